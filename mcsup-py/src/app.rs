@@ -1,0 +1,119 @@
+//! The seam between the request engine and what it serves: a parsed request in, a response out.
+//!
+//! The engine knows sockets, framing and deadlines; an [`App`] knows how to answer. Python is one `App`
+//! (`wsgi/`), a Rust closure in a test is another, so that the engine is tested and measured without an
+//! interpreter.
+
+use std::fs::File;
+use std::net::SocketAddr;
+
+use crate::http::head::Head;
+use crate::http::response::ResponseHead;
+
+/// Answers requests; called on the thread that holds the permit, one request at a time.
+pub trait App {
+    /// Answers one request through `reply`.
+    ///
+    /// The request's body has arrived whole before the call: reading it never waits for the client.
+    fn call(&mut self, request: Request<'_>, reply: &mut dyn Reply) -> Verdict;
+}
+
+/// One request, whole.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// Request line and header fields, borrowed from the connection's buffer.
+    pub head: Head<'a>,
+    /// The decoded body.
+    pub body: Body,
+    /// The two ends of the connection it came on.
+    pub peer: &'a Peer,
+}
+
+/// A request body that was received whole and de-chunked.
+#[derive(Debug)]
+pub enum Body {
+    /// No body.
+    Empty,
+    /// Held in memory (up to the engine's spool threshold, 64 KiB).
+    Memory(Vec<u8>),
+    /// Spooled to an unlinked temporary file, positioned at its beginning.
+    File {
+        /// The open file.
+        file: File,
+        /// Its length in bytes.
+        length: u64,
+    },
+}
+
+impl Body {
+    /// The body's length in bytes.
+    pub fn len(&self) -> u64 {
+        match self {
+            Body::Empty => 0,
+            Body::Memory(bytes) => bytes.len() as u64,
+            Body::File { length, .. } => *length,
+        }
+    }
+
+    /// Whether there are no bytes in it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The two ends of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// The client's address; `None` on a Unix socket.
+    pub remote: Option<SocketAddr>,
+    /// Our address, or the path of the Unix socket.
+    pub local: Local,
+}
+
+/// Our end of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Local {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket, as it was bound.
+    Unix(String),
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The application said all that it wanted to say. The engine ends the message, or closes the connection
+    /// where fewer bytes came than the head announced.
+    Complete,
+    /// The application failed. Where nothing was sent yet the client gets a 500; otherwise the connection is
+    /// aborted, never ended cleanly, so that no proxy takes the fragment for the whole.
+    Failed,
+}
+
+/// The client is gone (or stalled past the write deadline): nothing that is sent will arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gone;
+
+/// Where an application puts its response.
+pub trait Reply {
+    /// Sends `chunk` behind everything sent before; the first call (also with an empty chunk) sends `head` first.
+    ///
+    /// The bytes are sent, or below the connection's high-water mark queued, before it returns. The engine frames
+    /// them (Content-Length, chunked, or until close), cuts them at the announced length, and drops them where the
+    /// response may have no body (HEAD, 204, 304).
+    fn send(&mut self, head: &ResponseHead, chunk: &[u8]) -> Result<(), Gone>;
+
+    /// Like [`Reply::send`], for the only chunk of a response: lets the engine announce its length where the head
+    /// does not, and send head and body in one call.
+    fn send_whole(&mut self, head: &ResponseHead, body: &[u8]) -> Result<(), Gone>;
+
+    /// Like [`Reply::send`] for `length` bytes of `file` from its current position.
+    fn send_file(&mut self, head: &ResponseHead, file: &File, length: u64) -> Result<(), Gone>;
+
+    /// Whether the head has been sent: from then on neither status nor header can be changed.
+    fn head_sent(&self) -> bool;
+
+    /// Whether everything announced by Content-Length has been handed over, so that asking the application for
+    /// more would be in vain.
+    fn is_full(&self) -> bool;
+}
