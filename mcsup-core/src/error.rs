@@ -1,0 +1,119 @@
+//! The one error type: what kind of failure, which step failed, on which object, and why.
+//!
+//! Nothing here prints or ends the process: whoever embeds the library decides what becomes of an error.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+
+/// What every fallible function of this crate returns.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Which part of the world an [`Error`] belongs to; an embedder maps it to its own exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A setting that cannot be meant: an address that does not parse, no listener, too many workers.
+    Setting,
+    /// An address that cannot be bound.
+    Bind,
+    /// The pid file cannot be written, or another process holds it.
+    PidFile,
+    /// A user or group that does not exist, or privileges that cannot be dropped.
+    Privileges,
+    /// A system call failed that should not.
+    System,
+    /// A worker could not get ready.
+    Boot,
+    /// What the workers were to run could not be loaded.
+    Application,
+    /// A worker's own code failed while it was running.
+    Worker,
+}
+
+/// A failed step: its kind, the step's name, the object it was about, and the cause.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    detail: Option<String>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of `kind` described by one line.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), detail: None, source: None }
+    }
+
+    /// A system call that failed: `step` names it and its object (`"bind 127.0.0.1:80"`).
+    pub fn system(step: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Self::new(ErrorKind::System, step).caused_by(source.into())
+    }
+
+    /// Adds the cause.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Adds a text of several lines for the operator, such as a traceback.
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// The same error as another kind.
+    #[must_use]
+    pub fn of_kind(mut self, kind: ErrorKind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// What kind of failure this is.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// A text of several lines that belongs to the error, such as a traceback.
+    pub fn detail(&self) -> Option<&str> {
+        self.detail.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.source {
+            Some(source) => write!(f, ": {source}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl From<io::Error> for Error {
+    /// For a worker's own code, which may use `?` on its I/O.
+    fn from(source: io::Error) -> Self {
+        Self::new(ErrorKind::Worker, "the worker failed").caused_by(source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_its_step_and_its_cause() {
+        let error = Error::system("bind 127.0.0.1:80", io::Error::from_raw_os_error(13));
+        assert_eq!(error.to_string(), "bind 127.0.0.1:80: Permission denied (os error 13)");
+        assert_eq!(error.kind(), ErrorKind::System);
+    }
+}

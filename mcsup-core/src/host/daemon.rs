@@ -1,0 +1,114 @@
+//! Leaving the terminal, with an answer for whoever waits there: the process that was started ends when the pool is
+//! ready, or fails with the pool's own reason and exit code.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::pipe::PipeFlags;
+
+use crate::error::{Error, Result};
+use crate::sys::fork::{self, Side};
+
+/// Which process this is after [`detach`].
+#[derive(Debug)]
+pub enum Detached {
+    /// The one in the background: it supervises, and owes the other an answer.
+    Daemon(Answer),
+    /// The one that was started, which has heard the answer.
+    Original(Verdict),
+}
+
+/// What the process that was started is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The pool is ready: end with success.
+    Ready,
+    /// Print `reason` and end with `code`.
+    Failed {
+        /// The exit code.
+        code: u8,
+        /// The reason, whole.
+        reason: String,
+    },
+}
+
+/// The daemon's end of the pipe on which the other process waits. Dropped unsaid, it counts as a failure.
+#[derive(Debug)]
+pub struct Answer(File);
+
+impl Answer {
+    /// Says that the pool is ready.
+    pub fn ready(mut self) {
+        // Whoever waited may have been killed: nobody to tell, nothing to do.
+        let _ = self.0.write_all(&[0]);
+    }
+
+    /// Says that it never will be.
+    pub fn failed(mut self, code: u8, reason: &str) {
+        let _ = self.0.write_all(&[code.max(1)]);
+        let _ = self.0.write_all(reason.as_bytes());
+    }
+}
+
+/// Goes to the background: a new session, no terminal, stdin from and stdout and stderr to /dev/null, or to `output`.
+///
+/// `hooks` runs around each fork, for a host language that needs it: `hooks(None)` before, `hooks(Some(true))` after
+/// in the child, `hooks(Some(false))` after in the parent.
+pub fn detach(output: Option<&File>, hooks: impl Fn(Option<bool>)) -> Result<Detached> {
+    let failed = |error: rustix::io::Errno| Error::system("go to the background", error);
+    let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
+    if fork_with(&hooks)? == Part::Parent {
+        drop(theirs);
+        return Ok(Detached::Original(listen(ours)));
+    }
+    drop(ours);
+    rustix::process::setsid().map_err(failed)?;
+    // The second fork: not a session leader, so no terminal that is opened later becomes ours.
+    if fork_with(&hooks)? == Part::Parent {
+        fork::exit_now(0);
+    }
+    redirect(output)?;
+    Ok(Detached::Daemon(Answer(theirs.into())))
+}
+
+#[derive(PartialEq, Eq)]
+enum Part {
+    Parent,
+    Child,
+}
+
+fn fork_with(hooks: &impl Fn(Option<bool>)) -> Result<Part> {
+    hooks(None);
+    let side = fork::fork();
+    hooks(Some(matches!(side, Ok(Side::Child))));
+    match side.map_err(|error| Error::system("go to the background", error))? {
+        Side::Child => Ok(Part::Child),
+        Side::Parent(_) => Ok(Part::Parent),
+    }
+}
+
+fn redirect(output: Option<&File>) -> Result<()> {
+    let failed = |error: std::io::Error| Error::system("let go of the terminal", error);
+    let null = File::options().read(true).write(true).open("/dev/null").map_err(failed)?;
+    let output = output.map_or(null.as_fd(), AsFd::as_fd);
+    rustix::stdio::dup2_stdin(&null).map_err(|error| failed(error.into()))?;
+    rustix::stdio::dup2_stdout(output).map_err(|error| failed(error.into()))?;
+    rustix::stdio::dup2_stderr(output).map_err(|error| failed(error.into()))?;
+    Ok(())
+}
+
+/// Waits for the answer. The first byte decides: workers hold copies of the pipe, so its end may be long in coming.
+fn listen(pipe: OwnedFd) -> Verdict {
+    let mut pipe = File::from(pipe);
+    let mut code = [0];
+    if pipe.read_exact(&mut code).is_err() {
+        return Verdict::Failed { code: 1, reason: "the daemon ended before it was ready".to_owned() };
+    }
+    if code[0] == 0 {
+        return Verdict::Ready;
+    }
+    let mut reason = Vec::new();
+    let _ = pipe.read_to_end(&mut reason);
+    Verdict::Failed { code: code[0], reason: String::from_utf8_lossy(&reason).into_owned() }
+}

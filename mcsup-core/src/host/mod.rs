@@ -1,0 +1,12 @@
+//! What the supervisor owes the machine it runs on: a pid file, a place in the background, and plain words about
+//! who else is there.
+//!
+//! - [`pidfile`]: a file whose lock is held for life.
+//! - [`daemon`]: leaving the terminal, with an answer for whoever waits.
+//! - [`processes`]: other processes: who holds a port, who is whose child.
+//! - [`privileges`]: users and groups by name.
+
+pub mod daemon;
+pub mod pidfile;
+pub mod privileges;
+pub mod processes;

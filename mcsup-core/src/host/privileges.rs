@@ -1,0 +1,55 @@
+//! Users and groups as an operator names them, looked up before the first fork.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::sys::credentials::{self, Credentials};
+
+/// Whom the workers run as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunAs(pub(crate) Credentials);
+
+impl RunAs {
+    /// Looks up a user and a group by name or number. `None` in both: the workers stay who the supervisor is.
+    ///
+    /// The supplementary groups are the user's own, never the supervisor's.
+    pub fn look_up(user: Option<&str>, group: Option<&str>) -> Result<Option<Self>> {
+        if user.is_none() && group.is_none() {
+            return Ok(None);
+        }
+        let unknown = |what: &str, name: &str| Error::new(ErrorKind::Privileges, format!("there is no {what} {name:?}"));
+        let failed = |error| Error::system("look up users and groups", error).of_kind(ErrorKind::Privileges);
+        let (uid, primary) = match user {
+            Some(name) => credentials::find_user(name).map_err(failed)?.ok_or_else(|| unknown("user", name))?,
+            None => (rustix::process::geteuid().as_raw(), None),
+        };
+        let gid = match (group, primary) {
+            (Some(name), _) => {
+                credentials::find_group(name).map_err(failed)?.ok_or_else(|| unknown("group", name))?
+            }
+            (None, Some(gid)) => gid,
+            (None, None) => rustix::process::getegid().as_raw(),
+        };
+        let groups = match credentials::user_of(uid).map_err(failed)? {
+            Some((name, _)) => credentials::groups_of(&name, gid).map_err(failed)?,
+            None => vec![gid],
+        };
+        let wanted = Credentials { uid, gid, groups };
+        if rustix::process::geteuid().is_root() {
+            return Ok(Some(Self(wanted)));
+        }
+        let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        if own == (uid, gid) {
+            return Ok(None);
+        }
+        Err(Error::new(ErrorKind::Privileges, "only root can run workers as another user or group"))
+    }
+
+    /// The user id.
+    pub fn uid(&self) -> u32 {
+        self.0.uid
+    }
+
+    /// The group id.
+    pub fn gid(&self) -> u32 {
+        self.0.gid
+    }
+}

@@ -1,0 +1,194 @@
+//! Other processes, in words: who holds a port, who is whose child. Reads /proc; where there is none it knows less
+//! and says less.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
+
+use crate::sys::credentials;
+
+/// A process as an operator would name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Its id.
+    pub pid: i32,
+    /// Its parent's id.
+    pub parent: i32,
+    /// Its command line, shortened.
+    pub command: String,
+    /// The name (or number) of its user.
+    pub user: String,
+}
+
+impl Process {
+    /// Looks a process up; `None` where it does not exist, or cannot be seen.
+    pub fn find(pid: i32) -> Option<Self> {
+        let uid = fs::metadata(format!("/proc/{pid}")).ok()?.uid();
+        let user = credentials::user_of(uid).ok().flatten().map_or_else(|| uid.to_string(), |(name, _)| name);
+        Some(Self { pid, parent: parent_of(pid)?, command: command_of(pid), user })
+    }
+
+    /// Whether whoever started it is gone: it was adopted by the first process.
+    pub fn is_orphan(&self) -> bool {
+        self.parent == 1
+    }
+}
+
+impl fmt::Display for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pid {} ({}) of user {}", self.pid, self.command, self.user)?;
+        if self.is_orphan() { f.write_str(", whose parent is gone") } else { Ok(()) }
+    }
+}
+
+/// A process in words, also where nothing but its number is known.
+pub fn describe(pid: i32) -> String {
+    Process::find(pid).map_or_else(|| format!("pid {pid}"), |process| process.to_string())
+}
+
+/// Who listens where `address` wants to: the process that was there first, with the number of those that share the
+/// socket with it.
+pub fn holder_of_port(address: SocketAddr) -> Option<String> {
+    let sockets: HashSet<u64> = listening_sockets()
+        .into_iter()
+        .filter(|(other, _)| collides(address, *other))
+        .map(|(_, inode)| inode)
+        .collect();
+    let mut holders = if sockets.is_empty() { Vec::new() } else { holders_of(&sockets) };
+    holders.sort_unstable();
+    let first = *holders.iter().find(|pid| !parent_of(**pid).is_some_and(|parent| holders.contains(&parent)))?;
+    let others = holders.len() - 1;
+    let more = if others == 0 { String::new() } else { format!(" (and {others} more)") };
+    Some(format!("{}{more}", describe(first)))
+}
+
+/// The TCP addresses on which process `pid` listens.
+pub fn listening_addresses(pid: i32) -> Vec<SocketAddr> {
+    let sockets = sockets_of(pid);
+    let listening = listening_sockets().into_iter();
+    listening.filter(|(_, inode)| sockets.contains(inode)).map(|(address, _)| address).collect()
+}
+
+/// The children of process `pid`.
+pub fn children_of(pid: i32) -> Vec<i32> {
+    all_pids().into_iter().filter(|child| parent_of(*child) == Some(pid)).collect()
+}
+
+fn all_pids() -> Vec<i32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The parent's pid: the second field behind the command's closing parenthesis in proc_pid_stat(5).
+fn parent_of(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+fn command_of(pid: i32) -> String {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words: Vec<_> =
+        line.split(|byte| *byte == 0).filter(|word| !word.is_empty()).map(String::from_utf8_lossy).collect();
+    let command = if words.is_empty() {
+        fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
+    } else {
+        words.join(" ")
+    };
+    match command.char_indices().nth(80) {
+        Some((end, _)) => format!("{}…", &command[..end]),
+        None => command,
+    }
+}
+
+/// The pids that have one of `sockets` open, as far as this user may see.
+fn holders_of(sockets: &HashSet<u64>) -> Vec<i32> {
+    all_pids().into_iter().filter(|pid| !sockets_of(*pid).is_disjoint(sockets)).collect()
+}
+
+/// The inode numbers of the sockets that `pid` has open.
+fn sockets_of(pid: i32) -> HashSet<u64> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return HashSet::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let target = fs::read_link(entry.path()).ok()?;
+            target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+        })
+        .collect()
+}
+
+/// All listening TCP sockets of this network namespace with their inode numbers (proc_net(5)).
+fn listening_sockets() -> Vec<(SocketAddr, u64)> {
+    let mut found = Vec::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let text = fs::read_to_string(table).unwrap_or_default();
+        found.extend(text.lines().skip(1).filter_map(listening_line));
+    }
+    found
+}
+
+fn listening_line(line: &str) -> Option<(SocketAddr, u64)> {
+    const LISTEN: &str = "0A";
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    if fields.get(3) != Some(&LISTEN) {
+        return None;
+    }
+    let (ip, port) = fields.get(1)?.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let inode = fields.get(9)?.parse().ok()?;
+    Some((SocketAddr::new(hex_address(ip)?, port), inode))
+}
+
+/// The kernel prints an address as 32-bit words in the machine's byte order.
+fn hex_address(text: &str) -> Option<IpAddr> {
+    let words: Option<Vec<u32>> =
+        (0..text.len() / 8).map(|i| u32::from_str_radix(text.get(i * 8..i * 8 + 8)?, 16).ok()).collect();
+    let bytes: Vec<u8> = words?.into_iter().flat_map(u32::to_ne_bytes).collect();
+    match bytes.len() {
+        4 => Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?).into()),
+        16 => Some(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).into()),
+        _ => None,
+    }
+}
+
+/// Whether two listeners want the same port: equal addresses, or one of them all addresses.
+fn collides(one: SocketAddr, other: SocketAddr) -> bool {
+    one.port() == other.port()
+        && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn the_holder_of_a_port_is_named() {
+        let ours = std::process::id();
+        for bound in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(listener) = TcpListener::bind(bound) else { continue };
+            let holder = holder_of_port(listener.local_addr().unwrap()).unwrap();
+            assert!(holder.starts_with(&format!("pid {ours} (")), "{holder}");
+        }
+    }
+
+    #[test]
+    fn our_own_listeners_are_found() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = i32::try_from(std::process::id()).unwrap();
+        assert!(listening_addresses(ours).contains(&listener.local_addr().unwrap()));
+    }
+
+    #[test]
+    fn a_child_is_found_and_described() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let ours = i32::try_from(std::process::id()).unwrap();
+        assert!(children_of(ours).contains(&pid));
+        assert!(describe(pid).contains(&format!("pid {pid} (")));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}

@@ -1,0 +1,87 @@
+//! The two ends of the socketpair between a supervisor and a worker.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+use super::message::{MAX_PAYLOAD, Order, Report, frame, unframe};
+
+/// A new pair. Both ends are close-on-exec: no program that a worker starts holds a lifeline.
+pub(crate) fn pair() -> io::Result<(SupervisorEnd, WorkerEnd)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    Ok((SupervisorEnd { stream: ours, received: Vec::new() }, WorkerEnd { stream: theirs }))
+}
+
+/// The supervisor's end: never blocks. Held by nobody else, so that its closing says that the supervisor is gone.
+#[derive(Debug)]
+pub(crate) struct SupervisorEnd {
+    stream: UnixStream,
+    received: Vec<u8>,
+}
+
+impl SupervisorEnd {
+    /// Says something. An error where the worker does not listen (stopped, gone): its deadline will deal with it.
+    pub(crate) fn say(&mut self, order: Order) -> io::Result<()> {
+        self.stream.write_all(&frame(&order))
+    }
+
+    /// Everything that the worker has said by now. Garbage ends the conversation, never the supervisor.
+    pub(crate) fn hear(&mut self) -> Vec<Report> {
+        let mut piece = [0; 4096];
+        while let Ok(count @ 1..) = self.stream.read(&mut piece) {
+            self.received.extend_from_slice(&piece[..count]);
+            if self.received.len() > MAX_PAYLOAD + 5 {
+                break;
+            }
+        }
+        let mut reports = Vec::new();
+        while let Ok(Some(report)) = unframe(&mut self.received) {
+            reports.push(report);
+        }
+        reports
+    }
+}
+
+impl AsFd for SupervisorEnd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+/// The worker's end.
+#[derive(Debug)]
+pub(crate) struct WorkerEnd {
+    stream: UnixStream,
+}
+
+impl WorkerEnd {
+    /// A second handle, for the thread that listens.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { stream: self.stream.try_clone()? })
+    }
+
+    /// Says something; an error where the supervisor is gone.
+    pub(crate) fn say(&mut self, report: &Report) -> io::Result<()> {
+        self.stream.write_all(&frame(report))
+    }
+
+    /// Waits for the next order; `None`: the supervisor is gone.
+    pub(crate) fn hear(&mut self) -> Option<Order> {
+        let mut received = Vec::new();
+        loop {
+            match unframe(&mut received) {
+                Ok(Some(order)) => return Some(order),
+                Ok(None) => {}
+                Err(_) => return None,
+            }
+            let mut byte = [0];
+            match self.stream.read(&mut byte) {
+                Ok(0) => return None,
+                Ok(_) => received.push(byte[0]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return None,
+            }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The worker's listening thread: hears orders while the worker itself is busy, and notices within milliseconds
+//! that its supervisor is gone, on every system and whatever the worker's code does.
+//!
+//! It never touches the worker's work: it raises the [`Phase`], wakes the worker, and when the supervisor is dead
+//! lets go of the listeners, so that a new supervisor can have the port at once.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::time::Duration;
+
+use rustix::pipe::PipeFlags;
+
+use super::channel::WorkerEnd;
+use super::message::Order;
+use crate::listener::open::OpenSet;
+use crate::policy::Drain;
+use crate::sys::{descriptor, fork, signal};
+
+/// What a worker is to do. Only ever rises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Phase {
+    /// Accept and serve.
+    Serving,
+    /// Accept no more, finish, end: a newer generation serves the listeners.
+    Retiring,
+    /// Accept what is queued, then no more, finish, end.
+    Draining,
+    /// End now.
+    Quitting,
+}
+
+/// The phase and what else may change from outside: shared by the worker, its lifeline and its signal handlers.
+#[derive(Debug)]
+pub(crate) struct Duty {
+    phase: AtomicU8,
+    log_epoch: AtomicU32,
+    booted: AtomicBool,
+    wake_read: OwnedFd,
+    wake_write: OwnedFd,
+}
+
+impl Duty {
+    pub(crate) fn new() -> io::Result<Self> {
+        let (wake_read, wake_write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        Ok(Self {
+            phase: AtomicU8::new(Phase::Serving as u8),
+            log_epoch: AtomicU32::new(0),
+            booted: AtomicBool::new(false),
+            wake_read,
+            wake_write,
+        })
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Serving,
+            1 => Phase::Retiring,
+            2 => Phase::Draining,
+            _ => Phase::Quitting,
+        }
+    }
+
+    /// Async-signal-safe.
+    pub(crate) fn raise(&self, phase: Phase) {
+        self.phase.fetch_max(phase as u8, Ordering::AcqRel);
+        self.wake();
+    }
+
+    pub(crate) fn log_epoch(&self) -> u32 {
+        self.log_epoch.load(Ordering::Acquire)
+    }
+
+    /// Async-signal-safe.
+    pub(crate) fn reopen_logs(&self) {
+        self.log_epoch.fetch_add(1, Ordering::AcqRel);
+        self.wake();
+    }
+
+    pub(crate) fn booted(&self) {
+        self.booted.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn wake_fd(&self) -> BorrowedFd<'_> {
+        self.wake_read.as_fd()
+    }
+
+    /// Empties the pipe, so that `wake_fd` is readable again at the next change only.
+    pub(crate) fn acknowledge(&self) {
+        let mut bytes = [0; 64];
+        while let Ok(1..) = rustix::io::read(&self.wake_read, &mut bytes) {}
+    }
+
+    fn wake(&self) {
+        // Full means that a wake-up is on its way already.
+        let _ = rustix::io::write(&self.wake_write, &[0]);
+    }
+}
+
+/// Starts the thread. `patience`: how long a worker without a supervisor may go on finishing.
+pub(crate) fn start(
+    end: WorkerEnd,
+    duty: Arc<Duty>,
+    listeners: Arc<OpenSet>,
+    patience: Duration,
+) -> io::Result<()> {
+    let builder = std::thread::Builder::new().name("lifeline".to_owned()).stack_size(128 * 1024);
+    // Signals are for the worker's main thread, whose system calls they should interrupt: a thread inherits the mask.
+    let _blocked = signal::AllBlocked::new();
+    builder.spawn(move || listen(end, &duty, &listeners, patience))?;
+    Ok(())
+}
+
+fn listen(mut end: WorkerEnd, duty: &Duty, listeners: &OpenSet, patience: Duration) {
+    while let Some(order) = end.hear() {
+        match order {
+            Order::Drain(Drain::Retire) => duty.raise(Phase::Retiring),
+            Order::Drain(Drain::Stop) => duty.raise(Phase::Draining),
+            Order::Quit => duty.raise(Phase::Quitting),
+            Order::ReopenLogs => duty.reopen_logs(),
+        }
+    }
+    if !duty.booted.load(Ordering::Acquire) {
+        // Nothing is being served, and nobody would ever hear that we are ready.
+        fork::exit_now(1);
+    }
+    log::warn!("the supervisor is gone: finishing what has arrived");
+    duty.raise(Phase::Draining);
+    for listener in listeners.iter() {
+        let _ = descriptor::let_go(listener.as_fd());
+    }
+    std::thread::sleep(patience);
+    log::error!("not finished {patience:?} after the supervisor's end: giving up");
+    fork::exit_now(1);
+}

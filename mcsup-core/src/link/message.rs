@@ -1,0 +1,151 @@
+//! What supervisor and worker say to each other, and its bytes: a tag, a length (u32, little-endian), a payload.
+
+use crate::error::ErrorKind;
+use crate::policy::{BootFailure, Drain};
+
+/// From the supervisor to a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Finish what there is and end.
+    Drain(Drain),
+    /// End now.
+    Quit,
+    /// Open log files anew.
+    ReopenLogs,
+}
+
+/// From a worker to its supervisor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Report {
+    /// Boot succeeded.
+    Ready,
+    /// Boot failed; the exit follows.
+    Failed(BootFailure),
+}
+
+/// A message that travels over a channel.
+pub(crate) trait Message: Sized {
+    /// Appends the tag and the payload.
+    fn encode(&self) -> (u8, Vec<u8>);
+    /// `None`: no such message.
+    fn decode(tag: u8, payload: &[u8]) -> Option<Self>;
+}
+
+impl Message for Order {
+    fn encode(&self) -> (u8, Vec<u8>) {
+        let tag = match self {
+            Order::Drain(Drain::Retire) => b'r',
+            Order::Drain(Drain::Stop) => b's',
+            Order::Quit => b'q',
+            Order::ReopenLogs => b'l',
+        };
+        (tag, Vec::new())
+    }
+
+    fn decode(tag: u8, _: &[u8]) -> Option<Self> {
+        Some(match tag {
+            b'r' => Order::Drain(Drain::Retire),
+            b's' => Order::Drain(Drain::Stop),
+            b'q' => Order::Quit,
+            b'l' => Order::ReopenLogs,
+            _ => return None,
+        })
+    }
+}
+
+impl Message for Report {
+    fn encode(&self) -> (u8, Vec<u8>) {
+        match self {
+            Report::Ready => (b'R', Vec::new()),
+            Report::Failed(failure) => {
+                let tag = if failure.kind == ErrorKind::Application { b'A' } else { b'B' };
+                let mut payload = failure.summary.replace('\n', " ").into_bytes();
+                if let Some(detail) = &failure.detail {
+                    payload.push(b'\n');
+                    payload.extend_from_slice(detail.as_bytes());
+                }
+                (tag, payload)
+            }
+        }
+    }
+
+    fn decode(tag: u8, payload: &[u8]) -> Option<Self> {
+        let kind = match tag {
+            b'R' => return Some(Report::Ready),
+            b'A' => ErrorKind::Application,
+            b'B' => ErrorKind::Boot,
+            _ => return None,
+        };
+        let text = String::from_utf8_lossy(payload);
+        let (summary, detail) = match text.split_once('\n') {
+            Some((summary, detail)) => (summary, Some(detail.to_owned())),
+            None => (&*text, None),
+        };
+        Some(Report::Failed(BootFailure { kind, summary: summary.to_owned(), detail }))
+    }
+}
+
+/// A message's bytes.
+pub(crate) fn frame(message: &impl Message) -> Vec<u8> {
+    let (tag, payload) = message.encode();
+    let mut bytes = vec![tag];
+    bytes.extend_from_slice(&u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes());
+    bytes.extend_from_slice(&payload);
+    bytes
+}
+
+/// Takes the first whole message out of `bytes`; `Ok(None)`: not all of it is there yet.
+pub(crate) fn unframe<M: Message>(bytes: &mut Vec<u8>) -> Result<Option<M>, Garbled> {
+    let Some((head, rest)) = bytes.split_first_chunk::<5>() else { return Ok(None) };
+    let [tag, length @ ..] = *head;
+    let length = u32::from_le_bytes(length) as usize;
+    if length > MAX_PAYLOAD {
+        return Err(Garbled);
+    }
+    let Some(payload) = rest.get(..length) else { return Ok(None) };
+    let message = M::decode(tag, payload).ok_or(Garbled)?;
+    bytes.drain(..5 + length);
+    Ok(Some(message))
+}
+
+/// The other end said something that is no message.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Garbled;
+
+/// More than any traceback; a longer one is cut by whoever sends it.
+pub(crate) const MAX_PAYLOAD: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_message_survives_its_bytes_in_any_pieces() {
+        let failure = |detail: Option<&str>| {
+            Report::Failed(BootFailure {
+                kind: ErrorKind::Application,
+                summary: "no module named server".to_owned(),
+                detail: detail.map(str::to_owned),
+            })
+        };
+        for report in [Report::Ready, failure(None), failure(Some("Traceback:\n  line\n"))] {
+            let bytes = frame(&report);
+            for cut in 0..bytes.len() {
+                let mut received = bytes[..cut].to_vec();
+                assert_eq!(unframe::<Report>(&mut received), Ok(None));
+                received.extend_from_slice(&bytes[cut..]);
+                assert_eq!(unframe(&mut received), Ok(Some(report.clone())));
+                assert!(received.is_empty());
+            }
+        }
+        for order in [Order::Drain(Drain::Retire), Order::Drain(Drain::Stop), Order::Quit, Order::ReopenLogs] {
+            assert_eq!(unframe(&mut frame(&order)), Ok(Some(order)));
+        }
+    }
+
+    #[test]
+    fn garbage_is_an_error_and_never_a_panic() {
+        assert_eq!(unframe::<Order>(&mut vec![b'?', 0, 0, 0, 0]), Err(Garbled));
+        assert_eq!(unframe::<Order>(&mut vec![b'q', 255, 255, 255, 255]), Err(Garbled));
+    }
+}

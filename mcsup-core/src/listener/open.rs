@@ -1,0 +1,70 @@
+//! The supervisor's set of open listeners.
+
+use std::ops::Deref;
+
+use super::tcp::TcpListening;
+use super::unix::UnixListening;
+use super::{Address, Listener, inherited};
+use crate::error::Result;
+
+/// How listeners are opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// How many connections the kernel queues for us, as listen(2) takes it.
+    pub backlog: i32,
+    /// The mode of Unix sockets.
+    pub unix_mode: u32,
+    /// User and group id that own Unix sockets; `None` in a place: ours.
+    pub unix_owner: (Option<u32>, Option<u32>),
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { backlog: 2048, unix_mode: 0o660, unix_owner: (None, None) }
+    }
+}
+
+/// Open listeners, in the order in which they were asked for. Closed when dropped; their paths stay until
+/// [`OpenSet::withdraw`], because a worker that drops its copy must not take the path from its siblings.
+#[derive(Debug, Default)]
+pub(crate) struct OpenSet(Vec<Box<dyn Listener>>);
+
+impl OpenSet {
+    /// Opens all of `addresses`, or none.
+    pub(crate) fn open(addresses: &[Address], options: &Options) -> Result<Self> {
+        let mut set = Self::default();
+        for address in addresses {
+            match open(address, options) {
+                Ok(listener) => set.0.push(listener),
+                Err(error) => {
+                    set.withdraw();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(set)
+    }
+
+    /// Removes what the listeners left in the file system; the supervisor's last act with them.
+    pub(crate) fn withdraw(&self) {
+        for listener in &self.0 {
+            listener.withdraw();
+        }
+    }
+}
+
+impl Deref for OpenSet {
+    type Target = [Box<dyn Listener>];
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+fn open(address: &Address, options: &Options) -> Result<Box<dyn Listener>> {
+    Ok(match address {
+        Address::Tcp { host, port } => Box::new(TcpListening::open(host, *port, options)?),
+        Address::Unix(path) => Box::new(UnixListening::open(path, options)?),
+        Address::Inherited(fd) => inherited::open(*fd)?,
+    })
+}

@@ -1,0 +1,93 @@
+//! TCP listeners, IPv4 and IPv6.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::open::Options;
+use super::{Connection, Listener, Local};
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::processes;
+
+/// A listening TCP socket.
+#[derive(Debug)]
+pub(crate) struct TcpListening {
+    socket: Socket,
+    local: Local,
+}
+
+impl TcpListening {
+    /// Binds and listens. Where the port is taken, the error names whoever holds it.
+    pub(crate) fn open(host: &str, port: u16, options: &Options) -> Result<Self> {
+        let name = || super::Address::Tcp { host: host.to_owned(), port };
+        let addresses = (host, port).to_socket_addrs().map_err(|error| {
+            Error::new(ErrorKind::Bind, format!("cannot listen on {}: the name does not resolve", name()))
+                .caused_by(error)
+        })?;
+        let mut last = None;
+        for address in addresses {
+            match listen(address, options) {
+                Ok(socket) => return Self::adopt(socket),
+                Err(error) => last = Some((address, error)),
+            }
+        }
+        Err(match last {
+            Some((address, error)) => explain(address, error),
+            None => Error::new(ErrorKind::Bind, format!("cannot listen on {}: no address", name())),
+        })
+    }
+
+    /// Takes over a socket that listens already.
+    pub(crate) fn adopt(socket: Socket) -> Result<Self> {
+        let step = |error| Error::system("take over a listening TCP socket", error);
+        socket.set_nonblocking(true).map_err(step)?;
+        let local = socket.local_addr().map_err(step)?;
+        let local = local.as_socket().ok_or_else(|| step(io::Error::other("it has no TCP address")))?;
+        Ok(Self { socket, local: Local::Tcp(local) })
+    }
+}
+
+impl Listener for TcpListening {
+    fn local(&self) -> &Local {
+        &self.local
+    }
+
+    fn accept(&self) -> io::Result<Connection> {
+        let (socket, _) = self.socket.accept()?;
+        Ok(Connection::Tcp(TcpStream::from(socket)))
+    }
+}
+
+impl AsFd for TcpListening {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn listen(address: SocketAddr, options: &Options) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // So that connections of a former life in TIME_WAIT do not keep us from the port (socket(7)).
+    socket.set_reuse_address(true)?;
+    // Inherited by accepted connections on Linux: no system call for each of them.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(options.backlog)?;
+    Ok(socket)
+}
+
+/// Says who holds the port, or what is missing.
+fn explain(address: SocketAddr, error: io::Error) -> Error {
+    let what = match error.kind() {
+        io::ErrorKind::AddrInUse => match processes::holder_of_port(address) {
+            Some(holder) => format!("cannot listen on {address}: the port is held by {holder}"),
+            None => format!("cannot listen on {address}"),
+        },
+        io::ErrorKind::PermissionDenied if address.port() < 1024 => {
+            format!("cannot listen on {address}: a port below 1024 needs root or CAP_NET_BIND_SERVICE")
+        }
+        _ => format!("cannot listen on {address}"),
+    };
+    Error::new(ErrorKind::Bind, what).caused_by(error)
+}

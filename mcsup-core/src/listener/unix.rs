@@ -1,0 +1,166 @@
+//! Unix stream listeners: a path that is never stolen from a live server, with the mode that was asked for.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::Mode;
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::open::Options;
+use super::{Connection, Listener, Local};
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::processes;
+
+/// A listening Unix socket. Its path is removed by `withdraw` only, and only while it is still ours.
+#[derive(Debug)]
+pub(crate) struct UnixListening {
+    socket: Socket,
+    local: Local,
+    path: PathBuf,
+    /// Device and inode of the socket file that we bound; `None` for an inherited socket, whose path is not ours.
+    bound: Option<(u64, u64)>,
+}
+
+impl UnixListening {
+    /// Binds and listens. A file left by a dead server is replaced; a live server keeps its path and is named.
+    pub(crate) fn open(path: &Path, options: &Options) -> Result<Self> {
+        let fail = |error: io::Error| {
+            Error::new(ErrorKind::Bind, format!("cannot listen on unix:{}", path.display())).caused_by(error)
+        };
+        make_way(path)?;
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(fail)?;
+        socket.set_nonblocking(true).map_err(fail)?;
+        bind(&socket, path, options.unix_mode).map_err(fail)?;
+        socket.listen(options.backlog).map_err(fail)?;
+        let (uid, gid) = options.unix_owner;
+        if uid.is_some() || gid.is_some() {
+            std::os::unix::fs::lchown(path, uid, gid).map_err(fail)?;
+        }
+        let bound = fs::symlink_metadata(path).map(|file| (file.dev(), file.ino())).map_err(fail)?;
+        // Absolute, so that it can be unlinked after a change of directory.
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        Ok(Self { socket, local: Local::Unix(path.clone()), path, bound: Some(bound) })
+    }
+
+    /// Takes over a socket that listens already.
+    pub(crate) fn adopt(socket: Socket) -> Result<Self> {
+        let step = |error| Error::system("take over a listening Unix socket", error);
+        socket.set_nonblocking(true).map_err(step)?;
+        let address = socket.local_addr().map_err(step)?;
+        let path = address.as_pathname().map(Path::to_owned).unwrap_or_default();
+        Ok(Self { socket, local: Local::Unix(path.clone()), path, bound: None })
+    }
+}
+
+impl Listener for UnixListening {
+    fn local(&self) -> &Local {
+        &self.local
+    }
+
+    fn accept(&self) -> io::Result<Connection> {
+        let (socket, _) = self.socket.accept()?;
+        Ok(Connection::Unix(UnixStream::from(std::os::fd::OwnedFd::from(socket))))
+    }
+
+    fn withdraw(&self) {
+        let now = fs::symlink_metadata(&self.path).map(|file| (file.dev(), file.ino())).ok();
+        if now.is_some() && now == self.bound {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl AsFd for UnixListening {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Binds under a umask that yields exactly `mode`: there is no moment at which the file is more open than asked.
+fn bind(socket: &Socket, path: &Path, mode: u32) -> io::Result<()> {
+    let address = SockAddr::unix(path)?;
+    let before = rustix::process::umask(Mode::from_raw_mode((0o777 & !mode) as _));
+    let bound = socket.bind(&address);
+    rustix::process::umask(before);
+    bound
+}
+
+/// Removes what a dead server left at `path`; refuses where a live one, or something else, is there.
+fn make_way(path: &Path) -> Result<()> {
+    let refuse = |why: String| Err(Error::new(ErrorKind::Bind, format!("cannot listen on unix:{}: {why}", path.display())));
+    let file = match fs::symlink_metadata(path) {
+        Ok(file) => file,
+        Err(_) => return Ok(()),
+    };
+    if !file.file_type().is_socket() {
+        return refuse("the path is taken by something that is no socket".to_owned());
+    }
+    match UnixStream::connect(path) {
+        Ok(stream) => refuse(format!("the path is held by {}", holder(&stream))),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => match fs::remove_file(path) {
+            Ok(()) => Ok(()),
+            Err(error) => refuse(format!("the socket of a dead server is there and cannot be removed ({error})")),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => refuse(format!("a socket is there that cannot be tried ({error})")),
+    }
+}
+
+/// Who listens at the other end: the kernel keeps the credentials of whoever called listen(2).
+fn holder(stream: &UnixStream) -> String {
+    #[cfg(target_os = "linux")]
+    if let Ok(peer) = rustix::net::sockopt::socket_peercred(stream) {
+        return processes::describe(peer.pid.as_raw_nonzero().get());
+    }
+    let _ = (stream, processes::describe);
+    "another process".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn open(path: &Path, mode: u32) -> Result<UnixListening> {
+        UnixListening::open(path, &Options { unix_mode: mode, ..Options::default() })
+    }
+
+    #[test]
+    fn the_socket_has_exactly_the_mode_that_was_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        for mode in [0o600, 0o660, 0o777] {
+            let path = dir.path().join(format!("{mode:o}.sock"));
+            let _listening = open(&path, mode).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, mode);
+        }
+    }
+
+    #[test]
+    fn a_live_servers_path_is_not_stolen_and_a_dead_ones_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.sock");
+        let first = open(&path, 0o600).unwrap();
+        let refused = open(&path, 0o600).unwrap_err().to_string();
+        assert!(refused.contains(&format!("pid {}", std::process::id())), "{refused}");
+        drop(first);
+        let second = open(&path, 0o600).unwrap();
+        second.withdraw();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_path_that_is_no_longer_ours_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.sock");
+        let ours = open(&path, 0o600).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "something else").unwrap();
+        ours.withdraw();
+        assert!(path.exists());
+        assert!(open(&path, 0o600).unwrap_err().to_string().contains("no socket"));
+    }
+}

@@ -1,0 +1,269 @@
+//! What can happen to a pool ([`Event`]), what can be done about it ([`Effect`]), and what an operator should be
+//! told ([`Notice`]). Values only.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::error::ErrorKind;
+
+/// A point on the supervisor's monotonic clock, counted from an origin of its own choice.
+pub type Moment = Duration;
+
+/// One worker's serial number: never used twice in a supervisor's life, unlike a pid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerId(pub u64);
+
+/// A stable place in the pool, counted from 0.
+pub type Slot = usize;
+
+/// One version of code and settings, counted from 1.
+pub type Generation = u64;
+
+/// Something happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The fork that [`Effect::Spawn`] asked for succeeded.
+    Spawned {
+        /// Whose fork.
+        worker: WorkerId,
+        /// Its process id.
+        pid: i32,
+    },
+    /// The fork failed (no memory, process limit): transient, tried again later.
+    SpawnFailed {
+        /// Whose fork.
+        worker: WorkerId,
+        /// Why.
+        reason: String,
+    },
+    /// The worker's boot returned `Ok` and it said so.
+    Ready {
+        /// Who.
+        worker: WorkerId,
+    },
+    /// The worker's boot failed and it said why; its exit follows.
+    BootFailed {
+        /// Who.
+        worker: WorkerId,
+        /// Why.
+        failure: BootFailure,
+    },
+    /// The worker showed that it moves.
+    Beat {
+        /// Who.
+        worker: WorkerId,
+        /// When it last did.
+        at: Moment,
+    },
+    /// The worker's process ended and was reaped.
+    Exited {
+        /// Who.
+        worker: WorkerId,
+        /// How.
+        exit: Exit,
+    },
+    /// The operator wants something.
+    Ask(Ask),
+    /// The supervisor itself did not run for this long (suspended, stopped): no worker is to blame for it.
+    Late {
+        /// How much later than asked the supervisor woke up.
+        by: Duration,
+    },
+    /// A deadline may have passed.
+    Tick,
+}
+
+/// What an operator can ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// Finish what has arrived, then end. Asked again, it escalates.
+    StopGraceful,
+    /// End now.
+    StopQuick,
+    /// A new generation of `workers` workers (`None`: as many as now).
+    Reload {
+        /// The new target, where the settings changed it.
+        workers: Option<usize>,
+    },
+    /// One worker more.
+    ScaleUp,
+    /// One worker fewer, never below one.
+    ScaleDown,
+    /// Open log files anew.
+    ReopenLogs,
+}
+
+/// Something is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Fork a worker.
+    Spawn {
+        /// Its serial number.
+        worker: WorkerId,
+        /// Its place.
+        slot: Slot,
+        /// Its version.
+        generation: Generation,
+    },
+    /// Ask a worker to finish what it has and end.
+    Drain {
+        /// Whom.
+        worker: WorkerId,
+        /// In which way.
+        how: Drain,
+    },
+    /// Ask a worker to end now.
+    Quit {
+        /// Whom.
+        worker: WorkerId,
+    },
+    /// Make a worker that does not move show its stacks and die (SIGABRT).
+    Abort {
+        /// Whom.
+        worker: WorkerId,
+    },
+    /// SIGKILL.
+    Kill {
+        /// Whom.
+        worker: WorkerId,
+    },
+    /// Ask a worker to open its log files anew.
+    ReopenLogs {
+        /// Whom.
+        worker: WorkerId,
+    },
+    /// Close the supervisor's own listeners: from now on only the draining workers hold them.
+    CloseListeners,
+    /// Every worker of the first generation is ready: whoever waits for the start may go on.
+    PoolReady,
+    /// Tell the operator.
+    Tell(Notice),
+    /// Nothing is left: leave the loop.
+    End(Outcome),
+}
+
+/// How a worker is to finish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drain {
+    /// Others go on serving the listeners: stop accepting at once.
+    Retire,
+    /// Nobody else will serve what is queued: accept it first.
+    Stop,
+}
+
+/// Why a worker was killed by its supervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KillReason {
+    /// It was not ready within this time.
+    BootTimeout(Duration),
+    /// It gave no sign of life for this time.
+    Silent(Duration),
+    /// It had not drained within this time.
+    GracefulTimeout(Duration),
+    /// A quick stop left it no more time.
+    QuickStop,
+    /// Its generation was given up before it was ready.
+    GivenUp,
+}
+
+/// Why a boot failed, in the worker's own words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootFailure {
+    /// [`ErrorKind::Application`] where the thing to run could not be loaded, [`ErrorKind::Boot`] otherwise.
+    pub kind: ErrorKind,
+    /// One line.
+    pub summary: String,
+    /// Several lines, such as a traceback, whole.
+    pub detail: Option<String>,
+}
+
+/// How a process ended, with what is known about the why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exit {
+    /// What the kernel reported.
+    pub status: ExitStatus,
+    /// What else was seen.
+    pub evidence: Evidence,
+}
+
+/// What `waitpid` reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// The process called exit with this code.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+}
+
+/// What was seen around an exit.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Evidence {
+    /// The kernel's count of out-of-memory kills (of our cgroup, or of the machine) rose in the worker's life.
+    pub out_of_memory: bool,
+    /// Who sent the last signal that the worker noticed.
+    pub sender: Option<Sender>,
+    /// For how long the request that it was busy with had been running.
+    pub request_age: Option<Duration>,
+}
+
+/// The sender of a signal, as the kernel names it (`si_pid`, `si_uid`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sender {
+    /// The signal's number.
+    pub signal: i32,
+    /// The sender's pid.
+    pub pid: i32,
+    /// The sender's user id.
+    pub uid: u32,
+}
+
+/// How a supervisor's life ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// As asked.
+    Stopped,
+    /// As asked, but this many workers had to be killed at the graceful timeout.
+    Forced {
+        /// How many.
+        killed: usize,
+    },
+    /// The first generation could not boot.
+    BootFailed(ErrorKind),
+}
+
+/// What an operator should read in the log.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs, reason = "the fields are those of the events, named alike")]
+pub enum Notice {
+    Booting { worker: WorkerId, slot: Slot, generation: Generation, pid: i32 },
+    Ready { pid: i32, slot: Slot, after: Duration },
+    BootFailed { pid: i32, failure: BootFailure },
+    BootTimeout { pid: i32, after: Duration },
+    SpawnFailed { slot: Slot, reason: String, retry_in: Duration },
+    Died { pid: i32, slot: Slot, exit: Exit, killed: Option<KillReason>, respawn_in: Option<Duration> },
+    Silent { pid: i32, since: Duration },
+    Overdue { pid: i32, reason: KillReason },
+    Retired { pid: i32 },
+    Reloading { generation: Generation },
+    ReloadPostponed { reason: &'static str },
+    ReloadDone { generation: Generation, took: Duration },
+    ReloadFailed { generation: Generation, reason: String },
+    ReloadSuperseded { generation: Generation },
+    Scaled { from: usize, to: usize },
+    Stopping { ask: Ask },
+    Escalated,
+    Woke { by: Duration },
+    Ended { outcome: Outcome },
+}
+
+impl fmt::Display for KillReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KillReason::BootTimeout(limit) => write!(f, "not ready within the boot timeout of {limit:?}"),
+            KillReason::Silent(limit) => write!(f, "no sign of life within the timeout of {limit:?}"),
+            KillReason::GracefulTimeout(limit) => write!(f, "not finished within the graceful timeout of {limit:?}"),
+            KillReason::QuickStop => f.write_str("quick stop"),
+            KillReason::GivenUp => f.write_str("its generation was given up"),
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! Every decision of the supervisor, as a value: events in, effects out.
+//!
+//! Nothing in this folder reads a clock, makes a system call, or writes a log line. Time arrives with each event as
+//! a [`Moment`]; what should happen leaves as an [`Effect`]. So whole lives (a crash storm, a reload during a
+//! reload, a stop during a boot, a suspended laptop) are tested as scripts with a hand-turned clock.
+//!
+//! - [`event`]: what can happen and what can be done, two enums.
+//! - [`status`]: the state of one worker and of the pool.
+//! - [`table`]: the facts: which workers exist, which slot and generation each belongs to.
+//! - [`restart`]: when a dead worker's slot is filled again.
+//! - [`rollout`]: when a new generation takes over, and when it is given up.
+//! - [`drain`]: how a pool ends.
+//! - [`machine`]: puts them together, one function for each event.
+
+pub mod drain;
+pub mod event;
+pub mod machine;
+pub mod restart;
+pub mod rollout;
+pub mod status;
+pub mod table;
+
+pub use event::{
+    Ask, BootFailure, Drain, Effect, Event, Evidence, Exit, ExitStatus, KillReason, Moment, Notice, Outcome, Sender,
+    WorkerId,
+};
+pub use machine::{Machine, Policy};
+pub use status::{Phase, State};

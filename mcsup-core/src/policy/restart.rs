@@ -1,0 +1,124 @@
+//! When a dead worker's slot is filled again: at once the first time, then ever later while it keeps dying young.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::event::Slot;
+
+/// The shape of the back-off.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RestartPolicy {
+    /// The delay after the second early death in a row; it doubles with each further one.
+    pub base: Duration,
+    /// The longest delay.
+    pub cap: Duration,
+    /// A worker that was ready for this long died of something new: the count starts again.
+    pub stable: Duration,
+}
+
+impl Default for RestartPolicy {
+    fn default() -> Self {
+        Self { base: Duration::from_millis(500), cap: Duration::from_secs(30), stable: Duration::from_secs(10) }
+    }
+}
+
+/// How often each slot's worker died young, and the source of jitter.
+#[derive(Debug, Clone)]
+pub struct Restarts {
+    policy: RestartPolicy,
+    early: BTreeMap<Slot, u32>,
+    random: u64,
+}
+
+impl Restarts {
+    /// No deaths yet; `seed` starts the jitter.
+    pub fn new(policy: RestartPolicy, seed: u64) -> Self {
+        Self { policy, early: BTreeMap::new(), random: seed }
+    }
+
+    /// Notes a death after `ready_for` (`None`: it never was ready) and says how long to wait.
+    pub fn delay(&mut self, slot: Slot, ready_for: Option<Duration>) -> Duration {
+        let early = self.early.entry(slot).or_insert(0);
+        if ready_for.is_some_and(|uptime| uptime >= self.policy.stable) {
+            *early = 0;
+            return Duration::ZERO;
+        }
+        *early = early.saturating_add(1);
+        let early = *early;
+        if early == 1 && ready_for.is_some() {
+            return Duration::ZERO;
+        }
+        let doublings = early.saturating_sub(2).min(16);
+        self.jittered((self.policy.base * (1 << doublings)).min(self.policy.cap))
+    }
+
+    /// A new version of the code starts with a clean record.
+    pub fn forget(&mut self) {
+        self.early.clear();
+    }
+
+    /// Up to a quarter less, so that slots that died together do not boot together.
+    fn jittered(&mut self, delay: Duration) -> Duration {
+        let part = (self.next_random() % 1000) as f64 / 1000.0;
+        delay.mul_f64(1.0 - part / 4.0)
+    }
+
+    /// SplitMix64: enough for jitter, and the same on every run with the same seed.
+    fn next_random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(n: f64) -> Duration {
+        Duration::from_secs_f64(n)
+    }
+
+    #[test]
+    fn the_first_death_is_mended_at_once_and_further_ones_ever_later() {
+        let mut restarts = Restarts::new(RestartPolicy::default(), 1);
+        let young = Some(seconds(0.01));
+        assert_eq!(restarts.delay(0, young), Duration::ZERO);
+        let mut previous = Duration::ZERO;
+        for _ in 0..5 {
+            let delay = restarts.delay(0, young);
+            assert!(delay > previous, "{delay:?} after {previous:?}");
+            previous = delay;
+        }
+        for _ in 0..50 {
+            assert!(restarts.delay(0, young) <= seconds(30.0));
+        }
+        assert!(restarts.delay(0, young) >= seconds(22.5));
+    }
+
+    #[test]
+    fn a_long_life_clears_the_record() {
+        let mut restarts = Restarts::new(RestartPolicy::default(), 1);
+        for _ in 0..5 {
+            restarts.delay(0, Some(Duration::ZERO));
+        }
+        assert_eq!(restarts.delay(0, Some(seconds(10.0))), Duration::ZERO);
+        assert_eq!(restarts.delay(0, Some(Duration::ZERO)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_worker_that_never_was_ready_is_not_tried_again_at_once() {
+        let mut restarts = Restarts::new(RestartPolicy::default(), 1);
+        assert!(restarts.delay(0, None) > Duration::ZERO);
+    }
+
+    #[test]
+    fn each_slot_has_its_own_record() {
+        let mut restarts = Restarts::new(RestartPolicy::default(), 1);
+        restarts.delay(0, Some(Duration::ZERO));
+        assert!(restarts.delay(0, Some(Duration::ZERO)) > Duration::ZERO);
+        assert_eq!(restarts.delay(1, Some(Duration::ZERO)), Duration::ZERO);
+    }
+}

@@ -1,0 +1,132 @@
+//! The facts: which workers exist, which slot and generation each belongs to, and which slots wait to be filled.
+//! Decides nothing.
+
+use std::collections::BTreeMap;
+
+use super::event::{Generation, Moment, Slot, WorkerId};
+use super::status::State;
+
+/// One worker.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Its serial number.
+    pub id: WorkerId,
+    /// Its place.
+    pub slot: Slot,
+    /// Its version.
+    pub generation: Generation,
+    /// Its process, once forked.
+    pub pid: i32,
+    /// Where it is in its life.
+    pub state: State,
+}
+
+/// All workers, by serial number (so by age), and the slots that wait for a respawn.
+#[derive(Debug, Clone, Default)]
+pub struct Table {
+    entries: BTreeMap<WorkerId, Entry>,
+    respawns: BTreeMap<Slot, Moment>,
+    serial: u64,
+}
+
+impl Table {
+    /// Adds a worker that is about to be forked.
+    pub fn add(&mut self, slot: Slot, generation: Generation, now: Moment) -> WorkerId {
+        self.serial += 1;
+        let id = WorkerId(self.serial);
+        let entry = Entry { id, slot, generation, pid: 0, state: State::Booting { since: now } };
+        self.entries.insert(id, entry);
+        id
+    }
+
+    /// The worker, if it still exists.
+    pub fn get(&self, id: WorkerId) -> Option<&Entry> {
+        self.entries.get(&id)
+    }
+
+    /// The worker, to change its state.
+    pub fn get_mut(&mut self, id: WorkerId) -> Option<&mut Entry> {
+        self.entries.get_mut(&id)
+    }
+
+    /// Takes a reaped worker out.
+    pub fn remove(&mut self, id: WorkerId) -> Option<Entry> {
+        self.entries.remove(&id)
+    }
+
+    /// All workers, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
+    }
+
+    /// The serial numbers of the workers for which `wanted` holds, oldest first.
+    pub fn select(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<WorkerId> {
+        self.iter().filter(|entry| wanted(entry)).map(|entry| entry.id).collect()
+    }
+
+    /// Whether no worker is left.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The worker that holds `slot` in `generation` and is not on its way out.
+    pub fn holder(&self, slot: Slot, generation: Generation) -> Option<&Entry> {
+        self.iter().find(|entry| {
+            entry.slot == slot && entry.generation == generation && !entry.state.is_leaving()
+        })
+    }
+
+    /// Whether the first `slots` slots of `generation` are all ready.
+    pub fn is_complete(&self, generation: Generation, slots: usize) -> bool {
+        (0..slots).all(|slot| self.holder(slot, generation).is_some_and(|entry| entry.state.is_ready()))
+    }
+
+    /// How many generations older than `current` still have workers.
+    pub fn old_generations(&self, current: Generation) -> usize {
+        let mut seen: Vec<Generation> =
+            self.iter().map(|entry| entry.generation).filter(|g| *g < current).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        seen.len()
+    }
+
+    /// Lets `slot` be filled again at `at`.
+    pub fn respawn_later(&mut self, slot: Slot, at: Moment) {
+        self.respawns.insert(slot, at);
+    }
+
+    /// The slots whose time has come; they no longer wait.
+    pub fn take_due(&mut self, now: Moment) -> Vec<Slot> {
+        let due: Vec<Slot> =
+            self.respawns.iter().filter(|(_, at)| **at <= now).map(|(slot, _)| *slot).collect();
+        for slot in &due {
+            self.respawns.remove(slot);
+        }
+        due
+    }
+
+    /// Forgets the respawns of the slots from `first` on.
+    pub fn cancel_respawns(&mut self, first: Slot) {
+        self.respawns.retain(|slot, _| *slot < first);
+    }
+
+    /// When the next slot is to be filled again.
+    pub fn next_respawn(&self) -> Option<Moment> {
+        self.respawns.values().min().copied()
+    }
+
+    /// Moves every moment by `by`: the supervisor did not run for that long, and nobody is to blame.
+    pub fn shift(&mut self, by: Moment) {
+        for at in self.respawns.values_mut() {
+            *at += by;
+        }
+        for entry in self.entries.values_mut() {
+            match &mut entry.state {
+                State::Booting { since } => *since += by,
+                State::Ready { since: _, beat } => *beat += by,
+                State::Aborting { kill_at, .. } | State::Draining { kill_at, .. } => *kill_at += by,
+                State::Failed | State::Killed { .. } => {}
+            }
+        }
+    }
+}

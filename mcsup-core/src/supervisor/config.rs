@@ -1,0 +1,24 @@
+//! The settings of a pool.
+
+use std::path::PathBuf;
+
+use crate::host::privileges::RunAs;
+use crate::listener::{Address, Options};
+use crate::policy::Policy;
+
+/// Everything that a pool is started with.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// Where to listen.
+    pub addresses: Vec<Address>,
+    /// How to listen.
+    pub listener: Options,
+    /// What is decided by: numbers of workers, timeouts, back-off.
+    pub policy: Policy,
+    /// A file that names this process, and whose lock keeps a second supervisor out.
+    pub pid_file: Option<PathBuf>,
+    /// Whom the workers run as; `None`: whoever the supervisor is.
+    pub run_as: Option<RunAs>,
+    /// What process listings show; the kernel keeps 15 bytes.
+    pub name: Option<String>,
+}

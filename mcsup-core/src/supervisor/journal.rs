@@ -1,0 +1,162 @@
+//! What the operator reads: each notice of the policy as one log line that says what, which, why and what follows.
+
+use std::time::Duration;
+
+use crate::host::processes;
+use crate::policy::{Ask, BootFailure, Evidence, Exit, ExitStatus, KillReason, Notice, Outcome};
+
+/// Writes `notice` to the log.
+pub(crate) fn write(notice: &Notice) {
+    match notice {
+        Notice::Booting { slot, generation, pid, .. } => {
+            log::info!("Booting worker with pid: {pid} (slot {slot}, generation {generation})");
+        }
+        Notice::Ready { pid, slot, after } => {
+            log::info!("Worker {pid} is ready after {} (slot {slot})", seconds(*after));
+        }
+        Notice::BootFailed { pid, failure } => boot_failed(*pid, failure),
+        Notice::BootTimeout { pid, after } => {
+            log::error!("Worker {pid} was not ready within the boot timeout of {}: killed", seconds(*after));
+        }
+        Notice::SpawnFailed { slot, reason, retry_in } => {
+            let again = if retry_in.is_zero() { String::new() } else { format!("; again in {}", seconds(*retry_in)) };
+            log::error!("Cannot fork a worker for slot {slot}: {reason}{again}");
+        }
+        Notice::Died { pid, slot, exit, killed, respawn_in } => died(*pid, *slot, exit, *killed, *respawn_in),
+        Notice::Silent { pid, since } => {
+            log::error!("WORKER TIMEOUT (pid: {pid}): no sign of life for {}; aborting it", seconds(*since));
+        }
+        Notice::Overdue { pid, reason } => log::warn!("Worker {pid} is killed: {}", why(*reason)),
+        Notice::Retired { pid } => log::info!("Worker {pid} has finished"),
+        Notice::Stopping { ask } => stopping(*ask),
+        Notice::Escalated => log::warn!("Asked to stop again: stopping faster"),
+        Notice::Scaled { from, to } => log::info!("Scaling from {from} to {to} workers"),
+        Notice::Woke { by } => {
+            log::warn!("The supervisor did not run for {}; no worker is blamed for it", seconds(*by));
+        }
+        Notice::Ended { outcome } => ended(*outcome),
+        Notice::Reloading { .. }
+        | Notice::ReloadPostponed { .. }
+        | Notice::ReloadDone { .. }
+        | Notice::ReloadFailed { .. }
+        | Notice::ReloadSuperseded { .. } => reload(notice),
+    }
+}
+
+fn reload(notice: &Notice) {
+    match notice {
+        Notice::Reloading { generation } => {
+            log::info!("Reloading: booting generation {generation} beside the serving one");
+        }
+        Notice::ReloadPostponed { reason } => log::info!("Reload waits: {reason}"),
+        Notice::ReloadDone { generation, took } => {
+            log::info!("Reload done: generation {generation} serves after {}", seconds(*took));
+        }
+        Notice::ReloadFailed { generation, reason } => {
+            log::error!("Reload failed, the old generation goes on serving: generation {generation}: {reason}");
+        }
+        Notice::ReloadSuperseded { generation } => {
+            log::warn!("Reload superseded by a newer one: generation {generation} is given up");
+        }
+        _ => {}
+    }
+}
+
+fn boot_failed(pid: i32, failure: &BootFailure) {
+    match &failure.detail {
+        Some(detail) => {
+            log::error!("Worker {pid} failed to boot: {}\n{}", failure.summary, detail.trim_end());
+        }
+        None => log::error!("Worker {pid} failed to boot: {}", failure.summary),
+    }
+}
+
+fn died(pid: i32, slot: usize, exit: &Exit, killed: Option<KillReason>, respawn_in: Option<Duration>) {
+    let next = match respawn_in {
+        Some(Duration::ZERO) => "; respawning".to_owned(),
+        Some(delay) => format!("; respawning in {}", seconds(delay)),
+        None => String::new(),
+    };
+    let cause = cause(exit, killed);
+    match exit.status {
+        ExitStatus::Code(0) => log::info!("Worker {pid} (slot {slot}) {cause}{next}"),
+        _ => log::error!("Worker {pid} (slot {slot}) {cause}{next}"),
+    }
+}
+
+/// Who or what ended a worker, as far as it can be known, and no further.
+fn cause(exit: &Exit, killed: Option<KillReason>) -> String {
+    let Exit { status, evidence } = exit;
+    let busy = evidence.request_age.map(|age| format!(", {} into a request", seconds(age))).unwrap_or_default();
+    match (status, killed) {
+        (_, Some(reason)) => format!("was killed by its supervisor: {}{busy}", why(reason)),
+        (ExitStatus::Code(code), None) => format!("exited with code {code}{}{busy}", told_by(evidence)),
+        (ExitStatus::Signal(libc::SIGKILL), None) if evidence.out_of_memory => {
+            format!("was killed by the kernel, which ran out of memory{busy}")
+        }
+        (ExitStatus::Signal(libc::SIGKILL), None) => format!(
+            "was killed by SIGKILL from another process{busy} (not by its supervisor, and the kernel counts no \
+             out-of-memory kill)"
+        ),
+        (ExitStatus::Signal(signal), None) => {
+            format!("died of {}{}{busy}", signal_name(*signal), told_by(evidence))
+        }
+    }
+}
+
+fn told_by(evidence: &Evidence) -> String {
+    match &evidence.sender {
+        Some(sender) => {
+            format!(" after {} from {}", signal_name(sender.signal), processes::describe(sender.pid))
+        }
+        None => String::new(),
+    }
+}
+
+fn why(reason: KillReason) -> String {
+    match reason {
+        KillReason::BootTimeout(limit) => format!("not ready within the boot timeout of {}", seconds(limit)),
+        KillReason::Silent(limit) => format!("no sign of life within the timeout of {}", seconds(limit)),
+        KillReason::GracefulTimeout(limit) => {
+            format!("not finished within the graceful timeout of {}", seconds(limit))
+        }
+        KillReason::QuickStop => "a quick stop left it no more time".to_owned(),
+        KillReason::GivenUp => "its generation was given up".to_owned(),
+    }
+}
+
+fn stopping(ask: Ask) {
+    match ask {
+        Ask::StopQuick => log::info!("Stopping at once"),
+        _ => log::info!("Stopping: finishing what has arrived"),
+    }
+}
+
+fn ended(outcome: Outcome) {
+    match outcome {
+        Outcome::Stopped => log::info!("Stopped"),
+        Outcome::Forced { killed } => log::error!("Stopped; workers killed before they had finished: {killed}"),
+        Outcome::BootFailed(_) => log::error!("Stopped: the first workers could not boot"),
+    }
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.3} s", duration.as_secs_f64())
+}
+
+fn signal_name(signal: i32) -> String {
+    let name = match signal {
+        libc::SIGABRT => "SIGABRT",
+        libc::SIGBUS => "SIGBUS",
+        libc::SIGFPE => "SIGFPE",
+        libc::SIGHUP => "SIGHUP",
+        libc::SIGILL => "SIGILL",
+        libc::SIGINT => "SIGINT",
+        libc::SIGKILL => "SIGKILL",
+        libc::SIGQUIT => "SIGQUIT",
+        libc::SIGSEGV => "SIGSEGV",
+        libc::SIGTERM => "SIGTERM",
+        _ => return format!("signal {signal}"),
+    };
+    name.to_owned()
+}

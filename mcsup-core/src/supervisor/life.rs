@@ -1,0 +1,150 @@
+//! The loop: wait for something to happen, ask the policy what to do about it, do it.
+
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::getpid;
+
+use super::Supervisor;
+use super::config::Config;
+use super::crew::Crew;
+use super::effects::Executor;
+use super::signals::{Meaning, Signals};
+use crate::clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::pidfile::PidFile;
+use crate::host::processes;
+use crate::listener::open::OpenSet;
+use crate::policy::{Ask, BootFailure, Effect, Event, Machine, Moment, Outcome};
+use std::os::fd::AsFd;
+
+/// How much later than asked the loop may wake up before it counts as having been suspended.
+const LATE: Duration = Duration::from_secs(1);
+
+/// Runs a pool until it ends.
+pub(crate) fn live<S: Supervisor>(supervisor: S, config: Config) -> Result<(Outcome, Option<BootFailure>)> {
+    if config.addresses.is_empty() {
+        return Err(Error::new(ErrorKind::Setting, "there is no address to listen on"));
+    }
+    let mut machine = Machine::new(config.policy.clone());
+    let mut executor = open(supervisor, config)?;
+    let locals: Vec<_> = executor.listeners.iter().map(|listener| listener.local()).collect();
+    executor.supervisor.listening(&locals);
+    drop(locals);
+    let effects = machine.start(clock::now());
+    let mut outcome = act(&mut machine, &mut executor, effects);
+    while outcome.is_none() {
+        let deadline = machine.next_deadline();
+        wait(&executor, deadline)?;
+        for event in happened(&mut executor, deadline) {
+            outcome = outcome.or_else(|| {
+                let effects = machine.step(event, clock::now());
+                act(&mut machine, &mut executor, effects)
+            });
+        }
+    }
+    executor.close_listeners();
+    Ok((outcome.unwrap_or(Outcome::Stopped), executor.boot_failure.take()))
+}
+
+/// Takes what a supervisor holds for life, in the order in which a second one should be refused.
+fn open<S: Supervisor>(supervisor: S, config: Config) -> Result<Executor<S>> {
+    let pid_file = config.pid_file.as_deref().map(PidFile::hold).transpose()?;
+    let listeners = OpenSet::open(&config.addresses, &config.listener)?;
+    // The serving generation, a booting one, and those that drain behind them.
+    let most = config.policy.max_workers * 4;
+    let crew = Crew::new(most).map_err(|error| Error::system("map the scoreboard", error))?;
+    let signals = Signals::install().map_err(|error| Error::system("take over signals", error))?;
+    Ok(Executor {
+        supervisor,
+        pid: getpid(),
+        config,
+        signals: Some(signals),
+        crew,
+        listeners,
+        pid_file,
+        boot_failure: None,
+    })
+}
+
+/// Does all of `effects` and whatever follows from them at once.
+fn act<S: Supervisor>(
+    machine: &mut Machine,
+    executor: &mut Executor<S>,
+    effects: Vec<Effect>,
+) -> Option<Outcome> {
+    let mut events = Vec::new();
+    for effect in effects {
+        if let Some(outcome) = executor.apply(effect, &mut events) {
+            return Some(outcome);
+        }
+    }
+    events.into_iter().find_map(|event| {
+        let effects = machine.step(event, clock::now());
+        act(machine, executor, effects)
+    })
+}
+
+/// Waits until something can have happened, or until `deadline`.
+fn wait<S: Supervisor>(executor: &Executor<S>, deadline: Option<Moment>) -> Result<()> {
+    let signals = executor.signals.iter().map(AsFd::as_fd);
+    let mut sources: Vec<PollFd<'_>> =
+        signals.chain(executor.crew.links()).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+    let timeout = deadline.map(|deadline| timespec(deadline.saturating_sub(clock::now())));
+    match poll(&mut sources, timeout.as_ref()) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(Error::system("wait", error)),
+    }
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec {
+        tv_sec: duration.as_secs().try_into().unwrap_or(i64::MAX),
+        tv_nsec: duration.subsec_nanos().into(),
+    }
+}
+
+/// Everything that has happened since the last call.
+fn happened<S: Supervisor>(executor: &mut Executor<S>, deadline: Option<Moment>) -> Vec<Event> {
+    let mut events = Vec::new();
+    if let Some(late) = deadline.and_then(|deadline| clock::now().checked_sub(deadline)) {
+        if late > LATE {
+            events.push(Event::Late { by: late });
+        }
+        // A deadline is judged by the workers' latest signs of life.
+        events.extend(executor.crew.beats());
+    }
+    events.extend(executor.crew.reports());
+    let arrived = executor.signals.as_ref().map(Signals::take).unwrap_or_default();
+    for signal in arrived {
+        match signal.meaning {
+            Meaning::Child => events.extend(executor.crew.reap()),
+            Meaning::Nothing => log::info!("Signal {} has no meaning here", signal.name),
+            Meaning::Ask(ask) => {
+                let sender = signal.sender.map(|pid| format!(" from {}", processes::describe(pid)));
+                log::info!("Handling signal: {}{}", signal.name, sender.unwrap_or_default());
+                events.extend(understand(executor, ask).map(Event::Ask));
+            }
+        }
+    }
+    events.push(Event::Tick);
+    events
+}
+
+/// What the embedder has to say to a request before the policy hears of it.
+fn understand<S: Supervisor>(executor: &mut Executor<S>, ask: Ask) -> Option<Ask> {
+    match ask {
+        Ask::ReopenLogs => {
+            executor.supervisor.reopen_logs();
+            Some(ask)
+        }
+        Ask::Reload { .. } => match executor.supervisor.reload() {
+            Ok(workers) => Some(Ask::Reload { workers }),
+            Err(error) => {
+                log::error!("Reload failed, nothing has changed: {error}");
+                None
+            }
+        },
+        _ => Some(ask),
+    }
+}

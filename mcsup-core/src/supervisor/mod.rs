@@ -1,0 +1,86 @@
+//! The supervisor process: one thread that waits, decides by [`policy`](crate::policy), and acts.
+//!
+//! - [`config`]: the settings, grouped by who reads them.
+//! - [`prefork`]: the builder.
+//! - `signals`: what arrives from kill(2), as pending bits and one pipe.
+//! - `crew`: the handles of the living workers.
+//! - `effects`: what the policy asked for, done.
+//! - `journal`: what the operator reads.
+//! - `life`: the loop.
+
+mod crew;
+mod effects;
+mod journal;
+mod life;
+mod prefork;
+mod signals;
+
+pub(crate) mod config;
+
+pub use prefork::{Ending, Prefork};
+
+use crate::error::Result;
+use crate::listener::Local;
+use crate::worker::Worker;
+
+/// Which process [`Supervisor::after_fork`] runs in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForkSide {
+    /// The one that forked.
+    Supervisor,
+    /// The new one.
+    Worker,
+}
+
+/// What an embedder decides about its pool. A closure that makes a worker is a supervisor with defaults for the rest.
+///
+/// Every method but [`worker`](Self::worker) runs in the supervisor process, on its one thread; while one runs,
+/// nothing else happens, so none may wait.
+pub trait Supervisor {
+    /// The code that runs in each worker.
+    type Worker: Worker;
+
+    /// Makes the worker. Called in the new process, before [`Worker::boot`].
+    fn worker(&mut self) -> Self::Worker;
+
+    /// The listeners are open.
+    fn listening(&mut self, locals: &[&Local]) {
+        for local in locals {
+            log::info!("Listening at: {local} ({})", std::process::id());
+        }
+    }
+
+    /// Every worker of the first generation is ready.
+    fn ready(&mut self) {}
+
+    /// A reload was asked for: reads the settings anew and returns the number of workers, where that changed.
+    ///
+    /// # Errors
+    /// What is wrong with the new settings. The reload is not begun, and everything stays as it is.
+    fn reload(&mut self) -> Result<Option<usize>> {
+        Ok(None)
+    }
+
+    /// Log files are to be opened anew.
+    fn reopen_logs(&mut self) {}
+
+    /// A fork is about to happen: for a host language that must know.
+    fn before_fork(&mut self) {}
+
+    /// It has happened (or failed: then only the supervisor is told).
+    fn after_fork(&mut self, side: ForkSide) {
+        let _ = side;
+    }
+}
+
+impl<F, W> Supervisor for F
+where
+    F: FnMut() -> W,
+    W: Worker,
+{
+    type Worker = W;
+
+    fn worker(&mut self) -> W {
+        self()
+    }
+}

@@ -1,0 +1,165 @@
+//! The builder: a supervisor's settings by name, and its life in one call.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::config::Config;
+use super::{Supervisor, life};
+use crate::error::{Error, ErrorKind};
+use crate::listener::Address;
+use crate::policy::Outcome;
+
+/// A pre-fork pool: settings, then [`run`](Self::run).
+///
+/// ```no_run
+/// use mcsup_core::{Prefork, Result, Worker, WorkerContext};
+///
+/// struct Echo;
+///
+/// impl Worker for Echo {
+///     fn run(&mut self, context: &WorkerContext) -> Result<()> {
+///         while let Some(mut connection) = context.accept()? {
+///             std::io::copy(&mut connection.try_clone()?, &mut connection)?;
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// fn main() -> std::process::ExitCode {
+///     Prefork::new(|| Echo).bind("127.0.0.1:7000").workers(4).run().into()
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Prefork<S> {
+    supervisor: S,
+    config: Config,
+    mistake: Option<Error>,
+}
+
+impl<S: Supervisor> Prefork<S> {
+    /// A pool of one worker that listens nowhere yet.
+    pub fn new(supervisor: S) -> Self {
+        Self { supervisor, config: Config::default(), mistake: None }
+    }
+
+    /// A pool with all settings at once.
+    pub fn with_config(supervisor: S, config: Config) -> Self {
+        Self { supervisor, config, mistake: None }
+    }
+
+    /// Listens on `address` as well (see [`Address`] for its forms). What does not parse is an error of
+    /// [`run`](Self::run).
+    #[must_use]
+    pub fn bind(mut self, address: &str) -> Self {
+        match address.parse::<Address>() {
+            Ok(address) => self.config.addresses.push(address),
+            Err(error) => self.mistake = self.mistake.or(Some(error)),
+        }
+        self
+    }
+
+    /// How many workers; at least one.
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.config.policy.workers = workers;
+        self
+    }
+
+    /// How long a worker may take to boot. Default: 60 s.
+    #[must_use]
+    pub fn boot_timeout(mut self, limit: Duration) -> Self {
+        self.config.policy.boot_timeout = limit;
+        self
+    }
+
+    /// How long a worker may go without [`beat`](crate::WorkerContext::beat) before it is replaced. Default: for ever.
+    #[must_use]
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.config.policy.timeout = Some(limit);
+        self
+    }
+
+    /// How long a worker may take to finish when it is asked to. Default: 30 s.
+    #[must_use]
+    pub fn graceful_timeout(mut self, limit: Duration) -> Self {
+        self.config.policy.graceful_timeout = limit;
+        self
+    }
+
+    /// A file that names the supervisor's pid, locked while it lives.
+    #[must_use]
+    pub fn pid_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.config.pid_file = Some(path.into());
+        self
+    }
+
+    /// Supervises until the pool ends. Call it on the process's only thread.
+    pub fn run(self) -> Ending {
+        let Self { supervisor, config, mistake } = self;
+        let policy = &config.policy;
+        let result = match mistake {
+            Some(error) => Err(error),
+            None if policy.workers == 0 || policy.workers > policy.max_workers => {
+                let range = format!("{} workers: expected 1 to {}", policy.workers, policy.max_workers);
+                Err(Error::new(ErrorKind::Setting, range))
+            }
+            None => life::live(supervisor, config),
+        };
+        match result {
+            Ok((outcome, failure)) => Ending {
+                outcome: Some(outcome),
+                error: failure.map(|failure| {
+                    let error = Error::new(failure.kind, failure.summary);
+                    match failure.detail {
+                        Some(detail) => error.with_detail(detail),
+                        None => error,
+                    }
+                }),
+            },
+            Err(error) => {
+                log::error!("{error}");
+                Ending { outcome: None, error: Some(error) }
+            }
+        }
+    }
+}
+
+/// How a supervisor's life ended. Turned into an exit code it is 0 after a clean stop, and otherwise what
+/// [`Ending::code`] says.
+#[derive(Debug)]
+#[must_use = "it says whether the pool ended well"]
+pub struct Ending {
+    outcome: Option<Outcome>,
+    error: Option<Error>,
+}
+
+impl Ending {
+    /// How the pool ended; `None`: it never began, or broke.
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.outcome
+    }
+
+    /// What went wrong, where something did. It is in the log already.
+    pub fn error(&self) -> Option<&Error> {
+        self.error.as_ref()
+    }
+
+    /// The exit code: 0 stopped as asked, 1 could not start or go on, 3 workers could not boot, 4 what they were to
+    /// run could not be loaded, 5 stopped but workers had to be killed at the graceful timeout.
+    pub fn code(&self) -> u8 {
+        match self.outcome {
+            Some(Outcome::Stopped) => 0,
+            Some(Outcome::Forced { .. }) => 5,
+            Some(Outcome::BootFailed(ErrorKind::Application)) => 4,
+            Some(Outcome::BootFailed(_)) => 3,
+            None => 1,
+        }
+    }
+}
+
+impl From<Ending> for ExitCode {
+    fn from(ending: Ending) -> Self {
+        ExitCode::from(ending.code())
+    }
+}

@@ -1,0 +1,140 @@
+//! Users and groups by name, and dropping to them: groups, then group, then user, then a proof that there is no way
+//! back.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::mem::MaybeUninit;
+use std::ptr;
+
+/// Whom a worker is to run as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Credentials {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) groups: Vec<u32>,
+}
+
+/// The user id and primary group of a user name or number; a number without an entry has no primary group.
+pub(crate) fn find_user(name: &str) -> io::Result<Option<(u32, Option<u32>)>> {
+    let by_name = entry(name, libc::getpwnam_r)?.map(|user: libc::passwd| (user.pw_uid, Some(user.pw_gid)));
+    if by_name.is_some() {
+        return Ok(by_name);
+    }
+    let Ok(uid) = name.parse::<u32>() else { return Ok(None) };
+    Ok(Some((uid, user_of(uid)?.map(|(_, gid)| gid))))
+}
+
+/// The group id of a group name or number.
+pub(crate) fn find_group(name: &str) -> io::Result<Option<u32>> {
+    let by_name = entry(name, libc::getgrnam_r)?.map(|group: libc::group| group.gr_gid);
+    Ok(by_name.or_else(|| name.parse().ok()))
+}
+
+/// The name and primary group of a user id.
+pub(crate) fn user_of(uid: u32) -> io::Result<Option<(String, u32)>> {
+    look_up(|record, buffer, size, found| {
+        // SAFETY: `look_up` hands over valid pointers and the buffer's true size.
+        unsafe { libc::getpwuid_r(uid, record, buffer, size, found) }
+    }, |user: &libc::passwd| {
+        // SAFETY: a found record's name is a C string inside the buffer, which still lives here.
+        (unsafe { CStr::from_ptr(user.pw_name) }.to_string_lossy().into_owned(), user.pw_gid)
+    })
+}
+
+/// The groups that `user` belongs to, `gid` among them.
+pub(crate) fn groups_of(user: &str, gid: u32) -> io::Result<Vec<u32>> {
+    let user = CString::new(user).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let mut groups: Vec<GroupId> = vec![0; 64];
+    loop {
+        let mut count = i32::try_from(groups.len()).unwrap_or(i32::MAX);
+        // SAFETY: `user` is a C string, `groups` has room for `count` ids, and the call writes no more than that.
+        let fits = unsafe { libc::getgrouplist(user.as_ptr(), gid as GroupId, groups.as_mut_ptr(), &mut count) };
+        let needed = usize::try_from(count).unwrap_or(0);
+        if fits >= 0 {
+            groups.truncate(needed);
+            return Ok(groups.into_iter().map(|group| group as u32).collect());
+        }
+        groups.resize(needed.max(groups.len() * 2), 0);
+    }
+}
+
+/// Becomes `to`, completely: supplementary groups, group, user, in this order, since each step needs the
+/// privilege that the next one gives up. An error also where a privilege could be taken back.
+pub(crate) fn drop_to(to: &Credentials) -> io::Result<()> {
+    let count = to.groups.len();
+    // SAFETY: `groups` points at `count` ids.
+    check(unsafe { libc::setgroups(count as _, to.groups.as_ptr().cast()) })?;
+    // SAFETY: plain integers.
+    check(unsafe { libc::setgid(to.gid) })?;
+    // SAFETY: plain integers.
+    check(unsafe { libc::setuid(to.uid) })?;
+    // SAFETY: plain integers; meant to fail.
+    if to.uid != 0 && unsafe { libc::setuid(0) } == 0 {
+        return Err(io::Error::other("root's privileges could be taken back"));
+    }
+    Ok(())
+}
+
+#[cfg(target_vendor = "apple")]
+type GroupId = libc::c_int;
+#[cfg(not(target_vendor = "apple"))]
+type GroupId = libc::gid_t;
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+type ByName<T> = unsafe extern "C" fn(
+    *const libc::c_char,
+    *mut T,
+    *mut libc::c_char,
+    libc::size_t,
+    *mut *mut T,
+) -> libc::c_int;
+
+fn entry<T: Copy>(name: &str, call: ByName<T>) -> io::Result<Option<T>> {
+    let Ok(name) = CString::new(name) else { return Ok(None) };
+    look_up(|record, buffer, size, found| {
+        // SAFETY: `name` is a C string; `look_up` hands over valid pointers and the buffer's true size.
+        unsafe { call(name.as_ptr(), record, buffer, size, found) }
+    }, |record: &T| *record)
+}
+
+/// Calls one of the `get..._r` family with a buffer that grows until the answer fits; `read` takes out of the record
+/// what is wanted while the buffer, into which it points, still lives.
+fn look_up<T, V>(
+    call: impl Fn(*mut T, *mut libc::c_char, libc::size_t, *mut *mut T) -> libc::c_int,
+    read: impl FnOnce(&T) -> V,
+) -> io::Result<Option<V>> {
+    let mut buffer: Vec<libc::c_char> = vec![0; 1024];
+    loop {
+        let mut record = MaybeUninit::<T>::uninit();
+        let mut found: *mut T = ptr::null_mut();
+        match call(record.as_mut_ptr(), buffer.as_mut_ptr(), buffer.len(), &mut found) {
+            libc::ERANGE => buffer.resize(buffer.len() * 2, 0),
+            _ if found.is_null() => return Ok(None),
+            // SAFETY: a non-null `found` points at `record`, which the call filled in.
+            0 => return Ok(Some(read(unsafe { &*found }))),
+            error => return Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_is_found_by_name_and_by_number() {
+        assert_eq!(find_user("root").unwrap(), Some((0, Some(0))));
+        assert_eq!(find_user("0").unwrap(), Some((0, Some(0))));
+        assert_eq!(user_of(0).unwrap().unwrap().0, "root");
+        assert!(groups_of("root", 0).unwrap().contains(&0));
+    }
+
+    #[test]
+    fn a_user_that_does_not_exist_is_not_found() {
+        assert_eq!(find_user("no-such-user-here").unwrap(), None);
+        assert_eq!(find_group("no-such-group-here").unwrap(), None);
+    }
+}

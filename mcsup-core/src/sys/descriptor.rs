@@ -1,0 +1,31 @@
+//! Descriptors that come from outside, and replacing what a descriptor refers to.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// Takes over a descriptor that this process inherited, and sets close-on-exec. An error where it is not open.
+pub(crate) fn take_inherited(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_GETFD reads a flag; a number that is not open is refused with EBADF.
+    if fd < 0 || unsafe { libc::fcntl(fd, libc::F_GETFD) } == -1 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: it is open, and by the contract of inherited descriptors (sd_listen_fds(3)) nobody else in this process
+    // owns it.
+    let owned = unsafe { OwnedFd::from_raw_fd(fd) };
+    rustix::io::fcntl_setfd(&owned, rustix::io::FdFlags::CLOEXEC)?;
+    Ok(owned)
+}
+
+/// Makes `fd` refer to /dev/null, so that this process no longer holds what it referred to. The number stays open
+/// and owned: whoever uses it at this moment sees /dev/null, never a stranger's file.
+pub(crate) fn let_go(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let null = File::open("/dev/null")?;
+    // SAFETY: both numbers are open; dup2 replaces the second in one step, and its owner still owns an open file.
+    let replaced = unsafe { libc::dup2(null.as_raw_fd(), fd.as_raw_fd()) };
+    if replaced == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)?;
+    Ok(())
+}

@@ -1,0 +1,17 @@
+//! The only unsafe room of this crate: what rustix leaves out of its safe interface.
+//!
+//! Each file wraps one family of system calls behind functions that are safe to call, and proves at each block why.
+//! Nothing here decides anything.
+//!
+//! - [`fork`]: fork from a single-threaded process, and `_exit`.
+//! - [`signal`]: masks, dispositions, handlers that only write to a pipe.
+//! - [`credentials`]: users, groups and dropping to them, completely and in order.
+//! - [`shared_memory`]: cache lines of atomics, shared over fork.
+//! - [`descriptor`]: taking over inherited descriptors, and replacing what one refers to.
+#![allow(unsafe_code, reason = "this folder is where unsafe lives")]
+
+pub(crate) mod credentials;
+pub(crate) mod descriptor;
+pub(crate) mod fork;
+pub(crate) mod shared_memory;
+pub(crate) mod signal;

@@ -1,0 +1,28 @@
+//! What an embedder writes: a [`Worker`], and what it is handed: a [`WorkerContext`].
+
+mod context;
+
+pub use crate::link::lifeline::Phase;
+pub use context::WorkerContext;
+
+use crate::error::Result;
+
+/// The code that runs in each worker process.
+pub trait Worker {
+    /// Loads whatever it needs. The worker counts as ready when this returns `Ok`, and not before; until then its
+    /// predecessors go on serving.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Application`](crate::ErrorKind::Application) where the thing to run could not be loaded, any
+    /// other kind otherwise. The error's text and detail reach the operator whole.
+    fn boot(&mut self, context: &WorkerContext) -> Result<()> {
+        let _ = context;
+        Ok(())
+    }
+
+    /// Serves until `context` says otherwise (see [`WorkerContext::phase`]), then returns; the process ends with it.
+    ///
+    /// # Errors
+    /// Whatever keeps it from going on. It is logged, and the worker is replaced.
+    fn run(&mut self, context: &WorkerContext) -> Result<()>;
+}
