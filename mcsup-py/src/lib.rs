@@ -1,1 +1,3 @@
-//! Skeleton.
+//! The WSGI worker of mcsup.
+pub mod app;
+pub mod http;

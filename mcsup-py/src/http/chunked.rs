@@ -1,0 +1,209 @@
+//! The chunked coding (RFC 9112 §7.1), decoded as the bytes come, in whatever pieces.
+
+use super::reject::{self, Reject};
+
+/// Where in the coding the next byte is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// In the digits of a size.
+    Size { size: u64, digits: u8 },
+    /// Behind a size, before its CR.
+    Extension { size: u64 },
+    /// Behind that CR.
+    SizeEnd { size: u64 },
+    /// In a chunk's data.
+    Data { left: u64 },
+    /// Behind it.
+    DataCr,
+    DataLf,
+    /// Behind the last chunk.
+    Trailer,
+    Done,
+}
+
+/// Decodes one chunked body.
+#[derive(Debug)]
+pub struct Decoder {
+    state: State,
+    /// Bytes of extensions so far: nobody needs them, so there is a limit to them.
+    extensions: usize,
+    trailer: Vec<u8>,
+}
+
+/// More than any proxy adds.
+const MAX_EXTENSIONS: usize = 4096;
+const MAX_TRAILER: usize = 8190;
+const MAX_TRAILER_FIELDS: usize = 32;
+
+/// Fields that must not come behind the body, since they say how the message is to be read (RFC 9110 §6.5.1).
+const FORBIDDEN_TRAILERS: [&str; 7] =
+    ["authorization", "content-encoding", "content-length", "host", "te", "trailer", "transfer-encoding"];
+
+const START: State = State::Size { size: 0, digits: 0 };
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Self { state: START, extensions: 0, trailer: Vec::new() }
+    }
+}
+
+impl Decoder {
+    /// Takes what it can from `input`, hands the data to `data`, and returns how many bytes it took: fewer than all
+    /// only where the body has ended.
+    ///
+    /// # Errors
+    /// The refusal, where the coding is broken; what was handed out until then is worthless.
+    pub fn decode(&mut self, input: &[u8], mut data: impl FnMut(&[u8])) -> Result<usize, Reject> {
+        let mut at = 0;
+        while at < input.len() && self.state != State::Done {
+            if let State::Data { left } = self.state {
+                let take = usize::try_from(left).unwrap_or(usize::MAX).min(input.len() - at);
+                data(&input[at..at + take]);
+                at += take;
+                let left = left - take as u64;
+                self.state = if left == 0 { State::DataCr } else { State::Data { left } };
+            } else {
+                self.state = self.step(input[at])?;
+                at += 1;
+            }
+        }
+        Ok(at)
+    }
+
+    /// Whether the body has ended.
+    pub fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    fn step(&mut self, byte: u8) -> Result<State, Reject> {
+        match (self.state, byte) {
+            (State::Size { size, digits }, _) => size_digit(size, digits, byte),
+            (State::Extension { size }, b'\r') => Ok(State::SizeEnd { size }),
+            (State::Extension { size }, b'\t' | b' '..=b'~' | 128..) => {
+                self.extensions += 1;
+                if self.extensions > MAX_EXTENSIONS {
+                    return Err(reject::CHUNK_EXTENSION);
+                }
+                Ok(State::Extension { size })
+            }
+            (State::Extension { .. }, _) => Err(reject::CHUNK_EXTENSION),
+            (State::SizeEnd { size: 0 }, b'\n') => Ok(State::Trailer),
+            (State::SizeEnd { size }, b'\n') => Ok(State::Data { left: size }),
+            (State::SizeEnd { .. }, _) => Err(reject::CHUNK_SIZE),
+            (State::DataCr, b'\r') => Ok(State::DataLf),
+            (State::DataLf, b'\n') => Ok(START),
+            (State::DataCr | State::DataLf, _) => Err(reject::CHUNK_END),
+            (State::Trailer, _) => self.trailer_byte(byte),
+            (state @ (State::Data { .. } | State::Done), _) => Ok(state),
+        }
+    }
+
+    fn trailer_byte(&mut self, byte: u8) -> Result<State, Reject> {
+        self.trailer.push(byte);
+        if self.trailer.len() > MAX_TRAILER {
+            return Err(reject::TRAILER);
+        }
+        if self.trailer != b"\r\n" && !self.trailer.ends_with(b"\r\n\r\n") {
+            return Ok(State::Trailer);
+        }
+        check_trailer(&self.trailer)?;
+        Ok(State::Done)
+    }
+}
+
+fn size_digit(size: u64, digits: u8, byte: u8) -> Result<State, Reject> {
+    let digit = match byte {
+        b'0'..=b'9' => byte - b'0',
+        b'a'..=b'f' => byte - b'a' + 10,
+        b'A'..=b'F' => byte - b'A' + 10,
+        b'\r' if digits > 0 => return Ok(State::SizeEnd { size }),
+        // Blanks before an extension or the CR: sent by some clients, meant by none in another way.
+        b';' | b' ' | b'\t' if digits > 0 => return Ok(State::Extension { size }),
+        _ => return Err(reject::CHUNK_SIZE),
+    };
+    // Sixteen digits are all of u64.
+    if digits == 16 {
+        return Err(reject::CHUNK_SIZE);
+    }
+    Ok(State::Size { size: size << 4 | u64::from(digit), digits: digits + 1 })
+}
+
+fn check_trailer(bytes: &[u8]) -> Result<(), Reject> {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_TRAILER_FIELDS];
+    let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(bytes, &mut fields) else {
+        return Err(reject::TRAILER);
+    };
+    let forbidden = |name: &str| FORBIDDEN_TRAILERS.iter().any(|other| name.eq_ignore_ascii_case(other));
+    if fields.iter().any(|field| forbidden(field.name)) { Err(reject::TRAILER) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn decode(pieces: &[&[u8]]) -> Result<(Vec<u8>, bool, usize), Reject> {
+        let mut decoder = Decoder::default();
+        let (mut out, mut taken) = (Vec::new(), 0);
+        for piece in pieces {
+            taken += decoder.decode(piece, |data| out.extend_from_slice(data))?;
+        }
+        Ok((out, decoder.is_done(), taken))
+    }
+
+    #[test]
+    fn a_body_is_decoded_and_what_follows_it_is_left() {
+        let body = b"5\r\nhello\r\n6;name=value\r\n world\r\n0\r\nX-Sum: 1\r\n\r\nGET /";
+        let (out, done, taken) = decode(&[body]).unwrap();
+        assert_eq!((out.as_slice(), done, taken), (&b"hello world"[..], true, body.len() - 5));
+    }
+
+    #[test]
+    fn what_is_broken_is_refused() {
+        for (body, why) in [
+            (&b"x\r\n"[..], reject::CHUNK_SIZE),
+            (b"\r\n", reject::CHUNK_SIZE),
+            (b"-1\r\n", reject::CHUNK_SIZE),
+            (b"+1\r\n", reject::CHUNK_SIZE),
+            (b"0x1\r\n", reject::CHUNK_SIZE),
+            (b"1_0\r\n", reject::CHUNK_SIZE),
+            (b"11111111111111111\r\n", reject::CHUNK_SIZE),
+            (b"1\n", reject::CHUNK_SIZE),
+            (b"1\rx", reject::CHUNK_SIZE),
+            (b"1;a\nb\r\n", reject::CHUNK_EXTENSION),
+            (b"1\r\nab", reject::CHUNK_END),
+            (b"1\r\na\n", reject::CHUNK_END),
+            (b"0\r\nHost: a\r\n\r\n", reject::TRAILER),
+            (b"0\r\nContent-Length: 1\r\n\r\n", reject::TRAILER),
+            (b"0\r\nno colon\r\n\r\n", reject::TRAILER),
+        ] {
+            assert_eq!(decode(&[body]), Err(why), "{:?}", String::from_utf8_lossy(body));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_make_no_difference(body in ".{0,64}", sizes in proptest::collection::vec(1_usize..9, 1..8), cut in 0_usize..200) {
+            let mut bytes = Vec::new();
+            let mut rest = body.as_bytes();
+            for size in sizes.iter().cycle() {
+                if rest.is_empty() { break; }
+                let (chunk, left) = rest.split_at((*size).min(rest.len()));
+                bytes.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+                bytes.extend_from_slice(chunk);
+                bytes.extend_from_slice(b"\r\n");
+                rest = left;
+            }
+            bytes.extend_from_slice(b"0\r\n\r\n");
+            let cut = cut.min(bytes.len());
+            let (one, two) = bytes.split_at(cut);
+            let expected = (body.as_bytes().to_vec(), true, bytes.len());
+            prop_assert_eq!(decode(&[one, two]), Ok(expected));
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode(&[&bytes]);
+        }
+    }
+}

@@ -1,0 +1,490 @@
+//! A request's head: found in the bytes that have arrived, checked, and kept as places in them.
+//!
+//! [`Heads`] is kept by a connection and reads one head after the other without allocating; [`Head`] is the view of
+//! one that everybody else reads.
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use super::framing::{Collected, Delimited};
+use super::reject::{self, Reject};
+
+/// The protocol version of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Version {
+    /// HTTP/1.0.
+    Http10,
+    /// HTTP/1.1.
+    #[default]
+    Http11,
+}
+
+impl Version {
+    /// As on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Version::Http10 => "HTTP/1.0",
+            Version::Http11 => "HTTP/1.1",
+        }
+    }
+}
+
+/// How large a request may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of the request line.
+    pub line: usize,
+    /// Header fields.
+    pub fields: usize,
+    /// Bytes of one field.
+    pub field_size: usize,
+    /// Bytes of the body.
+    pub body: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { line: 4094, fields: 100, field_size: 8190, body: 1 << 30 }
+    }
+}
+
+/// Places in a connection's bytes.
+type Place = Range<usize>;
+
+/// One head after the other on a connection.
+#[derive(Debug, Default)]
+pub struct Heads {
+    /// How far the lines have been looked at, and how many there were: a head that drips in is not read twice.
+    looked_at: usize,
+    line_start: usize,
+    lines: usize,
+    method: Place,
+    target: Place,
+    path: Place,
+    query: Place,
+    version: Version,
+    fields: Vec<(Place, Place)>,
+    delimited: Delimited,
+}
+
+/// The head of one request.
+#[derive(Debug, Clone, Copy)]
+pub struct Head<'a> {
+    bytes: &'a [u8],
+    heads: &'a Heads,
+}
+
+impl Heads {
+    /// Looks for a whole head at the beginning of `bytes`, which is what has arrived so far. Returns its length, with
+    /// the empty line; `None`: more must arrive.
+    ///
+    /// After a head was found, call [`Heads::reset`] before the next.
+    pub fn read(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Reject> {
+        let Some(end) = self.find_end(bytes, limits)? else { return Ok(None) };
+        self.parse(&bytes[..end])?;
+        Ok(Some(end))
+    }
+
+    /// Forgets the head that was read.
+    pub fn reset(&mut self) {
+        (self.looked_at, self.line_start, self.lines) = (0, 0, 0);
+        self.fields.clear();
+    }
+
+    /// The head that was read from `bytes`.
+    pub fn view<'a>(&'a self, bytes: &'a [u8]) -> Head<'a> {
+        Head { bytes, heads: self }
+    }
+
+    /// How the body is delimited, and whether the connection goes on.
+    pub fn delimited(&self) -> Delimited {
+        self.delimited
+    }
+
+    /// Goes from line to line, measuring each; the empty line ends the head.
+    fn find_end(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Reject> {
+        while let Some(found) = memchr::memchr(b'\n', &bytes[self.looked_at..]) {
+            let end = self.looked_at + found;
+            if end == self.line_start || bytes[end - 1] != b'\r' {
+                return Err(reject::BARE_LF);
+            }
+            let length = end - 1 - self.line_start;
+            (self.looked_at, self.line_start) = (end + 1, end + 1);
+            match (length, self.lines) {
+                // RFC 9112 §2.2: empty lines before a request line are ignored; httparse skips them too.
+                (0, 0) if end < 8 => continue,
+                (0, 0) => return Err(reject::REQUEST_LINE),
+                (0, _) => return Ok(Some(end + 1)),
+                _ => self.measure(length, limits)?,
+            }
+            self.lines += 1;
+        }
+        self.looked_at = bytes.len();
+        self.measure(bytes.len() - self.line_start, limits)?;
+        Ok(None)
+    }
+
+    /// `self.lines` lines came before this one.
+    fn measure(&self, length: usize, limits: &Limits) -> Result<(), Reject> {
+        match self.lines {
+            0 if limits.line > 0 && length > limits.line => Err(reject::LINE_SIZE),
+            0 if length > MAX_LINE => Err(reject::LINE_SIZE),
+            0 => Ok(()),
+            count if count > limits.fields => Err(reject::FIELD_COUNT),
+            // With the CRLF, as gunicorn counts.
+            _ if length + 2 > limits.field_size => Err(reject::FIELD_SIZE),
+            _ => Ok(()),
+        }
+    }
+
+    fn parse(&mut self, bytes: &[u8]) -> Result<(), Reject> {
+        let mut few = [const { MaybeUninit::uninit() }; USUAL_FIELDS];
+        let mut many = Vec::new();
+        let room = if self.lines <= USUAL_FIELDS {
+            &mut few[..]
+        } else {
+            many.resize_with(self.lines, MaybeUninit::uninit);
+            &mut many[..]
+        };
+        let mut request = httparse::Request::new(&mut []);
+        match request.parse_with_uninit_headers(bytes, room) {
+            Ok(httparse::Status::Complete(_)) => {}
+            Ok(httparse::Status::Partial) => return Err(reject::REQUEST_LINE),
+            Err(error) => return Err(explain(error, bytes)),
+        }
+        self.version = if request.version == Some(0) { Version::Http10 } else { Version::Http11 };
+        let method = request.method.unwrap_or_default();
+        check_method(method)?;
+        self.method = place(bytes, method.as_bytes());
+        self.target = place(bytes, request.path.unwrap_or_default().as_bytes());
+        self.split_target(bytes, method)?;
+        self.read_fields(bytes, request.headers)
+    }
+
+    fn read_fields(&mut self, bytes: &[u8], headers: &[httparse::Header<'_>]) -> Result<(), Reject> {
+        let mut collected = Collected::default();
+        let (mut hosts, mut types) = (0, 0);
+        for header in headers {
+            let (name, value) = (header.name.as_bytes(), header.value.trim_ascii());
+            // A proxy may know a field with a hyphen that CGI cannot tell from one with an underscore: such fields
+            // are how clients forge what only a proxy may say.
+            if memchr::memchr(b'_', name).is_some() {
+                continue;
+            }
+            match name.len() {
+                4 if name.eq_ignore_ascii_case(b"host") => hosts += 1,
+                6 if name.eq_ignore_ascii_case(b"expect") => collected.expect(value)?,
+                10 if name.eq_ignore_ascii_case(b"connection") => collected.connection(value),
+                12 if name.eq_ignore_ascii_case(b"content-type") => types += 1,
+                14 if name.eq_ignore_ascii_case(b"content-length") => collected.content_length(value)?,
+                17 if name.eq_ignore_ascii_case(b"transfer-encoding") => collected.transfer_encoding(value)?,
+                _ => {}
+            }
+            self.fields.push((place(bytes, name), place(bytes, value)));
+        }
+        match hosts {
+            0 if self.version == Version::Http11 => return Err(reject::HOST_MISSING),
+            0 | 1 => {}
+            _ => return Err(reject::HOST_REPEATED),
+        }
+        if types > 1 {
+            return Err(reject::TYPE_REPEATED);
+        }
+        self.delimited = collected.decide(self.version)?;
+        Ok(())
+    }
+
+    /// Takes the target apart (RFC 9112 §3.2).
+    fn split_target(&mut self, bytes: &[u8], method: &str) -> Result<(), Reject> {
+        let start = self.target.start;
+        let target = &bytes[self.target.clone()];
+        let path_start = match target.first() {
+            Some(b'/') => 0,
+            _ if method == "CONNECT" => return self.authority_target(target),
+            Some(b'*') if method == "OPTIONS" && target.len() == 1 => 0,
+            _ => absolute_path_start(target).ok_or(reject::TARGET)?,
+        };
+        let end = memchr::memchr(b'#', target).unwrap_or(target.len()).max(path_start);
+        let question = memchr::memchr(b'?', &target[path_start..end]).map(|at| path_start + at);
+        self.path = start + path_start..start + question.unwrap_or(end);
+        self.query = start + question.map_or(end, |at| at + 1)..start + end;
+        Ok(())
+    }
+
+    fn authority_target(&mut self, target: &[u8]) -> Result<(), Reject> {
+        if target.is_empty() || target.contains(&b'/') || !target.contains(&b':') {
+            return Err(reject::TARGET);
+        }
+        let end = self.target.end;
+        (self.path, self.query) = (end..end, end..end);
+        Ok(())
+    }
+}
+
+impl<'a> Head<'a> {
+    /// The method: uppercase.
+    pub fn method(&self) -> &'a str {
+        std::str::from_utf8(self.at(&self.heads.method)).unwrap_or_default()
+    }
+
+    /// The request target as sent.
+    pub fn target(&self) -> &'a [u8] {
+        self.at(&self.heads.target)
+    }
+
+    /// The target's path, not decoded, without query; `/` where an absolute target has none; `*` for OPTIONS.
+    pub fn path(&self) -> &'a [u8] {
+        match self.at(&self.heads.path) {
+            b"" if self.method() != "CONNECT" => b"/",
+            path => path,
+        }
+    }
+
+    /// The target's query, not decoded, without the question mark.
+    pub fn query(&self) -> &'a [u8] {
+        self.at(&self.heads.query)
+    }
+
+    /// The protocol version.
+    pub fn version(&self) -> Version {
+        self.heads.version
+    }
+
+    /// Name and value of each field, in order, without those whose name has an underscore.
+    pub fn headers(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+        let Head { bytes, heads } = *self;
+        heads.fields.iter().map(move |(name, value)| (&bytes[name.clone()], &bytes[value.clone()]))
+    }
+
+    /// The first field of this name.
+    pub fn header(&self, name: &str) -> Option<&'a [u8]> {
+        self.headers().find(|(other, _)| other.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+    }
+
+    /// How the body is delimited, and whether the connection goes on.
+    pub fn delimited(&self) -> Delimited {
+        self.heads.delimited
+    }
+
+    fn at(&self, place: &Place) -> &'a [u8] {
+        &self.bytes[place.clone()]
+    }
+}
+
+/// So many fields need no allocation.
+const USUAL_FIELDS: usize = 128;
+
+/// The longest request line where the limit is off.
+const MAX_LINE: usize = 65_536;
+
+/// Where `part`, a slice of `whole`, is in it.
+fn place(whole: &[u8], part: &[u8]) -> Place {
+    let start = (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
+    if start > whole.len() {
+        // An empty slice that httparse did not take from the bytes.
+        return 0..0;
+    }
+    start..start + part.len()
+}
+
+/// gunicorn's rules: stricter than a token, so that a TLS handshake or a typing error is not taken for a method.
+fn check_method(method: &str) -> Result<(), Reject> {
+    let fits = (3..=20).contains(&method.len());
+    let plain = method.bytes().all(|byte| !byte.is_ascii_lowercase() && byte != b'#');
+    if fits && plain { Ok(()) } else { Err(reject::METHOD) }
+}
+
+/// Where the path of `http://host/path` begins; `None`: not of this form.
+fn absolute_path_start(target: &[u8]) -> Option<usize> {
+    let rest = [&b"http://"[..], b"https://"].iter().find_map(|scheme| {
+        let (start, rest) = target.split_at_checked(scheme.len())?;
+        start.eq_ignore_ascii_case(scheme).then_some(rest)
+    })?;
+    let authority = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(rest.len());
+    (authority > 0).then(|| target.len() - rest.len() + authority)
+}
+
+fn explain(error: httparse::Error, bytes: &[u8]) -> Reject {
+    match error {
+        httparse::Error::Version if names_other_version(bytes) => reject::VERSION,
+        httparse::Error::HeaderName if is_folded(bytes) => reject::FOLDED,
+        httparse::Error::HeaderName => reject::FIELD_NAME,
+        httparse::Error::HeaderValue | httparse::Error::NewLine => reject::FIELD,
+        httparse::Error::TooManyHeaders => reject::FIELD_COUNT,
+        _ => reject::REQUEST_LINE,
+    }
+}
+
+/// Whether the request line ends in a well-formed version that is not ours.
+fn names_other_version(bytes: &[u8]) -> bool {
+    let line = bytes.trim_ascii_start().split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+    matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
+}
+
+fn is_folded(bytes: &[u8]) -> bool {
+    bytes.windows(3).any(|window| matches!(window, [b'\r', b'\n', b' ' | b'\t']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::framing::Framing;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(bytes: &[u8]) -> Result<Option<usize>, Reject> {
+        Heads::default().read(bytes, &Limits::default())
+    }
+
+    fn framing(fields: &str) -> Result<Delimited, Reject> {
+        let text = format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        let mut heads = Heads::default();
+        heads.read(text.as_bytes(), &Limits::default()).map(|_| heads.delimited())
+    }
+
+    #[test]
+    fn a_head_is_read_and_taken_apart() {
+        let bytes = b"\r\nGET /a%20b?c=d#e HTTP/1.1\r\nHost: h\r\nX-One:  1 \r\nX_Two: 2\r\n\r\nrest";
+        let mut heads = Heads::default();
+        assert_eq!(heads.read(bytes, &Limits::default()), Ok(Some(bytes.len() - 4)));
+        let head = heads.view(bytes);
+        assert_eq!(head.method(), "GET");
+        assert_eq!(head.target(), b"/a%20b?c=d#e");
+        assert_eq!((head.path(), head.query()), (&b"/a%20b"[..], &b"c=d"[..]));
+        let fields: Vec<_> = head.headers().collect();
+        assert_eq!(fields, [(&b"Host"[..], &b"h"[..]), (b"X-One", b"1")]);
+        assert_eq!(head.header("x-one"), Some(&b"1"[..]));
+        assert!(head.delimited().keep_alive);
+    }
+
+    #[test]
+    fn every_form_of_target_is_taken_apart() {
+        for (line, path, query) in [
+            ("GET http://h/p?q HTTP/1.1", "/p", "q"),
+            ("GET http://h HTTP/1.1", "/", ""),
+            ("GET HTTP://h?q HTTP/1.1", "/", "q"),
+            ("OPTIONS * HTTP/1.1", "*", ""),
+            ("CONNECT h:443 HTTP/1.1", "", ""),
+            ("GET //a HTTP/1.1", "//a", ""),
+        ] {
+            let bytes = format!("{line}\r\nHost: h\r\n\r\n");
+            let mut heads = Heads::default();
+            heads.read(bytes.as_bytes(), &Limits::default()).unwrap();
+            let head = heads.view(bytes.as_bytes());
+            assert_eq!((head.path(), head.query()), (path.as_bytes(), query.as_bytes()), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_malformed_or_ambiguous_is_refused_with_its_reason() {
+        let host = "Host: a\r\n";
+        for (text, why) in [
+            ("get / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::METHOD),
+            ("GE / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::METHOD),
+            ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::REQUEST_LINE),
+            ("GET x HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::TARGET),
+            ("GET * HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::TARGET),
+            ("GET h:1 HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::TARGET),
+            ("GET / HTTP/2.0\r\nHost: a\r\n\r\n".to_owned(), reject::VERSION),
+            ("GET / HTTP/1.1\nHost: a\r\n\r\n".to_owned(), reject::BARE_LF),
+            ("GET / HTTP/1.1\r\nHost: a\n\r\n".to_owned(), reject::BARE_LF),
+            ("GET / HTTP/1.1\r\n\r\n".to_owned(), reject::HOST_MISSING),
+            (format!("GET / HTTP/1.1\r\n{host}{host}\r\n"), reject::HOST_REPEATED),
+            (format!("GET / HTTP/1.1\r\n{host}X : y\r\n\r\n"), reject::FIELD_NAME),
+            (format!("GET / HTTP/1.1\r\n{host}X\r\n\r\n"), reject::FIELD_NAME),
+            (format!("GET / HTTP/1.1\r\n{host}X: a\r\n b\r\n\r\n"), reject::FOLDED),
+            (format!("GET / HTTP/1.1\r\n{host}X: a\0b\r\n\r\n"), reject::FIELD),
+            ("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(), reject::CODING_ON_1_0),
+        ] {
+            assert_eq!(read(text.as_bytes()), Err(why), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_body_has_one_answer_or_none() {
+        let length = "Content-Length: 5\r\n";
+        let chunked = "Transfer-Encoding: chunked\r\n";
+        assert_eq!(framing("").unwrap().framing, Framing::Empty);
+        assert_eq!(framing(length).unwrap().framing, Framing::Length(5));
+        assert_eq!(framing(chunked).unwrap().framing, Framing::Chunked);
+        for (fields, why) in [
+            (format!("{length}{chunked}"), reject::LENGTH_AND_CODING),
+            (format!("{length}{length}"), reject::LENGTH_REPEATED),
+            ("Content-Length: 5, 5\r\n".to_owned(), reject::LENGTH),
+            ("Content-Length: +5\r\n".to_owned(), reject::LENGTH),
+            ("Content-Length: -0\r\n".to_owned(), reject::LENGTH),
+            ("Content-Length: 0_1\r\n".to_owned(), reject::LENGTH),
+            ("Content-Length:\r\n".to_owned(), reject::LENGTH),
+            ("Content-Length: 99999999999999999999\r\n".to_owned(), reject::LENGTH),
+            (format!("{chunked}{chunked}"), reject::CODING),
+            ("Transfer-Encoding: chunked, gzip\r\n".to_owned(), reject::CODING),
+            ("Transfer-Encoding: gzip, chunked\r\n".to_owned(), reject::CODING_UNKNOWN),
+            ("Transfer-Encoding: xchunked\r\n".to_owned(), reject::CODING_UNKNOWN),
+            ("Transfer-Encoding:\r\n".to_owned(), reject::CODING),
+            ("Expect: more\r\n".to_owned(), reject::EXPECTATION),
+        ] {
+            assert_eq!(framing(&fields), Err(why), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn the_connection_goes_on_as_both_sides_say() {
+        for (version, fields, expected) in [
+            ("1.1", "", true),
+            ("1.1", "Connection: close\r\n", false),
+            ("1.1", "Connection: foo, Close\r\n", false),
+            ("1.0", "", false),
+            ("1.0", "Connection: Keep-Alive\r\n", true),
+            ("1.0", "Connection: keep-alive, close\r\n", false),
+        ] {
+            let text = format!("GET / HTTP/{version}\r\nHost: a\r\n{fields}\r\n");
+            let mut heads = Heads::default();
+            heads.read(text.as_bytes(), &Limits::default()).unwrap();
+            assert_eq!(heads.delimited().keep_alive, expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn limits_hold_also_while_the_head_is_not_whole() {
+        let long = "a".repeat(9000);
+        assert_eq!(read(format!("GET /{long}").as_bytes()), Err(reject::LINE_SIZE));
+        assert_eq!(read(format!("GET / HTTP/1.1\r\nX: {long}").as_bytes()), Err(reject::FIELD_SIZE));
+        let many = "X: y\r\n".repeat(101);
+        assert_eq!(read(format!("GET / HTTP/1.1\r\n{many}").as_bytes()), Err(reject::FIELD_COUNT));
+        let most = "X: y\r\n".repeat(99);
+        assert!(read(format!("GET / HTTP/1.1\r\nHost: a\r\n{most}\r\n").as_bytes()).unwrap().is_some());
+        let limits = Limits { fields: 300, ..Limits::default() };
+        let many = "X: y\r\n".repeat(299);
+        let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n");
+        assert!(Heads::default().read(text.as_bytes(), &limits).unwrap().is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_make_no_difference(cut in 0_usize..80) {
+            let bytes = b"POST /p?q HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nX: y\r\n\r\nabc";
+            let cut = cut.min(bytes.len());
+            let mut heads = Heads::default();
+            let limits = Limits::default();
+            let first = heads.read(&bytes[..cut], &limits).unwrap();
+            let end = match first { Some(end) => end, None => heads.read(bytes, &limits).unwrap().unwrap() };
+            prop_assert_eq!(end, bytes.len() - 3);
+            prop_assert_eq!(heads.delimited().framing, Framing::Length(3));
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let mut heads = Heads::default();
+            if let Ok(Some(end)) = heads.read(&bytes, &Limits::default()) {
+                let head = heads.view(&bytes[..end]);
+                let _ = (head.path(), head.query(), head.headers().count());
+            }
+        }
+
+        #[test]
+        fn no_text_behind_a_good_start_makes_it_panic(rest in "[ -~\r\n\t]{0,120}") {
+            let _ = read(format!("GET {rest}").as_bytes());
+            let _ = read(format!("GET / HTTP/1.1\r\nHost: a\r\n{rest}\r\n\r\n").as_bytes());
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! HTTP/1 as pure code: bytes in, values out. No I/O, no clock, no log.
+//!
+//! - [`head`]: request line and fields, parsed and checked.
+//! - [`framing`]: where a message's body ends (RFC 9112 §6).
+//! - [`chunked`]: the chunked coding, decoded as the bytes come.
+//! - [`response`]: a response's head, and its bytes.
+//! - [`reject`]: every refusal, with its status and the paragraph that asks for it.
+
+pub mod chunked;
+pub mod framing;
+pub mod head;
+pub mod reject;
+pub mod response;

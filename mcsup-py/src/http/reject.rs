@@ -1,0 +1,72 @@
+//! Every refusal: a status, a line for the client and the log, and the paragraph that asks for it.
+
+use std::fmt;
+
+/// Why a request is not served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reject {
+    /// The response's status.
+    pub status: u16,
+    /// What is wrong with the request.
+    pub why: &'static str,
+    /// Where that is written.
+    pub source: &'static str,
+}
+
+impl fmt::Display for Reject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} ({})", self.status, self.why, self.source)
+    }
+}
+
+macro_rules! rejects {
+    ($($name:ident = $status:literal $why:literal $source:literal;)*) => {
+        $(#[doc = $why] pub const $name: Reject = Reject { status: $status, why: $why, source: $source };)*
+
+        /// All of them, for documentation and tests.
+        pub const ALL: &[Reject] = &[$($name),*];
+    };
+}
+
+rejects! {
+    REQUEST_LINE = 400 "malformed request line" "RFC 9112 3";
+    METHOD = 400 "method is no uppercase token of 3 to 20 characters" "RFC 9110 9.1";
+    TARGET = 400 "request target has a form that its method does not allow" "RFC 9112 3.2";
+    VERSION = 505 "HTTP version is not 1.0 or 1.1" "RFC 9110 15.6.6";
+    BARE_LF = 400 "line ends with a bare LF" "RFC 9112 2.2";
+    FIELD = 400 "malformed header field" "RFC 9112 5";
+    FIELD_NAME = 400 "header field name is no token" "RFC 9110 5.1";
+    FOLDED = 400 "header field is folded" "RFC 9112 5.2";
+    HOST_MISSING = 400 "HTTP/1.1 request without Host" "RFC 9112 3.2";
+    HOST_REPEATED = 400 "more than one Host" "RFC 9112 3.2";
+    TYPE_REPEATED = 400 "more than one Content-Type" "RFC 9110 8.3";
+    LENGTH = 400 "Content-Length is no number" "RFC 9112 6.3";
+    LENGTH_REPEATED = 400 "more than one Content-Length" "RFC 9112 6.3";
+    LENGTH_AND_CODING = 400 "both Content-Length and Transfer-Encoding" "RFC 9112 6.3";
+    CODING_ON_1_0 = 400 "Transfer-Encoding on HTTP/1.0" "RFC 9112 6.1";
+    CODING = 400 "chunked is not the last transfer coding, or comes twice" "RFC 9112 6.1";
+    CODING_UNKNOWN = 501 "unknown transfer coding" "RFC 9112 6.1";
+    CHUNK_SIZE = 400 "malformed chunk size" "RFC 9112 7.1";
+    CHUNK_EXTENSION = 400 "malformed or oversized chunk extension" "RFC 9112 7.1.1";
+    CHUNK_END = 400 "chunk data does not end with CRLF" "RFC 9112 7.1";
+    TRAILER = 400 "malformed, oversized or forbidden trailer field" "RFC 9110 6.5.1";
+    EXPECTATION = 417 "unknown expectation" "RFC 9110 10.1.1";
+    TIMEOUT = 408 "request did not arrive in time" "RFC 9110 15.5.9";
+    BODY_SIZE = 413 "request body is larger than allowed" "RFC 9110 15.5.14";
+    LINE_SIZE = 414 "request line is longer than allowed" "RFC 9112 3";
+    FIELD_COUNT = 431 "more header fields than allowed" "RFC 6585 5";
+    FIELD_SIZE = 431 "header field is larger than allowed" "RFC 6585 5";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_says_what_is_wrong_and_who_says_so() {
+        for reject in ALL {
+            assert!((400..=599).contains(&reject.status), "{reject}");
+            assert!(reject.source.starts_with("RFC "), "{reject}");
+        }
+    }
+}
