@@ -1,3 +1,6 @@
 //! The WSGI worker of mcsup.
+pub mod access;
 pub mod app;
+pub mod engine;
 pub mod http;
+pub mod net;

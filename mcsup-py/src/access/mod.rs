@@ -1,0 +1,72 @@
+//! The access log: a line for each request, formatted in Rust, written in whole lines at the end of a loop turn.
+//!
+//! - [`format`]: gunicorn's atoms, compiled once; or one JSON object a line.
+//! - [`sink`]: where lines go.
+
+pub mod format;
+pub mod sink;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+pub use format::Format;
+pub use sink::Sink;
+
+use crate::http::head::Head;
+use crate::http::response::ResponseHead;
+
+/// One answered request.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry<'a> {
+    /// What was asked; `None` where it could not be understood.
+    pub head: Option<Head<'a>>,
+    /// Who asked; `None` on a Unix socket.
+    pub remote: Option<SocketAddr>,
+    /// What was answered.
+    pub response: &'a ResponseHead,
+    /// The bytes of the body that were handed over.
+    pub bytes: u64,
+    /// From the whole request to the last byte handed over.
+    pub took: Duration,
+}
+
+/// A format and a place for lines.
+#[derive(Debug)]
+pub struct AccessLog {
+    format: Format,
+    sink: Sink,
+    lines: Vec<u8>,
+    clock: format::Clock,
+}
+
+/// Lines are written before they take more memory than this.
+const FULL: usize = 64 * 1024;
+
+impl AccessLog {
+    /// A log in `format` to `sink`.
+    pub fn new(format: Format, sink: Sink) -> Self {
+        Self { format, sink, lines: Vec::new(), clock: format::Clock::default() }
+    }
+
+    /// Notes a request.
+    pub fn note(&mut self, entry: &Entry<'_>) {
+        self.format.write(&mut self.lines, entry, &mut self.clock);
+        if self.lines.len() > FULL {
+            self.flush();
+        }
+    }
+
+    /// Writes what was noted.
+    pub fn flush(&mut self) {
+        if !self.lines.is_empty() {
+            self.sink.write(&self.lines);
+            self.lines.clear();
+        }
+    }
+
+    /// Opens the file anew, after what was noted went to the old one.
+    pub fn reopen(&mut self) {
+        self.flush();
+        self.sink.reopen();
+    }
+}

@@ -1,0 +1,258 @@
+//! One connection: what it is waiting for, and how a request becomes whole.
+//!
+//! It receives and parses; it never calls the application, and never waits.
+
+use std::time::Instant;
+
+use super::EngineConfig;
+use super::body::{Fault, Receiving};
+use crate::app::{Body, Peer};
+use crate::http::head::{Head, Heads};
+use crate::http::reject::Reject;
+use crate::net::buffer::{Incoming, Outgoing};
+use crate::net::stream::{Progress, Stream};
+use crate::net::timers::Armed;
+
+/// What a connection is waiting for.
+#[derive(Debug)]
+pub(super) enum State {
+    /// The first byte of a request; `fresh`: of the first one.
+    Idle { fresh: bool },
+    /// The rest of a head.
+    Head,
+    /// The rest of a body.
+    Body { head: HeadBytes, receiving: Receiving },
+    /// The permit.
+    Ready { head: HeadBytes, body: Body },
+    /// The client, to take what is left of a response.
+    Flushing { then: Then },
+    /// The client, to notice that the connection is over.
+    Lingering { budget: usize },
+}
+
+/// What follows a response that has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Then {
+    /// The next request.
+    Next,
+    /// The end.
+    Close,
+    /// The end, after the client had time to read: bytes of its own are on the way, and a close would reset it.
+    Linger,
+}
+
+/// Where a request's head is kept until it has been answered.
+#[derive(Debug)]
+pub(super) enum HeadBytes {
+    /// At the front of what was received.
+    InPlace(usize),
+    /// On its own, because a body followed.
+    Own(Vec<u8>),
+}
+
+impl HeadBytes {
+    pub(super) fn bytes<'a>(&'a self, incoming: &'a Incoming) -> &'a [u8] {
+        match self {
+            HeadBytes::InPlace(length) => &incoming.bytes()[..*length],
+            HeadBytes::Own(bytes) => bytes,
+        }
+    }
+}
+
+/// What came of an attempt to go on.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// More must come from the client.
+    Wait,
+    /// A request is whole.
+    Ready,
+    /// It will not be served.
+    Refuse(Reject),
+    /// There is no room to keep its body.
+    NoRoom(std::io::Error),
+    /// The connection is over.
+    Close,
+}
+
+/// How many bytes a lingering connection may still send, and for how long.
+pub(super) const LINGER_BYTES: usize = 64 * 1024;
+pub(super) const LINGER_TIME: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// A connection and everything that belongs to it.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) stream: Stream,
+    pub(super) peer: Peer,
+    pub(super) incoming: Incoming,
+    pub(super) outgoing: Outgoing,
+    pub(super) heads: Heads,
+    pub(super) state: State,
+    pub(super) token: u64,
+    /// Whether the poller knows it: one that ends with its first response never needs to.
+    pub(super) registered: bool,
+    pub(super) deadline: Instant,
+    pub(super) armed: Armed,
+    /// The socket was empty when it was last read, and the poller has not said otherwise since.
+    emptied: bool,
+    /// The client has ended its side.
+    ended: bool,
+}
+
+impl Connection {
+    pub(super) fn new(stream: Stream, peer: Peer, token: u64, deadline: Instant) -> Self {
+        Self {
+            stream,
+            peer,
+            incoming: Incoming::default(),
+            outgoing: Outgoing::default(),
+            heads: Heads::default(),
+            state: State::Idle { fresh: true },
+            token,
+            registered: false,
+            deadline,
+            armed: Armed::default(),
+            emptied: false,
+            ended: false,
+        }
+    }
+
+    /// The poller says that there is something to read.
+    pub(super) fn readable(&mut self, ended: bool) {
+        self.emptied = false;
+        self.ended |= ended;
+    }
+
+    /// Receives and parses until a request is whole or the socket is empty.
+    pub(super) fn advance(&mut self, config: &EngineConfig, now: Instant) -> Step {
+        loop {
+            if let Some(step) = self.use_received(config, now) {
+                return step;
+            }
+            match self.receive() {
+                Progress::Blocked(0) => return Step::Wait,
+                Progress::Ended => return Step::Close,
+                Progress::More(_) | Progress::Blocked(_) => {}
+            }
+            if let State::Body { .. } = self.state {
+                self.deadline = now + config.timeouts.body;
+            }
+        }
+    }
+
+    /// Begins a request's answer: what was asked, taken out of the connection. `None`: it has no whole request.
+    pub(super) fn take_request(&mut self) -> Option<(HeadBytes, Body)> {
+        match std::mem::replace(&mut self.state, State::Flushing { then: Then::Next }) {
+            State::Ready { head, body } => Some((head, body)),
+            other => {
+                self.state = other;
+                None
+            }
+        }
+    }
+
+    /// The request was answered: its head makes room for the next.
+    pub(super) fn forget_request(&mut self, head: &HeadBytes) {
+        if let HeadBytes::InPlace(length) = head {
+            self.incoming.consume(*length);
+        }
+        self.heads.reset();
+    }
+
+    /// Waits for the next request.
+    pub(super) fn idle(&mut self, deadline: Instant) {
+        self.state = State::Idle { fresh: false };
+        self.deadline = deadline;
+    }
+
+    /// What was asked, where that much is known.
+    pub(super) fn view<'a>(heads: &'a Heads, incoming: &'a Incoming, head: &'a HeadBytes) -> Head<'a> {
+        heads.view(head.bytes(incoming))
+    }
+
+    fn receive(&mut self) -> Progress {
+        if self.emptied && !self.ended {
+            return Progress::Blocked(0);
+        }
+        let progress = self.stream.receive(&mut self.incoming);
+        self.emptied = matches!(progress, Progress::Blocked(_));
+        progress
+    }
+
+    /// Goes on with what was received; `None`: more must be received.
+    fn use_received(&mut self, config: &EngineConfig, now: Instant) -> Option<Step> {
+        match self.state {
+            State::Idle { .. } if self.incoming.is_empty() => None,
+            State::Idle { fresh } => {
+                if !fresh {
+                    self.deadline = now + config.timeouts.head;
+                }
+                self.state = State::Head;
+                self.read_head(config, now)
+            }
+            State::Head => self.read_head(config, now),
+            State::Body { .. } => self.read_body(),
+            State::Lingering { .. } => self.discard(),
+            State::Ready { .. } | State::Flushing { .. } => Some(Step::Wait),
+        }
+    }
+
+    fn read_head(&mut self, config: &EngineConfig, now: Instant) -> Option<Step> {
+        let length = match self.heads.read(self.incoming.bytes(), &config.limits) {
+            Ok(Some(length)) => length,
+            Ok(None) => return None,
+            Err(reject) => return Some(Step::Refuse(reject)),
+        };
+        let delimited = self.heads.delimited();
+        match Receiving::begin(delimited.framing, config.limits.body) {
+            Err(reject) => Some(Step::Refuse(reject)),
+            Ok(None) => {
+                self.state = State::Ready { head: HeadBytes::InPlace(length), body: Body::Empty };
+                Some(Step::Ready)
+            }
+            Ok(Some(receiving)) => {
+                let head = HeadBytes::Own(self.incoming.bytes()[..length].to_vec());
+                self.incoming.consume(length);
+                if delimited.expects_continue && self.incoming.is_empty() {
+                    // Where the socket does not take it the client is beyond help by it.
+                    self.stream.send_now(b"HTTP/1.1 100 Continue\r\n\r\n");
+                }
+                self.deadline = now + config.timeouts.body;
+                self.state = State::Body { head, receiving };
+                self.read_body()
+            }
+        }
+    }
+
+    fn read_body(&mut self) -> Option<Step> {
+        let State::Body { receiving, .. } = &mut self.state else { return None };
+        match receiving.take(self.incoming.bytes()) {
+            Ok(count) => self.incoming.consume(count),
+            Err(Fault::Refused(reject)) => return Some(Step::Refuse(reject)),
+            Err(Fault::NoRoom(error)) => return Some(Step::NoRoom(error)),
+        }
+        if !receiving.is_whole() {
+            return None;
+        }
+        let State::Body { head, receiving } = std::mem::replace(&mut self.state, State::Head) else { return None };
+        match receiving.finish() {
+            Ok(body) => {
+                self.state = State::Ready { head, body };
+                Some(Step::Ready)
+            }
+            Err(error) => Some(Step::NoRoom(error)),
+        }
+    }
+
+    fn discard(&mut self) -> Option<Step> {
+        let State::Lingering { budget } = &mut self.state else { return None };
+        let count = self.incoming.bytes().len();
+        self.incoming.consume(count);
+        match budget.checked_sub(count) {
+            Some(left) => {
+                *budget = left;
+                None
+            }
+            None => Some(Step::Close),
+        }
+    }
+}

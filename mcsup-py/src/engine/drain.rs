@@ -1,0 +1,55 @@
+//! How an engine ends: who is still served, and for how long.
+//!
+//! From the first change of phase on, every answer says `Connection: close`. What has arrived is answered, under the
+//! ordinary deadlines; only those of whom nothing has arrived are hurried.
+
+use std::time::{Duration, Instant};
+
+use super::connection::State;
+use super::turn::Engine;
+use super::Phase;
+
+/// How long a connection that was accepted but has said nothing may still begin to.
+const FRESH_TIME: Duration = Duration::from_secs(1);
+/// How long a keep-alive client may still send a request that then is answered with `Connection: close`, when other
+/// workers go on: it may have sent it before it could know.
+const RETIRING_TIME: Duration = Duration::from_secs(2);
+
+impl Engine<'_> {
+    /// The host wants something else from now on.
+    pub(super) fn change_phase(&mut self, phase: Phase, now: Instant) {
+        self.phase = phase;
+        if phase == Phase::Quitting {
+            return;
+        }
+        self.stop_polling_listeners();
+        if phase == Phase::Draining {
+            self.accept_queued(now);
+        }
+        self.host.close_listeners();
+        let tokens: Vec<u64> = self.connections.iter().map(|(_, connection)| connection.token).collect();
+        for token in tokens {
+            self.hurry(token, now);
+        }
+    }
+
+    /// How long a connection may now wait for its next request.
+    pub(super) fn idle_time(&self) -> Duration {
+        self.config.timeouts.keep_alive
+    }
+
+    fn hurry(&mut self, token: u64, now: Instant) {
+        let (phase, idle_time) = (self.phase, self.idle_time().min(RETIRING_TIME));
+        // Whatever has arrived meanwhile makes it busy.
+        self.advance(token, now);
+        let Some(connection) = self.find(token) else { return };
+        let State::Idle { fresh } = connection.state else { return };
+        let patience = match (phase, fresh) {
+            (_, true) => FRESH_TIME,
+            (Phase::Draining, false) => return self.close(token),
+            (_, false) => idle_time,
+        };
+        connection.deadline = connection.deadline.min(now + patience);
+        self.keep(token);
+    }
+}

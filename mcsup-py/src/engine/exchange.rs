@@ -1,0 +1,262 @@
+//! One answer: frames what the application says and sends it, or leaves it to the poller.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::time::Duration;
+
+use super::connection::Then;
+use crate::app::{Gone, Reply, Verdict};
+use crate::http::head::Version;
+use crate::http::response::{BodyFraming, Finish, ResponseHead, may_have_body, write_head};
+use crate::net::buffer::{FilePart, Outgoing};
+use crate::net::stream::{Progress, Stream};
+
+/// A streaming application waits while more than this is on its way to a slow client,
+const HIGH_WATER: usize = 256 * 1024;
+/// until no more than this is.
+const LOW_WATER: usize = 64 * 1024;
+
+/// What the answer depends on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) method: &'a str,
+    pub(super) version: Version,
+    /// Whether client, settings and phase all allow another exchange.
+    pub(super) keep_alive: bool,
+    pub(super) date: &'a [u8],
+    pub(super) write_timeout: Duration,
+}
+
+/// How far the answer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nothing was said yet.
+    Before,
+    /// The head is out; the body is delimited like this.
+    Body(Delimit),
+    /// The client is gone.
+    Gone,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Delimit {
+    /// So many bytes are still owed.
+    Owed(u64),
+    Chunked,
+    UntilClose,
+    /// There is none; what the application says is dropped.
+    Dropped,
+}
+
+/// The engine's [`Reply`].
+#[derive(Debug)]
+pub(super) struct Exchange<'a> {
+    stream: &'a Stream,
+    outgoing: &'a mut Outgoing,
+    asked: Asked<'a>,
+    stage: Stage,
+    /// A copy of the head that was sent, for the access log.
+    sent: &'a mut ResponseHead,
+    bytes: u64,
+}
+
+/// What an answer came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Answered {
+    pub(super) then: Then,
+    /// The connection is to be reset rather than closed.
+    pub(super) abort: bool,
+    /// The bytes of the body.
+    pub(super) bytes: u64,
+}
+
+impl<'a> Exchange<'a> {
+    pub(super) fn new(
+        stream: &'a Stream,
+        outgoing: &'a mut Outgoing,
+        asked: Asked<'a>,
+        sent: &'a mut ResponseHead,
+    ) -> Self {
+        Self { stream, outgoing, asked, stage: Stage::Before, sent, bytes: 0 }
+    }
+
+    /// Ends the answer as the application's verdict demands.
+    pub(super) fn finish(mut self, verdict: Verdict) -> Answered {
+        match (self.stage, verdict) {
+            (Stage::Gone, _) => return self.answered(Then::Close, true),
+            (Stage::Before, _) => self.fail(),
+            (Stage::Body(_), Verdict::Failed) => return self.answered(Then::Close, true),
+            (Stage::Body(Delimit::Chunked), Verdict::Complete) => {
+                self.outgoing.append().extend_from_slice(b"0\r\n\r\n");
+            }
+            // Fewer bytes than announced: only a close tells the client.
+            (Stage::Body(Delimit::Owed(1..)), Verdict::Complete) => self.asked.keep_alive = false,
+            (Stage::Body(_), Verdict::Complete) => {}
+        }
+        let then = if self.asked.keep_alive { Then::Next } else { Then::Close };
+        match self.stream.send(self.outgoing) {
+            Progress::Ended => self.answered(Then::Close, true),
+            _ => self.answered(then, false),
+        }
+    }
+
+    fn answered(&self, then: Then, abort: bool) -> Answered {
+        Answered { then, abort, bytes: self.bytes }
+    }
+
+    /// Answers 500 for an application that failed before it said anything.
+    fn fail(&mut self) {
+        let text = b"Internal Server Error\n";
+        let mut head = ResponseHead::new();
+        // Constants that are in order.
+        let _ = head.begin(500, b"Internal Server Error");
+        let _ = head.push(b"Content-Type", b"text/plain");
+        self.asked.keep_alive = false;
+        self.start(&head, Some(text.len() as u64));
+        self.put(text);
+    }
+
+    /// Puts the head on its way. `whole`: the length of the body, where all of it is known.
+    fn start(&mut self, head: &ResponseHead, whole: Option<u64>) {
+        let (delimit, body) = self.delimit(head, whole);
+        if delimit == Delimit::UntilClose {
+            self.asked.keep_alive = false;
+        }
+        let Asked { version, keep_alive, date, .. } = self.asked;
+        write_head(self.outgoing.append(), head, &Finish { version, body, keep_alive, date });
+        self.sent.clone_from(head);
+        self.stage = Stage::Body(delimit);
+    }
+
+    fn delimit(&self, head: &ResponseHead, whole: Option<u64>) -> (Delimit, BodyFraming) {
+        if !may_have_body(self.asked.method, head.status()) {
+            return (Delimit::Dropped, BodyFraming::Given);
+        }
+        match (head.content_length(), whole, self.asked.version) {
+            (Some(length), _, _) => (Delimit::Owed(length), BodyFraming::Given),
+            (None, Some(length), _) => (Delimit::Owed(length), BodyFraming::Length(length)),
+            (None, None, Version::Http11) => (Delimit::Chunked, BodyFraming::Chunked),
+            (None, None, Version::Http10) => (Delimit::UntilClose, BodyFraming::UntilClose),
+        }
+    }
+
+    /// Frames `chunk` and puts it on its way.
+    fn put(&mut self, chunk: &[u8]) {
+        let Stage::Body(delimit) = &mut self.stage else { return };
+        let out = self.outgoing.append();
+        let sent = match delimit {
+            Delimit::Dropped => 0,
+            Delimit::UntilClose => {
+                out.extend_from_slice(chunk);
+                chunk.len()
+            }
+            Delimit::Owed(owed) => {
+                let count = usize::try_from(*owed).unwrap_or(usize::MAX).min(chunk.len());
+                out.extend_from_slice(&chunk[..count]);
+                *owed -= count as u64;
+                count
+            }
+            // An empty chunk would be the last one.
+            Delimit::Chunked if chunk.is_empty() => 0,
+            Delimit::Chunked => {
+                write_chunk(out, chunk);
+                chunk.len()
+            }
+        };
+        self.bytes += sent as u64;
+    }
+
+    /// Sends, and waits while too much is on its way.
+    fn flush(&mut self) -> Result<(), Gone> {
+        let mut progress = self.stream.send(self.outgoing);
+        if self.outgoing.len() > HIGH_WATER {
+            while self.outgoing.len() > LOW_WATER && progress != Progress::Ended {
+                progress = if self.stream.wait_writable(self.asked.write_timeout) {
+                    self.stream.send(self.outgoing)
+                } else {
+                    Progress::Ended
+                };
+            }
+        }
+        if progress == Progress::Ended {
+            self.stage = Stage::Gone;
+            return Err(Gone);
+        }
+        Ok(())
+    }
+}
+
+impl Reply for Exchange<'_> {
+    fn send(&mut self, head: &ResponseHead, chunk: &[u8]) -> Result<(), Gone> {
+        match self.stage {
+            Stage::Gone => return Err(Gone),
+            Stage::Before => self.start(head, None),
+            Stage::Body(_) => {}
+        }
+        self.put(chunk);
+        self.flush()
+    }
+
+    fn send_whole(&mut self, head: &ResponseHead, body: &[u8]) -> Result<(), Gone> {
+        if self.stage != Stage::Before {
+            return self.send(head, body);
+        }
+        self.start(head, Some(body.len() as u64));
+        self.put(body);
+        // Sent by `finish`; what the socket does not take then is the poller's.
+        Ok(())
+    }
+
+    fn send_file(&mut self, head: &ResponseHead, file: &File, length: u64) -> Result<(), Gone> {
+        let fault = |_| Gone;
+        let mut file = file.try_clone().map_err(fault)?;
+        let offset = file.stream_position().map_err(fault)?;
+        if self.stage == Stage::Before {
+            self.start(head, Some(length));
+        }
+        match &mut self.stage {
+            Stage::Gone => Err(Gone),
+            Stage::Body(Delimit::Owed(owed)) if self.outgoing.file().is_none() => {
+                let length = length.min(*owed);
+                *owed -= length;
+                self.bytes += length;
+                self.outgoing.set_file(FilePart { file, offset, length });
+                Ok(())
+            }
+            Stage::Body(Delimit::Dropped) => Ok(()),
+            _ => self.copy_file(head, &mut file, offset, length),
+        }
+    }
+
+    fn head_sent(&self) -> bool {
+        self.stage != Stage::Before
+    }
+
+    fn is_full(&self) -> bool {
+        matches!(self.stage, Stage::Gone | Stage::Body(Delimit::Owed(0)))
+    }
+}
+
+impl Exchange<'_> {
+    /// A file in the middle of a response that is framed in another way.
+    fn copy_file(&mut self, head: &ResponseHead, file: &mut File, offset: u64, length: u64) -> Result<(), Gone> {
+        file.seek(SeekFrom::Start(offset)).map_err(|_| Gone)?;
+        let (mut part, mut piece) = (file.take(length), vec![0; LOW_WATER]);
+        loop {
+            match part.read(&mut piece) {
+                Ok(0) => return Ok(()),
+                Ok(count) => self.send(head, &piece[..count])?,
+                Err(_) => return Err(Gone),
+            }
+        }
+    }
+}
+
+/// RFC 9112 §7.1.
+fn write_chunk(out: &mut Vec<u8>, chunk: &[u8]) {
+    use std::io::Write;
+    // Writing to a vector cannot fail.
+    let _ = write!(out, "{:x}\r\n", chunk.len());
+    out.extend_from_slice(chunk);
+    out.extend_from_slice(b"\r\n");
+}

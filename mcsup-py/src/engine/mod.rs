@@ -1,0 +1,107 @@
+//! The request engine: connections in, requests to the [`App`], responses out. One thread, one permit.
+//!
+//! Follow a request: [`turn`] waits and accepts, [`connection`] receives until a request is whole, [`turn`] hands it
+//! to the application, [`exchange`] frames what it answers, [`turn`] flushes what the socket did not take. [`drain`]
+//! says how all of that ends. An idle, half-sent or half-taken message costs a slot in a table: never a thread, never
+//! the application.
+
+mod body;
+mod connection;
+mod drain;
+mod exchange;
+mod turn;
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use crate::access::AccessLog;
+use crate::app::{App, Local};
+use crate::http::head::Limits;
+
+/// How long the engine waits for a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From a connection's accept, or a request's first byte, to the end of its head.
+    pub head: Duration,
+    /// Between two pieces of a body.
+    pub body: Duration,
+    /// Between two requests; zero: a connection serves one.
+    pub keep_alive: Duration,
+    /// Between two pieces of a response that the client takes.
+    pub write: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { head: seconds(15), body: seconds(30), keep_alive: seconds(2), write: seconds(60) }
+    }
+}
+
+/// The engine's settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EngineConfig {
+    /// How long to wait.
+    pub timeouts: Timeouts,
+    /// How much to take.
+    pub limits: Limits,
+}
+
+/// A listening socket, non-blocking, perhaps shared with other processes.
+#[derive(Debug)]
+pub struct Listening<'a> {
+    /// The socket.
+    pub fd: BorrowedFd<'a>,
+    /// Where it listens.
+    pub local: Local,
+}
+
+/// What is expected of the engine. Only ever rises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Accept and serve.
+    Serving,
+    /// Others serve the listeners from now on: accept no more, finish, return.
+    Retiring,
+    /// Nobody else will: accept what is queued, finish, return.
+    Draining,
+    /// Return now.
+    Quitting,
+}
+
+/// What the engine needs of the process that it runs in.
+pub trait Host {
+    /// Readable whenever [`phase`](Self::phase) or [`log_epoch`](Self::log_epoch) may have changed.
+    fn wake_fd(&self) -> BorrowedFd<'_>;
+    /// Makes it unreadable until the next change.
+    fn acknowledge(&self);
+    /// What is expected now.
+    fn phase(&self) -> Phase;
+    /// Changes when log files are to be opened anew.
+    fn log_epoch(&self) -> u32;
+    /// The engine moves: called at least once a second while no request keeps it.
+    fn beat(&self);
+    /// A request goes to the application.
+    fn request_began(&self);
+    /// It came back.
+    fn request_ended(&self);
+    /// So many connections are open.
+    fn connections(&self, open: usize);
+    /// Nothing more will be accepted.
+    fn close_listeners(&self);
+}
+
+/// Serves until `host` says otherwise and the last connection has ended.
+///
+/// # Errors
+/// What keeps the engine as a whole from going on; a client's faults never do.
+pub fn run(
+    config: &EngineConfig,
+    listeners: Vec<Listening<'_>>,
+    host: &dyn Host,
+    app: &mut dyn App,
+    access: Option<AccessLog>,
+) -> io::Result<()> {
+    turn::Engine::new(*config, listeners, host, app, access)?.run()
+}

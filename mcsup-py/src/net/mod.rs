@@ -1,0 +1,11 @@
+//! Sockets and time for the engine: readiness, bytes, deadlines. Knows nothing of HTTP.
+//!
+//! - [`poller`]: epoll or kqueue behind one name.
+//! - [`stream`]: a non-blocking connection: receive, send, send a file, abort.
+//! - [`buffer`]: bytes on their way in and out.
+//! - [`timers`]: deadlines that cost nothing while they only move on.
+
+pub mod buffer;
+pub mod poller;
+pub mod stream;
+pub mod timers;

@@ -1,0 +1,173 @@
+//! A non-blocking connection: receive, send, send a part of a file, end, abort.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{RecvFlags, SendFlags};
+use socket2::SockRef;
+
+use super::buffer::{FilePart, Incoming, Outgoing};
+
+/// A connection.
+#[derive(Debug)]
+pub struct Stream(OwnedFd);
+
+/// What came of an attempt to receive or send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// So many bytes, and there may be more (to receive) or room for more (to send).
+    More(usize),
+    /// So many bytes, and for now no more.
+    Blocked(usize),
+    /// The client has ended its side, or is gone.
+    Ended,
+}
+
+/// How much is received at once: a usual head and a small body.
+const PIECE: usize = 8 * 1024;
+/// How much of a file is sent in one step.
+const FILE_STEP: usize = 1 << 20;
+
+impl Stream {
+    /// The client's address; `None` on a Unix socket.
+    pub fn remote(&self) -> Option<SocketAddr> {
+        SockRef::from(&self.0).peer_addr().ok()?.as_socket()
+    }
+
+    /// Receives what is there, up to one piece.
+    pub fn receive(&self, into: &mut Incoming) -> Progress {
+        loop {
+            let room = into.room(PIECE);
+            let most = room.capacity() - room.len();
+            return match rustix::net::recv(&self.0, rustix::buffer::spare_capacity(room), RecvFlags::empty()) {
+                Ok((_, 0)) => Progress::Ended,
+                Ok((_, count)) if count == most => Progress::More(count),
+                // A short read empties the socket (epoll(7)): one system call instead of two.
+                Ok((_, count)) => Progress::Blocked(count),
+                Err(rustix::io::Errno::AGAIN) => Progress::Blocked(0),
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(_) => Progress::Ended,
+            };
+        }
+    }
+
+    /// Sends as much of `from` as the socket takes.
+    pub fn send(&self, from: &mut Outgoing) -> Progress {
+        let mut sent = 0;
+        while !from.is_empty() {
+            let step = if from.bytes().is_empty() { self.send_file(from) } else { self.send_bytes(from) };
+            match step {
+                Ok(count) => sent += count,
+                Err(rustix::io::Errno::AGAIN) => return Progress::Blocked(sent),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return Progress::Ended,
+            }
+        }
+        Progress::More(sent)
+    }
+
+    /// Sends a few bytes of the engine's own, such as `100 Continue`; whether the socket took them.
+    pub fn send_now(&self, bytes: &[u8]) -> bool {
+        rustix::net::send(&self.0, bytes, flags()) == Ok(bytes.len())
+    }
+
+    /// Waits until something can be sent; `false`: it could not within `timeout`.
+    pub fn wait_writable(&self, timeout: Duration) -> bool {
+        let timeout = rustix::event::Timespec {
+            tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        };
+        loop {
+            let mut sources = [PollFd::new(&self.0, PollFlags::OUT)];
+            match poll(&mut sources, Some(&timeout)) {
+                Err(rustix::io::Errno::INTR) => {}
+                result => return result.is_ok_and(|ready| ready > 0),
+            }
+        }
+    }
+
+    /// Whether bytes wait to be received.
+    pub fn has_unread(&self) -> bool {
+        let mut byte = [0];
+        matches!(rustix::net::recv(&self.0, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT), Ok((_, 1..)))
+    }
+
+    /// Says that no more will be sent.
+    pub fn end(&self) {
+        let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Write);
+    }
+
+    /// Makes the coming close a reset, so that the client cannot take what it has for the whole.
+    pub fn abort(&self) {
+        let _ = SockRef::from(&self.0).set_linger(Some(Duration::ZERO));
+    }
+
+    fn send_bytes(&self, from: &mut Outgoing) -> rustix::io::Result<usize> {
+        let count = rustix::net::send(&self.0, from.bytes(), flags())?;
+        from.consume(count);
+        Ok(count)
+    }
+
+    fn send_file(&self, from: &mut Outgoing) -> rustix::io::Result<usize> {
+        let Some(part) = from.file() else { return Ok(0) };
+        let count = send_part(&self.0, part)?;
+        if count == 0 {
+            // The file is shorter than it was: what was announced cannot be kept.
+            return Err(rustix::io::Errno::PIPE);
+        }
+        from.consume_file(count as u64);
+        Ok(count)
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Accepts a connection: non-blocking, close-on-exec, TCP_NODELAY inherited from the listener.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub fn accept(listener: BorrowedFd<'_>) -> io::Result<Stream> {
+    use rustix::net::SocketFlags;
+    Ok(Stream(rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?))
+}
+
+/// Accepts a connection: non-blocking, close-on-exec, no delay.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub fn accept(listener: BorrowedFd<'_>) -> io::Result<Stream> {
+    let socket = socket2::Socket::from(rustix::net::accept(listener)?);
+    socket.set_cloexec(true)?;
+    socket.set_nonblocking(true)?;
+    let _ = socket.set_tcp_nodelay(true);
+    #[cfg(target_vendor = "apple")]
+    socket.set_nosigpipe(true)?;
+    Ok(Stream(socket.into()))
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn flags() -> SendFlags {
+    SendFlags::NOSIGNAL
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn flags() -> SendFlags {
+    SendFlags::empty()
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn send_part(socket: &OwnedFd, part: &FilePart) -> rustix::io::Result<usize> {
+    let mut offset = part.offset;
+    let count = usize::try_from(part.length).unwrap_or(FILE_STEP).min(FILE_STEP);
+    rustix::fs::sendfile(socket, &part.file, Some(&mut offset), count)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn send_part(socket: &OwnedFd, part: &FilePart) -> rustix::io::Result<usize> {
+    let mut bytes = vec![0; usize::try_from(part.length).unwrap_or(PIECE).min(16 * PIECE)];
+    let count = rustix::io::pread(&part.file, &mut bytes, part.offset)?;
+    rustix::net::send(socket, &bytes[..count], flags())
+}

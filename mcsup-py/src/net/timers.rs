@@ -1,0 +1,73 @@
+//! Deadlines of many connections. One that only moves on costs nothing: it is looked at again when its first one
+//! has come.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Instant;
+
+/// The deadlines of the things that are known by a key.
+#[derive(Debug, Default)]
+pub struct Timers {
+    heap: BinaryHeap<Reverse<(Instant, u64)>>,
+}
+
+/// When a thing is next looked at: kept by the thing itself, so that moving a deadline on is one comparison.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Armed(Option<Instant>);
+
+impl Timers {
+    /// Looks at `key` at `deadline` at the latest.
+    pub fn arm(&mut self, key: u64, armed: &mut Armed, deadline: Instant) {
+        if armed.0.is_none_or(|at| at > deadline) {
+            armed.0 = Some(deadline);
+            self.heap.push(Reverse((deadline, key)));
+        }
+    }
+
+    /// When the next one is to be looked at.
+    pub fn next(&self) -> Option<Instant> {
+        self.heap.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Takes out one whose moment has come. Its owner calls [`Armed::fired`], and where its deadline has moved on
+    /// arms it again.
+    pub fn pop(&mut self, now: Instant) -> Option<(Instant, u64)> {
+        let Reverse((at, _)) = self.heap.peek()?;
+        if *at > now {
+            return None;
+        }
+        self.heap.pop().map(|Reverse(entry)| entry)
+    }
+}
+
+impl Armed {
+    /// Whether `at` is the moment that counts; an earlier arming has left others behind.
+    pub fn fired(&mut self, at: Instant) -> bool {
+        let counts = self.0 == Some(at);
+        if counts {
+            self.0 = None;
+        }
+        counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_deadline_that_moves_on_is_armed_once_and_an_earlier_one_counts() {
+        let (mut timers, mut armed, start) = (Timers::default(), Armed::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        timers.arm(1, &mut armed, at(15));
+        timers.arm(1, &mut armed, at(20));
+        timers.arm(1, &mut armed, at(2));
+        assert_eq!(timers.heap.len(), 2);
+        let (when, key) = timers.pop(at(30)).unwrap();
+        assert_eq!((when, key, armed.fired(when)), (at(2), 1, true));
+        let (when, _) = timers.pop(at(30)).unwrap();
+        assert!(!armed.fired(when));
+        assert!(timers.pop(at(30)).is_none());
+    }
+}

@@ -1,0 +1,335 @@
+//! An engine in a thread, and clients of it.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use mcsup_py::access::{AccessLog, Format, Sink};
+use mcsup_py::app::{App, Body, Local, Reply, Request, Verdict};
+use mcsup_py::engine::{self, EngineConfig, Host, Listening, Phase, Timeouts};
+use mcsup_py::http::response::ResponseHead;
+
+/// Patience of every wait.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The process around the engine, as far as the engine can tell.
+pub struct FakeHost {
+    phase: AtomicU8,
+    log_epoch: AtomicU32,
+    wake: (OwnedFd, OwnedFd),
+    pub connections: AtomicUsize,
+    pub requests: AtomicUsize,
+}
+
+const PHASES: [Phase; 4] = [Phase::Serving, Phase::Retiring, Phase::Draining, Phase::Quitting];
+
+impl FakeHost {
+    fn new() -> Self {
+        let flags = rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK;
+        Self {
+            phase: AtomicU8::new(0),
+            log_epoch: AtomicU32::new(0),
+            wake: rustix::pipe::pipe_with(flags).unwrap(),
+            connections: AtomicUsize::new(0),
+            requests: AtomicUsize::new(0),
+        }
+    }
+
+    fn wake(&self) {
+        rustix::io::write(&self.wake.1, &[0]).unwrap();
+    }
+}
+
+impl Host for FakeHost {
+    fn wake_fd(&self) -> BorrowedFd<'_> {
+        self.wake.0.as_fd()
+    }
+    fn acknowledge(&self) {
+        let mut bytes = [0; 16];
+        while let Ok(1..) = rustix::io::read(&self.wake.0, &mut bytes) {}
+    }
+    fn phase(&self) -> Phase {
+        PHASES[usize::from(self.phase.load(Ordering::SeqCst))]
+    }
+    fn log_epoch(&self) -> u32 {
+        self.log_epoch.load(Ordering::SeqCst)
+    }
+    fn beat(&self) {}
+    fn request_began(&self) {
+        self.requests.fetch_add(1, Ordering::SeqCst);
+    }
+    fn request_ended(&self) {}
+    fn connections(&self, open: usize) {
+        self.connections.store(open, Ordering::SeqCst);
+    }
+    fn close_listeners(&self) {}
+}
+
+/// An application made of a closure.
+pub struct Answer<F>(pub F);
+
+impl<F: FnMut(Request<'_>, &mut dyn Reply) -> Verdict> App for Answer<F> {
+    fn call(&mut self, request: Request<'_>, reply: &mut dyn Reply) -> Verdict {
+        (self.0)(request, reply)
+    }
+}
+
+/// A running engine.
+pub struct Server {
+    pub address: SocketAddr,
+    pub host: Arc<FakeHost>,
+    thread: Option<JoinHandle<std::io::Result<()>>>,
+    unix: Option<tempfile::TempDir>,
+}
+
+/// How an engine is started.
+pub struct Setup {
+    pub config: EngineConfig,
+    pub access: Option<(String, String)>,
+    pub unix: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        // Long enough that no test ends by accident of a deadline.
+        let long = Duration::from_secs(20);
+        let timeouts = Timeouts { head: long, body: long, keep_alive: long, write: long };
+        Self { config: EngineConfig { timeouts, ..EngineConfig::default() }, access: None, unix: false }
+    }
+}
+
+impl Setup {
+    pub fn start<F>(self, app: F) -> Server
+    where
+        F: FnMut(Request<'_>, &mut dyn Reply) -> Verdict + Send + 'static,
+    {
+        let host = Arc::new(FakeHost::new());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let unix = self.unix.then(|| tempfile::tempdir().unwrap());
+        let unix_listener = unix.as_ref().map(|dir| {
+            let listener = UnixListener::bind(dir.path().join("s")).unwrap();
+            listener.set_nonblocking(true).unwrap();
+            listener
+        });
+        let access = self.access.map(|(format, path)| {
+            AccessLog::new(Format::parse(&format).unwrap(), Sink::open(&path).unwrap())
+        });
+        let (config, engine_host) = (self.config, Arc::clone(&host));
+        let thread = std::thread::spawn(move || {
+            let mut listeners = vec![Listening { fd: listener.as_fd(), local: Local::Tcp(address) }];
+            if let Some(unix) = &unix_listener {
+                listeners.push(Listening { fd: unix.as_fd(), local: Local::Unix("s".to_owned()) });
+            }
+            engine::run(&config, listeners, &*engine_host, &mut Answer(app), access)
+        });
+        Server { address, host, thread: Some(thread), unix }
+    }
+}
+
+/// Starts an engine with defaults.
+pub fn serve<F>(app: F) -> Server
+where
+    F: FnMut(Request<'_>, &mut dyn Reply) -> Verdict + Send + 'static,
+{
+    Setup::default().start(app)
+}
+
+impl Server {
+    pub fn connect(&self) -> Client {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Client { stream, received: Vec::new() }
+    }
+
+    pub fn unix_path(&self) -> std::path::PathBuf {
+        self.unix.as_ref().unwrap().path().join("s")
+    }
+
+    pub fn enter(&self, phase: Phase) {
+        self.host.phase.store(phase as u8, Ordering::SeqCst);
+        self.host.wake();
+    }
+
+    pub fn reopen_logs(&self) {
+        self.host.log_epoch.fetch_add(1, Ordering::SeqCst);
+        self.host.wake();
+    }
+
+    /// Waits until the engine has returned by itself.
+    pub fn join(mut self) {
+        let thread = self.thread.take().unwrap();
+        wait_for("the engine's end", || thread.is_finished());
+        thread.join().unwrap().unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            self.enter(Phase::Quitting);
+            let ended = thread.join();
+            if !std::thread::panicking() {
+                ended.unwrap().unwrap();
+            }
+        }
+    }
+}
+
+/// Waits until `condition` holds.
+pub fn wait_for(what: &str, condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// A client that speaks bytes.
+pub struct Client {
+    pub stream: TcpStream,
+    received: Vec<u8>,
+}
+
+/// A response as it came.
+#[derive(Debug)]
+pub struct Response {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (field, value) = line.split_once(": ")?;
+            field.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+}
+
+impl Client {
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+        self.stream.write_all(bytes.as_ref()).unwrap();
+        self
+    }
+
+    pub fn get(&mut self, path: &str) -> Response {
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n")).response()
+    }
+
+    /// Reads one response, framed by its head.
+    pub fn response(&mut self) -> Response {
+        self.response_to("GET")
+    }
+
+    pub fn response_to(&mut self, method: &str) -> Response {
+        let end = loop {
+            if let Some(at) = self.received.windows(4).position(|window| window == b"\r\n\r\n") {
+                break at + 4;
+            }
+            assert!(self.more(), "the connection ended in a head: {:?}", String::from_utf8_lossy(&self.received));
+        };
+        let head = String::from_utf8_lossy(&self.received[..end]).into_owned();
+        self.received.drain(..end);
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let mut response = Response { status, head, body: Vec::new() };
+        if method == "HEAD" || status == 204 || status == 304 || status < 200 {
+            return response;
+        }
+        response.body = if let Some(length) = response.field("content-length") {
+            self.take(length.parse().unwrap())
+        } else if response.field("transfer-encoding").is_some() {
+            self.chunks()
+        } else {
+            while self.more() {}
+            std::mem::take(&mut self.received)
+        };
+        response
+    }
+
+    fn chunks(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        loop {
+            while !self.received.contains(&b'\n') {
+                assert!(self.more(), "the connection ended in a chunked body");
+            }
+            let end = self.received.iter().position(|byte| *byte == b'\n').unwrap();
+            let line: Vec<u8> = self.received.drain(..=end).collect();
+            let size = usize::from_str_radix(std::str::from_utf8(&line).unwrap().trim(), 16).unwrap();
+            body.extend(self.take(size));
+            assert_eq!(self.take(2), b"\r\n");
+            if size == 0 {
+                return body;
+            }
+        }
+    }
+
+    fn take(&mut self, count: usize) -> Vec<u8> {
+        while self.received.len() < count {
+            assert!(self.more(), "the connection ended {} bytes early", count - self.received.len());
+        }
+        self.received.drain(..count).collect()
+    }
+
+    /// Receives something; `false`: the connection has ended, by an end or a reset.
+    pub fn more(&mut self) -> bool {
+        let mut piece = [0; 65536];
+        match self.stream.read(&mut piece) {
+            Ok(0) => false,
+            Ok(count) => {
+                self.received.extend_from_slice(&piece[..count]);
+                true
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => panic!("nothing came"),
+            Err(_) => false,
+        }
+    }
+
+    /// Asserts that the server ends the connection without another word.
+    pub fn assert_ended(&mut self) {
+        assert!(!self.more(), "unexpected: {:?}", String::from_utf8_lossy(&self.received));
+    }
+}
+
+/// A head of status 200 with these fields.
+pub fn ok(fields: &[(&str, &str)]) -> ResponseHead {
+    let mut head = ResponseHead::new();
+    for (name, value) in fields {
+        head.push(name.as_bytes(), value.as_bytes()).unwrap();
+    }
+    head
+}
+
+/// Answers with the method, the path and the body.
+pub fn echo(request: Request<'_>, reply: &mut dyn Reply) -> Verdict {
+    let mut text = format!("{} {} ", request.head.method(), String::from_utf8_lossy(request.head.path())).into_bytes();
+    text.extend(whole(request.body));
+    let _ = reply.send_whole(&ok(&[]), &text);
+    Verdict::Complete
+}
+
+pub fn whole(body: Body) -> Vec<u8> {
+    match body {
+        Body::Empty => Vec::new(),
+        Body::Memory(bytes) => bytes,
+        Body::File { mut file, .. } => {
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).unwrap();
+            bytes
+        }
+    }
+}
+
+/// A shared list for what an application has seen.
+pub type Seen<T> = Arc<Mutex<Vec<T>>>;

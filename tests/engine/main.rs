@@ -1,0 +1,12 @@
+//! The request engine over real sockets, with an application in Rust: what a client sees, byte by byte.
+//!
+//! - `fixture`: an engine in a thread, whose phase the test changes, and a client that reads whole responses.
+//! - the other files: one kind of behaviour each.
+
+mod access_log;
+mod bodies;
+mod ending;
+mod exchanges;
+mod fixture;
+mod responses;
+mod slow_clients;

@@ -1,0 +1,168 @@
+//! Responses: framing, what may not be sent, what breaks off.
+
+use std::io::{Seek, SeekFrom, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+
+use mcsup_py::app::{Gone, Verdict};
+use mcsup_py::http::response::ResponseHead;
+
+use crate::fixture::*;
+
+#[test]
+fn a_streamed_body_is_chunked_and_its_pieces_leave_at_once() {
+    let (go, gate) = mpsc::channel::<()>();
+    let server = serve(move |_, reply| {
+        reply.send(&ok(&[]), b"first").unwrap();
+        gate.recv_timeout(PATIENCE).unwrap();
+        reply.send(&ok(&[]), b"").unwrap();
+        reply.send(&ok(&[]), b"second").unwrap();
+        Verdict::Complete
+    });
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    // The head and the first piece are here before the application goes on.
+    assert!(client.more());
+    go.send(()).unwrap();
+    let response = client.response();
+    assert_eq!((response.field("transfer-encoding"), response.text()), (Some("chunked"), "firstsecond"));
+    drop(server);
+}
+
+#[test]
+fn a_streamed_body_for_1_0_ends_with_the_connection() {
+    let server = serve(|_, reply| {
+        reply.send(&ok(&[]), b"a").unwrap();
+        reply.send(&ok(&[]), b"b").unwrap();
+        Verdict::Complete
+    });
+    let mut client = server.connect();
+    let response = client.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").response();
+    assert_eq!((response.field("transfer-encoding"), response.text()), (None, "ab"));
+}
+
+#[test]
+fn what_may_have_no_body_has_none() {
+    let server = serve(|request, reply| {
+        let mut head = ResponseHead::new();
+        let status = std::str::from_utf8(&request.head.path()[1..]).unwrap().parse().unwrap();
+        head.begin(status, b"X").unwrap();
+        let _ = reply.send(&head, b"body");
+        Verdict::Complete
+    });
+    let mut client = server.connect();
+    for status in ["204", "304"] {
+        let response = client.get(&format!("/{status}"));
+        assert_eq!((response.field("content-length"), response.field("transfer-encoding")), (None, None));
+    }
+    client.send("HEAD /200 HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_eq!(client.response_to("HEAD").status, 200);
+    assert_eq!(client.get("/200").text(), "body");
+}
+
+#[test]
+fn a_head_request_keeps_the_announced_length() {
+    let server = serve(|_, reply| {
+        let _ = reply.send_whole(&ok(&[("Content-Length", "4")]), b"body");
+        Verdict::Complete
+    });
+    let mut client = server.connect();
+    client.send("HEAD / HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_eq!(client.response_to("HEAD").field("content-length"), Some("4"));
+    assert_eq!(client.get("/").text(), "body");
+}
+
+#[test]
+fn more_than_announced_is_cut_and_less_ends_the_connection() {
+    let server = serve(|request, reply| {
+        let head = ok(&[("Content-Length", "4")]);
+        let body: &[u8] = if request.head.path() == b"/long" { b"123456" } else { b"12" };
+        let _ = reply.send(&head, body);
+        if request.head.path() == b"/long" {
+            assert!(reply.is_full());
+        }
+        Verdict::Complete
+    });
+    let mut client = server.connect();
+    assert_eq!(client.get("/long").text(), "1234");
+    assert_eq!(client.get("/long").text(), "1234");
+    client.send("GET /short HTTP/1.1\r\nHost: h\r\n\r\n");
+    while client.more() {}
+}
+
+#[test]
+fn an_application_that_fails_before_it_spoke_is_a_500() {
+    let server = serve(|_, _| Verdict::Failed);
+    let response = server.connect().get("/");
+    assert_eq!((response.status, response.field("connection")), (500, Some("close")));
+}
+
+#[test]
+fn a_response_that_breaks_off_is_a_reset_not_an_end() {
+    let server = serve(|_, reply| {
+        reply.send(&ok(&[]), b"part").unwrap();
+        Verdict::Failed
+    });
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    use std::io::Read;
+    let mut all = Vec::new();
+    let end = client.stream.read_to_end(&mut all);
+    assert!(end.is_err() || !all.ends_with(b"0\r\n\r\n"), "{:?}", String::from_utf8_lossy(&all));
+}
+
+#[test]
+fn a_large_body_to_a_slow_reader_does_not_keep_the_application() {
+    let server = serve(|request, reply| {
+        if request.head.path() == b"/large" {
+            let _ = reply.send_whole(&ok(&[]), &vec![b'x'; 8 << 20]);
+            return Verdict::Complete;
+        }
+        echo(request, reply)
+    });
+    let mut slow = server.connect();
+    slow.send("GET /large HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_eq!(server.connect().get("/fast").text(), "GET /fast ");
+    assert_eq!(slow.response().body.len(), 8 << 20);
+    assert_eq!(slow.get("/next").status, 200);
+}
+
+#[test]
+fn a_streaming_application_waits_for_a_slow_reader_and_hears_when_he_is_gone() {
+    let gone = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&gone);
+    let server = serve(move |_, reply| {
+        for _ in 0..10_000 {
+            if reply.send(&ok(&[]), &[b'x'; 64 * 1024]) == Err(Gone) {
+                seen.store(true, Ordering::SeqCst);
+                return Verdict::Failed;
+            }
+        }
+        Verdict::Complete
+    });
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert!(client.more());
+    drop(client);
+    wait_for("the application to hear of it", || gone.load(Ordering::SeqCst));
+}
+
+#[test]
+fn a_file_is_sent_from_its_position() {
+    let server = serve(|request, reply| {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&vec![b'y'; 3 << 20]).unwrap();
+        file.write_all(b"end").unwrap();
+        file.seek(SeekFrom::Start(1)).unwrap();
+        let length = (3 << 20) + 2;
+        let head = if request.head.query() == b"cut" { ok(&[("Content-Length", "5")]) } else { ok(&[]) };
+        reply.send_file(&head, &file, length).unwrap();
+        Verdict::Complete
+    });
+    let mut client = server.connect();
+    let response = client.get("/");
+    assert_eq!(response.body.len(), (3 << 20) + 2);
+    assert!(response.body.ends_with(b"yyend"));
+    assert_eq!(client.get("/?cut").text(), "yyyyy");
+    assert_eq!(client.get("/?cut").text(), "yyyyy");
+}
