@@ -107,8 +107,8 @@ pub trait Reply {
     /// does not, and send head and body in one call.
     fn send_whole(&mut self, head: &ResponseHead, body: &[u8]) -> Result<(), Gone>;
 
-    /// Like [`Reply::send`] for `length` bytes of `file` from its current position.
-    fn send_file(&mut self, head: &ResponseHead, file: &File, length: u64) -> Result<(), Gone>;
+    /// Like [`Reply::send`] for `length` bytes of `file` from `offset` on. The file's own position is not used.
+    fn send_file(&mut self, head: &ResponseHead, file: File, offset: u64, length: u64) -> Result<(), Gone>;
 
     /// Whether the head has been sent: from then on neither status nor header can be changed.
     fn head_sent(&self) -> bool;

@@ -1,7 +1,7 @@
 //! One answer: frames what the application says and sends it, or leaves it to the poller.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use super::connection::Then;
@@ -207,10 +207,7 @@ impl Reply for Exchange<'_> {
         Ok(())
     }
 
-    fn send_file(&mut self, head: &ResponseHead, file: &File, length: u64) -> Result<(), Gone> {
-        let fault = |_| Gone;
-        let mut file = file.try_clone().map_err(fault)?;
-        let offset = file.stream_position().map_err(fault)?;
+    fn send_file(&mut self, head: &ResponseHead, file: File, offset: u64, length: u64) -> Result<(), Gone> {
         if self.stage == Stage::Before {
             self.start(head, Some(length));
         }
@@ -224,7 +221,7 @@ impl Reply for Exchange<'_> {
                 Ok(())
             }
             Stage::Body(Delimit::Dropped) => Ok(()),
-            _ => self.copy_file(head, &mut file, offset, length),
+            _ => self.copy_file(head, &file, offset, length),
         }
     }
 
@@ -239,16 +236,21 @@ impl Reply for Exchange<'_> {
 
 impl Exchange<'_> {
     /// A file in the middle of a response that is framed in another way.
-    fn copy_file(&mut self, head: &ResponseHead, file: &mut File, offset: u64, length: u64) -> Result<(), Gone> {
-        file.seek(SeekFrom::Start(offset)).map_err(|_| Gone)?;
-        let (mut part, mut piece) = (file.take(length), vec![0; LOW_WATER]);
-        loop {
-            match part.read(&mut piece) {
+    fn copy_file(&mut self, head: &ResponseHead, file: &File, offset: u64, length: u64) -> Result<(), Gone> {
+        let mut piece = vec![0; LOW_WATER];
+        let (mut at, end) = (offset, offset + length);
+        while at < end {
+            let most = usize::try_from(end - at).unwrap_or(LOW_WATER).min(LOW_WATER);
+            match file.read_at(&mut piece[..most], at) {
                 Ok(0) => return Ok(()),
-                Ok(count) => self.send(head, &piece[..count])?,
+                Ok(count) => {
+                    self.send(head, &piece[..count])?;
+                    at += count as u64;
+                }
                 Err(_) => return Err(Gone),
             }
         }
+        Ok(())
     }
 }
 

@@ -80,6 +80,8 @@ pub trait Host {
     fn phase(&self) -> Phase;
     /// Changes when log files are to be opened anew.
     fn log_epoch(&self) -> u32;
+    /// Log files are being opened anew: those that are not the engine's.
+    fn reopen_logs(&self) {}
     /// The engine moves: called at least once a second while no request keeps it.
     fn beat(&self);
     /// A request goes to the application.

@@ -396,6 +396,7 @@ impl<'a> Engine<'a> {
         let epoch = self.host.log_epoch();
         if epoch != self.log_epoch {
             self.log_epoch = epoch;
+            self.host.reopen_logs();
             if let Some(access) = &mut self.access {
                 access.reopen();
             }

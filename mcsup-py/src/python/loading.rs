@@ -1,0 +1,211 @@
+//! Which application to serve, and getting hold of it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use pyo3::exceptions::PyModuleNotFoundError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyTuple};
+
+use super::traceback;
+
+/// `module:attribute`, `module` (attribute `application`), or `module:factory(...)` with literal arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// A dotted module name.
+    pub module: String,
+    /// An attribute, an attribute of an attribute, or a call of one.
+    pub expression: String,
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (module, expression) = text.split_once(':').unwrap_or((text, "application"));
+        let is_name = |part: &str| {
+            let starts = part.chars().next().is_some_and(|first| first.is_alphabetic() || first == '_');
+            starts && part.chars().all(|other| other.is_alphanumeric() || other == '_')
+        };
+        if !module.split('.').all(is_name) || expression.trim().is_empty() {
+            return Err(format!("{text:?} is no application: expected MODULE, MODULE:NAME or MODULE:FACTORY()"));
+        }
+        Ok(Self { module: module.to_owned(), expression: expression.trim().to_owned() })
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.module, self.expression)
+    }
+}
+
+/// Why an application could not be loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadError {
+    /// One line.
+    pub summary: String,
+    /// What Python printed, whole, where an exception is to blame.
+    pub traceback: Option<String>,
+}
+
+impl LoadError {
+    fn new(summary: impl Into<String>) -> Self {
+        Self { summary: summary.into(), traceback: None }
+    }
+
+    /// An exception of the application's own code.
+    fn raised(py: Python<'_>, what: &str, error: &PyErr) -> Self {
+        let traceback = traceback::format(py, error);
+        let last = traceback.trim_end().lines().last().unwrap_or_default();
+        Self { summary: format!("{what}: {last}"), traceback: Some(traceback) }
+    }
+}
+
+/// Puts `python_path` and the current directory in front of `sys.path`, imports the module and evaluates the
+/// expression.
+///
+/// # Errors
+/// What is missing or was raised, with the traceback whole.
+pub fn load(py: Python<'_>, target: &Target, python_path: &[String]) -> Result<Py<PyAny>, LoadError> {
+    let broken = |error: PyErr| LoadError::raised(py, "Python cannot load applications", &error);
+    extend_path(py, python_path).map_err(broken)?;
+    let module = py.import(target.module.as_str()).map_err(|error| import_error(py, target, &error))?;
+    let found = evaluate(py, target, &module)?;
+    if !found.is_callable() {
+        let kind = found.get_type().name().map_or_else(|_| "object".to_owned(), |name| name.to_string());
+        return Err(LoadError::new(format!("{target} is a {kind}, which cannot be called")));
+    }
+    Ok(found.unbind())
+}
+
+fn extend_path(py: Python<'_>, python_path: &[String]) -> PyResult<()> {
+    let path = py.import("sys")?.getattr("path")?.cast_into::<PyList>()?;
+    let current = std::env::current_dir().map(|dir| dir.to_string_lossy().into_owned()).unwrap_or_default();
+    for entry in std::iter::once(&current).chain(python_path.iter().rev()) {
+        path.insert(0, entry)?;
+    }
+    Ok(())
+}
+
+/// Tells a module that is not there from one that is and fails.
+fn import_error(py: Python<'_>, target: &Target, error: &PyErr) -> LoadError {
+    let missing = error.is_instance_of::<PyModuleNotFoundError>(py)
+        && error.traceback(py).is_none()
+        && error.value(py).getattr("name").and_then(|name| name.extract::<String>()).is_ok_and(|name| {
+            target.module == name || target.module.starts_with(&format!("{name}."))
+        });
+    if missing {
+        let place = std::env::current_dir().map(|dir| dir.display().to_string()).unwrap_or_default();
+        return LoadError::new(format!("there is no module {:?} (looked in {place} first)", target.module));
+    }
+    LoadError::raised(py, &format!("importing {} failed", target.module), error)
+}
+
+/// Looks the expression up in the module: names, attributes of them, and at the end perhaps a call with literals.
+fn evaluate<'py>(
+    py: Python<'py>,
+    target: &Target,
+    module: &Bound<'py, PyAny>,
+) -> Result<Bound<'py, PyAny>, LoadError> {
+    let unclear = || {
+        let expected = "expected NAME, NAME.NAME or FACTORY() with literal arguments";
+        LoadError::new(format!("{:?} names no application: {expected}", target.expression))
+    };
+    let ast = py.import("ast").map_err(|error| LoadError::raised(py, "Python has no ast", &error))?;
+    let options = PyDict::new(py);
+    let parsed = options
+        .set_item("mode", "eval")
+        .and_then(|()| ast.call_method("parse", (target.expression.as_str(),), Some(&options)))
+        .and_then(|tree| tree.getattr("body"))
+        .map_err(|_| unclear())?;
+    let kind = |node: &Bound<'py, PyAny>| node.get_type().name().map(|name| name.to_string()).unwrap_or_default();
+    if kind(&parsed) != "Call" {
+        return look_up(target, module, &parsed, &unclear);
+    }
+    let function = parsed.getattr("func").map_err(|_| unclear())?;
+    let factory = look_up(target, module, &function, &unclear)?;
+    let (arguments, options) = literals(py, &ast, &parsed).map_err(|_| unclear())?;
+    factory
+        .call(arguments, Some(&options))
+        .map_err(|error| LoadError::raised(py, &format!("the factory {target} failed"), &error))
+}
+
+fn look_up<'py>(
+    target: &Target,
+    module: &Bound<'py, PyAny>,
+    node: &Bound<'py, PyAny>,
+    unclear: &dyn Fn() -> LoadError,
+) -> Result<Bound<'py, PyAny>, LoadError> {
+    let text = |name: &str| node.getattr(name).and_then(|value| value.extract::<String>());
+    let (owner, name) = match (text("id"), text("attr"), node.getattr("value")) {
+        (Ok(name), _, _) => (module.clone(), name),
+        (_, Ok(name), Ok(value)) => (look_up(target, module, &value, unclear)?, name),
+        _ => return Err(unclear()),
+    };
+    owner.getattr(name.as_str()).map_err(|error| {
+        let py = module.py();
+        if !error.is_instance_of::<pyo3::exceptions::PyAttributeError>(py) {
+            return LoadError::raised(py, &format!("{} failed", target), &error);
+        }
+        let near = near_names(&owner, &name);
+        let hint = if near.is_empty() { String::new() } else { format!(" (there is: {})", near.join(", ")) };
+        LoadError::new(format!("module {:?} has no attribute {name:?}{hint}", target.module))
+    })
+}
+
+/// The constants of a call node.
+fn literals<'py>(
+    py: Python<'py>,
+    ast: &Bound<'py, PyModule>,
+    call: &Bound<'py, PyAny>,
+) -> PyResult<(Bound<'py, PyTuple>, Bound<'py, PyDict>)> {
+    let value = |node: &Bound<'py, PyAny>| ast.call_method1("literal_eval", (node,));
+    let mut arguments = Vec::new();
+    for node in call.getattr("args")?.try_iter()? {
+        arguments.push(value(&node?)?);
+    }
+    let options = PyDict::new(py);
+    for keyword in call.getattr("keywords")?.try_iter()? {
+        let keyword = keyword?;
+        options.set_item(keyword.getattr("arg")?, value(&keyword.getattr("value")?)?)?;
+    }
+    Ok((PyTuple::new(py, arguments)?, options))
+}
+
+/// Callable names of `owner` that somebody may have meant.
+fn near_names(owner: &Bound<'_, PyAny>, name: &str) -> Vec<String> {
+    let py = owner.py();
+    let usual = ["app", "application", "create_app", "make_app"];
+    let find = || -> PyResult<Vec<String>> {
+        let names: Vec<String> = owner.dir()?.extract()?;
+        let close: Vec<String> =
+            py.import("difflib")?.call_method1("get_close_matches", (name, names.clone()))?.extract()?;
+        let mut found: Vec<String> = names.into_iter().filter(|other| usual.contains(&other.as_str())).collect();
+        found.extend(close.into_iter().filter(|other| !other.starts_with('_')));
+        found.dedup();
+        Ok(found)
+    };
+    find().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_taken_apart() {
+        for (text, module, expression) in [
+            ("server:app", "server", "app"),
+            ("server", "server", "application"),
+            ("a.b.c:x.y", "a.b.c", "x.y"),
+            ("a:make('x', k=1)", "a", "make('x', k=1)"),
+        ] {
+            let target: Target = text.parse().unwrap();
+            assert_eq!((target.module.as_str(), target.expression.as_str()), (module, expression));
+        }
+        for text in ["", ":app", "a-b:app", "a:", "a..b", "server.py:app/x", "1a:app", "./server:app"] {
+            assert!(text.parse::<Target>().is_err() || text == "server.py:app/x", "{text}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The worker: an engine, an interpreter and an application in a process of `mcsup-core`'s.
+
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::path::PathBuf;
+
+use mcsup_core::{Error, ErrorKind, Worker, WorkerContext};
+use pyo3::prelude::*;
+
+use crate::access::{AccessLog, Format, Sink};
+use crate::app::Local;
+use crate::engine::{self, EngineConfig, Host, Listening, Phase};
+use crate::python::loading::{self, LoadError, Target};
+use crate::python::{ending, interpreter, traceback};
+use crate::wsgi::{WsgiApp, WsgiSettings};
+
+/// What a WSGI worker is made with.
+#[derive(Clone)]
+pub struct WorkerSettings {
+    /// What to serve.
+    pub target: Target,
+    /// Put in front of `sys.path`.
+    pub python_path: Vec<String>,
+    /// A virtual environment, for an interpreter that is not running yet.
+    pub venv: Option<PathBuf>,
+    /// `sys.argv`.
+    pub arguments: Vec<String>,
+    /// Deadlines and limits.
+    pub engine: EngineConfig,
+    /// Format and place of the access log.
+    pub access: Option<(Format, String)>,
+    /// What the application may know.
+    pub wsgi: WsgiSettings,
+    /// The error log, where stacks are dumped when the process is aborted.
+    pub error_log: fn() -> RawFd,
+    /// Opens the error log anew.
+    pub reopen_error_log: fn(),
+}
+
+/// The worker.
+pub struct WsgiWorker {
+    settings: WorkerSettings,
+    loaded: Option<(WsgiApp, Option<AccessLog>)>,
+}
+
+impl WsgiWorker {
+    /// A worker that has loaded nothing yet.
+    pub fn new(settings: WorkerSettings) -> Self {
+        Self { settings, loaded: None }
+    }
+}
+
+impl Worker for WsgiWorker {
+    fn boot(&mut self, _: &WorkerContext) -> mcsup_core::Result<()> {
+        let settings = &self.settings;
+        interpreter::ensure(settings.venv.as_deref()).map_err(|reason| Error::new(ErrorKind::Boot, reason))?;
+        let callable = load(settings)?;
+        let access = settings.access.clone().map(|(format, place)| {
+            let sink = Sink::open(&place).map_err(|error| {
+                Error::system(format!("open the access log {place}"), error).of_kind(ErrorKind::Boot)
+            })?;
+            Ok::<_, Error>(AccessLog::new(format, sink))
+        });
+        let app = WsgiApp::new(callable, settings.wsgi.clone());
+        self.loaded = Some((app, access.transpose()?));
+        Ok(())
+    }
+
+    fn run(&mut self, context: &WorkerContext) -> mcsup_core::Result<()> {
+        let Some((mut app, access)) = self.loaded.take() else {
+            return Err(Error::new(ErrorKind::Worker, "the worker was run before it was booted"));
+        };
+        let listeners = context.listeners().iter().map(|listener| {
+            let local = match listener.local() {
+                mcsup_core::Local::Tcp(address) => Local::Tcp(*address),
+                mcsup_core::Local::Unix(path) => Local::Unix(path.to_string_lossy().into_owned()),
+            };
+            Listening { fd: listener.as_fd(), local }
+        });
+        let host = Process { context, reopen_error_log: self.settings.reopen_error_log };
+        let ended = engine::run(&self.settings.engine, listeners.collect(), &host, &mut app, access);
+        Python::attach(ending::run_exit_functions);
+        ended.map_err(|error| Error::system("serve", error).of_kind(ErrorKind::Worker))
+    }
+}
+
+fn load(settings: &WorkerSettings) -> mcsup_core::Result<Py<PyAny>> {
+    Python::attach(|py| {
+        let prepared = interpreter::set_arguments(py, &settings.arguments)
+            .and_then(|()| traceback::dump_stacks_on_abort(py, (settings.error_log)()));
+        if let Err(error) = prepared {
+            log::warn!("the interpreter is not quite as it should be: {error}");
+        }
+        loading::load(py, &settings.target, &settings.python_path).map_err(in_words_of_core)
+    })
+}
+
+fn in_words_of_core(error: LoadError) -> Error {
+    let LoadError { summary, traceback } = error;
+    let error = Error::new(ErrorKind::Application, summary);
+    match traceback {
+        Some(traceback) => error.with_detail(traceback),
+        None => error,
+    }
+}
+
+/// Loads the application in this process and lets go of it again: what `--check-config` does.
+///
+/// # Errors
+/// Why it cannot be loaded.
+pub fn check(settings: &WorkerSettings) -> mcsup_core::Result<()> {
+    interpreter::ensure(settings.venv.as_deref()).map_err(|reason| Error::new(ErrorKind::Boot, reason))?;
+    load(settings).map(drop)
+}
+
+/// The process as the engine sees it.
+struct Process<'a> {
+    context: &'a WorkerContext,
+    reopen_error_log: fn(),
+}
+
+impl Host for Process<'_> {
+    fn wake_fd(&self) -> BorrowedFd<'_> {
+        self.context.wake_fd()
+    }
+
+    fn acknowledge(&self) {
+        self.context.acknowledge();
+    }
+
+    fn phase(&self) -> Phase {
+        match self.context.phase() {
+            mcsup_core::Phase::Serving => Phase::Serving,
+            mcsup_core::Phase::Retiring => Phase::Retiring,
+            mcsup_core::Phase::Draining => Phase::Draining,
+            mcsup_core::Phase::Quitting => Phase::Quitting,
+        }
+    }
+
+    fn log_epoch(&self) -> u32 {
+        self.context.log_epoch()
+    }
+
+    fn reopen_logs(&self) {
+        (self.reopen_error_log)();
+    }
+
+    fn beat(&self) {
+        self.context.beat();
+    }
+
+    fn request_began(&self) {
+        self.context.request_began();
+    }
+
+    fn request_ended(&self) {
+        self.context.request_ended();
+    }
+
+    fn connections(&self, open: usize) {
+        self.context.connections(open);
+    }
+
+    fn close_listeners(&self) {
+        self.context.close_listeners();
+    }
+}

@@ -1,0 +1,151 @@
+//! One request, from the call of the application to the close of what it returned.
+
+use std::sync::Arc;
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList, PyTuple};
+
+use super::environ::Environs;
+use super::errors::ErrorSink;
+use super::file_wrapper::FileWrapper;
+use super::start_response::{Answer, StartResponse, Stop};
+use crate::app::{App, Reply, Request, Verdict};
+use crate::python::traceback;
+
+/// What an application may know about its server.
+#[derive(Clone)]
+pub struct WsgiSettings {
+    /// Whether another thread of this process may call the application at the same time.
+    pub multithread: bool,
+    /// Whether another process may.
+    pub multiprocess: bool,
+    /// `SERVER_SOFTWARE`.
+    pub server_software: String,
+    /// The part of every path that belongs to the server: `""` or `/x`.
+    pub script_name: String,
+    /// Where `wsgi.errors` goes.
+    pub errors: ErrorSink,
+}
+
+/// A WSGI application as the engine's [`App`].
+pub struct WsgiApp {
+    callable: Py<PyAny>,
+    environs: Environs,
+}
+
+impl WsgiApp {
+    /// Serves `callable`.
+    pub fn new(callable: Py<PyAny>, settings: WsgiSettings) -> Self {
+        Self { callable, environs: Environs::new(settings) }
+    }
+}
+
+impl App for WsgiApp {
+    fn call(&mut self, request: Request<'_>, reply: &mut dyn Reply) -> Verdict {
+        let Self { callable, environs } = self;
+        Python::attach(|py| {
+            // For the log, before the request is taken apart.
+            let head = request.head;
+            let answer = Arc::new(Answer::default());
+            let outcome = environs.make(py, request).map_err(Stop::Raised).and_then(|environ| {
+                answer.lease.lend(py, reply, || {
+                    let start_response = Bound::new(py, StartResponse(Arc::clone(&answer)))?;
+                    let returned = callable.bind(py).call1((environ, start_response))?;
+                    let sent = send(&returned, &answer);
+                    // Always, whatever came of sending it.
+                    let closed = close(&returned);
+                    sent.and(closed.map_err(Stop::Raised))
+                })
+            });
+            match outcome {
+                Ok(()) => Verdict::Complete,
+                Err(Stop::Gone) => Verdict::Failed,
+                Err(Stop::Raised(error)) => {
+                    let path = String::from_utf8_lossy(head.target());
+                    let text = traceback::format(py, &error);
+                    log::error!("Error handling request {} {path}\n{}", head.method(), text.trim_end());
+                    Verdict::Failed
+                }
+            }
+        })
+    }
+}
+
+/// Sends what the application returned.
+fn send(returned: &Bound<'_, PyAny>, answer: &Answer) -> Result<(), Stop> {
+    if let Ok(wrapper) = returned.cast_exact::<FileWrapper>() {
+        if let Some(sent) = send_file(wrapper, answer) {
+            return sent;
+        }
+    }
+    if let Some(block) = only_block(returned)? {
+        return send_only(&block, answer);
+    }
+    send_blocks(returned, answer)
+}
+
+/// The rest of a real file goes out without Python; `None`: this is none.
+fn send_file(wrapper: &Bound<'_, FileWrapper>, answer: &Answer) -> Option<Result<(), Stop>> {
+    let py = wrapper.py();
+    let part = wrapper.get().sendable(py)?;
+    let length = answer.content_length(py).map_or(part.length, |announced| announced.min(part.length));
+    if length == 0 {
+        return None;
+    }
+    Some(answer.send(py, |reply, head| reply.send_file(head, part.file, part.offset, length)))
+}
+
+/// The block of a list or tuple of one: its length is the body's.
+fn only_block<'py>(returned: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    if let Ok(list) = returned.cast_exact::<PyList>() {
+        return if list.len() == 1 { list.get_item(0).map(Some) } else { Ok(None) };
+    }
+    if let Ok(tuple) = returned.cast_exact::<PyTuple>() {
+        return if tuple.len() == 1 { tuple.get_item(0).map(Some) } else { Ok(None) };
+    }
+    Ok(None)
+}
+
+fn send_only(block: &Bound<'_, PyAny>, answer: &Answer) -> Result<(), Stop> {
+    let bytes = bytes_of(block)?.as_bytes();
+    answer.send(block.py(), |reply, head| reply.send_whole(head, bytes))
+}
+
+/// Each block is sent before the next is asked for, and none is asked for in vain.
+fn send_blocks(returned: &Bound<'_, PyAny>, answer: &Answer) -> Result<(), Stop> {
+    let py = returned.py();
+    for block in returned.try_iter()? {
+        let block = block?;
+        let bytes = bytes_of(&block)?.as_bytes();
+        if bytes.is_empty() {
+            // The head waits for the first byte (PEP 3333): until then the application may change its mind.
+            continue;
+        }
+        answer.send(py, |reply, head| reply.send(head, bytes))?;
+        if answer.is_full(py) {
+            return Ok(());
+        }
+    }
+    if answer.head_sent(py) { Ok(()) } else { answer.send(py, |reply, head| reply.send_whole(head, b"")) }
+}
+
+fn bytes_of<'a, 'py>(block: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py, PyBytes>> {
+    block.cast::<PyBytes>().map_err(|_| {
+        let kind = block.get_type().name().map(|name| name.to_string()).unwrap_or_default();
+        PyTypeError::new_err(format!("the application must return an iterable of bytes, not of {kind}"))
+    })
+}
+
+fn close(returned: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = returned.py();
+    // Exact lists and tuples have none: the usual case costs no look-up.
+    if returned.is_exact_instance_of::<PyList>() || returned.is_exact_instance_of::<PyTuple>() {
+        return Ok(());
+    }
+    match returned.getattr_opt(intern!(py, "close"))? {
+        Some(close) => close.call0().map(drop),
+        None => Ok(()),
+    }
+}

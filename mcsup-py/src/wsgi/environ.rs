@@ -1,0 +1,230 @@
+//! The environ: what is the same for all requests of a listener is copied, the rest is added.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::{ffi, intern};
+
+use super::call::WsgiSettings;
+use super::errors::Errors;
+use super::file_wrapper::FileWrapper;
+use super::input::Input;
+use crate::app::{Local, Peer, Request};
+use crate::http::framing::Framing;
+use crate::http::head::Head;
+
+/// Makes environs.
+pub(super) struct Environs {
+    settings: WsgiSettings,
+    /// One dictionary for each listener.
+    bases: Vec<(Local, Py<PyDict>)>,
+    /// Field names as they were sent, with the key that each becomes.
+    keys: HashMap<Vec<u8>, Py<PyString>>,
+    /// The client of the last request, as strings: a keep-alive client comes again.
+    last_client: Option<(SocketAddr, Py<PyString>, Py<PyString>)>,
+}
+
+/// So many field names are remembered; a client that invents more makes each anew.
+const MOST_KEYS: usize = 512;
+
+impl Environs {
+    pub(super) fn new(settings: WsgiSettings) -> Self {
+        Self { settings, bases: Vec::new(), keys: HashMap::new(), last_client: None }
+    }
+
+    /// The environ of one request, whose body it takes.
+    pub(super) fn make<'py>(&mut self, py: Python<'py>, request: Request<'_>) -> PyResult<Bound<'py, PyDict>> {
+        let Request { head, body, peer } = request;
+        let environ = self.base(py, &peer.local)?.bind(py).copy()?;
+        self.add_request_line(py, &environ, &head)?;
+        self.add_client(py, &environ, peer)?;
+        self.add_fields(py, &environ, &head)?;
+        if head.delimited().framing == Framing::Chunked {
+            environ.set_item(intern!(py, "CONTENT_LENGTH"), body.len().to_string())?;
+        }
+        if let Local::Unix(path) = &peer.local {
+            add_name_by_host(py, &environ, &head, path)?;
+        }
+        environ.set_item(intern!(py, "wsgi.input"), Input::new(body).into_pyobject(py)?)?;
+        Ok(environ)
+    }
+
+    fn base(&mut self, py: Python<'_>, local: &Local) -> PyResult<&Py<PyDict>> {
+        let known = self.bases.iter().position(|(other, _)| other == local);
+        let at = match known {
+            Some(at) => at,
+            None => {
+                self.bases.push((local.clone(), self.make_base(py, local)?.unbind()));
+                self.bases.len() - 1
+            }
+        };
+        Ok(&self.bases[at].1)
+    }
+
+    fn make_base<'py>(&self, py: Python<'py>, local: &Local) -> PyResult<Bound<'py, PyDict>> {
+        let WsgiSettings { multithread, multiprocess, server_software, script_name, errors } = &self.settings;
+        let base = PyDict::new(py);
+        base.set_item("wsgi.version", PyTuple::new(py, [1, 0])?)?;
+        base.set_item("wsgi.url_scheme", "http")?;
+        base.set_item("wsgi.errors", Errors::new(errors.clone()).into_pyobject(py)?)?;
+        base.set_item("wsgi.multithread", multithread)?;
+        base.set_item("wsgi.multiprocess", multiprocess)?;
+        base.set_item("wsgi.run_once", false)?;
+        base.set_item("wsgi.file_wrapper", py.get_type::<FileWrapper>())?;
+        base.set_item("wsgi.input_terminated", true)?;
+        base.set_item("SERVER_SOFTWARE", server_software)?;
+        base.set_item("SCRIPT_NAME", script_name)?;
+        if let Local::Tcp(address) = local {
+            base.set_item("SERVER_NAME", address.ip().to_string())?;
+            base.set_item("SERVER_PORT", address.port().to_string())?;
+        }
+        Ok(base)
+    }
+
+    fn add_request_line(&self, py: Python<'_>, environ: &Bound<'_, PyDict>, head: &Head<'_>) -> PyResult<()> {
+        let target = latin1(py, head.target())?;
+        environ.set_item(intern!(py, "REQUEST_METHOD"), method(py, head.method()))?;
+        environ.set_item(intern!(py, "SERVER_PROTOCOL"), protocol(py, head))?;
+        environ.set_item(intern!(py, "RAW_URI"), &target)?;
+        environ.set_item(intern!(py, "REQUEST_URI"), target)?;
+        environ.set_item(intern!(py, "QUERY_STRING"), latin1(py, head.query())?)?;
+        let decoded;
+        let path = head.path();
+        let path = if memchr::memchr(b'%', path).is_some() {
+            decoded = percent_decoded(path);
+            &decoded
+        } else {
+            path
+        };
+        let path = path.strip_prefix(self.settings.script_name.as_bytes()).unwrap_or(path);
+        environ.set_item(intern!(py, "PATH_INFO"), latin1(py, path)?)
+    }
+
+    fn add_client(&mut self, py: Python<'_>, environ: &Bound<'_, PyDict>, peer: &Peer) -> PyResult<()> {
+        let Some(remote) = peer.remote else {
+            return environ.set_item(intern!(py, "REMOTE_ADDR"), intern!(py, ""));
+        };
+        if !matches!(&self.last_client, Some((last, _, _)) if *last == remote) {
+            let address = PyString::new(py, &remote.ip().to_string()).unbind();
+            let port = PyString::new(py, &remote.port().to_string()).unbind();
+            self.last_client = Some((remote, address, port));
+        }
+        let Some((_, address, port)) = &self.last_client else { return Ok(()) };
+        environ.set_item(intern!(py, "REMOTE_ADDR"), address)?;
+        environ.set_item(intern!(py, "REMOTE_PORT"), port)
+    }
+
+    fn add_fields(&mut self, py: Python<'_>, environ: &Bound<'_, PyDict>, head: &Head<'_>) -> PyResult<()> {
+        let decoded = head.delimited().framing == Framing::Chunked;
+        for (name, value) in head.headers() {
+            if decoded && name.eq_ignore_ascii_case(b"transfer-encoding") {
+                // The application sees the body without it.
+                continue;
+            }
+            let key = self.key(py, name)?;
+            let value = latin1(py, value)?;
+            match environ.get_item(&key)? {
+                None => environ.set_item(key, value)?,
+                Some(before) => {
+                    // RFC 9110 §5.3; cookies are joined as RFC 6265 §5.4 writes them.
+                    let between = if name.eq_ignore_ascii_case(b"cookie") { "; " } else { "," };
+                    environ.set_item(key, before.add(between)?.add(value)?)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The environ's key for a field: made once for each way of writing its name.
+    fn key<'py>(&mut self, py: Python<'py>, name: &[u8]) -> PyResult<Bound<'py, PyString>> {
+        if let Some(key) = self.keys.get(name) {
+            return Ok(key.bind(py).clone());
+        }
+        let upper: String =
+            name.iter().map(|byte| if *byte == b'-' { '_' } else { byte.to_ascii_uppercase() as char }).collect();
+        let text = match upper.as_str() {
+            "CONTENT_TYPE" | "CONTENT_LENGTH" => upper,
+            _ => format!("HTTP_{upper}"),
+        };
+        let key = PyString::intern(py, &text);
+        if self.keys.len() < MOST_KEYS {
+            self.keys.insert(name.to_vec(), key.clone().unbind());
+        }
+        Ok(key)
+    }
+}
+
+/// A Unix socket has no name of its own that a URL could be made of: the client's word is taken.
+fn add_name_by_host(py: Python<'_>, environ: &Bound<'_, PyDict>, head: &Head<'_>, path: &str) -> PyResult<()> {
+    let host = head.header("host").map(|host| String::from_utf8_lossy(host).into_owned()).unwrap_or_default();
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => (name, port),
+        _ => (host.as_str(), "80"),
+    };
+    let name = if name.is_empty() { path } else { name };
+    environ.set_item(intern!(py, "SERVER_NAME"), name)?;
+    environ.set_item(intern!(py, "SERVER_PORT"), port)
+}
+
+fn method<'py>(py: Python<'py>, method: &str) -> Bound<'py, PyString> {
+    match method {
+        "GET" => intern!(py, "GET").clone(),
+        "POST" => intern!(py, "POST").clone(),
+        "HEAD" => intern!(py, "HEAD").clone(),
+        "PUT" => intern!(py, "PUT").clone(),
+        other => PyString::new(py, other),
+    }
+}
+
+fn protocol<'py>(py: Python<'py>, head: &Head<'_>) -> Bound<'py, PyString> {
+    match head.version().as_str() {
+        "HTTP/1.1" => intern!(py, "HTTP/1.1").clone(),
+        other => PyString::new(py, other),
+    }
+}
+
+/// A str whose code points are the bytes (PEP 3333, "Unicode Issues").
+fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
+    let length = ffi::Py_ssize_t::try_from(bytes.len()).unwrap_or(ffi::Py_ssize_t::MAX);
+    // SAFETY: the pointer and the length are those of a slice; the result is a new reference to a str, or null with an
+    // exception set.
+    unsafe {
+        let text = ffi::PyUnicode_DecodeLatin1(bytes.as_ptr().cast(), length, std::ptr::null());
+        Ok(Bound::from_owned_ptr_or_err(py, text)?.cast_into_unchecked())
+    }
+}
+
+/// RFC 3986 §2.1; what is no escape stays as it is.
+fn percent_decoded(bytes: &[u8]) -> Vec<u8> {
+    let digit = |byte: Option<&u8>| byte.and_then(|byte| (*byte as char).to_digit(16));
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        match (byte, digit(bytes.get(at + 1)), digit(bytes.get(at + 2))) {
+            (b'%', Some(high), Some(low)) => {
+                decoded.push(u8::try_from(high * 16 + low).unwrap_or(b'?'));
+                at += 3;
+            }
+            _ => {
+                decoded.push(byte);
+                at += 1;
+            }
+        }
+    }
+    decoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_are_decoded_and_what_is_none_stays() {
+        for (text, expected) in [("/a%20b", "/a b"), ("%2F%2f", "//"), ("%", "%"), ("%4", "%4"), ("%zz%41", "%zzA")] {
+            assert_eq!(percent_decoded(text.as_bytes()), expected.as_bytes(), "{text}");
+        }
+        assert_eq!(percent_decoded(b"%e9\xe9"), b"\xe9\xe9");
+    }
+}

@@ -1,0 +1,68 @@
+//! `wsgi.file_wrapper`: an iterable over a file-like object, which the server may send by itself.
+
+use std::fs::File;
+use std::os::fd::{BorrowedFd, RawFd};
+
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+/// The wrapper.
+#[pyclass(frozen, module = "mcsup")]
+pub(super) struct FileWrapper {
+    filelike: Py<PyAny>,
+    block_size: usize,
+}
+
+/// A part of a file that can be sent without Python.
+#[derive(Debug)]
+pub(super) struct Sendable {
+    pub(super) file: File,
+    pub(super) offset: u64,
+    pub(super) length: u64,
+}
+
+#[pymethods]
+impl FileWrapper {
+    #[new]
+    #[pyo3(signature = (filelike, block_size=8192, /))]
+    fn new(filelike: Py<PyAny>, block_size: usize) -> Self {
+        Self { filelike, block_size: block_size.max(1) }
+    }
+
+    fn __iter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        this
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let block = self.filelike.bind(py).call_method1("read", (self.block_size,))?;
+        let at_end = block.cast::<PyBytes>().is_ok_and(|bytes| bytes.as_bytes().is_empty());
+        Ok((!at_end).then_some(block))
+    }
+
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let filelike = self.filelike.bind(py);
+        if filelike.hasattr("close")? {
+            filelike.call_method0("close")?;
+        }
+        Ok(())
+    }
+}
+
+impl FileWrapper {
+    /// The rest of a real file, from the position that Python has reached. `None`: anything else.
+    pub(super) fn sendable(&self, py: Python<'_>) -> Option<Sendable> {
+        let filelike = self.filelike.bind(py);
+        let fd: RawFd = filelike.call_method0("fileno").ok()?.extract().ok()?;
+        let offset: u64 = filelike.call_method0("tell").ok()?.extract().ok()?;
+        // A text file's position is no offset, and its bytes are not what `read` returns.
+        if filelike.getattr("encoding").is_ok() || fd < 0 {
+            return None;
+        }
+        // SAFETY: the Python object is alive and owns the descriptor until it is closed, which nothing does while we
+        // are attached.
+        let owned = unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned().ok()?;
+        let file = File::from(owned);
+        let metadata = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
+        Some(Sendable { file, offset, length: metadata.len().saturating_sub(offset) })
+    }
+}

@@ -1,0 +1,195 @@
+//! `start_response`, and the `write` that it returns (PEP 3333, "The start_response() Callable").
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pyo3::exceptions::{PyAssertionError, PyOSError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::MutexExt;
+use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+
+use super::lease::Lease;
+use crate::app::{Gone, Reply};
+use crate::http::response::{HeadFault, ResponseHead};
+
+/// One request's answer, as far as the application has come with it.
+#[derive(Default)]
+pub(super) struct Answer {
+    pub(super) lease: Lease,
+    head: Mutex<Started>,
+}
+
+#[derive(Default)]
+struct Started {
+    head: ResponseHead,
+    called: bool,
+}
+
+/// Why an answer does not go on.
+pub(super) enum Stop {
+    /// The application's fault.
+    Raised(PyErr),
+    /// The client is gone; nobody's fault.
+    Gone,
+}
+
+impl From<PyErr> for Stop {
+    fn from(error: PyErr) -> Self {
+        Stop::Raised(error)
+    }
+}
+
+impl Answer {
+    /// Sends something with the head, detached from Python.
+    pub(super) fn send(
+        &self,
+        py: Python<'_>,
+        act: impl FnOnce(&mut dyn Reply, &ResponseHead) -> Result<(), Gone> + Send,
+    ) -> Result<(), Stop> {
+        let started = self.started(py);
+        if !started.called {
+            let text = "the application did not call start_response() before it sent a body";
+            return Err(Stop::Raised(PyAssertionError::new_err(text)));
+        }
+        let head = &started.head;
+        match self.lease.with(py, |reply| act(reply, head)) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(Gone)) => Err(Stop::Gone),
+            None => Err(Stop::Raised(PyRuntimeError::new_err("the request is over"))),
+        }
+    }
+
+    /// Whether the head has left.
+    pub(super) fn head_sent(&self, py: Python<'_>) -> bool {
+        self.lease.peek(py, |reply| reply.head_sent()).unwrap_or(true)
+    }
+
+    /// Whether all that was announced has been handed over.
+    pub(super) fn is_full(&self, py: Python<'_>) -> bool {
+        self.lease.peek(py, |reply| reply.is_full()).unwrap_or(true)
+    }
+
+    /// The length that the application announced.
+    pub(super) fn content_length(&self, py: Python<'_>) -> Option<u64> {
+        self.started(py).head.content_length()
+    }
+
+    fn started(&self, py: Python<'_>) -> MutexGuard<'_, Started> {
+        self.head.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(
+        &self,
+        status: &Bound<'_, PyAny>,
+        headers: &Bound<'_, PyAny>,
+        exc_info: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let py = status.py();
+        match exc_info {
+            // What was sent cannot be taken back: the error goes on to the server.
+            Some(exc_info) if self.head_sent(py) => return Err(reraised(exc_info)?),
+            None if self.started(py).called => {
+                return Err(PyAssertionError::new_err("start_response() was called twice without exc_info"));
+            }
+            _ => {}
+        }
+        let mut started = self.started(py);
+        started.called = false;
+        set_status(&mut started.head, status)?;
+        set_fields(&mut started.head, headers)?;
+        started.called = true;
+        Ok(())
+    }
+}
+
+/// The callable.
+#[pyclass(frozen, module = "mcsup")]
+pub(super) struct StartResponse(pub(super) Arc<Answer>);
+
+#[pymethods]
+impl StartResponse {
+    #[pyo3(signature = (status, headers, exc_info=None, /))]
+    fn __call__(
+        &self,
+        status: &Bound<'_, PyAny>,
+        headers: &Bound<'_, PyAny>,
+        exc_info: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Write> {
+        self.0.begin(status, headers, exc_info)?;
+        Ok(Write(Arc::clone(&self.0)))
+    }
+}
+
+/// The legacy way to send a body: what it is given has been sent, or is on its way, when it returns.
+#[pyclass(frozen, module = "mcsup")]
+pub(super) struct Write(Arc<Answer>);
+
+#[pymethods]
+impl Write {
+    #[pyo3(signature = (data, /))]
+    fn __call__(&self, data: &Bound<'_, PyBytes>) -> PyResult<()> {
+        let bytes = data.as_bytes();
+        match self.0.send(data.py(), |reply, head| reply.send(head, bytes)) {
+            Ok(()) => Ok(()),
+            Err(Stop::Raised(error)) => Err(error),
+            Err(Stop::Gone) => Err(PyOSError::new_err("the client is gone")),
+        }
+    }
+}
+
+/// The exception of an `exc_info` triple, with its traceback.
+fn reraised(exc_info: &Bound<'_, PyAny>) -> PyResult<PyErr> {
+    let value = exc_info.get_item(1)?;
+    let value = value.call_method1("with_traceback", (exc_info.get_item(2)?,))?;
+    Ok(PyErr::from_value(value))
+}
+
+/// `"NNN reason"`.
+fn set_status(head: &mut ResponseHead, status: &Bound<'_, PyAny>) -> PyResult<()> {
+    let text = status.cast::<PyString>().map_err(|_| PyTypeError::new_err("the status must be a str"))?;
+    latin1(text, |bytes| {
+        let (number, reason) = match bytes {
+            [a, b, c] if [a, b, c].iter().all(|digit| digit.is_ascii_digit()) => (&bytes[..3], &b""[..]),
+            [a, b, c, b' ', reason @ ..] if [a, b, c].iter().all(|digit| digit.is_ascii_digit()) => {
+                (&bytes[..3], reason)
+            }
+            _ => {
+                let text = format!("status {:?} is not \"NNN reason\"", String::from_utf8_lossy(bytes));
+                return Err(PyValueError::new_err(text));
+            }
+        };
+        let number = number.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0'));
+        head.begin(number, reason).map_err(fault)
+    })
+}
+
+/// A list of pairs of str.
+fn set_fields(head: &mut ResponseHead, headers: &Bound<'_, PyAny>) -> PyResult<()> {
+    let list = headers.cast::<PyList>().map_err(|_| PyTypeError::new_err("the headers must be a list"))?;
+    let no_pair = || PyTypeError::new_err("each header must be a tuple (name, value) of two str");
+    for item in list.iter() {
+        let pair = item.cast::<PyTuple>().map_err(|_| no_pair())?;
+        if pair.len() != 2 {
+            return Err(no_pair());
+        }
+        let (name, value) = (pair.get_borrowed_item(0)?, pair.get_borrowed_item(1)?);
+        let name = name.cast::<PyString>().map_err(|_| no_pair())?;
+        let value = value.cast::<PyString>().map_err(|_| no_pair())?;
+        latin1(&name, |name| latin1(&value, |value| head.push(name, value).map_err(fault)))?;
+    }
+    Ok(())
+}
+
+fn fault(fault: HeadFault) -> PyErr {
+    PyValueError::new_err(fault.to_string())
+}
+
+/// The bytes that a str stands for on the wire (PEP 3333, "Unicode Issues").
+fn latin1<T>(text: &Bound<'_, PyString>, use_bytes: impl FnOnce(&[u8]) -> PyResult<T>) -> PyResult<T> {
+    match text.to_str() {
+        Ok(utf8) if utf8.is_ascii() => use_bytes(utf8.as_bytes()),
+        _ => {
+            let encoded = text.call_method1("encode", ("latin-1",))?.cast_into::<PyBytes>()?;
+            use_bytes(encoded.as_bytes())
+        }
+    }
+}
