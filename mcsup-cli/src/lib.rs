@@ -1,1 +1,58 @@
-//! Skeleton.
+//! The `mcsup` command: settings wired to the library.
+//!
+//! | step | where |
+//! |---|---|
+//! | words of the command line become text values | [`args`] |
+//! | command line, environment and defaults become typed values | [`settings`] |
+//! | a subcommand does its work | `commands/` |
+//! | lines go to the error log | [`logging`] |
+//! | how it went becomes an exit code | [`exit`], [`failure`] |
+//!
+//! [`run`] is behind the binary (`main.rs`) and behind the wheel's extension module (`module.rs`) alike. An embedder
+//! misses nothing that is here.
+
+pub mod args;
+#[cfg(feature = "python")]
+mod commands;
+pub mod exit;
+pub mod failure;
+pub mod logging;
+#[cfg(feature = "python")]
+mod module;
+pub mod settings;
+
+use std::ffi::OsString;
+use std::io::Write;
+
+use args::Invocation;
+use exit::Exit;
+use failure::Failure;
+use settings::Settings;
+
+/// Does what `argv` asks for, the program's own name first; returns the exit code of the process.
+pub fn run(argv: Vec<OsString>) -> Exit {
+    match dispatch(argv) {
+        Ok((exit, text)) => {
+            // A closed standard output is no error of ours.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            exit
+        }
+        Err(failure) => {
+            let _ = writeln!(std::io::stderr(), "mcsup: {failure}");
+            failure.exit
+        }
+    }
+}
+
+fn dispatch(argv: Vec<OsString>) -> Result<(Exit, String), Failure> {
+    let line = |(exit, text): (Exit, String)| (exit, text + "\n");
+    match args::parse(argv.iter().cloned())? {
+        Invocation::Show(text) => Ok((Exit::Done, text)),
+        Invocation::Stop(args) => commands::stop::run(&args).map(line),
+        Invocation::Status(args) => commands::status::run(&args).map(line),
+        Invocation::Run(args) => {
+            let settings = Settings::resolve(*args, &|name| std::env::var_os(name))?;
+            commands::serve::run(&settings, &argv).map(|exit| (exit, String::new()))
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use mcsup_core::{Error, ErrorKind, Worker, WorkerContext};
 use pyo3::prelude::*;
@@ -30,10 +31,12 @@ pub struct WorkerSettings {
     pub access: Option<(Format, String)>,
     /// What the application may know.
     pub wsgi: WsgiSettings,
-    /// The error log, where stacks are dumped when the process is aborted.
-    pub error_log: fn() -> RawFd,
-    /// Opens the error log anew.
-    pub reopen_error_log: fn(),
+    /// Added to `os.environ`.
+    pub environment: Vec<(String, String)>,
+    /// The error log's descriptor, where stacks are dumped when the process is aborted.
+    pub error_log: RawFd,
+    /// Opens the error log anew, behind the same descriptor.
+    pub reopen_error_log: Arc<dyn Fn() + Send + Sync>,
 }
 
 /// The worker.
@@ -76,7 +79,7 @@ impl Worker for WsgiWorker {
             };
             Listening { fd: listener.as_fd(), local }
         });
-        let host = Process { context, reopen_error_log: self.settings.reopen_error_log };
+        let host = Process { context, reopen_error_log: &*self.settings.reopen_error_log };
         let ended = engine::run(&self.settings.engine, listeners.collect(), &host, &mut app, access);
         Python::attach(ending::run_exit_functions);
         ended.map_err(|error| Error::system("serve", error).of_kind(ErrorKind::Worker))
@@ -86,7 +89,8 @@ impl Worker for WsgiWorker {
 fn load(settings: &WorkerSettings) -> mcsup_core::Result<Py<PyAny>> {
     Python::attach(|py| {
         let prepared = interpreter::set_arguments(py, &settings.arguments)
-            .and_then(|()| traceback::dump_stacks_on_abort(py, (settings.error_log)()));
+            .and_then(|()| interpreter::set_environment(py, &settings.environment))
+            .and_then(|()| traceback::dump_stacks_on_abort(py, settings.error_log));
         if let Err(error) = prepared {
             log::warn!("the interpreter is not quite as it should be: {error}");
         }
@@ -115,7 +119,7 @@ pub fn check(settings: &WorkerSettings) -> mcsup_core::Result<()> {
 /// The process as the engine sees it.
 struct Process<'a> {
     context: &'a WorkerContext,
-    reopen_error_log: fn(),
+    reopen_error_log: &'a dyn Fn(),
 }
 
 impl Host for Process<'_> {

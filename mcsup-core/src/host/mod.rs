@@ -3,10 +3,12 @@
 //!
 //! - [`pidfile`]: a file whose lock is held for life.
 //! - [`daemon`]: leaving the terminal, with an answer for whoever waits.
+//! - [`handle`]: a hold on another process.
 //! - [`processes`]: other processes: who holds a port, who is whose child.
 //! - [`privileges`]: users and groups by name.
 
 pub mod daemon;
+pub mod handle;
 pub mod pidfile;
 pub mod privileges;
 pub mod processes;

@@ -36,6 +36,12 @@ pub fn set_arguments(py: Python<'_>, arguments: &[String]) -> PyResult<()> {
     py.import("sys")?.setattr("argv", PyList::new(py, arguments)?)
 }
 
+/// Adds variables to `os.environ`, and so to the process's environment.
+pub fn set_environment(py: Python<'_>, variables: &[(String, String)]) -> PyResult<()> {
+    let environment = py.import("os")?.getattr("environ")?;
+    variables.iter().try_for_each(|(name, value)| environment.set_item(name, value))
+}
+
 /// The interpreter of a virtual environment, if it is of our version.
 fn program_of(venv: &Path) -> Result<PathBuf, String> {
     let name = venv.display();

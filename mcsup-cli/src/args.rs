@@ -1,0 +1,319 @@
+//! The words of the command line: every flag, its help and its spelling, in one table.
+//!
+//! Values stay text here. What they mean, which are allowed and which source wins is [`crate::settings`]' part, since
+//! an environment variable's value is judged by the same rules as a flag's. Nothing is printed and nothing ends the
+//! process: help is a value ([`Invocation::Show`]), and so is a mistake ([`UsageError`]).
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::fmt;
+use std::time::Duration;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ArgAction, Parser, Subcommand};
+
+use crate::settings::values;
+
+/// First words that have a meaning.
+const SUBCOMMANDS: [&str; 3] = ["run", "stop", "status"];
+
+/// First words that will have a meaning. Refused today, so that no script comes to rely on another one.
+const RESERVED: [&str; 6] = ["exec", "reload", "upgrade", "scale", "recycle", "check"];
+
+const USAGE: &str = "mcsup [run] [OPTIONS] APP
+       mcsup stop -p PIDFILE [--timeout SECS]
+       mcsup status -p PIDFILE";
+
+const AFTER_HELP: &str = "\
+APP is MODULE:ATTRIBUTE, MODULE (its attribute `application`) or MODULE:FACTORY().
+A module that is named like a subcommand is reached by `mcsup run NAME`.
+
+Each option may also stand in MCSUP_CMD_ARGS or GUNICORN_CMD_ARGS, quoted as for a shell. The command line wins over
+MCSUP_CMD_ARGS, that over GUNICORN_CMD_ARGS, that over PORT and WEB_CONCURRENCY; a list replaces a list.
+
+Signals: TERM stops gracefully, INT and QUIT at once, HUP reloads, TTIN and TTOU scale, USR1 reopens the logs.";
+
+/// What the command line asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Invocation {
+    /// Serve an application.
+    Run(Box<RunArgs>),
+    /// Stop a server.
+    Stop(StopArgs),
+    /// Report on a server.
+    Status(StatusArgs),
+    /// Put this text on standard output and end well: help or version.
+    Show(String),
+}
+
+/// A mistake in the command line or in a setting; one line without the `mcsup: ` in front.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsageError(String);
+
+impl UsageError {
+    /// Keeps it one printable line, whatever was quoted in it.
+    pub(crate) fn new(message: impl AsRef<str>) -> Self {
+        let line = message.as_ref().lines().map(str::trim).collect::<Vec<_>>().join(" ");
+        let escape = |c: char| if c.is_control() { c.escape_default().collect() } else { c.to_string() };
+        Self(line.chars().map(escape).collect())
+    }
+
+    fn with_hint(message: impl fmt::Display) -> Self {
+        Self::new(format!("{message} (try 'mcsup --help')"))
+    }
+}
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for UsageError {}
+
+#[derive(Debug, Parser)]
+#[command(name = "mcsup", disable_help_subcommand = true)]
+struct Line {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(Box<RunArgs>),
+    Stop(StopArgs),
+    Status(StatusArgs),
+}
+
+/// Serve a WSGI application with a pool of worker processes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Parser)]
+#[command(
+    name = "mcsup", display_name = "mcsup", version, disable_version_flag = true, override_usage = USAGE,
+    after_help = AFTER_HELP, args_override_self = true, allow_negative_numbers = true, max_term_width = 110
+)]
+pub struct RunArgs {
+    /// The application: MODULE:ATTRIBUTE
+    #[arg(value_name = "APP")]
+    pub app: Option<String>,
+
+    /// Where to listen: HOST, HOST:PORT, :PORT, [IPV6]:PORT, tcp://HOST:PORT, unix:PATH or fd://N; repeatable
+    /// [default: 127.0.0.1:8000] [env: PORT, meaning 0.0.0.0:PORT]
+    #[arg(short, long, value_name = "ADDR", help_heading = "Serving")]
+    pub bind: Vec<String>,
+    /// Connections that may wait in the kernel's queue [default: 2048]
+    #[arg(long, value_name = "INT", help_heading = "Serving")]
+    pub backlog: Option<String>,
+    /// Worker processes, 1 to 512 [default: 1] [env: WEB_CONCURRENCY]
+    #[arg(short, long, value_name = "INT", help_heading = "Serving")]
+    pub workers: Option<String>,
+    /// Threads in each worker; this version runs one [default: 1]
+    #[arg(long, value_name = "INT", help_heading = "Serving")]
+    pub threads: Option<String>,
+
+    /// Directory to change to before the application is loaded [default: where mcsup is started]
+    #[arg(long, value_name = "DIR", help_heading = "Application")]
+    pub chdir: Option<String>,
+    /// Directories to search for modules first, separated by commas
+    #[arg(long, value_name = "DIRS", help_heading = "Application")]
+    pub pythonpath: Option<String>,
+    /// Environment variable for the application; repeatable
+    #[arg(short, long, value_name = "NAME=VALUE", help_heading = "Application")]
+    pub env: Vec<String>,
+    /// Load the application once, say whether it can be served, and end
+    #[arg(long, help_heading = "Application")]
+    pub check_config: bool,
+
+    /// Seconds without a sign of life after which a worker is killed and replaced; 0: never [default: 30]
+    #[arg(short, long, value_name = "SECS", help_heading = "Time limits")]
+    pub timeout: Option<String>,
+    /// Seconds that a worker may go on with its requests after it was asked to stop [default: 30]
+    #[arg(long, value_name = "SECS", help_heading = "Time limits")]
+    pub graceful_timeout: Option<String>,
+    /// Seconds within which a new worker must be ready [default: 60]
+    #[arg(long, value_name = "SECS", help_heading = "Time limits")]
+    pub boot_timeout: Option<String>,
+    /// Seconds that an idle connection is kept open for its next request [default: 2]
+    #[arg(long, value_name = "SECS", help_heading = "Time limits")]
+    pub keep_alive: Option<String>,
+    /// Seconds within which the whole head of a request must arrive [default: 15]
+    #[arg(long, value_name = "SECS", help_heading = "Time limits")]
+    pub header_timeout: Option<String>,
+    /// Seconds without progress after which the upload of a request body is given up [default: 30]
+    #[arg(long, value_name = "SECS", help_heading = "Time limits")]
+    pub body_timeout: Option<String>,
+    /// Seconds without progress after which the sending of a response is given up [default: 60]
+    #[arg(long, value_name = "SECS", help_heading = "Time limits")]
+    pub write_timeout: Option<String>,
+
+    /// Bytes of a request line, up to 1048576; 0: as many [default: 4094]
+    #[arg(long, value_name = "BYTES", help_heading = "Size limits")]
+    pub limit_request_line: Option<String>,
+    /// Header fields of a request, up to 32768; 0: as many [default: 100]
+    #[arg(long, value_name = "INT", help_heading = "Size limits")]
+    pub limit_request_fields: Option<String>,
+    /// Bytes of one header field, up to 1048576; 0: as many [default: 8190]
+    #[arg(long, value_name = "BYTES", alias = "limit-request-field_size", help_heading = "Size limits")]
+    pub limit_request_field_size: Option<String>,
+    /// Bytes of a request body; 0: unlimited [default: 1073741824]
+    #[arg(long, value_name = "BYTES", help_heading = "Size limits")]
+    pub limit_request_body: Option<String>,
+
+    /// File that names the supervisor's process id, and whose lock keeps a second server out
+    #[arg(short, long, value_name = "FILE", help_heading = "Process")]
+    pub pid: Option<String>,
+    /// Go to the background once the pool is ready
+    #[arg(short = 'D', long, help_heading = "Process")]
+    pub daemon: bool,
+    /// Run the workers as this user, a name or number
+    #[arg(short, long, value_name = "USER", help_heading = "Process")]
+    pub user: Option<String>,
+    /// Run the workers as this group, a name or number
+    #[arg(short, long, value_name = "GROUP", help_heading = "Process")]
+    pub group: Option<String>,
+    /// Permission bits that a Unix socket shall not have, octal like 007 [default: sockets get mode 0660]
+    #[arg(short = 'm', long, value_name = "OCTAL", help_heading = "Process")]
+    pub umask: Option<String>,
+    /// Name to show in process listings
+    #[arg(short, long, value_name = "NAME", help_heading = "Process")]
+    pub name: Option<String>,
+
+    /// Write a line for each request to this file; `-`: standard output
+    #[arg(long, value_name = "FILE", help_heading = "Logging")]
+    pub access_logfile: Option<String>,
+    /// Form of those lines: gunicorn's atoms, or the word `json`
+    /// [default: %(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"]
+    #[arg(long, value_name = "FORMAT", help_heading = "Logging")]
+    pub access_logformat: Option<String>,
+    /// Write everything else to this file; `-`: standard error [default: -]
+    #[arg(long, visible_alias = "log-file", value_name = "FILE", help_heading = "Logging")]
+    pub error_logfile: Option<String>,
+    /// Least level to log: debug, info, warning, error or critical [default: info]
+    #[arg(long, value_name = "LEVEL", help_heading = "Logging")]
+    pub log_level: Option<String>,
+
+    /// Print version
+    #[arg(short = 'v', short_alias = 'V', long, action = ArgAction::Version)]
+    pub(crate) version: Option<bool>,
+}
+
+/// Stop a server gracefully, and return when all of its processes are gone.
+#[derive(Debug, Clone, PartialEq, Eq, Parser)]
+#[command(args_override_self = true, allow_negative_numbers = true)]
+pub struct StopArgs {
+    /// The server's pid file
+    #[arg(short, long, value_name = "PIDFILE")]
+    pub pid: String,
+    /// Seconds to wait at most [default: until it has ended; its own graceful timeout bounds that]
+    #[arg(long, value_name = "SECS", value_parser = values::positive_seconds)]
+    pub timeout: Option<Duration>,
+}
+
+/// Say whether a server runs: exit code 0 if so, 6 if not.
+#[derive(Debug, Clone, PartialEq, Eq, Parser)]
+#[command(args_override_self = true)]
+pub struct StatusArgs {
+    /// The server's pid file
+    #[arg(short, long, value_name = "PIDFILE")]
+    pub pid: String,
+}
+
+/// Reads a command line, the program's own name first.
+pub fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Invocation, UsageError> {
+    let mut argv: Vec<OsString> = argv.into_iter().collect();
+    if argv.is_empty() {
+        argv.push("mcsup".into());
+    }
+    let first = argv.get(1).and_then(|word| word.to_str()).unwrap_or_default().to_owned();
+    if RESERVED.contains(&first.as_str()) {
+        let reason = format!(
+            "'{first}' is not in this version; a module of that name is served by 'mcsup run {first}'"
+        );
+        return Err(UsageError::with_hint(reason));
+    }
+    let named = SUBCOMMANDS.contains(&first.as_str());
+    if first == "help" {
+        ask_for_help(&mut argv);
+    } else if !named {
+        argv.insert(1, "run".into());
+    }
+    match Line::try_parse_from(argv) {
+        Ok(Line { command: Command::Run(args) }) if !named => refuse_late_subcommand(args),
+        Ok(Line { command: Command::Run(args) }) => Ok(Invocation::Run(args)),
+        Ok(Line { command: Command::Stop(args) }) => Ok(Invocation::Stop(args)),
+        Ok(Line { command: Command::Status(args) }) => Ok(Invocation::Status(args)),
+        Err(error) if is_shown(&error) => Ok(Invocation::Show(error.render().to_string())),
+        Err(error) => Err(UsageError::with_hint(one_line(&error))),
+    }
+}
+
+/// Reads the options in an environment variable; `variable` is its name.
+pub(crate) fn parse_variable(variable: &str, value: &str) -> Result<RunArgs, UsageError> {
+    let words = shlex::split(value);
+    let words =
+        words.ok_or_else(|| UsageError::new(format!("{variable}: a quote or a backslash has no end")))?;
+    parse_words(variable, words.iter().map(String::as_str))
+}
+
+/// Reads options that stand in `place`, without a program's name in front.
+pub(crate) fn parse_words<'a>(
+    place: &str,
+    words: impl Iterator<Item = &'a str>,
+) -> Result<RunArgs, UsageError> {
+    RunArgs::try_parse_from(std::iter::once("mcsup").chain(words)).map_err(|error| {
+        let reason = match is_shown(&error) {
+            true => "help and version are for the command line".to_owned(),
+            false => one_line(&error),
+        };
+        UsageError::new(format!("{place}: {reason}"))
+    })
+}
+
+/// `mcsup help` and `mcsup help stop` are what they look like.
+fn ask_for_help(argv: &mut Vec<OsString>) {
+    argv.remove(1);
+    if argv.len() < 2 {
+        argv.push("run".into());
+    }
+    argv.truncate(2);
+    argv.push("--help".into());
+}
+
+/// `mcsup -p FILE stop` would otherwise go and serve a module named `stop`.
+fn refuse_late_subcommand(args: Box<RunArgs>) -> Result<Invocation, UsageError> {
+    match args.app.as_deref() {
+        Some(app) if SUBCOMMANDS.contains(&app) || RESERVED.contains(&app) => Err(UsageError::with_hint(
+            format!("'{app}' must be the first word; a module of that name is served by 'mcsup run {app}'"),
+        )),
+        _ => Ok(Invocation::Run(args)),
+    }
+}
+
+fn is_shown(error: &clap::Error) -> bool {
+    matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion)
+}
+
+/// The first paragraph of what clap says, or better words where it is too general.
+fn one_line(error: &clap::Error) -> String {
+    let word = |kind| match error.get(kind) {
+        Some(ContextValue::String(word)) => Some(word.as_str()),
+        _ => None,
+    };
+    match (error.kind(), word(ContextKind::InvalidArg)) {
+        (ErrorKind::UnknownArgument, Some(option)) if option.starts_with('-') => {
+            match word(ContextKind::SuggestedArg) {
+                Some(near) => format!("unknown option '{option}'; is '{near}' meant?"),
+                None => format!("unknown option '{option}'"),
+            }
+        }
+        (ErrorKind::UnknownArgument, Some(extra)) => format!("'{extra}' is one word too many"),
+        _ => {
+            let text = error.render().to_string();
+            let text = text.strip_prefix("error: ").unwrap_or(&text);
+            text.split("\n\n").next().unwrap_or(text).to_owned()
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "args_tests.rs"]
+mod tests;

@@ -1,0 +1,238 @@
+use super::*;
+
+fn read(line: &[&str]) -> Result<Invocation, UsageError> {
+    parse(std::iter::once(&"mcsup").chain(line).map(OsString::from))
+}
+
+fn run(line: &[&str]) -> RunArgs {
+    match read(line) {
+        Ok(Invocation::Run(args)) => *args,
+        other => panic!("{line:?} became {other:?}"),
+    }
+}
+
+fn refusal(line: &[&str]) -> String {
+    read(line).expect_err(&format!("{line:?} is refused")).to_string()
+}
+
+#[test]
+fn the_application_may_stand_before_or_behind_the_options() {
+    for line in [
+        &["server:app", "-w", "2"][..],
+        &["-w", "2", "server:app"],
+        &["run", "-w", "2", "server:app"],
+        &["run", "server:app", "-w2"],
+        &["--workers=2", "--", "server:app"],
+    ] {
+        let args = run(line);
+        assert_eq!(
+            (args.app.as_deref(), args.workers.as_deref()),
+            (Some("server:app"), Some("2")),
+            "{line:?}"
+        );
+    }
+}
+
+#[test]
+fn a_module_named_like_a_subcommand_is_reached_by_run() {
+    for name in SUBCOMMANDS.into_iter().chain(RESERVED) {
+        assert_eq!(run(&["run", name]).app.as_deref(), Some(name));
+        assert!(refusal(&["-w", "2", name]).contains(&format!("mcsup run {name}")), "{name}");
+    }
+    assert_eq!(run(&["stop:app"]).app.as_deref(), Some("stop:app"));
+}
+
+#[test]
+fn words_kept_for_later_are_refused() {
+    for name in RESERVED {
+        assert!(refusal(&[name, "-p", "a.pid"]).contains("is not in this version"), "{name}");
+    }
+}
+
+#[test]
+fn stop_and_status_name_a_pid_file() {
+    let stop = |timeout| Invocation::Stop(StopArgs { pid: "a.pid".to_owned(), timeout });
+    assert_eq!(read(&["stop", "-p", "a.pid"]), Ok(stop(None)));
+    assert_eq!(
+        read(&["stop", "--timeout", "1.5", "--pid", "a.pid"]),
+        Ok(stop(Some(Duration::from_millis(1500))))
+    );
+    let status = Invocation::Status(StatusArgs { pid: "a.pid".to_owned() });
+    assert_eq!(read(&["status", "-p", "a.pid"]), Ok(status));
+}
+
+#[test]
+fn every_flag_of_gunicorn_that_we_have_is_spelled_as_there() {
+    let args = run(&[
+        "-b",
+        ":1",
+        "--bind",
+        ":2",
+        "--chdir",
+        "d",
+        "--pythonpath",
+        "a,b",
+        "-e",
+        "A=1",
+        "--env",
+        "B=2",
+        "--threads",
+        "1",
+        "-t",
+        "3",
+        "--graceful-timeout",
+        "4",
+        "--keep-alive",
+        "5",
+        "--backlog",
+        "6",
+        "--limit-request-line",
+        "7",
+        "--limit-request-fields",
+        "8",
+        "--limit-request-field_size",
+        "9",
+        "-p",
+        "p",
+        "-D",
+        "-u",
+        "u",
+        "-g",
+        "g",
+        "-m",
+        "007",
+        "--access-logfile",
+        "-",
+        "--access-logformat",
+        "%(h)s",
+        "--log-file",
+        "-",
+        "--log-level",
+        "debug",
+        "-n",
+        "n",
+        "--check-config",
+        "app",
+    ]);
+    let expected = RunArgs {
+        app: Some("app".into()),
+        bind: vec![":1".into(), ":2".into()],
+        backlog: Some("6".into()),
+        threads: Some("1".into()),
+        chdir: Some("d".into()),
+        pythonpath: Some("a,b".into()),
+        env: vec!["A=1".into(), "B=2".into()],
+        check_config: true,
+        timeout: Some("3".into()),
+        graceful_timeout: Some("4".into()),
+        keep_alive: Some("5".into()),
+        limit_request_line: Some("7".into()),
+        limit_request_fields: Some("8".into()),
+        limit_request_field_size: Some("9".into()),
+        pid: Some("p".into()),
+        daemon: true,
+        user: Some("u".into()),
+        group: Some("g".into()),
+        umask: Some("007".into()),
+        name: Some("n".into()),
+        access_logfile: Some("-".into()),
+        access_logformat: Some("%(h)s".into()),
+        error_logfile: Some("-".into()),
+        log_level: Some("debug".into()),
+        ..RunArgs::default()
+    };
+    assert_eq!(args, expected);
+    assert_eq!(run(&["--limit-request-field-size", "9"]).limit_request_field_size.as_deref(), Some("9"));
+    assert_eq!(run(&["--error-logfile", "f"]).error_logfile.as_deref(), Some("f"));
+}
+
+#[test]
+fn of_a_flag_given_twice_the_last_counts() {
+    assert_eq!(run(&["-w", "1", "-w", "2", "-D", "-D"]).workers.as_deref(), Some("2"));
+}
+
+#[test]
+fn a_negative_number_reaches_the_range_check() {
+    assert_eq!(run(&["-t", "-1"]).timeout.as_deref(), Some("-1"));
+}
+
+#[test]
+fn a_mistake_is_one_line_that_names_it() {
+    for (line, expected) in [
+        (&["--wrokers", "2"][..], "unknown option '--wrokers'; is '--workers' meant?"),
+        (&["-k", "gevent"], "unknown option '-k'"),
+        (&["--worker-class", "sync", "a:b"], "unknown option '--worker-class'"),
+        (&["a:b", "c:d"], "'c:d' is one word too many"),
+        (&["-w"], "a value is required for '--workers <INT>' but none was supplied"),
+        (&["--daemon=yes"], "unexpected value 'yes' for '--daemon' found; no more were expected"),
+        (&["stop"], "the following required arguments were not provided: --pid <PIDFILE>"),
+        (&["status", "-p"], "a value is required for '--pid <PIDFILE>' but none was supplied"),
+        (&["status", "app"], "'app' is one word too many"),
+        (
+            &["stop", "-p", "f", "--timeout", "-1"],
+            "invalid value '-1' for '--timeout <SECS>': less than 0 seconds",
+        ),
+        (&["--a\nb\x1b"], "unknown option '--a b\\u{1b}'"),
+    ] {
+        let answer = refusal(line);
+        assert_eq!(answer.strip_suffix(" (try 'mcsup --help')"), Some(expected), "{line:?}");
+    }
+}
+
+#[test]
+fn words_that_are_not_utf8_are_refused() {
+    use std::os::unix::ffi::OsStringExt;
+    let argv = ["mcsup".into(), OsString::from_vec(vec![b'-', b'w', 0xff])];
+    let answer = parse(argv).expect_err("not UTF-8").to_string();
+    assert!(answer.contains("UTF-8"), "{answer}");
+}
+
+fn shown(line: &[&str]) -> String {
+    match read(line) {
+        Ok(Invocation::Show(text)) => text,
+        other => panic!("{line:?} became {other:?}"),
+    }
+}
+
+#[test]
+fn help_and_version_are_text_to_show() {
+    let help = shown(&["--help"]);
+    for part in
+        ["mcsup [run] [OPTIONS] APP", "mcsup stop -p PIDFILE", "--write-timeout <SECS>", "GUNICORN_CMD_ARGS"]
+    {
+        assert!(help.contains(part), "no {part} in:\n{help}");
+    }
+    for line in [&["-h"][..], &["help"], &["run", "--help"], &["-w", "2", "--help"]] {
+        assert_eq!(shown(line).lines().next(), help.lines().next(), "{line:?}");
+    }
+    assert!(shown(&["stop", "--help"]).contains("--timeout <SECS>"));
+    assert_eq!(shown(&["help", "stop"]), shown(&["stop", "--help"]));
+    for line in [&["--version"][..], &["-v"], &["-V"], &["run", "--version"]] {
+        assert_eq!(shown(line), format!("mcsup {}\n", env!("CARGO_PKG_VERSION")), "{line:?}");
+    }
+}
+
+#[test]
+fn an_empty_command_line_is_a_run_without_an_application() {
+    assert_eq!(run(&[]), RunArgs::default());
+    assert_eq!(parse([]), Ok(Invocation::Run(Box::default())));
+}
+
+#[test]
+fn a_variable_is_split_as_a_shell_would() {
+    let args = parse_variable("X", r#"-w 3 -n 'two words' --log-file="a b" "#).expect("good");
+    assert_eq!((args.workers.as_deref(), args.name.as_deref()), (Some("3"), Some("two words")));
+    assert_eq!(args.error_logfile.as_deref(), Some("a b"));
+}
+
+#[test]
+fn a_mistake_in_a_variable_names_the_variable() {
+    for (value, expected) in [
+        ("--worker-class gevent", "X: unknown option '--worker-class'"),
+        ("-n 'open", "X: a quote or a backslash has no end"),
+        ("-w", "X: a value is required for '--workers <INT>' but none was supplied"),
+        ("--help", "X: help and version are for the command line"),
+    ] {
+        assert_eq!(parse_variable("X", value).expect_err(value).to_string(), expected);
+    }
+}

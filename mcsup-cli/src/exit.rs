@@ -1,0 +1,114 @@
+//! The exit codes of the command: one table, the same as `docs/EXIT_CODES.md`. Ends nothing itself.
+
+use std::process::ExitCode;
+
+/// How the command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// As asked.
+    Done,
+    /// The system refused something that was needed.
+    Refused,
+    /// The command line or a setting is wrong.
+    Usage,
+    /// No worker became ready.
+    BootFailed,
+    /// There is no application to serve.
+    NotLoaded,
+    /// The end was not as graceful as asked for.
+    Killed,
+    /// There is no server.
+    NotRunning,
+    /// There still is a server.
+    LeftRunning,
+}
+
+impl Exit {
+    /// Every way to end, in the order of the codes.
+    pub const ALL: [Exit; 8] = [
+        Exit::Done,
+        Exit::Refused,
+        Exit::Usage,
+        Exit::BootFailed,
+        Exit::NotLoaded,
+        Exit::Killed,
+        Exit::NotRunning,
+        Exit::LeftRunning,
+    ];
+
+    /// The number that the caller sees.
+    pub const fn code(self) -> u8 {
+        match self {
+            Exit::Done => 0,
+            Exit::Refused => 1,
+            Exit::Usage => 2,
+            Exit::BootFailed => 3,
+            Exit::NotLoaded => 4,
+            Exit::Killed => 5,
+            Exit::NotRunning => 6,
+            Exit::LeftRunning => 7,
+        }
+    }
+
+    /// The way to end that has this number; a number that is none of ours means that something was refused.
+    pub fn from_code(code: u8) -> Self {
+        Self::ALL.into_iter().find(|exit| exit.code() == code).unwrap_or(Exit::Refused)
+    }
+
+    /// What the number means, as the table in `docs/EXIT_CODES.md` says it.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Exit::Done => "ended as asked",
+            Exit::Refused => "could not start or go on (bind, pid file, files, permissions)",
+            Exit::Usage => "bad usage or settings",
+            Exit::BootFailed => "a worker could not boot",
+            Exit::NotLoaded => "the application could not be loaded",
+            Exit::Killed => "stopped, but workers had to be killed at the graceful timeout",
+            Exit::NotRunning => "not running (`status`)",
+            Exit::LeftRunning => "`stop`: something is left running",
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// The number and the meaning in each row `| code | meaning |` that begins with a number.
+    fn rows(document: &str) -> Vec<(u8, String)> {
+        let row = |line: &str| {
+            let mut cells = line.trim().strip_prefix('|')?.split('|').map(str::trim);
+            Some((cells.next()?.trim_matches('`').parse().ok()?, cells.next()?.to_owned()))
+        };
+        document.lines().filter_map(row).collect()
+    }
+
+    #[test]
+    fn the_codes_count_up_from_zero() {
+        let codes: Vec<u8> = Exit::ALL.map(Exit::code).to_vec();
+        assert_eq!(codes, (0..8).collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn the_documented_table_has_the_same_codes() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/EXIT_CODES.md");
+        // A crate that was packaged alone has no documents beside it.
+        let Ok(document) = std::fs::read_to_string(path) else { return };
+        let documented: Vec<u8> = rows(&document).into_iter().map(|(code, _)| code).collect();
+        assert_eq!(documented, Exit::ALL.map(Exit::code).to_vec());
+    }
+
+    #[test]
+    fn a_table_is_read_by_its_rows() {
+        let document = "# Codes\n| code | meaning |\n|---|---|\n| 0 | fine |\n| `1` | not fine |\n";
+        assert_eq!(rows(document), [(0, "fine".to_owned()), (1, "not fine".to_owned())]);
+    }
+}

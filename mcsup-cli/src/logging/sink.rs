@@ -1,0 +1,148 @@
+//! The open file behind the log. Writes bytes whole and drops what cannot be written.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rustix::fs::{FileType, Gid, Uid};
+use rustix::io::{DupFlags, Errno, FdFlags};
+
+use super::{Destination, LogError};
+
+/// Mode of a log file: what applications log is not for everyone.
+const MODE: u32 = 0o640;
+
+/// Where the bytes go.
+#[derive(Debug)]
+pub(super) enum Sink {
+    Stderr,
+    File { path: PathBuf, number: RawFd, held: RwLock<Held> },
+}
+
+/// An open file.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// Never replaced: reopening puts another file behind the same number, so that nobody who was given the number
+    /// (faulthandler) is left with a stale one.
+    fd: OwnedFd,
+    /// Who owns the files that are made from now on.
+    owner: Option<(u32, u32)>,
+}
+
+impl Sink {
+    pub(super) fn open(destination: &Destination) -> Result<Self, LogError> {
+        let Destination::File(path) = destination else { return Ok(Sink::Stderr) };
+        let path = std::path::absolute(path).map_err(|source| failed("find", path, source))?;
+        let fd: OwnedFd = append_to(&path).map_err(|source| failed("open", &path, source))?.into();
+        let number = fd.as_raw_fd();
+        Ok(Sink::File { path, number, held: RwLock::new(Held { fd, owner: None }) })
+    }
+
+    pub(super) fn fd(&self) -> RawFd {
+        match self {
+            Sink::Stderr => rustix::stdio::stderr().as_raw_fd(),
+            Sink::File { number, .. } => *number,
+        }
+    }
+
+    /// Writes all of `bytes`, in one call where the system takes them so.
+    pub(super) fn write(&self, bytes: &[u8]) {
+        match self {
+            Sink::Stderr => write_whole(rustix::stdio::stderr(), bytes),
+            Sink::File { held, .. } => {
+                write_whole(&held.read().unwrap_or_else(PoisonError::into_inner).fd, bytes)
+            }
+        }
+    }
+
+    pub(super) fn reopen(&self) -> Result<(), LogError> {
+        let Sink::File { path, held, .. } = self else { return Ok(()) };
+        let mut held = held.write().unwrap_or_else(PoisonError::into_inner);
+        let file = append_to(path).map_err(|source| failed("reopen", path, source))?;
+        if let Some(owner) = held.owner {
+            change_owner(&file, owner).map_err(|source| failed("give away", path, source))?;
+        }
+        put_behind(&file, &mut held.fd).map_err(|source| failed("reopen", path, source))
+    }
+
+    pub(super) fn give_to(&self, uid: u32, gid: u32) -> Result<(), LogError> {
+        let Sink::File { path, held, .. } = self else { return Ok(()) };
+        let mut held = held.write().unwrap_or_else(PoisonError::into_inner);
+        change_owner(&held.fd, (uid, gid)).map_err(|source| failed("give away", path, source))?;
+        held.owner = Some((uid, gid));
+        Ok(())
+    }
+
+    pub(super) fn take_standard_streams(&self) -> Result<(), LogError> {
+        let Sink::File { path, held, .. } = self else { return Ok(()) };
+        let held = held.read().unwrap_or_else(PoisonError::into_inner);
+        rustix::stdio::dup2_stdout(&held.fd)
+            .and_then(|()| rustix::stdio::dup2_stderr(&held.fd))
+            .map_err(|error| failed("print to", path, error.into()))
+    }
+}
+
+fn failed(verb: &str, path: &Path, source: io::Error) -> LogError {
+    LogError { step: format!("{verb} the log file {}", path.display()), source }
+}
+
+fn append_to(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(MODE).open(path)
+}
+
+/// Makes the number of `old` mean `file`.
+fn put_behind(file: &File, old: &mut OwnedFd) -> io::Result<()> {
+    rustix::io::dup3(file, old, DupFlags::CLOEXEC)?;
+    // Where there is no dup3 rustix takes dup2, which leaves the flag out.
+    rustix::io::fcntl_setfd(old, FdFlags::CLOEXEC)?;
+    Ok(())
+}
+
+/// Only a regular file changes hands: a terminal or `/dev/null` is not ours to give.
+fn change_owner(file: impl AsFd, (uid, gid): (u32, u32)) -> io::Result<()> {
+    let status = rustix::fs::fstat(file.as_fd())?;
+    let same = (status.st_uid, status.st_gid) == (uid, gid);
+    if same || FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
+        return Ok(());
+    }
+    rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+    Ok(())
+}
+
+/// Stops at the first error: there is nobody to tell it to.
+fn write_whole(to: impl AsFd, mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        match rustix::io::write(to.as_fd(), bytes) {
+            Ok(0) => return,
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// The sink as env_logger wants it, which hands over each record in one call.
+pub(super) struct Whole(pub(super) Arc<Sink>);
+
+impl io::Write for Whole {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Held {
+    /// A sink over any descriptor.
+    pub(super) fn over(fd: OwnedFd) -> Sink {
+        let number = fd.as_raw_fd();
+        Sink::File { path: PathBuf::from("/"), number, held: RwLock::new(Held { fd, owner: None }) }
+    }
+}

@@ -1,0 +1,184 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use log::{Log, Record};
+
+use super::*;
+
+/// A log in a file of its own.
+struct Bench {
+    folder: tempfile::TempDir,
+    log: ErrorLog,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let log = ErrorLog::open(&Destination::File(folder.path().join("e.log"))).unwrap();
+        Self { folder, log }
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.folder.path().join("e.log")
+    }
+}
+
+fn say(logger: &env_logger::Logger, level: log::Level, target: &str, message: &str) {
+    logger.log(&Record::builder().level(level).target(target).args(format_args!("{message}")).build());
+}
+
+fn text(path: &Path) -> String {
+    fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn a_line_has_gunicorns_form() {
+    let bench = Bench::new();
+    say(&bench.log.logger(Level::Info), log::Level::Warn, "any", "hello");
+    let line = text(&bench.path());
+    let shape: String = line.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect();
+    let pid = "9".repeat(std::process::id().to_string().len());
+    let shape = shape.replacen(" -", " +", 1);
+    assert_eq!(shape, format!("[9999-99-99 99:99:99 +9999] [{pid}] [WARNING] hello\n"));
+    assert!(line.contains(&format!(" [{}] ", std::process::id())));
+}
+
+#[test]
+fn levels_have_gunicorns_names() {
+    let bench = Bench::new();
+    let logger = bench.log.logger(Level::Debug);
+    for (level, target) in [
+        (log::Level::Debug, "a"),
+        (log::Level::Info, "a"),
+        (log::Level::Warn, "a"),
+        (log::Level::Error, "a"),
+        (log::Level::Error, CRITICAL),
+    ] {
+        say(&logger, level, target, "x");
+    }
+    let names: Vec<String> =
+        text(&bench.path()).lines().map(|line| line.rsplit('[').next().unwrap().to_owned()).collect();
+    assert_eq!(names, ["DEBUG] x", "INFO] x", "WARNING] x", "ERROR] x", "CRITICAL] x"]);
+}
+
+#[test]
+fn a_level_hides_what_is_below_it() {
+    for (level, expected) in
+        [(Level::Debug, 5), (Level::Info, 4), (Level::Warning, 3), (Level::Error, 2), (Level::Critical, 1)]
+    {
+        let bench = Bench::new();
+        let logger = bench.log.logger(level);
+        for (level, target) in [
+            (log::Level::Trace, "a"),
+            (log::Level::Debug, "a"),
+            (log::Level::Info, "a"),
+            (log::Level::Warn, "a"),
+            (log::Level::Error, "a"),
+            (log::Level::Error, CRITICAL),
+        ] {
+            say(&logger, level, target, "x");
+        }
+        assert_eq!(text(&bench.path()).lines().count(), expected, "{level:?}");
+    }
+}
+
+#[test]
+fn a_record_is_one_write_whatever_its_length() {
+    // A datagram socket keeps the bounds of each write.
+    let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    let held = sink::Held::over(theirs.into());
+    let log = ErrorLog { sink: Arc::new(held) };
+    let traceback = format!("Traceback:\n{}end", "  a line\n".repeat(500));
+    say(&log.logger(Level::Info), log::Level::Error, "a", &traceback);
+    say(&log.logger(Level::Info), log::Level::Error, "a", "next");
+    let mut buffer = vec![0; 65536];
+    let length = ours.recv(&mut buffer).unwrap();
+    let first = String::from_utf8(buffer[..length].to_vec()).unwrap();
+    assert!(first.ends_with(&format!("[ERROR] {traceback}\n")));
+}
+
+#[test]
+fn a_new_file_is_not_for_everyone() {
+    let bench = Bench::new();
+    let mode = fs::metadata(bench.path()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o007, 0, "{mode:o}");
+    assert_eq!(mode & 0o600, 0o600, "{mode:o}");
+}
+
+#[test]
+fn an_old_file_is_appended_to() {
+    let bench = Bench::new();
+    fs::write(bench.path(), "old\n").unwrap();
+    let log = ErrorLog::open(&Destination::File(bench.path())).unwrap();
+    log.raw_writer()(b"new\n");
+    assert_eq!(text(&bench.path()), "old\nnew\n");
+}
+
+#[test]
+fn a_file_that_was_moved_away_is_made_again_under_the_same_descriptor() {
+    let bench = Bench::new();
+    let moved = bench.folder.path().join("e.log.1");
+    let (raw, fd) = (bench.log.raw_writer(), bench.log.fd());
+    raw(b"one\n");
+    fs::rename(bench.path(), &moved).unwrap();
+    raw(b"two\n");
+    bench.log.reopen().unwrap();
+    raw(b"three\n");
+    assert_eq!((text(&moved).as_str(), text(&bench.path()).as_str()), ("one\ntwo\n", "three\n"));
+    assert_eq!(bench.log.fd(), fd);
+}
+
+#[test]
+fn a_reopen_that_fails_leaves_the_old_file_in_use() {
+    let bench = Bench::new();
+    let gone = bench.folder.path().join("gone");
+    fs::create_dir(&gone).unwrap();
+    let log = ErrorLog::open(&Destination::File(gone.join("e.log"))).unwrap();
+    let kept = bench.folder.path().join("kept.log");
+    fs::rename(gone.join("e.log"), &kept).unwrap();
+    fs::remove_dir(&gone).unwrap();
+    let error = log.reopen().unwrap_err().to_string();
+    assert!(error.starts_with("cannot reopen the log file /") && error.contains("No such file"), "{error}");
+    log.raw_writer()(b"still here\n");
+    assert_eq!(text(&kept), "still here\n");
+}
+
+#[test]
+fn a_log_that_cannot_be_opened_is_told_with_its_path() {
+    let error = ErrorLog::open(&Destination::File("/nowhere/at/all/e.log".into())).unwrap_err().to_string();
+    assert!(error.starts_with("cannot open the log file /nowhere/at/all/e.log: No such file"), "{error}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_does_no_harm() {
+    let log = ErrorLog::open(&Destination::File("/dev/full".into())).unwrap();
+    log.raw_writer()(b"lost\n");
+    say(&log.logger(Level::Info), log::Level::Error, "a", "lost");
+}
+
+#[test]
+fn a_reader_that_is_gone_does_no_harm() {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    drop(ours);
+    let log = ErrorLog { sink: Arc::new(sink::Held::over(theirs.into())) };
+    log.raw_writer()(b"lost\n");
+    say(&log.logger(Level::Info), log::Level::Error, "a", "lost");
+}
+
+#[test]
+fn giving_the_log_to_oneself_changes_nothing() {
+    let bench = Bench::new();
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    bench.log.give_to(uid, gid).unwrap();
+    bench.log.reopen().unwrap();
+    ErrorLog::open(&Destination::Standard).unwrap().give_to(uid, gid).unwrap();
+}
+
+#[test]
+fn the_standard_stream_is_descriptor_two() {
+    let log = ErrorLog::open(&Destination::Standard).unwrap();
+    assert_eq!(log.fd(), 2);
+    log.reopen().unwrap();
+}

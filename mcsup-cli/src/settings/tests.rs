@@ -1,0 +1,198 @@
+use clap::CommandFactory;
+
+use super::*;
+use crate::args::{self, Invocation};
+
+/// Settles a command line beside an environment.
+fn settle(line: &[&str], environment: &[(&str, &str)]) -> Result<Settings, UsageError> {
+    let argv = std::iter::once(&"mcsup").chain(line).map(Into::into);
+    let Invocation::Run(args) = args::parse(argv)? else { panic!("{line:?} does not run") };
+    let look_up =
+        |name: &str| environment.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
+    Settings::resolve(*args, &look_up)
+}
+
+fn good(line: &[&str], environment: &[(&str, &str)]) -> Settings {
+    settle(line, environment).unwrap_or_else(|error| panic!("{line:?} {environment:?}: {error}"))
+}
+
+fn refusal(line: &[&str], environment: &[(&str, &str)]) -> String {
+    settle(line, environment).expect_err(&format!("{line:?} {environment:?} is refused")).to_string()
+}
+
+#[test]
+fn the_defaults_are_gunicorns() {
+    let settings = good(&[], &[]);
+    assert_eq!(settings.binds.value, ["127.0.0.1:8000"]);
+    assert_eq!((*settings.workers, *settings.threads, *settings.backlog), (1, 1, 2048));
+    assert_eq!(*settings.pool.timeout, Some(Duration::from_secs(30)));
+    assert_eq!(*settings.pool.graceful, Duration::from_secs(30));
+    assert_eq!(*settings.http.keep_alive, Duration::from_secs(2));
+    let limits = &settings.limits;
+    assert_eq!((*limits.line, *limits.fields, *limits.field_size, *limits.body), (4094, 100, 8190, 1 << 30));
+    assert_eq!(*settings.logging.errors, Destination::Standard);
+    assert_eq!(*settings.logging.level, Level::Info);
+    assert_eq!((settings.logging.access, settings.app, settings.process.pid), (None, None, None));
+    assert!(!*settings.process.daemon);
+    assert_eq!(settings.workers.origin, Origin::Default);
+}
+
+#[test]
+fn the_help_states_every_default() {
+    let command = RunArgs::command();
+    for (flag, value) in DEFAULTS {
+        let argument =
+            command.get_arguments().find(|argument| argument.get_long() == flag.strip_prefix("--"));
+        let argument = argument.unwrap_or_else(|| panic!("{flag} is a flag"));
+        let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+        assert!(help.contains(&format!("[default: {value}]")), "{flag} {value}: {help}");
+    }
+}
+
+#[test]
+fn the_highest_source_that_names_a_setting_wins() {
+    let concurrency = ("WEB_CONCURRENCY", "2");
+    let gunicorn = ("GUNICORN_CMD_ARGS", "-w 3");
+    let mcsup = ("MCSUP_CMD_ARGS", "-w 4");
+    for (line, environment, expected, origin) in [
+        (&[][..], &[][..], 1, Origin::Default),
+        (&[], &[concurrency], 2, Origin::Variable("WEB_CONCURRENCY")),
+        (&[], &[concurrency, gunicorn], 3, Origin::Variable("GUNICORN_CMD_ARGS")),
+        (&[], &[concurrency, gunicorn, mcsup], 4, Origin::Variable("MCSUP_CMD_ARGS")),
+        (&["-w", "5"], &[concurrency, gunicorn, mcsup], 5, Origin::CommandLine),
+        (&["-w", "5"], &[], 5, Origin::CommandLine),
+    ] {
+        let workers = good(line, environment).workers;
+        assert_eq!((workers.value, workers.origin), (expected, origin), "{line:?} {environment:?}");
+    }
+}
+
+#[test]
+fn each_setting_is_looked_for_by_itself() {
+    let environment = [("GUNICORN_CMD_ARGS", "-t 9 -n one"), ("MCSUP_CMD_ARGS", "-n two server:app -D")];
+    let settings = good(&["--keep-alive", "7"], &environment);
+    assert_eq!(*settings.pool.timeout, Some(Duration::from_secs(9)));
+    assert_eq!(settings.process.name.as_ref().map(|name| name.value.as_str()), Some("two"));
+    assert_eq!(settings.target(), Ok("server:app"));
+    assert_eq!(settings.process.daemon.origin, Origin::Variable("MCSUP_CMD_ARGS"));
+    assert_eq!(*settings.http.keep_alive, Duration::from_secs(7));
+}
+
+#[test]
+fn a_list_replaces_a_list() {
+    let port = ("PORT", "9000");
+    let gunicorn = ("GUNICORN_CMD_ARGS", "-b :1 -b :2 -e A=1");
+    for (line, environment, expected) in [
+        (&[][..], &[port][..], &["0.0.0.0:9000"][..]),
+        (&[], &[port, gunicorn], &[":1", ":2"]),
+        (&["-b", ":3"], &[port, gunicorn], &[":3"]),
+        (&["-b", ":3", "-b", "unix:a.sock"], &[port], &[":3", "unix:a.sock"]),
+    ] {
+        assert_eq!(good(line, environment).binds.value, expected, "{line:?} {environment:?}");
+    }
+    let env = good(&["-e", "B=2", "-e", "C="], &[gunicorn]).process.env;
+    assert_eq!(env.value, [("B".to_owned(), "2".to_owned()), ("C".to_owned(), String::new())]);
+}
+
+#[test]
+fn a_variable_that_is_set_to_nothing_is_not_set() {
+    let settings = good(&[], &[("PORT", ""), ("WEB_CONCURRENCY", ""), ("GUNICORN_CMD_ARGS", "")]);
+    assert_eq!(settings, good(&[], &[]));
+}
+
+#[test]
+fn a_refusal_names_setting_value_source_and_reason() {
+    for (line, environment, expected) in [
+        (
+            &[][..],
+            &[("WEB_CONCURRENCY", "x")][..],
+            r#"workers = "x" (from WEB_CONCURRENCY): not a whole number"#,
+        ),
+        (&["-w", "0"], &[], r#"workers = "0" (from the command line): not from 1 to 512"#),
+        (&["-w", "513"], &[], r#"workers = "513" (from the command line): not from 1 to 512"#),
+        (&[], &[("MCSUP_CMD_ARGS", "-t -1")], r#"timeout = "-1" (from MCSUP_CMD_ARGS): less than 0 seconds"#),
+        (&["-t", "nan"], &[], r#"timeout = "nan" (from the command line): not a number of seconds"#),
+        (&["-m", "8"], &[], r#"umask = "8" (from the command line): not an octal number such as 007"#),
+        (&["-e", "A"], &[], r#"env = "A" (from the command line): expected NAME=VALUE"#),
+        (&["-p", ""], &[], r#"pid = "" (from the command line): it is empty"#),
+        (&[], &[("GUNICORN_CMD_ARGS", "--preload")], "GUNICORN_CMD_ARGS: unknown option '--preload'"),
+    ] {
+        assert_eq!(refusal(line, environment), expected);
+    }
+    let threads = refusal(&[], &[("GUNICORN_CMD_ARGS", "--threads 4")]);
+    assert!(threads.ends_with(
+        "(from GUNICORN_CMD_ARGS): this version runs one thread per worker; use -w for more workers"
+    ));
+    let port = refusal(&[], &[("PORT", "http")]);
+    assert!(port.starts_with(r#"bind = "0.0.0.0:http" (from PORT): "#), "{port}");
+}
+
+#[test]
+fn a_mistake_below_the_source_that_wins_does_no_harm() {
+    assert_eq!(*good(&["-w", "2"], &[("WEB_CONCURRENCY", "x")]).workers, 2);
+}
+
+#[test]
+fn a_variable_that_is_not_utf8_is_refused() {
+    use std::os::unix::ffi::OsStringExt;
+    let look_up = |name: &str| (name == "PORT").then(|| std::ffi::OsString::from_vec(vec![0xff]));
+    let answer = Settings::resolve(RunArgs::default(), &look_up).map_err(|error| error.to_string());
+    assert_eq!(answer, Err("PORT: not UTF-8".to_owned()));
+}
+
+#[test]
+fn what_is_written_is_what_is_set() {
+    let settings = good(
+        &[
+            "-D",
+            "-m",
+            "027",
+            "-u",
+            "www",
+            "-g",
+            "33",
+            "--chdir",
+            "/srv",
+            "--pythonpath",
+            "a,b",
+            "--access-logfile",
+            "-",
+            "--access-logformat",
+            "json",
+            "--log-file",
+            "e.log",
+            "--log-level",
+            "ERROR",
+            "--check-config",
+            "-t",
+            "0",
+            "--limit-request-body",
+            "0",
+            "-p",
+            "a.pid",
+            "m:app",
+        ],
+        &[],
+    );
+    let process = settings.process;
+    assert_eq!(process.umask.map(|umask| umask.value), Some(0o27));
+    assert_eq!(process.user.map(|user| user.value).as_deref(), Some("www"));
+    assert_eq!(process.group.map(|group| group.value).as_deref(), Some("33"));
+    assert_eq!(process.chdir.map(|path| path.value), Some("/srv".into()));
+    assert_eq!(process.pid.map(|path| path.value), Some("a.pid".into()));
+    assert!(process.daemon.value && settings.check_config.value);
+    assert_eq!(settings.python_path.map(|path| path.value), Some(vec!["a".to_owned(), "b".to_owned()]));
+    assert_eq!(settings.logging.access.map(|log| log.value), Some(Destination::Standard));
+    assert_eq!(*settings.logging.access_format, "json");
+    assert_eq!(*settings.logging.errors, Destination::File("e.log".into()));
+    assert_eq!(*settings.logging.level, Level::Error);
+    assert_eq!((*settings.pool.timeout, *settings.limits.body), (None, u64::MAX));
+    assert_eq!(settings.app.map(|app| app.value).as_deref(), Some("m:app"));
+}
+
+#[test]
+fn a_missing_application_is_told_in_one_line() {
+    let settings = good(&[], &[]);
+    let answer = settings.target().map_err(|error| error.to_string());
+    assert_eq!(answer, Err("no application: name one as MODULE:ATTRIBUTE (try 'mcsup --help')".to_owned()));
+}

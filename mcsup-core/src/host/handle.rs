@@ -1,0 +1,109 @@
+//! A hold on a process that is not our child: a signal through it reaches that process or nobody, never a stranger
+//! that was given the same pid.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+
+/// A hold on a process.
+#[derive(Debug)]
+pub struct Handle {
+    pid: Pid,
+    #[cfg(target_os = "linux")]
+    fd: std::os::fd::OwnedFd,
+}
+
+/// How often a process is looked for where the kernel has no pidfd.
+#[cfg(not(target_os = "linux"))]
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+impl Handle {
+    /// Takes hold of a process.
+    ///
+    /// # Errors
+    /// `NotFound` where there is none.
+    pub fn open(pid: i32) -> io::Result<Self> {
+        let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::NotFound)?;
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::process::{PidfdFlags, pidfd_open};
+            match pidfd_open(pid, PidfdFlags::empty()) {
+                Ok(fd) => Ok(Self { pid, fd }),
+                Err(rustix::io::Errno::SRCH) => Err(io::ErrorKind::NotFound.into()),
+                Err(error) => Err(error.into()),
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        match rustix::process::test_kill_process(pid) {
+            Err(rustix::io::Errno::SRCH) => Err(io::ErrorKind::NotFound.into()),
+            _ => Ok(Self { pid }),
+        }
+    }
+
+    /// The process's id.
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
+    /// Asks it to end gracefully (SIGTERM).
+    pub fn terminate(&self) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        return Ok(rustix::process::pidfd_send_signal(&self.fd, Signal::TERM)?);
+        #[cfg(not(target_os = "linux"))]
+        Ok(rustix::process::kill_process(self.pid, Signal::TERM)?)
+    }
+
+    /// Waits until it has ended; `false`: it had not by `deadline` (`None`: for ever).
+    pub fn wait(&self, deadline: Option<Instant>) -> bool {
+        loop {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if self.has_ended(left) {
+                return true;
+            }
+            if left.is_some_and(|left| left.is_zero()) {
+                return false;
+            }
+        }
+    }
+
+    /// Looks whether it has ended, for at most `patience`.
+    #[cfg(target_os = "linux")]
+    fn has_ended(&self, patience: Option<Duration>) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let timeout = patience.map(|left| Timespec {
+            tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        });
+        let mut sources = [PollFd::new(&self.fd, PollFlags::IN)];
+        matches!(poll(&mut sources, timeout.as_ref()), Ok(1..))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn has_ended(&self, patience: Option<Duration>) -> bool {
+        let ended = || rustix::process::test_kill_process(self.pid) == Err(rustix::io::Errno::SRCH);
+        if !ended() {
+            std::thread::sleep(patience.map_or(LOOK_EVERY, |left| left.min(LOOK_EVERY)));
+        }
+        ended()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_ended_and_waited_for_through_its_handle() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let handle = Handle::open(child.id().try_into().unwrap()).unwrap();
+        assert!(!handle.wait(Some(Instant::now())));
+        handle.terminate().unwrap();
+        // Elsewhere a process that ended is there until it is reaped.
+        if cfg!(target_os = "linux") {
+            assert!(handle.wait(Some(Instant::now() + Duration::from_secs(5))));
+        }
+        child.wait().unwrap();
+        assert_eq!(Handle::open(child.id().try_into().unwrap()).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}
