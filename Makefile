@@ -1,0 +1,67 @@
+# Everything that a contributor does, each step with its own set-up. `make help` lists it.
+
+PYTHON ?= python3
+CARGO ?= cargo
+PORT ?= 8080
+VENV := .venv
+TEST_VENV := target/venv
+WHEELS := target/wheels
+# What the wheel is made of: a change in any of it makes a new one.
+SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find mcsup-core mcsup-py mcsup-cli -type f -not -name '*.pyc' 2>/dev/null)
+
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint test-rust test-docs test-e2e check-macos clean
+
+help: ## Say what there is to make
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+run: $(VENV)/.ready ## Build, make .venv, and serve the mission-control example on port 8080
+	$(VENV)/bin/mcsup -w 2 -b 0.0.0.0:$(PORT) --chdir examples/mission_control server:app
+
+test: lint test-rust test-docs check-macos test-e2e ## Run every check and every test
+	@echo "all checks passed"
+
+lint: ## Format and lints, warnings denied
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+test-rust: target/.nextest ## Unit and process tests
+	$(CARGO) nextest run --workspace --locked --no-fail-fast
+
+test-docs: ## Documentation and its examples, warnings denied
+	$(CARGO) test --workspace --doc --locked
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+
+test-e2e: $(TEST_VENV)/.ready ## The installed wheel, driven as a user drives it
+	$(TEST_VENV)/bin/python -m pytest -q tests/e2e $(PYTEST_ARGS)
+
+check-macos: ## Type-check for macOS, without a Mac
+	sh tests/macos/check.sh
+
+clean: ## Remove everything that was built
+	rm -rf target $(VENV)
+
+target/.nextest:
+	@mkdir -p target
+	$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install cargo-nextest --locked --root $(CURDIR)/target/tools
+	@touch $@
+
+# One build of the wheel, for the example and for the tests.
+$(WHEELS)/.ready: $(SOURCES)
+	@mkdir -p $(WHEELS) && rm -f $(WHEELS)/*.whl
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir $(WHEELS) .
+	@touch $@
+
+$(VENV)/.ready: $(WHEELS)/.ready examples/mission_control/requirements.txt
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --force-reinstall --no-deps $(WHEELS)/*.whl
+	$(VENV)/bin/pip install --quiet -r examples/mission_control/requirements.txt
+	@touch $@
+
+$(TEST_VENV)/.ready: $(WHEELS)/.ready tests/e2e/requirements.txt examples/mission_control/requirements.txt
+	test -x $(TEST_VENV)/bin/python || $(PYTHON) -m venv $(TEST_VENV)
+	$(TEST_VENV)/bin/pip install --quiet --force-reinstall --no-deps $(WHEELS)/*.whl
+	$(TEST_VENV)/bin/pip install --quiet -r examples/mission_control/requirements.txt -r tests/e2e/requirements.txt
+	@touch $@

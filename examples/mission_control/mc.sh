@@ -1,0 +1,66 @@
+#!/bin/sh
+# Mission control: start, stop, restart, status, logs. mcsup knows its own processes; nothing is hunted or killed here.
+#
+#   PORT     where to listen            (8080)
+#   HOST     on which address           (0.0.0.0)
+#   WORKERS  how many processes         (2)
+#   MCSUP    the command                (.venv/bin/mcsup here or at the top of the repository, or the one in PATH)
+#   MC_RUN   where pid file and logs go (./run)
+set -eu
+cd "$(dirname "$0")"
+
+PORT=${PORT:-8080}
+HOST=${HOST:-0.0.0.0}
+WORKERS=${WORKERS:-2}
+RUN=${MC_RUN:-$PWD/run}
+PIDFILE=$RUN/mission_control.pid
+LOG=$RUN/mission_control.log
+ACCESS=$RUN/access.log
+
+if [ -z "${MCSUP:-}" ]; then
+    MCSUP=mcsup
+    for candidate in .venv/bin/mcsup ../../.venv/bin/mcsup; do
+        if [ -x "$candidate" ]; then MCSUP=$candidate; break; fi
+    done
+fi
+# The bind address is given below; the variable of the same name would only say it twice.
+export PORT
+
+start() {
+    mkdir -p "$RUN"
+    # Returns when both workers answer, or fails with the reason.
+    "$MCSUP" -D -p "$PIDFILE" -w "$WORKERS" -b "$HOST:$PORT" \
+        --error-logfile "$LOG" --access-logfile "$ACCESS" server:app
+    echo "mission control serves on port $PORT"
+}
+
+stop() {
+    # Returns when every process is gone and the port is free.
+    "$MCSUP" stop -p "$PIDFILE"
+}
+
+restart() {
+    # Stop and start, and not a reload: a restart is for the day on which also the settings, the environment or
+    # mcsup itself have changed. Requests that have arrived are finished first; `reload` loses none at all.
+    stop
+    start
+}
+
+reload() {
+    # The new code is loaded beside the old; if it fails the old one goes on serving, and the log says why.
+    kill -HUP "$(cat "$PIDFILE")"
+    echo "reloading; see $LOG"
+}
+
+case "${1:-}" in
+    start) start ;;
+    stop) stop ;;
+    restart) restart ;;
+    reload) reload ;;
+    status) "$MCSUP" status -p "$PIDFILE" ;;
+    logs) tail -n "${2:-50}" "$LOG" "$ACCESS" ;;
+    *)
+        echo "usage: $0 start|stop|restart|reload|status|logs [LINES]" >&2
+        exit 2
+        ;;
+esac
