@@ -48,13 +48,8 @@ pub enum Event {
         /// Why.
         failure: BootFailure,
     },
-    /// The worker showed that it moves.
-    Beat {
-        /// Who.
-        worker: WorkerId,
-        /// When it last did.
-        at: Moment,
-    },
+    /// When workers last showed that they move: of all at once, so that none is judged by what was known before.
+    Beats(Vec<(WorkerId, Moment)>),
     /// The worker's process ended and was reaped.
     Exited {
         /// Who.

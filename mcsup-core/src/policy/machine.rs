@@ -55,6 +55,9 @@ impl Default for Policy {
     }
 }
 
+/// What every deadline is given on top, after the supervisor did not run: the workers may not have run either.
+const AFTER_LATE: Duration = Duration::from_secs(1);
+
 /// The pool's state and everything that it is decided from.
 #[derive(Debug, Clone)]
 pub struct Machine {
@@ -104,10 +107,10 @@ impl Machine {
             Event::SpawnFailed { worker, reason } => self.on_spawn_failed(worker, reason, now, &mut effects),
             Event::Ready { worker } => self.on_ready(worker, now, &mut effects),
             Event::BootFailed { worker, failure } => self.on_boot_failed(worker, failure, &mut effects),
-            Event::Beat { worker, at } => self.on_beat(worker, at),
+            Event::Beats(beats) => self.on_beats(beats),
             Event::Exited { worker, exit } => self.on_exited(worker, exit, now, &mut effects),
             Event::Ask(ask) => self.on_ask(ask, now, &mut effects),
-            Event::Late { by } => self.on_late(by, &mut effects),
+            Event::Late { by } => self.on_late(by, now, &mut effects),
             Event::Tick => {}
         }
         self.settle(now, &mut effects);
@@ -217,9 +220,11 @@ impl Machine {
         }
     }
 
-    fn on_beat(&mut self, worker: WorkerId, at: Moment) {
-        if let Some(Entry { state: State::Ready { beat, .. }, .. }) = self.table.get_mut(worker) {
-            *beat = (*beat).max(at);
+    fn on_beats(&mut self, beats: Vec<(WorkerId, Moment)>) {
+        for (worker, at) in beats {
+            if let Some(Entry { state: State::Ready { beat, .. }, .. }) = self.table.get_mut(worker) {
+                *beat = (*beat).max(at);
+            }
         }
     }
 
@@ -316,8 +321,8 @@ impl Machine {
         }
     }
 
-    fn on_late(&mut self, by: Duration, effects: &mut Vec<Effect>) {
-        self.table.shift(by);
+    fn on_late(&mut self, by: Duration, now: Moment, effects: &mut Vec<Effect>) {
+        self.table.forgive(by + AFTER_LATE, now);
         effects.push(Effect::Tell(Notice::Woke { by }));
     }
 

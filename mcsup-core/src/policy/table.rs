@@ -115,15 +115,16 @@ impl Table {
         self.respawns.values().min().copied()
     }
 
-    /// Moves every moment by `by`: the supervisor did not run for that long, and nobody is to blame.
-    pub fn shift(&mut self, by: Moment) {
+    /// Moves every deadline by `by`, and begins every silence anew: the supervisor did not run for a while, and nobody is
+    /// to blame for what it did not see.
+    pub fn forgive(&mut self, by: Moment, now: Moment) {
         for at in self.respawns.values_mut() {
             *at += by;
         }
         for entry in self.entries.values_mut() {
             match &mut entry.state {
                 State::Booting { since } => *since += by,
-                State::Ready { since: _, beat } => *beat += by,
+                State::Ready { beat, .. } => *beat = now,
                 State::Aborting { kill_at, .. } | State::Draining { kill_at, .. } => *kill_at += by,
                 State::Failed | State::Killed { .. } => {}
             }

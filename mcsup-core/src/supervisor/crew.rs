@@ -87,8 +87,8 @@ impl Crew {
     }
 
     /// When each worker last moved.
-    pub(crate) fn beats(&self) -> Vec<Event> {
-        self.hands.iter().map(|(&worker, hand)| Event::Beat { worker, at: hand.seat.last_beat() }).collect()
+    pub(crate) fn beats(&self) -> Event {
+        Event::Beats(self.hands.iter().map(|(&worker, hand)| (worker, hand.seat.last_beat())).collect())
     }
 
     /// Reaps whoever has ended, hearing their last words first.

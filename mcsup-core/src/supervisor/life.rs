@@ -112,7 +112,7 @@ fn happened<S: Supervisor>(executor: &mut Executor<S>, deadline: Option<Moment>)
             events.push(Event::Late { by: late });
         }
         // A deadline is judged by the workers' latest signs of life.
-        events.extend(executor.crew.beats());
+        events.push(executor.crew.beats());
     }
     events.extend(executor.crew.reports());
     let arrived = executor.signals.as_ref().map(Signals::take).unwrap_or_default();

@@ -1,0 +1,130 @@
+"""Processes that are killed: nothing is orphaned, nothing is lost that was not on the killed process itself."""
+
+import os
+import signal
+import threading
+import time
+
+from harness import SLEEPY, can_bind, is_gone, wait_for, zombies_of
+
+
+def test_a_killed_supervisor_leaves_no_worker_and_a_free_port(serve, record_property):
+    server = serve(workers=2)
+    assert server.get()[0] == 200
+    workers = server.worker_pids()
+    start = time.monotonic()
+    server.kill()
+    wait_for(lambda: all(is_gone(pid) for pid in workers) and can_bind(server.port), "a free port", patience=1)
+    took = (time.monotonic() - start) * 1000
+    record_property("milliseconds", took)
+    print(f"workers gone and port free after {took:.1f} ms")
+
+
+def test_a_killed_supervisors_worker_finishes_its_request_and_a_new_server_starts_at_once(serve):
+    server = serve(SLEEPY, workers=2)
+    workers = server.worker_pids()
+    answer = []
+    client = threading.Thread(target=lambda: answer.append(server.get("/?sleep=2")))
+    client.start()
+    # The request is with a worker when no connection waits: its process sleeps in the application.
+    wait_for(lambda: any(open_connections(pid) for pid in workers), "the request to arrive")
+    server.kill()
+    new = serve(None, port=server.port, workers=2)
+    assert new.get()[0] == 200
+    assert client.is_alive(), "the request of the old server has ended already"
+    client.join(5)
+    assert answer and answer[0][0] == 200 and int(answer[0][1]) in workers
+    wait_for(lambda: all(is_gone(pid) for pid in workers), "the old workers to go", patience=1)
+
+
+def open_connections(pid):
+    """How many sockets beyond its own a worker has open: accepted connections."""
+    count = 0
+    for entry in os.scandir(f"/proc/{pid}/fd"):
+        try:
+            count += os.readlink(entry.path).startswith("socket:")
+        except FileNotFoundError:
+            pass
+    # The listener, the link's end and its clone.
+    return count - 3
+
+
+def test_a_supervisor_killed_while_its_workers_boot_leaves_nothing(serve):
+    server = serve("import time\ntime.sleep(60)\n", workers=2, wait=False)
+    server.wait_log("Booting worker", 2)
+    workers = server.worker_pids()
+    server.kill()
+    wait_for(lambda: all(is_gone(pid) for pid in workers), "the booting workers to go")
+    server.assert_nothing_left()
+
+
+def test_a_killed_worker_is_replaced_and_the_log_says_who_killed_it(serve):
+    server = serve()
+    (worker,) = server.worker_pids()
+    os.kill(worker, signal.SIGKILL)
+    server.wait_ready(2)
+    status, body = server.get()
+    assert (status, int(body.split()[0]) != worker) == (200, True)
+    server.wait_log(rf"Worker {worker} \(slot 0\) was killed by SIGKILL from another process.*not by its supervisor")
+    assert server.stop() == 0
+    server.assert_nothing_left()
+
+
+def test_a_worker_that_is_asked_to_end_is_replaced_and_the_log_names_who_asked(serve):
+    server = serve()
+    (worker,) = server.worker_pids()
+    os.kill(worker, signal.SIGTERM)
+    server.wait_ready(2)
+    server.wait_log(rf"Worker {worker} .*exited with code 0 after SIGTERM from pid {os.getpid()} ")
+
+
+def test_signals_meant_for_the_group_do_not_end_a_worker(serve):
+    server = serve()
+    (worker,) = server.worker_pids()
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGWINCH):
+        os.kill(worker, number)
+    for _ in range(5):
+        assert int(server.get()[1].split()[0]) == worker
+
+
+def test_a_worker_that_hangs_is_aborted_with_its_stacks_in_the_log_and_replaced(serve):
+    server = serve(SLEEPY, "-t", "1")
+    (worker,) = server.worker_pids()
+    failure = []
+
+    def client():
+        try:
+            server.get("/?sleep=60", timeout=10)
+        except OSError as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=client)
+    thread.start()
+    server.wait_log(rf"WORKER TIMEOUT \(pid: {worker}\)")
+    server.wait_log(r"app.py.*line \d+ in app")
+    server.wait_log(rf"Worker {worker} .*killed by its supervisor: no sign of life within the timeout of 1.000 s, .* into a request")
+    server.wait_ready(2)
+    thread.join(5)
+    assert failure and server.get()[0] == 200
+
+
+def test_a_stopped_supervisor_blames_no_worker_when_it_goes_on(serve):
+    server = serve(SLEEPY, "-t", "1")
+    (worker,) = server.worker_pids()
+    server.signal(signal.SIGSTOP)
+    time.sleep(3)  # The length of the stop is what is tested.
+    server.signal(signal.SIGCONT)
+    server.wait_log("The supervisor did not run for")
+    assert int(server.get()[1]) == worker
+    assert "WORKER TIMEOUT" not in server.log
+
+
+def test_no_zombie_is_left_by_a_storm_of_kills(serve):
+    server = serve(workers=3)
+    for _ in range(5):
+        for worker in server.worker_pids():
+            os.kill(worker, signal.SIGKILL)
+        wait_for(lambda: len(server.worker_pids()) == 3, "three workers", patience=40)
+    wait_for(lambda: not zombies_of(server.pid), "no zombie")
+    assert server.stop() == 0
+    server.assert_nothing_left()
