@@ -62,6 +62,7 @@ fn stop_and_status_name_a_pid_file() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn every_flag_of_gunicorn_that_we_have_is_spelled_as_there() {
     let args = run(&[
         "-b",

@@ -30,7 +30,7 @@ use failure::Failure;
 use settings::Settings;
 
 /// Does what `argv` asks for, the program's own name first; returns the exit code of the process.
-pub fn run(argv: Vec<OsString>) -> Exit {
+pub fn run(argv: &[OsString]) -> Exit {
     match dispatch(argv) {
         Ok((exit, text)) => {
             // A closed standard output is no error of ours.
@@ -44,7 +44,7 @@ pub fn run(argv: Vec<OsString>) -> Exit {
     }
 }
 
-fn dispatch(argv: Vec<OsString>) -> Result<(Exit, String), Failure> {
+fn dispatch(argv: &[OsString]) -> Result<(Exit, String), Failure> {
     let line = |(exit, text): (Exit, String)| (exit, text + "\n");
     match args::parse(argv.iter().cloned())? {
         Invocation::Show(text) => Ok((Exit::Done, text)),
@@ -52,7 +52,7 @@ fn dispatch(argv: Vec<OsString>) -> Result<(Exit, String), Failure> {
         Invocation::Status(args) => commands::status::run(&args).map(line),
         Invocation::Run(args) => {
             let settings = Settings::resolve(*args, &|name| std::env::var_os(name))?;
-            commands::serve::run(&settings, &argv).map(|exit| (exit, String::new()))
+            commands::serve::run(&settings, argv).map(|exit| (exit, String::new()))
         }
     }
 }

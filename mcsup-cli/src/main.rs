@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    mcsup_cli::run(std::env::args_os().collect()).into()
+    let argv: Vec<_> = std::env::args_os().collect();
+    mcsup_cli::run(&argv).into()
 }

@@ -55,7 +55,8 @@ impl WsgiWorker {
 impl Worker for WsgiWorker {
     fn boot(&mut self, _: &WorkerContext) -> mcsup_core::Result<()> {
         let settings = &self.settings;
-        interpreter::ensure(settings.venv.as_deref()).map_err(|reason| Error::new(ErrorKind::Boot, reason))?;
+        interpreter::ensure(settings.venv.as_deref())
+            .map_err(|reason| Error::new(ErrorKind::Boot, reason))?;
         let callable = load(settings)?;
         let access = settings.access.clone().map(|(format, place)| {
             let sink = Sink::open(&place).map_err(|error| {

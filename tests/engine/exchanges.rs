@@ -30,10 +30,7 @@ fn pipelined_requests_are_answered_in_order() {
 #[test]
 fn a_connection_ends_when_the_client_says_so() {
     let server = serve(echo);
-    for request in [
-        "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
-        "GET / HTTP/1.0\r\n\r\n",
-    ] {
+    for request in ["GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", "GET / HTTP/1.0\r\n\r\n"] {
         let mut client = server.connect();
         let response = client.send(request).response();
         assert_eq!(response.field("connection"), Some("close"));

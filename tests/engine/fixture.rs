@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,10 +15,10 @@ use mcsup_py::engine::{self, EngineConfig, Host, Listening, Phase, Timeouts};
 use mcsup_py::http::response::ResponseHead;
 
 /// Patience of every wait.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The process around the engine, as far as the engine can tell.
-pub struct FakeHost {
+pub(crate) struct FakeHost {
     phase: AtomicU8,
     log_epoch: AtomicU32,
     wake: (OwnedFd, OwnedFd),
@@ -71,7 +71,7 @@ impl Host for FakeHost {
 }
 
 /// An application made of a closure.
-pub struct Answer<F>(pub F);
+pub(crate) struct Answer<F>(pub F);
 
 impl<F: FnMut(Request<'_>, &mut dyn Reply) -> Verdict> App for Answer<F> {
     fn call(&mut self, request: Request<'_>, reply: &mut dyn Reply) -> Verdict {
@@ -80,7 +80,7 @@ impl<F: FnMut(Request<'_>, &mut dyn Reply) -> Verdict> App for Answer<F> {
 }
 
 /// A running engine.
-pub struct Server {
+pub(crate) struct Server {
     pub address: SocketAddr,
     pub host: Arc<FakeHost>,
     thread: Option<JoinHandle<std::io::Result<()>>>,
@@ -88,7 +88,7 @@ pub struct Server {
 }
 
 /// How an engine is started.
-pub struct Setup {
+pub(crate) struct Setup {
     pub config: EngineConfig,
     pub access: Option<(String, String)>,
     pub unix: bool,
@@ -104,7 +104,7 @@ impl Default for Setup {
 }
 
 impl Setup {
-    pub fn start<F>(self, app: F) -> Server
+    pub(crate) fn start<F>(self, app: F) -> Server
     where
         F: FnMut(Request<'_>, &mut dyn Reply) -> Verdict + Send + 'static,
     {
@@ -134,7 +134,7 @@ impl Setup {
 }
 
 /// Starts an engine with defaults.
-pub fn serve<F>(app: F) -> Server
+pub(crate) fn serve<F>(app: F) -> Server
 where
     F: FnMut(Request<'_>, &mut dyn Reply) -> Verdict + Send + 'static,
 {
@@ -142,28 +142,28 @@ where
 }
 
 impl Server {
-    pub fn connect(&self) -> Client {
+    pub(crate) fn connect(&self) -> Client {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Client { stream, received: Vec::new() }
     }
 
-    pub fn unix_path(&self) -> std::path::PathBuf {
+    pub(crate) fn unix_path(&self) -> std::path::PathBuf {
         self.unix.as_ref().unwrap().path().join("s")
     }
 
-    pub fn enter(&self, phase: Phase) {
+    pub(crate) fn enter(&self, phase: Phase) {
         self.host.phase.store(phase as u8, Ordering::SeqCst);
         self.host.wake();
     }
 
-    pub fn reopen_logs(&self) {
+    pub(crate) fn reopen_logs(&self) {
         self.host.log_epoch.fetch_add(1, Ordering::SeqCst);
         self.host.wake();
     }
 
     /// Waits until the engine has returned by itself.
-    pub fn join(mut self) {
+    pub(crate) fn join(mut self) {
         let thread = self.thread.take().unwrap();
         wait_for("the engine's end", || thread.is_finished());
         thread.join().unwrap().unwrap();
@@ -183,7 +183,7 @@ impl Drop for Server {
 }
 
 /// Waits until `condition` holds.
-pub fn wait_for(what: &str, condition: impl Fn() -> bool) {
+pub(crate) fn wait_for(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
@@ -192,25 +192,25 @@ pub fn wait_for(what: &str, condition: impl Fn() -> bool) {
 }
 
 /// A client that speaks bytes.
-pub struct Client {
+pub(crate) struct Client {
     pub stream: TcpStream,
     received: Vec<u8>,
 }
 
 /// A response as it came.
 #[derive(Debug)]
-pub struct Response {
+pub(crate) struct Response {
     pub status: u16,
     pub head: String,
     pub body: Vec<u8>,
 }
 
 impl Response {
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
 
-    pub fn field(&self, name: &str) -> Option<&str> {
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             let (field, value) = line.split_once(": ")?;
             field.eq_ignore_ascii_case(name).then_some(value)
@@ -219,26 +219,30 @@ impl Response {
 }
 
 impl Client {
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         self.stream.write_all(bytes.as_ref()).unwrap();
         self
     }
 
-    pub fn get(&mut self, path: &str) -> Response {
+    pub(crate) fn get(&mut self, path: &str) -> Response {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n")).response()
     }
 
     /// Reads one response, framed by its head.
-    pub fn response(&mut self) -> Response {
+    pub(crate) fn response(&mut self) -> Response {
         self.response_to("GET")
     }
 
-    pub fn response_to(&mut self, method: &str) -> Response {
+    pub(crate) fn response_to(&mut self, method: &str) -> Response {
         let end = loop {
             if let Some(at) = self.received.windows(4).position(|window| window == b"\r\n\r\n") {
                 break at + 4;
             }
-            assert!(self.more(), "the connection ended in a head: {:?}", String::from_utf8_lossy(&self.received));
+            assert!(
+                self.more(),
+                "the connection ended in a head: {:?}",
+                String::from_utf8_lossy(&self.received)
+            );
         };
         let head = String::from_utf8_lossy(&self.received[..end]).into_owned();
         self.received.drain(..end);
@@ -283,7 +287,7 @@ impl Client {
     }
 
     /// Receives something; `false`: the connection has ended, by an end or a reset.
-    pub fn more(&mut self) -> bool {
+    pub(crate) fn more(&mut self) -> bool {
         let mut piece = [0; 65536];
         match self.stream.read(&mut piece) {
             Ok(0) => false,
@@ -297,13 +301,13 @@ impl Client {
     }
 
     /// Asserts that the server ends the connection without another word.
-    pub fn assert_ended(&mut self) {
+    pub(crate) fn assert_ended(&mut self) {
         assert!(!self.more(), "unexpected: {:?}", String::from_utf8_lossy(&self.received));
     }
 }
 
 /// A head of status 200 with these fields.
-pub fn ok(fields: &[(&str, &str)]) -> ResponseHead {
+pub(crate) fn ok(fields: &[(&str, &str)]) -> ResponseHead {
     let mut head = ResponseHead::new();
     for (name, value) in fields {
         head.push(name.as_bytes(), value.as_bytes()).unwrap();
@@ -312,14 +316,15 @@ pub fn ok(fields: &[(&str, &str)]) -> ResponseHead {
 }
 
 /// Answers with the method, the path and the body.
-pub fn echo(request: Request<'_>, reply: &mut dyn Reply) -> Verdict {
-    let mut text = format!("{} {} ", request.head.method(), String::from_utf8_lossy(request.head.path())).into_bytes();
+pub(crate) fn echo(request: Request<'_>, reply: &mut dyn Reply) -> Verdict {
+    let mut text =
+        format!("{} {} ", request.head.method(), String::from_utf8_lossy(request.head.path())).into_bytes();
     text.extend(whole(request.body));
     let _ = reply.send_whole(&ok(&[]), &text);
     Verdict::Complete
 }
 
-pub fn whole(body: Body) -> Vec<u8> {
+pub(crate) fn whole(body: Body) -> Vec<u8> {
     match body {
         Body::Empty => Vec::new(),
         Body::Memory(bytes) => bytes,
@@ -330,6 +335,3 @@ pub fn whole(body: Body) -> Vec<u8> {
         }
     }
 }
-
-/// A shared list for what an application has seen.
-pub type Seen<T> = Arc<Mutex<Vec<T>>>;

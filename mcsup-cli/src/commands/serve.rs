@@ -58,7 +58,9 @@ pub(crate) fn run(settings: &Settings, argv: &[OsString]) -> Result<Exit, Failur
             Ok(failure.exit)
         }
         // On standard error by way of the log already.
-        (Err(failure), None) if settings.logging.errors.value == Destination::Standard && failure.is_logged => {
+        (Err(failure), None)
+            if settings.logging.errors.value == Destination::Standard && failure.is_logged =>
+        {
             Ok(failure.exit)
         }
         (ended, _) => ended,
@@ -81,10 +83,10 @@ fn serve(
     worker.reopen_error_log = Arc::new(move || reopened.reopen());
     log::info!("Starting mcsup {}", env!("CARGO_PKG_VERSION"));
     let pool = Pool { worker, output, answer: Rc::clone(answer) };
-    outcome(Prefork::with_config(pool, config).run())
+    outcome(&Prefork::with_config(pool, config).run())
 }
 
-fn outcome(ending: Ending) -> Result<Exit, Failure> {
+fn outcome(ending: &Ending) -> Result<Exit, Failure> {
     let exit = Exit::from_code(ending.code());
     match ending.error() {
         None => Ok(exit),
@@ -167,11 +169,18 @@ fn detach() -> Result<Detached, Failure> {
 
 /// What the supervisor is started with.
 fn pool(settings: &Settings) -> Result<Config, Failure> {
-    let text = |setting: &Option<crate::settings::Sourced<String>>| setting.as_ref().map(|setting| setting.value.clone());
+    let text = |setting: &Option<crate::settings::Sourced<String>>| {
+        setting.as_ref().map(|setting| setting.value.clone())
+    };
     let process = &settings.process;
     let run_as = RunAs::look_up(text(&process.user).as_deref(), text(&process.group).as_deref())?;
     let mut config = Config {
-        addresses: settings.binds.value.iter().map(|bind| bind.parse()).collect::<Result<Vec<Address>, _>>()?,
+        addresses: settings
+            .binds
+            .value
+            .iter()
+            .map(|bind| bind.parse())
+            .collect::<Result<Vec<Address>, _>>()?,
         pid_file: process.pid.as_ref().map(|path| path.value.clone()),
         name: text(&process.name),
         ..Config::default()
@@ -199,7 +208,8 @@ fn worker_settings(
     log: &ErrorLog,
 ) -> WorkerSettings {
     let environment = settings.process.env.value.clone();
-    let given = environment.iter().rev().find(|(name, _)| name == "SCRIPT_NAME").map(|(_, value)| value.clone());
+    let given =
+        environment.iter().rev().find(|(name, _)| name == "SCRIPT_NAME").map(|(_, value)| value.clone());
     let wsgi = WsgiSettings {
         multithread: settings.threads.value > 1,
         // Also with one worker: during a reload two generations serve.

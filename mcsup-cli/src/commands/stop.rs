@@ -27,7 +27,9 @@ pub(crate) fn run(args: &StopArgs) -> Result<(Exit, String), Failure> {
     match supervisor.terminate() {
         Ok(()) => {}
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {}
-        Err(error) => return Err(Failure::refused(format!("cannot stop {}: {error}", processes::describe(pid)))),
+        Err(error) => {
+            return Err(Failure::refused(format!("cannot stop {}: {error}", processes::describe(pid))));
+        }
     }
     let deadline = args.timeout.map(|timeout| Instant::now() + timeout);
     let mut left = Vec::new();
@@ -35,7 +37,9 @@ pub(crate) fn run(args: &StopArgs) -> Result<(Exit, String), Failure> {
         left.push(processes::describe(pid));
     }
     let deadline = deadline.unwrap_or_else(|| Instant::now() + AFTER_THE_SUPERVISOR);
-    left.extend(workers.iter().filter(|worker| !worker.wait(Some(deadline))).map(|w| processes::describe(w.pid())));
+    left.extend(
+        workers.iter().filter(|worker| !worker.wait(Some(deadline))).map(|w| processes::describe(w.pid())),
+    );
     left.extend(addresses.into_iter().filter_map(|address| still_held(address, &workers, pid)));
     match left.is_empty() {
         true => Ok((Exit::Done, format!("stopped (pid {pid})"))),

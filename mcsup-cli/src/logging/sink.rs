@@ -53,7 +53,7 @@ impl Sink {
         match self {
             Sink::Stderr => write_whole(rustix::stdio::stderr(), bytes),
             Sink::File { held, .. } => {
-                write_whole(&held.read().unwrap_or_else(PoisonError::into_inner).fd, bytes)
+                write_whole(&held.read().unwrap_or_else(PoisonError::into_inner).fd, bytes);
             }
         }
     }

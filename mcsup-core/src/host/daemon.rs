@@ -5,9 +5,8 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::pipe::PipeFlags;
-
 use crate::error::{Error, Result};
+use crate::sys::descriptor;
 use crate::sys::fork::{self, Side};
 
 /// Which process this is after [`detach`].
@@ -57,7 +56,8 @@ impl Answer {
 /// in the child, `hooks(Some(false))` after in the parent.
 pub fn detach(output: Option<&File>, hooks: impl Fn(Option<bool>)) -> Result<Detached> {
     let failed = |error: rustix::io::Errno| Error::system("go to the background", error);
-    let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
+    let (ours, theirs) = descriptor::pipe(false)
+        .map_err(|error| Error::system("make a pipe for the daemon's answer", error))?;
     if fork_with(&hooks)? == Part::Parent {
         drop(theirs);
         return Ok(Detached::Original(listen(ours)));

@@ -36,7 +36,8 @@ impl PidFile {
         // A path that still works after a change of directory.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let fail = |error: io::Error| {
-            Error::new(ErrorKind::PidFile, format!("cannot write the pid file {}", path.display())).caused_by(error)
+            Error::new(ErrorKind::PidFile, format!("cannot write the pid file {}", path.display()))
+                .caused_by(error)
         };
         loop {
             let mut file = open(&path).map_err(fail)?;
@@ -57,7 +58,8 @@ impl PidFile {
     /// Who holds the pid file `path`.
     pub fn running(path: &Path) -> Result<Running> {
         let fail = |error: io::Error| {
-            Error::new(ErrorKind::PidFile, format!("cannot read the pid file {}", path.display())).caused_by(error)
+            Error::new(ErrorKind::PidFile, format!("cannot read the pid file {}", path.display()))
+                .caused_by(error)
         };
         let mut file = match File::open(path) {
             Ok(file) => file,
@@ -86,7 +88,8 @@ impl Drop for PidFile {
 
 fn open(path: &Path) -> io::Result<File> {
     // 0644 whatever the umask: a pid is no secret, and `mcsup status` may be somebody else.
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o644).open(path)?;
+    let file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o644).open(path)?;
     if file.metadata()?.len() == 0 {
         file.set_permissions(Permissions::from_mode(0o644))?;
     }
@@ -98,7 +101,10 @@ fn held(path: &Path, file: &mut File) -> Error {
         Some(pid) => processes::describe(pid),
         None => "another process".to_owned(),
     };
-    Error::new(ErrorKind::PidFile, format!("already running: the pid file {} is held by {who}", path.display()))
+    Error::new(
+        ErrorKind::PidFile,
+        format!("already running: the pid file {} is held by {who}", path.display()),
+    )
 }
 
 fn is_still(file: &File, path: &Path) -> bool {

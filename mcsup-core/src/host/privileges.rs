@@ -15,10 +15,14 @@ impl RunAs {
         if user.is_none() && group.is_none() {
             return Ok(None);
         }
-        let unknown = |what: &str, name: &str| Error::new(ErrorKind::Privileges, format!("there is no {what} {name:?}"));
+        let unknown = |what: &str, name: &str| {
+            Error::new(ErrorKind::Privileges, format!("there is no {what} {name:?}"))
+        };
         let failed = |error| Error::system("look up users and groups", error).of_kind(ErrorKind::Privileges);
         let (uid, primary) = match user {
-            Some(name) => credentials::find_user(name).map_err(failed)?.ok_or_else(|| unknown("user", name))?,
+            Some(name) => {
+                credentials::find_user(name).map_err(failed)?.ok_or_else(|| unknown("user", name))?
+            }
             None => (rustix::process::geteuid().as_raw(), None),
         };
         let gid = match (group, primary) {

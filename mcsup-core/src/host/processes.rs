@@ -58,7 +58,8 @@ pub fn holder_of_port(address: SocketAddr) -> Option<String> {
         .collect();
     let mut holders = if sockets.is_empty() { Vec::new() } else { holders_of(&sockets) };
     holders.sort_unstable();
-    let first = *holders.iter().find(|pid| !parent_of(**pid).is_some_and(|parent| holders.contains(&parent)))?;
+    let first =
+        *holders.iter().find(|pid| !parent_of(**pid).is_some_and(|parent| holders.contains(&parent)))?;
     let others = holders.len() - 1;
     let more = if others == 0 { String::new() } else { format!(" (and {others} more)") };
     Some(format!("{}{more}", describe(first)))

@@ -10,8 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 
-use rustix::pipe::PipeFlags;
-
 use super::channel::WorkerEnd;
 use super::message::Order;
 use crate::listener::open::OpenSet;
@@ -44,7 +42,7 @@ pub(crate) struct Duty {
 
 impl Duty {
     pub(crate) fn new() -> io::Result<Self> {
-        let (wake_read, wake_write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        let (wake_read, wake_write) = descriptor::pipe(true)?;
         Ok(Self {
             phase: AtomicU8::new(Phase::Serving as u8),
             log_epoch: AtomicU32::new(0),

@@ -138,7 +138,8 @@ mod tests {
                 assert!(received.is_empty());
             }
         }
-        for order in [Order::Drain(Drain::Retire), Order::Drain(Drain::Stop), Order::Quit, Order::ReopenLogs] {
+        for order in [Order::Drain(Drain::Retire), Order::Drain(Drain::Stop), Order::Quit, Order::ReopenLogs]
+        {
             assert_eq!(unframe(&mut frame(&order)), Ok(Some(order)));
         }
     }

@@ -113,9 +113,22 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused_with_a_reason() {
-        for text in ["", "h:", "h:port", "h:65536", "::1", "::1:80", "[::1", "[::1]80", "unix:", "fd://", "fd://-1",
-            "fd://x", "http://h:1", "/run/a.sock"]
-        {
+        for text in [
+            "",
+            "h:",
+            "h:port",
+            "h:65536",
+            "::1",
+            "::1:80",
+            "[::1",
+            "[::1]80",
+            "unix:",
+            "fd://",
+            "fd://-1",
+            "fd://x",
+            "http://h:1",
+            "/run/a.sock",
+        ] {
             let answer = parsed(text);
             assert!(answer.starts_with("error: "), "{text} became {answer}");
         }

@@ -16,7 +16,7 @@ pub(crate) fn open(fd: RawFd) -> Result<Box<dyn Listener>> {
     let owned = descriptor::take_inherited(fd)
         .map_err(|error| refuse("this process did not inherit such a descriptor").caused_by(error))?;
     let socket = Socket::from(owned);
-    if !socket.is_listener().unwrap_or(false) || socket.r#type().ok() != Some(Type::STREAM) {
+    if !listens(&socket) || socket.r#type().ok() != Some(Type::STREAM) {
         return Err(refuse("it is not a listening stream socket"));
     }
     let address = socket.local_addr().map_err(|error| refuse("it has no address").caused_by(error))?;
@@ -25,4 +25,15 @@ pub(crate) fn open(fd: RawFd) -> Result<Box<dyn Listener>> {
     } else {
         Ok(Box::new(TcpListening::adopt(socket)?))
     }
+}
+
+#[cfg(not(target_vendor = "apple"))]
+fn listens(socket: &Socket) -> bool {
+    socket.is_listener().unwrap_or(false)
+}
+
+/// macOS has the option's name, but no answer: a socket that does not listen shows at the first accept.
+#[cfg(target_vendor = "apple")]
+fn listens(_: &Socket) -> bool {
+    true
 }

@@ -91,7 +91,9 @@ fn bind(socket: &Socket, path: &Path, mode: u32) -> io::Result<()> {
 
 /// Removes what a dead server left at `path`; refuses where a live one, or something else, is there.
 fn make_way(path: &Path) -> Result<()> {
-    let refuse = |why: String| Err(Error::new(ErrorKind::Bind, format!("cannot listen on unix:{}: {why}", path.display())));
+    let refuse = |why: String| {
+        Err(Error::new(ErrorKind::Bind, format!("cannot listen on unix:{}: {why}", path.display())))
+    };
     let file = match fs::symlink_metadata(path) {
         Ok(file) => file,
         Err(_) => return Ok(()),
@@ -103,7 +105,9 @@ fn make_way(path: &Path) -> Result<()> {
         Ok(stream) => refuse(format!("the path is held by {}", holder(&stream))),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => match fs::remove_file(path) {
             Ok(()) => Ok(()),
-            Err(error) => refuse(format!("the socket of a dead server is there and cannot be removed ({error})")),
+            Err(error) => {
+                refuse(format!("the socket of a dead server is there and cannot be removed ({error})"))
+            }
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => refuse(format!("a socket is there that cannot be tried ({error})")),

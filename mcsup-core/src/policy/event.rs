@@ -256,7 +256,9 @@ impl fmt::Display for KillReason {
         match self {
             KillReason::BootTimeout(limit) => write!(f, "not ready within the boot timeout of {limit:?}"),
             KillReason::Silent(limit) => write!(f, "no sign of life within the timeout of {limit:?}"),
-            KillReason::GracefulTimeout(limit) => write!(f, "not finished within the graceful timeout of {limit:?}"),
+            KillReason::GracefulTimeout(limit) => {
+                write!(f, "not finished within the graceful timeout of {limit:?}")
+            }
             KillReason::QuickStop => f.write_str("quick stop"),
             KillReason::GivenUp => f.write_str("its generation was given up"),
         }

@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use super::event::{
-    Ask, BootFailure, Effect, Event, Exit, ExitStatus, Generation, KillReason, Moment, Notice, Outcome, Slot, WorkerId,
+    Ask, BootFailure, Effect, Event, Exit, ExitStatus, Generation, KillReason, Moment, Notice, Outcome, Slot,
+    WorkerId,
 };
 use super::restart::{RestartPolicy, Restarts};
 use super::status::{Phase, State};
@@ -151,7 +152,13 @@ impl Machine {
         &mut self.policy
     }
 
-    pub(super) fn spawn(&mut self, slot: Slot, generation: Generation, now: Moment, effects: &mut Vec<Effect>) {
+    pub(super) fn spawn(
+        &mut self,
+        slot: Slot,
+        generation: Generation,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
         let worker = self.table.add(slot, generation, now);
         effects.push(Effect::Spawn { worker, slot, generation });
     }
@@ -184,7 +191,11 @@ impl Machine {
             return self.give_up(format!("a worker could not be forked: {reason}"), effects);
         }
         if !self.ever_ready {
-            effects.push(Effect::Tell(Notice::SpawnFailed { slot: entry.slot, reason, retry_in: Duration::ZERO }));
+            effects.push(Effect::Tell(Notice::SpawnFailed {
+                slot: entry.slot,
+                reason,
+                retry_in: Duration::ZERO,
+            }));
             return self.fail_start(ErrorKind::System, effects);
         }
         let retry_in = self.restarts.delay(entry.slot, None);

@@ -21,8 +21,8 @@ pub mod status;
 pub mod table;
 
 pub use event::{
-    Ask, BootFailure, Drain, Effect, Event, Evidence, Exit, ExitStatus, KillReason, Moment, Notice, Outcome, Sender,
-    WorkerId,
+    Ask, BootFailure, Drain, Effect, Event, Evidence, Exit, ExitStatus, KillReason, Moment, Notice, Outcome,
+    Sender, WorkerId,
 };
 pub use machine::{Machine, Policy};
 pub use status::{Phase, State};

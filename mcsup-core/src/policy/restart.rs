@@ -18,7 +18,11 @@ pub struct RestartPolicy {
 
 impl Default for RestartPolicy {
     fn default() -> Self {
-        Self { base: Duration::from_millis(500), cap: Duration::from_secs(30), stable: Duration::from_secs(10) }
+        Self {
+            base: Duration::from_millis(500),
+            cap: Duration::from_secs(30),
+            stable: Duration::from_secs(10),
+        }
     }
 }
 

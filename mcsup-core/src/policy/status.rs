@@ -53,10 +53,7 @@ impl State {
 
     /// Whether it is on its way out.
     pub fn is_leaving(&self) -> bool {
-        matches!(
-            self,
-            State::Aborting { .. } | State::Draining { .. } | State::Failed | State::Killed { .. }
-        )
+        matches!(self, State::Aborting { .. } | State::Draining { .. } | State::Failed | State::Killed { .. })
     }
 }
 

@@ -71,9 +71,8 @@ impl Table {
 
     /// The worker that holds `slot` in `generation` and is not on its way out.
     pub fn holder(&self, slot: Slot, generation: Generation) -> Option<&Entry> {
-        self.iter().find(|entry| {
-            entry.slot == slot && entry.generation == generation && !entry.state.is_leaving()
-        })
+        self.iter()
+            .find(|entry| entry.slot == slot && entry.generation == generation && !entry.state.is_leaving())
     }
 
     /// Whether the first `slots` slots of `generation` are all ready.

@@ -111,9 +111,15 @@ fn take_over_signals(duty: &Arc<Duty>, seat: &Seat) -> std::io::Result<()> {
     signal::ignore(libc::SIGPIPE);
     // For the group, by a terminal or `pkill`: the supervisor gets them too and decides. A handler that does nothing
     // rather than SIG_IGN, because programs that the worker starts must not inherit it.
-    for number in
-        [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGUSR2, libc::SIGTTIN, libc::SIGTTOU, libc::SIGWINCH]
-    {
+    for number in [
+        libc::SIGINT,
+        libc::SIGQUIT,
+        libc::SIGHUP,
+        libc::SIGUSR2,
+        libc::SIGTTIN,
+        libc::SIGTTOU,
+        libc::SIGWINCH,
+    ] {
         signal::on_signal(number, |_, _| {})?;
     }
     let (term, reopen, seat) = (Arc::clone(duty), Arc::clone(duty), seat.clone());

@@ -8,9 +8,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::link::channel::SupervisorEnd;
 use crate::link::message::Order;
+use crate::link::message::Report;
 use crate::link::scoreboard::{Scoreboard, Seat};
 use crate::policy::{Event, Evidence, Exit, ExitStatus, WorkerId};
-use crate::link::message::Report;
 use crate::spawn::reap;
 
 /// One worker's handles.

@@ -19,7 +19,8 @@ pub(crate) fn write(notice: &Notice) {
             log::error!("Worker {pid} was not ready within the boot timeout of {}: killed", seconds(*after));
         }
         Notice::SpawnFailed { slot, reason, retry_in } => {
-            let again = if retry_in.is_zero() { String::new() } else { format!("; again in {}", seconds(*retry_in)) };
+            let again =
+                if retry_in.is_zero() { String::new() } else { format!("; again in {}", seconds(*retry_in)) };
             log::error!("Cannot fork a worker for slot {slot}: {reason}{again}");
         }
         Notice::Died { pid, slot, exit, killed, respawn_in } => died(*pid, *slot, exit, *killed, *respawn_in),
@@ -53,7 +54,9 @@ fn reload(notice: &Notice) {
             log::info!("Reload done: generation {generation} serves after {}", seconds(*took));
         }
         Notice::ReloadFailed { generation, reason } => {
-            log::error!("Reload failed, the old generation goes on serving: generation {generation}: {reason}");
+            log::error!(
+                "Reload failed, the old generation goes on serving: generation {generation}: {reason}"
+            );
         }
         Notice::ReloadSuperseded { generation } => {
             log::warn!("Reload superseded by a newer one: generation {generation} is given up");
@@ -87,7 +90,8 @@ fn died(pid: i32, slot: usize, exit: &Exit, killed: Option<KillReason>, respawn_
 /// Who or what ended a worker, as far as it can be known, and no further.
 fn cause(exit: &Exit, killed: Option<KillReason>) -> String {
     let Exit { status, evidence } = exit;
-    let busy = evidence.request_age.map(|age| format!(", {} into a request", seconds(age))).unwrap_or_default();
+    let busy =
+        evidence.request_age.map(|age| format!(", {} into a request", seconds(age))).unwrap_or_default();
     match (status, killed) {
         (_, Some(reason)) => format!("was killed by its supervisor: {}{busy}", why(reason)),
         (ExitStatus::Code(code), None) => format!("exited with code {code}{}{busy}", told_by(evidence)),
@@ -135,7 +139,9 @@ fn stopping(ask: Ask) {
 fn ended(outcome: Outcome) {
     match outcome {
         Outcome::Stopped => log::info!("Stopped"),
-        Outcome::Forced { killed } => log::error!("Stopped; workers killed before they had finished: {killed}"),
+        Outcome::Forced { killed } => {
+            log::error!("Stopped; workers killed before they had finished: {killed}");
+        }
         Outcome::BootFailed(_) => log::error!("Stopped: the first workers could not boot"),
     }
 }

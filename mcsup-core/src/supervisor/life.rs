@@ -44,7 +44,10 @@ pub(crate) fn live<S: Supervisor>(supervisor: S, config: Config) -> Result<(Outc
         }
     }
     executor.close_listeners();
-    Ok((outcome.unwrap_or(Outcome::Stopped), executor.boot_failure.take()))
+    let outcome = outcome.unwrap_or(Outcome::Stopped);
+    // A reload that failed in between is no reason for this end.
+    let failure = executor.boot_failure.take().filter(|_| matches!(outcome, Outcome::BootFailed(_)));
+    Ok((outcome, failure))
 }
 
 /// Takes what a supervisor holds for life, in the order in which a second one should be refused.

@@ -7,10 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
-use rustix::pipe::PipeFlags;
-
 use crate::policy::Ask;
-use crate::sys::signal;
+use crate::sys::{descriptor, signal};
 
 /// What a signal means to a supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +61,7 @@ pub(crate) struct Signals {
 impl Signals {
     /// Takes the signals of [`TABLE`] over.
     pub(crate) fn install() -> io::Result<Self> {
-        let (wake, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        let (wake, write) = descriptor::pipe(true)?;
         let write = Arc::new(write);
         let marks: Arc<[Mark; TABLE.len()]> = Arc::default();
         let owner = std::process::id();

@@ -32,13 +32,16 @@ pub(crate) fn find_group(name: &str) -> io::Result<Option<u32>> {
 
 /// The name and primary group of a user id.
 pub(crate) fn user_of(uid: u32) -> io::Result<Option<(String, u32)>> {
-    look_up(|record, buffer, size, found| {
-        // SAFETY: `look_up` hands over valid pointers and the buffer's true size.
-        unsafe { libc::getpwuid_r(uid, record, buffer, size, found) }
-    }, |user: &libc::passwd| {
-        // SAFETY: a found record's name is a C string inside the buffer, which still lives here.
-        (unsafe { CStr::from_ptr(user.pw_name) }.to_string_lossy().into_owned(), user.pw_gid)
-    })
+    look_up(
+        |record, buffer, size, found| {
+            // SAFETY: `look_up` hands over valid pointers and the buffer's true size.
+            unsafe { libc::getpwuid_r(uid, record, buffer, size, found) }
+        },
+        |user: &libc::passwd| {
+            // SAFETY: a found record's name is a C string inside the buffer, which still lives here.
+            (unsafe { CStr::from_ptr(user.pw_name) }.to_string_lossy().into_owned(), user.pw_gid)
+        },
+    )
 }
 
 /// The groups that `user` belongs to, `gid` among them.
@@ -48,11 +51,12 @@ pub(crate) fn groups_of(user: &str, gid: u32) -> io::Result<Vec<u32>> {
     loop {
         let mut count = i32::try_from(groups.len()).unwrap_or(i32::MAX);
         // SAFETY: `user` is a C string, `groups` has room for `count` ids, and the call writes no more than that.
-        let fits = unsafe { libc::getgrouplist(user.as_ptr(), gid as GroupId, groups.as_mut_ptr(), &mut count) };
+        let fits =
+            unsafe { libc::getgrouplist(user.as_ptr(), gid as GroupId, groups.as_mut_ptr(), &mut count) };
         let needed = usize::try_from(count).unwrap_or(0);
         if fits >= 0 {
             groups.truncate(needed);
-            return Ok(groups.into_iter().map(|group| group as u32).collect());
+            return Ok(groups.into_iter().map(group_number).collect());
         }
         groups.resize(needed.max(groups.len() * 2), 0);
     }
@@ -80,6 +84,15 @@ type GroupId = libc::c_int;
 #[cfg(not(target_vendor = "apple"))]
 type GroupId = libc::gid_t;
 
+#[cfg(target_vendor = "apple")]
+fn group_number(group: GroupId) -> u32 {
+    group as u32
+}
+#[cfg(not(target_vendor = "apple"))]
+fn group_number(group: GroupId) -> u32 {
+    group
+}
+
 fn check(result: libc::c_int) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
@@ -94,10 +107,13 @@ type ByName<T> = unsafe extern "C" fn(
 
 fn entry<T: Copy>(name: &str, call: ByName<T>) -> io::Result<Option<T>> {
     let Ok(name) = CString::new(name) else { return Ok(None) };
-    look_up(|record, buffer, size, found| {
-        // SAFETY: `name` is a C string; `look_up` hands over valid pointers and the buffer's true size.
-        unsafe { call(name.as_ptr(), record, buffer, size, found) }
-    }, |record: &T| *record)
+    look_up(
+        |record, buffer, size, found| {
+            // SAFETY: `name` is a C string; `look_up` hands over valid pointers and the buffer's true size.
+            unsafe { call(name.as_ptr(), record, buffer, size, found) }
+        },
+        |record: &T| *record,
+    )
 }
 
 /// Calls one of the `get..._r` family with a buffer that grows until the answer fits; `read` takes out of the record

@@ -4,6 +4,27 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+/// A pipe, reading end first: close-on-exec, both ends non-blocking where asked.
+pub(crate) fn pipe(nonblocking: bool) -> io::Result<(OwnedFd, OwnedFd)> {
+    #[cfg(not(target_vendor = "apple"))]
+    {
+        use rustix::pipe::{PipeFlags, pipe_with};
+        let flags = if nonblocking { PipeFlags::NONBLOCK } else { PipeFlags::empty() };
+        Ok(pipe_with(PipeFlags::CLOEXEC | flags)?)
+    }
+    #[cfg(target_vendor = "apple")]
+    {
+        let ends = rustix::pipe::pipe()?;
+        for end in [&ends.0, &ends.1] {
+            rustix::io::fcntl_setfd(end, rustix::io::FdFlags::CLOEXEC)?;
+            if nonblocking {
+                rustix::io::ioctl_fionbio(end, true)?;
+            }
+        }
+        Ok(ends)
+    }
+}
+
 /// Takes over a descriptor that this process inherited, and sets close-on-exec. An error where it is not open.
 pub(crate) fn take_inherited(fd: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: F_GETFD reads a flag; a number that is not open is refused with EBADF.

@@ -74,16 +74,22 @@ pub(crate) fn on_signal(
 ) -> io::Result<SigId> {
     // SAFETY: the contract above is the registry's own; every caller is in this crate and only stores to atomics
     // and writes to a pipe.
-    unsafe {
-        signal_hook_registry::register_sigaction(signal, move |info| action(signal, sender_of(info)))
-    }
+    unsafe { signal_hook_registry::register_sigaction(signal, move |info| action(signal, sender_of(info))) }
 }
+
+#[cfg(not(target_vendor = "apple"))]
+use libc::{SI_QUEUE, SI_USER};
+/// From <sys/signal.h>, which libc leaves out.
+#[cfg(target_vendor = "apple")]
+const SI_USER: i32 = 0x10001;
+#[cfg(target_vendor = "apple")]
+const SI_QUEUE: i32 = 0x10002;
 
 /// Whoever sent it by kill(2) or sigqueue(3); `None` for what the kernel or a terminal raised itself.
 fn sender_of(info: &libc::siginfo_t) -> Option<(i32, u32)> {
     match info.si_code {
         // SAFETY: for these two codes the kernel fills in `si_pid` and `si_uid` (sigaction(2)).
-        libc::SI_USER | libc::SI_QUEUE => Some(unsafe { (info.si_pid(), info.si_uid()) }),
+        SI_USER | SI_QUEUE => Some(unsafe { (info.si_pid(), info.si_uid()) }),
         _ => None,
     }
 }

@@ -76,8 +76,10 @@ impl Format {
                 continue;
             }
             let wrong = || format!("access log format: expected %(atom)s at {:?}", &rest[at..]);
-            let (name, behind) = behind.strip_prefix('(').and_then(|text| text.split_once(")s")).ok_or_else(wrong)?;
-            let atom = Atom::parse(name).ok_or_else(|| format!("access log format: unknown atom %({name})s"))?;
+            let (name, behind) =
+                behind.strip_prefix('(').and_then(|text| text.split_once(")s")).ok_or_else(wrong)?;
+            let atom =
+                Atom::parse(name).ok_or_else(|| format!("access log format: unknown atom %({name})s"))?;
             if !literal.is_empty() {
                 parts.push(Part::Text(std::mem::take(&mut literal)));
             }
@@ -152,7 +154,8 @@ pub(super) struct Clock {
 
 impl Clock {
     fn tick(&mut self) {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+        let now =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
         if now != self.second {
             let zoned = ZonedDateTime::now();
             self.second = now;
@@ -340,7 +343,10 @@ mod tests {
     fn json_is_one_object_a_line() {
         let line = line("json", REQUEST);
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
-        assert_eq!((line.matches('\n').count(), &value["status"], &value["user_agent"]), (1, &200.into(), &"x\"y\\".into()));
+        assert_eq!(
+            (line.matches('\n').count(), &value["status"], &value["user_agent"]),
+            (1, &200.into(), &"x\"y\\".into())
+        );
     }
 
     #[test]

@@ -233,7 +233,9 @@ impl Connection {
         if !receiving.is_whole() {
             return None;
         }
-        let State::Body { head, receiving } = std::mem::replace(&mut self.state, State::Head) else { return None };
+        let State::Body { head, receiving } = std::mem::replace(&mut self.state, State::Head) else {
+            return None;
+        };
         match receiving.finish() {
             Ok(body) => {
                 self.state = State::Ready { head, body };

@@ -5,9 +5,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::Phase;
 use super::connection::State;
 use super::turn::Engine;
-use super::Phase;
 
 /// How long a connection that was accepted but has said nothing may still begin to.
 const FRESH_TIME: Duration = Duration::from_secs(1);

@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use super::connection::Then;
+use super::{Host, Phase};
 use crate::app::{Gone, Reply, Verdict};
 use crate::http::head::Version;
 use crate::http::response::{BodyFraming, Finish, ResponseHead, may_have_body, write_head};
@@ -17,12 +18,14 @@ const HIGH_WATER: usize = 256 * 1024;
 const LOW_WATER: usize = 64 * 1024;
 
 /// What the answer depends on.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
     pub(super) method: &'a str,
     pub(super) version: Version,
-    /// Whether client, settings and phase all allow another exchange.
+    /// Whether client and settings allow another exchange.
     pub(super) keep_alive: bool,
+    /// Whether the engine still does: looked at when the head leaves, since that may be long after the call.
+    pub(super) host: &'a dyn Host,
     pub(super) date: &'a [u8],
     pub(super) write_timeout: Duration,
 }
@@ -49,7 +52,6 @@ enum Delimit {
 }
 
 /// The engine's [`Reply`].
-#[derive(Debug)]
 pub(super) struct Exchange<'a> {
     stream: &'a Stream,
     outgoing: &'a mut Outgoing,
@@ -119,7 +121,7 @@ impl<'a> Exchange<'a> {
     /// Puts the head on its way. `whole`: the length of the body, where all of it is known.
     fn start(&mut self, head: &ResponseHead, whole: Option<u64>) {
         let (delimit, body) = self.delimit(head, whole);
-        if delimit == Delimit::UntilClose {
+        if delimit == Delimit::UntilClose || self.asked.host.phase() > Phase::Serving {
             self.asked.keep_alive = false;
         }
         let Asked { version, keep_alive, date, .. } = self.asked;

@@ -11,9 +11,9 @@ use super::exchange::{Answered, Asked, Exchange};
 use super::{EngineConfig, Host, Listening, Phase};
 use crate::access::{AccessLog, Entry};
 use crate::app::{App, Peer, Request};
+use crate::http::head::Version;
 use crate::http::reject::{self, Reject};
 use crate::http::response::{BodyFraming, Finish, ResponseHead, reason_of, write_head};
-use crate::http::head::Version;
 use crate::net::poller::{Interest, Poller, Ready};
 use crate::net::stream::{self, Progress};
 use crate::net::timers::Timers;
@@ -214,7 +214,8 @@ impl<'a> Engine<'a> {
             Step::Refuse(reject) => self.refuse(token, reject, now),
             Step::NoRoom(error) => {
                 log::error!("cannot keep a request's body: {error}");
-                let full = Reject { status: 503, why: "no room for the request's body", source: "RFC 9110 15.6.4" };
+                let full =
+                    Reject { status: 503, why: "no room for the request's body", source: "RFC 9110 15.6.4" };
                 self.refuse(token, full, now);
             }
             Step::Close => self.close(token),
@@ -259,11 +260,11 @@ impl<'a> Engine<'a> {
     }
 
     fn answer(&mut self, token: u64) {
-        let keep_alive = self.phase == Phase::Serving
-            && self.host.phase() == Phase::Serving
-            && !self.config.timeouts.keep_alive.is_zero();
+        let keep_alive = !self.config.timeouts.keep_alive.is_zero();
         let place = place_of(token);
-        let Some(connection) = self.connections.get_mut(place).filter(|found| found.token == token) else { return };
+        let Some(connection) = self.connections.get_mut(place).filter(|found| found.token == token) else {
+            return;
+        };
         let Some((head_bytes, body)) = connection.take_request() else { return };
         let began = Instant::now();
         let Connection { stream, outgoing, heads, incoming, peer, .. } = &mut *connection;
@@ -272,6 +273,7 @@ impl<'a> Engine<'a> {
             method: head.method(),
             version: head.version(),
             keep_alive: keep_alive && head.delimited().keep_alive,
+            host: self.host,
             date: self.date.at(SystemTime::now()),
             write_timeout: self.config.timeouts.write,
         };

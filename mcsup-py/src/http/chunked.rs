@@ -6,13 +6,22 @@ use super::reject::{self, Reject};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// In the digits of a size.
-    Size { size: u64, digits: u8 },
+    Size {
+        size: u64,
+        digits: u8,
+    },
     /// Behind a size, before its CR.
-    Extension { size: u64 },
+    Extension {
+        size: u64,
+    },
     /// Behind that CR.
-    SizeEnd { size: u64 },
+    SizeEnd {
+        size: u64,
+    },
     /// In a chunk's data.
-    Data { left: u64 },
+    Data {
+        left: u64,
+    },
     /// Behind it.
     DataCr,
     DataLf,

@@ -177,7 +177,9 @@ impl Heads {
                 10 if name.eq_ignore_ascii_case(b"connection") => collected.connection(value),
                 12 if name.eq_ignore_ascii_case(b"content-type") => types += 1,
                 14 if name.eq_ignore_ascii_case(b"content-length") => collected.content_length(value)?,
-                17 if name.eq_ignore_ascii_case(b"transfer-encoding") => collected.transfer_encoding(value)?,
+                17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                    collected.transfer_encoding(value)?;
+                }
                 _ => {}
             }
             self.fields.push((place(bytes, name), place(bytes, value)));

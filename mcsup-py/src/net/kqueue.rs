@@ -1,4 +1,4 @@
-//! The poller's kqueue form. Never compiled on Linux.
+//! The poller's kqueue form: macOS and the BSDs.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -9,7 +9,7 @@ use rustix::event::kqueue::{self, Event, EventFilter, EventFlags};
 use super::{Interest, Ready, timespec, unless_interrupted};
 
 /// A kqueue.
-#[derive(Debug)]
+#[allow(missing_debug_implementations, reason = "rustix's event has none")]
 pub struct Poller {
     queue: OwnedFd,
     events: Vec<Event>,

@@ -28,8 +28,9 @@ pub enum Progress {
 
 /// How much is received at once: a usual head and a small body.
 const PIECE: usize = 8 * 1024;
-/// How much of a file is sent in one step.
-const FILE_STEP: usize = 1 << 20;
+/// How much of a file is sent in one step: where it goes through our memory, less.
+const FILE_STEP: usize =
+    if cfg!(any(target_os = "linux", target_os = "android")) { 1 << 20 } else { 128 * 1024 };
 
 impl Stream {
     /// The client's address; `None` on a Unix socket.
@@ -42,7 +43,8 @@ impl Stream {
         loop {
             let room = into.room(PIECE);
             let most = room.capacity() - room.len();
-            return match rustix::net::recv(&self.0, rustix::buffer::spare_capacity(room), RecvFlags::empty()) {
+            return match rustix::net::recv(&self.0, rustix::buffer::spare_capacity(room), RecvFlags::empty())
+            {
                 Ok((_, 0)) => Progress::Ended,
                 Ok((_, count)) if count == most => Progress::More(count),
                 // A short read empties the socket (epoll(7)): one system call instead of two.
@@ -167,7 +169,7 @@ fn send_part(socket: &OwnedFd, part: &FilePart) -> rustix::io::Result<usize> {
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn send_part(socket: &OwnedFd, part: &FilePart) -> rustix::io::Result<usize> {
-    let mut bytes = vec![0; usize::try_from(part.length).unwrap_or(PIECE).min(16 * PIECE)];
+    let mut bytes = vec![0; usize::try_from(part.length).unwrap_or(FILE_STEP).min(FILE_STEP)];
     let count = rustix::io::pread(&part.file, &mut bytes, part.offset)?;
     rustix::net::send(socket, &bytes[..count], flags())
 }

@@ -5,9 +5,9 @@ use std::fs;
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
 
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
-use pyo3::ffi;
 
 /// The Python that this crate was built against, as `major.minor`.
 pub const VERSION: &str = env!("MCSUP_PYTHON_VERSION");

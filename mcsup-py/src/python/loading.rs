@@ -28,7 +28,9 @@ impl FromStr for Target {
             starts && part.chars().all(|other| other.is_alphanumeric() || other == '_')
         };
         if !module.split('.').all(is_name) || expression.trim().is_empty() {
-            return Err(format!("{text:?} is no application: expected MODULE, MODULE:NAME or MODULE:FACTORY()"));
+            return Err(format!(
+                "{text:?} is no application: expected MODULE, MODULE:NAME or MODULE:FACTORY()"
+            ));
         }
         Ok(Self { module: module.to_owned(), expression: expression.trim().to_owned() })
     }
@@ -92,9 +94,11 @@ fn extend_path(py: Python<'_>, python_path: &[String]) -> PyResult<()> {
 fn import_error(py: Python<'_>, target: &Target, error: &PyErr) -> LoadError {
     let missing = error.is_instance_of::<PyModuleNotFoundError>(py)
         && error.traceback(py).is_none()
-        && error.value(py).getattr("name").and_then(|name| name.extract::<String>()).is_ok_and(|name| {
-            target.module == name || target.module.starts_with(&format!("{name}."))
-        });
+        && error
+            .value(py)
+            .getattr("name")
+            .and_then(|name| name.extract::<String>())
+            .is_ok_and(|name| target.module == name || target.module.starts_with(&format!("{name}.")));
     if missing {
         let place = std::env::current_dir().map(|dir| dir.display().to_string()).unwrap_or_default();
         return LoadError::new(format!("there is no module {:?} (looked in {place} first)", target.module));
@@ -119,7 +123,8 @@ fn evaluate<'py>(
         .and_then(|()| ast.call_method("parse", (target.expression.as_str(),), Some(&options)))
         .and_then(|tree| tree.getattr("body"))
         .map_err(|_| unclear())?;
-    let kind = |node: &Bound<'py, PyAny>| node.get_type().name().map(|name| name.to_string()).unwrap_or_default();
+    let kind =
+        |node: &Bound<'py, PyAny>| node.get_type().name().map(|name| name.to_string()).unwrap_or_default();
     if kind(&parsed) != "Call" {
         return look_up(target, module, &parsed, &unclear);
     }
@@ -181,7 +186,8 @@ fn near_names(owner: &Bound<'_, PyAny>, name: &str) -> Vec<String> {
         let names: Vec<String> = owner.dir()?.extract()?;
         let close: Vec<String> =
             py.import("difflib")?.call_method1("get_close_matches", (name, names.clone()))?.extract()?;
-        let mut found: Vec<String> = names.into_iter().filter(|other| usual.contains(&other.as_str())).collect();
+        let mut found: Vec<String> =
+            names.into_iter().filter(|other| usual.contains(&other.as_str())).collect();
         found.extend(close.into_iter().filter(|other| !other.starts_with('_')));
         found.dedup();
         Ok(found)

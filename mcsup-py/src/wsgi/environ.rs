@@ -35,7 +35,11 @@ impl Environs {
     }
 
     /// The environ of one request, whose body it takes.
-    pub(super) fn make<'py>(&mut self, py: Python<'py>, request: Request<'_>) -> PyResult<Bound<'py, PyDict>> {
+    pub(super) fn make<'py>(
+        &mut self,
+        py: Python<'py>,
+        request: Request<'_>,
+    ) -> PyResult<Bound<'py, PyDict>> {
         let Request { head, body, peer } = request;
         let environ = self.base(py, &peer.local)?.bind(py).copy()?;
         self.add_request_line(py, &environ, &head)?;
@@ -142,8 +146,10 @@ impl Environs {
         if let Some(key) = self.keys.get(name) {
             return Ok(key.bind(py).clone());
         }
-        let upper: String =
-            name.iter().map(|byte| if *byte == b'-' { '_' } else { byte.to_ascii_uppercase() as char }).collect();
+        let upper: String = name
+            .iter()
+            .map(|byte| if *byte == b'-' { '_' } else { byte.to_ascii_uppercase() as char })
+            .collect();
         let text = match upper.as_str() {
             "CONTENT_TYPE" | "CONTENT_LENGTH" => upper,
             _ => format!("HTTP_{upper}"),
@@ -157,10 +163,17 @@ impl Environs {
 }
 
 /// A Unix socket has no name of its own that a URL could be made of: the client's word is taken.
-fn add_name_by_host(py: Python<'_>, environ: &Bound<'_, PyDict>, head: &Head<'_>, path: &str) -> PyResult<()> {
+fn add_name_by_host(
+    py: Python<'_>,
+    environ: &Bound<'_, PyDict>,
+    head: &Head<'_>,
+    path: &str,
+) -> PyResult<()> {
     let host = head.header("host").map(|host| String::from_utf8_lossy(host).into_owned()).unwrap_or_default();
     let (name, port) = match host.rsplit_once(':') {
-        Some((name, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => (name, port),
+        Some((name, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => {
+            (name, port)
+        }
         _ => (host.as_str(), "80"),
     };
     let name = if name.is_empty() { path } else { name };
@@ -222,7 +235,9 @@ mod tests {
 
     #[test]
     fn escapes_are_decoded_and_what_is_none_stays() {
-        for (text, expected) in [("/a%20b", "/a b"), ("%2F%2f", "//"), ("%", "%"), ("%4", "%4"), ("%zz%41", "%zzA")] {
+        for (text, expected) in
+            [("/a%20b", "/a b"), ("%2F%2f", "//"), ("%", "%"), ("%4", "%4"), ("%zz%41", "%zzA")]
+        {
             assert_eq!(percent_decoded(text.as_bytes()), expected.as_bytes(), "{text}");
         }
         assert_eq!(percent_decoded(b"%e9\xe9"), b"\xe9\xe9");

@@ -23,7 +23,8 @@ impl Lease {
     pub(super) fn lend<T>(&self, py: Python<'_>, reply: &mut dyn Reply, call: impl FnOnce() -> T) -> T {
         // SAFETY: only the lifetime changes. `reply` stays mutably borrowed until this function returns, and by then
         // the guard below has taken the pointer out of the lease again.
-        let lent = unsafe { std::mem::transmute::<NonNull<dyn Reply + '_>, NonNull<dyn Reply>>(reply.into()) };
+        let lent =
+            unsafe { std::mem::transmute::<NonNull<dyn Reply + '_>, NonNull<dyn Reply>>(reply.into()) };
         self.set(py, Some(Lent(lent)));
         let guard = TakeBack { lease: self, py };
         let result = call();
@@ -32,7 +33,11 @@ impl Lease {
     }
 
     /// Uses the reply, detached from Python, since it may wait for the client. `None`: the call is over.
-    pub(super) fn with<T: Send>(&self, py: Python<'_>, act: impl FnOnce(&mut dyn Reply) -> T + Send) -> Option<T> {
+    pub(super) fn with<T: Send>(
+        &self,
+        py: Python<'_>,
+        act: impl FnOnce(&mut dyn Reply) -> T + Send,
+    ) -> Option<T> {
         let mut held = self.0.lock_py_attached(py).unwrap_or_else(std::sync::PoisonError::into_inner);
         let lent = held.as_mut()?;
         Some(py.detach(move || {

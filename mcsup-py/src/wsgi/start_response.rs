@@ -158,7 +158,7 @@ fn set_status(head: &mut ResponseHead, status: &Bound<'_, PyAny>) -> PyResult<()
             }
         };
         let number = number.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0'));
-        head.begin(number, reason).map_err(fault)
+        head.begin(number, reason).map_err(|wrong| fault(&wrong))
     })
 }
 
@@ -174,12 +174,12 @@ fn set_fields(head: &mut ResponseHead, headers: &Bound<'_, PyAny>) -> PyResult<(
         let (name, value) = (pair.get_borrowed_item(0)?, pair.get_borrowed_item(1)?);
         let name = name.cast::<PyString>().map_err(|_| no_pair())?;
         let value = value.cast::<PyString>().map_err(|_| no_pair())?;
-        latin1(&name, |name| latin1(&value, |value| head.push(name, value).map_err(fault)))?;
+        latin1(&name, |name| latin1(&value, |value| head.push(name, value).map_err(|wrong| fault(&wrong))))?;
     }
     Ok(())
 }
 
-fn fault(fault: HeadFault) -> PyErr {
+fn fault(fault: &HeadFault) -> PyErr {
     PyValueError::new_err(fault.to_string())
 }
 

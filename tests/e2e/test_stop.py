@@ -1,0 +1,56 @@
+"""A graceful stop answers everybody who has asked, and waits for nobody who has not."""
+
+import signal
+import time
+
+from harness import SLEEPY, connect, read_all
+
+REQUEST = b"GET /?sleep=0.1 HTTP/1.1\r\nHost: h\r\n\r\n"
+
+
+def test_ten_clients_of_one_worker_get_ten_answers(serve):
+    server = serve(SLEEPY)
+    clients = [connect(server.port) for _ in range(10)]
+    for client in clients:
+        client.sendall(REQUEST)
+    server.signal(signal.SIGTERM)
+    answers = [read_all(client) for client in clients]
+    assert [answer.split(b"\r\n")[0] for answer in answers] == [b"HTTP/1.1 200 OK"] * 10
+    assert server.wait() == 0
+    server.assert_nothing_left()
+
+
+def test_clients_that_had_connected_but_not_yet_asked_get_their_answers_too(serve):
+    server = serve(SLEEPY)
+    first = connect(server.port)
+    first.sendall(b"GET /?sleep=0.5 HTTP/1.1\r\nHost: h\r\n\r\n")
+    others = [connect(server.port) for _ in range(5)]
+    server.signal(signal.SIGTERM)
+    server.wait_log("Stopping")
+    for client in others:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert all(b" 200 OK" in read_all(client) for client in [first, *others])
+    assert server.wait() == 0
+
+
+def test_an_idle_keep_alive_client_does_not_delay_the_stop(serve):
+    server = serve(SLEEPY, "--keep-alive", "60")
+    client = connect(server.port)
+    client.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert b" 200 OK" in client.recv(65536)
+    start = time.monotonic()
+    assert server.stop() == 0
+    took = time.monotonic() - start
+    assert took < 2, f"the stop took {took:.2f} s"
+    assert read_all(client) == b""
+    server.assert_nothing_left()
+
+
+def test_nobody_can_connect_any_more_once_the_stop_has_begun(serve):
+    server = serve(SLEEPY)
+    client = connect(server.port)
+    client.sendall(b"GET /?sleep=1 HTTP/1.1\r\nHost: h\r\n\r\n")
+    server.signal(signal.SIGTERM)
+    answer = read_all(client)
+    assert b"Connection: close" in answer
+    assert server.wait() == 0
