@@ -13,6 +13,6 @@ mod extension {
     #[pyfunction]
     fn main(py: Python<'_>, argv: Vec<OsString>) -> u8 {
         // Detached: the supervisor runs no Python, and a worker attaches for each request.
-        py.detach(|| crate::run(&argv).code())
+        py.detach(move || crate::run(&argv).code())
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustix::fs::{FileType, Gid, Uid};
-use rustix::io::{DupFlags, Errno, FdFlags};
+use rustix::io::{Errno, FdFlags};
 
 use super::{Destination, LogError};
 
@@ -95,8 +95,8 @@ fn append_to(path: &Path) -> io::Result<File> {
 
 /// Makes the number of `old` mean `file`.
 fn put_behind(file: &File, old: &mut OwnedFd) -> io::Result<()> {
-    rustix::io::dup3(file, old, DupFlags::CLOEXEC)?;
-    // Where there is no dup3 rustix takes dup2, which leaves the flag out.
+    // Not dup3, which is not everywhere. A program that is started between the two inherits the log, no more.
+    rustix::io::dup2(file, old)?;
     rustix::io::fcntl_setfd(old, FdFlags::CLOEXEC)?;
     Ok(())
 }

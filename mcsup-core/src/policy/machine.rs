@@ -107,7 +107,7 @@ impl Machine {
             Event::Spawned { worker, pid } => self.on_spawned(worker, pid, &mut effects),
             Event::SpawnFailed { worker, reason } => self.on_spawn_failed(worker, reason, now, &mut effects),
             Event::Ready { worker } => self.on_ready(worker, now, &mut effects),
-            Event::BootFailed { worker, failure } => self.on_boot_failed(worker, failure, &mut effects),
+            Event::BootFailed { worker, failure } => self.on_boot_failed(worker, failure, now, &mut effects),
             Event::Beats(beats) => self.on_beats(beats),
             Event::Exited { worker, exit } => self.on_exited(worker, exit, now, &mut effects),
             Event::Ask(ask) => self.on_ask(ask, now, &mut effects),
@@ -165,7 +165,7 @@ impl Machine {
 
     pub(super) fn kill(&mut self, worker: WorkerId, reason: KillReason, effects: &mut Vec<Effect>) {
         if let Some(entry) = self.table.get_mut(worker) {
-            entry.state = State::Killed { reason };
+            entry.state = State::Killed { reason, ready_since: entry.state.ready_since() };
             effects.push(Effect::Kill { worker });
         }
     }
@@ -188,7 +188,7 @@ impl Machine {
             return;
         }
         if entry.generation != self.current {
-            return self.give_up(format!("a worker could not be forked: {reason}"), effects);
+            return self.give_up(format!("a worker could not be forked: {reason}"), now, effects);
         }
         if !self.ever_ready {
             effects.push(Effect::Tell(Notice::SpawnFailed {
@@ -212,7 +212,13 @@ impl Machine {
         self.ever_ready = true;
     }
 
-    fn on_boot_failed(&mut self, worker: WorkerId, failure: BootFailure, effects: &mut Vec<Effect>) {
+    fn on_boot_failed(
+        &mut self,
+        worker: WorkerId,
+        failure: BootFailure,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(entry) = self.table.get_mut(worker) else { return };
         if !matches!(entry.state, State::Booting { .. }) {
             return;
@@ -225,7 +231,7 @@ impl Machine {
         let reason = failure.summary.clone();
         effects.push(Effect::Tell(Notice::BootFailed { pid, failure }));
         if generation != self.current {
-            self.give_up(reason, effects);
+            self.give_up(reason, now, effects);
         } else if !self.ever_ready {
             self.fail_start(kind, effects);
         }
@@ -243,7 +249,7 @@ impl Machine {
         let Some(entry) = self.table.remove(worker) else { return };
         let Entry { slot, generation, pid, state, .. } = entry;
         let killed = match state {
-            State::Killed { reason } => Some(reason),
+            State::Killed { reason, .. } => Some(reason),
             State::Aborting { limit, .. } => Some(KillReason::Silent(limit)),
             _ => None,
         };
@@ -259,7 +265,11 @@ impl Machine {
                 effects.push(Effect::Tell(Notice::Died { pid, slot, exit, killed, respawn_in: None }));
             }
             if matches!(self.phase, Phase::Reloading { generation: new, .. } if new == generation) {
-                self.give_up(format!("worker {pid} died before the new generation was complete"), effects);
+                self.give_up(
+                    format!("worker {pid} died before the new generation was complete"),
+                    now,
+                    effects,
+                );
             }
             return;
         }
@@ -280,12 +290,7 @@ impl Machine {
             effects.push(Effect::Tell(Notice::Died { pid, slot, exit, killed, respawn_in: None }));
             return self.fail_start(ErrorKind::Boot, effects);
         }
-        let ready_for = match state {
-            State::Ready { since, .. } | State::Aborting { ready_since: since, .. } => {
-                Some(now.saturating_sub(since))
-            }
-            _ => None,
-        };
+        let ready_for = state.ready_since().map(|since| now.saturating_sub(since));
         let wanted = slot < self.target;
         let respawn_in = wanted.then(|| self.restarts.delay(slot, ready_for));
         if let Some(delay) = respawn_in {
@@ -375,7 +380,7 @@ impl Machine {
     fn on_deadline(&mut self, entry: &Entry, now: Moment, effects: &mut Vec<Effect>) {
         let &Entry { id, pid, .. } = entry;
         match entry.state {
-            State::Booting { .. } => self.on_boot_timeout(entry, effects),
+            State::Booting { .. } => self.on_boot_timeout(entry, now, effects),
             State::Ready { since, beat } => {
                 let Some(limit) = self.policy.timeout else { return };
                 effects.push(Effect::Tell(Notice::Silent { pid, since: now.saturating_sub(beat) }));
@@ -391,13 +396,13 @@ impl Machine {
         }
     }
 
-    fn on_boot_timeout(&mut self, entry: &Entry, effects: &mut Vec<Effect>) {
+    fn on_boot_timeout(&mut self, entry: &Entry, now: Moment, effects: &mut Vec<Effect>) {
         let limit = self.policy.boot_timeout;
         let reason = KillReason::BootTimeout(limit);
         effects.push(Effect::Tell(Notice::BootTimeout { pid: entry.pid, after: limit }));
         self.kill(entry.id, reason, effects);
         if matches!(self.phase, Phase::Reloading { generation, .. } if generation == entry.generation) {
-            self.give_up(format!("worker {} was {reason}", entry.pid), effects);
+            self.give_up(format!("worker {} was {reason}", entry.pid), now, effects);
         } else if !self.ever_ready && !self.is_ending() {
             self.fail_start(ErrorKind::Boot, effects);
         }

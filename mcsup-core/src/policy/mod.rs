@@ -26,3 +26,6 @@ pub use event::{
 };
 pub use machine::{Machine, Policy};
 pub use status::{Phase, State};
+
+#[cfg(test)]
+mod tests;

@@ -40,7 +40,8 @@ impl Machine {
             Phase::Serving if !self.drains_too_many() => self.begin_reload(now, effects),
             Phase::Reloading { generation, since } if now >= since + self.policy.reload_interval => {
                 effects.push(Effect::Tell(Notice::ReloadSuperseded { generation }));
-                self.kill_new_generation(effects);
+                self.phase = Phase::Serving;
+                self.withdraw_new_generation(now, effects);
                 self.begin_reload(now, effects);
             }
             _ => {}
@@ -58,10 +59,10 @@ impl Machine {
     }
 
     /// The new generation failed: it goes, the old one never stopped serving.
-    pub(super) fn give_up(&mut self, reason: String, effects: &mut Vec<Effect>) {
+    pub(super) fn give_up(&mut self, reason: String, now: Moment, effects: &mut Vec<Effect>) {
         let Phase::Reloading { generation, .. } = self.phase else { return };
         self.phase = Phase::Serving;
-        self.kill_new_generation(effects);
+        self.withdraw_new_generation(now, effects);
         effects.push(Effect::Tell(Notice::ReloadFailed { generation, reason }));
     }
 
@@ -105,10 +106,11 @@ impl Machine {
         }
     }
 
-    fn kill_new_generation(&mut self, effects: &mut Vec<Effect>) {
+    /// Those of it that are ready have accepted connections, and finish them.
+    fn withdraw_new_generation(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         let current = self.current;
         for worker in self.table.select(|entry| entry.generation > current && !entry.state.is_leaving()) {
-            self.kill(worker, KillReason::GivenUp, effects);
+            self.retire(worker, now, effects);
         }
     }
 

@@ -42,10 +42,22 @@ pub enum State {
     Killed {
         /// Why.
         reason: KillReason,
+        /// When it was ready, if it ever was, for the restart decision.
+        ready_since: Option<Moment>,
     },
 }
 
 impl State {
+    /// When it became ready, if it ever did.
+    pub fn ready_since(&self) -> Option<Moment> {
+        match *self {
+            State::Ready { since, .. } => Some(since),
+            State::Aborting { ready_since, .. } => Some(ready_since),
+            State::Killed { ready_since, .. } => ready_since,
+            State::Booting { .. } | State::Draining { .. } | State::Failed => None,
+        }
+    }
+
     /// Whether it serves and is meant to go on.
     pub fn is_ready(&self) -> bool {
         matches!(self, State::Ready { .. })
