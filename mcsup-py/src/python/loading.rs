@@ -58,9 +58,8 @@ impl LoadError {
 
     /// An exception of the application's own code.
     fn raised(py: Python<'_>, what: &str, error: &PyErr) -> Self {
-        let traceback = traceback::format(py, error);
-        let last = traceback.trim_end().lines().last().unwrap_or_default();
-        Self { summary: format!("{what}: {last}"), traceback: Some(traceback) }
+        let summary = format!("{what}: {}", traceback::one_line(py, error));
+        Self { summary, traceback: Some(traceback::format(py, error)) }
     }
 }
 
@@ -83,11 +82,10 @@ pub fn load(py: Python<'_>, target: &Target, python_path: &[String]) -> Result<P
 
 fn extend_path(py: Python<'_>, python_path: &[String]) -> PyResult<()> {
     let path = py.import("sys")?.getattr("path")?.cast_into::<PyList>()?;
-    let current = std::env::current_dir().map(|dir| dir.to_string_lossy().into_owned()).unwrap_or_default();
-    for entry in std::iter::once(&current).chain(python_path.iter().rev()) {
-        path.insert(0, entry)?;
-    }
-    Ok(())
+    // Where it cannot be named, the empty string stands for it.
+    let current = std::env::current_dir().unwrap_or_default();
+    path.insert(0, current.as_os_str())?;
+    python_path.iter().rev().try_for_each(|entry| path.insert(0, entry))
 }
 
 /// Tells a module that is not there from one that is and fails.
@@ -101,7 +99,12 @@ fn import_error(py: Python<'_>, target: &Target, error: &PyErr) -> LoadError {
             .is_ok_and(|name| target.module == name || target.module.starts_with(&format!("{name}.")));
     if missing {
         let place = std::env::current_dir().map(|dir| dir.display().to_string()).unwrap_or_default();
-        return LoadError::new(format!("there is no module {:?} (looked in {place} first)", target.module));
+        let hint = match target.module.strip_suffix(".py") {
+            Some(module) => format!("; to serve the file of that name, say {module:?}"),
+            None => String::new(),
+        };
+        let module = &target.module;
+        return LoadError::new(format!("there is no module {module:?} (looked in {place} first){hint}"));
     }
     LoadError::raised(py, &format!("importing {} failed", target.module), error)
 }
@@ -153,9 +156,13 @@ fn look_up<'py>(
         if !error.is_instance_of::<pyo3::exceptions::PyAttributeError>(py) {
             return LoadError::raised(py, &format!("{} failed", target), &error);
         }
+        let whose = match owner.is(module) {
+            true => format!("module {:?}", target.module),
+            false => format!("what {:?} is part of in module {:?}", target.expression, target.module),
+        };
         let near = near_names(&owner, &name);
         let hint = if near.is_empty() { String::new() } else { format!(" (there is: {})", near.join(", ")) };
-        LoadError::new(format!("module {:?} has no attribute {name:?}{hint}", target.module))
+        LoadError::new(format!("{whose} has no attribute {name:?}{hint}"))
     })
 }
 
@@ -173,12 +180,14 @@ fn literals<'py>(
     let options = PyDict::new(py);
     for keyword in call.getattr("keywords")?.try_iter()? {
         let keyword = keyword?;
-        options.set_item(keyword.getattr("arg")?, value(&keyword.getattr("value")?)?)?;
+        // `**mapping` has no name.
+        let name: String = keyword.getattr("arg")?.extract()?;
+        options.set_item(name, value(&keyword.getattr("value")?)?)?;
     }
     Ok((PyTuple::new(py, arguments)?, options))
 }
 
-/// Callable names of `owner` that somebody may have meant.
+/// Names of `owner` that somebody may have meant.
 fn near_names(owner: &Bound<'_, PyAny>, name: &str) -> Vec<String> {
     let py = owner.py();
     let usual = ["app", "application", "create_app", "make_app"];
@@ -188,8 +197,11 @@ fn near_names(owner: &Bound<'_, PyAny>, name: &str) -> Vec<String> {
             py.import("difflib")?.call_method1("get_close_matches", (name, names.clone()))?.extract()?;
         let mut found: Vec<String> =
             names.into_iter().filter(|other| usual.contains(&other.as_str())).collect();
-        found.extend(close.into_iter().filter(|other| !other.starts_with('_')));
-        found.dedup();
+        for other in close {
+            if !other.starts_with('_') && !found.contains(&other) {
+                found.push(other);
+            }
+        }
         Ok(found)
     };
     find().unwrap_or_default()

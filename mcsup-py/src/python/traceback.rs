@@ -15,6 +15,21 @@ pub fn format(py: Python<'_>, error: &PyErr) -> String {
     lines().unwrap_or_else(|_| format!("{error}\n"))
 }
 
+/// Kind and message of an exception in one line, without the place where it was raised.
+pub fn one_line(py: Python<'_>, error: &PyErr) -> String {
+    let kind = || -> PyResult<String> {
+        let kind = error.get_type(py);
+        let (module, name) = (kind.module()?.to_string(), kind.qualname()?.to_string());
+        Ok(if module == "builtins" { name } else { format!("{module}.{name}") })
+    };
+    let kind = kind().unwrap_or_else(|_| "an exception".to_owned());
+    let message = error.value(py).str().map(|text| text.to_string_lossy().into_owned()).unwrap_or_default();
+    match message.trim().lines().next() {
+        None => kind,
+        Some(first) => format!("{kind}: {first}"),
+    }
+}
+
 /// Writes the stacks of all threads to `fd` when the process is aborted or crashes.
 pub fn dump_stacks_on_abort(py: Python<'_>, fd: RawFd) -> PyResult<()> {
     let options = PyDict::new(py);
