@@ -30,7 +30,9 @@ pub(super) struct Environs {
 const MOST_KEYS: usize = 512;
 
 impl Environs {
-    pub(super) fn new(settings: WsgiSettings) -> Self {
+    pub(super) fn new(mut settings: WsgiSettings) -> Self {
+        // PEP 3333: empty, or a path that does not end in a slash.
+        settings.script_name.truncate(settings.script_name.trim_end_matches('/').len());
         Self { settings, bases: Vec::new(), keys: HashMap::new(), last_client: None }
     }
 
@@ -79,7 +81,7 @@ impl Environs {
         base.set_item("wsgi.file_wrapper", py.get_type::<FileWrapper>())?;
         base.set_item("wsgi.input_terminated", true)?;
         base.set_item("SERVER_SOFTWARE", server_software)?;
-        base.set_item("SCRIPT_NAME", script_name)?;
+        base.set_item("SCRIPT_NAME", latin1(py, script_name.as_bytes())?)?;
         if let Local::Tcp(address) = local {
             base.set_item("SERVER_NAME", address.ip().to_string())?;
             base.set_item("SERVER_PORT", address.port().to_string())?;
@@ -102,7 +104,7 @@ impl Environs {
         } else {
             path
         };
-        let path = path.strip_prefix(self.settings.script_name.as_bytes()).unwrap_or(path);
+        let path = below(path, self.settings.script_name.as_bytes());
         environ.set_item(intern!(py, "PATH_INFO"), latin1(py, path)?)
     }
 
@@ -169,16 +171,26 @@ fn add_name_by_host(
     head: &Head<'_>,
     path: &str,
 ) -> PyResult<()> {
-    let host = head.header("host").map(|host| String::from_utf8_lossy(host).into_owned()).unwrap_or_default();
-    let (name, port) = match host.rsplit_once(':') {
-        Some((name, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => {
-            (name, port)
-        }
-        _ => (host.as_str(), "80"),
-    };
-    let name = if name.is_empty() { path } else { name };
-    environ.set_item(intern!(py, "SERVER_NAME"), name)?;
-    environ.set_item(intern!(py, "SERVER_PORT"), port)
+    let host = head.header("host").unwrap_or_default();
+    let colon = memchr::memrchr(b':', host).filter(|colon| {
+        let port = &host[colon + 1..];
+        !port.is_empty() && port.iter().all(u8::is_ascii_digit)
+    });
+    let (name, port) = colon.map_or((host, &b"80"[..]), |colon| (&host[..colon], &host[colon + 1..]));
+    // Never empty (PEP 3333).
+    let name = [name, path.as_bytes()].into_iter().find(|name| !name.is_empty()).unwrap_or(b"localhost");
+    environ.set_item(intern!(py, "SERVER_NAME"), latin1(py, name)?)?;
+    environ.set_item(intern!(py, "SERVER_PORT"), latin1(py, port)?)
+}
+
+/// The part of `path` below `script_name`. A path elsewhere stays whole: a proxy may have taken the name off already.
+fn below<'a>(path: &'a [u8], script_name: &[u8]) -> &'a [u8] {
+    match path.strip_prefix(script_name) {
+        Some(rest) if rest.is_empty() || rest[0] == b'/' => rest,
+        // PEP 3333 knows paths and the empty string only: this is the target of `OPTIONS *`.
+        None | Some(_) if path == b"*" => b"",
+        None | Some(_) => path,
+    }
 }
 
 fn method<'py>(py: Python<'py>, method: &str) -> Bound<'py, PyString> {
@@ -232,6 +244,25 @@ fn percent_decoded(bytes: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_below_the_script_name_only_at_a_slash() {
+        for (path, script_name, expected) in [
+            ("/app/x", "/app", "/x"),
+            ("/app", "/app", ""),
+            ("/application", "/app", "/application"),
+            ("/elsewhere", "/app", "/elsewhere"),
+            ("/x", "", "/x"),
+            ("*", "", ""),
+            ("", "", ""),
+        ] {
+            assert_eq!(
+                below(path.as_bytes(), script_name.as_bytes()),
+                expected.as_bytes(),
+                "{path} {script_name}"
+            );
+        }
+    }
 
     #[test]
     fn escapes_are_decoded_and_what_is_none_stays() {
