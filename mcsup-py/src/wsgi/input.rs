@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
@@ -16,47 +16,68 @@ pub(super) struct Input(Mutex<Source>);
 
 enum Source {
     Memory(Cursor<Vec<u8>>),
-    File(BufReader<File>),
+    File { file: BufReader<File>, left: u64 },
 }
+
+/// A read of more than this from a file lets other threads of Python run meanwhile.
+const LARGE: usize = 64 * 1024;
 
 impl Input {
     pub(super) fn new(body: Body) -> Self {
         Self(Mutex::new(match body {
             Body::Empty => Source::Memory(Cursor::default()),
             Body::Memory(bytes) => Source::Memory(Cursor::new(bytes)),
-            Body::File { file, .. } => Source::File(BufReader::with_capacity(64 * 1024, file)),
+            Body::File { file, length } => {
+                Source::File { file: BufReader::with_capacity(LARGE, file), left: length }
+            }
         }))
     }
 
-    fn with<T>(&self, py: Python<'_>, act: impl FnOnce(&mut Source) -> io::Result<T>) -> PyResult<T> {
-        let mut source = self.0.lock_py_attached(py).unwrap_or_else(std::sync::PoisonError::into_inner);
-        Ok(act(&mut source)?)
-    }
-
-    fn line(&self, py: Python<'_>, limit: Option<usize>) -> PyResult<Vec<u8>> {
-        self.with(py, |source| source.read_line(limit))
+    fn source(&self, py: Python<'_>) -> MutexGuard<'_, Source> {
+        self.0.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Source {
-    fn read_up_to(&mut self, limit: Option<usize>) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        let limit = limit.map_or(u64::MAX, |limit| limit as u64);
+    /// Up to `limit` bytes; all that is left without one.
+    fn block<'py>(&mut self, py: Python<'py>, limit: Option<usize>) -> PyResult<Bound<'py, PyBytes>> {
+        let limit = limit.unwrap_or(usize::MAX);
         match self {
-            Source::Memory(cursor) => cursor.take(limit).read_to_end(&mut bytes)?,
-            Source::File(file) => file.take(limit).read_to_end(&mut bytes)?,
-        };
-        Ok(bytes)
+            Source::Memory(cursor) => {
+                let rest = cursor.fill_buf()?;
+                let bytes = PyBytes::new(py, &rest[..limit.min(rest.len())]);
+                cursor.consume(bytes.as_bytes().len());
+                Ok(bytes)
+            }
+            Source::File { file, left } => {
+                let count = usize::try_from(*left).unwrap_or(usize::MAX).min(limit);
+                let bytes = PyBytes::new_with(py, count, |room| {
+                    let read = if count > LARGE {
+                        py.detach(|| file.read_exact(room))
+                    } else {
+                        file.read_exact(room)
+                    };
+                    Ok(read?)
+                })?;
+                *left -= count as u64;
+                Ok(bytes)
+            }
+        }
     }
 
-    fn read_line(&mut self, limit: Option<usize>) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
+    /// Up to the end of the line, but no more than `limit` bytes.
+    fn line(&mut self, limit: Option<usize>) -> io::Result<Vec<u8>> {
+        let mut line = Vec::new();
         let limit = limit.map_or(u64::MAX, |limit| limit as u64);
         match self {
-            Source::Memory(cursor) => cursor.take(limit).read_until(b'\n', &mut bytes)?,
-            Source::File(file) => file.take(limit).read_until(b'\n', &mut bytes)?,
+            Source::Memory(cursor) => cursor.take(limit).read_until(b'\n', &mut line)?,
+            Source::File { file, left } => {
+                let count = file.take(limit.min(*left)).read_until(b'\n', &mut line)?;
+                *left -= count as u64;
+                count
+            }
         };
-        Ok(bytes)
+        Ok(line)
     }
 }
 
@@ -69,13 +90,12 @@ fn limit(size: Option<isize>) -> Option<usize> {
 impl Input {
     #[pyo3(signature = (size=None, /))]
     fn read<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
-        let bytes = self.with(py, |source| source.read_up_to(limit(size)))?;
-        Ok(PyBytes::new(py, &bytes))
+        self.source(py).block(py, limit(size))
     }
 
     #[pyo3(signature = (size=None, /))]
     fn readline<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
-        Ok(PyBytes::new(py, &self.line(py, limit(size))?))
+        Ok(PyBytes::new(py, &self.source(py).line(limit(size))?))
     }
 
     /// Lines of at least `hint` bytes together, as `io.IOBase` has it.
@@ -84,7 +104,7 @@ impl Input {
         let (lines, mut size) = (PyList::empty(py), 0);
         let hint = limit(hint).filter(|hint| *hint > 0);
         loop {
-            let line = self.line(py, None)?;
+            let line = self.source(py).line(None)?;
             if line.is_empty() {
                 return Ok(lines);
             }
@@ -101,7 +121,7 @@ impl Input {
     }
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        let line = self.line(py, None)?;
+        let line = self.source(py).line(None)?;
         Ok((!line.is_empty()).then(|| PyBytes::new(py, &line)))
     }
 }
