@@ -3,12 +3,14 @@
 use std::fs::File;
 use std::os::fd::{BorrowedFd, RawFd};
 
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 /// The wrapper.
 #[pyclass(frozen, module = "mcsup")]
 pub(super) struct FileWrapper {
+    #[pyo3(get)]
     filelike: Py<PyAny>,
     block_size: usize,
 }
@@ -52,10 +54,12 @@ impl FileWrapper {
     /// The rest of a real file, from the position that Python has reached. `None`: anything else.
     pub(super) fn sendable(&self, py: Python<'_>) -> Option<Sendable> {
         let filelike = self.filelike.bind(py);
+        if !reads_as_it_is(filelike).ok()? {
+            return None;
+        }
         let fd: RawFd = filelike.call_method0("fileno").ok()?.extract().ok()?;
         let offset: u64 = filelike.call_method0("tell").ok()?.extract().ok()?;
-        // A text file's position is no offset, and its bytes are not what `read` returns.
-        if filelike.getattr("encoding").is_ok() || fd < 0 {
+        if fd < 0 {
             return None;
         }
         // SAFETY: the Python object is alive and owns the descriptor until it is closed, which nothing does while we
@@ -65,4 +69,23 @@ impl FileWrapper {
         let metadata = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
         Some(Sendable { file, offset, length: metadata.len().saturating_sub(offset) })
     }
+}
+
+/// Whether reading `filelike` gives the bytes of the file behind its descriptor. A descriptor is no proof: that of a
+/// `GzipFile` gives the packed bytes. So only Python's own files, over a raw file, are trusted.
+fn reads_as_it_is(filelike: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = filelike.py();
+    let io = py.import(intern!(py, "io"))?;
+    let is =
+        |object: &Bound<'_, PyAny>, name| -> PyResult<bool> { Ok(object.get_type().is(&io.getattr(name)?)) };
+    if is(filelike, "FileIO")? {
+        return Ok(true);
+    }
+    let is_buffered = is(filelike, "BufferedReader")? || is(filelike, "BufferedRandom")?;
+    if !is_buffered || !is(&filelike.getattr("raw")?, "FileIO")? {
+        return Ok(false);
+    }
+    // What was written through the same object is in the file only then.
+    filelike.call_method0("flush")?;
+    Ok(true)
 }
