@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyBrokenPipeError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
 use super::environ::Environs;
 use super::errors::ErrorSink;
 use super::file_wrapper::FileWrapper;
 use super::start_response::{Answer, StartResponse, Stop};
 use crate::app::{App, Reply, Request, Verdict};
+use crate::http::head::Head;
 use crate::python::traceback;
 
 /// What an application may know about its server.
@@ -50,27 +51,51 @@ impl App for WsgiApp {
             let head = request.head;
             let answer = Arc::new(Answer::default());
             let outcome = environs.make(py, request).map_err(Stop::Raised).and_then(|environ| {
-                answer.lease.lend(py, reply, || {
-                    let start_response = Bound::new(py, StartResponse(Arc::clone(&answer)))?;
-                    let returned = callable.bind(py).call1((environ, start_response))?;
-                    let sent = send(&returned, &answer);
-                    // Always, whatever came of sending it.
-                    let closed = close(&returned);
-                    sent.and(closed.map_err(Stop::Raised))
-                })
+                answer.lease.lend(py, reply, || serve(callable.bind(py), environ, &head, &answer))
             });
             match outcome {
-                Ok(()) => Verdict::Complete,
-                Err(Stop::Gone) => Verdict::Failed,
-                Err(Stop::Raised(error)) => {
-                    let path = String::from_utf8_lossy(head.target());
-                    let text = traceback::format(py, &error);
-                    log::error!("Error handling request {} {path}\n{}", head.method(), text.trim_end());
-                    Verdict::Failed
+                Ok(()) => return Verdict::Complete,
+                Err(Stop::Gone) => {}
+                Err(Stop::Raised(error)) if is_of_the_client(py, &error, &answer) => {
+                    log::debug!("The client of {} left: {error}", name(&head));
                 }
+                Err(Stop::Raised(error)) => complain(py, "Error handling request", &head, &error),
             }
+            Verdict::Failed
         })
     }
+}
+
+/// From the call to the close.
+fn serve<'py>(
+    callable: &Bound<'py, PyAny>,
+    environ: Bound<'py, PyDict>,
+    head: &Head<'_>,
+    answer: &Arc<Answer>,
+) -> Result<(), Stop> {
+    let py = callable.py();
+    let start_response = Bound::new(py, StartResponse(Arc::clone(answer)))?;
+    let returned = callable.call1((environ, start_response))?;
+    let sent = send(&returned, answer);
+    // Always, whatever came of sending it. Where it fails, the response is none the worse.
+    if let Err(error) = close(&returned) {
+        complain(py, "Error closing the response to", head, &error);
+    }
+    sent
+}
+
+/// Whether this is what `write` raises when the client is gone, come back through the application.
+fn is_of_the_client(py: Python<'_>, error: &PyErr, answer: &Answer) -> bool {
+    answer.is_gone(py) && error.is_instance_of::<PyBrokenPipeError>(py)
+}
+
+fn complain(py: Python<'_>, what: &str, head: &Head<'_>, error: &PyErr) {
+    log::error!("{what} {}\n{}", name(head), traceback::format(py, error).trim_end());
+}
+
+/// Method and target, for the log.
+fn name(head: &Head<'_>) -> String {
+    format!("{} {}", head.method(), String::from_utf8_lossy(head.target()))
 }
 
 /// Sends what the application returned.
@@ -97,6 +122,9 @@ fn send_file(wrapper: &Bound<'_, FileWrapper>, answer: &Answer) -> Option<Result
     Some(answer.send(py, |reply, head| reply.send_file(head, part.file, part.offset, length)))
 }
 
+/// A body up to this size is copied in less time than it takes to let go of the interpreter and get it back.
+const SMALL: usize = 64 * 1024;
+
 /// The block of a list or tuple of one: its length is the body's.
 fn only_block<'py>(returned: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
     if let Ok(list) = returned.cast_exact::<PyList>() {
@@ -110,7 +138,11 @@ fn only_block<'py>(returned: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, P
 
 fn send_only(block: &Bound<'_, PyAny>, answer: &Answer) -> Result<(), Stop> {
     let bytes = bytes_of(block)?.as_bytes();
-    answer.send(block.py(), |reply, head| reply.send_whole(head, bytes))
+    if bytes.len() <= SMALL {
+        answer.send_attached(block.py(), |reply, head| reply.send_whole(head, bytes))
+    } else {
+        answer.send(block.py(), |reply, head| reply.send_whole(head, bytes))
+    }
 }
 
 /// Each block is sent before the next is asked for, and none is asked for in vain.

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pyo3::exceptions::{PyAssertionError, PyOSError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
@@ -15,13 +15,18 @@ use crate::http::response::{HeadFault, ResponseHead};
 #[derive(Default)]
 pub(super) struct Answer {
     pub(super) lease: Lease,
-    head: Mutex<Started>,
+    stage: Mutex<Stage>,
 }
 
 #[derive(Default)]
-struct Started {
-    head: ResponseHead,
-    called: bool,
+enum Stage {
+    /// `start_response` was not called.
+    #[default]
+    Silent,
+    /// It was, with this.
+    Begun(ResponseHead),
+    /// The client is gone: nothing is sent any more.
+    Gone,
 }
 
 /// Why an answer does not go on.
@@ -39,21 +44,45 @@ impl From<PyErr> for Stop {
 }
 
 impl Answer {
-    /// Sends something with the head, detached from Python.
+    /// Sends something with the head, detached from Python, since that may wait for the client.
     pub(super) fn send(
         &self,
         py: Python<'_>,
         act: impl FnOnce(&mut dyn Reply, &ResponseHead) -> Result<(), Gone> + Send,
     ) -> Result<(), Stop> {
-        let started = self.started(py);
-        if !started.called {
-            let text = "the application did not call start_response() before it sent a body";
-            return Err(Stop::Raised(PyAssertionError::new_err(text)));
-        }
-        let head = &started.head;
-        match self.lease.with(py, |reply| act(reply, head)) {
+        self.send_by(py, |head| self.lease.with(py, |reply| act(reply, head)))
+    }
+
+    /// Like [`Answer::send`] for what is only copied: stays attached. Whoever lets go of the interpreter beside a busy
+    /// thread waits for it 5 ms (`sys.getswitchinterval()`).
+    pub(super) fn send_attached(
+        &self,
+        py: Python<'_>,
+        act: impl FnOnce(&mut dyn Reply, &ResponseHead) -> Result<(), Gone>,
+    ) -> Result<(), Stop> {
+        self.send_by(py, |head| self.lease.peek(py, |reply| act(reply, head)))
+    }
+
+    fn send_by(
+        &self,
+        py: Python<'_>,
+        act: impl FnOnce(&ResponseHead) -> Option<Result<(), Gone>>,
+    ) -> Result<(), Stop> {
+        let mut stage = self.stage(py);
+        let sent = match &*stage {
+            Stage::Begun(head) => act(head),
+            Stage::Gone => return Err(Stop::Gone),
+            Stage::Silent => {
+                let text = "the application did not call start_response() before it sent a body";
+                return Err(Stop::Raised(PyAssertionError::new_err(text)));
+            }
+        };
+        match sent {
             Some(Ok(())) => Ok(()),
-            Some(Err(Gone)) => Err(Stop::Gone),
+            Some(Err(Gone)) => {
+                *stage = Stage::Gone;
+                Err(Stop::Gone)
+            }
             None => Err(Stop::Raised(PyRuntimeError::new_err("the request is over"))),
         }
     }
@@ -68,13 +97,21 @@ impl Answer {
         self.lease.peek(py, |reply| reply.is_full()).unwrap_or(true)
     }
 
-    /// The length that the application announced.
-    pub(super) fn content_length(&self, py: Python<'_>) -> Option<u64> {
-        self.started(py).head.content_length()
+    /// Whether the client went away in the middle of it.
+    pub(super) fn is_gone(&self, py: Python<'_>) -> bool {
+        matches!(*self.stage(py), Stage::Gone)
     }
 
-    fn started(&self, py: Python<'_>) -> MutexGuard<'_, Started> {
-        self.head.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner)
+    /// The length that the application announced.
+    pub(super) fn content_length(&self, py: Python<'_>) -> Option<u64> {
+        match &*self.stage(py) {
+            Stage::Begun(head) => head.content_length(),
+            Stage::Silent | Stage::Gone => None,
+        }
+    }
+
+    fn stage(&self, py: Python<'_>) -> MutexGuard<'_, Stage> {
+        self.stage.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner)
     }
 
     fn begin(
@@ -87,16 +124,16 @@ impl Answer {
         match exc_info {
             // What was sent cannot be taken back: the error goes on to the server.
             Some(exc_info) if self.head_sent(py) => return Err(reraised(exc_info)?),
-            None if self.started(py).called => {
+            None if !matches!(*self.stage(py), Stage::Silent) => {
                 return Err(PyAssertionError::new_err("start_response() was called twice without exc_info"));
             }
             _ => {}
         }
-        let mut started = self.started(py);
-        started.called = false;
-        set_status(&mut started.head, status)?;
-        set_fields(&mut started.head, headers)?;
-        started.called = true;
+        // Made whole before the answer has it, and before its lock is taken: these are calls into Python.
+        let mut head = ResponseHead::new();
+        set_status(&mut head, status)?;
+        set_fields(&mut head, headers)?;
+        *self.stage(py) = Stage::Begun(head);
         Ok(())
     }
 }
@@ -107,7 +144,8 @@ pub(super) struct StartResponse(pub(super) Arc<Answer>);
 
 #[pymethods]
 impl StartResponse {
-    #[pyo3(signature = (status, headers, exc_info=None, /))]
+    // The names are no part of PEP 3333, but gunicorn takes them, and so there are applications that use them.
+    #[pyo3(signature = (status, headers, exc_info=None))]
     fn __call__(
         &self,
         status: &Bound<'_, PyAny>,
@@ -131,7 +169,7 @@ impl Write {
         match self.0.send(data.py(), |reply, head| reply.send(head, bytes)) {
             Ok(()) => Ok(()),
             Err(Stop::Raised(error)) => Err(error),
-            Err(Stop::Gone) => Err(PyOSError::new_err("the client is gone")),
+            Err(Stop::Gone) => Err(PyBrokenPipeError::new_err("the client is gone")),
         }
     }
 }
@@ -139,6 +177,9 @@ impl Write {
 /// The exception of an `exc_info` triple, with its traceback.
 fn reraised(exc_info: &Bound<'_, PyAny>) -> PyResult<PyErr> {
     let value = exc_info.get_item(1)?;
+    if value.is_none() {
+        return Ok(PyAssertionError::new_err("start_response() was called again after the head was sent"));
+    }
     let value = value.call_method1("with_traceback", (exc_info.get_item(2)?,))?;
     Ok(PyErr::from_value(value))
 }
