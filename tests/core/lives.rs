@@ -1,0 +1,154 @@
+//! What pools do, seen from outside.
+
+use std::io::Write;
+use std::net::TcpListener;
+
+use rustix::process::Signal;
+
+use crate::pool::{Pool, is_gone, kill, read_all, wait_for};
+
+pub fn a_pool_serves_and_stops_when_asked() {
+    let mut pool = Pool::start("answering");
+    pool.wait_ready(2);
+    let workers = pool.workers();
+    assert!(workers.contains(&pool.ask("pid").parse().unwrap()));
+    assert_eq!(pool.stop().code(), Some(0));
+    assert!(workers.iter().all(|worker| is_gone(*worker)));
+    TcpListener::bind(pool.address).unwrap();
+}
+
+pub fn a_worker_has_nothing_of_its_supervisors() {
+    let mut pool = Pool::start("answering");
+    pool.wait_ready(2);
+    // A replacement is forked while another worker's link is open.
+    kill(pool.workers()[0], Signal::KILL);
+    pool.wait_ready(3);
+    // What whoever started this test has left open is inherited by everybody.
+    let inherited: Vec<String> = std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok())
+        .map(|target| target.display().to_string())
+        .collect();
+    for _ in 0..10 {
+        let descriptors = pool.ask("fds");
+        let own = || descriptors.lines().filter(|line| !inherited.iter().any(|other| other == line));
+        let of = |kind: &str| own().filter(|line| line.starts_with(kind)).count();
+        // The listener, the link and its clone, the accepted connection; the wake pipe's ends.
+        assert_eq!((of("socket:"), of("pipe:")), (4, 2), "{descriptors}");
+        assert_eq!(of("anon_inode:"), 0, "{descriptors}");
+    }
+    assert_eq!(pool.stop().code(), Some(0));
+}
+
+/// A field of proc_pid_status(5).
+fn field(status: &str, name: &str) -> String {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("no {name} in {status}")).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn has(mask: &str, signal: Signal) -> bool {
+    let mask = u64::from_str_radix(mask, 16).unwrap();
+    mask & (1 << (signal.as_raw() - 1)) != 0
+}
+
+pub fn a_worker_starts_with_clean_signals() {
+    let mut pool = Pool::start("answering");
+    pool.wait_ready(2);
+    let status = pool.ask("status");
+    assert_eq!(field(&status, "SigBlk"), "0000000000000000");
+    let (caught, ignored) = (field(&status, "SigCgt"), field(&status, "SigIgn"));
+    assert!(!has(&caught, Signal::CHILD) && !has(&ignored, Signal::CHILD));
+    assert!(has(&caught, Signal::TERM) && has(&caught, Signal::HUP) && has(&ignored, Signal::PIPE));
+    assert_eq!(pool.stop().code(), Some(0));
+}
+
+pub fn privileges_are_dropped_completely() {
+    if !rustix::process::geteuid().is_root() {
+        println!("only root has privileges to drop: nothing to see here");
+        return;
+    }
+    let mut pool = Pool::start("unprivileged");
+    pool.wait_ready(1);
+    let status = pool.ask("status");
+    let nobody = std::fs::read_to_string("/etc/passwd").unwrap();
+    let entry = nobody.lines().find(|line| line.starts_with("nobody:")).unwrap().to_owned();
+    let (uid, gid) = (entry.split(':').nth(2).unwrap(), entry.split(':').nth(3).unwrap());
+    assert_eq!(field(&status, "Uid"), [uid; 4].join(" "));
+    assert_eq!(field(&status, "Gid"), [gid; 4].join(" "));
+    assert_eq!(field(&status, "Groups"), gid);
+    assert_eq!(field(&status, "CapEff"), "0000000000000000");
+    // The parent-death signal was set after the change of user, which clears it.
+    pool.signal(Signal::KILL);
+    pool.wait();
+    TcpListener::bind(pool.address)
+        .map(drop)
+        .or_else(|_| {
+            wait_for("the port to be free", || TcpListener::bind(pool.address).is_ok());
+            Ok::<_, std::io::Error>(())
+        })
+        .unwrap();
+}
+
+pub fn a_worker_that_panics_is_replaced() {
+    let mut pool = Pool::start("answering");
+    pool.wait_ready(2);
+    assert_eq!(pool.ask("panic"), "");
+    pool.wait_log("exited with code 1", 1);
+    pool.wait_ready(3);
+    assert!(pool.ask("pid").parse::<i32>().is_ok());
+    assert_eq!(pool.stop().code(), Some(0));
+}
+
+pub fn a_boot_that_panics_ends_the_start() {
+    let mut pool = Pool::start("panicking-boot");
+    assert_eq!(pool.wait().code(), Some(3));
+    assert!(pool.log().contains("the worker panicked while it booted"));
+}
+
+pub fn a_supervisor_with_threads_refuses_to_fork() {
+    let mut pool = Pool::start("threaded");
+    assert_eq!(pool.wait().code(), Some(3));
+    assert!(pool.log().contains("companion"), "{}", pool.log());
+}
+
+pub fn a_killed_supervisor_takes_its_pool_along() {
+    let mut pool = Pool::start("answering");
+    pool.wait_ready(2);
+    let workers = pool.workers();
+    pool.signal(Signal::KILL);
+    pool.wait();
+    wait_for("the workers to go", || workers.iter().all(|worker| is_gone(*worker)));
+    TcpListener::bind(pool.address).unwrap();
+}
+
+pub fn an_inherited_listener_is_served() {
+    let mut pool = Pool::start_with_listener("answering");
+    pool.wait_ready(2);
+    assert!(pool.workers().contains(&pool.ask("pid").parse().unwrap()));
+    assert_eq!(pool.stop().code(), Some(0));
+}
+
+pub fn a_worker_that_is_stopped_is_noticed() {
+    let mut pool = Pool::start("hasty");
+    pool.wait_ready(2);
+    let stopped = pool.workers()[0];
+    kill(stopped, Signal::STOP);
+    pool.wait_log(&format!("WORKER TIMEOUT (pid: {stopped})"), 1);
+    wait_for("the stopped worker to be gone", || is_gone(stopped));
+    pool.wait_ready(3);
+    assert_eq!(pool.stop().code(), Some(0));
+}
+
+pub fn a_drain_hands_out_what_is_queued() {
+    let mut pool = Pool::start("answering");
+    pool.wait_ready(2);
+    let mut streams: Vec<_> = (0..8).map(|_| pool.connect()).collect();
+    for stream in &mut streams {
+        writeln!(stream, "sleep").unwrap();
+    }
+    pool.signal(Signal::TERM);
+    for stream in &mut streams {
+        assert!(read_all(stream).parse::<i32>().is_ok());
+    }
+    assert_eq!(pool.wait().code(), Some(0));
+}

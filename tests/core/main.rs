@@ -1,0 +1,72 @@
+//! The library with real processes: forks, signals, descriptors, privileges.
+//!
+//! A supervisor forks, and refuses to beside other threads, which libtest has. So this target has no harness: it runs
+//! each test in its own process of one thread. It answers nextest (`--list`, `--exact NAME`) and runs all by itself.
+//!
+//! A test is a function that starts this program anew in a role (see `roles`), which is a pool of the kind that it
+//! needs, and watches it from outside. Add one to [`TESTS`].
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot go on fails, and says so")]
+
+mod lives;
+mod pool;
+mod roles;
+
+use std::process::ExitCode;
+
+/// A test and its name.
+type Test = (&'static str, fn());
+
+const TESTS: &[Test] = &[
+    ("a_pool_serves_and_stops_when_asked", lives::a_pool_serves_and_stops_when_asked),
+    (
+        "a_worker_has_nothing_of_its_supervisors_but_what_it_needs",
+        lives::a_worker_has_nothing_of_its_supervisors,
+    ),
+    (
+        "a_worker_starts_with_no_signal_blocked_and_child_at_its_default",
+        lives::a_worker_starts_with_clean_signals,
+    ),
+    ("privileges_are_dropped_completely", lives::privileges_are_dropped_completely),
+    ("a_worker_that_panics_is_replaced_and_the_others_go_on", lives::a_worker_that_panics_is_replaced),
+    ("a_boot_that_panics_ends_the_start", lives::a_boot_that_panics_ends_the_start),
+    (
+        "a_supervisor_with_threads_refuses_to_fork_and_names_them",
+        lives::a_supervisor_with_threads_refuses_to_fork,
+    ),
+    ("a_killed_supervisor_takes_its_pool_along", lives::a_killed_supervisor_takes_its_pool_along),
+    ("an_inherited_listener_is_served", lives::an_inherited_listener_is_served),
+    ("a_worker_that_is_stopped_is_noticed_and_replaced", lives::a_worker_that_is_stopped_is_noticed),
+    ("a_drain_hands_out_what_is_queued", lives::a_drain_hands_out_what_is_queued),
+];
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let Ok(role) = std::env::var(roles::ROLE) {
+        return roles::play(&role);
+    }
+    let has = |flag: &str| words.iter().any(|word| word == flag);
+    if has("--list") {
+        // nextest asks twice, the second time for ignored tests alone; there are none.
+        if !has("--ignored") {
+            TESTS.iter().for_each(|(name, _)| println!("{name}: test"));
+        }
+        return ExitCode::SUCCESS;
+    }
+    let wanted: Vec<&String> = words.iter().filter(|word| !word.starts_with('-')).collect();
+    let exact = has("--exact");
+    let chosen = TESTS.iter().filter(|(name, _)| {
+        wanted.is_empty()
+            || wanted.iter().any(|word| if exact { word == name } else { name.contains(word.as_str()) })
+    });
+    let mut failed = 0;
+    let mut count = 0;
+    for (name, test) in chosen {
+        count += 1;
+        let passed = std::panic::catch_unwind(test).is_ok();
+        println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+        failed += usize::from(!passed);
+    }
+    println!("{} passed, {failed} failed", count - failed);
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,116 @@
+//! The pools that the tests look at: this program, started anew with a role in its environment.
+
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use mcsup_core::host::privileges::RunAs;
+use mcsup_core::{Config, Connection, ErrorKind, Prefork, Result, Worker, WorkerContext};
+
+/// The environment variable that names the role.
+pub const ROLE: &str = "MCSUP_TEST_ROLE";
+/// The one that names the address.
+pub const ADDRESS: &str = "MCSUP_TEST_ADDRESS";
+
+/// Plays a role to its end.
+pub fn play(role: &str) -> ExitCode {
+    log::set_logger(&Stderr).unwrap();
+    log::set_max_level(log::LevelFilter::Info);
+    let address = std::env::var(ADDRESS).unwrap();
+    let pool = Prefork::new(|| Answering).bind(&address).workers(2);
+    match role {
+        "answering" => pool.run().into(),
+        "hasty" => pool.timeout(Duration::from_secs(1)).run().into(),
+        "unprivileged" => {
+            let mut config = Config { addresses: vec![address.parse().unwrap()], ..Config::default() };
+            config.run_as = RunAs::look_up(Some("nobody"), None).unwrap();
+            Prefork::with_config(|| Answering, config).run().into()
+        }
+        "panicking-boot" => Prefork::new(|| PanickingBoot).bind(&address).workers(2).run().into(),
+        "threaded" => {
+            let ((started, start), (_keep, gate)) = (mpsc::channel(), mpsc::channel::<()>());
+            let companion = move || {
+                // By now the thread has its name.
+                started.send(()).unwrap();
+                gate.recv()
+            };
+            std::thread::Builder::new().name("companion".to_owned()).spawn(companion).unwrap();
+            start.recv().unwrap();
+            pool.run().into()
+        }
+        _ => panic!("there is no role {role}"),
+    }
+}
+
+/// Answers each connection's one line with something about its process.
+struct Answering;
+
+impl Worker for Answering {
+    fn run(&mut self, context: &WorkerContext) -> Result<()> {
+        while let Some(mut connection) = context.accept()? {
+            let line = read_line(&mut connection)?;
+            let answer = answer(line.trim(), context);
+            connection.write_all(answer.as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+fn read_line(connection: &mut Connection) -> std::io::Result<String> {
+    let (mut line, mut byte) = (Vec::new(), [0]);
+    while connection.read(&mut byte)? == 1 && byte[0] != b'\n' {
+        line.push(byte[0]);
+    }
+    Ok(String::from_utf8_lossy(&line).into_owned())
+}
+
+fn answer(question: &str, context: &WorkerContext) -> String {
+    match question {
+        "pid" => std::process::id().to_string(),
+        "status" => std::fs::read_to_string("/proc/self/status").unwrap(),
+        "fds" => {
+            let links = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+            let targets = links.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+            targets.map(|target| format!("{}\n", target.display())).collect()
+        }
+        "listener" => {
+            use std::os::fd::AsRawFd;
+            context.listeners()[0].as_fd().as_raw_fd().to_string()
+        }
+        "sleep" => {
+            std::thread::sleep(Duration::from_millis(300));
+            std::process::id().to_string()
+        }
+        "panic" => panic!("asked to"),
+        _ => "what?".to_owned(),
+    }
+}
+
+struct PanickingBoot;
+
+impl Worker for PanickingBoot {
+    fn boot(&mut self, _: &WorkerContext) -> Result<()> {
+        panic!("cannot boot")
+    }
+
+    fn run(&mut self, _: &WorkerContext) -> Result<()> {
+        Err(mcsup_core::Error::new(ErrorKind::Worker, "never booted"))
+    }
+}
+
+/// Log lines for the test to read.
+struct Stderr;
+
+impl log::Log for Stderr {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let _ = writeln!(std::io::stderr(), "{}: {}", record.level(), record.args());
+    }
+
+    fn flush(&self) {}
+}
