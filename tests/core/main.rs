@@ -6,7 +6,12 @@
 //! A test is a function that starts this program anew in a role (see `roles`), which is a pool of the kind that it
 //! needs, and watches it from outside. Add one to [`TESTS`].
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot go on fails, and says so")]
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on fails, and says so"
+)]
 
 mod lives;
 mod pool;

@@ -3,7 +3,7 @@
 //! - `fixture`: an engine in a thread, whose phase the test changes, and a client that reads whole responses.
 //! - the other files: one kind of behaviour each.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(unreachable_pub, clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod access_log;
 mod bodies;

@@ -72,7 +72,7 @@ impl Life {
         for effect in effects {
             match effect {
                 Effect::Spawn { worker, slot, generation } => {
-                    events.push(self.fork(worker, slot, generation))
+                    events.push(self.fork(worker, slot, generation));
                 }
                 Effect::Drain { worker, .. } => assert!(self.drained.insert(worker), "drained twice"),
                 Effect::Quit { worker } => {
