@@ -292,6 +292,11 @@ fn is_shown(error: &clap::Error) -> bool {
     matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion)
 }
 
+/// Whether a slip of the finger explains the difference: clap also suggests what merely has some letters in common.
+fn is_near(option: &str, suggested: &str) -> bool {
+    option.len().abs_diff(suggested.len()) <= 2 && option.as_bytes().get(2) == suggested.as_bytes().get(2)
+}
+
 /// The first paragraph of what clap says, or better words where it is too general.
 fn one_line(error: &clap::Error) -> String {
     let word = |kind| match error.get(kind) {
@@ -301,8 +306,10 @@ fn one_line(error: &clap::Error) -> String {
     match (error.kind(), word(ContextKind::InvalidArg)) {
         (ErrorKind::UnknownArgument, Some(option)) if option.starts_with('-') => {
             match word(ContextKind::SuggestedArg) {
-                Some(near) => format!("unknown option '{option}'; is '{near}' meant?"),
-                None => format!("unknown option '{option}'"),
+                Some(near) if is_near(option, near) => {
+                    format!("unknown option '{option}'; is '{near}' meant?")
+                }
+                _ => format!("unknown option '{option}'"),
             }
         }
         (ErrorKind::UnknownArgument, Some(extra)) => format!("'{extra}' is one word too many"),
