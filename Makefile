@@ -10,12 +10,14 @@ WHEELS := target/wheels
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find mcsup-core mcsup-py mcsup-cli -type f -not -name '*.pyc' 2>/dev/null)
 
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
+# Where cargo-nextest goes if the machine has none.
+export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint test-rust test-docs test-e2e check-macos clean
 
 help: ## Say what there is to make
-	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.ready ## Build, make .venv, and serve the mission-control example on port 8080
 	$(VENV)/bin/mcsup -w 2 -b 0.0.0.0:$(PORT) --chdir examples/mission_control server:app

@@ -11,7 +11,7 @@ use crate::access::{AccessLog, Format, Sink};
 use crate::app::Local;
 use crate::engine::{self, EngineConfig, Host, Listening, Phase};
 use crate::python::loading::{self, LoadError, Target};
-use crate::python::{ending, interpreter, traceback};
+use crate::python::{ending, fork, interpreter, traceback};
 use crate::wsgi::{WsgiApp, WsgiSettings};
 
 /// What a WSGI worker is made with.
@@ -53,10 +53,13 @@ impl WsgiWorker {
 }
 
 impl Worker for WsgiWorker {
-    fn boot(&mut self, _: &WorkerContext) -> mcsup_core::Result<()> {
+    fn boot(&mut self, context: &WorkerContext) -> mcsup_core::Result<()> {
         let settings = &self.settings;
         interpreter::ensure(settings.venv.as_deref())
             .map_err(|reason| Error::new(ErrorKind::Boot, reason))?;
+        if let Err(error) = Python::attach(|py| fork::in_children(py, context.let_go_in_child())) {
+            log::warn!("processes that the application forks will hold the listeners: {error}");
+        }
         let callable = load(settings)?;
         let access = settings.access.clone().map(|(format, place)| {
             let sink = Sink::open(&place).map_err(|error| {

@@ -33,7 +33,10 @@ SLEEPY = """
 import os, time
 from urllib.parse import parse_qs
 def app(environ, start_response):
-    time.sleep(float(parse_qs(environ["QUERY_STRING"]).get("sleep", ["0"])[0]))
+    seconds = float(parse_qs(environ["QUERY_STRING"]).get("sleep", ["0"])[0])
+    if seconds:
+        environ["wsgi.errors"].write(f"sleeping {seconds}\\n")
+        time.sleep(seconds)
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [str(os.getpid()).encode()]
 """

@@ -1,5 +1,6 @@
 """The user's own checklist, on the real example: what Flask's development server could not do."""
 
+import json
 import os
 import plistlib
 import shutil
@@ -7,6 +8,7 @@ import subprocess
 import threading
 
 import pytest
+import requests
 
 from harness import (
     EXAMPLE,
@@ -71,9 +73,6 @@ def test_every_endpoint_answers_as_flasks_test_client_does(control):
     output = subprocess.run(
         [python, "-c", script, str(control.home), *paths], capture_output=True, text=True, check=True, timeout=30
     ).stdout
-    import json
-    import requests
-
     expected = json.loads(output)
     for path in paths:
         if "seconds=x" in path:

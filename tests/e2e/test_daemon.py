@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from harness import HELLO, can_bind, children_of, free_port, get, is_gone, run, wait_for
+from harness import HELLO, SLEEPY, can_bind, children_of, connect, free_port, get, is_gone, read_all, run, wait_for
 
 
 @pytest.fixture
@@ -84,20 +84,16 @@ def test_status_and_stop_follow_its_life(daemon, directory):
 
 
 def test_a_stop_that_takes_too_long_says_what_is_left(daemon, directory):
-    code = "import time\ndef app(environ, start_response):\n    time.sleep(3)\n    start_response('200 OK', [])\n    return [b'slow']\n"
-    result, port = daemon(code)
+    result, port = daemon(SLEEPY, "--error-logfile", "error.log")
     assert result.returncode == 0
-    from harness import connect, read_all
-
     client = connect(port)
-    client.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+    client.sendall(b"GET /?sleep=3 HTTP/1.1\r\nHost: h\r\n\r\n")
     pid = pid_of(directory)
-    (worker,) = children_of(pid)
-    wait_for(lambda: "epoll" not in open(f"/proc/{worker}/wchan").read(), "the request to arrive")
+    wait_for(lambda: "sleeping" in (directory / "error.log").read_text(), "the request to arrive")
     stopped = run("stop", "-p", "app.pid", "--timeout", "0.2", cwd=directory)
     assert stopped.returncode == 7
     assert stopped.stderr.startswith("mcsup: still there: ") and f"pid {pid} " in stopped.stderr
-    assert b"slow" in read_all(client)
+    assert b" 200 OK" in read_all(client)
     wait_for(lambda: is_gone(pid), "the end")
 
 

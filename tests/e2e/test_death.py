@@ -26,8 +26,7 @@ def test_a_killed_supervisors_worker_finishes_its_request_and_a_new_server_start
     answer = []
     client = threading.Thread(target=lambda: answer.append(server.get("/?sleep=2")))
     client.start()
-    # The request is with a worker when no connection waits: its process sleeps in the application.
-    wait_for(lambda: any(open_connections(pid) for pid in workers), "the request to arrive")
+    server.wait_log("sleeping")
     server.kill()
     new = serve(None, port=server.port, workers=2)
     assert new.get()[0] == 200
@@ -35,18 +34,6 @@ def test_a_killed_supervisors_worker_finishes_its_request_and_a_new_server_start
     client.join(5)
     assert answer and answer[0][0] == 200 and int(answer[0][1]) in workers
     wait_for(lambda: all(is_gone(pid) for pid in workers), "the old workers to go", patience=1)
-
-
-def open_connections(pid):
-    """How many sockets beyond its own a worker has open: accepted connections."""
-    count = 0
-    for entry in os.scandir(f"/proc/{pid}/fd"):
-        try:
-            count += os.readlink(entry.path).startswith("socket:")
-        except FileNotFoundError:
-            pass
-    # The listener, the link's end and its clone.
-    return count - 3
 
 
 def test_a_supervisor_killed_while_its_workers_boot_leaves_nothing(serve):

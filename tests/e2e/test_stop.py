@@ -1,9 +1,10 @@
 """A graceful stop answers everybody who has asked, and waits for nobody who has not."""
 
+import os
 import signal
 import time
 
-from harness import SLEEPY, connect, read_all
+from harness import SLEEPY, connect, is_gone, read_all
 
 REQUEST = b"GET /?sleep=0.1 HTTP/1.1\r\nHost: h\r\n\r\n"
 
@@ -54,3 +55,26 @@ def test_nobody_can_connect_any_more_once_the_stop_has_begun(serve):
     answer = read_all(client)
     assert b"Connection: close" in answer
     assert server.wait() == 0
+
+
+FORKING = """
+import os, time
+CHILD = os.fork()
+if CHILD == 0:
+    time.sleep(20)
+    os._exit(0)
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [str(CHILD).encode()]
+"""
+
+
+def test_a_process_that_the_application_forked_does_not_hold_the_port(serve):
+    server = serve(FORKING)
+    child = int(server.get()[1])
+    try:
+        assert server.stop() == 0
+        assert not is_gone(child), "the application's own process is its own business"
+        server.assert_nothing_left()
+    finally:
+        os.kill(child, signal.SIGKILL)

@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from harness import HELLO, SLEEPY, Load, children_of, wait_for
+from harness import HELLO, SLEEPY, Load, children_of, connect
 
 SLOW_BOOT = "import time\ntime.sleep(2)\n" + HELLO
 
@@ -57,20 +57,12 @@ def test_a_stop_in_the_middle_of_the_start_wins(serve):
     server.assert_nothing_left()
 
 
-def busy(server, sleep):
+def busy(server, seconds):
     """A client in the middle of a long request."""
-    from harness import connect
-
     client = connect(server.port)
-    client.sendall(f"GET /?sleep={sleep} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
-    (worker,) = server.worker_pids()
-    wait_for(lambda: is_in_application(worker), "the request to reach the application")
+    client.sendall(f"GET /?sleep={seconds} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+    server.wait_log("sleeping")
     return client
-
-
-def is_in_application(worker):
-    """Whether a worker sleeps in the application, and not in its wait for clients."""
-    return "epoll" not in open(f"/proc/{worker}/wchan").read() and "do_epoll" not in open(f"/proc/{worker}/stack").read()
 
 
 def test_a_second_stop_is_quick(serve):

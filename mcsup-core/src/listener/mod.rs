@@ -1,8 +1,8 @@
 //! Listening sockets: named by an [`Address`], opened once by the supervisor, shared by all workers.
 //!
 //! - [`address`]: what an operator writes (`127.0.0.1:8000`, `[::]:80`, `unix:/run/app.sock`, `fd://3`).
-//! - [`tcp`], [`unix`], [`inherited`]: how each kind is opened.
-//! - [`open`]: the set of open listeners of a supervisor.
+//! - `tcp`, `unix`, `inherited`: how each kind is opened.
+//! - `open`: the set of open listeners of a supervisor.
 //! - [`connection`]: what is accepted from them.
 //!
 //! Nothing here waits: listening sockets are non-blocking, and readiness is the caller's business.

@@ -1,6 +1,6 @@
 //! The pool as a value: [`Machine::step`] takes an event and the time, and answers with effects.
 //!
-//! One function for each event; after each event [`Machine::settle`] does whatever has become due, so that no
+//! One function for each event; after each event `Machine::settle` does whatever has become due, so that no
 //! decision depends on which event came first.
 
 use std::time::Duration;

@@ -95,6 +95,17 @@ impl WorkerContext {
         self.seat.connections(open);
     }
 
+    /// What a process that the worker's own code forks has to do: let go of the listeners, so that the port does not
+    /// stay taken by it. Harmless in such a child alone: to be called there, and never in the worker.
+    pub fn let_go_in_child(&self) -> impl Fn() + Send + Sync + use<> {
+        let listeners = Arc::clone(&self.listeners);
+        move || {
+            for listener in listeners.iter() {
+                let _ = descriptor::let_go(listener.as_fd());
+            }
+        }
+    }
+
     /// Lets go of the listeners: this worker accepts no more. What was queued stays for whoever else holds them.
     pub fn close_listeners(&self) {
         for listener in self.listeners.iter() {

@@ -1,6 +1,6 @@
 //! The access log: a line for each request, formatted in Rust, written in whole lines at the end of a loop turn.
 //!
-//! - [`format`]: gunicorn's atoms, compiled once; or one JSON object a line.
+//! - [`mod@format`]: gunicorn's atoms, compiled once; or one JSON object a line.
 //! - [`sink`]: where lines go.
 
 pub mod format;

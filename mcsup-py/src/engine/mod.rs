@@ -1,7 +1,7 @@
 //! The request engine: connections in, requests to the [`App`], responses out. One thread, one permit.
 //!
-//! Follow a request: [`turn`] waits and accepts, [`connection`] receives until a request is whole, [`turn`] hands it
-//! to the application, [`exchange`] frames what it answers, [`turn`] flushes what the socket did not take. [`drain`]
+//! Follow a request: `turn` waits and accepts, `connection` receives until a request is whole, `turn` hands it
+//! to the application, `exchange` frames what it answers, `turn` flushes what the socket did not take. `drain`
 //! says how all of that ends. An idle, half-sent or half-taken message costs a slot in a table: never a thread, never
 //! the application.
 

@@ -9,6 +9,8 @@
 use std::cell::Cell;
 
 use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 thread_local! {
     /// How this thread got hold of the interpreter in [`before`].
@@ -49,4 +51,23 @@ pub fn after_in_child() {
             ffi::PyGILState_Release(state);
         }
     }
+}
+
+/// Something that Python calls without arguments.
+#[pyclass(frozen, module = "mcsup")]
+struct Hook(Box<dyn Fn() + Send + Sync>);
+
+#[pymethods]
+impl Hook {
+    fn __call__(&self) {
+        (self.0)();
+    }
+}
+
+/// Has `act` called in every process that the application forks by `os.fork`, multiprocessing for example.
+pub fn in_children(py: Python<'_>, act: impl Fn() + Send + Sync + 'static) -> PyResult<()> {
+    let options = PyDict::new(py);
+    options.set_item("after_in_child", Bound::new(py, Hook(Box::new(act)))?)?;
+    py.import("os")?.call_method("register_at_fork", (), Some(&options))?;
+    Ok(())
 }

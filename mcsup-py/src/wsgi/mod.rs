@@ -1,11 +1,11 @@
 //! PEP 3333: a request becomes an environ, the application is called, what it answers becomes a response.
 //!
-//! - [`environ`]: the dictionary.
-//! - [`input`], [`errors`]: `wsgi.input` and `wsgi.errors`.
-//! - [`start_response`]: the callable, and the `write` that it returns.
-//! - [`file_wrapper`]: the class behind `wsgi.file_wrapper`.
-//! - [`lease`]: how Python objects get at the engine's reply, and lose it.
-//! - [`call`]: one request from call to close; [`WsgiApp`] is the engine's [`App`](crate::app::App).
+//! - `environ`: the dictionary.
+//! - `input`, `errors`: `wsgi.input` and `wsgi.errors`.
+//! - `start_response`: the callable, and the `write` that it returns.
+//! - `file_wrapper`: the class behind `wsgi.file_wrapper`.
+//! - `lease`: how Python objects get at the engine's reply, and lose it.
+//! - `call`: one request from call to close; [`WsgiApp`] is the engine's [`App`](crate::app::App).
 #![allow(unsafe_code, reason = "a lease erases a lifetime; strings are made without a copy too many")]
 
 mod call;
