@@ -96,7 +96,7 @@ pub struct RunArgs {
     #[arg(value_name = "APP")]
     pub app: Option<String>,
 
-    /// Where to listen: HOST, HOST:PORT, :PORT, [IPV6]:PORT, tcp://HOST:PORT, unix:PATH or fd://N; repeatable
+    /// Where to listen: HOST, HOST:PORT or :PORT (IPv6 in brackets), tcp://HOST:PORT, unix:PATH or fd://N; repeatable
     /// [default: 127.0.0.1:8000] [env: PORT, meaning 0.0.0.0:PORT]
     #[arg(short, long, value_name = "ADDR", help_heading = "Serving")]
     pub bind: Vec<String>,
