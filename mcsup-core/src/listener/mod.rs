@@ -17,12 +17,13 @@ pub mod address;
 pub mod connection;
 pub(crate) mod inherited;
 pub(crate) mod open;
+pub(crate) mod options;
 pub(crate) mod tcp;
 pub(crate) mod unix;
 
 pub use address::Address;
 pub use connection::Connection;
-pub use open::Options;
+pub use options::Options;
 
 /// A socket on which connections arrive.
 pub trait Listener: AsFd + fmt::Debug + Send + Sync {

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::open::Options;
+use super::options::Options;
 use super::{Connection, Listener, Local};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::processes;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Mode;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::open::Options;
+use super::options::Options;
 use super::{Connection, Listener, Local};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::processes;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::connection::Then;
 use super::{Host, Phase};
 use crate::app::{Gone, Reply, Verdict};
-use crate::http::head::Version;
 use crate::http::response::{BodyFraming, Finish, ResponseHead, may_have_body, write_head};
+use crate::http::version::Version;
 use crate::net::buffer::{FilePart, Outgoing};
 use crate::net::stream::{Progress, Stream};
 

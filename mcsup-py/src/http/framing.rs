@@ -2,8 +2,8 @@
 //!
 //! Two answers to this question on one path are how requests are smuggled, so whatever allows two is refused.
 
-use super::head::Version;
 use super::reject::{self, Reject};
+use super::version::Version;
 
 /// How a request's body is delimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -4,6 +4,7 @@
 //! - [`framing`]: where a message's body ends (RFC 9112 §6).
 //! - [`chunked`]: the chunked coding, decoded as the bytes come.
 //! - [`response`]: a response's head, and its bytes.
+//! - [`version`]: 1.0 and 1.1.
 //! - [`reject`]: every refusal, with its status and the paragraph that asks for it.
 
 pub mod chunked;
@@ -11,3 +12,4 @@ pub mod framing;
 pub mod head;
 pub mod reject;
 pub mod response;
+pub mod version;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::framing::digits;
-use super::head::Version;
+use super::version::Version;
 
 /// Status, reason and fields of a response, checked as they are given; kept by a worker and used again.
 #[derive(Debug, Clone, Default)]

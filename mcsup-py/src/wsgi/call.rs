@@ -8,27 +8,12 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
 use super::environ::Environs;
-use super::errors::ErrorSink;
 use super::file_wrapper::FileWrapper;
+use super::settings::WsgiSettings;
 use super::start_response::{Answer, StartResponse, Stop};
 use crate::app::{App, Reply, Request, Verdict};
 use crate::http::head::Head;
 use crate::python::traceback;
-
-/// What an application may know about its server.
-#[derive(Clone)]
-pub struct WsgiSettings {
-    /// Whether another thread of this process may call the application at the same time.
-    pub multithread: bool,
-    /// Whether another process may.
-    pub multiprocess: bool,
-    /// `SERVER_SOFTWARE`.
-    pub server_software: String,
-    /// The part of every path that belongs to the server: `""` or `/x`.
-    pub script_name: String,
-    /// Where `wsgi.errors` goes.
-    pub errors: ErrorSink,
-}
 
 /// A WSGI application as the engine's [`App`].
 pub struct WsgiApp {

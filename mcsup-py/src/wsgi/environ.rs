@@ -7,10 +7,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use pyo3::{ffi, intern};
 
-use super::call::WsgiSettings;
 use super::errors::Errors;
 use super::file_wrapper::FileWrapper;
 use super::input::Input;
+use super::settings::WsgiSettings;
 use crate::app::{Local, Peer, Request};
 use crate::http::framing::Framing;
 use crate::http::head::Head;

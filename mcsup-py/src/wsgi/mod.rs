@@ -14,7 +14,9 @@ mod errors;
 mod file_wrapper;
 mod input;
 mod lease;
+mod settings;
 mod start_response;
 
-pub use call::{WsgiApp, WsgiSettings};
+pub use call::WsgiApp;
 pub use errors::ErrorSink;
+pub use settings::WsgiSettings;

@@ -1,0 +1,18 @@
+//! What the application is told of its server.
+
+use super::errors::ErrorSink;
+
+/// What an application may know about its server.
+#[derive(Clone)]
+pub struct WsgiSettings {
+    /// Whether another thread of this process may call the application at the same time.
+    pub multithread: bool,
+    /// Whether another process may.
+    pub multiprocess: bool,
+    /// `SERVER_SOFTWARE`.
+    pub server_software: String,
+    /// The part of every path that belongs to the server: `""` or `/x`.
+    pub script_name: String,
+    /// Where `wsgi.errors` goes.
+    pub errors: ErrorSink,
+}
