@@ -1,0 +1,146 @@
+//! `environ`: rules 1 to 8.
+
+use mcsup_py::app::{Body, Local};
+use mcsup_py::wsgi::WsgiSettings;
+
+use super::fixture::{Served, check, checked, settings, wrapped};
+
+const GET: &str = "GET /a%20b%2Fc%C3%A9?x=%20y&z HTTP/1.1\r\nHost: example.org\r\n\r\n";
+
+#[test]
+fn it_is_a_dict_of_its_own_for_each_request() {
+    let code = "assert type(environ) is dict\nassert 'mine' not in environ\nenviron['mine'] = 1\nenviron.pop('wsgi.version')";
+    let mut served = Served::new(&wrapped(code));
+    for _ in 0..2 {
+        served.get().is_complete();
+    }
+}
+
+#[test]
+fn the_required_keys_are_there() {
+    let code = "
+for key in ('REQUEST_METHOD', 'SERVER_NAME', 'SERVER_PORT', 'SERVER_PROTOCOL'):
+    assert type(environ[key]) is str and environ[key], key
+assert environ['SCRIPT_NAME'] == ''
+assert environ['wsgi.version'] == (1, 0) and type(environ['wsgi.version']) is tuple
+assert environ['wsgi.url_scheme'] == 'http'
+assert environ['wsgi.multithread'] is False
+assert environ['wsgi.multiprocess'] is True
+assert environ['wsgi.run_once'] is False
+assert environ['wsgi.input_terminated'] is True
+assert callable(environ['wsgi.file_wrapper'])";
+    check(GET, Body::Empty, code);
+}
+
+#[test]
+fn the_request_line_is_taken_apart() {
+    let code = "
+assert environ['REQUEST_METHOD'] == 'GET'
+assert environ['SERVER_PROTOCOL'] == 'HTTP/1.1'
+assert environ['RAW_URI'] == environ['REQUEST_URI'] == '/a%20b%2Fc%C3%A9?x=%20y&z'
+assert environ['QUERY_STRING'] == 'x=%20y&z'
+assert environ['PATH_INFO'] == '/a b/c\\u00c3\\u00a9', ascii(environ['PATH_INFO'])
+assert environ['PATH_INFO'].encode('latin-1').decode() == '/a b/c\\u00e9'";
+    check(GET, Body::Empty, code);
+    check("PURGE / HTTP/1.0\r\n\r\n", Body::Empty, "assert environ['REQUEST_METHOD'] == 'PURGE'\nassert environ['SERVER_PROTOCOL'] == 'HTTP/1.0'\nassert environ['QUERY_STRING'] == ''");
+    check("OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n", Body::Empty, "assert environ['PATH_INFO'] == ''\nassert environ['RAW_URI'] == '*'");
+    check("GET http://h/p?q HTTP/1.1\r\nHost: h\r\n\r\n", Body::Empty, "assert environ['PATH_INFO'] == '/p'\nassert environ['RAW_URI'] == 'http://h/p?q'");
+}
+
+#[test]
+fn both_ends_of_the_connection_are_named() {
+    let code = "
+assert environ['SERVER_NAME'] == '127.0.0.1' and environ['SERVER_PORT'] == '8080'
+assert environ['REMOTE_ADDR'] == '192.0.2.7' and environ['REMOTE_PORT'] == '4711'
+assert environ['SERVER_SOFTWARE'] == 'mcsup/test'";
+    check(GET, Body::Empty, code);
+}
+
+#[test]
+fn behind_a_unix_socket_the_host_field_names_the_server() {
+    for (host, name, port) in [
+        ("example.org", "example.org", "80"),
+        ("example.org:8443", "example.org", "8443"),
+        ("[::1]", "[::1]", "80"),
+        ("[::1]:81", "[::1]", "81"),
+        ("", "/run/app.sock", "80"),
+        ("caf\u{e9}", "caf\\u00c3\\u00a9", "80"),
+    ] {
+        let code = format!("assert environ['SERVER_NAME'] == '{name}', ascii(environ['SERVER_NAME'])\nassert environ['SERVER_PORT'] == '{port}'\nassert environ['REMOTE_ADDR'] == ''\nassert 'REMOTE_PORT' not in environ");
+        let mut served = Served::new(&wrapped(&code));
+        served.local = Local::Unix("/run/app.sock".to_owned());
+        checked(served, &format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"), Body::Empty);
+    }
+}
+
+#[test]
+fn fields_become_latin_1_text() {
+    let mut served = Served::new(&wrapped("assert environ['HTTP_X_NAME'] == 'caf\\u00e9', ascii(environ['HTTP_X_NAME'])"));
+    served.ask(b"GET / HTTP/1.1\r\nHost: h\r\nx-Name: caf\xe9\r\n\r\n", Body::Empty).is_complete();
+}
+
+#[test]
+fn type_and_length_have_no_prefix() {
+    let head = "POST / HTTP/1.1\r\nHost: h\r\ncontent-type: text/x\r\nCONTENT-LENGTH: 2\r\n\r\n";
+    let code = "
+assert environ['CONTENT_TYPE'] == 'text/x' and environ['CONTENT_LENGTH'] == '2'
+assert 'HTTP_CONTENT_TYPE' not in environ and 'HTTP_CONTENT_LENGTH' not in environ";
+    check(head, Body::Memory(b"ab".to_vec()), code);
+    check(GET, Body::Empty, "assert 'CONTENT_TYPE' not in environ and 'CONTENT_LENGTH' not in environ");
+}
+
+#[test]
+fn repeated_fields_are_joined() {
+    let head = "GET / HTTP/1.1\r\nHost: h\r\nX-A: 1\r\nCookie: a=1\r\nx-a: 2\r\ncookie: b=2\r\n\r\n";
+    check(head, Body::Empty, "assert environ['HTTP_X_A'] == '1,2'\nassert environ['HTTP_COOKIE'] == 'a=1; b=2'");
+}
+
+#[test]
+fn a_name_with_an_underscore_forges_nothing() {
+    let head = "GET / HTTP/1.1\r\nHost: h\r\nX_User: root\r\nX-User: me\r\n\r\n";
+    check(head, Body::Empty, "assert environ['HTTP_X_USER'] == 'me'");
+}
+
+#[test]
+fn a_body_that_came_in_chunks_has_a_length() {
+    let head = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
+    let code = "
+assert environ['CONTENT_LENGTH'] == '5'
+assert 'HTTP_TRANSFER_ENCODING' not in environ
+assert environ['HTTP_CONNECTION'] == 'close'
+assert environ['wsgi.input'].read() == b'hello'";
+    check(head, Body::Memory(b"hello".to_vec()), code);
+}
+
+#[test]
+fn the_script_name_is_taken_off_the_path_at_a_slash_only() {
+    for (script_name, target, seen, path) in [
+        ("/app", "/app/x", "/app", "/x"),
+        ("/app/", "/app/x", "/app", "/x"),
+        ("/app", "/app", "/app", ""),
+        ("/app", "/application", "/app", "/application"),
+        ("/app", "/x", "/app", "/x"),
+        ("/", "/x", "", "/x"),
+    ] {
+        let code = format!("got = environ['SCRIPT_NAME'], environ['PATH_INFO']\nassert got == ('{seen}', '{path}'), got");
+        let settings = WsgiSettings { script_name: script_name.to_owned(), ..settings() };
+        checked(Served::with(settings, &wrapped(&code)), &format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"), Body::Empty);
+    }
+}
+
+#[test]
+fn threads_and_processes_are_told_truthfully() {
+    let settings = WsgiSettings { multithread: true, multiprocess: false, ..settings() };
+    let code = "assert environ['wsgi.multithread'] is True\nassert environ['wsgi.multiprocess'] is False";
+    checked(Served::with(settings, &wrapped(code)), GET, Body::Empty);
+}
+
+#[test]
+fn more_names_than_are_remembered_are_still_understood() {
+    let mut served = Served::new(&wrapped("assert environ['HTTP_X_LAST'] == 'y'"));
+    for round in 0..12 {
+        let fields: String = (0..60).map(|field| format!("X-{round}-{field}: v\r\n")).collect();
+        let head = format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}X-Last: y\r\n\r\n");
+        served.ask(head.as_bytes(), Body::Empty).is_complete();
+    }
+}

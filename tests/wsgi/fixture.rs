@@ -1,0 +1,242 @@
+//! An interpreter in this process, applications written in Python, and a reply that notes what it is given.
+
+use std::cell::RefCell;
+use std::ffi::CString;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Once};
+
+use mcsup_py::app::{App, Body, Gone, Local, Peer, Reply, Request, Verdict};
+use mcsup_py::http::head::{Heads, Limits};
+use mcsup_py::http::response::ResponseHead;
+use mcsup_py::python::interpreter;
+use mcsup_py::wsgi::{WsgiApp, WsgiSettings};
+use pyo3::prelude::*;
+
+/// What an application did, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// Sent as one block of several.
+    Block(Vec<u8>),
+    /// Sent as the only one.
+    Whole(Vec<u8>),
+    /// Sent from a file, without Python.
+    File(Vec<u8>),
+    /// Written to `wsgi.errors`.
+    Said(String),
+}
+
+pub(crate) fn block(text: &str) -> Event {
+    Event::Block(text.as_bytes().to_vec())
+}
+
+pub(crate) fn whole(text: &str) -> Event {
+    Event::Whole(text.as_bytes().to_vec())
+}
+
+pub(crate) fn file(text: &str) -> Event {
+    Event::File(text.as_bytes().to_vec())
+}
+
+pub(crate) fn said(text: &str) -> Event {
+    Event::Said(text.to_owned())
+}
+
+type Journal = Arc<Mutex<Vec<Event>>>;
+
+/// An application, and what is around it.
+pub(crate) struct Served {
+    app: WsgiApp,
+    journal: Journal,
+    /// Our end of the connections.
+    pub(crate) local: Local,
+    /// After so many sends the client is gone.
+    pub(crate) patience: usize,
+}
+
+/// What came of a request.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) verdict: Verdict,
+    /// The head, if it was sent.
+    pub(crate) head: Option<ResponseHead>,
+    pub(crate) events: Vec<Event>,
+    /// What was logged at level error.
+    pub(crate) log: String,
+}
+
+/// Starts the interpreter, once.
+pub(crate) fn start_python() {
+    static START: Once = Once::new();
+    START.call_once(|| {
+        log::set_boxed_logger(Box::new(ThreadLog)).unwrap();
+        log::set_max_level(log::LevelFilter::Error);
+        interpreter::ensure(None).unwrap();
+    });
+}
+
+/// A module made of `code`.
+pub(crate) fn module<'py>(py: Python<'py>, code: &str) -> Bound<'py, PyModule> {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let name = CString::new(format!("served_{}", COUNT.fetch_add(1, Ordering::SeqCst))).unwrap();
+    PyModule::from_code(py, &CString::new(code).unwrap(), c"served.py", &name).unwrap()
+}
+
+/// The settings of the tests that do not care.
+pub(crate) fn settings() -> WsgiSettings {
+    WsgiSettings {
+        multithread: false,
+        multiprocess: true,
+        server_software: "mcsup/test".to_owned(),
+        script_name: String::new(),
+        errors: Arc::new(|_| {}),
+    }
+}
+
+impl Served {
+    /// Serves `application` of a module made of `code`.
+    pub(crate) fn new(code: &str) -> Self {
+        Self::with(settings(), code)
+    }
+
+    pub(crate) fn with(settings: WsgiSettings, code: &str) -> Self {
+        start_python();
+        let journal = Journal::default();
+        let errors = Arc::clone(&journal);
+        let errors: mcsup_py::wsgi::ErrorSink = Arc::new(move |bytes| {
+            errors.lock().unwrap().push(Event::Said(String::from_utf8_lossy(bytes).into_owned()));
+        });
+        let callable = Python::attach(|py| module(py, code).getattr("application").unwrap().unbind());
+        let app = WsgiApp::new(callable, WsgiSettings { errors, ..settings });
+        let local = Local::Tcp("127.0.0.1:8080".parse().unwrap());
+        Self { app, journal, local, patience: usize::MAX }
+    }
+
+    /// Asks with `GET / HTTP/1.1`.
+    pub(crate) fn get(&mut self) -> Outcome {
+        self.ask(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", Body::Empty)
+    }
+
+    /// Asks with these bytes of a head.
+    pub(crate) fn ask(&mut self, head: &[u8], body: Body) -> Outcome {
+        let mut heads = Heads::default();
+        assert_eq!(heads.read(head, &Limits::default()).unwrap(), Some(head.len()), "a whole head");
+        let remote = matches!(self.local, Local::Tcp(_)).then(|| "192.0.2.7:4711".parse().unwrap());
+        let peer = Peer { remote, local: self.local.clone() };
+        let mut reply = Recorder { journal: Arc::clone(&self.journal), patience: self.patience, head: None, sent: 0 };
+        LOG.take();
+        let verdict = self.app.call(Request { head: heads.view(head), body, peer: &peer }, &mut reply);
+        let events = std::mem::take(&mut *self.journal.lock().unwrap());
+        Outcome { verdict, head: reply.head, events, log: LOG.take() }
+    }
+}
+
+impl Outcome {
+    pub(crate) fn status(&self) -> u16 {
+        self.head.as_ref().map(ResponseHead::status).unwrap()
+    }
+
+    pub(crate) fn field(&self, name: &str) -> Option<&[u8]> {
+        self.head.as_ref().unwrap().field(name)
+    }
+
+    /// The application said all and nothing was logged.
+    #[track_caller]
+    pub(crate) fn is_complete(&self) {
+        assert_eq!((self.verdict, self.log.as_str()), (Verdict::Complete, ""), "{self:?}");
+    }
+
+    /// The application failed before anything was sent; the log names the request and has all of `texts`.
+    #[track_caller]
+    pub(crate) fn is_refused(&self, texts: &[&str]) {
+        assert_eq!(self.verdict, Verdict::Failed, "{self:?}");
+        assert!(self.head.is_none(), "{self:?}");
+        for text in texts {
+            assert!(self.log.contains(text), "{text:?} is not in the log: {}", self.log);
+        }
+    }
+}
+
+/// Calls an application whose body is `code`, in which `environ` and `start_response` are known and 200 has begun.
+#[track_caller]
+pub(crate) fn check(head: &str, body: Body, code: &str) {
+    checked(Served::new(&wrapped(code)), head, body);
+}
+
+/// An application around assertions.
+pub(crate) fn wrapped(code: &str) -> String {
+    let body: String = code.lines().map(|line| format!("    {line}\n")).collect();
+    format!("def application(environ, start_response):\n    start_response('200 OK', [])\n{body}    return [b'ok']\n")
+}
+
+#[track_caller]
+pub(crate) fn checked(mut served: Served, head: &str, body: Body) -> Outcome {
+    let outcome = served.ask(head.as_bytes(), body);
+    assert_eq!(outcome.verdict, Verdict::Complete, "{}", outcome.log);
+    outcome
+}
+
+/// The [`Reply`] of these tests.
+struct Recorder {
+    journal: Journal,
+    patience: usize,
+    head: Option<ResponseHead>,
+    sent: u64,
+}
+
+impl Recorder {
+    fn note(&mut self, head: &ResponseHead, event: Event) -> Result<(), Gone> {
+        if self.patience == 0 {
+            return Err(Gone);
+        }
+        self.patience -= 1;
+        self.head.get_or_insert_with(|| head.clone());
+        if let Event::Block(bytes) | Event::Whole(bytes) | Event::File(bytes) = &event {
+            self.sent += bytes.len() as u64;
+        }
+        self.journal.lock().unwrap().push(event);
+        Ok(())
+    }
+}
+
+impl Reply for Recorder {
+    fn send(&mut self, head: &ResponseHead, chunk: &[u8]) -> Result<(), Gone> {
+        self.note(head, Event::Block(chunk.to_vec()))
+    }
+
+    fn send_whole(&mut self, head: &ResponseHead, body: &[u8]) -> Result<(), Gone> {
+        self.note(head, Event::Whole(body.to_vec()))
+    }
+
+    fn send_file(&mut self, head: &ResponseHead, file: File, offset: u64, length: u64) -> Result<(), Gone> {
+        let mut bytes = vec![0; usize::try_from(length).unwrap()];
+        file.read_exact_at(&mut bytes, offset).unwrap();
+        self.note(head, Event::File(bytes))
+    }
+
+    fn head_sent(&self) -> bool {
+        self.head.is_some()
+    }
+
+    fn is_full(&self) -> bool {
+        self.head.as_ref().and_then(ResponseHead::content_length).is_some_and(|length| self.sent >= length)
+    }
+}
+
+thread_local! {
+    static LOG: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Keeps what a thread logs for the test that runs on it.
+struct ThreadLog;
+
+impl log::Log for ThreadLog {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+    fn log(&self, record: &log::Record<'_>) {
+        LOG.with_borrow_mut(|log| log.push_str(&format!("{}\n", record.args())));
+    }
+    fn flush(&self) {}
+}
