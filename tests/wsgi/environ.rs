@@ -42,9 +42,21 @@ assert environ['QUERY_STRING'] == 'x=%20y&z'
 assert environ['PATH_INFO'] == '/a b/c\\u00c3\\u00a9', ascii(environ['PATH_INFO'])
 assert environ['PATH_INFO'].encode('latin-1').decode() == '/a b/c\\u00e9'";
     check(GET, Body::Empty, code);
-    check("PURGE / HTTP/1.0\r\n\r\n", Body::Empty, "assert environ['REQUEST_METHOD'] == 'PURGE'\nassert environ['SERVER_PROTOCOL'] == 'HTTP/1.0'\nassert environ['QUERY_STRING'] == ''");
-    check("OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n", Body::Empty, "assert environ['PATH_INFO'] == ''\nassert environ['RAW_URI'] == '*'");
-    check("GET http://h/p?q HTTP/1.1\r\nHost: h\r\n\r\n", Body::Empty, "assert environ['PATH_INFO'] == '/p'\nassert environ['RAW_URI'] == 'http://h/p?q'");
+    check(
+        "PURGE / HTTP/1.0\r\n\r\n",
+        Body::Empty,
+        "assert environ['REQUEST_METHOD'] == 'PURGE'\nassert environ['SERVER_PROTOCOL'] == 'HTTP/1.0'\nassert environ['QUERY_STRING'] == ''",
+    );
+    check(
+        "OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n",
+        Body::Empty,
+        "assert environ['PATH_INFO'] == ''\nassert environ['RAW_URI'] == '*'",
+    );
+    check(
+        "GET http://h/p?q HTTP/1.1\r\nHost: h\r\n\r\n",
+        Body::Empty,
+        "assert environ['PATH_INFO'] == '/p'\nassert environ['RAW_URI'] == 'http://h/p?q'",
+    );
 }
 
 #[test]
@@ -66,7 +78,9 @@ fn behind_a_unix_socket_the_host_field_names_the_server() {
         ("", "/run/app.sock", "80"),
         ("caf\u{e9}", "caf\\u00c3\\u00a9", "80"),
     ] {
-        let code = format!("assert environ['SERVER_NAME'] == '{name}', ascii(environ['SERVER_NAME'])\nassert environ['SERVER_PORT'] == '{port}'\nassert environ['REMOTE_ADDR'] == ''\nassert 'REMOTE_PORT' not in environ");
+        let code = format!(
+            "assert environ['SERVER_NAME'] == '{name}', ascii(environ['SERVER_NAME'])\nassert environ['SERVER_PORT'] == '{port}'\nassert environ['REMOTE_ADDR'] == ''\nassert 'REMOTE_PORT' not in environ"
+        );
         let mut served = Served::new(&wrapped(&code));
         served.local = Local::Unix("/run/app.sock".to_owned());
         checked(served, &format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"), Body::Empty);
@@ -75,7 +89,8 @@ fn behind_a_unix_socket_the_host_field_names_the_server() {
 
 #[test]
 fn fields_become_latin_1_text() {
-    let mut served = Served::new(&wrapped("assert environ['HTTP_X_NAME'] == 'caf\\u00e9', ascii(environ['HTTP_X_NAME'])"));
+    let mut served =
+        Served::new(&wrapped("assert environ['HTTP_X_NAME'] == 'caf\\u00e9', ascii(environ['HTTP_X_NAME'])"));
     served.ask(b"GET / HTTP/1.1\r\nHost: h\r\nx-Name: caf\xe9\r\n\r\n", Body::Empty).is_complete();
 }
 
@@ -92,7 +107,11 @@ assert 'HTTP_CONTENT_TYPE' not in environ and 'HTTP_CONTENT_LENGTH' not in envir
 #[test]
 fn repeated_fields_are_joined() {
     let head = "GET / HTTP/1.1\r\nHost: h\r\nX-A: 1\r\nCookie: a=1\r\nx-a: 2\r\ncookie: b=2\r\n\r\n";
-    check(head, Body::Empty, "assert environ['HTTP_X_A'] == '1,2'\nassert environ['HTTP_COOKIE'] == 'a=1; b=2'");
+    check(
+        head,
+        Body::Empty,
+        "assert environ['HTTP_X_A'] == '1,2'\nassert environ['HTTP_COOKIE'] == 'a=1; b=2'",
+    );
 }
 
 #[test]
@@ -122,9 +141,15 @@ fn the_script_name_is_taken_off_the_path_at_a_slash_only() {
         ("/app", "/x", "/app", "/x"),
         ("/", "/x", "", "/x"),
     ] {
-        let code = format!("got = environ['SCRIPT_NAME'], environ['PATH_INFO']\nassert got == ('{seen}', '{path}'), got");
+        let code = format!(
+            "got = environ['SCRIPT_NAME'], environ['PATH_INFO']\nassert got == ('{seen}', '{path}'), got"
+        );
         let settings = WsgiSettings { script_name: script_name.to_owned(), ..settings() };
-        checked(Served::with(settings, &wrapped(&code)), &format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"), Body::Empty);
+        checked(
+            Served::with(settings, &wrapped(&code)),
+            &format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"),
+            Body::Empty,
+        );
     }
 }
 

@@ -22,7 +22,8 @@ print('printed', file=errors)";
 
 #[test]
 fn what_is_no_unicode_is_written_all_the_same() {
-    let outcome = checked(Served::new(&wrapped("environ['wsgi.errors'].write('a\\udcffb')")), GET, Body::Empty);
+    let outcome =
+        checked(Served::new(&wrapped("environ['wsgi.errors'].write('a\\udcffb')")), GET, Body::Empty);
     assert_eq!(outcome.events[0], said("a\\udcffb"));
 }
 

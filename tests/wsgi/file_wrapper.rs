@@ -93,7 +93,10 @@ fn what_only_looks_like_a_file_is_read() {
 fn the_file_is_closed() {
     let (_place, mut served) = wrapping("Telling(open(path, 'rb'), environ)", "[]");
     assert_eq!(served.get().events, [block("0123"), block("4567"), block("89"), said("closed")]);
-    let (_place, mut served) = wrapping("environ['wsgi.errors'].write('' if all(f.closed for f in opened) else 'open') and None or open(path, 'rb')", "[]");
+    let (_place, mut served) = wrapping(
+        "environ['wsgi.errors'].write('' if all(f.closed for f in opened) else 'open') and None or open(path, 'rb')",
+        "[]",
+    );
     served.get().is_complete();
     assert_eq!(served.get().events, [said(""), file("0123456789")]);
 }

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once};
+use std::time::Duration;
 
 use mcsup_py::app::{App, Body, Gone, Local, Peer, Reply, Request, Verdict};
 use mcsup_py::http::head::{Heads, Limits};
@@ -53,6 +54,8 @@ pub(crate) struct Served {
     pub(crate) local: Local,
     /// After so many sends the client is gone.
     pub(crate) patience: usize,
+    /// A block is sent only when another thread can run Python meanwhile.
+    pub(crate) needs_python: bool,
 }
 
 /// What came of a request.
@@ -110,7 +113,7 @@ impl Served {
         let callable = Python::attach(|py| module(py, code).getattr("application").unwrap().unbind());
         let app = WsgiApp::new(callable, WsgiSettings { errors, ..settings });
         let local = Local::Tcp("127.0.0.1:8080".parse().unwrap());
-        Self { app, journal, local, patience: usize::MAX }
+        Self { app, journal, local, patience: usize::MAX, needs_python: false }
     }
 
     /// Asks with `GET / HTTP/1.1`.
@@ -124,7 +127,13 @@ impl Served {
         assert_eq!(heads.read(head, &Limits::default()).unwrap(), Some(head.len()), "a whole head");
         let remote = matches!(self.local, Local::Tcp(_)).then(|| "192.0.2.7:4711".parse().unwrap());
         let peer = Peer { remote, local: self.local.clone() };
-        let mut reply = Recorder { journal: Arc::clone(&self.journal), patience: self.patience, head: None, sent: 0 };
+        let mut reply = Recorder {
+            journal: Arc::clone(&self.journal),
+            patience: self.patience,
+            needs_python: self.needs_python,
+            head: None,
+            sent: 0,
+        };
         LOG.take();
         let verdict = self.app.call(Request { head: heads.view(head), body, peer: &peer }, &mut reply);
         let events = std::mem::take(&mut *self.journal.lock().unwrap());
@@ -167,7 +176,9 @@ pub(crate) fn check(head: &str, body: Body, code: &str) {
 /// An application around assertions.
 pub(crate) fn wrapped(code: &str) -> String {
     let body: String = code.lines().map(|line| format!("    {line}\n")).collect();
-    format!("def application(environ, start_response):\n    start_response('200 OK', [])\n{body}    return [b'ok']\n")
+    format!(
+        "def application(environ, start_response):\n    start_response('200 OK', [])\n{body}    return [b'ok']\n"
+    )
 }
 
 #[track_caller]
@@ -181,6 +192,7 @@ pub(crate) fn checked(mut served: Served, head: &str, body: Body) -> Outcome {
 struct Recorder {
     journal: Journal,
     patience: usize,
+    needs_python: bool,
     head: Option<ResponseHead>,
     sent: u64,
 }
@@ -202,6 +214,13 @@ impl Recorder {
 
 impl Reply for Recorder {
     fn send(&mut self, head: &ResponseHead, chunk: &[u8]) -> Result<(), Gone> {
+        if self.needs_python {
+            let (done, waits) = std::sync::mpsc::channel();
+            std::thread::spawn(move || Python::attach(|_| done.send(()).unwrap()));
+            waits
+                .recv_timeout(Duration::from_secs(5))
+                .expect("another thread runs Python while a block is sent");
+        }
         self.note(head, Event::Block(chunk.to_vec()))
     }
 

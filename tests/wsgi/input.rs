@@ -28,7 +28,10 @@ fn python_bytes(body: &[u8]) -> String {
 
 #[test]
 fn read_gives_what_is_asked_for_and_then_nothing() {
-    both(b"hello world", "assert stream.read(5) == b'hello'\nassert stream.read(0) == b''\nassert stream.read(100) == b' world'\nassert stream.read(1) == b''\nassert stream.read() == b''");
+    both(
+        b"hello world",
+        "assert stream.read(5) == b'hello'\nassert stream.read(0) == b''\nassert stream.read(100) == b' world'\nassert stream.read(1) == b''\nassert stream.read() == b''",
+    );
 }
 
 #[test]
@@ -40,26 +43,44 @@ fn read_without_a_size_gives_all() {
 
 #[test]
 fn readline_keeps_the_line_end_and_heeds_its_size() {
-    both(b"ab\n\ncd", "assert stream.readline() == b'ab\\n'\nassert stream.readline() == b'\\n'\nassert stream.readline(1) == b'c'\nassert stream.readline(0) == b''\nassert stream.readline(-1) == b'd'\nassert stream.readline() == b''");
-    both(b"ab\ncd", "assert stream.readline(2) == b'ab'\nassert stream.readline(9) == b'\\n'\nassert stream.readline(None) == b'cd'");
+    both(
+        b"ab\n\ncd",
+        "assert stream.readline() == b'ab\\n'\nassert stream.readline() == b'\\n'\nassert stream.readline(1) == b'c'\nassert stream.readline(0) == b''\nassert stream.readline(-1) == b'd'\nassert stream.readline() == b''",
+    );
+    both(
+        b"ab\ncd",
+        "assert stream.readline(2) == b'ab'\nassert stream.readline(9) == b'\\n'\nassert stream.readline(None) == b'cd'",
+    );
 }
 
 #[test]
 fn readlines_heeds_its_hint() {
-    both(b"a\nb\nc", "assert stream.readlines() == [b'a\\n', b'b\\n', b'c']\nassert stream.readlines() == []");
-    both(b"a\nb\nc", "assert stream.readlines(3) == [b'a\\n', b'b\\n']\nassert stream.readlines(0) == [b'c']");
+    both(
+        b"a\nb\nc",
+        "assert stream.readlines() == [b'a\\n', b'b\\n', b'c']\nassert stream.readlines() == []",
+    );
+    both(
+        b"a\nb\nc",
+        "assert stream.readlines(3) == [b'a\\n', b'b\\n']\nassert stream.readlines(0) == [b'c']",
+    );
     both(b"a\nb\nc", "assert len(stream.readlines(None)) == 3");
     both(b"a\nb\nc", "assert len(stream.readlines(-1)) == 3");
 }
 
 #[test]
 fn iterating_gives_lines() {
-    both(b"a\nb\n\nc", "assert list(stream) == [b'a\\n', b'b\\n', b'\\n', b'c']\nassert next(stream, None) is None");
+    both(
+        b"a\nb\n\nc",
+        "assert list(stream) == [b'a\\n', b'b\\n', b'\\n', b'c']\nassert next(stream, None) is None",
+    );
 }
 
 #[test]
 fn lines_and_blocks_may_be_mixed() {
-    both(b"a\nbcd\ne", "assert stream.readline() == b'a\\n'\nassert stream.read(2) == b'bc'\nassert next(stream) == b'd\\n'\nassert stream.read() == b'e'");
+    both(
+        b"a\nbcd\ne",
+        "assert stream.readline() == b'a\\n'\nassert stream.read(2) == b'bc'\nassert next(stream) == b'd\\n'\nassert stream.read() == b'e'",
+    );
 }
 
 #[test]

@@ -1,1 +1,206 @@
-//! To come.
+//! What needs a process of its own: forks, a virtual environment, an abort, the end. Such a process is this binary
+//! again, running one of the ignored tests below.
+#![allow(unsafe_code, reason = "forks and ends processes as the supervisor does")]
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use mcsup_py::python::{ending, fork, interpreter, traceback};
+use pyo3::prelude::*;
+
+use super::fixture::{module, start_python};
+
+/// Runs an ignored test of this file in a process of its own.
+fn run(name: &str, venv: Option<&Path>) -> Output {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", &format!("processes::{name}"), "--ignored", "--nocapture", "--test-threads=1"]);
+    command.env_remove("VIRTUAL_ENV").env_remove("PYTHONUNBUFFERED");
+    if let Some(venv) = venv {
+        command.env("VIRTUAL_ENV", venv);
+    }
+    command.output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn a_child_runs_python_whatever_its_parents_threads_did_at_the_fork() {
+    let output = run("forks_beside_a_busy_thread", None);
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+#[ignore = "run in a process of its own"]
+fn forks_beside_a_busy_thread() {
+    start_python();
+    let code = "
+import os, random, threading
+parent = os.getpid()
+forked = []
+os.register_at_fork(after_in_child=lambda: forked.append(os.getpid()))
+busy = threading.Event()
+def spin():
+    busy.set()
+    while True:
+        pass
+threading.Thread(target=spin, daemon=True).start()
+busy.wait()
+def check():
+    assert forked == [os.getpid()] and os.getpid() != parent
+    assert threading.current_thread() is threading.main_thread()
+    thread = threading.Thread(target=lambda: forked.append('thread'))
+    thread.start()
+    thread.join(5)
+    assert forked[1:] == ['thread']
+    return True
+";
+    let checks = Python::attach(|py| module(py, code).unbind());
+    for _ in 0..20 {
+        fork::before();
+        // SAFETY: the child only runs the lines below and ends by `_exit`.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            // SAFETY: a child that hangs ends itself.
+            unsafe { libc::alarm(10) };
+            fork::after_in_child();
+            let fine = Python::attach(|py| checks.bind(py).call_method0("check").is_ok());
+            // SAFETY: as every worker ends.
+            unsafe { libc::_exit(i32::from(!fine)) };
+        }
+        fork::after_in_parent();
+        let mut status = 0;
+        // SAFETY: waits for the child that was just made.
+        let waited = unsafe { libc::waitpid(pid, &raw mut status, 0) };
+        assert_eq!((waited, status), (pid, 0));
+    }
+}
+
+#[test]
+fn without_an_interpreter_the_fork_hooks_do_nothing() {
+    let output = run("calls_the_hooks_without_python", None);
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+#[ignore = "run in a process of its own"]
+fn calls_the_hooks_without_python() {
+    fork::before();
+    fork::after_in_parent();
+    fork::before();
+    fork::after_in_child();
+    assert!(Python::try_attach(|_| ()).is_none());
+}
+
+#[test]
+fn a_virtual_environment_is_honoured() {
+    start_python();
+    let dir = tempfile::tempdir().unwrap();
+    let venv = dir.path().canonicalize().unwrap().join("venv");
+    Python::attach(|py| {
+        let options = pyo3::types::PyDict::new(py);
+        options.set_item("symlinks", true).unwrap();
+        py.import("venv").unwrap().call_method("create", (&venv,), Some(&options)).unwrap();
+    });
+    let output = run("tells_its_prefix", Some(&venv));
+    let seen = text(&output.stdout);
+    assert!(seen.contains(&format!("prefix={}\n", venv.display())), "{output:?}");
+    assert!(seen.contains(&format!("executable={}/bin/python3", venv.display())), "{output:?}");
+    assert!(seen.contains(&format!("packages={}", venv.join("lib").display())), "{output:?}");
+    assert!(!text(&run("tells_its_prefix", None).stdout).contains(&venv.display().to_string()));
+}
+
+#[test]
+#[ignore = "run in a process of its own"]
+fn tells_its_prefix() {
+    let venv = std::env::var_os("VIRTUAL_ENV");
+    interpreter::ensure(venv.as_deref().map(Path::new)).unwrap();
+    // Again: does nothing.
+    interpreter::ensure(venv.as_deref().map(Path::new)).unwrap();
+    Python::attach(|py| {
+        let code = "
+import sys, signal
+packages = [path for path in sys.path if path.endswith('site-packages')][0]
+seen = f'prefix={sys.prefix}\\nexecutable={sys.executable}\\npackages={packages}\\n'
+";
+        let seen: String = module(py, code).getattr("seen").unwrap().extract().unwrap();
+        std::io::stdout().write_all(seen.as_bytes()).unwrap();
+    });
+}
+
+#[test]
+fn an_aborted_process_leaves_the_stacks_of_all_its_threads() {
+    let output = run("is_aborted", None);
+    let seen = text(&output.stderr);
+    assert!(
+        seen.contains("Aborted") && seen.contains("in stuck_here") && seen.contains("in waits_there"),
+        "{seen}"
+    );
+}
+
+#[test]
+#[ignore = "run in a process of its own"]
+fn is_aborted() {
+    start_python();
+    Python::attach(|py| {
+        traceback::dump_stacks_on_abort(py, 2).unwrap();
+        let code = "
+import os, threading
+begun = threading.Event()
+def waits_there():
+    begun.set()
+    threading.Event().wait()
+threading.Thread(target=waits_there, daemon=True).start()
+begun.wait()
+def stuck_here():
+    os.kill(os.getpid(), 6)
+    while True:
+        pass
+";
+        module(py, code).getattr("stuck_here").unwrap().call0().unwrap();
+    });
+}
+
+#[test]
+fn at_the_end_exit_functions_run_and_what_was_printed_is_flushed() {
+    let output = run("ends_in_order", None);
+    let seen = text(&output.stdout);
+    assert!(seen.contains("printed\nfunction ran\n"), "{output:?}");
+    assert_eq!(output.status.code(), Some(7));
+}
+
+#[test]
+#[ignore = "run in a process of its own"]
+fn ends_in_order() {
+    start_python();
+    Python::attach(|py| {
+        let code = "
+import atexit, threading
+atexit.register(print, 'function ran')
+print('printed')
+# A thread that never ends must not keep the process.
+threading.Thread(target=threading.Event().wait).start()
+";
+        module(py, code);
+        ending::run_exit_functions(py);
+    });
+    // SAFETY: as every worker ends.
+    unsafe { libc::_exit(7) };
+}
+
+#[test]
+fn pythons_signal_handlers_are_not_installed() {
+    let output = run("is_interrupted", None);
+    use std::os::unix::process::ExitStatusExt;
+    assert_eq!(output.status.signal(), Some(libc::SIGINT), "{output:?}");
+}
+
+#[test]
+#[ignore = "run in a process of its own"]
+fn is_interrupted() {
+    start_python();
+    // SAFETY: asks for the default, which a parent may have changed before it started this binary.
+    unsafe { libc::raise(libc::SIGINT) };
+}

@@ -70,7 +70,9 @@ fn empty_blocks_are_not_sent() {
 
 #[test]
 fn a_body_is_made_of_bytes_alone() {
-    for returned in ["['text']", "'text'", "[bytearray(b'x')]", "[memoryview(b'x')]", "[None]", "b'x'", "iter(['x'])"] {
+    for returned in
+        ["['text']", "'text'", "[bytearray(b'x')]", "[memoryview(b'x')]", "[None]", "b'x'", "iter(['x'])"]
+    {
         returning("[]", returned).get().is_refused(&["TypeError", "bytes"]);
     }
     for returned in ["None", "1"] {
@@ -164,7 +166,26 @@ def application(environ, start_response):
     except LookupError as error:
         raise ValueError('outer') from error";
     let outcome = Served::new(code).ask(b"POST /a?b=c HTTP/1.1\r\nHost: h\r\n\r\n", Body::Empty);
-    outcome.is_refused(&["POST /a?b=c", "LookupError: inner", "direct cause", "ValueError: outer", "in deep"]);
+    outcome.is_refused(&[
+        "POST /a?b=c",
+        "LookupError: inner",
+        "direct cause",
+        "ValueError: outer",
+        "in deep",
+    ]);
+}
+
+#[test]
+fn the_traceback_of_an_exception_that_nobody_caught_has_its_frames() {
+    let code = "
+def view():
+    return 1 / 0
+def application(environ, start_response):
+    return view()";
+    let outcome = Served::new(code).get();
+    let frames = ["Traceback (most recent call last)", "line 5, in application", "line 3, in view"];
+    outcome.is_refused(&frames);
+    assert_eq!(outcome.log.matches("File ").count(), 2, "{}", outcome.log);
 }
 
 #[test]
@@ -257,29 +278,22 @@ def application(environ, start_response):
 }
 
 #[test]
-fn other_threads_of_python_run_while_a_block_is_sent() {
-    // The reply cannot be entered attached: a thread that needs the interpreter gets it within one long send. Here the
-    // application's thread and its sender meet at a barrier only if neither waits for the other's interpreter.
-    let code = "
-import threading
-def application(environ, start_response):
-    write = start_response('200 OK', [])
-    barrier = threading.Barrier(2, timeout=5)
-    thread = threading.Thread(target=lambda: (barrier.wait(), write(b'b')))
-    thread.start()
-    barrier.wait()
-    write(b'a')
-    thread.join(5)
-    return []";
-    let mut events = Served::new(code).get().events;
-    events.sort_by_key(|event| format!("{event:?}"));
-    assert_eq!(events, [block("a"), block("b")]);
+fn other_threads_run_python_while_a_block_is_sent() {
+    let mut served = returning("[]", "iter([b'a', b'b'])");
+    served.needs_python = true;
+    let outcome = served.get();
+    outcome.is_complete();
+    assert_eq!(outcome.events, [block("a"), block("b")]);
 }
 
 #[test]
-fn an_asked_iterable_of_any_kind_is_served() {
-    for returned in ["(block for block in (b'a', b'b'))", "[b'a', b'b']", "{b'a': 1, b'b': 2}", "map(bytes, ([97], [98]))"]
-    {
+fn any_kind_of_iterable_is_served() {
+    for returned in [
+        "(block for block in (b'a', b'b'))",
+        "[b'a', b'b']",
+        "{b'a': 1, b'b': 2}",
+        "map(bytes, ([97], [98]))",
+    ] {
         assert_eq!(returning("[]", returned).get().events, [block("a"), block("b")], "{returned}");
     }
 }

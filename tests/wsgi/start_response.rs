@@ -48,7 +48,9 @@ fn a_line_end_gets_into_no_head() {
 
 #[test]
 fn headers_are_a_list_of_pairs_of_str() {
-    for headers in ["()", "{}", "None", "[['X', 'a']]", "[('X',)]", "[('X', 'a', 'b')]", "[(b'X', 'a')]", "[('X', 1)]"] {
+    for headers in
+        ["()", "{}", "None", "[['X', 'a']]", "[('X',)]", "[('X', 'a', 'b')]", "[(b'X', 'a')]", "[('X', 1)]"]
+    {
         calling(&format!("'200 OK', {headers}")).get().is_refused(&["TypeError", "header"]);
     }
     calling("'200 OK', [('X', '\\u20ac')]").get().is_refused(&["UnicodeEncodeError"]);
@@ -62,7 +64,8 @@ fn headers_are_sent_in_latin_1() {
 
 #[test]
 fn what_concerns_the_connection_is_left_out() {
-    let outcome = calling("'200 OK', [('Connection', 'close'), ('Transfer-Encoding', 'chunked'), ('X', 'y')]").get();
+    let outcome =
+        calling("'200 OK', [('Connection', 'close'), ('Transfer-Encoding', 'chunked'), ('X', 'y')]").get();
     outcome.is_complete();
     assert_eq!((outcome.field("Connection"), outcome.field("Transfer-Encoding")), (None, None));
     assert_eq!(outcome.field("X"), Some(&b"y"[..]));
@@ -91,7 +94,10 @@ def application(environ, start_response):
     return [b'sorry']";
     let outcome = Served::new(code).get();
     outcome.is_complete();
-    assert_eq!((outcome.status(), outcome.field("X-Old"), outcome.field("X-New")), (500, None, Some(&b"2"[..])));
+    assert_eq!(
+        (outcome.status(), outcome.field("X-Old"), outcome.field("X-New")),
+        (500, None, Some(&b"2"[..]))
+    );
     assert_eq!(outcome.events, [whole("sorry")]);
 }
 

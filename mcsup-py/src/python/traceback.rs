@@ -8,7 +8,10 @@ use pyo3::types::{PyDict, PyList};
 /// The traceback as Python prints it: whole, with causes.
 pub fn format(py: Python<'_>, error: &PyErr) -> String {
     let lines = || -> PyResult<String> {
-        let lines = py.import("traceback")?.call_method1("format_exception", (error.value(py),))?;
+        // The traceback by itself: before Python 3.12 that of the value lacks the outermost frames, or has those of
+        // the import system.
+        let parts = (error.get_type(py), error.value(py), error.traceback(py));
+        let lines = py.import("traceback")?.call_method1("format_exception", parts)?;
         lines.cast_into::<PyList>()?.iter().map(|line| line.extract::<String>()).collect()
     };
     // An exception whose own methods fail is still named.
