@@ -80,13 +80,7 @@ pub fn privileges_are_dropped_completely() {
     // The parent-death signal was set after the change of user, which clears it.
     pool.signal(Signal::KILL);
     pool.wait();
-    TcpListener::bind(pool.address)
-        .map(drop)
-        .or_else(|_| {
-            wait_for("the port to be free", || TcpListener::bind(pool.address).is_ok());
-            Ok::<_, std::io::Error>(())
-        })
-        .unwrap();
+    wait_for_port(&pool);
 }
 
 pub fn a_worker_that_panics_is_replaced() {
@@ -118,7 +112,7 @@ pub fn a_killed_supervisor_takes_its_pool_along() {
     pool.signal(Signal::KILL);
     pool.wait();
     wait_for("the workers to go", || workers.iter().all(|worker| is_gone(*worker)));
-    TcpListener::bind(pool.address).unwrap();
+    wait_for_port(&pool);
 }
 
 pub fn an_inherited_listener_is_served() {
@@ -151,4 +145,9 @@ pub fn a_drain_hands_out_what_is_queued() {
         assert!(read_all(stream).parse::<i32>().is_ok());
     }
     assert_eq!(pool.wait().code(), Some(0));
+}
+
+/// A process's first thread may be gone a moment before its last one, which holds the listener.
+fn wait_for_port(pool: &Pool) {
+    wait_for("the port to be free", || TcpListener::bind(pool.address).is_ok());
 }
