@@ -113,7 +113,7 @@ pub trait Reply {
     /// Whether the head has been sent: from then on neither status nor header can be changed.
     fn head_sent(&self) -> bool;
 
-    /// Whether everything announced by Content-Length has been handed over, so that asking the application for
-    /// more would be in vain.
+    /// Whether nothing more will be sent whatever is said: all that Content-Length announced has been handed over, or
+    /// the response may have no body. Asking the application for more would be in vain.
     fn is_full(&self) -> bool;
 }

@@ -78,3 +78,43 @@ def test_a_process_that_the_application_forked_does_not_hold_the_port(serve):
         server.assert_nothing_left()
     finally:
         os.kill(child, signal.SIGKILL)
+
+
+EXECUTOR = """
+import atexit, concurrent.futures, pathlib, time
+executor = concurrent.futures.ThreadPoolExecutor()
+atexit.register(lambda: pathlib.Path("exit-function").write_text("ran"))
+def work():
+    time.sleep(0.5)
+    pathlib.Path("work").write_text("done")
+def app(environ, start_response):
+    executor.submit(work)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"submitted"]
+"""
+
+
+def test_work_that_was_handed_to_an_executor_is_finished_and_exit_functions_run(serve, directory):
+    server = serve(EXECUTOR)
+    assert server.get()[1] == b"submitted"
+    assert server.stop() == 0
+    assert (directory / "work").read_text() == "done"
+    assert (directory / "exit-function").read_text() == "ran"
+
+
+ENDLESS = """
+def app(environ, start_response):
+    def blocks():
+        while True:
+            yield b"more"
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return blocks()
+"""
+
+
+def test_a_head_request_for_an_endless_stream_ends(serve):
+    server = serve(ENDLESS)
+    client = connect(server.port)
+    client.sendall(b"HEAD / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+    assert read_all(client).startswith(b"HTTP/1.1 200 OK")
+    assert server.stop() == 0

@@ -216,6 +216,12 @@ fn write_atom(out: &mut Vec<u8>, atom: &Atom, entry: &Entry<'_>, clock: &mut Clo
         Atom::DecimalSeconds => put(out, format_args!("{:.6}", took.as_secs_f64())),
         Atom::ProcessId => put(out, format_args!("<{}>", std::process::id())),
         Atom::RequestField(name) => escaped(out, head.and_then(|head| head.header(name))),
+        Atom::ResponseField(name) if name.eq_ignore_ascii_case("content-length") => {
+            escaped(
+                out,
+                response.content_length().map(|length| length.to_string()).as_deref().map(str::as_bytes),
+            );
+        }
         Atom::ResponseField(name) => escaped(out, response.field(name)),
         Atom::Variable(name) => escaped(out, variable(entry, name).as_deref()),
     }
@@ -300,6 +306,7 @@ mod tests {
         heads.read(request.as_bytes(), &Limits::default()).unwrap();
         let mut response = ResponseHead::new();
         response.push(b"X-Id", b"7").unwrap();
+        response.push(b"Content-Length", b"3").unwrap();
         let entry = Entry {
             head: Some(heads.view(request.as_bytes())),
             remote: Some("192.0.2.1:5".parse().unwrap()),
@@ -324,7 +331,7 @@ mod tests {
             ("%(s)s %(b)s %(B)s", "200 3 3"),
             ("%(f)s %(a)s", r#"- x\"y\\"#),
             ("%(T)s %(M)s %(D)s %(L)s", "1 1234 1234567 1.234567"),
-            ("%({host}i)s %({x-id}o)s %({x}o)s", "h 7 -"),
+            ("%({host}i)s %({x-id}o)s %({x}o)s %({content-length}o)s", "h 7 - 3"),
             ("%({REQUEST_METHOD}e)s %({HTTP_HOST}e)s %({NO}e)s", "GET h -"),
             ("100%%", "100%"),
         ] {

@@ -232,7 +232,7 @@ impl Reply for Exchange<'_> {
     }
 
     fn is_full(&self) -> bool {
-        matches!(self.stage, Stage::Gone | Stage::Body(Delimit::Owed(0)))
+        matches!(self.stage, Stage::Gone | Stage::Body(Delimit::Owed(0) | Delimit::Dropped))
     }
 }
 

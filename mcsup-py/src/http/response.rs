@@ -10,7 +10,7 @@ use super::version::Version;
 pub struct ResponseHead {
     status: u16,
     reason: Vec<u8>,
-    /// `Name: value\r\n`, one behind the other.
+    /// `Name: value\r\n`, one behind the other, without Content-Length.
     fields: Vec<u8>,
     content_length: Option<u64>,
     names_date: bool,
@@ -102,7 +102,7 @@ impl ResponseHead {
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"date") => self.names_date = true,
             6 if name.eq_ignore_ascii_case(b"server") => self.names_server = true,
-            14 if name.eq_ignore_ascii_case(b"content-length") => self.set_length(value)?,
+            14 if name.eq_ignore_ascii_case(b"content-length") => return self.set_length(value),
             _ => {}
         }
         self.append(name, value);
@@ -119,7 +119,7 @@ impl ResponseHead {
         self.content_length
     }
 
-    /// The first field of this name.
+    /// The first field of this name; Content-Length is [`content_length`](Self::content_length).
     pub fn field(&self, name: &str) -> Option<&[u8]> {
         self.fields.split(|byte| *byte == b'\n').find_map(|line| {
             let (field, value) = line.split_at_checked(name.len())?;
@@ -193,14 +193,18 @@ pub fn write_head(out: &mut Vec<u8>, head: &ResponseHead, finish: &Finish<'_>) {
         (true, Version::Http10) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
         (true, Version::Http11) => {}
     }
-    match finish.body {
-        BodyFraming::Given | BodyFraming::UntilClose => {}
-        BodyFraming::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
-        BodyFraming::Length(length) => {
-            out.extend_from_slice(b"Content-Length: ");
-            out.extend_from_slice(number.format(length).as_bytes());
-            out.extend_from_slice(b"\r\n");
-        }
+    let length = match finish.body {
+        BodyFraming::Given => head.content_length.filter(|_| may_have_length(head.status)),
+        BodyFraming::Length(length) => Some(length),
+        BodyFraming::Chunked | BodyFraming::UntilClose => None,
+    };
+    if let Some(length) = length {
+        out.extend_from_slice(b"Content-Length: ");
+        out.extend_from_slice(number.format(length).as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    if finish.body == BodyFraming::Chunked {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
     out.extend_from_slice(&head.fields);
     out.extend_from_slice(b"\r\n");
@@ -209,6 +213,12 @@ pub fn write_head(out: &mut Vec<u8>, head: &ResponseHead, finish: &Finish<'_>) {
 /// Whether a response to `method` with `status` may have a body (RFC 9110 §6.4.1).
 pub fn may_have_body(method: &str, status: u16) -> bool {
     method != "HEAD" && !(100..200).contains(&status) && status != 204 && status != 304
+}
+
+/// Whether a response with `status` may name a length: one of 304 is that of the answer it stands for, one of 1xx or
+/// 204 would be taken for a body's (RFC 9110 §8.6).
+fn may_have_length(status: u16) -> bool {
+    status >= 200 && status != 204
 }
 
 /// The standard reason phrase of the statuses that the engine itself answers with.
