@@ -37,7 +37,7 @@ test-docs: ## Documentation and its examples, warnings denied
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
 
 test-e2e: $(TEST_VENV)/.ready ## The installed wheel, driven as a user drives it
-	$(TEST_VENV)/bin/python -m pytest -q tests/e2e $(PYTEST_ARGS)
+	$(TEST_VENV)/bin/python -m pytest -q tests/e2e tests/conformance $(PYTEST_ARGS)
 
 check-macos: ## Type-check for macOS, without a Mac
 	sh tests/macos/check.sh

@@ -62,6 +62,7 @@ fn a_body_that_breaks_off_never_reaches_the_application() {
     let mut client = server.connect();
     client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nabc");
     client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(client.response().status, 400);
     client.assert_ended();
     assert_eq!(server.host.requests.load(Ordering::SeqCst), 0);
 }

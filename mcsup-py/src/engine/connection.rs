@@ -8,7 +8,7 @@ use super::EngineConfig;
 use super::body::{Fault, Receiving};
 use crate::app::{Body, Peer};
 use crate::http::head::{Head, Heads};
-use crate::http::reject::Reject;
+use crate::http::reject::{self, Reject};
 use crate::net::buffer::{Incoming, Outgoing};
 use crate::net::stream::{Progress, Stream};
 use crate::net::timers::Armed;
@@ -130,6 +130,10 @@ impl Connection {
             }
             match self.receive() {
                 Progress::Blocked(0) => return Step::Wait,
+                // The client may still listen: it has ended its own side only.
+                Progress::Ended if matches!(self.state, State::Body { .. }) => {
+                    return Step::Refuse(reject::INCOMPLETE);
+                }
                 Progress::Ended => return Step::Close,
                 Progress::More(_) | Progress::Blocked(_) => {}
             }

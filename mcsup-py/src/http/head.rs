@@ -13,11 +13,11 @@ use super::version::Version;
 /// How large a request may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of the request line.
+    /// Bytes of the request line; 0: only the engine's own bound, 64 KiB.
     pub line: usize,
     /// Header fields.
     pub fields: usize,
-    /// Bytes of one field.
+    /// Bytes of one field; 0: only the engine's own bound, 64 KiB.
     pub field_size: usize,
     /// Bytes of the body.
     pub body: u64,
@@ -113,7 +113,8 @@ impl Heads {
             0 => Ok(()),
             count if count > limits.fields => Err(reject::FIELD_COUNT),
             // With the CRLF, as gunicorn counts.
-            _ if length + 2 > limits.field_size => Err(reject::FIELD_SIZE),
+            _ if limits.field_size > 0 && length + 2 > limits.field_size => Err(reject::FIELD_SIZE),
+            _ if length > MAX_LINE => Err(reject::FIELD_SIZE),
             _ => Ok(()),
         }
     }
@@ -181,6 +182,10 @@ impl Heads {
     fn split_target(&mut self, bytes: &[u8], method: &str) -> Result<(), Reject> {
         let start = self.target.start;
         let target = &bytes[self.target.clone()];
+        // RFC 3986 2: whatever else is meant is escaped.
+        if !target.iter().all(u8::is_ascii_graphic) {
+            return Err(reject::TARGET);
+        }
         let path_start = match target.first() {
             Some(b'/') => 0,
             _ if method == "CONNECT" => return self.authority_target(target),
@@ -257,7 +262,7 @@ impl<'a> Head<'a> {
 /// So many fields need no allocation.
 const USUAL_FIELDS: usize = 128;
 
-/// The longest request line where the limit is off.
+/// The longest request line or field where the limit is off.
 const MAX_LINE: usize = 65_536;
 
 /// Where `part`, a slice of `whole`, is in it.
@@ -367,6 +372,7 @@ mod tests {
             ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::REQUEST_LINE),
             ("GET x HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::TARGET),
             ("GET * HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::TARGET),
+            ("GET /\u{e0} HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::TARGET),
             ("GET h:1 HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::TARGET),
             ("GET / HTTP/2.0\r\nHost: a\r\n\r\n".to_owned(), reject::VERSION),
             ("GET / HTTP/1.1\nHost: a\r\n\r\n".to_owned(), reject::BARE_LF),
@@ -432,6 +438,9 @@ mod tests {
         let long = "a".repeat(9000);
         assert_eq!(read(format!("GET /{long}").as_bytes()), Err(reject::LINE_SIZE));
         assert_eq!(read(format!("GET / HTTP/1.1\r\nX: {long}").as_bytes()), Err(reject::FIELD_SIZE));
+        let limits = Limits { field_size: 0, ..Limits::default() };
+        let text = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n");
+        assert!(Heads::default().read(text.as_bytes(), &limits).unwrap().is_some());
         let many = "X: y\r\n".repeat(101);
         assert_eq!(read(format!("GET / HTTP/1.1\r\n{many}").as_bytes()), Err(reject::FIELD_COUNT));
         let most = "X: y\r\n".repeat(99);

@@ -52,6 +52,7 @@ rejects! {
     TRAILER = 400 "malformed, oversized or forbidden trailer field" "RFC 9110 6.5.1";
     EXPECTATION = 417 "unknown expectation" "RFC 9110 10.1.1";
     TIMEOUT = 408 "request did not arrive in time" "RFC 9110 15.5.9";
+    INCOMPLETE = 400 "request body breaks off" "RFC 9112 8";
     BODY_SIZE = 413 "request body is larger than allowed" "RFC 9110 15.5.14";
     LINE_SIZE = 414 "request line is longer than allowed" "RFC 9112 3";
     FIELD_COUNT = 431 "more header fields than allowed" "RFC 6585 5";

@@ -1,0 +1,52 @@
+"""Where we differ from gunicorn on purpose, by name, with the paragraph that we follow."""
+
+# Settings of gunicorn that weaken its checks, or that come with later features. A case that sets one is not about us.
+SETTINGS_WITHOUT_COUNTERPART = {
+    "casefold_http_method": "methods are case-sensitive (RFC 9110 9.1)",
+    "forwarded_allow_ips": "forwarded schemes are not interpreted yet",
+    "header_map": "fields with an underscore are always dropped",
+    "permit_obsolete_folding": "folded fields are always refused (RFC 9112 5.2)",
+    "permit_unconventional_http_method": "methods are checked always",
+    "proxy_protocol": "the PROXY protocol is not spoken yet",
+    "strip_header_spaces": "a space before the colon is always refused (RFC 9112 5.1)",
+}
+
+# Statuses for gunicorn's exceptions. A set: ours may be more precise.
+STATUSES = {
+    "ChunkMissingTerminator": {400},
+    "InvalidChunkExtension": {400},
+    "InvalidChunkSize": {400},
+    "InvalidHTTPVersion": {400, 505},
+    "InvalidHeader": {400},
+    "InvalidHeaderName": {400},
+    "InvalidRequestLine": {400},
+    "InvalidRequestMethod": {400},
+    "InvalidSchemeHeaders": {400},
+    "LimitRequestHeaders": {431},
+    "LimitRequestLine": {414},
+    "ObsoleteFolding": {400},
+    "UnsupportedTransferCoding": {501},
+    # The client has ended in the middle: nobody is there to be answered.
+    "NoMoreData": {None, 408},
+}
+
+# Cases that gunicorn takes and we refuse: status and paragraph.
+STRICTER = {
+    "025": (501, "RFC 9112 6.1: gzip is a coding that nobody here undoes"),
+    "025_line": (501, "RFC 9112 6.1: gzip is a coding that nobody here undoes"),
+    "029": (501, "RFC 9112 7: identity is no transfer coding any more"),
+    "030": (501, "RFC 9112 7: identity is no transfer coding any more"),
+    "099": (400, "RFC 9112 8: the body is shorter than announced"),
+    "rfc9112_smuggle_gzip_chunked_01": (501, "RFC 9112 6.1: gzip is a coding that nobody here undoes"),
+    "rfc9112_smuggle_te_identity_chunked_01": (501, "RFC 9112 7: identity is no transfer coding any more"),
+}
+
+# Cases that gunicorn refuses and we answer otherwise: status and paragraph.
+OTHERWISE = {
+    "chunked_03": (501, "RFC 9112 6.1: the first of its codings is unknown, whatever follows"),
+    "chunked_04": (501, "RFC 9112 6.1: the first of its codings is unknown, whatever follows"),
+    "limit_header_default_01": (200, "a limit of 0 is no limit, as both manuals say"),
+    "rfc9112_leading_crlf_02": (200, "RFC 9112 2.2: at least one empty line is ignored; we ignore a few"),
+    "rfc9112_te_identity_with_cl_01": (501, "RFC 9112 7: identity is no transfer coding any more"),
+    "rfc9112_te_not_chunked_final_01": (501, "RFC 9112 6.1: gzip is a coding that nobody here undoes"),
+}
