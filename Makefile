@@ -50,20 +50,22 @@ target/.nextest:
 	$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install cargo-nextest --locked --root $(CURDIR)/target/tools
 	@touch $@
 
+# Debian's Python has no pip outside of a virtual environment.
+%/bin/python:
+	$(PYTHON) -m venv $*
+
 # One build of the wheel, for the example and for the tests.
-$(WHEELS)/.ready: $(SOURCES)
+$(WHEELS)/.ready: $(SOURCES) | $(TEST_VENV)/bin/python
 	@mkdir -p $(WHEELS) && rm -f $(WHEELS)/*.whl
-	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir $(WHEELS) .
+	$(TEST_VENV)/bin/python -m pip wheel --quiet --no-deps --wheel-dir $(WHEELS) .
 	@touch $@
 
-$(VENV)/.ready: $(WHEELS)/.ready examples/mission_control/requirements.txt
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+$(VENV)/.ready: $(WHEELS)/.ready examples/mission_control/requirements.txt | $(VENV)/bin/python
 	$(VENV)/bin/pip install --quiet --force-reinstall --no-deps $(WHEELS)/*.whl
 	$(VENV)/bin/pip install --quiet -r examples/mission_control/requirements.txt
 	@touch $@
 
-$(TEST_VENV)/.ready: $(WHEELS)/.ready tests/e2e/requirements.txt examples/mission_control/requirements.txt
-	test -x $(TEST_VENV)/bin/python || $(PYTHON) -m venv $(TEST_VENV)
+$(TEST_VENV)/.ready: $(WHEELS)/.ready tests/e2e/requirements.txt examples/mission_control/requirements.txt | $(TEST_VENV)/bin/python
 	$(TEST_VENV)/bin/pip install --quiet --force-reinstall --no-deps $(WHEELS)/*.whl
 	$(TEST_VENV)/bin/pip install --quiet -r examples/mission_control/requirements.txt -r tests/e2e/requirements.txt
 	@touch $@

@@ -23,8 +23,6 @@ if [ -z "${MCSUP:-}" ]; then
         if [ -x "$candidate" ]; then MCSUP=$candidate; break; fi
     done
 fi
-# The bind address is given below; the variable of the same name would only say it twice.
-export PORT
 
 start() {
     mkdir -p "$RUN"
@@ -48,6 +46,8 @@ restart() {
 
 reload() {
     # The new code is loaded beside the old; if it fails the old one goes on serving, and the log says why.
+    # Asked first, because the pid in a file of a server that is gone may be somebody else's by now.
+    "$MCSUP" status -p "$PIDFILE" >/dev/null || { echo "mission control is not running" >&2; exit 6; }
     kill -HUP "$(cat "$PIDFILE")"
     echo "reloading; see $LOG"
 }

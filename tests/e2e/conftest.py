@@ -17,17 +17,20 @@ def pytest_runtest_makereport(item, call):
 
 
 @pytest.fixture
-def directory(request):
-    """An empty directory, kept where the test fails."""
+def directory(request, monkeypatch):
+    """An empty directory, kept where the test fails. No process that the test started outlives it."""
     path = Path(tempfile.mkdtemp(prefix="mcsup-"))
     # Workers may run as somebody else.
     path.chmod(0o755)
+    monkeypatch.setenv(harness.MARK, str(path))
     yield path
-    report = getattr(request.node, "report_call", None)
-    if report is not None and report.passed:
-        shutil.rmtree(path, ignore_errors=True)
-    else:
+    left = harness.end_marked(path)
+    reports = [getattr(request.node, f"report_{when}", None) for when in ("setup", "call")]
+    if left or any(report is not None and report.failed for report in reports):
         print(f"kept: {path}")
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+    assert not left, f"processes left behind: {left}"
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ PATIENCE = 5.0
 MCSUP = Path(sys.executable).with_name("mcsup")
 TOP = Path(__file__).resolve().parents[2]
 EXAMPLE = TOP / "examples" / "mission_control"
+# Every process that a test starts has this variable, with the test's directory, and so have all that come of it.
+MARK = "MCSUP_TEST_DIRECTORY"
 
 HELLO = """
 import os
@@ -106,6 +108,27 @@ def zombies_of(pid):
             if fields[0] == "Z" and int(fields[1]) == pid:
                 found.append(int(entry.name))
     return found
+
+
+def marked(directory):
+    """The living processes that come of a test, whoever their parent is now: pid and command."""
+    mark, found = f"{MARK}={directory}".encode(), {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if mark in (entry / "environ").read_bytes().split(b"\0") and not is_gone(int(entry.name)):
+                found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return found
+
+
+def end_marked(directory):
+    """Kill what is left of a test after a last wait for it, and say what that was."""
+    with contextlib.suppress(AssertionError):
+        wait_for(lambda: not marked(directory), "the test's processes to be gone")
+    left = marked(directory)
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return left
 
 
 def get(port, path="/", timeout=PATIENCE, host="127.0.0.1"):

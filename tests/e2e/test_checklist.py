@@ -3,12 +3,15 @@
 import json
 import os
 import plistlib
+import re
 import shutil
 import subprocess
 import threading
+import time
 
 import pytest
 import requests
+from packaging.requirements import Requirement
 
 from harness import (
     EXAMPLE,
@@ -61,34 +64,66 @@ def control(directory):
     control.mc("stop")
 
 
+# Method, path and JSON body: every endpoint, and what it refuses.
+REQUESTS = [
+    ("GET", "/", None),
+    ("GET", "/api/portfolio", None),
+    ("GET", "/api/status", None),
+    ("GET", "/api/tasks", None),
+    ("POST", "/api/tasks", {"title": "Land"}),
+    ("POST", "/api/tasks", {"title": " "}),
+    ("POST", "/api/tasks", ["not an object"]),
+    ("GET", "/api/report?seconds=0.1", None),
+    ("GET", "/api/report?seconds=99", None),
+    ("GET", "/api/events?count=3&interval=0.05", None),
+    ("GET", "/api/none", None),
+    ("DELETE", "/api/tasks", None),
+]
+
+# Prints what Flask's own test client answers, as a JSON list.
+ASK_FLASK = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import server
+client = server.app.test_client()
+answers = [client.open(path, method=method, json=body) for method, path, body in json.loads(sys.argv[2])]
+print(json.dumps([[answer.status_code, answer.content_type, answer.get_data(as_text=True)] for answer in answers]))
+"""
+
+
+def without_the_process(status, content_type, text):
+    """An answer without the two things that depend on who gave it."""
+    text = re.sub(r'("pid": ?)\d+', r"\1PID", text)
+    return status, content_type, re.sub(r'("server": ?)"[^"]*"', r"\1SERVER", text)
+
+
 def test_every_endpoint_answers_as_flasks_test_client_does(control):
+    # One worker, because each has its own list of tasks.
+    control.env["WORKERS"] = "1"
     control.mc("start")
-    script = (
-        "import sys, json; sys.path.insert(0, sys.argv[1]); import server; client = server.app.test_client(); "
-        "print(json.dumps({path: [client.get(path).status_code, client.get(path).get_data(as_text=True), "
-        "client.get(path).content_type] for path in sys.argv[2:]}))"
-    )
-    paths = ["/", "/api/portfolio", "/api/tasks", "/api/report?seconds=x", "/api/report?seconds=99", "/api/none"]
-    python = MCSUP.with_name("python")
-    output = subprocess.run(
-        [python, "-c", script, str(control.home), *paths], capture_output=True, text=True, check=True, timeout=30
-    ).stdout
-    expected = json.loads(output)
-    for path in paths:
-        if "seconds=x" in path:
-            continue
-        answer = requests.get(f"http://127.0.0.1:{control.port}{path}", timeout=PATIENCE)
-        assert [answer.status_code, answer.text, answer.headers["Content-Type"]] == expected[path], path
-    url = f"http://127.0.0.1:{control.port}"
-    status = requests.get(f"{url}/api/status", timeout=PATIENCE).json()
-    assert status["status"] == "ok" and status["pid"] in children_of(control.pid)
-    assert status["server"].startswith("mcsup/")
-    created = requests.post(f"{url}/api/tasks", json={"title": "Land"}, timeout=PATIENCE)
-    assert (created.status_code, created.json()["title"]) == (201, "Land")
-    assert requests.post(f"{url}/api/tasks", data="nonsense", timeout=PATIENCE).status_code == 400
-    assert requests.get(f"{url}/api/report?seconds=0.1", timeout=PATIENCE).json()["report"] == "complete"
-    stream = requests.get(f"{url}/api/events?count=3&interval=0.05", timeout=PATIENCE, stream=True)
-    assert [line[:5] for line in stream.iter_lines() if line] == [b"data:"] * 3
+    command = [MCSUP.with_name("python"), "-c", ASK_FLASK, str(control.home), json.dumps(REQUESTS)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+    for (method, path, body), expected in zip(REQUESTS, json.loads(output), strict=True):
+        url = f"http://127.0.0.1:{control.port}{path}"
+        answer = requests.request(method, url, json=body, timeout=PATIENCE)
+        got = answer.status_code, answer.headers["Content-Type"], answer.text
+        assert without_the_process(*got) == without_the_process(*expected), f"{method} {path}"
+
+
+def test_the_status_names_mcsup_and_the_worker(control):
+    control.mc("start")
+    status = requests.get(f"http://127.0.0.1:{control.port}/api/status", timeout=PATIENCE).json()
+    assert status["server"].startswith("mcsup/") and status["pid"] in children_of(control.pid)
+
+
+def test_an_event_is_sent_before_the_next_is_made(control):
+    control.mc("start")
+    url = f"http://127.0.0.1:{control.port}/api/events?count=2&interval=2"
+    with requests.get(url, timeout=PATIENCE, stream=True) as answer:
+        lines = answer.iter_lines(chunk_size=1)
+        start = time.monotonic()
+        assert json.loads(next(lines)[len("data: ") :])["event"] == 0
+        assert time.monotonic() - start < 1, "the first event waited for the second"
 
 
 def test_a_stop_leaves_no_process_and_a_free_port(control):
@@ -151,6 +186,19 @@ def test_a_start_while_it_runs_is_refused_and_leaves_it_alone(control):
     assert control.pid == pid and answers(control.port)
 
 
+def test_a_reload_of_nothing_leaves_a_stranger_alone(control):
+    (control.home / "run").mkdir()
+    stranger = subprocess.Popen(["sleep", "60"])
+    try:
+        # What a killed server leaves behind, and what its pid may have become since.
+        (control.home / "run" / "mission_control.pid").write_text(f"{stranger.pid}\n")
+        control.mc("reload", code=6)
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
 def test_a_killed_supervisor_needs_no_hands(control):
     control.mc("start")
     processes = control.processes()
@@ -176,7 +224,8 @@ def test_the_plist_and_the_requirements_name_mcsup():
     assert service["ExitTimeOut"] > graceful
     assert service["RunAtLoad"] is True and service["KeepAlive"]
     assert "StandardErrorPath" in service and "WorkingDirectory" in service
-    requirements = (EXAMPLE / "requirements.txt").read_text()
-    assert "mcsup" in requirements and "flask" in requirements
+    lines = (EXAMPLE / "requirements.txt").read_text().splitlines()
+    names = {Requirement(line).name for line in lines if line and not line.startswith("#")}
+    assert names == {"mcsup", "flask"}
     script = (EXAMPLE / "mc.sh").read_text()
     assert "kill -9" not in script and "pkill" not in script and "lsof" not in script

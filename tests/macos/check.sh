@@ -9,9 +9,14 @@ skip() { echo "check-macos: skipped: $*"; exit 0; }
 if [ "$(uname)" = Darwin ]; then
     exec cargo check --workspace --all-targets --locked
 fi
-if ! [ -e /usr/lib/rustlib/src/rust/library/std/Cargo.toml ] && ! ls /usr/src/rustc-*/library/std/Cargo.toml >/dev/null 2>&1; then
+installed() {
+    [ -x /usr/bin/rustc ] && [ -x /usr/bin/cargo ] &&
+        [ -e "$(/usr/bin/rustc --print sysroot)/lib/rustlib/src/rust/library/std/Cargo.toml" ]
+}
+if ! installed; then
     command -v apt-get >/dev/null || skip "there is no apt-get for rustc-web, cargo-web and rust-web-src"
     [ "$(id -u)" = 0 ] || skip "rustc-web, cargo-web and rust-web-src are not installed, and only root can install them"
+    export DEBIAN_FRONTEND=noninteractive
     apt-get update -q >/dev/null
     apt-get install -qy --no-install-recommends rustc-web cargo-web rust-web-src >/dev/null
 fi
