@@ -16,6 +16,13 @@ def pytest_runtest_makereport(item, call):
     setattr(item, f"report_{call.when}", outcome.get_result())
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Report what tests have measured. No test fails because of such a figure."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties if report.when == "call" else ():
+            terminalreporter.write_line(f"{report.location[2]}: {name} {value}")
+
+
 @pytest.fixture
 def directory(request, monkeypatch):
     """An empty directory, kept where the test fails. No process that the test started outlives it."""
