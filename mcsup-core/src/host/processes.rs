@@ -97,7 +97,8 @@ fn command_of(pid: i32) -> String {
     } else {
         words.join(" ")
     };
-    match command.char_indices().nth(80) {
+    // Long enough for two paths into a virtual environment, `.../bin/python3 .../bin/mcsup`, and some arguments.
+    match command.char_indices().nth(200) {
         Some((end, _)) => format!("{}…", &command[..end]),
         None => command,
     }
