@@ -7,6 +7,7 @@ import importlib.machinery
 import subprocess
 import sys
 import tarfile
+import tempfile
 import types
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,8 +37,15 @@ def fetch():
     CACHE.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:", "-d", str(CACHE)]
     subprocess.run([*command, f"gunicorn=={VERSION}"], check=True)
-    with tarfile.open(CACHE / f"gunicorn-{VERSION}.tar.gz") as archive:
-        archive.extractall(CACHE, filter="data")
+    with (
+        tarfile.open(CACHE / f"gunicorn-{VERSION}.tar.gz") as archive,
+        tempfile.TemporaryDirectory(dir=CACHE) as unpacked,
+    ):
+        # An attribute and no argument: Python 3.11.2, which is Debian 12's, knows no filters and looks at none.
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(unpacked)
+        # In one step, so that half a corpus is never taken for a whole one.
+        (Path(unpacked) / HOME.name).rename(HOME)
 
 
 def uri(raw):
