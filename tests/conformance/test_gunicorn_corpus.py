@@ -1,6 +1,7 @@
 """Every request of gunicorn's corpus, over a socket, in several chunkings."""
 
 import base64
+import errno
 import json
 import socket
 import sys
@@ -70,8 +71,10 @@ def answers(server, data, chunking):
                 if piece:
                     connection.sendall(piece)
             connection.shutdown(socket.SHUT_WR)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # A refusal came before the rest was sent.
+        except OSError as error:
+            # A refusal came before the rest was sent; shutdown(2) says ENOTCONN where the reset has come as well.
+            if error.errno not in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN):
+                raise
         return parsed(read_all(connection))
 
 
