@@ -106,7 +106,7 @@ pub struct RunArgs {
     /// Worker processes, 1 to 512 [default: 1] [env: WEB_CONCURRENCY]
     #[arg(short, long, value_name = "INT", help_heading = "Serving")]
     pub workers: Option<String>,
-    /// Threads in each worker; this version runs one [default: 1]
+    /// Threads in each worker that call the application, 1 to 1024 [default: 1]
     #[arg(long, value_name = "INT", help_heading = "Serving")]
     pub threads: Option<String>,
 

@@ -8,8 +8,8 @@ use mcsup_core::{Error, ErrorKind, Worker, WorkerContext};
 use pyo3::prelude::*;
 
 use crate::access::{AccessLog, Format, Sink};
-use crate::app::Local;
-use crate::engine::{self, EngineConfig, Host, Listening, Phase};
+use crate::app::{App, Local};
+use crate::engine::{self, EngineConfig, Host, Listening, Phase, Threads};
 use crate::python::loading::{self, LoadError, Target};
 use crate::python::{ending, fork, interpreter, traceback};
 use crate::wsgi::{WsgiApp, WsgiSettings};
@@ -25,6 +25,8 @@ pub struct WorkerSettings {
     pub venv: Option<PathBuf>,
     /// `sys.argv`.
     pub arguments: Vec<String>,
+    /// How many threads call the application.
+    pub threads: usize,
     /// Deadlines and limits.
     pub engine: EngineConfig,
     /// Format and place of the access log.
@@ -42,7 +44,7 @@ pub struct WorkerSettings {
 /// The worker.
 pub struct WsgiWorker {
     settings: WorkerSettings,
-    loaded: Option<(WsgiApp, Option<AccessLog>)>,
+    loaded: Option<(Py<PyAny>, Option<AccessLog>)>,
 }
 
 impl WsgiWorker {
@@ -67,13 +69,12 @@ impl Worker for WsgiWorker {
             })?;
             Ok::<_, Error>(AccessLog::new(format, sink))
         });
-        let app = WsgiApp::new(callable, settings.wsgi.clone());
-        self.loaded = Some((app, access.transpose()?));
+        self.loaded = Some((callable, access.transpose()?));
         Ok(())
     }
 
     fn run(&mut self, context: &WorkerContext) -> mcsup_core::Result<()> {
-        let Some((mut app, access)) = self.loaded.take() else {
+        let Some((callable, access)) = self.loaded.take() else {
             return Err(Error::new(ErrorKind::Worker, "the worker was run before it was booted"));
         };
         let listeners = context.listeners().iter().map(|listener| {
@@ -83,8 +84,14 @@ impl Worker for WsgiWorker {
             };
             Listening { fd: listener.as_fd(), local }
         });
-        let host = Process { context, reopen_error_log: &*self.settings.reopen_error_log };
-        let ended = engine::run(&self.settings.engine, listeners.collect(), &host, &mut app, access);
+        let WorkerSettings { engine, wsgi, threads, reopen_error_log, .. } = &self.settings;
+        let apps = Python::attach(|py| {
+            let app =
+                |_| -> Box<dyn App + Send> { Box::new(WsgiApp::new(callable.clone_ref(py), wsgi.clone())) };
+            (0..*threads).map(app).collect()
+        });
+        let host = Process { context, threads: *threads, reopen_error_log: &**reopen_error_log };
+        let ended = engine::run(engine, listeners.collect(), &host, Threads { apps, life: attached }, access);
         Python::attach(ending::run_exit_functions);
         ended.map_err(|error| Error::system("serve", error).of_kind(ErrorKind::Worker))
     }
@@ -100,6 +107,11 @@ fn load(settings: &WorkerSettings) -> mcsup_core::Result<Py<PyAny>> {
         }
         loading::load(py, &settings.target, &settings.python_path).map_err(in_words_of_core)
     })
+}
+
+/// A thread that Python knows for all of its life, not anew for each request: its thread-local data stay.
+fn attached(live: &mut (dyn FnMut() + Send)) {
+    Python::attach(|py| py.detach(live));
 }
 
 fn in_words_of_core(error: LoadError) -> Error {
@@ -123,7 +135,8 @@ pub fn check(settings: &WorkerSettings) -> mcsup_core::Result<()> {
 /// The process as the engine sees it.
 struct Process<'a> {
     context: &'a WorkerContext,
-    reopen_error_log: &'a dyn Fn(),
+    threads: usize,
+    reopen_error_log: &'a (dyn Fn() + Send + Sync),
 }
 
 impl Host for Process<'_> {
@@ -157,7 +170,10 @@ impl Host for Process<'_> {
     }
 
     fn request_began(&self) {
-        self.context.request_began();
+        // With several at once none of them is the worker's one request.
+        if self.threads == 1 {
+            self.context.request_began();
+        }
     }
 
     fn request_ended(&self) {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use mcsup_py::access::{AccessLog, Format, Sink};
 use mcsup_py::app::{App, Body, Local, Reply, Request, Verdict};
-use mcsup_py::engine::{self, EngineConfig, Host, Listening, Phase, Timeouts};
+use mcsup_py::engine::{self, EngineConfig, Host, Listening, Phase, Threads, Timeouts};
 use mcsup_py::http::response::ResponseHead;
 
 /// Patience of every wait.
@@ -108,6 +108,14 @@ impl Setup {
     where
         F: FnMut(Request<'_>, &mut dyn Reply) -> Verdict + Send + 'static,
     {
+        self.start_threads(vec![app])
+    }
+
+    /// With a permit for each of `apps`.
+    pub(crate) fn start_threads<F>(self, apps: Vec<F>) -> Server
+    where
+        F: FnMut(Request<'_>, &mut dyn Reply) -> Verdict + Send + 'static,
+    {
         let host = Arc::new(FakeHost::new());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -127,7 +135,9 @@ impl Setup {
             if let Some(unix) = &unix_listener {
                 listeners.push(Listening { fd: unix.as_fd(), local: Local::Unix("s".to_owned()) });
             }
-            engine::run(&config, listeners, &*engine_host, &mut Answer(app), access)
+            let boxed = |app| Box::new(Answer(app)) as Box<dyn App + Send>;
+            let threads = Threads { apps: apps.into_iter().map(boxed).collect(), life: |live| live() };
+            engine::run(&config, listeners, &*engine_host, threads, access)
         });
         Server { address, host, thread: Some(thread), unix }
     }

@@ -12,3 +12,4 @@ mod exchanges;
 mod fixture;
 mod responses;
 mod slow_clients;
+mod threads;

@@ -223,6 +223,7 @@ fn worker_settings(
         python_path: settings.python_path.as_ref().map(|path| path.value.clone()).unwrap_or_default(),
         venv: std::env::var_os("VIRTUAL_ENV").map(Into::into),
         arguments: argv.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+        threads: settings.threads.value,
         engine: engine(settings),
         access,
         wsgi,

@@ -44,6 +44,9 @@ const DEFAULTS: [(&str, &str); 18] = [
 /// The most worker processes: the length of the scoreboard.
 const MOST_WORKERS: usize = 512;
 
+/// The most threads in a worker: beyond that they only wait for each other.
+const MOST_THREADS: usize = 1024;
+
 /// The largest head that is worth a connection's memory: bytes of one line, and fields.
 const LARGEST_LINE: usize = 1 << 20;
 const MOST_FIELDS: usize = 32_768;
@@ -61,7 +64,7 @@ pub struct Settings {
     pub backlog: Sourced<i32>,
     /// Worker processes, 1 to 512.
     pub workers: Sourced<usize>,
-    /// Threads in each worker; 1 in this version.
+    /// Threads in each worker that call the application, 1 to 1024.
     pub threads: Sourced<usize>,
     /// Load the application, report, and end.
     pub check_config: Sourced<bool>,
@@ -166,7 +169,11 @@ impl Settings {
                 |args| &args.workers,
                 |text| values::whole(text, 1..=MOST_WORKERS),
             )?,
-            threads: sources.one("threads", |args| &args.threads, values::threads)?,
+            threads: sources.one(
+                "threads",
+                |args| &args.threads,
+                |text| values::whole(text, 1..=MOST_THREADS),
+            )?,
             check_config: sources.flag(|args| args.check_config),
             pool: PoolTimeouts::resolve(&sources)?,
             http: HttpTimeouts::resolve(&sources)?,

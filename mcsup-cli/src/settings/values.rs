@@ -43,14 +43,6 @@ where
     whole(text, none..=most).map(|limit| if limit == none { most } else { limit })
 }
 
-/// The number of threads. More than one comes with a later version; to accept it now would be a promise unkept.
-pub(super) fn threads(text: &str) -> Result<usize, Refused> {
-    match whole(text, 1..=usize::MAX)? {
-        1 => Ok(1),
-        _ => Err("this version runs one thread per worker; use -w for more workers".to_owned()),
-    }
-}
-
 /// A time in seconds, with or without a fraction; 0 is allowed.
 pub(super) fn seconds(text: &str) -> Result<Duration, Refused> {
     let plain =
@@ -178,13 +170,6 @@ mod tests {
         assert_eq!(limit("7", 100_usize), Ok(7));
         assert_eq!(limit("0", u64::MAX), Ok(u64::MAX));
         assert_eq!(shown(limit("101", 100_usize)), "refused: not from 0 to 100");
-    }
-
-    #[test]
-    fn more_than_one_thread_is_refused_with_the_way_out() {
-        assert_eq!(threads("1"), Ok(1));
-        assert!(shown(threads("4")).ends_with("use -w for more workers"));
-        assert_eq!(shown(threads("many")), "refused: not a whole number");
     }
 
     #[test]

@@ -23,7 +23,7 @@ enum Word {
     SenderUid,
 }
 
-/// One worker's line, in the supervisor and in the worker. Written by the worker alone.
+/// One worker's line, in the supervisor and in the worker. Written by the worker alone, by any of its threads.
 #[derive(Debug, Clone)]
 pub(crate) struct Seat {
     lines: Arc<SharedLines>,
@@ -64,8 +64,7 @@ impl Seat {
 
     pub(crate) fn request_ended(&self) {
         self.set(Word::RequestSince, 0);
-        // One writer: a load and a store are enough.
-        self.set(Word::Requests, self.get(Word::Requests) + 1);
+        self.word(Word::Requests).fetch_add(1, Relaxed);
     }
 
     pub(crate) fn connections(&self, open: usize) {

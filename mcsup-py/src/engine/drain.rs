@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::Phase;
 use super::connection::State;
-use super::turn::Engine;
+use super::table::Table;
 
 /// How long a connection that was accepted but has said nothing may still begin to.
 const FRESH_TIME: Duration = Duration::from_secs(1);
@@ -15,20 +15,19 @@ const FRESH_TIME: Duration = Duration::from_secs(1);
 /// workers go on: it may have sent it before it could know.
 const RETIRING_TIME: Duration = Duration::from_secs(2);
 
-impl Engine<'_> {
+impl Table<'_> {
     /// The host wants something else from now on.
     pub(super) fn change_phase(&mut self, phase: Phase, now: Instant) {
         self.phase = phase;
         if phase == Phase::Quitting {
             return;
         }
-        self.stop_polling_listeners();
+        self.end_accepting();
         if phase == Phase::Draining {
             self.accept_queued(now);
         }
         self.host.close_listeners();
-        let tokens: Vec<u64> = self.connections.iter().map(|(_, connection)| connection.token).collect();
-        for token in tokens {
+        for token in self.connections.tokens() {
             self.hurry(token, now);
         }
     }

@@ -1,15 +1,18 @@
-//! The request engine: connections in, requests to the [`App`], responses out. One thread, one permit.
+//! The request engine: connections in, requests to the [`App`], responses out.
 //!
-//! Follow a request: `turn` waits and accepts, `connection` receives until a request is whole, `turn` hands it
-//! to the application, `exchange` frames what it answers, `turn` flushes what the socket did not take. `drain`
-//! says how all of that ends. An idle, half-sent or half-taken message costs a slot in a table: never a thread, never
-//! the application.
+//! Follow a request: [`followers`] wait and accept, [`connection`] receives until a request is whole, a follower hands it
+//! to the application, [`exchange`] frames what it answers, [`table`] keeps the connection meanwhile and flushes what the
+//! socket did not take. [`drain`] says how all of that ends. An idle, half-sent or half-taken message costs a place in
+//! a table: never a thread, never the application.
 
 mod body;
 mod connection;
+mod date;
 mod drain;
 mod exchange;
-mod turn;
+mod followers;
+mod places;
+mod table;
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -18,6 +21,7 @@ use std::time::Duration;
 use crate::access::AccessLog;
 use crate::app::{App, Local};
 use crate::http::head::Limits;
+use crate::net::poller::Poller;
 
 /// How long the engine waits for a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +75,7 @@ pub enum Phase {
 }
 
 /// What the engine needs of the process that it runs in.
-pub trait Host {
+pub trait Host: Sync {
     /// Readable whenever [`phase`](Self::phase) or [`log_epoch`](Self::log_epoch) may have changed.
     fn wake_fd(&self) -> BorrowedFd<'_>;
     /// Makes it unreadable until the next change.
@@ -94,6 +98,22 @@ pub trait Host {
     fn close_listeners(&self);
 }
 
+/// The threads that call the application.
+#[allow(missing_debug_implementations, reason = "applications have none")]
+pub struct Threads<'a> {
+    /// One for each permit; the first is called on the thread that runs the engine.
+    pub apps: Vec<Box<dyn App + Send + 'a>>,
+    /// What is put around the life of every further thread, for a language that must know its threads.
+    pub life: fn(&mut (dyn FnMut() + Send)),
+}
+
+impl<'a> Threads<'a> {
+    /// One permit.
+    pub fn one(app: impl App + Send + 'a) -> Self {
+        Self { apps: vec![Box::new(app)], life: |live| live() }
+    }
+}
+
 /// Serves until `host` says otherwise and the last connection has ended.
 ///
 /// # Errors
@@ -102,8 +122,10 @@ pub fn run(
     config: &EngineConfig,
     listeners: Vec<Listening<'_>>,
     host: &dyn Host,
-    app: &mut dyn App,
+    threads: Threads<'_>,
     access: Option<AccessLog>,
 ) -> io::Result<()> {
-    turn::Engine::new(*config, listeners, host, app, access)?.run()
+    let poller = Poller::new()?;
+    let table = table::Table::new(*config, listeners, host, &poller, access);
+    followers::run(table, &poller, threads)
 }

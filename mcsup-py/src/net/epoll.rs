@@ -8,19 +8,22 @@ use rustix::event::epoll;
 
 use super::{Interest, Ready, timespec, unless_interrupted};
 
-/// An epoll instance.
-#[allow(missing_debug_implementations, reason = "rustix's event has none")]
+/// An epoll instance. Threads may wait on it at the same time: each piece of news reaches one of them.
+#[derive(Debug)]
 pub struct Poller {
     epoll: OwnedFd,
-    events: Vec<epoll::Event>,
 }
+
+/// What one wait has found; kept by a thread and used again.
+#[allow(missing_debug_implementations, reason = "rustix's event has none")]
+pub struct Batch(Vec<epoll::Event>);
 
 const BATCH: usize = 64;
 
 impl Poller {
     /// A poller that watches nothing.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?, events: Vec::with_capacity(BATCH) })
+        Ok(Self { epoll: epoll::create(epoll::CreateFlags::CLOEXEC)? })
     }
 
     /// Watches `fd`; its readiness is reported with `token`.
@@ -39,13 +42,26 @@ impl Poller {
         Ok(epoll::delete(&self.epoll, fd)?)
     }
 
-    /// Waits for at most `timeout` and appends to `ready` what has become ready.
-    pub fn wait(&mut self, ready: &mut Vec<Ready>, timeout: Duration) -> io::Result<()> {
-        self.events.clear();
-        let events = rustix::buffer::spare_capacity(&mut self.events);
-        unless_interrupted(epoll::wait(&self.epoll, events, Some(&timespec(timeout))))?;
-        ready.extend(self.events.iter().map(|event| {
-            use epoll::EventFlags as Flags;
+    /// Waits for news for at most `timeout`.
+    pub fn wait(&self, batch: &mut Batch, timeout: Duration) -> io::Result<()> {
+        batch.0.clear();
+        let room = rustix::buffer::spare_capacity(&mut batch.0);
+        unless_interrupted(epoll::wait(&self.epoll, room, Some(&timespec(timeout))))?;
+        Ok(())
+    }
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self(Vec::with_capacity(BATCH))
+    }
+}
+
+impl Batch {
+    /// What has become ready.
+    pub fn news(&self) -> impl Iterator<Item = Ready> {
+        use epoll::EventFlags as Flags;
+        self.0.iter().map(|event| {
             let flags = event.flags;
             Ready {
                 token: event.data.u64(),
@@ -53,7 +69,6 @@ impl Poller {
                 writable: flags.intersects(Flags::OUT | Flags::HUP | Flags::ERR),
                 ended: flags.intersects(Flags::RDHUP | Flags::HUP | Flags::ERR),
             }
-        }));
-        Ok(())
+        })
     }
 }

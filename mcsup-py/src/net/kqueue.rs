@@ -8,12 +8,15 @@ use rustix::event::kqueue::{self, Event, EventFilter, EventFlags};
 
 use super::{Interest, Ready, timespec, unless_interrupted};
 
-/// A kqueue.
-#[allow(missing_debug_implementations, reason = "rustix's event has none")]
+/// A kqueue. Threads may wait on it at the same time: each piece of news reaches one of them.
+#[derive(Debug)]
 pub struct Poller {
     queue: OwnedFd,
-    events: Vec<Event>,
 }
+
+/// What one wait has found; kept by a thread and used again.
+#[allow(missing_debug_implementations, reason = "rustix's event has none")]
+pub struct Batch(Vec<Event>);
 
 const BATCH: usize = 64;
 
@@ -22,7 +25,7 @@ impl Poller {
     pub fn new() -> io::Result<Self> {
         let queue = kqueue::kqueue()?;
         rustix::io::fcntl_setfd(&queue, rustix::io::FdFlags::CLOEXEC)?;
-        Ok(Self { queue, events: Vec::with_capacity(BATCH) })
+        Ok(Self { queue })
     }
 
     /// Watches `fd`; its readiness is reported with `token`.
@@ -42,17 +45,11 @@ impl Poller {
         self.change(EventFilter::Read(fd.as_raw_fd()), EventFlags::DELETE, 0)
     }
 
-    /// Waits for at most `timeout` and appends to `ready` what has become ready.
-    pub fn wait(&mut self, ready: &mut Vec<Ready>, timeout: Duration) -> io::Result<()> {
-        self.events.clear();
-        let room = rustix::buffer::spare_capacity(&mut self.events);
+    /// Waits for news for at most `timeout`.
+    pub fn wait(&self, batch: &mut Batch, timeout: Duration) -> io::Result<()> {
+        batch.0.clear();
+        let room = rustix::buffer::spare_capacity(&mut batch.0);
         unless_interrupted(kevent(&self.queue, &[], room, timeout))?;
-        ready.extend(self.events.iter().map(|event| Ready {
-            token: event.udata() as u64,
-            readable: matches!(event.filter(), EventFilter::Read(_)),
-            writable: matches!(event.filter(), EventFilter::Write(_)),
-            ended: event.flags().contains(EventFlags::EOF),
-        }));
         Ok(())
     }
 
@@ -61,6 +58,24 @@ impl Poller {
         let mut none: [Event; 0] = [];
         kevent(&self.queue, &[change], &mut none[..], Duration::ZERO)?;
         Ok(())
+    }
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self(Vec::with_capacity(BATCH))
+    }
+}
+
+impl Batch {
+    /// What has become ready.
+    pub fn news(&self) -> impl Iterator<Item = Ready> {
+        self.0.iter().map(|event| Ready {
+            token: event.udata() as u64,
+            readable: matches!(event.filter(), EventFilter::Read(_)),
+            writable: matches!(event.filter(), EventFilter::Write(_)),
+            ended: event.flags().contains(EventFlags::EOF),
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-pub use backend::Poller;
+pub use backend::{Batch, Poller};
 
 /// How readiness of a descriptor is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

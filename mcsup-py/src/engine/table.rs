@@ -1,133 +1,126 @@
-//! The engine's loop. A turn: wait, receive what has come, answer what is whole, see to deadlines, accept.
+//! The state of the engine: connections, requests that wait for a permit, deadlines, listeners. Everything here happens
+//! under one lock and never waits.
 
 use std::collections::VecDeque;
 use std::io;
-use std::time::{Duration, Instant, SystemTime};
-
-use slab::Slab;
+use std::time::{Duration, Instant};
 
 use super::connection::{Connection, HeadBytes, LINGER_BYTES, LINGER_TIME, State, Step, Then};
-use super::exchange::{Answered, Asked, Exchange};
+use super::date::Date;
+use super::exchange::Answered;
+use super::places::{KICK, LISTENERS, Missed, Places, WAKE};
 use super::{EngineConfig, Host, Listening, Phase};
 use crate::access::{AccessLog, Entry};
-use crate::app::{App, Peer, Request};
+use crate::app::{Body, Peer};
 use crate::http::reject::{self, Reject};
 use crate::http::response::{BodyFraming, Finish, ResponseHead, reason_of, write_head};
 use crate::http::version::Version;
 use crate::net::poller::{Interest, Poller, Ready};
 use crate::net::stream::{self, Progress};
-use crate::net::timers::Timers;
-
-/// Tokens of what is no connection. A connection's is its place in the table below a serial number, so that news of
-/// one that has ended is not taken for news of its successor.
-const WAKE: u64 = u64::MAX;
-const LISTENERS: u64 = u64::MAX - 1024;
-const PLACE_BITS: u32 = 32;
+use crate::net::timers::{Armed, Timers};
 
 /// A turn lasts no longer, so that beats go on.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 /// How long accepting rests when the process or the system has no descriptor left.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
-/// The engine at work.
-pub(super) struct Engine<'a> {
+/// The state.
+pub(super) struct Table<'a> {
     pub(super) config: EngineConfig,
     pub(super) host: &'a dyn Host,
-    app: &'a mut dyn App,
-    access: Option<AccessLog>,
-    poller: Poller,
-    pub(super) listeners: Vec<Listening<'a>>,
-    pub(super) connections: Slab<Connection>,
+    pub(super) access: Option<AccessLog>,
+    poller: &'a Poller,
+    listeners: Vec<Listening<'a>>,
+    accepting: Accepting,
+    pub(super) connections: Places,
     /// Connections with a whole request, in the order in which it became whole.
-    ready: VecDeque<u64>,
+    pub(super) ready: VecDeque<u64>,
     timers: Timers,
     date: Date,
-    serial: u64,
-    /// The head of the last answer.
-    sent: ResponseHead,
     pub(super) phase: Phase,
     log_epoch: u32,
-    accept_rests_until: Option<Instant>,
 }
 
-impl<'a> Engine<'a> {
+/// Whether the poller watches the listeners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Accepting {
+    Yes,
+    /// Not while no permit is free: whoever has one, here or in another process, shall have the connections.
+    NoPermit,
+    /// Not for a moment: there is no descriptor left.
+    Resting {
+        until: Instant,
+    },
+    /// Not any more.
+    Ended,
+}
+
+/// A request on its way to the application, with its connection.
+pub(super) struct Job {
+    pub(super) connection: Box<Connection>,
+    pub(super) head: HeadBytes,
+    pub(super) body: Body,
+}
+
+impl<'a> Table<'a> {
     pub(super) fn new(
         config: EngineConfig,
         listeners: Vec<Listening<'a>>,
         host: &'a dyn Host,
-        app: &'a mut dyn App,
+        poller: &'a Poller,
         access: Option<AccessLog>,
-    ) -> io::Result<Self> {
-        let poller = Poller::new()?;
-        poller.add(host.wake_fd(), WAKE, Interest::Level)?;
-        for (index, listener) in listeners.iter().enumerate() {
-            poller.add(listener.fd, LISTENERS + index as u64, Interest::Shared)?;
-        }
-        Ok(Self {
+    ) -> Self {
+        let mut table = Self {
             config,
             host,
-            app,
             access,
             poller,
             listeners,
-            connections: Slab::new(),
+            accepting: Accepting::NoPermit,
+            connections: Places::default(),
             ready: VecDeque::new(),
             timers: Timers::default(),
             date: Date::default(),
-            serial: 0,
-            sent: ResponseHead::new(),
             phase: Phase::Serving,
             log_epoch: host.log_epoch(),
-            accept_rests_until: None,
-        })
+        };
+        table.permit_is_free();
+        table
     }
 
-    pub(super) fn run(mut self) -> io::Result<()> {
-        let mut news = Vec::new();
-        loop {
-            self.host.beat();
-            self.follow_host();
-            if self.is_over() {
-                break;
-            }
-            let timeout = self.timeout(Instant::now());
-            self.poller.wait(&mut news, timeout)?;
-            let now = Instant::now();
-            for ready in news.drain(..) {
-                self.on_news(ready, now);
-            }
-            self.answer_ready();
-            self.expire(Instant::now());
-            if let Some(access) = &mut self.access {
-                access.flush();
-            }
-        }
-        if let Some(access) = &mut self.access {
-            access.flush();
-        }
-        Ok(())
+    /// Nothing is left to do.
+    pub(super) fn is_over(&self) -> bool {
+        self.phase == Phase::Quitting || (self.phase > Phase::Serving && self.connections.len() == 0)
     }
 
-    fn is_over(&self) -> bool {
-        self.phase == Phase::Quitting || (self.phase > Phase::Serving && self.connections.is_empty())
-    }
-
-    fn timeout(&self, now: Instant) -> Duration {
+    /// How long a turn may wait.
+    pub(super) fn timeout(&self, now: Instant) -> Duration {
         if !self.ready.is_empty() {
             return Duration::ZERO;
         }
-        let next = [self.timers.next(), self.accept_rests_until].into_iter().flatten().min();
+        let rest = match self.accepting {
+            Accepting::Resting { until } => Some(until),
+            _ => None,
+        };
+        let next = [self.timers.next(), rest].into_iter().flatten().min();
         next.map_or(LONGEST_WAIT, |at| at.saturating_duration_since(now).min(LONGEST_WAIT))
     }
 
-    fn on_news(&mut self, news: Ready, now: Instant) {
+    /// Something has become ready. `leads`: the thread that says so may accept.
+    pub(super) fn on_news(&mut self, news: Ready, leads: bool, now: Instant) {
         match news.token {
             // Looked at in every turn.
             WAKE => self.host.acknowledge(),
+            // For the thread that was waiting alone.
+            KICK => {}
             token if token >= LISTENERS => {
                 let index = usize::try_from(token - LISTENERS).unwrap_or(usize::MAX);
-                if self.phase == Phase::Serving && self.ready.is_empty() {
-                    self.accept(index, now);
+                if leads
+                    && self.accepting == Accepting::Yes
+                    && self.ready.is_empty()
+                    && self.accept(index, now)
+                {
+                    self.queue_behind_siblings(index);
                 }
             }
             token => self.on_connection(token, news, now),
@@ -135,7 +128,7 @@ impl<'a> Engine<'a> {
     }
 
     fn on_connection(&mut self, token: u64, news: Ready, now: Instant) {
-        let Some(connection) = self.find(token) else { return };
+        let Some(connection) = self.connections.find(token) else { return self.connections.note(news) };
         if news.readable {
             connection.readable(news.ended);
         }
@@ -149,7 +142,7 @@ impl<'a> Engine<'a> {
     }
 
     pub(super) fn find(&mut self, token: u64) -> Option<&mut Connection> {
-        self.connections.get_mut(place_of(token)).filter(|connection| connection.token == token)
+        self.connections.find(token)
     }
 
     /// Takes one connection from a listener, and whatever it has sent already.
@@ -158,11 +151,8 @@ impl<'a> Engine<'a> {
         match stream::accept(listener.fd) {
             Ok(stream) => {
                 let peer = Peer { remote: stream.remote(), local: listener.local.clone() };
-                self.serial += 1;
-                let entry = self.connections.vacant_entry();
-                let token = token_of(self.serial, entry.key());
                 let deadline = now + self.config.timeouts.head;
-                entry.insert(Connection::new(stream, peer, token, deadline));
+                let token = self.connections.add(|token| Connection::new(stream, peer, token, deadline));
                 self.host.connections(self.connections.len());
                 self.advance(token, now);
                 true
@@ -174,26 +164,59 @@ impl<'a> Engine<'a> {
         }
     }
 
+    /// The kernel wakes the first of the processes that wait on a listener. Whoever took a connection registers anew,
+    /// and so stands behind the others: connections go round.
+    fn queue_behind_siblings(&mut self, index: usize) {
+        let Some(listener) = self.listeners.get(index) else { return };
+        let _ = self.poller.delete(listener.fd);
+        if let Err(error) = self.poller.add(listener.fd, LISTENERS + index as u64, Interest::Shared) {
+            log::error!("cannot watch a listener: {error}");
+        }
+    }
+
     fn on_accept_error(&mut self, error: &io::Error, now: Instant) {
         let exhausted = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE, rustix::io::Errno::NOMEM];
         if exhausted.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error())) {
             log::error!("cannot accept connections for a moment: {error}");
-            self.stop_polling_listeners();
-            self.accept_rests_until = Some(now + ACCEPT_REST);
+            self.stop_accepting(Accepting::Resting { until: now + ACCEPT_REST });
         }
     }
 
-    pub(super) fn stop_polling_listeners(&self) {
-        for listener in &self.listeners {
-            // Not polled, or let go of because the supervisor is dead: either way it is as it should be.
-            let _ = self.poller.delete(listener.fd);
+    /// No permit is free for a while: whatever arrives is left to others.
+    pub(super) fn no_permit_is_free(&mut self) {
+        if self.accepting == Accepting::Yes {
+            self.stop_accepting(Accepting::NoPermit);
         }
+    }
+
+    /// A permit is free again.
+    pub(super) fn permit_is_free(&mut self) {
+        if self.accepting == Accepting::NoPermit {
+            self.accept_again();
+        }
+    }
+
+    /// Nothing will be accepted any more.
+    pub(super) fn end_accepting(&mut self) {
+        self.stop_accepting(Accepting::Ended);
+    }
+
+    fn stop_accepting(&mut self, why: Accepting) {
+        if self.accepting == Accepting::Yes {
+            for listener in &self.listeners {
+                // Let go of because the supervisor is dead: then it is as it should be.
+                let _ = self.poller.delete(listener.fd);
+            }
+        }
+        self.accepting = why;
     }
 
     fn accept_again(&mut self) {
-        self.accept_rests_until = None;
+        self.accepting = Accepting::Yes;
         for (index, listener) in self.listeners.iter().enumerate() {
-            let _ = self.poller.add(listener.fd, LISTENERS + index as u64, Interest::Shared);
+            if let Err(error) = self.poller.add(listener.fd, LISTENERS + index as u64, Interest::Shared) {
+                log::error!("cannot watch a listener: {error}");
+            }
         }
     }
 
@@ -207,7 +230,7 @@ impl<'a> Engine<'a> {
     /// Goes on with a connection as far as what it has sent allows.
     pub(super) fn advance(&mut self, token: u64, now: Instant) {
         let config = self.config;
-        let Some(connection) = self.find(token) else { return };
+        let Some(connection) = self.connections.find(token) else { return };
         match connection.advance(&config, now) {
             Step::Wait => self.keep(token),
             Step::Ready => self.ready.push_back(token),
@@ -225,8 +248,7 @@ impl<'a> Engine<'a> {
     /// A connection stays: the poller and the timers know it.
     pub(super) fn keep(&mut self, token: u64) {
         let Self { poller, timers, connections, .. } = self;
-        let place = place_of(token);
-        let Some(connection) = connections.get_mut(place) else { return };
+        let Some(connection) = connections.find(token) else { return };
         timers.arm(token, &mut connection.armed, connection.deadline);
         if !connection.registered {
             use std::os::fd::AsFd;
@@ -239,76 +261,65 @@ impl<'a> Engine<'a> {
     }
 
     pub(super) fn close(&mut self, token: u64) {
-        if self.find(token).is_some() {
-            let place = place_of(token);
-            // The poller forgets a descriptor that is closed.
-            self.connections.remove(place);
-            self.host.connections(self.connections.len());
-        }
+        self.connections.remove(token);
+        self.host.connections(self.connections.len());
     }
 
-    /// Answers the requests that are whole now; those that become whole meanwhile wait for the next turn.
-    fn answer_ready(&mut self) {
-        for _ in 0..self.ready.len() {
-            if let Some(token) = self.ready.pop_front() {
-                self.answer(token);
-            }
-            if self.host.phase() == Phase::Quitting {
-                return;
+    /// Takes the request out that has waited longest.
+    pub(super) fn take_job(&mut self) -> Option<Job> {
+        while let Some(token) = self.ready.pop_front() {
+            let Some(mut connection) = self.connections.take(token) else { continue };
+            match connection.take_request() {
+                Some((head, body)) => return Some(Job { connection, head, body }),
+                None => self.put_back(connection),
             }
         }
+        None
     }
 
-    fn answer(&mut self, token: u64) {
-        let keep_alive = !self.config.timeouts.keep_alive.is_zero();
-        let place = place_of(token);
-        let Some(connection) = self.connections.get_mut(place).filter(|found| found.token == token) else {
-            return;
-        };
-        let Some((head_bytes, body)) = connection.take_request() else { return };
-        let began = Instant::now();
-        let Connection { stream, outgoing, heads, incoming, peer, .. } = &mut *connection;
-        let head = Connection::view(heads, incoming, &head_bytes);
-        let asked = Asked {
-            method: head.method(),
-            version: head.version(),
-            keep_alive: keep_alive && head.delimited().keep_alive,
-            host: self.host,
-            date: self.date.at(SystemTime::now()),
-            write_timeout: self.config.timeouts.write,
-        };
-        let mut exchange = Exchange::new(stream, outgoing, asked, &mut self.sent);
-        self.host.request_began();
-        let verdict = self.app.call(Request { head, body, peer }, &mut exchange);
-        let answered = exchange.finish(verdict);
-        self.host.request_ended();
-        let now = Instant::now();
-        if let Some(access) = &mut self.access {
-            let (remote, response, bytes) = (peer.remote, &self.sent, answered.bytes);
-            access.note(&Entry { head: Some(head), remote, response, bytes, took: now - began });
-        }
-        self.after_answer(token, &head_bytes, answered, now);
-    }
-
-    fn after_answer(&mut self, token: u64, head: &HeadBytes, answered: Answered, now: Instant) {
-        let write = self.config.timeouts.write;
-        let Some(connection) = self.find(token) else { return };
+    /// An answered connection comes back.
+    pub(super) fn give_back(
+        &mut self,
+        mut connection: Box<Connection>,
+        head: &HeadBytes,
+        answered: Answered,
+        now: Instant,
+    ) {
+        let (token, write) = (connection.token, self.config.timeouts.write);
         connection.forget_request(head);
-        if answered.abort {
-            connection.stream.abort();
-            return self.close(token);
-        }
         let unread = !connection.incoming.is_empty();
         let then = if answered.then == Then::Close && unread { Then::Linger } else { answered.then };
         connection.state = State::Flushing { then };
         connection.deadline = now + write;
-        if connection.outgoing.is_empty() { self.proceed(token, then, now) } else { self.keep(token) }
+        let (all_sent, aborts) = (connection.outgoing.is_empty(), answered.abort);
+        if aborts {
+            connection.stream.abort();
+        }
+        self.put_back(connection);
+        match (aborts, all_sent) {
+            (true, _) => self.close(token),
+            (false, true) => self.proceed(token, then, now),
+            // Also where the socket has room by now: that news has been missed.
+            (false, false) => self.flush(token, now),
+        }
+    }
+
+    fn put_back(&mut self, connection: Box<Connection>) {
+        let token = connection.token;
+        let Missed { readable, ended, timer, .. } = self.connections.put_back(connection);
+        let Some(connection) = self.connections.find(token) else { return };
+        if readable {
+            connection.readable(ended);
+        }
+        if timer {
+            connection.armed = Armed::default();
+        }
     }
 
     /// Sends what a client has not taken yet.
     fn flush(&mut self, token: u64, now: Instant) {
         let write = self.config.timeouts.write;
-        let Some(connection) = self.find(token) else { return };
+        let Some(connection) = self.connections.find(token) else { return };
         let State::Flushing { then } = connection.state else { return };
         match connection.stream.send(&mut connection.outgoing) {
             Progress::Ended => self.close(token),
@@ -325,7 +336,7 @@ impl<'a> Engine<'a> {
     /// A response has left.
     fn proceed(&mut self, token: u64, then: Then, now: Instant) {
         let keep_alive = self.idle_time();
-        let Some(connection) = self.find(token) else { return };
+        let Some(connection) = self.connections.find(token) else { return };
         match then {
             Then::Close => self.close(token),
             Then::Linger => {
@@ -343,7 +354,7 @@ impl<'a> Engine<'a> {
 
     /// Answers what will not be served, and closes once the client had time to read it.
     fn refuse(&mut self, token: u64, reject: Reject, now: Instant) {
-        let (date, write) = (self.date.at(SystemTime::now()), self.config.timeouts.write);
+        let (date, write) = (self.date.now(), self.config.timeouts.write);
         let text = format!("{}\n", reject.why);
         let mut head = ResponseHead::new();
         // Constants that are in order.
@@ -351,8 +362,7 @@ impl<'a> Engine<'a> {
         let _ = head.push(b"Content-Type", b"text/plain");
         let body = BodyFraming::Length(text.len() as u64);
         let finish = Finish { version: Version::Http11, body, keep_alive: false, date };
-        let place = place_of(token);
-        let Some(connection) = self.connections.get_mut(place) else { return };
+        let Some(connection) = self.connections.find(token) else { return };
         write_head(connection.outgoing.append(), &head, &finish);
         connection.outgoing.append().extend_from_slice(text.as_bytes());
         log::debug!("refused a request of {:?}: {reject}", connection.peer.remote);
@@ -368,12 +378,15 @@ impl<'a> Engine<'a> {
     }
 
     /// Ends what has waited too long.
-    fn expire(&mut self, now: Instant) {
-        if self.accept_rests_until.is_some_and(|until| until <= now) && self.phase == Phase::Serving {
+    pub(super) fn expire(&mut self, now: Instant) {
+        if matches!(self.accepting, Accepting::Resting { until } if until <= now) {
             self.accept_again();
         }
         while let Some((at, token)) = self.timers.pop(now) {
-            let Some(connection) = self.find(token) else { continue };
+            let Some(connection) = self.connections.find(token) else {
+                self.connections.note_timer(token);
+                continue;
+            };
             if !connection.armed.fired(at) {
                 continue;
             }
@@ -394,7 +407,8 @@ impl<'a> Engine<'a> {
         }
     }
 
-    fn follow_host(&mut self) {
+    /// Does what the host wants from now on.
+    pub(super) fn follow_host(&mut self) {
         let epoch = self.host.log_epoch();
         if epoch != self.log_epoch {
             self.log_epoch = epoch;
@@ -407,32 +421,5 @@ impl<'a> Engine<'a> {
         if phase > self.phase {
             self.change_phase(phase, Instant::now());
         }
-    }
-}
-
-/// Below [`LISTENERS`] for the first two thousand million connections; then serial numbers begin anew.
-fn token_of(serial: u64, place: usize) -> u64 {
-    (serial & 0x7fff_ffff) << PLACE_BITS | (place as u64 & ((1 << PLACE_BITS) - 1))
-}
-
-fn place_of(token: u64) -> usize {
-    usize::try_from(token & ((1 << PLACE_BITS) - 1)).unwrap_or(usize::MAX)
-}
-
-/// The Date field's value, made once a second.
-#[derive(Debug, Default)]
-struct Date {
-    second: u64,
-    text: String,
-}
-
-impl Date {
-    fn at(&mut self, now: SystemTime) -> &[u8] {
-        let second = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
-        if self.second != second || self.text.is_empty() {
-            self.second = second;
-            self.text = httpdate::fmt_http_date(now);
-        }
-        self.text.as_bytes()
     }
 }

@@ -1,0 +1,345 @@
+//! The threads: followers, each with a permit to call the application, and a spare one without.
+//!
+//! One thread *leads*: it waits for news, receives and parses. When a request is whole it answers it itself, without
+//! leading meanwhile: no hand-off, no wake-up. Back from the application it leads again. So one thread does
+//! everything while applications are quick, however many permits there are.
+//!
+//! A leader that stays away is what the others are for. Where the application is known to be slow, the leader wakes a
+//! parked follower for each further request and one to lead. Otherwise the spare notices after about a millisecond and
+//! wakes one; and when every permit is in the application, it leads itself: uploads, downloads and deadlines go on,
+//! and nothing is accepted that a sibling process could serve. It sleeps without a timer while nothing happens.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use super::date::Date;
+use super::exchange::{Asked, Exchange};
+use super::places::{KICK, WAKE};
+use super::table::{Job, Table};
+use super::{EngineConfig, Host, Threads};
+use crate::access::Entry;
+use crate::app::{App, Request};
+use crate::engine::connection::Connection;
+use crate::http::response::ResponseHead;
+use crate::net::poller::{Batch, Interest, Poller};
+
+/// A leader that has been away for so long is replaced.
+const PATIENCE: Duration = Duration::from_millis(1);
+/// The spare goes to sleep after so many looks without a request.
+const QUIET_LOOKS: u32 = 100;
+/// How long the spare waits for news at once: it is in nobody's way for longer once a permit is free.
+const SPARE_WAIT: Duration = Duration::from_millis(20);
+/// An application that takes longer than this on average is not worth waiting for, with other permits free.
+const SLOW: Duration = Duration::from_micros(200);
+/// Applications recurse.
+const FOLLOWER_STACK: usize = 8 << 20;
+const SPARE_STACK: usize = 256 << 10;
+
+/// Everything that the threads share.
+pub(super) struct Crew<'a> {
+    config: EngineConfig,
+    host: &'a dyn Host,
+    poller: &'a Poller,
+    permits: usize,
+    state: Mutex<State<'a>>,
+    /// Where followers without work park.
+    parked: Condvar,
+    /// When the leader went to the application, in microseconds since `start`; 0: somebody leads.
+    away_since: AtomicU64,
+    requests: AtomicU64,
+    over: AtomicBool,
+    spare_sleeps: AtomicBool,
+    /// Wakes whoever waits for news.
+    kick: (UnixStream, UnixStream),
+    start: Instant,
+}
+
+struct State<'a> {
+    table: Table<'a>,
+    leader: Leader,
+    /// How many followers are parked.
+    parked: usize,
+    /// How many requests may still be answered before there must be a turn again.
+    budget: usize,
+    /// The usual time in the application.
+    service: Duration,
+    failed: Option<io::Error>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leader {
+    Nobody,
+    Permit,
+    Spare,
+}
+
+type Guard<'g, 'a> = MutexGuard<'g, State<'a>>;
+
+/// Runs the crew: the calling thread is the first follower.
+pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io::Result<()> {
+    let (config, host) = (table.config, table.host);
+    let kick = UnixStream::pair()?;
+    kick.0.set_nonblocking(true)?;
+    kick.1.set_nonblocking(true)?;
+    poller.add(host.wake_fd(), WAKE, Interest::Level)?;
+    poller.add(kick.0.as_fd(), KICK, Interest::Level)?;
+    let state =
+        State { table, leader: Leader::Nobody, parked: 0, budget: 0, service: Duration::ZERO, failed: None };
+    let crew = Crew {
+        config,
+        host,
+        poller,
+        permits: threads.apps.len(),
+        state: Mutex::new(state),
+        parked: Condvar::new(),
+        away_since: AtomicU64::new(0),
+        requests: AtomicU64::new(0),
+        over: AtomicBool::new(false),
+        spare_sleeps: AtomicBool::new(false),
+        kick,
+        start: Instant::now(),
+    };
+    let Threads { apps, life } = threads;
+    let mut apps = apps.into_iter();
+    thread::scope(|scope| {
+        let builder = |name: &str, stack| thread::Builder::new().name(name.to_owned()).stack_size(stack);
+        let spare = builder("spare", SPARE_STACK).spawn_scoped(scope, || crew.stand_by())?;
+        let (mut first, spare) = (apps.next(), spare.thread());
+        for mut app in apps {
+            let (crew, spare) = (&crew, spare.clone());
+            let follow = move || life(&mut || crew.follow(&mut *app, &spare));
+            builder("follower", FOLLOWER_STACK).spawn_scoped(scope, follow)?;
+        }
+        if let Some(app) = &mut first {
+            crew.follow(&mut **app, spare);
+        }
+        Ok::<(), io::Error>(())
+    })?;
+    let mut state = crew.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if let Some(access) = &mut state.table.access {
+        access.flush();
+    }
+    state.failed.map_or(Ok(()), Err)
+}
+
+impl<'a> Crew<'a> {
+    fn lock(&self) -> Guard<'_, 'a> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A follower's life: answer what waits, else lead, else park.
+    fn follow(&self, app: &mut dyn App, spare: &Thread) {
+        let mut own = Own::default();
+        let mut state = self.lock();
+        loop {
+            if self.is_over() {
+                return self.leave(state, spare);
+            }
+            let may_answer = state.budget > 0 || state.leader == Leader::Permit;
+            if let Some(job) = may_answer.then(|| state.table.take_job()).flatten() {
+                state.budget = state.budget.saturating_sub(1);
+                let led = state.leader == Leader::Permit;
+                self.wake_helpers(&state, led);
+                drop(state);
+                state = self.answer(app, job, &mut own, (!led).then_some(spare));
+            } else if state.leader == Leader::Permit {
+                state.parked += 1;
+                state = self.parked.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state.parked -= 1;
+            } else {
+                state.leader = Leader::Permit;
+                state.table.permit_is_free();
+                state = self.turn(state, Leader::Permit, &mut own.batch);
+                state.leader = Leader::Nobody;
+            }
+        }
+    }
+
+    /// The others learn that it is over.
+    fn leave(&self, state: Guard<'_, 'a>, spare: &Thread) {
+        drop(state);
+        self.parked.notify_all();
+        self.kick();
+        spare.unpark();
+    }
+
+    /// Where the application is slow, what waits is not for this thread to answer alone, nor is the news.
+    fn wake_helpers(&self, state: &State<'a>, led: bool) {
+        if state.service < SLOW {
+            return;
+        }
+        let wanted = state.table.ready.len() + usize::from(!led);
+        for _ in 0..state.parked.min(wanted) {
+            self.parked.notify_one();
+        }
+    }
+
+    /// One turn: wait for news, receive what has come, see to deadlines.
+    fn turn<'g>(&'g self, mut state: Guard<'g, 'a>, who: Leader, batch: &mut Batch) -> Guard<'g, 'a> {
+        // With one permit a request that keeps it is a worker that hangs: nobody else may say that it moves.
+        if who == Leader::Permit || self.permits > 1 {
+            self.host.beat();
+        }
+        state.table.follow_host();
+        if let Some(access) = &mut state.table.access {
+            access.flush();
+        }
+        if state.table.is_over() {
+            self.over.store(true, Ordering::Release);
+            return state;
+        }
+        let timeout = state.table.timeout(Instant::now());
+        let timeout = if who == Leader::Spare { timeout.min(SPARE_WAIT) } else { timeout };
+        drop(state);
+        self.away_since.store(0, Ordering::Relaxed);
+        let waited = self.poller.wait(batch, timeout);
+        let now = Instant::now();
+        let mut state = self.lock();
+        if let Err(error) = waited {
+            state.failed.get_or_insert(error);
+            self.over.store(true, Ordering::Release);
+        }
+        for news in batch.news() {
+            if news.token == KICK {
+                self.acknowledge_kick();
+            }
+            state.table.on_news(news, who == Leader::Permit, now);
+        }
+        state.table.expire(now);
+        state.budget = state.table.ready.len();
+        state
+    }
+
+    /// Answers one request, with the lock let go. `spare`: who watches over the absence of a leader.
+    fn answer(&self, app: &mut dyn App, job: Job, own: &mut Own, spare: Option<&Thread>) -> Guard<'_, 'a> {
+        let Job { mut connection, head: head_bytes, body } = job;
+        let began = Instant::now();
+        if let Some(spare) = spare {
+            self.go_away(began, spare);
+        }
+        let Connection { stream, outgoing, heads, incoming, peer, .. } = &mut *connection;
+        let head = Connection::view(heads, incoming, &head_bytes);
+        let asked = Asked {
+            method: head.method(),
+            version: head.version(),
+            keep_alive: head.delimited().keep_alive && !self.config.timeouts.keep_alive.is_zero(),
+            host: self.host,
+            date: own.date.now(),
+            write_timeout: self.config.timeouts.write,
+        };
+        let mut exchange = Exchange::new(stream, outgoing, asked, &mut own.sent);
+        self.host.request_began();
+        let verdict = app.call(Request { head, body, peer }, &mut exchange);
+        let answered = exchange.finish(verdict);
+        self.host.request_ended();
+        let now = Instant::now();
+        let mut state = self.lock();
+        if let Some(access) = &mut state.table.access {
+            let (remote, response, bytes) = (peer.remote, &own.sent, answered.bytes);
+            access.note(&Entry { head: Some(head), remote, response, bytes, took: now - began });
+        }
+        state.service = (state.service * 7 + (now - began)) / 8;
+        state.table.give_back(connection, &head_bytes, answered, now);
+        state
+    }
+
+    /// From now on nobody leads, for the time of a request.
+    fn go_away(&self, now: Instant, spare: &Thread) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.away_since.store(self.micros(now).max(1), Ordering::SeqCst);
+        if self.spare_sleeps.load(Ordering::SeqCst) && self.spare_sleeps.swap(false, Ordering::SeqCst) {
+            spare.unpark();
+        }
+    }
+
+    fn micros(&self, now: Instant) -> u64 {
+        u64::try_from((now - self.start).as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// The spare's life.
+    fn stand_by(&self) {
+        let (mut batch, mut quiet, mut seen) = (Batch::default(), 0, 0);
+        loop {
+            if quiet < QUIET_LOOKS {
+                thread::park_timeout(PATIENCE);
+            } else {
+                self.spare_sleeps.store(true, Ordering::SeqCst);
+                if self.away_since.load(Ordering::SeqCst) == 0 {
+                    thread::park();
+                }
+                self.spare_sleeps.store(false, Ordering::SeqCst);
+                quiet = 0;
+            }
+            let requests = self.requests.load(Ordering::Relaxed);
+            quiet =
+                if requests == seen && self.away_since.load(Ordering::Relaxed) == 0 { quiet + 1 } else { 0 };
+            seen = requests;
+            if self.is_over() {
+                return;
+            }
+            if self.is_leader_missed() {
+                self.stand_in(&mut batch);
+            }
+        }
+    }
+
+    fn is_leader_missed(&self) -> bool {
+        let since = self.away_since.load(Ordering::Relaxed);
+        let patience = u64::try_from(PATIENCE.as_micros()).unwrap_or(u64::MAX);
+        since != 0 && self.micros(Instant::now()).saturating_sub(since) > patience
+    }
+
+    /// Has a parked follower lead, or leads until a permit is free again.
+    fn stand_in(&self, batch: &mut Batch) {
+        let mut state = self.lock();
+        if state.leader != Leader::Nobody {
+            return;
+        }
+        if state.parked > 0 {
+            return self.parked.notify_one();
+        }
+        state.leader = Leader::Spare;
+        state.table.no_permit_is_free();
+        while state.leader == Leader::Spare && !self.is_over() {
+            state = self.turn(state, Leader::Spare, batch);
+            if state.parked > 0 && !state.table.ready.is_empty() {
+                self.parked.notify_one();
+            }
+        }
+        // The permit that leads now may be waiting for news that went to us.
+        self.kick();
+        if self.is_over() {
+            self.parked.notify_all();
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    fn kick(&self) {
+        use std::io::Write;
+        // Full means that a kick is on its way already.
+        let _ = (&self.kick.1).write(&[0]);
+    }
+
+    fn acknowledge_kick(&self) {
+        use std::io::Read;
+        let mut bytes = [0; 64];
+        while matches!((&self.kick.0).read(&mut bytes), Ok(1..)) {}
+    }
+}
+
+/// What a follower keeps for itself.
+#[derive(Default)]
+struct Own {
+    batch: Batch,
+    date: Date,
+    /// The head of its last answer.
+    sent: ResponseHead,
+}

@@ -1,0 +1,129 @@
+//! Where connections are kept, and the tokens that they are known by.
+
+use slab::Slab;
+
+use super::connection::Connection;
+use crate::net::poller::Ready;
+
+/// Tokens of what is no connection. A connection's is its place in the table below a serial number, so that news of
+/// one that has ended is not taken for news of its successor.
+pub(super) const WAKE: u64 = u64::MAX;
+pub(super) const KICK: u64 = u64::MAX - 1;
+pub(super) const LISTENERS: u64 = u64::MAX - 1024;
+const PLACE_BITS: u32 = 32;
+
+/// All connections.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    slab: Slab<Place>,
+    serial: u64,
+}
+
+/// A connection, or the place of one that a permit holder is answering.
+#[derive(Debug)]
+enum Place {
+    Here(Box<Connection>),
+    Away(Missed),
+}
+
+/// What happened to a connection while it was away.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Missed {
+    token: u64,
+    pub(super) readable: bool,
+    pub(super) writable: bool,
+    pub(super) ended: bool,
+    /// Its timer came.
+    pub(super) timer: bool,
+}
+
+impl Places {
+    /// Makes room for a connection that knows its own token.
+    pub(super) fn add(&mut self, make: impl FnOnce(u64) -> Connection) -> u64 {
+        self.serial += 1;
+        let entry = self.slab.vacant_entry();
+        let token = token_of(self.serial, entry.key());
+        entry.insert(Place::Here(Box::new(make(token))));
+        token
+    }
+
+    /// The connection, if it is here.
+    pub(super) fn find(&mut self, token: u64) -> Option<&mut Connection> {
+        match self.slab.get_mut(place_of(token)) {
+            Some(Place::Here(connection)) if connection.token == token => Some(connection),
+            _ => None,
+        }
+    }
+
+    /// Takes the connection out to be answered; its place stays.
+    pub(super) fn take(&mut self, token: u64) -> Option<Box<Connection>> {
+        self.find(token)?;
+        let away = Place::Away(Missed { token, ..Missed::default() });
+        match std::mem::replace(self.slab.get_mut(place_of(token))?, away) {
+            Place::Here(connection) => Some(connection),
+            Place::Away(_) => None,
+        }
+    }
+
+    /// Puts it back; returns what it has missed.
+    pub(super) fn put_back(&mut self, connection: Box<Connection>) -> Missed {
+        let Some(place) = self.slab.get_mut(place_of(connection.token)) else { return Missed::default() };
+        match std::mem::replace(place, Place::Here(connection)) {
+            Place::Away(missed) => missed,
+            Place::Here(_) => Missed::default(),
+        }
+    }
+
+    /// Notes news of a connection that is away.
+    pub(super) fn note(&mut self, news: Ready) {
+        if let Some(missed) = self.missed(news.token) {
+            missed.readable |= news.readable;
+            missed.writable |= news.writable;
+            missed.ended |= news.ended;
+        }
+    }
+
+    /// Notes the timer of a connection that is away.
+    pub(super) fn note_timer(&mut self, token: u64) {
+        if let Some(missed) = self.missed(token) {
+            missed.timer = true;
+        }
+    }
+
+    /// Ends a connection. The poller forgets a descriptor that is closed.
+    pub(super) fn remove(&mut self, token: u64) {
+        if self.find(token).is_some() {
+            self.slab.remove(place_of(token));
+        }
+    }
+
+    /// How many there are, here and away.
+    pub(super) fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    /// The tokens of those that are here.
+    pub(super) fn tokens(&self) -> Vec<u64> {
+        let here = self.slab.iter().filter_map(|(_, place)| match place {
+            Place::Here(connection) => Some(connection.token),
+            Place::Away(_) => None,
+        });
+        here.collect()
+    }
+
+    fn missed(&mut self, token: u64) -> Option<&mut Missed> {
+        match self.slab.get_mut(place_of(token)) {
+            Some(Place::Away(missed)) if missed.token == token => Some(missed),
+            _ => None,
+        }
+    }
+}
+
+/// Below [`LISTENERS`] for the first two thousand million connections; then serial numbers begin anew.
+fn token_of(serial: u64, place: usize) -> u64 {
+    (serial & 0x7fff_ffff) << PLACE_BITS | (place as u64 & ((1 << PLACE_BITS) - 1))
+}
+
+fn place_of(token: u64) -> usize {
+    usize::try_from(token & ((1 << PLACE_BITS) - 1)).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,230 @@
+//! More permits than one, and the spare thread that has none.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use mcsup_py::app::{Reply, Request, Verdict};
+use mcsup_py::engine::{EngineConfig, Phase, Timeouts};
+
+use crate::fixture::*;
+
+/// Applications that stay inside until they are let go, and count how many are.
+#[derive(Clone, Default)]
+struct Hold {
+    inside: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+    open: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Hold {
+    fn stay(&self) {
+        let now = self.inside.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+        let (open, changed) = &*self.open;
+        let is_open = open.lock().unwrap();
+        drop(changed.wait_timeout_while(is_open, PATIENCE, |open| !*open).unwrap());
+        self.inside.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn let_go(&self) {
+        *self.open.0.lock().unwrap() = true;
+        self.open.1.notify_all();
+    }
+
+    fn wait_inside(&self, count: usize) {
+        wait_for("the applications to be busy", || self.inside.load(Ordering::SeqCst) == count);
+    }
+
+    /// `permits` applications that hold requests for `/hold` and echo the others.
+    fn apps(
+        &self,
+        permits: usize,
+    ) -> Vec<impl FnMut(Request<'_>, &mut dyn Reply) -> Verdict + Send + 'static> {
+        (0..permits)
+            .map(|_| {
+                let hold = self.clone();
+                move |request: Request<'_>, reply: &mut dyn Reply| {
+                    if request.head.path() == b"/hold" {
+                        hold.stay();
+                    }
+                    echo(request, reply)
+                }
+            })
+            .collect()
+    }
+
+    /// Clients that are inside.
+    fn occupy(&self, server: &Server, count: usize) -> Vec<Client> {
+        let clients = (0..count).map(|_| {
+            let mut client = server.connect();
+            client.send("GET /hold HTTP/1.1\r\nHost: h\r\n\r\n");
+            client
+        });
+        let clients = clients.collect();
+        self.wait_inside(count);
+        clients
+    }
+}
+
+#[test]
+fn as_many_requests_as_permits_are_inside_at_once_and_no_more() {
+    let hold = Hold::default();
+    let server = Setup::default().start_threads(hold.apps(4));
+    let mut clients = hold.occupy(&server, 4);
+    // A fifth waits.
+    let mut fifth = server.connect();
+    fifth.send("GET /fifth HTTP/1.1\r\nHost: h\r\n\r\n");
+    hold.let_go();
+    clients.push(fifth);
+    for client in &mut clients {
+        assert_eq!(client.response().status, 200);
+    }
+    assert_eq!(hold.most.load(Ordering::SeqCst), 4);
+}
+
+#[test]
+fn a_free_permit_answers_while_the_others_are_busy() {
+    let hold = Hold::default();
+    let server = Setup::default().start_threads(hold.apps(4));
+    let mut clients = hold.occupy(&server, 3);
+    let mut kept = server.connect();
+    for _ in 0..20 {
+        assert_eq!(kept.get("/kept").status, 200);
+        assert_eq!(server.connect().get("/fresh").status, 200);
+    }
+    hold.let_go();
+    assert!(clients.iter_mut().all(|client| client.response().status == 200));
+}
+
+#[test]
+fn many_clients_of_many_permits_all_get_their_own_answers() {
+    let apps = (0..8).map(|_| {
+        |request: Request<'_>, reply: &mut dyn Reply| {
+            if request.head.query() == b"slow" {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            echo(request, reply)
+        }
+    });
+    let server = Setup::default().start_threads(apps.collect());
+    std::thread::scope(|scope| {
+        for client in 0..16 {
+            let server = &server;
+            scope.spawn(move || {
+                let mut kept = server.connect();
+                for round in 0..100 {
+                    let path = format!("/{client}-{round}{}", if round % 3 == 0 { "?slow" } else { "" });
+                    let expected = format!("GET {} ", path.split('?').next().unwrap());
+                    if round % 10 == 9 {
+                        kept = server.connect();
+                    }
+                    assert_eq!(kept.get(&path).text(), expected);
+                }
+            });
+        }
+    });
+    assert_eq!(server.host.requests.load(Ordering::SeqCst), 1600);
+}
+
+#[test]
+fn a_spare_thread_goes_on_receiving_sending_and_closing_while_every_permit_is_inside() {
+    for permits in [1, 2] {
+        let short = Duration::from_millis(300);
+        let timeouts = Timeouts { keep_alive: short, ..Setup::default().config.timeouts };
+        let config = EngineConfig { timeouts, ..EngineConfig::default() };
+        let hold = Hold::default();
+        let apps = (0..permits).map(|_| {
+            let hold = hold.clone();
+            move |request: Request<'_>, reply: &mut dyn Reply| match request.head.path() {
+                b"/hold" => {
+                    hold.stay();
+                    echo(request, reply)
+                }
+                b"/large" => {
+                    let _ = reply.send_whole(&ok(&[]), &vec![b'x'; 8 << 20]);
+                    Verdict::Complete
+                }
+                _ => echo(request, reply),
+            }
+        });
+        let server = Setup { config, ..Setup::default() }.start_threads(apps.collect());
+        let mut idle = server.connect();
+        assert_eq!(idle.get("/").status, 200);
+        let mut upload = server.connect();
+        upload.send("POST /upload HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n\r\nabc");
+        let mut download = server.connect();
+        download.send("GET /large HTTP/1.1\r\nHost: h\r\n\r\n");
+        wait_for("the large answer to be on its way", || server.host.requests.load(Ordering::SeqCst) == 2);
+        let mut held = hold.occupy(&server, permits);
+        // Deadlines pass, a download is flushed, an upload and a refusal are received.
+        idle.assert_ended();
+        assert_eq!(download.response().body.len(), 8 << 20);
+        upload.send("def nonsense");
+        // The rest of the upload has been received when what follows it is looked at; it is answered by a permit.
+        assert_eq!(hold.inside.load(Ordering::SeqCst), permits);
+        hold.let_go();
+        assert_eq!(upload.response().text(), "POST /upload abcdef");
+        assert!(held.iter_mut().all(|client| client.response().status == 200));
+        // And the quick way is back: one thread, no spare.
+        for _ in 0..50 {
+            assert_eq!(server.connect().get("/after").status, 200);
+        }
+    }
+}
+
+#[test]
+fn while_every_permit_is_inside_new_connections_are_left_to_others() {
+    let hold = Hold::default();
+    let server = Setup::default().start_threads(hold.apps(1));
+    let mut held = hold.occupy(&server, 1);
+    // The spare leads by now, or soon: then a connection that arrives stays in the kernel's queue.
+    let start = Instant::now();
+    let before = server.host.connections.load(Ordering::SeqCst);
+    let mut waiting = server.connect();
+    waiting.send("GET /waiting HTTP/1.1\r\nHost: h\r\n\r\n");
+    while start.elapsed() < Duration::from_millis(100) {
+        assert_eq!(server.host.connections.load(Ordering::SeqCst), before, "it was accepted");
+        std::thread::yield_now();
+    }
+    hold.let_go();
+    assert_eq!(waiting.response().text(), "GET /waiting ");
+    assert_eq!(held[0].response().status, 200);
+}
+
+#[test]
+fn a_drain_waits_for_every_permit_and_ends_every_thread() {
+    for phase in [Phase::Draining, Phase::Retiring] {
+        let hold = Hold::default();
+        let server = Setup::default().start_threads(hold.apps(4));
+        let mut held = hold.occupy(&server, 4);
+        let mut idle = server.connect();
+        idle.send("GET /idle HTTP/1.1\r\nHost: h\r\n\r\n");
+        server.enter(phase);
+        hold.let_go();
+        for client in &mut held {
+            assert_eq!(client.response().field("connection"), Some("close"));
+        }
+        if phase == Phase::Draining {
+            assert_eq!(idle.response().status, 200);
+        }
+        drop(idle);
+        server.join();
+    }
+}
+
+#[test]
+fn a_drain_begins_also_while_every_permit_is_inside() {
+    let hold = Hold::default();
+    let server = Setup::default().start_threads(hold.apps(1));
+    let mut idle = server.connect();
+    assert_eq!(idle.get("/").status, 200);
+    let mut held = hold.occupy(&server, 1);
+    server.enter(Phase::Draining);
+    // The spare sees to it.
+    idle.assert_ended();
+    assert_eq!(hold.inside.load(Ordering::SeqCst), 1);
+    hold.let_go();
+    assert_eq!(held[0].response().field("connection"), Some("close"));
+    server.join();
+}
