@@ -35,3 +35,11 @@ fn a_log_that_was_moved_away_is_opened_anew_when_asked() {
     wait_for("a line", || fs::read_to_string(&path).unwrap() == "/after\n");
     assert_eq!(fs::read_to_string(dir.path().join("old")).unwrap(), "/before\n");
 }
+
+#[test]
+fn a_refused_upload_is_named() {
+    let (_dir, path, server) = logging(r#"%(m)s %(U)s %(s)s"#);
+    let head = "POST /up HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+    assert_eq!(server.connect().send(head).send("x\r\n").response().status, 400);
+    wait_for("a line", || fs::read_to_string(&path).unwrap() == "POST /up 400\n");
+}

@@ -78,3 +78,70 @@ fn a_quitting_engine_returns_at_once() {
     client.assert_ended();
     server.join();
 }
+
+#[test]
+fn a_request_that_came_while_the_application_was_busy_is_answered_in_a_drain() {
+    for phase in [Phase::Draining, Phase::Retiring] {
+        let (go, gate) = mpsc::channel::<()>();
+        let server = serve(move |request, reply| {
+            if request.head.path() == b"/slow" {
+                gate.recv_timeout(PATIENCE).unwrap();
+            }
+            echo(request, reply)
+        });
+        let mut open = server.connect();
+        assert_eq!(open.get("/first").status, 200);
+        let mut busy = server.connect();
+        busy.send("GET /slow HTTP/1.1\r\nHost: h\r\n\r\n");
+        wait_for("the slow request", || server.host.requests.load(Ordering::SeqCst) == 2);
+        // In the socket, and unknown to the engine, when the phase changes.
+        open.send("GET /next HTTP/1.1\r\nHost: h\r\n\r\n");
+        server.enter(phase);
+        go.send(()).unwrap();
+        for client in [&mut busy, &mut open] {
+            let response = client.response();
+            assert_eq!((response.status, response.field("connection")), (200, Some("close")), "{phase:?}");
+            client.assert_ended();
+        }
+        server.join();
+    }
+}
+
+#[test]
+fn a_client_that_takes_its_answer_slowly_is_not_kept_open_by_a_drain_afterwards() {
+    let server = serve(|_, reply| {
+        let _ = reply.send_whole(&ok(&[]), &vec![b'x'; 8 << 20]);
+        mcsup_py::app::Verdict::Complete
+    });
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    // The head has left, and promised to keep the connection.
+    assert!(client.more());
+    server.enter(Phase::Draining);
+    let response = client.response();
+    assert_eq!((response.field("connection"), response.body.len()), (None, 8 << 20));
+    client.assert_ended();
+    server.join();
+}
+
+#[test]
+fn a_silent_keep_alive_client_does_not_hold_a_retiring_engine_for_long() {
+    let mut setup = Setup::default();
+    setup.config.timeouts.keep_alive = std::time::Duration::from_millis(200);
+    let server = setup.start(echo);
+    let mut client = server.connect();
+    assert_eq!(client.get("/").status, 200);
+    server.enter(Phase::Retiring);
+    client.assert_ended();
+    server.join();
+}
+
+#[test]
+fn a_client_that_connected_and_said_nothing_is_let_go_by_a_drain() {
+    let server = serve(echo);
+    let mut client = server.connect();
+    wait_for("the connection", || server.host.connections.load(Ordering::SeqCst) == 1);
+    server.enter(Phase::Draining);
+    client.assert_ended();
+    server.join();
+}

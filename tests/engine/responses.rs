@@ -172,3 +172,59 @@ fn a_file_is_sent_from_the_place_that_was_asked_for() {
     assert_eq!(client.get("/?cut").text(), "yyyyy");
     assert_eq!(client.get("/?cut").text(), "yyyyy");
 }
+
+#[test]
+fn what_is_sent_behind_a_file_comes_behind_it() {
+    let server = serve(|_, reply| {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&vec![b'y'; 4 << 20]).unwrap();
+        let head = ok(&[("Content-Length", &((4 << 20) + 9).to_string())]);
+        reply.send(&head, b"before").unwrap();
+        reply.send_file(&head, file, 0, 4 << 20).unwrap();
+        reply.send(&head, b"end").unwrap();
+        assert!(reply.is_full());
+        Verdict::Complete
+    });
+    let mut client = server.connect();
+    let body = client.get("/").body;
+    assert_eq!(
+        (body.len(), &body[..7], &body[body.len() - 4..]),
+        ((4 << 20) + 9, &b"beforey"[..], &b"yend"[..])
+    );
+    assert_eq!(client.get("/").status, 200);
+}
+
+#[test]
+fn a_file_that_is_shorter_than_was_said_is_never_ended_cleanly() {
+    let server = serve(|_, reply| {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"short").unwrap();
+        reply.send(&ok(&[]), b"chunk").unwrap();
+        assert_eq!(reply.send_file(&ok(&[]), file, 0, 10), Err(Gone));
+        Verdict::Complete
+    });
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    use std::io::Read;
+    let mut all = Vec::new();
+    let end = client.stream.read_to_end(&mut all);
+    assert!(end.is_err() || !all.ends_with(b"0\r\n\r\n"), "{:?}", String::from_utf8_lossy(&all));
+}
+
+#[test]
+fn a_last_answer_is_not_lost_to_what_the_client_still_sends() {
+    let (go, gate) = mpsc::channel::<()>();
+    let server = serve(move |request, reply| {
+        gate.recv_timeout(PATIENCE).unwrap();
+        echo(request, reply)
+    });
+    let mut client = server.connect();
+    client.send("GET /last HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    wait_for("the request", || server.host.requests.load(Ordering::SeqCst) == 1);
+    client.send("GET /ignored HTTP/1.1\r\nHost: h\r\n\r\n");
+    go.send(()).unwrap();
+    assert_eq!(client.response().text(), "GET /last ");
+    use std::io::Read;
+    // An end, not a reset.
+    assert_eq!(client.stream.read(&mut [0; 16]).unwrap(), 0);
+}

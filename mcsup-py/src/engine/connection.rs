@@ -162,8 +162,23 @@ impl Connection {
         self.heads.reset();
     }
 
+    /// What is asked, where the head is known but the body has not come yet.
+    pub(super) fn asked(&self) -> Option<Head<'_>> {
+        match &self.state {
+            State::Body { head, .. } => Some(Self::view(&self.heads, &self.incoming, head)),
+            _ => None,
+        }
+    }
+
+    /// Whether the client has sent more than was used: a close would reset it, and its answer be lost.
+    pub(super) fn has_unread(&self) -> bool {
+        !self.incoming.is_empty() || self.stream.has_unread()
+    }
+
     /// Waits for the next request.
     pub(super) fn idle(&mut self, deadline: Instant) {
+        self.incoming.release();
+        self.outgoing.release();
         self.state = State::Idle { fresh: false };
         self.deadline = deadline;
     }

@@ -32,14 +32,12 @@ impl Table<'_> {
         }
     }
 
-    /// How long a connection may now wait for its next request.
-    pub(super) fn idle_time(&self) -> Duration {
-        self.config.timeouts.keep_alive
-    }
-
-    fn hurry(&mut self, token: u64, now: Instant) {
-        let (phase, idle_time) = (self.phase, self.idle_time().min(RETIRING_TIME));
-        // Whatever has arrived meanwhile makes it busy.
+    /// Lets a connection go on for as long as the phase still grants it.
+    pub(super) fn hurry(&mut self, token: u64, now: Instant) {
+        let (phase, idle_time) = (self.phase, self.config.timeouts.keep_alive.min(RETIRING_TIME));
+        let Some(connection) = self.find(token) else { return };
+        // The poller may not have told yet what came while the application was busy: only the socket knows.
+        connection.readable(false);
         self.advance(token, now);
         let Some(connection) = self.find(token) else { return };
         let State::Idle { fresh } = connection.state else { return };

@@ -173,18 +173,32 @@ impl<'a> Exchange<'a> {
         let mut progress = self.stream.send(self.outgoing);
         if self.outgoing.len() > HIGH_WATER {
             while self.outgoing.len() > LOW_WATER && progress != Progress::Ended {
-                progress = if self.stream.wait_writable(self.asked.write_timeout) {
-                    self.stream.send(self.outgoing)
-                } else {
-                    Progress::Ended
-                };
+                progress = self.send_when_writable();
             }
         }
-        if progress == Progress::Ended {
-            self.stage = Stage::Gone;
-            return Err(Gone);
+        if progress == Progress::Ended { self.gone() } else { Ok(()) }
+    }
+
+    /// Waits until a part of a file has left, since nothing can be put behind one.
+    fn flush_file(&mut self) -> Result<(), Gone> {
+        let mut progress = Progress::Blocked(0);
+        while self.outgoing.file().is_some() && progress != Progress::Ended {
+            progress = self.send_when_writable();
         }
-        Ok(())
+        if progress == Progress::Ended { self.gone() } else { Ok(()) }
+    }
+
+    fn send_when_writable(&mut self) -> Progress {
+        if self.stream.wait_writable(self.asked.write_timeout) {
+            self.stream.send(self.outgoing)
+        } else {
+            Progress::Ended
+        }
+    }
+
+    fn gone(&mut self) -> Result<(), Gone> {
+        self.stage = Stage::Gone;
+        Err(Gone)
     }
 }
 
@@ -193,7 +207,9 @@ impl Reply for Exchange<'_> {
         match self.stage {
             Stage::Gone => return Err(Gone),
             Stage::Before => self.start(head, None),
-            Stage::Body(_) => {}
+            // Nothing more is wanted of it: not worth a wait for what is on its way.
+            Stage::Body(Delimit::Owed(0) | Delimit::Dropped) => return Ok(()),
+            Stage::Body(_) => self.flush_file()?,
         }
         self.put(chunk);
         self.flush()
@@ -244,12 +260,12 @@ impl Exchange<'_> {
         while at < end {
             let most = usize::try_from(end - at).unwrap_or(LOW_WATER).min(LOW_WATER);
             match file.read_at(&mut piece[..most], at) {
-                Ok(0) => return Ok(()),
-                Ok(count) => {
+                Ok(count @ 1..) => {
                     self.send(head, &piece[..count])?;
                     at += count as u64;
                 }
-                Err(_) => return Err(Gone),
+                // Shorter than it was, or unreadable: what has left must not pass for the whole.
+                Ok(0) | Err(_) => return self.gone(),
             }
         }
         Ok(())

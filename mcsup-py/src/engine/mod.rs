@@ -50,6 +50,8 @@ pub struct EngineConfig {
     pub timeouts: Timeouts,
     /// How much to take.
     pub limits: Limits,
+    /// Whether other processes accept from the same listeners.
+    pub has_siblings: bool,
 }
 
 /// A listening socket, non-blocking, perhaps shared with other processes.

@@ -23,6 +23,8 @@ use crate::net::timers::{Armed, Timers};
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 /// How long accepting rests when the process or the system has no descriptor left.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// How long a worker with a fresh client leaves further ones to its siblings: about what it takes to schedule one.
+const SIBLINGS_TIME: Duration = Duration::from_micros(300);
 
 /// The state.
 pub(super) struct Table<'a> {
@@ -120,7 +122,7 @@ impl<'a> Table<'a> {
                     && self.ready.is_empty()
                     && self.accept(index, now)
                 {
-                    self.queue_behind_siblings(index);
+                    self.let_siblings_go_first(now);
                 }
             }
             token => self.on_connection(token, news, now),
@@ -145,7 +147,7 @@ impl<'a> Table<'a> {
         self.connections.find(token)
     }
 
-    /// Takes one connection from a listener, and whatever it has sent already.
+    /// Takes one connection from a listener, and whatever it has sent already; `false`: there is none.
     fn accept(&mut self, index: usize, now: Instant) -> bool {
         let Some(listener) = self.listeners.get(index) else { return false };
         match stream::accept(listener.fd) {
@@ -157,34 +159,52 @@ impl<'a> Table<'a> {
                 self.advance(token, now);
                 true
             }
-            Err(error) => {
-                self.on_accept_error(&error, now);
-                false
+            Err(error) => self.on_accept_error(index, &error, now),
+        }
+    }
+
+    /// Whether the next one may be had all the same.
+    fn on_accept_error(&mut self, index: usize, error: &io::Error, now: Instant) -> bool {
+        use rustix::io::Errno;
+        match Errno::from_io_error(error) {
+            // One client less: it left the queue before its turn.
+            Some(Errno::CONNABORTED | Errno::INTR) => return true,
+            Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS) => {
+                log::error!("cannot accept connections for a moment: {error}");
+                self.rest(now + ACCEPT_REST);
             }
+            // No listener any more: shut down, or let go of. Polled on, it would be ready for ever.
+            Some(Errno::BADF | Errno::NOTSOCK | Errno::INVAL | Errno::OPNOTSUPP) => {
+                if let Some(listener) = self.listeners.get(index) {
+                    let _ = self.poller.delete(listener.fd);
+                }
+            }
+            _ => {}
         }
+        false
     }
 
+    /// A connection was taken: the next one is for somebody else, if there is somebody.
+    ///
     /// The kernel wakes the first of the processes that wait on a listener. Whoever took a connection registers anew,
-    /// and so stands behind the others: connections go round.
-    fn queue_behind_siblings(&mut self, index: usize) {
-        let Some(listener) = self.listeners.get(index) else { return };
-        let _ = self.poller.delete(listener.fd);
-        if let Err(error) = self.poller.add(listener.fd, LISTENERS + index as u64, Interest::Shared) {
-            log::error!("cannot watch a listener: {error}");
+    /// and so stands behind the others: connections go round. Where the client has not asked yet, this worker would
+    /// take the next one as well before a sibling that was woken for it is even scheduled: it holds back a little.
+    fn let_siblings_go_first(&mut self, now: Instant) {
+        if !self.config.has_siblings {
+            return;
         }
+        self.rest(now + if self.ready.is_empty() { SIBLINGS_TIME } else { Duration::ZERO });
     }
 
-    fn on_accept_error(&mut self, error: &io::Error, now: Instant) {
-        let exhausted = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE, rustix::io::Errno::NOMEM];
-        if exhausted.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error())) {
-            log::error!("cannot accept connections for a moment: {error}");
-            self.stop_accepting(Accepting::Resting { until: now + ACCEPT_REST });
+    fn rest(&mut self, until: Instant) {
+        if self.accepting == Accepting::Yes {
+            self.stop_accepting(Accepting::Resting { until });
         }
     }
 
     /// No permit is free for a while: whatever arrives is left to others.
     pub(super) fn no_permit_is_free(&mut self) {
-        if self.accepting == Accepting::Yes {
+        if matches!(self.accepting, Accepting::Yes | Accepting::Resting { .. }) {
             self.stop_accepting(Accepting::NoPermit);
         }
     }
@@ -287,8 +307,10 @@ impl<'a> Table<'a> {
     ) {
         let (token, write) = (connection.token, self.config.timeouts.write);
         connection.forget_request(head);
-        let unread = !connection.incoming.is_empty();
-        let then = if answered.then == Then::Close && unread { Then::Linger } else { answered.then };
+        let then = match answered.then {
+            Then::Close if connection.has_unread() => Then::Linger,
+            then => then,
+        };
         connection.state = State::Flushing { then };
         connection.deadline = now + write;
         let (all_sent, aborts) = (connection.outgoing.is_empty(), answered.abort);
@@ -335,7 +357,7 @@ impl<'a> Table<'a> {
 
     /// A response has left.
     fn proceed(&mut self, token: u64, then: Then, now: Instant) {
-        let keep_alive = self.idle_time();
+        let (phase, keep_alive) = (self.phase, self.config.timeouts.keep_alive);
         let Some(connection) = self.connections.find(token) else { return };
         match then {
             Then::Close => self.close(token),
@@ -347,7 +369,7 @@ impl<'a> Table<'a> {
             }
             Then::Next => {
                 connection.idle(now + keep_alive);
-                self.advance(token, now);
+                if phase == Phase::Serving { self.advance(token, now) } else { self.hurry(token, now) }
             }
         }
     }
@@ -368,7 +390,7 @@ impl<'a> Table<'a> {
         log::debug!("refused a request of {:?}: {reject}", connection.peer.remote);
         if let Some(access) = &mut self.access {
             let (remote, bytes, took) = (connection.peer.remote, text.len() as u64, Duration::ZERO);
-            access.note(&Entry { head: None, remote, response: &head, bytes, took });
+            access.note(&Entry { head: connection.asked(), remote, response: &head, bytes, took });
         }
         let length = connection.incoming.bytes().len();
         connection.incoming.consume(length);

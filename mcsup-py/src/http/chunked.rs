@@ -211,6 +211,12 @@ mod tests {
         }
 
         #[test]
+        fn single_bytes_come_to_the_same_as_all_at_once(text in "[0-2aF;x \r\n:]{0,40}|([1-3]\r\n[a-c]{1,3}\r\n){0,4}0\r\n(A: b\r\n)?\r\n.{0,3}") {
+            let single: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
+            prop_assert_eq!(decode(&single), decode(&[text.as_bytes()]));
+        }
+
+        #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode(&[&bytes]);
         }

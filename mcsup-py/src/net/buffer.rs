@@ -1,6 +1,10 @@
-//! Bytes on their way in and out. Capacity is kept while a connection is busy and given back when it idles.
+//! Bytes on their way in and out. Capacity is kept from one ordinary exchange to the next; what a large one needed is
+//! given back.
 
 use std::fs::File;
+
+/// An idle connection keeps no more than this of each kind.
+const KEPT: usize = 16 * 1024;
 
 /// Bytes that were received and not used yet.
 #[derive(Debug, Default)]
@@ -39,9 +43,9 @@ impl Incoming {
         &mut self.bytes
     }
 
-    /// Gives the memory back, if nothing is there.
+    /// Gives back the memory of an uncommonly large message, if nothing is there.
     pub fn release(&mut self) {
-        if self.is_empty() {
+        if self.is_empty() && self.bytes.capacity() > KEPT {
             *self = Self::default();
         }
     }
@@ -74,6 +78,11 @@ impl Outgoing {
 
     /// Where to append. Not behind a file: see [`Outgoing::file`].
     pub fn append(&mut self) -> &mut Vec<u8> {
+        // A slow client may never leave it empty: without this an endless stream would be kept whole.
+        if self.start > self.bytes.len() / 2 {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
         &mut self.bytes
     }
 
@@ -117,9 +126,9 @@ impl Outgoing {
         self.bytes().len()
     }
 
-    /// Gives the memory back, if nothing waits.
+    /// Gives back the memory of an uncommonly large message, if nothing waits.
     pub fn release(&mut self) {
-        if self.is_empty() {
+        if self.is_empty() && self.bytes.capacity() > KEPT {
             *self = Self::default();
         }
     }
@@ -138,5 +147,28 @@ mod tests {
         assert_eq!(incoming.bytes(), b"cdefgh");
         incoming.consume(6);
         assert!(incoming.is_empty());
+    }
+
+    #[test]
+    fn a_stream_that_is_never_quite_sent_does_not_grow() {
+        let mut outgoing = Outgoing::default();
+        outgoing.append().extend_from_slice(&[0; 1000]);
+        for _ in 0..1000 {
+            outgoing.append().extend_from_slice(&[1; 1000]);
+            outgoing.consume(1000);
+        }
+        assert_eq!(outgoing.bytes(), [1; 1000]);
+        assert!(outgoing.bytes.capacity() < 10_000, "{}", outgoing.bytes.capacity());
+    }
+
+    #[test]
+    fn an_idle_connection_keeps_little_memory() {
+        let mut outgoing = Outgoing::default();
+        for (size, kept) in [(1000, true), (100_000, false)] {
+            outgoing.append().resize(size, 0);
+            outgoing.consume(size);
+            outgoing.release();
+            assert_eq!(outgoing.bytes.capacity() > 0, kept, "{size}");
+        }
     }
 }
