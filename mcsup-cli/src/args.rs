@@ -248,10 +248,17 @@ pub fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Invocation, Usa
 
 /// Reads the options in an environment variable; `variable` is its name.
 pub(crate) fn parse_variable(variable: &str, value: &str) -> Result<RunArgs, UsageError> {
-    let words = shlex::split(value);
+    let words = split(value);
     let words =
         words.ok_or_else(|| UsageError::new(format!("{variable}: a quote or a backslash has no end")))?;
     parse_words(variable, words.iter().map(String::as_str))
+}
+
+/// Splits words as a shell does, but for comments: a word that begins with `#` is a word, as it is for gunicorn.
+fn split(value: &str) -> Option<Vec<String>> {
+    // The crate drops comments, and with them all options behind. NUL stands in for `#`: no variable can hold it.
+    let words = shlex::split(&value.replace('#', "\0"))?;
+    Some(words.into_iter().map(|word| word.replace('\0', "#")).collect())
 }
 
 /// Reads options that stand in `place`, without a program's name in front.

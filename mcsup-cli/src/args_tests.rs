@@ -227,6 +227,13 @@ fn a_variable_is_split_as_a_shell_would() {
 }
 
 #[test]
+fn a_variable_has_no_comments() {
+    let args = parse_variable("X", "-n #1 -e A=#b -w 4").expect("good");
+    assert_eq!((args.name.as_deref(), args.workers.as_deref()), (Some("#1"), Some("4")));
+    assert_eq!(args.env, ["A=#b"]);
+}
+
+#[test]
 fn a_mistake_in_a_variable_names_the_variable() {
     for (value, expected) in [
         ("--worker-class gevent", "X: unknown option '--worker-class'"),

@@ -58,14 +58,18 @@ impl Exit {
     /// What the number means, as the table in `docs/EXIT_CODES.md` says it.
     pub const fn meaning(self) -> &'static str {
         match self {
-            Exit::Done => "ended as asked",
-            Exit::Refused => "could not start or go on (bind, pid file, files, permissions)",
-            Exit::Usage => "bad usage or settings",
-            Exit::BootFailed => "a worker could not boot",
-            Exit::NotLoaded => "the application could not be loaded",
+            Exit::Done => "ended as asked; `status`: it runs; `stop`: it is stopped, or was not running",
+            Exit::Refused => "could not start or go on: an address, the pid file, a file, a permission",
+            Exit::Usage => "bad usage or settings; nothing was started",
+            Exit::BootFailed => {
+                "a worker could not boot: it died, hung or failed for a reason other than its application"
+            }
+            Exit::NotLoaded => {
+                "the application could not be loaded: no such module or attribute, not callable, or it raised"
+            }
             Exit::Killed => "stopped, but workers had to be killed at the graceful timeout",
-            Exit::NotRunning => "not running (`status`)",
-            Exit::LeftRunning => "`stop`: something is left running",
+            Exit::NotRunning => "`status`: not running",
+            Exit::LeftRunning => "`stop`: something is left running, and is named",
         }
     }
 }
@@ -98,12 +102,12 @@ mod tests {
     }
 
     #[test]
-    fn the_documented_table_has_the_same_codes() {
+    fn the_documented_table_says_the_same() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/EXIT_CODES.md");
         // A crate that was packaged alone has no documents beside it.
         let Ok(document) = std::fs::read_to_string(path) else { return };
-        let documented: Vec<u8> = rows(&document).into_iter().map(|(code, _)| code).collect();
-        assert_eq!(documented, Exit::ALL.map(Exit::code).to_vec());
+        let ours = Exit::ALL.map(|exit| (exit.code(), exit.meaning().to_owned()));
+        assert_eq!(rows(&document), ours);
     }
 
     #[test]
