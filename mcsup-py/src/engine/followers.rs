@@ -9,8 +9,8 @@
 //! wakes one; and when every permit is in the application, it leads itself: uploads, downloads and deadlines go on,
 //! and nothing is accepted that a sibling process could serve. It sleeps without a timer while nothing happens.
 
-use std::io;
-use std::os::fd::AsFd;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -32,8 +32,6 @@ use crate::net::poller::{Batch, Interest, Poller};
 const PATIENCE: Duration = Duration::from_millis(1);
 /// The spare goes to sleep after so many looks without a request.
 const QUIET_LOOKS: u32 = 100;
-/// How long the spare waits for news at once: it is in nobody's way for longer once a permit is free.
-const SPARE_WAIT: Duration = Duration::from_millis(20);
 /// An application that takes longer than this on average is not worth waiting for, with other permits free.
 const SLOW: Duration = Duration::from_micros(200);
 /// Applications recurse.
@@ -54,8 +52,10 @@ pub(super) struct Crew<'a> {
     requests: AtomicU64,
     over: AtomicBool,
     spare_sleeps: AtomicBool,
-    /// Wakes whoever waits for news.
-    kick: (UnixStream, UnixStream),
+    /// Wakes whoever waits for news,
+    kick: Kick,
+    /// and the spare alone.
+    spare_kick: Kick,
     start: Instant,
 }
 
@@ -83,11 +83,9 @@ type Guard<'g, 'a> = MutexGuard<'g, State<'a>>;
 /// Runs the crew: the calling thread is the first follower.
 pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io::Result<()> {
     let (config, host) = (table.config, table.host);
-    let kick = UnixStream::pair()?;
-    kick.0.set_nonblocking(true)?;
-    kick.1.set_nonblocking(true)?;
+    let (kick, spare_kick) = (Kick::new()?, Kick::new()?);
     poller.add(host.wake_fd(), WAKE, Interest::Level)?;
-    poller.add(kick.0.as_fd(), KICK, Interest::Level)?;
+    poller.add(kick.as_fd(), KICK, Interest::Level)?;
     let state =
         State { table, leader: Leader::Nobody, parked: 0, budget: 0, service: Duration::ZERO, failed: None };
     let crew = Crew {
@@ -102,6 +100,7 @@ pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io
         over: AtomicBool::new(false),
         spare_sleeps: AtomicBool::new(false),
         kick,
+        spare_kick,
         start: Instant::now(),
     };
     let Threads { apps, life } = threads;
@@ -152,7 +151,9 @@ impl<'a> Crew<'a> {
                 state = self.parked.wait(state).unwrap_or_else(PoisonError::into_inner);
                 state.parked -= 1;
             } else {
-                state.leader = Leader::Permit;
+                if std::mem::replace(&mut state.leader, Leader::Permit) == Leader::Spare {
+                    self.spare_kick.give();
+                }
                 state.table.permit_is_free();
                 state = self.turn(state, Leader::Permit, &mut own.batch);
                 state.leader = Leader::Nobody;
@@ -164,7 +165,7 @@ impl<'a> Crew<'a> {
     fn leave(&self, state: Guard<'_, 'a>, spare: &Thread) {
         drop(state);
         self.parked.notify_all();
-        self.kick();
+        self.kick.give();
         spare.unpark();
     }
 
@@ -194,10 +195,13 @@ impl<'a> Crew<'a> {
             return state;
         }
         let timeout = state.table.timeout(Instant::now());
-        let timeout = if who == Leader::Spare { timeout.min(SPARE_WAIT) } else { timeout };
         drop(state);
-        self.away_since.store(0, Ordering::Relaxed);
-        let waited = self.poller.wait(batch, timeout);
+        let waited = if who == Leader::Spare {
+            self.poller.wait_aside(batch, timeout, self.spare_kick.as_fd())
+        } else {
+            self.away_since.store(0, Ordering::Relaxed);
+            self.poller.wait(batch, timeout)
+        };
         let now = Instant::now();
         let mut state = self.lock();
         if let Err(error) = waited {
@@ -206,7 +210,7 @@ impl<'a> Crew<'a> {
         }
         for news in batch.news() {
             if news.token == KICK {
-                self.acknowledge_kick();
+                self.kick.acknowledge();
             }
             state.table.on_news(news, who == Leader::Permit, now);
         }
@@ -311,8 +315,9 @@ impl<'a> Crew<'a> {
                 self.parked.notify_one();
             }
         }
+        self.spare_kick.acknowledge();
         // The permit that leads now may be waiting for news that went to us.
-        self.kick();
+        self.kick.give();
         if self.is_over() {
             self.parked.notify_all();
         }
@@ -321,17 +326,31 @@ impl<'a> Crew<'a> {
     fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire)
     }
+}
 
-    fn kick(&self) {
-        use std::io::Write;
-        // Full means that a kick is on its way already.
-        let _ = (&self.kick.1).write(&[0]);
+/// Ends a wait.
+struct Kick(UnixStream, UnixStream);
+
+impl Kick {
+    fn new() -> io::Result<Self> {
+        let (waited_on, given) = UnixStream::pair()?;
+        waited_on.set_nonblocking(true)?;
+        given.set_nonblocking(true)?;
+        Ok(Self(waited_on, given))
     }
 
-    fn acknowledge_kick(&self) {
-        use std::io::Read;
+    fn give(&self) {
+        // Full means that one is on its way already.
+        let _ = (&self.1).write(&[0]);
+    }
+
+    fn acknowledge(&self) {
         let mut bytes = [0; 64];
-        while matches!((&self.kick.0).read(&mut bytes), Ok(1..)) {}
+        while matches!((&self.0).read(&mut bytes), Ok(1..)) {}
+    }
+
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

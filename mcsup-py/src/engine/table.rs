@@ -24,7 +24,7 @@ const LONGEST_WAIT: Duration = Duration::from_millis(500);
 /// How long accepting rests when the process or the system has no descriptor left.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// How long a worker with a fresh client leaves further ones to its siblings: about what it takes to schedule one.
-const SIBLINGS_TIME: Duration = Duration::from_micros(300);
+const SIBLINGS_TIME: Duration = Duration::from_micros(150);
 
 /// The state.
 pub(super) struct Table<'a> {
@@ -401,7 +401,8 @@ impl<'a> Table<'a> {
 
     /// Ends what has waited too long.
     pub(super) fn expire(&mut self, now: Instant) {
-        if matches!(self.accepting, Accepting::Resting { until } if until <= now) {
+        // Not on the way to the application: whoever is not there shall be woken for what arrives.
+        if self.ready.is_empty() && matches!(self.accepting, Accepting::Resting { until } if until <= now) {
             self.accept_again();
         }
         while let Some((at, token)) = self.timers.pop(now) {

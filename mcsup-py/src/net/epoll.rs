@@ -1,7 +1,7 @@
 //! The poller's epoll form: Linux.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::epoll;
@@ -48,6 +48,13 @@ impl Poller {
         let room = rustix::buffer::spare_capacity(&mut batch.0);
         unless_interrupted(epoll::wait(&self.epoll, room, Some(&timespec(timeout))))?;
         Ok(())
+    }
+}
+
+impl AsFd for Poller {
+    /// Readable while there is news.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The poller's kqueue form: macOS and the BSDs.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::kqueue::{self, Event, EventFilter, EventFlags};
@@ -58,6 +58,13 @@ impl Poller {
         let mut none: [Event; 0] = [];
         kevent(&self.queue, &[change], &mut none[..], Duration::ZERO)?;
         Ok(())
+    }
+}
+
+impl AsFd for Poller {
+    /// Readable while there is news.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.queue.as_fd()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Readiness of many descriptors: epoll on Linux, kqueue on macOS and the BSDs, behind one name.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 pub use backend::{Batch, Poller};
@@ -27,6 +28,17 @@ pub struct Ready {
     pub writable: bool,
     /// The other side has ended: a read that comes up short is not the last one.
     pub ended: bool,
+}
+
+impl Poller {
+    /// Like [`Poller::wait`], but standing aside: the kernel does not count this thread as one that waits, so that what
+    /// goes to one of several processes goes to those that do. Also ends when `other` becomes readable.
+    pub fn wait_aside(&self, batch: &mut Batch, timeout: Duration, other: BorrowedFd<'_>) -> io::Result<()> {
+        use rustix::event::{PollFd, PollFlags, poll};
+        let mut sources = [PollFd::new(self, PollFlags::IN), PollFd::new(&other, PollFlags::IN)];
+        unless_interrupted(poll(&mut sources, Some(&timespec(timeout))))?;
+        self.wait(batch, Duration::ZERO)
+    }
 }
 
 fn timespec(timeout: Duration) -> rustix::event::Timespec {
