@@ -1,8 +1,8 @@
 //! The request engine: connections in, requests to the [`App`], responses out.
 //!
-//! Follow a request: [`followers`] wait and accept, [`connection`] receives until a request is whole, a follower hands it
-//! to the application, [`exchange`] frames what it answers, [`table`] keeps the connection meanwhile and flushes what the
-//! socket did not take. [`drain`] says how all of that ends. An idle, half-sent or half-taken message costs a place in
+//! Follow a request: `followers` wait and accept, `connection` receives until a request is whole, a follower hands it
+//! to the application, `exchange` frames what it answers, `table` keeps the connection meanwhile and flushes what the
+//! socket did not take. `drain` says how all of that ends. An idle, half-sent or half-taken message costs a place in
 //! a table: never a thread, never the application.
 
 mod body;
