@@ -5,6 +5,7 @@ CARGO ?= cargo
 PORT ?= 8080
 VENV := .venv
 TEST_VENV := target/venv
+BENCH_VENV := target/bench-venv
 WHEELS := target/wheels
 # What the wheel is made of: a change in any of it makes a new one.
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find mcsup-core mcsup-py mcsup-cli -type f -not -name '*.pyc' 2>/dev/null)
@@ -14,7 +15,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint test-rust test-docs test-e2e check-macos clean
+.PHONY: help run test lint test-rust test-docs test-e2e check-macos bench clean
 
 help: ## Say what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +43,10 @@ test-e2e: $(TEST_VENV)/.ready ## The installed wheel, driven as a user drives it
 check-macos: ## Type-check for macOS, without a Mac
 	sh tests/macos/check.sh
 
+bench: $(BENCH_VENV)/.ready ## mcsup beside its peers (needs wrk; takes about half an hour)
+	$(CARGO) build --release --locked -p mcsup-py --example floor
+	$(BENCH_VENV)/bin/python tests/bench/bench.py $(BENCH_ARGS)
+
 clean: ## Remove everything that was built
 	rm -rf target $(VENV)
 
@@ -68,4 +73,12 @@ $(VENV)/.ready: $(WHEELS)/.ready examples/mission_control/requirements.txt | $(V
 $(TEST_VENV)/.ready: $(WHEELS)/.ready tests/e2e/requirements.txt examples/mission_control/requirements.txt | $(TEST_VENV)/bin/python
 	$(TEST_VENV)/bin/pip install --quiet --force-reinstall --no-deps $(WHEELS)/*.whl
 	$(TEST_VENV)/bin/pip install --quiet -r examples/mission_control/requirements.txt -r tests/e2e/requirements.txt
+	@touch $@
+
+# The peers that need libev or libuv to be built are left out where that fails.
+$(BENCH_VENV)/.ready: $(WHEELS)/.ready tests/bench/requirements.txt | $(BENCH_VENV)/bin/python
+	$(BENCH_VENV)/bin/pip install --quiet --force-reinstall --no-deps $(WHEELS)/*.whl
+	$(BENCH_VENV)/bin/pip install --quiet -r tests/bench/requirements.txt
+	-$(BENCH_VENV)/bin/pip install --quiet bjoern
+	-$(BENCH_VENV)/bin/pip install --quiet fastpysgi
 	@touch $@

@@ -30,7 +30,7 @@ impl Process {
         Some(Self { pid, parent: parent_of(pid)?, command: command_of(pid), user })
     }
 
-    /// Whether whoever started it is gone: it was adopted by the first process.
+    /// Whether the first process has adopted it: it is a daemon, or its parent has died without it.
     pub fn is_orphan(&self) -> bool {
         self.parent == 1
     }
@@ -38,8 +38,7 @@ impl Process {
 
 impl fmt::Display for Process {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "pid {} ({}) of user {}", self.pid, self.command, self.user)?;
-        if self.is_orphan() { f.write_str(", whose parent is gone") } else { Ok(()) }
+        write!(f, "pid {} ({}) of user {}", self.pid, self.command, self.user)
     }
 }
 
@@ -62,7 +61,11 @@ pub fn holder_of_port(address: SocketAddr) -> Option<String> {
         *holders.iter().find(|pid| !parent_of(**pid).is_some_and(|parent| holders.contains(&parent)))?;
     let others = holders.len() - 1;
     let more = if others == 0 { String::new() } else { format!(" (and {others} more)") };
-    Some(format!("{}{more}", describe(first)))
+    let orphan = match Process::find(first) {
+        Some(process) if process.is_orphan() => ", whose parent is gone (unless it is a daemon)",
+        _ => "",
+    };
+    Some(format!("{}{more}{orphan}", describe(first)))
 }
 
 /// The TCP addresses on which process `pid` listens.
