@@ -228,3 +228,34 @@ fn a_drain_begins_also_while_every_permit_is_inside() {
     assert_eq!(held[0].response().field("connection"), Some("close"));
     server.join();
 }
+
+#[test]
+fn a_new_client_is_served_while_others_never_let_the_engine_rest() {
+    let server = Setup::default().start_threads(vec![|request: Request<'_>, reply: &mut dyn Reply| {
+        let start = Instant::now();
+        // Busy, as an application is: a sleep would let the engine rest.
+        while start.elapsed() < Duration::from_micros(300) {
+            std::hint::spin_loop();
+        }
+        echo(request, reply)
+    }]);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                let mut client = server.connect();
+                while !stop.load(Ordering::Relaxed) {
+                    client.send("GET /busy HTTP/1.1\r\nHost: h\r\n\r\n").response();
+                }
+            });
+        }
+        wait_for("the load", || server.host.requests.load(Ordering::SeqCst) > 200);
+        for _ in 0..10 {
+            let before = server.host.requests.load(Ordering::SeqCst);
+            assert_eq!(server.connect().get("/new").status, 200);
+            let meanwhile = server.host.requests.load(Ordering::SeqCst) - before;
+            assert!(meanwhile < 16 * 20, "{meanwhile} others were served first");
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}

@@ -57,8 +57,8 @@ pub(super) struct Exchange<'a> {
     outgoing: &'a mut Outgoing,
     asked: Asked<'a>,
     stage: Stage,
-    /// A copy of the head that was sent, for the access log.
-    sent: &'a mut ResponseHead,
+    /// Where to put a copy of the head that is sent, if somebody wants it.
+    sent: Option<&'a mut ResponseHead>,
     bytes: u64,
 }
 
@@ -77,7 +77,7 @@ impl<'a> Exchange<'a> {
         stream: &'a Stream,
         outgoing: &'a mut Outgoing,
         asked: Asked<'a>,
-        sent: &'a mut ResponseHead,
+        sent: Option<&'a mut ResponseHead>,
     ) -> Self {
         Self { stream, outgoing, asked, stage: Stage::Before, sent, bytes: 0 }
     }
@@ -126,7 +126,9 @@ impl<'a> Exchange<'a> {
         }
         let Asked { version, keep_alive, date, .. } = self.asked;
         write_head(self.outgoing.append(), head, &Finish { version, body, keep_alive, date });
-        self.sent.clone_from(head);
+        if let Some(sent) = &mut self.sent {
+            sent.clone_from(head);
+        }
         self.stage = Stage::Body(delimit);
     }
 

@@ -44,6 +44,8 @@ pub(super) struct Crew<'a> {
     host: &'a dyn Host,
     poller: &'a Poller,
     permits: usize,
+    /// Whether there is an access log.
+    logs: bool,
     state: Mutex<State<'a>>,
     /// Where followers without work park.
     parked: Condvar,
@@ -82,7 +84,7 @@ type Guard<'g, 'a> = MutexGuard<'g, State<'a>>;
 
 /// Runs the crew: the calling thread is the first follower.
 pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io::Result<()> {
-    let (config, host) = (table.config, table.host);
+    let (config, host, logs) = (table.config, table.host, table.access.is_some());
     let (kick, spare_kick) = (Kick::new()?, Kick::new()?);
     poller.add(host.wake_fd(), WAKE, Interest::Level)?;
     poller.add(kick.as_fd(), KICK, Interest::Level)?;
@@ -93,6 +95,7 @@ pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io
         host,
         poller,
         permits: threads.apps.len(),
+        logs,
         state: Mutex::new(state),
         parked: Condvar::new(),
         away_since: AtomicU64::new(0),
@@ -139,6 +142,7 @@ impl<'a> Crew<'a> {
             if self.is_over() {
                 return self.leave(state, spare);
             }
+            self.relieve_spare(&mut state);
             let may_answer = state.budget > 0 || state.leader == Leader::Permit;
             if let Some(job) = may_answer.then(|| state.table.take_job()).flatten() {
                 state.budget = state.budget.saturating_sub(1);
@@ -151,13 +155,20 @@ impl<'a> Crew<'a> {
                 state = self.parked.wait(state).unwrap_or_else(PoisonError::into_inner);
                 state.parked -= 1;
             } else {
-                if std::mem::replace(&mut state.leader, Leader::Permit) == Leader::Spare {
-                    self.spare_kick.give();
-                }
-                state.table.permit_is_free();
+                state.leader = Leader::Permit;
                 state = self.turn(state, Leader::Permit, &mut own.batch);
                 state.leader = Leader::Nobody;
             }
+        }
+    }
+
+    /// A permit is free: the spare has nothing to do any more. At once, and not only when nothing waits: under load that
+    /// would be never, and all that time nothing would be accepted, and every request would cost a wake-up.
+    fn relieve_spare(&self, state: &mut State<'a>) {
+        if state.leader == Leader::Spare {
+            state.leader = Leader::Nobody;
+            state.table.permit_is_free();
+            self.spare_kick.give();
         }
     }
 
@@ -236,7 +247,7 @@ impl<'a> Crew<'a> {
             date: own.date.now(),
             write_timeout: self.config.timeouts.write,
         };
-        let mut exchange = Exchange::new(stream, outgoing, asked, &mut own.sent);
+        let mut exchange = Exchange::new(stream, outgoing, asked, self.logs.then_some(&mut own.sent));
         self.host.request_began();
         let verdict = app.call(Request { head, body, peer }, &mut exchange);
         let answered = exchange.finish(verdict);

@@ -26,6 +26,9 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// How long a worker with a fresh client leaves further ones to its siblings: about what it takes to schedule one.
 const SIBLINGS_TIME: Duration = Duration::from_micros(150);
 
+/// A connection that waits is taken after so many turns in which others might have taken it.
+const MOST_LEFT_TO_SIBLINGS: u32 = 4;
+
 /// The state.
 pub(super) struct Table<'a> {
     pub(super) config: EngineConfig,
@@ -34,6 +37,8 @@ pub(super) struct Table<'a> {
     poller: &'a Poller,
     listeners: Vec<Listening<'a>>,
     accepting: Accepting,
+    /// For how many turns in a row a connection was left to the siblings.
+    left_to_siblings: u32,
     pub(super) connections: Places,
     /// Connections with a whole request, in the order in which it became whole.
     pub(super) ready: VecDeque<u64>,
@@ -79,6 +84,7 @@ impl<'a> Table<'a> {
             poller,
             listeners,
             accepting: Accepting::NoPermit,
+            left_to_siblings: 0,
             connections: Places::default(),
             ready: VecDeque::new(),
             timers: Timers::default(),
@@ -117,11 +123,7 @@ impl<'a> Table<'a> {
             KICK => {}
             token if token >= LISTENERS => {
                 let index = usize::try_from(token - LISTENERS).unwrap_or(usize::MAX);
-                if leads
-                    && self.accepting == Accepting::Yes
-                    && self.ready.is_empty()
-                    && self.accept(index, now)
-                {
+                if leads && self.accepting == Accepting::Yes && self.may_accept() && self.accept(index, now) {
                     self.let_siblings_go_first(now);
                 }
             }
@@ -161,6 +163,14 @@ impl<'a> Table<'a> {
             }
             Err(error) => self.on_accept_error(index, &error, now),
         }
+    }
+
+    /// Whether a connection is for this worker. While requests wait here it is left to a sibling; but not for ever, since
+    /// they may all be as busy.
+    fn may_accept(&mut self) -> bool {
+        let may = self.ready.is_empty() || self.left_to_siblings >= MOST_LEFT_TO_SIBLINGS;
+        self.left_to_siblings = if may { 0 } else { self.left_to_siblings + 1 };
+        may
     }
 
     /// Whether the next one may be had all the same.
@@ -401,8 +411,7 @@ impl<'a> Table<'a> {
 
     /// Ends what has waited too long.
     pub(super) fn expire(&mut self, now: Instant) {
-        // Not on the way to the application: whoever is not there shall be woken for what arrives.
-        if self.ready.is_empty() && matches!(self.accepting, Accepting::Resting { until } if until <= now) {
+        if matches!(self.accepting, Accepting::Resting { until } if until <= now) {
             self.accept_again();
         }
         while let Some((at, token)) = self.timers.pop(now) {

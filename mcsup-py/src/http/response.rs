@@ -46,6 +46,8 @@ impl fmt::Display for HeadFault {
 
 impl std::error::Error for HeadFault {}
 
+const USUAL_FIELDS: usize = 256;
+
 /// Fields that concern one connection alone: the engine's business (RFC 9110 §7.6.1, PEP 3333).
 const HOP_BY_HOP: [&str; 9] = [
     "connection",
@@ -80,6 +82,8 @@ impl ResponseHead {
         self.reason.clear();
         self.reason.extend_from_slice(reason);
         self.fields.clear();
+        // The usual head at once, rather than in many small steps.
+        self.fields.reserve(USUAL_FIELDS);
         (self.content_length, self.names_date, self.names_server) = (None, false, false);
         Ok(())
     }

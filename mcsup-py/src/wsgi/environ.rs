@@ -1,6 +1,7 @@
 //! The environ: what is the same for all requests of a listener is copied, the rest is added.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::net::SocketAddr;
 
 use pyo3::prelude::*;
@@ -21,9 +22,25 @@ pub(super) struct Environs {
     /// One dictionary for each listener.
     bases: Vec<(Local, Py<PyDict>)>,
     /// Field names as they were sent, with the key that each becomes.
-    keys: HashMap<Vec<u8>, Py<PyString>>,
+    keys: HashMap<Vec<u8>, Py<PyString>, BuildHasherDefault<Fnv>>,
     /// The client of the last request, as strings: a keep-alive client comes again.
     last_client: Option<(SocketAddr, Py<PyString>, Py<PyString>)>,
+}
+
+/// FNV-1a: quick for names of a few letters. That a client can make names collide costs little, since few are kept.
+#[derive(Default)]
+struct Fnv(u64);
+
+impl Hasher for Fnv {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
 }
 
 /// So many field names are remembered; a client that invents more makes each anew.
@@ -33,7 +50,7 @@ impl Environs {
     pub(super) fn new(mut settings: WsgiSettings) -> Self {
         // PEP 3333: empty, or a path that does not end in a slash.
         settings.script_name.truncate(settings.script_name.trim_end_matches('/').len());
-        Self { settings, bases: Vec::new(), keys: HashMap::new(), last_client: None }
+        Self { settings, bases: Vec::new(), keys: HashMap::default(), last_client: None }
     }
 
     /// The environ of one request, whose body it takes.
@@ -131,14 +148,10 @@ impl Environs {
             }
             let key = self.key(py, name)?;
             let value = latin1(py, value)?;
-            match environ.get_item(&key)? {
-                None => environ.set_item(key, value)?,
-                Some(before) => {
-                    // RFC 9110 §5.3; cookies are joined as RFC 6265 §5.4 writes them.
-                    let between = if name.eq_ignore_ascii_case(b"cookie") { "; " } else { "," };
-                    environ.set_item(key, before.add(between)?.add(value)?)?;
-                }
-            }
+            let Some(before) = set_default(environ, &key, &value)? else { continue };
+            // RFC 9110 §5.3; cookies are joined as RFC 6265 §5.4 writes them.
+            let between = if name.eq_ignore_ascii_case(b"cookie") { "; " } else { "," };
+            environ.set_item(key, before.add(between)?.add(value)?)?;
         }
         Ok(())
     }
@@ -219,6 +232,21 @@ fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> 
         let text = ffi::PyUnicode_DecodeLatin1(bytes.as_ptr().cast(), length, std::ptr::null());
         Ok(Bound::from_owned_ptr_or_err(py, text)?.cast_into_unchecked())
     }
+}
+
+/// Sets what is not there yet in one look-up; otherwise returns what is.
+fn set_default<'py>(
+    environ: &Bound<'py, PyDict>,
+    key: &Bound<'py, PyString>,
+    value: &Bound<'py, PyString>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    // SAFETY: three live objects, the first a dict; the result is borrowed from the dict, or null with an exception
+    // set, and is made a reference of its own at once.
+    let there = unsafe {
+        let there = ffi::PyDict_SetDefault(environ.as_ptr(), key.as_ptr(), value.as_ptr());
+        Bound::from_borrowed_ptr_or_err(environ.py(), there)?
+    };
+    Ok((!there.is(value)).then_some(there))
 }
 
 /// RFC 3986 §2.1; what is no escape stays as it is.
