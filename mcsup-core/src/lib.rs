@@ -48,4 +48,4 @@ pub use error::{Error, ErrorKind, Result};
 pub use listener::{Address, Connection, Listener, Local};
 pub use supervisor::config::Config;
 pub use supervisor::{Ending, ForkSide, Prefork, Supervisor};
-pub use worker::{Phase, Worker, WorkerContext};
+pub use worker::{MAX_HANDED, Phase, Sibling, Worker, WorkerContext};

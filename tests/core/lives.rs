@@ -33,8 +33,8 @@ pub fn a_worker_has_nothing_of_its_supervisors() {
         let descriptors = pool.ask("fds");
         let own = || descriptors.lines().filter(|line| !inherited.iter().any(|other| other == line));
         let of = |kind: &str| own().filter(|line| line.starts_with(kind)).count();
-        // The listener, the link and its clone, the accepted connection; the wake pipe's ends.
-        assert_eq!((of("socket:"), of("pipe:")), (4, 2), "{descriptors}");
+        // The listener, the link, the handover's two ends, the accepted connection; the wake pipe's ends.
+        assert_eq!((of("socket:"), of("pipe:")), (5, 2), "{descriptors}");
         assert_eq!(of("anon_inode:"), 0, "{descriptors}");
     }
     assert_eq!(pool.stop().code(), Some(0));

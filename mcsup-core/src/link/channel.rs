@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 use super::message::{MAX_PAYLOAD, Order, Report, frame, unframe};
 
@@ -10,7 +11,7 @@ use super::message::{MAX_PAYLOAD, Order, Report, frame, unframe};
 pub(crate) fn pair() -> io::Result<(SupervisorEnd, WorkerEnd)> {
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_nonblocking(true)?;
-    Ok((SupervisorEnd { stream: ours, received: Vec::new() }, WorkerEnd { stream: theirs }))
+    Ok((SupervisorEnd { stream: ours, received: Vec::new() }, WorkerEnd(Arc::new(theirs))))
 }
 
 /// The supervisor's end: never blocks. Held by nobody else, so that its closing says that the supervisor is gone.
@@ -49,25 +50,19 @@ impl AsFd for SupervisorEnd {
     }
 }
 
-/// The worker's end.
-#[derive(Debug)]
-pub(crate) struct WorkerEnd {
-    stream: UnixStream,
-}
+/// The worker's end; one thread listens, any says something.
+#[derive(Debug, Clone)]
+pub(crate) struct WorkerEnd(Arc<UnixStream>);
 
 impl WorkerEnd {
-    /// A second handle, for the thread that listens.
-    pub(crate) fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { stream: self.stream.try_clone()? })
-    }
-
-    /// Says something; an error where the supervisor is gone.
-    pub(crate) fn say(&mut self, report: &Report) -> io::Result<()> {
-        self.stream.write_all(&frame(report))
+    /// Says something; an error where the supervisor is gone. A report is smaller than what a socket takes at once, so
+    /// that two never mix.
+    pub(crate) fn say(&self, report: &Report) -> io::Result<()> {
+        (&*self.0).write_all(&frame(report))
     }
 
     /// Waits for the next order; `None`: the supervisor is gone.
-    pub(crate) fn hear(&mut self) -> Option<Order> {
+    pub(crate) fn hear(&self) -> Option<Order> {
         let mut received = Vec::new();
         loop {
             match unframe(&mut received) {
@@ -76,7 +71,7 @@ impl WorkerEnd {
                 Err(_) => return None,
             }
             let mut byte = [0];
-            match self.stream.read(&mut byte) {
+            match (&*self.0).read(&mut byte) {
                 Ok(0) => return None,
                 Ok(_) => received.push(byte[0]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

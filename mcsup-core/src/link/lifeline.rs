@@ -111,7 +111,7 @@ pub(crate) fn start(
     Ok(())
 }
 
-fn listen(mut end: WorkerEnd, duty: &Duty, listeners: &OpenSet, patience: Duration) {
+fn listen(end: WorkerEnd, duty: &Duty, listeners: &OpenSet, patience: Duration) {
     while let Some(order) = end.hear() {
         match order {
             Order::Drain(Drain::Retire) => duty.raise(Phase::Retiring),

@@ -21,6 +21,8 @@ pub(crate) enum Report {
     Ready,
     /// Boot failed; the exit follows.
     Failed(BootFailure),
+    /// It wants to be replaced, and why.
+    Leaving(String),
 }
 
 /// A message that travels over a channel.
@@ -57,6 +59,7 @@ impl Message for Report {
     fn encode(&self) -> (u8, Vec<u8>) {
         match self {
             Report::Ready => (b'R', Vec::new()),
+            Report::Leaving(reason) => (b'L', reason.clone().into_bytes()),
             Report::Failed(failure) => {
                 let tag = if failure.kind == ErrorKind::Application { b'A' } else { b'B' };
                 let mut payload = failure.summary.replace('\n', " ").into_bytes();
@@ -72,6 +75,7 @@ impl Message for Report {
     fn decode(tag: u8, payload: &[u8]) -> Option<Self> {
         let kind = match tag {
             b'R' => return Some(Report::Ready),
+            b'L' => return Some(Report::Leaving(String::from_utf8_lossy(payload).into_owned())),
             b'A' => ErrorKind::Application,
             b'B' => ErrorKind::Boot,
             _ => return None,
@@ -128,7 +132,8 @@ mod tests {
                 detail: detail.map(str::to_owned),
             })
         };
-        for report in [Report::Ready, failure(None), failure(Some("Traceback:\n  line\n"))] {
+        let leaving = Report::Leaving("tired".to_owned());
+        for report in [Report::Ready, leaving, failure(None), failure(Some("Traceback:\n  line\n"))] {
             let bytes = frame(&report);
             for cut in 0..bytes.len() {
                 let mut received = bytes[..cut].to_vec();

@@ -17,10 +17,29 @@ enum Word {
     RequestSince,
     Requests,
     Connections,
+    /// How many requests it does at once; 0: it accepts nothing.
+    Permits,
+    /// How many it is doing.
+    Running,
     /// The last signal that somebody sent to the worker, and who.
     Signal,
     SenderPid,
     SenderUid,
+}
+
+/// The words of the board's own line, the first.
+const LINES_IN_USE: usize = 0;
+
+/// A worker that has given no sign for so long is not counted on by its siblings: an idle one beats every half second.
+const LIVELY: u64 = 1_500;
+
+/// Another worker that accepts from the same listeners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sibling {
+    /// How many connections it has.
+    pub connections: usize,
+    /// How many requests it could begin at once.
+    pub free: usize,
 }
 
 /// One worker's line, in the supervisor and in the worker. Written by the worker alone, by any of its threads.
@@ -44,27 +63,53 @@ impl Seat {
         self.word(word).store(value, Relaxed);
     }
 
-    /// A new worker takes the line over.
+    /// The line belongs to nobody, or to somebody new.
     fn clear(&self) {
         for word in &self.lines[self.index].0 {
             word.store(0, Relaxed);
         }
-        self.beat();
     }
 
     pub(crate) fn beat(&self) {
         self.set(Word::Beat, clock::now_ms());
     }
 
+    /// From now on connections are accepted, and so many requests are done at once; 0: accepted no more.
+    pub(crate) fn accepting(&self, permits: usize) {
+        self.set(Word::Permits, permits as u64);
+    }
+
     pub(crate) fn request_began(&self) {
         let now = clock::now_ms();
         self.set(Word::Beat, now);
-        self.set(Word::RequestSince, now);
+        if self.word(Word::Running).fetch_add(1, Relaxed) == 0 {
+            self.set(Word::RequestSince, now);
+        }
     }
 
     pub(crate) fn request_ended(&self) {
-        self.set(Word::RequestSince, 0);
+        if self.word(Word::Running).fetch_sub(1, Relaxed) == 1 {
+            self.set(Word::RequestSince, 0);
+        }
         self.word(Word::Requests).fetch_add(1, Relaxed);
+    }
+
+    /// The other workers that accept and move.
+    pub(crate) fn siblings(&self) -> impl Iterator<Item = Sibling> + '_ {
+        let in_use = usize::try_from(self.lines[0].0[LINES_IN_USE].load(Relaxed)).unwrap_or(usize::MAX);
+        let now = clock::now_ms();
+        let others = (1..self.lines.len().min(in_use)).filter(|index| *index != self.index);
+        others.filter_map(move |index| {
+            let Line(words) = &self.lines[index];
+            let get = |word: Word| words[word as usize].load(Relaxed);
+            let permits = get(Word::Permits);
+            let lively = permits > 0 && now.saturating_sub(get(Word::Beat)) < LIVELY;
+            let number = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+            lively.then(|| Sibling {
+                connections: number(get(Word::Connections)),
+                free: number(permits.saturating_sub(get(Word::Running))),
+            })
+        })
     }
 
     pub(crate) fn connections(&self, open: usize) {
@@ -106,18 +151,20 @@ pub(crate) struct Scoreboard {
 impl Scoreboard {
     /// Room for `workers` workers at once.
     pub(crate) fn new(workers: usize) -> io::Result<Self> {
-        Ok(Self { lines: Arc::new(SharedLines::new(workers)?), free: (0..workers).rev().collect() })
+        Ok(Self { lines: Arc::new(SharedLines::new(workers + 1)?), free: (1..=workers).rev().collect() })
     }
 
     /// A cleared line; `None` where all are taken.
     pub(crate) fn take(&mut self) -> Option<Seat> {
         let seat = Seat { lines: Arc::clone(&self.lines), index: self.free.pop()? };
-        seat.clear();
+        self.lines[0].0[LINES_IN_USE].fetch_max(seat.index as u64 + 1, Relaxed);
+        seat.beat();
         Some(seat)
     }
 
-    /// A reaped worker's line comes back.
+    /// A reaped worker's line comes back: its siblings do not count on it any more.
     pub(crate) fn give_back(&mut self, seat: &Seat) {
+        seat.clear();
         self.free.push(seat.index);
     }
 }
@@ -137,5 +184,22 @@ mod tests {
         board.give_back(&seat);
         let seat = board.take().unwrap();
         assert_eq!((seat.request_age(), seat.last_sender()), (None, None));
+    }
+
+    #[test]
+    fn workers_see_what_their_siblings_could_take() {
+        let mut board = Scoreboard::new(3).unwrap();
+        let (one, other, booting) = (board.take().unwrap(), board.take().unwrap(), board.take().unwrap());
+        one.accepting(2);
+        other.accepting(1);
+        other.connections(7);
+        let seen = |seat: &Seat| seat.siblings().collect::<Vec<_>>();
+        assert_eq!(seen(&one), [Sibling { connections: 7, free: 1 }]);
+        other.request_began();
+        assert_eq!(seen(&one), [Sibling { connections: 7, free: 0 }]);
+        assert_eq!(seen(&other), [Sibling { connections: 0, free: 2 }]);
+        assert_eq!(seen(&booting).len(), 2);
+        board.give_back(&other);
+        assert_eq!(seen(&one), []);
     }
 }

@@ -48,6 +48,13 @@ pub enum Event {
         /// Why.
         failure: BootFailure,
     },
+    /// A ready worker wants to be replaced.
+    Leaving {
+        /// Who.
+        worker: WorkerId,
+        /// Why.
+        reason: String,
+    },
     /// When workers last showed that they move: of all at once, so that none is judged by what was known before.
     Beats(Vec<(WorkerId, Moment)>),
     /// The worker's process ended and was reaped.
@@ -239,6 +246,7 @@ pub enum Notice {
     Silent { pid: i32, since: Duration },
     Overdue { pid: i32, reason: KillReason },
     Retired { pid: i32 },
+    Leaving { pid: i32, slot: Slot, reason: String, respawn_in: Option<Duration> },
     Reloading { generation: Generation },
     ReloadPostponed { reason: &'static str },
     ReloadDone { generation: Generation, took: Duration },

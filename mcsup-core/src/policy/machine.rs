@@ -108,6 +108,7 @@ impl Machine {
             Event::SpawnFailed { worker, reason } => self.on_spawn_failed(worker, reason, now, &mut effects),
             Event::Ready { worker } => self.on_ready(worker, now, &mut effects),
             Event::BootFailed { worker, failure } => self.on_boot_failed(worker, failure, now, &mut effects),
+            Event::Leaving { worker, reason } => self.on_leaving(worker, reason, now, &mut effects),
             Event::Beats(beats) => self.on_beats(beats),
             Event::Exited { worker, exit } => self.on_exited(worker, exit, now, &mut effects),
             Event::Ask(ask) => self.on_ask(ask, now, &mut effects),
@@ -234,6 +235,23 @@ impl Machine {
             self.give_up(reason, now, effects);
         } else if !self.ever_ready {
             self.fail_start(kind, effects);
+        }
+    }
+
+    /// A worker cannot go on: it is replaced at once, since it accepts no more, and has the time of any retiring one to
+    /// finish what it has.
+    fn on_leaving(&mut self, worker: WorkerId, reason: String, now: Moment, effects: &mut Vec<Effect>) {
+        let Some(&Entry { slot, pid, generation, state, .. }) = self.table.get(worker) else { return };
+        let State::Ready { since, .. } = state else { return };
+        let wanted = generation == self.current && slot < self.target && !self.is_ending();
+        let respawn_in = wanted.then(|| self.restarts.delay(slot, Some(now.saturating_sub(since))));
+        if let Some(delay) = respawn_in {
+            self.table.respawn_later(slot, now + delay);
+        }
+        effects.push(Effect::Tell(Notice::Leaving { pid, slot, reason, respawn_in }));
+        self.retire(worker, now, effects);
+        if matches!(self.phase, Phase::Reloading { generation: new, .. } if new == generation) {
+            self.give_up(format!("worker {pid} left before the new generation was complete"), now, effects);
         }
     }
 

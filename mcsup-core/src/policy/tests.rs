@@ -281,6 +281,33 @@ fn a_silent_worker_is_aborted_then_killed_and_replaced_and_one_that_beats_is_not
 }
 
 #[test]
+fn a_worker_that_wants_to_leave_is_replaced_at_once_and_has_its_time_to_finish() {
+    let mut life = Life::serving(2);
+    life.live(seconds(20));
+    let leaving = life.ready()[0];
+    life.step(Event::Leaving { worker: leaving, reason: "tired".to_owned() });
+    assert_eq!((life.drained.len(), life.booting().len(), life.killed.len()), (1, 1, 0));
+    life.all_ready();
+    assert_eq!(life.serving_now(), 2);
+    life.live(seconds(31));
+    assert_eq!(life.killed, BTreeSet::from([leaving]));
+    life.obey();
+    assert_eq!((life.living.len(), life.spawns), (2, 3));
+}
+
+#[test]
+fn a_worker_that_soon_wants_to_leave_again_is_replaced_ever_later() {
+    let mut life = Life::serving(1);
+    for expected in [1, 0, 0] {
+        let worker = life.ready()[0];
+        life.step(Event::Leaving { worker, reason: "tired".to_owned() });
+        assert_eq!(life.booting().len(), expected);
+        life.pass(seconds(5));
+        life.all_ready();
+    }
+}
+
+#[test]
 fn a_supervisor_that_was_suspended_blames_nobody() {
     let mut life = Life::start(policy(2));
     let booting = life.booting();
@@ -461,6 +488,7 @@ enum Deed {
     Ready(usize),
     BootFails(usize),
     Dies(usize),
+    Leaves(usize),
     Obeys,
     Passes(u64),
     Beats,
@@ -483,6 +511,7 @@ fn deed() -> impl Strategy<Value = Deed> {
         6 => any::<usize>().prop_map(Deed::Ready),
         2 => any::<usize>().prop_map(Deed::BootFails),
         3 => any::<usize>().prop_map(Deed::Dies),
+        1 => any::<usize>().prop_map(Deed::Leaves),
         4 => Just(Deed::Obeys),
         4 => (1_u64..40_000).prop_map(Deed::Passes),
         4 => Just(Deed::Beats),
@@ -515,6 +544,11 @@ impl Life {
                 let living: Vec<_> = self.living.keys().copied().collect();
                 if let Some(worker) = self.pick(&living, index) {
                     self.exit(worker, ExitStatus::Signal(9));
+                }
+            }
+            Deed::Leaves(index) => {
+                if let Some(worker) = self.pick(&self.ready(), index) {
+                    self.step(Event::Leaving { worker, reason: "tired".to_owned() });
                 }
             }
             Deed::Obeys => self.obey(),

@@ -14,6 +14,7 @@ use rustix::process::Pid;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::privileges::RunAs;
 use crate::link::channel::WorkerEnd;
+use crate::link::handover::Handover;
 use crate::link::lifeline::{self, Duty, Phase};
 use crate::link::message::{MAX_PAYLOAD, Report};
 use crate::link::scoreboard::Seat;
@@ -28,6 +29,7 @@ pub(crate) struct Birth {
     pub(crate) slot: usize,
     pub(crate) generation: u64,
     pub(crate) listeners: OpenSet,
+    pub(crate) handover: Arc<Handover>,
     pub(crate) end: WorkerEnd,
     pub(crate) seat: Seat,
     pub(crate) run_as: Option<RunAs>,
@@ -95,11 +97,11 @@ fn prepare(birth: &mut Birth) -> Result<WorkerContext> {
         set_name(name);
     }
     let listeners = Arc::new(std::mem::take(&mut birth.listeners));
-    let ears = birth.end.try_clone().map_err(|error| failed("clone the link", error))?;
-    lifeline::start(ears, Arc::clone(&duty), Arc::clone(&listeners), birth.graceful_timeout)
+    lifeline::start(birth.end.clone(), Arc::clone(&duty), Arc::clone(&listeners), birth.graceful_timeout)
         .map_err(|error| failed("start the lifeline", error))?;
     signal::unblock_all();
-    Ok(WorkerContext::new(birth.slot, birth.generation, listeners, duty, birth.seat.clone()))
+    let (seat, handover, end) = (birth.seat.clone(), Arc::clone(&birth.handover), birth.end.clone());
+    Ok(WorkerContext::new((birth.slot, birth.generation), listeners, duty, seat, handover, end))
 }
 
 /// Which signals mean something to a worker. The others go back to their defaults.

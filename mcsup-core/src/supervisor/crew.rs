@@ -80,6 +80,7 @@ impl Crew {
                 events.push(match report {
                     Report::Ready => Event::Ready { worker },
                     Report::Failed(failure) => Event::BootFailed { worker, failure },
+                    Report::Leaving(reason) => Event::Leaving { worker, reason },
                 });
             }
         }

@@ -1,5 +1,7 @@
 //! What the policy asked for, done: one function for each effect that is more than a line.
 
+use std::sync::Arc;
+
 use rustix::process::{Pid, Signal};
 
 use super::config::Config;
@@ -10,6 +12,7 @@ use super::{ForkSide, Supervisor};
 use crate::error::{Error, Result};
 use crate::host::pidfile::PidFile;
 use crate::link::channel::{self, WorkerEnd};
+use crate::link::handover::Handover;
 use crate::link::message::Order;
 use crate::link::scoreboard::Seat;
 use crate::listener::open::OpenSet;
@@ -28,6 +31,8 @@ pub(crate) struct Executor<S> {
     pub(crate) signals: Option<Signals>,
     pub(crate) crew: Crew,
     pub(crate) listeners: OpenSet,
+    /// Between the workers; nothing of it is the supervisor's business.
+    pub(crate) handover: Arc<Handover>,
     pub(crate) pid_file: Option<PidFile>,
     /// Why the first generation could not boot, for the caller of the library.
     pub(crate) boot_failure: Option<BootFailure>,
@@ -109,6 +114,7 @@ impl<S: Supervisor> Executor<S> {
             slot,
             generation,
             listeners: std::mem::take(&mut self.listeners),
+            handover: Arc::clone(&self.handover),
             end,
             seat,
             run_as: self.config.run_as.take(),

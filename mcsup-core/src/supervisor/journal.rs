@@ -28,6 +28,10 @@ pub(crate) fn write(notice: &Notice) {
             log::error!("WORKER TIMEOUT (pid: {pid}): no sign of life for {}; aborting it", seconds(*since));
         }
         Notice::Overdue { pid, reason } => log::warn!("Worker {pid} is killed: {}", why(*reason)),
+        Notice::Leaving { pid, slot, reason, respawn_in } => {
+            let next = respawning(*respawn_in);
+            log::warn!("Worker {pid} (slot {slot}) finishes what it has and ends: {reason}{next}");
+        }
         Notice::Retired { pid } => log::info!("Worker {pid} has finished"),
         Notice::Stopping { ask } => stopping(*ask),
         Notice::Escalated => log::warn!("Asked to stop again: stopping faster"),
@@ -74,12 +78,16 @@ fn boot_failed(pid: i32, failure: &BootFailure) {
     }
 }
 
-fn died(pid: i32, slot: usize, exit: &Exit, killed: Option<KillReason>, respawn_in: Option<Duration>) {
-    let next = match respawn_in {
+fn respawning(after: Option<Duration>) -> String {
+    match after {
         Some(Duration::ZERO) => "; respawning".to_owned(),
         Some(delay) => format!("; respawning in {}", seconds(delay)),
         None => String::new(),
-    };
+    }
+}
+
+fn died(pid: i32, slot: usize, exit: &Exit, killed: Option<KillReason>, respawn_in: Option<Duration>) {
+    let next = respawning(respawn_in);
     let cause = cause(exit, killed);
     match exit.status {
         ExitStatus::Code(0) => log::info!("Worker {pid} (slot {slot}) {cause}{next}"),

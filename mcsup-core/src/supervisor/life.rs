@@ -1,5 +1,7 @@
 //! The loop: wait for something to happen, ask the policy what to do about it, do it.
 
+use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -14,9 +16,9 @@ use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::pidfile::PidFile;
 use crate::host::processes;
+use crate::link::handover::Handover;
 use crate::listener::open::OpenSet;
 use crate::policy::{Ask, BootFailure, Effect, Event, Machine, Moment, Outcome};
-use std::os::fd::AsFd;
 
 /// How much later than asked the loop may wake up before it counts as having been suspended.
 const LATE: Duration = Duration::from_secs(1);
@@ -57,6 +59,7 @@ fn open<S: Supervisor>(supervisor: S, config: Config) -> Result<Executor<S>> {
     // The serving generation, a booting one, and those that drain behind them.
     let most = config.policy.max_workers * 4;
     let crew = Crew::new(most).map_err(|error| Error::system("map the scoreboard", error))?;
+    let handover = Handover::new().map_err(|error| Error::system("make the handover queue", error))?;
     let signals = Signals::install().map_err(|error| Error::system("take over signals", error))?;
     Ok(Executor {
         supervisor,
@@ -65,6 +68,7 @@ fn open<S: Supervisor>(supervisor: S, config: Config) -> Result<Executor<S>> {
         signals: Some(signals),
         crew,
         listeners,
+        handover: Arc::new(handover),
         pid_file,
         boot_failure: None,
     })

@@ -1,14 +1,17 @@
 //! What a worker is handed by its supervisor: the listeners, what is expected of it, and a place for signs of life.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::link::channel::WorkerEnd;
+use crate::link::handover::Handover;
 use crate::link::lifeline::{Duty, Phase};
-use crate::link::scoreboard::Seat;
+use crate::link::message::Report;
+use crate::link::scoreboard::{Seat, Sibling};
 use crate::listener::open::OpenSet;
 use crate::listener::{Connection, Listener};
 use crate::sys::descriptor;
@@ -21,17 +24,20 @@ pub struct WorkerContext {
     listeners: Arc<OpenSet>,
     duty: Arc<Duty>,
     seat: Seat,
+    handover: Arc<Handover>,
+    end: WorkerEnd,
 }
 
 impl WorkerContext {
     pub(crate) fn new(
-        slot: usize,
-        generation: u64,
+        (slot, generation): (usize, u64),
         listeners: Arc<OpenSet>,
         duty: Arc<Duty>,
         seat: Seat,
+        handover: Arc<Handover>,
+        end: WorkerEnd,
     ) -> Self {
-        Self { slot, generation, listeners, duty, seat }
+        Self { slot, generation, listeners, duty, seat, handover, end }
     }
 
     /// From now on a dead supervisor means to finish, not to give up.
@@ -80,6 +86,47 @@ impl WorkerContext {
         self.seat.beat();
     }
 
+    /// From now on the worker accepts connections and does up to `permits` requests at once; 0: it accepts no more. Tells
+    /// its siblings, and nobody else.
+    pub fn accepting(&self, permits: usize) {
+        self.seat.accepting(permits);
+    }
+
+    /// The other workers that accept from the same listeners and move.
+    pub fn siblings(&self) -> impl Iterator<Item = Sibling> + '_ {
+        self.seat.siblings()
+    }
+
+    /// Hands a connection to whichever worker takes it first, with up to [`MAX_HANDED`](crate::MAX_HANDED) bytes that
+    /// it will understand. The caller closes its own descriptor afterwards.
+    ///
+    /// # Errors
+    /// `WouldBlock` where many wait already; then nothing was handed over.
+    pub fn hand_over(&self, connection: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
+        self.handover.give(connection, bytes)
+    }
+
+    /// Readable while a connection waits that some worker has handed over: one more listener.
+    pub fn handed_over_fd(&self) -> BorrowedFd<'_> {
+        self.handover.as_fd()
+    }
+
+    /// Takes a connection that some worker has handed over; `None`: there is none.
+    ///
+    /// # Errors
+    /// No descriptor was left: the connection is lost.
+    pub fn take_over(&self) -> io::Result<Option<(OwnedFd, Vec<u8>)>> {
+        self.handover.take()
+    }
+
+    /// Asks to be replaced, for `reason`: another worker is forked, and this one is asked to retire.
+    ///
+    /// # Errors
+    /// The supervisor is gone.
+    pub fn leave(&self, reason: &str) -> io::Result<()> {
+        self.end.say(&Report::Leaving(reason.to_owned()))
+    }
+
     /// A request (or whatever the worker's unit of work is) begins.
     pub fn request_began(&self) {
         self.seat.request_began();
@@ -98,16 +145,18 @@ impl WorkerContext {
     /// What a process that the worker's own code forks has to do: let go of the listeners, so that the port does not
     /// stay taken by it. Harmless in such a child alone: to be called there, and never in the worker.
     pub fn let_go_in_child(&self) -> impl Fn() + Send + Sync + use<> {
-        let listeners = Arc::clone(&self.listeners);
+        let (listeners, handover) = (Arc::clone(&self.listeners), Arc::clone(&self.handover));
         move || {
-            for listener in listeners.iter() {
-                let _ = descriptor::let_go(listener.as_fd());
+            let listeners = listeners.iter().map(|listener| listener.as_fd());
+            for fd in listeners.chain(handover.ends()) {
+                let _ = descriptor::let_go(fd);
             }
         }
     }
 
     /// Lets go of the listeners: this worker accepts no more. What was queued stays for whoever else holds them.
     pub fn close_listeners(&self) {
+        self.accepting(0);
         for listener in self.listeners.iter() {
             let _ = descriptor::let_go(listener.as_fd());
         }

@@ -2,7 +2,9 @@
 
 mod context;
 
+pub use crate::link::handover::MAX_HANDED;
 pub use crate::link::lifeline::Phase;
+pub use crate::link::scoreboard::Sibling;
 pub use context::WorkerContext;
 
 use crate::error::Result;

@@ -1,0 +1,123 @@
+//! A queue of connections between the workers of a pool: whoever cannot serve one for a while puts it in, whoever has
+//! time takes it out. To a worker that takes, it is one more listener.
+//!
+//! It is a pair of datagram sockets that every worker inherits. A datagram is one connection: its descriptor
+//! (`SCM_RIGHTS`, unix(7)), and bytes that only the workers understand. The kernel keeps the order, wakes one taker,
+//! and holds what nobody has taken yet, also while workers come and go.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Mutex;
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+
+/// So many bytes may travel with a connection.
+pub const MAX_HANDED: usize = 16 * 1024;
+
+/// The two ends of the queue.
+#[derive(Debug)]
+pub(crate) struct Handover {
+    give: OwnedFd,
+    take: OwnedFd,
+    /// Where datagrams are received.
+    room: Mutex<Vec<u8>>,
+}
+
+impl Handover {
+    pub(crate) fn new() -> io::Result<Self> {
+        let (give, take) = socketpair(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::empty(), None)?;
+        for end in [&give, &take] {
+            rustix::io::fcntl_setfd(end, rustix::io::FdFlags::CLOEXEC)?;
+            rustix::io::ioctl_fionbio(end, true)?;
+            // macOS grants two kilobytes unless asked.
+            rustix::net::sockopt::set_socket_send_buffer_size(end, 4 * MAX_HANDED)?;
+        }
+        Ok(Self { give, take, room: Mutex::default() })
+    }
+
+    /// Puts a connection in. The caller closes its own descriptor of it afterwards.
+    ///
+    /// # Errors
+    /// What sendmsg(2) says: `WouldBlock` where the queue is full. Nothing was handed over then.
+    pub(crate) fn give(&self, connection: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
+        let connections = [connection];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        control.push(SendAncillaryMessage::ScmRights(&connections));
+        sendmsg(&self.give, &[IoSlice::new(bytes)], &mut control, SendFlags::empty())?;
+        Ok(())
+    }
+
+    /// Takes a connection out; `None`: there is none.
+    ///
+    /// # Errors
+    /// What recvmsg(2) says.
+    pub(crate) fn take(&self) -> io::Result<Option<(OwnedFd, Vec<u8>)>> {
+        let mut room = self.room.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        room.resize(MAX_HANDED, 0);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received =
+            match recvmsg(&self.take, &mut [IoSliceMut::new(&mut room)], &mut control, RecvFlags::empty()) {
+                Ok(received) => received,
+                Err(rustix::io::Errno::AGAIN) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+        let bytes = room[..received.bytes].to_vec();
+        let connection = control.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+            _ => None,
+        });
+        // Without one the process had no descriptor left (unix(7)): the connection is lost, the queue goes on.
+        let connection = connection.ok_or_else(|| io::Error::from(rustix::io::Errno::MFILE))?;
+        rustix::io::fcntl_setfd(&connection, rustix::io::FdFlags::CLOEXEC)?;
+        Ok(Some((connection, bytes)))
+    }
+
+    /// Readable while a connection is in the queue.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.take.as_fd()
+    }
+
+    /// Both ends.
+    pub(crate) fn ends(&self) -> [BorrowedFd<'_>; 2] {
+        [self.give.as_fd(), self.take.as_fd()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_connection_comes_out_with_its_bytes_and_is_the_same_one() {
+        let handover = Handover::new().unwrap();
+        assert!(handover.take().unwrap().is_none());
+        let (mut client, server) = UnixStream::pair().unwrap();
+        handover.give(server.as_fd(), b"GET / ").unwrap();
+        drop(server);
+        let (connection, bytes) = handover.take().unwrap().unwrap();
+        assert_eq!(bytes, b"GET / ");
+        UnixStream::from(connection).write_all(b"hello").unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "hello");
+    }
+
+    #[test]
+    fn a_full_queue_says_so_and_keeps_nothing() {
+        let handover = Handover::new().unwrap();
+        let (_client, server) = UnixStream::pair().unwrap();
+        let refused =
+            (0..10_000).find_map(|_| handover.give(server.as_fd(), &[0; MAX_HANDED]).err()).unwrap();
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+        while handover.take().unwrap().is_some() {}
+        handover.give(server.as_fd(), b"again").unwrap();
+    }
+}
