@@ -1,6 +1,7 @@
 //! The worker: an engine, an interpreter and an application in a process of `mcsup-core`'s.
 
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use pyo3::prelude::*;
 
 use crate::access::{AccessLog, Format, Sink};
 use crate::app::{App, Local};
-use crate::engine::{self, EngineConfig, Host, Listening, Phase, Threads};
+use crate::engine::{self, EngineConfig, Host, Listening, Phase, Siblings, Threads};
 use crate::python::loading::{self, LoadError, Target};
 use crate::python::{ending, fork, interpreter, traceback};
 use crate::wsgi::{WsgiApp, WsgiSettings};
@@ -90,7 +91,7 @@ impl Worker for WsgiWorker {
                 |_| -> Box<dyn App + Send> { Box::new(WsgiApp::new(callable.clone_ref(py), wsgi.clone())) };
             (0..*threads).map(app).collect()
         });
-        let host = Process { context, threads: *threads, reopen_error_log: &**reopen_error_log };
+        let host = Process { context, reopen_error_log: &**reopen_error_log };
         let ended = engine::run(engine, listeners.collect(), &host, Threads { apps, life: attached }, access);
         Python::attach(ending::run_exit_functions);
         ended.map_err(|error| Error::system("serve", error).of_kind(ErrorKind::Worker))
@@ -135,7 +136,6 @@ pub fn check(settings: &WorkerSettings) -> mcsup_core::Result<()> {
 /// The process as the engine sees it.
 struct Process<'a> {
     context: &'a WorkerContext,
-    threads: usize,
     reopen_error_log: &'a (dyn Fn() + Send + Sync),
 }
 
@@ -170,10 +170,7 @@ impl Host for Process<'_> {
     }
 
     fn request_began(&self) {
-        // With several at once none of them is the worker's one request.
-        if self.threads == 1 {
-            self.context.request_began();
-        }
+        self.context.request_began();
     }
 
     fn request_ended(&self) {
@@ -186,5 +183,33 @@ impl Host for Process<'_> {
 
     fn close_listeners(&self) {
         self.context.close_listeners();
+    }
+
+    fn accepting(&self, permits: usize) {
+        self.context.accepting(permits);
+    }
+
+    fn siblings(&self) -> Siblings {
+        let mut all = Siblings::default();
+        for sibling in self.context.siblings() {
+            all.count += 1;
+            all.free += sibling.free;
+            if sibling.is_able {
+                all.fewest = all.fewest.min(sibling.connections);
+            }
+        }
+        all
+    }
+
+    fn hand_over(&self, connection: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
+        self.context.hand_over(connection, bytes)
+    }
+
+    fn handed_over_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.context.handed_over_fd())
+    }
+
+    fn take_over(&self) -> io::Result<Option<(OwnedFd, Vec<u8>)>> {
+        self.context.take_over()
     }
 }

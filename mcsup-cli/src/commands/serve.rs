@@ -236,7 +236,6 @@ fn worker_settings(
 fn engine(settings: &Settings) -> EngineConfig {
     let (http, limits) = (&settings.http, &settings.limits);
     EngineConfig {
-        has_siblings: settings.workers.value > 1,
         timeouts: Timeouts {
             head: http.header.value,
             body: http.body.value,

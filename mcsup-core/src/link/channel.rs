@@ -55,8 +55,8 @@ impl AsFd for SupervisorEnd {
 pub(crate) struct WorkerEnd(Arc<UnixStream>);
 
 impl WorkerEnd {
-    /// Says something; an error where the supervisor is gone. A report is smaller than what a socket takes at once, so
-    /// that two never mix.
+    /// Says something; an error where the supervisor is gone. A failed boot is the only long report, and the only
+    /// one then: two never mix.
     pub(crate) fn say(&self, report: &Report) -> io::Result<()> {
         (&*self.0).write_all(&frame(report))
     }

@@ -55,7 +55,7 @@ impl Handover {
     /// Takes a connection out; `None`: there is none.
     ///
     /// # Errors
-    /// What recvmsg(2) says.
+    /// What recvmsg(2) says; a connection may be lost.
     pub(crate) fn take(&self) -> io::Result<Option<(OwnedFd, Vec<u8>)>> {
         let mut room = self.room.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         room.resize(MAX_HANDED, 0);

@@ -107,11 +107,11 @@ pub(crate) fn start(
     let builder = std::thread::Builder::new().name("lifeline".to_owned()).stack_size(128 * 1024);
     // Signals are for the worker's main thread, whose system calls they should interrupt: a thread inherits the mask.
     let _blocked = signal::AllBlocked::new();
-    builder.spawn(move || listen(end, &duty, &listeners, patience))?;
+    builder.spawn(move || listen(&end, &duty, &listeners, patience))?;
     Ok(())
 }
 
-fn listen(end: WorkerEnd, duty: &Duty, listeners: &OpenSet, patience: Duration) {
+fn listen(end: &WorkerEnd, duty: &Duty, listeners: &OpenSet, patience: Duration) {
     while let Some(order) = end.hear() {
         match order {
             Order::Drain(Drain::Retire) => duty.raise(Phase::Retiring),

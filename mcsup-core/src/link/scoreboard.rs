@@ -21,6 +21,8 @@ enum Word {
     Permits,
     /// How many it is doing.
     Running,
+    /// When it began the last one.
+    Began,
     /// The last signal that somebody sent to the worker, and who.
     Signal,
     SenderPid,
@@ -33,6 +35,9 @@ const LINES_IN_USE: usize = 0;
 /// A worker that has given no sign for so long is not counted on by its siblings: an idle one beats every half second.
 const LIVELY: u64 = 1_500;
 
+/// A request that began so many milliseconds ago may soon be over.
+const QUICK: u64 = 2;
+
 /// Another worker that accepts from the same listeners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sibling {
@@ -40,6 +45,8 @@ pub struct Sibling {
     pub connections: usize,
     /// How many requests it could begin at once.
     pub free: usize,
+    /// Whether it could begin one soon: at once, or after one that has only just begun.
+    pub is_able: bool,
 }
 
 /// One worker's line, in the supervisor and in the worker. Written by the worker alone, by any of its threads.
@@ -82,15 +89,17 @@ impl Seat {
     pub(crate) fn request_began(&self) {
         let now = clock::now_ms();
         self.set(Word::Beat, now);
-        if self.word(Word::Running).fetch_add(1, Relaxed) == 0 {
+        self.set(Word::Began, now);
+        self.word(Word::Running).fetch_add(1, Relaxed);
+        // With several at once none of them is the worker's one request.
+        if self.get(Word::Permits) <= 1 {
             self.set(Word::RequestSince, now);
         }
     }
 
     pub(crate) fn request_ended(&self) {
-        if self.word(Word::Running).fetch_sub(1, Relaxed) == 1 {
-            self.set(Word::RequestSince, 0);
-        }
+        self.word(Word::Running).fetch_sub(1, Relaxed);
+        self.set(Word::RequestSince, 0);
         self.word(Word::Requests).fetch_add(1, Relaxed);
     }
 
@@ -105,9 +114,11 @@ impl Seat {
             let permits = get(Word::Permits);
             let lively = permits > 0 && now.saturating_sub(get(Word::Beat)) < LIVELY;
             let number = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+            let free = number(permits.saturating_sub(get(Word::Running)));
             lively.then(|| Sibling {
                 connections: number(get(Word::Connections)),
-                free: number(permits.saturating_sub(get(Word::Running))),
+                free,
+                is_able: free > 0 || now.saturating_sub(get(Word::Began)) <= QUICK,
             })
         })
     }
@@ -194,10 +205,12 @@ mod tests {
         other.accepting(1);
         other.connections(7);
         let seen = |seat: &Seat| seat.siblings().collect::<Vec<_>>();
-        assert_eq!(seen(&one), [Sibling { connections: 7, free: 1 }]);
+        assert_eq!(seen(&one), [Sibling { connections: 7, free: 1, is_able: true }]);
         other.request_began();
-        assert_eq!(seen(&one), [Sibling { connections: 7, free: 0 }]);
-        assert_eq!(seen(&other), [Sibling { connections: 0, free: 2 }]);
+        assert_eq!(seen(&one)[0].free, 0);
+        other.set(Word::Began, 0);
+        assert_eq!(seen(&one), [Sibling { connections: 7, free: 0, is_able: false }]);
+        assert_eq!(seen(&other), [Sibling { connections: 0, free: 2, is_able: true }]);
         assert_eq!(seen(&booting).len(), 2);
         board.give_back(&other);
         assert_eq!(seen(&one), []);

@@ -162,6 +162,17 @@ impl Connection {
         self.heads.reset();
     }
 
+    /// Whether nothing of a request was read: the socket has all of it.
+    pub(super) fn is_unread(&self) -> bool {
+        matches!(self.state, State::Idle { .. }) && self.incoming.is_empty() && !self.ended
+    }
+
+    /// What was received and is to go with the connection, if it can go elsewhere.
+    pub(super) fn movable(&self) -> Option<&[u8]> {
+        let is_whole = matches!(&self.state, State::Ready { head: HeadBytes::InPlace(_), body: Body::Empty });
+        (is_whole || self.is_unread()).then(|| self.incoming.bytes())
+    }
+
     /// What is asked, where the head is known but the body has not come yet.
     pub(super) fn asked(&self) -> Option<Head<'_>> {
         match &self.state {

@@ -84,6 +84,7 @@ type Guard<'g, 'a> = MutexGuard<'g, State<'a>>;
 
 /// Runs the crew: the calling thread is the first follower.
 pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io::Result<()> {
+    table.host.accepting(threads.apps.len());
     let (config, host, logs) = (table.config, table.host, table.access.is_some());
     let (kick, spare_kick) = (Kick::new()?, Kick::new()?);
     poller.add(host.wake_fd(), WAKE, Interest::Level)?;
@@ -219,6 +220,7 @@ impl<'a> Crew<'a> {
             state.failed.get_or_insert(error);
             self.over.store(true, Ordering::Release);
         }
+        state.table.weigh();
         for news in batch.news() {
             if news.token == KICK {
                 self.kick.acknowledge();
@@ -321,6 +323,7 @@ impl<'a> Crew<'a> {
         state.leader = Leader::Spare;
         state.table.no_permit_is_free();
         while state.leader == Leader::Spare && !self.is_over() {
+            state.table.offer_waiting(false);
             state = self.turn(state, Leader::Spare, batch);
             if state.parked > 0 && !state.table.ready.is_empty() {
                 self.parked.notify_one();

@@ -5,17 +5,19 @@
 //! socket did not take. `drain` says how all of that ends. An idle, half-sent or half-taken message costs a place in
 //! a table: never a thread, never the application.
 
+mod accepting;
 mod body;
 mod connection;
 mod date;
 mod drain;
 mod exchange;
 mod followers;
+mod handover;
 mod places;
 mod table;
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use crate::access::AccessLog;
@@ -50,8 +52,6 @@ pub struct EngineConfig {
     pub timeouts: Timeouts,
     /// How much to take.
     pub limits: Limits,
-    /// Whether other processes accept from the same listeners.
-    pub has_siblings: bool,
 }
 
 /// A listening socket, non-blocking, perhaps shared with other processes.
@@ -98,6 +98,42 @@ pub trait Host: Sync {
     fn connections(&self, open: usize);
     /// Nothing more will be accepted.
     fn close_listeners(&self);
+
+    /// Connections are accepted, and so many requests are done at once; 0: no more are accepted.
+    fn accepting(&self, _permits: usize) {}
+    /// The other processes that accept from the same listeners.
+    fn siblings(&self) -> Siblings {
+        Siblings::default()
+    }
+    /// Gives a connection, with what is to be known about it, to whichever of them takes it first.
+    ///
+    /// # Errors
+    /// It could not, and nothing has happened.
+    fn hand_over(&self, _connection: BorrowedFd<'_>, _bytes: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// Readable while a connection waits that one of them has given.
+    fn handed_over_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+    /// Takes it.
+    ///
+    /// # Errors
+    /// It is lost.
+    fn take_over(&self) -> io::Result<Option<(OwnedFd, Vec<u8>)>> {
+        Ok(None)
+    }
+}
+
+/// What other processes have and could take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Siblings {
+    /// How many there are.
+    pub count: usize,
+    /// How many requests they could begin at once, together.
+    pub free: usize,
+    /// The fewest connections that one has which could begin a request soon; `usize::MAX`: none could.
+    pub fewest: usize,
 }
 
 /// The threads that call the application.
@@ -113,6 +149,13 @@ impl<'a> Threads<'a> {
     /// One permit.
     pub fn one(app: impl App + Send + 'a) -> Self {
         Self { apps: vec![Box::new(app)], life: |live| live() }
+    }
+}
+
+impl Default for Siblings {
+    /// None at all.
+    fn default() -> Self {
+        Self { count: 0, free: 0, fewest: usize::MAX }
     }
 }
 

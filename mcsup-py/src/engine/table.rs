@@ -2,43 +2,38 @@
 //! under one lock and never waits.
 
 use std::collections::VecDeque;
-use std::io;
 use std::time::{Duration, Instant};
 
+use super::accepting::Accepting;
 use super::connection::{Connection, HeadBytes, LINGER_BYTES, LINGER_TIME, State, Step, Then};
 use super::date::Date;
 use super::exchange::Answered;
 use super::places::{KICK, LISTENERS, Missed, Places, WAKE};
 use super::{EngineConfig, Host, Listening, Phase};
 use crate::access::{AccessLog, Entry};
-use crate::app::{Body, Peer};
+use crate::app::Body;
 use crate::http::reject::{self, Reject};
 use crate::http::response::{BodyFraming, Finish, ResponseHead, reason_of, write_head};
 use crate::http::version::Version;
 use crate::net::poller::{Interest, Poller, Ready};
-use crate::net::stream::{self, Progress};
+use crate::net::stream::Progress;
 use crate::net::timers::{Armed, Timers};
 
 /// A turn lasts no longer, so that beats go on.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
-/// How long accepting rests when the process or the system has no descriptor left.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
-/// How long a worker with a fresh client leaves further ones to its siblings: about what it takes to schedule one.
-const SIBLINGS_TIME: Duration = Duration::from_micros(150);
-
-/// A connection that waits is taken after so many turns in which others might have taken it.
-const MOST_LEFT_TO_SIBLINGS: u32 = 4;
 
 /// The state.
 pub(super) struct Table<'a> {
     pub(super) config: EngineConfig,
     pub(super) host: &'a dyn Host,
     pub(super) access: Option<AccessLog>,
-    poller: &'a Poller,
-    listeners: Vec<Listening<'a>>,
-    accepting: Accepting,
+    pub(super) poller: &'a Poller,
+    pub(super) listeners: Vec<Listening<'a>>,
+    pub(super) accepting: Accepting,
     /// For how many turns in a row a connection was left to the siblings.
-    left_to_siblings: u32,
+    pub(super) left_to_siblings: u32,
+    /// How many connections are to be given away in this turn.
+    pub(super) surplus: usize,
     pub(super) connections: Places,
     /// Connections with a whole request, in the order in which it became whole.
     pub(super) ready: VecDeque<u64>,
@@ -46,20 +41,6 @@ pub(super) struct Table<'a> {
     date: Date,
     pub(super) phase: Phase,
     log_epoch: u32,
-}
-
-/// Whether the poller watches the listeners.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Accepting {
-    Yes,
-    /// Not while no permit is free: whoever has one, here or in another process, shall have the connections.
-    NoPermit,
-    /// Not for a moment: there is no descriptor left.
-    Resting {
-        until: Instant,
-    },
-    /// Not any more.
-    Ended,
 }
 
 /// A request on its way to the application, with its connection.
@@ -85,6 +66,7 @@ impl<'a> Table<'a> {
             listeners,
             accepting: Accepting::NoPermit,
             left_to_siblings: 0,
+            surplus: 0,
             connections: Places::default(),
             ready: VecDeque::new(),
             timers: Timers::default(),
@@ -106,11 +88,7 @@ impl<'a> Table<'a> {
         if !self.ready.is_empty() {
             return Duration::ZERO;
         }
-        let rest = match self.accepting {
-            Accepting::Resting { until } => Some(until),
-            _ => None,
-        };
-        let next = [self.timers.next(), rest].into_iter().flatten().min();
+        let next = [self.timers.next(), self.rests_until()].into_iter().flatten().min();
         next.map_or(LONGEST_WAIT, |at| at.saturating_duration_since(now).min(LONGEST_WAIT))
     }
 
@@ -122,9 +100,8 @@ impl<'a> Table<'a> {
             // For the thread that was waiting alone.
             KICK => {}
             token if token >= LISTENERS => {
-                let index = usize::try_from(token - LISTENERS).unwrap_or(usize::MAX);
-                if leads && self.accepting == Accepting::Yes && self.may_accept() && self.accept(index, now) {
-                    self.let_siblings_go_first(now);
+                if leads {
+                    self.on_listener(usize::try_from(token - LISTENERS).unwrap_or(usize::MAX), now);
                 }
             }
             token => self.on_connection(token, news, now),
@@ -140,121 +117,13 @@ impl<'a> Table<'a> {
             if news.writable {
                 self.flush(token, now);
             }
-        } else if news.readable {
+        } else if news.readable && (news.ended || !self.hand_over_unread(token, now)) {
             self.advance(token, now);
         }
     }
 
     pub(super) fn find(&mut self, token: u64) -> Option<&mut Connection> {
         self.connections.find(token)
-    }
-
-    /// Takes one connection from a listener, and whatever it has sent already; `false`: there is none.
-    fn accept(&mut self, index: usize, now: Instant) -> bool {
-        let Some(listener) = self.listeners.get(index) else { return false };
-        match stream::accept(listener.fd) {
-            Ok(stream) => {
-                let peer = Peer { remote: stream.remote(), local: listener.local.clone() };
-                let deadline = now + self.config.timeouts.head;
-                let token = self.connections.add(|token| Connection::new(stream, peer, token, deadline));
-                self.host.connections(self.connections.len());
-                self.advance(token, now);
-                true
-            }
-            Err(error) => self.on_accept_error(index, &error, now),
-        }
-    }
-
-    /// Whether a connection is for this worker. While requests wait here it is left to a sibling; but not for ever, since
-    /// they may all be as busy.
-    fn may_accept(&mut self) -> bool {
-        let may = self.ready.is_empty() || self.left_to_siblings >= MOST_LEFT_TO_SIBLINGS;
-        self.left_to_siblings = if may { 0 } else { self.left_to_siblings + 1 };
-        may
-    }
-
-    /// Whether the next one may be had all the same.
-    fn on_accept_error(&mut self, index: usize, error: &io::Error, now: Instant) -> bool {
-        use rustix::io::Errno;
-        match Errno::from_io_error(error) {
-            // One client less: it left the queue before its turn.
-            Some(Errno::CONNABORTED | Errno::INTR) => return true,
-            Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS) => {
-                log::error!("cannot accept connections for a moment: {error}");
-                self.rest(now + ACCEPT_REST);
-            }
-            // No listener any more: shut down, or let go of. Polled on, it would be ready for ever.
-            Some(Errno::BADF | Errno::NOTSOCK | Errno::INVAL | Errno::OPNOTSUPP) => {
-                if let Some(listener) = self.listeners.get(index) {
-                    let _ = self.poller.delete(listener.fd);
-                }
-            }
-            _ => {}
-        }
-        false
-    }
-
-    /// A connection was taken: the next one is for somebody else, if there is somebody.
-    ///
-    /// The kernel wakes the first of the processes that wait on a listener. Whoever took a connection registers anew,
-    /// and so stands behind the others: connections go round. Where the client has not asked yet, this worker would
-    /// take the next one as well before a sibling that was woken for it is even scheduled: it holds back a little.
-    fn let_siblings_go_first(&mut self, now: Instant) {
-        if !self.config.has_siblings {
-            return;
-        }
-        self.rest(now + if self.ready.is_empty() { SIBLINGS_TIME } else { Duration::ZERO });
-    }
-
-    fn rest(&mut self, until: Instant) {
-        if self.accepting == Accepting::Yes {
-            self.stop_accepting(Accepting::Resting { until });
-        }
-    }
-
-    /// No permit is free for a while: whatever arrives is left to others.
-    pub(super) fn no_permit_is_free(&mut self) {
-        if matches!(self.accepting, Accepting::Yes | Accepting::Resting { .. }) {
-            self.stop_accepting(Accepting::NoPermit);
-        }
-    }
-
-    /// A permit is free again.
-    pub(super) fn permit_is_free(&mut self) {
-        if self.accepting == Accepting::NoPermit {
-            self.accept_again();
-        }
-    }
-
-    /// Nothing will be accepted any more.
-    pub(super) fn end_accepting(&mut self) {
-        self.stop_accepting(Accepting::Ended);
-    }
-
-    fn stop_accepting(&mut self, why: Accepting) {
-        if self.accepting == Accepting::Yes {
-            for listener in &self.listeners {
-                // Let go of because the supervisor is dead: then it is as it should be.
-                let _ = self.poller.delete(listener.fd);
-            }
-        }
-        self.accepting = why;
-    }
-
-    fn accept_again(&mut self) {
-        self.accepting = Accepting::Yes;
-        for (index, listener) in self.listeners.iter().enumerate() {
-            if let Err(error) = self.poller.add(listener.fd, LISTENERS + index as u64, Interest::Shared) {
-                log::error!("cannot watch a listener: {error}");
-            }
-        }
-    }
-
-    /// Accepts whatever is queued on the listeners.
-    pub(super) fn accept_queued(&mut self, now: Instant) {
-        for index in 0..self.listeners.len() {
-            while self.accept(index, now) {}
-        }
     }
 
     /// Goes on with a connection as far as what it has sent allows.
@@ -411,9 +280,7 @@ impl<'a> Table<'a> {
 
     /// Ends what has waited too long.
     pub(super) fn expire(&mut self, now: Instant) {
-        if matches!(self.accepting, Accepting::Resting { until } if until <= now) {
-            self.accept_again();
-        }
+        self.end_rest(now);
         while let Some((at, token)) = self.timers.pop(now) {
             let Some(connection) = self.connections.find(token) else {
                 self.connections.note_timer(token);

@@ -125,6 +125,13 @@ impl Stream {
     }
 }
 
+impl From<OwnedFd> for Stream {
+    /// A connection that was accepted elsewhere, non-blocking.
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
+
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

@@ -1,0 +1,189 @@
+//! Which worker takes a new connection. It stays with that worker, so the balance of a pool is decided here.
+//!
+//! The kernel wakes the first of the processes that stand in line at a listener, and only one that waits. Whoever has
+//! taken a connection and is not the least loaded goes to the end of the line, so the line is sorted by load without
+//! anybody's doing. A worker whose permits are all taken does not stand in it. A busy worker is not woken, so in a burst the
+//! line says little; what goes wrong then is mended by `handover`.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::connection::Connection;
+use super::places::LISTENERS;
+use super::table::Table;
+use crate::app::Peer;
+use crate::net::poller::Interest;
+use crate::net::stream;
+
+/// How long accepting rests when the process or the system has no descriptor left.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// How long a worker leaves a connection to a sibling that has fewer: about what it takes to schedule one.
+const SIBLINGS_TIME: Duration = Duration::from_micros(150);
+/// A connection that waits is taken after so many turns in which others might have taken it.
+const MOST_LEFT_TO_SIBLINGS: u32 = 4;
+
+/// Whether the poller watches the listeners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Accepting {
+    Yes,
+    /// Not while no permit is free: whoever has one, here or in another process, shall have the connections.
+    NoPermit,
+    /// Not for a moment: others go first, or there is no descriptor left.
+    Resting {
+        until: Instant,
+    },
+    /// Not any more.
+    Ended,
+}
+
+impl Table<'_> {
+    /// A connection waits at a listener.
+    pub(super) fn on_listener(&mut self, index: usize, now: Instant) {
+        if self.accepting != Accepting::Yes {
+            return;
+        }
+        if self.is_for_a_sibling() {
+            self.left_to_siblings += 1;
+            return;
+        }
+        self.left_to_siblings = 0;
+        if self.accept(index, now) {
+            self.go_to_the_end_of_the_line(now);
+        }
+    }
+
+    /// Whether somebody else should have the connection that waits, since requests wait here. Not for ever: they may be
+    /// slower than they look.
+    fn is_for_a_sibling(&self) -> bool {
+        !self.ready.is_empty()
+            && self.left_to_siblings < MOST_LEFT_TO_SIBLINGS
+            && self.host.siblings().free > 0
+    }
+
+    /// A connection was taken: unless this worker still has the fewest, the next one is for somebody else.
+    fn go_to_the_end_of_the_line(&mut self, now: Instant) {
+        let siblings = self.host.siblings();
+        if siblings.count == 0 || self.connections.len() < siblings.fewest {
+            return;
+        }
+        if siblings.free > 0 && self.ready.is_empty() {
+            // The client has not asked yet, so this worker would be back before a sibling that was woken for the next
+            // one is even scheduled.
+            return self.leave_to_siblings(now);
+        }
+        self.stop_accepting(Accepting::Resting { until: now });
+        self.accept_again();
+    }
+
+    /// Takes one connection from a listener, and whatever it has sent already; `false`: there is none.
+    pub(super) fn accept(&mut self, index: usize, now: Instant) -> bool {
+        let Some(listener) = self.listeners.get(index) else { return self.take_over(now) };
+        match stream::accept(listener.fd) {
+            Ok(stream) => {
+                let peer = Peer { remote: stream.remote(), local: listener.local.clone() };
+                let deadline = now + self.config.timeouts.head;
+                let token = self.connections.add(|token| Connection::new(stream, peer, token, deadline));
+                self.host.connections(self.connections.len());
+                self.advance(token, now);
+                true
+            }
+            Err(error) => self.on_accept_error(index, &error, now),
+        }
+    }
+
+    /// Whether the next one may be had all the same.
+    fn on_accept_error(&mut self, index: usize, error: &io::Error, now: Instant) -> bool {
+        use rustix::io::Errno;
+        match Errno::from_io_error(error) {
+            // One client less: it left the queue before its turn.
+            Some(Errno::CONNABORTED | Errno::INTR) => return true,
+            Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS) => {
+                log::error!("cannot accept connections for a moment: {error}");
+                self.rest(now + ACCEPT_REST);
+            }
+            // No listener any more: shut down, or let go of. Polled on, it would be ready for ever.
+            Some(Errno::BADF | Errno::NOTSOCK | Errno::INVAL | Errno::OPNOTSUPP) => {
+                if let Some(listener) = self.listeners.get(index) {
+                    let _ = self.poller.delete(listener.fd);
+                }
+            }
+            _ => {}
+        }
+        false
+    }
+
+    /// Stays away from the listeners for a little.
+    pub(super) fn leave_to_siblings(&mut self, now: Instant) {
+        self.rest(now + SIBLINGS_TIME);
+    }
+
+    fn rest(&mut self, until: Instant) {
+        if self.accepting == Accepting::Yes {
+            self.stop_accepting(Accepting::Resting { until });
+        }
+    }
+
+    /// When accepting goes on, where it rests.
+    pub(super) fn rests_until(&self) -> Option<Instant> {
+        match self.accepting {
+            Accepting::Resting { until } => Some(until),
+            _ => None,
+        }
+    }
+
+    /// Accepts again where the rest is over.
+    pub(super) fn end_rest(&mut self, now: Instant) {
+        if self.rests_until().is_some_and(|until| until <= now) {
+            self.accept_again();
+        }
+    }
+
+    /// No permit is free for a while: whatever arrives is left to others, and what has arrived is offered to them.
+    pub(super) fn no_permit_is_free(&mut self) {
+        if matches!(self.accepting, Accepting::Yes | Accepting::Resting { .. }) {
+            self.stop_accepting(Accepting::NoPermit);
+        }
+    }
+
+    /// A permit is free again.
+    pub(super) fn permit_is_free(&mut self) {
+        if self.accepting == Accepting::NoPermit {
+            self.accept_again();
+        }
+    }
+
+    /// Nothing will be accepted any more.
+    pub(super) fn end_accepting(&mut self) {
+        self.stop_accepting(Accepting::Ended);
+        self.host.accepting(0);
+    }
+
+    fn stop_accepting(&mut self, why: Accepting) {
+        if self.accepting == Accepting::Yes {
+            for listener in
+                self.listeners.iter().map(|listener| listener.fd).chain(self.host.handed_over_fd())
+            {
+                // Let go of because the supervisor is dead: then it is as it should be.
+                let _ = self.poller.delete(listener);
+            }
+        }
+        self.accepting = why;
+    }
+
+    fn accept_again(&mut self) {
+        self.accepting = Accepting::Yes;
+        let listeners = self.listeners.iter().map(|listener| listener.fd).chain(self.host.handed_over_fd());
+        for (fd, token) in listeners.zip(LISTENERS..) {
+            if let Err(error) = self.poller.add(fd, token, Interest::Shared) {
+                log::error!("cannot watch a listener: {error}");
+            }
+        }
+    }
+
+    /// Accepts whatever is queued on the listeners, and among the workers.
+    pub(super) fn accept_queued(&mut self, now: Instant) {
+        for index in 0..=self.listeners.len() {
+            while self.accept(index, now) {}
+        }
+    }
+}

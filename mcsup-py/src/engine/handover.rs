@@ -1,0 +1,141 @@
+//! Connections that change workers, for one of two reasons. While no permit is free here, one whose request has arrived and
+//! that an idle sibling could serve is handed to it: no request waits behind a slow one while a worker has nothing to do.
+//! And a worker that has many more connections than a sibling gives some away as their requests come, so that a pool is
+//! balanced soon after a burst of connections or the birth of a worker.
+//!
+//! A connection can go as long as all that it is can be sent along: its descriptor, where it came in, and what was
+//! received and not answered. A request with a body goes before it is read, or stays.
+
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use super::Phase;
+use super::accepting::Accepting;
+use super::connection::Connection;
+use super::table::Table;
+use crate::app::{Local, Peer};
+use crate::net::stream::Stream;
+
+impl Table<'_> {
+    /// Hands the requests over that wait here, as far as siblings have permits free. `all`: also where they have none.
+    pub(super) fn offer_waiting(&mut self, all: bool) {
+        let free = if all { usize::MAX } else { self.host.siblings().free };
+        let waiting = self.ready.len().min(free);
+        for token in self.ready.drain(..waiting).collect::<Vec<_>>() {
+            if !self.hand_over(token) {
+                self.ready.push_back(token);
+            }
+        }
+    }
+
+    /// Hands a connection over of which nothing was read, where there is a reason to.
+    pub(super) fn hand_over_unread(&mut self, token: u64, now: Instant) -> bool {
+        let for_permit = self.accepting == Accepting::NoPermit;
+        if !(for_permit || self.surplus > 0) {
+            return false;
+        }
+        if !self.connections.find(token).is_some_and(|connection| connection.is_unread()) {
+            return false;
+        }
+        if for_permit {
+            return self.host.siblings().free > 0 && self.hand_over(token);
+        }
+        // Not to be taken back at once.
+        self.leave_to_siblings(now);
+        self.surplus -= 1;
+        self.hand_over(token)
+    }
+
+    /// Looks how many connections too many this worker has. Within an eighth the pool is balanced: it is not worth a move.
+    pub(super) fn weigh(&mut self) {
+        let (own, fewest) = (self.connections.len(), self.host.siblings().fewest);
+        let balanced = fewest.saturating_add(1 + own / 8);
+        self.surplus = if self.phase == Phase::Serving && own > balanced { (own - fewest) / 2 } else { 0 };
+    }
+
+    fn hand_over(&mut self, token: u64) -> bool {
+        let Some(connection) = self.connections.find(token) else { return false };
+        let Some(received) = connection.movable() else { return false };
+        let mut bytes = written(&connection.peer.local);
+        bytes.extend_from_slice(received);
+        if self.host.hand_over(connection.stream.as_fd(), &bytes).is_err() {
+            return false;
+        }
+        if connection.registered {
+            // Closing it would not do, since the other worker holds it open (epoll(7), Q6).
+            let _ = self.poller.delete(connection.stream.as_fd());
+        }
+        self.close(token);
+        true
+    }
+
+    /// Takes a connection that some worker has handed over; `false`: there is none.
+    pub(super) fn take_over(&mut self, now: Instant) -> bool {
+        let (fd, bytes) = match self.host.take_over() {
+            Ok(Some(handed)) => handed,
+            Ok(None) => return false,
+            Err(error) => {
+                log::error!("a connection was lost on its way from another worker: {error}");
+                return true;
+            }
+        };
+        let Some((local, received)) = read(&bytes) else { return true };
+        let stream = Stream::from(fd);
+        let peer = Peer { remote: stream.remote(), local };
+        let deadline = now + self.config.timeouts.head;
+        let token = self.connections.add(|token| {
+            let mut connection = Connection::new(stream, peer, token, deadline);
+            connection.incoming.room(received.len()).extend_from_slice(received);
+            connection
+        });
+        self.host.connections(self.connections.len());
+        self.advance(token, now);
+        true
+    }
+}
+
+/// Where a connection came in, as bytes: a letter, a length, a text.
+fn written(local: &Local) -> Vec<u8> {
+    let (kind, text) = match local {
+        Local::Tcp(address) => (b't', address.to_string()),
+        Local::Unix(path) => (b'u', path.clone()),
+    };
+    let mut bytes = vec![kind];
+    bytes.extend_from_slice(&u16::try_from(text.len()).unwrap_or(u16::MAX).to_le_bytes());
+    bytes.extend_from_slice(text.as_bytes());
+    bytes
+}
+
+/// Where it came in, and the rest. `None`: no worker has written this.
+fn read(bytes: &[u8]) -> Option<(Local, &[u8])> {
+    let ([kind, length @ ..], rest) = bytes.split_first_chunk::<3>()?;
+    let (text, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+    let text = std::str::from_utf8(text).ok()?;
+    let local = match kind {
+        b't' => Local::Tcp(text.parse::<SocketAddr>().ok()?),
+        b'u' => Local::Unix(text.to_owned()),
+        _ => return None,
+    };
+    Some((local, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_connection_came_in_survives_the_way() {
+        for local in [
+            Local::Tcp("127.0.0.1:80".parse().unwrap()),
+            Local::Tcp("[::1]:8080".parse().unwrap()),
+            Local::Unix("/run/s".to_owned()),
+        ] {
+            let mut bytes = written(&local);
+            bytes.extend_from_slice(b"GET /");
+            assert_eq!(read(&bytes), Some((local, &b"GET /"[..])));
+        }
+        assert_eq!(read(b"t\x05\x00abc"), None);
+        assert_eq!(read(b"?\x00\x00"), None);
+    }
+}
