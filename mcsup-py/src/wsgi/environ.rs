@@ -48,8 +48,11 @@ const MOST_KEYS: usize = 512;
 
 impl Environs {
     pub(super) fn new(mut settings: WsgiSettings) -> Self {
-        // PEP 3333: empty, or a path that does not end in a slash.
+        // PEP 3333: empty, or a path that begins with a slash and does not end in one.
         settings.script_name.truncate(settings.script_name.trim_end_matches('/').len());
+        if !settings.script_name.is_empty() && !settings.script_name.starts_with('/') {
+            settings.script_name.insert(0, '/');
+        }
         Self { settings, bases: Vec::new(), keys: HashMap::default(), last_client: None }
     }
 
