@@ -21,7 +21,9 @@ fn the_required_keys_are_there() {
     let code = "
 for key in ('REQUEST_METHOD', 'SERVER_NAME', 'SERVER_PORT', 'SERVER_PROTOCOL'):
     assert type(environ[key]) is str and environ[key], key
-assert environ['SCRIPT_NAME'] == ''
+assert environ['SCRIPT_NAME'] == '' and environ['PATH_INFO'] == '/' and environ['QUERY_STRING'] == ''
+assert environ['wsgi.input'].read() == b''
+assert environ['wsgi.errors'].write('') == 0
 assert environ['wsgi.version'] == (1, 0) and type(environ['wsgi.version']) is tuple
 assert environ['wsgi.url_scheme'] == 'http'
 assert environ['wsgi.multithread'] is False
@@ -29,7 +31,7 @@ assert environ['wsgi.multiprocess'] is True
 assert environ['wsgi.run_once'] is False
 assert environ['wsgi.input_terminated'] is True
 assert callable(environ['wsgi.file_wrapper'])";
-    check(GET, Body::Empty, code);
+    check("GET / HTTP/1.1\r\nHost: h\r\n\r\n", Body::Empty, code);
 }
 
 #[test]
@@ -95,6 +97,27 @@ fn fields_become_latin_1_text() {
 }
 
 #[test]
+fn every_variable_of_cgi_is_latin_1_text() {
+    let code = "
+for key, value in environ.items():
+    assert type(key) is str
+    if '.' not in key:
+        assert type(value) is str, key
+        value.encode('latin-1')
+assert environ['SCRIPT_NAME'] == '/caf\\u00c3\\u00a9', ascii(environ['SCRIPT_NAME'])
+assert environ['PATH_INFO'] == '/\\u00e9', ascii(environ['PATH_INFO'])
+assert environ['CONTENT_TYPE'] == 'text/\\u00e9'";
+    for local in [Local::Tcp("[::1]:8080".parse().unwrap()), Local::Unix("/run/caf\u{e9}.sock".to_owned())] {
+        let settings = WsgiSettings { script_name: "/caf\u{e9}".to_owned(), ..settings() };
+        let mut served = Served::with(settings, &wrapped(code));
+        served.local = local;
+        let head =
+            b"POST /caf%C3%A9/%E9?%E9 HTTP/1.1\r\nHost: \xe9\r\nContent-Type: text/\xe9\r\nTransfer-Encoding: chunked\r\n\r\n";
+        served.ask(head, Body::Empty).is_complete();
+    }
+}
+
+#[test]
 fn type_and_length_have_no_prefix() {
     let head = "POST / HTTP/1.1\r\nHost: h\r\ncontent-type: text/x\r\nCONTENT-LENGTH: 2\r\n\r\n";
     let code = "
@@ -106,11 +129,11 @@ assert 'HTTP_CONTENT_TYPE' not in environ and 'HTTP_CONTENT_LENGTH' not in envir
 
 #[test]
 fn repeated_fields_are_joined() {
-    let head = "GET / HTTP/1.1\r\nHost: h\r\nX-A: 1\r\nCookie: a=1\r\nx-a: 2\r\ncookie: b=2\r\n\r\n";
+    let head = "GET / HTTP/1.1\r\nHost: h\r\nX-A: 1\r\nCookie: a=1\r\nx-a: 2\r\ncookie: b=2\r\nX-a: 3\r\nCOOKIE: c=3\r\n\r\n";
     check(
         head,
         Body::Empty,
-        "assert environ['HTTP_X_A'] == '1,2'\nassert environ['HTTP_COOKIE'] == 'a=1; b=2'",
+        "assert environ['HTTP_X_A'] == '1,2,3'\nassert environ['HTTP_COOKIE'] == 'a=1; b=2; c=3'",
     );
 }
 
@@ -118,6 +141,11 @@ fn repeated_fields_are_joined() {
 fn a_name_with_an_underscore_forges_nothing() {
     let head = "GET / HTTP/1.1\r\nHost: h\r\nX_User: root\r\nX-User: me\r\n\r\n";
     check(head, Body::Empty, "assert environ['HTTP_X_USER'] == 'me'");
+    let head = "GET / HTTP/1.1\r\nHost: h\r\nX_Only: a\r\nContent_Type: text/x\r\nContent_Length: 5\r\nTransfer_Encoding: chunked\r\n\r\n";
+    let code = "
+for name in ('X_ONLY', 'CONTENT_TYPE', 'CONTENT_LENGTH', 'TRANSFER_ENCODING'):
+    assert name not in environ and 'HTTP_' + name not in environ, name";
+    check(head, Body::Empty, code);
 }
 
 #[test]
@@ -129,6 +157,8 @@ assert 'HTTP_TRANSFER_ENCODING' not in environ
 assert environ['HTTP_CONNECTION'] == 'close'
 assert environ['wsgi.input'].read() == b'hello'";
     check(head, Body::Memory(b"hello".to_vec()), code);
+    let code = "assert environ['CONTENT_LENGTH'] == '0' and environ['wsgi.input'].read() == b''";
+    check(head, Body::Empty, code);
 }
 
 #[test]
@@ -140,6 +170,8 @@ fn the_script_name_is_taken_off_the_path_at_a_slash_only() {
         ("/app", "/application", "/app", "/application"),
         ("/app", "/x", "/app", "/x"),
         ("/", "/x", "", "/x"),
+        ("app", "/app/x", "/app", "/x"),
+        ("//", "/x", "", "/x"),
     ] {
         let code = format!(
             "got = environ['SCRIPT_NAME'], environ['PATH_INFO']\nassert got == ('{seen}', '{path}'), got"

@@ -36,7 +36,7 @@ fn read_gives_what_is_asked_for_and_then_nothing() {
 
 #[test]
 fn read_without_a_size_gives_all() {
-    for call in ["read()", "read(-1)", "read(None)", "read(-7)"] {
+    for call in ["read()", "read(-1)", "read(None)", "read(-7)", "read(__import__('sys').maxsize)"] {
         both(b"a\nb", &format!("assert stream.{call} == b'a\\nb'\nassert stream.{call} == b''"));
     }
 }
@@ -50,6 +50,10 @@ fn readline_keeps_the_line_end_and_heeds_its_size() {
     both(
         b"ab\ncd",
         "assert stream.readline(2) == b'ab'\nassert stream.readline(9) == b'\\n'\nassert stream.readline(None) == b'cd'",
+    );
+    both(
+        b"ab\ncd",
+        "import sys\nassert stream.readline(sys.maxsize) == b'ab\\n'\nassert stream.readlines(sys.maxsize) == [b'cd']",
     );
 }
 

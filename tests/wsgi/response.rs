@@ -97,6 +97,34 @@ fn close_is_called_after_an_exception() {
 }
 
 #[test]
+fn close_is_called_when_nothing_could_be_sent() {
+    let application = |start: &str, iter: &str| {
+        format!(
+            "
+class Closing:
+    def __init__(self, environ):
+        self.errors = environ['wsgi.errors']
+    def __iter__(self):
+        {iter}
+    def close(self):
+        self.errors.write('closed')
+def application(environ, start_response):
+    {start}
+    return Closing(environ)"
+        )
+    };
+    for (start, iter, text) in [
+        ("pass", "return iter([b'x'])", "did not call start_response()"),
+        ("start_response('200 OK', [])", "raise ValueError('no iterator')", "ValueError: no iterator"),
+        ("start_response('200 OK', [])", "return iter(['text'])", "TypeError"),
+    ] {
+        let outcome = Served::new(&application(start, iter)).get();
+        outcome.is_refused(&[text]);
+        assert_eq!(outcome.events, [said("closed")], "{iter}");
+    }
+}
+
+#[test]
 fn close_is_called_when_the_client_is_gone_and_nobody_is_blamed() {
     let mut served = telling("[]", "[b'a', b'b', b'c']");
     served.patience = 1;

@@ -1,6 +1,6 @@
 //! `start_response` and `write`: rules 14 to 22.
 
-use mcsup_py::app::Verdict;
+use mcsup_py::app::{Body, Verdict};
 
 use super::fixture::{Served, block, said, whole};
 
@@ -19,6 +19,9 @@ fn status_and_reason_are_the_applications() {
     let head = format!("{:?}", outcome.head.unwrap());
     assert!(head.contains(&format!("{:?}", b"Custom Reason".to_vec())), "{head}");
     calling("'204', []").get().is_complete();
+    let outcome = calling("'200 Tr\\u00e8s bien', []").get();
+    let head = format!("{:?}", outcome.head.unwrap());
+    assert!(head.contains(&format!("{:?}", b"Tr\xe8s bien".to_vec())), "{head}");
 }
 
 #[test]
@@ -29,6 +32,7 @@ fn a_status_that_is_none_is_refused() {
     for status in ["b'200 OK'", "200", "None"] {
         calling(&format!("{status}, []")).get().is_refused(&["TypeError", "status"]);
     }
+    calling("'200 \\u20ac', []").get().is_refused(&["UnicodeEncodeError"]);
 }
 
 #[test]
@@ -41,6 +45,16 @@ fn a_line_end_gets_into_no_head() {
         "'200 OK', [('X\\r\\nX-Bad', 'a')]",
         "'200 OK', [('X Y', 'a')]",
         "'200 OK', [('', 'a')]",
+        "'200 OK\\nX-Bad: 1', []",
+        "'200 OK\\0', []",
+        "'200 OK', [('X:', 'a')]",
+        "'200 OK', [('X\\u00e9', 'a')]",
+        "'200 OK', [('X', 'a\\x7f')]",
+        "'200 OK', [('X', 'a\\x0b')]",
+        "'200 OK', [('X', 'a\\r')]",
+        // Also where the field itself would be left out.
+        "'200 OK', [('Connection', 'a\\r\\nX-Bad: 1')]",
+        "'200 OK', [('Content-Length', '1\\r\\nX-Bad: 1')]",
     ] {
         calling(arguments).get().is_refused(&["ValueError"]);
     }
@@ -64,11 +78,31 @@ fn headers_are_sent_in_latin_1() {
 
 #[test]
 fn what_concerns_the_connection_is_left_out() {
-    let outcome =
-        calling("'200 OK', [('Connection', 'close'), ('Transfer-Encoding', 'chunked'), ('X', 'y')]").get();
-    outcome.is_complete();
-    assert_eq!((outcome.field("Connection"), outcome.field("Transfer-Encoding")), (None, None));
-    assert_eq!(outcome.field("X"), Some(&b"y"[..]));
+    for name in [
+        "Connection",
+        "Keep-Alive",
+        "Proxy-Authenticate",
+        "proxy-authorization",
+        "TE",
+        "Trailer",
+        "Trailers",
+        "TRANSFER-ENCODING",
+        "Upgrade",
+    ] {
+        let outcome = calling(&format!("'200 OK', [('{name}', 'chunked'), ('X', 'y')]")).get();
+        outcome.is_complete();
+        assert_eq!((outcome.field(name), outcome.field("X")), (None, Some(&b"y"[..])), "{name}");
+    }
+}
+
+#[test]
+fn the_application_is_called_by_position_and_so_may_start_response_be() {
+    let code = "
+def application(a, b, /):
+    b('200 OK', [], None)
+    return [b'ok']";
+    Served::new(code).get().is_complete();
+    calling("status='200 OK', headers=[]").get().is_complete();
 }
 
 #[test]
@@ -79,6 +113,31 @@ def application(environ, start_response):
     start_response('201 Created', [])
     return [b'']";
     Served::new(code).get().is_refused(&["AssertionError", "twice"]);
+    let code = "
+def application(environ, start_response):
+    start_response('200 OK', [])
+    yield b'begun'
+    start_response('201 Created', [], None)
+    yield b'never'";
+    let outcome = Served::new(code).get();
+    assert_eq!((outcome.verdict, outcome.events), (Verdict::Failed, vec![block("begun")]));
+    assert!(outcome.log.contains("AssertionError") && outcome.log.contains("twice"), "{}", outcome.log);
+}
+
+#[test]
+fn a_second_call_that_the_application_survives_changes_nothing() {
+    let code = "
+def application(environ, start_response):
+    start_response('200 OK', [('X', 'first')])
+    try:
+        start_response('201 Created', [('X', 'second')])
+    except AssertionError:
+        environ['wsgi.errors'].write('refused')
+    return [b'ok']";
+    let outcome = Served::new(code).get();
+    outcome.is_complete();
+    assert_eq!((outcome.status(), outcome.field("X")), (200, Some(&b"first"[..])));
+    assert_eq!(outcome.events, [said("refused"), whole("ok")]);
 }
 
 #[test]
@@ -120,6 +179,37 @@ def application(environ, start_response):
     assert_eq!(outcome.events, [block("begun")]);
     // The original traceback, not one that begins in the handler.
     assert!(outcome.log.contains("KeyError: 'first'") && outcome.log.contains("in fail"), "{}", outcome.log);
+}
+
+#[test]
+fn nobody_holds_on_to_a_traceback() {
+    let code = "
+import sys, weakref
+class Local:
+    pass
+kept = []
+def fail():
+    local = Local()
+    kept.append(weakref.ref(local))
+    raise KeyError('failed')
+def application(environ, start_response):
+    assert [local for local in kept if local() is not None] == []
+    if environ['PATH_INFO'] == '/late':
+        start_response('200 OK', [])
+        yield b'begun'
+    try:
+        fail()
+    except KeyError:
+        start_response('500 Oops', [], sys.exc_info())
+    assert kept[-1]() is None
+    yield b'sorry'";
+    let mut served = Served::new(code);
+    for _ in 0..2 {
+        served.get().is_complete();
+        let late = served.ask(b"GET /late HTTP/1.1\r\nHost: h\r\n\r\n", Body::Empty);
+        assert!(late.log.contains("KeyError: 'failed'"), "{}", late.log);
+    }
+    served.get().is_complete();
 }
 
 #[test]
@@ -172,6 +262,22 @@ def application(environ, start_response):
     outcome.is_complete();
     let events = [block("a"), said("returned"), block("b"), said("returned"), whole("c")];
     assert_eq!(outcome.events, events);
+}
+
+#[test]
+fn the_first_write_sends_the_head_whatever_is_written() {
+    let code = "
+import sys
+def application(environ, start_response):
+    start_response('200 OK', [])(b'')
+    try:
+        raise KeyError('late')
+    except KeyError:
+        start_response('500 Oops', [], sys.exc_info())
+    return [b'never']";
+    let outcome = Served::new(code).get();
+    assert_eq!((outcome.verdict, outcome.status()), (Verdict::Failed, 200));
+    assert!(outcome.log.contains("KeyError: 'late'"), "{}", outcome.log);
 }
 
 #[test]
