@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use mcsup_py::app::Verdict;
 use mcsup_py::engine::EngineConfig;
 use mcsup_py::http::head::Limits;
 
@@ -14,6 +15,41 @@ fn a_chunked_body_arrives_whole() {
     client.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n4;x=y\r\ndefg\r\n0\r\nX: y\r\n\r\n");
     assert_eq!(client.response().text(), "POST / abcdefg");
     assert_eq!(client.get("/next").text(), "GET /next ");
+}
+
+#[test]
+fn a_body_that_the_application_left_alone_is_not_taken_for_a_request() {
+    let server = serve(|request, reply| {
+        let path = String::from_utf8_lossy(request.head.path()).into_owned();
+        let _ = reply.send_whole(&ok(&[]), path.as_bytes());
+        Verdict::Complete
+    });
+    let mut client = server.connect();
+    let small = "GET /forged HTTP/1.1\r\nHost: h\r\n\r\n";
+    // Beyond what is kept in memory.
+    let large = small.repeat(4000);
+    for body in [small, &large] {
+        let (post, length) = ("POST /asked HTTP/1.1\r\nHost: h\r\n", body.len());
+        for request in [
+            format!("{post}Content-Length: {length}\r\n\r\n{body}"),
+            format!("{post}Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n"),
+        ] {
+            // The next request comes along with it.
+            client.send(format!("{request}GET /next HTTP/1.1\r\nHost: h\r\n\r\n"));
+            assert_eq!(client.response().text(), "/asked");
+            assert_eq!(client.response().text(), "/next");
+        }
+    }
+}
+
+#[test]
+fn a_body_ends_where_it_was_said_to_end_and_what_follows_is_the_next_request() {
+    let server = serve(echo);
+    let mut client = server.connect();
+    client.send("POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabcPOST /b HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nde\r\n0\r\n\r\nGET /c HTTP/1.1\r\nHost: h\r\n\r\n");
+    for expected in ["POST /a abc", "POST /b de", "GET /c "] {
+        assert_eq!(client.response().text(), expected);
+    }
 }
 
 #[test]
@@ -41,6 +77,31 @@ fn a_client_that_expects_it_is_told_to_continue() {
     // Bytes that are there already need no permission.
     client.send("POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nho");
     assert_eq!(client.response().text(), "POST / ho");
+    let mut client = server.connect();
+    client.send("POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-Continue\r\nTransfer-Encoding: chunked\r\n\r\n");
+    assert_eq!(client.response().status, 100);
+    client.send("2\r\nhi\r\n0\r\n\r\n");
+    assert_eq!(client.response().text(), "POST / hi");
+}
+
+#[test]
+fn who_has_no_body_to_send_or_speaks_1_0_is_not_told_to_continue() {
+    let server = serve(echo);
+    for head in [
+        "GET / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 0\r\n\r\n",
+    ] {
+        assert_eq!(server.connect().send(head).response().status, 200, "{head}");
+    }
+    let mut client = server.connect();
+    client.send("GET /warm HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    assert_eq!(client.response().status, 200);
+    client.send("POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
+    // The engine has read that head once it has answered somebody who came after it.
+    assert_eq!(server.connect().get("/").status, 200);
+    client.send("hi");
+    let response = client.response();
+    assert_eq!((response.status, response.text()), (200, "POST / hi"));
 }
 
 #[test]

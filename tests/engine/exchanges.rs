@@ -1,5 +1,7 @@
 //! One exchange after the other on a connection.
 
+use std::sync::atomic::Ordering;
+
 use mcsup_py::app::Local;
 
 use crate::fixture::*;
@@ -77,6 +79,10 @@ fn a_refusal_says_why_and_ends_the_connection() {
         ("POST / HTTP/1.1\r\nHost: h\r\nExpect: x\r\nContent-Length: 1\r\n\r\n".to_owned(), 417),
         ("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9999999999999\r\n\r\n".to_owned(), 413),
         ("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n".to_owned(), 400),
+        ("GET / HTTP/1.1\r\nHost: h\r\nno colon\r\n\r\n".to_owned(), 400),
+        ("GET / HTTP/1.1\r\nHost: h\r\nX: folded\r\n line\r\n\r\n".to_owned(), 400),
+        ("GET / HTTP/1.1\r\nHost: h\nX: y\r\n\r\n".to_owned(), 400),
+        (format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "X: y\r\n".repeat(200)), 431),
     ] {
         let mut client = server.connect();
         let response = client.send(&request).response();
@@ -86,6 +92,29 @@ fn a_refusal_says_why_and_ends_the_connection() {
         client.assert_ended();
     }
     assert_eq!(server.connect().get("/").status, 200);
+}
+
+#[test]
+fn what_could_be_read_in_two_ways_is_refused_and_nothing_behind_it_is_served() {
+    let server = serve(echo);
+    let smuggled = "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
+    for fields in [
+        "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+        "Content-Length: 5\r\nContent-Length: 6\r\n",
+        "Content-Length: 5, 6\r\n",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding : chunked\r\n",
+        "Host: other\r\n",
+    ] {
+        let mut client = server.connect();
+        client.send(format!("POST / HTTP/1.1\r\nHost: h\r\n{fields}\r\n0\r\n\r\n{smuggled}"));
+        let response = client.response();
+        assert_eq!((response.status, response.field("connection")), (400, Some("close")), "{fields}");
+        client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+        client.assert_ended();
+    }
+    assert_eq!(server.host.requests.load(Ordering::SeqCst), 0);
 }
 
 #[test]

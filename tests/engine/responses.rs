@@ -1,6 +1,6 @@
 //! Responses: framing, what may not be sent, what breaks off.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 
@@ -39,18 +39,47 @@ fn a_streamed_body_for_1_0_ends_with_the_connection() {
     let mut client = server.connect();
     let response = client.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").response();
     assert_eq!((response.field("transfer-encoding"), response.text()), (None, "ab"));
+    assert_eq!((response.field("content-length"), response.field("connection")), (None, Some("close")));
+}
+
+#[test]
+fn a_body_that_is_known_whole_has_its_length_and_keeps_the_connection() {
+    let server = serve(echo);
+    let mut client = server.connect();
+    for request in
+        ["GET /1.1 HTTP/1.1\r\nHost: h\r\n\r\n", "GET /1.0 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"]
+    {
+        let response = client.send(request).response();
+        assert_eq!(
+            (response.field("content-length"), response.field("transfer-encoding")),
+            (Some("9"), None)
+        );
+    }
+    let server = serve(|_, reply| {
+        let _ = reply.send_whole(&ok(&[]), b"");
+        Verdict::Complete
+    });
+    assert_eq!(server.connect().get("/").field("content-length"), Some("0"));
 }
 
 #[test]
 fn what_may_have_no_body_has_none() {
     let server = serve(|request, reply| {
         let mut head = ResponseHead::new();
-        let status = std::str::from_utf8(&request.head.path()[1..]).unwrap().parse().unwrap();
+        let status = std::str::from_utf8(&request.head.path()[1..4]).unwrap().parse().unwrap();
         head.begin(status, b"X").unwrap();
         if request.head.query() == b"length" {
             head.push(b"Content-Length", b"4").unwrap();
         }
-        let _ = reply.send(&head, b"body");
+        let _ = match request.head.path()[1..].split(|byte| *byte == b'/').nth(1) {
+            Some(b"whole") => reply.send_whole(&head, b"body"),
+            Some(b"file") => {
+                let mut file = tempfile::tempfile().unwrap();
+                file.write_all(b"body").unwrap();
+                reply.send_file(&head, file, 0, 4)
+            }
+            _ => reply.send(&head, b"body"),
+        };
         let has_body = status == 200 && request.head.method() == "GET";
         assert!(has_body || reply.is_full(), "it would go on asking for what is dropped");
         Verdict::Complete
@@ -58,12 +87,18 @@ fn what_may_have_no_body_has_none() {
     let mut client = server.connect();
     assert_eq!(client.get("/204?length").field("content-length"), None);
     assert_eq!(client.get("/304?length").field("content-length"), Some("4"));
-    for status in ["204", "304"] {
-        let response = client.get(&format!("/{status}"));
-        assert_eq!((response.field("content-length"), response.field("transfer-encoding")), (None, None));
+    assert_eq!(client.get("/199?length").field("content-length"), None);
+    for status in ["103", "199", "204", "304"] {
+        for way in ["", "/whole", "/file"] {
+            let response = client.get(&format!("/{status}{way}"));
+            assert_eq!(response.status.to_string(), status);
+            assert_eq!((response.field("content-length"), response.field("transfer-encoding")), (None, None));
+        }
     }
-    client.send("HEAD /200 HTTP/1.1\r\nHost: h\r\n\r\n");
-    assert_eq!(client.response_to("HEAD").status, 200);
+    for way in ["", "/whole", "/file"] {
+        client.send(format!("HEAD /200{way} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        assert_eq!(client.response_to("HEAD").status, 200);
+    }
     assert_eq!(client.get("/200").text(), "body");
 }
 
@@ -93,8 +128,12 @@ fn more_than_announced_is_cut_and_less_ends_the_connection() {
     let mut client = server.connect();
     assert_eq!(client.get("/long").text(), "1234");
     assert_eq!(client.get("/long").text(), "1234");
-    client.send("GET /short HTTP/1.1\r\nHost: h\r\n\r\n");
-    while client.more() {}
+    client.send("GET /short HTTP/1.1\r\nHost: h\r\n\r\nGET /long HTTP/1.1\r\nHost: h\r\n\r\n");
+    let mut all = Vec::new();
+    // Nothing that follows may be taken for the rest of it.
+    let _ = client.stream.read_to_end(&mut all);
+    assert_eq!(String::from_utf8_lossy(&all).matches("HTTP/1.1").count(), 1);
+    assert!(all.ends_with(b"\r\n\r\n12"), "{:?}", String::from_utf8_lossy(&all));
 }
 
 #[test]
@@ -112,10 +151,14 @@ fn a_response_that_breaks_off_is_a_reset_not_an_end() {
     });
     let mut client = server.connect();
     client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
-    use std::io::Read;
     let mut all = Vec::new();
     let end = client.stream.read_to_end(&mut all);
     assert!(end.is_err() || !all.ends_with(b"0\r\n\r\n"), "{:?}", String::from_utf8_lossy(&all));
+    // To a client of 1.0 an end of the connection would be the end of the body.
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    let end = client.stream.read_to_end(&mut Vec::new());
+    assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
 }
 
 #[test]
@@ -205,7 +248,6 @@ fn a_file_that_is_shorter_than_was_said_is_never_ended_cleanly() {
     });
     let mut client = server.connect();
     client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
-    use std::io::Read;
     let mut all = Vec::new();
     let end = client.stream.read_to_end(&mut all);
     assert!(end.is_err() || !all.ends_with(b"0\r\n\r\n"), "{:?}", String::from_utf8_lossy(&all));
@@ -224,7 +266,6 @@ fn a_last_answer_is_not_lost_to_what_the_client_still_sends() {
     client.send("GET /ignored HTTP/1.1\r\nHost: h\r\n\r\n");
     go.send(()).unwrap();
     assert_eq!(client.response().text(), "GET /last ");
-    use std::io::Read;
     // An end, not a reset.
     assert_eq!(client.stream.read(&mut [0; 16]).unwrap(), 0);
 }
