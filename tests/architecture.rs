@@ -1,4 +1,5 @@
-//! The order of the folders, held: each uses only those above it in its list. See docs/ARCHITECTURE.md.
+//! The order of the folders, held: each uses only those above it in its list. See docs/ARCHITECTURE.md. And what the
+//! other pages say of the sources.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -111,5 +112,65 @@ fn the_documented_signals_are_those_of_the_table() {
             cell.split([',', ' ']).any(|word| word == name)
         });
         assert!(documented, "docs/SIGNALS.md does not say what {name} means");
+    }
+}
+
+/// What is between backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// The names of the tests in a file: Rust's functions behind `#[test]`, Python's that pytest collects.
+fn tests_in(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let name_of = |line: &str, word: &str| {
+        let (name, _) = line.trim().strip_prefix(word)?.split_once('(')?;
+        Some(name.to_owned())
+    };
+    if path.extension().is_some_and(|extension| extension == "py") {
+        let names = text.lines().filter_map(|line| name_of(line, "def "));
+        return names.filter(|name| name.starts_with("test_")).collect();
+    }
+    let behind_attribute = text.split("#[test]").skip(1);
+    behind_attribute.filter_map(|rest| rest.lines().find_map(|line| name_of(line, "fn "))).collect()
+}
+
+#[test]
+fn the_documented_tests_of_each_row_of_pep_3333_are_there() {
+    let document = fs::read_to_string(top().join("docs/WSGI.md")).unwrap();
+    let mut rows = 0;
+    for line in document.lines() {
+        let cells: Vec<_> = line.split('|').map(str::trim).collect();
+        let [_, number, _, _, cited, _] = cells[..] else { continue };
+        let Ok(number) = number.parse::<usize>() else { continue };
+        rows += 1;
+        assert_eq!(number, rows, "a row is missing or out of order");
+        let (mut there, mut file, mut count) = (Vec::new(), "", 0);
+        for word in quoted(cited) {
+            if word.contains('/') {
+                (there, file) = (tests_in(&top().join(word)), word);
+            } else {
+                assert!(there.iter().any(|name| name == word), "row {number}: {file} has no test {word}");
+                count += 1;
+            }
+        }
+        assert!(count > 0, "row {number} names no test");
+    }
+    assert_eq!(rows, 32);
+}
+
+#[test]
+fn the_files_that_the_pages_name_are_there() {
+    for entry in fs::read_dir(top().join("docs")).unwrap() {
+        let page = entry.unwrap().path();
+        let text = fs::read_to_string(&page).unwrap();
+        for line in text.lines() {
+            for word in quoted(line).filter(|word| word.starts_with("tests/") || word.starts_with("docs/")) {
+                // A folder may be meant, or a module without its ending.
+                let path = top().join(word);
+                let is_there = path.exists() || path.with_extension("rs").exists();
+                assert!(is_there, "{} names {word}, which is not there", page.display());
+            }
+        }
     }
 }
