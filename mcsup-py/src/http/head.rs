@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use super::framing::{Collected, Delimited};
 use super::reject::{self, Reject};
+use super::target::{self, Parts};
 use super::version::Version;
 
 /// How large a request may be.
@@ -139,7 +140,10 @@ impl Heads {
         check_method(method)?;
         self.method = place(bytes, method.as_bytes());
         self.target = place(bytes, request.path.unwrap_or_default().as_bytes());
-        self.split_target(bytes, method)?;
+        let start = self.target.start;
+        let Parts { path, query } = target::split(&bytes[self.target.clone()], method)?;
+        self.path = start + path.start..start + path.end;
+        self.query = start + query.start..start + query.end;
         self.read_fields(bytes, request.headers)
     }
 
@@ -175,36 +179,6 @@ impl Heads {
             return Err(reject::TYPE_REPEATED);
         }
         self.delimited = collected.decide(self.version)?;
-        Ok(())
-    }
-
-    /// Takes the target apart (RFC 9112 §3.2).
-    fn split_target(&mut self, bytes: &[u8], method: &str) -> Result<(), Reject> {
-        let start = self.target.start;
-        let target = &bytes[self.target.clone()];
-        // RFC 3986 2: whatever else is meant is escaped.
-        if !target.iter().all(u8::is_ascii_graphic) {
-            return Err(reject::TARGET);
-        }
-        let path_start = match target.first() {
-            Some(b'/') => 0,
-            _ if method == "CONNECT" => return self.authority_target(target),
-            Some(b'*') if method == "OPTIONS" && target.len() == 1 => 0,
-            _ => absolute_path_start(target).ok_or(reject::TARGET)?,
-        };
-        let end = memchr::memchr(b'#', target).unwrap_or(target.len()).max(path_start);
-        let question = memchr::memchr(b'?', &target[path_start..end]).map(|at| path_start + at);
-        self.path = start + path_start..start + question.unwrap_or(end);
-        self.query = start + question.map_or(end, |at| at + 1)..start + end;
-        Ok(())
-    }
-
-    fn authority_target(&mut self, target: &[u8]) -> Result<(), Reject> {
-        if target.is_empty() || target.contains(&b'/') || !target.contains(&b':') {
-            return Err(reject::TARGET);
-        }
-        let end = self.target.end;
-        (self.path, self.query) = (end..end, end..end);
         Ok(())
     }
 }
@@ -280,16 +254,6 @@ fn check_method(method: &str) -> Result<(), Reject> {
     let fits = (3..=20).contains(&method.len());
     let plain = method.bytes().all(|byte| !byte.is_ascii_lowercase() && byte != b'#');
     if fits && plain { Ok(()) } else { Err(reject::METHOD) }
-}
-
-/// Where the path of `http://host/path` begins; `None`: not of this form.
-fn absolute_path_start(target: &[u8]) -> Option<usize> {
-    let rest = [&b"http://"[..], b"https://"].iter().find_map(|scheme| {
-        let (start, rest) = target.split_at_checked(scheme.len())?;
-        start.eq_ignore_ascii_case(scheme).then_some(rest)
-    })?;
-    let authority = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(rest.len());
-    (authority > 0).then(|| target.len() - rest.len() + authority)
 }
 
 fn explain(error: httparse::Error, bytes: &[u8]) -> Reject {

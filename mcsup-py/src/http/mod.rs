@@ -1,6 +1,7 @@
 //! HTTP/1 as pure code: bytes in, values out. No I/O, no clock, no log.
 //!
 //! - [`head`]: request line and fields, parsed and checked.
+//! - [`target`]: path and query in a request's target, and its escapes.
 //! - [`framing`]: where a message's body ends (RFC 9112 §6).
 //! - [`chunked`]: the chunked coding, decoded as the bytes come.
 //! - [`response`]: a response's head, and its bytes.
@@ -12,4 +13,5 @@ pub mod framing;
 pub mod head;
 pub mod reject;
 pub mod response;
+pub mod target;
 pub mod version;

@@ -15,6 +15,7 @@ use super::settings::WsgiSettings;
 use crate::app::{Local, Peer, Request};
 use crate::http::framing::Framing;
 use crate::http::head::Head;
+use crate::http::target::percent_decoded;
 
 /// Makes environs.
 pub(super) struct Environs {
@@ -252,26 +253,6 @@ fn set_default<'py>(
     Ok((!there.is(value)).then_some(there))
 }
 
-/// RFC 3986 §2.1; what is no escape stays as it is.
-fn percent_decoded(bytes: &[u8]) -> Vec<u8> {
-    let digit = |byte: Option<&u8>| byte.and_then(|byte| (*byte as char).to_digit(16));
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        match (byte, digit(bytes.get(at + 1)), digit(bytes.get(at + 2))) {
-            (b'%', Some(high), Some(low)) => {
-                decoded.push(u8::try_from(high * 16 + low).unwrap_or(b'?'));
-                at += 3;
-            }
-            _ => {
-                decoded.push(byte);
-                at += 1;
-            }
-        }
-    }
-    decoded
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -293,15 +274,5 @@ mod tests {
                 "{path} {script_name}"
             );
         }
-    }
-
-    #[test]
-    fn escapes_are_decoded_and_what_is_none_stays() {
-        for (text, expected) in
-            [("/a%20b", "/a b"), ("%2F%2f", "//"), ("%", "%"), ("%4", "%4"), ("%zz%41", "%zzA")]
-        {
-            assert_eq!(percent_decoded(text.as_bytes()), expected.as_bytes(), "{text}");
-        }
-        assert_eq!(percent_decoded(b"%e9\xe9"), b"\xe9\xe9");
     }
 }
