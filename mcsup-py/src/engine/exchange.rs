@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::connection::Then;
 use super::{Host, Phase};
 use crate::app::{Gone, Reply, Verdict};
+use crate::http::chunked::{LAST_CHUNK, write_chunk};
 use crate::http::response::{BodyFraming, Finish, ResponseHead, may_have_body, write_head};
 use crate::http::version::Version;
 use crate::net::buffer::{FilePart, Outgoing};
@@ -89,7 +90,7 @@ impl<'a> Exchange<'a> {
             (Stage::Before, _) => self.fail(),
             (Stage::Body(_), Verdict::Failed) => return self.answered(Then::Close, true),
             (Stage::Body(Delimit::Chunked), Verdict::Complete) => {
-                self.outgoing.append().extend_from_slice(b"0\r\n\r\n");
+                self.outgoing.append().extend_from_slice(LAST_CHUNK);
             }
             // Fewer bytes than announced: only a close tells the client.
             (Stage::Body(Delimit::Owed(1..)), Verdict::Complete) => self.asked.keep_alive = false,
@@ -272,13 +273,4 @@ impl Exchange<'_> {
         }
         Ok(())
     }
-}
-
-/// RFC 9112 §7.1.
-fn write_chunk(out: &mut Vec<u8>, chunk: &[u8]) {
-    use std::io::Write;
-    // Writing to a vector cannot fail.
-    let _ = write!(out, "{:x}\r\n", chunk.len());
-    out.extend_from_slice(chunk);
-    out.extend_from_slice(b"\r\n");
 }

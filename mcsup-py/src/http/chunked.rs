@@ -1,4 +1,6 @@
-//! The chunked coding (RFC 9112 §7.1), decoded as the bytes come, in whatever pieces.
+//! The chunked coding (RFC 9112 §7.1), decoded as the bytes come, in whatever pieces; and written, a chunk at a time.
+
+use std::io::Write;
 
 use super::reject::{self, Reject};
 
@@ -145,6 +147,17 @@ fn check_trailer(bytes: &[u8]) -> Result<(), Reject> {
     let forbidden = |name: &str| FORBIDDEN_TRAILERS.iter().any(|other| name.eq_ignore_ascii_case(other));
     if fields.iter().any(|field| forbidden(field.name)) { Err(reject::TRAILER) } else { Ok(()) }
 }
+
+/// Appends `chunk` to `out`, framed. An empty one would be the last: see [`LAST_CHUNK`].
+pub fn write_chunk(out: &mut Vec<u8>, chunk: &[u8]) {
+    // Writing to a vector cannot fail.
+    let _ = write!(out, "{:x}\r\n", chunk.len());
+    out.extend_from_slice(chunk);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The end of a chunked body, without trailers.
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 #[cfg(test)]
 mod tests {
