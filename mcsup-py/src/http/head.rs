@@ -102,7 +102,13 @@ impl Heads {
             self.lines += 1;
         }
         self.looked_at = bytes.len();
-        self.measure(bytes.len() - self.line_start, limits)?;
+        // The CR of a line's end is none of its bytes; and where nothing else is there yet, this may be the empty line,
+        // which is no field.
+        let line = &bytes[self.line_start..];
+        match line.strip_suffix(b"\r").unwrap_or(line).len() {
+            0 => {}
+            length => self.measure(length, limits)?,
+        }
         Ok(None)
     }
 
@@ -413,6 +419,24 @@ mod tests {
         let many = "X: y\r\n".repeat(299);
         let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n");
         assert!(Heads::default().read(text.as_bytes(), &limits).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_head_that_just_keeps_the_limits_is_accepted_wherever_it_is_cut() {
+        let limits = Limits { line: 14, fields: 2, field_size: 9, body: 0 };
+        let bytes = b"GET / HTTP/1.1\r\nHost: a\r\nX: yyyy\r\n\r\n";
+        for cut in 0..bytes.len() {
+            let mut heads = Heads::default();
+            assert_eq!(heads.read(&bytes[..cut], &limits), Ok(None), "{cut}");
+            assert_eq!(heads.read(bytes, &limits), Ok(Some(bytes.len())), "{cut}");
+        }
+        for (bytes, why) in [
+            (&b"GET /a HTTP/1.1"[..], reject::LINE_SIZE),
+            (b"GET / HTTP/1.1\r\nX: yyyyy", reject::FIELD_SIZE),
+            (b"GET / HTTP/1.1\r\nX: y\r\nX: y\r\nX", reject::FIELD_COUNT),
+        ] {
+            assert_eq!(Heads::default().read(bytes, &limits), Err(why));
+        }
     }
 
     proptest! {
