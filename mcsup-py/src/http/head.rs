@@ -344,6 +344,8 @@ mod tests {
             ("GET * HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::TARGET),
             ("GET /\u{e0} HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::TARGET),
             ("GET h:1 HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::TARGET),
+            ("CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::TARGET),
+            ("CONNECT h HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::TARGET),
             ("GET / HTTP/2.0\r\nHost: a\r\n\r\n".to_owned(), reject::VERSION),
             ("GET / HTTP/1.1\nHost: a\r\n\r\n".to_owned(), reject::BARE_LF),
             ("GET / HTTP/1.1\r\nHost: a\n\r\n".to_owned(), reject::BARE_LF),

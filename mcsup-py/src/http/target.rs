@@ -23,8 +23,9 @@ pub fn split(target: &[u8], method: &str) -> Result<Parts, Reject> {
         return Err(reject::TARGET);
     }
     let path_start = match target.first() {
-        Some(b'/') => 0,
+        // RFC 9112 3.2.3: host and port are all that it may have.
         _ if method == "CONNECT" => return authority(target),
+        Some(b'/') => 0,
         Some(b'*') if method == "OPTIONS" && target.len() == 1 => 0,
         _ => absolute_path_start(target).ok_or(reject::TARGET)?,
     };
