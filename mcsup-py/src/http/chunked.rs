@@ -110,6 +110,10 @@ impl Decoder {
     }
 
     fn trailer_byte(&mut self, byte: u8) -> Result<State, Reject> {
+        if byte == b'\n' && self.trailer.last() != Some(&b'\r') {
+            // Whoever takes it for a line's end finds the body's end, and a next request, where we find fields.
+            return Err(reject::BARE_LF);
+        }
         self.trailer.push(byte);
         if self.trailer.len() > MAX_TRAILER {
             return Err(reject::TRAILER);
@@ -198,6 +202,8 @@ mod tests {
             (b"0\r\nHost: a\r\n\r\n", reject::TRAILER),
             (b"0\r\nContent-Length: 1\r\n\r\n", reject::TRAILER),
             (b"0\r\nno colon\r\n\r\n", reject::TRAILER),
+            (b"0\r\n\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", reject::BARE_LF),
+            (b"0\r\nX: y\n\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", reject::BARE_LF),
         ] {
             assert_eq!(decode(&[body]), Err(why), "{:?}", String::from_utf8_lossy(body));
         }
