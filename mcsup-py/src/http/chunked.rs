@@ -12,7 +12,11 @@ enum State {
         size: u64,
         digits: u8,
     },
-    /// Behind a size, before its CR.
+    /// In the blanks behind a size.
+    Blank {
+        size: u64,
+    },
+    /// Behind the semicolon, before the size's CR.
     Extension {
         size: u64,
     },
@@ -89,15 +93,13 @@ impl Decoder {
     fn step(&mut self, byte: u8) -> Result<State, Reject> {
         match (self.state, byte) {
             (State::Size { size, digits }, _) => size_digit(size, digits, byte),
-            (State::Extension { size }, b'\r') => Ok(State::SizeEnd { size }),
+            (State::Blank { size } | State::Extension { size }, b'\r') => Ok(State::SizeEnd { size }),
+            (State::Blank { size }, b' ' | b'\t') => self.extended(State::Blank { size }),
+            (State::Blank { size }, b';') => self.extended(State::Extension { size }),
             (State::Extension { size }, b'\t' | b' '..=b'~' | 128..) => {
-                self.extensions += 1;
-                if self.extensions > MAX_EXTENSIONS {
-                    return Err(reject::CHUNK_EXTENSION);
-                }
-                Ok(State::Extension { size })
+                self.extended(State::Extension { size })
             }
-            (State::Extension { .. }, _) => Err(reject::CHUNK_EXTENSION),
+            (State::Blank { .. } | State::Extension { .. }, _) => Err(reject::CHUNK_EXTENSION),
             (State::SizeEnd { size: 0 }, b'\n') => Ok(State::Trailer),
             (State::SizeEnd { size }, b'\n') => Ok(State::Data { left: size }),
             (State::SizeEnd { .. }, _) => Err(reject::CHUNK_SIZE),
@@ -107,6 +109,12 @@ impl Decoder {
             (State::Trailer, _) => self.trailer_byte(byte),
             (state @ (State::Data { .. } | State::Done), _) => Ok(state),
         }
+    }
+
+    /// Counts a byte that nobody needs.
+    fn extended(&mut self, next: State) -> Result<State, Reject> {
+        self.extensions += 1;
+        if self.extensions > MAX_EXTENSIONS { Err(reject::CHUNK_EXTENSION) } else { Ok(next) }
     }
 
     fn trailer_byte(&mut self, byte: u8) -> Result<State, Reject> {
@@ -133,7 +141,8 @@ fn size_digit(size: u64, digits: u8, byte: u8) -> Result<State, Reject> {
         b'A'..=b'F' => byte - b'A' + 10,
         b'\r' if digits > 0 => return Ok(State::SizeEnd { size }),
         // Blanks before an extension or the CR: sent by some clients, meant by none in another way.
-        b';' | b' ' | b'\t' if digits > 0 => return Ok(State::Extension { size }),
+        b' ' | b'\t' if digits > 0 => return Ok(State::Blank { size }),
+        b';' if digits > 0 => return Ok(State::Extension { size }),
         _ => return Err(reject::CHUNK_SIZE),
     };
     // Sixteen digits are all of u64.
@@ -197,6 +206,8 @@ mod tests {
             (b"1\n", reject::CHUNK_SIZE),
             (b"1\rx", reject::CHUNK_SIZE),
             (b"1;a\nb\r\n", reject::CHUNK_EXTENSION),
+            (b"1 1\r\n", reject::CHUNK_EXTENSION),
+            (b"1 a;b\r\n", reject::CHUNK_EXTENSION),
             (b"1\r\nab", reject::CHUNK_END),
             (b"1\r\na\n", reject::CHUNK_END),
             (b"0\r\nHost: a\r\n\r\n", reject::TRAILER),
