@@ -7,10 +7,14 @@
 //! - [`response`]: a response's head, and its bytes.
 //! - [`version`]: 1.0 and 1.1.
 //! - [`reject`]: every refusal, with its status and the paragraph that asks for it.
+//! - `laws`: what holds for whatever bytes; for tests and fuzzing alone.
 
 pub mod chunked;
 pub mod framing;
 pub mod head;
+#[doc(hidden)]
+#[cfg(any(test, feature = "laws"))]
+pub mod laws;
 pub mod reject;
 pub mod response;
 pub mod target;
