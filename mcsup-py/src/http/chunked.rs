@@ -175,7 +175,6 @@ pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     fn decode(pieces: &[&[u8]]) -> Result<(Vec<u8>, bool, usize), Reject> {
         let mut decoder = Decoder::default();
@@ -217,38 +216,6 @@ mod tests {
             (b"0\r\nX: y\n\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", reject::BARE_LF),
         ] {
             assert_eq!(decode(&[body]), Err(why), "{:?}", String::from_utf8_lossy(body));
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn pieces_make_no_difference(body in ".{0,64}", sizes in proptest::collection::vec(1_usize..9, 1..8), cut in 0_usize..200) {
-            let mut bytes = Vec::new();
-            let mut rest = body.as_bytes();
-            for size in sizes.iter().cycle() {
-                if rest.is_empty() { break; }
-                let (chunk, left) = rest.split_at((*size).min(rest.len()));
-                bytes.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
-                bytes.extend_from_slice(chunk);
-                bytes.extend_from_slice(b"\r\n");
-                rest = left;
-            }
-            bytes.extend_from_slice(b"0\r\n\r\n");
-            let cut = cut.min(bytes.len());
-            let (one, two) = bytes.split_at(cut);
-            let expected = (body.as_bytes().to_vec(), true, bytes.len());
-            prop_assert_eq!(decode(&[one, two]), Ok(expected));
-        }
-
-        #[test]
-        fn single_bytes_come_to_the_same_as_all_at_once(text in "[0-2aF;x \r\n:]{0,40}|([1-3]\r\n[a-c]{1,3}\r\n){0,4}0\r\n(A: b\r\n)?\r\n.{0,3}") {
-            let single: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
-            prop_assert_eq!(decode(&single), decode(&[text.as_bytes()]));
-        }
-
-        #[test]
-        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = decode(&[&bytes]);
         }
     }
 }

@@ -288,7 +288,6 @@ fn is_folded(bytes: &[u8]) -> bool {
 mod tests {
     use super::super::framing::Framing;
     use super::*;
-    use proptest::prelude::*;
 
     fn read(bytes: &[u8]) -> Result<Option<usize>, Reject> {
         Heads::default().read(bytes, &Limits::default())
@@ -438,35 +437,6 @@ mod tests {
             (b"GET / HTTP/1.1\r\nX: y\r\nX: y\r\nX", reject::FIELD_COUNT),
         ] {
             assert_eq!(Heads::default().read(bytes, &limits), Err(why));
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn pieces_make_no_difference(cut in 0_usize..80) {
-            let bytes = b"POST /p?q HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nX: y\r\n\r\nabc";
-            let cut = cut.min(bytes.len());
-            let mut heads = Heads::default();
-            let limits = Limits::default();
-            let first = heads.read(&bytes[..cut], &limits).unwrap();
-            let end = match first { Some(end) => end, None => heads.read(bytes, &limits).unwrap().unwrap() };
-            prop_assert_eq!(end, bytes.len() - 3);
-            prop_assert_eq!(heads.delimited().framing, Framing::Length(3));
-        }
-
-        #[test]
-        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let mut heads = Heads::default();
-            if let Ok(Some(end)) = heads.read(&bytes, &Limits::default()) {
-                let head = heads.view(&bytes[..end]);
-                let _ = (head.path(), head.query(), head.headers().count());
-            }
-        }
-
-        #[test]
-        fn no_text_behind_a_good_start_makes_it_panic(rest in "[ -~\r\n\t]{0,120}") {
-            let _ = read(format!("GET {rest}").as_bytes());
-            let _ = read(format!("GET / HTTP/1.1\r\nHost: a\r\n{rest}\r\n\r\n").as_bytes());
         }
     }
 }
