@@ -8,7 +8,7 @@ TEST_VENV := target/venv
 BENCH_VENV := target/bench-venv
 WHEELS := target/wheels
 # What the wheel is made of: a change in any of it makes a new one.
-SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find mcsup-core mcsup-py mcsup-cli -type f -not -name '*.pyc' 2>/dev/null)
+SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find mcsup-core mcsup-py mcsup-cli -type f -not -name '*.pyc' -not -path '*/fuzz/*' 2>/dev/null)
 
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 # Where cargo-nextest goes if the machine has none.

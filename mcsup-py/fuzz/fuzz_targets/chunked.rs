@@ -1,0 +1,12 @@
+//! The chunked coding, both ways. The first byte says in pieces of which size the rest comes.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use mcsup_py::http::laws;
+
+fuzz_target!(|input: &[u8]| {
+    let Some((size, bytes)) = input.split_first() else { return };
+    laws::chunked(bytes, usize::from(*size));
+    laws::chunks_of(bytes, usize::from(*size));
+});

@@ -1,0 +1,8 @@
+//! Request targets.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use mcsup_py::http::laws;
+
+fuzz_target!(|input: &[u8]| laws::target(input));
