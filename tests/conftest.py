@@ -1,12 +1,15 @@
 """Fixtures: a directory for each test, and servers that are ended with it."""
 
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
-import harness
+sys.path.insert(0, str(Path(__file__).resolve().parent / "e2e"))
+
+import harness  # noqa: E402
 
 
 @pytest.hookimpl(hookwrapper=True)
