@@ -3,6 +3,7 @@
 PYTHON ?= python3
 CARGO ?= cargo
 PORT ?= 8080
+SOAK_SECONDS ?= 600
 VENV := .venv
 TEST_VENV := target/venv
 BENCH_VENV := target/bench-venv
@@ -15,7 +16,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint test-rust test-docs test-e2e check-macos bench clean
+.PHONY: help run test lint test-rust test-docs test-e2e soak check-macos bench clean
 
 help: ## Say what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,7 +39,10 @@ test-docs: ## Documentation and its examples, warnings denied
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
 
 test-e2e: $(TEST_VENV)/.ready ## The installed wheel, driven as a user drives it
-	$(TEST_VENV)/bin/python -m pytest -q tests/e2e tests/conformance $(PYTEST_ARGS)
+	$(TEST_VENV)/bin/python -m pytest -q tests/e2e tests/conformance tests/soak $(PYTEST_ARGS)
+
+soak: $(TEST_VENV)/.ready ## Ten minutes of all kinds of clients at once, and memory in full size
+	SOAK_SECONDS=$(SOAK_SECONDS) $(TEST_VENV)/bin/python -m pytest -q -rx tests/soak $(PYTEST_ARGS)
 
 check-macos: ## Type-check for macOS, without a Mac
 	sh tests/macos/check.sh
