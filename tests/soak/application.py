@@ -4,10 +4,14 @@ Each worker counts its calls in a file of its own, mapped, so that the tests can
 counters are of the application alone and owe nothing to the server.
 """
 
+import ctypes
+import gc
 import hashlib
+import json
 import mmap
 import os
 import struct
+import sys
 import tempfile
 import threading
 
@@ -35,9 +39,33 @@ COUNTS = Counts(f"calls-{os.getpid()}")
 
 
 def app(environ, start_response):
+    if environ["PATH_INFO"] == "/live":
+        return answer_live(start_response)
     what, kind, number, *sizes = environ["PATH_INFO"].strip("/").split("/")
     COUNTS.add(kind)
     return globals()[f"answer_{what}"](environ, start_response, f"{kind}/{number}", *map(int, sizes))
+
+
+class Mallinfo2(ctypes.Structure):
+    """mallinfo(3): all arenas together."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    ]
+
+
+def answer_live(start_response):
+    """For the tests themselves, not counted: what of this worker's memory is in use, by malloc's and Python's own books."""
+    gc.collect()
+    body = {"pid": os.getpid(), "blocks": sys.getallocatedblocks(), "malloc": None}
+    # glibc from 2.33 on. What is not its allocator's has no books that are open to us.
+    if mallinfo2 := getattr(ctypes.CDLL(None), "mallinfo2", None):
+        mallinfo2.restype = Mallinfo2
+        info = mallinfo2()
+        body["malloc"] = info.uordblks + info.hblkhd
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [json.dumps(body).encode()]
 
 
 def answer_hello(environ, start_response, name):
