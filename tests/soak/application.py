@@ -56,7 +56,7 @@ class Mallinfo2(ctypes.Structure):
 
 
 def answer_live(start_response):
-    """For the tests themselves, not counted: what of this worker's memory is in use, by malloc's and Python's own books."""
+    """For the tests themselves, not counted: how much memory is in use, by the books of malloc and of Python."""
     gc.collect()
     body = {"pid": os.getpid(), "blocks": sys.getallocatedblocks(), "malloc": None}
     # glibc from 2.33 on. What is not its allocator's has no books that are open to us.

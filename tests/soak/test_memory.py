@@ -152,7 +152,8 @@ def test_an_idle_connection_costs_a_worker_little(serve, many_descriptors, clien
         wait_for(lambda: descriptors_of(worker) == descriptors, "the clients to be gone", patience=20)
     stays = {"RSS": memory_of(worker) - before["Rss"], "malloc": books() - in_use}
     for number, wave in enumerate(waves):
-        record_property(f"wave {number}, bytes for each", {kind: round(growth / count) for kind, growth in wave.items()})
+        each = {kind: round(growth / count) for kind, growth in wave.items()}
+        record_property(f"wave {number}, bytes for each", each)
     record_property("stays, MiB", {kind: round(growth / MIB, 1) for kind, growth in stays.items()})
     # Nothing of them is in use any more but their deadlines, which are kept until they come.
     assert stays["malloc"] < 2 * count * 64 + MIB / 4
@@ -178,7 +179,8 @@ def stall(serve, clients, path, count, threads, record_property, size):
         clients.append(connect(server, number, room=4096))
         ask(clients[-1], path)
     grown = settled(lambda: memory_of(worker), "the worker's memory") - before
-    record_property("MiB for all", f"{grown / MIB:.1f} for {count} clients of {size / 1e6:.0f} MB, {grown / count / KIB:.1f} KiB each")
+    each = f"{grown / count / KIB:.1f} KiB each"
+    record_property("MiB for all", f"{grown / MIB:.1f} for {count} clients of {size / 1e6:.0f} MB, {each}")
     # All leave but one of the stalled, which goes on as if nothing had been. Not before the others have left: what they
     # leave in the kernel's buffers is more than it grants to all of TCP, so that it then drops what is sent.
     while len(clients) > 1:
