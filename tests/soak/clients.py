@@ -494,9 +494,10 @@ class Loris(Client):
     kind = "loris-head"
 
     def round(self):
+        # Before all that starts a clock of the server: an accept, a last byte.
+        begun = time.monotonic()
         silent, dripping, upload, idle = (self.connect() for _ in range(4))
         with silent, dripping, upload, idle:
-            begun = time.monotonic()
             name = self.name("loris-idle")
             idle.send(get(f"hello/{name}"))
             self.asked("loris-idle")
@@ -506,7 +507,6 @@ class Loris(Client):
             upload.send(post(f"echo/{self.name('loris-body')}", b"x" * 100)[:-50])
             self.gave_up("loris-body")
             self.drip(dripping)
-            # The clock of each began with its last byte, or later; all had theirs above.
             for wire, limit, status in (
                 (silent, HEADER_TIMEOUT, None),
                 (dripping, HEADER_TIMEOUT, 408),

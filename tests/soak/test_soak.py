@@ -81,7 +81,8 @@ def test_a_crowd_of_all_kinds_is_answered_once_and_right_and_leaves_nothing_behi
     # The first stage is a round for each client: whatever is made once is made then.
     for stage, seconds in (("begin", 0), ("quarter", SECONDS / 4), ("end", SECONDS * 3 / 4)):
         crowd.stay(seconds)
-        assert crowd.failures == [], f"the log:\n{server.log}"
+        failures = "\n".join(crowd.failures)
+        assert not failures, f"clients say:\n{failures}\nthe log:\n{server.log}"
         stages[stage] = Seen(server, workers)
     counts, calls = crowd.counts, calls_of(directory)
     answered = sum(number for (what, _), number in counts.items() if what == "answered")
