@@ -17,7 +17,7 @@ from observe import MIB, SECONDS, WHOLE, alarms_in, calls_of, descriptors_of, me
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 # How much more of a worker's memory may be in use at the end than after a quarter, by malloc's own books. A leak has no
-# luck: in ten minutes a worker answers a million requests, and to lose one byte of each is too much.
+# luck: in ten minutes a worker answers more than half a million requests, and to lose two bytes of each is too much.
 MALLOC_SLACK = MIB
 # The same for Python's books: objects and other small blocks.
 BLOCKS_SLACK = 2000
