@@ -126,6 +126,10 @@ pub struct RunArgs {
     /// Seconds without a sign of life after which a worker is killed and replaced; 0: never [default: 30]
     #[arg(short, long, value_name = "SECS", help_heading = "Time limits")]
     pub timeout: Option<String>,
+    /// Seconds that the application may take for a request before its client is told and its worker replaced; 0: any number
+    /// [default: --timeout with one thread, otherwise 0]
+    #[arg(long, value_name = "SECS", help_heading = "Time limits")]
+    pub request_timeout: Option<String>,
     /// Seconds that a worker may go on with its requests after it was asked to stop [default: 30]
     #[arg(long, value_name = "SECS", help_heading = "Time limits")]
     pub graceful_timeout: Option<String>,

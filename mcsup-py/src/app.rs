@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 
 use crate::http::head::Head;
 use crate::http::response::ResponseHead;
+pub use crate::net::buffer::Block;
 
 /// Answers requests; called on the thread that holds the permit, one request at a time.
 pub trait App {
@@ -106,6 +107,13 @@ pub trait Reply {
     /// Like [`Reply::send`], for the only chunk of a response: lets the engine announce its length where the head
     /// does not, and send head and body in one call.
     fn send_whole(&mut self, head: &ResponseHead, body: &[u8]) -> Result<(), Gone>;
+
+    /// Like [`Reply::send_whole`] for a body that is too large to be copied: it is held until all of it has been sent.
+    fn send_block(&mut self, head: &ResponseHead, block: Block) -> Result<(), Gone>;
+
+    /// Sends an interim response (RFC 9110 §15.2), such as 103 Early Hints: the fields of `head` under its status.
+    /// Does nothing where the client may not understand it, or the final head has been sent.
+    fn send_interim(&mut self, head: &ResponseHead) -> Result<(), Gone>;
 
     /// Like [`Reply::send`] for `length` bytes of `file` from `offset` on. The file's own position is not used.
     fn send_file(&mut self, head: &ResponseHead, file: File, offset: u64, length: u64) -> Result<(), Gone>;

@@ -102,7 +102,7 @@ fn load(settings: &WorkerSettings) -> mcsup_core::Result<Py<PyAny>> {
     Python::attach(|py| {
         let prepared = interpreter::set_arguments(py, &settings.arguments)
             .and_then(|()| interpreter::set_environment(py, &settings.environment))
-            .and_then(|()| traceback::dump_stacks_on_abort(py, settings.error_log));
+            .and_then(|()| traceback::dump_stacks_when_asked(py, settings.error_log));
         if let Err(error) = prepared {
             log::warn!("the interpreter is not quite as it should be: {error}");
         }
@@ -183,6 +183,16 @@ impl Host for Process<'_> {
 
     fn close_listeners(&self) {
         self.context.close_listeners();
+    }
+
+    fn leave(&self, reason: &str) {
+        if let Err(error) = self.context.leave(reason) {
+            log::warn!("the supervisor does not hear that this worker should be replaced: {error}");
+        }
+    }
+
+    fn dump_stacks(&self) {
+        traceback::dump_stacks();
     }
 
     fn accepting(&self, permits: usize) {

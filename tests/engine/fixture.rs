@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,9 @@ pub(crate) struct FakeHost {
     wake: (OwnedFd, OwnedFd),
     pub connections: AtomicUsize,
     pub requests: AtomicUsize,
+    /// Why it wanted to be replaced.
+    pub left: Mutex<Vec<String>>,
+    pub stacks_shown: AtomicUsize,
 }
 
 const PHASES: [Phase; 4] = [Phase::Serving, Phase::Retiring, Phase::Draining, Phase::Quitting];
@@ -37,6 +40,8 @@ impl FakeHost {
             wake: rustix::pipe::pipe_with(flags).unwrap(),
             connections: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),
+            left: Mutex::default(),
+            stacks_shown: AtomicUsize::new(0),
         }
     }
 
@@ -68,6 +73,12 @@ impl Host for FakeHost {
         self.connections.store(open, Ordering::SeqCst);
     }
     fn close_listeners(&self) {}
+    fn leave(&self, reason: &str) {
+        self.left.lock().unwrap().push(reason.to_owned());
+    }
+    fn dump_stacks(&self) {
+        self.stacks_shown.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 /// An application made of a closure.
@@ -98,7 +109,7 @@ impl Default for Setup {
     fn default() -> Self {
         // Long enough that no test ends by accident of a deadline.
         let long = Duration::from_secs(20);
-        let timeouts = Timeouts { head: long, body: long, keep_alive: long, write: long };
+        let timeouts = Timeouts { head: long, body: long, keep_alive: long, write: long, request: None };
         Self { config: EngineConfig { timeouts, ..EngineConfig::default() }, access: None, unix: false }
     }
 }

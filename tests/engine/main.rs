@@ -10,6 +10,8 @@ mod bodies;
 mod ending;
 mod exchanges;
 mod fixture;
+mod hold;
+mod overdue;
 mod responses;
 mod slow_clients;
 mod threads;

@@ -87,12 +87,18 @@ fn what_may_have_no_body_has_none() {
     let mut client = server.connect();
     assert_eq!(client.get("/204?length").field("content-length"), None);
     assert_eq!(client.get("/304?length").field("content-length"), Some("4"));
-    assert_eq!(client.get("/199?length").field("content-length"), None);
+    assert_eq!(server.connect().get("/199?length").field("content-length"), None);
     for status in ["103", "199", "204", "304"] {
         for way in ["", "/whole", "/file"] {
+            let mut own = server.connect();
+            // No client takes an interim status for the final one: only the end tells it that nothing follows.
+            let client = if status < "200" { &mut own } else { &mut client };
             let response = client.get(&format!("/{status}{way}"));
             assert_eq!(response.status.to_string(), status);
             assert_eq!((response.field("content-length"), response.field("transfer-encoding")), (None, None));
+            if status < "200" {
+                client.assert_ended();
+            }
         }
     }
     for way in ["", "/whole", "/file"] {
@@ -268,4 +274,82 @@ fn a_last_answer_is_not_lost_to_what_the_client_still_sends() {
     assert_eq!(client.response().text(), "GET /last ");
     // An end, not a reset.
     assert_eq!(client.stream.read(&mut [0; 16]).unwrap(), 0);
+}
+
+#[test]
+fn a_large_block_is_held_until_it_has_left_and_never_copied() {
+    /// A body that tells when it is let go.
+    struct Shared(Arc<Vec<u8>>);
+    impl AsRef<[u8]> for Shared {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+    let body = Arc::new(vec![b'x'; 32 << 20]);
+    let server = serve({
+        let body = Arc::clone(&body);
+        move |_, reply| {
+            reply.send_block(&ok(&[]), Box::new(Shared(Arc::clone(&body)))).unwrap();
+            Verdict::Complete
+        }
+    });
+    let mut clients: Vec<Client> = (0..3).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    }
+    // The application is done with all of them, and nobody has taken anything: ours, its own, and one for each client.
+    wait_for("three calls", || server.host.requests.load(Ordering::SeqCst) == 3);
+    wait_for("three held blocks", || Arc::strong_count(&body) == 5);
+    for client in &mut clients {
+        assert!(client.response().body == *body);
+        assert_eq!(client.send("HEAD / HTTP/1.1\r\nHost: h\r\n\r\n").response_to("HEAD").status, 200);
+    }
+    wait_for("the blocks to be let go", || Arc::strong_count(&body) == 2);
+}
+
+#[test]
+fn a_block_is_framed_like_any_other_body() {
+    let server = serve(|request, reply| {
+        match request.head.path() {
+            b"/less" => reply.send_block(&ok(&[("Content-Length", "3")]), Box::new(*b"abcdef")).unwrap(),
+            b"/after" => {
+                reply.send(&ok(&[]), b"one ").unwrap();
+                reply.send_block(&ok(&[]), Box::new(*b"two ")).unwrap();
+                reply.send(&ok(&[]), b"three").unwrap();
+            }
+            _ => {
+                reply.send_block(&ok(&[("Content-Length", "7")]), Box::new(*b"abcd")).unwrap();
+                reply.send(&ok(&[]), b"efg").unwrap();
+            }
+        }
+        Verdict::Complete
+    });
+    let mut client = server.connect();
+    for (path, body) in [("/less", "abc"), ("/after", "one two three"), ("/more", "abcdefg")] {
+        assert_eq!(client.get(path).text(), body);
+    }
+}
+
+#[test]
+fn early_hints_come_before_the_head_and_only_to_those_who_understand_them() {
+    let server = serve(|_, reply| {
+        let mut hints = ok(&[("Link", "</style.css>; rel=preload")]);
+        hints.begin(103, b"Early Hints").unwrap();
+        hints.push(b"Link", b"</style.css>; rel=preload").unwrap();
+        reply.send_interim(&hints).unwrap();
+        reply.send_interim(&hints).unwrap();
+        reply.send(&ok(&[]), b"body").unwrap();
+        // Too late.
+        reply.send_interim(&hints).unwrap();
+        Verdict::Complete
+    });
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    for _ in 0..2 {
+        let hints = client.response();
+        assert_eq!(hints.head, "HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n");
+    }
+    assert_eq!(client.response().text(), "body");
+    let mut old = server.connect();
+    assert_eq!(old.send("GET / HTTP/1.0\r\n\r\n").response().text(), "body");
 }

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
-use mcsup_py::app::{App, Body, Gone, Local, Peer, Reply, Request, Verdict};
+use mcsup_py::app::{App, Block, Body, Gone, Local, Peer, Reply, Request, Verdict};
 use mcsup_py::http::head::{Heads, Limits};
-use mcsup_py::http::response::ResponseHead;
+use mcsup_py::http::response::{ResponseHead, write_interim};
 use mcsup_py::python::interpreter;
 use mcsup_py::wsgi::{WsgiApp, WsgiSettings};
 use pyo3::prelude::*;
@@ -24,6 +24,8 @@ pub(crate) enum Event {
     Whole(Vec<u8>),
     /// Sent from a file, without Python.
     File(Vec<u8>),
+    /// Sent before the head.
+    Interim(String),
     /// Written to `wsgi.errors`.
     Said(String),
 }
@@ -226,6 +228,17 @@ impl Reply for Recorder {
 
     fn send_whole(&mut self, head: &ResponseHead, body: &[u8]) -> Result<(), Gone> {
         self.note(head, Event::Whole(body.to_vec()))
+    }
+
+    fn send_block(&mut self, head: &ResponseHead, block: Block) -> Result<(), Gone> {
+        self.note(head, Event::Whole((*block).as_ref().to_vec()))
+    }
+
+    fn send_interim(&mut self, head: &ResponseHead) -> Result<(), Gone> {
+        let mut bytes = Vec::new();
+        write_interim(&mut bytes, head);
+        self.journal.lock().unwrap().push(Event::Interim(String::from_utf8(bytes).unwrap()));
+        Ok(())
     }
 
     fn send_file(&mut self, head: &ResponseHead, file: File, offset: u64, length: u64) -> Result<(), Gone> {

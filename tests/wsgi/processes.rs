@@ -145,7 +145,7 @@ fn an_aborted_process_leaves_the_stacks_of_all_its_threads() {
 fn is_aborted() {
     start_python();
     Python::attach(|py| {
-        traceback::dump_stacks_on_abort(py, 2).unwrap();
+        traceback::dump_stacks_when_asked(py, 2).unwrap();
         let code = "
 import os, threading
 begun = threading.Event()

@@ -2,7 +2,7 @@
 
 use mcsup_py::app::{Body, Verdict};
 
-use super::fixture::{Served, block, said, whole};
+use super::fixture::{Event, Served, block, said, whole};
 
 /// An application that calls `start_response` with these arguments.
 fn calling(arguments: &str) -> Served {
@@ -330,4 +330,39 @@ def application(environ, start_response):
     let outcome = Served::new(code).get();
     outcome.is_complete();
     assert_eq!(outcome.events, [block("elsewhere")]);
+}
+
+#[test]
+fn early_hints_are_sent_at_once_and_the_head_follows() {
+    let outcome = Served::new(
+        "def application(environ, start_response):
+    hints = environ['wsgi.early_hints']
+    assert hints([('Link', '</a.css>; rel=preload'), ('Connection', 'close')]) is None
+    start_response('200 OK', [])
+    return [b'ok']
+",
+    )
+    .get();
+    outcome.is_complete();
+    let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n";
+    assert_eq!(outcome.events, [Event::Interim(hints.to_owned()), whole("ok")]);
+}
+
+#[test]
+fn nothing_gets_into_early_hints_that_gets_into_no_head() {
+    for (hints, kind) in [
+        ("[('X', 'a\\r\\nX-Bad: 1')]", "ValueError"),
+        ("[('X\\n', 'a')]", "ValueError"),
+        ("[('X', b'a')]", "TypeError"),
+        ("(('X', 'a'),)", "TypeError"),
+    ] {
+        let source =
+            format!("def application(environ, start_response):\n    environ['wsgi.early_hints']({hints})\n");
+        Served::new(&source).get().is_refused(&[kind]);
+    }
+}
+
+#[test]
+fn a_status_alone_is_no_call_of_start_response() {
+    calling("'200 OK'").get().is_refused(&["TypeError", "headers"]);
 }

@@ -235,12 +235,19 @@ fn worker_settings(
 
 fn engine(settings: &Settings) -> EngineConfig {
     let (http, limits) = (&settings.http, &settings.limits);
+    let request = match &http.request {
+        Some(given) => given.value,
+        // One thread that hangs is a worker that hangs.
+        None if settings.threads.value == 1 => settings.pool.timeout.value,
+        None => None,
+    };
     EngineConfig {
         timeouts: Timeouts {
             head: http.header.value,
             body: http.body.value,
             keep_alive: http.keep_alive.value,
             write: http.write.value,
+            request,
         },
         limits: Limits {
             line: limits.line.value,

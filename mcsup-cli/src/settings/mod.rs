@@ -100,6 +100,8 @@ pub struct HttpTimeouts {
     pub body: Sourced<Duration>,
     /// For the next request; zero: no connection is kept.
     pub keep_alive: Sourced<Duration>,
+    /// For the application to answer a request; `None`: as the pool's timeout where there is one thread, otherwise for ever.
+    pub request: Option<Sourced<Option<Duration>>>,
     /// For the client to take the next bytes of a response.
     pub write: Sourced<Duration>,
 }
@@ -206,6 +208,11 @@ impl HttpTimeouts {
             header: sources.one("header_timeout", |args| &args.header_timeout, values::positive_seconds)?,
             body: sources.one("body_timeout", |args| &args.body_timeout, values::positive_seconds)?,
             keep_alive: sources.one("keep_alive", |args| &args.keep_alive, values::seconds)?,
+            request: sources.optional(
+                "request_timeout",
+                |args| &args.request_timeout,
+                values::seconds_or_off,
+            )?,
             write: sources.one("write_timeout", |args| &args.write_timeout, values::positive_seconds)?,
         })
     }

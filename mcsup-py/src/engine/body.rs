@@ -79,6 +79,14 @@ impl Receiving {
         }
     }
 
+    /// Whether more is to come than a small piece.
+    pub(super) fn expects_much(&self) -> bool {
+        match &self.coding {
+            Coding::Length(left) => *left > 8 * 1024,
+            Coding::Chunked(_) => self.kept.len() > 8 * 1024,
+        }
+    }
+
     /// Whether all of it is there.
     pub(super) fn is_whole(&self) -> bool {
         match &self.coding {

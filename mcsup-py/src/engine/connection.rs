@@ -2,6 +2,7 @@
 //!
 //! It receives and parses; it never calls the application, and never waits.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::EngineConfig;
@@ -81,7 +82,7 @@ pub(super) const LINGER_TIME: std::time::Duration = std::time::Duration::from_se
 /// A connection and everything that belongs to it.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) stream: Stream,
+    pub(super) stream: Arc<Stream>,
     pub(super) peer: Peer,
     pub(super) incoming: Incoming,
     pub(super) outgoing: Outgoing,
@@ -101,7 +102,7 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(stream: Stream, peer: Peer, token: u64, deadline: Instant) -> Self {
         Self {
-            stream,
+            stream: Arc::new(stream),
             peer,
             incoming: Incoming::default(),
             outgoing: Outgoing::default(),
@@ -162,9 +163,19 @@ impl Connection {
         self.heads.reset();
     }
 
+    /// Whether it could do without what it receives with.
+    pub(super) fn is_at_rest(&self) -> bool {
+        matches!(self.state, State::Idle { .. }) && self.incoming.is_empty()
+    }
+
+    /// Whether the socket may have something for it.
+    pub(super) fn may_receive(&self) -> bool {
+        !self.emptied || self.ended
+    }
+
     /// Whether nothing of a request was read: the socket has all of it.
     pub(super) fn is_unread(&self) -> bool {
-        matches!(self.state, State::Idle { .. }) && self.incoming.is_empty() && !self.ended
+        self.is_at_rest() && !self.ended
     }
 
     /// What was received and is to go with the connection, if it can go elsewhere.
@@ -188,8 +199,7 @@ impl Connection {
 
     /// Waits for the next request.
     pub(super) fn idle(&mut self, deadline: Instant) {
-        self.incoming.release();
-        self.outgoing.release();
+        self.outgoing = Outgoing::default();
         self.state = State::Idle { fresh: false };
         self.deadline = deadline;
     }
@@ -200,10 +210,11 @@ impl Connection {
     }
 
     fn receive(&mut self) -> Progress {
-        if self.emptied && !self.ended {
+        if !self.may_receive() {
             return Progress::Blocked(0);
         }
-        let progress = self.stream.receive(&mut self.incoming);
+        let is_much = matches!(&self.state, State::Body { receiving, .. } if receiving.expects_much());
+        let progress = self.stream.receive(&mut self.incoming, is_much);
         self.emptied = matches!(progress, Progress::Blocked(_));
         progress
     }

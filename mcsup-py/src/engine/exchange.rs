@@ -5,12 +5,13 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use super::connection::Then;
+use super::overdue::RequestClock;
 use super::{Host, Phase};
-use crate::app::{Gone, Reply, Verdict};
+use crate::app::{Block, Gone, Reply, Verdict};
 use crate::http::chunked::{LAST_CHUNK, write_chunk};
-use crate::http::response::{BodyFraming, Finish, ResponseHead, may_have_body, write_head};
+use crate::http::response::{BodyFraming, Finish, ResponseHead, may_have_body, write_head, write_interim};
 use crate::http::version::Version;
-use crate::net::buffer::{FilePart, Outgoing};
+use crate::net::buffer::{BlockPart, FilePart, Outgoing, Tail};
 use crate::net::stream::{Progress, Stream};
 
 /// A streaming application waits while more than this is on its way to a slow client,
@@ -29,6 +30,8 @@ pub(super) struct Asked<'a> {
     pub(super) host: &'a dyn Host,
     pub(super) date: &'a [u8],
     pub(super) write_timeout: Duration,
+    /// Who has the right to begin the answer: the application, or whoever finds that it takes too long.
+    pub(super) clock: &'a RequestClock,
 }
 
 /// How far the answer is.
@@ -85,16 +88,21 @@ impl<'a> Exchange<'a> {
 
     /// Ends the answer as the application's verdict demands.
     pub(super) fn finish(mut self, verdict: Verdict) -> Answered {
+        let said_nothing = self.stage == Stage::Before;
+        if said_nothing {
+            self.fail();
+        }
         match (self.stage, verdict) {
-            (Stage::Gone, _) => return self.answered(Then::Close, true),
-            (Stage::Before, _) => self.fail(),
-            (Stage::Body(_), Verdict::Failed) => return self.answered(Then::Close, true),
+            // The client has been told, and has the time to read it.
+            _ if self.asked.clock.has_struck() => return self.answered(Then::Linger, false),
+            (Stage::Gone | Stage::Before, _) => return self.answered(Then::Close, true),
+            (Stage::Body(_), Verdict::Failed) if !said_nothing => return self.answered(Then::Close, true),
             (Stage::Body(Delimit::Chunked), Verdict::Complete) => {
                 self.outgoing.append().extend_from_slice(LAST_CHUNK);
             }
             // Fewer bytes than announced: only a close tells the client.
             (Stage::Body(Delimit::Owed(1..)), Verdict::Complete) => self.asked.keep_alive = false,
-            (Stage::Body(_), Verdict::Complete) => {}
+            (Stage::Body(_), _) => {}
         }
         let then = if self.asked.keep_alive { Then::Next } else { Then::Close };
         match self.stream.send(self.outgoing) {
@@ -115,14 +123,19 @@ impl<'a> Exchange<'a> {
         let _ = head.begin(500, b"Internal Server Error");
         let _ = head.push(b"Content-Type", b"text/plain");
         self.asked.keep_alive = false;
-        self.start(&head, Some(text.len() as u64));
-        self.put(text);
+        if self.start(&head, Some(text.len() as u64)).is_ok() {
+            self.put(text);
+        }
     }
 
     /// Puts the head on its way. `whole`: the length of the body, where all of it is known.
-    fn start(&mut self, head: &ResponseHead, whole: Option<u64>) {
+    fn start(&mut self, head: &ResponseHead, whole: Option<u64>) -> Result<(), Gone> {
+        if !self.asked.clock.begin_answer() {
+            return self.gone();
+        }
         let (delimit, body) = self.delimit(head, whole);
-        if delimit == Delimit::UntilClose || self.asked.host.phase() > Phase::Serving {
+        let is_interim = head.status() < 200;
+        if delimit == Delimit::UntilClose || is_interim || self.asked.host.phase() > Phase::Serving {
             self.asked.keep_alive = false;
         }
         let Asked { version, keep_alive, date, .. } = self.asked;
@@ -131,6 +144,7 @@ impl<'a> Exchange<'a> {
             sent.clone_from(head);
         }
         self.stage = Stage::Body(delimit);
+        Ok(())
     }
 
     fn delimit(&self, head: &ResponseHead, whole: Option<u64>) -> (Delimit, BodyFraming) {
@@ -182,10 +196,10 @@ impl<'a> Exchange<'a> {
         if progress == Progress::Ended { self.gone() } else { Ok(()) }
     }
 
-    /// Waits until a part of a file has left, since nothing can be put behind one.
-    fn flush_file(&mut self) -> Result<(), Gone> {
+    /// Waits until a file or a block has left, since nothing can be put behind one.
+    fn flush_tail(&mut self) -> Result<(), Gone> {
         let mut progress = Progress::Blocked(0);
-        while self.outgoing.file().is_some() && progress != Progress::Ended {
+        while self.outgoing.tail().is_some() && progress != Progress::Ended {
             progress = self.send_when_writable();
         }
         if progress == Progress::Ended { self.gone() } else { Ok(()) }
@@ -209,10 +223,10 @@ impl Reply for Exchange<'_> {
     fn send(&mut self, head: &ResponseHead, chunk: &[u8]) -> Result<(), Gone> {
         match self.stage {
             Stage::Gone => return Err(Gone),
-            Stage::Before => self.start(head, None),
+            Stage::Before => self.start(head, None)?,
             // Nothing more is wanted of it: not worth a wait for what is on its way.
             Stage::Body(Delimit::Owed(0) | Delimit::Dropped) => return Ok(()),
-            Stage::Body(_) => self.flush_file()?,
+            Stage::Body(_) => self.flush_tail()?,
         }
         self.put(chunk);
         self.flush()
@@ -222,23 +236,53 @@ impl Reply for Exchange<'_> {
         if self.stage != Stage::Before {
             return self.send(head, body);
         }
-        self.start(head, Some(body.len() as u64));
+        self.start(head, Some(body.len() as u64))?;
         self.put(body);
         // Sent by `finish`; what the socket does not take then is the poller's.
         Ok(())
     }
 
-    fn send_file(&mut self, head: &ResponseHead, file: File, offset: u64, length: u64) -> Result<(), Gone> {
+    fn send_block(&mut self, head: &ResponseHead, block: Block) -> Result<(), Gone> {
+        let length = (*block).as_ref().len();
         if self.stage == Stage::Before {
-            self.start(head, Some(length));
+            self.start(head, Some(length as u64))?;
         }
         match &mut self.stage {
             Stage::Gone => Err(Gone),
-            Stage::Body(Delimit::Owed(owed)) if self.outgoing.file().is_none() => {
+            Stage::Body(Delimit::Owed(owed)) if self.outgoing.tail().is_none() => {
+                let length = usize::try_from(*owed).unwrap_or(usize::MAX).min(length);
+                *owed -= length as u64;
+                self.bytes += length as u64;
+                self.outgoing.set_tail(Tail::Block(BlockPart::new(block, length)));
+                Ok(())
+            }
+            Stage::Body(Delimit::Dropped) => Ok(()),
+            _ => self.send(head, (*block).as_ref()),
+        }
+    }
+
+    fn send_interim(&mut self, head: &ResponseHead) -> Result<(), Gone> {
+        match (self.stage, self.asked.version) {
+            (Stage::Gone, _) => Err(Gone),
+            (Stage::Before, Version::Http11) => {
+                write_interim(self.outgoing.append(), head);
+                self.flush()
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn send_file(&mut self, head: &ResponseHead, file: File, offset: u64, length: u64) -> Result<(), Gone> {
+        if self.stage == Stage::Before {
+            self.start(head, Some(length))?;
+        }
+        match &mut self.stage {
+            Stage::Gone => Err(Gone),
+            Stage::Body(Delimit::Owed(owed)) if self.outgoing.tail().is_none() => {
                 let length = length.min(*owed);
                 *owed -= length;
                 self.bytes += length;
-                self.outgoing.set_file(FilePart { file, offset, length });
+                self.outgoing.set_tail(Tail::File(FilePart { file, offset, length }));
                 Ok(())
             }
             Stage::Body(Delimit::Dropped) => Ok(()),

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use super::date::Date;
 use super::exchange::{Asked, Exchange};
+use super::overdue::{self, RequestClock, Running};
 use super::places::{KICK, WAKE};
 use super::table::{Job, Table};
 use super::{EngineConfig, Host, Threads};
@@ -26,6 +27,7 @@ use crate::access::Entry;
 use crate::app::{App, Request};
 use crate::engine::connection::Connection;
 use crate::http::response::ResponseHead;
+use crate::net::buffer::Outgoing;
 use crate::net::poller::{Batch, Interest, Poller};
 
 /// A leader that has been away for so long is replaced.
@@ -44,6 +46,8 @@ pub(super) struct Crew<'a> {
     host: &'a dyn Host,
     poller: &'a Poller,
     permits: usize,
+    /// One for each.
+    clocks: Vec<RequestClock>,
     /// Whether there is an access log.
     logs: bool,
     state: Mutex<State<'a>>,
@@ -70,6 +74,8 @@ struct State<'a> {
     budget: usize,
     /// The usual time in the application.
     service: Duration,
+    /// What each permit is doing.
+    running: Vec<Running>,
     failed: Option<io::Error>,
 }
 
@@ -89,13 +95,21 @@ pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io
     let (kick, spare_kick) = (Kick::new()?, Kick::new()?);
     poller.add(host.wake_fd(), WAKE, Interest::Level)?;
     poller.add(kick.as_fd(), KICK, Interest::Level)?;
-    let state =
-        State { table, leader: Leader::Nobody, parked: 0, budget: 0, service: Duration::ZERO, failed: None };
+    let state = State {
+        table,
+        leader: Leader::Nobody,
+        parked: 0,
+        budget: 0,
+        service: Duration::ZERO,
+        running: threads.apps.iter().map(|_| Running::nothing(Instant::now())).collect(),
+        failed: None,
+    };
     let crew = Crew {
         config,
         host,
         poller,
         permits: threads.apps.len(),
+        clocks: threads.apps.iter().map(|_| RequestClock::default()).collect(),
         logs,
         state: Mutex::new(state),
         parked: Condvar::new(),
@@ -113,13 +127,13 @@ pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io
         let builder = |name: &str, stack| thread::Builder::new().name(name.to_owned()).stack_size(stack);
         let spare = builder("spare", SPARE_STACK).spawn_scoped(scope, || crew.stand_by())?;
         let (mut first, spare) = (apps.next(), spare.thread());
-        for mut app in apps {
+        for (permit, mut app) in (1..).zip(apps) {
             let (crew, spare) = (&crew, spare.clone());
-            let follow = move || life(&mut || crew.follow(&mut *app, &spare));
+            let follow = move || life(&mut || crew.follow(permit, &mut *app, &spare));
             builder("follower", FOLLOWER_STACK).spawn_scoped(scope, follow)?;
         }
         if let Some(app) = &mut first {
-            crew.follow(&mut **app, spare);
+            crew.follow(0, &mut **app, spare);
         }
         Ok::<(), io::Error>(())
     })?;
@@ -136,8 +150,8 @@ impl<'a> Crew<'a> {
     }
 
     /// A follower's life: answer what waits, else lead, else park.
-    fn follow(&self, app: &mut dyn App, spare: &Thread) {
-        let mut own = Own::default();
+    fn follow(&self, permit: usize, app: &mut dyn App, spare: &Thread) {
+        let mut own = Own { permit, ..Own::default() };
         let mut state = self.lock();
         loop {
             if self.is_over() {
@@ -147,6 +161,9 @@ impl<'a> Crew<'a> {
             let may_answer = state.budget > 0 || state.leader == Leader::Permit;
             if let Some(job) = may_answer.then(|| state.table.take_job()).flatten() {
                 state.budget = state.budget.saturating_sub(1);
+                if self.config.timeouts.request.is_some() {
+                    state.running[permit].begin(&job, Instant::now());
+                }
                 let led = state.leader == Leader::Permit;
                 self.wake_helpers(&state, led);
                 drop(state);
@@ -194,8 +211,9 @@ impl<'a> Crew<'a> {
 
     /// One turn: wait for news, receive what has come, see to deadlines.
     fn turn<'g>(&'g self, mut state: Guard<'g, 'a>, who: Leader, batch: &mut Batch) -> Guard<'g, 'a> {
-        // With one permit a request that keeps it is a worker that hangs: nobody else may say that it moves.
-        if who == Leader::Permit || self.permits > 1 {
+        // With one permit a request that keeps it is a worker that hangs, unless somebody watches over requests: otherwise
+        // nobody else may say that it moves.
+        if who == Leader::Permit || self.permits > 1 || self.config.timeouts.request.is_some() {
             self.host.beat();
         }
         state.table.follow_host();
@@ -206,7 +224,12 @@ impl<'a> Crew<'a> {
             self.over.store(true, Ordering::Release);
             return state;
         }
-        let timeout = state.table.timeout(Instant::now());
+        let now = Instant::now();
+        let mut timeout = state.table.timeout(now);
+        if let Some(limit) = self.config.timeouts.request {
+            let next = overdue::next_deadline(&state.running, limit);
+            timeout = next.map_or(timeout, |at| timeout.min(at.saturating_duration_since(now)));
+        }
         drop(state);
         let waited = if who == Leader::Spare {
             self.poller.wait_aside(batch, timeout, self.spare_kick.as_fd())
@@ -228,6 +251,10 @@ impl<'a> Crew<'a> {
             state.table.on_news(news, who == Leader::Permit, now);
         }
         state.table.expire(now);
+        if let Some(limit) = self.config.timeouts.request {
+            let State { running, table, .. } = &mut *state;
+            overdue::see_to(running, &self.clocks, limit, table, self.host, now);
+        }
         state.budget = state.table.ready.len();
         state
     }
@@ -235,6 +262,8 @@ impl<'a> Crew<'a> {
     /// Answers one request, with the lock let go. `spare`: who watches over the absence of a leader.
     fn answer(&self, app: &mut dyn App, job: Job, own: &mut Own, spare: Option<&Thread>) -> Guard<'_, 'a> {
         let Job { mut connection, head: head_bytes, body } = job;
+        let clock = &self.clocks[own.permit];
+        clock.start();
         let began = Instant::now();
         if let Some(spare) = spare {
             self.go_away(began, spare);
@@ -248,11 +277,18 @@ impl<'a> Crew<'a> {
             host: self.host,
             date: own.date.now(),
             write_timeout: self.config.timeouts.write,
+            clock,
         };
+        // The thread's own buffer, still warm; the connection gets it only where something is left over.
+        std::mem::swap(outgoing, &mut own.outgoing);
         let mut exchange = Exchange::new(stream, outgoing, asked, self.logs.then_some(&mut own.sent));
         self.host.request_began();
         let verdict = app.call(Request { head, body, peer }, &mut exchange);
         let answered = exchange.finish(verdict);
+        if outgoing.is_empty() {
+            outgoing.release();
+            std::mem::swap(outgoing, &mut own.outgoing);
+        }
         self.host.request_ended();
         let now = Instant::now();
         let mut state = self.lock();
@@ -260,6 +296,7 @@ impl<'a> Crew<'a> {
             let (remote, response, bytes) = (peer.remote, &own.sent, answered.bytes);
             access.note(&Entry { head: Some(head), remote, response, bytes, took: now - began });
         }
+        state.running[own.permit].end();
         state.service = (state.service * 7 + (now - began)) / 8;
         state.table.give_back(connection, &head_bytes, answered, now);
         state
@@ -372,7 +409,10 @@ impl Kick {
 #[derive(Default)]
 struct Own {
     batch: Batch,
+    /// Which permit it has.
+    permit: usize,
     date: Date,
+    outgoing: Outgoing,
     /// The head of its last answer.
     sent: ResponseHead,
 }

@@ -13,7 +13,9 @@ mod drain;
 mod exchange;
 mod followers;
 mod handover;
+mod overdue;
 mod places;
+mod shelf;
 mod table;
 
 use std::io;
@@ -36,12 +38,21 @@ pub struct Timeouts {
     pub keep_alive: Duration,
     /// Between two pieces of a response that the client takes.
     pub write: Duration,
+    /// From the application's call to the beginning of its answer or, where it has begun in time, to its end; `None`: as
+    /// long as it takes.
+    pub request: Option<Duration>,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
         let seconds = Duration::from_secs;
-        Self { head: seconds(15), body: seconds(30), keep_alive: seconds(2), write: seconds(60) }
+        Self {
+            head: seconds(15),
+            body: seconds(30),
+            keep_alive: seconds(2),
+            write: seconds(60),
+            request: None,
+        }
     }
 }
 
@@ -98,6 +109,10 @@ pub trait Host: Sync {
     fn connections(&self, open: usize);
     /// Nothing more will be accepted.
     fn close_listeners(&self);
+    /// This process should be replaced, and retire: a request hangs in it.
+    fn leave(&self, _reason: &str) {}
+    /// Shows where all threads are.
+    fn dump_stacks(&self) {}
 
     /// Connections are accepted, and so many requests are done at once; 0: no more are accepted.
     fn accepting(&self, _permits: usize) {}

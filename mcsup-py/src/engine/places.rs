@@ -1,9 +1,12 @@
 //! Where connections are kept, and the tokens that they are known by.
 
+use std::sync::Arc;
+
 use slab::Slab;
 
 use super::connection::Connection;
 use crate::net::poller::Ready;
+use crate::net::stream::Stream;
 
 /// Tokens of what is no connection. A connection's is its place in the table below a serial number, so that news of
 /// one that has ended is not taken for news of its successor.
@@ -23,7 +26,8 @@ pub(super) struct Places {
 #[derive(Debug)]
 enum Place {
     Here(Box<Connection>),
-    Away(Missed),
+    /// Its stream stays within reach.
+    Away(Arc<Stream>, Missed),
 }
 
 /// What happened to a connection while it was away.
@@ -57,11 +61,19 @@ impl Places {
 
     /// Takes the connection out to be answered; its place stays.
     pub(super) fn take(&mut self, token: u64) -> Option<Box<Connection>> {
-        self.find(token)?;
-        let away = Place::Away(Missed { token, ..Missed::default() });
+        let stream = Arc::clone(&self.find(token)?.stream);
+        let away = Place::Away(stream, Missed { token, ..Missed::default() });
         match std::mem::replace(self.slab.get_mut(place_of(token))?, away) {
             Place::Here(connection) => Some(connection),
-            Place::Away(_) => None,
+            Place::Away(..) => None,
+        }
+    }
+
+    /// The stream of a connection that is away.
+    pub(super) fn stream_of(&self, token: u64) -> Option<&Stream> {
+        match self.slab.get(place_of(token)) {
+            Some(Place::Away(stream, missed)) if missed.token == token => Some(stream),
+            _ => None,
         }
     }
 
@@ -69,7 +81,7 @@ impl Places {
     pub(super) fn put_back(&mut self, connection: Box<Connection>) -> Missed {
         let Some(place) = self.slab.get_mut(place_of(connection.token)) else { return Missed::default() };
         match std::mem::replace(place, Place::Here(connection)) {
-            Place::Away(missed) => missed,
+            Place::Away(_, missed) => missed,
             Place::Here(_) => Missed::default(),
         }
     }
@@ -91,9 +103,20 @@ impl Places {
     }
 
     /// Ends a connection. The poller forgets a descriptor that is closed.
-    pub(super) fn remove(&mut self, token: u64) {
-        if self.find(token).is_some() {
-            self.slab.remove(place_of(token));
+    pub(super) fn remove(&mut self, token: u64) -> Option<Box<Connection>> {
+        self.find(token)?;
+        match self.slab.remove(place_of(token)) {
+            Place::Here(connection) => Some(connection),
+            Place::Away(..) => None,
+        }
+    }
+
+    /// Whether it is here or away.
+    pub(super) fn has(&self, token: u64) -> bool {
+        match self.slab.get(place_of(token)) {
+            Some(Place::Here(connection)) => connection.token == token,
+            Some(Place::Away(_, missed)) => missed.token == token,
+            None => false,
         }
     }
 
@@ -106,14 +129,14 @@ impl Places {
     pub(super) fn tokens(&self) -> Vec<u64> {
         let here = self.slab.iter().filter_map(|(_, place)| match place {
             Place::Here(connection) => Some(connection.token),
-            Place::Away(_) => None,
+            Place::Away(..) => None,
         });
         here.collect()
     }
 
     fn missed(&mut self, token: u64) -> Option<&mut Missed> {
         match self.slab.get_mut(place_of(token)) {
-            Some(Place::Away(missed)) if missed.token == token => Some(missed),
+            Some(Place::Away(_, missed)) if missed.token == token => Some(missed),
             _ => None,
         }
     }

@@ -9,9 +9,11 @@ use super::connection::{Connection, HeadBytes, LINGER_BYTES, LINGER_TIME, State,
 use super::date::Date;
 use super::exchange::Answered;
 use super::places::{KICK, LISTENERS, Missed, Places, WAKE};
+use super::shelf::Shelf;
 use super::{EngineConfig, Host, Listening, Phase};
 use crate::access::{AccessLog, Entry};
 use crate::app::Body;
+use crate::http::head::Head;
 use crate::http::reject::{self, Reject};
 use crate::http::response::{BodyFraming, Finish, ResponseHead, reason_of, write_head};
 use crate::http::version::Version;
@@ -21,6 +23,9 @@ use crate::net::timers::{Armed, Timers};
 
 /// A turn lasts no longer, so that beats go on.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
+
+/// So many requests may wait for a permit.
+const MOST_WAITING: usize = 1024;
 
 /// The state.
 pub(super) struct Table<'a> {
@@ -37,6 +42,7 @@ pub(super) struct Table<'a> {
     pub(super) connections: Places,
     /// Connections with a whole request, in the order in which it became whole.
     pub(super) ready: VecDeque<u64>,
+    shelf: Shelf,
     timers: Timers,
     date: Date,
     pub(super) phase: Phase,
@@ -48,6 +54,13 @@ pub(super) struct Job {
     pub(super) connection: Box<Connection>,
     pub(super) head: HeadBytes,
     pub(super) body: Body,
+}
+
+impl Job {
+    /// What is asked.
+    pub(super) fn head(&self) -> Head<'_> {
+        Connection::view(&self.connection.heads, &self.connection.incoming, &self.head)
+    }
 }
 
 impl<'a> Table<'a> {
@@ -69,6 +82,7 @@ impl<'a> Table<'a> {
             surplus: 0,
             connections: Places::default(),
             ready: VecDeque::new(),
+            shelf: Shelf::default(),
             timers: Timers::default(),
             date: Date::default(),
             phase: Phase::Serving,
@@ -128,10 +142,15 @@ impl<'a> Table<'a> {
 
     /// Goes on with a connection as far as what it has sent allows.
     pub(super) fn advance(&mut self, token: u64, now: Instant) {
-        let config = self.config;
-        let Some(connection) = self.connections.find(token) else { return };
-        match connection.advance(&config, now) {
-            Step::Wait => self.keep(token),
+        let Self { config, connections, shelf, .. } = self;
+        let Some(connection) = connections.find(token) else { return };
+        shelf.equip(connection);
+        match connection.advance(config, now) {
+            Step::Wait => {
+                shelf.put_back_from(connection);
+                self.keep(token);
+            }
+            Step::Ready if self.ready.len() >= MOST_WAITING => self.refuse(token, reject::BUSY, now),
             Step::Ready => self.ready.push_back(token),
             Step::Refuse(reject) => self.refuse(token, reject, now),
             Step::NoRoom(error) => {
@@ -160,7 +179,11 @@ impl<'a> Table<'a> {
     }
 
     pub(super) fn close(&mut self, token: u64) {
-        self.connections.remove(token);
+        if let Some(mut connection) = self.connections.remove(token) {
+            self.shelf.take_apart(&mut connection);
+        }
+        let Self { timers, connections, .. } = self;
+        timers.forget_if_many(connections.len(), |token| connections.has(token));
         self.host.connections(self.connections.len());
     }
 
@@ -248,6 +271,7 @@ impl<'a> Table<'a> {
             }
             Then::Next => {
                 connection.idle(now + keep_alive);
+                self.shelf.put_back_from(connection);
                 if phase == Phase::Serving { self.advance(token, now) } else { self.hurry(token, now) }
             }
         }
@@ -256,19 +280,11 @@ impl<'a> Table<'a> {
     /// Answers what will not be served, and closes once the client had time to read it.
     fn refuse(&mut self, token: u64, reject: Reject, now: Instant) {
         let (date, write) = (self.date.now(), self.config.timeouts.write);
-        let text = format!("{}\n", reject.why);
-        let mut head = ResponseHead::new();
-        // Constants that are in order.
-        let _ = head.begin(reject.status, reason_of(reject.status).as_bytes());
-        let _ = head.push(b"Content-Type", b"text/plain");
-        let body = BodyFraming::Length(text.len() as u64);
-        let finish = Finish { version: Version::Http11, body, keep_alive: false, date };
         let Some(connection) = self.connections.find(token) else { return };
-        write_head(connection.outgoing.append(), &head, &finish);
-        connection.outgoing.append().extend_from_slice(text.as_bytes());
+        let (head, length) = write_refusal(connection.outgoing.append(), reject, date);
         log::debug!("refused a request of {:?}: {reject}", connection.peer.remote);
         if let Some(access) = &mut self.access {
-            let (remote, bytes, took) = (connection.peer.remote, text.len() as u64, Duration::ZERO);
+            let (remote, bytes, took) = (connection.peer.remote, length, Duration::ZERO);
             access.note(&Entry { head: connection.asked(), remote, response: &head, bytes, took });
         }
         let length = connection.incoming.bytes().len();
@@ -276,6 +292,21 @@ impl<'a> Table<'a> {
         connection.state = State::Flushing { then: Then::Linger };
         connection.deadline = now + write;
         self.flush(token, now);
+    }
+
+    /// Answers in the place of an application that takes too long; whether the client was told.
+    pub(super) fn answer_overdue(&mut self, token: u64) -> bool {
+        let mut answer = Vec::new();
+        write_refusal(&mut answer, reject::OVERDUE, self.date.now());
+        self.connections.stream_of(token).is_some_and(|stream| stream.send_now(&answer))
+    }
+
+    /// No permit will ever be free again: what waits is for other workers, or for nobody.
+    pub(super) fn give_up_waiting(&mut self, now: Instant) {
+        self.offer_waiting(true);
+        for token in std::mem::take(&mut self.ready) {
+            self.refuse(token, reject::BUSY, now);
+        }
     }
 
     /// Ends what has waited too long.
@@ -321,4 +352,17 @@ impl<'a> Table<'a> {
             self.change_phase(phase, Instant::now());
         }
     }
+}
+
+/// Appends the whole of a refusal; returns its head and the length of its body.
+fn write_refusal(out: &mut Vec<u8>, reject: Reject, date: &[u8]) -> (ResponseHead, u64) {
+    let text = format!("{}\n", reject.why);
+    let mut head = ResponseHead::new();
+    // Constants that are in order.
+    let _ = head.begin(reject.status, reason_of(reject.status).as_bytes());
+    let _ = head.push(b"Content-Type", b"text/plain");
+    let body = BodyFraming::Length(text.len() as u64);
+    write_head(out, &head, &Finish { version: Version::Http11, body, keep_alive: false, date });
+    out.extend_from_slice(text.as_bytes());
+    (head, text.len() as u64)
 }

@@ -54,6 +54,8 @@ rejects! {
     TIMEOUT = 408 "request did not arrive in time" "RFC 9110 15.5.9";
     INCOMPLETE = 400 "request body breaks off" "RFC 9112 8";
     BODY_SIZE = 413 "request body is larger than allowed" "RFC 9110 15.5.14";
+    BUSY = 503 "too many requests wait already" "RFC 9110 15.6.4";
+    OVERDUE = 504 "the application did not answer in time" "RFC 9110 15.6.5";
     LINE_SIZE = 414 "request line is longer than allowed" "RFC 9112 3";
     FIELD_COUNT = 431 "more header fields than allowed" "RFC 6585 5";
     FIELD_SIZE = 431 "header field is larger than allowed" "RFC 6585 5";

@@ -174,6 +174,22 @@ pub enum BodyFraming {
     UntilClose,
 }
 
+/// Appends the bytes of an interim response to `out`: its status and its fields, nothing else (RFC 8297 §2).
+pub fn write_interim(out: &mut Vec<u8>, head: &ResponseHead) {
+    let mut number = itoa::Buffer::new();
+    for part in [
+        b"HTTP/1.1 ",
+        number.format(head.status).as_bytes(),
+        b" ",
+        &head.reason,
+        b"\r\n",
+        &head.fields,
+        b"\r\n",
+    ] {
+        out.extend_from_slice(part);
+    }
+}
+
 /// Appends the bytes of a head to `out`.
 ///
 /// We answer in HTTP/1.1 whatever the client speaks (RFC 9110 §2.5), with 1.0's rules where it speaks 1.0.
@@ -236,6 +252,7 @@ pub fn reason_of(status: u16) -> &'static str {
         431 => "Request Header Fields Too Large",
         501 => "Not Implemented",
         503 => "Service Unavailable",
+        504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
         _ => "Internal Server Error",
     }

@@ -1,9 +1,10 @@
-//! Bytes on their way in and out. Capacity is kept from one ordinary exchange to the next; what a large one needed is
-//! given back.
+//! Bytes on their way in and out. Capacity is kept from one ordinary exchange to the next, not by the connection but by
+//! whoever serves them; what a large one needed is given back.
 
+use std::fmt;
 use std::fs::File;
 
-/// An idle connection keeps no more than this of each kind.
+/// No more capacity than this is kept.
 const KEPT: usize = 16 * 1024;
 
 /// Bytes that were received and not used yet.
@@ -43,6 +44,17 @@ impl Incoming {
         &mut self.bytes
     }
 
+    /// Used: all of it.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.start = 0;
+    }
+
+    /// Whether it has no memory of its own.
+    pub fn is_bare(&self) -> bool {
+        self.bytes.capacity() == 0
+    }
+
     /// Gives back the memory of an uncommonly large message, if nothing is there.
     pub fn release(&mut self) {
         if self.is_empty() && self.bytes.capacity() > KEPT {
@@ -51,12 +63,21 @@ impl Incoming {
     }
 }
 
-/// Bytes, and behind them perhaps a part of a file, that the socket has not taken yet.
+/// Bytes, and behind them perhaps something that is not copied, that the socket has not taken yet.
 #[derive(Debug, Default)]
 pub struct Outgoing {
     bytes: Vec<u8>,
     start: usize,
-    file: Option<FilePart>,
+    tail: Option<Tail>,
+}
+
+/// What is sent from where it is.
+#[derive(Debug)]
+pub enum Tail {
+    /// A part of a file.
+    File(FilePart),
+    /// Memory that somebody else has made.
+    Block(BlockPart),
 }
 
 /// A part of a file.
@@ -70,13 +91,45 @@ pub struct FilePart {
     pub length: u64,
 }
 
+/// Memory that stays what and where it is for as long as it is held.
+pub type Block = Box<dyn AsRef<[u8]> + Send>;
+
+/// What is left of a block.
+pub struct BlockPart {
+    block: Block,
+    start: usize,
+    end: usize,
+}
+
+impl BlockPart {
+    /// The first `length` bytes of a block.
+    pub fn new(block: Block, length: usize) -> Self {
+        let end = length.min((*block).as_ref().len());
+        Self { block, start: 0, end }
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &(*self.block).as_ref()[self.start..self.end]
+    }
+}
+
+impl fmt::Debug for BlockPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlockPart")
+            .field("start", &self.start)
+            .field("end", &self.end)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Outgoing {
-    /// The bytes before the file.
+    /// The bytes before the tail.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
 
-    /// Where to append. Not behind a file: see [`Outgoing::file`].
+    /// Where to append. Not behind a tail: see [`Outgoing::tail`].
     pub fn append(&mut self) -> &mut Vec<u8> {
         // A slow client may never leave it empty: without this an endless stream would be kept whole.
         if self.start > self.bytes.len() / 2 {
@@ -86,42 +139,62 @@ impl Outgoing {
         &mut self.bytes
     }
 
-    /// The file part, once the bytes before it are gone.
-    pub fn file(&mut self) -> Option<&mut FilePart> {
-        self.file.as_mut()
+    /// What comes behind the bytes.
+    pub fn tail(&self) -> Option<&Tail> {
+        self.tail.as_ref()
     }
 
-    /// Puts a part of a file behind the bytes.
-    pub fn set_file(&mut self, part: FilePart) {
-        self.file = (part.length > 0).then_some(part);
+    /// Puts something behind the bytes.
+    pub fn set_tail(&mut self, tail: Tail) {
+        self.tail = Some(tail);
+        self.drop_tail_if_sent();
     }
 
     /// Sent: the first `count` bytes.
     pub fn consume(&mut self, count: usize) {
-        self.start += count;
+        let of_bytes = count.min(self.bytes.len() - self.start);
+        self.start += of_bytes;
         if self.start == self.bytes.len() {
             self.bytes.clear();
             self.start = 0;
         }
+        if count > of_bytes {
+            self.consume_tail((count - of_bytes) as u64);
+        }
     }
 
-    /// Sent: the first `count` bytes of the file part.
-    pub fn consume_file(&mut self, count: u64) {
-        if let Some(part) = &mut self.file {
-            part.offset += count;
-            part.length -= count.min(part.length);
-            if part.length == 0 {
-                self.file = None;
+    /// Sent: the first `count` bytes of the tail.
+    fn consume_tail(&mut self, count: u64) {
+        match &mut self.tail {
+            Some(Tail::File(part)) => {
+                part.offset += count;
+                part.length -= count.min(part.length);
             }
+            Some(Tail::Block(part)) => {
+                part.start = part.end.min(part.start + usize::try_from(count).unwrap_or(usize::MAX));
+            }
+            None => {}
+        }
+        self.drop_tail_if_sent();
+    }
+
+    fn drop_tail_if_sent(&mut self) {
+        let is_sent = match &self.tail {
+            Some(Tail::File(part)) => part.length == 0,
+            Some(Tail::Block(part)) => part.start == part.end,
+            None => false,
+        };
+        if is_sent {
+            self.tail = None;
         }
     }
 
     /// Whether all of it is sent.
     pub fn is_empty(&self) -> bool {
-        self.bytes().is_empty() && self.file.is_none()
+        self.bytes().is_empty() && self.tail.is_none()
     }
 
-    /// How many bytes wait in memory.
+    /// How many bytes wait that were copied.
     pub fn len(&self) -> usize {
         self.bytes().len()
     }
@@ -162,7 +235,19 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_connection_keeps_little_memory() {
+    fn what_is_sent_of_bytes_and_block_together_is_gone_from_both() {
+        let mut outgoing = Outgoing::default();
+        outgoing.append().extend_from_slice(b"head");
+        outgoing.set_tail(Tail::Block(BlockPart::new(Box::new(b"a block".to_vec()), 100)));
+        outgoing.consume(6);
+        let Some(Tail::Block(part)) = outgoing.tail() else { panic!("{outgoing:?}") };
+        assert_eq!((outgoing.bytes(), part.bytes()), (&b""[..], &b"block"[..]));
+        outgoing.consume(5);
+        assert!(outgoing.is_empty() && outgoing.tail().is_none());
+    }
+
+    #[test]
+    fn what_a_large_message_needed_is_given_back() {
         let mut outgoing = Outgoing::default();
         for (size, kept) in [(1000, true), (100_000, false)] {
             outgoing.append().resize(size, 0);

@@ -1,6 +1,6 @@
 //! A non-blocking connection: receive, send, send a part of a file, end, abort.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{RecvFlags, SendFlags};
 use socket2::SockRef;
 
-use super::buffer::{FilePart, Incoming, Outgoing};
+use super::buffer::{FilePart, Incoming, Outgoing, Tail};
 
 /// A connection.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub enum Progress {
 
 /// How much is received at once: a usual head and a small body.
 const PIECE: usize = 8 * 1024;
+/// And of a large body.
+const LARGE_PIECE: usize = 64 * 1024;
 /// How much of a file is sent in one step: where it goes through our memory, less.
 const FILE_STEP: usize =
     if cfg!(any(target_os = "linux", target_os = "android")) { 1 << 20 } else { 128 * 1024 };
@@ -38,10 +40,10 @@ impl Stream {
         SockRef::from(&self.0).peer_addr().ok()?.as_socket()
     }
 
-    /// Receives what is there, up to one piece.
-    pub fn receive(&self, into: &mut Incoming) -> Progress {
+    /// Receives what is there, up to one piece; `much`: up to a large one.
+    pub fn receive(&self, into: &mut Incoming, much: bool) -> Progress {
         loop {
-            let room = into.room(PIECE);
+            let room = into.room(if much { LARGE_PIECE } else { PIECE });
             let most = room.capacity() - room.len();
             return match rustix::net::recv(&self.0, rustix::buffer::spare_capacity(room), RecvFlags::empty())
             {
@@ -60,9 +62,16 @@ impl Stream {
     pub fn send(&self, from: &mut Outgoing) -> Progress {
         let mut sent = 0;
         while !from.is_empty() {
-            let step = if from.bytes().is_empty() { self.send_file(from) } else { self.send_bytes(from) };
+            let step = match from.tail() {
+                Some(Tail::File(part)) if from.bytes().is_empty() => self.send_file(part),
+                Some(Tail::Block(part)) => self.send_both(from.bytes(), part.bytes()),
+                _ => rustix::net::send(&self.0, from.bytes(), flags()),
+            };
             match step {
-                Ok(count) => sent += count,
+                Ok(count) => {
+                    from.consume(count);
+                    sent += count;
+                }
                 Err(rustix::io::Errno::AGAIN) => return Progress::Blocked(sent),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(_) => return Progress::Ended,
@@ -107,21 +116,19 @@ impl Stream {
         let _ = SockRef::from(&self.0).set_linger(Some(Duration::ZERO));
     }
 
-    fn send_bytes(&self, from: &mut Outgoing) -> rustix::io::Result<usize> {
-        let count = rustix::net::send(&self.0, from.bytes(), flags())?;
-        from.consume(count);
-        Ok(count)
+    /// In one system call, without a copy.
+    fn send_both(&self, bytes: &[u8], block: &[u8]) -> rustix::io::Result<usize> {
+        let parts = [IoSlice::new(bytes), IoSlice::new(block)];
+        let parts = if bytes.is_empty() { &parts[1..] } else { &parts[..] };
+        rustix::net::sendmsg(&self.0, parts, &mut rustix::net::SendAncillaryBuffer::default(), flags())
     }
 
-    fn send_file(&self, from: &mut Outgoing) -> rustix::io::Result<usize> {
-        let Some(part) = from.file() else { return Ok(0) };
-        let count = send_part(&self.0, part)?;
-        if count == 0 {
+    fn send_file(&self, part: &FilePart) -> rustix::io::Result<usize> {
+        match send_part(&self.0, part)? {
             // The file is shorter than it was: what was announced cannot be kept.
-            return Err(rustix::io::Errno::PIPE);
+            0 => Err(rustix::io::Errno::PIPE),
+            count => Ok(count),
         }
-        from.consume_file(count as u64);
-        Ok(count)
     }
 }
 

@@ -5,6 +5,9 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Instant;
 
+/// So many are not worth a look.
+const FEW: usize = 1024;
+
 /// The deadlines of the things that are known by a key.
 #[derive(Debug, Default)]
 pub struct Timers {
@@ -22,6 +25,15 @@ impl Timers {
             armed.0 = Some(deadline);
             self.heap.push(Reverse((deadline, key)));
         }
+    }
+
+    /// Forgets what belongs to nobody any more, where that has become much: of `living` things each has a few at most.
+    pub fn forget_if_many(&mut self, living: usize, is_alive: impl Fn(u64) -> bool) {
+        if self.heap.len() < FEW || self.heap.len() / 4 < living {
+            return;
+        }
+        self.heap.retain(|Reverse((_, key))| is_alive(*key));
+        self.heap.shrink_to(2 * self.heap.len().max(FEW));
     }
 
     /// When the next one is to be looked at.

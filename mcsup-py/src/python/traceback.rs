@@ -4,6 +4,7 @@ use std::os::fd::RawFd;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
+use rustix::process::Signal;
 
 /// The traceback as Python prints it: whole, with causes.
 pub fn format(py: Python<'_>, error: &PyErr) -> String {
@@ -33,11 +34,21 @@ pub fn one_line(py: Python<'_>, error: &PyErr) -> String {
     }
 }
 
-/// Writes the stacks of all threads to `fd` when the process is aborted or crashes.
-pub fn dump_stacks_on_abort(py: Python<'_>, fd: RawFd) -> PyResult<()> {
+/// The signal that shows the stacks and nothing else: harmless by default, and used by nobody who does not ask for it.
+const SHOW_STACKS: Signal = Signal::URG;
+
+/// Writes the stacks of all threads to `fd` when the process is aborted or crashes, and at each [`dump_stacks`].
+pub fn dump_stacks_when_asked(py: Python<'_>, fd: RawFd) -> PyResult<()> {
     let options = PyDict::new(py);
     options.set_item("file", fd)?;
     options.set_item("all_threads", true)?;
-    py.import("faulthandler")?.call_method("enable", (), Some(&options))?;
+    let faulthandler = py.import("faulthandler")?;
+    faulthandler.call_method("enable", (), Some(&options))?;
+    faulthandler.call_method("register", (SHOW_STACKS.as_raw(),), Some(&options))?;
     Ok(())
+}
+
+/// Shows them now. By a signal, whose handler needs no interpreter: the thread that has it may be the one that hangs.
+pub fn dump_stacks() {
+    let _ = rustix::process::kill_process(rustix::process::getpid(), SHOW_STACKS);
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use pyo3::exceptions::{PyBrokenPipeError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
 use super::environ::Environs;
@@ -60,6 +61,8 @@ fn serve<'py>(
 ) -> Result<(), Stop> {
     let py = callable.py();
     let start_response = Bound::new(py, StartResponse(Arc::clone(answer)))?;
+    // One object for both: a second one would cost every request, for the few that want it.
+    environ.set_item(intern!(py, "wsgi.early_hints"), &start_response)?;
     let returned = callable.call1((environ, start_response))?;
     let sent = send(&returned, answer);
     // Always, whatever came of sending it. Where it fails, the response is none the worse.
@@ -122,11 +125,13 @@ fn only_block<'py>(returned: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, P
 }
 
 fn send_only(block: &Bound<'_, PyAny>, answer: &Answer) -> Result<(), Stop> {
-    let bytes = bytes_of(block)?.as_bytes();
+    let (py, bytes) = (block.py(), bytes_of(block)?.as_bytes());
     if bytes.len() <= SMALL {
-        answer.send_attached(block.py(), |reply, head| reply.send_whole(head, bytes))
+        answer.send_attached(py, |reply, head| reply.send_whole(head, bytes))
     } else {
-        answer.send(block.py(), |reply, head| reply.send_whole(head, bytes))
+        // Sent from where it is, and held until it has left.
+        let block = PyBackedBytes::from(bytes_of(block)?.clone());
+        answer.send(py, |reply, head| reply.send_block(head, Box::new(block)))
     }
 }
 

@@ -138,22 +138,43 @@ impl Answer {
     }
 }
 
-/// The callable.
+/// The callable. With a status and headers it is `start_response`; with a list of headers alone it is
+/// `environ["wsgi.early_hints"]`, which sends 103 Early Hints (RFC 8297) as often as it is called before the head.
 #[pyclass(frozen, module = "mcsup")]
 pub(super) struct StartResponse(pub(super) Arc<Answer>);
 
 #[pymethods]
 impl StartResponse {
     // The names are no part of PEP 3333, but gunicorn takes them, and so there are applications that use them.
-    #[pyo3(signature = (status, headers, exc_info=None))]
+    #[pyo3(signature = (status, headers=None, exc_info=None))]
     fn __call__(
         &self,
         status: &Bound<'_, PyAny>,
-        headers: &Bound<'_, PyAny>,
+        headers: Option<&Bound<'_, PyAny>>,
         exc_info: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Write> {
-        self.0.begin(status, headers, exc_info)?;
-        Ok(Write(Arc::clone(&self.0)))
+    ) -> PyResult<Option<Write>> {
+        match headers {
+            Some(headers) => {
+                self.0.begin(status, headers, exc_info)?;
+                Ok(Some(Write(Arc::clone(&self.0))))
+            }
+            None if status.is_instance_of::<PyString>() => Err(PyTypeError::new_err(
+                "start_response() missing 1 required positional argument: 'headers'",
+            )),
+            None => self.0.hint(status).map(|()| None),
+        }
+    }
+}
+
+impl Answer {
+    /// Sends early hints. A client that is gone is noticed by the answer itself.
+    fn hint(&self, headers: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = headers.py();
+        let mut head = ResponseHead::new();
+        head.begin(103, b"Early Hints").map_err(|wrong| fault(&wrong))?;
+        set_fields(&mut head, headers)?;
+        let _ = self.lease.with(py, |reply| reply.send_interim(&head));
+        Ok(())
     }
 }
 

@@ -1,0 +1,126 @@
+//! Requests that take too long: what is said about them, what their clients get, and what becomes of the worker.
+//!
+//! At the deadline the operator reads which request it is and where all threads are; the client gets 504, unless it has a
+//! part of an answer already; and the worker asks to be replaced, and finishes whatever else it has. Nobody can take a
+//! thread out of an application, so the request itself goes on until it ends or the process does.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use super::Host;
+use super::table::{Job, Table};
+
+/// Who has begun the answer to a permit's request: the application, or the deadline. One of them, never both.
+#[derive(Debug, Default)]
+pub(super) struct RequestClock(AtomicU8);
+
+const NOBODY: u8 = 0;
+const APPLICATION: u8 = 1;
+const DEADLINE: u8 = 2;
+
+impl RequestClock {
+    /// A new request.
+    pub(super) fn start(&self) {
+        self.0.store(NOBODY, SeqCst);
+    }
+
+    /// The application begins to answer; `false`: too late.
+    pub(super) fn begin_answer(&self) -> bool {
+        self.0.compare_exchange(NOBODY, APPLICATION, SeqCst, SeqCst).is_ok()
+    }
+
+    /// The deadline has come; `false`: the application has begun to answer.
+    fn strike(&self) -> bool {
+        self.0.compare_exchange(NOBODY, DEADLINE, SeqCst, SeqCst).is_ok()
+    }
+
+    /// Whether the deadline came first.
+    pub(super) fn has_struck(&self) -> bool {
+        self.0.load(SeqCst) == DEADLINE
+    }
+}
+
+/// What a permit is doing.
+#[derive(Debug)]
+pub(super) struct Running {
+    /// The connection whose request it is; `None`: nothing.
+    token: Option<u64>,
+    since: Instant,
+    /// Method and target.
+    line: Vec<u8>,
+    remote: Option<SocketAddr>,
+    /// Its deadline has come.
+    overdue: bool,
+}
+
+/// So much of a target is told.
+const LONGEST_TARGET: usize = 200;
+
+impl Running {
+    pub(super) fn nothing(now: Instant) -> Self {
+        Self { token: None, since: now, line: Vec::new(), remote: None, overdue: false }
+    }
+
+    pub(super) fn begin(&mut self, job: &Job, now: Instant) {
+        let head = job.head();
+        self.line.clear();
+        self.line.extend_from_slice(head.method().as_bytes());
+        self.line.push(b' ');
+        self.line.extend(head.target().iter().take(LONGEST_TARGET));
+        (self.token, self.since, self.remote) = (Some(job.connection.token), now, job.connection.peer.remote);
+        self.overdue = false;
+    }
+
+    pub(super) fn end(&mut self) {
+        self.token = None;
+    }
+}
+
+impl fmt::Display for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.line))?;
+        match self.remote {
+            Some(remote) => write!(f, " from {remote}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// When the next request will have taken `limit`.
+pub(super) fn next_deadline(running: &[Running], limit: Duration) -> Option<Instant> {
+    let waiting = running.iter().filter(|running| running.token.is_some() && !running.overdue);
+    waiting.map(|running| running.since + limit).min()
+}
+
+/// Sees to the requests that have taken `limit` or more.
+pub(super) fn see_to(
+    running: &mut [Running],
+    clocks: &[RequestClock],
+    limit: Duration,
+    table: &mut Table<'_>,
+    host: &dyn Host,
+    now: Instant,
+) {
+    for (running, clock) in running.iter_mut().zip(clocks) {
+        let Some(token) = running.token.filter(|_| !running.overdue && now >= running.since + limit) else {
+            continue;
+        };
+        running.overdue = true;
+        let told = if clock.strike() && table.answer_overdue(token) {
+            "its client was told (504)"
+        } else {
+            "its client has a part of the answer"
+        };
+        let seconds = (now - running.since).as_secs_f64();
+        let reason = format!("{running} has taken {seconds:.1} s, over the request timeout; {told}");
+        log::error!("{reason}; the stacks of all threads follow");
+        host.dump_stacks();
+        host.leave(&reason);
+    }
+    let is_stuck = |running: &Running| running.token.is_some() && running.overdue;
+    if running.iter().all(is_stuck) {
+        table.give_up_waiting(now);
+    }
+}

@@ -1,0 +1,43 @@
+//! What connections receive with, kept for whoever needs it next: an idle connection has none of it, and a busy worker
+//! uses the same few buffers, still warm, for all of them.
+
+use super::connection::Connection;
+use crate::http::head::Heads;
+use crate::net::buffer::Incoming;
+
+/// So many are kept: more are in use at once only in bursts.
+const MOST: usize = 64;
+
+/// Empty buffers.
+#[derive(Debug, Default)]
+pub(super) struct Shelf(Vec<(Incoming, Heads)>);
+
+impl Shelf {
+    /// Gives a connection what it receives with, if it has nothing and is about to.
+    pub(super) fn equip(&mut self, connection: &mut Connection) {
+        if connection.incoming.is_bare() && connection.may_receive() {
+            if let Some(tools) = self.0.pop() {
+                (connection.incoming, connection.heads) = tools;
+            }
+        }
+    }
+
+    /// Takes it back from a connection that waits for its next request.
+    pub(super) fn put_back_from(&mut self, connection: &mut Connection) {
+        if connection.is_at_rest() && !connection.incoming.is_bare() {
+            self.take_apart(connection);
+        }
+    }
+
+    /// Takes it back from a connection that is over.
+    pub(super) fn take_apart(&mut self, connection: &mut Connection) {
+        let (mut incoming, mut heads) =
+            (std::mem::take(&mut connection.incoming), std::mem::take(&mut connection.heads));
+        incoming.clear();
+        incoming.release();
+        heads.reset();
+        if self.0.len() < MOST && !incoming.is_bare() {
+            self.0.push((incoming, heads));
+        }
+    }
+}

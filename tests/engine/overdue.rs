@@ -1,0 +1,98 @@
+//! Requests that take longer than they may.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use mcsup_py::app::Verdict;
+use mcsup_py::engine::{EngineConfig, Phase, Timeouts};
+
+use crate::fixture::*;
+use crate::hold::Hold;
+
+fn setup() -> Setup {
+    let timeouts = Timeouts { request: Some(Duration::from_millis(200)), ..Setup::default().config.timeouts };
+    Setup { config: EngineConfig { timeouts, ..EngineConfig::default() }, ..Setup::default() }
+}
+
+fn wait_until_it_wants_to_leave(server: &Server) {
+    wait_for("the wish to be replaced", || !server.host.left.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_request_over_its_time_gets_504_and_the_worker_wants_to_be_replaced_once() {
+    let hold = Hold::default();
+    let server = setup().start_threads(hold.apps(1));
+    let mut client = hold.occupy(&server, 1).remove(0);
+    let response = client.response();
+    assert_eq!((response.status, response.text()), (504, "the application did not answer in time\n"));
+    assert_eq!(response.field("connection"), Some("close"));
+    wait_until_it_wants_to_leave(&server);
+    server.enter(Phase::Retiring);
+    hold.let_go();
+    // What the application says in the end reaches nobody.
+    client.assert_ended();
+    let host = std::sync::Arc::clone(&server.host);
+    server.join();
+    let left = host.left.lock().unwrap();
+    assert_eq!((left.len(), host.stacks_shown.load(Ordering::SeqCst)), (1, 1));
+    assert!(left[0].starts_with("GET /hold from 127.0.0.1:"), "{left:?}");
+    assert!(left[0].contains("over the request timeout; its client was told (504)"), "{left:?}");
+}
+
+#[test]
+fn an_answer_that_has_begun_goes_on_to_its_end() {
+    let hold = Hold::default();
+    let server = setup().start({
+        let hold = hold.clone();
+        move |_, reply| {
+            reply.send(&ok(&[]), b"one ").unwrap();
+            hold.stay();
+            reply.send(&ok(&[]), b"two").unwrap();
+            Verdict::Complete
+        }
+    });
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    wait_until_it_wants_to_leave(&server);
+    assert!(server.host.left.lock().unwrap()[0].ends_with("its client has a part of the answer"));
+    hold.let_go();
+    assert_eq!(client.response().text(), "one two");
+}
+
+#[test]
+fn other_permits_go_on_and_finish_what_they_have() {
+    let hold = Hold::default();
+    let server = setup().start_threads(hold.apps(2));
+    let mut stuck = hold.occupy(&server, 1).remove(0);
+    assert_eq!(stuck.response().status, 504);
+    wait_until_it_wants_to_leave(&server);
+    let mut kept = server.connect();
+    for _ in 0..20 {
+        assert_eq!(kept.get("/").status, 200);
+    }
+    hold.let_go();
+}
+
+#[test]
+fn what_waits_when_no_permit_will_ever_be_free_is_refused() {
+    let hold = Hold::default();
+    let server = setup().start_threads(hold.apps(1));
+    let mut kept = server.connect();
+    assert_eq!(kept.get("/").status, 200);
+    let mut stuck = hold.occupy(&server, 1).remove(0);
+    kept.send("GET /waiting HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_eq!(stuck.response().status, 504);
+    assert_eq!(kept.response().status, 503);
+    hold.let_go();
+}
+
+#[test]
+fn a_request_in_time_is_none_of_the_deadlines_business() {
+    let server = setup().start(echo);
+    let mut client = server.connect();
+    let start = std::time::Instant::now();
+    while start.elapsed() < Duration::from_millis(500) {
+        assert_eq!(client.get("/").status, 200);
+    }
+    assert!(server.host.left.lock().unwrap().is_empty());
+}
