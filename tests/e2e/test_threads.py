@@ -59,8 +59,8 @@ def test_requests_that_sleep_do_so_side_by_side(serve):
 
 
 def test_a_long_request_of_many_threads_is_no_hanging_worker(serve):
-    server = serve(SLEEPY, "--threads", "2", "-t", "1")
-    answers, _ = at_once(server, ["/?sleep=2.5", "/?sleep=2.5"])
+    server = serve(SLEEPY, "--threads", "2", "-t", "2")
+    answers, _ = at_once(server, ["/?sleep=3.5", "/?sleep=3.5"])
     assert [status for status, _ in answers] == [200, 200]
     assert "WORKER TIMEOUT" not in server.log
 

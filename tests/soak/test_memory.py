@@ -102,12 +102,6 @@ def ask(client, path="/"):
     return received
 
 
-def owed(holds, why):
-    """What the server does not do yet. To be an assertion as soon as it does; until then all the rest is asserted."""
-    if not holds:
-        pytest.xfail(why)
-
-
 def settled(measure, what, quiet=0.5, patience=30):
     """What is measured, once it has not changed for a while."""
     deadline, value, since = time.monotonic() + patience, measure(), time.monotonic()
@@ -161,7 +155,7 @@ def test_an_idle_connection_costs_a_worker_little(serve, many_descriptors, clien
     assert count == wanted, f"no more than {many_descriptors} descriptors here"
     # In the short form a doubling of the table counts for much, in the whole for little.
     most = max(wave["Rss"] for wave in waves) / count
-    owed(most < (2 * KIB if WHOLE else 4 * KIB), f"an idle connection keeps its buffers: {most:.0f} bytes each")
+    assert most < (2 * KIB if WHOLE else 4 * KIB), f"an idle connection keeps its buffers: {most:.0f} bytes each"
 
 
 def stall(serve, clients, path, count, threads, record_property, size):
@@ -225,7 +219,4 @@ def test_a_block_that_nobody_takes_is_kept_once(serve, many_descriptors, clients
     # All of them are sent the same bytes object, which the application keeps anyway.
     count = 30
     grown = stall(serve, clients, "/block", count, 2, record_property, 8_000_000)
-    owed(
-        grown < count * HIGH_WATER + SLACK,
-        f"a body of one block is copied whole for each client: {grown / MIB:.0f} MiB for {count} of 8 MB",
-    )
+    assert grown < count * HIGH_WATER + SLACK, f"{grown / MIB:.0f} MiB for {count} of 8 MB"

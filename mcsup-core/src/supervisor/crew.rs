@@ -102,8 +102,8 @@ impl Crew {
         let mut events = self.reports();
         for (worker, status) in ended {
             if let Some(hand) = self.hands.remove(&worker) {
-                self.scoreboard.give_back(&hand.seat);
                 events.push(Event::Exited { worker, exit: Exit { status, evidence: hand.evidence() } });
+                self.scoreboard.give_back(&hand.seat);
             }
         }
         reap::reap_adopted(|pid| self.hands.values().any(|hand| hand.pid == pid));
