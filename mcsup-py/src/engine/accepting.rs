@@ -79,8 +79,8 @@ impl Table<'_> {
     pub(super) fn accept(&mut self, index: usize, now: Instant) -> bool {
         let Some(listener) = self.listeners.get(index) else { return self.take_over(now) };
         match stream::accept(listener.fd) {
-            Ok(stream) => {
-                let peer = Peer { remote: stream.remote(), local: listener.local.clone() };
+            Ok((stream, remote)) => {
+                let peer = Peer { remote, local: listener.local.clone() };
                 let deadline = now + self.config.timeouts.head;
                 let token = self.connections.add(|token| Connection::new(stream, peer, token, deadline));
                 self.host.connections(self.connections.len());

@@ -30,8 +30,10 @@ use crate::http::response::ResponseHead;
 use crate::net::buffer::Outgoing;
 use crate::net::poller::{Batch, Interest, Poller};
 
-/// A leader that has been away for so long is replaced.
+/// A leader that has been away for so long is replaced: soon where another permit may be free, later where all that waits
+/// are clients. The spare looks as often while there are requests.
 const PATIENCE: Duration = Duration::from_millis(1);
+const PATIENCE_OF_ONE: Duration = Duration::from_millis(5);
 /// The spare goes to sleep after so many looks without a request.
 const QUIET_LOOKS: u32 = 100;
 /// An application that takes longer than this on average is not worth waiting for, with other permits free.
@@ -153,6 +155,8 @@ impl<'a> Crew<'a> {
     fn follow(&self, permit: usize, app: &mut dyn App, spare: &Thread) {
         let mut own = Own { permit, ..Own::default() };
         let mut state = self.lock();
+        // What time it was a moment ago, where this thread has just looked.
+        let mut looked = None;
         loop {
             if self.is_over() {
                 return self.leave(state, spare);
@@ -161,20 +165,24 @@ impl<'a> Crew<'a> {
             let may_answer = state.budget > 0 || state.leader == Leader::Permit;
             if let Some(job) = may_answer.then(|| state.table.take_job()).flatten() {
                 state.budget = state.budget.saturating_sub(1);
+                let now = looked.take().unwrap_or_else(Instant::now);
                 if self.config.timeouts.request.is_some() {
-                    state.running[permit].begin(&job, Instant::now());
+                    state.running[permit].begin(&job, now);
                 }
                 let led = state.leader == Leader::Permit;
                 self.wake_helpers(&state, led);
                 drop(state);
-                state = self.answer(app, job, &mut own, (!led).then_some(spare));
+                let (back, ended) = self.answer(app, job, now, &mut own, (!led).then_some(spare));
+                (state, looked) = (back, Some(ended));
             } else if state.leader == Leader::Permit {
                 state.parked += 1;
                 state = self.parked.wait(state).unwrap_or_else(PoisonError::into_inner);
                 state.parked -= 1;
+                looked = None;
             } else {
                 state.leader = Leader::Permit;
-                state = self.turn(state, Leader::Permit, &mut own.batch);
+                let (back, now) = self.turn(state, Leader::Permit, &mut own.batch);
+                (state, looked) = (back, Some(now));
                 state.leader = Leader::Nobody;
             }
         }
@@ -210,7 +218,12 @@ impl<'a> Crew<'a> {
     }
 
     /// One turn: wait for news, receive what has come, see to deadlines.
-    fn turn<'g>(&'g self, mut state: Guard<'g, 'a>, who: Leader, batch: &mut Batch) -> Guard<'g, 'a> {
+    fn turn<'g>(
+        &'g self,
+        mut state: Guard<'g, 'a>,
+        who: Leader,
+        batch: &mut Batch,
+    ) -> (Guard<'g, 'a>, Instant) {
         // With one permit a request that keeps it is a worker that hangs, unless somebody watches over requests: otherwise
         // nobody else may say that it moves.
         if who == Leader::Permit || self.permits > 1 || self.config.timeouts.request.is_some() {
@@ -222,7 +235,7 @@ impl<'a> Crew<'a> {
         }
         if state.table.is_over() {
             self.over.store(true, Ordering::Release);
-            return state;
+            return (state, Instant::now());
         }
         let now = Instant::now();
         let mut timeout = state.table.timeout(now);
@@ -256,15 +269,22 @@ impl<'a> Crew<'a> {
             overdue::see_to(running, &self.clocks, limit, table, self.host, now);
         }
         state.budget = state.table.ready.len();
-        state
+        (state, now)
     }
 
-    /// Answers one request, with the lock let go. `spare`: who watches over the absence of a leader.
-    fn answer(&self, app: &mut dyn App, job: Job, own: &mut Own, spare: Option<&Thread>) -> Guard<'_, 'a> {
+    /// Answers one request, with the lock let go; returns when that was done. `spare`: who watches over the absence of a
+    /// leader.
+    fn answer(
+        &self,
+        app: &mut dyn App,
+        job: Job,
+        began: Instant,
+        own: &mut Own,
+        spare: Option<&Thread>,
+    ) -> (Guard<'_, 'a>, Instant) {
         let Job { mut connection, head: head_bytes, body } = job;
         let clock = &self.clocks[own.permit];
         clock.start();
-        let began = Instant::now();
         if let Some(spare) = spare {
             self.go_away(began, spare);
         }
@@ -299,7 +319,7 @@ impl<'a> Crew<'a> {
         state.running[own.permit].end();
         state.service = (state.service * 7 + (now - began)) / 8;
         state.table.give_back(connection, &head_bytes, answered, now);
-        state
+        (state, now)
     }
 
     /// From now on nobody leads, for the time of a request.
@@ -320,7 +340,7 @@ impl<'a> Crew<'a> {
         let (mut batch, mut quiet, mut seen) = (Batch::default(), 0, 0);
         loop {
             if quiet < QUIET_LOOKS {
-                thread::park_timeout(PATIENCE);
+                thread::park_timeout(self.patience());
             } else {
                 self.spare_sleeps.store(true, Ordering::SeqCst);
                 if self.away_since.load(Ordering::SeqCst) == 0 {
@@ -342,9 +362,13 @@ impl<'a> Crew<'a> {
         }
     }
 
+    fn patience(&self) -> Duration {
+        if self.permits == 1 { PATIENCE_OF_ONE } else { PATIENCE }
+    }
+
     fn is_leader_missed(&self) -> bool {
         let since = self.away_since.load(Ordering::Relaxed);
-        let patience = u64::try_from(PATIENCE.as_micros()).unwrap_or(u64::MAX);
+        let patience = u64::try_from(self.patience().as_micros()).unwrap_or(u64::MAX);
         since != 0 && self.micros(Instant::now()).saturating_sub(since) > patience
     }
 
@@ -361,7 +385,7 @@ impl<'a> Crew<'a> {
         state.table.no_permit_is_free();
         while state.leader == Leader::Spare && !self.is_over() {
             state.table.offer_waiting(false);
-            state = self.turn(state, Leader::Spare, batch);
+            (state, _) = self.turn(state, Leader::Spare, batch);
             if state.parked > 0 && !state.table.ready.is_empty() {
                 self.parked.notify_one();
             }

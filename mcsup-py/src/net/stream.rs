@@ -145,23 +145,27 @@ impl AsFd for Stream {
     }
 }
 
-/// Accepts a connection: non-blocking, close-on-exec, TCP_NODELAY inherited from the listener.
+/// Accepts a connection, and says who it is (`None`: on a Unix socket): non-blocking, close-on-exec, TCP_NODELAY
+/// inherited from the listener.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub fn accept(listener: BorrowedFd<'_>) -> io::Result<Stream> {
+pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(Stream, Option<SocketAddr>)> {
     use rustix::net::SocketFlags;
-    Ok(Stream(rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?))
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (socket, remote) = rustix::net::acceptfrom_with(listener, flags)?;
+    Ok((Stream(socket), remote.and_then(|remote| SocketAddr::try_from(remote).ok())))
 }
 
-/// Accepts a connection: non-blocking, close-on-exec, no delay.
+/// Accepts a connection, and says who it is (`None`: on a Unix socket): non-blocking, close-on-exec, no delay.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub fn accept(listener: BorrowedFd<'_>) -> io::Result<Stream> {
-    let socket = socket2::Socket::from(rustix::net::accept(listener)?);
+pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(Stream, Option<SocketAddr>)> {
+    let (socket, remote) = rustix::net::acceptfrom(listener)?;
+    let socket = socket2::Socket::from(socket);
     socket.set_cloexec(true)?;
     socket.set_nonblocking(true)?;
     let _ = socket.set_tcp_nodelay(true);
     #[cfg(target_vendor = "apple")]
     socket.set_nosigpipe(true)?;
-    Ok(Stream(socket.into()))
+    Ok((Stream(socket.into()), remote.and_then(|remote| SocketAddr::try_from(remote).ok())))
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
