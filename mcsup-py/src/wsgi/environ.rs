@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::net::SocketAddr;
+use std::net::IpAddr;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
@@ -12,7 +12,7 @@ use super::errors::Errors;
 use super::file_wrapper::FileWrapper;
 use super::input::Input;
 use super::settings::WsgiSettings;
-use crate::app::{Local, Peer, Request};
+use crate::app::{Body, Local, Peer, Request};
 use crate::http::framing::Framing;
 use crate::http::head::Head;
 use crate::http::target::percent_decoded;
@@ -24,8 +24,10 @@ pub(super) struct Environs {
     bases: Vec<(Local, Py<PyDict>)>,
     /// Field names as they were sent, with the key that each becomes.
     keys: HashMap<Vec<u8>, Py<PyString>, BuildHasherDefault<Fnv>>,
-    /// The client of the last request, as strings: a keep-alive client comes again.
-    last_client: Option<(SocketAddr, Py<PyString>, Py<PyString>)>,
+    /// The address of the last client as text: many come from one proxy.
+    last_address: Option<(IpAddr, Py<PyString>)>,
+    /// The input of all requests that have no body.
+    no_input: Option<Py<Input>>,
 }
 
 /// FNV-1a: quick for names of a few letters. That a client can make names collide costs little, since few are kept.
@@ -44,6 +46,19 @@ impl Hasher for Fnv {
     }
 }
 
+/// The keys that every request sets, besides those of the client.
+const SET_FOR_EACH: [&str; 9] = [
+    "REQUEST_METHOD",
+    "SERVER_PROTOCOL",
+    "RAW_URI",
+    "REQUEST_URI",
+    "QUERY_STRING",
+    "PATH_INFO",
+    "REMOTE_ADDR",
+    "wsgi.input",
+    "wsgi.early_hints",
+];
+
 /// So many field names are remembered; a client that invents more makes each anew.
 const MOST_KEYS: usize = 512;
 
@@ -54,7 +69,7 @@ impl Environs {
         if !settings.script_name.is_empty() && !settings.script_name.starts_with('/') {
             settings.script_name.insert(0, '/');
         }
-        Self { settings, bases: Vec::new(), keys: HashMap::default(), last_client: None }
+        Self { settings, bases: Vec::new(), keys: HashMap::default(), last_address: None, no_input: None }
     }
 
     /// The environ of one request, whose body it takes.
@@ -74,8 +89,22 @@ impl Environs {
         if let Local::Unix(path) = &peer.local {
             add_name_by_host(py, &environ, &head, path)?;
         }
-        environ.set_item(intern!(py, "wsgi.input"), Input::new(body).into_pyobject(py)?)?;
+        environ.set_item(intern!(py, "wsgi.input"), self.input(py, body)?)?;
         Ok(environ)
+    }
+
+    /// One that has nothing can have no state either, and so be everybody's.
+    fn input<'py>(&mut self, py: Python<'py>, body: Body) -> PyResult<Bound<'py, Input>> {
+        if !body.is_empty() {
+            return Bound::new(py, Input::new(body));
+        }
+        if self.no_input.is_none() {
+            self.no_input = Some(Py::new(py, Input::new(Body::Empty))?);
+        }
+        match &self.no_input {
+            Some(input) => Ok(input.bind(py).clone()),
+            None => Bound::new(py, Input::new(Body::Empty)),
+        }
     }
 
     fn base(&mut self, py: Python<'_>, local: &Local) -> PyResult<&Py<PyDict>> {
@@ -93,6 +122,10 @@ impl Environs {
     fn make_base<'py>(&self, py: Python<'py>, local: &Local) -> PyResult<Bound<'py, PyDict>> {
         let WsgiSettings { multithread, multiprocess, server_software, script_name, errors } = &self.settings;
         let base = PyDict::new(py);
+        // What every request sets: with places for these the copy of this dictionary never has to grow.
+        for key in SET_FOR_EACH {
+            base.set_item(PyString::intern(py, key), py.None())?;
+        }
         base.set_item("wsgi.version", PyTuple::new(py, [1, 0])?)?;
         base.set_item("wsgi.url_scheme", "http")?;
         base.set_item("wsgi.errors", Errors::new(errors.clone()).into_pyobject(py)?)?;
@@ -104,6 +137,7 @@ impl Environs {
         base.set_item("SERVER_SOFTWARE", server_software)?;
         base.set_item("SCRIPT_NAME", latin1(py, script_name.as_bytes())?)?;
         if let Local::Tcp(address) = local {
+            base.set_item(intern!(py, "REMOTE_PORT"), py.None())?;
             base.set_item("SERVER_NAME", address.ip().to_string())?;
             base.set_item("SERVER_PORT", address.port().to_string())?;
         }
@@ -115,7 +149,7 @@ impl Environs {
         environ.set_item(intern!(py, "REQUEST_METHOD"), method(py, head.method()))?;
         environ.set_item(intern!(py, "SERVER_PROTOCOL"), protocol(py, head))?;
         environ.set_item(intern!(py, "RAW_URI"), &target)?;
-        environ.set_item(intern!(py, "REQUEST_URI"), target)?;
+        environ.set_item(intern!(py, "REQUEST_URI"), &target)?;
         environ.set_item(intern!(py, "QUERY_STRING"), latin1(py, head.query())?)?;
         let decoded;
         let path = head.path();
@@ -126,21 +160,26 @@ impl Environs {
             path
         };
         let path = below(path, self.settings.script_name.as_bytes());
-        environ.set_item(intern!(py, "PATH_INFO"), latin1(py, path)?)
+        let path = if path == head.target() { target } else { latin1(py, path)? };
+        environ.set_item(intern!(py, "PATH_INFO"), path)
     }
 
     fn add_client(&mut self, py: Python<'_>, environ: &Bound<'_, PyDict>, peer: &Peer) -> PyResult<()> {
         let Some(remote) = peer.remote else {
             return environ.set_item(intern!(py, "REMOTE_ADDR"), intern!(py, ""));
         };
-        if !matches!(&self.last_client, Some((last, _, _)) if *last == remote) {
-            let address = PyString::new(py, &remote.ip().to_string()).unbind();
-            let port = PyString::new(py, &remote.port().to_string()).unbind();
-            self.last_client = Some((remote, address, port));
+        match &self.last_address {
+            Some((last, text)) if *last == remote.ip() => {
+                environ.set_item(intern!(py, "REMOTE_ADDR"), text)?;
+            }
+            _ => {
+                let text = PyString::new(py, &remote.ip().to_string());
+                environ.set_item(intern!(py, "REMOTE_ADDR"), &text)?;
+                self.last_address = Some((remote.ip(), text.unbind()));
+            }
         }
-        let Some((_, address, port)) = &self.last_client else { return Ok(()) };
-        environ.set_item(intern!(py, "REMOTE_ADDR"), address)?;
-        environ.set_item(intern!(py, "REMOTE_PORT"), port)
+        let mut digits = itoa::Buffer::new();
+        environ.set_item(intern!(py, "REMOTE_PORT"), latin1(py, digits.format(remote.port()).as_bytes())?)
     }
 
     fn add_fields(&mut self, py: Python<'_>, environ: &Bound<'_, PyDict>, head: &Head<'_>) -> PyResult<()> {
@@ -230,6 +269,17 @@ fn protocol<'py>(py: Python<'py>, head: &Head<'_>) -> Bound<'py, PyString> {
 /// A str whose code points are the bytes (PEP 3333, "Unicode Issues").
 fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
     let length = ffi::Py_ssize_t::try_from(bytes.len()).unwrap_or(ffi::Py_ssize_t::MAX);
+    // Nearly all; and half as dear. Python has the strings of one letter ready.
+    if bytes.len() > 1 && bytes.is_ascii() {
+        // SAFETY: a new str of `length` ASCII characters, whose memory holds as many bytes and a zero that is there
+        // already; nobody else has it before it is filled; null comes with an exception set.
+        unsafe {
+            let text = Bound::from_owned_ptr_or_err(py, ffi::PyUnicode_New(length, 127))?;
+            let memory = ffi::PyUnicode_1BYTE_DATA(text.as_ptr());
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), memory, bytes.len());
+            return Ok(text.cast_into_unchecked());
+        }
+    }
     // SAFETY: the pointer and the length are those of a slice; the result is a new reference to a str, or null with an
     // exception set.
     unsafe {

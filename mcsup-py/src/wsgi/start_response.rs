@@ -138,8 +138,9 @@ impl Answer {
     }
 }
 
-/// The callable. With a status and headers it is `start_response`; with a list of headers alone it is
-/// `environ["wsgi.early_hints"]`, which sends 103 Early Hints (RFC 8297) as often as it is called before the head.
+/// The callable, for all that an application says: `start_response(status, headers[, exc_info])`; what that returns,
+/// `write(data)` (it returns itself); and `environ["wsgi.early_hints"](headers)`, which sends 103 Early Hints (RFC 8297) as
+/// often as it is called before the head. One object, since every request pays for it and most use one of the three.
 #[pyclass(frozen, module = "mcsup")]
 pub(super) struct StartResponse(pub(super) Arc<Answer>);
 
@@ -147,26 +148,41 @@ pub(super) struct StartResponse(pub(super) Arc<Answer>);
 impl StartResponse {
     // The names are no part of PEP 3333, but gunicorn takes them, and so there are applications that use them.
     #[pyo3(signature = (status, headers=None, exc_info=None))]
-    fn __call__(
-        &self,
-        status: &Bound<'_, PyAny>,
-        headers: Option<&Bound<'_, PyAny>>,
-        exc_info: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Option<Write>> {
-        match headers {
-            Some(headers) => {
-                self.0.begin(status, headers, exc_info)?;
-                Ok(Some(Write(Arc::clone(&self.0))))
-            }
-            None if status.is_instance_of::<PyString>() => Err(PyTypeError::new_err(
-                "start_response() missing 1 required positional argument: 'headers'",
-            )),
-            None => self.0.hint(status).map(|()| None),
+    fn __call__<'py>(
+        slf: &Bound<'py, Self>,
+        status: &Bound<'py, PyAny>,
+        headers: Option<&Bound<'py, PyAny>>,
+        exc_info: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, Self>>> {
+        let answer = &slf.get().0;
+        if let Some(headers) = headers {
+            answer.begin(status, headers, exc_info)?;
+            return Ok(Some(slf.clone()));
         }
+        if let Ok(data) = status.cast::<PyBytes>() {
+            answer.write(data)?;
+        } else if status.is_instance_of::<PyList>() {
+            answer.hint(status)?;
+        } else {
+            let text =
+                "expected a status and headers, or bytes to write, or a list of headers as early hints";
+            return Err(PyTypeError::new_err(text));
+        }
+        Ok(None)
     }
 }
 
 impl Answer {
+    /// The legacy way to send a body: what it is given has been sent, or is on its way, when it returns.
+    fn write(&self, data: &Bound<'_, PyBytes>) -> PyResult<()> {
+        let bytes = data.as_bytes();
+        match self.send(data.py(), |reply, head| reply.send(head, bytes)) {
+            Ok(()) => Ok(()),
+            Err(Stop::Raised(error)) => Err(error),
+            Err(Stop::Gone) => Err(PyBrokenPipeError::new_err("the client is gone")),
+        }
+    }
+
     /// Sends early hints. A client that is gone is noticed by the answer itself.
     fn hint(&self, headers: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = headers.py();
@@ -175,23 +191,6 @@ impl Answer {
         set_fields(&mut head, headers)?;
         let _ = self.lease.with(py, |reply| reply.send_interim(&head));
         Ok(())
-    }
-}
-
-/// The legacy way to send a body: what it is given has been sent, or is on its way, when it returns.
-#[pyclass(frozen, module = "mcsup")]
-pub(super) struct Write(Arc<Answer>);
-
-#[pymethods]
-impl Write {
-    #[pyo3(signature = (data, /))]
-    fn __call__(&self, data: &Bound<'_, PyBytes>) -> PyResult<()> {
-        let bytes = data.as_bytes();
-        match self.0.send(data.py(), |reply, head| reply.send(head, bytes)) {
-            Ok(()) => Ok(()),
-            Err(Stop::Raised(error)) => Err(error),
-            Err(Stop::Gone) => Err(PyBrokenPipeError::new_err("the client is gone")),
-        }
     }
 }
 
