@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use mcsup_py::app::Local;
+use mcsup_py::engine::EngineConfig;
 
 use crate::fixture::*;
 
@@ -139,4 +140,19 @@ fn a_unix_socket_serves_too() {
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     assert!(text.ends_with("GET /u "), "{text}");
+}
+
+#[test]
+fn no_more_connections_are_accepted_than_there_may_be_and_the_others_wait() {
+    let config = EngineConfig { connections: 2, ..Setup::default().config };
+    let server = Setup { config, ..Setup::default() }.start(echo);
+    let (mut one, mut two, mut three) = (server.connect(), server.connect(), server.connect());
+    assert_eq!((one.get("/1").status, two.get("/2").status), (200, 200));
+    three.send("GET /3 HTTP/1.1\r\nHost: h\r\n\r\n");
+    for _ in 0..10 {
+        assert_eq!(one.get("/1").status, 200);
+    }
+    assert_eq!(server.host.requests.load(Ordering::SeqCst), 12);
+    drop(two);
+    assert_eq!(three.response().text(), "GET /3 ");
 }

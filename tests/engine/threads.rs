@@ -201,3 +201,27 @@ fn a_new_client_is_served_while_others_never_let_the_engine_rest() {
         stop.store(true, Ordering::Relaxed);
     });
 }
+
+#[test]
+fn more_requests_than_may_wait_are_refused_at_once() {
+    let hold = Hold::default();
+    let config = EngineConfig { waiting: 2, ..Setup::default().config };
+    let server = Setup { config, ..Setup::default() }.start_threads(hold.apps(1));
+    let mut kept: Vec<Client> = (0..5).map(|_| server.connect()).collect();
+    assert!(kept.iter_mut().all(|client| client.get("/").status == 200));
+    let mut busy = hold.occupy(&server, 1);
+    for client in &mut kept {
+        client.send("GET /waiting HTTP/1.1\r\nHost: h\r\n\r\n");
+    }
+    // Who came first is not said: of five, two wait and three are told.
+    std::thread::scope(|scope| {
+        let statuses: Vec<_> =
+            kept.iter_mut().map(|client| scope.spawn(|| client.response().status)).collect();
+        wait_for("three refusals", || statuses.iter().filter(|status| status.is_finished()).count() == 3);
+        hold.let_go();
+        let mut statuses: Vec<u16> = statuses.into_iter().map(|status| status.join().unwrap()).collect();
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 200, 503, 503, 503]);
+    });
+    assert_eq!(busy.remove(0).response().status, 200);
+}

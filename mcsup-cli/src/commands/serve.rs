@@ -255,6 +255,8 @@ fn engine(settings: &Settings) -> EngineConfig {
             field_size: limits.field_size.value,
             body: limits.body.value,
         },
+        connections: limits.connections.value,
+        ..EngineConfig::default()
     }
 }
 

@@ -20,7 +20,7 @@ use crate::logging::{Destination, Level};
 use sources::Sources;
 
 /// The defaults, as the lowest of the command lines. The help repeats them; a test compares the two.
-const DEFAULTS: [(&str, &str); 18] = [
+const DEFAULTS: [(&str, &str); 19] = [
     ("--bind", "127.0.0.1:8000"),
     ("--backlog", "2048"),
     ("--workers", "1"),
@@ -32,6 +32,7 @@ const DEFAULTS: [(&str, &str); 18] = [
     ("--header-timeout", "15"),
     ("--body-timeout", "30"),
     ("--write-timeout", "60"),
+    ("--worker-connections", "0"),
     ("--limit-request-line", "4094"),
     ("--limit-request-fields", "100"),
     ("--limit-request-field-size", "8190"),
@@ -46,6 +47,9 @@ const MOST_WORKERS: usize = 512;
 
 /// The most threads in a worker: beyond that they only wait for each other.
 const MOST_THREADS: usize = 1024;
+
+/// The most connections of a worker: beyond that the system's own limits come first.
+const MOST_CONNECTIONS: usize = 1 << 24;
 
 /// The largest head that is worth a connection's memory: bytes of one line, and fields.
 const LARGEST_LINE: usize = 1 << 20;
@@ -109,6 +113,8 @@ pub struct HttpTimeouts {
 /// How large a request may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
+    /// Connections of one worker; 0: any number.
+    pub connections: Sourced<usize>,
     /// Bytes of the request line.
     pub line: Sourced<usize>,
     /// Header fields.
@@ -224,6 +230,11 @@ impl Limits {
         let fields = |text: &str| values::limit(text, MOST_FIELDS);
         let body = |text: &str| values::limit(text, u64::MAX);
         Ok(Self {
+            connections: sources.one(
+                "worker_connections",
+                |args| &args.worker_connections,
+                |text| values::whole(text, 0..=MOST_CONNECTIONS),
+            )?,
             line: sources.one("limit_request_line", |args| &args.limit_request_line, bytes)?,
             fields: sources.one("limit_request_fields", |args| &args.limit_request_fields, fields)?,
             field_size: sources.one(

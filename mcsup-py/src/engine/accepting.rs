@@ -42,6 +42,9 @@ impl Table<'_> {
         if self.accepting != Accepting::Yes {
             return;
         }
+        if self.is_full() {
+            return self.rest(now + ACCEPT_REST);
+        }
         if self.is_for_a_sibling() {
             self.left_to_siblings += 1;
             return;
@@ -50,6 +53,18 @@ impl Table<'_> {
         if self.accept(index, now) {
             self.go_to_the_end_of_the_line(now);
         }
+    }
+
+    /// Whether there may be no further connection. Said once, until there may be again.
+    fn is_full(&mut self) -> bool {
+        let (limit, open) = (self.config.connections, self.connections.len());
+        let is_full = limit > 0 && open >= limit;
+        if is_full && !std::mem::replace(&mut self.said_full, true) {
+            log::warn!("{open} connections are open, as many as there may be: further ones wait");
+        } else if !is_full {
+            self.said_full = false;
+        }
+        is_full
     }
 
     /// Whether somebody else should have the connection that waits, since requests wait here. Not for ever: they may be

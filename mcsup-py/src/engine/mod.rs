@@ -57,12 +57,22 @@ impl Default for Timeouts {
 }
 
 /// The engine's settings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EngineConfig {
     /// How long to wait.
     pub timeouts: Timeouts,
     /// How much to take.
     pub limits: Limits,
+    /// How many connections may be open; 0: as many as there are descriptors. Further ones wait in the listener's queue.
+    pub connections: usize,
+    /// How many whole requests may wait for a permit; further ones get 503.
+    pub waiting: usize,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self { timeouts: Timeouts::default(), limits: Limits::default(), connections: 0, waiting: 1024 }
+    }
 }
 
 /// A listening socket, non-blocking, perhaps shared with other processes.

@@ -24,9 +24,6 @@ use crate::net::timers::{Armed, Timers};
 /// A turn lasts no longer, so that beats go on.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 
-/// So many requests may wait for a permit.
-const MOST_WAITING: usize = 1024;
-
 /// The state.
 pub(super) struct Table<'a> {
     pub(super) config: EngineConfig,
@@ -37,6 +34,8 @@ pub(super) struct Table<'a> {
     pub(super) accepting: Accepting,
     /// For how many turns in a row a connection was left to the siblings.
     pub(super) left_to_siblings: u32,
+    /// The log says that there may be no further connection.
+    pub(super) said_full: bool,
     /// How many connections are to be given away in this turn.
     pub(super) surplus: usize,
     pub(super) connections: Places,
@@ -79,6 +78,7 @@ impl<'a> Table<'a> {
             listeners,
             accepting: Accepting::NoPermit,
             left_to_siblings: 0,
+            said_full: false,
             surplus: 0,
             connections: Places::default(),
             ready: VecDeque::new(),
@@ -150,7 +150,7 @@ impl<'a> Table<'a> {
                 shelf.put_back_from(connection);
                 self.keep(token);
             }
-            Step::Ready if self.ready.len() >= MOST_WAITING => self.refuse(token, reject::BUSY, now),
+            Step::Ready if self.ready.len() >= self.config.waiting => self.refuse(token, reject::BUSY, now),
             Step::Ready => self.ready.push_back(token),
             Step::Refuse(reject) => self.refuse(token, reject, now),
             Step::NoRoom(error) => {
