@@ -155,6 +155,7 @@ impl Table<'_> {
 
     /// No permit is free for a while: whatever arrives is left to others, and what has arrived is offered to them.
     pub(super) fn no_permit_is_free(&mut self) {
+        self.lacks_permit = true;
         if matches!(self.accepting, Accepting::Yes | Accepting::Resting { .. }) {
             self.stop_accepting(Accepting::NoPermit);
         }
@@ -162,6 +163,7 @@ impl Table<'_> {
 
     /// A permit is free again.
     pub(super) fn permit_is_free(&mut self) {
+        self.lacks_permit = false;
         if self.accepting == Accepting::NoPermit {
             self.accept_again();
         }

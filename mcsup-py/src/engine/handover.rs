@@ -11,7 +11,6 @@ use std::os::fd::AsFd;
 use std::time::Instant;
 
 use super::Phase;
-use super::accepting::Accepting;
 use super::connection::Connection;
 use super::table::Table;
 use crate::app::{Local, Peer};
@@ -31,14 +30,13 @@ impl Table<'_> {
 
     /// Hands a connection over of which nothing was read, where there is a reason to.
     pub(super) fn hand_over_unread(&mut self, token: u64, now: Instant) -> bool {
-        let for_permit = self.accepting == Accepting::NoPermit;
-        if !(for_permit || self.surplus > 0) {
+        if !(self.lacks_permit || self.surplus > 0) {
             return false;
         }
         if !self.connections.find(token).is_some_and(|connection| connection.is_unread()) {
             return false;
         }
-        if for_permit {
+        if self.lacks_permit {
             return self.host.siblings().free > 0 && self.hand_over(token);
         }
         // Not to be taken back at once.
@@ -55,6 +53,10 @@ impl Table<'_> {
     }
 
     fn hand_over(&mut self, token: u64) -> bool {
+        // From then on the others end as well. What was handed over before is taken back by the drain, if by nobody else.
+        if self.phase >= Phase::Draining {
+            return false;
+        }
         let Some(connection) = self.connections.find(token) else { return false };
         let Some(received) = connection.movable() else { return false };
         let mut bytes = written(&connection.peer.local);

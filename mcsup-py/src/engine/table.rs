@@ -34,6 +34,8 @@ pub(super) struct Table<'a> {
     pub(super) accepting: Accepting,
     /// For how many turns in a row a connection was left to the siblings.
     pub(super) left_to_siblings: u32,
+    /// All permits are in the application, and have been for a while.
+    pub(super) lacks_permit: bool,
     /// The log says that there may be no further connection.
     pub(super) said_full: bool,
     /// How many connections are to be given away in this turn.
@@ -78,6 +80,7 @@ impl<'a> Table<'a> {
             listeners,
             accepting: Accepting::NoPermit,
             left_to_siblings: 0,
+            lacks_permit: false,
             said_full: false,
             surplus: 0,
             connections: Places::default(),
