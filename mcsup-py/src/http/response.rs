@@ -6,7 +6,7 @@ use super::framing::digits;
 use super::version::Version;
 
 /// Status, reason and fields of a response, checked as they are given; kept by a worker and used again.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct ResponseHead {
     status: u16,
     reason: Vec<u8>,
@@ -60,6 +60,23 @@ const HOP_BY_HOP: [&str; 9] = [
     "transfer-encoding",
     "upgrade",
 ];
+
+impl Clone for ResponseHead {
+    fn clone(&self) -> Self {
+        let mut copy = Self::default();
+        copy.clone_from(self);
+        copy
+    }
+
+    /// Keeps the memory that it has, which a derived one would not: the access log has each head copied.
+    fn clone_from(&mut self, source: &Self) {
+        let Self { status, reason, fields, content_length, names_date, names_server } = source;
+        self.reason.clone_from(reason);
+        self.fields.clone_from(fields);
+        (self.status, self.content_length) = (*status, *content_length);
+        (self.names_date, self.names_server) = (*names_date, *names_server);
+    }
+}
 
 impl ResponseHead {
     /// An empty head: 200 without fields.
