@@ -1,6 +1,7 @@
 //! gunicorn's access-log atoms, compiled once, and the JSON form.
 
-use std::io::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
@@ -159,8 +160,11 @@ impl Clock {
         if now != self.second {
             let zoned = ZonedDateTime::now();
             self.second = now;
-            self.common = zoned.strftime("[%d/%b/%Y:%H:%M:%S %z]").to_string();
-            self.rfc3339 = zoned.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string();
+            self.common.clear();
+            self.rfc3339.clear();
+            // Writing to a string cannot fail, and the formats are in order.
+            let _ = write!(self.common, "{}", zoned.strftime("[%d/%b/%Y:%H:%M:%S %z]"));
+            let _ = write!(self.rfc3339, "{}", zoned.strftime("%Y-%m-%dT%H:%M:%S%:z"));
         }
     }
 

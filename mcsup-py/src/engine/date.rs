@@ -1,6 +1,9 @@
 //! The Date field (RFC 9110 §5.6.7).
 
+use std::fmt::Write;
 use std::time::{Duration, SystemTime};
+
+use httpdate::HttpDate;
 
 /// The Date field's value, made once a second.
 #[derive(Debug, Default)]
@@ -16,7 +19,9 @@ impl Date {
         let second = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
         if self.second != second || self.text.is_empty() {
             self.second = second;
-            self.text = httpdate::fmt_http_date(now);
+            self.text.clear();
+            // Writing to a string cannot fail.
+            let _ = write!(self.text, "{}", HttpDate::from(now));
         }
         self.text.as_bytes()
     }
