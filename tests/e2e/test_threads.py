@@ -75,11 +75,3 @@ def test_reloads_with_threads_lose_no_request(serve):
     assert load.failures == []
     assert server.stop() == 0
     server.assert_nothing_left()
-
-
-def test_two_long_requests_are_never_given_to_one_worker_while_another_is_idle(serve):
-    server = serve(SLEEPY, workers=2)
-    for _ in range(10):
-        answers, took = at_once(server, ["/?sleep=0.2", "/?sleep=0.2"])
-        assert {status for status, _ in answers} == {200}
-        assert len({body for _, body in answers}) == 2, f"one worker did both, in {took:.2f} s"
