@@ -9,6 +9,9 @@ mod counting;
 #[path = "../engine/fixture.rs"]
 #[allow(dead_code, reason = "made for the tests of the engine, which need more of it")]
 mod fixture;
+#[path = "../engine/pool.rs"]
+#[allow(dead_code, reason = "made for the tests of the engine, as above")]
+mod pool;
 
 use std::sync::{Arc, Barrier};
 

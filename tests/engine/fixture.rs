@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 
 use mcsup_py::access::{AccessLog, Format, Sink};
 use mcsup_py::app::{App, Body, Local, Reply, Request, Verdict};
-use mcsup_py::engine::{self, EngineConfig, Host, Listening, Phase, Threads, Timeouts};
+use mcsup_py::engine::{self, EngineConfig, Host, Listening, Phase, Siblings, Threads, Timeouts};
 use mcsup_py::http::response::ResponseHead;
+
+use crate::pool::Seat;
 
 /// Patience of every wait.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
@@ -24,6 +26,7 @@ pub(crate) struct FakeHost {
     wake: (OwnedFd, OwnedFd),
     pub connections: AtomicUsize,
     pub requests: AtomicUsize,
+    seat: Option<Seat>,
     /// Why it wanted to be replaced.
     pub left: Mutex<Vec<String>>,
     pub stacks_shown: AtomicUsize,
@@ -32,7 +35,7 @@ pub(crate) struct FakeHost {
 const PHASES: [Phase; 4] = [Phase::Serving, Phase::Retiring, Phase::Draining, Phase::Quitting];
 
 impl FakeHost {
-    fn new() -> Self {
+    fn new(seat: Option<Seat>) -> Self {
         let flags = rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK;
         Self {
             phase: AtomicU8::new(0),
@@ -40,6 +43,7 @@ impl FakeHost {
             wake: rustix::pipe::pipe_with(flags).unwrap(),
             connections: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),
+            seat,
             left: Mutex::default(),
             stacks_shown: AtomicUsize::new(0),
         }
@@ -67,12 +71,42 @@ impl Host for FakeHost {
     fn beat(&self) {}
     fn request_began(&self) {
         self.requests.fetch_add(1, Ordering::SeqCst);
+        if let Some(seat) = &self.seat {
+            seat.own().running.fetch_add(1, Ordering::SeqCst);
+        }
     }
-    fn request_ended(&self) {}
+    fn request_ended(&self) {
+        if let Some(seat) = &self.seat {
+            seat.own().running.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
     fn connections(&self, open: usize) {
         self.connections.store(open, Ordering::SeqCst);
+        if let Some(seat) = &self.seat {
+            seat.own().connections.store(open, Ordering::SeqCst);
+        }
     }
     fn close_listeners(&self) {}
+    fn accepting(&self, permits: usize) {
+        if let Some(seat) = &self.seat {
+            seat.own().permits.store(permits, Ordering::SeqCst);
+        }
+    }
+    fn siblings(&self) -> Siblings {
+        self.seat.as_ref().map_or_else(Siblings::default, Seat::siblings)
+    }
+    fn hand_over(&self, connection: BorrowedFd<'_>, bytes: &[u8]) -> std::io::Result<()> {
+        match &self.seat {
+            Some(seat) => seat.pool.give(connection, bytes),
+            None => Err(std::io::ErrorKind::Unsupported.into()),
+        }
+    }
+    fn handed_over_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.seat.as_ref()?.pool.bell.0.as_fd())
+    }
+    fn take_over(&self) -> std::io::Result<Option<(OwnedFd, Vec<u8>)>> {
+        Ok(self.seat.as_ref().and_then(|seat| seat.pool.take()))
+    }
     fn leave(&self, reason: &str) {
         self.left.lock().unwrap().push(reason.to_owned());
     }
@@ -103,6 +137,8 @@ pub(crate) struct Setup {
     pub config: EngineConfig,
     pub access: Option<(String, String)>,
     pub unix: bool,
+    /// Where there are siblings.
+    pub seat: Option<Seat>,
 }
 
 impl Default for Setup {
@@ -110,7 +146,12 @@ impl Default for Setup {
         // Long enough that no test ends by accident of a deadline.
         let long = Duration::from_secs(20);
         let timeouts = Timeouts { head: long, body: long, keep_alive: long, write: long, request: None };
-        Self { config: EngineConfig { timeouts, ..EngineConfig::default() }, access: None, unix: false }
+        Self {
+            config: EngineConfig { timeouts, ..EngineConfig::default() },
+            access: None,
+            unix: false,
+            seat: None,
+        }
     }
 }
 
@@ -127,9 +168,11 @@ impl Setup {
     where
         F: FnMut(Request<'_>, &mut dyn Reply) -> Verdict + Send + 'static,
     {
-        let host = Arc::new(FakeHost::new());
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
+        let listener = match &self.seat {
+            Some(seat) => seat.pool.listener.try_clone().unwrap(),
+            None => listen(),
+        };
+        let host = Arc::new(FakeHost::new(self.seat));
         let address = listener.local_addr().unwrap();
         let unix = self.unix.then(|| tempfile::tempdir().unwrap());
         let unix_listener = unix.as_ref().map(|dir| {
@@ -152,6 +195,13 @@ impl Setup {
         });
         Server { address, host, thread: Some(thread), unix }
     }
+}
+
+/// A listener as engines want it.
+pub(crate) fn listen() -> TcpListener {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    listener
 }
 
 /// Starts an engine with defaults.

@@ -12,6 +12,8 @@ mod exchanges;
 mod fixture;
 mod hold;
 mod overdue;
+mod pool;
 mod responses;
+mod siblings;
 mod slow_clients;
 mod threads;
