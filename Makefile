@@ -47,7 +47,7 @@ soak: $(TEST_VENV)/.ready ## Ten minutes of all kinds of clients at once, and me
 check-macos: ## Type-check for macOS, without a Mac
 	sh tests/macos/check.sh
 
-bench: $(BENCH_VENV)/.ready ## mcsup beside its peers (needs wrk; takes about half an hour)
+bench: $(BENCH_VENV)/.ready ## mcsup beside its peers, which it installs (40 minutes; BENCH_ARGS)
 	$(CARGO) build --release --locked -p mcsup-py --example floor
 	$(BENCH_VENV)/bin/python tests/bench/bench.py $(BENCH_ARGS)
 
@@ -79,10 +79,6 @@ $(TEST_VENV)/.ready: $(WHEELS)/.ready tests/e2e/requirements.txt examples/missio
 	$(TEST_VENV)/bin/pip install --quiet -r examples/mission_control/requirements.txt -r tests/e2e/requirements.txt
 	@touch $@
 
-# The peers that need libev or libuv to be built are left out where that fails.
-$(BENCH_VENV)/.ready: $(WHEELS)/.ready tests/bench/requirements.txt | $(BENCH_VENV)/bin/python
-	$(BENCH_VENV)/bin/pip install --quiet --force-reinstall --no-deps $(WHEELS)/*.whl
-	$(BENCH_VENV)/bin/pip install --quiet -r tests/bench/requirements.txt
-	-$(BENCH_VENV)/bin/pip install --quiet bjoern
-	-$(BENCH_VENV)/bin/pip install --quiet fastpysgi
+$(BENCH_VENV)/.ready: $(WHEELS)/.ready tests/bench/setup.sh tests/bench/requirements.txt tests/bench/peers.txt | $(BENCH_VENV)/bin/python
+	sh tests/bench/setup.sh $(BENCH_VENV) $(WHEELS)/*.whl
 	@touch $@

@@ -1,5 +1,6 @@
 """The applications of the benchmark: plain WSGI, and Flask."""
 
+import threading
 import time
 
 HELLO = b"hello\n"
@@ -25,9 +26,43 @@ def stream(environ, start_response):
     return (PIECE for _ in range(100))
 
 
+def upload(environ, start_response):
+    """Reads the body as Flask and Django do, answers six bytes."""
+    length = int(environ.get("CONTENT_LENGTH") or 0)
+    if len(environ["wsgi.input"].read(length)) != length:
+        raise ValueError("the body is not whole")
+    return hello(environ, start_response)
+
+
 def nap(environ, start_response):
     """Ten milliseconds of waiting."""
     time.sleep(0.01)
+    return hello(environ, start_response)
+
+
+def site(environ, start_response):
+    """Fast answers, and by path a slow one and a large one."""
+    path = environ["PATH_INFO"]
+    if path == "/slow":
+        time.sleep(1)
+    if path == "/large":
+        return large(environ, start_response)
+    return hello(environ, start_response)
+
+
+def spin():
+    """What a thread does that never waits."""
+    while True:
+        sum(range(1000))
+
+
+SPINNING = threading.Lock()
+
+
+def spinning(environ, start_response):
+    """Six bytes, beside a thread that computes. It starts with the first request, so that no fork loses it."""
+    if SPINNING.acquire(blocking=False):
+        threading.Thread(target=spin, daemon=True).start()
     return hello(environ, start_response)
 
 

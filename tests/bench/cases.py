@@ -1,0 +1,137 @@
+"""The cases: what is served, what is asked, and which figure tells."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import clients
+
+BROWSER = [
+    "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+    "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+    "Accept-Language: en-US,en;q=0.5",
+    "Accept-Encoding: gzip, deflate, br",
+    "Connection: keep-alive",
+    "Cookie: session=0123456789abcdef0123456789abcdef",
+    "Upgrade-Insecure-Requests: 1",
+    "Cache-Control: max-age=0",
+]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One table."""
+
+    name: str
+    what: str
+    app: str
+    load: Callable  # of the port and the seconds
+    workers: int = 1
+    threads: int = 1
+    floor: tuple | None = None  # arguments of the floor, where there is one
+    logged: bool = False  # once more with an access log
+    figure: str = "cpu"  # what the rows are ordered by and compared in: cpu, rps or p99
+    extra: tuple = ()  # another column: key and title
+
+
+def wrk(connections, headers=(), script=None):
+    """wrk, as a load."""
+    return partial(clients.wrk, connections=connections, headers=headers, script=script)
+
+
+def beside_idle(port, seconds):
+    """Eight that ask beside a hundred that do not."""
+    with clients.idle(port) as kept:
+        result = clients.wrk(port, seconds, connections=8)
+        return {**result, "kept": kept()}
+
+
+def beside(work, keep):
+    """Clients at their pace, a second alone and then beside those that hold the server up."""
+
+    def load(port, seconds):
+        alone = clients.paced(port, 1, keep=keep)
+        with clients.beside(work, port):
+            result = clients.paced(port, seconds, keep=keep)
+        return {**result, "alone": alone["p99"], "also": alone["requests"]}
+
+    return load
+
+
+ALONE = ("alone", "p99 ms without")
+
+CASES = [
+    Case("hello", "Six bytes, 64 connections, wrk's own headers.", "hello", wrk(64), floor=(), logged=True),
+    Case("hello, browser", "The same with the nine headers of a browser.", "hello", wrk(64, BROWSER), floor=()),
+    Case("hello, 1 connection", "One client: each request costs a wake-up.", "hello", wrk(1, BROWSER), floor=()),
+    Case(
+        "hello, 16 threads",
+        "Sixteen threads where one would do. A uwsgi thread serves one kept connection: 48 of the 64 starve.",
+        "hello",
+        wrk(64, BROWSER),
+        threads=16,
+        floor=(),
+    ),
+    Case(
+        "hello, closing",
+        "A connection for each request.",
+        "hello",
+        wrk(64, ["Connection: close"]),
+        floor=("close",),
+    ),
+    Case("Flask JSON", "One kibibyte of Flask's JSON, two workers on both processors.", "json", wrk(64, BROWSER), 2),
+    Case("1 MiB down", "A body of one mebibyte in one piece, 16 connections.", "large", wrk(16)),
+    Case(
+        "1 MiB up",
+        "One mebibyte is sent, and read with one call. 16 connections.",
+        "upload",
+        wrk(16, script=Path(__file__).with_name("upload.lua")),
+    ),
+    Case(
+        "100 x 1 KiB",
+        "A hundred pieces of one kibibyte, length unknown, 64 connections. uwsgi does not frame such a body.",
+        "stream",
+        wrk(64),
+    ),
+    Case(
+        "10 ms of waiting",
+        "The application sleeps. Two workers with 16 threads, 64 connections: 3200 requests/s are all there is.",
+        "nap",
+        wrk(64),
+        workers=2,
+        threads=16,
+    ),
+    Case(
+        "100 idle",
+        "A hundred kept connections that ask nothing, eight that do.",
+        "hello",
+        beside_idle,
+        extra=("kept", "idle ones kept"),
+    ),
+    Case(
+        "a slow view",
+        "Two workers with one thread. Somebody asks for a view of one second again and again; eight clients ask for"
+        " six bytes 50 times a second each, on new connections.",
+        "site",
+        beside(clients.ask_for_a_slow_view, keep=False),
+        workers=2,
+        figure="p99",
+        extra=ALONE,
+    ),
+    Case(
+        "100 slow readers",
+        "Of one mebibyte each, ten kibibytes a second; eight clients ask for six bytes 50 times a second each.",
+        "site",
+        beside(clients.read_slowly, keep=True),
+        figure="p99",
+        extra=ALONE,
+    ),
+    Case(
+        "a computing thread",
+        "The application has a thread that never waits. 64 connections; the processor time is the thread's.",
+        "spinning",
+        wrk(64, BROWSER),
+        figure="rps",
+    ),
+]
