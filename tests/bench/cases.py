@@ -104,7 +104,8 @@ CASES = [
     ),
     Case(
         "100 idle",
-        "A hundred kept connections that ask nothing, eight that do.",
+        "A hundred kept connections that ask nothing, eight that do. gunicorn's sync worker keeps none; a uwsgi thread"
+        " serves one kept connection, so that the eight have no answer.",
         "hello",
         beside_idle,
         extra=("kept", "idle ones kept"),
@@ -121,7 +122,8 @@ CASES = [
     ),
     Case(
         "100 slow readers",
-        "Of one mebibyte each, ten kibibytes a second; eight clients ask for six bytes 50 times a second each.",
+        "Of one mebibyte each, ten kibibytes a second; eight clients ask for six bytes 50 times a second each,"
+        " on kept connections, of which a uwsgi thread serves one.",
         "site",
         beside(clients.read_slowly, keep=True),
         figure="p99",

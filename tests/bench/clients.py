@@ -185,7 +185,10 @@ def idle(port, count=100):
         for stream in streams:
             stream.settimeout(max(deadline - time.monotonic(), 0.01))
             with contextlib.suppress(OSError):
-                if stream.recv(4096):
+                answer = stream.recv(4096)
+                if b"connection: close" in answer.lower():
+                    stream.close()
+                elif answer:
                     answered.append(stream)
         yield lambda: sum(map(is_open, answered))
     finally:

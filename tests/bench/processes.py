@@ -106,7 +106,7 @@ def wait_until_it_answers(server, port):
     raise RuntimeError("it does not answer")
 
 
-def warm_up(port, seconds=0.3):
+def warm_up(port, seconds=0.2):
     """A few requests, so that what is done once is done."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
