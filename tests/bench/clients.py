@@ -131,28 +131,32 @@ def paced(port, seconds, clients=8, each=50, keep=True):
 
 
 @contextlib.contextmanager
-def beside(work, *arguments):
-    """A process that works meanwhile."""
-    process = multiprocessing.get_context("fork").Process(target=work, args=arguments, daemon=True)
+def beside(work, port):
+    """A process that works meanwhile, and has begun to."""
+    context = multiprocessing.get_context("fork")
+    begun = context.Event()
+    process = context.Process(target=work, args=(port, begun), daemon=True)
     process.start()
     try:
+        begun.wait(5)
         yield
     finally:
         process.terminate()
         process.join()
 
 
-def ask_for_a_slow_view(port):
+def ask_for_a_slow_view(port, begun):
     """One request after another, each for a second's work, each on a connection of its own."""
     while True:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as stream:
             stream.sendall(b"GET /slow HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+            begun.set()
             while stream.recv(65536):
                 pass
 
 
-def read_slowly(port, count=100):
-    """Clients that each take a kibibyte of their mebibyte every tenth of a second."""
+def read_slowly(port, begun, count=100):
+    """Clients that each take a kibibyte of their mebibyte every tenth of a second. All have some, or wait for a second."""
     streams = []
     for _ in range(count):
         stream = socket.socket()
@@ -160,15 +164,17 @@ def read_slowly(port, count=100):
         stream.setblocking(False)
         stream.connect_ex(("127.0.0.1", port))
         streams.append(stream)
-    asked = set()
+    asked, served, since = set(), set(), time.monotonic()
     while True:
         for stream in streams:
             with contextlib.suppress(OSError):
-                if stream in asked:
-                    stream.recv(1024)
-                else:
+                if stream not in asked:
                     stream.send(b"GET /large HTTP/1.1\r\nHost: h\r\n\r\n")
                     asked.add(stream)
+                elif stream.recv(1024):
+                    served.add(stream)
+        if len(served) == count or time.monotonic() - since > 1:
+            begun.set()
         time.sleep(0.1)
 
 
