@@ -1,8 +1,8 @@
 """mcsup beside its peers, in interleaved rounds of one run.
 
-The figure to trust is CPU per request: user and system time of the whole process tree, over the requests answered. The
-server has one processor (or two, where it has two workers), the client the other. Requests per second depend on what else
-the machine does; a ratio of medians over interleaved rounds does not, as much.
+The figure to trust is CPU per request: user and system time of the whole process tree, over the requests answered.
+The server has one processor (or two, where it has two workers), the client the other. Requests per second depend on
+what else the machine does; a ratio of medians over interleaved rounds does not, as much.
 
 `make bench`, or `python bench.py [--rounds N] [--seconds N] [--case NAME]... [--server NAME]... [--markdown FILE]`.
 """

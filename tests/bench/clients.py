@@ -1,9 +1,9 @@
 """The clients: wrk, clients that keep a pace, and those that hold a server up.
 
-Each load returns the requests that were answered, those a second, the median and the 99th percentile in milliseconds, and
-the errors. wrk asks again when it has its answer, so that its percentiles do not know of the requests that a client could
-not send meanwhile; clients that keep a pace count from when a request was due, and take one without an answer for an error
-that took as long as they waited.
+Each load returns the requests that were answered, those a second, the median and the 99th percentile in milliseconds,
+and the errors. wrk asks again when it has its answer, so that its percentiles do not know of the requests that a client
+could not send meanwhile; clients that keep a pace count from when a request was due, and take one without an answer for
+an error that took as long as they waited.
 """
 
 import contextlib
@@ -156,7 +156,10 @@ def ask_for_a_slow_view(port, begun):
 
 
 def read_slowly(port, begun, count=100):
-    """Clients that each take a kibibyte of their mebibyte every tenth of a second. All have some, or wait for a second."""
+    """Clients that each take a kibibyte of their mebibyte every tenth of a second.
+
+    They have begun when all have some of it, or after a second.
+    """
     streams = []
     for _ in range(count):
         stream = socket.socket()
