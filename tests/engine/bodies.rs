@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use mcsup_py::app::Verdict;
+use mcsup_py::app::{Body, Verdict};
 use mcsup_py::engine::EngineConfig;
 use mcsup_py::http::head::Limits;
 
@@ -126,4 +126,49 @@ fn a_body_that_breaks_off_never_reaches_the_application() {
     assert_eq!(client.response().status, 400);
     client.assert_ended();
     assert_eq!(server.host.requests.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn bodies_of_some_size_are_kept_in_memory_and_give_it_back() {
+    let server = serve(|request, reply| {
+        let text = match &request.body {
+            Body::Memory(bytes) => format!("memory {}", bytes.len()),
+            other => format!("{other:?}"),
+        };
+        let _ = reply.send_whole(&ok(&[]), text.as_bytes());
+        Verdict::Complete
+    });
+    let body = vec![b'x'; 1 << 20];
+    let mut client = server.connect();
+    // More in all than there is memory for at once: answered, refused and given up alike.
+    for round in 0..60 {
+        let mut own = server.connect();
+        let client = if round % 3 == 0 { &mut client } else { &mut own };
+        client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1048576\r\n\r\n");
+        if round % 3 == 1 {
+            client.send(&body[..1000]).stream.shutdown(std::net::Shutdown::Write).unwrap();
+            assert_eq!(client.response().status, 400);
+        } else {
+            assert_eq!(client.send(&body).response().text(), "memory 1048576");
+        }
+    }
+}
+
+#[test]
+fn bodies_that_all_come_at_once_do_not_take_more_memory_than_there_is_for_them() {
+    let server = serve(|request, reply| {
+        let kind = if matches!(request.body, Body::Memory(_)) { "memory" } else { "file" };
+        let _ = reply.send_whole(&ok(&[]), kind.as_bytes());
+        Verdict::Complete
+    });
+    let body = vec![b'x'; 2 << 20];
+    let mut clients: Vec<Client> = (0..20).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2097152\r\n\r\nx");
+        // The engine has seen it: a request of its own is answered after it.
+        assert_eq!(server.connect().get("/").text(), "file");
+    }
+    let kinds: Vec<String> =
+        clients.iter_mut().map(|client| client.send(&body[1..]).response().text().to_owned()).collect();
+    assert_eq!(kinds.iter().filter(|kind| *kind == "memory").count(), 16, "{kinds:?}");
 }

@@ -26,6 +26,7 @@ pub(crate) struct FakeHost {
     wake: (OwnedFd, OwnedFd),
     pub connections: AtomicUsize,
     pub requests: AtomicUsize,
+    pub beats: AtomicUsize,
     seat: Option<Seat>,
     /// Why it wanted to be replaced.
     pub left: Mutex<Vec<String>>,
@@ -43,6 +44,7 @@ impl FakeHost {
             wake: rustix::pipe::pipe_with(flags).unwrap(),
             connections: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),
+            beats: AtomicUsize::new(0),
             seat,
             left: Mutex::default(),
             stacks_shown: AtomicUsize::new(0),
@@ -68,7 +70,9 @@ impl Host for FakeHost {
     fn log_epoch(&self) -> u32 {
         self.log_epoch.load(Ordering::SeqCst)
     }
-    fn beat(&self) {}
+    fn beat(&self) {
+        self.beats.fetch_add(1, Ordering::SeqCst);
+    }
     fn request_began(&self) {
         self.requests.fetch_add(1, Ordering::SeqCst);
         if let Some(seat) = &self.seat {

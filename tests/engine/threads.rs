@@ -225,3 +225,21 @@ fn more_requests_than_may_wait_are_refused_at_once() {
     });
     assert_eq!(busy.remove(0).response().status, 200);
 }
+
+#[test]
+fn who_cannot_answer_what_waits_does_not_look_at_it_all_the_time() {
+    let hold = Hold::default();
+    let server = Setup::default().start_threads(hold.apps(2));
+    let mut clients = vec![server.connect()];
+    assert_eq!(clients[0].get("/").status, 200);
+    clients.extend(hold.occupy(&server, 2));
+    clients[0].send("GET /waiting HTTP/1.1\r\nHost: h\r\n\r\n");
+    // Two turns: the request has been seen. How many follow in a while is what is tested.
+    let seen = server.host.beats.load(Ordering::SeqCst) + 2;
+    wait_for("two turns", || server.host.beats.load(Ordering::SeqCst) >= seen);
+    std::thread::sleep(Duration::from_millis(300));
+    let turns = server.host.beats.load(Ordering::SeqCst) - seen;
+    assert!(turns < 30, "{turns} turns without news");
+    hold.let_go();
+    assert!(clients.iter_mut().all(|client| client.response().status == 200));
+}

@@ -7,9 +7,15 @@ use crate::app::Body;
 use crate::http::chunked::Decoder;
 use crate::http::framing::Framing;
 use crate::http::reject::{self, Reject};
+use crate::net::buffer::Incoming;
+use crate::net::stream::{Progress, Stream};
 
-/// Larger bodies go to a file.
+/// Larger bodies go to a file,
 const SPOOL_ABOVE: usize = 64 * 1024;
+/// unless they are no larger than this, say so, and there is memory left for bodies of that kind: a file costs a multiple.
+const LARGEST_IN_MEMORY: usize = 2 << 20;
+/// So much there is, in all of an engine.
+pub(super) const BODY_MEMORY: usize = 32 << 20;
 
 /// A body that is being received.
 #[derive(Debug)]
@@ -17,6 +23,8 @@ pub(super) struct Receiving {
     coding: Coding,
     kept: Kept,
     limit: u64,
+    /// How much of it may be in memory.
+    in_memory: usize,
 }
 
 #[derive(Debug)]
@@ -41,8 +49,9 @@ pub(super) enum Fault {
 }
 
 impl Receiving {
-    /// `None`: there is no body. `limit`: the most bytes; 0: any number.
-    pub(super) fn begin(framing: Framing, limit: u64) -> Result<Option<Self>, Reject> {
+    /// `None`: there is no body. `limit`: the most bytes; 0: any number. `memory`: what is left for bodies that are not
+    /// small; see [`Receiving::granted`].
+    pub(super) fn begin(framing: Framing, limit: u64, memory: usize) -> Result<Option<Self>, Reject> {
         let limit = if limit == 0 { u64::MAX } else { limit };
         let (coding, expected) = match framing {
             Framing::Empty => return Ok(None),
@@ -50,17 +59,50 @@ impl Receiving {
             Framing::Length(length) => (Coding::Length(length), length),
             Framing::Chunked => (Coding::Chunked(Decoder::default()), 0),
         };
-        let capacity = usize::try_from(expected).unwrap_or(SPOOL_ABOVE).min(SPOOL_ABOVE);
-        Ok(Some(Self { coding, kept: Kept::Memory(Vec::with_capacity(capacity)), limit }))
+        let expected = usize::try_from(expected).unwrap_or(usize::MAX);
+        let is_granted = expected > SPOOL_ABOVE && expected <= LARGEST_IN_MEMORY.min(memory);
+        let in_memory = if is_granted { expected } else { SPOOL_ABOVE };
+        let kept = Kept::Memory(Vec::with_capacity(expected.min(in_memory)));
+        Ok(Some(Self { coding, kept, limit, in_memory }))
+    }
+
+    /// How much it takes of the memory for bodies that are not small.
+    pub(super) fn granted(&self) -> usize {
+        if self.in_memory > SPOOL_ABOVE { self.in_memory } else { 0 }
+    }
+
+    /// Whether it goes to a file: then in large pieces.
+    pub(super) fn is_spooled(&self) -> bool {
+        matches!(self.kept, Kept::Spooled { .. })
+    }
+
+    /// Receives where the body is kept, without a detour; what came behind its end goes to `incoming`. `None`: what comes
+    /// has to be looked at first.
+    pub(super) fn receive(&mut self, stream: &Stream, incoming: &mut Incoming) -> Option<Progress> {
+        let (Coding::Length(left), Kept::Memory(bytes)) = (&mut self.coding, &mut self.kept) else {
+            return None;
+        };
+        let wanted = usize::try_from(*left).ok().filter(|wanted| *wanted > 0)?;
+        if bytes.capacity() - bytes.len() < wanted {
+            return None;
+        }
+        let end = bytes.len() + wanted;
+        let progress = stream.receive_into_room_of(bytes);
+        if let Some(behind) = bytes.get(end..).filter(|behind| !behind.is_empty()) {
+            incoming.room(behind.len()).extend_from_slice(behind);
+            bytes.truncate(end);
+        }
+        *left = (end - bytes.len()) as u64;
+        Some(progress)
     }
 
     /// Takes what belongs to the body from the front of `input`; returns how many bytes that was.
     pub(super) fn take(&mut self, input: &[u8]) -> Result<usize, Fault> {
-        let Self { coding, kept, limit } = self;
+        let Self { coding, kept, limit, in_memory } = self;
         match coding {
             Coding::Length(left) => {
                 let count = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
-                kept.keep(&input[..count]).map_err(Fault::NoRoom)?;
+                kept.keep(&input[..count], *in_memory).map_err(Fault::NoRoom)?;
                 *left -= count as u64;
                 Ok(count)
             }
@@ -69,21 +111,13 @@ impl Receiving {
                 let count = decoder
                     .decode(input, |data| {
                         if kept_all.is_ok() {
-                            kept_all = kept.keep(data);
+                            kept_all = kept.keep(data, *in_memory);
                         }
                     })
                     .map_err(Fault::Refused)?;
                 kept_all.map_err(Fault::NoRoom)?;
                 if kept.len() > *limit { Err(Fault::Refused(reject::BODY_SIZE)) } else { Ok(count) }
             }
-        }
-    }
-
-    /// Whether more is to come than a small piece.
-    pub(super) fn expects_much(&self) -> bool {
-        match &self.coding {
-            Coding::Length(left) => *left > 8 * 1024,
-            Coding::Chunked(_) => self.kept.len() > 8 * 1024,
         }
     }
 
@@ -116,9 +150,9 @@ impl Kept {
         }
     }
 
-    fn keep(&mut self, data: &[u8]) -> io::Result<()> {
+    fn keep(&mut self, data: &[u8], in_memory: usize) -> io::Result<()> {
         match self {
-            Kept::Memory(bytes) if bytes.len() + data.len() <= SPOOL_ABOVE => bytes.extend_from_slice(data),
+            Kept::Memory(bytes) if bytes.len() + data.len() <= in_memory => bytes.extend_from_slice(data),
             Kept::Memory(bytes) => {
                 // Unlinked from the start: it goes with the descriptor, however the process ends.
                 let mut file = tempfile::tempfile()?;
@@ -143,9 +177,17 @@ mod tests {
 
     #[test]
     fn a_small_body_stays_in_memory_and_a_large_one_goes_to_a_file() {
-        for (size, in_memory) in [(10, true), (SPOOL_ABOVE, true), (SPOOL_ABOVE + 1, false)] {
+        for (size, memory, in_memory) in [
+            (10, 0, true),
+            (SPOOL_ABOVE, 0, true),
+            (SPOOL_ABOVE + 1, SPOOL_ABOVE, false),
+            (SPOOL_ABOVE + 1, BODY_MEMORY, true),
+            (LARGEST_IN_MEMORY, BODY_MEMORY, true),
+            (LARGEST_IN_MEMORY + 1, BODY_MEMORY, false),
+        ] {
             let sent: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
-            let mut receiving = Receiving::begin(Framing::Length(size as u64), 0).unwrap().unwrap();
+            let mut receiving = Receiving::begin(Framing::Length(size as u64), 0, memory).unwrap().unwrap();
+            assert_eq!(receiving.granted(), if in_memory && size > SPOOL_ABOVE { size } else { 0 });
             for piece in sent.chunks(4096) {
                 assert!(!receiving.is_whole());
                 assert_eq!(receiving.take(piece).unwrap(), piece.len());
@@ -168,8 +210,8 @@ mod tests {
 
     #[test]
     fn the_limit_holds_for_announced_and_for_chunked_bodies() {
-        assert_eq!(Receiving::begin(Framing::Length(5), 4).unwrap_err(), reject::BODY_SIZE);
-        let mut receiving = Receiving::begin(Framing::Chunked, 4).unwrap().unwrap();
+        assert_eq!(Receiving::begin(Framing::Length(5), 4, 0).unwrap_err(), reject::BODY_SIZE);
+        let mut receiving = Receiving::begin(Framing::Chunked, 4, 0).unwrap().unwrap();
         let refused = receiving.take(b"5\r\nabcde\r\n");
         assert!(matches!(refused, Err(Fault::Refused(reject)) if reject == reject::BODY_SIZE));
     }

@@ -75,6 +75,9 @@ pub(super) enum Step {
     Close,
 }
 
+/// How much is received at once of what goes to a file.
+const SPOOL_PIECE: usize = 64 * 1024;
+
 /// How many bytes a lingering connection may still send, and for how long.
 pub(super) const LINGER_BYTES: usize = 64 * 1024;
 pub(super) const LINGER_TIME: std::time::Duration = std::time::Duration::from_secs(2);
@@ -93,6 +96,8 @@ pub(super) struct Connection {
     pub(super) registered: bool,
     pub(super) deadline: Instant,
     pub(super) armed: Armed,
+    /// What its request's body was granted of the engine's memory.
+    pub(super) body_memory: usize,
     /// The socket was empty when it was last read, and the poller has not said otherwise since.
     emptied: bool,
     /// The client has ended its side.
@@ -112,6 +117,7 @@ impl Connection {
             registered: false,
             deadline,
             armed: Armed::default(),
+            body_memory: 0,
             emptied: false,
             ended: false,
         }
@@ -124,9 +130,9 @@ impl Connection {
     }
 
     /// Receives and parses until a request is whole or the socket is empty.
-    pub(super) fn advance(&mut self, config: &EngineConfig, now: Instant) -> Step {
+    pub(super) fn advance(&mut self, config: &EngineConfig, now: Instant, body_memory: &mut usize) -> Step {
         loop {
-            if let Some(step) = self.use_received(config, now) {
+            if let Some(step) = self.use_received(config, now, body_memory) {
                 return step;
             }
             match self.receive() {
@@ -213,14 +219,23 @@ impl Connection {
         if !self.may_receive() {
             return Progress::Blocked(0);
         }
-        let is_much = matches!(&self.state, State::Body { receiving, .. } if receiving.expects_much());
-        let progress = self.stream.receive(&mut self.incoming, is_much);
+        let progress = match &mut self.state {
+            State::Body { receiving, .. } if receiving.is_spooled() => {
+                self.incoming.room(SPOOL_PIECE);
+                None
+            }
+            State::Body { receiving, .. } if self.incoming.is_empty() => {
+                receiving.receive(&self.stream, &mut self.incoming)
+            }
+            _ => None,
+        };
+        let progress = progress.unwrap_or_else(|| self.stream.receive(&mut self.incoming));
         self.emptied = matches!(progress, Progress::Blocked(_));
         progress
     }
 
     /// Goes on with what was received; `None`: more must be received.
-    fn use_received(&mut self, config: &EngineConfig, now: Instant) -> Option<Step> {
+    fn use_received(&mut self, config: &EngineConfig, now: Instant, body_memory: &mut usize) -> Option<Step> {
         match self.state {
             State::Idle { .. } if self.incoming.is_empty() => None,
             State::Idle { fresh } => {
@@ -228,29 +243,31 @@ impl Connection {
                     self.deadline = now + config.timeouts.head;
                 }
                 self.state = State::Head;
-                self.read_head(config, now)
+                self.read_head(config, now, body_memory)
             }
-            State::Head => self.read_head(config, now),
+            State::Head => self.read_head(config, now, body_memory),
             State::Body { .. } => self.read_body(),
             State::Lingering { .. } => self.discard(),
             State::Ready { .. } | State::Flushing { .. } => Some(Step::Wait),
         }
     }
 
-    fn read_head(&mut self, config: &EngineConfig, now: Instant) -> Option<Step> {
+    fn read_head(&mut self, config: &EngineConfig, now: Instant, body_memory: &mut usize) -> Option<Step> {
         let length = match self.heads.read(self.incoming.bytes(), &config.limits) {
             Ok(Some(length)) => length,
             Ok(None) => return None,
             Err(reject) => return Some(Step::Refuse(reject)),
         };
         let delimited = self.heads.delimited();
-        match Receiving::begin(delimited.framing, config.limits.body) {
+        match Receiving::begin(delimited.framing, config.limits.body, *body_memory) {
             Err(reject) => Some(Step::Refuse(reject)),
             Ok(None) => {
                 self.state = State::Ready { head: HeadBytes::InPlace(length), body: Body::Empty };
                 Some(Step::Ready)
             }
             Ok(Some(receiving)) => {
+                self.body_memory = receiving.granted();
+                *body_memory -= self.body_memory;
                 let head = HeadBytes::Own(self.incoming.bytes()[..length].to_vec());
                 self.incoming.consume(length);
                 if delimited.expects_continue && self.incoming.is_empty() {

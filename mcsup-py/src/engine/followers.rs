@@ -238,7 +238,7 @@ impl<'a> Crew<'a> {
             return (state, Instant::now());
         }
         let now = Instant::now();
-        let mut timeout = state.table.timeout(now);
+        let mut timeout = state.table.timeout(who == Leader::Permit, now);
         if let Some(limit) = self.config.timeouts.request {
             let next = overdue::next_deadline(&state.running, limit);
             timeout = next.map_or(timeout, |at| timeout.min(at.saturating_duration_since(now)));

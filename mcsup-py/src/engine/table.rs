@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::accepting::Accepting;
+use super::body::BODY_MEMORY;
 use super::connection::{Connection, HeadBytes, LINGER_BYTES, LINGER_TIME, State, Step, Then};
 use super::date::Date;
 use super::exchange::Answered;
@@ -23,6 +24,9 @@ use crate::net::timers::{Armed, Timers};
 
 /// A turn lasts no longer, so that beats go on.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
+
+/// How long a request waits here before its connection is offered to the siblings again.
+const OFFER_AGAIN: Duration = Duration::from_millis(2);
 
 /// The state.
 pub(super) struct Table<'a> {
@@ -44,6 +48,8 @@ pub(super) struct Table<'a> {
     /// Connections with a whole request, in the order in which it became whole.
     pub(super) ready: VecDeque<u64>,
     shelf: Shelf,
+    /// What is left for bodies in memory that are not small.
+    body_memory: usize,
     timers: Timers,
     date: Date,
     pub(super) phase: Phase,
@@ -86,6 +92,7 @@ impl<'a> Table<'a> {
             connections: Places::default(),
             ready: VecDeque::new(),
             shelf: Shelf::default(),
+            body_memory: BODY_MEMORY,
             timers: Timers::default(),
             date: Date::default(),
             phase: Phase::Serving,
@@ -100,10 +107,13 @@ impl<'a> Table<'a> {
         self.phase == Phase::Quitting || (self.phase > Phase::Serving && self.connections.len() == 0)
     }
 
-    /// How long a turn may wait.
-    pub(super) fn timeout(&self, now: Instant) -> Duration {
-        if !self.ready.is_empty() {
-            return Duration::ZERO;
+    /// How long a turn may wait. `answers`: whoever waits answers what is ready; otherwise a sibling may, so that it is
+    /// offered again soon.
+    pub(super) fn timeout(&self, answers: bool, now: Instant) -> Duration {
+        match (self.ready.is_empty(), answers) {
+            (false, true) => return Duration::ZERO,
+            (false, false) if self.host.siblings().count > 0 => return OFFER_AGAIN,
+            _ => {}
         }
         let next = [self.timers.next(), self.rests_until()].into_iter().flatten().min();
         next.map_or(LONGEST_WAIT, |at| at.saturating_duration_since(now).min(LONGEST_WAIT))
@@ -145,10 +155,10 @@ impl<'a> Table<'a> {
 
     /// Goes on with a connection as far as what it has sent allows.
     pub(super) fn advance(&mut self, token: u64, now: Instant) {
-        let Self { config, connections, shelf, .. } = self;
+        let Self { config, connections, shelf, body_memory, .. } = self;
         let Some(connection) = connections.find(token) else { return };
         shelf.equip(connection);
-        match connection.advance(config, now) {
+        match connection.advance(config, now, body_memory) {
             Step::Wait => {
                 shelf.put_back_from(connection);
                 self.keep(token);
@@ -183,6 +193,7 @@ impl<'a> Table<'a> {
 
     pub(super) fn close(&mut self, token: u64) {
         if let Some(mut connection) = self.connections.remove(token) {
+            self.body_memory += std::mem::take(&mut connection.body_memory);
             self.shelf.take_apart(&mut connection);
         }
         let Self { timers, connections, .. } = self;
@@ -211,6 +222,7 @@ impl<'a> Table<'a> {
         now: Instant,
     ) {
         let (token, write) = (connection.token, self.config.timeouts.write);
+        self.body_memory += std::mem::take(&mut connection.body_memory);
         connection.forget_request(head);
         let then = match answered.then {
             Then::Close if connection.has_unread() => Then::Linger,

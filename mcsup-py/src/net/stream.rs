@@ -28,8 +28,6 @@ pub enum Progress {
 
 /// How much is received at once: a usual head and a small body.
 const PIECE: usize = 8 * 1024;
-/// And of a large body.
-const LARGE_PIECE: usize = 64 * 1024;
 /// How much of a file is sent in one step: where it goes through our memory, less.
 const FILE_STEP: usize =
     if cfg!(any(target_os = "linux", target_os = "android")) { 1 << 20 } else { 128 * 1024 };
@@ -40,12 +38,16 @@ impl Stream {
         SockRef::from(&self.0).peer_addr().ok()?.as_socket()
     }
 
-    /// Receives what is there, up to one piece; `much`: up to a large one.
-    pub fn receive(&self, into: &mut Incoming, much: bool) -> Progress {
+    /// Receives what is there, up to one piece.
+    pub fn receive(&self, into: &mut Incoming) -> Progress {
+        self.receive_into_room_of(into.room(PIECE))
+    }
+
+    /// Receives what is there, up to the spare capacity of `into`.
+    pub fn receive_into_room_of(&self, into: &mut Vec<u8>) -> Progress {
+        let most = into.capacity() - into.len();
         loop {
-            let room = into.room(if much { LARGE_PIECE } else { PIECE });
-            let most = room.capacity() - room.len();
-            return match rustix::net::recv(&self.0, rustix::buffer::spare_capacity(room), RecvFlags::empty())
+            return match rustix::net::recv(&self.0, rustix::buffer::spare_capacity(into), RecvFlags::empty())
             {
                 Ok((_, 0)) => Progress::Ended,
                 Ok((_, count)) if count == most => Progress::More(count),
