@@ -205,7 +205,6 @@ impl Connection {
 
     /// Waits for the next request.
     pub(super) fn idle(&mut self, deadline: Instant) {
-        self.outgoing = Outgoing::default();
         self.state = State::Idle { fresh: false };
         self.deadline = deadline;
     }

@@ -19,6 +19,9 @@ const HIGH_WATER: usize = 256 * 1024;
 /// until no more than this is.
 const LOW_WATER: usize = 64 * 1024;
 
+/// An answer that may wait for others.
+const SMALL: usize = 16 * 1024;
+
 /// What the answer depends on.
 #[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
@@ -86,8 +89,9 @@ impl<'a> Exchange<'a> {
         Self { stream, outgoing, asked, stage: Stage::Before, sent, bytes: 0 }
     }
 
-    /// Ends the answer as the application's verdict demands.
-    pub(super) fn finish(mut self, verdict: Verdict) -> Answered {
+    /// Ends the answer as the application's verdict demands. `together`: a small one need not leave at once, since others
+    /// follow soon.
+    pub(super) fn finish(mut self, verdict: Verdict, together: bool) -> Answered {
         let said_nothing = self.stage == Stage::Before;
         if said_nothing {
             self.fail();
@@ -105,6 +109,9 @@ impl<'a> Exchange<'a> {
             (Stage::Body(_), _) => {}
         }
         let then = if self.asked.keep_alive { Then::Next } else { Then::Close };
+        if together && self.outgoing.tail().is_none() && self.outgoing.len() <= SMALL {
+            return self.answered(then, false);
+        }
         match self.stream.send(self.outgoing) {
             Progress::Ended => self.answered(Then::Close, true),
             _ => self.answered(then, false),

@@ -27,7 +27,6 @@ use crate::access::Entry;
 use crate::app::{App, Request};
 use crate::engine::connection::Connection;
 use crate::http::response::ResponseHead;
-use crate::net::buffer::Outgoing;
 use crate::net::poller::{Batch, Interest, Poller};
 
 /// A leader that has been away for so long is replaced: soon where another permit may be free, later where all that waits
@@ -171,10 +170,12 @@ impl<'a> Crew<'a> {
                 }
                 let led = state.leader == Leader::Permit;
                 self.wake_helpers(&state, led);
+                let together = state.service < SLOW && state.table.may_leave_together(now);
                 drop(state);
-                let (back, ended) = self.answer(app, job, now, &mut own, (!led).then_some(spare));
+                let (back, ended) = self.answer(app, job, (now, together), &mut own, (!led).then_some(spare));
                 (state, looked) = (back, Some(ended));
             } else if state.leader == Leader::Permit {
+                state.table.send_together(Instant::now());
                 state.parked += 1;
                 state = self.parked.wait(state).unwrap_or_else(PoisonError::into_inner);
                 state.parked -= 1;
@@ -229,15 +230,16 @@ impl<'a> Crew<'a> {
         if who == Leader::Permit || self.permits > 1 || self.config.timeouts.request.is_some() {
             self.host.beat();
         }
+        let now = Instant::now();
+        state.table.send_together(now);
         state.table.follow_host();
         if let Some(access) = &mut state.table.access {
             access.flush();
         }
         if state.table.is_over() {
             self.over.store(true, Ordering::Release);
-            return (state, Instant::now());
+            return (state, now);
         }
-        let now = Instant::now();
         let mut timeout = state.table.timeout(who == Leader::Permit, now);
         if let Some(limit) = self.config.timeouts.request {
             let next = overdue::next_deadline(&state.running, limit);
@@ -278,7 +280,7 @@ impl<'a> Crew<'a> {
         &self,
         app: &mut dyn App,
         job: Job,
-        began: Instant,
+        (began, together): (Instant, bool),
         own: &mut Own,
         spare: Option<&Thread>,
     ) -> (Guard<'_, 'a>, Instant) {
@@ -299,16 +301,10 @@ impl<'a> Crew<'a> {
             write_timeout: self.config.timeouts.write,
             clock,
         };
-        // The thread's own buffer, still warm; the connection gets it only where something is left over.
-        std::mem::swap(outgoing, &mut own.outgoing);
         let mut exchange = Exchange::new(stream, outgoing, asked, self.logs.then_some(&mut own.sent));
         self.host.request_began();
         let verdict = app.call(Request { head, body, peer }, &mut exchange);
-        let answered = exchange.finish(verdict);
-        if outgoing.is_empty() {
-            outgoing.release();
-            std::mem::swap(outgoing, &mut own.outgoing);
-        }
+        let answered = exchange.finish(verdict, together);
         self.host.request_ended();
         let now = Instant::now();
         let mut state = self.lock();
@@ -318,7 +314,10 @@ impl<'a> Crew<'a> {
         }
         state.running[own.permit].end();
         state.service = (state.service * 7 + (now - began)) / 8;
-        state.table.give_back(connection, &head_bytes, answered, now);
+        state.table.give_back(connection, &head_bytes, answered, together, now);
+        if !together {
+            state.table.send_together(now);
+        }
         (state, now)
     }
 
@@ -436,7 +435,6 @@ struct Own {
     /// Which permit it has.
     permit: usize,
     date: Date,
-    outgoing: Outgoing,
     /// The head of its last answer.
     sent: ResponseHead,
 }

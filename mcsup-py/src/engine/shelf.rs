@@ -1,30 +1,40 @@
-//! What connections receive with, kept for whoever needs it next: an idle connection has none of it, and a busy worker
+//! What connections receive and answer with, kept for whoever needs it next: an idle connection has none of it, and a busy worker
 //! uses the same few buffers, still warm, for all of them.
 
 use super::connection::Connection;
 use crate::http::head::Heads;
-use crate::net::buffer::Incoming;
+use crate::net::buffer::{Incoming, Outgoing};
 
 /// So many are kept: more are in use at once only in bursts.
 const MOST: usize = 64;
 
 /// Empty buffers.
 #[derive(Debug, Default)]
-pub(super) struct Shelf(Vec<(Incoming, Heads)>);
+pub(super) struct Shelf {
+    incoming: Vec<(Incoming, Heads)>,
+    outgoing: Vec<Outgoing>,
+}
 
 impl Shelf {
     /// Gives a connection what it receives with, if it has nothing and is about to.
     pub(super) fn equip(&mut self, connection: &mut Connection) {
         if connection.incoming.is_bare() && connection.may_receive() {
-            if let Some(tools) = self.0.pop() {
+            if let Some(tools) = self.incoming.pop() {
                 (connection.incoming, connection.heads) = tools;
             }
         }
     }
 
+    /// Gives a connection what it answers with.
+    pub(super) fn equip_to_answer(&mut self, connection: &mut Connection) {
+        if let (true, Some(outgoing)) = (connection.outgoing.is_bare(), self.outgoing.pop()) {
+            connection.outgoing = outgoing;
+        }
+    }
+
     /// Takes it back from a connection that waits for its next request.
     pub(super) fn put_back_from(&mut self, connection: &mut Connection) {
-        if connection.is_at_rest() && !connection.incoming.is_bare() {
+        if connection.is_at_rest() {
             self.take_apart(connection);
         }
     }
@@ -36,8 +46,14 @@ impl Shelf {
         incoming.clear();
         incoming.release();
         heads.reset();
-        if self.0.len() < MOST && !incoming.is_bare() {
-            self.0.push((incoming, heads));
+        if self.incoming.len() < MOST && !incoming.is_bare() {
+            self.incoming.push((incoming, heads));
+        }
+        let mut outgoing = std::mem::take(&mut connection.outgoing);
+        outgoing.clear();
+        outgoing.release();
+        if self.outgoing.len() < MOST && !outgoing.is_bare() {
+            self.outgoing.push(outgoing);
         }
     }
 }

@@ -25,6 +25,8 @@ use crate::net::timers::{Armed, Timers};
 /// A turn lasts no longer, so that beats go on.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 
+/// For so long an answer may wait for others.
+const TOGETHER: Duration = Duration::from_micros(500);
 /// How long a request waits here before its connection is offered to the siblings again.
 const OFFER_AGAIN: Duration = Duration::from_millis(2);
 
@@ -47,6 +49,7 @@ pub(super) struct Table<'a> {
     pub(super) connections: Places,
     /// Connections with a whole request, in the order in which it became whole.
     pub(super) ready: VecDeque<u64>,
+    together: Together,
     shelf: Shelf,
     /// What is left for bodies in memory that are not small.
     body_memory: usize,
@@ -54,6 +57,21 @@ pub(super) struct Table<'a> {
     date: Date,
     pub(super) phase: Phase,
     log_epoch: u32,
+}
+
+/// Answers that have not been sent, since others follow soon.
+#[derive(Debug, Default)]
+struct Together {
+    answers: Vec<u64>,
+    /// When the first was given; `None`: there is none.
+    since: Option<Instant>,
+}
+
+impl Together {
+    fn add(&mut self, token: u64, now: Instant) {
+        self.answers.push(token);
+        self.since.get_or_insert(now);
+    }
 }
 
 /// A request on its way to the application, with its connection.
@@ -91,6 +109,7 @@ impl<'a> Table<'a> {
             surplus: 0,
             connections: Places::default(),
             ready: VecDeque::new(),
+            together: Together::default(),
             shelf: Shelf::default(),
             body_memory: BODY_MEMORY,
             timers: Timers::default(),
@@ -206,7 +225,10 @@ impl<'a> Table<'a> {
         while let Some(token) = self.ready.pop_front() {
             let Some(mut connection) = self.connections.take(token) else { continue };
             match connection.take_request() {
-                Some((head, body)) => return Some(Job { connection, head, body }),
+                Some((head, body)) => {
+                    self.shelf.equip_to_answer(&mut connection);
+                    return Some(Job { connection, head, body });
+                }
                 None => self.put_back(connection),
             }
         }
@@ -219,6 +241,7 @@ impl<'a> Table<'a> {
         mut connection: Box<Connection>,
         head: &HeadBytes,
         answered: Answered,
+        together: bool,
         now: Instant,
     ) {
         let (token, write) = (connection.token, self.config.timeouts.write);
@@ -231,16 +254,37 @@ impl<'a> Table<'a> {
         connection.state = State::Flushing { then };
         connection.deadline = now + write;
         let (all_sent, aborts) = (connection.outgoing.is_empty(), answered.abort);
+        let waits = together && !all_sent && !aborts;
         if aborts {
             connection.stream.abort();
         }
         self.put_back(connection);
         match (aborts, all_sent) {
             (true, _) => self.close(token),
+            (false, false) if waits => self.together.add(token, now),
             (false, true) => self.proceed(token, then, now),
             // Also where the socket has room by now: that news has been missed.
             (false, false) => self.flush(token, now),
         }
+    }
+
+    /// Whether an answer may wait for others: some are about to be given, and none has waited for long.
+    pub(super) fn may_leave_together(&self, now: Instant) -> bool {
+        !self.ready.is_empty()
+            && self.together.since.is_none_or(|since| now.saturating_duration_since(since) < TOGETHER)
+    }
+
+    /// Sends the answers that have waited for one another. Whoever reads them on this machine, a proxy or another worker,
+    /// is woken once and not for each.
+    pub(super) fn send_together(&mut self, now: Instant) {
+        if self.together.since.take().is_none() {
+            return;
+        }
+        let mut answers = std::mem::take(&mut self.together.answers);
+        for token in answers.drain(..) {
+            self.flush(token, now);
+        }
+        self.together.answers = answers;
     }
 
     fn put_back(&mut self, connection: Box<Connection>) {

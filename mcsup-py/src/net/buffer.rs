@@ -189,6 +189,18 @@ impl Outgoing {
         }
     }
 
+    /// Never to be sent: all of it.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.start = 0;
+        self.tail = None;
+    }
+
+    /// Whether it has no memory of its own.
+    pub fn is_bare(&self) -> bool {
+        self.bytes.capacity() == 0
+    }
+
     /// Whether all of it is sent.
     pub fn is_empty(&self) -> bool {
         self.bytes().is_empty() && self.tail.is_none()
