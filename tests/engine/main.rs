@@ -17,3 +17,4 @@ mod responses;
 mod siblings;
 mod slow_clients;
 mod threads;
+mod together;

@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::connection::Then;
 use super::overdue::RequestClock;
+use super::together::Held;
 use super::{Host, Phase};
 use crate::app::{Block, Gone, Reply, Verdict};
 use crate::http::chunked::{LAST_CHUNK, write_chunk};
@@ -35,6 +37,10 @@ pub(super) struct Asked<'a> {
     pub(super) write_timeout: Duration,
     /// Who has the right to begin the answer: the application, or whoever finds that it takes too long.
     pub(super) clock: &'a RequestClock,
+    /// Whether a small answer need not leave at once, since others follow soon,
+    pub(super) together: bool,
+    /// and where it is until the application has returned.
+    pub(super) held: &'a Held,
 }
 
 /// How far the answer is.
@@ -60,7 +66,7 @@ enum Delimit {
 
 /// The engine's [`Reply`].
 pub(super) struct Exchange<'a> {
-    stream: &'a Stream,
+    stream: &'a Arc<Stream>,
     outgoing: &'a mut Outgoing,
     asked: Asked<'a>,
     stage: Stage,
@@ -81,7 +87,7 @@ pub(super) struct Answered {
 
 impl<'a> Exchange<'a> {
     pub(super) fn new(
-        stream: &'a Stream,
+        stream: &'a Arc<Stream>,
         outgoing: &'a mut Outgoing,
         asked: Asked<'a>,
         sent: Option<&'a mut ResponseHead>,
@@ -89,9 +95,11 @@ impl<'a> Exchange<'a> {
         Self { stream, outgoing, asked, stage: Stage::Before, sent, bytes: 0 }
     }
 
-    /// Ends the answer as the application's verdict demands. `together`: a small one need not leave at once, since others
-    /// follow soon.
-    pub(super) fn finish(mut self, verdict: Verdict, together: bool) -> Answered {
+    /// Ends the answer as the application's verdict demands.
+    pub(super) fn finish(mut self, verdict: Verdict) -> Answered {
+        if self.asked.together {
+            self.asked.held.take_back(self.outgoing);
+        }
         let said_nothing = self.stage == Stage::Before;
         if said_nothing {
             self.fail();
@@ -109,7 +117,7 @@ impl<'a> Exchange<'a> {
             (Stage::Body(_), _) => {}
         }
         let then = if self.asked.keep_alive { Then::Next } else { Then::Close };
-        if together && self.outgoing.tail().is_none() && self.outgoing.len() <= SMALL {
+        if self.asked.together && self.outgoing.tail().is_none() && self.outgoing.len() <= SMALL {
             return self.answered(then, false);
         }
         match self.stream.send(self.outgoing) {
@@ -236,6 +244,11 @@ impl Reply for Exchange<'_> {
             Stage::Body(_) => self.flush_tail()?,
         }
         self.put(chunk);
+        if self.asked.together && self.stage == Stage::Body(Delimit::Owed(0)) && self.outgoing.len() <= SMALL
+        {
+            self.asked.held.put(self.stream, self.outgoing);
+            return Ok(());
+        }
         self.flush()
     }
 

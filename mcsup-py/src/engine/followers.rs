@@ -22,6 +22,7 @@ use super::exchange::{Asked, Exchange};
 use super::overdue::{self, RequestClock, Running};
 use super::places::{KICK, WAKE};
 use super::table::{Job, Table};
+use super::together::Held;
 use super::{EngineConfig, Host, Threads};
 use crate::access::Entry;
 use crate::app::{App, Request};
@@ -49,6 +50,7 @@ pub(super) struct Crew<'a> {
     permits: usize,
     /// One for each.
     clocks: Vec<RequestClock>,
+    held: Vec<Held>,
     /// Whether there is an access log.
     logs: bool,
     state: Mutex<State<'a>>,
@@ -110,6 +112,7 @@ pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io
         host,
         poller,
         permits: threads.apps.len(),
+        held: threads.apps.iter().map(|_| Held::default()).collect(),
         clocks: threads.apps.iter().map(|_| RequestClock::default()).collect(),
         logs,
         state: Mutex::new(state),
@@ -232,6 +235,10 @@ impl<'a> Crew<'a> {
         }
         let now = Instant::now();
         state.table.send_together(now);
+        if self.permits > 1 || who == Leader::Spare {
+            // Of those that are in the application at this moment.
+            self.held.iter().for_each(Held::send);
+        }
         state.table.follow_host();
         if let Some(access) = &mut state.table.access {
             access.flush();
@@ -300,11 +307,13 @@ impl<'a> Crew<'a> {
             date: own.date.now(),
             write_timeout: self.config.timeouts.write,
             clock,
+            together,
+            held: &self.held[own.permit],
         };
         let mut exchange = Exchange::new(stream, outgoing, asked, self.logs.then_some(&mut own.sent));
         self.host.request_began();
         let verdict = app.call(Request { head, body, peer }, &mut exchange);
-        let answered = exchange.finish(verdict, together);
+        let answered = exchange.finish(verdict);
         self.host.request_ended();
         let now = Instant::now();
         let mut state = self.lock();

@@ -17,6 +17,7 @@ mod overdue;
 mod places;
 mod shelf;
 mod table;
+mod together;
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};

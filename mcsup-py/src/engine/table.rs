@@ -11,6 +11,7 @@ use super::date::Date;
 use super::exchange::Answered;
 use super::places::{KICK, LISTENERS, Missed, Places, WAKE};
 use super::shelf::Shelf;
+use super::together::Together;
 use super::{EngineConfig, Host, Listening, Phase};
 use crate::access::{AccessLog, Entry};
 use crate::app::Body;
@@ -25,8 +26,6 @@ use crate::net::timers::{Armed, Timers};
 /// A turn lasts no longer, so that beats go on.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 
-/// For so long an answer may wait for others.
-const TOGETHER: Duration = Duration::from_micros(500);
 /// How long a request waits here before its connection is offered to the siblings again.
 const OFFER_AGAIN: Duration = Duration::from_millis(2);
 
@@ -57,21 +56,6 @@ pub(super) struct Table<'a> {
     date: Date,
     pub(super) phase: Phase,
     log_epoch: u32,
-}
-
-/// Answers that have not been sent, since others follow soon.
-#[derive(Debug, Default)]
-struct Together {
-    answers: Vec<u64>,
-    /// When the first was given; `None`: there is none.
-    since: Option<Instant>,
-}
-
-impl Together {
-    fn add(&mut self, token: u64, now: Instant) {
-        self.answers.push(token);
-        self.since.get_or_insert(now);
-    }
 }
 
 /// A request on its way to the application, with its connection.
@@ -270,21 +254,16 @@ impl<'a> Table<'a> {
 
     /// Whether an answer may wait for others: some are about to be given, and none has waited for long.
     pub(super) fn may_leave_together(&self, now: Instant) -> bool {
-        !self.ready.is_empty()
-            && self.together.since.is_none_or(|since| now.saturating_duration_since(since) < TOGETHER)
+        !self.ready.is_empty() && self.together.has_time(now)
     }
 
-    /// Sends the answers that have waited for one another. Whoever reads them on this machine, a proxy or another worker,
-    /// is woken once and not for each.
+    /// Sends the answers that have waited for one another.
     pub(super) fn send_together(&mut self, now: Instant) {
-        if self.together.since.take().is_none() {
-            return;
-        }
-        let mut answers = std::mem::take(&mut self.together.answers);
+        let mut answers = self.together.take();
         for token in answers.drain(..) {
             self.flush(token, now);
         }
-        self.together.answers = answers;
+        self.together.keep_room(answers);
     }
 
     fn put_back(&mut self, connection: Box<Connection>) {
