@@ -41,8 +41,8 @@ test-docs: ## Documentation and its examples, warnings denied
 test-e2e: $(TEST_VENV)/.ready ## The installed wheel, driven as a user drives it
 	$(TEST_VENV)/bin/python -m pytest -q tests/e2e tests/conformance tests/soak $(PYTEST_ARGS)
 
-soak: $(TEST_VENV)/.ready ## Ten minutes of all kinds of clients at once, and memory in full size
-	SOAK_SECONDS=$(SOAK_SECONDS) $(TEST_VENV)/bin/python -m pytest -q -rx tests/soak $(PYTEST_ARGS)
+soak: $(TEST_VENV)/.ready ## Ten minutes of all kinds of clients at once; memory and balance in full size
+	SOAK_SECONDS=$(SOAK_SECONDS) MCSUP_SOAK=1 $(TEST_VENV)/bin/python -m pytest -q tests/soak tests/e2e/test_balance.py $(PYTEST_ARGS)
 
 check-macos: ## Type-check for macOS, without a Mac
 	sh tests/macos/check.sh

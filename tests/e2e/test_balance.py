@@ -168,7 +168,7 @@ def test_two_long_requests_are_never_given_to_one_worker_while_another_is_idle(s
 
 
 @pytest.mark.parametrize("at_once", [False, True])
-@pytest.mark.parametrize("body", [None])
+@pytest.mark.parametrize("body", [None, b"a body"])
 def test_kept_connections_of_a_worker_in_a_slow_view_are_answered_by_the_other(serve, clients, at_once, body):
     server = serve(HOLDING, *KEPT, workers=2)
     others = clients(server, 16)

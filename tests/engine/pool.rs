@@ -63,6 +63,10 @@ impl Pool {
     }
 
     pub(crate) fn give(&self, connection: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
+        // As the real one.
+        if bytes.len() > 16 * 1024 {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         let connection = connection.try_clone_to_owned()?;
         self.handed.lock().unwrap().push(bytes.to_vec());
         self.queue.lock().unwrap().push_back((connection, bytes.to_vec()));

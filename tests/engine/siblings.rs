@@ -111,8 +111,8 @@ fn a_request_that_waits_goes_to_an_engine_that_is_idle_only_later() {
 }
 
 #[test]
-fn an_upload_that_was_read_stays() {
-    for length in [6, 200_000] {
+fn a_large_upload_that_was_read_stays() {
+    for length in [20_000, 200_000] {
         let body = "x".repeat(length);
         let mut busy = Busy::with(2, |kept| {
             kept[0].send(format!("POST /up HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n"));
@@ -176,4 +176,23 @@ fn an_engine_that_comes_later_is_given_its_share_of_the_connections() {
         assert!(clients.iter_mut().all(|client| client.get("/").status == 200));
     }
     assert!(requests(&second) > 0);
+}
+
+#[test]
+fn a_small_upload_goes_with_all_of_it_and_with_what_came_behind() {
+    let mut busy = Busy::with(2, |_| ());
+    let other = Hold::default();
+    let second = start(&busy.pool, 1, &other);
+    let mut second_held = other.occupy(&second, 1);
+    // Nobody is idle when it arrives, so that it is read.
+    busy.kept[0].send(
+        "POST /up HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbodyGET /next HTTP/1.1\r\nHost: h\r\n\r\n",
+    );
+    // Refused by the spare: news comes in order, so what came before has been received.
+    assert_eq!(busy.kept[1].send("nonsense\r\n\r\n").response().status, 400);
+    other.let_go();
+    assert_eq!(second_held[0].response().status, 200);
+    assert_eq!(busy.kept[0].response().text(), "POST /up body");
+    assert_eq!(busy.kept[0].response().text(), "GET /next ");
+    busy.let_go();
 }

@@ -42,8 +42,12 @@ impl Handover {
     /// Puts a connection in. The caller closes its own descriptor of it afterwards.
     ///
     /// # Errors
-    /// What sendmsg(2) says: `WouldBlock` where the queue is full. Nothing was handed over then.
+    /// What sendmsg(2) says: `WouldBlock` where the queue is full; `InvalidInput` for more bytes than may travel. Nothing
+    /// was handed over then.
     pub(crate) fn give(&self, connection: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
+        if bytes.len() > MAX_HANDED {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         let connections = [connection];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
@@ -101,6 +105,8 @@ mod tests {
         assert!(handover.take().unwrap().is_none());
         let (mut client, server) = UnixStream::pair().unwrap();
         handover.give(server.as_fd(), b"GET / ").unwrap();
+        let too_much = handover.give(server.as_fd(), &[0; MAX_HANDED + 1]).unwrap_err();
+        assert_eq!(too_much.kind(), io::ErrorKind::InvalidInput);
         drop(server);
         let (connection, bytes) = handover.take().unwrap().unwrap();
         assert_eq!(bytes, b"GET / ");

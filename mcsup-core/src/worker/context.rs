@@ -101,7 +101,7 @@ impl WorkerContext {
     /// it will understand. The caller closes its own descriptor afterwards.
     ///
     /// # Errors
-    /// `WouldBlock` where many wait already; then nothing was handed over.
+    /// `WouldBlock` where many wait already, `InvalidInput` for too many bytes; then nothing was handed over.
     pub fn hand_over(&self, connection: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
         self.handover.give(connection, bytes)
     }

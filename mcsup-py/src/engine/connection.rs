@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::EngineConfig;
 use super::body::{Fault, Receiving};
 use crate::app::{Body, Peer};
+use crate::http::framing::Framing;
 use crate::http::head::{Head, Heads};
 use crate::http::reject::{self, Reject};
 use crate::net::buffer::{Incoming, Outgoing};
@@ -184,10 +185,22 @@ impl Connection {
         self.is_at_rest() && !self.ended
     }
 
-    /// What was received and is to go with the connection, if it can go elsewhere.
-    pub(super) fn movable(&self) -> Option<&[u8]> {
-        let is_whole = matches!(&self.state, State::Ready { head: HeadBytes::InPlace(_), body: Body::Empty });
-        (is_whole || self.is_unread()).then(|| self.incoming.bytes())
+    /// Appends what was received and is to go with the connection, if it can go elsewhere: nothing, or a request that is
+    /// whole, as it came, and what came behind it. A body that was in chunks is not what came, nor is one in a file.
+    pub(super) fn write_received(&self, out: &mut Vec<u8>) -> bool {
+        match &self.state {
+            State::Ready { head: HeadBytes::InPlace(_), body: Body::Empty } => {}
+            State::Ready { head: HeadBytes::Own(head), body: Body::Memory(body) }
+                if matches!(self.heads.delimited().framing, Framing::Length(_)) =>
+            {
+                out.extend_from_slice(head);
+                out.extend_from_slice(body);
+            }
+            _ if self.is_unread() => {}
+            _ => return false,
+        }
+        out.extend_from_slice(self.incoming.bytes());
+        true
     }
 
     /// What is asked, where the head is known but the body has not come yet.

@@ -265,7 +265,7 @@ impl<'a> Crew<'a> {
             state.failed.get_or_insert(error);
             self.over.store(true, Ordering::Release);
         }
-        state.table.weigh();
+        state.table.weigh(now);
         for news in batch.news() {
             if news.token == KICK {
                 self.kick.acknowledge();

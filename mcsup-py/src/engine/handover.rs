@@ -4,17 +4,20 @@
 //! balanced soon after a burst of connections or the birth of a worker.
 //!
 //! A connection can go as long as all that it is can be sent along: its descriptor, where it came in, and what was
-//! received and not answered. A request with a body goes before it is read, or stays.
+//! received and not answered, up to some kilobytes. A larger body goes before it is read, or stays.
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Phase;
 use super::connection::Connection;
 use super::table::Table;
 use crate::app::{Local, Peer};
 use crate::net::stream::Stream;
+
+/// For so long a connection may be on its way to a sibling that is slow to wake.
+const ON_ITS_WAY: Duration = Duration::from_millis(20);
 
 impl Table<'_> {
     /// Hands the requests over that wait here, as far as siblings have permits free. `all`: also where they have none.
@@ -42,12 +45,18 @@ impl Table<'_> {
         // Not to be taken back at once.
         self.leave_to_siblings(now);
         self.surplus -= 1;
+        self.weighed = Some((self.host.siblings().fewest, now));
         self.hand_over(token)
     }
 
     /// Looks how many connections too many this worker has. Within an eighth the pool is balanced: it is not worth a move.
-    pub(super) fn weigh(&mut self) {
+    pub(super) fn weigh(&mut self, now: Instant) {
         let (own, fewest) = (self.connections.len(), self.host.siblings().fewest);
+        // What was given away is on its way, and counted by nobody: the sibling has not moved since.
+        if self.weighed.is_some_and(|(then, at)| then == fewest && now < at + ON_ITS_WAY) {
+            self.surplus = 0;
+            return;
+        }
         let balanced = fewest.saturating_add(1 + own / 8);
         self.surplus = if self.phase == Phase::Serving && own > balanced { (own - fewest) / 2 } else { 0 };
     }
@@ -58,10 +67,9 @@ impl Table<'_> {
             return false;
         }
         let Some(connection) = self.connections.find(token) else { return false };
-        let Some(received) = connection.movable() else { return false };
         let mut bytes = written(&connection.peer.local);
-        bytes.extend_from_slice(received);
-        if self.host.hand_over(connection.stream.as_fd(), &bytes).is_err() {
+        let can_go = connection.write_received(&mut bytes);
+        if !can_go || self.host.hand_over(connection.stream.as_fd(), &bytes).is_err() {
             return false;
         }
         if connection.registered {

@@ -45,6 +45,8 @@ pub(super) struct Table<'a> {
     pub(super) said_full: bool,
     /// How many connections are to be given away in this turn.
     pub(super) surplus: usize,
+    /// How many the siblings had when some were given away, and when that was.
+    pub(super) weighed: Option<(usize, Instant)>,
     pub(super) connections: Places,
     /// Connections with a whole request, in the order in which it became whole.
     pub(super) ready: VecDeque<u64>,
@@ -91,6 +93,7 @@ impl<'a> Table<'a> {
             lacks_permit: false,
             said_full: false,
             surplus: 0,
+            weighed: None,
             connections: Places::default(),
             ready: VecDeque::new(),
             together: Together::default(),
