@@ -85,3 +85,57 @@ fn answers_that_leave_together_are_each_whole_and_each_at_its_own_client() {
         }
     });
 }
+
+#[test]
+fn pieces_reach_their_client_although_the_application_stays_away_right_behind_them() {
+    for permits in [1, 3] {
+        let (received, gate) = mpsc::channel::<()>();
+        let gate = Arc::new(Mutex::new(gate));
+        let app = move |_: Request<'_>, reply: &mut dyn Reply| {
+            for round in 0..20 {
+                // The others follow on the heels of the first.
+                for piece in [format!("{round:02}").as_bytes(), b"ab", b"cd"] {
+                    reply.send(&ok(&[]), piece).unwrap();
+                }
+                gate.lock().unwrap().recv_timeout(PATIENCE).expect("the client to have all of them");
+            }
+            Verdict::Complete
+        };
+        let server = Setup::default().start_threads(vec![app; permits]);
+        let mut client = server.connect();
+        client.send("GET /stream HTTP/1.1\r\nHost: h\r\n\r\n");
+        let mut seen = Vec::new();
+        for round in 0..20 {
+            let end = format!("2\r\n{round:02}\r\n2\r\nab\r\n2\r\ncd\r\n");
+            while !String::from_utf8_lossy(&seen).ends_with(&end) {
+                let mut piece = [0; 4096];
+                let count = std::io::Read::read(&mut client.stream, &mut piece).unwrap();
+                assert!(count > 0, "it ended after {:?}", String::from_utf8_lossy(&seen));
+                seen.extend_from_slice(&piece[..count]);
+            }
+            received.send(()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_file_or_a_block_behind_pieces_in_quick_succession_stays_behind_them() {
+    let server = serve(|request, reply| {
+        let head = ok(&[("Content-Length", "8")]);
+        for piece in [b"a", b"b", b"c", b"d"] {
+            reply.send(&head, piece).unwrap();
+        }
+        if request.head.path() == b"/block" {
+            reply.send_block(&head, Box::new(*b"efgh")).unwrap();
+        } else {
+            let mut file = tempfile::tempfile().unwrap();
+            std::io::Write::write_all(&mut file, b"efgh").unwrap();
+            reply.send_file(&head, file, 0, 4).unwrap();
+        }
+        Verdict::Complete
+    });
+    let mut client = server.connect();
+    for _ in 0..50 {
+        assert_eq!((client.get("/block").text(), client.get("/file").text()), ("abcdefgh", "abcdefgh"));
+    }
+}

@@ -3,11 +3,11 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::connection::Then;
 use super::overdue::RequestClock;
-use super::together::Held;
+use super::together::Holding;
 use super::{Host, Phase};
 use crate::app::{Block, Gone, Reply, Verdict};
 use crate::http::chunked::{LAST_CHUNK, write_chunk};
@@ -21,7 +21,10 @@ const HIGH_WATER: usize = 256 * 1024;
 /// until no more than this is.
 const LOW_WATER: usize = 64 * 1024;
 
-/// An answer that may wait for others.
+/// A piece that follows the one before it within this time may wait for the next.
+const QUICK_SUCCESSION: Duration = Duration::from_micros(300);
+
+/// What may wait for others.
 const SMALL: usize = 16 * 1024;
 
 /// What the answer depends on.
@@ -37,10 +40,10 @@ pub(super) struct Asked<'a> {
     pub(super) write_timeout: Duration,
     /// Who has the right to begin the answer: the application, or whoever finds that it takes too long.
     pub(super) clock: &'a RequestClock,
-    /// Whether a small answer need not leave at once, since others follow soon,
+    /// Whether a small answer need not leave at once, since others follow soon.
     pub(super) together: bool,
-    /// and where it is until the application has returned.
-    pub(super) held: &'a Held,
+    /// Where what does not leave at once is meanwhile.
+    pub(super) holding: Holding<'a>,
 }
 
 /// How far the answer is.
@@ -73,6 +76,8 @@ pub(super) struct Exchange<'a> {
     /// Where to put a copy of the head that is sent, if somebody wants it.
     sent: Option<&'a mut ResponseHead>,
     bytes: u64,
+    /// When a part of it was last sent.
+    flushed: Option<Instant>,
 }
 
 /// What an answer came to.
@@ -92,14 +97,12 @@ impl<'a> Exchange<'a> {
         asked: Asked<'a>,
         sent: Option<&'a mut ResponseHead>,
     ) -> Self {
-        Self { stream, outgoing, asked, stage: Stage::Before, sent, bytes: 0 }
+        Self { stream, outgoing, asked, stage: Stage::Before, sent, bytes: 0, flushed: None }
     }
 
     /// Ends the answer as the application's verdict demands.
     pub(super) fn finish(mut self, verdict: Verdict) -> Answered {
-        if self.asked.together {
-            self.asked.held.take_back(self.outgoing);
-        }
+        self.asked.holding.take_back(self.outgoing);
         let said_nothing = self.stage == Stage::Before;
         if said_nothing {
             self.fail();
@@ -200,8 +203,21 @@ impl<'a> Exchange<'a> {
         self.bytes += sent as u64;
     }
 
+    /// Whether what is there may leave later: with other answers, or with the pieces that follow in quick succession.
+    fn may_hold(&self) -> bool {
+        if self.outgoing.tail().is_some() || self.outgoing.len() > SMALL {
+            return false;
+        }
+        match self.stage {
+            Stage::Body(Delimit::Owed(0)) => self.asked.together,
+            Stage::Body(Delimit::Dropped) | Stage::Before | Stage::Gone => false,
+            Stage::Body(_) => self.flushed.is_some_and(|at| at.elapsed() < QUICK_SUCCESSION),
+        }
+    }
+
     /// Sends, and waits while too much is on its way.
     fn flush(&mut self) -> Result<(), Gone> {
+        self.flushed = Some(Instant::now());
         let mut progress = self.stream.send(self.outgoing);
         if self.outgoing.len() > HIGH_WATER {
             while self.outgoing.len() > LOW_WATER && progress != Progress::Ended {
@@ -241,12 +257,14 @@ impl Reply for Exchange<'_> {
             Stage::Before => self.start(head, None)?,
             // Nothing more is wanted of it: not worth a wait for what is on its way.
             Stage::Body(Delimit::Owed(0) | Delimit::Dropped) => return Ok(()),
-            Stage::Body(_) => self.flush_tail()?,
+            Stage::Body(_) => {
+                self.asked.holding.take_back(self.outgoing);
+                self.flush_tail()?;
+            }
         }
         self.put(chunk);
-        if self.asked.together && self.stage == Stage::Body(Delimit::Owed(0)) && self.outgoing.len() <= SMALL
-        {
-            self.asked.held.put(self.stream, self.outgoing);
+        if self.may_hold() {
+            self.asked.holding.put(self.stream, self.outgoing);
             return Ok(());
         }
         self.flush()
@@ -263,6 +281,7 @@ impl Reply for Exchange<'_> {
     }
 
     fn send_block(&mut self, head: &ResponseHead, block: Block) -> Result<(), Gone> {
+        self.asked.holding.take_back(self.outgoing);
         let length = (*block).as_ref().len();
         if self.stage == Stage::Before {
             self.start(head, Some(length as u64))?;
@@ -293,6 +312,7 @@ impl Reply for Exchange<'_> {
     }
 
     fn send_file(&mut self, head: &ResponseHead, file: File, offset: u64, length: u64) -> Result<(), Gone> {
+        self.asked.holding.take_back(self.outgoing);
         if self.stage == Stage::Before {
             self.start(head, Some(length))?;
         }

@@ -9,9 +9,7 @@
 //! wakes one; and when every permit is in the application, it leads itself: uploads, downloads and deadlines go on,
 //! and nothing is accepted that a sibling process could serve. It sleeps without a timer while nothing happens.
 
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
@@ -19,10 +17,11 @@ use std::time::{Duration, Instant};
 
 use super::date::Date;
 use super::exchange::{Asked, Exchange};
+use super::kick::Kick;
 use super::overdue::{self, RequestClock, Running};
 use super::places::{KICK, WAKE};
 use super::table::{Job, Table};
-use super::together::Held;
+use super::together::{Held, Holding, Watch};
 use super::{EngineConfig, Host, Threads};
 use crate::access::Entry;
 use crate::app::{App, Request};
@@ -38,6 +37,8 @@ const PATIENCE_OF_ONE: Duration = Duration::from_millis(5);
 const QUIET_LOOKS: u32 = 100;
 /// An application that takes longer than this on average is not worth waiting for, with other permits free.
 const SLOW: Duration = Duration::from_micros(200);
+/// For so many turns after something was held back the next such thing is expected.
+const ALERT: u32 = 10;
 /// Applications recurse.
 const FOLLOWER_STACK: usize = 8 << 20;
 const SPARE_STACK: usize = 256 << 10;
@@ -51,6 +52,7 @@ pub(super) struct Crew<'a> {
     /// One for each.
     clocks: Vec<RequestClock>,
     held: Vec<Held>,
+    watch: Watch,
     /// Whether there is an access log.
     logs: bool,
     state: Mutex<State<'a>>,
@@ -77,6 +79,8 @@ struct State<'a> {
     budget: usize,
     /// The usual time in the application.
     service: Duration,
+    /// For how many turns whoever leads still looks often, since something was held back.
+    alert: u32,
     /// What each permit is doing.
     running: Vec<Running>,
     failed: Option<io::Error>,
@@ -104,6 +108,7 @@ pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io
         parked: 0,
         budget: 0,
         service: Duration::ZERO,
+        alert: 0,
         running: threads.apps.iter().map(|_| Running::nothing(Instant::now())).collect(),
         failed: None,
     };
@@ -112,6 +117,7 @@ pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io
         host,
         poller,
         permits: threads.apps.len(),
+        watch: Watch::default(),
         held: threads.apps.iter().map(|_| Held::default()).collect(),
         clocks: threads.apps.iter().map(|_| RequestClock::default()).collect(),
         logs,
@@ -235,9 +241,8 @@ impl<'a> Crew<'a> {
         }
         let now = Instant::now();
         state.table.send_together(now);
-        if self.permits > 1 || who == Leader::Spare {
-            // Of those that are in the application at this moment.
-            self.held.iter().for_each(Held::send);
+        if self.send_held() {
+            state.alert = ALERT;
         }
         state.table.follow_host();
         if let Some(access) = &mut state.table.access {
@@ -252,6 +257,8 @@ impl<'a> Crew<'a> {
             let next = overdue::next_deadline(&state.running, limit);
             timeout = next.map_or(timeout, |at| timeout.min(at.saturating_duration_since(now)));
         }
+        timeout = self.watch.wait(timeout, state.alert > 0);
+        state.alert = state.alert.saturating_sub(1);
         drop(state);
         let waited = if who == Leader::Spare {
             self.poller.wait_aside(batch, timeout, self.spare_kick.as_fd())
@@ -259,6 +266,7 @@ impl<'a> Crew<'a> {
             self.away_since.store(0, Ordering::Relaxed);
             self.poller.wait(batch, timeout)
         };
+        self.watch.woke();
         let now = Instant::now();
         let mut state = self.lock();
         if let Err(error) = waited {
@@ -308,7 +316,7 @@ impl<'a> Crew<'a> {
             write_timeout: self.config.timeouts.write,
             clock,
             together,
-            held: &self.held[own.permit],
+            holding: Holding { held: &self.held[own.permit], watch: &self.watch, kick: &self.kick },
         };
         let mut exchange = Exchange::new(stream, outgoing, asked, self.logs.then_some(&mut own.sent));
         self.host.request_began();
@@ -382,6 +390,7 @@ impl<'a> Crew<'a> {
 
     /// Has a parked follower lead, or leads until a permit is free again.
     fn stand_in(&self, batch: &mut Batch) {
+        self.send_held();
         let mut state = self.lock();
         if state.leader != Leader::Nobody {
             return;
@@ -406,34 +415,13 @@ impl<'a> Crew<'a> {
         }
     }
 
+    /// Sends what those that are in the application hold back; `false`: nothing.
+    fn send_held(&self) -> bool {
+        self.held.iter().filter(|held| held.send(&self.watch)).count() > 0
+    }
+
     fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire)
-    }
-}
-
-/// Ends a wait.
-struct Kick(UnixStream, UnixStream);
-
-impl Kick {
-    fn new() -> io::Result<Self> {
-        let (waited_on, given) = UnixStream::pair()?;
-        waited_on.set_nonblocking(true)?;
-        given.set_nonblocking(true)?;
-        Ok(Self(waited_on, given))
-    }
-
-    fn give(&self) {
-        // Full means that one is on its way already.
-        let _ = (&self.1).write(&[0]);
-    }
-
-    fn acknowledge(&self) {
-        let mut bytes = [0; 64];
-        while matches!((&self.0).read(&mut bytes), Ok(1..)) {}
-    }
-
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
     }
 }
 

@@ -13,6 +13,7 @@ mod drain;
 mod exchange;
 mod followers;
 mod handover;
+mod kick;
 mod overdue;
 mod places;
 mod shelf;

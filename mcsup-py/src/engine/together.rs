@@ -1,11 +1,14 @@
-//! Small answers that leave together. Where several requests are ready and the application is quick, an answer waits for
-//! the next ones, half a millisecond at most: whoever reads them on this machine, a proxy as a rule, is woken once and not
-//! for each, and a wake-up costs more than a request.
+//! What leaves together. Where several requests are ready and the application is quick, a small answer waits for the next
+//! ones, half a millisecond at most: whoever reads them on this machine, a proxy as a rule, is woken once and not for each,
+//! and a wake-up costs more than a request. In the same way small pieces of one body that come in quick succession leave
+//! together. PEP 3333 allows that where "a different thread" goes on sending while the application is busy: here it is
+//! whoever leads, some milliseconds later at most.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::kick::Kick;
 use crate::net::buffer::Outgoing;
 use crate::net::stream::Stream;
 
@@ -42,40 +45,96 @@ impl Together {
     }
 }
 
-/// An answer that is complete and waits while the application closes it. That may take long: then whoever leads sends
-/// it meanwhile.
+/// What a permit holds back while the application goes on: an answer that is complete but not closed yet, or pieces of a
+/// body that come in quick succession. Nobody knows how long the application will be: whoever leads looks after it.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    /// Looked at without the lock, since there is none nearly always.
-    is_one: AtomicBool,
-    answer: Mutex<Option<(Arc<Stream>, Outgoing)>>,
+    /// Looked at without the lock, since there is nothing nearly always.
+    is_any: AtomicBool,
+    bytes: Mutex<Option<(Arc<Stream>, Outgoing)>>,
 }
 
-impl Held {
-    /// Takes the answer out of `outgoing`.
-    pub(super) fn put(&self, stream: &Arc<Stream>, outgoing: &mut Outgoing) {
-        let held = (Arc::clone(stream), std::mem::take(outgoing));
-        *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(held);
-        self.is_one.store(true, Ordering::Release);
+/// Makes sure that somebody looks: whoever leads does not wait for long while anything is held, and is woken if it does.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// How many permits hold something.
+    holding: AtomicUsize,
+    /// Whoever leads waits for longer than something may be held.
+    sleeps: AtomicBool,
+}
+
+/// While something may be held, whoever leads looks as often as this.
+const LOOK: Duration = Duration::from_millis(2);
+
+impl Watch {
+    /// Whoever leads is about to wait for `timeout`; returns for how long it may. `alert`: something was held lately.
+    pub(super) fn wait(&self, timeout: Duration, alert: bool) -> Duration {
+        if timeout <= LOOK {
+            return timeout;
+        }
+        self.sleeps.store(!alert, Ordering::SeqCst);
+        if alert || self.holding.load(Ordering::SeqCst) > 0 { LOOK } else { timeout }
     }
 
-    /// Puts back what has not been sent.
-    pub(super) fn take_back(&self, outgoing: &mut Outgoing) {
-        if self.is_one.swap(false, Ordering::AcqRel) {
-            if let Some((_, held)) = self.answer.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                *outgoing = held;
+    /// It waits no more.
+    pub(super) fn woke(&self) {
+        self.sleeps.store(false, Ordering::SeqCst);
+    }
+}
+
+/// One permit's, for the time of a request.
+#[derive(Clone, Copy)]
+pub(super) struct Holding<'a> {
+    pub(super) held: &'a Held,
+    pub(super) watch: &'a Watch,
+    /// Wakes whoever leads.
+    pub(super) kick: &'a Kick,
+}
+
+impl Holding<'_> {
+    /// Takes all of `outgoing`, to be taken back or sent.
+    pub(super) fn put(self, stream: &Arc<Stream>, outgoing: &mut Outgoing) {
+        if outgoing.is_empty() {
+            return;
+        }
+        let bytes = (Arc::clone(stream), std::mem::take(outgoing));
+        *self.held.bytes.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes);
+        self.held.is_any.store(true, Ordering::Release);
+        self.watch.holding.fetch_add(1, Ordering::SeqCst);
+        if self.watch.sleeps.load(Ordering::SeqCst) && self.watch.sleeps.swap(false, Ordering::SeqCst) {
+            self.kick.give();
+        }
+    }
+
+    /// Puts back what has not been sent, and the memory of what has.
+    pub(super) fn take_back(self, outgoing: &mut Outgoing) {
+        if self.held.is_any.swap(false, Ordering::AcqRel) {
+            if let Some((_, bytes)) = self.held.bytes.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                if !bytes.is_empty() {
+                    self.watch.holding.fetch_sub(1, Ordering::SeqCst);
+                }
+                *outgoing = bytes;
             }
         }
     }
+}
 
-    /// Sends it, if there is one.
-    pub(super) fn send(&self) {
-        if !self.is_one.load(Ordering::Acquire) {
-            return;
+impl Held {
+    /// Sends what is held; `false`: nothing is.
+    pub(super) fn send(&self, watch: &Watch) -> bool {
+        if !self.is_any.load(Ordering::Acquire) {
+            return false;
         }
-        if let Some((stream, outgoing)) = &mut *self.answer.lock().unwrap_or_else(PoisonError::into_inner) {
-            // A client that is gone is noticed by the next attempt.
-            let _ = stream.send(outgoing);
+        let mut held = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((stream, bytes)) = &mut *held else { return false };
+        if bytes.is_empty() {
+            return false;
         }
+        // A client that is gone is noticed by the next attempt of whoever holds it.
+        let _ = stream.send(bytes);
+        if bytes.is_empty() {
+            watch.holding.fetch_sub(1, Ordering::SeqCst);
+        }
+        true
     }
 }
