@@ -185,6 +185,10 @@ impl<'a> Crew<'a> {
                 (state, looked) = (back, Some(ended));
             } else if state.leader == Leader::Permit {
                 state.table.send_together(Instant::now());
+                if !state.table.ready.is_empty() {
+                    // Behind an answer that has left there was a request already.
+                    continue;
+                }
                 state.parked += 1;
                 state = self.parked.wait(state).unwrap_or_else(PoisonError::into_inner);
                 state.parked -= 1;
@@ -312,7 +316,7 @@ impl<'a> Crew<'a> {
             version: head.version(),
             keep_alive: head.delimited().keep_alive && !self.config.timeouts.keep_alive.is_zero(),
             host: self.host,
-            date: own.date.now(),
+            date: own.date.at(began),
             write_timeout: self.config.timeouts.write,
             clock,
             together,

@@ -108,7 +108,7 @@ pub(super) fn see_to(
             continue;
         };
         running.overdue = true;
-        let told = if clock.strike() && table.answer_overdue(token) {
+        let told = if clock.strike() && table.answer_overdue(token, now) {
             "its client was told (504)"
         } else {
             "its client has a part of the answer"

@@ -320,7 +320,7 @@ impl<'a> Table<'a> {
 
     /// Answers what will not be served, and closes once the client had time to read it.
     fn refuse(&mut self, token: u64, reject: Reject, now: Instant) {
-        let (date, write) = (self.date.now(), self.config.timeouts.write);
+        let (date, write) = (self.date.at(now), self.config.timeouts.write);
         let Some(connection) = self.connections.find(token) else { return };
         let (head, length) = write_refusal(connection.outgoing.append(), reject, date);
         log::debug!("refused a request of {:?}: {reject}", connection.peer.remote);
@@ -336,9 +336,9 @@ impl<'a> Table<'a> {
     }
 
     /// Answers in the place of an application that takes too long; whether the client was told.
-    pub(super) fn answer_overdue(&mut self, token: u64) -> bool {
+    pub(super) fn answer_overdue(&mut self, token: u64, now: Instant) -> bool {
         let mut answer = Vec::new();
-        write_refusal(&mut answer, reject::OVERDUE, self.date.now());
+        write_refusal(&mut answer, reject::OVERDUE, self.date.at(now));
         self.connections.stream_of(token).is_some_and(|stream| stream.send_now(&answer))
     }
 

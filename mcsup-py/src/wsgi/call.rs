@@ -1,8 +1,7 @@
 //! One request, from the call of the application to the close of what it returned.
 
-use std::sync::Arc;
-
 use pyo3::exceptions::{PyBrokenPipeError, PyTypeError};
+use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -20,31 +19,44 @@ use crate::python::traceback;
 pub struct WsgiApp {
     callable: Py<PyAny>,
     environs: Environs,
+    /// The callable of the last request, where nobody has kept it.
+    start_response: Option<Py<StartResponse>>,
 }
 
 impl WsgiApp {
     /// Serves `callable`.
     pub fn new(callable: Py<PyAny>, settings: WsgiSettings) -> Self {
-        Self { callable, environs: Environs::new(settings) }
+        Self { callable, environs: Environs::new(settings), start_response: None }
     }
 }
 
 impl App for WsgiApp {
     fn call(&mut self, request: Request<'_>, reply: &mut dyn Reply) -> Verdict {
-        let Self { callable, environs } = self;
+        let Self { callable, environs, start_response } = self;
         Python::attach(|py| {
             // For the log, before the request is taken apart.
             let head = request.head;
-            let answer = Arc::new(Answer::default());
-            let outcome = environs.make(py, request).map_err(Stop::Raised).and_then(|environ| {
-                answer.lease.lend(py, reply, || serve(callable.bind(py), environ, &head, &answer))
+            let callables = match start_response.take() {
+                Some(used) => Ok(used.into_bound(py)),
+                None => Bound::new(py, StartResponse(Answer::default())),
+            };
+            let outcome = callables.map_err(Stop::Raised).and_then(|callables| {
+                let environ = environs.make(py, request)?;
+                let answer = &callables.get().0;
+                let served =
+                    answer.lease.lend(py, reply, || serve(callable.bind(py), environ, &head, &callables));
+                let is_of_the_client =
+                    matches!(&served, Err(Stop::Raised(error)) if is_of_the_client(py, error, answer));
+                // SAFETY: a live object, and the interpreter is attached.
+                if unsafe { ffi::Py_REFCNT(callables.as_ptr()) } == 1 {
+                    answer.reset(py);
+                    *start_response = Some(callables.unbind());
+                }
+                if is_of_the_client { Err(Stop::Gone) } else { served }
             });
             match outcome {
                 Ok(()) => return Verdict::Complete,
-                Err(Stop::Gone) => {}
-                Err(Stop::Raised(error)) if is_of_the_client(py, &error, &answer) => {
-                    log::debug!("The client of {} left: {error}", name(&head));
-                }
+                Err(Stop::Gone) => log::debug!("The client of {} left", name(&head)),
                 Err(Stop::Raised(error)) => complain(py, "Error handling request", &head, &error),
             }
             Verdict::Failed
@@ -57,12 +69,12 @@ fn serve<'py>(
     callable: &Bound<'py, PyAny>,
     environ: Bound<'py, PyDict>,
     head: &Head<'_>,
-    answer: &Arc<Answer>,
+    start_response: &Bound<'py, StartResponse>,
 ) -> Result<(), Stop> {
     let py = callable.py();
-    let start_response = Bound::new(py, StartResponse(Arc::clone(answer)))?;
+    let answer = &start_response.get().0;
     // One object for both: a second one would cost every request, for the few that want it.
-    environ.set_item(intern!(py, "wsgi.early_hints"), &start_response)?;
+    environ.set_item(intern!(py, "wsgi.early_hints"), start_response)?;
     let returned = callable.call1((environ, start_response))?;
     let sent = send(&returned, answer);
     // Always, whatever came of sending it. Where it fails, the response is none the worse.

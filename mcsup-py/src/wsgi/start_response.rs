@@ -1,6 +1,6 @@
 //! `start_response`, and the `write` that it returns (PEP 3333, "The start_response() Callable").
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -16,6 +16,8 @@ use crate::http::response::{HeadFault, ResponseHead};
 pub(super) struct Answer {
     pub(super) lease: Lease,
     stage: Mutex<Stage>,
+    /// A head that has been sent, for the next to be made of.
+    used: Mutex<Option<ResponseHead>>,
 }
 
 #[derive(Default)]
@@ -87,6 +89,17 @@ impl Answer {
         }
     }
 
+    /// Begins anew, for another request: nobody else has it any more.
+    pub(super) fn reset(&self, py: Python<'_>) {
+        if let Stage::Begun(head) = std::mem::take(&mut *self.stage(py)) {
+            *self.used(py) = Some(head);
+        }
+    }
+
+    fn used(&self, py: Python<'_>) -> MutexGuard<'_, Option<ResponseHead>> {
+        self.used.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether the head has left.
     pub(super) fn head_sent(&self, py: Python<'_>) -> bool {
         self.lease.peek(py, |reply| reply.head_sent()).unwrap_or(true)
@@ -130,7 +143,7 @@ impl Answer {
             _ => {}
         }
         // Made whole before the answer has it, and before its lock is taken: these are calls into Python.
-        let mut head = ResponseHead::new();
+        let mut head = self.used(py).take().unwrap_or_default();
         set_status(&mut head, status)?;
         set_fields(&mut head, headers)?;
         *self.stage(py) = Stage::Begun(head);
@@ -142,7 +155,7 @@ impl Answer {
 /// `write(data)` (it returns itself); and `environ["wsgi.early_hints"](headers)`, which sends 103 Early Hints (RFC 8297) as
 /// often as it is called before the head. One object, since every request pays for it and most use one of the three.
 #[pyclass(frozen, module = "mcsup")]
-pub(super) struct StartResponse(pub(super) Arc<Answer>);
+pub(super) struct StartResponse(pub(super) Answer);
 
 #[pymethods]
 impl StartResponse {
