@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 use super::places::LISTENERS;
-use super::table::Table;
+use super::table::{Accepting, Table};
 use crate::app::Peer;
 use crate::net::poller::Interest;
 use crate::net::stream;
@@ -21,20 +21,6 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 const SIBLINGS_TIME: Duration = Duration::from_micros(150);
 /// A connection that waits is taken after so many turns in which others might have taken it.
 const MOST_LEFT_TO_SIBLINGS: u32 = 4;
-
-/// Whether the poller watches the listeners.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Accepting {
-    Yes,
-    /// Not while no permit is free: whoever has one, here or in another process, shall have the connections.
-    NoPermit,
-    /// Not for a moment: others go first, or there is no descriptor left.
-    Resting {
-        until: Instant,
-    },
-    /// Not any more.
-    Ended,
-}
 
 impl Table<'_> {
     /// A connection waits at a listener.

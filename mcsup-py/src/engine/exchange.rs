@@ -5,8 +5,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::clock::RequestClock;
 use super::connection::Then;
-use super::overdue::RequestClock;
 use super::together::Holding;
 use super::{Host, Phase};
 use crate::app::{Block, Gone, Reply, Verdict};

@@ -15,10 +15,11 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+use super::clock::RequestClock;
 use super::date::Date;
 use super::exchange::{Asked, Exchange};
 use super::kick::Kick;
-use super::overdue::{self, RequestClock, Running};
+use super::overdue::{self, Running};
 use super::places::{KICK, WAKE};
 use super::table::{Job, Table};
 use super::together::{Held, Holding, Watch};

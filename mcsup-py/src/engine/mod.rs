@@ -7,6 +7,7 @@
 
 mod accepting;
 mod body;
+mod clock;
 mod connection;
 mod date;
 mod drain;

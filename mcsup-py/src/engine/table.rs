@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::accepting::Accepting;
 use super::body::BODY_MEMORY;
 use super::connection::{Connection, HeadBytes, LINGER_BYTES, LINGER_TIME, State, Step, Then};
 use super::date::Date;
@@ -58,6 +57,20 @@ pub(super) struct Table<'a> {
     date: Date,
     pub(super) phase: Phase,
     log_epoch: u32,
+}
+
+/// Whether the poller watches the listeners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Accepting {
+    Yes,
+    /// Not while no permit is free: whoever has one, here or in another process, shall have the connections.
+    NoPermit,
+    /// Not for a moment: others go first, or there is no descriptor left.
+    Resting {
+        until: Instant,
+    },
+    /// Not any more.
+    Ended,
 }
 
 /// A request on its way to the application, with its connection.
