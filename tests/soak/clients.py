@@ -272,15 +272,18 @@ class Pipelined(Client):
                 wire.expect_silence()
 
 
-class Small(Client):
-    """Tiny bodies, by length and in chunks."""
+class Uploads(Client):
+    """Bodies, by length and in chunks, that come back."""
 
-    kind = "small"
+    most = 0
+
+    def size(self):
+        raise NotImplementedError
 
     def round(self):
         with self.connect() as wire:
-            for _ in range(self.random.randint(1, 50)):
-                name, body = self.name(), content(self.serial, self.random.choice((0, 1, 17, 1000)))
+            for _ in range(self.random.randint(1, self.most)):
+                name, body = self.name(), content(self.serial, self.size())
                 if self.random.random() < 0.5:
                     wire.send(post(f"echo/{name}", body))
                 else:
@@ -289,21 +292,22 @@ class Small(Client):
                 self.take(wire, name, echo(body))
 
 
-class Huge(Client):
-    """Bodies of megabytes, which the server must spool."""
+class Small(Uploads):
+    """Tiny bodies."""
 
-    kind = "huge"
+    kind, most = "small", 50
 
-    def round(self):
-        with self.connect() as wire:
-            for _ in range(self.random.randint(1, 3)):
-                name, body = self.name(), content(self.serial, self.random.randint(1 << 20, 8 << 20))
-                if self.random.random() < 0.5:
-                    wire.send(post(f"echo/{name}", body))
-                else:
-                    wire.send(post_chunked(f"echo/{name}", body, self.random))
-                self.asked()
-                self.take(wire, name, echo(body))
+    def size(self):
+        return self.random.choice((0, 1, 17, 1000))
+
+
+class Huge(Uploads):
+    """Bodies of megabytes, most of which the server must spool."""
+
+    kind, most = "huge", 3
+
+    def size(self):
+        return self.random.randint(1 << 20, 8 << 20)
 
 
 class Streamed(Client):
