@@ -90,6 +90,18 @@ fn pure_folders_know_nothing_of_the_world() {
 }
 
 #[test]
+fn unsafe_code_stays_in_its_rooms() {
+    let rooms =
+        ["mcsup-core/src/sys", "mcsup-py/src/python", "mcsup-py/src/wsgi"].map(|room| top().join(room));
+    for name in ["mcsup-core", "mcsup-py", "mcsup-cli"] {
+        for path in sources(&top().join(name).join("src")) {
+            let may = rooms.iter().any(|room| path.starts_with(room));
+            assert!(may || !code(&path).iter().any(|line| line.contains("unsafe")), "{}", path.display());
+        }
+    }
+}
+
+#[test]
 fn core_has_no_word_of_http_or_python() {
     for path in sources(&top().join("mcsup-core/src")) {
         for line in code(&path) {

@@ -1,63 +1,80 @@
 //! The poller's kqueue form: macOS and the BSDs.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use rustix::event::kqueue::{self, Event, EventFilter, EventFlags};
+use nix::sys::event::{EvFlags, EventFilter, FilterFlag, KEvent, Kqueue};
 
-use super::{Interest, Ready, timespec, unless_interrupted};
+use super::{Interest, Ready, unless_interrupted};
 
 /// A kqueue. Threads may wait on it at the same time: each piece of news reaches one of them.
 #[derive(Debug)]
 pub struct Poller {
-    queue: OwnedFd,
+    queue: Kqueue,
 }
 
 /// What one wait has found; kept by a thread and used again.
-#[allow(missing_debug_implementations, reason = "rustix's event has none")]
-pub struct Batch(Vec<Event>);
+#[derive(Debug)]
+pub struct Batch {
+    events: Vec<KEvent>,
+    /// How many of them are of the last wait.
+    count: usize,
+}
 
 const BATCH: usize = 64;
 
 impl Poller {
     /// A poller that watches nothing.
     pub fn new() -> io::Result<Self> {
-        let queue = kqueue::kqueue()?;
+        let queue = Kqueue::new()?;
         rustix::io::fcntl_setfd(&queue, rustix::io::FdFlags::CLOEXEC)?;
         Ok(Self { queue })
     }
 
     /// Watches `fd`; its readiness is reported with `token`.
     pub fn add(&self, fd: BorrowedFd<'_>, token: u64, interest: Interest) -> io::Result<()> {
-        let mut flags = EventFlags::ADD;
+        let mut flags = EvFlags::EV_ADD;
         if interest == Interest::Edge {
-            flags |= EventFlags::CLEAR;
-            self.change(EventFilter::Write(fd.as_raw_fd()), flags, token)?;
+            flags |= EvFlags::EV_CLEAR;
+            self.change(fd, EventFilter::EVFILT_WRITE, flags, token)?;
         }
-        self.change(EventFilter::Read(fd.as_raw_fd()), flags, token)
+        self.change(fd, EventFilter::EVFILT_READ, flags, token)
     }
 
     /// Watches `fd` no more.
     pub fn delete(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         // Only edge-triggered descriptors have a write filter; that there is none is no error here.
-        let _ = self.change(EventFilter::Write(fd.as_raw_fd()), EventFlags::DELETE, 0);
-        self.change(EventFilter::Read(fd.as_raw_fd()), EventFlags::DELETE, 0)
+        let _ = self.change(fd, EventFilter::EVFILT_WRITE, EvFlags::EV_DELETE, 0);
+        self.change(fd, EventFilter::EVFILT_READ, EvFlags::EV_DELETE, 0)
     }
 
     /// Waits for news for at most `timeout`.
     pub fn wait(&self, batch: &mut Batch, timeout: Duration) -> io::Result<()> {
-        batch.0.clear();
-        let room = rustix::buffer::spare_capacity(&mut batch.0);
-        unless_interrupted(kevent(&self.queue, &[], room, timeout))?;
+        let found = self.queue.kevent(&[], &mut batch.events, Some(timespec(timeout)));
+        batch.count = unless_interrupted(found.map_err(errno))?;
         Ok(())
     }
 
-    fn change(&self, filter: EventFilter, flags: EventFlags, token: u64) -> io::Result<()> {
-        let change = Event::new(filter, flags, token as usize as *mut std::ffi::c_void);
-        let mut none: [Event; 0] = [];
-        kevent(&self.queue, &[change], &mut none[..], Duration::ZERO)?;
+    fn change(&self, fd: BorrowedFd<'_>, filter: EventFilter, flags: EvFlags, token: u64) -> io::Result<()> {
+        let change = event(fd.as_raw_fd() as usize, filter, flags, token as isize);
+        self.queue.kevent(&[change], &mut [], Some(timespec(Duration::ZERO)))?;
         Ok(())
+    }
+}
+
+fn event(ident: usize, filter: EventFilter, flags: EvFlags, token: isize) -> KEvent {
+    KEvent::new(ident, filter, flags, FilterFlag::empty(), 0, token)
+}
+
+fn errno(error: nix::errno::Errno) -> rustix::io::Errno {
+    rustix::io::Errno::from_raw_os_error(error as i32)
+}
+
+fn timespec(timeout: Duration) -> libc::timespec {
+    libc::timespec {
+        tv_sec: timeout.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
     }
 }
 
@@ -70,31 +87,19 @@ impl AsFd for Poller {
 
 impl Default for Batch {
     fn default() -> Self {
-        Self(Vec::with_capacity(BATCH))
+        let empty = event(0, EventFilter::EVFILT_READ, EvFlags::empty(), 0);
+        Self { events: vec![empty; BATCH], count: 0 }
     }
 }
 
 impl Batch {
     /// What has become ready.
     pub fn news(&self) -> impl Iterator<Item = Ready> {
-        self.0.iter().map(|event| Ready {
+        self.events[..self.count].iter().map(|event| Ready {
             token: event.udata() as u64,
-            readable: matches!(event.filter(), EventFilter::Read(_)),
-            writable: matches!(event.filter(), EventFilter::Write(_)),
-            ended: event.flags().contains(EventFlags::EOF),
+            readable: event.filter() == Ok(EventFilter::EVFILT_READ),
+            writable: event.filter() == Ok(EventFilter::EVFILT_WRITE),
+            ended: event.flags().contains(EvFlags::EV_EOF),
         })
     }
-}
-
-/// The registered descriptors are closed only after they were deleted, or with the queue; a stale one could at worst
-/// yield a token that nobody knows, which is ignored.
-#[allow(unsafe_code, reason = "rustix cannot prove what the line above says")]
-fn kevent<B: rustix::buffer::Buffer<Event>>(
-    queue: &OwnedFd,
-    changes: &[Event],
-    room: B,
-    timeout: Duration,
-) -> rustix::io::Result<B::Output> {
-    // SAFETY: the contract is that no event names a descriptor that is invalid; see above.
-    unsafe { kqueue::kevent_timespec(queue, changes, room, Some(&timespec(timeout))) }
 }
