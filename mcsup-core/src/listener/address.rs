@@ -101,7 +101,7 @@ mod tests {
             (":80", "0.0.0.0:80"),
             ("[::1]:80", "[::1]:80"),
             ("[::]", "[::]:8000"),
-            ("ftp://h:1", "h:1"),
+            ("tcp://h:1", "h:1"),
             ("unix:/run/a.sock", "unix:/run/a.sock"),
             ("unix:///run/a.sock", "unix:/run/a.sock"),
             ("unix:a.sock", "unix:a.sock"),

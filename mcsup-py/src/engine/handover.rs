@@ -23,12 +23,12 @@ impl Table<'_> {
     /// Hands the requests over that wait here, as far as siblings have permits free. `all`: also where they have none.
     pub(super) fn offer_waiting(&mut self, all: bool) {
         let free = if all { usize::MAX } else { self.host.siblings().free };
-        let waiting = self.ready.len().min(free);
-        for token in self.ready.drain(..waiting).collect::<Vec<_>>() {
-            if !self.hand_over(token) {
-                self.ready.push_back(token);
-            }
-        }
+        let rest = self.ready.split_off(self.ready.len().min(free));
+        // What stays keeps its turn.
+        let mut kept = std::mem::take(&mut self.ready);
+        kept.retain(|token| !self.hand_over(*token));
+        kept.extend(rest);
+        self.ready = kept;
     }
 
     /// Hands a connection over of which nothing was read, where there is a reason to.
