@@ -1,14 +1,22 @@
-//! How a pool ends: gracefully, quickly, or at once, each asking escalating the one before.
+//! How a pool ends: after a while in which it only says so, gracefully, quickly, or at once, each asking escalating the
+//! one before.
 
-use super::event::{Ask, Drain, Effect, KillReason, Moment, Notice};
+use super::event::{Answer, Ask, Drain, Effect, KillReason, Moment, Notice, Ticket};
 use super::machine::Machine;
 use super::status::{Phase, State};
 
 impl Machine {
     /// A stop was asked for. The first may be graceful; a second is quick; a third kills.
-    pub(super) fn stop(&mut self, ask: Ask, now: Moment, effects: &mut Vec<Effect>) {
+    pub(super) fn ask_stop(
+        &mut self,
+        ask: Ask,
+        ticket: Option<Ticket>,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.stop_tickets.extend(ticket);
         match self.phase {
-            Phase::Ended => {}
+            Phase::Ended | Phase::Failing { .. } => {}
             Phase::Stopping { ask: Ask::StopQuick, killed, .. } => {
                 effects.push(Effect::Tell(Notice::Escalated));
                 self.hurry(now, now, killed, effects);
@@ -17,15 +25,38 @@ impl Machine {
                 effects.push(Effect::Tell(Notice::Escalated));
                 self.hurry(now, now + self.policy.quick_timeout, killed, effects);
             }
-            Phase::Failing { .. } => {}
-            Phase::Starting | Phase::Serving | Phase::Reloading { .. } => self.begin_stop(ask, now, effects),
+            Phase::Serving | Phase::Reloading(_) | Phase::RollingBack(_) | Phase::Upgrading { .. }
+                if ask == Ask::StopGraceful && !self.policy.drain_delay.is_zero() =>
+            {
+                self.begin_lame_duck(now, effects);
+            }
+            _ => self.begin_stop(ask, now, effects),
+        }
+    }
+
+    /// Ends the time in which it only says that it will end.
+    pub(super) fn settle_lame_duck(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        if matches!(self.phase, Phase::LameDuck { until } if until <= now) {
+            self.begin_stop(Ask::StopGraceful, now, effects);
+        }
+    }
+
+    /// Everybody says that the pool will end, and goes on serving: whoever balances load may learn of it first.
+    fn begin_lame_duck(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        let lasts = self.policy.drain_delay;
+        self.end_everything_else(now, effects);
+        self.phase = Phase::LameDuck { until: now + lasts };
+        effects.push(Effect::Tell(Notice::LameDuck { lasts }));
+        for worker in self.table.select(|entry| entry.state.is_ready()) {
+            effects.push(Effect::LameDuck { worker });
         }
     }
 
     fn begin_stop(&mut self, ask: Ask, now: Moment, effects: &mut Vec<Effect>) {
         effects.push(Effect::Tell(Notice::Stopping { ask }));
-        self.queued_reload = None;
+        self.end_everything_else(now, effects);
         self.table.cancel_respawns(0);
+        self.end_all_molds(effects);
         for worker in self.table.select(|entry| matches!(entry.state, State::Booting { .. })) {
             self.kill(worker, KillReason::GivenUp, effects);
         }
@@ -41,6 +72,14 @@ impl Machine {
         if ask == Ask::StopQuick {
             self.hurry(now, now + self.policy.quick_timeout, 0, effects);
         }
+    }
+
+    /// Whatever else is under way, or waits, does not happen any more.
+    fn end_everything_else(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        self.abandon_rollout(effects);
+        self.stop_recycling(now, effects);
+        self.stop_scaling(effects);
+        self.end_upgrade(&Answer::Superseded, effects);
     }
 
     /// Asks everybody to end now, and kills whoever is left at `kill_at`.

@@ -4,14 +4,23 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+use super::machine::Policy;
 use crate::error::ErrorKind;
 
 /// A point on the supervisor's monotonic clock, counted from an origin of its own choice.
 pub type Moment = Duration;
 
 /// One worker's serial number: never used twice in a supervisor's life, unlike a pid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+///
+/// A mold has one as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct WorkerId(pub u64);
+
+/// Whoever waits for the answer to something that was asked for. Each is answered once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Ticket(pub u64);
 
 /// A stable place in the pool, counted from 0.
 pub type Slot = usize;
@@ -22,7 +31,7 @@ pub type Generation = u64;
 /// Something happened.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// The fork that [`Effect::Spawn`] asked for succeeded.
+    /// The fork that [`Effect::Spawn`] or [`Effect::SpawnMold`] asked for succeeded.
     Spawned {
         /// Whose fork.
         worker: WorkerId,
@@ -55,6 +64,50 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A ready worker has served as many requests as it was told to, and goes on.
+    Enough {
+        /// Who.
+        worker: WorkerId,
+        /// How many it has served.
+        requests: u64,
+    },
+    /// How much memory workers use, in bytes; what [`Effect::Measure`] asked for.
+    Memory(Vec<(WorkerId, u64)>),
+    /// How busy the pool is; what [`Effect::Measure`] asked for.
+    Load(Load),
+    /// A worker has seen that what it runs has changed.
+    Changed {
+        /// What has changed.
+        reason: String,
+    },
+    /// The settings that [`Effect::Prepare`] asked for have been read, and their listeners are open.
+    Prepared {
+        /// For which generation.
+        generation: Generation,
+        /// What is decided by from now on; `None`: nothing has changed.
+        policy: Option<Box<Policy>>,
+        /// Whether some address is not listened on any more.
+        closes_listeners: bool,
+    },
+    /// They cannot be read, or their listeners cannot be opened.
+    NotPrepared {
+        /// For which generation.
+        generation: Generation,
+        /// Why.
+        reason: String,
+    },
+    /// The image that [`Effect::CheckImage`] asked about can take over.
+    ImageChecked,
+    /// This image has taken over.
+    Upgraded {
+        /// From what to what, in one line.
+        message: String,
+    },
+    /// The new image cannot take over, or did not: this one goes on.
+    UpgradeFailed {
+        /// Why.
+        reason: String,
+    },
     /// When workers last showed that they move: of all at once, so that none is judged by what was known before.
     Beats(Vec<(WorkerId, Moment)>),
     /// The worker's process ended and was reaped.
@@ -64,8 +117,8 @@ pub enum Event {
         /// How.
         exit: Exit,
     },
-    /// The operator wants something.
-    Ask(Ask),
+    /// The operator wants something; somebody may wait for the answer.
+    Ask(Ask, Option<Ticket>),
     /// The supervisor itself did not run for this long (suspended, stopped): no worker is to blame for it.
     Late {
         /// How much later than asked the supervisor woke up.
@@ -82,11 +135,14 @@ pub enum Ask {
     StopGraceful,
     /// End now.
     StopQuick,
-    /// A new generation of `workers` workers (`None`: as many as now).
-    Reload {
-        /// The new target, where the settings changed it.
-        workers: Option<usize>,
-    },
+    /// New settings and a new generation.
+    Reload,
+    /// A new image of the supervisor.
+    Upgrade,
+    /// So many workers.
+    Scale(usize),
+    /// A new worker in the place of the one in this slot.
+    Recycle(Slot),
     /// One worker more.
     ScaleUp,
     /// One worker fewer, never below one.
@@ -106,6 +162,67 @@ pub enum Effect {
         slot: Slot,
         /// Its version.
         generation: Generation,
+        /// The mold that forks it; `None`: the supervisor itself.
+        mold: Option<WorkerId>,
+        /// After how many requests it says that it has served enough; 0: never.
+        enough: u64,
+    },
+    /// Fork a mold: a process that loads what the workers of a generation run, and forks them.
+    SpawnMold {
+        /// Its serial number.
+        mold: WorkerId,
+        /// Its version.
+        generation: Generation,
+    },
+    /// Ask a worker to finish what it has and to become a mold, warm as it is.
+    Promote {
+        /// Whom.
+        worker: WorkerId,
+    },
+    /// Read the settings anew, for a generation that is to be, and open what they want listened on.
+    Prepare {
+        /// The generation.
+        generation: Generation,
+    },
+    /// The generation serves alone from now on: what only older ones listened on is let go of.
+    Commit {
+        /// The generation.
+        generation: Generation,
+    },
+    /// The generation will never serve: what was prepared for it is let go of.
+    Discard {
+        /// The generation.
+        generation: Generation,
+    },
+    /// Have listeners for so many slots.
+    Resize {
+        /// How many.
+        slots: usize,
+    },
+    /// Find out how busy the pool is, and how much memory its workers use.
+    Measure,
+    /// Find out whether the image that is there now could take over.
+    CheckImage,
+    /// Let it take over.
+    Exec,
+    /// Tell a worker that the pool will end soon; it goes on serving.
+    LameDuck {
+        /// Whom.
+        worker: WorkerId,
+    },
+    /// Tell a worker why what it runs cannot be replaced by what is there now.
+    Broken {
+        /// Whom.
+        worker: WorkerId,
+        /// Why, in several lines.
+        text: String,
+    },
+    /// Answer whoever waits.
+    Answer {
+        /// Whom.
+        ticket: Ticket,
+        /// What.
+        answer: Answer,
     },
     /// Ask a worker to finish what it has and end.
     Drain {
@@ -144,8 +261,39 @@ pub enum Effect {
     End(Outcome),
 }
 
+/// What came of something that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// It is done; one line.
+    Done(String),
+    /// It was tried and undone.
+    Failed {
+        /// One line.
+        reason: String,
+        /// Several lines, such as a traceback, whole.
+        detail: Option<String>,
+    },
+    /// Something newer took its place.
+    Superseded,
+    /// It cannot be done, or not now; one line.
+    Refused(String),
+}
+
+/// How busy a pool is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Load {
+    /// Connections that wait to be accepted.
+    pub queued: usize,
+    /// Requests that wait for a permit.
+    pub waiting: usize,
+    /// Requests in the application.
+    pub running: usize,
+    /// How many there could be.
+    pub permits: usize,
+}
+
 /// How a worker is to finish.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Drain {
     /// Others go on serving the listeners: stop accepting at once.
     Retire,
@@ -154,7 +302,7 @@ pub enum Drain {
 }
 
 /// Why a worker was killed by its supervisor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum KillReason {
     /// It was not ready within this time.
     BootTimeout(Duration),
@@ -237,26 +385,169 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs, reason = "the fields are those of the events, named alike")]
 pub enum Notice {
-    Booting { worker: WorkerId, slot: Slot, generation: Generation, pid: i32 },
-    Ready { pid: i32, slot: Slot, after: Duration },
-    BootFailed { pid: i32, failure: BootFailure },
-    BootTimeout { pid: i32, after: Duration },
-    SpawnFailed { slot: Slot, reason: String, retry_in: Duration },
-    Died { pid: i32, slot: Slot, exit: Exit, killed: Option<KillReason>, respawn_in: Option<Duration> },
-    Silent { pid: i32, since: Duration },
-    Overdue { pid: i32, reason: KillReason },
-    Retired { pid: i32 },
-    Leaving { pid: i32, slot: Slot, reason: String, respawn_in: Option<Duration> },
-    Reloading { generation: Generation },
-    ReloadPostponed { reason: &'static str },
-    ReloadDone { generation: Generation, took: Duration },
-    ReloadFailed { generation: Generation, reason: String },
-    ReloadSuperseded { generation: Generation },
-    Scaled { from: usize, to: usize },
-    Stopping { ask: Ask },
+    Booting {
+        worker: WorkerId,
+        slot: Slot,
+        generation: Generation,
+        pid: i32,
+    },
+    Ready {
+        pid: i32,
+        slot: Slot,
+        after: Duration,
+    },
+    BootFailed {
+        pid: i32,
+        failure: BootFailure,
+    },
+    BootTimeout {
+        pid: i32,
+        after: Duration,
+    },
+    SpawnFailed {
+        slot: Slot,
+        reason: String,
+        retry_in: Duration,
+    },
+    Died {
+        pid: i32,
+        slot: Slot,
+        exit: Exit,
+        killed: Option<KillReason>,
+        respawn_in: Option<Duration>,
+    },
+    Silent {
+        pid: i32,
+        since: Duration,
+    },
+    Overdue {
+        pid: i32,
+        reason: KillReason,
+    },
+    Retired {
+        pid: i32,
+    },
+    Leaving {
+        pid: i32,
+        slot: Slot,
+        reason: String,
+        respawn_in: Option<Duration>,
+    },
+    MoldBooting {
+        generation: Generation,
+        pid: i32,
+    },
+    MoldReady {
+        pid: i32,
+        generation: Generation,
+        after: Duration,
+    },
+    MoldDied {
+        pid: i32,
+        generation: Generation,
+        exit: Exit,
+        killed: Option<KillReason>,
+        again_in: Option<Duration>,
+    },
+    MoldFailed {
+        generation: Generation,
+        reason: String,
+        again_in: Duration,
+    },
+    MoldEnded {
+        pid: i32,
+    },
+    Promoting {
+        pid: i32,
+        slot: Slot,
+        requests: u64,
+    },
+    Recycling {
+        pid: i32,
+        slot: Slot,
+        reason: String,
+    },
+    RecyclePostponed {
+        slot: Slot,
+        reason: String,
+    },
+    Recycled {
+        slot: Slot,
+        reason: String,
+    },
+    RecycleFailed {
+        slot: Slot,
+        reason: String,
+        again_in: Duration,
+    },
+    Changed {
+        reason: String,
+    },
+    NewcomerFailed {
+        generation: Generation,
+        reason: String,
+        left: usize,
+    },
+    RollingBack {
+        slots: usize,
+    },
+    RolledBack,
+    RollbackFailed {
+        reason: String,
+    },
+    ScaleFailed {
+        from: usize,
+        to: usize,
+        reason: String,
+    },
+    Overloaded {
+        load: Load,
+    },
+    Underloaded {
+        load: Load,
+    },
+    UpgradePostponed,
+    Upgrading,
+    UpgradeFailed {
+        reason: String,
+    },
+    Upgraded {
+        workers: usize,
+    },
+    LameDuck {
+        lasts: Duration,
+    },
+    Reloading {
+        generation: Generation,
+    },
+    ReloadPostponed {
+        reason: &'static str,
+    },
+    ReloadDone {
+        generation: Generation,
+        took: Duration,
+    },
+    ReloadFailed {
+        generation: Generation,
+        reason: String,
+    },
+    ReloadSuperseded {
+        generation: Generation,
+    },
+    Scaled {
+        from: usize,
+        to: usize,
+    },
+    Stopping {
+        ask: Ask,
+    },
     Escalated,
-    Woke { by: Duration },
-    Ended { outcome: Outcome },
+    Woke {
+        by: Duration,
+    },
+    Ended {
+        outcome: Outcome,
+    },
 }
 
 impl fmt::Display for KillReason {

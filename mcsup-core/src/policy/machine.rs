@@ -6,10 +6,14 @@
 use std::time::Duration;
 
 use super::event::{
-    Ask, BootFailure, Effect, Event, Exit, ExitStatus, Generation, KillReason, Moment, Notice, Outcome, Slot,
-    WorkerId,
+    Answer, Ask, BootFailure, Drain, Effect, Event, Exit, ExitStatus, Generation, KillReason, Moment, Notice,
+    Outcome, Slot, Ticket, WorkerId,
 };
+use super::mold::Molds;
+use super::recycle::{Recycling, Replacing};
 use super::restart::{RestartPolicy, Restarts};
+use super::rollout::Plan;
+use super::scale::{Autoscale, Scaling, Trend};
 use super::status::{Phase, State};
 use super::table::{Entry, Table};
 use crate::error::ErrorKind;
@@ -31,8 +35,26 @@ pub struct Policy {
     pub quick_timeout: Duration,
     /// How long an aborted worker may take to show its stacks.
     pub abort_patience: Duration,
+    /// For how long a pool that is asked to stop goes on serving and only says that it will end.
+    pub drain_delay: Duration,
     /// The shortest time between two reloads: a storm of them is one.
     pub reload_interval: Duration,
+    /// How a new generation takes over.
+    pub plan: Plan,
+    /// When workers are replaced before anything is wrong with them.
+    pub recycling: Recycling,
+    /// Whether a mold loads what workers run, and forks them.
+    pub preload: bool,
+    /// After how many requests a worker takes the mold's place; 0: never.
+    pub refork_after: u64,
+    /// Between which bounds the number of workers follows the load.
+    pub autoscale: Option<Autoscale>,
+    /// Whether each slot has listeners of its own.
+    pub own_listeners: bool,
+    /// How long a new image may take to show that it can take over.
+    pub upgrade_timeout: Duration,
+    /// Whether workers are told why a reload failed.
+    pub development: bool,
     /// When dead workers are replaced.
     pub restart: RestartPolicy,
     /// Starts the jitter.
@@ -49,9 +71,29 @@ impl Default for Policy {
             graceful_timeout: Duration::from_secs(30),
             quick_timeout: Duration::from_secs(1),
             abort_patience: Duration::from_secs(1),
+            drain_delay: Duration::ZERO,
             reload_interval: Duration::from_secs(1),
+            plan: Plan::default(),
+            recycling: Recycling::default(),
+            preload: false,
+            refork_after: 0,
+            autoscale: None,
+            own_listeners: false,
+            upgrade_timeout: Duration::from_secs(30),
+            development: false,
             restart: RestartPolicy::default(),
             seed: 0,
+        }
+    }
+}
+
+impl Policy {
+    /// The number of workers nearest to `workers` that there may be.
+    pub(super) fn allowed(&self, workers: usize) -> usize {
+        let workers = workers.clamp(1, self.max_workers.max(1));
+        match self.autoscale {
+            Some(Autoscale { min, max }) => workers.clamp(min.max(1), max.max(min).max(1)),
+            None => workers,
         }
     }
 }
@@ -64,59 +106,107 @@ const AFTER_LATE: Duration = Duration::from_secs(1);
 pub struct Machine {
     pub(super) policy: Policy,
     pub(super) table: Table,
+    pub(super) molds: Molds,
     pub(super) restarts: Restarts,
     pub(super) phase: Phase,
     pub(super) current: Generation,
     pub(super) newest: Generation,
+    /// How many workers there should be,
     pub(super) target: usize,
-    pub(super) queued_reload: Option<Option<usize>>,
-    ever_ready: bool,
+    /// and how many the settings named when they were last read.
+    pub(super) configured: usize,
+    pub(super) ever_ready: bool,
+    pub(super) queued_reload: Option<Vec<Ticket>>,
+    /// When a change that workers have seen begins a reload.
+    pub(super) changed_at: Option<Moment>,
+    pub(super) scaling: Option<Scaling>,
+    pub(super) trend: Trend,
+    pub(super) next_look: Option<Moment>,
+    pub(super) replacing: Option<Replacing>,
+    pub(super) recycle_tickets: Vec<(Ticket, WorkerId)>,
+    pub(super) recycle_again: Option<Moment>,
+    pub(super) wants_upgrade: bool,
+    pub(super) upgrade_tickets: Vec<Ticket>,
+    pub(super) stop_tickets: Vec<Ticket>,
 }
 
 impl Machine {
     /// A pool that has not begun.
     pub fn new(policy: Policy) -> Self {
         let restarts = Restarts::new(policy.restart, policy.seed);
-        let target = policy.workers;
+        let (target, configured) = (policy.allowed(policy.workers), policy.workers);
+        let mut molds = Molds::default();
+        if policy.preload {
+            molds.wanted_by.insert(1);
+        }
         Self {
             policy,
             table: Table::default(),
+            molds,
             restarts,
             phase: Phase::Starting,
             current: 1,
             newest: 1,
             target,
-            queued_reload: None,
+            configured,
             ever_ready: false,
+            queued_reload: None,
+            changed_at: None,
+            scaling: None,
+            trend: Trend::default(),
+            next_look: None,
+            replacing: None,
+            recycle_tickets: Vec::new(),
+            recycle_again: None,
+            wants_upgrade: false,
+            upgrade_tickets: Vec::new(),
+            stop_tickets: Vec::new(),
         }
     }
 
     /// Forks the first generation.
     pub fn start(&mut self, now: Moment) -> Vec<Effect> {
         let mut effects = Vec::new();
-        for slot in 0..self.target {
-            self.spawn(slot, self.current, now, &mut effects);
-        }
+        self.settle(now, &mut effects);
         effects
     }
 
-    /// Takes one event at the time `now` and says what is to be done.
+    /// Something happened: what is to be done about it, in this order.
     pub fn step(&mut self, event: Event, now: Moment) -> Vec<Effect> {
         let mut effects = Vec::new();
-        match event {
-            Event::Spawned { worker, pid } => self.on_spawned(worker, pid, &mut effects),
-            Event::SpawnFailed { worker, reason } => self.on_spawn_failed(worker, reason, now, &mut effects),
-            Event::Ready { worker } => self.on_ready(worker, now, &mut effects),
-            Event::BootFailed { worker, failure } => self.on_boot_failed(worker, failure, now, &mut effects),
-            Event::Leaving { worker, reason } => self.on_leaving(worker, reason, now, &mut effects),
-            Event::Beats(beats) => self.on_beats(beats),
-            Event::Exited { worker, exit } => self.on_exited(worker, exit, now, &mut effects),
-            Event::Ask(ask) => self.on_ask(ask, now, &mut effects),
-            Event::Late { by } => self.on_late(by, now, &mut effects),
-            Event::Tick => {}
+        if !self.on_mold_event(&event, now, &mut effects) {
+            self.on_event(event, now, &mut effects);
         }
         self.settle(now, &mut effects);
         effects
+    }
+
+    fn on_event(&mut self, event: Event, now: Moment, effects: &mut Vec<Effect>) {
+        match event {
+            Event::Spawned { worker, pid } => self.on_spawned(worker, pid, effects),
+            Event::SpawnFailed { worker, reason } => self.on_spawn_failed(worker, reason, now, effects),
+            Event::Ready { worker } => self.on_ready(worker, now, effects),
+            Event::BootFailed { worker, failure } => self.on_boot_failed(worker, failure, now, effects),
+            Event::Leaving { worker, reason } => self.on_leaving(worker, reason, now, effects),
+            Event::Enough { worker, requests } => self.on_enough(worker, requests, effects),
+            Event::Memory(used) => self.on_memory(used, effects),
+            Event::Load(load) => self.on_load(load, now, effects),
+            Event::Changed { reason } => self.on_changed(reason, now, effects),
+            Event::Prepared { generation, policy, closes_listeners } => {
+                self.on_prepared(generation, (policy, closes_listeners), effects);
+            }
+            Event::NotPrepared { generation, reason } => {
+                self.on_not_prepared(generation, reason, now, effects)
+            }
+            Event::ImageChecked => self.on_image_checked(effects),
+            Event::UpgradeFailed { reason } => self.on_upgrade_failed(reason, effects),
+            Event::Upgraded { message } => self.on_upgraded(&message, effects),
+            Event::Beats(beats) => self.on_beats(beats),
+            Event::Exited { worker, exit } => self.on_exited(worker, exit, now, effects),
+            Event::Ask(ask, ticket) => self.on_ask(ask, ticket, now, effects),
+            Event::Late { by } => self.on_late(by, now, effects),
+            Event::Tick => {}
+        }
     }
 
     /// When [`Event::Tick`] is due at the latest; `None`: nothing waits for time.
@@ -125,17 +215,35 @@ impl Machine {
             return None;
         }
         let workers = self.table.iter().filter_map(|entry| self.deadline_of(entry));
-        workers.chain(self.table.next_respawn()).chain(self.next_reload_attempt()).min()
+        let lame_duck = match self.phase {
+            Phase::LameDuck { until } => Some(until),
+            _ => None,
+        };
+        let others = [
+            self.table.next_respawn(),
+            self.next_rollout_deadline(),
+            self.next_mold_deadline(),
+            self.next_recycling(),
+            self.next_look(),
+            self.next_upgrade_deadline(),
+            lame_duck,
+        ];
+        workers.chain(others.into_iter().flatten()).min()
     }
 
     /// Where the pool is in its life.
-    pub fn phase(&self) -> Phase {
-        self.phase
+    pub fn phase(&self) -> &Phase {
+        &self.phase
     }
 
     /// The facts.
     pub fn table(&self) -> &Table {
         &self.table
+    }
+
+    /// The molds.
+    pub fn molds(&self) -> &Molds {
+        &self.molds
     }
 
     /// How many workers there should be.
@@ -148,20 +256,28 @@ impl Machine {
         self.current
     }
 
-    /// What the machine decides by, to be replaced by a reload's new settings.
-    pub fn policy_mut(&mut self) -> &mut Policy {
-        &mut self.policy
+    /// What it decides by.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
     }
 
+    /// Has a worker forked; `None`: the mold that would do it is not ready, and its slot stays empty until it is.
     pub(super) fn spawn(
         &mut self,
         slot: Slot,
         generation: Generation,
         now: Moment,
         effects: &mut Vec<Effect>,
-    ) {
-        let worker = self.table.add(slot, generation, now);
-        effects.push(Effect::Spawn { worker, slot, generation });
+    ) -> Option<WorkerId> {
+        if !self.molds.can_fork(generation) {
+            return None;
+        }
+        let mold = self.molds.ready(generation);
+        let wants_warm_mold = self.wants_warm_mold(generation);
+        let allowance = self.draw_allowance(wants_warm_mold);
+        let worker = self.table.add(slot, generation, allowance, now);
+        effects.push(Effect::Spawn { worker, slot, generation, mold, enough: allowance.requests });
+        Some(worker)
     }
 
     pub(super) fn kill(&mut self, worker: WorkerId, reason: KillReason, effects: &mut Vec<Effect>) {
@@ -171,8 +287,14 @@ impl Machine {
         }
     }
 
-    pub(super) fn is_ending(&self) -> bool {
-        matches!(self.phase, Phase::Stopping { .. } | Phase::Failing { .. } | Phase::Ended)
+    /// Answers everybody who waits for the same thing.
+    pub(super) fn answer(
+        &self,
+        tickets: impl IntoIterator<Item = Ticket>,
+        answer: &Answer,
+        effects: &mut Vec<Effect>,
+    ) {
+        effects.extend(tickets.into_iter().map(|ticket| Effect::Answer { ticket, answer: answer.clone() }));
     }
 
     fn on_spawned(&mut self, worker: WorkerId, pid: i32, effects: &mut Vec<Effect>) {
@@ -185,11 +307,12 @@ impl Machine {
 
     fn on_spawn_failed(&mut self, worker: WorkerId, reason: String, now: Moment, effects: &mut Vec<Effect>) {
         let Some(entry) = self.table.remove(worker) else { return };
-        if self.is_ending() {
+        if self.phase.is_ending() {
             return;
         }
-        if entry.generation != self.current {
-            return self.give_up(format!("a worker could not be forked: {reason}"), now, effects);
+        let why = format!("a worker could not be forked: {reason}");
+        if self.is_new(entry.generation) {
+            return self.newcomer_failed(why, None, now, effects);
         }
         if !self.ever_ready {
             effects.push(Effect::Tell(Notice::SpawnFailed {
@@ -200,8 +323,11 @@ impl Machine {
             return self.fail_start(ErrorKind::System, effects);
         }
         let retry_in = self.restarts.delay(entry.slot, None);
-        self.table.respawn_later(entry.slot, now + retry_in);
+        if !self.is_covered(entry.slot) {
+            self.table.respawn_later(entry.slot, now + retry_in);
+        }
         effects.push(Effect::Tell(Notice::SpawnFailed { slot: entry.slot, reason, retry_in }));
+        self.note_failure(&entry, &why, None, now, effects);
     }
 
     fn on_ready(&mut self, worker: WorkerId, now: Moment, effects: &mut Vec<Effect>) {
@@ -211,6 +337,9 @@ impl Machine {
         let (pid, slot) = (entry.pid, entry.slot);
         effects.push(Effect::Tell(Notice::Ready { pid, slot, after: now.saturating_sub(since) }));
         self.ever_ready = true;
+        if matches!(self.phase, Phase::LameDuck { .. }) {
+            effects.push(Effect::LameDuck { worker });
+        }
     }
 
     fn on_boot_failed(
@@ -225,16 +354,34 @@ impl Machine {
             return;
         }
         entry.state = State::Failed;
-        let (pid, generation, kind) = (entry.pid, entry.generation, failure.kind);
-        if self.is_ending() {
+        let (entry, kind) = (entry.clone(), failure.kind);
+        if self.phase.is_ending() {
             return;
         }
-        let reason = failure.summary.clone();
-        effects.push(Effect::Tell(Notice::BootFailed { pid, failure }));
-        if generation != self.current {
-            self.give_up(reason, now, effects);
+        let (reason, detail) = (failure.summary.clone(), failure.detail.clone());
+        effects.push(Effect::Tell(Notice::BootFailed { pid: entry.pid, failure }));
+        if self.is_new(entry.generation) {
+            self.newcomer_failed(reason, detail, now, effects);
         } else if !self.ever_ready {
             self.fail_start(kind, effects);
+        } else {
+            self.note_failure(&entry, &reason, detail, now, effects);
+        }
+    }
+
+    /// A worker of the serving generation could not become ready: whoever counted on it learns of it.
+    fn note_failure(
+        &mut self,
+        entry: &Entry,
+        reason: &str,
+        detail: Option<String>,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.note_failed_successor(entry.id, reason, detail.clone());
+        if entry.generation == self.current {
+            self.rollback_failed(reason.to_owned(), effects);
+            self.note_failed_addition(entry.slot, (reason, detail), now, effects);
         }
     }
 
@@ -243,16 +390,29 @@ impl Machine {
     fn on_leaving(&mut self, worker: WorkerId, reason: String, now: Moment, effects: &mut Vec<Effect>) {
         let Some(&Entry { slot, pid, generation, state, .. }) = self.table.get(worker) else { return };
         let State::Ready { since, .. } = state else { return };
-        let wanted = generation == self.current && slot < self.target && !self.is_ending();
-        let respawn_in = wanted.then(|| self.restarts.delay(slot, Some(now.saturating_sub(since))));
-        if let Some(delay) = respawn_in {
-            self.table.respawn_later(slot, now + delay);
-        }
+        self.retire(worker, Drain::Retire, now, effects);
+        let is_new = self.is_new(generation);
+        let respawn_in = if is_new { None } else { self.respawn(slot, Some(now.saturating_sub(since)), now) };
         effects.push(Effect::Tell(Notice::Leaving { pid, slot, reason, respawn_in }));
-        self.retire(worker, now, effects);
-        if matches!(self.phase, Phase::Reloading { generation: new, .. } if new == generation) {
-            self.give_up(format!("worker {pid} left before the new generation was complete"), now, effects);
+        if is_new {
+            let reason = format!("worker {pid} left before the new generation was complete");
+            self.newcomer_failed(reason, None, now, effects);
         }
+    }
+
+    /// Lets a slot be filled again, where nobody else fills it; says when.
+    fn respawn(&mut self, slot: Slot, ready_for: Option<Duration>, now: Moment) -> Option<Duration> {
+        if self.phase.is_ending() || slot >= self.target || self.is_covered(slot) {
+            return None;
+        }
+        let delay = self.restarts.delay(slot, ready_for);
+        self.table.respawn_later(slot, now + delay);
+        Some(delay)
+    }
+
+    /// Whether somebody serves a slot, or is about to who is not on trial.
+    fn is_covered(&self, slot: Slot) -> bool {
+        self.table.in_slot(slot).any(|entry| entry.state.is_ready() || entry.generation == self.current)
     }
 
     fn on_beats(&mut self, beats: Vec<(WorkerId, Moment)>) {
@@ -272,91 +432,61 @@ impl Machine {
             _ => None,
         };
         if let (State::Draining { .. }, ExitStatus::Code(0)) = (state, exit.status) {
-            effects.push(Effect::Tell(Notice::Retired { pid }));
-            return;
+            return effects.push(Effect::Tell(Notice::Retired { pid }));
         }
         let asked_for = matches!(killed, Some(KillReason::GivenUp | KillReason::QuickStop));
-        let leaving = matches!(state, State::Draining { .. });
-        if self.is_ending() || asked_for || leaving || generation != self.current {
+        let was_draining =
+            matches!(state, State::Draining { .. }) || matches!(killed, Some(KillReason::GracefulTimeout(_)));
+        if self.phase.is_ending() || asked_for || was_draining {
             let quiet = asked_for || state == State::Failed;
             if !quiet {
                 effects.push(Effect::Tell(Notice::Died { pid, slot, exit, killed, respawn_in: None }));
             }
-            if matches!(self.phase, Phase::Reloading { generation: new, .. } if new == generation) {
-                self.give_up(
-                    format!("worker {pid} died before the new generation was complete"),
-                    now,
-                    effects,
-                );
-            }
             return;
         }
-        self.on_unexpected_exit(&entry, exit, killed, now, effects);
-    }
-
-    /// A worker of the serving generation ended without being asked to.
-    fn on_unexpected_exit(
-        &mut self,
-        entry: &Entry,
-        exit: Exit,
-        killed: Option<KillReason>,
-        now: Moment,
-        effects: &mut Vec<Effect>,
-    ) {
-        let &Entry { slot, pid, state, .. } = entry;
-        if !self.ever_ready {
+        if !self.ever_ready && generation == self.current {
             effects.push(Effect::Tell(Notice::Died { pid, slot, exit, killed, respawn_in: None }));
             return self.fail_start(ErrorKind::Boot, effects);
         }
-        let ready_for = state.ready_since().map(|since| now.saturating_sub(since));
-        let wanted = slot < self.target;
-        let respawn_in = wanted.then(|| self.restarts.delay(slot, ready_for));
-        if let Some(delay) = respawn_in {
-            self.table.respawn_later(slot, now + delay);
-        }
+        let was_ready = state.ready_since();
+        let is_new = self.is_new(generation);
+        let ready_for = was_ready.map(|since| now.saturating_sub(since));
+        let respawn_in = if is_new { None } else { self.respawn(slot, ready_for, now) };
         effects.push(Effect::Tell(Notice::Died { pid, slot, exit, killed, respawn_in }));
+        // A boot that failed in its own words, or in ours, was told already.
+        let told = state == State::Failed || matches!(killed, Some(KillReason::BootTimeout(_)));
+        if is_new && !told {
+            let when = if was_ready.is_some() { "soon after it was ready" } else { "before it was ready" };
+            self.newcomer_failed(format!("worker {pid} died {when}"), None, now, effects);
+        } else if was_ready.is_none() && !told {
+            self.note_failure(&entry, &format!("worker {pid} died before it was ready"), None, now, effects);
+        }
     }
 
-    fn on_ask(&mut self, ask: Ask, now: Moment, effects: &mut Vec<Effect>) {
+    fn on_ask(&mut self, ask: Ask, ticket: Option<Ticket>, now: Moment, effects: &mut Vec<Effect>) {
         match ask {
-            Ask::StopGraceful | Ask::StopQuick => self.stop(ask, now, effects),
+            Ask::StopGraceful | Ask::StopQuick => self.ask_stop(ask, ticket, now, effects),
             Ask::ReopenLogs => {
                 for worker in self.table.select(|_| true) {
                     effects.push(Effect::ReopenLogs { worker });
                 }
+                self.answer(ticket, &Answer::Done("log files are opened anew".to_owned()), effects);
             }
-            _ if self.is_ending() => {}
-            Ask::Reload { workers } => self.ask_reload(workers, now, effects),
-            Ask::ScaleUp => self.scale(self.target + 1, now, effects),
-            Ask::ScaleDown => self.scale(self.target - 1, now, effects),
-        }
-    }
-
-    /// Goes to `target` workers, in the serving generation and in the one that boots.
-    pub(super) fn scale(&mut self, target: usize, now: Moment, effects: &mut Vec<Effect>) {
-        let target = target.clamp(1, self.policy.max_workers);
-        if target == self.target {
-            return;
-        }
-        effects.push(Effect::Tell(Notice::Scaled { from: self.target, to: target }));
-        let from = std::mem::replace(&mut self.target, target);
-        self.table.cancel_respawns(target);
-        for worker in self.table.select(|entry| entry.slot >= target && !entry.state.is_leaving()) {
-            self.retire(worker, now, effects);
-        }
-        let mut generations = vec![self.current];
-        if let Phase::Reloading { generation, .. } = self.phase {
-            generations.push(generation);
-        }
-        for slot in from..target {
-            for generation in &generations {
-                self.spawn(slot, *generation, now, effects);
+            _ if self.phase.is_ending() || matches!(self.phase, Phase::LameDuck { .. }) => {
+                self.answer(ticket, &Answer::Refused("the pool is stopping".to_owned()), effects);
             }
+            Ask::Reload => self.ask_reload(ticket, now, effects),
+            Ask::Upgrade => self.ask_upgrade(ticket, effects),
+            Ask::Scale(workers) => self.ask_scale(workers, ticket, now, effects),
+            Ask::ScaleUp => self.ask_scale(self.target + 1, ticket, now, effects),
+            Ask::ScaleDown => self.ask_scale(self.target - 1, ticket, now, effects),
+            Ask::Recycle(slot) => self.ask_recycle(slot, ticket, effects),
         }
     }
 
     fn on_late(&mut self, by: Duration, now: Moment, effects: &mut Vec<Effect>) {
         self.table.forgive(by + AFTER_LATE, now);
+        self.forgive_molds(by + AFTER_LATE);
         effects.push(Effect::Tell(Notice::Woke { by }));
     }
 
@@ -370,19 +500,34 @@ impl Machine {
                 self.on_deadline(&entry, now, effects);
             }
         }
-        if self.is_ending() {
+        self.expire_molds(now, effects);
+        self.settle_lame_duck(now, effects);
+        if self.phase.is_ending() {
             return self.settle_end(effects);
         }
-        for slot in self.table.take_due(now) {
-            if slot < self.target && self.table.holder(slot, self.current).is_none() {
-                self.spawn(slot, self.current, now, effects);
-            }
-        }
+        self.settle_molds(now, effects);
+        self.fill(now, effects);
         if self.phase == Phase::Starting && self.table.is_complete(self.current, self.target) {
             self.phase = Phase::Serving;
             effects.push(Effect::PoolReady);
         }
         self.settle_rollout(now, effects);
+        // A reload may have begun, whose mold is wanted at once.
+        self.settle_molds(now, effects);
+        self.settle_recycling(now, effects);
+        self.settle_scaling(effects);
+        self.settle_upgrade(now, effects);
+        self.settle_looks(now, effects);
+    }
+
+    /// Forks workers for the slots that are empty, or whose time has come.
+    fn fill(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        let due = self.table.take_due(now);
+        for slot in 0..self.target {
+            if self.table.is_empty_slot(slot) || due.contains(&slot) && !self.is_covered(slot) {
+                self.spawn(slot, self.current, now, effects);
+            }
+        }
     }
 
     /// When this worker's patience ends, if it is bounded.
@@ -419,10 +564,16 @@ impl Machine {
         let reason = KillReason::BootTimeout(limit);
         effects.push(Effect::Tell(Notice::BootTimeout { pid: entry.pid, after: limit }));
         self.kill(entry.id, reason, effects);
-        if matches!(self.phase, Phase::Reloading { generation, .. } if generation == entry.generation) {
-            self.give_up(format!("worker {} was {reason}", entry.pid), now, effects);
-        } else if !self.ever_ready && !self.is_ending() {
+        let why = format!("worker {} was {reason}", entry.pid);
+        if self.phase.is_ending() {
+            return;
+        }
+        if self.is_new(entry.generation) {
+            self.newcomer_failed(why, None, now, effects);
+        } else if !self.ever_ready {
             self.fail_start(ErrorKind::Boot, effects);
+        } else {
+            self.note_failure(entry, &why, None, now, effects);
         }
     }
 
@@ -440,16 +591,20 @@ impl Machine {
     }
 
     /// The first generation cannot boot: ends everything, whatever the number of workers.
-    fn fail_start(&mut self, kind: ErrorKind, effects: &mut Vec<Effect>) {
+    pub(super) fn fail_start(&mut self, kind: ErrorKind, effects: &mut Vec<Effect>) {
+        self.abandon_rollout(effects);
+        self.stop_scaling(effects);
+        self.end_upgrade(&Answer::Superseded, effects);
         self.phase = Phase::Failing { kind };
         self.table.cancel_respawns(0);
+        self.end_all_molds(effects);
         for worker in self.table.select(|entry| !entry.state.is_leaving()) {
             self.kill(worker, KillReason::GivenUp, effects);
         }
     }
 
     fn settle_end(&mut self, effects: &mut Vec<Effect>) {
-        if !self.table.is_empty() {
+        if !self.table.is_empty() || !self.molds.is_empty() {
             return;
         }
         let outcome = match self.phase {
@@ -458,6 +613,12 @@ impl Machine {
             _ => Outcome::Stopped,
         };
         self.phase = Phase::Ended;
+        let message = match outcome {
+            Outcome::Forced { killed } => format!("stopped; {killed} workers had to be killed"),
+            _ => "stopped".to_owned(),
+        };
+        let tickets = std::mem::take(&mut self.stop_tickets);
+        self.answer(tickets, &Answer::Done(message), effects);
         effects.push(Effect::Tell(Notice::Ended { outcome }));
         effects.push(Effect::End(outcome));
     }

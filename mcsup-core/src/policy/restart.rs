@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::event::Slot;
+use super::jitter::Jitter;
 
 /// The shape of the back-off.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct RestartPolicy {
     /// The delay after the second early death in a row; it doubles with each further one.
     pub base: Duration,
@@ -27,17 +30,18 @@ impl Default for RestartPolicy {
 }
 
 /// How often each slot's worker died young, and the source of jitter.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Restarts {
     policy: RestartPolicy,
     early: BTreeMap<Slot, u32>,
-    random: u64,
+    /// Shared with whatever else is left to chance.
+    pub(super) jitter: Jitter,
 }
 
 impl Restarts {
     /// No deaths yet; `seed` starts the jitter.
     pub fn new(policy: RestartPolicy, seed: u64) -> Self {
-        Self { policy, early: BTreeMap::new(), random: seed }
+        Self { policy, early: BTreeMap::new(), jitter: Jitter::new(seed) }
     }
 
     /// Notes a death after `ready_for` (`None`: it never was ready) and says how long to wait.
@@ -63,17 +67,8 @@ impl Restarts {
 
     /// Up to a quarter less, so that slots that died together do not boot together.
     fn jittered(&mut self, delay: Duration) -> Duration {
-        let part = (self.next_random() % 1000) as f64 / 1000.0;
+        let part = self.jitter.up_to(999) as f64 / 1000.0;
         delay.mul_f64(1.0 - part / 4.0)
-    }
-
-    /// SplitMix64: enough for jitter, and the same on every run with the same seed.
-    fn next_random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
     }
 }
 

@@ -1,79 +1,267 @@
 //! When a new generation takes over, and when it is given up.
 //!
-//! A reload is a transaction. The new generation boots beside the old one, and the old one goes on serving until
-//! every new worker is ready. If one fails, the new generation goes and nothing has changed.
+//! A reload is a transaction. New workers boot beside the old ones, as many at once as the plan's surge allows. The
+//! first of them must prove themselves: alive for the soak time after they were ready. Then each old worker retires as
+//! soon as a new one is ready in its slot, and never before. If one fails, the new generation goes: the old workers that
+//! are still there never stopped serving, and those that had retired already are booted anew before their successors go.
 
-use super::event::{Drain, Effect, KillReason, Moment, Notice, WorkerId};
-use super::machine::Machine;
+use std::time::Duration;
+
+use super::event::{Answer, Drain, Effect, Generation, KillReason, Moment, Notice, Ticket, WorkerId};
+use super::machine::{Machine, Policy};
 use super::status::{Phase, State};
 
 /// How many generations may drain behind the serving one before a further reload waits: bounds what a storm of
 /// reloads can pile up without cutting a request off.
 const DRAINING_GENERATIONS: usize = 2;
 
+/// All workers of a pool see that what they run has changed at about the same time.
+const SAME_CHANGE: Duration = Duration::from_millis(150);
+
+/// How a new generation takes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// How many workers more than asked for there may be.
+    pub surge: Surge,
+    /// For how long the first new workers must live after they were ready.
+    pub soak: Duration,
+    /// How many new workers may fail before the new generation is given up.
+    pub retries: usize,
+}
+
+/// How many workers more than asked for a reload may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Surge {
+    /// So many; 0 is taken for 1.
+    Extra(usize),
+    /// A whole second pool: the old one retires at once, when all of the new one is ready.
+    All,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self { surge: Surge::Extra(1), soak: Duration::ZERO, retries: 0 }
+    }
+}
+
+impl Surge {
+    /// How many new workers may be on their way at once, of `workers`.
+    fn batch(self, workers: usize) -> usize {
+        match self {
+            Surge::Extra(extra) => extra.clamp(1, workers.max(1)),
+            Surge::All => workers.max(1),
+        }
+    }
+}
+
+/// A new generation on its way.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rollout {
+    /// The new generation.
+    pub generation: Generation,
+    /// When it was begun.
+    pub since: Moment,
+    /// Who waits for the answer.
+    pub(super) tickets: Vec<Ticket>,
+    /// Whether its settings have been read.
+    pub(super) is_prepared: bool,
+    /// How many workers there will be.
+    pub(super) workers: usize,
+    /// Whether some address is not listened on any more.
+    pub(super) closes_listeners: bool,
+    /// What was decided by before its settings were read.
+    pub(super) before: Option<Box<(Policy, usize)>>,
+    /// Whether its first workers have proved themselves.
+    pub(super) is_proven: bool,
+    /// How many of its workers have failed.
+    pub(super) failures: usize,
+}
+
+/// A failed generation on its way out of slots that it had taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rollback {
+    /// The generation that goes.
+    pub generation: Generation,
+    /// When it was begun.
+    pub since: Moment,
+}
+
 impl Machine {
     /// A reload was asked for: begun now, or as soon as it may be. The newest request wins.
-    pub(super) fn ask_reload(&mut self, workers: Option<usize>, now: Moment, effects: &mut Vec<Effect>) {
-        self.queued_reload = Some(workers);
-        let reason = match self.phase {
+    pub(super) fn ask_reload(&mut self, ticket: Option<Ticket>, now: Moment, effects: &mut Vec<Effect>) {
+        for older in self.queued_reload.replace(ticket.into_iter().collect()).into_iter().flatten() {
+            effects.push(Effect::Answer { ticket: older, answer: Answer::Superseded });
+        }
+        let reason = match &self.phase {
             Phase::Starting => "the first generation is still booting",
             Phase::Serving if self.drains_too_many() => "older generations are still draining",
-            Phase::Reloading { since, .. } if now < since + self.policy.reload_interval => {
+            Phase::Reloading(rollout) if now < rollout.since + self.policy.reload_interval => {
                 "another reload has only just begun"
             }
+            Phase::RollingBack(_) => "a failed generation is still being rolled back",
+            Phase::Upgrading { .. } => "an upgrade is under way",
             _ => return,
         };
         effects.push(Effect::Tell(Notice::ReloadPostponed { reason }));
     }
 
-    /// Commits a complete generation and begins a queued reload.
-    pub(super) fn settle_rollout(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        if let Phase::Reloading { generation, since } = self.phase {
-            if self.table.is_complete(generation, self.target) {
-                self.commit(now.saturating_sub(since), now, effects);
+    /// A worker has seen a change; others are about to.
+    pub(super) fn on_changed(&mut self, reason: String, now: Moment, effects: &mut Vec<Effect>) {
+        if self.changed_at.is_none() && !self.phase.is_ending() {
+            self.changed_at = Some(now + SAME_CHANGE);
+            effects.push(Effect::Tell(Notice::Changed { reason }));
+        }
+    }
+
+    /// The settings of the generation that boots next.
+    pub(super) fn on_prepared(
+        &mut self,
+        generation: Generation,
+        (policy, closes_listeners): (Option<Box<Policy>>, bool),
+        effects: &mut Vec<Effect>,
+    ) {
+        let preloads = policy.as_ref().map_or(self.policy.preload, |policy| policy.preload);
+        let Phase::Reloading(rollout) = &mut self.phase else {
+            return effects.push(Effect::Discard { generation });
+        };
+        if rollout.generation != generation {
+            return effects.push(Effect::Discard { generation });
+        }
+        rollout.is_prepared = true;
+        rollout.closes_listeners = closes_listeners;
+        if let Some(policy) = policy {
+            // Scaling survives a reload, unless the settings name another number than they did.
+            if policy.workers != self.configured {
+                rollout.workers = policy.workers;
             }
+            let before = (std::mem::replace(&mut self.policy, *policy), self.configured);
+            rollout.before = Some(Box::new(before));
+            self.configured = self.policy.workers;
+        }
+        rollout.workers = self.policy.allowed(rollout.workers);
+        if rollout.workers > self.target {
+            effects.push(Effect::Resize { slots: rollout.workers });
+        }
+        if preloads {
+            self.molds.wanted_by.insert(generation);
+        }
+    }
+
+    /// The settings cannot be read, or not be met.
+    pub(super) fn on_not_prepared(
+        &mut self,
+        generation: Generation,
+        reason: String,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.is_new(generation) {
+            self.give_up(reason, None, now, effects);
+        }
+    }
+
+    /// Whether `generation` is on its way and has not taken over yet.
+    pub(super) fn is_new(&self, generation: Generation) -> bool {
+        matches!(&self.phase, Phase::Reloading(rollout) if rollout.generation == generation)
+    }
+
+    /// Goes on with what is under way, and begins what waits.
+    pub(super) fn settle_rollout(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        self.advance_rollout(now, effects);
+        self.advance_rollback(now, effects);
+        if self.changed_at.is_some_and(|at| at <= now) {
+            self.changed_at = None;
+            self.ask_reload(None, now, effects);
         }
         if self.queued_reload.is_none() {
             return;
         }
-        match self.phase {
+        match &self.phase {
             Phase::Serving if !self.drains_too_many() => self.begin_reload(now, effects),
-            Phase::Reloading { generation, since } if now >= since + self.policy.reload_interval => {
-                effects.push(Effect::Tell(Notice::ReloadSuperseded { generation }));
-                self.phase = Phase::Serving;
-                self.withdraw_new_generation(now, effects);
+            Phase::Reloading(rollout) if now >= rollout.since + self.policy.reload_interval => {
+                self.supersede(now, effects);
                 self.begin_reload(now, effects);
             }
             _ => {}
         }
     }
 
-    /// When a queued reload can be tried again.
-    pub(super) fn next_reload_attempt(&self) -> Option<Moment> {
-        match self.phase {
-            Phase::Reloading { since, .. } if self.queued_reload.is_some() => {
-                Some(since + self.policy.reload_interval)
+    /// When something of it is due.
+    pub(super) fn next_rollout_deadline(&self) -> Option<Moment> {
+        let rollout = match &self.phase {
+            Phase::Reloading(rollout) => rollout,
+            _ => return self.changed_at,
+        };
+        let queued = self.queued_reload.is_some().then(|| rollout.since + self.policy.reload_interval);
+        let proof = if rollout.is_proven { None } else { self.proven_at(rollout) };
+        [self.changed_at, queued, proof].into_iter().flatten().min()
+    }
+
+    /// One of the new generation's workers failed.
+    pub(super) fn newcomer_failed(
+        &mut self,
+        reason: String,
+        detail: Option<String>,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let retries = self.policy.plan.retries;
+        let Phase::Reloading(rollout) = &mut self.phase else { return };
+        rollout.failures += 1;
+        if rollout.failures > retries {
+            return self.give_up(reason, detail, now, effects);
+        }
+        let (generation, left) = (rollout.generation, retries - rollout.failures);
+        effects.push(Effect::Tell(Notice::NewcomerFailed { generation, reason, left }));
+    }
+
+    /// The new generation failed: it goes, and nothing has changed.
+    pub(super) fn give_up(
+        &mut self,
+        reason: String,
+        detail: Option<String>,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(rollout) = self.end_rollout() else { return };
+        let generation = rollout.generation;
+        effects.push(Effect::Tell(Notice::ReloadFailed { generation, reason: reason.clone() }));
+        if self.policy.development {
+            let text = detail.clone().unwrap_or_else(|| reason.clone());
+            for worker in self.table.select(|entry| entry.state.is_ready() && entry.generation != generation)
+            {
+                effects.push(Effect::Broken { worker, text: text.clone() });
             }
-            _ => None,
+        }
+        let answer = Answer::Failed { reason, detail };
+        self.answer(rollout.tickets, &answer, effects);
+        self.withdraw(generation, now, effects);
+        let taken_over = |slot: &usize| self.table.in_slot(*slot).any(|entry| entry.generation == generation);
+        match (0..self.target).filter(taken_over).count() {
+            0 => effects.push(Effect::Discard { generation }),
+            slots => {
+                effects.push(Effect::Tell(Notice::RollingBack { slots }));
+                self.phase = Phase::RollingBack(Rollback { generation, since: now });
+            }
         }
     }
 
-    /// The new generation failed: it goes, the old one never stopped serving.
-    pub(super) fn give_up(&mut self, reason: String, now: Moment, effects: &mut Vec<Effect>) {
-        let Phase::Reloading { generation, .. } = self.phase else { return };
-        self.phase = Phase::Serving;
-        self.withdraw_new_generation(now, effects);
-        effects.push(Effect::Tell(Notice::ReloadFailed { generation, reason }));
+    /// The pool ends: so does whatever is on its way.
+    pub(super) fn abandon_rollout(&mut self, effects: &mut Vec<Effect>) {
+        self.changed_at = None;
+        let queued = self.queued_reload.take().unwrap_or_default();
+        let under_way = self.end_rollout().map(|rollout| rollout.tickets).unwrap_or_default();
+        self.answer(queued.into_iter().chain(under_way), &Answer::Superseded, effects);
     }
 
     /// Asks a worker to finish while others go on; one that is not ready yet has nothing to finish.
-    pub(super) fn retire(&mut self, worker: WorkerId, now: Moment, effects: &mut Vec<Effect>) {
+    pub(super) fn retire(&mut self, worker: WorkerId, how: Drain, now: Moment, effects: &mut Vec<Effect>) {
         let kill_at = now + self.policy.graceful_timeout;
         let Some(entry) = self.table.get_mut(worker) else { return };
         match entry.state {
             State::Ready { .. } => {
-                entry.state = State::Draining { how: Drain::Retire, kill_at };
-                effects.push(Effect::Drain { worker, how: Drain::Retire });
+                entry.state = State::Draining { how, kill_at };
+                effects.push(Effect::Drain { worker, how });
             }
             State::Booting { .. } => self.kill(worker, KillReason::GivenUp, effects),
             _ => {}
@@ -81,37 +269,190 @@ impl Machine {
     }
 
     fn begin_reload(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        let workers = self.queued_reload.take().flatten();
-        if let Some(workers) = workers {
-            self.scale(workers, now, effects);
-        }
+        let tickets = self.queued_reload.take().unwrap_or_default();
+        self.stop_recycling(now, effects);
         self.newest += 1;
         let generation = self.newest;
-        self.phase = Phase::Reloading { generation, since: now };
+        self.phase = Phase::Reloading(Rollout {
+            generation,
+            since: now,
+            tickets,
+            is_prepared: false,
+            workers: self.target,
+            closes_listeners: false,
+            before: None,
+            is_proven: false,
+            failures: 0,
+        });
         effects.push(Effect::Tell(Notice::Reloading { generation }));
-        for slot in 0..self.target {
-            self.spawn(slot, generation, now, effects);
+        effects.push(Effect::Prepare { generation });
+    }
+
+    /// A newer reload takes its place; what it has taken over already serves on until the newer one does.
+    fn supersede(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        let Some(rollout) = self.end_rollout() else { return };
+        let generation = rollout.generation;
+        effects.push(Effect::Tell(Notice::ReloadSuperseded { generation }));
+        self.answer(rollout.tickets, &Answer::Superseded, effects);
+        self.withdraw(generation, now, effects);
+        effects.push(Effect::Discard { generation });
+    }
+
+    /// Ends what is under way without a word, as if its settings had never been read.
+    fn end_rollout(&mut self) -> Option<Rollout> {
+        if !matches!(self.phase, Phase::Reloading(_)) {
+            return None;
+        }
+        let Phase::Reloading(mut rollout) = std::mem::replace(&mut self.phase, Phase::Serving) else {
+            return None;
+        };
+        if let Some(before) = rollout.before.take() {
+            (self.policy, self.configured) = *before;
+        }
+        Some(rollout)
+    }
+
+    /// Takes a generation's workers out of every slot that does not need them.
+    fn withdraw(&mut self, generation: Generation, now: Moment, effects: &mut Vec<Effect>) {
+        self.drop_mold(generation, effects);
+        for worker in self.table.select(|entry| entry.generation == generation && !entry.state.is_leaving()) {
+            let Some(entry) = self.table.get(worker) else { continue };
+            let slot = entry.slot;
+            let others = self.table.in_slot(slot).any(|other| other.id != worker && other.state.is_ready());
+            if others || slot >= self.target || !entry.state.is_ready() {
+                // Those that are ready have accepted connections, and finish them.
+                self.retire(worker, Drain::Retire, now, effects);
+            }
         }
     }
 
-    fn commit(&mut self, took: Moment, now: Moment, effects: &mut Vec<Effect>) {
-        let Phase::Reloading { generation, .. } = self.phase else { return };
-        self.phase = Phase::Serving;
+    fn advance_rollout(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        let Phase::Reloading(rollout) = &self.phase else { return };
+        let (generation, slots) = (rollout.generation, rollout.workers);
+        if !rollout.is_prepared || !self.molds.can_fork(generation) {
+            return;
+        }
+        if !rollout.is_proven {
+            let is_proven = self.proven_at(rollout).is_some_and(|at| at <= now);
+            if let Phase::Reloading(rollout) = &mut self.phase {
+                rollout.is_proven = is_proven;
+            }
+        }
+        let is_proven = matches!(&self.phase, Phase::Reloading(rollout) if rollout.is_proven);
+        if is_proven && self.table.is_complete(generation, slots) {
+            return self.commit(now, effects);
+        }
+        if is_proven {
+            self.retire_predecessors(generation, slots, now, effects);
+        }
+        self.boot_successors(generation, slots, is_proven, now, effects);
+    }
+
+    /// When the first batch will have proved itself, if all of it lives that long; `None`: it is not complete.
+    fn proven_at(&self, rollout: &Rollout) -> Option<Moment> {
+        let batch = self.policy.plan.surge.batch(rollout.workers);
+        let mine = self.table.iter().filter(|entry| entry.generation == rollout.generation);
+        let ready: Vec<Moment> = mine
+            .filter(|entry| entry.state.is_ready())
+            .filter_map(|entry| entry.state.ready_since())
+            .collect();
+        let last = ready.iter().max().filter(|_| ready.len() >= batch)?;
+        Some(*last + self.policy.plan.soak)
+    }
+
+    /// Each slot with a ready worker of `generation` needs no other.
+    fn retire_predecessors(
+        &mut self,
+        generation: Generation,
+        slots: usize,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        for slot in (0..slots).filter(|slot| self.table.is_held(*slot, generation)).collect::<Vec<_>>() {
+            let others = |entry: &&super::table::Entry| entry.generation != generation;
+            for worker in self.table.in_slot(slot).filter(others).map(|entry| entry.id).collect::<Vec<_>>() {
+                self.retire(worker, Drain::Retire, now, effects);
+            }
+        }
+    }
+
+    /// Boots workers of `generation` in slots that have none, within the surge.
+    fn boot_successors(
+        &mut self,
+        generation: Generation,
+        slots: usize,
+        is_proven: bool,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let batch = self.policy.plan.surge.batch(slots);
+        let counts = |entry: &super::table::Entry| {
+            let on_its_way = matches!(entry.state, State::Booting { .. });
+            entry.generation == generation && (on_its_way || !is_proven && entry.state.is_ready())
+        };
+        let mut room = batch.saturating_sub(self.table.iter().filter(|entry| counts(entry)).count());
+        for slot in 0..slots {
+            if room == 0 {
+                break;
+            }
+            if self.table.holder(slot, generation).is_none() {
+                room -= 1;
+                self.spawn(slot, generation, now, effects);
+            }
+        }
+    }
+
+    fn commit(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        let Phase::Reloading(rollout) = std::mem::replace(&mut self.phase, Phase::Serving) else { return };
+        let Rollout { generation, since, tickets, workers, closes_listeners, .. } = rollout;
+        let took = now.saturating_sub(since);
         self.current = generation;
         self.restarts.forget();
         self.table.cancel_respawns(0);
         effects.push(Effect::Tell(Notice::ReloadDone { generation, took }));
-        for worker in self.table.select(|entry| entry.generation < generation && !entry.state.is_leaving()) {
-            self.retire(worker, now, effects);
+        // Before the last of the old workers is asked to finish: nothing may join a queue that nobody will serve.
+        effects.push(Effect::Commit { generation });
+        if workers != self.target {
+            effects.push(Effect::Tell(Notice::Scaled { from: self.target, to: workers }));
+            self.target = workers;
+            effects.push(Effect::Resize { slots: workers });
+        }
+        for worker in self.table.select(|entry| entry.generation != generation && !entry.state.is_leaving()) {
+            let slot = self.table.get(worker).map_or(0, |entry| entry.slot);
+            // What nobody else will listen on is drained first.
+            let alone = closes_listeners || self.policy.own_listeners && slot >= self.target;
+            self.retire(worker, if alone { Drain::Stop } else { Drain::Retire }, now, effects);
+        }
+        self.drop_molds_but(generation, effects);
+        let message = format!("generation {generation} serves after {:.3} s", took.as_secs_f64());
+        self.answer(tickets, &Answer::Done(message), effects);
+    }
+
+    /// Gives slots back to the generation that serves, one batch after the other.
+    fn advance_rollback(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        let Phase::RollingBack(Rollback { generation, .. }) = self.phase else { return };
+        self.retire_predecessors(self.current, self.target, now, effects);
+        let failed =
+            |entry: &super::table::Entry| entry.generation == generation && !entry.state.is_leaving();
+        for worker in self.table.select(|entry| failed(entry) && entry.slot >= self.target) {
+            self.retire(worker, Drain::Retire, now, effects);
+        }
+        if !self.table.iter().any(failed) {
+            self.phase = Phase::Serving;
+            effects.push(Effect::Discard { generation });
+            return effects.push(Effect::Tell(Notice::RolledBack));
+        }
+        if self.molds.can_fork(self.current) {
+            self.boot_successors(self.current, self.target, true, now, effects);
         }
     }
 
-    /// Those of it that are ready have accepted connections, and finish them.
-    fn withdraw_new_generation(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        let current = self.current;
-        for worker in self.table.select(|entry| entry.generation > current && !entry.state.is_leaving()) {
-            self.retire(worker, now, effects);
-        }
+    /// A worker of the old generation cannot be had back: whatever serves its slot goes on.
+    pub(super) fn rollback_failed(&mut self, reason: String, effects: &mut Vec<Effect>) {
+        let Phase::RollingBack(Rollback { generation, .. }) = self.phase else { return };
+        self.phase = Phase::Serving;
+        effects.push(Effect::Discard { generation });
+        effects.push(Effect::Tell(Notice::RollbackFailed { reason }));
     }
 
     fn drains_too_many(&self) -> bool {

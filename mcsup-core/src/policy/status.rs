@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use super::event::{Ask, Drain, Generation, KillReason, Moment};
+use serde::{Deserialize, Serialize};
+
+use super::event::{Ask, Drain, KillReason, Moment};
+use super::rollout::{Rollback, Rollout};
 use crate::error::ErrorKind;
 
 /// Where a worker is in its life.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum State {
     /// Forked (or about to be), not ready yet.
     Booting {
@@ -70,18 +73,25 @@ impl State {
 }
 
 /// Where the pool is in its life.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Phase {
     /// The first generation is not complete yet.
     Starting,
     /// Serving.
     Serving,
-    /// Serving with the old generation while a new one boots.
-    Reloading {
-        /// The new generation.
-        generation: Generation,
-        /// When it was begun.
-        since: Moment,
+    /// Serving while a new generation takes over.
+    Reloading(Rollout),
+    /// Serving while slots that a failed generation had taken over are given back.
+    RollingBack(Rollback),
+    /// Serving while it is found out whether another image can take over.
+    Upgrading {
+        /// When it counts as failed.
+        until: Moment,
+    },
+    /// Serving, but it says to whoever asks that it will end.
+    LameDuck {
+        /// When it begins to stop.
+        until: Moment,
     },
     /// Ending.
     Stopping {
@@ -97,4 +107,26 @@ pub enum Phase {
     },
     /// Over.
     Ended,
+}
+
+impl Phase {
+    /// In one or two words.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Phase::Starting => "starting",
+            Phase::Serving => "serving",
+            Phase::Reloading(_) => "reloading",
+            Phase::RollingBack(_) => "rolling back",
+            Phase::Upgrading { .. } => "upgrading",
+            Phase::LameDuck { .. } => "lame duck",
+            Phase::Stopping { .. } => "stopping",
+            Phase::Failing { .. } => "failing",
+            Phase::Ended => "ended",
+        }
+    }
+
+    /// Whether the pool is on its way out.
+    pub fn is_ending(&self) -> bool {
+        matches!(self, Phase::Stopping { .. } | Phase::Failing { .. } | Phase::Ended)
+    }
 }

@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::event::{Generation, Moment, Slot, WorkerId};
 use super::status::State;
 
 /// One worker.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     /// Its serial number.
     pub id: WorkerId,
@@ -19,10 +21,25 @@ pub struct Entry {
     pub pid: i32,
     /// Where it is in its life.
     pub state: State,
+    /// What it may use before it is replaced.
+    pub allowance: Allowance,
+    /// Why it is to be replaced by a worker of its own generation.
+    pub recycle: Option<String>,
+}
+
+/// What a worker may use before it is replaced: drawn once, when it is forked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Allowance {
+    /// Requests; 0: any number.
+    pub requests: u64,
+    /// Time since it was ready.
+    pub lifetime: Option<Moment>,
+    /// Bytes of memory; 0: any number.
+    pub rss: u64,
 }
 
 /// All workers, by serial number (so by age), and the slots that wait for a respawn.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Table {
     entries: BTreeMap<WorkerId, Entry>,
     respawns: BTreeMap<Slot, Moment>,
@@ -31,12 +48,18 @@ pub struct Table {
 
 impl Table {
     /// Adds a worker that is about to be forked.
-    pub fn add(&mut self, slot: Slot, generation: Generation, now: Moment) -> WorkerId {
-        self.serial += 1;
-        let id = WorkerId(self.serial);
-        let entry = Entry { id, slot, generation, pid: 0, state: State::Booting { since: now } };
+    pub fn add(&mut self, slot: Slot, generation: Generation, allowance: Allowance, now: Moment) -> WorkerId {
+        let id = self.next_id();
+        let state = State::Booting { since: now };
+        let entry = Entry { id, slot, generation, pid: 0, state, allowance, recycle: None };
         self.entries.insert(id, entry);
         id
+    }
+
+    /// A serial number that was never used.
+    pub fn next_id(&mut self) -> WorkerId {
+        self.serial += 1;
+        WorkerId(self.serial)
     }
 
     /// The worker, if it still exists.
@@ -77,7 +100,28 @@ impl Table {
 
     /// Whether the first `slots` slots of `generation` are all ready.
     pub fn is_complete(&self, generation: Generation, slots: usize) -> bool {
-        (0..slots).all(|slot| self.holder(slot, generation).is_some_and(|entry| entry.state.is_ready()))
+        (0..slots).all(|slot| self.is_held(slot, generation))
+    }
+
+    /// Whether a ready worker of `generation` holds `slot`.
+    pub fn is_held(&self, slot: Slot, generation: Generation) -> bool {
+        self.in_slot(slot).any(|entry| entry.generation == generation && entry.state.is_ready())
+    }
+
+    /// Whether ready workers, of whatever generation, hold the first `slots` slots.
+    pub fn is_full(&self, slots: usize) -> bool {
+        (0..slots).all(|slot| self.in_slot(slot).any(|entry| entry.state.is_ready()))
+    }
+
+    /// The workers of a slot that are not on their way out, oldest first.
+    pub fn in_slot(&self, slot: Slot) -> impl Iterator<Item = &Entry> {
+        self.iter().filter(move |entry| entry.slot == slot && !entry.state.is_leaving())
+    }
+
+    /// Whether nobody holds `slot`, nobody who is about to be reaped held it, and it waits for no respawn.
+    pub fn is_empty_slot(&self, slot: Slot) -> bool {
+        let gone = |entry: &Entry| matches!(entry.state, State::Draining { .. });
+        !self.respawns.contains_key(&slot) && !self.iter().any(|entry| entry.slot == slot && !gone(entry))
     }
 
     /// How many generations older than `current` still have workers.

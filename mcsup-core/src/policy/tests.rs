@@ -25,6 +25,26 @@ struct Life {
     outcome: Option<Outcome>,
     spawns: usize,
     fork_fails: bool,
+    /// Living molds.
+    molds: BTreeMap<WorkerId, Generation>,
+    promoted: BTreeSet<WorkerId>,
+    lame_ducks: BTreeSet<WorkerId>,
+    answers: BTreeMap<Ticket, Answer>,
+    /// What reading the settings anew comes to.
+    settings: Settings,
+    /// Effects that are only counted: what, how often.
+    committed: Vec<Generation>,
+    discarded: Vec<Generation>,
+    execs: usize,
+    measures: usize,
+}
+
+/// What the settings are found to be at the next reload.
+#[derive(Clone)]
+enum Settings {
+    Same,
+    New(Policy),
+    Broken,
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -35,6 +55,11 @@ fn seconds(n: u64) -> Duration {
 
 fn policy(workers: usize) -> Policy {
     Policy { workers, timeout: Some(seconds(30)), ..Policy::default() }
+}
+
+/// A whole second pool at a reload.
+fn blue_green(workers: usize) -> Policy {
+    Policy { plan: Plan { surge: Surge::All, ..Plan::default() }, ..policy(workers) }
 }
 
 impl Life {
@@ -52,6 +77,15 @@ impl Life {
             outcome: None,
             spawns: 0,
             fork_fails: false,
+            molds: BTreeMap::new(),
+            promoted: BTreeSet::new(),
+            lame_ducks: BTreeSet::new(),
+            answers: BTreeMap::new(),
+            settings: Settings::Same,
+            committed: Vec::new(),
+            discarded: Vec::new(),
+            execs: 0,
+            measures: 0,
         };
         let effects = life.machine.start(life.now);
         life.act(effects);
@@ -60,43 +94,115 @@ impl Life {
 
     /// A pool of `workers` that all became ready.
     fn serving(workers: usize) -> Self {
-        let mut life = Self::start(policy(workers));
+        Self::serving_by(policy(workers))
+    }
+
+    fn serving_by(policy: Policy) -> Self {
+        let mut life = Self::start(policy);
+        life.mold_ready();
         life.all_ready();
-        assert_eq!(life.machine.phase(), Phase::Serving);
+        assert_eq!(life.phase(), "serving");
         life
+    }
+
+    fn phase(&self) -> &'static str {
+        self.machine.phase().name()
     }
 
     /// As the supervisor does it: all effects first, then whatever came of them at once.
     fn act(&mut self, effects: Vec<Effect>) {
         let mut events = Vec::new();
         for effect in effects {
-            match effect {
-                Effect::Spawn { worker, slot, generation } => {
-                    events.push(self.fork(worker, slot, generation));
-                }
-                Effect::Drain { worker, .. } => assert!(self.drained.insert(worker), "drained twice"),
-                Effect::Quit { worker } => {
-                    self.quit.insert(worker);
-                }
-                Effect::Kill { worker } | Effect::Abort { worker } => {
-                    let unborn = self.unborn.contains(&worker);
-                    assert!(unborn || self.living.contains_key(&worker), "a signal to a worker that is gone");
-                    if matches!(effect, Effect::Kill { .. }) {
-                        self.killed.insert(worker);
-                    }
-                }
-                Effect::Tell(notice) => self.notices.push(notice),
-                Effect::PoolReady => self.pool_ready += 1,
-                Effect::End(outcome) => {
-                    assert!(self.outcome.is_none(), "ended twice");
-                    self.outcome = Some(outcome);
-                }
-                Effect::ReopenLogs { .. } | Effect::CloseListeners => {}
-            }
+            events.extend(self.apply(effect));
         }
         for event in events {
             self.step(event);
         }
+    }
+
+    fn apply(&mut self, effect: Effect) -> Option<Event> {
+        match effect {
+            Effect::Spawn { worker, slot, generation, mold, .. } => {
+                assert!(
+                    mold.is_none_or(|mold| self.molds.contains_key(&mold)),
+                    "forked by a mold that is gone"
+                );
+                return Some(self.fork(worker, slot, generation));
+            }
+            Effect::SpawnMold { mold, generation } => return Some(self.fork_mold(mold, generation)),
+            Effect::Prepare { generation } => return Some(self.prepare(generation)),
+            Effect::Promote { worker } => {
+                let (generation, _) = self.living.remove(&worker).unwrap();
+                self.molds.insert(worker, generation);
+                self.promoted.insert(worker);
+            }
+            Effect::Drain { worker, .. } => assert!(self.drained.insert(worker), "drained twice"),
+            Effect::Quit { worker } => {
+                self.quit.insert(worker);
+            }
+            Effect::Kill { worker } | Effect::Abort { worker } => {
+                let is_there = self.unborn.contains(&worker) || self.living.contains_key(&worker);
+                assert!(is_there || self.molds.contains_key(&worker), "a signal to a process that is gone");
+                if matches!(effect, Effect::Kill { .. }) {
+                    self.killed.insert(worker);
+                }
+            }
+            Effect::LameDuck { worker } => {
+                self.lame_ducks.insert(worker);
+            }
+            Effect::Answer { ticket, answer } => {
+                assert!(self.answers.insert(ticket, answer).is_none(), "answered twice");
+            }
+            Effect::Tell(notice) => self.notices.push(notice),
+            Effect::PoolReady => self.pool_ready += 1,
+            Effect::End(outcome) => {
+                assert!(self.outcome.is_none(), "ended twice");
+                self.outcome = Some(outcome);
+            }
+            Effect::Commit { generation } => self.committed.push(generation),
+            Effect::Discard { generation } => self.discarded.push(generation),
+            Effect::Exec => self.execs += 1,
+            Effect::Measure => self.measures += 1,
+            Effect::ReopenLogs { .. }
+            | Effect::CloseListeners
+            | Effect::Resize { .. }
+            | Effect::CheckImage
+            | Effect::Broken { .. } => {}
+        }
+        None
+    }
+
+    fn prepare(&mut self, generation: Generation) -> Event {
+        let policy = match &self.settings {
+            Settings::Same => None,
+            Settings::New(policy) => Some(Box::new(policy.clone())),
+            Settings::Broken => return Event::NotPrepared { generation, reason: "line 3".to_owned() },
+        };
+        Event::Prepared { generation, policy, closes_listeners: false }
+    }
+
+    fn fork_mold(&mut self, mold: WorkerId, generation: Generation) -> Event {
+        if self.fork_fails {
+            self.unborn.insert(mold);
+            return Event::SpawnFailed { worker: mold, reason: "no memory".to_owned() };
+        }
+        self.molds.insert(mold, generation);
+        Event::Spawned { worker: mold, pid: i32::try_from(mold.0).unwrap() }
+    }
+
+    /// Every mold that boots is ready.
+    fn mold_ready(&mut self) {
+        let booting =
+            |(id, mold): (WorkerId, &mold::Mold)| matches!(mold.state, State::Booting { .. }).then_some(id);
+        for worker in self.machine.molds().iter().filter_map(booting).collect::<Vec<_>>() {
+            self.step(Event::Ready { worker });
+        }
+    }
+
+    fn mold_dies(&mut self, mold: WorkerId) {
+        self.molds.remove(&mold).unwrap();
+        let exit = Exit { status: ExitStatus::Signal(9), evidence: Evidence::default() };
+        self.step(Event::Exited { worker: mold, exit });
     }
 
     fn fork(&mut self, worker: WorkerId, slot: Slot, generation: Generation) -> Event {
@@ -115,11 +221,18 @@ impl Life {
     }
 
     fn ask(&mut self, ask: Ask) {
-        self.step(Event::Ask(ask));
+        self.step(Event::Ask(ask, None));
+    }
+
+    /// Asks, and waits for the answer.
+    fn ask_for_answer(&mut self, ask: Ask) -> Ticket {
+        let ticket = Ticket(1000 + self.notices.len() as u64);
+        self.step(Event::Ask(ask, Some(ticket)));
+        ticket
     }
 
     fn reload(&mut self) {
-        self.ask(Ask::Reload { workers: None });
+        self.ask(Ask::Reload);
     }
 
     fn pass(&mut self, time: Duration) {
@@ -142,6 +255,12 @@ impl Life {
 
     /// Whoever was killed is reaped; whoever drains ends.
     fn obey(&mut self) {
+        let ends = |life: &Self, mold: &WorkerId| life.killed.contains(mold) || life.quit.contains(mold);
+        while let Some(&mold) = self.molds.keys().find(|mold| ends(self, mold)) {
+            self.molds.remove(&mold);
+            let exit = Exit { status: ExitStatus::Code(0), evidence: Evidence::default() };
+            self.step(Event::Exited { worker: mold, exit });
+        }
         while let Some(&worker) = self.living.keys().find(|worker| self.killed.contains(worker)) {
             self.exit(worker, ExitStatus::Signal(9));
         }
@@ -189,9 +308,9 @@ fn a_pool_is_ready_when_its_last_worker_is() {
     let mut life = Life::start(policy(2));
     let booting = life.booting();
     life.step(Event::Ready { worker: booting[0] });
-    assert_eq!((life.pool_ready, life.machine.phase()), (0, Phase::Starting));
+    assert_eq!((life.pool_ready, life.phase()), (0, "starting"));
     life.step(Event::Ready { worker: booting[1] });
-    assert_eq!((life.pool_ready, life.machine.phase()), (1, Phase::Serving));
+    assert_eq!((life.pool_ready, life.phase()), (1, "serving"));
 }
 
 #[test]
@@ -321,7 +440,7 @@ fn a_supervisor_that_was_suspended_blames_nobody() {
 
 #[test]
 fn a_reload_retires_the_old_generation_when_the_new_one_is_whole() {
-    let mut life = Life::serving(2);
+    let mut life = Life::serving_by(blue_green(2));
     let old = life.ready();
     life.reload();
     let new = life.booting();
@@ -348,7 +467,7 @@ fn a_reload_that_fails_in_any_way_leaves_the_old_generation_serving() {
     ];
     for blow in blows {
         // Beats go on in real life; here only the boot counts.
-        let mut life = Life::start(Policy { timeout: None, ..policy(2) });
+        let mut life = Life::start(Policy { timeout: None, ..blue_green(2) });
         life.all_ready();
         let old = life.ready();
         life.reload();
@@ -358,29 +477,29 @@ fn a_reload_that_fails_in_any_way_leaves_the_old_generation_serving() {
         for worker in life.living.clone().into_keys().filter(|worker| !old.contains(worker)) {
             life.exit(worker, ExitStatus::Code(4));
         }
-        assert_eq!((life.ready(), life.machine.phase()), (old, Phase::Serving));
+        assert_eq!((life.ready(), life.phase()), (old, "serving"));
         assert_eq!(life.told(|notice| matches!(notice, Notice::ReloadFailed { .. })), 1);
         life.reload();
         life.all_ready();
-        assert_eq!(life.machine.phase(), Phase::Serving);
+        assert_eq!(life.phase(), "serving");
         assert_eq!(life.told(|notice| matches!(notice, Notice::ReloadDone { .. })), 1);
     }
 }
 
 #[test]
 fn an_old_worker_that_dies_during_a_reload_is_replaced_by_one_of_its_own_generation() {
-    let mut life = Life::serving(2);
+    let mut life = Life::serving_by(blue_green(2));
     life.reload();
     let old = life.ready()[0];
     life.exit(old, ExitStatus::Signal(9));
     let generations: Vec<_> = life.booting().iter().map(|worker| life.living[worker].0).collect();
     assert_eq!(generations, [2, 2, 1]);
-    assert!(matches!(life.machine.phase(), Phase::Reloading { .. }));
+    assert!(life.phase() == "reloading");
 }
 
 #[test]
 fn a_newer_reload_supersedes_one_that_hangs_but_a_storm_of_them_is_bounded() {
-    let mut life = Life::serving(2);
+    let mut life = Life::serving_by(blue_green(2));
     life.reload();
     for _ in 0..100 {
         life.reload();
@@ -396,15 +515,15 @@ fn a_newer_reload_supersedes_one_that_hangs_but_a_storm_of_them_is_bounded() {
 
 #[test]
 fn reloads_wait_while_too_many_generations_still_drain() {
-    let mut life = Life::serving(1);
+    let mut life = Life::serving_by(blue_green(1));
     for _ in 0..2 {
         life.reload();
         life.all_ready();
     }
     life.reload();
-    assert_eq!((life.machine.phase(), life.living.len()), (Phase::Serving, 3));
+    assert_eq!((life.phase(), life.living.len()), ("serving", 3));
     life.obey();
-    assert!(matches!(life.machine.phase(), Phase::Reloading { .. }));
+    assert!(life.phase() == "reloading");
 }
 
 #[test]
@@ -441,7 +560,7 @@ fn each_further_stop_is_faster() {
 
 #[test]
 fn a_stop_during_the_start_or_a_reload_kills_whoever_boots_and_drains_whoever_serves() {
-    let mut life = Life::serving(2);
+    let mut life = Life::serving_by(blue_green(2));
     life.reload();
     life.ask(Ask::StopGraceful);
     assert_eq!((life.killed.len(), life.drained.len()), (2, 2));
@@ -455,7 +574,7 @@ fn a_stop_during_the_start_or_a_reload_kills_whoever_boots_and_drains_whoever_se
 
 #[test]
 fn scaling_survives_a_reload_and_never_goes_below_one() {
-    let mut life = Life::serving(1);
+    let mut life = Life::serving_by(blue_green(1));
     life.ask(Ask::ScaleUp);
     life.ask(Ask::ScaleUp);
     life.all_ready();
@@ -473,11 +592,11 @@ fn scaling_survives_a_reload_and_never_goes_below_one() {
 
 #[test]
 fn scaling_during_a_reload_counts_for_both_generations() {
-    let mut life = Life::serving(1);
+    let mut life = Life::serving_by(blue_green(1));
     life.reload();
     life.ask(Ask::ScaleUp);
     life.all_ready();
-    assert_eq!(life.machine.phase(), Phase::Serving);
+    assert_eq!(life.phase(), "serving");
     life.obey();
     assert_eq!(life.ready().len(), 2);
 }

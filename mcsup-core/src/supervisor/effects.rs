@@ -42,7 +42,7 @@ impl<S: Supervisor> Executor<S> {
     /// Does `effect`; returns what came of it at once, and the outcome where nothing is left to do.
     pub(crate) fn apply(&mut self, effect: Effect, events: &mut Vec<Event>) -> Option<Outcome> {
         match effect {
-            Effect::Spawn { worker, slot, generation } => {
+            Effect::Spawn { worker, slot, generation, .. } => {
                 events.push(match self.spawn(worker, slot, generation) {
                     Ok(pid) => Event::Spawned { worker, pid: pid.as_raw_nonzero().get() },
                     Err(error) => Event::SpawnFailed { worker, reason: error.to_string() },
@@ -57,6 +57,10 @@ impl<S: Supervisor> Executor<S> {
             Effect::PoolReady => self.supervisor.ready(),
             Effect::Tell(notice) => self.tell(&notice),
             Effect::End(outcome) => return Some(outcome),
+            Effect::Prepare { generation } => {
+                events.push(Event::Prepared { generation, policy: None, closes_listeners: false });
+            }
+            _ => {}
         }
         None
     }

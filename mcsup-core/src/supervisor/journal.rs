@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::host::processes;
-use crate::policy::{Ask, BootFailure, Evidence, Exit, ExitStatus, KillReason, Notice, Outcome};
+use crate::policy::{Ask, BootFailure, Evidence, Exit, ExitStatus, KillReason, Load, Notice, Outcome};
 
 /// Writes `notice` to the log.
 pub(crate) fn write(notice: &Notice) {
@@ -40,11 +40,37 @@ pub(crate) fn write(notice: &Notice) {
             log::warn!("The supervisor did not run for {}; no worker is blamed for it", seconds(*by));
         }
         Notice::Ended { outcome } => ended(*outcome),
-        Notice::Reloading { .. }
-        | Notice::ReloadPostponed { .. }
-        | Notice::ReloadDone { .. }
-        | Notice::ReloadFailed { .. }
-        | Notice::ReloadSuperseded { .. } => reload(notice),
+        Notice::LameDuck { lasts } => {
+            log::info!("Asked to stop: serving on for {}, and saying so to whoever asks", seconds(*lasts));
+        }
+        Notice::Changed { reason } => log::info!("Reload wanted: {reason}"),
+        _ => transaction(notice),
+    }
+}
+
+/// What is tried, and done or undone.
+fn transaction(notice: &Notice) {
+    match notice {
+        Notice::MoldBooting { .. }
+        | Notice::MoldReady { .. }
+        | Notice::MoldDied { .. }
+        | Notice::MoldFailed { .. }
+        | Notice::MoldEnded { .. } => mold(notice),
+        Notice::Promoting { .. }
+        | Notice::Recycling { .. }
+        | Notice::RecyclePostponed { .. }
+        | Notice::Recycled { .. }
+        | Notice::RecycleFailed { .. } => recycling(notice),
+        Notice::ScaleFailed { from, to, reason } => {
+            log::error!("Scaling to {to} workers failed, going on with {from}: {reason}");
+        }
+        Notice::Overloaded { load } => log::info!("A worker more is needed: {}", busy(load)),
+        Notice::Underloaded { load } => log::info!("A worker fewer will do: {}", busy(load)),
+        Notice::UpgradePostponed => log::info!("Upgrade waits until nothing else is under way"),
+        Notice::Upgrading => log::info!("Upgrading: asking the new image whether it can take over"),
+        Notice::UpgradeFailed { reason } => log::error!("Upgrade failed, this image goes on: {reason}"),
+        Notice::Upgraded { workers } => log::info!("Upgraded: a new image supervises {workers} workers"),
+        _ => reload(notice),
     }
 }
 
@@ -65,8 +91,64 @@ fn reload(notice: &Notice) {
         Notice::ReloadSuperseded { generation } => {
             log::warn!("Reload superseded by a newer one: generation {generation} is given up");
         }
+        Notice::NewcomerFailed { generation, reason, left } => {
+            log::warn!("A worker of generation {generation} failed; {left} more may: {reason}");
+        }
+        Notice::RollingBack { slots } => {
+            log::warn!("Rolling back: workers of the old generation are booted for {slots} slots");
+        }
+        Notice::RolledBack => log::info!("Rolled back: the old generation serves every slot"),
+        Notice::RollbackFailed { reason } => {
+            log::error!("Cannot roll back, the new workers go on serving where there are any: {reason}");
+        }
         _ => {}
     }
+}
+
+fn mold(notice: &Notice) {
+    match notice {
+        Notice::MoldBooting { generation, pid } => {
+            log::info!("Booting mold with pid: {pid} (generation {generation})");
+        }
+        Notice::MoldReady { pid, generation, after } => {
+            log::info!("Mold {pid} is ready after {} (generation {generation})", seconds(*after));
+        }
+        Notice::MoldDied { pid, generation, exit, killed, again_in } => {
+            let (cause, next) = (cause(exit, *killed), respawning(*again_in));
+            log::error!("Mold {pid} (generation {generation}) {cause}; its workers serve on{next}");
+        }
+        Notice::MoldFailed { generation, reason, again_in } => {
+            let again = seconds(*again_in);
+            log::error!("No mold for generation {generation}: {reason}; workers serve on; again in {again}");
+        }
+        Notice::MoldEnded { pid } => log::info!("Mold {pid} has ended"),
+        _ => {}
+    }
+}
+
+fn recycling(notice: &Notice) {
+    match notice {
+        Notice::Promoting { pid, slot, requests } => {
+            log::info!("Worker {pid} (slot {slot}) becomes the mold, warm after {requests} requests");
+        }
+        Notice::Recycling { pid, slot, reason } => {
+            log::info!("Recycling worker {pid} (slot {slot}): {reason}; booting its successor");
+        }
+        Notice::RecyclePostponed { slot, reason } => {
+            log::info!("Recycling of slot {slot} waits until nothing else is under way: {reason}");
+        }
+        Notice::Recycled { slot, .. } => log::info!("Slot {slot} has a new worker; the old one finishes"),
+        Notice::RecycleFailed { slot, reason, again_in } => {
+            let again = seconds(*again_in);
+            log::error!("Recycling of slot {slot} failed, its worker goes on; again in {again}: {reason}");
+        }
+        _ => {}
+    }
+}
+
+fn busy(load: &Load) -> String {
+    let Load { queued, waiting, running, permits } = load;
+    format!("{running} of {permits} permits in use, {waiting} requests and {queued} connections wait")
 }
 
 fn boot_failed(pid: i32, failure: &BootFailure) {
@@ -96,7 +178,7 @@ fn died(pid: i32, slot: usize, exit: &Exit, killed: Option<KillReason>, respawn_
 }
 
 /// Who or what ended a worker, as far as it can be known, and no further.
-fn cause(exit: &Exit, killed: Option<KillReason>) -> String {
+pub(crate) fn cause(exit: &Exit, killed: Option<KillReason>) -> String {
     let Exit { status, evidence } = exit;
     let busy =
         evidence.request_age.map(|age| format!(", {} into a request", seconds(age))).unwrap_or_default();

@@ -130,7 +130,7 @@ fn happened<S: Supervisor>(executor: &mut Executor<S>, deadline: Option<Moment>)
             Meaning::Ask(ask) => {
                 let sender = signal.sender.map(|pid| format!(" from {}", processes::describe(pid)));
                 log::info!("Handling signal: {}{}", signal.name, sender.unwrap_or_default());
-                events.extend(understand(executor, ask).map(Event::Ask));
+                events.extend(understand(executor, ask).map(|ask| Event::Ask(ask, None)));
             }
         }
     }
@@ -145,13 +145,6 @@ fn understand<S: Supervisor>(executor: &mut Executor<S>, ask: Ask) -> Option<Ask
             executor.supervisor.reopen_logs();
             Some(ask)
         }
-        Ask::Reload { .. } => match executor.supervisor.reload() {
-            Ok(workers) => Some(Ask::Reload { workers }),
-            Err(error) => {
-                log::error!("Reload failed, nothing has changed: {error}");
-                None
-            }
-        },
         _ => Some(ask),
     }
 }

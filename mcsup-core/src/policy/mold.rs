@@ -1,0 +1,323 @@
+//! Molds: processes that have loaded what a generation's workers run, and fork them.
+//!
+//! A generation has at most one that is ready. Workers do not need it once they are forked, so a dead mold takes nothing
+//! down: another is booted, and slots that become empty meanwhile wait for it. A warm worker can take a mold's place.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::event::{
+    BootFailure, Effect, Event, Exit, ExitStatus, Generation, KillReason, Moment, Notice, Slot, WorkerId,
+};
+use super::machine::Machine;
+use super::status::State;
+use crate::error::ErrorKind;
+
+/// The record of deaths that molds share, in a place where no slot is.
+const PLACE: Slot = Slot::MAX;
+
+/// One mold.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Mold {
+    /// Its version.
+    pub generation: Generation,
+    /// Its process, once forked.
+    pub pid: i32,
+    /// Where it is in its life.
+    pub state: State,
+    /// Whether it has been a worker before.
+    pub is_warm: bool,
+}
+
+/// All molds, and which generations have one.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Molds {
+    molds: BTreeMap<WorkerId, Mold>,
+    /// The generations whose workers are forked by a mold.
+    pub(super) wanted_by: BTreeSet<Generation>,
+    /// Those for which a warm one was tried.
+    tried: BTreeSet<Generation>,
+    /// When the next may be booted.
+    again: Option<Moment>,
+}
+
+impl Molds {
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (WorkerId, &Mold)> {
+        self.molds.iter().map(|(id, mold)| (*id, mold))
+    }
+
+    /// Whether workers of `generation` can be forked now.
+    pub fn can_fork(&self, generation: Generation) -> bool {
+        !self.wanted_by.contains(&generation) || self.ready(generation).is_some()
+    }
+
+    /// The mold that forks workers of `generation`.
+    pub fn ready(&self, generation: Generation) -> Option<WorkerId> {
+        let ready = |(_, mold): &(WorkerId, &Mold)| mold.generation == generation && mold.state.is_ready();
+        self.iter().find(ready).map(|(id, _)| id)
+    }
+
+    fn has(&self, generation: Generation) -> bool {
+        self.molds.values().any(|mold| mold.generation == generation && !mold.state.is_leaving())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.molds.is_empty()
+    }
+}
+
+impl Machine {
+    /// Boots the molds that are wanted and not there.
+    pub(super) fn settle_molds(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        if self.molds.again.is_some_and(|at| at > now) {
+            return;
+        }
+        self.molds.again = None;
+        for generation in self.molds.wanted_by.clone() {
+            if !self.molds.has(generation) && (generation == self.current || self.is_new(generation)) {
+                let id = self.table.next_id();
+                let state = State::Booting { since: now };
+                self.molds.molds.insert(id, Mold { generation, pid: 0, state, is_warm: false });
+                effects.push(Effect::SpawnMold { mold: id, generation });
+            }
+        }
+    }
+
+    /// When something about a mold is due.
+    pub(super) fn next_mold_deadline(&self) -> Option<Moment> {
+        let deadlines = self.molds.molds.values().filter_map(|mold| self.mold_deadline(mold));
+        deadlines.chain(self.molds.again).min()
+    }
+
+    fn mold_deadline(&self, mold: &Mold) -> Option<Moment> {
+        match mold.state {
+            State::Booting { since } => Some(since + self.policy.boot_timeout),
+            State::Draining { kill_at, .. } => Some(kill_at),
+            _ => None,
+        }
+    }
+
+    /// Kills those whose time is up.
+    pub(super) fn expire_molds(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        let due = |(_, mold): &(WorkerId, &Mold)| self.mold_deadline(mold).is_some_and(|at| at <= now);
+        let due: Vec<WorkerId> = self.molds.iter().filter(due).map(|(id, _)| id).collect();
+        for id in due {
+            let limit = self.policy.boot_timeout;
+            let Some(mold) = self.molds.molds.get_mut(&id) else { continue };
+            let (generation, pid) = (mold.generation, mold.pid);
+            let was_booting = matches!(mold.state, State::Booting { .. });
+            let reason = if was_booting { KillReason::BootTimeout(limit) } else { KillReason::QuickStop };
+            mold.state = State::Killed { reason, ready_since: None };
+            effects.push(Effect::Kill { worker: id });
+            if was_booting {
+                effects.push(Effect::Tell(Notice::BootTimeout { pid, after: limit }));
+                self.mold_failed(
+                    generation,
+                    ErrorKind::Boot,
+                    (format!("mold {pid} was {reason}"), None),
+                    now,
+                    effects,
+                );
+            }
+        }
+    }
+
+    /// Whether `event` is about a mold; if so, it is dealt with.
+    pub(super) fn on_mold_event(&mut self, event: &Event, now: Moment, effects: &mut Vec<Effect>) -> bool {
+        let id = match event {
+            Event::Spawned { worker, .. }
+            | Event::SpawnFailed { worker, .. }
+            | Event::Ready { worker }
+            | Event::BootFailed { worker, .. }
+            | Event::Exited { worker, .. } => *worker,
+            _ => return false,
+        };
+        let Some(mold) = self.molds.molds.get_mut(&id) else { return false };
+        let generation = mold.generation;
+        match event {
+            Event::Spawned { pid, .. } => {
+                mold.pid = *pid;
+                effects.push(Effect::Tell(Notice::MoldBooting { generation, pid: *pid }));
+            }
+            Event::SpawnFailed { reason, .. } => {
+                self.molds.molds.remove(&id);
+                let reason = format!("a mold could not be forked: {reason}");
+                self.mold_failed(generation, ErrorKind::System, (reason, None), now, effects);
+            }
+            Event::Ready { .. } => self.on_mold_ready(id, now, effects),
+            Event::BootFailed { failure, .. } => self.on_mold_boot_failed(id, failure, now, effects),
+            Event::Exited { exit, .. } => self.on_mold_exited(id, exit, now, effects),
+            _ => {}
+        }
+        true
+    }
+
+    fn on_mold_ready(&mut self, id: WorkerId, now: Moment, effects: &mut Vec<Effect>) {
+        let Some(mold) = self.molds.molds.get_mut(&id) else { return };
+        let State::Booting { since } = mold.state else { return };
+        mold.state = State::Ready { since: now, beat: now };
+        let (generation, pid, is_warm) = (mold.generation, mold.pid, mold.is_warm);
+        let after = now.saturating_sub(since);
+        effects.push(Effect::Tell(Notice::MoldReady { pid, generation, after }));
+        if is_warm {
+            self.retire_molds(|other, mold| other != id && mold.generation == generation, now, effects);
+            for worker in self.table.select(|entry| entry.generation == generation && entry.state.is_ready())
+            {
+                self.mark(worker, "there is a warm mold to fork it from".to_owned(), None, effects);
+            }
+        }
+    }
+
+    fn on_mold_boot_failed(
+        &mut self,
+        id: WorkerId,
+        failure: &BootFailure,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(mold) = self.molds.molds.get_mut(&id) else { return };
+        if !matches!(mold.state, State::Booting { .. }) {
+            return;
+        }
+        mold.state = State::Failed;
+        let (generation, pid) = (mold.generation, mold.pid);
+        if self.phase.is_ending() {
+            return;
+        }
+        effects.push(Effect::Tell(Notice::BootFailed { pid, failure: failure.clone() }));
+        let told = (failure.summary.clone(), failure.detail.clone());
+        self.mold_failed(generation, failure.kind, told, now, effects);
+    }
+
+    fn on_mold_exited(&mut self, id: WorkerId, exit: &Exit, now: Moment, effects: &mut Vec<Effect>) {
+        let Some(Mold { generation, pid, state, .. }) = self.molds.molds.remove(&id) else { return };
+        let killed = match state {
+            State::Killed { reason, .. } => Some(reason),
+            _ => None,
+        };
+        match state {
+            // Told already.
+            State::Failed => {}
+            State::Draining { .. } if exit.status == ExitStatus::Code(0) => {
+                effects.push(Effect::Tell(Notice::MoldEnded { pid }));
+            }
+            State::Killed { reason: KillReason::GivenUp | KillReason::QuickStop, .. }
+            | State::Draining { .. } => {}
+            _ => {
+                let exit = exit.clone();
+                effects.push(Effect::Tell(Notice::MoldDied {
+                    pid,
+                    generation,
+                    exit,
+                    killed,
+                    again_in: None,
+                }));
+                if killed.is_none() {
+                    let reason = format!("mold {pid} died");
+                    self.mold_failed(generation, ErrorKind::Boot, (reason, None), now, effects);
+                }
+            }
+        }
+    }
+
+    /// A mold cannot do its work. What that means depends on who needs it.
+    fn mold_failed(
+        &mut self,
+        generation: Generation,
+        kind: ErrorKind,
+        (reason, detail): (String, Option<String>),
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.phase.is_ending() {
+            return;
+        }
+        if self.is_new(generation) {
+            return self.give_up(reason, detail, now, effects);
+        }
+        if !self.ever_ready {
+            return self.fail_start(kind, effects);
+        }
+        if generation == self.current && !self.molds.has(generation) {
+            let again_in = self.restarts.delay(PLACE, None);
+            self.molds.again = Some(now + again_in);
+            effects.push(Effect::Tell(Notice::MoldFailed { generation, reason, again_in }));
+        }
+    }
+
+    /// A generation needs its mold no more.
+    pub(super) fn drop_mold(&mut self, generation: Generation, effects: &mut Vec<Effect>) {
+        self.molds.wanted_by.remove(&generation);
+        self.end_molds(|mold| mold.generation == generation, effects);
+    }
+
+    /// Only `generation` needs a mold from now on.
+    pub(super) fn drop_molds_but(&mut self, generation: Generation, effects: &mut Vec<Effect>) {
+        self.molds.wanted_by.retain(|other| *other == generation);
+        self.end_molds(|mold| mold.generation != generation, effects);
+    }
+
+    /// All molds end: they have nothing to finish.
+    pub(super) fn end_all_molds(&mut self, effects: &mut Vec<Effect>) {
+        self.molds.wanted_by.clear();
+        self.end_molds(|_| true, effects);
+    }
+
+    fn end_molds(&mut self, which: impl Fn(&Mold) -> bool, effects: &mut Vec<Effect>) {
+        for (id, mold) in &mut self.molds.molds {
+            if which(mold) && !matches!(mold.state, State::Killed { .. } | State::Failed) {
+                mold.state = State::Killed { reason: KillReason::GivenUp, ready_since: None };
+                effects.push(Effect::Kill { worker: *id });
+            }
+        }
+    }
+
+    fn retire_molds(
+        &mut self,
+        which: impl Fn(WorkerId, &Mold) -> bool,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let kill_at = now + self.policy.quick_timeout;
+        for (id, mold) in &mut self.molds.molds {
+            if which(*id, mold) && !mold.state.is_leaving() {
+                mold.state = State::Draining { how: super::event::Drain::Retire, kill_at };
+                effects.push(Effect::Quit { worker: *id });
+            }
+        }
+    }
+
+    /// Whether a worker that has served for a while is to take the mold's place.
+    pub(super) fn wants_warm_mold(&self, generation: Generation) -> bool {
+        self.policy.refork_after > 0
+            && generation == self.current
+            && self.molds.wanted_by.contains(&generation)
+            && !self.molds.tried.contains(&generation)
+    }
+
+    /// A worker whose successor is ready becomes the mold.
+    pub(super) fn promote(&mut self, worker: WorkerId, now: Moment, effects: &mut Vec<Effect>) {
+        let Some(entry) = self.table.remove(worker) else { return };
+        self.molds.tried.insert(entry.generation);
+        // It drains first, as any worker does.
+        let since = now + self.policy.graceful_timeout;
+        let state = State::Booting { since };
+        let mold = Mold { generation: entry.generation, pid: entry.pid, state, is_warm: true };
+        self.molds.molds.insert(worker, mold);
+        effects.push(Effect::Promote { worker });
+    }
+
+    /// Nobody is blamed for the time in which the supervisor did not run.
+    pub(super) fn forgive_molds(&mut self, by: Duration) {
+        for mold in self.molds.molds.values_mut() {
+            match &mut mold.state {
+                State::Booting { since } => *since += by,
+                State::Draining { kill_at, .. } => *kill_at += by,
+                _ => {}
+            }
+        }
+    }
+}

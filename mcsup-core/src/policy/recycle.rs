@@ -1,0 +1,237 @@
+//! Workers that are replaced by others of their own generation, before anything is wrong with them: they have served
+//! enough requests, lived long enough, or use too much memory; or somebody asked.
+//!
+//! Capacity first: the successor is ready before the old worker is asked to finish. One at a time, and none while a
+//! reload is under way, which replaces them all.
+
+use std::time::Duration;
+
+use super::event::{Answer, Drain, Effect, Moment, Notice, Slot, Ticket, WorkerId};
+use super::machine::Machine;
+use super::status::{Phase, State};
+use super::table::{Allowance, Entry};
+
+/// What a worker may use before it is replaced. Each limit of each worker is drawn once: its base and up to its jitter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Recycling {
+    /// Requests; base 0: any number.
+    pub requests: (u64, u64),
+    /// Time since it was ready; base zero: any.
+    pub lifetime: (Duration, Duration),
+    /// Bytes of memory; base 0: any number.
+    pub rss: (u64, u64),
+}
+
+/// A worker that is being replaced.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Replacing {
+    old: WorkerId,
+    new: WorkerId,
+    slot: Slot,
+    reason: String,
+    /// The old one becomes a mold.
+    promotes: bool,
+    /// What is known about a failure of the new one.
+    failure: Option<(String, Option<String>)>,
+}
+
+impl Machine {
+    /// Draws what a worker may use.
+    pub(super) fn draw_allowance(&mut self, wants_warm_mold: bool) -> Allowance {
+        let Recycling { requests, lifetime, rss } = self.policy.recycling;
+        let mut draw =
+            |base: u64, jitter: u64| if base == 0 { 0 } else { base + self.restarts.jitter.up_to(jitter) };
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let requests = draw(requests.0, requests.1);
+        let lifetime = draw(millis(lifetime.0), millis(lifetime.1));
+        let rss = draw(rss.0, rss.1);
+        let requests = if wants_warm_mold { self.policy.refork_after } else { requests };
+        Allowance { requests, lifetime: (lifetime > 0).then(|| Duration::from_millis(lifetime)), rss }
+    }
+
+    /// When a worker has lived long enough.
+    pub(super) fn expires(entry: &Entry) -> Option<Moment> {
+        match (entry.state, entry.allowance.lifetime, &entry.recycle) {
+            (State::Ready { since, .. }, Some(lifetime), None) => Some(since + lifetime),
+            _ => None,
+        }
+    }
+
+    /// A worker has served as many requests as it may.
+    pub(super) fn on_enough(&mut self, worker: WorkerId, requests: u64, effects: &mut Vec<Effect>) {
+        let Some(entry) = self.table.get(worker) else { return };
+        if self.wants_warm_mold(entry.generation) {
+            let reason = format!("it has served {requests} requests and is warm: it becomes the mold");
+            return self.mark(worker, reason, None, effects);
+        }
+        let (most, _) = self.policy.recycling.requests;
+        if most > 0 && requests >= most {
+            self.mark(worker, format!("it has served {requests} requests"), None, effects);
+        }
+    }
+
+    /// How much memory workers use.
+    pub(super) fn on_memory(&mut self, used: Vec<(WorkerId, u64)>, effects: &mut Vec<Effect>) {
+        for (worker, bytes) in used {
+            let limit = self.table.get(worker).map_or(0, |entry| entry.allowance.rss);
+            if limit > 0 && bytes > limit {
+                let mib = |bytes: u64| bytes / (1 << 20);
+                let reason = format!("it uses {} MiB of memory, more than {}", mib(bytes), mib(limit));
+                self.mark(worker, reason, None, effects);
+            }
+        }
+    }
+
+    /// Somebody wants another worker in a slot.
+    pub(super) fn ask_recycle(&mut self, slot: Slot, ticket: Option<Ticket>, effects: &mut Vec<Effect>) {
+        let ready = self.table.in_slot(slot).find(|entry| entry.state.is_ready()).map(|entry| entry.id);
+        match ready {
+            Some(worker) => self.mark(worker, "somebody asked for it".to_owned(), ticket, effects),
+            None => {
+                let reason = match slot < self.target {
+                    true => format!("no worker of slot {slot} is ready"),
+                    false => format!("there is no slot {slot}: they are 0 to {}", self.target - 1),
+                };
+                self.answer(ticket, &Answer::Refused(reason), effects);
+            }
+        }
+    }
+
+    /// A worker is to be replaced, when its turn comes.
+    pub(super) fn mark(
+        &mut self,
+        worker: WorkerId,
+        reason: String,
+        ticket: Option<Ticket>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let postponed = !matches!(self.phase, Phase::Serving);
+        let Some(entry) = self.table.get_mut(worker) else { return };
+        if !entry.state.is_ready() {
+            return;
+        }
+        self.recycle_tickets.extend(ticket.map(|ticket| (ticket, worker)));
+        if entry.recycle.is_none() {
+            entry.recycle = Some(reason.clone());
+            if postponed {
+                let slot = entry.slot;
+                effects.push(Effect::Tell(Notice::RecyclePostponed { slot, reason }));
+            }
+        }
+    }
+
+    /// Marks whoever has lived long enough, and goes on with the one that is being replaced.
+    pub(super) fn settle_recycling(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        let old = |entry: &Entry| Self::expires(entry).is_some_and(|at| at <= now);
+        for worker in self.table.select(old) {
+            let age = self.table.get(worker).and_then(|entry| entry.state.ready_since()).unwrap_or(now);
+            let reason = format!("it has lived for {} s", now.saturating_sub(age).as_secs());
+            self.mark(worker, reason, None, effects);
+        }
+        if self.phase != Phase::Serving {
+            return;
+        }
+        if self.recycle_again.is_some_and(|at| at <= now) {
+            self.recycle_again = None;
+        }
+        match self.replacing.take() {
+            Some(replacing) => self.go_on_replacing(replacing, now, effects),
+            None if self.recycle_again.is_none() => self.begin_replacing(now, effects),
+            None => {}
+        }
+        self.answer_for_the_gone(effects);
+    }
+
+    /// When a replacement that failed is tried again.
+    pub(super) fn next_recycling(&self) -> Option<Moment> {
+        let marked = self.table.iter().any(|entry| entry.recycle.is_some() && entry.state.is_ready());
+        let again = self.recycle_again.filter(|_| marked && self.phase == Phase::Serving);
+        self.table.iter().filter_map(Self::expires).chain(again).min()
+    }
+
+    /// A new worker failed; whether it was one that was to replace another.
+    pub(super) fn note_failed_successor(&mut self, worker: WorkerId, reason: &str, detail: Option<String>) {
+        if let Some(replacing) = self.replacing.as_mut().filter(|replacing| replacing.new == worker) {
+            replacing.failure.get_or_insert((reason.to_owned(), detail));
+        }
+    }
+
+    /// A reload replaces everybody anyway, or the pool ends.
+    pub(super) fn stop_recycling(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        if let Some(Replacing { old, new, .. }) = self.replacing.take() {
+            if self.table.get(old).is_some_and(|entry| entry.state.is_ready()) {
+                self.retire(new, Drain::Retire, now, effects);
+            }
+        }
+        let tickets: Vec<Ticket> = self.recycle_tickets.drain(..).map(|(ticket, _)| ticket).collect();
+        self.answer(tickets, &Answer::Superseded, effects);
+    }
+
+    fn begin_replacing(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        let marked = |entry: &&Entry| entry.recycle.is_some() && entry.state.is_ready();
+        let Some(entry) = self.table.iter().find(marked) else { return };
+        let (old, slot, pid, generation) = (entry.id, entry.slot, entry.pid, entry.generation);
+        let (reason, enough) = (entry.recycle.clone().unwrap_or_default(), entry.allowance.requests);
+        if !self.molds.can_fork(self.current) {
+            return;
+        }
+        let promotes = self.wants_warm_mold(generation) && enough == self.policy.refork_after;
+        match promotes {
+            true => effects.push(Effect::Tell(Notice::Promoting { pid, slot, requests: enough })),
+            false => effects.push(Effect::Tell(Notice::Recycling { pid, slot, reason: reason.clone() })),
+        }
+        let new = self.spawn(slot, self.current, now, effects);
+        self.replacing = new.map(|new| Replacing { old, new, slot, reason, promotes, failure: None });
+    }
+
+    fn go_on_replacing(&mut self, replacing: Replacing, now: Moment, effects: &mut Vec<Effect>) {
+        let Replacing { old, new, slot, .. } = replacing;
+        let old_serves = self.table.get(old).is_some_and(|entry| entry.state.is_ready());
+        match self.table.get(new).map(|entry| entry.state) {
+            Some(State::Booting { .. }) => self.replacing = Some(replacing),
+            Some(State::Ready { .. }) => {
+                match replacing.promotes && old_serves {
+                    true => self.promote(old, now, effects),
+                    false => self.retire(old, Drain::Retire, now, effects),
+                }
+                effects.push(Effect::Tell(Notice::Recycled { slot, reason: replacing.reason }));
+                let answer = Answer::Done(format!("slot {slot} has a new worker"));
+                self.answer_recycle(|worker| worker == old, &answer, effects);
+            }
+            // The old one is dead as well, or leaves: an ordinary death.
+            _ if !old_serves => {}
+            _ => {
+                let again_in = self.policy.restart.cap;
+                self.recycle_again = Some(now + again_in);
+                let unknown = || ("the new worker died before it was ready".to_owned(), None);
+                let (reason, detail) = replacing.failure.unwrap_or_else(unknown);
+                effects.push(Effect::Tell(Notice::RecycleFailed { slot, reason: reason.clone(), again_in }));
+                self.answer_recycle(|worker| worker == old, &Answer::Failed { reason, detail }, effects);
+            }
+        }
+    }
+
+    /// Whoever waits for a worker to be replaced that has gone by itself: it has been, or will be.
+    fn answer_for_the_gone(&mut self, effects: &mut Vec<Effect>) {
+        let gone: Vec<WorkerId> = self.recycle_tickets.iter().map(|(_, worker)| *worker).collect();
+        for worker in gone {
+            if !self.table.get(worker).is_some_and(|entry| entry.state.is_ready()) {
+                let answer = Answer::Done("the worker had left its slot already".to_owned());
+                self.answer_recycle(|other| other == worker, &answer, effects);
+            }
+        }
+    }
+
+    fn answer_recycle(
+        &mut self,
+        which: impl Fn(WorkerId) -> bool,
+        answer: &Answer,
+        effects: &mut Vec<Effect>,
+    ) {
+        let (answered, left) =
+            std::mem::take(&mut self.recycle_tickets).into_iter().partition(|(_, w)| which(*w));
+        self.recycle_tickets = left;
+        let answered: Vec<(Ticket, WorkerId)> = answered;
+        self.answer(answered.into_iter().map(|(ticket, _)| ticket), answer, effects);
+    }
+}

@@ -1,0 +1,80 @@
+//! When another image of the supervisor takes over, in the same process: only while nothing else is under way, and only
+//! one that has shown that it can.
+
+use super::event::{Answer, Effect, Moment, Notice, Ticket};
+use super::machine::Machine;
+use super::status::Phase;
+
+impl Machine {
+    /// An upgrade was asked for: begun now, or as soon as it may be.
+    pub(super) fn ask_upgrade(&mut self, ticket: Option<Ticket>, effects: &mut Vec<Effect>) {
+        if matches!(self.phase, Phase::LameDuck { .. }) {
+            return self.answer(ticket, &Answer::Refused("the pool is about to stop".to_owned()), effects);
+        }
+        let first = !self.wants_upgrade;
+        self.wants_upgrade = true;
+        self.upgrade_tickets.extend(ticket);
+        if first && !self.may_upgrade() {
+            effects.push(Effect::Tell(Notice::UpgradePostponed));
+        }
+    }
+
+    /// Begins an upgrade that waits, and gives up one that takes too long.
+    pub(super) fn settle_upgrade(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        match self.phase {
+            Phase::Upgrading { until } if until <= now => {
+                let reason = format!("the new image did not answer within {:?}", self.policy.upgrade_timeout);
+                self.on_upgrade_failed(reason, effects);
+            }
+            Phase::Serving if self.wants_upgrade && self.may_upgrade() => {
+                self.phase = Phase::Upgrading { until: now + self.policy.upgrade_timeout };
+                effects.push(Effect::Tell(Notice::Upgrading));
+                effects.push(Effect::CheckImage);
+            }
+            _ => {}
+        }
+    }
+
+    /// The new image can take over: it does, and none of what follows here is reached.
+    pub(super) fn on_image_checked(&self, effects: &mut Vec<Effect>) {
+        if matches!(self.phase, Phase::Upgrading { .. }) {
+            effects.push(Effect::Exec);
+        }
+    }
+
+    /// This image goes on.
+    pub(super) fn on_upgrade_failed(&mut self, reason: String, effects: &mut Vec<Effect>) {
+        if !matches!(self.phase, Phase::Upgrading { .. }) {
+            return;
+        }
+        self.phase = Phase::Serving;
+        effects.push(Effect::Tell(Notice::UpgradeFailed { reason: reason.clone() }));
+        self.end_upgrade(&Answer::Failed { reason, detail: None }, effects);
+    }
+
+    /// This image is the new one.
+    pub(super) fn on_upgraded(&mut self, message: &str, effects: &mut Vec<Effect>) {
+        let workers = self.table.iter().filter(|entry| !entry.state.is_leaving()).count();
+        effects.push(Effect::Tell(Notice::Upgraded { workers }));
+        self.end_upgrade(&Answer::Done(message.to_owned()), effects);
+    }
+
+    /// Whoever waits for an upgrade is answered.
+    pub(super) fn end_upgrade(&mut self, answer: &Answer, effects: &mut Vec<Effect>) {
+        self.wants_upgrade = false;
+        let tickets: Vec<Ticket> = std::mem::take(&mut self.upgrade_tickets);
+        self.answer(tickets, answer, effects);
+    }
+
+    /// When a check counts as failed.
+    pub(super) fn next_upgrade_deadline(&self) -> Option<Moment> {
+        match self.phase {
+            Phase::Upgrading { until } => Some(until),
+            _ => None,
+        }
+    }
+
+    fn may_upgrade(&self) -> bool {
+        self.phase == Phase::Serving && self.replacing.is_none()
+    }
+}
