@@ -109,6 +109,21 @@ pub struct RunArgs {
     /// Threads in each worker that call the application, 1 to 1024 [default: 1]
     #[arg(long, value_name = "INT", help_heading = "Serving")]
     pub threads: Option<String>,
+    /// Fewest workers that the load may bring the pool down to, 1 to 512; goes with --max-workers
+    #[arg(long, value_name = "INT", help_heading = "Serving")]
+    pub min_workers: Option<String>,
+    /// Most workers that the load may bring the pool up to, 1 to 512; goes with --min-workers
+    #[arg(long, value_name = "INT", help_heading = "Serving")]
+    pub max_workers: Option<String>,
+    /// Give each worker listening sockets of its own, among which the kernel spreads connections (SO_REUSEPORT)
+    #[arg(long, help_heading = "Serving")]
+    pub reuse_port: bool,
+    /// Path at which mcsup itself says whether it can take requests: 200, or 503 once it drains
+    #[arg(long, value_name = "PATH", help_heading = "Serving")]
+    pub health_path: Option<String>,
+    /// Seconds that a stopping server still accepts connections while --health-path already says no [default: 0]
+    #[arg(long, value_name = "SECS", help_heading = "Serving")]
+    pub drain_delay: Option<String>,
 
     /// Directory to change to before the application is loaded [default: where mcsup is started]
     #[arg(long, value_name = "DIR", help_heading = "Application")]
@@ -122,6 +137,54 @@ pub struct RunArgs {
     /// Load the application once, say whether it can be served, and end
     #[arg(long, help_heading = "Application")]
     pub check_config: bool,
+    /// Load the application once, in a process from which the workers are forked: they share its memory
+    #[arg(long, help_heading = "Application")]
+    pub preload: bool,
+    /// What to do about threads that run in that process when it forks: refuse or warn [default: warn]
+    #[arg(long, value_name = "WORD", help_heading = "Application")]
+    pub preload_threads: Option<String>,
+    /// Requests after which a warm worker becomes the process to fork from; 0: never; needs --preload [default: 0]
+    #[arg(long, value_name = "COUNT", help_heading = "Application")]
+    pub refork_after: Option<String>,
+
+    /// Workers more than asked for that a reload may start at once, 1 to 512; all: a whole second pool [default: 1]
+    #[arg(long, value_name = "INT|all", help_heading = "Reloading")]
+    pub surge: Option<String>,
+    /// Seconds that the first new worker must stay alive after it is ready before a reload goes on [default: 2]
+    #[arg(long, value_name = "SECS", help_heading = "Reloading")]
+    pub soak: Option<String>,
+    /// New workers that may fail before a reload is given up, 0 to 100 [default: 0]
+    #[arg(long, value_name = "INT", help_heading = "Reloading")]
+    pub reload_retries: Option<String>,
+
+    /// Requests after which a worker is replaced; 0: any number [default: 0]
+    #[arg(long, value_name = "COUNT", help_heading = "Recycling")]
+    pub max_requests: Option<String>,
+    /// Up to so many requests more, drawn for each worker [default: 0]
+    #[arg(long, value_name = "COUNT", help_heading = "Recycling")]
+    pub max_requests_jitter: Option<String>,
+    /// Seconds after which a worker is replaced; 0: any time [default: 0]
+    #[arg(long, value_name = "SECS", help_heading = "Recycling")]
+    pub max_lifetime: Option<String>,
+    /// Up to so many seconds more, drawn for each worker [default: 0]
+    #[arg(long, value_name = "SECS", help_heading = "Recycling")]
+    pub max_lifetime_jitter: Option<String>,
+    /// Resident memory beyond which a worker is replaced, in bytes or like 512K, 256M or 1G; 0: any amount [default: 0]
+    #[arg(long, value_name = "BYTES", help_heading = "Recycling")]
+    pub max_rss: Option<String>,
+    /// Up to so much memory more, drawn for each worker [default: 0]
+    #[arg(long, value_name = "BYTES", help_heading = "Recycling")]
+    pub max_rss_jitter: Option<String>,
+
+    /// Reload when a file that the application loaded has changed
+    #[arg(long, help_heading = "Development")]
+    pub reload: bool,
+    /// How changes are noticed: auto, poll or inotify [default: auto]
+    #[arg(long, value_name = "WORD", help_heading = "Development")]
+    pub reload_engine: Option<String>,
+    /// Further file to watch; repeatable
+    #[arg(long, value_name = "PATH", help_heading = "Development")]
+    pub reload_extra_file: Vec<String>,
 
     /// Seconds without a sign of life after which a worker is killed and replaced; 0: never [default: 30]
     #[arg(short, long, value_name = "SECS", help_heading = "Time limits")]
@@ -183,6 +246,12 @@ pub struct RunArgs {
     /// Name to show in process listings
     #[arg(short, long, value_name = "NAME", help_heading = "Process")]
     pub name: Option<String>,
+    /// Socket for `mcsup status`, `mcsup reload` and the like [default: beside the pid file]
+    #[arg(long, value_name = "PATH", help_heading = "Process")]
+    pub control_socket: Option<String>,
+    /// Have no such socket
+    #[arg(long, help_heading = "Process")]
+    pub no_control_socket: bool,
 
     /// Write a line for each request to this file; `-`: standard output
     #[arg(long, value_name = "FILE", help_heading = "Logging")]

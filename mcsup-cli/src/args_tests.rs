@@ -113,6 +113,20 @@ fn every_flag_of_gunicorn_that_we_have_is_spelled_as_there() {
         "-n",
         "n",
         "--check-config",
+        "--max-requests",
+        "10",
+        "--max-requests-jitter",
+        "11",
+        "--preload",
+        "--reload",
+        "--reload-engine",
+        "poll",
+        "--reload-extra-file",
+        "x",
+        "--reuse-port",
+        "--control-socket",
+        "s",
+        "--no-control-socket",
         "app",
     ]);
     let expected = RunArgs {
@@ -140,6 +154,15 @@ fn every_flag_of_gunicorn_that_we_have_is_spelled_as_there() {
         access_logformat: Some("%(h)s".into()),
         error_logfile: Some("-".into()),
         log_level: Some("debug".into()),
+        max_requests: Some("10".into()),
+        max_requests_jitter: Some("11".into()),
+        preload: true,
+        reload: true,
+        reload_engine: Some("poll".into()),
+        reload_extra_file: vec!["x".into()],
+        reuse_port: true,
+        control_socket: Some("s".into()),
+        no_control_socket: true,
         ..RunArgs::default()
     };
     assert_eq!(args, expected);

@@ -5,6 +5,7 @@
 
 pub(crate) mod values;
 
+mod lifecycle;
 mod sources;
 
 #[cfg(test)]
@@ -13,6 +14,10 @@ mod tests;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use lifecycle::{
+    Autoscale, Control, ControlSocket, Development, Draining, Mold, PreloadThreads, Recycling, ReloadEngine,
+    Rollout, Surge,
+};
 pub use sources::{Environment, Origin, Sourced};
 
 use crate::args::{RunArgs, UsageError};
@@ -20,11 +25,24 @@ use crate::logging::{Destination, Level};
 use sources::Sources;
 
 /// The defaults, as the lowest of the command lines. The help repeats them; a test compares the two.
-const DEFAULTS: [(&str, &str); 19] = [
+const DEFAULTS: [(&str, &str); 32] = [
     ("--bind", "127.0.0.1:8000"),
     ("--backlog", "2048"),
     ("--workers", "1"),
     ("--threads", "1"),
+    ("--drain-delay", "0"),
+    ("--preload-threads", "warn"),
+    ("--refork-after", "0"),
+    ("--surge", "1"),
+    ("--soak", "2"),
+    ("--reload-retries", "0"),
+    ("--max-requests", "0"),
+    ("--max-requests-jitter", "0"),
+    ("--max-lifetime", "0"),
+    ("--max-lifetime-jitter", "0"),
+    ("--max-rss", "0"),
+    ("--max-rss-jitter", "0"),
+    ("--reload-engine", "auto"),
     ("--timeout", "30"),
     ("--graceful-timeout", "30"),
     ("--boot-timeout", "60"),
@@ -41,9 +59,6 @@ const DEFAULTS: [(&str, &str); 19] = [
     ("--error-logfile", "-"),
     ("--log-level", "info"),
 ];
-
-/// The most worker processes: the length of the scoreboard.
-const MOST_WORKERS: usize = 512;
 
 /// The most threads in a worker: beyond that they only wait for each other.
 const MOST_THREADS: usize = 1024;
@@ -72,6 +87,8 @@ pub struct Settings {
     pub threads: Sourced<usize>,
     /// Load the application, report, and end.
     pub check_config: Sourced<bool>,
+    /// Whether each worker has listening sockets of its own.
+    pub reuse_port: Sourced<bool>,
     /// For the supervisor.
     pub pool: PoolTimeouts,
     /// For the request engine.
@@ -82,6 +99,20 @@ pub struct Settings {
     pub process: Process,
     /// For the logs.
     pub logging: Logging,
+    /// For a reload.
+    pub rollout: Rollout,
+    /// For when a worker is replaced though nothing is wrong with it.
+    pub recycling: Recycling,
+    /// For the number of workers; `None`: it is as it is set.
+    pub autoscale: Option<Autoscale>,
+    /// For a stop.
+    pub draining: Draining,
+    /// For the process that workers are forked from.
+    pub mold: Mold,
+    /// For whoever changes the application while it is served.
+    pub development: Development,
+    /// For the operator's commands.
+    pub control: Control,
 }
 
 /// How long the supervisor waits for its workers.
@@ -163,6 +194,7 @@ impl Settings {
     /// Settles every setting from the command line, the environment and the defaults.
     pub fn resolve(command_line: RunArgs, environment: &Environment<'_>) -> Result<Self, UsageError> {
         let sources = Sources::collect(command_line, environment)?;
+        let workers = sources.one("workers", |args| &args.workers, values::workers)?;
         Ok(Self {
             app: sources.optional("app", |args| &args.app, values::text)?,
             python_path: sources.optional("pythonpath", |args| &args.pythonpath, values::directories)?,
@@ -172,22 +204,26 @@ impl Settings {
                 |args| &args.backlog,
                 |text| values::whole(text, 1..=i32::MAX),
             )?,
-            workers: sources.one(
-                "workers",
-                |args| &args.workers,
-                |text| values::whole(text, 1..=MOST_WORKERS),
-            )?,
+            autoscale: Autoscale::resolve(&sources, &workers)?,
+            workers,
             threads: sources.one(
                 "threads",
                 |args| &args.threads,
                 |text| values::whole(text, 1..=MOST_THREADS),
             )?,
             check_config: sources.flag(|args| args.check_config),
+            reuse_port: sources.flag(|args| args.reuse_port),
             pool: PoolTimeouts::resolve(&sources)?,
             http: HttpTimeouts::resolve(&sources)?,
             limits: Limits::resolve(&sources)?,
             process: Process::resolve(&sources)?,
             logging: Logging::resolve(&sources)?,
+            rollout: Rollout::resolve(&sources)?,
+            recycling: Recycling::resolve(&sources)?,
+            draining: Draining::resolve(&sources)?,
+            mold: Mold::resolve(&sources)?,
+            development: Development::resolve(&sources)?,
+            control: Control::resolve(&sources)?,
         })
     }
 

@@ -141,6 +141,7 @@ pub(super) fn defaults() -> Result<RunArgs, UsageError> {
     args::parse_words("the defaults", words)
 }
 
-fn refused(name: &str, text: &str, origin: Origin, reason: &str) -> UsageError {
-    UsageError::new(format!("{name} = {text:?} (from {origin}): {reason}"))
+/// A value that cannot be.
+pub(super) fn refused(name: &str, value: &str, origin: Origin, reason: &str) -> UsageError {
+    UsageError::new(format!("{name} = {value:?} (from {origin}): {reason}"))
 }

@@ -115,7 +115,7 @@ fn a_refusal_names_setting_value_source_and_reason() {
         (&["-m", "8"], &[], r#"umask = "8" (from the command line): not an octal number such as 007"#),
         (&["-e", "A"], &[], r#"env = "A" (from the command line): expected NAME=VALUE"#),
         (&["-p", ""], &[], r#"pid = "" (from the command line): it is empty"#),
-        (&[], &[("GUNICORN_CMD_ARGS", "--preload")], "GUNICORN_CMD_ARGS: unknown option '--preload'"),
+        (&[], &[("GUNICORN_CMD_ARGS", "--spew")], "GUNICORN_CMD_ARGS: unknown option '--spew'"),
     ] {
         assert_eq!(refusal(line, environment), expected);
     }
@@ -193,4 +193,142 @@ fn a_missing_application_is_told_in_one_line() {
     let settings = good(&[], &[]);
     let answer = settings.target().map_err(|error| error.to_string());
     assert_eq!(answer, Err("no application: name one as MODULE:ATTRIBUTE (try 'mcsup --help')".to_owned()));
+}
+
+#[test]
+fn without_a_word_workers_live_as_long_as_they_can() {
+    let settings = good(&[], &[]);
+    assert_eq!((*settings.rollout.surge, *settings.rollout.retries), (Surge::Extra(1), 0));
+    assert_eq!(*settings.rollout.soak, Duration::from_secs(2));
+    let recycling = settings.recycling;
+    assert_eq!((*recycling.requests, *recycling.lifetime, *recycling.rss), (None, None, None));
+    assert_eq!((*recycling.requests_jitter, *recycling.rss_jitter), (0, 0));
+    assert_eq!((*recycling.lifetime_jitter, *settings.draining.delay), (Duration::ZERO, Duration::ZERO));
+    assert_eq!((settings.draining.health_path, settings.autoscale), (None, None));
+    let mold = settings.mold;
+    assert_eq!((*mold.preload, *mold.threads, *mold.refork_after), (false, PreloadThreads::Warn, None));
+    let development = settings.development;
+    assert_eq!((*development.reload, *development.engine), (false, ReloadEngine::Auto));
+    assert!(development.extra_files.is_empty() && !*settings.reuse_port);
+    let nobody = Sourced { value: ControlSocket::Beside, origin: Origin::Default };
+    assert_eq!(settings.control.socket, nobody);
+}
+
+/// The words of a line without quotes.
+fn words(line: &str) -> Vec<&str> {
+    line.split_whitespace().collect()
+}
+
+#[test]
+fn what_is_written_of_a_workers_life_is_what_is_set() {
+    let line = "-w 4 --surge all --soak 0 --reload-retries 100 --max-requests 1000 --max-requests-jitter 50 \
+                --max-lifetime 3600 --max-lifetime-jitter 0.5 --max-rss 256M --max-rss-jitter 16K \
+                --drain-delay 3 --health-path /-/health --preload --preload-threads refuse --refork-after 9 \
+                --reload --reload-engine poll --reload-extra-file a --reload-extra-file b.toml --reuse-port \
+                --min-workers 2 --max-workers 4 --control-socket run/a.sock";
+    let settings = good(&words(line), &[]);
+    assert_eq!((*settings.rollout.surge, *settings.rollout.retries), (Surge::All, 100));
+    assert_eq!(*settings.rollout.soak, Duration::ZERO);
+    let recycling = settings.recycling;
+    assert_eq!((*recycling.requests, *recycling.requests_jitter), (Some(1000), 50));
+    assert_eq!(*recycling.lifetime, Some(Duration::from_secs(3600)));
+    assert_eq!(*recycling.lifetime_jitter, Duration::from_millis(500));
+    assert_eq!((*recycling.rss, *recycling.rss_jitter), (Some(256 << 20), 16 << 10));
+    assert_eq!(*settings.draining.delay, Duration::from_secs(3));
+    assert_eq!(settings.draining.health_path.map(|path| path.value).as_deref(), Some("/-/health"));
+    let mold = settings.mold;
+    assert_eq!((*mold.preload, *mold.threads, *mold.refork_after), (true, PreloadThreads::Refuse, Some(9)));
+    let development = settings.development;
+    assert_eq!((*development.reload, *development.engine), (true, ReloadEngine::Poll));
+    assert_eq!(development.extra_files.value, [PathBuf::from("a"), PathBuf::from("b.toml")]);
+    assert!(*settings.reuse_port);
+    assert_eq!(settings.autoscale.map(|scale| (*scale.min, *scale.max)), Some((2, 4)));
+    assert_eq!(*settings.control.socket, ControlSocket::At("run/a.sock".into()));
+    assert_eq!(*good(&["--no-control-socket"], &[]).control.socket, ControlSocket::Off);
+}
+
+#[test]
+fn a_jitter_without_its_limit_means_nothing() {
+    let jitters = "--max-requests-jitter 5 --max-lifetime-jitter 5 --max-rss-jitter 5";
+    assert_eq!(*good(&words(jitters), &[]).recycling.requests, None);
+}
+
+#[test]
+fn the_bounds_of_the_pool_go_together() {
+    for (line, expected) in [
+        ("--min-workers 2", r#"min_workers = "2" (from the command line): max_workers must be given too"#),
+        ("--max-workers 2", r#"max_workers = "2" (from the command line): min_workers must be given too"#),
+        (
+            "--min-workers 0 --max-workers 2",
+            r#"min_workers = "0" (from the command line): not from 1 to 512"#,
+        ),
+        (
+            "--min-workers 1 --max-workers 513",
+            r#"max_workers = "513" (from the command line): not from 1 to 512"#,
+        ),
+        (
+            "--min-workers 3 --max-workers 2",
+            r#"min_workers = "3" (from the command line): more than max_workers = 2 (from the command line)"#,
+        ),
+        (
+            "--min-workers 2 --max-workers 4",
+            r#"workers = "1" (from the defaults): not from min_workers = 2 to max_workers = 4"#,
+        ),
+        (
+            "-w 5 --min-workers 2 --max-workers 4",
+            r#"workers = "5" (from the command line): not from min_workers = 2 to max_workers = 4"#,
+        ),
+    ] {
+        assert_eq!(refusal(&words(line), &[]), expected);
+    }
+    for line in ["--min-workers 1 --max-workers 512", "-w 2 --min-workers 2 --max-workers 2"] {
+        assert!(good(&words(line), &[]).autoscale.is_some(), "{line}");
+    }
+    let gunicorn = ("GUNICORN_CMD_ARGS", "--min-workers 1");
+    let scale = good(&["--max-workers", "3"], &[gunicorn]).autoscale.expect("from two sources");
+    assert_eq!((scale.min.origin, scale.max.origin), (Origin::Variable(gunicorn.0), Origin::CommandLine));
+}
+
+#[test]
+fn what_contradicts_itself_is_refused() {
+    let variable = ("MCSUP_CMD_ARGS", "--no-control-socket --refork-after 5");
+    for (line, expected) in [
+        (
+            "--preload --control-socket a.sock",
+            r#"control_socket = "a.sock" (from the command line): no_control_socket is given too (from MCSUP_CMD_ARGS)"#,
+        ),
+        ("", r#"refork_after = "5" (from MCSUP_CMD_ARGS): it needs preload"#),
+    ] {
+        assert_eq!(refusal(&words(line), &[variable]), expected);
+    }
+    assert_eq!(*good(&["--refork-after", "0"], &[]).mold.refork_after, None);
+}
+
+#[test]
+fn a_refusal_of_a_newer_setting_names_it_too() {
+    let count = "not from 0 to 18446744073709551615";
+    let bytes = "not a whole number of bytes, such as 1048576, 512K, 256M or 1G";
+    for (flag, value, reason) in [
+        ("--surge", "0", "not from 1 to 512"),
+        ("--surge", "some", "expected a whole number or the word all"),
+        ("--soak", "-1", "less than 0 seconds"),
+        ("--reload-retries", "101", "not from 0 to 100"),
+        ("--max-requests", "-1", count),
+        ("--max-requests-jitter", "x", "not a whole number"),
+        ("--max-lifetime", "1d", "not a number of seconds"),
+        ("--max-lifetime-jitter", "-1", "less than 0 seconds"),
+        ("--max-rss", "1T", bytes),
+        ("--max-rss-jitter", "-1", bytes),
+        ("--drain-delay", "", "not a number of seconds"),
+        ("--health-path", "health", "it must begin with /"),
+        ("--preload-threads", "kill", "expected refuse or warn"),
+        ("--refork-after", "-1", count),
+        ("--reload-engine", "magic", "expected auto, poll or inotify"),
+        ("--reload-extra-file", "", "it is empty"),
+        ("--control-socket", "", "it is empty"),
+    ] {
+        let name = flag.trim_start_matches('-').replace('-', "_");
+        let expected = format!("{name} = {value:?} (from the command line): {reason}");
+        assert_eq!(refusal(&[flag, value], &[]), expected);
+    }
 }

@@ -10,7 +10,11 @@ use std::time::Duration;
 
 use mcsup_core::Address;
 
+use super::lifecycle::{PreloadThreads, ReloadEngine, Surge};
 use crate::logging::{Destination, Level};
+
+/// The most worker processes: the length of the scoreboard.
+const MOST_WORKERS: usize = 512;
 
 /// The longest time that is accepted: long enough to mean "never", short enough that no clock overflows.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -41,6 +45,53 @@ where
 {
     let none = T::default();
     whole(text, none..=most).map(|limit| if limit == none { most } else { limit })
+}
+
+/// A number of worker processes.
+pub(super) fn workers(text: &str) -> Result<usize, Refused> {
+    whole(text, 1..=MOST_WORKERS)
+}
+
+/// Workers more than asked for: a number of them, or as many again.
+pub(super) fn surge(text: &str) -> Result<Surge, Refused> {
+    match text {
+        "all" => Ok(Surge::All),
+        _ if text.bytes().any(|byte| byte.is_ascii_alphabetic()) => {
+            Err("expected a whole number or the word all".to_owned())
+        }
+        _ => workers(text).map(Surge::Extra),
+    }
+}
+
+/// Any whole number from 0.
+pub(super) fn count(text: &str) -> Result<u64, Refused> {
+    whole(text, 0..=u64::MAX)
+}
+
+/// A whole number where 0 turns the limit off.
+pub(super) fn count_or_off(text: &str) -> Result<Option<u64>, Refused> {
+    count(text).map(|count| Some(count).filter(|count| *count != 0))
+}
+
+/// An amount of memory: bytes, or KiB, MiB or GiB by their first letter.
+pub(super) fn bytes(text: &str) -> Result<u64, Refused> {
+    let unit = match text.as_bytes().last() {
+        Some(b'K' | b'k') => 1 << 10,
+        Some(b'M' | b'm') => 1 << 20,
+        Some(b'G' | b'g') => 1 << 30,
+        _ => 1,
+    };
+    let digits = if unit == 1 { text } else { &text[..text.len() - 1] };
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err("not a whole number of bytes, such as 1048576, 512K, 256M or 1G".to_owned());
+    }
+    let bytes = digits.parse().ok().and_then(|number: u64| number.checked_mul(unit));
+    bytes.ok_or_else(|| format!("more than {} bytes", u64::MAX))
+}
+
+/// An amount of memory where 0 turns the limit off.
+pub(super) fn bytes_or_off(text: &str) -> Result<Option<u64>, Refused> {
+    bytes(text).map(|bytes| Some(bytes).filter(|bytes| *bytes != 0))
 }
 
 /// A time in seconds, with or without a fraction; 0 is allowed.
@@ -119,6 +170,36 @@ pub(super) fn path(value: &str) -> Result<PathBuf, Refused> {
     text(value).map(PathBuf::from)
 }
 
+/// The path of a request's target, without a query.
+pub(super) fn request_path(path: &str) -> Result<String, Refused> {
+    if !path.starts_with('/') {
+        return Err("it must begin with /".to_owned());
+    }
+    if path.contains(|c: char| c == '?' || c.is_whitespace() || c.is_control()) {
+        return Err("it may hold no ? and no white space".to_owned());
+    }
+    Ok(path.to_owned())
+}
+
+/// What to do about threads at a fork.
+pub(super) fn preload_threads(text: &str) -> Result<PreloadThreads, Refused> {
+    match text {
+        "refuse" => Ok(PreloadThreads::Refuse),
+        "warn" => Ok(PreloadThreads::Warn),
+        _ => Err("expected refuse or warn".to_owned()),
+    }
+}
+
+/// How changes of files are noticed.
+pub(super) fn reload_engine(text: &str) -> Result<ReloadEngine, Refused> {
+    match text {
+        "auto" => Ok(ReloadEngine::Auto),
+        "poll" => Ok(ReloadEngine::Poll),
+        "inotify" => Ok(ReloadEngine::Inotify),
+        _ => Err("expected auto, poll or inotify".to_owned()),
+    }
+}
+
 /// Where a log goes: `-` or a file.
 pub(super) fn destination(text: &str) -> Result<Destination, Refused> {
     match text {
@@ -170,6 +251,79 @@ mod tests {
         assert_eq!(limit("7", 100_usize), Ok(7));
         assert_eq!(limit("0", u64::MAX), Ok(u64::MAX));
         assert_eq!(shown(limit("101", 100_usize)), "refused: not from 0 to 100");
+    }
+
+    #[test]
+    fn a_surge_is_a_number_or_all() {
+        assert_eq!(surge("all"), Ok(Surge::All));
+        assert_eq!(surge("1"), Ok(Surge::Extra(1)));
+        assert_eq!(surge("512"), Ok(Surge::Extra(512)));
+        for text in ["All", "none", "1e2"] {
+            assert_eq!(shown(surge(text)), "refused: expected a whole number or the word all", "{text:?}");
+        }
+        assert_eq!(shown(surge("0")), "refused: not from 1 to 512");
+        assert_eq!(shown(surge("1.5")), "refused: not a whole number");
+    }
+
+    #[test]
+    fn a_count_of_zero_is_off() {
+        assert_eq!(count_or_off("0"), Ok(None));
+        assert_eq!(count_or_off("18446744073709551615"), Ok(Some(u64::MAX)));
+        assert_eq!(shown(count("18446744073709551616")), "refused: not from 0 to 18446744073709551615");
+        assert_eq!(shown(count("-1")), "refused: not from 0 to 18446744073709551615");
+    }
+
+    #[test]
+    fn memory_is_bytes_or_has_a_unit() {
+        let words = "refused: not a whole number of bytes, such as 1048576, 512K, 256M or 1G";
+        for (text, expected) in [
+            ("0", "0"),
+            ("1048576", "1048576"),
+            ("1K", "1024"),
+            ("256M", "268435456"),
+            ("256m", "268435456"),
+            ("1G", "1073741824"),
+            ("0G", "0"),
+            ("17179869183G", "18446744072635809792"),
+            ("17179869184G", "refused: more than 18446744073709551615 bytes"),
+            ("18446744073709551616", "refused: more than 18446744073709551615 bytes"),
+            ("-1M", words),
+            ("", words),
+            ("M", words),
+            ("1.5G", words),
+            ("1MB", words),
+            ("1MiB", words),
+            ("1 M", words),
+            ("1µ", words),
+        ] {
+            assert_eq!(shown(bytes(text)), expected, "{text:?}");
+        }
+        assert_eq!((bytes_or_off("0M"), bytes_or_off("2K")), (Ok(None), Ok(Some(2048))));
+    }
+
+    #[test]
+    fn a_request_path_is_absolute_and_has_no_query() {
+        assert_eq!(request_path("/-/health"), Ok("/-/health".to_owned()));
+        for (text, expected) in [
+            ("", "refused: it must begin with /"),
+            ("health", "refused: it must begin with /"),
+            ("http://a/", "refused: it must begin with /"),
+            ("/a?b", "refused: it may hold no ? and no white space"),
+            ("/a b", "refused: it may hold no ? and no white space"),
+            ("/a\u{a0}", "refused: it may hold no ? and no white space"),
+            ("/a\0", "refused: it may hold no ? and no white space"),
+        ] {
+            assert_eq!(shown(request_path(text)), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn words_are_taken_as_they_are_written() {
+        assert_eq!(preload_threads("refuse"), Ok(PreloadThreads::Refuse));
+        assert_eq!(shown(preload_threads("Warn")), "refused: expected refuse or warn");
+        assert_eq!(reload_engine("poll"), Ok(ReloadEngine::Poll));
+        assert_eq!(reload_engine("inotify"), Ok(ReloadEngine::Inotify));
+        assert_eq!(shown(reload_engine("")), "refused: expected auto, poll or inotify");
     }
 
     #[test]

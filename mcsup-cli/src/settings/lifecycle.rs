@@ -1,0 +1,241 @@
+//! The settings of what happens to workers between start and stop: reload, recycling, scaling, draining, the mold.
+//!
+//! Each group is settled here, and with it what its settings owe each other. Doing any of it is the supervisor's part.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::sources::{Sourced, Sources, refused};
+use super::values;
+use crate::args::UsageError;
+
+/// How often a reload may try in vain.
+const MOST_RETRIES: usize = 100;
+
+/// How many workers more than asked for a reload may start at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Surge {
+    /// So many, 1 to 512.
+    Extra(usize),
+    /// A whole second pool.
+    All,
+}
+
+/// How a reload goes about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rollout {
+    /// How many workers more than asked for there may be.
+    pub surge: Sourced<Surge>,
+    /// How long the first new worker must stay alive after it is ready; zero: it need not.
+    pub soak: Sourced<Duration>,
+    /// New workers that may fail before the reload is given up, 0 to 100.
+    pub retries: Sourced<usize>,
+}
+
+/// When a worker is replaced though nothing is wrong with it. A jitter without its limit means nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recycling {
+    /// After so many requests; `None`: never for that.
+    pub requests: Sourced<Option<u64>>,
+    /// Up to so many more, drawn for each worker.
+    pub requests_jitter: Sourced<u64>,
+    /// After so long; `None`: never for that.
+    pub lifetime: Sourced<Option<Duration>>,
+    /// Up to so much longer, drawn for each worker.
+    pub lifetime_jitter: Sourced<Duration>,
+    /// Beyond so many bytes of resident memory; `None`: never for that.
+    pub rss: Sourced<Option<u64>>,
+    /// Up to so many bytes more, drawn for each worker.
+    pub rss_jitter: Sourced<u64>,
+}
+
+/// Between which numbers the load may move the number of workers: 1 <= min <= workers <= max <= 512.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Autoscale {
+    /// The fewest workers.
+    pub min: Sourced<usize>,
+    /// The most workers.
+    pub max: Sourced<usize>,
+}
+
+/// How a stop is announced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draining {
+    /// How long connections are still accepted while the health path already says no.
+    pub delay: Sourced<Duration>,
+    /// The path at which mcsup itself answers; begins with `/`, without a query.
+    pub health_path: Option<Sourced<String>>,
+}
+
+/// What to do about threads that run in the mold when it forks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PreloadThreads {
+    /// Not to fork.
+    Refuse,
+    /// To name them in the log, and fork.
+    Warn,
+}
+
+/// The process that loads the application once, and that workers are forked from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mold {
+    /// Whether there is one.
+    pub preload: Sourced<bool>,
+    /// What to do about threads that run in it.
+    pub threads: Sourced<PreloadThreads>,
+    /// After how many requests a worker takes its place; `None`: never. Only with `preload`.
+    pub refork_after: Sourced<Option<u64>>,
+}
+
+/// How changes of files are noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReloadEngine {
+    /// As the system does it best.
+    Auto,
+    /// By looking again and again.
+    Poll,
+    /// By Linux' inotify.
+    Inotify,
+}
+
+/// What makes development easier.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Development {
+    /// Whether to reload when a file has changed.
+    pub reload: Sourced<bool>,
+    /// How that is noticed.
+    pub engine: Sourced<ReloadEngine>,
+    /// Files to watch beside those that the application loaded.
+    pub extra_files: Sourced<Vec<PathBuf>>,
+}
+
+/// Where the control socket is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ControlSocket {
+    /// Beside the pid file, where there is one.
+    Beside,
+    /// At this path.
+    At(PathBuf),
+    /// Nowhere.
+    Off,
+}
+
+/// How operators reach the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Control {
+    /// By which socket.
+    pub socket: Sourced<ControlSocket>,
+}
+
+impl Rollout {
+    pub(super) fn resolve(sources: &Sources) -> Result<Self, UsageError> {
+        Ok(Self {
+            surge: sources.one("surge", |args| &args.surge, values::surge)?,
+            soak: sources.one("soak", |args| &args.soak, values::seconds)?,
+            retries: sources.one(
+                "reload_retries",
+                |args| &args.reload_retries,
+                |text| values::whole(text, 0..=MOST_RETRIES),
+            )?,
+        })
+    }
+}
+
+impl Recycling {
+    pub(super) fn resolve(sources: &Sources) -> Result<Self, UsageError> {
+        Ok(Self {
+            requests: sources.one("max_requests", |args| &args.max_requests, values::count_or_off)?,
+            requests_jitter: sources.one(
+                "max_requests_jitter",
+                |args| &args.max_requests_jitter,
+                values::count,
+            )?,
+            lifetime: sources.one("max_lifetime", |args| &args.max_lifetime, values::seconds_or_off)?,
+            lifetime_jitter: sources.one(
+                "max_lifetime_jitter",
+                |args| &args.max_lifetime_jitter,
+                values::seconds,
+            )?,
+            rss: sources.one("max_rss", |args| &args.max_rss, values::bytes_or_off)?,
+            rss_jitter: sources.one("max_rss_jitter", |args| &args.max_rss_jitter, values::bytes)?,
+        })
+    }
+}
+
+impl Autoscale {
+    /// Both bounds or neither, and the number to start with between them.
+    pub(super) fn resolve(sources: &Sources, workers: &Sourced<usize>) -> Result<Option<Self>, UsageError> {
+        let min = sources.optional("min_workers", |args| &args.min_workers, values::workers)?;
+        let max = sources.optional("max_workers", |args| &args.max_workers, values::workers)?;
+        let (min, max) = match (min, max) {
+            (Some(min), Some(max)) => (min, max),
+            (None, None) => return Ok(None),
+            (Some(min), None) => return Err(number("min_workers", &min, "max_workers must be given too")),
+            (None, Some(max)) => return Err(number("max_workers", &max, "min_workers must be given too")),
+        };
+        if *min > *max {
+            let reason = format!("more than max_workers = {} (from {})", *max, max.origin);
+            return Err(number("min_workers", &min, &reason));
+        }
+        if !(*min..=*max).contains(workers) {
+            let reason = format!("not from min_workers = {} to max_workers = {}", *min, *max);
+            return Err(number("workers", workers, &reason));
+        }
+        Ok(Some(Self { min, max }))
+    }
+}
+
+impl Draining {
+    pub(super) fn resolve(sources: &Sources) -> Result<Self, UsageError> {
+        Ok(Self {
+            delay: sources.one("drain_delay", |args| &args.drain_delay, values::seconds)?,
+            health_path: sources.optional("health_path", |args| &args.health_path, values::request_path)?,
+        })
+    }
+}
+
+impl Mold {
+    pub(super) fn resolve(sources: &Sources) -> Result<Self, UsageError> {
+        let preload = sources.flag(|args| args.preload);
+        let refork_after = sources.one("refork_after", |args| &args.refork_after, values::count_or_off)?;
+        if let (Some(count), false) = (*refork_after, *preload) {
+            let origin = refork_after.origin;
+            return Err(refused("refork_after", &count.to_string(), origin, "it needs preload"));
+        }
+        let threads =
+            sources.one("preload_threads", |args| &args.preload_threads, values::preload_threads)?;
+        Ok(Self { preload, threads, refork_after })
+    }
+}
+
+impl Development {
+    pub(super) fn resolve(sources: &Sources) -> Result<Self, UsageError> {
+        Ok(Self {
+            reload: sources.flag(|args| args.reload),
+            engine: sources.one("reload_engine", |args| &args.reload_engine, values::reload_engine)?,
+            extra_files: sources.many("reload_extra_file", |args| &args.reload_extra_file, values::path)?,
+        })
+    }
+}
+
+impl Control {
+    pub(super) fn resolve(sources: &Sources) -> Result<Self, UsageError> {
+        let path = sources.optional("control_socket", |args| &args.control_socket, values::path)?;
+        let off = sources.flag(|args| args.no_control_socket);
+        let socket = match (path, *off) {
+            (Some(path), true) => {
+                let reason = format!("no_control_socket is given too (from {})", off.origin);
+                return Err(refused("control_socket", &path.to_string_lossy(), path.origin, &reason));
+            }
+            (Some(path), false) => Sourced { value: ControlSocket::At(path.value), origin: path.origin },
+            (None, true) => Sourced { value: ControlSocket::Off, origin: off.origin },
+            (None, false) => Sourced { value: ControlSocket::Beside, origin: off.origin },
+        };
+        Ok(Self { socket })
+    }
+}
+
+/// A number that is allowed by itself, but not beside the others.
+fn number(name: &str, given: &Sourced<usize>, reason: &str) -> UsageError {
+    refused(name, &given.to_string(), given.origin, reason)
+}
