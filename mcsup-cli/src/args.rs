@@ -29,7 +29,8 @@ APP is MODULE:ATTRIBUTE, MODULE (its attribute `application`) or MODULE:FACTORY(
 A module that is named like a subcommand is reached by `mcsup run NAME`.
 
 Each option may also stand in MCSUP_CMD_ARGS or GUNICORN_CMD_ARGS, quoted as for a shell. The command line wins over
-MCSUP_CMD_ARGS, that over GUNICORN_CMD_ARGS, that over PORT and WEB_CONCURRENCY; a list replaces a list.
+MCSUP_CMD_ARGS, that over GUNICORN_CMD_ARGS, that over the file of --config, that over PORT and WEB_CONCURRENCY; a list
+replaces a list.
 
 Signals: TERM stops gracefully, INT and QUIT at once, HUP reloads, TTIN and TTOU scale, USR1 reopens the logs.";
 
@@ -95,6 +96,10 @@ pub struct RunArgs {
     /// The application: MODULE:ATTRIBUTE
     #[arg(value_name = "APP")]
     pub app: Option<String>,
+
+    /// File of settings: TOML, its keys the long names of the options with _ for -; read anew at each reload
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<String>,
 
     /// Where to listen: HOST, HOST:PORT or :PORT (IPv6 in brackets), tcp://HOST:PORT, unix:PATH or fd://N; repeatable
     /// [default: 127.0.0.1:8000] [env: PORT, meaning 0.0.0.0:PORT]

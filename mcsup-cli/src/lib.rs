@@ -3,7 +3,7 @@
 //! | step | where |
 //! |---|---|
 //! | words of the command line become text values | [`args`] |
-//! | command line, environment and defaults become typed values | [`settings`] |
+//! | command line, environment, settings file and defaults become typed values | [`settings`] |
 //! | a subcommand does its work | `commands/` |
 //! | lines go to the error log | [`logging`] |
 //! | how it went becomes an exit code | [`exit`], [`failure`] |
@@ -51,7 +51,8 @@ fn dispatch(argv: &[OsString]) -> Result<(Exit, String), Failure> {
         Invocation::Stop(args) => commands::stop::run(&args).map(line),
         Invocation::Status(args) => commands::status::run(&args).map(line),
         Invocation::Run(args) => {
-            let settings = Settings::resolve(*args, &|name| std::env::var_os(name))?;
+            let read_file = settings::reader(std::env::current_dir().unwrap_or_default());
+            let settings = Settings::resolve(*args, &|name| std::env::var_os(name), &read_file)?;
             commands::serve::run(&settings, argv).map(|exit| (exit, String::new()))
         }
     }

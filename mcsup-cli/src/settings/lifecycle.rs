@@ -199,7 +199,7 @@ impl Mold {
         let preload = sources.flag(|args| args.preload);
         let refork_after = sources.one("refork_after", |args| &args.refork_after, values::count_or_off)?;
         if let (Some(count), false) = (*refork_after, *preload) {
-            let origin = refork_after.origin;
+            let origin = &refork_after.origin;
             return Err(refused("refork_after", &count.to_string(), origin, "it needs preload"));
         }
         let threads =
@@ -225,7 +225,7 @@ impl Control {
         let socket = match (path, *off) {
             (Some(path), true) => {
                 let reason = format!("no_control_socket is given too (from {})", off.origin);
-                return Err(refused("control_socket", &path.to_string_lossy(), path.origin, &reason));
+                return Err(refused("control_socket", &path.to_string_lossy(), &path.origin, &reason));
             }
             (Some(path), false) => Sourced { value: ControlSocket::At(path.value), origin: path.origin },
             (None, true) => Sourced { value: ControlSocket::Off, origin: off.origin },
@@ -237,5 +237,5 @@ impl Control {
 
 /// A number that is allowed by itself, but not beside the others.
 fn number(name: &str, given: &Sourced<usize>, reason: &str) -> UsageError {
-    refused(name, &given.to_string(), given.origin, reason)
+    refused(name, &given.to_string(), &given.origin, reason)
 }

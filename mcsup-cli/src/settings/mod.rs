@@ -1,10 +1,11 @@
 //! The settings of a server, grouped by who reads them, each with the source that it came from.
 //!
-//! [`Settings::resolve`] is pure: it takes the command line and a way to look up variables, and touches neither the
-//! process's environment nor the file system. Whether a directory exists or a port is free shows when it is used.
+//! [`Settings::resolve`] is pure: it takes the command line, a way to look up variables and a way to read the settings
+//! file, and touches neither the process's environment nor the file system. So it can be asked again at a reload. Whether a directory exists or a port is free shows when it is used.
 
 pub(crate) mod values;
 
+mod file;
 mod lifecycle;
 mod sources;
 
@@ -14,6 +15,7 @@ mod tests;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use file::{ReadFile, reader};
 pub use lifecycle::{
     Autoscale, Control, ControlSocket, Development, Draining, Mold, PreloadThreads, Recycling, ReloadEngine,
     Rollout, Surge,
@@ -191,9 +193,16 @@ pub struct Logging {
 }
 
 impl Settings {
-    /// Settles every setting from the command line, the environment and the defaults.
-    pub fn resolve(command_line: RunArgs, environment: &Environment<'_>) -> Result<Self, UsageError> {
-        let sources = Sources::collect(command_line, environment)?;
+    /// Settles every setting from the command line, the environment, the settings file and the defaults.
+    ///
+    /// A reload asks again with the same command line and environment; the file is read anew each time. A path in it
+    /// is passed to `read_file` as it was given: [`reader`] settles it against the directory of the start.
+    pub fn resolve(
+        command_line: RunArgs,
+        environment: &Environment<'_>,
+        read_file: &ReadFile<'_>,
+    ) -> Result<Self, UsageError> {
+        let sources = Sources::collect(command_line, environment, read_file)?;
         let workers = sources.one("workers", |args| &args.workers, values::workers)?;
         Ok(Self {
             app: sources.optional("app", |args| &args.app, values::text)?,

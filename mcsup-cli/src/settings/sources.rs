@@ -1,27 +1,32 @@
 //! Where values come from, and which source wins.
 //!
 //! Every source is a command line in the end: the defaults are one, `PORT` and `WEB_CONCURRENCY` are a flag each, and
-//! the two `*_CMD_ARGS` are whole ones. So there is one table of flags, and one rule: the highest source that names a
+//! the two `*_CMD_ARGS` and the settings file are whole ones. So there is one table of flags, and one rule: the highest source that names a
 //! setting gives it. A list is one value: a higher list replaces a lower one, as with gunicorn.
 
 use std::ffi::OsString;
 use std::fmt;
 use std::ops::Deref;
+use std::path::Path;
+use std::sync::Arc;
 
 use super::DEFAULTS;
-use super::values::Refused;
+use super::file::{self, ReadFile};
+use super::values::{self, Refused};
 use crate::args::{self, RunArgs, UsageError};
 
 /// Looks a variable up in an environment.
 pub type Environment<'a> = dyn Fn(&str) -> Option<OsString> + 'a;
 
 /// Where a value came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// Nobody gave it.
     Default,
     /// The environment variable of this name.
     Variable(&'static str),
+    /// The settings file of this name, as it was given.
+    File(Arc<Path>),
     /// The command line.
     CommandLine,
 }
@@ -31,13 +36,14 @@ impl fmt::Display for Origin {
         match self {
             Origin::Default => f.write_str("the defaults"),
             Origin::Variable(name) => f.write_str(name),
+            Origin::File(path) => path.display().fmt(f),
             Origin::CommandLine => f.write_str("the command line"),
         }
     }
 }
 
 /// A value that remembers where it came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sourced<T> {
     /// What was given.
     pub value: T,
@@ -57,24 +63,40 @@ impl<T> Deref for Sourced<T> {
 pub(super) struct Sources(Vec<(Origin, RunArgs)>);
 
 impl Sources {
-    /// Collects what was given. Reads the environment through `environment` only.
-    pub(super) fn collect(command_line: RunArgs, environment: &Environment<'_>) -> Result<Self, UsageError> {
+    /// Collects what was given. Reads the environment through `environment` only, the settings file through `read_file`.
+    pub(super) fn collect(
+        command_line: RunArgs,
+        environment: &Environment<'_>,
+        read_file: &ReadFile<'_>,
+    ) -> Result<Self, UsageError> {
         let mut sources = vec![(Origin::CommandLine, command_line)];
         for name in ["MCSUP_CMD_ARGS", "GUNICORN_CMD_ARGS"] {
             if let Some(value) = variable(environment, name)? {
                 sources.push((Origin::Variable(name), args::parse_variable(name, &value)?));
             }
         }
+        // Whoever stands above it may name it, whoever stands below may not.
+        let mut sources = Self(sources);
+        if let Some(path) = sources.optional("config", |args| &args.config, values::settings_file)? {
+            let args = file::read(&path, read_file)?;
+            sources.0.push((Origin::File(path.value.into()), args));
+        }
+        sources.add_lowest(environment)?;
+        Ok(sources)
+    }
+
+    /// What counts where nobody wrote an option.
+    fn add_lowest(&mut self, environment: &Environment<'_>) -> Result<(), UsageError> {
         if let Some(workers) = variable(environment, "WEB_CONCURRENCY")? {
             let args = RunArgs { workers: Some(workers), ..RunArgs::default() };
-            sources.push((Origin::Variable("WEB_CONCURRENCY"), args));
+            self.0.push((Origin::Variable("WEB_CONCURRENCY"), args));
         }
         if let Some(port) = variable(environment, "PORT")? {
             let args = RunArgs { bind: vec![format!("0.0.0.0:{port}")], ..RunArgs::default() };
-            sources.push((Origin::Variable("PORT"), args));
+            self.0.push((Origin::Variable("PORT"), args));
         }
-        sources.push((Origin::Default, defaults()?));
-        Ok(Self(sources))
+        self.0.push((Origin::Default, defaults()?));
+        Ok(())
     }
 
     /// A setting that may be left out.
@@ -85,10 +107,10 @@ impl Sources {
         parse: impl Fn(&str) -> Result<T, Refused>,
     ) -> Result<Option<Sourced<T>>, UsageError> {
         let found =
-            self.0.iter().find_map(|(origin, args)| field(args).as_deref().map(|text| (*origin, text)));
+            self.0.iter().find_map(|(origin, args)| field(args).as_deref().map(|text| (origin, text)));
         let Some((origin, text)) = found else { return Ok(None) };
         let value = parse(text).map_err(|reason| refused(name, text, origin, &reason))?;
-        Ok(Some(Sourced { value, origin }))
+        Ok(Some(Sourced { value, origin: origin.clone() }))
     }
 
     /// A setting that has a default.
@@ -112,15 +134,15 @@ impl Sources {
         let Some((origin, args)) = found else {
             return Ok(Sourced { value: Vec::new(), origin: Origin::Default });
         };
-        let parse = |text: &String| parse(text).map_err(|reason| refused(name, text, *origin, &reason));
+        let parse = |text: &String| parse(text).map_err(|reason| refused(name, text, origin, &reason));
         let value = field(args).iter().map(parse).collect::<Result<_, _>>()?;
-        Ok(Sourced { value, origin: *origin })
+        Ok(Sourced { value, origin: origin.clone() })
     }
 
     /// A flag that is on where any source names it; no source can turn it off.
     pub(super) fn flag(&self, field: impl Fn(&RunArgs) -> bool) -> Sourced<bool> {
         match self.0.iter().find(|(_, args)| field(args)) {
-            Some((origin, _)) => Sourced { value: true, origin: *origin },
+            Some((origin, _)) => Sourced { value: true, origin: origin.clone() },
             None => Sourced { value: false, origin: Origin::Default },
         }
     }
@@ -142,6 +164,6 @@ pub(super) fn defaults() -> Result<RunArgs, UsageError> {
 }
 
 /// A value that cannot be.
-pub(super) fn refused(name: &str, value: &str, origin: Origin, reason: &str) -> UsageError {
+pub(super) fn refused(name: &str, value: &str, origin: &Origin, reason: &str) -> UsageError {
     UsageError::new(format!("{name} = {value:?} (from {origin}): {reason}"))
 }

@@ -1,7 +1,13 @@
+use std::path::Path;
+
 use clap::CommandFactory;
 
 use super::*;
 use crate::args::{self, Invocation};
+
+fn no_file(path: &Path) -> std::io::Result<String> {
+    panic!("{} is read", path.display())
+}
 
 /// Settles a command line beside an environment.
 fn settle(line: &[&str], environment: &[(&str, &str)]) -> Result<Settings, UsageError> {
@@ -9,7 +15,7 @@ fn settle(line: &[&str], environment: &[(&str, &str)]) -> Result<Settings, Usage
     let Invocation::Run(args) = args::parse(argv)? else { panic!("{line:?} does not run") };
     let look_up =
         |name: &str| environment.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
-    Settings::resolve(*args, &look_up)
+    Settings::resolve(*args, &look_up, &no_file)
 }
 
 fn good(line: &[&str], environment: &[(&str, &str)]) -> Settings {
@@ -134,7 +140,7 @@ fn a_mistake_below_the_source_that_wins_does_no_harm() {
 fn a_variable_that_is_not_utf8_is_refused() {
     use std::os::unix::ffi::OsStringExt;
     let look_up = |name: &str| (name == "PORT").then(|| std::ffi::OsString::from_vec(vec![0xff]));
-    let answer = Settings::resolve(RunArgs::default(), &look_up).map_err(|error| error.to_string());
+    let answer = Settings::resolve(RunArgs::default(), &look_up, &no_file).map_err(|error| error.to_string());
     assert_eq!(answer, Err("PORT: not UTF-8".to_owned()));
 }
 

@@ -200,6 +200,14 @@ pub(super) fn reload_engine(text: &str) -> Result<ReloadEngine, Refused> {
     }
 }
 
+/// The settings file.
+pub(super) fn settings_file(text: &str) -> Result<PathBuf, Refused> {
+    if text.ends_with(".py") || text.starts_with("python:") {
+        return Err("gunicorn's Python settings files are not read by this version; write TOML".to_owned());
+    }
+    path(text)
+}
+
 /// Where a log goes: `-` or a file.
 pub(super) fn destination(text: &str) -> Result<Destination, Refused> {
     match text {

@@ -1,0 +1,206 @@
+//! The settings file: TOML whose keys are the long names of the options, made into the words of a command line.
+//!
+//! Knows which keys there are from the options themselves, and of a value only which shape it has: what it means is
+//! judged as on a command line. Reads nothing itself: the text is handed in.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::{Arg, ArgAction, Command, CommandFactory};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::args::{self, RunArgs, UsageError};
+
+/// Reads a file whole.
+pub type ReadFile<'a> = dyn Fn(&Path) -> io::Result<String> + 'a;
+
+/// Reads files from the disk, relative paths from the directory `start`.
+///
+/// A path in a command line or a variable is meant from where the server was started. The server may have changed its
+/// directory since, and a reload reads the file anew: `start` must be absolute, and taken before `--chdir` is followed.
+pub fn reader(start: PathBuf) -> impl Fn(&Path) -> io::Result<String> {
+    move |path| std::fs::read_to_string(start.join(path))
+}
+
+/// Reads the options in the file at `path`.
+pub(super) fn read(path: &Path, read_file: &ReadFile<'_>) -> Result<RunArgs, UsageError> {
+    let text = read_file(path).map_err(|error| {
+        UsageError::new(format!("cannot read the settings file {}: {error}", path.display()))
+    })?;
+    let file = File { name: path.display().to_string(), text: &text };
+    let words = file.words()?;
+    args::parse_words(&file.name, words.iter().map(String::as_str))
+}
+
+/// A key or a value, and where it stands.
+type Entry<'a> = (&'a str, usize, &'a Spanned<DeValue<'a>>);
+
+/// A file that is being read.
+struct File<'a> {
+    name: String,
+    text: &'a str,
+}
+
+impl File<'_> {
+    /// The whole file as the words of a command line.
+    fn words(&self) -> Result<Vec<String>, UsageError> {
+        let table = DeTable::parse(self.text)
+            .map_err(|error| self.wrong(error.span().map_or(0, |span| span.start), error.message()))?;
+        let command = RunArgs::command();
+        let (mut words, mut seen, mut app) = (Vec::new(), Vec::new(), None);
+        for (key, at, value) in in_order(table.get_ref()) {
+            let Some(option) = option(&command, key) else { return Err(self.unknown(&command, key, at)) };
+            if seen.contains(&option.get_id()) {
+                return Err(self.wrong(at, &format!("{key} is set twice")));
+            }
+            seen.push(option.get_id());
+            match option.get_long() {
+                Some(long) => self.option(&mut words, option, long, key, value)?,
+                None => app = Some(self.scalar(key, value)?),
+            }
+        }
+        // Behind all options, so that it is none of them, whatever it looks like.
+        words.extend(app.into_iter().flat_map(|app| ["--".to_owned(), app]));
+        Ok(words)
+    }
+
+    fn option(
+        &self,
+        words: &mut Vec<String>,
+        option: &Arg,
+        long: &str,
+        key: &str,
+        value: &Spanned<DeValue<'_>>,
+    ) -> Result<(), UsageError> {
+        match (option.get_action(), value.get_ref()) {
+            (ArgAction::SetTrue, DeValue::Boolean(true)) => words.push(format!("--{long}")),
+            // As if it were not there: no source can turn off what another turns on.
+            (ArgAction::SetTrue, DeValue::Boolean(false)) => {}
+            (ArgAction::SetTrue, other) => {
+                let reason = format!("{key} is true or false, not {}", a_kind(other));
+                return Err(self.wrong(value.span().start, &reason));
+            }
+            (ArgAction::Append, DeValue::Array(items)) => {
+                for item in items.iter() {
+                    words.push(format!("--{long}={}", self.scalar(key, item)?));
+                }
+            }
+            (ArgAction::Append, DeValue::Table(table)) if long == "env" => {
+                for (name, at, value) in in_order(table) {
+                    if name.is_empty() || name.contains(['=', '\0']) {
+                        return Err(self.wrong(at, &format!("{name:?} cannot be a variable's name")));
+                    }
+                    words.push(format!("--{long}={name}={}", self.scalar(&format!("{key}.{name}"), value)?));
+                }
+            }
+            _ => words.push(format!("--{long}={}", self.scalar(key, value)?)),
+        }
+        Ok(())
+    }
+
+    /// A value as it would stand on a command line.
+    fn scalar(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Result<String, UsageError> {
+        match value.get_ref() {
+            // On a command line there can be none, and the system's calls take none.
+            DeValue::String(text) if text.contains('\0') => {
+                Err(self.wrong(value.span().start, &format!("{key} holds a null character")))
+            }
+            DeValue::String(text) => Ok(text.clone().into_owned()),
+            // As it is written: 0o27 is a umask.
+            DeValue::Integer(number) => Ok(number.to_string()),
+            DeValue::Float(number) => Ok(number.to_string()),
+            other => {
+                let reason = format!("{key} is a text or a number, not {}", a_kind(other));
+                Err(self.wrong(value.span().start, &reason))
+            }
+        }
+    }
+
+    fn unknown(&self, command: &Command, key: &str, at: usize) -> UsageError {
+        let reason = match nearest(command, key) {
+            _ if as_key(key) == "config" => "config cannot stand in a settings file".to_owned(),
+            Some(near) => format!("unknown key '{key}'; is '{near}' meant?"),
+            None => format!("unknown key '{key}'"),
+        };
+        self.wrong(at, &reason)
+    }
+
+    /// A mistake at a place.
+    fn wrong(&self, at: usize, reason: &str) -> UsageError {
+        let before = self.text.as_bytes().iter().take(at);
+        let line = 1 + before.filter(|byte| **byte == b'\n').count();
+        UsageError::new(format!("{}:{line}: {reason}", self.name))
+    }
+}
+
+/// The entries of a table as they stand in the file.
+fn in_order<'a>(table: &'a DeTable<'a>) -> Vec<Entry<'a>> {
+    let entries = table.iter().map(|(key, value)| (key.get_ref().as_ref(), key.span().start, value));
+    let mut entries: Vec<Entry<'a>> = entries.collect();
+    entries.sort_by_key(|(_, at, _)| *at);
+    entries
+}
+
+/// What may stand in the file: whatever sets something, but for the name of the file.
+fn is_setting(option: &Arg) -> bool {
+    matches!(option.get_action(), ArgAction::Set | ArgAction::Append | ArgAction::SetTrue)
+        && option.get_id() != "config"
+}
+
+/// All the names of an option, as keys.
+fn keys(option: &Arg) -> Vec<String> {
+    let names = option.get_long().into_iter().chain(option.get_all_aliases().unwrap_or_default());
+    let names = names.map(as_key).collect::<Vec<_>>();
+    if names.is_empty() { vec![option.get_id().to_string()] } else { names }
+}
+
+fn as_key(name: &str) -> String {
+    name.replace('-', "_")
+}
+
+fn option<'a>(command: &'a Command, key: &str) -> Option<&'a Arg> {
+    let key = as_key(key);
+    command.get_arguments().filter(|option| is_setting(option)).find(|option| keys(option).contains(&key))
+}
+
+/// The key that a slip of the finger may have become `key`.
+fn nearest(command: &Command, key: &str) -> Option<String> {
+    let written = as_key(&key.to_lowercase());
+    let known = command.get_arguments().filter(|option| is_setting(option)).flat_map(keys);
+    let far = |known: &String| distance(known.as_bytes(), written.as_bytes());
+    known.min_by_key(far).filter(|near| far(near) <= 1 + near.len() / 5)
+}
+
+/// How many letters must be added, removed, changed or swapped with their neighbour to make one word of the other.
+fn distance(one: &[u8], other: &[u8]) -> usize {
+    let mut rows: Vec<Vec<usize>> = vec![(0..=other.len()).collect()];
+    for (i, a) in one.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, b) in other.iter().enumerate() {
+            let changed = rows[i][j] + usize::from(a != b);
+            let mut least = changed.min(rows[i][j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && *a == other[j - 1] && one[i - 1] == *b {
+                least = least.min(rows[i - 1][j - 1] + 1);
+            }
+            row.push(least);
+        }
+        rows.push(row);
+    }
+    rows[one.len()][other.len()]
+}
+
+fn a_kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a text",
+        DeValue::Integer(_) | DeValue::Float(_) => "a number",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date or time",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;
