@@ -1,7 +1,7 @@
 //! The settings file: TOML whose keys are the long names of the options, made into the words of a command line.
 //!
 //! Knows which keys there are from the options themselves, and of a value only which shape it has: what it means is
-//! judged as on a command line. Reads nothing itself: the text is handed in.
+//! judged as on a command line. The text is handed in by a function; [`reader`] makes the one that reads the disk.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ pub(super) fn read(path: &Path, read_file: &ReadFile<'_>) -> Result<RunArgs, Usa
     args::parse_words(&file.name, words.iter().map(String::as_str))
 }
 
-/// A key or a value, and where it stands.
+/// A key, where it stands, and its value.
 type Entry<'a> = (&'a str, usize, &'a Spanned<DeValue<'a>>);
 
 /// A file that is being read.
