@@ -5,13 +5,16 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use super::message::{MAX_PAYLOAD, Order, Report, frame, unframe};
+use super::message::{HEAD, MAX_PAYLOAD, Order, Report, announced, frame, unframe};
 
 /// A new pair. Both ends are close-on-exec: no program that a worker starts holds a lifeline.
 pub(crate) fn pair() -> io::Result<(SupervisorEnd, WorkerEnd)> {
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_nonblocking(true)?;
-    Ok((SupervisorEnd { stream: ours, received: Vec::new() }, WorkerEnd(Arc::new(theirs))))
+    Ok((
+        SupervisorEnd { stream: ours, received: Vec::new(), unsent: Vec::new() },
+        WorkerEnd(Arc::new(theirs)),
+    ))
 }
 
 /// The supervisor's end: never blocks. Held by nobody else, so that its closing says that the supervisor is gone.
@@ -19,20 +22,41 @@ pub(crate) fn pair() -> io::Result<(SupervisorEnd, WorkerEnd)> {
 pub(crate) struct SupervisorEnd {
     stream: UnixStream,
     received: Vec<u8>,
+    /// The rest of a long order, for which the socket had no room: the next one must not end up in the middle of it.
+    unsent: Vec<u8>,
 }
 
 impl SupervisorEnd {
     /// Says something. An error where the worker does not listen (stopped, gone): its deadline will deal with it.
     pub(crate) fn say(&mut self, order: Order) -> io::Result<()> {
-        self.stream.write_all(&frame(&order))
+        if self.unsent.len() > MAX_PAYLOAD {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.unsent.append(&mut frame(order));
+        self.send()
+    }
+
+    /// Sends what the socket takes. The rest goes out before the next order, or when the worker is next listened to.
+    fn send(&mut self) -> io::Result<()> {
+        while !self.unsent.is_empty() {
+            match self.stream.write(&self.unsent) {
+                Ok(count) => drop(self.unsent.drain(..count)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Everything that the worker has said by now. Garbage ends the conversation, never the supervisor.
     pub(crate) fn hear(&mut self) -> Vec<Report> {
+        // Where it fails the worker is gone, as its end will say.
+        let _ = self.send();
         let mut piece = [0; 4096];
         while let Ok(count @ 1..) = self.stream.read(&mut piece) {
             self.received.extend_from_slice(&piece[..count]);
-            if self.received.len() > MAX_PAYLOAD + 5 {
+            if self.received.len() > MAX_PAYLOAD + HEAD {
                 break;
             }
         }
@@ -57,26 +81,48 @@ pub(crate) struct WorkerEnd(Arc<UnixStream>);
 impl WorkerEnd {
     /// Says something; an error where the supervisor is gone. A failed boot is the only long report, and the only
     /// one then: two never mix.
-    pub(crate) fn say(&self, report: &Report) -> io::Result<()> {
+    pub(crate) fn say(&self, report: Report) -> io::Result<()> {
         (&*self.0).write_all(&frame(report))
     }
 
     /// Waits for the next order; `None`: the supervisor is gone.
     pub(crate) fn hear(&self) -> Option<Order> {
-        let mut received = Vec::new();
-        loop {
-            match unframe(&mut received) {
-                Ok(Some(order)) => return Some(order),
-                Ok(None) => {}
-                Err(_) => return None,
-            }
-            let mut byte = [0];
-            match (&*self.0).read(&mut byte) {
-                Ok(0) => return None,
-                Ok(_) => received.push(byte[0]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return None,
-            }
+        let mut head = [0; HEAD];
+        (&*self.0).read_exact(&mut head).ok()?;
+        let length = announced(&head).ok()?;
+        let mut received = head.to_vec();
+        received.resize(HEAD + length, 0);
+        (&*self.0).read_exact(&mut received[HEAD..]).ok()?;
+        unframe(&mut received).ok().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Drain;
+
+    #[test]
+    fn an_order_that_is_longer_than_the_socket_has_room_arrives_whole_and_before_the_next() {
+        let (mut supervisor, worker) = pair().unwrap();
+        let long = Order::Broken("x".repeat(MAX_PAYLOAD));
+        supervisor.say(long.clone()).unwrap();
+        supervisor.say(Order::Drain(Drain::Stop)).unwrap();
+        assert!(!supervisor.unsent.is_empty(), "the socket has room for everything");
+        let heard = std::thread::spawn(move || [worker.hear(), worker.hear(), worker.hear()]);
+        while !supervisor.unsent.is_empty() {
+            assert!(supervisor.hear().is_empty());
+            std::thread::yield_now();
         }
+        drop(supervisor);
+        assert_eq!(heard.join().unwrap(), [Some(long), Some(Order::Drain(Drain::Stop)), None]);
+    }
+
+    #[test]
+    fn a_worker_that_does_not_listen_is_told_only_so_much() {
+        let (mut supervisor, _worker) = pair().unwrap();
+        let long = || Order::Broken("x".repeat(MAX_PAYLOAD));
+        let refused = (0..4).map(|_| supervisor.say(long())).find_map(Result::err);
+        assert_eq!(refused.map(|error| error.kind()), Some(io::ErrorKind::WouldBlock));
     }
 }

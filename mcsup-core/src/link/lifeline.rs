@@ -6,8 +6,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::channel::WorkerEnd;
@@ -36,6 +36,8 @@ pub(crate) struct Duty {
     phase: AtomicU8,
     log_epoch: AtomicU32,
     booted: AtomicBool,
+    is_broken: AtomicBool,
+    broken: Mutex<Option<Arc<str>>>,
     wake_read: OwnedFd,
     wake_write: OwnedFd,
 }
@@ -47,6 +49,8 @@ impl Duty {
             phase: AtomicU8::new(Phase::Serving as u8),
             log_epoch: AtomicU32::new(0),
             booted: AtomicBool::new(false),
+            is_broken: AtomicBool::new(false),
+            broken: Mutex::new(None),
             wake_read,
             wake_write,
         })
@@ -79,6 +83,19 @@ impl Duty {
 
     pub(crate) fn booted(&self) {
         self.booted.store(true, Ordering::Release);
+    }
+
+    /// Why what should have followed does not boot. Costs a load while it does.
+    pub(crate) fn broken(&self) -> Option<Arc<str>> {
+        if !self.is_broken.load(Ordering::Acquire) {
+            return None;
+        }
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_broken(&self, text: String) {
+        *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.into());
+        self.is_broken.store(true, Ordering::Release);
     }
 
     pub(crate) fn wake_fd(&self) -> BorrowedFd<'_> {
@@ -118,6 +135,7 @@ fn listen(end: &WorkerEnd, duty: &Duty, listeners: &OpenSet, patience: Duration)
             Order::Drain(Drain::Stop) => duty.raise(Phase::Draining),
             Order::Quit => duty.raise(Phase::Quitting),
             Order::ReopenLogs => duty.reopen_logs(),
+            Order::Broken(text) => duty.set_broken(text),
         }
     }
     if !duty.booted.load(Ordering::Acquire) {

@@ -4,7 +4,7 @@ use crate::error::ErrorKind;
 use crate::policy::{BootFailure, Drain};
 
 /// From the supervisor to a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Order {
     /// Finish what there is and end.
     Drain(Drain),
@@ -12,6 +12,8 @@ pub(crate) enum Order {
     Quit,
     /// Open log files anew.
     ReopenLogs,
+    /// What should have followed this worker does not boot, and why: a traceback, for whoever develops it.
+    Broken(String),
 }
 
 /// From a worker to its supervisor.
@@ -23,47 +25,52 @@ pub(crate) enum Report {
     Failed(BootFailure),
     /// It wants to be replaced, and why.
     Leaving(String),
+    /// The whole pool should be replaced, and why: what it was loaded from has changed.
+    ReloadWanted(String),
 }
 
 /// A message that travels over a channel.
 pub(crate) trait Message: Sized {
-    /// Appends the tag and the payload.
-    fn encode(&self) -> (u8, Vec<u8>);
+    /// The tag and the payload.
+    fn encode(self) -> (u8, Vec<u8>);
     /// `None`: no such message.
     fn decode(tag: u8, payload: &[u8]) -> Option<Self>;
 }
 
 impl Message for Order {
-    fn encode(&self) -> (u8, Vec<u8>) {
+    fn encode(self) -> (u8, Vec<u8>) {
         let tag = match self {
             Order::Drain(Drain::Retire) => b'r',
             Order::Drain(Drain::Stop) => b's',
             Order::Quit => b'q',
             Order::ReopenLogs => b'l',
+            Order::Broken(text) => return (b'b', text.into_bytes()),
         };
         (tag, Vec::new())
     }
 
-    fn decode(tag: u8, _: &[u8]) -> Option<Self> {
+    fn decode(tag: u8, payload: &[u8]) -> Option<Self> {
         Some(match tag {
             b'r' => Order::Drain(Drain::Retire),
             b's' => Order::Drain(Drain::Stop),
             b'q' => Order::Quit,
             b'l' => Order::ReopenLogs,
+            b'b' => Order::Broken(String::from_utf8_lossy(payload).into_owned()),
             _ => return None,
         })
     }
 }
 
 impl Message for Report {
-    fn encode(&self) -> (u8, Vec<u8>) {
+    fn encode(self) -> (u8, Vec<u8>) {
         match self {
             Report::Ready => (b'R', Vec::new()),
-            Report::Leaving(reason) => (b'L', reason.clone().into_bytes()),
+            Report::Leaving(reason) => (b'L', reason.into_bytes()),
+            Report::ReloadWanted(reason) => (b'W', reason.into_bytes()),
             Report::Failed(failure) => {
                 let tag = if failure.kind == ErrorKind::Application { b'A' } else { b'B' };
                 let mut payload = failure.summary.replace('\n', " ").into_bytes();
-                if let Some(detail) = &failure.detail {
+                if let Some(detail) = failure.detail {
                     payload.push(b'\n');
                     payload.extend_from_slice(detail.as_bytes());
                 }
@@ -76,6 +83,7 @@ impl Message for Report {
         let kind = match tag {
             b'R' => return Some(Report::Ready),
             b'L' => return Some(Report::Leaving(String::from_utf8_lossy(payload).into_owned())),
+            b'W' => return Some(Report::ReloadWanted(String::from_utf8_lossy(payload).into_owned())),
             b'A' => ErrorKind::Application,
             b'B' => ErrorKind::Boot,
             _ => return None,
@@ -90,7 +98,7 @@ impl Message for Report {
 }
 
 /// A message's bytes.
-pub(crate) fn frame(message: &impl Message) -> Vec<u8> {
+pub(crate) fn frame(message: impl Message) -> Vec<u8> {
     let (tag, payload) = message.encode();
     let mut bytes = vec![tag];
     bytes.extend_from_slice(&u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes());
@@ -98,17 +106,23 @@ pub(crate) fn frame(message: &impl Message) -> Vec<u8> {
     bytes
 }
 
+/// The bytes before the payload: its tag and its length.
+pub(crate) const HEAD: usize = 5;
+
+/// The length of the payload that follows this head.
+pub(crate) fn announced(head: &[u8; HEAD]) -> Result<usize, Garbled> {
+    let [_, length @ ..] = *head;
+    let length = u32::from_le_bytes(length) as usize;
+    if length > MAX_PAYLOAD { Err(Garbled) } else { Ok(length) }
+}
+
 /// Takes the first whole message out of `bytes`; `Ok(None)`: not all of it is there yet.
 pub(crate) fn unframe<M: Message>(bytes: &mut Vec<u8>) -> Result<Option<M>, Garbled> {
-    let Some((head, rest)) = bytes.split_first_chunk::<5>() else { return Ok(None) };
-    let [tag, length @ ..] = *head;
-    let length = u32::from_le_bytes(length) as usize;
-    if length > MAX_PAYLOAD {
-        return Err(Garbled);
-    }
+    let Some((head, rest)) = bytes.split_first_chunk::<HEAD>() else { return Ok(None) };
+    let length = announced(head)?;
     let Some(payload) = rest.get(..length) else { return Ok(None) };
-    let message = M::decode(tag, payload).ok_or(Garbled)?;
-    bytes.drain(..5 + length);
+    let message = M::decode(head[0], payload).ok_or(Garbled)?;
+    bytes.drain(..HEAD + length);
     Ok(Some(message))
 }
 
@@ -133,8 +147,10 @@ mod tests {
             })
         };
         let leaving = Report::Leaving("tired".to_owned());
-        for report in [Report::Ready, leaving, failure(None), failure(Some("Traceback:\n  line\n"))] {
-            let bytes = frame(&report);
+        let wanted = Report::ReloadWanted("app.py has changed".to_owned());
+        let failures = [failure(None), failure(Some("Traceback:\n  line\n"))];
+        for report in [Report::Ready, leaving, wanted].into_iter().chain(failures) {
+            let bytes = frame(report.clone());
             for cut in 0..bytes.len() {
                 let mut received = bytes[..cut].to_vec();
                 assert_eq!(unframe::<Report>(&mut received), Ok(None));
@@ -143,9 +159,14 @@ mod tests {
                 assert!(received.is_empty());
             }
         }
-        for order in [Order::Drain(Drain::Retire), Order::Drain(Drain::Stop), Order::Quit, Order::ReopenLogs]
-        {
-            assert_eq!(unframe(&mut frame(&order)), Ok(Some(order)));
+        for order in [
+            Order::Drain(Drain::Retire),
+            Order::Drain(Drain::Stop),
+            Order::Quit,
+            Order::ReopenLogs,
+            Order::Broken("Traceback:\n  line\n".to_owned()),
+        ] {
+            assert_eq!(unframe(&mut frame(order.clone())), Ok(Some(order)));
         }
     }
 

@@ -65,7 +65,7 @@ fn run<W: Worker>(mut birth: Birth, make: impl FnOnce() -> W) -> i32 {
         Err(error) => return report_failure(&mut birth.end, &error),
     };
     context.booted();
-    if birth.end.say(&Report::Ready).is_err() {
+    if birth.end.say(Report::Ready).is_err() {
         // The supervisor is gone, and nobody has connected because of us yet.
         return code::FAILED;
     }
@@ -171,7 +171,7 @@ fn report_failure(end: &mut WorkerEnd, error: &Error) -> i32 {
         detail[start..].to_owned()
     });
     let failure = BootFailure { kind, summary: error.to_string(), detail };
-    if end.say(&Report::Failed(failure)).is_err() {
+    if end.say(Report::Failed(failure)).is_err() {
         log::error!("{error}");
     }
     code

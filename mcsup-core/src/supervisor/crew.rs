@@ -81,6 +81,7 @@ impl Crew {
                     Report::Ready => Event::Ready { worker },
                     Report::Failed(failure) => Event::BootFailed { worker, failure },
                     Report::Leaving(reason) => Event::Leaving { worker, reason },
+                    Report::ReloadWanted(_) => continue,
                 });
             }
         }

@@ -16,8 +16,8 @@ use crate::listener::open::OpenSet;
 use crate::listener::{Connection, Listener};
 use crate::sys::descriptor;
 
-/// A worker's view of its supervisor.
-#[derive(Debug)]
+/// A worker's view of its supervisor. A copy is the same view, for a thread of the worker's own.
+#[derive(Debug, Clone)]
 pub struct WorkerContext {
     slot: usize,
     generation: u64,
@@ -124,7 +124,22 @@ impl WorkerContext {
     /// # Errors
     /// The supervisor is gone.
     pub fn leave(&self, reason: &str) -> io::Result<()> {
-        self.end.say(&Report::Leaving(reason.to_owned()))
+        self.end.say(Report::Leaving(reason.to_owned()))
+    }
+
+    /// Asks for a reload of the whole pool, for `reason` (`app.py has changed`). Workers that ask for the same one
+    /// get one.
+    ///
+    /// # Errors
+    /// The supervisor is gone.
+    pub fn ask_reload(&self, reason: &str) -> io::Result<()> {
+        self.end.say(Report::ReloadWanted(reason.to_owned()))
+    }
+
+    /// Why the version that should have replaced this worker's does not boot, if the supervisor has said so. Costs a
+    /// load where it has not.
+    pub fn broken(&self) -> Option<Arc<str>> {
+        self.duty.broken()
     }
 
     /// A request (or whatever the worker's unit of work is) begins.
