@@ -52,8 +52,12 @@ fn dispatch(argv: &[OsString]) -> Result<(Exit, String), Failure> {
         Invocation::Status(args) => commands::status::run(&args).map(line),
         Invocation::Run(args) => {
             let read_file = settings::reader(std::env::current_dir().unwrap_or_default());
-            let settings = Settings::resolve(*args, &|name| std::env::var_os(name), &read_file)?;
-            commands::serve::run(&settings, argv).map(|exit| (exit, String::new()))
+            let read = move || {
+                let args = (*args).clone();
+                Ok(Settings::resolve(args, &|name| std::env::var_os(name), &read_file)?)
+            };
+            let settings = read()?;
+            commands::serve::run(&settings, Box::new(read), argv).map(|exit| (exit, String::new()))
         }
     }
 }

@@ -45,39 +45,44 @@ pub struct WorkerSettings {
 /// The worker.
 pub struct WsgiWorker {
     settings: WorkerSettings,
-    loaded: Option<(Py<PyAny>, Option<AccessLog>)>,
+    callable: Option<Py<PyAny>>,
+    access: Option<AccessLog>,
 }
 
 impl WsgiWorker {
     /// A worker that has loaded nothing yet.
     pub fn new(settings: WorkerSettings) -> Self {
-        Self { settings, loaded: None }
+        Self { settings, callable: None, access: None }
     }
 }
 
 impl Worker for WsgiWorker {
-    fn boot(&mut self, context: &WorkerContext) -> mcsup_core::Result<()> {
-        let settings = &self.settings;
-        interpreter::ensure(settings.venv.as_deref())
+    fn load(&mut self) -> mcsup_core::Result<()> {
+        interpreter::ensure(self.settings.venv.as_deref())
             .map_err(|reason| Error::new(ErrorKind::Boot, reason))?;
+        self.callable = Some(load(&self.settings)?);
+        Ok(())
+    }
+
+    fn boot(&mut self, context: &WorkerContext) -> mcsup_core::Result<()> {
         if let Err(error) = Python::attach(|py| fork::in_children(py, context.let_go_in_child())) {
             log::warn!("processes that the application forks will hold the listeners: {error}");
         }
-        let callable = load(settings)?;
-        let access = settings.access.clone().map(|(format, place)| {
+        let access = self.settings.access.clone().map(|(format, place)| {
             let sink = Sink::open(&place).map_err(|error| {
                 Error::system(format!("open the access log {place}"), error).of_kind(ErrorKind::Boot)
             })?;
             Ok::<_, Error>(AccessLog::new(format, sink))
         });
-        self.loaded = Some((callable, access.transpose()?));
+        self.access = access.transpose()?;
         Ok(())
     }
 
     fn run(&mut self, context: &WorkerContext) -> mcsup_core::Result<()> {
-        let Some((callable, access)) = self.loaded.take() else {
+        let Some(callable) = self.callable.take() else {
             return Err(Error::new(ErrorKind::Worker, "the worker was run before it was booted"));
         };
+        let access = self.access.take();
         let listeners = context.listeners().iter().map(|listener| {
             let local = match listener.local() {
                 mcsup_core::Local::Tcp(address) => Local::Tcp(*address),
@@ -150,7 +155,7 @@ impl Host for Process<'_> {
 
     fn phase(&self) -> Phase {
         match self.context.phase() {
-            mcsup_core::Phase::Serving => Phase::Serving,
+            mcsup_core::Phase::Serving | mcsup_core::Phase::LameDuck => Phase::Serving,
             mcsup_core::Phase::Retiring => Phase::Retiring,
             mcsup_core::Phase::Draining => Phase::Draining,
             mcsup_core::Phase::Quitting => Phase::Quitting,

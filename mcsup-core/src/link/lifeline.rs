@@ -22,12 +22,22 @@ use crate::sys::{descriptor, fork, signal};
 pub enum Phase {
     /// Accept and serve.
     Serving,
+    /// Go on accepting and serving, but say to whoever asks that this will end: a load balancer has the time to send its
+    /// clients elsewhere.
+    LameDuck,
     /// Accept no more, finish, end: a newer generation serves the listeners.
     Retiring,
     /// Accept what is queued, then no more, finish, end.
     Draining,
     /// End now.
     Quitting,
+}
+
+impl Phase {
+    /// Whether connections are still accepted as they come.
+    pub fn accepts(self) -> bool {
+        self <= Phase::LameDuck
+    }
 }
 
 /// The phase and what else may change from outside: shared by the worker, its lifeline and its signal handlers.
@@ -59,8 +69,9 @@ impl Duty {
     pub(crate) fn phase(&self) -> Phase {
         match self.phase.load(Ordering::Acquire) {
             0 => Phase::Serving,
-            1 => Phase::Retiring,
-            2 => Phase::Draining,
+            1 => Phase::LameDuck,
+            2 => Phase::Retiring,
+            3 => Phase::Draining,
             _ => Phase::Quitting,
         }
     }
@@ -131,8 +142,11 @@ pub(crate) fn start(
 fn listen(end: &WorkerEnd, duty: &Duty, listeners: &OpenSet, patience: Duration) {
     while let Some(order) = end.hear() {
         match order {
+            Order::LameDuck => duty.raise(Phase::LameDuck),
             Order::Drain(Drain::Retire) => duty.raise(Phase::Retiring),
             Order::Drain(Drain::Stop) => duty.raise(Phase::Draining),
+            // Until it can become a mold.
+            Order::Promote => duty.raise(Phase::Retiring),
             Order::Quit => duty.raise(Phase::Quitting),
             Order::ReopenLogs => duty.reopen_logs(),
             Order::Broken(text) => duty.set_broken(text),
@@ -150,4 +164,21 @@ fn listen(end: &WorkerEnd, duty: &Duty, listeners: &OpenSet, patience: Duration)
     std::thread::sleep(patience);
     log::error!("not finished {patience:?} after the supervisor's end: giving up");
     fork::exit_now(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phase_only_rises_and_is_what_it_was_raised_to() {
+        use Phase::{Draining, LameDuck, Quitting, Retiring, Serving};
+        let duty = Duty::new().unwrap();
+        for phase in [Serving, LameDuck, Retiring, Draining, Quitting] {
+            duty.raise(phase);
+            duty.raise(Serving);
+            assert_eq!(duty.phase(), phase);
+            assert_eq!(phase.accepts(), phase == Serving || phase == LameDuck);
+        }
+    }
 }

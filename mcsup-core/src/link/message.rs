@@ -6,8 +6,12 @@ use crate::policy::{BootFailure, Drain};
 /// From the supervisor to a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Order {
+    /// Go on, but say to whoever asks that this will end.
+    LameDuck,
     /// Finish what there is and end.
     Drain(Drain),
+    /// Finish what there is, and become the mold of the workers to come.
+    Promote,
     /// End now.
     Quit,
     /// Open log files anew.
@@ -27,6 +31,11 @@ pub(crate) enum Report {
     Leaving(String),
     /// The whole pool should be replaced, and why: what it was loaded from has changed.
     ReloadWanted(String),
+    /// It has done as many requests as it was born for, and goes on.
+    Enough {
+        /// How many that is.
+        requests: u64,
+    },
 }
 
 /// A message that travels over a channel.
@@ -40,8 +49,10 @@ pub(crate) trait Message: Sized {
 impl Message for Order {
     fn encode(self) -> (u8, Vec<u8>) {
         let tag = match self {
+            Order::LameDuck => b'd',
             Order::Drain(Drain::Retire) => b'r',
             Order::Drain(Drain::Stop) => b's',
+            Order::Promote => b'p',
             Order::Quit => b'q',
             Order::ReopenLogs => b'l',
             Order::Broken(text) => return (b'b', text.into_bytes()),
@@ -51,8 +62,10 @@ impl Message for Order {
 
     fn decode(tag: u8, payload: &[u8]) -> Option<Self> {
         Some(match tag {
+            b'd' => Order::LameDuck,
             b'r' => Order::Drain(Drain::Retire),
             b's' => Order::Drain(Drain::Stop),
+            b'p' => Order::Promote,
             b'q' => Order::Quit,
             b'l' => Order::ReopenLogs,
             b'b' => Order::Broken(String::from_utf8_lossy(payload).into_owned()),
@@ -67,6 +80,7 @@ impl Message for Report {
             Report::Ready => (b'R', Vec::new()),
             Report::Leaving(reason) => (b'L', reason.into_bytes()),
             Report::ReloadWanted(reason) => (b'W', reason.into_bytes()),
+            Report::Enough { requests } => (b'E', requests.to_le_bytes().to_vec()),
             Report::Failed(failure) => {
                 let tag = if failure.kind == ErrorKind::Application { b'A' } else { b'B' };
                 let mut payload = failure.summary.replace('\n', " ").into_bytes();
@@ -84,6 +98,7 @@ impl Message for Report {
             b'R' => return Some(Report::Ready),
             b'L' => return Some(Report::Leaving(String::from_utf8_lossy(payload).into_owned())),
             b'W' => return Some(Report::ReloadWanted(String::from_utf8_lossy(payload).into_owned())),
+            b'E' => return Some(Report::Enough { requests: u64::from_le_bytes(payload.try_into().ok()?) }),
             b'A' => ErrorKind::Application,
             b'B' => ErrorKind::Boot,
             _ => return None,
@@ -148,8 +163,9 @@ mod tests {
         };
         let leaving = Report::Leaving("tired".to_owned());
         let wanted = Report::ReloadWanted("app.py has changed".to_owned());
+        let enough = Report::Enough { requests: 10_000 };
         let failures = [failure(None), failure(Some("Traceback:\n  line\n"))];
-        for report in [Report::Ready, leaving, wanted].into_iter().chain(failures) {
+        for report in [Report::Ready, leaving, wanted, enough].into_iter().chain(failures) {
             let bytes = frame(report.clone());
             for cut in 0..bytes.len() {
                 let mut received = bytes[..cut].to_vec();
@@ -159,13 +175,10 @@ mod tests {
                 assert!(received.is_empty());
             }
         }
-        for order in [
-            Order::Drain(Drain::Retire),
-            Order::Drain(Drain::Stop),
-            Order::Quit,
-            Order::ReopenLogs,
-            Order::Broken("Traceback:\n  line\n".to_owned()),
-        ] {
+        let drains = [Drain::Retire, Drain::Stop].map(Order::Drain);
+        let broken = Order::Broken("Traceback:\n  line\n".to_owned());
+        let others = [Order::LameDuck, Order::Promote, Order::Quit, Order::ReopenLogs, broken];
+        for order in drains.into_iter().chain(others) {
             assert_eq!(unframe(&mut frame(order.clone())), Ok(Some(order)));
         }
     }
@@ -173,6 +186,7 @@ mod tests {
     #[test]
     fn garbage_is_an_error_and_never_a_panic() {
         assert_eq!(unframe::<Order>(&mut vec![b'?', 0, 0, 0, 0]), Err(Garbled));
+        assert_eq!(unframe::<Report>(&mut vec![b'E', 1, 0, 0, 0, 7]), Err(Garbled));
         assert_eq!(unframe::<Order>(&mut vec![b'q', 255, 255, 255, 255]), Err(Garbled));
     }
 }

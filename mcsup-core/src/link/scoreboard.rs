@@ -27,6 +27,10 @@ enum Word {
     Signal,
     SenderPid,
     SenderUid,
+    /// How many requests wait for a permit.
+    Waiting,
+    /// When the oldest of the requests that it is doing began, as far as it has told; 0: it has not.
+    Oldest,
 }
 
 /// The words of the board's own line, the first.
@@ -47,6 +51,24 @@ pub struct Sibling {
     pub free: usize,
     /// Whether it could begin one soon: at once, or after one that has only just begun.
     pub is_able: bool,
+}
+
+/// What a worker is doing, as it says itself: all of it lags a little.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Gauges {
+    /// How many requests it has done.
+    pub(crate) requests: u64,
+    /// How many it is doing.
+    pub(crate) running: u64,
+    /// How many it does at once; 0: it accepts nothing.
+    pub(crate) permits: u64,
+    /// How many wait for a permit.
+    pub(crate) waiting: u64,
+    /// How many connections it has.
+    pub(crate) connections: u64,
+    /// For how long the oldest of those that it is doing has been running. With several at once up to half a second
+    /// behind, and at least as long as the last one where nothing better is known.
+    pub(crate) oldest: Option<Duration>,
 }
 
 /// One worker's line, in the supervisor and in the worker. Written by the worker alone, by any of its threads.
@@ -97,10 +119,22 @@ impl Seat {
         }
     }
 
-    pub(crate) fn request_ended(&self) {
+    /// Returns how many have ended with this one: no two threads hear the same number.
+    pub(crate) fn request_ended(&self) -> u64 {
         self.word(Word::Running).fetch_sub(1, Relaxed);
         self.set(Word::RequestSince, 0);
-        self.word(Word::Requests).fetch_add(1, Relaxed);
+        self.word(Word::Requests).fetch_add(1, Relaxed) + 1
+    }
+
+    /// So many requests wait for a permit.
+    pub(crate) fn waiting(&self, count: usize) {
+        self.set(Word::Waiting, count as u64);
+    }
+
+    /// For how long the oldest of several requests has been running; `None`: there is none.
+    pub(crate) fn oldest(&self, age: Option<Duration>) {
+        let millis = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        self.set(Word::Oldest, age.map_or(0, |age| clock::now_ms().saturating_sub(millis(age)).max(1)));
     }
 
     /// The other workers that accept and move.
@@ -138,10 +172,29 @@ impl Seat {
         Duration::from_millis(self.get(Word::Beat))
     }
 
-    /// For how long the current request has been running.
+    /// For how long the current request has been running, or the oldest of several.
     pub(crate) fn request_age(&self) -> Option<Duration> {
-        let since = self.get(Word::RequestSince);
-        (since != 0).then(|| Duration::from_millis(clock::now_ms().saturating_sub(since)))
+        if self.get(Word::Running) == 0 {
+            return None;
+        }
+        let told = [Word::RequestSince, Word::Oldest].map(|word| self.get(word));
+        let since = told.into_iter().filter(|since| *since != 0).min();
+        // Of several that have all just begun nothing was told yet.
+        let since = since.unwrap_or_else(|| self.get(Word::Began));
+        Some(Duration::from_millis(clock::now_ms().saturating_sub(since)))
+    }
+
+    /// All that the worker says of what it is doing.
+    #[allow(dead_code, reason = "for the status and the size of the pool, which ask once there are ways to")]
+    pub(crate) fn gauges(&self) -> Gauges {
+        Gauges {
+            requests: self.get(Word::Requests),
+            running: self.get(Word::Running),
+            permits: self.get(Word::Permits),
+            waiting: self.get(Word::Waiting),
+            connections: self.get(Word::Connections),
+            oldest: self.request_age(),
+        }
     }
 
     pub(crate) fn last_sender(&self) -> Option<Sender> {
@@ -195,6 +248,30 @@ mod tests {
         board.give_back(&seat);
         let seat = board.take().unwrap();
         assert_eq!((seat.request_age(), seat.last_sender()), (None, None));
+    }
+
+    #[test]
+    fn the_supervisor_sees_what_a_worker_is_doing() {
+        let mut board = Scoreboard::new(1).unwrap();
+        let seat = board.take().unwrap();
+        seat.accepting(2);
+        seat.connections(5);
+        seat.waiting(3);
+        assert_eq!(seat.gauges(), Gauges { permits: 2, connections: 5, waiting: 3, ..Gauges::default() });
+        seat.request_began();
+        seat.request_began();
+        // Nobody has told yet since when: they have just begun.
+        assert!(seat.request_age().unwrap() < Duration::from_secs(60));
+        seat.oldest(Some(Duration::from_secs(60)));
+        assert!(seat.request_age().unwrap() >= Duration::from_secs(60));
+        assert_eq!(seat.request_ended(), 1);
+        assert!(seat.gauges().oldest.unwrap() >= Duration::from_secs(60));
+        assert_eq!(seat.request_ended(), 2);
+        let gauges = seat.gauges();
+        assert_eq!((gauges.requests, gauges.running, gauges.oldest), (2, 0, None));
+        seat.request_began();
+        seat.oldest(None);
+        assert!(seat.request_age().unwrap() < Duration::from_secs(60));
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub(crate) struct Birth {
     pub(crate) supervisor: Pid,
     pub(crate) graceful_timeout: Duration,
     pub(crate) name: Option<String>,
+    /// After so many requests it asks for a successor; 0: never.
+    pub(crate) max_requests: u64,
 }
 
 /// Exit codes of a worker process; the supervisor has the reason from the link, others see it here.
@@ -56,7 +58,7 @@ fn run<W: Worker>(mut birth: Birth, make: impl FnOnce() -> W) -> i32 {
     let prepared = prepare(&mut birth);
     let booted = prepared.and_then(|context| {
         let mut worker = make();
-        let boot = guarded(|| worker.boot(&context));
+        let boot = guarded(|| worker.load().and_then(|()| worker.boot(&context)));
         boot.unwrap_or_else(|| Err(Error::new(ErrorKind::Boot, "the worker panicked while it booted")))?;
         Ok((worker, context))
     });
@@ -101,7 +103,8 @@ fn prepare(birth: &mut Birth) -> Result<WorkerContext> {
         .map_err(|error| failed("start the lifeline", error))?;
     signal::unblock_all();
     let (seat, handover, end) = (birth.seat.clone(), Arc::clone(&birth.handover), birth.end.clone());
-    Ok(WorkerContext::new((birth.slot, birth.generation), listeners, duty, seat, handover, end))
+    let place = (birth.slot, birth.generation, birth.max_requests);
+    Ok(WorkerContext::new(place, listeners, duty, seat, handover, end))
 }
 
 /// Which signals mean something to a worker. The others go back to their defaults.

@@ -15,8 +15,10 @@ pub struct Config {
     pub listener: Options,
     /// What is decided by: numbers of workers, timeouts, back-off.
     pub policy: Policy,
-    /// A file that names this process, and whose lock keeps a second supervisor out.
+    /// A file that names this process, and whose lock keeps a second supervisor out. Read at the start only.
     pub pid_file: Option<PathBuf>,
+    /// Where operators ask for things; `None`: nowhere. Read at the start only.
+    pub control_socket: Option<PathBuf>,
     /// Whom the workers run as; `None`: whoever the supervisor is.
     pub run_as: Option<RunAs>,
     /// What process listings show; the kernel keeps 15 bytes.

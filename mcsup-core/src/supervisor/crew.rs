@@ -10,7 +10,7 @@ use crate::link::channel::SupervisorEnd;
 use crate::link::message::Order;
 use crate::link::message::Report;
 use crate::link::scoreboard::{Scoreboard, Seat};
-use crate::policy::{Event, Evidence, Exit, ExitStatus, WorkerId};
+use crate::policy::{Event, Evidence, Exit, ExitStatus, Load, WorkerId};
 use crate::spawn::reap;
 
 /// One worker's handles.
@@ -81,7 +81,8 @@ impl Crew {
                     Report::Ready => Event::Ready { worker },
                     Report::Failed(failure) => Event::BootFailed { worker, failure },
                     Report::Leaving(reason) => Event::Leaving { worker, reason },
-                    Report::ReloadWanted(_) => continue,
+                    Report::ReloadWanted(reason) => Event::Changed { reason },
+                    Report::Enough { requests } => Event::Enough { worker, requests },
                 });
             }
         }
@@ -91,6 +92,23 @@ impl Crew {
     /// When each worker last moved.
     pub(crate) fn beats(&self) -> Event {
         Event::Beats(self.hands.iter().map(|(&worker, hand)| (worker, hand.seat.last_beat())).collect())
+    }
+
+    /// How much memory each worker uses, in bytes.
+    pub(crate) fn memory(&self) -> Vec<(WorkerId, u64)> {
+        Vec::new()
+    }
+
+    /// How busy all of them are.
+    pub(crate) fn load(&self, queued: usize) -> Load {
+        let mut load = Load { queued, ..Load::default() };
+        let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        for gauges in self.hands.values().map(|hand| hand.seat.gauges()) {
+            load.waiting += count(gauges.waiting);
+            load.running += count(gauges.running);
+            load.permits += count(gauges.permits);
+        }
+        load
     }
 
     /// Reaps whoever has ended, hearing their last words first.

@@ -4,22 +4,15 @@ use std::sync::Arc;
 
 use rustix::process::{Pid, Signal};
 
-use super::config::Config;
+use super::Supervisor;
 use super::crew::Crew;
+use super::editions::Editions;
 use super::journal;
 use super::signals::Signals;
-use super::{ForkSide, Supervisor};
-use crate::error::{Error, Result};
 use crate::host::pidfile::PidFile;
-use crate::link::channel::{self, WorkerEnd};
 use crate::link::handover::Handover;
 use crate::link::message::Order;
-use crate::link::scoreboard::Seat;
-use crate::listener::open::OpenSet;
-use crate::policy::{BootFailure, Effect, Event, Notice, Outcome, WorkerId};
-use crate::spawn::child::{self, Birth};
-use crate::sys::fork::{self, Side};
-use crate::sys::signal::AllBlocked;
+use crate::policy::{Answer, BootFailure, Effect, Event, Notice, Outcome, Ticket};
 
 /// The supervisor's handles on the world, and the acts that use them.
 #[derive(Debug)]
@@ -27,10 +20,11 @@ pub(crate) struct Executor<S> {
     pub(crate) supervisor: S,
     /// This process.
     pub(crate) pid: Pid,
-    pub(crate) config: Config,
+    pub(crate) editions: Editions,
+    /// How many slots there are listeners for.
+    pub(crate) slots: usize,
     pub(crate) signals: Option<Signals>,
     pub(crate) crew: Crew,
-    pub(crate) listeners: OpenSet,
     /// Between the workers; nothing of it is the supervisor's business.
     pub(crate) handover: Arc<Handover>,
     pub(crate) pid_file: Option<PidFile>,
@@ -42,33 +36,38 @@ impl<S: Supervisor> Executor<S> {
     /// Does `effect`; returns what came of it at once, and the outcome where nothing is left to do.
     pub(crate) fn apply(&mut self, effect: Effect, events: &mut Vec<Event>) -> Option<Outcome> {
         match effect {
-            Effect::Spawn { worker, slot, generation, .. } => {
-                events.push(match self.spawn(worker, slot, generation) {
-                    Ok(pid) => Event::Spawned { worker, pid: pid.as_raw_nonzero().get() },
-                    Err(error) => Event::SpawnFailed { worker, reason: error.to_string() },
-                });
+            Effect::Spawn { worker, slot, generation, mold, enough } => {
+                events.extend(self.spawn(worker, (slot, generation), mold, enough));
             }
+            Effect::SpawnMold { mold, generation } => events.push(self.spawn_mold(mold, generation)),
+            Effect::Promote { worker } => self.crew.say(worker, Order::Promote),
             Effect::Drain { worker, how } => self.crew.say(worker, Order::Drain(how)),
+            Effect::LameDuck { worker } => self.crew.say(worker, Order::LameDuck),
             Effect::Quit { worker } => self.crew.say(worker, Order::Quit),
             Effect::ReopenLogs { worker } => self.crew.say(worker, Order::ReopenLogs),
+            Effect::Broken { worker, text } => self.crew.say(worker, Order::Broken(text)),
             Effect::Abort { worker } => self.crew.signal(worker, Signal::ABORT),
             Effect::Kill { worker } => self.crew.signal(worker, Signal::KILL),
-            Effect::CloseListeners => self.close_listeners(),
+            Effect::Prepare { generation } => events.push(self.prepare(generation)),
+            Effect::Commit { generation } => {
+                let gone = self.editions.commit(generation);
+                self.forget(&gone);
+            }
+            Effect::Discard { generation } => {
+                let gone = self.editions.discard(generation);
+                self.forget(&gone);
+            }
+            Effect::Resize { slots } => self.resize(slots),
+            Effect::CloseListeners => self.editions.close(),
             Effect::PoolReady => self.supervisor.ready(),
+            Effect::Measure => events.extend(self.measure()),
+            Effect::CheckImage => events.extend(self.check_image()),
+            Effect::Exec => events.push(self.exec()),
+            Effect::Answer { ticket, answer } => self.answer(ticket, &answer),
             Effect::Tell(notice) => self.tell(&notice),
             Effect::End(outcome) => return Some(outcome),
-            Effect::Prepare { generation } => {
-                events.push(Event::Prepared { generation, policy: None, closes_listeners: false });
-            }
-            _ => {}
         }
         None
-    }
-
-    /// Closes our listeners, and takes their paths away so that nobody new comes.
-    pub(crate) fn close_listeners(&mut self) {
-        self.listeners.withdraw();
-        self.listeners = OpenSet::default();
     }
 
     fn tell(&mut self, notice: &Notice) {
@@ -78,54 +77,46 @@ impl<S: Supervisor> Executor<S> {
         journal::write(notice);
     }
 
-    fn spawn(&mut self, worker: WorkerId, slot: usize, generation: u64) -> Result<Pid> {
-        let (ours, theirs) = channel::pair().map_err(|error| Error::system("make a link", error))?;
-        let seat = self.crew.take_seat().ok_or_else(|| {
-            Error::system("take a scoreboard line", std::io::Error::other("too many workers at once"))
-        })?;
-        // Until the child has taken the signals over, none may reach it; the supervisor's own wait as long.
-        let blocked = AllBlocked::new();
-        self.supervisor.before_fork();
-        let forked = fork::fork();
-        if let Ok(Side::Child) = forked {
-            // It unblocks them itself, when it is ready for them.
-            std::mem::forget(blocked);
-            drop(ours);
-            self.become_worker(slot, generation, theirs, seat);
-        }
-        self.supervisor.after_fork(ForkSide::Supervisor);
-        drop(blocked);
-        match forked {
-            Ok(Side::Parent(pid)) => {
-                self.crew.join(worker, pid, ours, seat);
-                Ok(pid)
-            }
-            Ok(Side::Child) => Err(Error::system("fork", std::io::Error::other("both sides are the child"))),
+    /// Reads the settings anew, and opens what they want listened on beside what is.
+    fn prepare(&mut self, generation: u64) -> Event {
+        let prepared = self.supervisor.reload(generation).and_then(|config| {
+            let policy = config.as_ref().map(|config| Box::new(config.policy.clone()));
+            let slots = self.slots;
+            Ok((policy, self.editions.prepare(generation, config, slots)?))
+        });
+        match prepared {
+            Ok((policy, closes_listeners)) => Event::Prepared { generation, policy, closes_listeners },
             Err(error) => {
-                self.crew.give_back(&seat);
-                Err(Error::system("fork", error))
+                self.supervisor.forget(generation);
+                Event::NotPrepared { generation, reason: error.to_string() }
             }
         }
     }
 
-    /// In the child: lets go of everything that is the supervisor's, and lives as a worker.
-    fn become_worker(&mut self, slot: usize, generation: u64, end: WorkerEnd, seat: Seat) -> ! {
-        self.crew.let_go();
-        self.signals = None;
-        self.pid_file = None;
-        self.supervisor.after_fork(ForkSide::Worker);
-        let birth = Birth {
-            slot,
-            generation,
-            listeners: std::mem::take(&mut self.listeners),
-            handover: Arc::clone(&self.handover),
-            end,
-            seat,
-            run_as: self.config.run_as.take(),
-            supervisor: self.pid,
-            graceful_timeout: self.config.policy.graceful_timeout,
-            name: self.config.name.take(),
-        };
-        child::live(birth, || self.supervisor.worker())
+    fn forget(&mut self, generations: &[u64]) {
+        for generation in generations {
+            self.supervisor.forget(*generation);
+        }
+    }
+
+    /// Listeners for further slots must be there before their workers; without them those share what there is.
+    fn resize(&mut self, slots: usize) {
+        self.slots = slots;
+        if let Err(error) = self.editions.resize(slots) {
+            log::error!("cannot listen for {slots} slots: {error}");
+        }
+    }
+
+    fn answer(&mut self, _ticket: Ticket, _answer: &Answer) {}
+    fn check_image(&mut self) -> Option<Event> {
+        None
+    }
+    fn exec(&mut self) -> Event {
+        Event::UpgradeFailed { reason: "not yet".to_owned() }
+    }
+
+    fn measure(&self) -> Vec<Event> {
+        let queued = self.editions.current().map_or(0, |edition| edition.listeners.queued());
+        vec![Event::Memory(self.crew.memory()), Event::Load(self.crew.load(queued))]
     }
 }

@@ -10,6 +10,7 @@ use rustix::process::getpid;
 use super::Supervisor;
 use super::config::Config;
 use super::crew::Crew;
+use super::editions::{Edition, Editions};
 use super::effects::Executor;
 use super::signals::{Meaning, Signals};
 use crate::clock;
@@ -30,7 +31,13 @@ pub(crate) fn live<S: Supervisor>(supervisor: S, config: Config) -> Result<(Outc
     }
     let mut machine = Machine::new(config.policy.clone());
     let mut executor = open(supervisor, config)?;
-    let locals: Vec<_> = executor.listeners.iter().map(|listener| listener.local()).collect();
+    let locals: Vec<_> = executor
+        .editions
+        .current()
+        .into_iter()
+        .flat_map(|edition| edition.listeners.iter())
+        .map(|listener| listener.local())
+        .collect();
     executor.supervisor.listening(&locals);
     drop(locals);
     let effects = machine.start(clock::now());
@@ -45,7 +52,7 @@ pub(crate) fn live<S: Supervisor>(supervisor: S, config: Config) -> Result<(Outc
             });
         }
     }
-    executor.close_listeners();
+    executor.editions.close();
     let outcome = outcome.unwrap_or(Outcome::Stopped);
     // A reload that failed in between is no reason for this end.
     let failure = executor.boot_failure.take().filter(|_| matches!(outcome, Outcome::BootFailed(_)));
@@ -55,7 +62,8 @@ pub(crate) fn live<S: Supervisor>(supervisor: S, config: Config) -> Result<(Outc
 /// Takes what a supervisor holds for life, in the order in which a second one should be refused.
 fn open<S: Supervisor>(supervisor: S, config: Config) -> Result<Executor<S>> {
     let pid_file = config.pid_file.as_deref().map(PidFile::hold).transpose()?;
-    let listeners = OpenSet::open(&config.addresses, &config.listener)?;
+    let slots = config.policy.workers;
+    let listeners = OpenSet::open(&config.addresses, &config.listener, slots)?;
     // The serving generation, a booting one, and those that drain behind them.
     let most = config.policy.max_workers * 4;
     let crew = Crew::new(most).map_err(|error| Error::system("map the scoreboard", error))?;
@@ -64,10 +72,10 @@ fn open<S: Supervisor>(supervisor: S, config: Config) -> Result<Executor<S>> {
     Ok(Executor {
         supervisor,
         pid: getpid(),
-        config,
+        editions: Editions::new(1, Edition { config, listeners }),
+        slots,
         signals: Some(signals),
         crew,
-        listeners,
         handover: Arc::new(handover),
         pid_file,
         boot_failure: None,

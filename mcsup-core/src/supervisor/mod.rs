@@ -3,13 +3,16 @@
 //! - [`config`]: the settings, grouped by who reads them.
 //! - [`prefork`]: the builder.
 //! - `signals`: what arrives from kill(2), as pending bits and one pipe.
-//! - `crew`: the handles of the living workers.
-//! - `effects`: what the policy asked for, done.
+//! - `editions`: what the workers of each generation are made of.
+//! - `crew`: the handles of the living workers and molds.
+//! - `effects`: what the policy asked for, done; `forking`: the part of it that makes processes.
 //! - `journal`: what the operator reads.
 //! - `life`: the loop.
 
 mod crew;
+mod editions;
 mod effects;
+mod forking;
 mod journal;
 mod life;
 mod prefork;
@@ -22,6 +25,7 @@ pub use prefork::{Ending, Prefork};
 use crate::error::Result;
 use crate::listener::Local;
 use crate::worker::Worker;
+use config::Config;
 
 /// Which process [`Supervisor::after_fork`] runs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,8 +44,8 @@ pub trait Supervisor {
     /// The code that runs in each worker.
     type Worker: Worker;
 
-    /// Makes the worker. Called in the new process, before [`Worker::boot`].
-    fn worker(&mut self) -> Self::Worker;
+    /// Makes a worker of `generation`. Called in the new process, before [`Worker::load`].
+    fn worker(&mut self, generation: u64) -> Self::Worker;
 
     /// The listeners are open.
     fn listening(&mut self, locals: &[&Local]) {
@@ -53,12 +57,19 @@ pub trait Supervisor {
     /// Every worker of the first generation is ready.
     fn ready(&mut self) {}
 
-    /// A reload was asked for: reads the settings anew and returns the number of workers, where that changed.
+    /// A reload was asked for: reads the settings anew for the workers of `generation`, which is to be; those of older
+    /// generations go on with what they have. `None`: they are what they were.
     ///
     /// # Errors
-    /// What is wrong with the new settings. The reload is not begun, and everything stays as it is.
-    fn reload(&mut self) -> Result<Option<usize>> {
+    /// What is wrong with the new settings. The reload is given up, and everything stays as it is.
+    fn reload(&mut self, generation: u64) -> Result<Option<Config>> {
+        let _ = generation;
         Ok(None)
+    }
+
+    /// No worker of `generation` will be made any more.
+    fn forget(&mut self, generation: u64) {
+        let _ = generation;
     }
 
     /// Log files are to be opened anew.
@@ -80,7 +91,7 @@ where
 {
     type Worker = W;
 
-    fn worker(&mut self) -> W {
+    fn worker(&mut self, _: u64) -> W {
         self()
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -26,18 +27,20 @@ pub struct WorkerContext {
     seat: Seat,
     handover: Arc<Handover>,
     end: WorkerEnd,
+    /// After so many requests it asks for a successor; 0: never.
+    max_requests: u64,
 }
 
 impl WorkerContext {
     pub(crate) fn new(
-        (slot, generation): (usize, u64),
+        (slot, generation, max_requests): (usize, u64, u64),
         listeners: Arc<OpenSet>,
         duty: Arc<Duty>,
         seat: Seat,
         handover: Arc<Handover>,
         end: WorkerEnd,
     ) -> Self {
-        Self { slot, generation, listeners, duty, seat, handover, end }
+        Self { slot, generation, listeners, duty, seat, handover, end, max_requests }
     }
 
     /// From now on a dead supervisor means to finish, not to give up.
@@ -57,13 +60,20 @@ impl WorkerContext {
     }
 
     /// The listeners, non-blocking, shared with all other workers.
-    pub fn listeners(&self) -> &[Box<dyn Listener>] {
+    pub fn listeners(&self) -> &[Arc<dyn Listener>] {
         &self.listeners
     }
 
     /// What is expected of the worker now.
     pub fn phase(&self) -> Phase {
         self.duty.phase()
+    }
+
+    /// Whether the worker will end soon, from [`Phase::LameDuck`] on: to be asked by whoever outlives the borrow of this
+    /// context.
+    pub fn is_draining(&self) -> impl Fn() -> bool + Send + Sync + use<> {
+        let duty = Arc::clone(&self.duty);
+        move || duty.phase() > Phase::Serving
     }
 
     /// Becomes readable when [`phase`](Self::phase) or [`log_epoch`](Self::log_epoch) may have changed.
@@ -147,9 +157,25 @@ impl WorkerContext {
         self.seat.request_began();
     }
 
-    /// It has ended.
+    /// It has ended. Where it was the last of those that the worker was born for, the supervisor hears of it, and makes a
+    /// successor ready before it asks this worker to retire.
     pub fn request_ended(&self) {
-        self.seat.request_ended();
+        let requests = self.seat.request_ended();
+        if requests == self.max_requests {
+            // Without a supervisor it ends anyway.
+            let _ = self.end.say(Report::Enough { requests });
+        }
+    }
+
+    /// So many requests wait until the worker can begin them.
+    pub fn waiting(&self, count: usize) {
+        self.seat.waiting(count);
+    }
+
+    /// For how long the oldest request has been running, where several run at once; `None`: none is. Due a few times a
+    /// second at most.
+    pub fn oldest(&self, age: Option<Duration>) {
+        self.seat.oldest(age);
     }
 
     /// How many connections are open.
@@ -187,7 +213,7 @@ impl WorkerContext {
         loop {
             self.beat();
             match self.phase() {
-                Phase::Serving => {}
+                Phase::Serving | Phase::LameDuck => {}
                 Phase::Retiring | Phase::Quitting => return Ok(None),
                 Phase::Draining => return self.try_accept(),
             }
@@ -208,7 +234,7 @@ impl WorkerContext {
                 }
                 Err(error) if is_nobody(&error) => {}
                 // The listener was let go of because the supervisor is dead.
-                Err(_) if self.phase() > Phase::Serving => {}
+                Err(_) if !self.phase().accepts() => {}
                 Err(error) => {
                     let step = format!("accept on {}", listener.local());
                     return Err(Error::system(step, error).of_kind(ErrorKind::Worker));

@@ -11,7 +11,16 @@ use crate::error::Result;
 
 /// The code that runs in each worker process.
 pub trait Worker {
-    /// Loads whatever it needs. The worker counts as ready when this returns `Ok`, and not before; until then its
+    /// Loads what all workers of a generation have in common, such as the code to run. Called once before
+    /// [`boot`](Self::boot): in the worker's own process or, with a mold, in the mold, whose workers are copies of it.
+    ///
+    /// # Errors
+    /// As those of [`boot`](Self::boot).
+    fn load(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Prepares whatever is this process's own. The worker counts as ready when this returns `Ok`, and not before; until then its
     /// predecessors go on serving.
     ///
     /// # Errors

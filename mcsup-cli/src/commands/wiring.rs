@@ -1,0 +1,161 @@
+//! Settings in the words of the library: what the supervisor, the workers and their engines are made with.
+
+use std::ffi::OsString;
+use std::sync::Arc;
+
+use mcsup_core::host::privileges::RunAs;
+use mcsup_core::policy::{Autoscale, Plan, Policy, Recycling, Surge};
+use mcsup_core::{Address, Config};
+use mcsup_py::access::Format;
+use mcsup_py::engine::{EngineConfig, Timeouts};
+use mcsup_py::http::head::Limits;
+use mcsup_py::python::loading::Target;
+use mcsup_py::worker::WorkerSettings;
+use mcsup_py::wsgi::WsgiSettings;
+
+use crate::failure::Failure;
+use crate::logging::{Destination, ErrorLog};
+use crate::settings::{self, ControlSocket, Settings};
+
+const NAME_AND_VERSION: &str = concat!("mcsup/", env!("CARGO_PKG_VERSION"));
+
+/// What the supervisor is started with.
+pub(super) fn pool(settings: &Settings) -> Result<Config, Failure> {
+    let text = |setting: &Option<crate::settings::Sourced<String>>| {
+        setting.as_ref().map(|setting| setting.value.clone())
+    };
+    let process = &settings.process;
+    let run_as = RunAs::look_up(text(&process.user).as_deref(), text(&process.group).as_deref())?;
+    let mut config = Config {
+        addresses: settings
+            .binds
+            .value
+            .iter()
+            .map(|bind| bind.parse())
+            .collect::<Result<Vec<Address>, _>>()?,
+        pid_file: process.pid.as_ref().map(|path| path.value.clone()),
+        name: text(&process.name),
+        ..Config::default()
+    };
+    config.listener.backlog = settings.backlog.value;
+    if let Some(umask) = &process.umask {
+        config.listener.unix_mode = 0o777 & !umask.value;
+    }
+    config.listener.unix_owner = (run_as.as_ref().map(RunAs::uid), run_as.as_ref().map(RunAs::gid));
+    config.run_as = run_as;
+    config.listener.reuse_port = settings.reuse_port.value;
+    config.control_socket = match &settings.control.socket.value {
+        ControlSocket::Beside => config.pid_file.as_deref().map(|path| path.with_extension("ctl")),
+        ControlSocket::At(path) => Some(path.clone()),
+        ControlSocket::Off => None,
+    };
+    config.policy = policy(settings);
+    Ok(config)
+}
+
+/// What the supervisor decides by.
+fn policy(settings: &Settings) -> Policy {
+    let (rollout, recycling) = (&settings.rollout, &settings.recycling);
+    Policy {
+        workers: settings.workers.value,
+        timeout: settings.pool.timeout.value,
+        graceful_timeout: settings.pool.graceful.value,
+        boot_timeout: settings.pool.boot.value,
+        drain_delay: settings.draining.delay.value,
+        plan: Plan {
+            surge: match rollout.surge.value {
+                settings::Surge::Extra(extra) => Surge::Extra(extra),
+                settings::Surge::All => Surge::All,
+            },
+            soak: rollout.soak.value,
+            retries: rollout.retries.value,
+        },
+        recycling: Recycling {
+            requests: (recycling.requests.value.unwrap_or(0), recycling.requests_jitter.value),
+            lifetime: (recycling.lifetime.value.unwrap_or_default(), recycling.lifetime_jitter.value),
+            rss: (recycling.rss.value.unwrap_or(0), recycling.rss_jitter.value),
+        },
+        preload: settings.mold.preload.value,
+        refork_after: settings.mold.refork_after.value.unwrap_or(0),
+        autoscale: settings
+            .autoscale
+            .as_ref()
+            .map(|bounds| Autoscale { min: bounds.min.value, max: bounds.max.value }),
+        own_listeners: settings.reuse_port.value,
+        development: settings.development.reload.value,
+        seed: u64::from(std::process::id()),
+        ..Policy::default()
+    }
+}
+
+/// What to serve.
+pub(super) fn target(settings: &Settings) -> Result<Target, Failure> {
+    settings.target()?.parse().map_err(Failure::usage)
+}
+
+/// What each worker is made with.
+pub(super) fn worker_settings(
+    settings: &Settings,
+    argv: &[OsString],
+    log: &ErrorLog,
+) -> Result<WorkerSettings, Failure> {
+    let environment = settings.process.env.value.clone();
+    let given =
+        environment.iter().rev().find(|(name, _)| name == "SCRIPT_NAME").map(|(_, value)| value.clone());
+    let wsgi = WsgiSettings {
+        multithread: settings.threads.value > 1,
+        // Also with one worker: during a reload two generations serve.
+        multiprocess: true,
+        server_software: NAME_AND_VERSION.to_owned(),
+        script_name: given.or_else(|| std::env::var("SCRIPT_NAME").ok()).unwrap_or_default(),
+        errors: log.raw_writer(),
+    };
+    Ok(WorkerSettings {
+        target: target(settings)?,
+        python_path: settings.python_path.as_ref().map(|path| path.value.clone()).unwrap_or_default(),
+        venv: std::env::var_os("VIRTUAL_ENV").map(Into::into),
+        arguments: argv.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+        threads: settings.threads.value,
+        engine: engine(settings),
+        access: access_log(settings)?,
+        wsgi,
+        environment,
+        error_log: log.fd(),
+        reopen_error_log: Arc::new(|| {}),
+    })
+}
+
+fn engine(settings: &Settings) -> EngineConfig {
+    let (http, limits) = (&settings.http, &settings.limits);
+    let request = match &http.request {
+        Some(given) => given.value,
+        // One thread that hangs is a worker that hangs.
+        None if settings.threads.value == 1 => settings.pool.timeout.value,
+        None => None,
+    };
+    EngineConfig {
+        timeouts: Timeouts {
+            head: http.header.value,
+            body: http.body.value,
+            keep_alive: http.keep_alive.value,
+            write: http.write.value,
+            request,
+        },
+        limits: Limits {
+            line: limits.line.value,
+            fields: limits.fields.value,
+            field_size: limits.field_size.value,
+            body: limits.body.value,
+        },
+        connections: limits.connections.value,
+        ..EngineConfig::default()
+    }
+}
+
+pub(super) fn access_log(settings: &Settings) -> Result<Option<(Format, String)>, Failure> {
+    let format = Format::parse(&settings.logging.access_format.value).map_err(Failure::usage)?;
+    Ok(settings.logging.access.as_ref().map(|place| match &place.value {
+        Destination::Standard => (format, "-".to_owned()),
+        Destination::File(path) => (format, path.to_string_lossy().into_owned()),
+    }))
+}

@@ -1,0 +1,87 @@
+//! What the workers of each generation are made of: settings and listeners. The serving generation has an edition, and
+//! one that is on its way has another; they share the listeners that both want.
+
+use std::collections::BTreeMap;
+
+use super::config::Config;
+use crate::error::Result;
+use crate::listener::open::OpenSet;
+
+/// A generation's settings and listeners.
+#[derive(Debug, Clone)]
+pub(crate) struct Edition {
+    pub(crate) config: Config,
+    pub(crate) listeners: OpenSet,
+}
+
+/// All editions that workers may still be forked from.
+#[derive(Debug, Default)]
+pub(crate) struct Editions {
+    by_generation: BTreeMap<u64, Edition>,
+    current: u64,
+}
+
+impl Editions {
+    /// The first one.
+    pub(crate) fn new(generation: u64, edition: Edition) -> Self {
+        Self { by_generation: BTreeMap::from([(generation, edition)]), current: generation }
+    }
+
+    pub(crate) fn get(&self, generation: u64) -> Option<&Edition> {
+        self.by_generation.get(&generation)
+    }
+
+    /// The one that serves.
+    pub(crate) fn current(&self) -> Option<&Edition> {
+        self.get(self.current)
+    }
+
+    /// Makes one for `generation` by new settings (`None`: they are what they were), with every listener open that they
+    /// want. Returns whether some listener is not wanted any more.
+    pub(crate) fn prepare(&mut self, generation: u64, config: Option<Config>, slots: usize) -> Result<bool> {
+        let Some(current) = self.current() else { return Ok(false) };
+        let config = config.unwrap_or_else(|| current.config.clone());
+        let listeners = current.listeners.changed_to(&config.addresses, &config.listener, slots)?;
+        let closes = current.listeners.has_what_lacks_in(&listeners);
+        self.by_generation.insert(generation, Edition { config, listeners });
+        Ok(closes)
+    }
+
+    /// `generation` serves from now on. What only older ones listened on is closed, and their paths are taken away. Returns
+    /// the generations that are no more.
+    pub(crate) fn commit(&mut self, generation: u64) -> Vec<u64> {
+        let Some(new) = self.get(generation).cloned() else { return Vec::new() };
+        self.current = generation;
+        self.forget(|other| other < generation, &new.listeners)
+    }
+
+    /// `generation` will never serve.
+    pub(crate) fn discard(&mut self, generation: u64) -> Vec<u64> {
+        let Some(kept) = self.current().map(|edition| edition.listeners.clone()) else { return Vec::new() };
+        self.forget(|other| other == generation, &kept)
+    }
+
+    /// Listens for so many slots.
+    pub(crate) fn resize(&mut self, slots: usize) -> Result<()> {
+        for edition in self.by_generation.values_mut() {
+            edition.listeners = edition.listeners.resized(slots)?;
+        }
+        Ok(())
+    }
+
+    /// Closes everything, and takes all paths away so that nobody new comes.
+    pub(crate) fn close(&mut self) {
+        for edition in std::mem::take(&mut self.by_generation).into_values() {
+            edition.listeners.withdraw();
+        }
+    }
+
+    fn forget(&mut self, which: impl Fn(u64) -> bool, kept: &OpenSet) -> Vec<u64> {
+        let gone: Vec<u64> =
+            self.by_generation.keys().copied().filter(|generation| which(*generation)).collect();
+        for edition in gone.iter().filter_map(|generation| self.by_generation.remove(generation)) {
+            edition.listeners.withdraw_what_is_not_in(kept);
+        }
+        gone
+    }
+}
