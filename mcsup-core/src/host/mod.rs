@@ -5,6 +5,7 @@
 //! - [`daemon`]: leaving the terminal, with an answer for whoever waits.
 //! - [`handle`]: a hold on another process.
 //! - [`processes`]: other processes: who holds a port, who is whose child.
+//! - [`usage`]: what a process uses of memory and processor.
 //! - [`privileges`]: users and groups by name.
 
 pub mod daemon;
@@ -12,3 +13,4 @@ pub mod handle;
 pub mod pidfile;
 pub mod privileges;
 pub mod processes;
+pub mod usage;

@@ -1,0 +1,97 @@
+//! What a process uses: memory, processor time, threads. Reads /proc; where there is none, or no permission, it knows
+//! nothing and says so.
+
+use std::fs;
+use std::time::Duration;
+
+/// What a process uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Resident memory, what it shares with others counted whole.
+    pub rss_bytes: Option<u64>,
+    /// Resident memory, what it shares with others counted in parts. The kernel walks all its pages for this: some
+    /// milliseconds for a large process.
+    pub pss_bytes: Option<u64>,
+    /// Processor time in its life, its own and the kernel's for it.
+    pub cpu: Option<Duration>,
+    /// Its threads.
+    pub threads: Option<u32>,
+}
+
+/// What process `pid` uses now.
+pub fn usage(pid: i32) -> Usage {
+    let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).ok();
+    let (cpu, threads) = read("stat").as_deref().and_then(times_and_threads).unzip();
+    Usage {
+        rss_bytes: read("statm").as_deref().and_then(resident_pages).map(|pages| pages * page_size()),
+        pss_bytes: read("smaps_rollup").as_deref().and_then(proportional),
+        cpu: cpu.map(ticks),
+        threads,
+    }
+}
+
+/// proc_pid_statm(5): size, resident, …, in pages.
+fn resident_pages(statm: &str) -> Option<u64> {
+    statm.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// The line `Pss:   N kB`.
+fn proportional(rollup: &str) -> Option<u64> {
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
+/// proc_pid_stat(5): fields 14 and 15 (utime, stime) in ticks, field 20 (num_threads). The command in field 2 may hold
+/// anything, so one counts from its last parenthesis, behind which field 3 comes.
+fn times_and_threads(stat: &str) -> Option<(u64, u32)> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let user: u64 = fields.nth(14 - 3)?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    let threads = fields.nth(20 - 16)?.parse().ok()?;
+    Some((user + system, threads))
+}
+
+fn ticks(count: u64) -> Duration {
+    let rate = rustix::param::clock_ticks_per_second().max(1);
+    Duration::from_secs_f64(count as f64 / rate as f64)
+}
+
+fn page_size() -> u64 {
+    rustix::param::page_size() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_files_of_proc_are_read_as_documented() {
+        assert_eq!(resident_pages("2203 1024 900 3 0 300 0\n"), Some(1024));
+        let rollup =
+            "55d0-7ffd ---p 00000000 00:00 0    [rollup]\nRss:   1640 kB\nPss:    217 kB\nPss_Dirty: 9 kB\n";
+        assert_eq!(proportional(rollup), Some(217 * 1024));
+        let stat = "7 (a ) (b) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 1 2 20 0 9 0 12345 2256896 1024";
+        assert_eq!(times_and_threads(stat), Some((300, 9)));
+        assert_eq!((times_and_threads(""), proportional(""), resident_pages("")), (None, None, None));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn our_own_process_uses_something() {
+        let ours = i32::try_from(std::process::id()).unwrap();
+        let before = usage(ours);
+        assert!(before.rss_bytes.unwrap() > 100_000, "{before:?}");
+        assert!(before.pss_bytes.unwrap() > 0 && before.threads.unwrap() >= 1, "{before:?}");
+        let more = vec![1_u8; 64 << 20];
+        assert!(std::hint::black_box(&more).iter().map(|byte| u64::from(*byte)).sum::<u64>() == 64 << 20);
+        let after = usage(ours);
+        assert!(after.rss_bytes.unwrap() > before.rss_bytes.unwrap() + (48 << 20), "{before:?} {after:?}");
+        assert!(after.cpu.unwrap() >= before.cpu.unwrap());
+    }
+
+    #[test]
+    fn a_process_that_does_not_exist_uses_nothing_known() {
+        assert_eq!(usage(i32::MAX), Usage::default());
+    }
+}
