@@ -31,7 +31,9 @@ impl UnixListening {
         let fail = |error: io::Error| {
             Error::new(ErrorKind::Bind, format!("cannot listen on unix:{}", path.display())).caused_by(error)
         };
-        make_way(path)?;
+        make_way(path).map_err(|why| {
+            Error::new(ErrorKind::Bind, format!("cannot listen on unix:{}: {why}", path.display()))
+        })?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(fail)?;
         socket.set_nonblocking(true).map_err(fail)?;
         bind(&socket, path, options.unix_mode).map_err(fail)?;
@@ -81,7 +83,7 @@ impl AsFd for UnixListening {
 }
 
 /// Binds under a umask that yields exactly `mode`: there is no moment at which the file is more open than asked.
-fn bind(socket: &Socket, path: &Path, mode: u32) -> io::Result<()> {
+pub(crate) fn bind(socket: &Socket, path: &Path, mode: u32) -> io::Result<()> {
     let address = SockAddr::unix(path)?;
     let before = rustix::process::umask(Mode::from_raw_mode((0o777 & !mode) as _));
     let bound = socket.bind(&address);
@@ -89,29 +91,34 @@ fn bind(socket: &Socket, path: &Path, mode: u32) -> io::Result<()> {
     bound
 }
 
-/// Removes what a dead server left at `path`; refuses where a live one, or something else, is there.
-fn make_way(path: &Path) -> Result<()> {
-    let refuse = |why: String| {
-        Err(Error::new(ErrorKind::Bind, format!("cannot listen on unix:{}: {why}", path.display())))
-    };
+/// Removes what a dead server left at `path`; where a live one, or something else, is there it says so.
+pub(crate) fn make_way(path: &Path) -> std::result::Result<(), String> {
     let file = match fs::symlink_metadata(path) {
         Ok(file) => file,
         Err(_) => return Ok(()),
     };
     if !file.file_type().is_socket() {
-        return refuse("the path is taken by something that is no socket".to_owned());
+        return Err("the path is taken by something that is no socket".to_owned());
     }
-    match UnixStream::connect(path) {
-        Ok(stream) => refuse(format!("the path is held by {}", holder(&stream))),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => match fs::remove_file(path) {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                refuse(format!("the socket of a dead server is there and cannot be removed ({error})"))
-            }
-        },
+    match try_to_connect(path) {
+        Ok(stream) => Err(format!("the path is held by {}", holder(&stream))),
+        // Its queue is full: it lives, but does not accept.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err("the path is held by another process".to_owned())
+        }
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)
+            .map_err(|error| format!("the socket of a dead server is there and cannot be removed ({error})")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => refuse(format!("a socket is there that cannot be tried ({error})")),
+        Err(error) => Err(format!("a socket is there that cannot be tried ({error})")),
     }
+}
+
+/// Connects without waiting for room in the queue of a server that may be stopped.
+pub(crate) fn try_to_connect(path: &Path) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(UnixStream::from(std::os::fd::OwnedFd::from(socket)))
 }
 
 /// Who listens at the other end: the kernel keeps the credentials of whoever called listen(2).

@@ -1,9 +1,10 @@
-//! Users and groups by name, and dropping to them: groups, then group, then user, then a proof that there is no way
-//! back.
+//! Users and groups by name, who is at the other end of a socket, and dropping to a user: groups, then group, then
+//! user, then a proof that there is no way back.
 
 use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::ptr;
 
 /// Whom a worker is to run as.
@@ -42,6 +43,22 @@ pub(crate) fn user_of(uid: u32) -> io::Result<Option<(String, u32)>> {
             (unsafe { CStr::from_ptr(user.pw_name) }.to_string_lossy().into_owned(), user.pw_gid)
         },
     )
+}
+
+/// The effective user id of the process at the other end of a connected Unix socket, at the time it connected.
+pub(crate) fn peer_uid(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        Ok(rustix::net::sockopt::socket_peercred(socket)?.uid.as_raw())
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        use std::os::fd::AsRawFd;
+        let (mut uid, mut gid) = (0, 0);
+        // SAFETY: the descriptor is open, and both results have room for an id.
+        check(unsafe { libc::getpeereid(socket.as_raw_fd(), &mut uid, &mut gid) })?;
+        Ok(uid)
+    }
 }
 
 /// The groups that `user` belongs to, `gid` among them.
@@ -146,6 +163,13 @@ mod tests {
         assert_eq!(find_user("0").unwrap(), Some((0, Some(0))));
         assert_eq!(user_of(0).unwrap().unwrap().0, "root");
         assert!(groups_of("root", 0).unwrap().contains(&0));
+    }
+
+    #[test]
+    fn the_peer_of_a_socket_pair_is_us() {
+        use std::os::fd::AsFd;
+        let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert_eq!(peer_uid(one.as_fd()).unwrap(), rustix::process::geteuid().as_raw());
     }
 
     #[test]
