@@ -6,8 +6,19 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const CORE: &[&str] =
-    &["error", "clock", "policy", "sys", "host", "listener", "link", "worker", "spawn", "supervisor"];
+const CORE: &[&str] = &[
+    "error",
+    "clock",
+    "policy",
+    "sys",
+    "host",
+    "listener",
+    "link",
+    "worker",
+    "spawn",
+    "control",
+    "supervisor",
+];
 const PY: &[&str] = &["http", "net", "app", "access", "engine", "python", "wsgi", "worker"];
 
 /// What pure folders must not name: the world.

@@ -16,6 +16,7 @@
 //! | fork a worker | `spawn/child`, `sys/fork` |
 //! | say *ready*, hear *drain* | `link/` |
 //! | serve | [`Worker::run`] with a [`WorkerContext`] |
+//! | hear an operator, and answer | [`control`] |
 //! | reap, and name the cause | `spawn/reap`, `supervisor/journal` |
 //!
 //! # Guarantees
@@ -34,6 +35,7 @@
 //! [`policy::Machine`], then `supervisor/life.rs`: the loop is twenty lines.
 
 mod clock;
+pub mod control;
 pub mod error;
 pub mod host;
 mod link;

@@ -1,0 +1,192 @@
+//! A client of the control socket: asks, and waits for the answer no longer than it was told to.
+
+use std::fmt;
+use std::io::{self, ErrorKind as IoKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use super::protocol::{Mistake, Reply, Request};
+use crate::clock;
+use crate::listener::unix;
+
+/// How long a server whose queue is full is tried again.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often.
+const CONNECT_AGAIN: Duration = Duration::from_millis(10);
+
+/// More than any reply.
+const MAX_REPLY: usize = 16 << 20;
+
+/// Why there is no answer.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum AskError {
+    /// Nobody listens there: no such socket, or a dead server's.
+    Nobody {
+        /// Where.
+        path: PathBuf,
+    },
+    /// This user may not.
+    Permission {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The connection ended before the answer: the supervisor has ended.
+    Ended,
+    /// There was no answer in time. A request that was sent is not taken back by that.
+    TimedOut,
+    /// What came is no reply.
+    NotUnderstood(Mistake),
+    /// A system call failed that should not.
+    System(io::Error),
+}
+
+impl fmt::Display for AskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AskError::Nobody { path } => write!(f, "nobody listens at {}", path.display()),
+            AskError::Permission { path } => write!(f, "no permission to connect to {}", path.display()),
+            AskError::Ended => f.write_str("the server ended before it answered"),
+            AskError::TimedOut => f.write_str("no answer in time"),
+            AskError::NotUnderstood(mistake) => write!(f, "the answer is not understood: {mistake}"),
+            AskError::System(error) => write!(f, "the control socket failed: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for AskError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            AskError::NotUnderstood(mistake) => Some(mistake),
+            AskError::System(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<io::Error> for AskError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            IoKind::BrokenPipe | IoKind::ConnectionReset => AskError::Ended,
+            IoKind::TimedOut => AskError::TimedOut,
+            _ => AskError::System(error),
+        }
+    }
+}
+
+/// A connection to a server's control socket.
+#[derive(Debug)]
+pub struct Client {
+    /// `None` after an error: whatever comes then would be the answer to an older question.
+    stream: Option<UnixStream>,
+    received: Vec<u8>,
+}
+
+impl Client {
+    /// Connects to the server that listens at `path`. Waits some seconds for one whose queue is full.
+    ///
+    /// # Errors
+    /// [`AskError::Nobody`], [`AskError::Permission`], [`AskError::TimedOut`] and [`AskError::System`].
+    pub fn connect(path: &Path) -> Result<Self, AskError> {
+        let deadline = clock::now() + CONNECT_PATIENCE;
+        loop {
+            match unix::try_to_connect(path) {
+                Ok(stream) => return Ok(Self { stream: Some(stream), received: Vec::new() }),
+                // Nothing tells when there is room in the queue of a Unix socket.
+                Err(error) if error.kind() == IoKind::WouldBlock && clock::now() < deadline => {
+                    std::thread::sleep(CONNECT_AGAIN);
+                }
+                Err(error) => {
+                    let path = path.to_owned();
+                    return Err(match error.kind() {
+                        IoKind::NotFound | IoKind::ConnectionRefused => AskError::Nobody { path },
+                        IoKind::PermissionDenied => AskError::Permission { path },
+                        IoKind::WouldBlock => AskError::TimedOut,
+                        _ => AskError::System(error),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Asks, and waits for the answer, `timeout` at most (`None`: as long as it takes). After an error the connection
+    /// is closed.
+    ///
+    /// # Errors
+    /// All but [`AskError::Nobody`] and [`AskError::Permission`].
+    pub fn ask(&mut self, request: &Request, timeout: Option<Duration>) -> Result<Reply, AskError> {
+        let stream = self.stream.take().ok_or(AskError::Ended)?;
+        let deadline = timeout.map(|timeout| clock::now().saturating_add(timeout));
+        match send(&stream, &request.to_line(), deadline) {
+            // A server that sends us away says why before it closes.
+            Ok(()) | Err(AskError::Ended) => {}
+            Err(error) => return Err(error),
+        }
+        let line = self.receive(&stream, deadline)?;
+        let reply = Reply::from_line(&line).map_err(AskError::NotUnderstood)?;
+        self.stream = Some(stream);
+        Ok(reply)
+    }
+
+    /// The next line.
+    fn receive(&mut self, mut stream: &UnixStream, deadline: Option<Duration>) -> Result<Vec<u8>, AskError> {
+        let mut piece = [0; 16 * 1024];
+        let mut searched = 0;
+        loop {
+            let end = self.received[searched..].iter().position(|byte| *byte == b'\n');
+            if let Some(end) = end {
+                let rest = self.received.split_off(searched + end + 1);
+                return Ok(std::mem::replace(&mut self.received, rest));
+            }
+            searched = self.received.len();
+            if searched > MAX_REPLY {
+                return Err(AskError::System(io::Error::other("the answer has no end")));
+            }
+            match stream.read(&mut piece) {
+                Ok(0) => return Err(AskError::Ended),
+                Ok(count) => self.received.extend_from_slice(&piece[..count]),
+                Err(error) if error.kind() == IoKind::WouldBlock => wait(stream, PollFlags::IN, deadline)?,
+                Err(error) if error.kind() == IoKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+fn send(mut stream: &UnixStream, mut bytes: &[u8], deadline: Option<Duration>) -> Result<(), AskError> {
+    while !bytes.is_empty() {
+        match stream.write(bytes) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if error.kind() == IoKind::WouldBlock => wait(stream, PollFlags::OUT, deadline)?,
+            Err(error) if error.kind() == IoKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Waits until `stream` is ready for `what`.
+fn wait(stream: &UnixStream, what: PollFlags, deadline: Option<Duration>) -> Result<(), AskError> {
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_sub(clock::now()));
+        let timeout = left.map(|left| Timespec {
+            tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        });
+        match poll(&mut [PollFd::new(stream, what)], timeout.as_ref()) {
+            Ok(0) => return Err(AskError::TimedOut),
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(AskError::System(error.into())),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

@@ -1,0 +1,400 @@
+//! Requests and replies, and their bytes: one JSON object a line, UTF-8, with the version of the protocol in it.
+//!
+//! Fields that one side does not know it ignores, so that a newer client can talk to an older server and the other
+//! way round. Nothing here reads or writes.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// The version of the protocol that is spoken here.
+pub const VERSION: u64 = 1;
+
+/// The longest line that a server accepts, in bytes.
+pub const MAX_REQUEST: usize = 64 * 1024;
+
+/// The commands, as they are spelled in a request.
+pub const COMMANDS: [&str; 7] = ["status", "reload", "upgrade", "scale", "recycle", "stop", "reopen-logs"];
+
+/// What a client wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// What is to be done.
+    pub command: Command,
+    /// Whether the reply is to say how it ended; otherwise it says that it was begun.
+    pub wait: bool,
+}
+
+/// What a server can be told to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case")]
+pub enum Command {
+    /// Say how things are.
+    Status,
+    /// Boot a new generation beside the old one, and retire the old one once it is ready.
+    Reload,
+    /// Replace the supervisor's own program, in place.
+    Upgrade,
+    /// Serve with this many workers.
+    Scale {
+        /// The new target.
+        workers: usize,
+    },
+    /// Replace the worker in this slot.
+    Recycle {
+        /// Its place in the pool.
+        slot: usize,
+    },
+    /// End.
+    Stop {
+        /// Without finishing what was begun.
+        #[serde(default)]
+        quick: bool,
+    },
+    /// Open log files anew.
+    ReopenLogs,
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It is done.
+    Done,
+    /// It was taken on; how it ends is not waited for.
+    Begun,
+    /// It was tried and undone: nothing has changed.
+    Failed,
+    /// A newer request took its place.
+    Superseded,
+    /// It cannot be done, now or at all.
+    Refused,
+    /// It is no request that this server understands.
+    Mistaken,
+}
+
+/// A server's answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    /// What became of the request.
+    pub outcome: Outcome,
+    /// One line for the operator.
+    #[serde(default)]
+    pub message: String,
+    /// More lines for the operator, such as the traceback of a worker that could not boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// How things are; only as the answer to a status request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<Status>,
+}
+
+/// How a server is. What is `None` the server did not say: it does not know, or it is older than the field.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// The version of mcsup that runs.
+    pub mcsup: Option<String>,
+    /// The supervisor's process id.
+    pub pid: Option<i32>,
+    /// `starting`, `serving`, `reloading`, `rolling back`, `upgrading`, `draining` or `failing`.
+    pub phase: Option<String>,
+    /// Seconds since the start; an upgrade does not begin it anew.
+    pub uptime_seconds: Option<f64>,
+    /// The generation that serves.
+    pub generation: Option<u64>,
+    /// The generation that is being booted.
+    pub new_generation: Option<u64>,
+    /// How many workers there are to be.
+    pub target: Option<usize>,
+    /// Where it listens.
+    pub listeners: Vec<String>,
+    /// How many reloads have succeeded.
+    pub reloads: Option<u64>,
+    /// How many upgrades have succeeded.
+    pub upgrades: Option<u64>,
+    /// The process that workers are forked from, where the application is loaded once for all.
+    pub mold: Option<MoldStatus>,
+    /// The workers, those on their way out among them.
+    pub workers: Vec<WorkerStatus>,
+    /// What has happened to each place in the pool.
+    pub slots: Vec<SlotStatus>,
+}
+
+/// How a mold is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MoldStatus {
+    /// Its process id.
+    pub pid: Option<i32>,
+    /// Its version of code and settings.
+    pub generation: Option<u64>,
+    /// Where it is in its life.
+    pub state: Option<String>,
+    /// Seconds since it was forked.
+    pub age_seconds: Option<f64>,
+}
+
+/// How a worker is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WorkerStatus {
+    /// Its place in the pool.
+    pub slot: usize,
+    /// Its version of code and settings.
+    pub generation: Option<u64>,
+    /// Its process id.
+    pub pid: Option<i32>,
+    /// `booting`, `ready`, `recycling`, `draining`, `aborting`, `failed` or `killed`.
+    pub state: Option<String>,
+    /// Seconds since it was forked.
+    pub age_seconds: Option<f64>,
+    /// Requests that it has begun in its life.
+    pub requests: Option<u64>,
+    /// Requests that it is at now.
+    pub in_flight: Option<u64>,
+    /// Seconds since the oldest of these was begun.
+    pub oldest_request_seconds: Option<f64>,
+    /// Requests that have arrived and wait for a thread.
+    pub waiting: Option<u64>,
+    /// Open connections.
+    pub connections: Option<u64>,
+    /// Resident memory, what it shares with others counted whole.
+    pub rss_bytes: Option<u64>,
+    /// Resident memory, what it shares with others counted in parts.
+    pub pss_bytes: Option<u64>,
+    /// Processor time that it has used in its life.
+    pub cpu_seconds: Option<f64>,
+    /// Share of one processor that it uses now, in percent. A server leaves it out: a client asks twice and divides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_percent: Option<f64>,
+}
+
+/// What has happened to a place in the pool.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SlotStatus {
+    /// Which place.
+    pub slot: usize,
+    /// How often its worker has been replaced because it died.
+    pub restarts: u64,
+    /// How the last of its workers died that was not asked to.
+    pub last_death: Option<Death>,
+}
+
+/// A worker's unasked-for end.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Death {
+    /// Seconds since then.
+    pub seconds_ago: f64,
+    /// Its cause, as far as it is known.
+    pub cause: String,
+}
+
+/// Why a line is no message: one line of text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake(String);
+
+impl std::fmt::Display for Mistake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Mistake {}
+
+impl Request {
+    /// A request whose outcome is waited for.
+    pub fn new(command: Command) -> Self {
+        Self { command, wait: true }
+    }
+
+    /// Its bytes, with the end of line.
+    pub fn to_line(&self) -> Vec<u8> {
+        let mut object = object(&self.command);
+        object.insert("wait".to_owned(), self.wait.into());
+        line(object)
+    }
+
+    /// Reads one line.
+    ///
+    /// # Errors
+    /// What is wrong with it: no JSON object, another version, an unknown command.
+    pub fn from_line(bytes: &[u8]) -> Result<Self, Mistake> {
+        let object = read(bytes)?;
+        let wait = match object.get("wait") {
+            None => true,
+            Some(Value::Bool(wait)) => *wait,
+            Some(_) => return Err(Mistake("'wait' is neither true nor false".to_owned())),
+        };
+        let known = || format!("the commands are {}", COMMANDS.join(", "));
+        match object.get("command") {
+            Some(Value::String(name)) if COMMANDS.contains(&name.as_str()) => {}
+            // Quoted as JSON, and cut: whatever it is, the answer stays one short line.
+            Some(other) => {
+                let name: String = other.to_string().chars().take(40).collect();
+                return Err(Mistake(format!("unknown command {name}; {}", known())));
+            }
+            None => return Err(Mistake(format!("there is no 'command'; {}", known()))),
+        }
+        match serde_json::from_value(Value::Object(object)) {
+            Ok(command) => Ok(Self { command, wait }),
+            Err(error) => Err(Mistake(error.to_string())),
+        }
+    }
+}
+
+impl Reply {
+    /// A reply of one line.
+    pub fn new(outcome: Outcome, message: impl Into<String>) -> Self {
+        Self { outcome, message: message.into(), detail: None, status: None }
+    }
+
+    /// Adds a text of several lines.
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// Adds how things are.
+    #[must_use]
+    pub fn with_status(mut self, status: Status) -> Self {
+        self.status = Some(status);
+        self
+    }
+
+    /// Its bytes, with the end of line.
+    pub fn to_line(&self) -> Vec<u8> {
+        line(object(self))
+    }
+
+    /// Reads one line.
+    ///
+    /// # Errors
+    /// What is wrong with it: no JSON object, another version, an unknown outcome.
+    pub fn from_line(bytes: &[u8]) -> Result<Self, Mistake> {
+        let object = read(bytes)?;
+        serde_json::from_value(Value::Object(object)).map_err(|error| Mistake(error.to_string()))
+    }
+}
+
+/// A message's fields. Each of ours is an object of text keys and cannot fail to become one; were it otherwise the
+/// other side would be told by its absence.
+fn object(message: &impl Serialize) -> Map<String, Value> {
+    match serde_json::to_value(message) {
+        Ok(Value::Object(object)) => object,
+        _ => Map::new(),
+    }
+}
+
+fn line(mut object: Map<String, Value>) -> Vec<u8> {
+    object.insert("version".to_owned(), VERSION.into());
+    let mut bytes = Value::Object(object).to_string().into_bytes();
+    bytes.push(b'\n');
+    bytes
+}
+
+fn read(bytes: &[u8]) -> Result<Map<String, Value>, Mistake> {
+    let value = serde_json::from_slice(bytes).map_err(|error| Mistake(format!("not JSON: {error}")))?;
+    let Value::Object(object) = value else {
+        return Err(Mistake("not a JSON object".to_owned()));
+    };
+    match object.get("version") {
+        Some(version) if version.as_u64() == Some(VERSION) => Ok(object),
+        Some(Value::Number(other)) => {
+            Err(Mistake(format!("version {other} of the protocol is not spoken here, only {VERSION}")))
+        }
+        _ => Err(Mistake(format!("there is no 'version'; {VERSION} is spoken here"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Command; 7] = [
+        Command::Status,
+        Command::Reload,
+        Command::Upgrade,
+        Command::Scale { workers: 4 },
+        Command::Recycle { slot: 2 },
+        Command::Stop { quick: true },
+        Command::ReopenLogs,
+    ];
+
+    #[test]
+    fn every_request_survives_its_line() {
+        for (command, name) in ALL.into_iter().zip(COMMANDS) {
+            for wait in [true, false] {
+                let request = Request { command: command.clone(), wait };
+                let line = request.to_line();
+                assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
+                assert!(
+                    String::from_utf8(line.clone()).unwrap().contains(&format!("\"command\":\"{name}\""))
+                );
+                assert_eq!(Request::from_line(&line), Ok(request));
+            }
+        }
+    }
+
+    #[test]
+    fn a_request_may_leave_out_what_has_a_default_and_hold_what_is_unknown() {
+        let request = Request::from_line(br#"{"version": 1, "command": "stop", "colour": "red"}"#);
+        assert_eq!(request, Ok(Request::new(Command::Stop { quick: false })));
+    }
+
+    #[test]
+    fn a_mistake_says_what_is_wrong() {
+        for (line, expected) in [
+            (&b"reload"[..], "not JSON: expected value at line 1 column 1"),
+            (b"\xff", "not JSON: expected value at line 1 column 1"),
+            (b"[1]", "not a JSON object"),
+            (br#"{"command": "reload"}"#, "there is no 'version'; 1 is spoken here"),
+            (
+                br#"{"version": 2, "command": "reload"}"#,
+                "version 2 of the protocol is not spoken here, only 1",
+            ),
+            (
+                br#"{"version": 1, "command": "dance"}"#,
+                "unknown command \"dance\"; the commands are status, reload, upgrade, scale, recycle, stop, reopen-logs",
+            ),
+            (br#"{"version": 1, "command": "scale"}"#, "missing field `workers`"),
+            (br#"{"version": 1, "command": "reload", "wait": 1}"#, "'wait' is neither true nor false"),
+        ] {
+            assert_eq!(Request::from_line(line).unwrap_err().to_string(), expected);
+        }
+        assert!(
+            Request::from_line(br#"{"version": 1}"#).unwrap_err().to_string().starts_with("there is no 'co")
+        );
+    }
+
+    #[test]
+    fn a_reply_survives_its_line_whole() {
+        let status = Status {
+            pid: Some(7),
+            phase: Some("serving".to_owned()),
+            workers: vec![WorkerStatus { slot: 1, in_flight: Some(3), ..WorkerStatus::default() }],
+            slots: vec![SlotStatus {
+                slot: 1,
+                restarts: 2,
+                last_death: Some(Death { seconds_ago: 0.5, cause: "exit code 1".to_owned() }),
+            }],
+            mold: Some(MoldStatus { pid: Some(9), ..MoldStatus::default() }),
+            ..Status::default()
+        };
+        let reply =
+            Reply::new(Outcome::Done, "so it is").with_detail("Traceback:\n  x\n").with_status(status);
+        let line = reply.to_line();
+        assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
+        assert_eq!(Reply::from_line(&line), Ok(reply));
+    }
+
+    #[test]
+    fn a_reply_of_another_release_is_read_as_far_as_it_is_known() {
+        let line = br#"{"version":1,"outcome":"done","mood":"fine","status":{"pid":7,"workers":[{"slot":0,"shoes":2}]}}"#;
+        let status = Reply::from_line(line).unwrap().status.unwrap();
+        assert_eq!((status.pid, status.workers[0].slot), (Some(7), 0));
+        assert!(Reply::from_line(br#"{"version":1,"outcome":"hm"}"#).is_err());
+    }
+}

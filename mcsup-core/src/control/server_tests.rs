@@ -1,0 +1,424 @@
+use super::super::fixture::{obey, place, turn, wait};
+use super::super::protocol::Command;
+use super::*;
+use proptest::prelude::*;
+use std::io::{BufRead, BufReader};
+use std::net::Shutdown;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Instant;
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+const SOON: Duration = Duration::from_millis(5);
+
+fn connect(path: &Path) -> UnixStream {
+    let stream = UnixStream::connect(path).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// Turns the loop until it is as hoped.
+fn until(server: &mut Server, mut hoped: impl FnMut(&mut Server) -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !hoped(server) {
+        assert!(Instant::now() < deadline, "waited in vain");
+        turn(server, SOON, &mut obey);
+    }
+}
+
+/// Turns the loop until requests have come, which it returns.
+fn heard(server: &mut Server) -> Vec<(ClientId, Request)> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        wait(server, SOON);
+        let heard = server.hear();
+        if !heard.is_empty() {
+            return heard;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for a request");
+    }
+}
+
+/// The next line that a client gets; `None`: the connection was closed.
+fn line(stream: &mut impl BufRead) -> Option<Reply> {
+    let mut line = Vec::new();
+    stream.read_until(b'\n', &mut line).unwrap();
+    (!line.is_empty()).then(|| Reply::from_line(&line).unwrap())
+}
+
+fn reload() -> Vec<u8> {
+    Request::new(Command::Reload).to_line()
+}
+
+#[test]
+fn the_socket_is_its_owners_alone_whatever_the_umask() {
+    let before = rustix::process::umask(rustix::fs::Mode::empty());
+    let (_directory, path) = place();
+    let server = Server::open(&path).unwrap();
+    rustix::process::umask(before);
+    let file = fs::symlink_metadata(server.path()).unwrap();
+    assert_eq!(file.permissions().mode() & 0o7777, 0o600);
+}
+
+#[test]
+fn of_two_instances_the_second_is_told_of_the_first() {
+    let (directory, path) = place();
+    let first = Server::open(&path).unwrap();
+    let error = Server::open(&path).unwrap_err().to_string();
+    assert!(error.contains("app.ctl: the path is held by pid"), "{error}");
+    assert!(error.contains(&format!("pid {} ", std::process::id())), "{error}");
+    drop(first);
+    assert!(!path.exists());
+    drop(Server::open(&path).unwrap());
+    // And no lock file is left either.
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn of_many_that_start_at_once_one_gets_the_path() {
+    let (_directory, path) = place();
+    drop(UnixListener::bind(&path).unwrap());
+    let all: Vec<_> = (0..8)
+        .map(|_| {
+            let path = path.clone();
+            std::thread::spawn(move || Server::open(&path))
+        })
+        .collect();
+    let all: Vec<_> = all.into_iter().map(|thread| thread.join().unwrap()).collect();
+    assert_eq!(all.iter().filter(|server| server.is_ok()).count(), 1, "{all:?}");
+    assert!(UnixStream::connect(&path).is_ok());
+}
+
+#[test]
+fn a_dead_servers_socket_is_replaced_and_another_file_is_not() {
+    let (directory, path) = place();
+    drop(UnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+    drop(Server::open(&path).unwrap());
+    fs::write(&path, "mine").unwrap();
+    let error = Server::open(&path).unwrap_err().to_string();
+    assert!(error.ends_with("the path is taken by something that is no socket"), "{error}");
+    drop(directory);
+}
+
+#[test]
+fn a_missing_directory_is_one_clear_line() {
+    let error = Server::open(Path::new("/no/such/dir/app.ctl")).unwrap_err().to_string();
+    let expected = "cannot open the control socket /no/such/dir/app.ctl: there is no directory /no/such/dir";
+    assert_eq!(error, expected);
+}
+
+#[test]
+fn a_path_that_is_no_longer_ours_is_left_alone() {
+    let (_directory, path) = place();
+    let server = Server::open(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    let newer = UnixListener::bind(&path).unwrap();
+    drop(server);
+    assert!(path.exists());
+    drop(newer);
+}
+
+#[test]
+fn a_forked_child_lets_go_without_removing_the_path() {
+    let (_directory, path) = place();
+    Server::open(&path).unwrap().let_go();
+    assert!(path.exists());
+    assert_eq!(UnixStream::connect(&path).unwrap_err().kind(), IoKind::ConnectionRefused);
+}
+
+#[test]
+fn garbage_is_answered_and_the_connection_goes_on() {
+    let (_directory, path) = place();
+    let mut server = Server::open(&path).unwrap();
+    let mut client = BufReader::new(connect(&path));
+    for garbage in [&b"hello\n"[..], b"\xff\xfe\n", b"[]\n", b"{\"version\":3}\n", b"\0\n"] {
+        client.get_mut().write_all(garbage).unwrap();
+        client.get_mut().write_all(&reload()).unwrap();
+        let thread = std::thread::spawn(move || {
+            let replies = [line(&mut client).unwrap().outcome, line(&mut client).unwrap().outcome];
+            (client, replies)
+        });
+        until(&mut server, |_| thread.is_finished());
+        let (back, replies) = thread.join().unwrap();
+        client = back;
+        assert_eq!(replies, [Outcome::Mistaken, Outcome::Done], "{garbage:?}");
+    }
+}
+
+#[test]
+fn half_a_line_is_waited_for() {
+    let (_directory, path) = place();
+    let mut server = Server::open(&path).unwrap();
+    let mut client = connect(&path);
+    let line = reload();
+    for byte in &line[..line.len() - 1] {
+        client.write_all(&[*byte]).unwrap();
+        assert!(wait(&server, PATIENCE / 10));
+        assert_eq!(server.hear(), []);
+    }
+    client.write_all(b"\n").unwrap();
+    assert_eq!(heard(&mut server)[0].1, Request::new(Command::Reload));
+}
+
+#[test]
+fn the_end_of_the_requests_is_an_end_of_line_and_the_answer_still_comes() {
+    let (_directory, path) = place();
+    let mut server = Server::open(&path).unwrap();
+    let mut client = BufReader::new(connect(&path));
+    client.get_mut().write_all(reload().trim_ascii_end()).unwrap();
+    client.get_ref().shutdown(Shutdown::Write).unwrap();
+    let (id, _) = heard(&mut server).remove(0);
+    // It is not reported as readable for ever.
+    server.hear();
+    assert!(!wait(&server, SOON));
+    server.answer(id, &Reply::new(Outcome::Done, "well"));
+    assert_eq!(line(&mut client).unwrap().message, "well");
+    assert_eq!(line(&mut client), None);
+    assert!(server.clients.is_empty());
+}
+
+#[test]
+fn a_client_that_goes_while_it_waits_is_forgotten() {
+    let (_directory, path) = place();
+    let mut server = Server::open(&path).unwrap();
+    let mut client = connect(&path);
+    client.write_all(&reload()).unwrap();
+    let (id, _) = heard(&mut server).remove(0);
+    drop(client);
+    until(&mut server, |server| server.clients.is_empty());
+    server.answer(id, &Reply::new(Outcome::Done, "nobody hears it"));
+}
+
+#[test]
+fn answers_come_in_the_order_of_completion() {
+    let (_directory, path) = place();
+    let mut server = Server::open(&path).unwrap();
+    let mut clients = [0, 1].map(|_| BufReader::new(connect(&path)));
+    let mut ids = Vec::new();
+    for client in &mut clients {
+        client.get_mut().write_all(&reload()).unwrap();
+        ids.push(heard(&mut server)[0].0);
+    }
+    for place in [1, 0] {
+        server.answer(ids[place], &Reply::new(Outcome::Done, format!("for {place}")));
+        assert_eq!(line(&mut clients[place]).unwrap().message, format!("for {place}"));
+    }
+}
+
+#[test]
+fn a_client_with_too_many_open_requests_is_told() {
+    let (_directory, path) = place();
+    let mut server = Server::open(&path).unwrap();
+    let mut client = BufReader::new(connect(&path));
+    client.get_mut().write_all(&reload().repeat(MAX_OPEN + 1)).unwrap();
+    assert_eq!(heard(&mut server).len(), MAX_OPEN);
+    let refused = line(&mut client).unwrap();
+    assert_eq!(refused.outcome, Outcome::Refused);
+}
+
+#[test]
+fn a_request_that_is_too_long_ends_the_conversation() {
+    for bytes in [vec![b'x'; MAX_REQUEST + 1], [vec![b' '; MAX_REQUEST], b"x\n".to_vec()].concat()] {
+        let (_directory, path) = place();
+        let mut server = Server::open(&path).unwrap();
+        let mut client = BufReader::new(connect(&path));
+        let mut writer = client.get_ref().try_clone().unwrap();
+        let thread = std::thread::spawn(move || {
+            let _ = writer.write_all(&bytes);
+        });
+        until(&mut server, |server| server.next == 1 && server.clients.is_empty());
+        thread.join().unwrap();
+        let reply = line(&mut client).unwrap();
+        assert_eq!((reply.outcome, &*reply.message), (Outcome::Mistaken, "a request is at most 65536 bytes"));
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_is_closed_and_delays_nobody() {
+    let (_directory, path) = place();
+    let mut server = Server::open(&path).unwrap();
+    let mut slow = connect(&path);
+    slow.write_all(&reload().repeat(MAX_OPEN)).unwrap();
+    let id = heard(&mut server)[0].0;
+    let long = Reply::new(Outcome::Failed, "no").with_detail("x".repeat(300_000));
+    server.answer(id, &long);
+    // What it does not take is kept; it is not asked for more meanwhile.
+    assert!(!server.clients[&id].unsent.is_empty());
+    assert_eq!(server.descriptors().filter(|(_, wants_write)| *wants_write).count(), 1);
+    let mut other = BufReader::new(connect(&path));
+    other.get_mut().write_all(&reload()).unwrap();
+    let (second, _) = heard(&mut server).remove(0);
+    server.answer(second, &Reply::new(Outcome::Done, "quick"));
+    assert_eq!(line(&mut other).unwrap().message, "quick");
+    for _ in 0..5 {
+        server.answer(id, &long);
+    }
+    assert!(!server.clients.contains_key(&id));
+}
+
+#[test]
+fn a_client_that_reads_late_gets_everything() {
+    let (_directory, path) = place();
+    let mut server = Server::open(&path).unwrap();
+    let mut client = BufReader::new(connect(&path));
+    client.get_mut().write_all(&reload()).unwrap();
+    let id = heard(&mut server)[0].0;
+    let long = Reply::new(Outcome::Failed, "no").with_detail("x".repeat(900_000));
+    server.answer(id, &long);
+    let thread = std::thread::spawn(move || line(&mut client));
+    until(&mut server, |_| thread.is_finished());
+    assert_eq!(thread.join().unwrap(), Some(long));
+}
+
+#[test]
+fn the_last_replies_are_sent_before_the_end_but_not_waited_for_without_end() {
+    let (_directory, path) = place();
+    let mut server = Server::open(&path).unwrap();
+    let mut client = BufReader::new(connect(&path));
+    let mut deaf = connect(&path);
+    for stream in [client.get_mut(), &mut deaf] {
+        stream.write_all(&reload()).unwrap();
+    }
+    let mut ids = heard(&mut server);
+    if ids.len() == 1 {
+        ids.extend(heard(&mut server));
+    }
+    let long = Reply::new(Outcome::Done, "stopped").with_detail("x".repeat(900_000));
+    for (id, _) in ids {
+        server.answer(id, &long);
+    }
+    let thread = std::thread::spawn(move || line(&mut client));
+    server.finish();
+    drop(server);
+    assert_eq!(thread.join().unwrap(), Some(long));
+}
+
+#[test]
+fn the_sixty_fifth_client_is_refused_until_another_has_gone() {
+    let (_directory, path) = place();
+    let mut server = Server::open(&path).unwrap();
+    let mut clients: Vec<_> = (0..MAX_CLIENTS).map(|_| connect(&path)).collect();
+    until(&mut server, |server| server.clients.len() == MAX_CLIENTS);
+    let mut extra = BufReader::new(connect(&path));
+    turn(&mut server, SOON, &mut obey);
+    let reply = line(&mut extra).unwrap();
+    assert_eq!((reply.outcome, &*reply.message), (Outcome::Refused, "64 clients are connected already"));
+    assert_eq!(line(&mut extra), None);
+    clients.pop();
+    until(&mut server, |server| server.clients.len() == MAX_CLIENTS - 1);
+    let _next = connect(&path);
+    until(&mut server, |server| server.clients.len() == MAX_CLIENTS);
+}
+
+#[test]
+fn only_the_own_user_and_root_may_command() {
+    for (peer, ours, may) in
+        [(0, 0, true), (1000, 1000, true), (0, 1000, true), (1000, 0, false), (1000, 1001, false)]
+    {
+        assert_eq!(may_command(peer, ours), may, "{peer} {ours}");
+    }
+}
+
+#[test]
+fn a_client_that_waits_is_answered_by_the_next_image() {
+    let (_directory, path) = place();
+    let mut server = Server::open(&path).unwrap();
+    let mut client = BufReader::new(connect(&path));
+    client.get_mut().write_all(&reload()).unwrap();
+    let id = heard(&mut server)[0].0;
+    let next = reload();
+    let (head, tail) = next.split_at(10);
+    client.get_mut().write_all(head).unwrap();
+    wait(&server, PATIENCE / 10);
+    server.hear();
+    server.survive_exec(true).unwrap();
+    let text = serde_json::to_string(&server.describe()).unwrap();
+    let mut record: ServerRecord = serde_json::from_str(&text).unwrap();
+    // An exec keeps the numbers; here the same process has both, so they are duplicated instead.
+    let keep = |fd: &mut RawFd, source: BorrowedFd<'_>| {
+        *fd = std::os::fd::IntoRawFd::into_raw_fd(source.try_clone_to_owned().unwrap());
+    };
+    keep(&mut record.listening, server.listening.as_fd());
+    keep(&mut record.clients[0].fd, server.clients[&id].stream.as_fd());
+    server.let_go();
+    let mut server = Server::adopt(record).unwrap();
+    server.answer(id, &Reply::new(Outcome::Done, "by the next image"));
+    assert_eq!(line(&mut client).unwrap().message, "by the next image");
+    client.get_mut().write_all(tail).unwrap();
+    assert_eq!(heard(&mut server), [(id, Request::new(Command::Reload))]);
+    let mut another = connect(&path);
+    another.write_all(&reload()).unwrap();
+    assert_eq!(heard(&mut server)[0].0, ClientId(1));
+    drop(server);
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_client_that_did_not_come_along_is_gone_and_a_listener_is_an_error() {
+    let (_directory, path) = place();
+    let server = Server::open(&path).unwrap();
+    let mut record = server.describe();
+    let client = ClientRecord {
+        id: ClientId(0),
+        fd: -1,
+        unread: vec![],
+        unsent: vec![],
+        open: 1,
+        state: State::Talking,
+    };
+    record.clients.push(client);
+    record.listening = std::os::fd::IntoRawFd::into_raw_fd(server.listening.try_clone().unwrap());
+    server.let_go();
+    let adopted = Server::adopt(record.clone()).unwrap();
+    assert!(adopted.clients.is_empty());
+    record.listening = -1;
+    assert!(Server::adopt(record).is_err());
+}
+
+/// What looks like requests, more or less.
+fn bytes() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        proptest::collection::vec(any::<u8>(), 0..40),
+        Just(reload()),
+        Just(Request::new(Command::Scale { workers: 7 }).to_line()),
+        Just(b"\n".to_vec()),
+        Just(b"{\"version\":1,\"command\":\"".to_vec()),
+        Just(b"[".repeat(300)),
+        Just(b"{\"version\":1,\"command\":[1e999]}\n".to_vec()),
+    ];
+    proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_bytes_come_each_answer_is_a_line_of_the_protocol(bytes in bytes()) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut conversation = Conversation::new(ours);
+        let mut theirs = theirs;
+        let mut heard = 0;
+        for piece in bytes.chunks(97) {
+            theirs.write_all(piece).unwrap();
+            conversation.hear(|_| heard += 1);
+        }
+        theirs.shutdown(Shutdown::Write).unwrap();
+        conversation.hear(|_| heard += 1);
+        for _ in 0..heard {
+            conversation.say(&Reply::new(Outcome::Done, "\n\u{0}\"").with_detail("a\nb"));
+        }
+        prop_assert!(conversation.unsent.is_empty());
+        drop(conversation);
+        let mut answers = Vec::new();
+        theirs.read_to_end(&mut answers).unwrap();
+        prop_assert!(answers.is_empty() || answers.ends_with(b"\n"));
+        for line in answers.split_inclusive(|byte| *byte == b'\n') {
+            prop_assert!(Reply::from_line(line).is_ok());
+        }
+        // Each line that is not empty has one answer.
+        let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).count();
+        prop_assert_eq!(answers.iter().filter(|byte| **byte == b'\n').count(), lines);
+    }
+}
