@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::sync::Arc;
 
+use mcsup_core::control::path_beside;
 use mcsup_core::host::privileges::RunAs;
 use mcsup_core::policy::{Autoscale, Plan, Policy, Recycling, Surge};
 use mcsup_core::{Address, Config};
@@ -45,7 +46,7 @@ pub(super) fn pool(settings: &Settings) -> Result<Config, Failure> {
     config.run_as = run_as;
     config.listener.reuse_port = settings.reuse_port.value;
     config.control_socket = match &settings.control.socket.value {
-        ControlSocket::Beside => config.pid_file.as_deref().map(|path| path.with_extension("ctl")),
+        ControlSocket::Beside => config.pid_file.as_deref().map(path_beside),
         ControlSocket::At(path) => Some(path.clone()),
         ControlSocket::Off => None,
     };

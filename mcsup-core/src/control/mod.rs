@@ -10,8 +10,6 @@ pub mod client;
 #[cfg(test)]
 mod fixture;
 pub mod protocol;
-// The supervisor's loop takes it up.
-#[cfg_attr(not(test), expect(dead_code, reason = "not yet part of the supervisor's loop"))]
 pub(crate) mod server;
 
 pub use client::{AskError, Client};

@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::clock;
+use crate::host::usage::{self, Usage};
 use crate::link::channel::SupervisorEnd;
 use crate::link::message::Order;
 use crate::link::message::Report;
-use crate::link::scoreboard::{Scoreboard, Seat};
-use crate::policy::{Event, Evidence, Exit, ExitStatus, Load, WorkerId};
+use crate::link::scoreboard::{Gauges, Scoreboard, Seat};
+use crate::policy::{Event, Evidence, Exit, ExitStatus, Load, Moment, WorkerId};
 use crate::spawn::reap;
 
 /// One worker's handles.
@@ -19,7 +22,17 @@ struct Hand {
     pid: Pid,
     link: SupervisorEnd,
     seat: Seat,
+    born: Moment,
     out_of_memory_kills: u64,
+}
+
+/// A worker as it is now.
+#[derive(Debug)]
+pub(crate) struct Look {
+    /// Since it was forked.
+    pub(crate) age: Duration,
+    pub(crate) gauges: Gauges,
+    pub(crate) usage: Usage,
 }
 
 /// All workers that were forked and not yet reaped, and the memory that they share with us.
@@ -48,7 +61,8 @@ impl Crew {
     /// A forked worker.
     pub(crate) fn join(&mut self, worker: WorkerId, pid: Pid, link: SupervisorEnd, seat: Seat) {
         let out_of_memory_kills = reap::out_of_memory_kills();
-        self.hands.insert(worker, Hand { pid, link, seat, out_of_memory_kills });
+        let born = clock::now();
+        self.hands.insert(worker, Hand { pid, link, seat, born, out_of_memory_kills });
     }
 
     /// What to wait on: each worker's link.
@@ -96,7 +110,18 @@ impl Crew {
 
     /// How much memory each worker uses, in bytes.
     pub(crate) fn memory(&self) -> Vec<(WorkerId, u64)> {
-        Vec::new()
+        let used = |hand: &Hand| usage::resident(hand.pid.as_raw_nonzero().get());
+        self.hands.iter().filter_map(|(&worker, hand)| Some((worker, used(hand)?))).collect()
+    }
+
+    /// How one of them is.
+    pub(crate) fn look(&self, worker: WorkerId, now: Moment) -> Option<Look> {
+        let hand = self.hands.get(&worker)?;
+        Some(Look {
+            age: now.saturating_sub(hand.born),
+            gauges: hand.seat.gauges(),
+            usage: usage::usage(hand.pid.as_raw_nonzero().get()),
+        })
     }
 
     /// How busy all of them are.

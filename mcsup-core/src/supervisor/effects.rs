@@ -7,12 +7,15 @@ use rustix::process::{Pid, Signal};
 use super::Supervisor;
 use super::crew::Crew;
 use super::editions::Editions;
+use super::history::History;
 use super::journal;
+use super::operator::Operators;
 use super::signals::Signals;
+use crate::clock;
 use crate::host::pidfile::PidFile;
 use crate::link::handover::Handover;
 use crate::link::message::Order;
-use crate::policy::{Answer, BootFailure, Effect, Event, Notice, Outcome, Ticket};
+use crate::policy::{BootFailure, Effect, Event, Notice, Outcome};
 
 /// The supervisor's handles on the world, and the acts that use them.
 #[derive(Debug)]
@@ -28,6 +31,8 @@ pub(crate) struct Executor<S> {
     /// Between the workers; nothing of it is the supervisor's business.
     pub(crate) handover: Arc<Handover>,
     pub(crate) pid_file: Option<PidFile>,
+    pub(crate) operators: Operators,
+    pub(crate) history: History,
     /// Why the first generation could not boot, for the caller of the library.
     pub(crate) boot_failure: Option<BootFailure>,
 }
@@ -63,7 +68,7 @@ impl<S: Supervisor> Executor<S> {
             Effect::Measure => events.extend(self.measure()),
             Effect::CheckImage => events.extend(self.check_image()),
             Effect::Exec => events.push(self.exec()),
-            Effect::Answer { ticket, answer } => self.answer(ticket, &answer),
+            Effect::Answer { ticket, answer } => self.operators.answer(ticket, &answer),
             Effect::Tell(notice) => self.tell(&notice),
             Effect::End(outcome) => return Some(outcome),
         }
@@ -74,6 +79,7 @@ impl<S: Supervisor> Executor<S> {
         if let Notice::BootFailed { failure, .. } = notice {
             self.boot_failure.get_or_insert_with(|| failure.clone());
         }
+        self.history.note(notice, clock::now());
         journal::write(notice);
     }
 
@@ -107,7 +113,6 @@ impl<S: Supervisor> Executor<S> {
         }
     }
 
-    fn answer(&mut self, _ticket: Ticket, _answer: &Answer) {}
     fn check_image(&mut self) -> Option<Event> {
         None
     }

@@ -81,6 +81,7 @@ impl<S: Supervisor> Executor<S> {
         self.crew.let_go();
         self.signals = None;
         self.pid_file = None;
+        self.operators.let_go();
         let editions = std::mem::take(&mut self.editions);
         let Some(edition) = editions.get(generation) else { fork::exit_now(1) };
         let birth = Birth {

@@ -12,14 +12,18 @@ use super::config::Config;
 use super::crew::Crew;
 use super::editions::{Edition, Editions};
 use super::effects::Executor;
+use super::history::History;
+use super::operator::{Operators, Wish};
+use super::report;
 use super::signals::{Meaning, Signals};
 use crate::clock;
+use crate::control::{self, Reply};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::pidfile::PidFile;
 use crate::host::processes;
 use crate::link::handover::Handover;
 use crate::listener::open::OpenSet;
-use crate::policy::{Ask, BootFailure, Effect, Event, Machine, Moment, Outcome};
+use crate::policy::{Ask, BootFailure, Effect, Event, Machine, Moment, Outcome, Ticket};
 
 /// How much later than asked the loop may wake up before it counts as having been suspended.
 const LATE: Duration = Duration::from_secs(1);
@@ -45,7 +49,7 @@ pub(crate) fn live<S: Supervisor>(supervisor: S, config: Config) -> Result<(Outc
     while outcome.is_none() {
         let deadline = machine.next_deadline();
         wait(&executor, deadline)?;
-        for event in happened(&mut executor, deadline) {
+        for event in happened(&machine, &mut executor, deadline) {
             outcome = outcome.or_else(|| {
                 let effects = machine.step(event, clock::now());
                 act(&mut machine, &mut executor, effects)
@@ -53,6 +57,7 @@ pub(crate) fn live<S: Supervisor>(supervisor: S, config: Config) -> Result<(Outc
         }
     }
     executor.editions.close();
+    executor.operators.finish();
     let outcome = outcome.unwrap_or(Outcome::Stopped);
     // A reload that failed in between is no reason for this end.
     let failure = executor.boot_failure.take().filter(|_| matches!(outcome, Outcome::BootFailed(_)));
@@ -68,6 +73,7 @@ fn open<S: Supervisor>(supervisor: S, config: Config) -> Result<Executor<S>> {
     let most = config.policy.max_workers * 4;
     let crew = Crew::new(most).map_err(|error| Error::system("map the scoreboard", error))?;
     let handover = Handover::new().map_err(|error| Error::system("make the handover queue", error))?;
+    let operators = Operators::listen(config.control_socket.as_deref());
     let signals = Signals::install().map_err(|error| Error::system("take over signals", error))?;
     Ok(Executor {
         supervisor,
@@ -78,6 +84,8 @@ fn open<S: Supervisor>(supervisor: S, config: Config) -> Result<Executor<S>> {
         crew,
         handover: Arc::new(handover),
         pid_file,
+        operators,
+        history: History::new(clock::now()),
         boot_failure: None,
     })
 }
@@ -105,6 +113,11 @@ fn wait<S: Supervisor>(executor: &Executor<S>, deadline: Option<Moment>) -> Resu
     let signals = executor.signals.iter().map(AsFd::as_fd);
     let mut sources: Vec<PollFd<'_>> =
         signals.chain(executor.crew.links()).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+    for (fd, wants_write) in executor.operators.descriptors() {
+        let flags = if wants_write { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+        sources.push(PollFd::from_borrowed_fd(fd, flags));
+    }
+    let deadline = deadline.into_iter().chain(executor.operators.deadline()).min();
     let timeout = deadline.map(|deadline| timespec(deadline.saturating_sub(clock::now())));
     match poll(&mut sources, timeout.as_ref()) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
@@ -120,7 +133,11 @@ fn timespec(duration: Duration) -> Timespec {
 }
 
 /// Everything that has happened since the last call.
-fn happened<S: Supervisor>(executor: &mut Executor<S>, deadline: Option<Moment>) -> Vec<Event> {
+fn happened<S: Supervisor>(
+    machine: &Machine,
+    executor: &mut Executor<S>,
+    deadline: Option<Moment>,
+) -> Vec<Event> {
     let mut events = Vec::new();
     if let Some(late) = deadline.and_then(|deadline| clock::now().checked_sub(deadline)) {
         if late > LATE {
@@ -138,7 +155,16 @@ fn happened<S: Supervisor>(executor: &mut Executor<S>, deadline: Option<Moment>)
             Meaning::Ask(ask) => {
                 let sender = signal.sender.map(|pid| format!(" from {}", processes::describe(pid)));
                 log::info!("Handling signal: {}{}", signal.name, sender.unwrap_or_default());
-                events.extend(understand(executor, ask).map(|ask| Event::Ask(ask, None)));
+                events.push(asked(executor, ask, None));
+            }
+        }
+    }
+    for wish in executor.operators.hear() {
+        match wish {
+            Wish::Change(ask, ticket) => events.push(asked(executor, ask, ticket)),
+            Wish::Status(client) => {
+                let reply = report(machine, executor);
+                executor.operators.tell(client, &reply);
             }
         }
     }
@@ -146,13 +172,18 @@ fn happened<S: Supervisor>(executor: &mut Executor<S>, deadline: Option<Moment>)
     events
 }
 
-/// What the embedder has to say to a request before the policy hears of it.
-fn understand<S: Supervisor>(executor: &mut Executor<S>, ask: Ask) -> Option<Ask> {
-    match ask {
-        Ask::ReopenLogs => {
-            executor.supervisor.reopen_logs();
-            Some(ask)
-        }
-        _ => Some(ask),
+/// Something was asked for; of log files the embedder hears first.
+fn asked<S: Supervisor>(executor: &mut Executor<S>, ask: Ask, ticket: Option<Ticket>) -> Event {
+    if ask == Ask::ReopenLogs {
+        executor.supervisor.reopen_logs();
     }
+    Event::Ask(ask, ticket)
+}
+
+fn report<S: Supervisor>(machine: &Machine, executor: &Executor<S>) -> Reply {
+    let edition = executor.editions.current();
+    let listeners = edition.into_iter().flat_map(|edition| edition.listeners.iter());
+    let listeners = listeners.map(|listener| listener.local().to_string()).collect();
+    let status = report::status(machine, &executor.crew, &executor.history, listeners, clock::now());
+    Reply::new(control::Outcome::Done, machine.phase().name()).with_status(status)
 }

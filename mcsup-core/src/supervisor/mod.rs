@@ -6,16 +6,20 @@
 //! - `editions`: what the workers of each generation are made of.
 //! - `crew`: the handles of the living workers and molds.
 //! - `effects`: what the policy asked for, done; `forking`: the part of it that makes processes.
-//! - `journal`: what the operator reads.
+//! - `operator`: who asks at the control socket, and what they are answered; `report`: how everything is.
+//! - `journal`: what the operator reads; `history`: what is kept of it.
 //! - `life`: the loop.
 
 mod crew;
 mod editions;
 mod effects;
 mod forking;
+mod history;
 mod journal;
 mod life;
+mod operator;
 mod prefork;
+mod report;
 mod signals;
 
 pub(crate) mod config;

@@ -1,0 +1,160 @@
+//! Operators at the control socket: what they ask becomes an [`Ask`] with a ticket, and what the policy answers to the
+//! ticket goes back to them.
+
+use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::control::server::{ClientId, Server};
+use crate::control::{Command, Outcome, Reply};
+use crate::policy::{Answer, Ask, Moment, Ticket};
+
+/// Everybody who may ask for something, and those who wait for an answer.
+#[derive(Debug, Default)]
+pub(crate) struct Operators {
+    server: Option<Server>,
+    waiting: Waiting,
+}
+
+/// Who waits for which ticket; it outlives an upgrade.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Waiting {
+    tickets: BTreeMap<Ticket, ClientId>,
+    last: u64,
+}
+
+/// Something that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// How everything is.
+    Status(ClientId),
+    /// A change; `None`: nobody waits for the outcome.
+    Change(Ask, Option<Ticket>),
+}
+
+impl Operators {
+    /// Listens at `path`. Where that cannot be, the pool goes without.
+    pub(crate) fn listen(path: Option<&Path>) -> Self {
+        let server = path.and_then(|path| match Server::open(path) {
+            Ok(server) => {
+                log::info!("Control socket at {}", server.path().display());
+                Some(server)
+            }
+            Err(error) => {
+                log::warn!("{error}; going on without a control socket");
+                None
+            }
+        });
+        Self { server, waiting: Waiting::default() }
+    }
+
+    /// What to wait on, and whether for room to write.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = (BorrowedFd<'_>, bool)> {
+        self.server.iter().flat_map(Server::descriptors)
+    }
+
+    /// When to look again though nothing has come.
+    pub(crate) fn deadline(&self) -> Option<Moment> {
+        self.server.as_ref().and_then(Server::deadline)
+    }
+
+    /// What has been asked for since the last call.
+    pub(crate) fn hear(&mut self) -> Vec<Wish> {
+        let Some(server) = &mut self.server else { return Vec::new() };
+        let mut wishes = Vec::new();
+        for (client, request) in server.hear() {
+            let Some(ask) = meant(&request.command) else {
+                wishes.push(Wish::Status(client));
+                continue;
+            };
+            log::info!("Asked by an operator: {}", words(&request.command));
+            if request.wait {
+                wishes.push(Wish::Change(ask, Some(self.waiting.ticket(client))));
+            } else {
+                server.answer(client, &Reply::new(Outcome::Begun, "begun"));
+                wishes.push(Wish::Change(ask, None));
+            }
+        }
+        wishes
+    }
+
+    /// The answer to a ticket.
+    pub(crate) fn answer(&mut self, ticket: Ticket, answer: &Answer) {
+        if let (Some(client), Some(server)) = (self.waiting.tickets.remove(&ticket), &mut self.server) {
+            server.answer(client, &reply(answer));
+        }
+    }
+
+    /// The answer to somebody who wants to know something.
+    pub(crate) fn tell(&mut self, client: ClientId, reply: &Reply) {
+        if let Some(server) = &mut self.server {
+            server.answer(client, reply);
+        }
+    }
+
+    /// The supervisor ends: last answers leave, within bounds.
+    pub(crate) fn finish(&mut self) {
+        if let Some(server) = &mut self.server {
+            server.finish();
+        }
+    }
+
+    /// In a forked child: none of it is the child's.
+    pub(crate) fn let_go(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.let_go();
+        }
+    }
+}
+
+impl Waiting {
+    fn ticket(&mut self, client: ClientId) -> Ticket {
+        self.last += 1;
+        let ticket = Ticket(self.last);
+        self.tickets.insert(ticket, client);
+        ticket
+    }
+}
+
+/// What a command asks the policy for; `None`: nothing, it only wants to know.
+fn meant(command: &Command) -> Option<Ask> {
+    Some(match command {
+        Command::Status => return None,
+        Command::Reload => Ask::Reload,
+        Command::Upgrade => Ask::Upgrade,
+        Command::Scale { workers } => Ask::Scale(*workers),
+        Command::Recycle { slot } => Ask::Recycle(*slot),
+        Command::Stop { quick: false } => Ask::StopGraceful,
+        Command::Stop { quick: true } => Ask::StopQuick,
+        Command::ReopenLogs => Ask::ReopenLogs,
+    })
+}
+
+fn words(command: &Command) -> String {
+    match command {
+        Command::Status => "status".to_owned(),
+        Command::Reload => "reload".to_owned(),
+        Command::Upgrade => "upgrade".to_owned(),
+        Command::Scale { workers } => format!("scale to {workers} workers"),
+        Command::Recycle { slot } => format!("recycle slot {slot}"),
+        Command::Stop { quick } => if *quick { "stop at once" } else { "stop" }.to_owned(),
+        Command::ReopenLogs => "reopen logs".to_owned(),
+    }
+}
+
+fn reply(answer: &Answer) -> Reply {
+    match answer {
+        Answer::Done(message) => Reply::new(Outcome::Done, message),
+        Answer::Failed { reason, detail } => {
+            let reply = Reply::new(Outcome::Failed, reason);
+            match detail {
+                Some(detail) => reply.with_detail(detail),
+                None => reply,
+            }
+        }
+        Answer::Superseded => Reply::new(Outcome::Superseded, "a newer request took its place"),
+        Answer::Refused(reason) => Reply::new(Outcome::Refused, reason),
+    }
+}

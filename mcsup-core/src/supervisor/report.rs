@@ -1,0 +1,90 @@
+//! How everything is, for whoever asks: facts of the policy, of the scoreboard, of the kernel and of the past in one.
+
+use super::crew::{Crew, Look};
+use super::history::History;
+use crate::control::{Death, MoldStatus, SlotStatus, Status, WorkerStatus};
+use crate::policy::table::Entry;
+use crate::policy::{Machine, Moment, Phase, State};
+
+/// How a pool is.
+pub(crate) fn status(
+    machine: &Machine,
+    crew: &Crew,
+    history: &History,
+    listeners: Vec<String>,
+    now: Moment,
+) -> Status {
+    let new_generation = match machine.phase() {
+        Phase::Reloading(rollout) => Some(rollout.generation),
+        _ => None,
+    };
+    let mold = machine.molds().iter().last().map(|(id, mold)| MoldStatus {
+        pid: Some(mold.pid),
+        generation: Some(mold.generation),
+        state: Some(state(&mold.state).to_owned()),
+        age_seconds: crew.look(id, now).map(|look| look.age.as_secs_f64()),
+    });
+    Status {
+        mcsup: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        pid: i32::try_from(std::process::id()).ok(),
+        phase: Some(machine.phase().name().to_owned()),
+        uptime_seconds: Some(now.saturating_sub(history.started).as_secs_f64()),
+        generation: Some(machine.current()),
+        new_generation,
+        target: Some(machine.target()),
+        listeners,
+        reloads: Some(history.reloads),
+        upgrades: Some(history.upgrades),
+        mold,
+        workers: machine.table().iter().map(|entry| worker(entry, crew.look(entry.id, now))).collect(),
+        slots: slots(machine, history, now),
+    }
+}
+
+fn worker(entry: &Entry, look: Option<Look>) -> WorkerStatus {
+    let recycles = entry.recycle.is_some() && entry.state.is_ready();
+    let state = if recycles { "recycling" } else { state(&entry.state) };
+    let status = WorkerStatus {
+        slot: entry.slot,
+        generation: Some(entry.generation),
+        pid: Some(entry.pid).filter(|pid| *pid != 0),
+        state: Some(state.to_owned()),
+        ..WorkerStatus::default()
+    };
+    let Some(Look { age, gauges, usage }) = look else { return status };
+    WorkerStatus {
+        age_seconds: Some(age.as_secs_f64()),
+        requests: Some(gauges.requests + gauges.running),
+        in_flight: Some(gauges.running),
+        oldest_request_seconds: gauges.oldest.map(|age| age.as_secs_f64()),
+        waiting: Some(gauges.waiting),
+        connections: Some(gauges.connections),
+        rss_bytes: usage.rss_bytes,
+        pss_bytes: usage.pss_bytes,
+        cpu_seconds: usage.cpu.map(|time| time.as_secs_f64()),
+        ..status
+    }
+}
+
+fn slots(machine: &Machine, history: &History, now: Moment) -> Vec<SlotStatus> {
+    (0..machine.target())
+        .map(|slot| {
+            let past = history.slots.get(&slot).cloned().unwrap_or_default();
+            let last_death = past
+                .last_death
+                .map(|(at, cause)| Death { seconds_ago: now.saturating_sub(at).as_secs_f64(), cause });
+            SlotStatus { slot, restarts: past.restarts, last_death }
+        })
+        .collect()
+}
+
+fn state(state: &State) -> &'static str {
+    match state {
+        State::Booting { .. } => "booting",
+        State::Ready { .. } => "ready",
+        State::Aborting { .. } => "aborting",
+        State::Draining { .. } => "draining",
+        State::Failed => "failed",
+        State::Killed { .. } => "killed",
+    }
+}
