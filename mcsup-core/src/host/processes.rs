@@ -124,14 +124,27 @@ fn sockets_of(pid: i32) -> HashSet<u64> {
         .collect()
 }
 
+/// The clients whose handshake with our TCP port `port` is under way: no listener's queue has them yet.
+pub(crate) fn handshakes_with(port: u16) -> HashSet<SocketAddr> {
+    const SYN_RECV: &str = "03";
+    tcp_table()
+        .lines()
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let ours = fields.get(3) == Some(&SYN_RECV) && hex_socket(fields.get(1)?)?.port() == port;
+            if ours { hex_socket(fields.get(2)?) } else { None }
+        })
+        .collect()
+}
+
 /// All listening TCP sockets of this network namespace with their inode numbers (proc_net(5)).
 fn listening_sockets() -> Vec<(SocketAddr, u64)> {
-    let mut found = Vec::new();
-    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        let text = fs::read_to_string(table).unwrap_or_default();
-        found.extend(text.lines().skip(1).filter_map(listening_line));
-    }
-    found
+    tcp_table().lines().filter_map(listening_line).collect()
+}
+
+/// The kernel's table of TCP sockets, of both families. The lines of its head are no sockets.
+fn tcp_table() -> String {
+    ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| fs::read_to_string(table).unwrap_or_default()).concat()
 }
 
 fn listening_line(line: &str) -> Option<(SocketAddr, u64)> {
@@ -140,10 +153,13 @@ fn listening_line(line: &str) -> Option<(SocketAddr, u64)> {
     if fields.get(3) != Some(&LISTEN) {
         return None;
     }
-    let (ip, port) = fields.get(1)?.split_once(':')?;
-    let port = u16::from_str_radix(port, 16).ok()?;
     let inode = fields.get(9)?.parse().ok()?;
-    Some((SocketAddr::new(hex_address(ip)?, port), inode))
+    Some((hex_socket(fields.get(1)?)?, inode))
+}
+
+fn hex_socket(text: &str) -> Option<SocketAddr> {
+    let (ip, port) = text.split_once(':')?;
+    Some(SocketAddr::new(hex_address(ip)?, u16::from_str_radix(port, 16).ok()?))
 }
 
 /// The kernel prints an address as 32-bit words in the machine's byte order.

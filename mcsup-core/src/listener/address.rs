@@ -79,6 +79,10 @@ impl fmt::Display for Address {
         match self {
             Address::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
             Address::Tcp { host, port } => write!(f, "{host}:{port}"),
+            // Or it would be read as the other form.
+            Address::Unix(path) if path.as_os_str().as_encoded_bytes().starts_with(b"//") => {
+                write!(f, "unix://{}", path.display())
+            }
             Address::Unix(path) => write!(f, "unix:{}", path.display()),
             Address::Inherited(fd) => write!(f, "fd://{fd}"),
         }
@@ -105,9 +109,11 @@ mod tests {
             ("unix:/run/a.sock", "unix:/run/a.sock"),
             ("unix:///run/a.sock", "unix:/run/a.sock"),
             ("unix:a.sock", "unix:a.sock"),
+            ("unix:////run/a.sock", "unix:////run/a.sock"),
             ("fd://3", "fd://3"),
         ] {
             assert_eq!(parsed(text), expected, "{text}");
+            assert_eq!(parsed(expected), expected, "{text}");
         }
     }
 

@@ -2,7 +2,9 @@
 //!
 //! - [`address`]: what an operator writes (`127.0.0.1:8000`, `[::]:80`, `unix:/run/app.sock`, `fd://3`).
 //! - `tcp`, `unix`, `inherited`: how each kind is opened.
-//! - `open`: the set of open listeners of a supervisor.
+//! - `per_slot`: the sockets of a TCP address that has one for each slot.
+//! - `open`: the set of open listeners of a supervisor, and how it changes.
+//! - `record`: what the next image of a supervisor is told of them.
 //! - [`connection`]: what is accepted from them.
 //!
 //! Nothing here waits: listening sockets are non-blocking, and readiness is the caller's business.
@@ -16,10 +18,19 @@ use std::path::PathBuf;
 pub mod address;
 pub mod connection;
 pub(crate) mod inherited;
+#[allow(dead_code, reason = "the lifecycle calls it, step by step")]
 pub(crate) mod open;
 pub(crate) mod options;
+#[allow(dead_code, reason = "as above")]
+pub(crate) mod per_slot;
+#[allow(dead_code, reason = "as above")]
+pub(crate) mod record;
 pub(crate) mod tcp;
+#[allow(dead_code, reason = "as above")]
 pub(crate) mod unix;
+
+#[cfg(test)]
+mod tests;
 
 pub use address::Address;
 pub use connection::Connection;

@@ -1,75 +1,235 @@
-//! The supervisor's set of open listeners.
+//! The supervisor's set of open listeners, and how it changes. A change yields a new set, which shares with the old one
+//! what is in both; the old one stays as it is until whoever asked lets it go.
 
 use std::ops::Deref;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use super::options::Options;
+use super::per_slot::PerSlot;
 use super::tcp::TcpListening;
 use super::unix::UnixListening;
-use super::{Address, Listener, inherited};
-use crate::error::Result;
+use super::{Address, Connection, Listener, Local, inherited};
+use crate::error::{Error, ErrorKind, Result};
+use crate::sys::listening;
 
-/// Open listeners, in the order in which they were asked for. Closed when dropped; their paths stay until
+/// Open listeners, in the order in which they were asked for, each known by its address as the operator wrote it: port 0
+/// keeps the port that it once got. Closed when the last set that has them is dropped; their paths stay until
 /// [`OpenSet::withdraw`], because a worker that drops its copy must not take the path from its siblings.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct OpenSet(Vec<Arc<dyn Listener>>, Vec<Address>);
+///
+/// As a slice it is all of its sockets, in the same order.
+#[derive(Debug, Default)]
+pub(crate) struct OpenSet {
+    members: Vec<Member>,
+    sockets: Vec<Arc<dyn Listener>>,
+}
+
+/// An address, and what listens there.
+#[derive(Debug, Clone)]
+pub(crate) struct Member {
+    pub(super) address: Address,
+    pub(super) sockets: Sockets,
+}
+
+/// What listens at an address.
+#[derive(Debug, Clone)]
+pub(crate) enum Sockets {
+    /// One socket that all workers share.
+    Shared(Arc<dyn Listener>),
+    /// The same, with a path that is ours.
+    Unix(Arc<UnixListening>),
+    /// One for each slot.
+    PerSlot(PerSlot),
+}
 
 impl OpenSet {
-    /// Opens all of `addresses`, or none.
+    /// Opens all of `addresses`, or none, for a pool of `slots` slots.
     pub(crate) fn open(addresses: &[Address], options: &Options, slots: usize) -> Result<Self> {
-        Self::default().changed_to(addresses, options, slots)
+        Self::default().opened(addresses, options, slots)
     }
 
-    pub(crate) fn changed_to(&self, addresses: &[Address], options: &Options, _: usize) -> Result<Self> {
-        let mut set = Self::default();
-        for address in addresses {
-            if let Some(at) = self.1.iter().position(|other| other == address) {
-                set.0.push(Arc::clone(&self.0[at]));
-                set.1.push(address.clone());
-                continue;
-            }
-            match open(address, options) {
-                Ok(listener) => {
-                    set.0.push(listener);
-                    set.1.push(address.clone());
-                }
-                Err(error) => {
-                    set.withdraw_what_is_not_in(self);
-                    return Err(error);
-                }
-            }
+    /// The set for other addresses, options and slots: what both have is kept, what is new is opened. On an error nothing
+    /// has changed. New connections go to the same slots as before, until [`aim`](Self::aim).
+    ///
+    /// A kept address is served as it was opened: a changed `reuse_port` is for new ones.
+    pub(crate) fn changed_to(&self, addresses: &[Address], options: &Options, slots: usize) -> Result<Self> {
+        let is_new = |address: &&Address| self.member(address).is_none();
+        if let Some(Address::Inherited(fd)) =
+            addresses.iter().filter(is_new).find(|address| matches!(address, Address::Inherited(_)))
+        {
+            // By now the number may be anything of ours.
+            let why = format!("cannot listen on fd://{fd}: descriptors are taken over at the start only");
+            return Err(Error::new(ErrorKind::Bind, why));
         }
-        Ok(set)
-    }
-
-    pub(crate) fn withdraw_what_is_not_in(&self, other: &Self) {
-        for (listener, address) in self.0.iter().zip(&self.1) {
-            if !other.1.contains(address) {
-                listener.withdraw();
-            }
+        let mut changed = self.opened(addresses, options, slots)?;
+        if let Err(error) = self.refit(&changed, options) {
+            changed.withdraw_what_is_not_in(self);
+            return Err(error);
         }
+        changed.set_backlog(self, options.backlog);
+        Ok(changed)
     }
 
-    pub(crate) fn has_what_lacks_in(&self, other: &Self) -> bool {
-        self.1.iter().any(|address| !other.1.contains(address))
+    /// The set for another number of slots. Further slots get no connections until [`aim`](Self::aim) says that they have
+    /// workers. Fewer: the surplus sockets get none from now on; they stay, leaving, until
+    /// [`end_leaving`](Self::end_leaving).
+    pub(crate) fn resized(&self, slots: usize) -> Result<Self> {
+        let members = self.members.iter().map(|member| member.resized(slots));
+        let resized = Self::of(members.collect::<Result<_>>()?);
+        let too_wide = resized.groups().filter(|group| group.aimed_at() > group.slots());
+        too_wide.map(|group| group.aim_at(slots)).collect::<Result<()>>()?;
+        Ok(resized)
     }
 
-    pub(crate) fn for_slot(&self, _: usize) -> Self {
-        self.clone()
+    /// From now on new connections go to the first `slots` slots, where each has its own sockets. To be said when workers
+    /// have become ready, and before some are asked to leave for good.
+    pub(crate) fn aim(&self, slots: usize) -> Result<()> {
+        self.groups().try_for_each(|group| group.aim_at(slots))
     }
 
-    pub(crate) fn resized(&self, _: usize) -> Result<Self> {
-        Ok(self.clone())
+    /// Whether a slot that is to go has no socket of its own on which something could still arrive: only now may its
+    /// worker be told to drain. Reads the kernel's table of connections while handshakes are under way.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.groups().all(PerSlot::is_settled)
     }
 
+    /// Ends the sockets of slots that are no more, once the set [is settled](Self::is_settled) and their workers have
+    /// ended. Returns what nobody has accepted: it belongs to whoever serves.
+    pub(crate) fn end_leaving(&mut self) -> Vec<Connection> {
+        let groups = self.members.iter_mut().filter_map(|member| match &mut member.sockets {
+            Sockets::PerSlot(group) => Some(group),
+            _ => None,
+        });
+        let waited = groups.flat_map(PerSlot::end_leaving).collect();
+        self.sockets = sockets_of(&self.members);
+        waited
+    }
+
+    /// What the worker of a slot listens on: all that is shared, and its own.
+    pub(crate) fn for_slot(&self, slot: usize) -> Self {
+        self.for_slots(&[slot])
+    }
+
+    /// The same for a worker that serves several slots.
+    pub(crate) fn for_slots(&self, slots: &[usize]) -> Self {
+        let members = self.members.iter().flat_map(|member| match &member.sockets {
+            Sockets::PerSlot(group) => {
+                let own = slots.iter().map(|slot| Sockets::Shared(Arc::clone(group.of_slot(*slot))));
+                own.map(|sockets| Member { address: member.address.clone(), sockets }).collect()
+            }
+            _ => vec![member.clone()],
+        });
+        Self::of(members.collect())
+    }
+
+    /// Where it listens: each address once.
+    pub(crate) fn locals(&self) -> impl Iterator<Item = &Local> {
+        self.members.iter().map(|member| match &member.sockets {
+            Sockets::Shared(listener) => listener.local(),
+            Sockets::Unix(listener) => listener.local(),
+            Sockets::PerSlot(group) => group.local(),
+        })
+    }
+
+    /// How many connections wait to be accepted, as far as the kernel tells: those over TCP, on Linux.
     pub(crate) fn queued(&self) -> usize {
-        0
+        self.sockets.iter().map(|listener| listening::queued(listener.as_fd())).sum()
     }
 
     /// Removes what the listeners left in the file system; the supervisor's last act with them.
     pub(crate) fn withdraw(&self) {
-        for listener in &self.0 {
-            listener.withdraw();
+        self.withdraw_what_is_not_in(&Self::default());
+    }
+
+    /// Removes what those listeners left in the file system that `other` lacks: after a change the old set's, or the new
+    /// one's where the change was not to be.
+    pub(crate) fn withdraw_what_is_not_in(&self, other: &Self) {
+        for member in &self.members {
+            match (&member.sockets, other.member(&member.address)) {
+                (Sockets::PerSlot(group), Some(Member { sockets: Sockets::PerSlot(others), .. })) => {
+                    group.end_what_is_not_in(others);
+                }
+                (_, Some(_)) => {}
+                (Sockets::Unix(listener), None) => listener.withdraw(),
+                (Sockets::Shared(listener), None) => listener.withdraw(),
+                (Sockets::PerSlot(_), None) => {}
+            }
+        }
+    }
+
+    pub(super) fn of(members: Vec<Member>) -> Self {
+        let sockets = sockets_of(&members);
+        Self { members, sockets }
+    }
+
+    pub(super) fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    fn member(&self, address: &Address) -> Option<&Member> {
+        self.members.iter().find(|member| member.address == *address)
+    }
+
+    fn groups(&self) -> impl Iterator<Item = &PerSlot> {
+        self.members.iter().filter_map(|member| match &member.sockets {
+            Sockets::PerSlot(group) => Some(group),
+            _ => None,
+        })
+    }
+
+    /// Takes over what this set has of `addresses`, and opens the rest, or nothing.
+    fn opened(&self, addresses: &[Address], options: &Options, slots: usize) -> Result<Self> {
+        let mut opened = Self::default();
+        for address in addresses {
+            if opened.member(address).is_some() {
+                continue;
+            }
+            let member = match self.member(address) {
+                Some(member) => member.resized(slots),
+                None => open(address, options, slots),
+            };
+            match member {
+                Ok(member) => opened.members.push(member),
+                Err(error) => {
+                    opened.withdraw_what_is_not_in(self);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(Self::of(opened.members))
+    }
+
+    /// Gives the socket files that `changed` has kept their new mode and owner: all, or none.
+    fn refit(&self, changed: &Self, options: &Options) -> Result<()> {
+        let mut done = Vec::new();
+        for member in changed.members.iter().filter(|member| self.member(&member.address).is_some()) {
+            let Sockets::Unix(listener) = &member.sockets else { continue };
+            match listener.refit(options) {
+                Ok(before) => done.extend(before.map(|before| (listener, before))),
+                Err(error) => {
+                    done.into_iter().for_each(|(listener, before)| listener.restore(before));
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the length of the queues that were kept from `old`. Those of inherited sockets are not our business.
+    fn set_backlog(&mut self, old: &Self, backlog: i32) {
+        for member in &mut self.members {
+            if old.member(&member.address).is_none() || matches!(member.address, Address::Inherited(_)) {
+                continue;
+            }
+            if let Sockets::PerSlot(group) = &mut member.sockets {
+                group.set_backlog(backlog);
+            }
+            for listener in member.sockets() {
+                // A socket that listens already takes the new length (listen(2)).
+                if let Err(error) = rustix::net::listen(listener.as_fd(), backlog) {
+                    log::warn!("cannot change the backlog of {}: {error}", listener.local());
+                }
+            }
         }
     }
 }
@@ -78,14 +238,50 @@ impl Deref for OpenSet {
     type Target = [Arc<dyn Listener>];
 
     fn deref(&self) -> &Self::Target {
-        &self.0
+        &self.sockets
     }
 }
 
-fn open(address: &Address, options: &Options) -> Result<Arc<dyn Listener>> {
-    Ok(match address {
-        Address::Tcp { host, port } => Arc::new(TcpListening::open(host, *port, options)?),
-        Address::Unix(path) => Arc::new(UnixListening::open(path, options)?),
-        Address::Inherited(fd) => Arc::from(inherited::open(*fd)?),
-    })
+impl Member {
+    fn sockets(&self) -> Vec<Arc<dyn Listener>> {
+        match &self.sockets {
+            Sockets::Shared(listener) => vec![Arc::clone(listener)],
+            Sockets::Unix(listener) => vec![Arc::clone(listener) as _],
+            Sockets::PerSlot(group) => group.sockets().to_vec(),
+        }
+    }
+
+    fn resized(&self, slots: usize) -> Result<Self> {
+        let sockets = match &self.sockets {
+            Sockets::PerSlot(group) => Sockets::PerSlot(group.resized(slots)?),
+            shared => shared.clone(),
+        };
+        Ok(Self { address: self.address.clone(), sockets })
+    }
+}
+
+fn sockets_of(members: &[Member]) -> Vec<Arc<dyn Listener>> {
+    members.iter().flat_map(Member::sockets).collect()
+}
+
+fn open(address: &Address, options: &Options, slots: usize) -> Result<Member> {
+    let sockets = match address {
+        Address::Tcp { host, port } => {
+            let first = TcpListening::open(host, *port, options)?;
+            match options.reuse_port.then(|| first.share_port()) {
+                Some(Ok(())) => Sockets::PerSlot(PerSlot::beside(Arc::new(first), slots, options.backlog)?),
+                Some(Err(error)) => {
+                    log::debug!("{address} has no socket for each slot: {error}");
+                    Sockets::Shared(Arc::new(first))
+                }
+                None => Sockets::Shared(Arc::new(first)),
+            }
+        }
+        Address::Unix(path) => Sockets::Unix(Arc::new(UnixListening::open(path, options)?)),
+        Address::Inherited(fd) => Sockets::Shared(inherited::open(*fd)?),
+    };
+    if options.reuse_port && !matches!(address, Address::Tcp { .. }) {
+        log::debug!("{address} has no socket for each slot: the workers share it");
+    }
+    Ok(Member { address: address.clone(), sockets })
 }

@@ -10,6 +10,7 @@ use super::options::Options;
 use super::{Connection, Listener, Local};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::processes;
+use crate::sys::listening;
 
 /// A listening TCP socket.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ impl TcpListening {
         })?;
         let mut last = None;
         for address in addresses {
-            match listen(address, options) {
+            match listen(address, options.backlog, false) {
                 Ok(socket) => return Self::adopt(socket),
                 Err(error) => last = Some((address, error)),
             }
@@ -37,6 +38,23 @@ impl TcpListening {
             Some((address, error)) => explain(address, error),
             None => Error::new(ErrorKind::Bind, format!("cannot listen on {}: no address", name())),
         })
+    }
+
+    /// A further socket on `address`, beside those of ours that [share](Self::share_port) its port.
+    pub(crate) fn beside(address: SocketAddr, backlog: i32) -> Result<Self> {
+        Self::adopt(listen(address, backlog, true).map_err(|error| explain(address, error))?)
+    }
+
+    /// From now on further sockets of this user may listen on the same port.
+    ///
+    /// Said only once the socket listens: it was bound as one that shares with nobody, so that a port which
+    /// another server has, sharing or not, was refused, and of two that come at the same moment one has it.
+    pub(crate) fn share_port(&self) -> io::Result<()> {
+        if listening::SPREADS {
+            self.socket.set_reuse_port(true)
+        } else {
+            Err(io::ErrorKind::Unsupported.into())
+        }
     }
 
     /// Takes over a socket that listens already.
@@ -66,14 +84,17 @@ impl AsFd for TcpListening {
     }
 }
 
-fn listen(address: SocketAddr, options: &Options) -> io::Result<Socket> {
+fn listen(address: SocketAddr, backlog: i32, shares_port: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // So that connections of a former life in TIME_WAIT do not keep us from the port (socket(7)).
     socket.set_reuse_address(true)?;
+    if shares_port {
+        socket.set_reuse_port(true)?;
+    }
     // Inherited by accepted connections on Linux: no system call for each of them.
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
-    socket.listen(options.backlog)?;
+    socket.listen(backlog)?;
     Ok(socket)
 }
 

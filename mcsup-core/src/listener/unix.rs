@@ -3,11 +3,12 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::options::Options;
@@ -20,9 +21,27 @@ use crate::host::processes;
 pub(crate) struct UnixListening {
     socket: Socket,
     local: Local,
+    /// The socket file that we bound; `None` for an inherited socket, whose path is not ours.
+    bound: Option<Bound>,
+}
+
+/// A socket file: where it is, which it is, and whose it was before it was given away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Bound {
+    /// Absolute, so that it can be unlinked after a change of directory.
     path: PathBuf,
-    /// Device and inode of the socket file that we bound; `None` for an inherited socket, whose path is not ours.
-    bound: Option<(u64, u64)>,
+    device: u64,
+    inode: u64,
+    uid: u32,
+    gid: u32,
+}
+
+/// Mode, user and group of a socket file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Access {
+    mode: u32,
+    uid: u32,
+    gid: u32,
 }
 
 impl UnixListening {
@@ -38,14 +57,16 @@ impl UnixListening {
         socket.set_nonblocking(true).map_err(fail)?;
         bind(&socket, path, options.unix_mode).map_err(fail)?;
         socket.listen(options.backlog).map_err(fail)?;
+        let bound = Bound::at(path).map_err(fail)?;
         let (uid, gid) = options.unix_owner;
         if uid.is_some() || gid.is_some() {
-            std::os::unix::fs::lchown(path, uid, gid).map_err(fail)?;
+            lchown(path, uid, gid).map_err(|error| {
+                // A start that fails leaves nothing behind.
+                let _ = fs::remove_file(path);
+                fail(error)
+            })?;
         }
-        let bound = fs::symlink_metadata(path).map(|file| (file.dev(), file.ino())).map_err(fail)?;
-        // Absolute, so that it can be unlinked after a change of directory.
-        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        Ok(Self { socket, local: Local::Unix(path.clone()), path, bound: Some(bound) })
+        Ok(Self { socket, local: Local::Unix(bound.path.clone()), bound: Some(bound) })
     }
 
     /// Takes over a socket that listens already.
@@ -54,7 +75,65 @@ impl UnixListening {
         socket.set_nonblocking(true).map_err(step)?;
         let address = socket.local_addr().map_err(step)?;
         let path = address.as_pathname().map(Path::to_owned).unwrap_or_default();
-        Ok(Self { socket, local: Local::Unix(path.clone()), path, bound: None })
+        Ok(Self { socket, local: Local::Unix(path), bound: None })
+    }
+
+    /// Takes over a socket that our predecessor bound, with its path.
+    pub(crate) fn adopt_bound(socket: Socket, bound: Bound) -> Result<Self> {
+        let adopted = Self::adopt(socket)?;
+        Ok(Self { local: Local::Unix(bound.path.clone()), bound: Some(bound), ..adopted })
+    }
+
+    /// The socket file, where it is ours.
+    pub(crate) fn bound(&self) -> Option<&Bound> {
+        self.bound.as_ref()
+    }
+
+    /// Gives the socket file the mode and owner that new options ask for, while it is ours; returns what it had.
+    pub(crate) fn refit(&self, options: &Options) -> Result<Option<Access>> {
+        let Some((bound, file)) = self.bound.as_ref().and_then(|bound| Some((bound, bound.file()?))) else {
+            return Ok(None);
+        };
+        let before = Access { mode: file.mode() & 0o7777, uid: file.uid(), gid: file.gid() };
+        let (uid, gid) = options.unix_owner;
+        let wanted =
+            Access { mode: options.unix_mode, uid: uid.unwrap_or(bound.uid), gid: gid.unwrap_or(bound.gid) };
+        bound.change(before, wanted).map_err(|error| {
+            let _ = bound.change(before, before);
+            let step = format!("cannot change mode and owner of {}", self.local);
+            Error::new(ErrorKind::Bind, step).caused_by(error)
+        })?;
+        Ok(Some(before))
+    }
+
+    /// Undoes [`refit`](Self::refit).
+    pub(crate) fn restore(&self, before: Access) {
+        if let Some(bound) = self.bound.as_ref().filter(|bound| bound.file().is_some()) {
+            let _ = bound.change(before, before);
+        }
+    }
+}
+
+impl Bound {
+    /// The socket file that was bound at `path` a moment ago.
+    fn at(path: &Path) -> io::Result<Self> {
+        let file = fs::symlink_metadata(path)?;
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        Ok(Self { path, device: file.dev(), inode: file.ino(), uid: file.uid(), gid: file.gid() })
+    }
+
+    /// What is at the path, while it is still ours.
+    fn file(&self) -> Option<fs::Metadata> {
+        let file = fs::symlink_metadata(&self.path).ok()?;
+        (file.dev() == self.device && file.ino() == self.inode).then_some(file)
+    }
+
+    /// At no moment is the file more open than before or than wanted.
+    fn change(&self, before: Access, wanted: Access) -> io::Result<()> {
+        let chmod = |mode| fs::set_permissions(&self.path, fs::Permissions::from_mode(mode));
+        chmod(before.mode & wanted.mode)?;
+        lchown(&self.path, Some(wanted.uid), Some(wanted.gid))?;
+        chmod(wanted.mode)
     }
 }
 
@@ -69,9 +148,8 @@ impl Listener for UnixListening {
     }
 
     fn withdraw(&self) {
-        let now = fs::symlink_metadata(&self.path).map(|file| (file.dev(), file.ino())).ok();
-        if now.is_some() && now == self.bound {
-            let _ = fs::remove_file(&self.path);
+        if let Some(bound) = self.bound.as_ref().filter(|bound| bound.file().is_some()) {
+            let _ = fs::remove_file(&bound.path);
         }
     }
 }

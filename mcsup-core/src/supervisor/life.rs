@@ -35,13 +35,7 @@ pub(crate) fn live<S: Supervisor>(supervisor: S, config: Config) -> Result<(Outc
     }
     let mut machine = Machine::new(config.policy.clone());
     let mut executor = open(supervisor, config)?;
-    let locals: Vec<_> = executor
-        .editions
-        .current()
-        .into_iter()
-        .flat_map(|edition| edition.listeners.iter())
-        .map(|listener| listener.local())
-        .collect();
+    let locals: Vec<_> = executor.editions.current().into_iter().flat_map(|edition| edition.listeners.locals()).collect();
     executor.supervisor.listening(&locals);
     drop(locals);
     let effects = machine.start(clock::now());
@@ -182,8 +176,8 @@ fn asked<S: Supervisor>(executor: &mut Executor<S>, ask: Ask, ticket: Option<Tic
 
 fn report<S: Supervisor>(machine: &Machine, executor: &Executor<S>) -> Reply {
     let edition = executor.editions.current();
-    let listeners = edition.into_iter().flat_map(|edition| edition.listeners.iter());
-    let listeners = listeners.map(|listener| listener.local().to_string()).collect();
+    let listeners = edition.into_iter().flat_map(|edition| edition.listeners.locals());
+    let listeners = listeners.map(|local| local.to_string()).collect();
     let status = report::status(machine, &executor.crew, &executor.history, listeners, clock::now());
     Reply::new(control::Outcome::Done, machine.phase().name()).with_status(status)
 }

@@ -8,10 +8,13 @@
 //! - [`credentials`]: users, groups and dropping to them, completely and in order.
 //! - [`shared_memory`]: cache lines of atomics, shared over fork.
 //! - [`descriptor`]: taking over inherited descriptors, and replacing what one refers to.
+//! - [`listening`]: the queue of a listening socket, and which sockets of a shared port get new connections.
 #![allow(unsafe_code, reason = "this folder is where unsafe lives")]
 
 pub(crate) mod credentials;
 pub(crate) mod descriptor;
 pub(crate) mod fork;
+#[allow(dead_code, reason = "the lifecycle calls it, step by step")]
+pub(crate) mod listening;
 pub(crate) mod shared_memory;
 pub(crate) mod signal;

@@ -59,7 +59,8 @@ impl WorkerContext {
         self.generation
     }
 
-    /// The listeners, non-blocking, shared with all other workers.
+    /// The listeners, non-blocking. All workers share them, but for those of which each slot has its own
+    /// ([`Options::reuse_port`](crate::listener::Options::reuse_port)).
     pub fn listeners(&self) -> &[Arc<dyn Listener>] {
         &self.listeners
     }

@@ -1,0 +1,191 @@
+//! The open set as its supervisor uses it: how it changes, what is kept, what is left to the next image.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::open::OpenSet;
+use super::record::ListenerRecord;
+use super::{Address, Listener, Local, Options};
+
+#[cfg(target_os = "linux")]
+mod per_slot;
+
+fn addresses(texts: &[&str]) -> Vec<Address> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn open(texts: &[&str]) -> OpenSet {
+    OpenSet::open(&addresses(texts), &Options::default(), 2).unwrap()
+}
+
+fn port_of(listener: &dyn Listener) -> SocketAddr {
+    match listener.local() {
+        Local::Tcp(address) => *address,
+        Local::Unix(path) => panic!("{} is no TCP address", path.display()),
+    }
+}
+
+fn unix(path: &Path) -> Address {
+    Address::Unix(path.to_owned())
+}
+
+#[test]
+fn a_change_keeps_what_is_in_both_and_opens_what_is_new() {
+    let dir = tempfile::tempdir().unwrap();
+    let (kept, old, new) = (dir.path().join("kept"), dir.path().join("old"), dir.path().join("new"));
+    let any = addresses(&["127.0.0.1:0"])[0].clone();
+    let options = Options::default();
+    let first = OpenSet::open(&[any.clone(), unix(&kept), unix(&old)], &options, 1).unwrap();
+    let inode = fs::metadata(&kept).unwrap().ino();
+
+    let second = first.changed_to(&[unix(&new), unix(&kept), any.clone(), any], &options, 1).unwrap();
+    first.withdraw_what_is_not_in(&second);
+    // What was asked for twice is there once; and port 0 is the port that it was.
+    assert_eq!(second.len(), 3);
+    assert_eq!(second.locals().count(), 3);
+    assert!(Arc::ptr_eq(&second[2], &first[0]));
+    assert_eq!(fs::metadata(&kept).unwrap().ino(), inode);
+    assert!(new.exists() && !old.exists());
+    drop(first);
+    TcpStream::connect(port_of(&*second[2])).unwrap();
+    second.withdraw();
+    assert!(!new.exists() && !kept.exists());
+}
+
+#[test]
+fn a_change_that_cannot_be_leaves_everything_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let (kept, new) = (dir.path().join("kept"), dir.path().join("new"));
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken: Address = holder.local_addr().unwrap().to_string().parse().unwrap();
+    let options = Options { unix_mode: 0o600, ..Options::default() };
+    let set = OpenSet::open(&[unix(&kept)], &options, 1).unwrap();
+    let wider = Options { unix_mode: 0o666, ..options };
+    let refused = set.changed_to(&[unix(&kept), unix(&new), taken], &wider, 1).unwrap_err().to_string();
+    assert!(refused.contains(&format!("pid {}", std::process::id())), "{refused}");
+    assert!(!new.exists());
+    assert_eq!(fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(set.len(), 1);
+    drop(holder);
+}
+
+#[test]
+fn a_descriptor_is_taken_over_at_the_start_only() {
+    let set = open(&["127.0.0.1:0"]);
+    let pipe = std::io::pipe().unwrap().0;
+    let wanted = addresses(&["127.0.0.1:0", &format!("fd://{}", pipe.as_raw_fd())]);
+    assert!(set.changed_to(&wanted, &Options::default(), 1).is_err());
+    assert!(rustix::io::fcntl_getfd(&pipe).is_ok());
+}
+
+#[test]
+fn a_kept_socket_file_gets_its_new_mode_and_owner_while_it_is_ours() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.sock");
+    let options = Options { unix_mode: 0o600, ..Options::default() };
+    let set = OpenSet::open(&[unix(&path)], &options, 1).unwrap();
+    let born = fs::metadata(&path).unwrap();
+    // Only root may give a file away; to oneself it is allowed.
+    let is_root = born.uid() == 0;
+    let owner = if is_root { (Some(1), Some(1)) } else { (Some(born.uid()), Some(born.gid())) };
+    let wider = Options { unix_mode: 0o666, unix_owner: owner, ..options.clone() };
+    let changed = set.changed_to(&[unix(&path)], &wider, 1).unwrap();
+    let now = fs::metadata(&path).unwrap();
+    assert_eq!((now.mode() & 0o777, Some(now.uid()), Some(now.gid())), (0o666, owner.0, owner.1));
+    // And back: what is nobody's is whose it was.
+    let again = changed.changed_to(&[unix(&path)], &options, 1).unwrap();
+    let now = fs::metadata(&path).unwrap();
+    assert_eq!((now.mode() & 0o777, now.uid(), now.gid()), (0o600, born.uid(), born.gid()));
+
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, "somebody else's").unwrap();
+    let before = fs::metadata(&path).unwrap().mode();
+    again.changed_to(&[unix(&path)], &wider, 1).unwrap().withdraw();
+    assert_eq!(fs::metadata(&path).unwrap().mode(), before);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_kept_queue_gets_its_new_length() {
+    let options = Options { backlog: 1, ..Options::default() };
+    let wanted = addresses(&["127.0.0.1:0"]);
+    let set = OpenSet::open(&wanted, &options, 1).unwrap();
+    let address = port_of(&*set[0]);
+    let longer = set.changed_to(&wanted, &Options { backlog: 64, ..options }, 1).unwrap();
+    let _clients: Vec<_> = (0..50).map(|_| TcpStream::connect(address).unwrap()).collect();
+    assert_eq!(longer.queued(), 50);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_waits_on_all_listeners_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.sock");
+    let mut wanted = addresses(&["127.0.0.1:0", "127.0.0.2:0"]);
+    wanted.push(unix(&path));
+    let set = OpenSet::open(&wanted, &Options::default(), 1).unwrap();
+    assert_eq!(set.queued(), 0);
+    let to = [0, 0, 1].map(|index| TcpStream::connect(port_of(&*set[index])).unwrap());
+    let _not_known = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    assert_eq!(set.queued(), to.len());
+    set[0].accept().unwrap();
+    assert_eq!(set.queued(), 2);
+    // A worker that let go of them knows nothing, and does not fail.
+    set.iter().for_each(|listener| crate::sys::descriptor::let_go(listener.as_fd()).unwrap());
+    assert_eq!(set.queued(), 0);
+}
+
+/// What an exec does: the descriptors stay, and nothing else does.
+fn through_an_exec(set: &OpenSet) -> (OpenSet, Vec<ListenerRecord>) {
+    let mut records = set.describe();
+    for (record, listener) in records.iter_mut().zip(set.iter()) {
+        record.fd = rustix::io::dup(listener.as_fd()).unwrap().into_raw_fd();
+    }
+    let text = serde_json::to_string(&records).unwrap();
+    let read: Vec<ListenerRecord> = serde_json::from_str(&text).unwrap();
+    assert_eq!(read, records);
+    (OpenSet::adopt(&read).unwrap(), records)
+}
+
+#[test]
+fn the_next_image_has_the_same_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mine, theirs) = (dir.path().join("a.sock"), dir.path().join("b.sock"));
+    let wanted = [addresses(&["127.0.0.1:0"]), vec![unix(&mine), unix(&theirs)]].concat();
+    let set = OpenSet::open(&wanted, &Options::default(), 1).unwrap();
+    let (adopted, records) = through_an_exec(&set);
+    let address = port_of(&*set[0]);
+    drop(set);
+    assert_eq!(adopted.describe(), records);
+    for listener in adopted.iter() {
+        assert!(rustix::io::fcntl_getfd(listener).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
+    }
+    // Its keys are known, its port is the same, and its paths are its own as long as they are.
+    let kept = adopted.changed_to(&wanted, &Options::default(), 1).unwrap();
+    assert_eq!(port_of(&*kept[0]), address);
+    TcpStream::connect(address).unwrap();
+    fs::remove_file(&theirs).unwrap();
+    fs::write(&theirs, "").unwrap();
+    kept.withdraw();
+    assert!(!mine.exists() && theirs.exists());
+}
+
+#[test]
+fn an_image_that_cannot_take_the_set_over_leaves_the_descriptors_open() {
+    let set = open(&["127.0.0.1:0", "127.0.0.2:0"]);
+    let kept: Vec<_> = set.iter().map(|listener| rustix::io::dup(listener.as_fd()).unwrap()).collect();
+    let mut records = set.describe();
+    for (record, fd) in records.iter_mut().zip(&kept) {
+        record.fd = fd.as_raw_fd();
+    }
+    let (closed, pipe) = (i32::MAX, std::io::pipe().unwrap().0);
+    for wrong in [closed, pipe.as_raw_fd()] {
+        records[1].fd = wrong;
+        assert!(OpenSet::adopt(&records).is_err());
+        assert!(rustix::io::fcntl_getfd(&kept[0]).is_ok() && rustix::io::fcntl_getfd(&pipe).is_ok());
+    }
+}

@@ -1,0 +1,299 @@
+//! One socket for each slot: whoever comes, comes to a slot that has a worker, and nobody is reset.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::listener::Connection;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn options() -> Options {
+    Options { reuse_port: true, ..Options::default() }
+}
+
+fn open_for(slots: usize) -> OpenSet {
+    OpenSet::open(&addresses(&["127.0.0.1:0"]), &options(), slots).unwrap()
+}
+
+fn connect(set: &OpenSet, count: usize) -> Vec<TcpStream> {
+    (0..count).map(|_| TcpStream::connect(port_of(&*set[0])).unwrap()).collect()
+}
+
+/// How many connections wait in each slot.
+fn queues(set: &OpenSet) -> Vec<usize> {
+    (0..set.len()).map(|slot| set.for_slot(slot).queued()).collect()
+}
+
+fn wait_for(what: &str, condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn each_slot_has_its_own_socket_and_its_share() {
+    let set = open_for(4);
+    assert_eq!((set.len(), set.locals().count()), (4, 1));
+    assert!(set.iter().all(|listener| listener.local() == set[0].local()));
+    let _clients = connect(&set, 400);
+    let queues = queues(&set);
+    assert_eq!(queues.iter().sum::<usize>(), 400);
+    // 100 each on average, with a deviation of less than 9.
+    assert!(queues.iter().all(|queued| *queued > 30), "{queues:?}");
+    // No worker is deaf.
+    assert_eq!(set.for_slot(7).len(), 1);
+    assert_eq!(set.for_slots(&[1, 2]).queued(), queues[1] + queues[2]);
+}
+
+#[test]
+fn only_tcp_addresses_that_we_open_have_one_for_each_slot() {
+    let dir = tempfile::tempdir().unwrap();
+    let inherited = TcpListener::bind("127.0.0.1:0").unwrap().into_raw_fd();
+    let wanted = [Address::Inherited(inherited), unix(&dir.path().join("a.sock"))];
+    let set = OpenSet::open(&wanted, &options(), 3).unwrap();
+    assert_eq!(set.len(), 2);
+    assert_eq!(set.for_slot(2).len(), 2);
+    set.withdraw();
+}
+
+#[test]
+fn a_port_that_another_server_has_is_refused_whether_it_shares_or_not() {
+    let set = open_for(2);
+    let wanted = [port_of(&*set[0]).to_string().parse().unwrap()];
+    for reuse_port in [true, false] {
+        let options = Options { reuse_port, ..Options::default() };
+        let refused = OpenSet::open(&wanted, &options, 2).unwrap_err().to_string();
+        assert!(refused.contains(&format!("pid {}", std::process::id())), "{refused}");
+    }
+    let everywhere: Vec<Address> =
+        vec![Address::Tcp { host: "0.0.0.0".to_owned(), port: port_of(&*set[0]).port() }];
+    assert!(OpenSet::open(&everywhere, &options(), 2).is_err());
+}
+
+#[test]
+fn of_servers_that_open_a_port_at_once_one_has_it() {
+    let port = port_of(&*open_for(1)[0]);
+    let wanted = [port.to_string().parse().unwrap()];
+    for _ in 0..50 {
+        let won = thread::scope(|scope| {
+            let open = || OpenSet::open(&wanted, &options(), 3).ok();
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
+            let sets: Vec<_> = threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect();
+            sets.len()
+        });
+        assert!(won <= 1, "{won} servers listen at once");
+    }
+}
+
+#[test]
+fn a_further_slot_gets_nothing_before_it_is_said_to_serve() {
+    let two = open_for(2);
+    let four = two.resized(4).unwrap();
+    let mut clients = connect(&two, 100);
+    assert_eq!(queues(&four)[2..], [0, 0]);
+    four.aim(4).unwrap();
+    clients.extend(connect(&two, 200));
+    assert!(queues(&four).iter().all(|queued| *queued > 10), "{:?}", queues(&four));
+}
+
+#[test]
+fn a_change_that_was_not_to_be_leaves_no_slot_behind() {
+    let two = open_for(2);
+    for _ in 0..3 {
+        let wanted = addresses(&["127.0.0.1:0"]);
+        let four = two.changed_to(&wanted, &options(), 4).unwrap();
+        // A worker of the generation that failed, which lives a little longer.
+        let held: Vec<_> = four.iter().map(|listener| rustix::io::dup(listener.as_fd()).unwrap()).collect();
+        four.withdraw_what_is_not_in(&two);
+        drop(four);
+        let four = two.resized(4).unwrap();
+        four.aim(4).unwrap();
+        let clients = connect(&four, 200);
+        assert_eq!(four.queued(), clients.len());
+        drop(held);
+        let mut back = four.resized(2).unwrap();
+        assert_eq!(back.end_leaving().len() + back.queued(), clients.len());
+        while (0..2).any(|slot| back[slot].accept().is_ok()) {}
+    }
+}
+
+#[test]
+fn a_slot_that_leaves_gets_nothing_new_and_what_it_has_is_not_lost() {
+    let four = open_for(4);
+    let mut clients = connect(&four, 200);
+    let before = queues(&four);
+    let mut two = four.resized(2).unwrap();
+    clients.extend(connect(&four, 200));
+    assert_eq!(queues(&four)[2..], before[2..]);
+    assert!(two.is_settled());
+    // A worker's program may hold the socket for ever.
+    let _held = rustix::io::dup(four[2].as_fd()).unwrap();
+    let waited = two.end_leaving();
+    assert_eq!(waited.len(), before[2] + before[3]);
+    assert_eq!(two.len(), 2);
+    assert_eq!(two.queued() + waited.len(), clients.len());
+    for connection in waited {
+        drop(connection);
+    }
+    let again = two.resized(4).unwrap();
+    again.aim(4).unwrap();
+    clients.extend(connect(&again, 200));
+    assert!(queues(&again).iter().all(|queued| *queued > 10), "{:?}", queues(&again));
+}
+
+#[test]
+fn a_slot_that_comes_back_in_time_has_its_old_socket() {
+    let four = open_for(4);
+    let _clients = connect(&four, 100);
+    let before = queues(&four);
+    let again = four.resized(2).unwrap().resized(4).unwrap();
+    again.aim(4).unwrap();
+    assert!(again.is_settled());
+    assert_eq!(queues(&again), before);
+}
+
+#[test]
+fn a_change_of_the_settings_may_change_the_number_of_slots_too() {
+    let first = open_for(3);
+    let wanted = addresses(&["127.0.0.1:0", "127.0.0.2:0"]);
+    let mut second = first.changed_to(&wanted, &Options { backlog: 77, ..options() }, 2).unwrap();
+    // Until the new generation serves, the old one has all of its slots.
+    assert_eq!(second.len(), 3 + 2);
+    assert!(!second.is_settled() && second.end_leaving().is_empty());
+    let clients = connect(&first, 90);
+    assert!(queues(&first).iter().all(|queued| *queued > 5));
+    second.aim(2).unwrap();
+    first.withdraw_what_is_not_in(&second);
+    assert!(second.is_settled());
+    let waited = second.end_leaving().len();
+    assert_eq!((second.len(), second.queued() + waited), (4, clients.len()));
+}
+
+#[test]
+fn a_handshake_that_is_under_way_is_waited_for() {
+    let four = open_for(4);
+    for listener in four.iter() {
+        // The handshake is over when the client has sent something (tcp(7)): a slow client, in our hands.
+        let socket = socket2::SockRef::from(listener);
+        crate::sys::listening::tests::defer_accept(socket.as_fd());
+    }
+    let mut clients = connect(&four, 64);
+    assert_eq!(four.queued(), 0);
+    let mut two = four.resized(2).unwrap();
+    assert!(!two.is_settled());
+    for client in &mut clients {
+        client.write_all(b"hello").unwrap();
+    }
+    wait_for("the end of all handshakes", || two.is_settled());
+    let waited = two.end_leaving();
+    assert!(!waited.is_empty());
+    assert_eq!(waited.len() + two.queued(), clients.len());
+}
+
+#[test]
+fn the_next_image_has_the_same_slots() {
+    let mut two = open_for(4).resized(2).unwrap();
+    let clients = connect(&two, 50);
+    let (mut adopted, records) = through_an_exec(&two);
+    assert_eq!(adopted.describe(), records);
+    assert_eq!(adopted.queued(), clients.len());
+    two.end_leaving();
+    adopted.end_leaving();
+    assert_eq!(adopted.len(), 2);
+    let three = adopted.resized(3).unwrap();
+    three.aim(3).unwrap();
+    let _more = connect(&three, 90);
+    assert!(queues(&three)[2] > 5);
+}
+
+/// What a worker does: accepts and answers, and when it is told to drain it takes what waits and ends.
+fn work(set: &OpenSet, slot: usize, drain: &'static AtomicBool) -> JoinHandle<()> {
+    // Its own copy, as a process has it.
+    let own = rustix::io::dup(set.for_slot(slot)[0].as_fd()).unwrap();
+    let listener = TcpListener::from(own);
+    thread::spawn(move || {
+        loop {
+            let drains = drain.load(SeqCst);
+            match listener.accept() {
+                Ok((stream, _)) => answer(stream),
+                Err(error) if error.kind() == ErrorKind::WouldBlock && drains => return,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => thread::yield_now(),
+                Err(error) => panic!("accept: {error}"),
+            }
+        }
+    })
+}
+
+fn answer(mut stream: TcpStream) {
+    stream.set_nonblocking(false).unwrap();
+    stream.write_all(b"served").unwrap();
+}
+
+/// Asks anew for as long as it may; returns how often.
+fn ask_on(address: SocketAddr, enough: &'static AtomicBool) -> JoinHandle<usize> {
+    thread::spawn(move || {
+        let mut count = 0;
+        while !enough.load(SeqCst) {
+            expect_answer(TcpStream::connect(address).unwrap());
+            count += 1;
+        }
+        count
+    })
+}
+
+fn expect_answer(mut stream: TcpStream) {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "served");
+}
+
+fn flag() -> &'static AtomicBool {
+    Box::leak(Box::default())
+}
+
+#[test]
+fn nobody_is_reset_while_slots_come_and_go() {
+    static SERVED_BY_THE_REST: AtomicUsize = AtomicUsize::new(0);
+    let mut set = open_for(4);
+    let address = port_of(&*set[0]);
+    // Nobody accepts yet.
+    let early = connect(&set, 200);
+    let (enough, for_ever) = (flag(), flag());
+    let loops = [ask_on(address, enough), ask_on(address, enough)];
+    let mut leaving = flag();
+    let stayers = [work(&set, 0, for_ever), work(&set, 1, for_ever)];
+    let mut leavers = vec![work(&set, 2, leaving), work(&set, 3, leaving)];
+    for _ in 0..10 {
+        set = set.resized(2).unwrap();
+        wait_for("the end of all handshakes", || set.is_settled());
+        leaving.store(true, SeqCst);
+        leavers.drain(..).for_each(|worker| worker.join().unwrap());
+        for connection in set.end_leaving() {
+            SERVED_BY_THE_REST.fetch_add(1, SeqCst);
+            match connection {
+                Connection::Tcp(stream) => answer(stream),
+                Connection::Unix(_) => unreachable!(),
+            }
+        }
+        assert_eq!(set.len(), 2);
+        set = set.resized(4).unwrap();
+        leaving = flag();
+        leavers = vec![work(&set, 2, leaving), work(&set, 3, leaving)];
+        set.aim(4).unwrap();
+    }
+    early.into_iter().for_each(expect_answer);
+    enough.store(true, SeqCst);
+    let asked: usize = loops.into_iter().map(|asking| asking.join().unwrap()).sum();
+    assert!(asked > 0);
+    for_ever.store(true, SeqCst);
+    leaving.store(true, SeqCst);
+    stayers.into_iter().chain(leavers).for_each(|worker| worker.join().unwrap());
+}

@@ -1,0 +1,131 @@
+//! What a listening TCP socket can be asked and told that neither rustix nor socket2 know: how many connections wait in
+//! its queue, and which sockets of a port that several share get the new ones. Only Linux has either.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+/// How many connections wait to be accepted; 0 where it cannot be known.
+#[cfg(target_os = "linux")]
+pub(crate) fn queued(socket: BorrowedFd<'_>) -> usize {
+    use std::mem::MaybeUninit;
+    use std::os::fd::AsRawFd;
+
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut size = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).unwrap_or(0);
+    // SAFETY: `info` has room for `size` bytes, and the kernel writes no more than that.
+    let answer = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &mut size,
+        )
+    };
+    if answer != 0 {
+        return 0;
+    }
+    // SAFETY: it was zeroed, and its fields are integers: whatever part of it the kernel filled in, it is a value.
+    let info = unsafe { info.assume_init() };
+    // Of a socket that listens, the kernel tells its queue here (tcp_get_info in net/ipv4/tcp.c).
+    const LISTEN: u8 = 10;
+    if info.tcpi_state == LISTEN { usize::try_from(info.tcpi_unacked).unwrap_or(usize::MAX) } else { 0 }
+}
+
+/// Not known here.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn queued(_: BorrowedFd<'_>) -> usize {
+    0
+}
+
+/// Whether the kernel spreads connections over the sockets that share a port. Elsewhere SO_REUSEPORT gives all of them
+/// to one.
+pub(crate) const SPREADS: bool = cfg!(target_os = "linux");
+
+/// From now on each new connection goes to one of the first `count` of the sockets that share `socket`'s port, in the
+/// order in which they began to listen, drawn at random. Those that have begun their handshake stay where they are.
+///
+/// # Errors
+/// What setsockopt(2) says.
+#[cfg(target_os = "linux")]
+pub(crate) fn aim(socket: BorrowedFd<'_>, count: u32) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+
+    // A random number rather than the packet's hash, which nobody may have computed yet.
+    let random = u32::from_ne_bytes((libc::SKF_AD_OFF + libc::SKF_AD_RANDOM).to_ne_bytes());
+    let step =
+        |code: u32, k: u32| libc::sock_filter { code: u16::try_from(code).unwrap_or(0), jt: 0, jf: 0, k };
+    let mut steps = [
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, random),
+        step(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, count.max(1)),
+        step(libc::BPF_RET | libc::BPF_A, 0),
+    ];
+    let program = libc::sock_fprog { len: 3, filter: steps.as_mut_ptr() };
+    // SAFETY: `program` points at three instructions, which the kernel copies, and the size is its own.
+    let answer = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            (&raw const program).cast(),
+            libc::socklen_t::try_from(size_of::<libc::sock_fprog>()).unwrap_or(0),
+        )
+    };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Nothing to aim here.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn aim(_: BorrowedFd<'_>, _: u32) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Waits until every packet for which [`aim`] came too late has its socket: some milliseconds, once.
+#[cfg(target_os = "linux")]
+pub(crate) fn let_packets_pass() {
+    // The kernel looks sockets up in read-side critical sections of RCU, and this waits for those under way
+    // (membarrier(2)). Where it is forbidden a handshake of the last microseconds is overlooked.
+    let _ = rustix::thread::membarrier(rustix::thread::MembarrierCommand::Global);
+}
+
+/// Nothing to wait for here.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn let_packets_pass() {}
+
+#[cfg(all(test, target_os = "linux"))]
+pub(crate) mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+
+    /// The handshake of a connection is over only when its client has sent something.
+    pub(crate) fn defer_accept(socket: BorrowedFd<'_>) {
+        use std::os::fd::AsRawFd;
+        let seconds: libc::c_int = 10;
+        // SAFETY: the option is an integer, and the size is its own.
+        let answer = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_DEFER_ACCEPT,
+                (&raw const seconds).cast(),
+                4,
+            )
+        };
+        assert_eq!(answer, 0);
+    }
+
+    #[test]
+    fn connections_that_nobody_accepts_are_counted() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let connect = || TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert_eq!(queued(listener.as_fd()), 0);
+        let clients = [connect(), connect(), connect()];
+        assert_eq!(queued(listener.as_fd()), 3);
+        listener.accept().unwrap();
+        assert_eq!(queued(listener.as_fd()), 2);
+        // Neither is a queue.
+        assert_eq!(queued(clients[0].as_fd()), 0);
+        assert_eq!(queued(std::io::stdin().as_fd()), 0);
+    }
+}
