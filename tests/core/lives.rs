@@ -1,5 +1,6 @@
 //! What pools do, seen from outside.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::net::TcpListener;
 
@@ -145,6 +146,23 @@ pub fn a_drain_hands_out_what_is_queued() {
         assert!(read_all(stream).parse::<i32>().is_ok());
     }
     assert_eq!(pool.wait().code(), Some(0));
+}
+
+pub fn what_is_queued_for_a_slot_outlives_its_worker() {
+    let mut pool = Pool::start("own-sockets");
+    pool.wait_ready(2);
+    let first = pool.workers();
+    first.iter().for_each(|worker| kill(*worker, Signal::STOP));
+    let mut streams: Vec<_> = (0..40).map(|_| pool.connect()).collect();
+    for stream in &mut streams {
+        writeln!(stream, "pid").unwrap();
+    }
+    first.iter().for_each(|worker| kill(*worker, Signal::KILL));
+    let served: HashSet<i32> = streams.iter_mut().map(|stream| read_all(stream).parse().unwrap()).collect();
+    // Each by the next worker of its slot.
+    assert_eq!(served.len(), 2);
+    assert!(served.is_disjoint(&first.into_iter().collect()));
+    assert_eq!(pool.stop().code(), Some(0));
 }
 
 /// A process's first thread may be gone a moment before its last one, which holds the listener.

@@ -42,6 +42,7 @@ const TESTS: &[Test] = &[
     ("a_killed_supervisor_takes_its_pool_along", lives::a_killed_supervisor_takes_its_pool_along),
     ("an_inherited_listener_is_served", lives::an_inherited_listener_is_served),
     ("a_worker_that_is_stopped_is_noticed_and_replaced", lives::a_worker_that_is_stopped_is_noticed),
+    ("what_is_queued_for_a_slot_outlives_its_worker", lives::what_is_queued_for_a_slot_outlives_its_worker),
     ("a_drain_hands_out_what_is_queued", lives::a_drain_hands_out_what_is_queued),
 ];
 

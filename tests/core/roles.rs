@@ -28,6 +28,12 @@ pub fn play(role: &str) -> ExitCode {
             config.run_as = RunAs::look_up(Some("nobody"), None).unwrap();
             Prefork::with_config(|| Answering, config).run().into()
         }
+        "own-sockets" => {
+            let mut config = Config { addresses: vec![address.parse().unwrap()], ..Config::default() };
+            config.listener.reuse_port = true;
+            config.policy.workers = 2;
+            Prefork::with_config(|| Answering, config).run().into()
+        }
         "panicking-boot" => Prefork::new(|| PanickingBoot).bind(&address).workers(2).run().into(),
         "threaded" => {
             let ((started, start), (_keep, gate)) = (mpsc::channel(), mpsc::channel::<()>());

@@ -76,8 +76,9 @@ impl OpenSet {
     pub(crate) fn resized(&self, slots: usize) -> Result<Self> {
         let members = self.members.iter().map(|member| member.resized(slots));
         let resized = Self::of(members.collect::<Result<_>>()?);
-        let too_wide = resized.groups().filter(|group| group.aimed_at() > group.slots());
-        too_wide.map(|group| group.aim_at(slots)).collect::<Result<()>>()?;
+        for group in resized.groups().filter(|group| group.aimed_at() > group.slots()) {
+            group.aim_at(slots)?;
+        }
         Ok(resized)
     }
 

@@ -126,7 +126,7 @@ impl PerSlot {
         self.sockets.iter().skip(used).rev().for_each(|socket| end(&**socket));
     }
 
-    /// A slot's socket. A slot beyond those that there are gets one all the same: no worker is deaf.
+    /// A slot's socket, also while it is leaving. A slot beyond those that there are gets one all the same: no worker is deaf.
     pub(crate) fn of_slot(&self, slot: usize) -> &Arc<dyn Listener> {
         self.sockets.get(slot).unwrap_or_else(|| &self.sockets[slot % self.slots.min(self.sockets.len())])
     }
@@ -183,7 +183,10 @@ fn accept_all(socket: &dyn Listener, waited: &mut Vec<Connection>) -> io::Result
     loop {
         match socket.accept() {
             Ok(connection) => waited.push(connection),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            // Nobody waits, or it does not listen any more.
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::InvalidInput) => {
+                return Ok(());
+            }
             Err(error)
                 if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
             Err(error) => return Err(error),

@@ -1,7 +1,7 @@
 //! What a supervisor leaves to the next image of itself about its open listeners: the descriptors stay open across the
 //! exec, and this says what they are.
 
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};

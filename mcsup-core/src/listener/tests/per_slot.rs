@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -81,14 +81,14 @@ fn a_port_that_another_server_has_is_refused_whether_it_shares_or_not() {
 fn of_servers_that_open_a_port_at_once_one_has_it() {
     let port = port_of(&*open_for(1)[0]);
     let wanted = [port.to_string().parse().unwrap()];
-    for _ in 0..50 {
+    for _ in 0..5 {
         let won = thread::scope(|scope| {
             let open = || OpenSet::open(&wanted, &options(), 3).ok();
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
             let sets: Vec<_> = threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect();
             sets.len()
         });
-        assert!(won <= 1, "{won} servers listen at once");
+        assert_eq!(won, 1, "servers that listen at once");
     }
 }
 
@@ -261,7 +261,6 @@ fn flag() -> &'static AtomicBool {
 
 #[test]
 fn nobody_is_reset_while_slots_come_and_go() {
-    static SERVED_BY_THE_REST: AtomicUsize = AtomicUsize::new(0);
     let mut set = open_for(4);
     let address = port_of(&*set[0]);
     // Nobody accepts yet.
@@ -277,7 +276,6 @@ fn nobody_is_reset_while_slots_come_and_go() {
         leaving.store(true, SeqCst);
         leavers.drain(..).for_each(|worker| worker.join().unwrap());
         for connection in set.end_leaving() {
-            SERVED_BY_THE_REST.fetch_add(1, SeqCst);
             match connection {
                 Connection::Tcp(stream) => answer(stream),
                 Connection::Unix(_) => unreachable!(),
