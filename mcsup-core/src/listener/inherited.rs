@@ -14,7 +14,7 @@ use crate::sys::descriptor;
 /// Takes over descriptor `fd`, which must be a listening stream socket.
 pub(crate) fn open(fd: RawFd) -> Result<Arc<dyn Listener>> {
     let socket = socket(fd)?;
-    let is_unix = socket.domain().is_ok_and(|domain| domain == Domain::UNIX);
+    let is_unix = socket.local_addr().is_ok_and(|address| address.domain() == Domain::UNIX);
     Ok(if is_unix { Arc::new(UnixListening::adopt(socket)?) } else { Arc::new(TcpListening::adopt(socket)?) })
 }
 

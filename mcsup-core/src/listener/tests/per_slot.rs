@@ -3,12 +3,11 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::listener::Connection;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -236,15 +235,13 @@ fn answer(mut stream: TcpStream) {
     stream.write_all(b"served").unwrap();
 }
 
-/// Asks anew for as long as it may; returns how often.
-fn ask_on(address: SocketAddr, enough: &'static AtomicBool) -> JoinHandle<usize> {
+/// Asks anew for as long as it may, and counts.
+fn ask_on(address: SocketAddr, asked: &'static AtomicUsize, enough: &'static AtomicBool) -> JoinHandle<()> {
     thread::spawn(move || {
-        let mut count = 0;
         while !enough.load(SeqCst) {
             expect_answer(TcpStream::connect(address).unwrap());
-            count += 1;
+            asked.fetch_add(1, SeqCst);
         }
-        count
     })
 }
 
@@ -255,43 +252,46 @@ fn expect_answer(mut stream: TcpStream) {
     assert_eq!(answer, "served");
 }
 
+fn answers_go_on(asked: &AtomicUsize) {
+    let before = asked.load(SeqCst);
+    wait_for("further answers", || asked.load(SeqCst) >= before + 30);
+}
+
 fn flag() -> &'static AtomicBool {
     Box::leak(Box::default())
 }
 
 #[test]
 fn nobody_is_reset_while_slots_come_and_go() {
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
     let mut set = open_for(4);
     let address = port_of(&*set[0]);
     // Nobody accepts yet.
     let early = connect(&set, 200);
-    let (enough, for_ever) = (flag(), flag());
-    let loops = [ask_on(address, enough), ask_on(address, enough)];
+    let (enough, never) = (flag(), flag());
+    let loops = [ask_on(address, &ASKED, enough), ask_on(address, &ASKED, enough)];
+    let stayers = [work(&set, 0, never), work(&set, 1, never)];
     let mut leaving = flag();
-    let stayers = [work(&set, 0, for_ever), work(&set, 1, for_ever)];
-    let mut leavers = vec![work(&set, 2, leaving), work(&set, 3, leaving)];
-    for _ in 0..10 {
+    let mut leavers = [work(&set, 2, leaving), work(&set, 3, leaving)];
+    for _ in 0..5 {
         set = set.resized(2).unwrap();
         wait_for("the end of all handshakes", || set.is_settled());
         leaving.store(true, SeqCst);
-        leavers.drain(..).for_each(|worker| worker.join().unwrap());
-        for connection in set.end_leaving() {
-            match connection {
-                Connection::Tcp(stream) => answer(stream),
-                Connection::Unix(_) => unreachable!(),
-            }
-        }
+        leavers.into_iter().for_each(|worker| worker.join().unwrap());
+        // Whoever came now to a slot without a worker would wait in vain.
+        answers_go_on(&ASKED);
+        assert_eq!(set.end_leaving().len(), 0);
         assert_eq!(set.len(), 2);
         set = set.resized(4).unwrap();
         leaving = flag();
-        leavers = vec![work(&set, 2, leaving), work(&set, 3, leaving)];
+        leavers = [work(&set, 2, leaving), work(&set, 3, leaving)];
         set.aim(4).unwrap();
+        answers_go_on(&ASKED);
     }
     early.into_iter().for_each(expect_answer);
     enough.store(true, SeqCst);
-    let asked: usize = loops.into_iter().map(|asking| asking.join().unwrap()).sum();
-    assert!(asked > 0);
-    for_ever.store(true, SeqCst);
+    loops.into_iter().for_each(|client| client.join().unwrap());
     leaving.store(true, SeqCst);
+    never.store(true, SeqCst);
     stayers.into_iter().chain(leavers).for_each(|worker| worker.join().unwrap());
 }
