@@ -18,15 +18,11 @@ use std::path::PathBuf;
 pub mod address;
 pub mod connection;
 pub(crate) mod inherited;
-#[allow(dead_code, reason = "the lifecycle calls it, step by step")]
 pub(crate) mod open;
 pub(crate) mod options;
-#[allow(dead_code, reason = "as above")]
 pub(crate) mod per_slot;
-#[allow(dead_code, reason = "as above")]
 pub(crate) mod record;
 pub(crate) mod tcp;
-#[allow(dead_code, reason = "as above")]
 pub(crate) mod unix;
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::sys::listening;
 /// [`OpenSet::withdraw`], because a worker that drops its copy must not take the path from its siblings.
 ///
 /// As a slice it is all of its sockets, in the same order.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct OpenSet {
     members: Vec<Member>,
     sockets: Vec<Arc<dyn Listener>>,
@@ -80,6 +80,25 @@ impl OpenSet {
             group.aim_at(slots)?;
         }
         Ok(resized)
+    }
+
+    /// The set for another number of slots, beside `other`, which was resized already: what both have is shared.
+    pub(crate) fn resized_beside(&self, other: &Self, slots: usize) -> Result<Self> {
+        let members = self.members.iter().map(|member| match other.member(&member.address) {
+            Some(shared) => Ok(shared.clone()),
+            None => member.resized(slots),
+        });
+        Ok(Self::of(members.collect::<Result<_>>()?))
+    }
+
+    /// Whether `other` listens where this set does not.
+    pub(crate) fn lacks_what_is_in(&self, other: &Self) -> bool {
+        other.members.iter().any(|member| self.member(&member.address).is_none())
+    }
+
+    /// Whether sockets of slots that are no more are still open.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.groups().any(|group| group.sockets().len() > group.slots())
     }
 
     /// From now on new connections go to the first `slots` slots, where each has its own sockets. To be said when workers

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::config::Config;
 use crate::error::Result;
+use crate::listener::Connection;
 use crate::listener::open::OpenSet;
 
 /// A generation's settings and listeners.
@@ -42,7 +43,7 @@ impl Editions {
         let Some(current) = self.current() else { return Ok(false) };
         let config = config.unwrap_or_else(|| current.config.clone());
         let listeners = current.listeners.changed_to(&config.addresses, &config.listener, slots)?;
-        let closes = current.listeners.has_what_lacks_in(&listeners);
+        let closes = listeners.lacks_what_is_in(&current.listeners);
         self.by_generation.insert(generation, Edition { config, listeners });
         Ok(closes)
     }
@@ -61,12 +62,32 @@ impl Editions {
         self.forget(|other| other == generation, &kept)
     }
 
-    /// Listens for so many slots.
+    /// Has listeners for so many slots. Further ones get connections when [`aim`](Self::aim) says so; those of slots that
+    /// are no more get none from now on.
     pub(crate) fn resize(&mut self, slots: usize) -> Result<()> {
+        let Some(current) = self.current() else { return Ok(()) };
+        let resized = current.listeners.resized(slots)?;
         for edition in self.by_generation.values_mut() {
-            edition.listeners = edition.listeners.resized(slots)?;
+            edition.listeners = edition.listeners.resized_beside(&resized, slots)?;
         }
         Ok(())
+    }
+
+    /// Every slot has a ready worker: each gets its share of new connections.
+    pub(crate) fn aim(&self, slots: usize) {
+        let Some(Err(error)) = self.current().map(|edition| edition.listeners.aim(slots)) else { return };
+        log::error!("{error}");
+    }
+
+    /// Whether sockets of slots that are no more are still open.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.current().is_some_and(|edition| edition.listeners.is_leaving())
+    }
+
+    /// Closes those of them to which nothing is coming any more; returns what nobody has accepted.
+    pub(crate) fn end_leaving(&mut self) -> Vec<Connection> {
+        let Some(edition) = self.by_generation.get_mut(&self.current) else { return Vec::new() };
+        if edition.listeners.is_settled() { edition.listeners.end_leaving() } else { Vec::new() }
     }
 
     /// Closes everything, and takes all paths away so that nobody new comes.

@@ -26,6 +26,8 @@ pub(crate) struct Executor<S> {
     pub(crate) editions: Editions,
     /// How many slots there are listeners for.
     pub(crate) slots: usize,
+    /// For which generation and how many slots connections were last spread.
+    pub(crate) aimed: (u64, usize),
     pub(crate) signals: Option<Signals>,
     pub(crate) crew: Crew,
     /// Between the workers; nothing of it is the supervisor's business.

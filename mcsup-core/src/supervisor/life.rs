@@ -35,7 +35,8 @@ pub(crate) fn live<S: Supervisor>(supervisor: S, config: Config) -> Result<(Outc
     }
     let mut machine = Machine::new(config.policy.clone());
     let mut executor = open(supervisor, config)?;
-    let locals: Vec<_> = executor.editions.current().into_iter().flat_map(|edition| edition.listeners.locals()).collect();
+    let locals: Vec<_> =
+        executor.editions.current().into_iter().flat_map(|edition| edition.listeners.locals()).collect();
     executor.supervisor.listening(&locals);
     drop(locals);
     let effects = machine.start(clock::now());
@@ -49,6 +50,7 @@ pub(crate) fn live<S: Supervisor>(supervisor: S, config: Config) -> Result<(Outc
                 act(&mut machine, &mut executor, effects)
             });
         }
+        executor.tend_slots(&machine);
     }
     executor.editions.close();
     executor.operators.finish();
@@ -74,6 +76,7 @@ fn open<S: Supervisor>(supervisor: S, config: Config) -> Result<Executor<S>> {
         pid: getpid(),
         editions: Editions::new(1, Edition { config, listeners }),
         slots,
+        aimed: (1, slots),
         signals: Some(signals),
         crew,
         handover: Arc::new(handover),
@@ -111,7 +114,8 @@ fn wait<S: Supervisor>(executor: &Executor<S>, deadline: Option<Moment>) -> Resu
         let flags = if wants_write { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
         sources.push(PollFd::from_borrowed_fd(fd, flags));
     }
-    let deadline = deadline.into_iter().chain(executor.operators.deadline()).min();
+    let looks = [executor.operators.deadline(), executor.next_look_at_slots(clock::now())];
+    let deadline = deadline.into_iter().chain(looks.into_iter().flatten()).min();
     let timeout = deadline.map(|deadline| timespec(deadline.saturating_sub(clock::now())));
     match poll(&mut sources, timeout.as_ref()) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),

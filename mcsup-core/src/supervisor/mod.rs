@@ -7,6 +7,7 @@
 //! - `crew`: the handles of the living workers and molds.
 //! - `effects`: what the policy asked for, done; `forking`: the part of it that makes processes.
 //! - `operator`: who asks at the control socket, and what they are answered; `report`: how everything is.
+//! - `slots`: sockets of slots that begin or end.
 //! - `journal`: what the operator reads; `history`: what is kept of it.
 //! - `life`: the loop.
 
@@ -21,6 +22,7 @@ mod operator;
 mod prefork;
 mod report;
 mod signals;
+mod slots;
 
 pub(crate) mod config;
 

@@ -14,7 +14,6 @@
 pub(crate) mod credentials;
 pub(crate) mod descriptor;
 pub(crate) mod fork;
-#[allow(dead_code, reason = "the lifecycle calls it, step by step")]
 pub(crate) mod listening;
 pub(crate) mod shared_memory;
 pub(crate) mod signal;

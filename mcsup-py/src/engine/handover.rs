@@ -90,8 +90,13 @@ impl Table<'_> {
                 return true;
             }
         };
-        let Some((local, received)) = read(&bytes) else { return true };
         let stream = Stream::from(fd);
+        // The supervisor itself gives what nobody has accepted; where it came in only the socket knows.
+        let known = match bytes.is_empty() {
+            true => stream.local().map(|local| (Local::Tcp(local), &bytes[..])),
+            false => read(&bytes),
+        };
+        let Some((local, received)) = known else { return true };
         let peer = Peer { remote: stream.remote(), local };
         let deadline = now + self.config.timeouts.head;
         let token = self.connections.add(|token| {

@@ -38,6 +38,11 @@ impl Stream {
         SockRef::from(&self.0).peer_addr().ok()?.as_socket()
     }
 
+    /// Our own address; `None` on a Unix socket.
+    pub fn local(&self) -> Option<SocketAddr> {
+        SockRef::from(&self.0).local_addr().ok()?.as_socket()
+    }
+
     /// Receives what is there, up to one piece.
     pub fn receive(&self, into: &mut Incoming) -> Progress {
         self.receive_into_room_of(into.room(PIECE))
