@@ -47,27 +47,38 @@ pub struct WsgiWorker {
     settings: WorkerSettings,
     callable: Option<Py<PyAny>>,
     access: Option<AccessLog>,
+    /// Whether Python knows what children have to let go of.
+    is_hooked: bool,
 }
 
 impl WsgiWorker {
     /// A worker that has loaded nothing yet.
     pub fn new(settings: WorkerSettings) -> Self {
-        Self { settings, callable: None, access: None }
+        Self { settings, callable: None, access: None, is_hooked: false }
+    }
+
+    /// Processes that the application forks shall not hold the listeners.
+    fn let_go_in_children(&mut self, context: Option<&WorkerContext>) {
+        let Some(context) = context.filter(|_| !self.is_hooked) else { return };
+        self.is_hooked = true;
+        if let Err(error) = Python::attach(|py| fork::in_children(py, context.let_go_in_child())) {
+            log::warn!("processes that the application forks will hold the listeners: {error}");
+        }
     }
 }
 
 impl Worker for WsgiWorker {
-    fn load(&mut self) -> mcsup_core::Result<()> {
+    fn load(&mut self, context: Option<&WorkerContext>) -> mcsup_core::Result<()> {
         interpreter::ensure(self.settings.venv.as_deref())
             .map_err(|reason| Error::new(ErrorKind::Boot, reason))?;
+        // Before the application, which may fork while it is loaded.
+        self.let_go_in_children(context);
         self.callable = Some(load(&self.settings)?);
         Ok(())
     }
 
     fn boot(&mut self, context: &WorkerContext) -> mcsup_core::Result<()> {
-        if let Err(error) = Python::attach(|py| fork::in_children(py, context.let_go_in_child())) {
-            log::warn!("processes that the application forks will hold the listeners: {error}");
-        }
+        self.let_go_in_children(Some(context));
         let access = self.settings.access.clone().map(|(format, place)| {
             let sink = Sink::open(&place).map_err(|error| {
                 Error::system(format!("open the access log {place}"), error).of_kind(ErrorKind::Boot)

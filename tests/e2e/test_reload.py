@@ -55,7 +55,7 @@ def test_a_reload_that_hangs_or_dies_is_given_up(serve, directory):
     (old,) = server.worker_pids()
     for code, reason in [
         ("import time\ntime.sleep(60)\n", "not ready within the boot timeout"),
-        ("import os\nos._exit(5)\n", "died before the new generation was complete"),
+        ("import os\nos._exit(5)\n", r"worker \d+ died before it was ready"),
     ]:
         (directory / "app.py").write_text(code)
         server.signal(signal.SIGHUP)
@@ -65,7 +65,7 @@ def test_a_reload_that_hangs_or_dies_is_given_up(serve, directory):
 
 
 def test_a_request_in_flight_is_finished_by_the_old_worker(serve):
-    server = serve(SLEEPY)
+    server = serve(SLEEPY, "--soak", "0")
     (old,) = server.worker_pids()
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
     connection.request("GET", "/?sleep=1.5")

@@ -58,7 +58,7 @@ fn run<W: Worker>(mut birth: Birth, make: impl FnOnce() -> W) -> i32 {
     let prepared = prepare(&mut birth);
     let booted = prepared.and_then(|context| {
         let mut worker = make();
-        let boot = guarded(|| worker.load().and_then(|()| worker.boot(&context)));
+        let boot = guarded(|| worker.load(Some(&context)).and_then(|()| worker.boot(&context)));
         boot.unwrap_or_else(|| Err(Error::new(ErrorKind::Boot, "the worker panicked while it booted")))?;
         Ok((worker, context))
     });

@@ -12,11 +12,13 @@ use crate::error::Result;
 /// The code that runs in each worker process.
 pub trait Worker {
     /// Loads what all workers of a generation have in common, such as the code to run. Called once before
-    /// [`boot`](Self::boot): in the worker's own process or, with a mold, in the mold, whose workers are copies of it.
+    /// [`boot`](Self::boot): in the worker's own process or, with a mold, in the mold, whose workers are copies of it and
+    /// where there is no `context` yet.
     ///
     /// # Errors
     /// As those of [`boot`](Self::boot).
-    fn load(&mut self) -> Result<()> {
+    fn load(&mut self, context: Option<&WorkerContext>) -> Result<()> {
+        let _ = context;
         Ok(())
     }
 
