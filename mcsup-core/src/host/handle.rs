@@ -48,10 +48,19 @@ impl Handle {
 
     /// Asks it to end gracefully (SIGTERM).
     pub fn terminate(&self) -> io::Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    /// Asks it to end at once (SIGINT).
+    pub fn interrupt(&self) -> io::Result<()> {
+        self.signal(Signal::INT)
+    }
+
+    fn signal(&self, signal: Signal) -> io::Result<()> {
         #[cfg(target_os = "linux")]
-        return Ok(rustix::process::pidfd_send_signal(&self.fd, Signal::TERM)?);
+        return Ok(rustix::process::pidfd_send_signal(&self.fd, signal)?);
         #[cfg(not(target_os = "linux"))]
-        Ok(rustix::process::kill_process(self.pid, Signal::TERM)?)
+        Ok(rustix::process::kill_process(self.pid, signal)?)
     }
 
     /// Waits until it has ended; `false`: it had not by `deadline` (`None`: for ever).
