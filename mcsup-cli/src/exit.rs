@@ -21,11 +21,15 @@ pub enum Exit {
     NotRunning,
     /// There still is a server.
     LeftRunning,
+    /// A newer request took the place of this one.
+    Superseded,
+    /// It is not over yet.
+    Unfinished,
 }
 
 impl Exit {
     /// Every way to end, in the order of the codes.
-    pub const ALL: [Exit; 8] = [
+    pub const ALL: [Exit; 10] = [
         Exit::Done,
         Exit::Refused,
         Exit::Usage,
@@ -34,6 +38,8 @@ impl Exit {
         Exit::Killed,
         Exit::NotRunning,
         Exit::LeftRunning,
+        Exit::Superseded,
+        Exit::Unfinished,
     ];
 
     /// The number that the caller sees.
@@ -47,6 +53,8 @@ impl Exit {
             Exit::Killed => 5,
             Exit::NotRunning => 6,
             Exit::LeftRunning => 7,
+            Exit::Superseded => 8,
+            Exit::Unfinished => 9,
         }
     }
 
@@ -58,18 +66,24 @@ impl Exit {
     /// What the number means, as the table in `docs/EXIT_CODES.md` says it.
     pub const fn meaning(self) -> &'static str {
         match self {
-            Exit::Done => "ended as asked; `status`: it runs; `stop`: it is stopped, or was not running",
-            Exit::Refused => "could not start or go on: an address, the pid file, a file, a permission",
+            Exit::Done => {
+                "ended as asked; `status`: it runs; `stop`: it is stopped, or was not running; `--no-wait`: it was begun"
+            }
+            Exit::Refused => {
+                "could not start or go on: an address, the pid file, a file, a permission; or the server refused a command"
+            }
             Exit::Usage => "bad usage or settings; nothing was started",
             Exit::BootFailed => {
-                "a worker could not boot: it died, hung or failed for a reason other than its application"
+                "a worker could not boot: it died, hung or failed for a reason other than its application; `reload`, `upgrade`, `scale`, `recycle`: it failed for whatever reason, and nothing has changed"
             }
             Exit::NotLoaded => {
                 "the application could not be loaded: no such module or attribute, not callable, or it raised"
             }
             Exit::Killed => "stopped, but workers had to be killed at the graceful timeout",
-            Exit::NotRunning => "`status`: not running",
+            Exit::NotRunning => "there is no server, or it ended before it answered; `status`: not running",
             Exit::LeftRunning => "`stop`: something is left running, and is named",
+            Exit::Superseded => "a newer request took the place of this one before it was done",
+            Exit::Unfinished => "not finished within `--timeout`; it goes on",
         }
     }
 }
@@ -98,7 +112,7 @@ mod tests {
     #[test]
     fn the_codes_count_up_from_zero() {
         let codes: Vec<u8> = Exit::ALL.map(Exit::code).to_vec();
-        assert_eq!(codes, (0..8).collect::<Vec<u8>>());
+        assert_eq!(codes, (0..10).collect::<Vec<u8>>());
     }
 
     #[test]
