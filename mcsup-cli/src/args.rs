@@ -4,25 +4,32 @@
 //! an environment variable's value is judged by the same rules as a flag's. Nothing is printed and nothing ends the
 //! process: help is a value ([`Invocation::Show`]), and so is a mistake ([`UsageError`]).
 
+pub mod operator;
+
 use std::error::Error;
 use std::ffi::OsString;
 use std::fmt;
-use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Parser, Subcommand};
+use mcsup_core::control;
 
-use crate::settings::values;
+use operator::{OrderArgs, RecycleArgs, ScaleArgs, StatusArgs, StopArgs};
 
 /// First words that have a meaning.
-const SUBCOMMANDS: [&str; 3] = ["run", "stop", "status"];
+const SUBCOMMANDS: [&str; 9] =
+    ["run", "check", "status", "reload", "upgrade", "scale", "recycle", "stop", "reopen-logs"];
 
 /// First words that will have a meaning. Refused today, so that no script comes to rely on another one.
-const RESERVED: [&str; 6] = ["exec", "reload", "upgrade", "scale", "recycle", "check"];
+const RESERVED: [&str; 1] = ["exec"];
 
 const USAGE: &str = "mcsup [run] [OPTIONS] APP
-       mcsup stop -p PIDFILE [--timeout SECS]
-       mcsup status -p PIDFILE";
+       mcsup check [OPTIONS] APP
+       mcsup status -p PIDFILE [--json]
+       mcsup reload|upgrade|reopen-logs -p PIDFILE [--no-wait] [--timeout SECS] [--json]
+       mcsup scale N -p PIDFILE
+       mcsup recycle SLOT -p PIDFILE
+       mcsup stop -p PIDFILE [--quick] [--timeout SECS]";
 
 const AFTER_HELP: &str = "\
 APP is MODULE:ATTRIBUTE, MODULE (its attribute `application`) or MODULE:FACTORY().
@@ -43,6 +50,8 @@ pub enum Invocation {
     Stop(StopArgs),
     /// Report on a server.
     Status(StatusArgs),
+    /// Have a server do something.
+    Order(control::Command, OrderArgs),
     /// Put this text on standard output and end well: help or version.
     Show(String),
 }
@@ -82,8 +91,35 @@ struct Line {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(Box<RunArgs>),
-    Stop(StopArgs),
+    /// Load an application once, and say whether it can be served.
+    Check(Box<RunArgs>),
     Status(StatusArgs),
+    /// Replace the workers by new ones with the code and settings of now; the old ones serve until these are ready.
+    Reload(OrderArgs),
+    /// Replace the supervisor's own program in place; listeners and workers stay.
+    Upgrade(OrderArgs),
+    Scale(ScaleArgs),
+    Recycle(RecycleArgs),
+    Stop(StopArgs),
+    /// Open the log files anew, in all processes.
+    ReopenLogs(OrderArgs),
+}
+
+impl Command {
+    fn meant(self) -> Invocation {
+        let order = Invocation::Order;
+        match self {
+            Command::Run(args) => Invocation::Run(args),
+            Command::Check(args) => Invocation::Run(Box::new(RunArgs { check_config: true, ..*args })),
+            Command::Status(args) => Invocation::Status(args),
+            Command::Stop(args) => Invocation::Stop(args),
+            Command::Reload(args) => order(control::Command::Reload, args),
+            Command::Upgrade(args) => order(control::Command::Upgrade, args),
+            Command::Scale(args) => order(control::Command::Scale { workers: args.workers }, args.order),
+            Command::Recycle(args) => order(control::Command::Recycle { slot: args.slot }, args.order),
+            Command::ReopenLogs(args) => order(control::Command::ReopenLogs, args),
+        }
+    }
 }
 
 /// Serve a WSGI application with a pool of worker processes.
@@ -277,27 +313,6 @@ pub struct RunArgs {
     pub(crate) version: Option<bool>,
 }
 
-/// Stop a server gracefully, and return when all of its processes are gone.
-#[derive(Debug, Clone, PartialEq, Eq, Parser)]
-#[command(args_override_self = true, allow_negative_numbers = true)]
-pub struct StopArgs {
-    /// The server's pid file
-    #[arg(short, long, value_name = "PIDFILE")]
-    pub pid: String,
-    /// Seconds to wait at most [default: until it has ended; its own graceful timeout bounds that]
-    #[arg(long, value_name = "SECS", value_parser = values::positive_seconds)]
-    pub timeout: Option<Duration>,
-}
-
-/// Say whether a server runs: exit code 0 if so, 6 if not.
-#[derive(Debug, Clone, PartialEq, Eq, Parser)]
-#[command(args_override_self = true)]
-pub struct StatusArgs {
-    /// The server's pid file
-    #[arg(short, long, value_name = "PIDFILE")]
-    pub pid: String,
-}
-
 /// Reads a command line, the program's own name first.
 pub fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Invocation, UsageError> {
     let mut argv: Vec<OsString> = argv.into_iter().collect();
@@ -319,9 +334,7 @@ pub fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Invocation, Usa
     }
     match Line::try_parse_from(argv) {
         Ok(Line { command: Command::Run(args) }) if !named => refuse_late_subcommand(args),
-        Ok(Line { command: Command::Run(args) }) => Ok(Invocation::Run(args)),
-        Ok(Line { command: Command::Stop(args) }) => Ok(Invocation::Stop(args)),
-        Ok(Line { command: Command::Status(args) }) => Ok(Invocation::Status(args)),
+        Ok(Line { command }) => Ok(command.meant()),
         Err(error) if is_shown(&error) => Ok(Invocation::Show(error.render().to_string())),
         Err(error) => Err(UsageError::with_hint(one_line(&error))),
     }

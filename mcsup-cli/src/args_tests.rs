@@ -1,4 +1,6 @@
+use super::operator::ServerArgs;
 use super::*;
+use std::time::Duration;
 
 fn read(line: &[&str]) -> Result<Invocation, UsageError> {
     parse(std::iter::once(&"mcsup").chain(line).map(OsString::from))
@@ -49,16 +51,57 @@ fn words_kept_for_later_are_refused() {
     }
 }
 
+fn beside(pid: &str) -> ServerArgs {
+    ServerArgs { pid: Some(pid.to_owned()), ..ServerArgs::default() }
+}
+
 #[test]
-fn stop_and_status_name_a_pid_file() {
-    let stop = |timeout| Invocation::Stop(StopArgs { pid: "a.pid".to_owned(), timeout });
-    assert_eq!(read(&["stop", "-p", "a.pid"]), Ok(stop(None)));
-    assert_eq!(
-        read(&["stop", "--timeout", "1.5", "--pid", "a.pid"]),
-        Ok(stop(Some(Duration::from_millis(1500))))
-    );
-    let status = Invocation::Status(StatusArgs { pid: "a.pid".to_owned() });
-    assert_eq!(read(&["status", "-p", "a.pid"]), Ok(status));
+fn a_server_is_named_by_its_pid_file_or_its_socket() {
+    let status = |server| Ok(Invocation::Status(StatusArgs { server }));
+    assert_eq!(read(&["status", "-p", "a.pid"]), status(beside("a.pid")));
+    for line in [&["status", "-s", "a.ctl", "--json"][..], &["status", "--json", "--control-socket=a.ctl"]] {
+        let server =
+            ServerArgs { control_socket: Some("a.ctl".to_owned()), json: true, ..ServerArgs::default() };
+        assert_eq!(read(line), status(server), "{line:?}");
+    }
+}
+
+#[test]
+fn stop_may_be_quick_or_not_waited_for() {
+    let timeout = Some(Duration::from_millis(1500));
+    let expected =
+        StopArgs { server: ServerArgs { timeout, ..beside("a.pid") }, quick: true, no_wait: false };
+    let line = ["stop", "--timeout", "1.5", "--pid", "a.pid", "--quick"];
+    assert_eq!(read(&line), Ok(Invocation::Stop(expected)));
+    let expected = StopArgs { server: beside("a.pid"), quick: false, no_wait: true };
+    assert_eq!(read(&["stop", "-p", "a.pid", "--no-wait"]), Ok(Invocation::Stop(expected)));
+}
+
+#[test]
+fn orders_are_commands_of_the_control_socket() {
+    for (line, command) in [
+        (&["reload"][..], control::Command::Reload),
+        (&["upgrade"], control::Command::Upgrade),
+        (&["scale", "4"], control::Command::Scale { workers: 4 }),
+        (&["recycle", "0"], control::Command::Recycle { slot: 0 }),
+        (&["reopen-logs"], control::Command::ReopenLogs),
+    ] {
+        let line: Vec<&str> = line.iter().copied().chain(["-p", "a.pid", "--no-wait"]).collect();
+        let args = OrderArgs { server: beside("a.pid"), no_wait: true };
+        assert_eq!(read(&line), Ok(Invocation::Order(command, args)), "{line:?}");
+    }
+}
+
+#[test]
+fn check_is_a_run_that_only_checks() {
+    let Ok(Invocation::Run(args)) = read(&["check", "-w", "2", "a:b"]) else { panic!("no run") };
+    let expected = RunArgs {
+        app: Some("a:b".to_owned()),
+        workers: Some("2".to_owned()),
+        check_config: true,
+        ..RunArgs::default()
+    };
+    assert_eq!(*args, expected);
 }
 
 #[test]
@@ -192,7 +235,9 @@ fn a_mistake_is_one_line_that_names_it() {
         (&["a:b", "c:d"], "'c:d' is one word too many"),
         (&["-w"], "a value is required for '--workers <INT>' but none was supplied"),
         (&["--daemon=yes"], "unexpected value 'yes' for '--daemon' found; no more were expected"),
-        (&["stop"], "the following required arguments were not provided: --pid <PIDFILE>"),
+        (&["scale", "-p", "f"], "the following required arguments were not provided: <N>"),
+        (&["scale", "0", "-p", "f"], "invalid value '0' for '<N>': not from 1 to 512"),
+        (&["recycle", "x", "-p", "f"], "invalid value 'x' for '<SLOT>': invalid digit found in string"),
         (&["status", "-p"], "a value is required for '--pid <PIDFILE>' but none was supplied"),
         (&["status", "app"], "'app' is one word too many"),
         (

@@ -50,6 +50,7 @@ fn dispatch(argv: &[OsString]) -> Result<(Exit, String), Failure> {
         Invocation::Show(text) => Ok((Exit::Done, text)),
         Invocation::Stop(args) => commands::stop::run(&args).map(line),
         Invocation::Status(args) => commands::status::run(&args).map(line),
+        Invocation::Order(command, args) => commands::operator::run(command, &args).map(line),
         Invocation::Run(args) => {
             let read_file = settings::reader(std::env::current_dir().unwrap_or_default());
             let read = move || {

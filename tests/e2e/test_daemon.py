@@ -1,6 +1,7 @@
 """In the background: the command returns when the pool is ready, or fails with its reason."""
 
 import os
+import re
 import signal
 import time
 
@@ -73,7 +74,7 @@ def test_status_and_stop_follow_its_life(daemon, directory):
     workers = children_of(pid)
     assert status.returncode == 0
     assert f"pid {pid} " in status.stdout and f"127.0.0.1:{port}" in status.stdout
-    assert all(f"pid {worker}" in status.stdout for worker in workers)
+    assert all(re.search(rf"\b{worker}\b", status.stdout) for worker in workers)
     stopped = run("stop", "-p", "app.pid", cwd=directory, timeout=20)
     assert (stopped.returncode, stopped.stdout) == (0, f"stopped (pid {pid})\n")
     # At once, not soon: that is what it waited for.

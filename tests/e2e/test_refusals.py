@@ -39,8 +39,10 @@ def complaint(result, code):
         (["--threads", "0", "app:app"], "threads"),
         (["app-with-dash:app"], "app-with-dash:app"),
         ([], "no application"),
-        (["stop"], "--pid"),
-        (["reload", "-p", "x"], "reload"),
+        (["stop"], "-p PIDFILE"),
+        (["reload"], "-p PIDFILE"),
+        (["scale", "0", "-p", "x"], "not from 1 to 512"),
+        (["exec", "-p", "x"], "exec"),
     ],
 )
 def test_bad_usage(directory, arguments, words):

@@ -1,5 +1,9 @@
-//! What the command does, a file for each subcommand.
+//! What the command does, a file for each kind of subcommand.
 
+mod asking;
+#[cfg(test)]
+mod fixture;
+pub(crate) mod operator;
 mod pool;
 pub(crate) mod serve;
 pub(crate) mod status;

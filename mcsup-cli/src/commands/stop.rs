@@ -2,36 +2,51 @@
 //! free.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use mcsup_core::control::{AskError, Client, Command, Outcome, Reply, Request};
 use mcsup_core::host::handle::Handle;
 use mcsup_core::host::pidfile::{PidFile, Running};
 use mcsup_core::host::processes;
 
-use crate::args::StopArgs;
+use super::asking;
+use crate::args::operator::StopArgs;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
 /// Once the supervisor is gone its workers have been reaped by it; this is for those of one that was killed.
 const AFTER_THE_SUPERVISOR: Duration = Duration::from_secs(5);
 
-/// Stops the server that holds the pid file. One that does not run is stopped already.
+/// How long a server may take to say which process it is.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Stops the server that is meant. One that does not run is stopped already.
 pub(crate) fn run(args: &StopArgs) -> Result<(Exit, String), Failure> {
+    let (exit, outcome, text) = stop(args)?;
+    asking::say(exit, &Reply::new(outcome, text), &args.server)
+}
+
+/// By signals: they also reach a server that has no control socket, or does not hear it.
+fn stop(args: &StopArgs) -> Result<(Exit, Outcome, String), Failure> {
     let Some(supervisor) = find(args)? else {
-        return Ok((Exit::Done, "not running".to_owned()));
+        return Ok((Exit::Done, Outcome::Done, "not running".to_owned()));
     };
     let pid = supervisor.pid();
     let workers: Vec<Handle> =
         processes::children_of(pid).into_iter().filter_map(|child| Handle::open(child).ok()).collect();
     let addresses = processes::listening_addresses(pid);
-    match supervisor.terminate() {
+    match if args.quick { supervisor.interrupt() } else { supervisor.terminate() } {
         Ok(()) => {}
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {}
         Err(error) => {
             return Err(Failure::refused(format!("cannot stop {}: {error}", processes::describe(pid))));
         }
     }
-    let deadline = args.timeout.map(|timeout| Instant::now() + timeout);
+    if args.no_wait {
+        return Ok((Exit::Done, Outcome::Begun, format!("the end of pid {pid}")));
+    }
+    let deadline = args.server.timeout.map(|timeout| Instant::now() + timeout);
     let mut left = Vec::new();
     if !supervisor.wait(deadline) {
         left.push(processes::describe(pid));
@@ -42,18 +57,58 @@ pub(crate) fn run(args: &StopArgs) -> Result<(Exit, String), Failure> {
     );
     left.extend(addresses.into_iter().filter_map(|address| still_held(address, &workers, pid)));
     match left.is_empty() {
-        true => Ok((Exit::Done, format!("stopped (pid {pid})"))),
-        false => Err(Failure::new(Exit::LeftRunning, format!("still there: {}", left.join("; ")))),
+        true => Ok((Exit::Done, Outcome::Done, format!("stopped (pid {pid})"))),
+        false => Ok((Exit::LeftRunning, Outcome::Failed, format!("still there: {}", left.join("; ")))),
+    }
+}
+
+/// The supervisor that is meant, if it runs.
+fn find(args: &StopArgs) -> Result<Option<Handle>, Failure> {
+    match &args.server.pid {
+        Some(pid_file) => holder_of(pid_file.as_ref()),
+        None => listener_at(args),
     }
 }
 
 /// The supervisor that holds the pid file. Held by its handle before the file is read again, so that it is the one
 /// that the file means and not one that was given its pid since.
-fn find(args: &StopArgs) -> Result<Option<Handle>, Failure> {
-    let path = args.pid.as_ref();
-    let Running::Pid(pid) = PidFile::running(path)? else { return Ok(None) };
+fn holder_of(pid_file: &Path) -> Result<Option<Handle>, Failure> {
+    let Running::Pid(pid) = PidFile::running(pid_file)? else { return Ok(None) };
     let Ok(handle) = Handle::open(pid) else { return Ok(None) };
-    Ok((PidFile::running(path)? == Running::Pid(pid)).then_some(handle))
+    Ok((PidFile::running(pid_file)? == Running::Pid(pid)).then_some(handle))
+}
+
+/// The supervisor that answers at the control socket. Asked again once it is held, for the same reason.
+fn listener_at(args: &StopArgs) -> Result<Option<Handle>, Failure> {
+    let path = asking::socket(&args.server)?;
+    let mut client = match Client::connect(&path) {
+        Ok(client) => client,
+        Err(AskError::Nobody { .. }) => return Ok(None),
+        Err(error) => return Err(asking::unanswered(&args.server, &error)),
+    };
+    let Some(pid) = who_answers(&mut client, args)? else { return Ok(None) };
+    let Ok(handle) = Handle::open(pid) else {
+        return Err(Failure::refused(format!(
+            "the server says that it is pid {pid}, which cannot be seen here"
+        )));
+    };
+    Ok((who_answers(&mut client, args)? == Some(pid)).then_some(handle))
+}
+
+fn who_answers(client: &mut Client, args: &StopArgs) -> Result<Option<i32>, Failure> {
+    match client.ask(&Request::new(Command::Status), Some(PATIENCE)) {
+        Ok(Reply { status: Some(status), .. }) if status.pid.is_some() => Ok(status.pid),
+        Ok(reply) => {
+            Err(Failure::refused(format!("the server does not say which process it is: {}", reply.message)))
+        }
+        // It has ended meanwhile.
+        Err(AskError::Ended) => Ok(None),
+        Err(AskError::TimedOut) => {
+            let limit = PATIENCE.as_secs();
+            Err(Failure::new(Exit::LeftRunning, format!("the server does not answer within {limit} seconds")))
+        }
+        Err(error) => Err(asking::unanswered(&args.server, &error)),
+    }
 }
 
 /// A port that one of the pool's processes still holds; another server may have taken it since.
@@ -61,3 +116,7 @@ fn still_held(address: SocketAddr, workers: &[Handle], supervisor: i32) -> Optio
     let mut pool = workers.iter().map(Handle::pid).chain([supervisor]);
     pool.any(|pid| processes::listening_addresses(pid).contains(&address)).then(|| format!("port {address}"))
 }
+
+#[cfg(test)]
+#[path = "stop_tests.rs"]
+mod tests;
