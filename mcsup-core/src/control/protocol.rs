@@ -397,4 +397,32 @@ mod tests {
         assert_eq!((status.pid, status.workers[0].slot), (Some(7), 0));
         assert!(Reply::from_line(br#"{"version":1,"outcome":"hm"}"#).is_err());
     }
+
+    #[test]
+    fn the_documented_examples_are_what_is_spoken() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/CONTROL.md");
+        // A crate that was packaged alone has no documents beside it.
+        let Ok(document) = std::fs::read_to_string(path) else { return };
+        let examples: Vec<&str> = document.lines().filter(|line| line.starts_with('{')).collect();
+        let (requests, replies): (Vec<&str>, Vec<&str>) =
+            examples.into_iter().partition(|line| line.contains("\"command\":"));
+        let commands: Vec<&str> = requests
+            .iter()
+            .map(|line| Request::from_line(line.as_bytes()).unwrap().command)
+            .map(|command| COMMANDS[ALL.iter().position(|other| same_kind(other, &command)).unwrap()])
+            .collect();
+        assert_eq!(commands, COMMANDS);
+        let replies: Vec<Reply> =
+            replies.iter().map(|line| Reply::from_line(line.as_bytes()).unwrap()).collect();
+        assert_eq!(replies.len(), 7);
+        // Every field of a status is shown, and none that there is not.
+        let shown = document.lines().find(|line| line.contains("\"status\":{")).unwrap();
+        let read = Reply::from_line(shown.as_bytes()).unwrap();
+        let shown: Value = serde_json::from_str(shown).unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&read.to_line()).unwrap(), shown);
+    }
+
+    fn same_kind(one: &Command, other: &Command) -> bool {
+        std::mem::discriminant(one) == std::mem::discriminant(other)
+    }
 }

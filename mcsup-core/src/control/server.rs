@@ -405,12 +405,15 @@ impl Conversation {
         if matches!(self.state, State::Dismissed | State::Gone) {
             return;
         }
-        self.unsent.extend(reply.to_line());
-        self.flush();
-        if self.unsent.len() > MAX_UNSENT {
+        let line = reply.to_line();
+        // One reply alone may be longer: a client that reads is not lost for a long traceback.
+        if !self.unsent.is_empty() && self.unsent.len() + line.len() > MAX_UNSENT {
             log::debug!("A client of the control socket does not read, and is closed");
             self.state = State::Gone;
+            return;
         }
+        self.unsent.extend(line);
+        self.flush();
     }
 
     /// Says nothing more than what is unsent.

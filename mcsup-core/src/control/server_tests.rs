@@ -264,7 +264,7 @@ fn a_client_that_reads_late_gets_everything() {
     let mut client = BufReader::new(connect(&path));
     client.get_mut().write_all(&reload()).unwrap();
     let id = heard(&mut server)[0].0;
-    let long = Reply::new(Outcome::Failed, "no").with_detail("x".repeat(900_000));
+    let long = Reply::new(Outcome::Failed, "no").with_detail("x".repeat(2 * MAX_UNSENT));
     server.answer(id, &long);
     let thread = std::thread::spawn(move || line(&mut client));
     until(&mut server, |_| thread.is_finished());
