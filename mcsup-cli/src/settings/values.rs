@@ -38,11 +38,6 @@ where
     }
 }
 
-/// A number of workers.
-pub(crate) fn workers(text: &str) -> Result<usize, Refused> {
-    whole(text, 1..=super::MOST_WORKERS)
-}
-
 /// A limit of which 0 says that there is none, which is as much as `most`.
 pub(super) fn limit<T>(text: &str, most: T) -> Result<T, Refused>
 where
@@ -53,7 +48,7 @@ where
 }
 
 /// A number of worker processes.
-pub(super) fn workers(text: &str) -> Result<usize, Refused> {
+pub(crate) fn workers(text: &str) -> Result<usize, Refused> {
     whole(text, 1..=MOST_WORKERS)
 }
 
