@@ -166,7 +166,8 @@ impl Host for Process<'_> {
 
     fn phase(&self) -> Phase {
         match self.context.phase() {
-            mcsup_core::Phase::Serving | mcsup_core::Phase::LameDuck => Phase::Serving,
+            mcsup_core::Phase::Serving => Phase::Serving,
+            mcsup_core::Phase::LameDuck => Phase::LameDuck,
             mcsup_core::Phase::Retiring => Phase::Retiring,
             mcsup_core::Phase::Draining => Phase::Draining,
             mcsup_core::Phase::Quitting => Phase::Quitting,

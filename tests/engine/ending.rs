@@ -8,6 +8,23 @@ use mcsup_py::engine::Phase;
 use crate::fixture::*;
 
 #[test]
+fn a_lame_duck_accepts_and_keeps_connections_as_before() {
+    let server = serve(echo);
+    let mut kept = server.connect();
+    assert_eq!(kept.get("/").status, 200);
+    server.enter(Phase::LameDuck);
+    for client in [&mut kept, &mut server.connect()] {
+        for _ in 0..3 {
+            let response = client.get("/");
+            assert_eq!((response.status, response.field("connection")), (200, None));
+        }
+    }
+    server.enter(Phase::Draining);
+    kept.assert_ended();
+    server.join();
+}
+
+#[test]
 fn a_draining_engine_answers_what_is_queued_and_returns() {
     let (go, gate) = mpsc::channel::<()>();
     let server = serve(move |request, reply| {

@@ -33,7 +33,8 @@ pub(crate) struct FakeHost {
     pub stacks_shown: AtomicUsize,
 }
 
-const PHASES: [Phase; 4] = [Phase::Serving, Phase::Retiring, Phase::Draining, Phase::Quitting];
+const PHASES: [Phase; 5] =
+    [Phase::Serving, Phase::LameDuck, Phase::Retiring, Phase::Draining, Phase::Quitting];
 
 impl FakeHost {
     fn new(seat: Option<Seat>) -> Self {

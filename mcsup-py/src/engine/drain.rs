@@ -1,6 +1,6 @@
 //! How an engine ends: who is still served, and for how long.
 //!
-//! From the first change of phase on, every answer says `Connection: close`. What has arrived is answered, under the
+//! A lame duck serves as before. From the next change of phase on, every answer says `Connection: close`. What has arrived is answered, under the
 //! ordinary deadlines; only those of whom nothing has arrived are hurried.
 
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ impl Table<'_> {
     /// The host wants something else from now on.
     pub(super) fn change_phase(&mut self, phase: Phase, now: Instant) {
         self.phase = phase;
-        if phase == Phase::Quitting {
+        if phase.accepts() || phase == Phase::Quitting {
             return;
         }
         self.end_accepting();

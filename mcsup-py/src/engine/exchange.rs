@@ -5,10 +5,10 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Host;
 use super::clock::RequestClock;
 use super::connection::Then;
 use super::together::Holding;
-use super::{Host, Phase};
 use crate::app::{Block, Gone, Reply, Verdict};
 use crate::http::chunked::{LAST_CHUNK, write_chunk};
 use crate::http::response::{BodyFraming, Finish, ResponseHead, may_have_body, write_head, write_interim};
@@ -153,7 +153,7 @@ impl<'a> Exchange<'a> {
         }
         let (delimit, body) = self.delimit(head, whole);
         let is_interim = head.status() < 200;
-        if delimit == Delimit::UntilClose || is_interim || self.asked.host.phase() > Phase::Serving {
+        if delimit == Delimit::UntilClose || is_interim || !self.asked.host.phase().accepts() {
             self.asked.keep_alive = false;
         }
         let Asked { version, keep_alive, date, .. } = self.asked;

@@ -58,7 +58,7 @@ impl Table<'_> {
             return;
         }
         let balanced = fewest.saturating_add(1 + own / 8);
-        self.surplus = if self.phase == Phase::Serving && own > balanced { (own - fewest) / 2 } else { 0 };
+        self.surplus = if self.phase.accepts() && own > balanced { (own - fewest) / 2 } else { 0 };
     }
 
     fn hand_over(&mut self, token: u64) -> bool {

@@ -92,12 +92,21 @@ pub struct Listening<'a> {
 pub enum Phase {
     /// Accept and serve.
     Serving,
+    /// Go on, but say to whoever asks that this will end.
+    LameDuck,
     /// Others serve the listeners from now on: accept no more, finish, return.
     Retiring,
     /// Nobody else will: accept what is queued, finish, return.
     Draining,
     /// Return now.
     Quitting,
+}
+
+impl Phase {
+    /// Whether connections are still accepted as they come.
+    pub(crate) fn accepts(self) -> bool {
+        self <= Phase::LameDuck
+    }
 }
 
 /// What the engine needs of the process that it runs in.

@@ -123,7 +123,7 @@ impl<'a> Table<'a> {
 
     /// Nothing is left to do.
     pub(super) fn is_over(&self) -> bool {
-        self.phase == Phase::Quitting || (self.phase > Phase::Serving && self.connections.len() == 0)
+        self.phase == Phase::Quitting || (!self.phase.accepts() && self.connections.len() == 0)
     }
 
     /// How long a turn may wait. `answers`: whoever waits answers what is ready; otherwise a sibling may, so that it is
@@ -326,7 +326,7 @@ impl<'a> Table<'a> {
             Then::Next => {
                 connection.idle(now + keep_alive);
                 self.shelf.put_back_from(connection);
-                if phase == Phase::Serving { self.advance(token, now) } else { self.hurry(token, now) }
+                if phase.accepts() { self.advance(token, now) } else { self.hurry(token, now) }
             }
         }
     }
