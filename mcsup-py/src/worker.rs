@@ -13,7 +13,7 @@ use crate::app::{App, Local};
 use crate::engine::{self, EngineConfig, Host, Listening, Phase, Siblings, Threads};
 use crate::python::loading::{self, LoadError, Target};
 use crate::python::{ending, fork, interpreter, traceback};
-use crate::wsgi::{WsgiApp, WsgiSettings};
+use crate::wsgi::{IsDraining, WsgiApp, WsgiSettings};
 
 /// What a WSGI worker is made with.
 #[derive(Clone)]
@@ -103,8 +103,10 @@ impl Worker for WsgiWorker {
         });
         let WorkerSettings { engine, wsgi, threads, reopen_error_log, .. } = &self.settings;
         let apps = Python::attach(|py| {
-            let app =
-                |_| -> Box<dyn App + Send> { Box::new(WsgiApp::new(callable.clone_ref(py), wsgi.clone())) };
+            let is_draining: IsDraining = Arc::new(context.is_draining());
+            let app = |_| -> Box<dyn App + Send> {
+                Box::new(WsgiApp::new(callable.clone_ref(py), wsgi.clone(), Arc::clone(&is_draining)))
+            };
             (0..*threads).map(app).collect()
         });
         let host = Process { context, reopen_error_log: &**reopen_error_log };

@@ -1,5 +1,7 @@
 //! `environ`: rules 1 to 8.
 
+use std::sync::atomic::Ordering;
+
 use mcsup_py::app::{Body, Local};
 use mcsup_py::wsgi::WsgiSettings;
 
@@ -32,6 +34,22 @@ assert environ['wsgi.run_once'] is False
 assert environ['wsgi.input_terminated'] is True
 assert callable(environ['wsgi.file_wrapper'])";
     check("GET / HTTP/1.1\r\nHost: h\r\n\r\n", Body::Empty, code);
+}
+
+#[test]
+fn an_application_can_ask_at_any_time_whether_its_worker_will_end() {
+    let code = "
+draining = environ['mcsup.draining']
+kept = application.__dict__.setdefault('kept', draining)
+expected = environ['PATH_INFO'] == '/true'
+assert bool(draining) is draining() is bool(kept) is kept() is expected, draining
+assert repr(draining) == f'<mcsup.Draining: {str(expected).lower()}>'
+assert kept is draining";
+    let mut served = Served::new(&wrapped(code));
+    for path in ["/false", "/true"] {
+        served.is_draining.store(path == "/true", Ordering::SeqCst);
+        served.ask(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes(), Body::Empty).is_complete();
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::ffi::CString;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
@@ -56,6 +56,8 @@ pub(crate) struct Served {
     pub(crate) local: Local,
     /// After so many sends the client is gone.
     pub(crate) patience: usize,
+    /// Whether the worker will end soon.
+    pub(crate) is_draining: Arc<AtomicBool>,
     /// A block is sent only when another thread can run Python meanwhile.
     pub(crate) needs_python: bool,
 }
@@ -113,9 +115,12 @@ impl Served {
             errors.lock().unwrap().push(Event::Said(String::from_utf8_lossy(bytes).into_owned()));
         });
         let callable = Python::attach(|py| module(py, code).getattr("application").unwrap().unbind());
-        let app = WsgiApp::new(callable, WsgiSettings { errors, ..settings });
+        let is_draining = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&is_draining);
+        let settings = WsgiSettings { errors, ..settings };
+        let app = WsgiApp::new(callable, settings, Arc::new(move || asked.load(Ordering::SeqCst)));
         let local = Local::Tcp("127.0.0.1:8080".parse().unwrap());
-        Self { app, journal, local, patience: usize::MAX, needs_python: false }
+        Self { app, journal, local, patience: usize::MAX, is_draining, needs_python: false }
     }
 
     /// Asks with `GET / HTTP/1.1`.

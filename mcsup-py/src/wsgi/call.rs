@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
+use super::draining::IsDraining;
 use super::environ::Environs;
 use super::file_wrapper::FileWrapper;
 use super::settings::WsgiSettings;
@@ -24,9 +25,9 @@ pub struct WsgiApp {
 }
 
 impl WsgiApp {
-    /// Serves `callable`.
-    pub fn new(callable: Py<PyAny>, settings: WsgiSettings) -> Self {
-        Self { callable, environs: Environs::new(settings), start_response: None }
+    /// Serves `callable`, which may ask whether the worker will end soon.
+    pub fn new(callable: Py<PyAny>, settings: WsgiSettings, is_draining: IsDraining) -> Self {
+        Self { callable, environs: Environs::new(settings, is_draining), start_response: None }
     }
 }
 

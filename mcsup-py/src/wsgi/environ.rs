@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use pyo3::{ffi, intern};
 
+use super::draining::{Draining, IsDraining};
 use super::errors::Errors;
 use super::file_wrapper::FileWrapper;
 use super::input::Input;
@@ -20,6 +22,7 @@ use crate::http::target::percent_decoded;
 /// Makes environs.
 pub(super) struct Environs {
     settings: WsgiSettings,
+    is_draining: IsDraining,
     /// One dictionary for each listener.
     bases: Vec<(Local, Py<PyDict>)>,
     /// Field names as they were sent, with the key that each becomes.
@@ -63,13 +66,20 @@ const SET_FOR_EACH: [&str; 9] = [
 const MOST_KEYS: usize = 512;
 
 impl Environs {
-    pub(super) fn new(mut settings: WsgiSettings) -> Self {
+    pub(super) fn new(mut settings: WsgiSettings, is_draining: IsDraining) -> Self {
         // PEP 3333: empty, or a path that begins with a slash and does not end in one.
         settings.script_name.truncate(settings.script_name.trim_end_matches('/').len());
         if !settings.script_name.is_empty() && !settings.script_name.starts_with('/') {
             settings.script_name.insert(0, '/');
         }
-        Self { settings, bases: Vec::new(), keys: HashMap::default(), last_address: None, no_input: None }
+        Self {
+            settings,
+            is_draining,
+            bases: Vec::new(),
+            keys: HashMap::default(),
+            last_address: None,
+            no_input: None,
+        }
     }
 
     /// The environ of one request, whose body it takes.
@@ -134,6 +144,8 @@ impl Environs {
         base.set_item("wsgi.run_once", false)?;
         base.set_item("wsgi.file_wrapper", py.get_type::<FileWrapper>())?;
         base.set_item("wsgi.input_terminated", true)?;
+        let draining = Draining::new(Arc::clone(&self.is_draining));
+        base.set_item("mcsup.draining", draining.into_pyobject(py)?)?;
         base.set_item("SERVER_SOFTWARE", server_software)?;
         base.set_item("SCRIPT_NAME", latin1(py, script_name.as_bytes())?)?;
         if let Local::Tcp(address) = local {

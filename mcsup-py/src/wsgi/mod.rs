@@ -2,6 +2,7 @@
 //!
 //! - `environ`: the dictionary.
 //! - `input`, `errors`: `wsgi.input` and `wsgi.errors`.
+//! - `draining`: `mcsup.draining`.
 //! - `start_response`: the callable, and the `write` that it returns.
 //! - `file_wrapper`: the class behind `wsgi.file_wrapper`.
 //! - `lease`: how Python objects get at the engine's reply, and lose it.
@@ -9,6 +10,7 @@
 #![allow(unsafe_code, reason = "a lease erases a lifetime; strings are made without a copy too many")]
 
 mod call;
+mod draining;
 mod environ;
 mod errors;
 mod file_wrapper;
@@ -18,5 +20,6 @@ mod settings;
 mod start_response;
 
 pub use call::WsgiApp;
+pub use draining::IsDraining;
 pub use errors::ErrorSink;
 pub use settings::WsgiSettings;
