@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mcsup_core::{Error, ErrorKind, Worker, WorkerContext};
 use pyo3::prelude::*;
@@ -198,6 +199,14 @@ impl Host for Process<'_> {
 
     fn connections(&self, open: usize) {
         self.context.connections(open);
+    }
+
+    fn waiting(&self, count: usize) {
+        self.context.waiting(count);
+    }
+
+    fn oldest(&self, age: Option<Duration>) {
+        self.context.oldest(age);
     }
 
     fn close_listeners(&self) {

@@ -16,6 +16,7 @@ mod pool;
 use std::sync::{Arc, Barrier};
 
 use mcsup_py::app::{Reply, Request, Verdict};
+use mcsup_py::engine::EngineConfig;
 use mcsup_py::http::response::ResponseHead;
 
 use fixture::*;
@@ -65,7 +66,8 @@ fn allocations(permits: usize, access_format: Option<&str>) -> counting::Counted
     let access = access_format.map(|format| (format.to_owned(), path));
     let everybody = Arc::new(Barrier::new(permits));
     let app = |_| hello(ok(&[("Content-Type", "text/plain")]), Arc::clone(&everybody));
-    let server = Setup { access, ..Setup::default() }.start_threads((0..permits).map(app).collect());
+    let config = EngineConfig { health_path: Some("/health".into()), ..Setup::default().config };
+    let server = Setup { access, config, ..Setup::default() }.start_threads((0..permits).map(app).collect());
     let mut clients: Vec<Client> = (0..permits).map(|_| server.connect()).collect();
     for client in &mut clients {
         client.send(REQUEST.replace("/news/today", "/everybody"));

@@ -31,6 +31,9 @@ pub(crate) struct FakeHost {
     /// Why it wanted to be replaced.
     pub left: Mutex<Vec<String>>,
     pub stacks_shown: AtomicUsize,
+    pub waiting: AtomicUsize,
+    /// For how long the oldest of several requests had been running when that was last told.
+    pub oldest: Mutex<Option<Duration>>,
 }
 
 const PHASES: [Phase; 5] =
@@ -49,6 +52,8 @@ impl FakeHost {
             seat,
             left: Mutex::default(),
             stacks_shown: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            oldest: Mutex::default(),
         }
     }
 
@@ -90,6 +95,12 @@ impl Host for FakeHost {
         if let Some(seat) = &self.seat {
             seat.own().connections.store(open, Ordering::SeqCst);
         }
+    }
+    fn waiting(&self, count: usize) {
+        self.waiting.store(count, Ordering::SeqCst);
+    }
+    fn oldest(&self, age: Option<Duration>) {
+        *self.oldest.lock().unwrap() = age;
     }
     fn close_listeners(&self) {}
     fn accepting(&self, permits: usize) {

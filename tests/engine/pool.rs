@@ -18,6 +18,8 @@ pub(crate) struct Pool {
     queue: Mutex<VecDeque<(OwnedFd, Vec<u8>)>>,
     /// Holds one byte for each connection in the queue.
     pub bell: (OwnedFd, OwnedFd),
+    /// How many connections the queue takes.
+    pub room: AtomicUsize,
     /// What was said of each connection that was handed over.
     handed: Mutex<Vec<Vec<u8>>>,
 }
@@ -44,6 +46,7 @@ impl Pool {
             listener: listen(),
             lines: (0..engines).map(|_| Line::default()).collect(),
             queue: Mutex::default(),
+            room: AtomicUsize::new(usize::MAX),
             bell: rustix::pipe::pipe_with(flags).unwrap(),
             handed: Mutex::default(),
         })
@@ -68,8 +71,13 @@ impl Pool {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let connection = connection.try_clone_to_owned()?;
+        let mut queue = self.queue.lock().unwrap();
+        if queue.len() >= self.room.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        queue.push_back((connection, bytes.to_vec()));
+        drop(queue);
         self.handed.lock().unwrap().push(bytes.to_vec());
-        self.queue.lock().unwrap().push_back((connection, bytes.to_vec()));
         rustix::io::write(&self.bell.1, &[0])?;
         Ok(())
     }

@@ -25,10 +25,10 @@ const MOST_LEFT_TO_SIBLINGS: u32 = 4;
 impl Table<'_> {
     /// A connection waits at a listener.
     pub(super) fn on_listener(&mut self, index: usize, now: Instant) {
-        if self.accepting != Accepting::Yes {
+        if !matches!(self.accepting, Accepting::Yes | Accepting::ForChecks) {
             return;
         }
-        if self.is_full() {
+        if self.is_full() || (self.lacks_permit && self.ready.len() > self.config.waiting / 2) {
             return self.rest(now + ACCEPT_REST);
         }
         if self.is_for_a_sibling() {
@@ -36,7 +36,7 @@ impl Table<'_> {
             return;
         }
         self.left_to_siblings = 0;
-        if self.accept(index, now) {
+        if self.accept(index, now) && self.accepting == Accepting::Yes {
             self.go_to_the_end_of_the_line(now);
         }
     }
@@ -85,7 +85,9 @@ impl Table<'_> {
                 let deadline = now + self.config.timeouts.head;
                 let token = self.connections.add(|token| Connection::new(stream, peer, token, deadline));
                 self.host.connections(self.connections.len());
-                self.advance(token, now);
+                if !(self.lacks_permit && self.hand_over_unread(token, now)) {
+                    self.advance(token, now);
+                }
                 true
             }
             Err(error) => self.on_accept_error(index, &error, now),
@@ -119,8 +121,10 @@ impl Table<'_> {
     }
 
     fn rest(&mut self, until: Instant) {
-        if self.accepting == Accepting::Yes {
-            self.stop_accepting(Accepting::Resting { until });
+        match self.accepting {
+            Accepting::Yes => self.stop_accepting(Accepting::Resting { until }),
+            Accepting::ForChecks => self.stop_accepting(Accepting::NoPermit),
+            _ => {}
         }
     }
 
@@ -139,19 +143,30 @@ impl Table<'_> {
         }
     }
 
-    /// No permit is free for a while: whatever arrives is left to others, and what has arrived is offered to them.
+    /// No permit is free for a while: whatever arrives is left to others, and what has arrived is offered to them. Who asks
+    /// for the health must be accepted to be heard; others that come along go to a sibling that is free, or wait.
     pub(super) fn no_permit_is_free(&mut self) {
         self.lacks_permit = true;
-        if matches!(self.accepting, Accepting::Yes | Accepting::Resting { .. }) {
-            self.stop_accepting(Accepting::NoPermit);
+        if !matches!(self.accepting, Accepting::Yes | Accepting::Resting { .. }) {
+            return;
+        }
+        self.stop_accepting(Accepting::NoPermit);
+        if self.config.health_path.is_some() {
+            self.accepting = Accepting::ForChecks;
+            self.watch(self.listeners.len());
         }
     }
 
     /// A permit is free again.
     pub(super) fn permit_is_free(&mut self) {
         self.lacks_permit = false;
-        if self.accepting == Accepting::NoPermit {
-            self.accept_again();
+        match self.accepting {
+            Accepting::NoPermit => self.accept_again(),
+            Accepting::ForChecks => {
+                self.stop_accepting(Accepting::NoPermit);
+                self.accept_again();
+            }
+            _ => {}
         }
     }
 
@@ -162,7 +177,7 @@ impl Table<'_> {
     }
 
     fn stop_accepting(&mut self, why: Accepting) {
-        if self.accepting == Accepting::Yes {
+        if matches!(self.accepting, Accepting::Yes | Accepting::ForChecks) {
             for listener in
                 self.listeners.iter().map(|listener| listener.fd).chain(self.host.handed_over_fd())
             {
@@ -175,18 +190,31 @@ impl Table<'_> {
 
     fn accept_again(&mut self) {
         self.accepting = Accepting::Yes;
+        self.watch(self.listeners.len() + 1);
+    }
+
+    /// Watches the first so many of the listeners; the queue among the workers is the last.
+    fn watch(&self, count: usize) {
         let listeners = self.listeners.iter().map(|listener| listener.fd).chain(self.host.handed_over_fd());
-        for (fd, token) in listeners.zip(LISTENERS..) {
+        for (fd, token) in listeners.take(count).zip(LISTENERS..) {
             if let Err(error) = self.poller.add(fd, token, Interest::Shared) {
                 log::error!("cannot watch a listener: {error}");
             }
         }
     }
 
-    /// Accepts whatever is queued on the listeners, and among the workers.
+    /// Accepts whatever is queued on the listeners, and among the workers, until a whole round has found nothing.
     pub(super) fn accept_queued(&mut self, now: Instant) {
-        for index in 0..=self.listeners.len() {
-            while self.accept(index, now) {}
+        loop {
+            let mut found = false;
+            for index in 0..=self.listeners.len() {
+                while self.accept(index, now) {
+                    found = true;
+                }
+            }
+            if !found {
+                return;
+            }
         }
     }
 }

@@ -203,10 +203,12 @@ impl Connection {
         true
     }
 
-    /// What is asked, where the head is known but the body has not come yet.
+    /// What is asked, where the head is known and the request has not been taken out.
     pub(super) fn asked(&self) -> Option<Head<'_>> {
         match &self.state {
-            State::Body { head, .. } => Some(Self::view(&self.heads, &self.incoming, head)),
+            State::Body { head, .. } | State::Ready { head, .. } => {
+                Some(Self::view(&self.heads, &self.incoming, head))
+            }
             _ => None,
         }
     }

@@ -1,19 +1,51 @@
 //! How an engine ends: who is still served, and for how long.
 //!
-//! A lame duck serves as before. From the next change of phase on, every answer says `Connection: close`. What has arrived is answered, under the
-//! ordinary deadlines; only those of whom nothing has arrived are hurried.
+//! A lame duck serves as before. A retiring engine has siblings that go on: whoever is idle goes to one of them and
+//! notices nothing, whoever is being answered follows after his answer. Where there is nobody to go to, or not soon
+//! enough, and in every drain, the next answer says `Connection: close`. What has arrived is answered, under the ordinary
+//! deadlines; only those of whom nothing has arrived are hurried. A connection is closed between two requests only after
+//! a last look at its socket; a request that meets the close on its way cannot be helped (RFC 9112 §9.5), and its client
+//! may send it again (§9.3.1).
+//!
+//! What is queued is accepted until a whole round has found nothing; what the kernel connects between that round and the
+//! close of the last copy of a listener is reset by it. Workers that end together empty one queue; each also looks for
+//! what it has handed over itself and nobody has taken, before it ends.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use super::Phase;
 use super::connection::State;
 use super::table::Table;
+use super::{Host, Phase};
 
 /// How long a connection that was accepted but has said nothing may still begin to.
 const FRESH_TIME: Duration = Duration::from_secs(1);
-/// How long a keep-alive client may still send a request that then is answered with `Connection: close`, when other
-/// workers go on: it may have sent it before it could know.
+/// How long a keep-alive client may still send a request, when other workers go on: it may have sent it before it could
+/// know.
 const RETIRING_TIME: Duration = Duration::from_secs(2);
+/// And when none does. Clients that ask without a pause are told in an answer, not by a reset.
+const DRAINING_TIME: Duration = Duration::from_millis(20);
+
+/// Those who are to go to a sibling.
+#[derive(Debug, Default)]
+pub(super) struct Leaving {
+    /// Idle connections that could not go yet.
+    tokens: Vec<u64>,
+    /// Until when it is tried.
+    until: Option<Instant>,
+    /// It was in vain: from now on an answer is a connection's last. For those who answer without the lock.
+    pub(super) gave_up: Arc<AtomicBool>,
+}
+
+/// Whether an answer that begins now may leave its connection open.
+pub(super) fn may_keep_open(host: &dyn Host, gave_up: &AtomicBool) -> bool {
+    match host.phase() {
+        Phase::Serving | Phase::LameDuck => true,
+        Phase::Retiring => !gave_up.load(Relaxed) && host.siblings().count > 0,
+        Phase::Draining | Phase::Quitting => false,
+    }
+}
 
 impl Table<'_> {
     /// The host wants something else from now on.
@@ -23,10 +55,31 @@ impl Table<'_> {
             return;
         }
         self.end_accepting();
-        if phase == Phase::Draining {
-            self.accept_queued(now);
+        match phase {
+            Phase::Draining => self.accept_queued(now),
+            _ => self.leaving.until = Some(now + self.idle_time()),
         }
         self.host.close_listeners();
+        self.hurry_all(now);
+    }
+
+    /// Nothing is left to do.
+    pub(super) fn is_over(&mut self, now: Instant) -> bool {
+        if self.phase == Phase::Quitting {
+            return true;
+        }
+        if self.phase.accepts() || self.connections.len() > 0 {
+            return false;
+        }
+        if self.host.siblings().count == 0 {
+            // What is on its way among the workers is nobody else's.
+            while self.take_over(now) {}
+            self.hurry_all(now);
+        }
+        self.connections.len() == 0
+    }
+
+    fn hurry_all(&mut self, now: Instant) {
         for token in self.connections.tokens() {
             self.hurry(token, now);
         }
@@ -34,19 +87,59 @@ impl Table<'_> {
 
     /// Lets a connection go on for as long as the phase still grants it.
     pub(super) fn hurry(&mut self, token: u64, now: Instant) {
-        let (phase, idle_time) = (self.phase, self.config.timeouts.keep_alive.min(RETIRING_TIME));
+        if self.hand_on(token) {
+            return;
+        }
         let Some(connection) = self.find(token) else { return };
         // The poller may not have told yet what came while the application was busy: only the socket knows.
         connection.readable(false);
         self.advance(token, now);
-        let Some(connection) = self.find(token) else { return };
+        let (phase, idle_time) = (self.phase, self.idle_time());
+        let Some(connection) = self.connections.find(token) else { return };
         let State::Idle { fresh } = connection.state else { return };
         let patience = match (phase, fresh) {
             (_, true) => FRESH_TIME,
-            (Phase::Draining, false) => return self.close(token),
+            (Phase::Draining, false) => DRAINING_TIME.min(idle_time),
             (_, false) => idle_time,
         };
         connection.deadline = connection.deadline.min(now + patience);
+        if phase == Phase::Retiring {
+            self.leaving.tokens.push(token);
+        }
         self.keep(token);
+    }
+
+    /// How long a keep-alive client may stay that was let down elsewhere.
+    pub(super) fn idle_time(&self) -> Duration {
+        self.config.timeouts.keep_alive.min(RETIRING_TIME)
+    }
+
+    /// Hands a connection that is idle to a sibling that goes on.
+    pub(super) fn hand_on(&mut self, token: u64) -> bool {
+        self.phase == Phase::Retiring
+            && !self.leaving.gave_up.load(Relaxed)
+            && self.connections.find(token).is_some_and(|connection| connection.is_unread())
+            && self.host.siblings().fewest < usize::MAX
+            && self.hand_over(token)
+    }
+
+    /// Hands those on that could not go before: the queue between the workers takes a few at a time.
+    pub(super) fn hand_on_idle(&mut self, now: Instant) {
+        while let Some(token) = self.leaving.tokens.pop() {
+            let is_unread = self.connections.find(token).is_some_and(|connection| connection.is_unread());
+            if is_unread && !self.hand_on(token) {
+                self.leaving.tokens.push(token);
+                break;
+            }
+        }
+        if !self.leaving.tokens.is_empty() && self.leaving.until.is_some_and(|until| until <= now) {
+            self.leaving.gave_up.store(true, Relaxed);
+            self.leaving.tokens.clear();
+        }
+    }
+
+    /// Whether there will soon be room for those that could not go yet.
+    pub(super) fn has_some_to_hand_on(&self) -> bool {
+        !self.leaving.tokens.is_empty() && self.host.siblings().count > 0
     }
 }

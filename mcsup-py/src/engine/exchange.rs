@@ -3,11 +3,13 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::Host;
 use super::clock::RequestClock;
 use super::connection::Then;
+use super::drain::may_keep_open;
 use super::together::Holding;
 use crate::app::{Block, Gone, Reply, Verdict};
 use crate::http::chunked::{LAST_CHUNK, write_chunk};
@@ -36,6 +38,7 @@ pub(super) struct Asked<'a> {
     pub(super) keep_alive: bool,
     /// Whether the engine still does: looked at when the head leaves, since that may be long after the call.
     pub(super) host: &'a dyn Host,
+    pub(super) gave_up: &'a AtomicBool,
     pub(super) date: &'a [u8],
     pub(super) write_timeout: Duration,
     /// Who has the right to begin the answer: the application, or whoever finds that it takes too long.
@@ -153,7 +156,8 @@ impl<'a> Exchange<'a> {
         }
         let (delimit, body) = self.delimit(head, whole);
         let is_interim = head.status() < 200;
-        if delimit == Delimit::UntilClose || is_interim || !self.asked.host.phase().accepts() {
+        if delimit == Delimit::UntilClose || is_interim || !may_keep_open(self.asked.host, self.asked.gave_up)
+        {
             self.asked.keep_alive = false;
         }
         let Asked { version, keep_alive, date, .. } = self.asked;

@@ -11,13 +11,14 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use super::clock::RequestClock;
 use super::date::Date;
 use super::exchange::{Asked, Exchange};
+use super::gauges::Gauges;
 use super::kick::Kick;
 use super::overdue::{self, Running};
 use super::places::{KICK, WAKE};
@@ -56,6 +57,8 @@ pub(super) struct Crew<'a> {
     watch: Watch,
     /// Whether there is an access log.
     logs: bool,
+    /// This engine retires, and nobody takes its connections.
+    gave_up: Arc<AtomicBool>,
     state: Mutex<State<'a>>,
     /// Where followers without work park.
     parked: Condvar,
@@ -84,6 +87,7 @@ struct State<'a> {
     alert: u32,
     /// What each permit is doing.
     running: Vec<Running>,
+    gauges: Gauges,
     failed: Option<io::Error>,
 }
 
@@ -99,7 +103,8 @@ type Guard<'g, 'a> = MutexGuard<'g, State<'a>>;
 /// Runs the crew: the calling thread is the first follower.
 pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io::Result<()> {
     table.host.accepting(threads.apps.len());
-    let (config, host, logs) = (table.config, table.host, table.access.is_some());
+    let (config, host, logs) = (table.config.clone(), table.host, table.access.is_some());
+    let gave_up = Arc::clone(&table.leaving.gave_up);
     let (kick, spare_kick) = (Kick::new()?, Kick::new()?);
     poller.add(host.wake_fd(), WAKE, Interest::Level)?;
     poller.add(kick.as_fd(), KICK, Interest::Level)?;
@@ -111,6 +116,7 @@ pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io
         service: Duration::ZERO,
         alert: 0,
         running: threads.apps.iter().map(|_| Running::nothing(Instant::now())).collect(),
+        gauges: Gauges::new(Instant::now()),
         failed: None,
     };
     let crew = Crew {
@@ -122,6 +128,7 @@ pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io
         held: threads.apps.iter().map(|_| Held::default()).collect(),
         clocks: threads.apps.iter().map(|_| RequestClock::default()).collect(),
         logs,
+        gave_up,
         state: Mutex::new(state),
         parked: Condvar::new(),
         away_since: AtomicU64::new(0),
@@ -175,8 +182,9 @@ impl<'a> Crew<'a> {
             if let Some(job) = may_answer.then(|| state.table.take_job()).flatten() {
                 state.budget = state.budget.saturating_sub(1);
                 let now = looked.take().unwrap_or_else(Instant::now);
-                if self.config.timeouts.request.is_some() {
-                    state.running[permit].begin(&job, now);
+                let watched = self.config.timeouts.request.is_some();
+                if watched || self.permits > 1 {
+                    state.running[permit].begin(&job, watched, now);
                 }
                 let led = state.leader == Leader::Permit;
                 self.wake_helpers(&state, led);
@@ -250,10 +258,13 @@ impl<'a> Crew<'a> {
             state.alert = ALERT;
         }
         state.table.follow_host();
+        state.table.hand_on_idle(now);
+        let State { table, running, gauges, .. } = &mut *state;
+        gauges.tell(table.ready.len(), running, self.host, now);
         if let Some(access) = &mut state.table.access {
             access.flush();
         }
-        if state.table.is_over() {
+        if state.table.is_over(now) {
             self.over.store(true, Ordering::Release);
             return (state, now);
         }
@@ -317,6 +328,7 @@ impl<'a> Crew<'a> {
             version: head.version(),
             keep_alive: head.delimited().keep_alive && !self.config.timeouts.keep_alive.is_zero(),
             host: self.host,
+            gave_up: &self.gave_up,
             date: own.date.at(began),
             write_timeout: self.config.timeouts.write,
             clock,

@@ -1,6 +1,6 @@
-//! Connections that change workers, for one of two reasons. While no permit is free here, one whose request has arrived and
+//! Connections that change workers, for one of three reasons. While no permit is free here, one whose request has arrived and
 //! that an idle sibling could serve is handed to it: no request waits behind a slow one while a worker has nothing to do.
-//! And a worker that has many more connections than a sibling gives some away as their requests come, so that a pool is
+//! A worker that retires hands all on that are idle (`drain`). And a worker that has many more connections than a sibling gives some away as their requests come, so that a pool is
 //! balanced soon after a burst of connections or the birth of a worker.
 //!
 //! A connection can go as long as all that it is can be sent along: its descriptor, where it came in, and what was
@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::Phase;
-use super::connection::Connection;
+use super::connection::{Connection, State};
 use super::table::Table;
 use crate::app::{Local, Peer};
 use crate::net::stream::Stream;
@@ -61,13 +61,14 @@ impl Table<'_> {
         self.surplus = if self.phase.accepts() && own > balanced { (own - fewest) / 2 } else { 0 };
     }
 
-    fn hand_over(&mut self, token: u64) -> bool {
+    pub(super) fn hand_over(&mut self, token: u64) -> bool {
         // From then on the others end as well. What was handed over before is taken back by the drain, if by nobody else.
         if self.phase >= Phase::Draining {
             return false;
         }
         let Some(connection) = self.connections.find(token) else { return false };
-        let mut bytes = written(&connection.peer.local);
+        let is_fresh = matches!(connection.state, State::Idle { fresh: true });
+        let mut bytes = written(&connection.peer.local, is_fresh);
         let can_go = connection.write_received(&mut bytes);
         if !can_go || self.host.hand_over(connection.stream.as_fd(), &bytes).is_err() {
             return false;
@@ -78,6 +79,13 @@ impl Table<'_> {
         }
         self.close(token);
         true
+    }
+
+    /// How long a connection may be idle that comes from elsewhere: also where none may be that is this worker's own, since
+    /// its client was promised something else.
+    fn time_between_requests(&self) -> Duration {
+        let own = self.config.timeouts.keep_alive;
+        if own.is_zero() { self.config.timeouts.head } else { own }
     }
 
     /// Takes a connection that some worker has handed over; `false`: there is none.
@@ -93,14 +101,17 @@ impl Table<'_> {
         let stream = Stream::from(fd);
         // The supervisor itself gives what nobody has accepted; where it came in only the socket knows.
         let known = match bytes.is_empty() {
-            true => stream.local().map(|local| (Local::Tcp(local), &bytes[..])),
+            true => stream.local().map(|local| (Local::Tcp(local), true, &bytes[..])),
             false => read(&bytes),
         };
-        let Some((local, received)) = known else { return true };
+        let Some((local, is_fresh, received)) = known else { return true };
         let peer = Peer { remote: stream.remote(), local };
-        let deadline = now + self.config.timeouts.head;
+        let (head, idle) = (now + self.config.timeouts.head, now + self.time_between_requests());
         let token = self.connections.add(|token| {
-            let mut connection = Connection::new(stream, peer, token, deadline);
+            let mut connection = Connection::new(stream, peer, token, head);
+            if !is_fresh {
+                connection.idle(idle);
+            }
             connection.incoming.room(received.len()).extend_from_slice(received);
             connection
         });
@@ -110,29 +121,29 @@ impl Table<'_> {
     }
 }
 
-/// Where a connection came in, as bytes: a letter, a length, a text.
-fn written(local: &Local) -> Vec<u8> {
+/// Where a connection came in, and whether it has yet to send its first request, as bytes: a letter, a length, a text.
+fn written(local: &Local, is_fresh: bool) -> Vec<u8> {
     let (kind, text) = match local {
         Local::Tcp(address) => (b't', address.to_string()),
         Local::Unix(path) => (b'u', path.clone()),
     };
-    let mut bytes = vec![kind];
+    let mut bytes = vec![if is_fresh { kind.to_ascii_uppercase() } else { kind }];
     bytes.extend_from_slice(&u16::try_from(text.len()).unwrap_or(u16::MAX).to_le_bytes());
     bytes.extend_from_slice(text.as_bytes());
     bytes
 }
 
-/// Where it came in, and the rest. `None`: no worker has written this.
-fn read(bytes: &[u8]) -> Option<(Local, &[u8])> {
+/// Both, and the rest. `None`: no worker has written this.
+fn read(bytes: &[u8]) -> Option<(Local, bool, &[u8])> {
     let ([kind, length @ ..], rest) = bytes.split_first_chunk::<3>()?;
     let (text, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
     let text = std::str::from_utf8(text).ok()?;
-    let local = match kind {
+    let local = match kind.to_ascii_lowercase() {
         b't' => Local::Tcp(text.parse::<SocketAddr>().ok()?),
         b'u' => Local::Unix(text.to_owned()),
         _ => return None,
     };
-    Some((local, rest))
+    Some((local, kind.is_ascii_uppercase(), rest))
 }
 
 #[cfg(test)]
@@ -146,9 +157,11 @@ mod tests {
             Local::Tcp("[::1]:8080".parse().unwrap()),
             Local::Unix("/run/s".to_owned()),
         ] {
-            let mut bytes = written(&local);
-            bytes.extend_from_slice(b"GET /");
-            assert_eq!(read(&bytes), Some((local, &b"GET /"[..])));
+            for is_fresh in [true, false] {
+                let mut bytes = written(&local, is_fresh);
+                bytes.extend_from_slice(b"GET /");
+                assert_eq!(read(&bytes), Some((local.clone(), is_fresh, &b"GET /"[..])));
+            }
         }
         assert_eq!(read(b"t\x05\x00abc"), None);
         assert_eq!(read(b"?\x00\x00"), None);

@@ -13,7 +13,9 @@ mod date;
 mod drain;
 mod exchange;
 mod followers;
+mod gauges;
 mod handover;
+mod health;
 mod kick;
 mod overdue;
 mod places;
@@ -23,6 +25,7 @@ mod together;
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access::AccessLog;
@@ -60,7 +63,7 @@ impl Default for Timeouts {
 }
 
 /// The engine's settings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineConfig {
     /// How long to wait.
     pub timeouts: Timeouts,
@@ -70,11 +73,20 @@ pub struct EngineConfig {
     pub connections: usize,
     /// How many whole requests may wait for a permit; further ones get 503.
     pub waiting: usize,
+    /// Where the engine itself says, without the application, whether this worker should be sent clients: the path, as it
+    /// is sent; `None`: nowhere.
+    pub health_path: Option<Arc<str>>,
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { timeouts: Timeouts::default(), limits: Limits::default(), connections: 0, waiting: 1024 }
+        Self {
+            timeouts: Timeouts::default(),
+            limits: Limits::default(),
+            connections: 0,
+            waiting: 1024,
+            health_path: None,
+        }
     }
 }
 
@@ -129,6 +141,10 @@ pub trait Host: Sync {
     fn request_ended(&self);
     /// So many connections are open.
     fn connections(&self, open: usize);
+    /// So many requests wait for a permit.
+    fn waiting(&self, _count: usize) {}
+    /// For how long the oldest request has been with the application, where there are several permits; `None`: none is.
+    fn oldest(&self, _age: Option<Duration>) {}
     /// Nothing more will be accepted.
     fn close_listeners(&self);
     /// This process should be replaced, and retire: a request hangs in it.
@@ -208,6 +224,6 @@ pub fn run(
     access: Option<AccessLog>,
 ) -> io::Result<()> {
     let poller = Poller::new()?;
-    let table = table::Table::new(*config, listeners, host, &poller, access);
+    let table = table::Table::new(config.clone(), listeners, host, &poller, access);
     followers::run(table, &poller, threads)
 }

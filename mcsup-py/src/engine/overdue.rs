@@ -33,12 +33,15 @@ impl Running {
         Self { token: None, since: now, line: Vec::new(), remote: None, overdue: false }
     }
 
-    pub(super) fn begin(&mut self, job: &Job, now: Instant) {
-        let head = job.head();
+    /// `watched`: it has a deadline, so that somebody may want its name.
+    pub(super) fn begin(&mut self, job: &Job, watched: bool, now: Instant) {
         self.line.clear();
-        self.line.extend_from_slice(head.method().as_bytes());
-        self.line.push(b' ');
-        self.line.extend(head.target().iter().take(LONGEST_TARGET));
+        if watched {
+            let head = job.head();
+            self.line.extend_from_slice(head.method().as_bytes());
+            self.line.push(b' ');
+            self.line.extend(head.target().iter().take(LONGEST_TARGET));
+        }
         (self.token, self.since, self.remote) = (Some(job.connection.token), now, job.connection.peer.remote);
         self.overdue = false;
     }
@@ -56,6 +59,11 @@ impl fmt::Display for Running {
             None => Ok(()),
         }
     }
+}
+
+/// When the oldest of the requests began.
+pub(super) fn oldest(running: &[Running]) -> Option<Instant> {
+    running.iter().filter(|running| running.token.is_some()).map(|running| running.since).min()
 }
 
 /// When the next request will have taken `limit`.

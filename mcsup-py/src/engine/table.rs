@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use super::body::BODY_MEMORY;
 use super::connection::{Connection, HeadBytes, LINGER_BYTES, LINGER_TIME, State, Step, Then};
 use super::date::Date;
+use super::drain::Leaving;
 use super::exchange::Answered;
+use super::health;
 use super::places::{KICK, LISTENERS, Missed, Places, WAKE};
 use super::shelf::Shelf;
 use super::together::Together;
@@ -25,7 +27,8 @@ use crate::net::timers::{Armed, Timers};
 /// A turn lasts no longer, so that beats go on.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 
-/// How long a request waits here before its connection is offered to the siblings again.
+/// How long a request waits here before its connection is offered to the siblings again, or an idle connection where this
+/// engine retires.
 const OFFER_AGAIN: Duration = Duration::from_millis(2);
 
 /// The state.
@@ -46,15 +49,17 @@ pub(super) struct Table<'a> {
     pub(super) surplus: usize,
     /// How many the siblings had when some were given away, and when that was.
     pub(super) weighed: Option<(usize, Instant)>,
+    /// Those who go to a sibling, since this engine retires.
+    pub(super) leaving: Leaving,
     pub(super) connections: Places,
     /// Connections with a whole request, in the order in which it became whole.
     pub(super) ready: VecDeque<u64>,
     together: Together,
-    shelf: Shelf,
+    pub(super) shelf: Shelf,
     /// What is left for bodies in memory that are not small.
-    body_memory: usize,
+    pub(super) body_memory: usize,
     timers: Timers,
-    date: Date,
+    pub(super) date: Date,
     pub(super) phase: Phase,
     log_epoch: u32,
 }
@@ -65,6 +70,8 @@ pub(super) enum Accepting {
     Yes,
     /// Not while no permit is free: whoever has one, here or in another process, shall have the connections.
     NoPermit,
+    /// The same, but somebody may want to know of this worker's health.
+    ForChecks,
     /// Not for a moment: others go first, or there is no descriptor left.
     Resting {
         until: Instant,
@@ -107,6 +114,7 @@ impl<'a> Table<'a> {
             said_full: false,
             surplus: 0,
             weighed: None,
+            leaving: Leaving::default(),
             connections: Places::default(),
             ready: VecDeque::new(),
             together: Together::default(),
@@ -121,17 +129,13 @@ impl<'a> Table<'a> {
         table
     }
 
-    /// Nothing is left to do.
-    pub(super) fn is_over(&self) -> bool {
-        self.phase == Phase::Quitting || (!self.phase.accepts() && self.connections.len() == 0)
-    }
-
     /// How long a turn may wait. `answers`: whoever waits answers what is ready; otherwise a sibling may, so that it is
     /// offered again soon.
     pub(super) fn timeout(&self, answers: bool, now: Instant) -> Duration {
         match (self.ready.is_empty(), answers) {
             (false, true) => return Duration::ZERO,
             (false, false) if self.host.siblings().count > 0 => return OFFER_AGAIN,
+            _ if self.has_some_to_hand_on() => return OFFER_AGAIN,
             _ => {}
         }
         let next = [self.timers.next(), self.rests_until()].into_iter().flatten().min();
@@ -146,7 +150,7 @@ impl<'a> Table<'a> {
             // For the thread that was waiting alone.
             KICK => {}
             token if token >= LISTENERS => {
-                if leads {
+                if leads || self.accepting == Accepting::ForChecks {
                     self.on_listener(usize::try_from(token - LISTENERS).unwrap_or(usize::MAX), now);
                 }
             }
@@ -163,7 +167,8 @@ impl<'a> Table<'a> {
             if news.writable {
                 self.flush(token, now);
             }
-        } else if news.readable && (news.ended || !self.hand_over_unread(token, now)) {
+        } else if news.readable && (news.ended || !(self.hand_on(token) || self.hand_over_unread(token, now)))
+        {
             self.advance(token, now);
         }
     }
@@ -174,14 +179,26 @@ impl<'a> Table<'a> {
 
     /// Goes on with a connection as far as what it has sent allows.
     pub(super) fn advance(&mut self, token: u64, now: Instant) {
+        let mut checks = 0;
+        while self.asks_for_health(token, now) {
+            checks += 1;
+            if !self.answer_health_check(token, checks < health::MOST_IN_A_ROW, now) {
+                return;
+            }
+        }
+    }
+
+    /// Goes on until there is no more to be done, or the next thing is the engine's own to answer: then `true`.
+    fn asks_for_health(&mut self, token: u64, now: Instant) -> bool {
         let Self { config, connections, shelf, body_memory, .. } = self;
-        let Some(connection) = connections.find(token) else { return };
+        let Some(connection) = connections.find(token) else { return false };
         shelf.equip(connection);
         match connection.advance(config, now, body_memory) {
             Step::Wait => {
                 shelf.put_back_from(connection);
                 self.keep(token);
             }
+            Step::Ready if health::is_asked_for(config, connection) => return true,
             Step::Ready if self.ready.len() >= self.config.waiting => self.refuse(token, reject::BUSY, now),
             Step::Ready => self.ready.push_back(token),
             Step::Refuse(reject) => self.refuse(token, reject, now),
@@ -193,6 +210,7 @@ impl<'a> Table<'a> {
             }
             Step::Close => self.close(token),
         }
+        false
     }
 
     /// A connection stays: the poller and the timers know it.
@@ -295,7 +313,7 @@ impl<'a> Table<'a> {
     }
 
     /// Sends what a client has not taken yet.
-    fn flush(&mut self, token: u64, now: Instant) {
+    pub(super) fn flush(&mut self, token: u64, now: Instant) {
         let write = self.config.timeouts.write;
         let Some(connection) = self.connections.find(token) else { return };
         let State::Flushing { then } = connection.state else { return };
@@ -385,6 +403,12 @@ impl<'a> Table<'a> {
                 State::Flushing { .. } => {
                     connection.stream.abort();
                     self.close(token);
+                }
+                // Sent in the last moment: the poller has not told yet.
+                State::Idle { .. } if connection.stream.has_unread() => {
+                    connection.readable(false);
+                    connection.deadline = now + self.config.timeouts.head;
+                    self.advance(token, now);
                 }
                 State::Idle { .. } | State::Lingering { .. } => self.close(token),
             }

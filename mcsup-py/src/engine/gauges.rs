@@ -1,0 +1,39 @@
+//! What the host is told of the engine's load. Once a turn at most, and only what has changed: it costs a request nothing.
+
+use std::time::{Duration, Instant};
+
+use super::Host;
+use super::overdue::{self, Running};
+
+/// The oldest request is looked for as often as this.
+const SOMETIMES: Duration = Duration::from_millis(100);
+
+/// What the host knows.
+#[derive(Debug)]
+pub(super) struct Gauges {
+    waiting: usize,
+    /// When the oldest of several requests began.
+    oldest: Option<Instant>,
+    looked: Instant,
+}
+
+impl Gauges {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { waiting: 0, oldest: None, looked: now }
+    }
+
+    /// `waiting`: how many requests no permit has taken. What one permit alone is doing the host knows already.
+    pub(super) fn tell(&mut self, waiting: usize, running: &[Running], host: &dyn Host, now: Instant) {
+        if waiting != std::mem::replace(&mut self.waiting, waiting) {
+            host.waiting(waiting);
+        }
+        if running.len() == 1 || now < self.looked + SOMETIMES {
+            return;
+        }
+        self.looked = now;
+        let oldest = overdue::oldest(running);
+        if oldest != std::mem::replace(&mut self.oldest, oldest) {
+            host.oldest(oldest.map(|since| now.saturating_duration_since(since)));
+        }
+    }
+}
