@@ -3,7 +3,7 @@
 import http.client
 import signal
 
-from harness import HELLO, SLEEPY, Load, children_of, wait_for
+from harness import HELLO, SLEEPY, Load, children_of, connect, wait_for
 
 NEW = HELLO.replace("os.getpid()} ", "os.getpid()} new ")
 BROKEN = "raise RuntimeError('broken deploy')\n"
@@ -64,7 +64,7 @@ def test_a_reload_that_hangs_or_dies_is_given_up(serve, directory):
     wait_for(lambda: children_of(server.pid) == [old], "the old worker alone")
 
 
-def test_a_request_in_flight_is_finished_by_the_old_worker(serve):
+def test_a_request_in_flight_is_finished_by_the_old_worker_and_its_connection_goes_on_with_the_new(serve):
     server = serve(SLEEPY, "--soak", "0")
     (old,) = server.worker_pids()
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
@@ -74,4 +74,29 @@ def test_a_request_in_flight_is_finished_by_the_old_worker(serve):
     new = server.get()[1]
     response = connection.getresponse()
     assert (response.status, int(response.read()), int(new) != old) == (200, old, True)
-    assert response.getheader("Connection") == "close"
+    assert response.getheader("Connection") is None
+    connection.request("GET", "/")
+    assert connection.getresponse().read() == new
+
+
+def test_no_client_notices_a_reload_whatever_it_was_doing(serve):
+    server = serve(SLEEPY, "--keep-alive", "60", workers=2)
+    idle, silent = [connect(server.port) for _ in range(40)], [connect(server.port) for _ in range(5)]
+    request = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+
+    def ask(clients):
+        for client in clients:
+            client.sendall(request)
+        answers = [client.recv(65536) for client in clients]
+        assert all(b" 200 OK" in answer and b"Connection" not in answer for answer in answers), answers
+        return {int(answer.split()[-1]) for answer in answers}
+
+    old = ask(idle)
+    for generation in range(2, 5):
+        server.signal(signal.SIGHUP)
+        server.wait_log(rf"Reload done: generation {generation} serves", patience=20)
+        server.wait_log("has finished", 2 * (generation - 1))
+        new = ask(idle)
+        assert not old & new
+        old = new
+    ask(silent)

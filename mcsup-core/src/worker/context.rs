@@ -269,3 +269,41 @@ fn is_nobody(error: &io::Error) -> bool {
         io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::channel;
+    use crate::link::scoreboard::Scoreboard;
+
+    /// A worker that was born for so many requests, and its supervisor's end.
+    fn born_for(max_requests: u64) -> (WorkerContext, channel::SupervisorEnd) {
+        let (ours, theirs) = channel::pair().unwrap();
+        let seat = Scoreboard::new(1).unwrap().take().unwrap();
+        let (duty, handover) = (Arc::new(Duty::new().unwrap()), Arc::new(Handover::new().unwrap()));
+        let place = (0, 1, max_requests);
+        (WorkerContext::new(place, Arc::default(), duty, seat, handover, theirs), ours)
+    }
+
+    #[test]
+    fn a_worker_that_has_done_what_it_was_born_for_says_so_once() {
+        for (max_requests, expected) in [(3, vec![Report::Enough { requests: 3 }]), (0, vec![]), (6, vec![])]
+        {
+            let (worker, mut supervisor) = born_for(max_requests);
+            for _ in 0..5 {
+                worker.request_began();
+                worker.request_ended();
+            }
+            assert_eq!(supervisor.hear(), expected);
+        }
+    }
+
+    #[test]
+    fn whoever_asks_hears_that_the_worker_will_end_before_it_does() {
+        let (worker, _supervisor) = born_for(0);
+        let is_draining = worker.is_draining();
+        assert!(!is_draining());
+        worker.duty.raise(Phase::LameDuck);
+        assert!(is_draining() && worker.phase().accepts());
+    }
+}
