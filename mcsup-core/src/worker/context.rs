@@ -43,9 +43,11 @@ impl WorkerContext {
         Self { slot, generation, listeners, duty, seat, handover, end, max_requests }
     }
 
-    /// From now on a dead supervisor means to finish, not to give up.
+    /// From now on a dead supervisor means to finish, not to give up. The siblings may count on this worker before the
+    /// supervisor hears that it is ready: then some of them retire at once, and look for somebody who goes on.
     pub(crate) fn booted(&self) {
         self.beat();
+        self.accepting(1);
         self.duty.booted();
     }
 
@@ -278,8 +280,11 @@ mod tests {
 
     /// A worker that was born for so many requests, and its supervisor's end.
     fn born_for(max_requests: u64) -> (WorkerContext, channel::SupervisorEnd) {
+        seated(Scoreboard::new(1).unwrap().take().unwrap(), max_requests)
+    }
+
+    fn seated(seat: Seat, max_requests: u64) -> (WorkerContext, channel::SupervisorEnd) {
         let (ours, theirs) = channel::pair().unwrap();
-        let seat = Scoreboard::new(1).unwrap().take().unwrap();
         let (duty, handover) = (Arc::new(Duty::new().unwrap()), Arc::new(Handover::new().unwrap()));
         let place = (0, 1, max_requests);
         (WorkerContext::new(place, Arc::default(), duty, seat, handover, theirs), ours)
@@ -296,6 +301,16 @@ mod tests {
             }
             assert_eq!(supervisor.hear(), expected);
         }
+    }
+
+    #[test]
+    fn a_worker_that_has_booted_is_counted_on_before_it_accepts() {
+        let mut board = Scoreboard::new(2).unwrap();
+        let (old, new) = (board.take().unwrap(), board.take().unwrap());
+        let (new, _supervisor) = seated(new, 0);
+        assert_eq!(old.siblings().count(), 0);
+        new.booted();
+        assert_eq!(old.siblings().map(|sibling| sibling.free).collect::<Vec<_>>(), [1]);
     }
 
     #[test]
