@@ -19,7 +19,7 @@ const CORE: &[&str] = &[
     "control",
     "supervisor",
 ];
-const PY: &[&str] = &["http", "net", "app", "access", "engine", "python", "wsgi", "worker"];
+const PY: &[&str] = &["http", "net", "app", "access", "engine", "watch", "python", "wsgi", "worker"];
 
 /// What pure folders must not name: the world.
 const WORLD: &[&str] = &[

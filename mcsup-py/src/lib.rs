@@ -29,5 +29,6 @@ pub mod engine;
 pub mod http;
 pub mod net;
 pub mod python;
+pub mod watch;
 pub mod worker;
 pub mod wsgi;

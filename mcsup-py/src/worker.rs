@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +12,10 @@ use pyo3::prelude::*;
 use crate::access::{AccessLog, Format, Sink};
 use crate::app::{App, Local};
 use crate::engine::{self, EngineConfig, Host, Listening, Phase, Siblings, Threads};
+use crate::python::imported::Imported;
 use crate::python::loading::{self, LoadError, Target};
 use crate::python::{ending, fork, interpreter, traceback};
+use crate::watch::{BrokenPage, ReloadSettings, Watcher};
 use crate::wsgi::{IsDraining, WsgiApp, WsgiSettings};
 
 /// What a WSGI worker is made with.
@@ -35,6 +37,8 @@ pub struct WorkerSettings {
     pub access: Option<(Format, String)>,
     /// What the application may know.
     pub wsgi: WsgiSettings,
+    /// For development: asks for a reload when files change, and shows browsers why it failed.
+    pub reload: Option<ReloadSettings>,
     /// Added to `os.environ`.
     pub environment: Vec<(String, String)>,
     /// The error log's descriptor, where stacks are dumped when the process is aborted.
@@ -50,12 +54,14 @@ pub struct WsgiWorker {
     access: Option<AccessLog>,
     /// Whether Python knows what children have to let go of.
     is_hooked: bool,
+    /// Has seen the files before they were loaded, so that no change in between is missed.
+    watcher: Option<Watcher>,
 }
 
 impl WsgiWorker {
     /// A worker that has loaded nothing yet.
     pub fn new(settings: WorkerSettings) -> Self {
-        Self { settings, callable: None, access: None, is_hooked: false }
+        Self { settings, callable: None, access: None, is_hooked: false, watcher: None }
     }
 
     /// Processes that the application forks shall not hold the listeners.
@@ -66,6 +72,13 @@ impl WsgiWorker {
             log::warn!("processes that the application forks will hold the listeners: {error}");
         }
     }
+
+    /// Where files are to be watched. Not in a mold: a watcher is a thread.
+    fn begin_to_watch(&mut self) {
+        if let (None, Some(reload)) = (&self.watcher, &self.settings.reload) {
+            self.watcher = Some(watcher(reload, &self.settings.python_path));
+        }
+    }
 }
 
 impl Worker for WsgiWorker {
@@ -74,12 +87,16 @@ impl Worker for WsgiWorker {
             .map_err(|reason| Error::new(ErrorKind::Boot, reason))?;
         // Before the application, which may fork while it is loaded.
         self.let_go_in_children(context);
+        if context.is_some() {
+            self.begin_to_watch();
+        }
         self.callable = Some(load(&self.settings)?);
         Ok(())
     }
 
     fn boot(&mut self, context: &WorkerContext) -> mcsup_core::Result<()> {
         self.let_go_in_children(Some(context));
+        self.begin_to_watch();
         let access = self.settings.access.clone().map(|(format, place)| {
             let sink = Sink::open(&place).map_err(|error| {
                 Error::system(format!("open the access log {place}"), error).of_kind(ErrorKind::Boot)
@@ -102,18 +119,66 @@ impl Worker for WsgiWorker {
             };
             Listening { fd: listener.as_fd(), local }
         });
-        let WorkerSettings { engine, wsgi, threads, reopen_error_log, .. } = &self.settings;
+        let WorkerSettings { engine, wsgi, threads, reload, reopen_error_log, .. } = &self.settings;
         let apps = Python::attach(|py| {
             let is_draining: IsDraining = Arc::new(context.is_draining());
-            let app = |_| -> Box<dyn App + Send> {
-                Box::new(WsgiApp::new(callable.clone_ref(py), wsgi.clone(), Arc::clone(&is_draining)))
+            let app = |_| -> Box<dyn App + Send + '_> {
+                let app = WsgiApp::new(callable.clone_ref(py), wsgi.clone(), Arc::clone(&is_draining));
+                match reload {
+                    None => Box::new(app),
+                    Some(_) => Box::new(BrokenPage::new(app, || context.broken())),
+                }
             };
             (0..*threads).map(app).collect()
         });
+        if let Some(watcher) = self.watcher.take() {
+            start_watching(watcher, context.clone())?;
+        }
         let host = Process { context, reopen_error_log: &**reopen_error_log };
         let ended = engine::run(engine, listeners.collect(), &host, Threads { apps, life: attached }, access);
         Python::attach(ending::run_exit_functions);
         ended.map_err(|error| Error::system("serve", error).of_kind(ErrorKind::Worker))
+    }
+}
+
+/// Watches the directories in which the application is looked for.
+fn watcher(reload: &ReloadSettings, python_path: &[String]) -> Watcher {
+    let mut watcher = Watcher::new(&reload.extra, reload.engine);
+    watcher.add_folder(Path::new(""));
+    for entry in python_path {
+        watcher.add_folder(Path::new(entry));
+    }
+    watcher
+}
+
+/// A thread of its own, which ends with the process.
+fn start_watching(watcher: Watcher, context: WorkerContext) -> mcsup_core::Result<()> {
+    let builder = std::thread::Builder::new().name("watcher".to_owned());
+    let started = builder.spawn(move || watch(watcher, &context));
+    started.map(drop).map_err(|error| Error::system("start the watcher", error).of_kind(ErrorKind::Worker))
+}
+
+/// How often is looked for what the application has imported meanwhile.
+const IMPORTS: Duration = Duration::from_secs(1);
+
+/// Asks for a reload at each change, while this worker is one that a reload would replace.
+fn watch(mut watcher: Watcher, context: &WorkerContext) {
+    let (mut imported, mut broken) = (Imported::default(), None);
+    while context.phase() == mcsup_core::Phase::Serving {
+        match Python::attach(|py| imported.look(py)) {
+            Ok(files) => watcher.add_files(files),
+            Err(error) => log::debug!("what was imported cannot be told: {error}"),
+        }
+        let newest = context.broken();
+        if newest != broken {
+            // Mending what only the new version has loaded must be noticed too.
+            watcher.add_files(newest.iter().flat_map(|text| traceback::files_in(text)));
+            broken = newest;
+        }
+        let Some(reason) = watcher.wait_for(IMPORTS) else { continue };
+        if let Err(error) = context.ask_reload(&reason) {
+            return log::debug!("nobody hears that {reason}: {error}");
+        }
     }
 }
 

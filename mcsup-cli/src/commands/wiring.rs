@@ -11,6 +11,7 @@ use mcsup_py::access::Format;
 use mcsup_py::engine::{EngineConfig, Timeouts};
 use mcsup_py::http::head::Limits;
 use mcsup_py::python::loading::Target;
+use mcsup_py::watch::{Engine, ReloadSettings};
 use mcsup_py::worker::WorkerSettings;
 use mcsup_py::wsgi::WsgiSettings;
 
@@ -120,10 +121,23 @@ pub(super) fn worker_settings(
         engine: engine(settings),
         access: access_log(settings)?,
         wsgi,
+        reload: development(settings),
         environment,
         error_log: log.fd(),
         reopen_error_log: Arc::new(|| {}),
     })
+}
+
+/// How changes of files are noticed, where they are to be.
+fn development(settings: &Settings) -> Option<ReloadSettings> {
+    let development = &settings.development;
+    let engine = match development.engine.value {
+        settings::ReloadEngine::Auto => Engine::Auto,
+        settings::ReloadEngine::Poll => Engine::Poll,
+        settings::ReloadEngine::Inotify => Engine::Inotify,
+    };
+    let extra = development.extra_files.value.iter().map(|path| path.to_string_lossy().into_owned());
+    development.reload.value.then(|| ReloadSettings { engine, extra: extra.collect() })
 }
 
 fn engine(settings: &Settings) -> EngineConfig {

@@ -3,12 +3,14 @@
 //! - [`interpreter`]: started in the binary, there already in the wheel.
 //! - [`loading`]: `module:attr` and factories, with the whole traceback where they fail.
 //! - [`traceback`]: exceptions and stacks as text.
+//! - [`imported`]: the files that were loaded.
 //! - [`fork`]: what CPython must do around a fork.
 //! - [`ending`]: what a Python process does before it ends.
 #![allow(unsafe_code, reason = "the interpreter's life and fork hooks have no safe interface in pyo3")]
 
 pub mod ending;
 pub mod fork;
+pub mod imported;
 pub mod interpreter;
 pub mod loading;
 pub mod traceback;

@@ -1,6 +1,7 @@
 //! Exceptions and stacks as text.
 
 use std::os::fd::RawFd;
+use std::path::PathBuf;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -34,6 +35,13 @@ pub fn one_line(py: Python<'_>, error: &PyErr) -> String {
     }
 }
 
+/// The files that a traceback names.
+pub fn files_in(text: &str) -> impl Iterator<Item = PathBuf> + '_ {
+    let names = text.lines().filter_map(|line| line.trim_start().strip_prefix("File \"")?.split('"').next());
+    // Not `<string>` and its like.
+    names.map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
 /// The signal that shows the stacks and nothing else: harmless by default, and used by nobody who does not ask for it.
 const SHOW_STACKS: Signal = Signal::URG;
 
@@ -51,4 +59,17 @@ pub fn dump_stacks_when_asked(py: Python<'_>, fd: RawFd) -> PyResult<()> {
 /// Shows them now. By a signal, whose handler needs no interpreter: the thread that has it may be the one that hangs.
 pub fn dump_stacks() {
     let _ = rustix::process::kill_process(rustix::process::getpid(), SHOW_STACKS);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_files_of_a_traceback_are_found_in_it() {
+        let text = "Traceback (most recent call last):\n  File \"/srv/app.py\", line 1, in <module>\n    import new\n  \
+                    File \"/srv/my new/x.py\", line 2\n    File \"relative.py\"\n  File \"<string>\", line 1\nFile";
+        let found: Vec<_> = files_in(text).collect();
+        assert_eq!(found, ["/srv/app.py", "/srv/my new/x.py"].map(PathBuf::from));
+    }
 }
