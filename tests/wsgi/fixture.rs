@@ -50,7 +50,7 @@ type Journal = Arc<Mutex<Vec<Event>>>;
 
 /// An application, and what is around it.
 pub(crate) struct Served {
-    app: WsgiApp,
+    app: Box<dyn App + Send>,
     journal: Journal,
     /// Our end of the connections.
     pub(crate) local: Local,
@@ -108,6 +108,15 @@ impl Served {
     }
 
     pub(crate) fn with(settings: WsgiSettings, code: &str) -> Self {
+        Self::behind(settings, code, |app| Box::new(app))
+    }
+
+    /// With whatever `wrap` puts in front of the application.
+    pub(crate) fn behind(
+        settings: WsgiSettings,
+        code: &str,
+        wrap: impl FnOnce(WsgiApp) -> Box<dyn App + Send>,
+    ) -> Self {
         start_python();
         let journal = Journal::default();
         let errors = Arc::clone(&journal);
@@ -118,7 +127,7 @@ impl Served {
         let is_draining = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&is_draining);
         let settings = WsgiSettings { errors, ..settings };
-        let app = WsgiApp::new(callable, settings, Arc::new(move || asked.load(Ordering::SeqCst)));
+        let app = wrap(WsgiApp::new(callable, settings, Arc::new(move || asked.load(Ordering::SeqCst))));
         let local = Local::Tcp("127.0.0.1:8080".parse().unwrap());
         Self { app, journal, local, patience: usize::MAX, is_draining, needs_python: false }
     }

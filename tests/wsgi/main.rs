@@ -13,6 +13,7 @@ mod fixture;
 mod input;
 mod loading;
 mod processes;
+mod reload;
 mod response;
 mod start_response;
 mod validator;

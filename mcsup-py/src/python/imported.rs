@@ -57,3 +57,24 @@ fn file_of(module: &Bound<'_, PyAny>) -> Option<PathBuf> {
     let module = module.cast::<PyModule>().ok()?;
     module.dict().get_item("__file__").ok()??.extract().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn installed_packages_are_not_of_the_standard_library_although_they_are_below_it() {
+        let imported = Imported { count: 0, standard: Some(PathBuf::from("/usr/lib/python3.12")) };
+        for (file, expected) in [
+            ("/usr/lib/python3.12/json/__init__.py", true),
+            ("/usr/lib/python3.12/lib-dynload/_json.so", true),
+            ("/usr/lib/python3.12/site-packages/flask/app.py", false),
+            ("/usr/lib/python3.12/dist-packages/six.py", false),
+            ("/usr/lib/python3/dist-packages/six.py", false),
+            ("/srv/venv/lib/python3.12/site-packages/flask/app.py", false),
+            ("/srv/app.py", false),
+        ] {
+            assert_eq!(imported.is_standard(Path::new(file)), expected, "{file}");
+        }
+    }
+}
