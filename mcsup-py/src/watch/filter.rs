@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::pattern::Pattern;
 
 /// Which files count. It only ever grows.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Filter {
     /// What relative paths are relative to.
     here: PathBuf,
@@ -23,28 +23,27 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    pub(super) fn new<'a>(here: &Path, extra: impl Iterator<Item = &'a str>) -> Self {
-        let mut filter = Self {
+    /// Nothing counts yet.
+    pub(super) fn new(here: &Path) -> Self {
+        Self {
             here: here.to_owned(),
             files: BTreeSet::new(),
             folders: BTreeSet::new(),
             patterns: Vec::new(),
             names: HashSet::new(),
             elsewhere: BTreeSet::new(),
-        };
-        for text in extra {
-            filter.add_extra(&here.join(text));
         }
-        filter
     }
 
-    fn add_extra(&mut self, path: &Path) {
+    /// A file, a directory (its files), or a pattern.
+    pub(super) fn add_extra(&mut self, path: &Path) {
+        let path = self.here.join(path);
         if path.is_dir() {
-            self.patterns.push(Pattern::all_in(path));
-        } else if let Some(pattern) = Pattern::new(path).filter(|_| !path.exists()) {
+            self.patterns.push(Pattern::all_in(&path));
+        } else if let Some(pattern) = Pattern::new(&path).filter(|_| !path.exists()) {
             self.patterns.push(pattern);
         } else {
-            self.name(path, path.canonicalize().ok().as_deref());
+            self.name(&path, path.canonicalize().ok().as_deref());
         }
     }
 
@@ -68,9 +67,9 @@ impl Filter {
         self.name(&file, real);
     }
 
-    /// Whether it was new.
-    pub(super) fn add_folder(&mut self, folder: &Path) -> bool {
-        self.folders.insert(self.here.join(folder))
+    /// A directory of Python files.
+    pub(super) fn add_folder(&mut self, folder: &Path) {
+        self.folders.insert(self.here.join(folder));
     }
 
     /// Whether this file counts.
@@ -137,8 +136,10 @@ mod tests {
     use super::*;
 
     fn filter() -> Filter {
-        let extra = ["settings.toml", "templates/**/*.html", "/etc/app.ini"];
-        let mut filter = Filter::new(Path::new("/srv"), extra.into_iter());
+        let mut filter = Filter::new(Path::new("/srv"));
+        for extra in ["settings.toml", "templates/**/*.html", "/etc/app.ini"] {
+            filter.add_extra(Path::new(extra));
+        }
         filter.add_file(Path::new("/srv/app.py"), None);
         filter.add_file(Path::new("lib/fast.so"), Some(Path::new("/real/fast-1.so")));
         filter

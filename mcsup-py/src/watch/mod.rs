@@ -86,15 +86,14 @@ impl Watcher {
     /// Watches these paths and patterns. They may name what is not there yet.
     ///
     /// Where the system's events cannot be had it polls, and says so in the log.
-    pub fn new<T: AsRef<str>>(extra: &[T], engine: Engine) -> Self {
+    pub fn new<T: AsRef<Path>>(extra: &[T], engine: Engine) -> Self {
         // Where it cannot be named, paths stay as they are.
         let here = std::env::current_dir().unwrap_or_default();
         Self::within(&here, extra, engine, POLL)
     }
 
     /// `here`: what relative paths are relative to.
-    fn within<T: AsRef<str>>(here: &Path, extra: &[T], engine: Engine, interval: Duration) -> Self {
-        let filter = Filter::new(here, extra.iter().map(AsRef::as_ref));
+    fn within<T: AsRef<Path>>(here: &Path, extra: &[T], engine: Engine, interval: Duration) -> Self {
         let now = Instant::now();
         let background = (engine == Engine::Auto).then_some((BACKGROUND, now + BACKGROUND));
         let source = match engine {
@@ -105,44 +104,45 @@ impl Watcher {
             },
         };
         let mut watcher = Self {
-            filter,
+            filter: Filter::new(here),
             stamps: Stamps::default(),
             source,
             changed: BTreeSet::new(),
             debounce: Debounce::default(),
         };
-        // Watched first and looked at then, so that nothing is missed in between.
-        watcher.watch_directories(now);
-        watcher.stamps.learn(&watcher.filter);
+        watcher.extend(|filter| {
+            for path in extra {
+                filter.add_extra(path.as_ref());
+            }
+        });
         watcher
     }
 
     /// From now on every Python file that changes or appears in `folder` counts, but not in the folders in it.
     pub fn add_folder(&mut self, folder: &Path) {
-        if self.filter.add_folder(folder) {
-            self.learn();
-        }
+        self.extend(|filter| filter.add_folder(folder));
     }
 
     /// From now on these files count, which the application was loaded from, and every Python file beside one.
     pub fn add_files(&mut self, files: impl IntoIterator<Item = PathBuf>) {
-        let mut any = false;
-        for file in files {
-            if self.filter.is_new(&file) {
-                let real = file.canonicalize().ok();
-                self.filter.add_file(&file, real.as_deref());
-                any = true;
-            }
-        }
-        if any {
-            self.learn();
+        let new: Vec<_> = files.into_iter().filter(|file| self.filter.is_new(file)).collect();
+        if !new.is_empty() {
+            self.extend(|filter| {
+                for file in new {
+                    filter.add_file(&file, file.canonicalize().ok().as_deref());
+                }
+            });
         }
     }
 
-    /// What is there now is no change.
-    fn learn(&mut self) {
+    /// That more files count than before is no change of them. What has happened to the others is.
+    fn extend(&mut self, grow: impl FnOnce(&mut Filter)) {
+        let before = self.filter.clone();
+        grow(&mut self.filter);
+        // Watched first and looked at then, so that nothing is missed in between.
         self.watch_directories(Instant::now());
-        self.stamps.learn(&self.filter);
+        self.stamps.learn(&self.filter, &before);
+        self.look();
     }
 
     /// Waits until something has changed and been left alone for a moment; says what, in one line.

@@ -22,11 +22,10 @@ struct Stamp {
 pub(super) struct Stamps(BTreeMap<PathBuf, Stamp>);
 
 impl Stamps {
-    /// Takes note of files that were not known; what changed of the others is still told by the next look.
-    pub(super) fn learn(&mut self, filter: &Filter) {
-        for (path, stamp) in take(filter) {
-            self.0.entry(path).or_insert(stamp);
-        }
+    /// Takes note of the files that count now and did not by the filter `before`. What happened to the others, also that
+    /// they have come to be, is told by the next look.
+    pub(super) fn learn(&mut self, filter: &Filter, before: &Filter) {
+        self.0.extend(take(filter).into_iter().filter(|(path, _)| !before.wants(path)));
     }
 
     /// What has changed, come or gone since the last look.

@@ -151,6 +151,27 @@ fn what_changed_while_other_files_were_learned_is_not_forgotten() {
         place.write("app.py", "changed");
         watcher.add_files([place.at("package/late.py")]);
         expect(&mut watcher, "app.py has changed");
+        place.write("package/later.py", "beside a file that was loaded");
+        watcher.add_files([place.at("package/other.py")]);
+        expect(&mut watcher, "package/later.py has changed");
+    });
+}
+
+#[test]
+fn what_comes_to_be_while_other_files_are_learned_is_not_taken_for_old() {
+    with_each_engine(|engine, place| {
+        let mut watcher = Watcher::within(
+            &place.top,
+            &["settings.toml", "templates/*/*.html"],
+            engine,
+            Duration::from_millis(20),
+        );
+        watcher.add_folder(&place.top);
+        place.write("settings.toml", "new");
+        place.write("new.py", "new");
+        place.write("templates/mail/bill.html", "new");
+        watcher.add_files([place.at("app.py")]);
+        expect(&mut watcher, "new.py has changed and 2 more");
     });
 }
 
