@@ -1,5 +1,6 @@
 """`--reload`: what a developer sees while files change."""
 
+import contextlib
 import http.client
 import os
 from pathlib import Path
@@ -102,26 +103,21 @@ def test_what_only_the_broken_version_has_loaded_can_be_mended(serve, directory)
     (package / "inner.py").write_text("1 / 0\n")
     save(directory / "app.py", "import package.inner\n" + version("two"))
     server.wait_log("Reload failed, .*ZeroDivisionError")
-    # From when the page is there the worker knows the file.
     wait_for(lambda: "package/inner.py" in ask(server, BROWSER)[2], "the page")
-    mended = 0
-
-    def is_served():
-        nonlocal mended
-        mended += 1
-        (package / "inner.py").write_text(f"# mended {mended}\n")
-        with_time = wait_quietly(lambda: server.get() == (200, b"two"), 1.5)
-        return with_time
-
-    wait_for(is_served, "the mended version")
+    wait_for(lambda: is_watched(server, package), "the worker to watch what the traceback names")
+    (package / "inner.py").write_text("# mended\n")
+    wait_answer(server, "two")
 
 
-def wait_quietly(condition, patience):
-    """Whether it becomes true within `patience` seconds."""
-    try:
-        return wait_for(condition, "it", patience)
-    except AssertionError:
-        return False
+def is_watched(server, directory):
+    """Whether a worker has asked the system for events of a directory."""
+    mark = f" ino:{directory.stat().st_ino:x} "
+    for worker in server.worker_pids():
+        with contextlib.suppress(OSError):
+            for path in Path(f"/proc/{worker}/fdinfo").iterdir():
+                if any(line.startswith("inotify ") and mark in line for line in path.read_text().splitlines()):
+                    return True
+    return False
 
 
 def test_modules_that_are_imported_late_are_watched_as_well(serve, directory):
@@ -140,16 +136,9 @@ def app(environ, start_response):
         "--reload",
     )
     wait_answer(server, "late one")
-    count = 0
-
-    def is_new():
-        # Until the worker has seen that it was imported, its changes are nobody's.
-        nonlocal count
-        count += 1
-        late.write_text(f"TEXT = b'late {count} more'\n")
-        return wait_quietly(lambda: server.get()[1].endswith(b"more"), 1.5)
-
-    wait_for(is_new, "the new text")
+    wait_for(lambda: is_watched(server, late.parent), "the worker to watch what was imported late")
+    late.write_text("TEXT = b'late, and changed'\n")
+    wait_answer(server, "late, and changed")
 
 
 def test_extra_files_and_patterns_are_watched(serve, directory):

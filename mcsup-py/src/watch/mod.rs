@@ -139,9 +139,9 @@ impl Watcher {
     fn extend(&mut self, grow: impl FnOnce(&mut Filter)) {
         let before = self.filter.clone();
         grow(&mut self.filter);
-        // Watched first and looked at then, so that nothing is missed in between.
-        self.watch_directories(Instant::now());
         self.stamps.learn(&self.filter, &before);
+        self.watch_directories(Instant::now());
+        // At what happened before they were watched.
         self.look();
     }
 
