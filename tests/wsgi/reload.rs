@@ -81,8 +81,18 @@ fn what_the_traceback_says_is_text_and_no_markup() {
         "{page}"
     );
     assert!(!page.contains("<script"), "{page}");
-    // And if it were: nothing may run.
-    assert!(outcome.field("Content-Security-Policy").unwrap().starts_with(b"default-src 'none'"));
+    // And if it were: nothing may run, and only the page's own style is applied.
+    let style = page.split_once("<style>").unwrap().1.split_once("</style>").unwrap().0;
+    let digest = "
+import base64, hashlib
+def digest(text):
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+";
+    let digest: String = Python::attach(|py| {
+        module(py, digest).getattr("digest").unwrap().call1((style,)).unwrap().extract().unwrap()
+    });
+    let policy = format!("default-src 'none'; style-src 'sha256-{digest}'");
+    assert_eq!(outcome.field("Content-Security-Policy"), Some(policy.as_bytes()));
 }
 
 #[test]

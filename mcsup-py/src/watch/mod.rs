@@ -5,12 +5,12 @@
 //! what only looks like a change is none; and polling is looking without hints. (The polling of the notify crate is not
 //! used: it sees times in whole seconds, or reads every file again and again.)
 //!
-//! - [`filter`]: which files count. Pure.
-//! - [`pattern`]: paths with wildcards.
-//! - [`debounce`]: when a burst of changes is over. Pure.
-//! - [`stamps`]: what files looked like, and what has changed since.
-//! - [`hints`]: the system's events.
-//! - [`page`]: what a browser is shown of a version that does not boot.
+//! - `filter`: which files count.
+//! - `pattern`: paths with wildcards.
+//! - `debounce`: when a burst of changes is over. Pure.
+//! - `stamps`: what files looked like, and what has changed since.
+//! - `hints`: the system's events.
+//! - `page`: what a browser is shown of a version that does not boot.
 //!
 //! It knows nothing of Python or of workers.
 
