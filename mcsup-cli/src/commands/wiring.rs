@@ -163,6 +163,7 @@ fn engine(settings: &Settings) -> EngineConfig {
             body: limits.body.value,
         },
         connections: limits.connections.value,
+        health_path: settings.draining.health_path.as_ref().map(|path| path.value.as_str().into()),
         ..EngineConfig::default()
     }
 }
