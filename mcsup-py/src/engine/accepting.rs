@@ -207,7 +207,7 @@ impl Table<'_> {
     pub(super) fn accept_queued(&mut self, now: Instant) {
         loop {
             let mut found = false;
-            for index in 0..=self.listeners.len() {
+            for index in (0..=self.listeners.len()).rev() {
                 while self.accept(index, now) {
                     found = true;
                 }
