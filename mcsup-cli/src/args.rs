@@ -191,7 +191,8 @@ pub struct RunArgs {
     /// Workers more than asked for that a reload may start at once, 1 to 512; all: a whole second pool [default: 1]
     #[arg(long, value_name = "INT|all", help_heading = "Reloading")]
     pub surge: Option<String>,
-    /// Seconds that the first new worker must stay alive after it is ready before a reload goes on [default: 2]
+    /// Seconds that the first new worker must stay alive after it is ready before a reload goes on; with --reload none
+    /// unless given [default: 2]
     #[arg(long, value_name = "SECS", help_heading = "Reloading")]
     pub soak: Option<String>,
     /// New workers that may fail before a reload is given up, 0 to 100 [default: 0]

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mcsup_core::control::path_beside;
 use mcsup_core::host::privileges::RunAs;
@@ -17,7 +18,7 @@ use mcsup_py::wsgi::WsgiSettings;
 
 use crate::failure::Failure;
 use crate::logging::{Destination, ErrorLog};
-use crate::settings::{self, ControlSocket, Settings};
+use crate::settings::{self, ControlSocket, Origin, Settings};
 
 const NAME_AND_VERSION: &str = concat!("mcsup/", env!("CARGO_PKG_VERSION"));
 
@@ -69,7 +70,7 @@ fn policy(settings: &Settings) -> Policy {
                 settings::Surge::Extra(extra) => Surge::Extra(extra),
                 settings::Surge::All => Surge::All,
             },
-            soak: rollout.soak.value,
+            soak: soak(settings),
             retries: rollout.retries.value,
         },
         recycling: Recycling {
@@ -126,6 +127,14 @@ pub(super) fn worker_settings(
         error_log: log.fd(),
         reopen_error_log: Arc::new(|| {}),
     })
+}
+
+/// Whoever develops waits for each reload, and sees for himself what comes of it.
+fn soak(settings: &Settings) -> Duration {
+    match settings.rollout.soak.origin {
+        Origin::Default if settings.development.reload.value => Duration::ZERO,
+        _ => settings.rollout.soak.value,
+    }
 }
 
 /// How changes of files are noticed, where they are to be.

@@ -11,6 +11,7 @@ use super::tcp::TcpListening;
 use super::unix::UnixListening;
 use super::{Address, Connection, Listener, Local, inherited};
 use crate::error::{Error, ErrorKind, Result};
+use crate::host::processes;
 use crate::sys::listening;
 
 /// Open listeners, in the order in which they were asked for, each known by its address as the operator wrote it: port 0
@@ -154,6 +155,30 @@ impl OpenSet {
     /// How many connections wait to be accepted, as far as the kernel tells: those over TCP, on Linux.
     pub(crate) fn queued(&self) -> usize {
         self.sockets.iter().map(|listener| listening::queued(listener.as_fd())).sum()
+    }
+
+    /// From now on nobody new gets in line where `other` does not listen, as far as the sockets are ours alone: whoever
+    /// is in line can be served, and then nobody is lost when the listeners close.
+    pub(crate) fn refuse_new_where_lacking(&self, other: &Self) {
+        for member in self.members.iter().filter(|member| other.member(&member.address).is_none()) {
+            if !matches!(member.address, Address::Tcp { .. }) {
+                continue;
+            }
+            for socket in member.sockets() {
+                if let Err(error) = listening::refuse_new(socket.as_fd()) {
+                    log::debug!("cannot keep new clients from {}: {error}", socket.local());
+                }
+            }
+        }
+    }
+
+    /// Whether some client has begun a handshake with a socket of ours and not ended it.
+    pub(crate) fn has_handshakes(&self) -> bool {
+        let tcp = self.members.iter().filter(|member| matches!(member.address, Address::Tcp { .. }));
+        tcp.flat_map(Member::sockets).any(|socket| match socket.local() {
+            Local::Tcp(address) => !processes::handshakes_with(address.port()).is_empty(),
+            Local::Unix(_) => false,
+        })
     }
 
     /// Removes what the listeners left in the file system; the supervisor's last act with them.

@@ -2,11 +2,17 @@
 //! one that is on its way has another; they share the listeners that both want.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::config::Config;
+use crate::clock;
 use crate::error::Result;
 use crate::listener::Connection;
 use crate::listener::open::OpenSet;
+
+/// A client that takes longer for its handshake is not waited for by a pool that stops.
+const HANDSHAKE: Duration = Duration::from_millis(100);
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// A generation's settings and listeners.
 #[derive(Debug, Clone)]
@@ -52,6 +58,9 @@ impl Editions {
     /// the generations that are no more.
     pub(crate) fn commit(&mut self, generation: u64) -> Vec<u64> {
         let Some(new) = self.get(generation).cloned() else { return Vec::new() };
+        if let Some(old) = self.current() {
+            old.listeners.refuse_new_where_lacking(&new.listeners);
+        }
         self.current = generation;
         self.forget(|other| other < generation, &new.listeners)
     }
@@ -88,6 +97,17 @@ impl Editions {
     pub(crate) fn end_leaving(&mut self) -> Vec<Connection> {
         let Some(edition) = self.by_generation.get_mut(&self.current) else { return Vec::new() };
         if edition.listeners.is_settled() { edition.listeners.end_leaving() } else { Vec::new() }
+    }
+
+    /// Nobody new gets in line any more, so that whoever is in line can be served before the listeners close. Returns when
+    /// handshakes that had begun are over, or after [`HANDSHAKE`].
+    pub(crate) fn refuse_new(&self) {
+        let Some(current) = self.current() else { return };
+        current.listeners.refuse_new_where_lacking(&OpenSet::default());
+        let deadline = clock::now() + HANDSHAKE;
+        while current.listeners.has_handshakes() && clock::now() < deadline {
+            std::thread::sleep(LOOK_EVERY);
+        }
     }
 
     /// Closes everything, and takes all paths away so that nobody new comes.

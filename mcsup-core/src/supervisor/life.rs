@@ -111,7 +111,7 @@ fn wait<S: Supervisor>(executor: &Executor<S>, deadline: Option<Moment>) -> Resu
     let mut sources: Vec<PollFd<'_>> =
         signals.chain(executor.crew.links()).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
     for (fd, wants_write) in executor.operators.descriptors() {
-        let flags = if wants_write { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+        let flags = if wants_write { PollFlags::OUT } else { PollFlags::IN };
         sources.push(PollFd::from_borrowed_fd(fd, flags));
     }
     let looks = [executor.operators.deadline(), executor.next_look_at_slots(clock::now())];

@@ -80,6 +80,37 @@ pub(crate) fn aim(_: BorrowedFd<'_>, _: u32) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// From now on nobody new gets in line: the kernel drops what would begin a handshake, so that its sender tries again a
+/// second later, and finds whoever listens by then. Handshakes that have begun go on; so do connections, which have the
+/// filter as well and never see such a packet.
+///
+/// # Errors
+/// What setsockopt(2) says.
+#[cfg(target_os = "linux")]
+pub(crate) fn refuse_new(socket: BorrowedFd<'_>) -> io::Result<()> {
+    use socket2::{SockFilter, SockRef};
+
+    // A socket's filter sees a segment from its TCP header on (tcp_v4_rcv in net/ipv4/tcp_ipv4.c), with the flags in byte
+    // 13 (RFC 9293, 3.1).
+    const FLAGS: u32 = 13;
+    const SYN: u32 = 0x02;
+    let step =
+        |code: u32, jt: u8, jf: u8, k: u32| SockFilter::new(u16::try_from(code).unwrap_or(0), jt, jf, k);
+    let drop_syn = [
+        step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, FLAGS),
+        step(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 0, 1, SYN),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
+    ];
+    SockRef::from(&socket).attach_filter(&drop_syn)
+}
+
+/// The kernel has no such filter here.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn refuse_new(_: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(())
+}
+
 /// Waits until every packet for which [`aim`] came too late has its socket: some milliseconds, once.
 #[cfg(target_os = "linux")]
 pub(crate) fn let_packets_pass() {
@@ -113,6 +144,35 @@ pub(crate) mod tests {
             )
         };
         assert_eq!(answer, 0);
+    }
+
+    #[test]
+    fn who_is_refused_tries_again_and_finds_the_next_listener_and_who_was_there_goes_on() {
+        use std::io::{Read, Write};
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut old = TcpStream::connect(address).unwrap();
+        refuse_new(listener.as_fd()).unwrap();
+        let late = std::thread::spawn(move || TcpStream::connect(address));
+        let mut accepted = listener.accept().unwrap().0;
+        old.write_all(b"x").unwrap();
+        accepted.read_exact(&mut [0]).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        // The late one has begun when the kernel shows it.
+        while !std::fs::read_to_string("/proc/net/tcp").unwrap().lines().any(|line| {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            fields.get(2).is_some_and(|to| to.ends_with(&format!(":{:04X}", address.port())))
+                && fields.get(3) == Some(&"02")
+        }) {
+            std::thread::yield_now();
+        }
+        assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop((listener, accepted, old));
+        let next = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        next.set_reuse_address(true).unwrap();
+        next.bind(&address.into()).unwrap();
+        next.listen(1).unwrap();
+        assert!(late.join().unwrap().is_ok());
     }
 
     #[test]
