@@ -5,21 +5,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::choices::{ControlSocket, PreloadThreads, ReloadEngine, Surge};
 use super::sources::{Sourced, Sources, refused};
 use super::values;
 use crate::args::UsageError;
 
 /// How often a reload may try in vain.
 const MOST_RETRIES: usize = 100;
-
-/// How many workers more than asked for a reload may start at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Surge {
-    /// So many, 1 to 512.
-    Extra(usize),
-    /// A whole second pool.
-    All,
-}
 
 /// How a reload goes about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,15 +59,6 @@ pub struct Draining {
     pub health_path: Option<Sourced<String>>,
 }
 
-/// What to do about threads that run in the mold when it forks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PreloadThreads {
-    /// Not to fork.
-    Refuse,
-    /// To name them in the log, and fork.
-    Warn,
-}
-
 /// The process that loads the application once, and that workers are forked from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mold {
@@ -87,17 +70,6 @@ pub struct Mold {
     pub refork_after: Sourced<Option<u64>>,
 }
 
-/// How changes of files are noticed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReloadEngine {
-    /// As the system does it best.
-    Auto,
-    /// By looking again and again.
-    Poll,
-    /// By Linux' inotify.
-    Inotify,
-}
-
 /// What makes development easier.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Development {
@@ -107,17 +79,6 @@ pub struct Development {
     pub engine: Sourced<ReloadEngine>,
     /// Files to watch beside those that the application loaded.
     pub extra_files: Sourced<Vec<PathBuf>>,
-}
-
-/// Where the control socket is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ControlSocket {
-    /// Beside the pid file, where there is one.
-    Beside,
-    /// At this path.
-    At(PathBuf),
-    /// Nowhere.
-    Off,
 }
 
 /// How operators reach the server.

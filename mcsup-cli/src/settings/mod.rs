@@ -5,6 +5,7 @@
 
 pub(crate) mod values;
 
+mod choices;
 mod file;
 mod lifecycle;
 mod sources;
@@ -15,11 +16,9 @@ mod tests;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use choices::{ControlSocket, PreloadThreads, ReloadEngine, Surge};
 pub use file::{ReadFile, reader};
-pub use lifecycle::{
-    Autoscale, Control, ControlSocket, Development, Draining, Mold, PreloadThreads, Recycling, ReloadEngine,
-    Rollout, Surge,
-};
+pub use lifecycle::{Autoscale, Control, Development, Draining, Mold, Recycling, Rollout};
 pub use sources::{Environment, Origin, Sourced};
 
 use crate::args::{RunArgs, UsageError};

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mcsup_core::Address;
 
-use super::lifecycle::{PreloadThreads, ReloadEngine, Surge};
+use super::choices::{PreloadThreads, ReloadEngine, Surge};
 use crate::logging::{Destination, Level};
 
 /// The most worker processes: the length of the scoreboard.

@@ -11,13 +11,12 @@
 //! close of the last copy of a listener is reset by it. Workers that end together empty one queue; each also looks for
 //! what it has handed over itself and nobody has taken, before it ends.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use super::Phase;
 use super::connection::State;
 use super::table::Table;
-use super::{Host, Phase};
 
 /// How long a connection that was accepted but has said nothing may still begin to.
 const FRESH_TIME: Duration = Duration::from_secs(1);
@@ -26,26 +25,6 @@ const FRESH_TIME: Duration = Duration::from_secs(1);
 const RETIRING_TIME: Duration = Duration::from_secs(2);
 /// And when none does. Clients that ask without a pause are told in an answer, not by a reset.
 const DRAINING_TIME: Duration = Duration::from_millis(20);
-
-/// Those who are to go to a sibling.
-#[derive(Debug, Default)]
-pub(super) struct Leaving {
-    /// Idle connections that could not go yet.
-    tokens: Vec<u64>,
-    /// Until when it is tried.
-    until: Option<Instant>,
-    /// It was in vain: from now on an answer is a connection's last. For those who answer without the lock.
-    pub(super) gave_up: Arc<AtomicBool>,
-}
-
-/// Whether an answer that begins now may leave its connection open.
-pub(super) fn may_keep_open(host: &dyn Host, gave_up: &AtomicBool) -> bool {
-    match host.phase() {
-        Phase::Serving | Phase::LameDuck => true,
-        Phase::Retiring => !gave_up.load(Relaxed) && host.siblings().count > 0,
-        Phase::Draining | Phase::Quitting => false,
-    }
-}
 
 impl Table<'_> {
     /// The host wants something else from now on.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::Host;
 use super::clock::RequestClock;
 use super::connection::Then;
-use super::drain::may_keep_open;
+use super::leaving::may_keep_open;
 use super::together::Holding;
 use crate::app::{Block, Gone, Reply, Verdict};
 use crate::http::chunked::{LAST_CHUNK, write_chunk};

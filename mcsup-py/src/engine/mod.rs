@@ -7,6 +7,7 @@
 
 mod accepting;
 mod body;
+mod checks;
 mod clock;
 mod connection;
 mod date;
@@ -17,6 +18,7 @@ mod gauges;
 mod handover;
 mod health;
 mod kick;
+mod leaving;
 mod overdue;
 mod places;
 mod shelf;
