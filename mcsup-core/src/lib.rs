@@ -13,7 +13,7 @@
 //! | wait for something to happen | `supervisor/life` |
 //! | decide what to do about it | [`policy`], pure |
 //! | do it | `supervisor/effects` |
-//! | fork a worker | `spawn/child`, `sys/fork` |
+//! | fork a worker, or have a mold fork it | `spawn/child`, `spawn/mold`, `sys/fork` |
 //! | say *ready*, hear *drain* | `link/` |
 //! | serve | [`Worker::run`] with a [`WorkerContext`] |
 //! | hear an operator, and answer | [`control`] |
@@ -48,6 +48,7 @@ pub mod worker;
 
 pub use error::{Error, ErrorKind, Result};
 pub use listener::{Address, Connection, Listener, Local};
+pub use spawn::mold::MoldThreads;
 pub use supervisor::config::Config;
 pub use supervisor::{Ending, ForkSide, Prefork, Supervisor};
 pub use worker::{MAX_HANDED, Phase, Sibling, Worker, WorkerContext};

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use mcsup_core::{Error, ErrorKind, Worker, WorkerContext};
@@ -68,7 +69,8 @@ impl WsgiWorker {
     fn let_go_in_children(&mut self, context: Option<&WorkerContext>) {
         let Some(context) = context.filter(|_| !self.is_hooked) else { return };
         self.is_hooked = true;
-        if let Err(error) = Python::attach(|py| fork::in_children(py, context.let_go_in_child())) {
+        let act = Arc::new(context.let_go_in_child());
+        if let Err(error) = Python::attach(|py| fork::in_children(py, Some(act))) {
             log::warn!("processes that the application forks will hold the listeners: {error}");
         }
     }
@@ -107,8 +109,29 @@ impl Worker for WsgiWorker {
         Ok(())
     }
 
+    fn prepare_to_fork(&mut self) {
+        self.is_hooked = false;
+        let prepared = Python::attach(|py| {
+            // What a worker had to let go of it has let go of.
+            fork::in_children(py, None)?;
+            fork::share_memory(py)
+        });
+        if let Err(error) = prepared {
+            log::warn!("workers will share less memory: {error}");
+        }
+    }
+
+    fn reopen_logs(&mut self) {
+        (self.settings.reopen_error_log)();
+    }
+
+    fn thread_names(&self) -> Vec<(i32, String)> {
+        Python::attach(|py| fork::other_threads(py).unwrap_or_default())
+    }
+
     fn run(&mut self, context: &WorkerContext) -> mcsup_core::Result<()> {
-        let Some(callable) = self.callable.take() else {
+        // It stays: workers may be forked from this process.
+        let Some(callable) = &self.callable else {
             return Err(Error::new(ErrorKind::Worker, "the worker was run before it was booted"));
         };
         let access = self.access.take();
@@ -131,12 +154,18 @@ impl Worker for WsgiWorker {
             };
             (0..*threads).map(app).collect()
         });
-        if let Some(watcher) = self.watcher.take() {
-            start_watching(watcher, context.clone())?;
-        }
+        let watching = match self.watcher.take() {
+            Some(watcher) => Some(start_watching(watcher, context.clone())?),
+            None => None,
+        };
         let host = Process { context, reopen_error_log: &**reopen_error_log };
         let ended = engine::run(engine, listeners.collect(), &host, Threads { apps, life: attached }, access);
-        Python::attach(ending::run_exit_functions);
+        if context.becomes_mold() {
+            // It sees soon that there is nothing left to ask for.
+            let _ = watching.map(JoinHandle::join);
+        } else {
+            Python::attach(ending::run_exit_functions);
+        }
         ended.map_err(|error| Error::system("serve", error).of_kind(ErrorKind::Worker))
     }
 }
@@ -151,11 +180,11 @@ fn watcher(reload: &ReloadSettings, python_path: &[String]) -> Watcher {
     watcher
 }
 
-/// A thread of its own, which ends with the process.
-fn start_watching(watcher: Watcher, context: WorkerContext) -> mcsup_core::Result<()> {
+/// A thread of its own, which ends with the process, or soon after the worker is asked to.
+fn start_watching(watcher: Watcher, context: WorkerContext) -> mcsup_core::Result<JoinHandle<()>> {
     let builder = std::thread::Builder::new().name("watcher".to_owned());
     let started = builder.spawn(move || watch(watcher, &context));
-    started.map(drop).map_err(|error| Error::system("start the watcher", error).of_kind(ErrorKind::Worker))
+    started.map_err(|error| Error::system("start the watcher", error).of_kind(ErrorKind::Worker))
 }
 
 /// How often is looked for what the application has imported meanwhile.

@@ -14,6 +14,7 @@
 )]
 
 mod lives;
+mod molds;
 mod pool;
 mod roles;
 
@@ -44,6 +45,26 @@ const TESTS: &[Test] = &[
     ("a_worker_that_is_stopped_is_noticed_and_replaced", lives::a_worker_that_is_stopped_is_noticed),
     ("what_is_queued_for_a_slot_outlives_its_worker", lives::what_is_queued_for_a_slot_outlives_its_worker),
     ("a_drain_hands_out_what_is_queued", lives::a_drain_hands_out_what_is_queued),
+    (
+        "workers_share_what_a_mold_has_loaded_and_are_their_supervisors_children",
+        molds::workers_share_what_a_mold_has_loaded,
+    ),
+    ("a_worker_from_a_mold_has_nothing_but_what_it_needs", molds::a_worker_from_a_mold_has_what_it_needs),
+    ("a_mold_holds_no_listener", molds::a_mold_holds_no_listener),
+    ("a_worker_from_a_mold_serves_its_slots_own_sockets", molds::a_worker_from_a_mold_serves_its_slot),
+    ("a_worker_from_a_mold_has_no_privileges_left", molds::a_worker_from_a_mold_has_no_privileges),
+    ("a_dead_worker_is_replaced_from_the_mold", molds::a_dead_worker_is_replaced_from_the_mold),
+    ("a_dead_mold_is_replaced_and_its_workers_serve_on", molds::a_dead_mold_is_replaced),
+    ("a_mold_that_is_asked_to_end_ends_and_is_replaced", molds::a_mold_that_is_asked_to_end_is_replaced),
+    ("a_stopped_mold_does_not_stop_the_pool", molds::a_stopped_mold_does_not_stop_the_pool),
+    ("nobody_outlives_a_killed_supervisor_with_a_mold", molds::nobody_outlives_a_killed_supervisor),
+    ("a_mold_that_loads_does_not_outlive_its_supervisor", molds::a_mold_that_loads_dies_with_its_supervisor),
+    ("a_mold_that_cannot_load_ends_the_start_with_its_reason", molds::a_mold_that_cannot_load_ends_the_start),
+    ("threads_in_a_mold_are_refused_by_name", molds::threads_in_a_mold_are_refused_by_name),
+    ("threads_in_a_mold_are_left_behind_where_that_is_wanted", molds::threads_in_a_mold_are_left_behind),
+    ("a_warm_worker_becomes_the_mold", molds::a_warm_worker_becomes_the_mold),
+    ("a_reload_has_a_mold_of_its_own", molds::a_reload_has_a_mold_of_its_own),
+    ("orphans_of_workers_leave_no_zombie", molds::orphans_of_workers_leave_no_zombie),
 ];
 
 fn main() -> ExitCode {

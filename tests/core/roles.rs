@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use mcsup_core::host::privileges::RunAs;
-use mcsup_core::{Config, Connection, ErrorKind, Prefork, Result, Worker, WorkerContext};
+use mcsup_core::{Config, Connection, ErrorKind, MoldThreads, Prefork, Result, Worker, WorkerContext};
 
 /// The environment variable that names the role.
 pub const ROLE: &str = "MCSUP_TEST_ROLE";
@@ -34,6 +34,42 @@ pub fn play(role: &str) -> ExitCode {
             config.policy.workers = 2;
             Prefork::with_config(|| Answering, config).run().into()
         }
+        "molded" | "molded-alike" | "molded-hasty" => {
+            let mut config = molded(&address);
+            if role == "molded-alike" {
+                config.policy.refork_after = 3;
+            }
+            if role == "molded-hasty" {
+                config.policy.boot_timeout = Duration::from_millis(300);
+            }
+            Prefork::with_config(Cast::default, config).run().into()
+        }
+        "molded-own-sockets" => {
+            let mut config = molded(&address);
+            config.listener.reuse_port = true;
+            Prefork::with_config(Cast::default, config).run().into()
+        }
+        "molded-unprivileged" => {
+            let mut config = molded(&address);
+            config.run_as = RunAs::look_up(Some("nobody"), None).unwrap();
+            Prefork::with_config(Cast::default, config).run().into()
+        }
+        "unloadable" => {
+            let cast = || Cast { flaw: Some(Flaw::Fails), ..Cast::default() };
+            Prefork::with_config(cast, molded(&address)).run().into()
+        }
+        "loading-for-ever" => {
+            let cast = || Cast { flaw: Some(Flaw::Hangs), ..Cast::default() };
+            Prefork::with_config(cast, molded(&address)).run().into()
+        }
+        "threaded-mold" | "threaded-mold-warned" => {
+            let mut config = molded(&address);
+            if role == "threaded-mold-warned" {
+                config.mold_threads = MoldThreads::Warn;
+            }
+            let cast = || Cast { flaw: Some(Flaw::StartsThread), ..Cast::default() };
+            Prefork::with_config(cast, config).run().into()
+        }
         "panicking-boot" => Prefork::new(|| PanickingBoot).bind(&address).workers(2).run().into(),
         "threaded" => {
             let ((started, start), (_keep, gate)) = (mpsc::channel(), mpsc::channel::<()>());
@@ -58,6 +94,73 @@ impl Worker for Answering {
         while let Some(mut connection) = context.accept()? {
             let line = read_line(&mut connection)?;
             let answer = answer(line.trim(), context);
+            connection.write_all(answer.as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+fn molded(address: &str) -> Config {
+    let mut config = Config { addresses: vec![address.parse().unwrap()], ..Config::default() };
+    config.policy.workers = 2;
+    config.policy.preload = true;
+    config
+}
+
+/// Is loaded once for all, and answers with what it was given then, too. Each answer counts as a request.
+#[derive(Default)]
+struct Cast {
+    mark: String,
+    flaw: Option<Flaw>,
+}
+
+/// What is wrong with it.
+enum Flaw {
+    Fails,
+    Hangs,
+    StartsThread,
+}
+
+impl Worker for Cast {
+    fn load(&mut self, context: Option<&WorkerContext>) -> Result<()> {
+        assert!(context.is_none(), "there is a mold");
+        let drawn = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?;
+        self.mark = format!("{} by {}", drawn.trim(), std::process::id());
+        match self.flaw {
+            Some(Flaw::Fails) => Err(mcsup_core::Error::new(ErrorKind::Application, "nothing to cast")),
+            Some(Flaw::Hangs) => loop {
+                std::thread::park();
+            },
+            Some(Flaw::StartsThread) => {
+                let (started, start) = mpsc::channel();
+                let companion = move || {
+                    started.send(()).unwrap();
+                    std::thread::park();
+                };
+                std::thread::Builder::new().name("companion".to_owned()).spawn(companion)?;
+                start.recv().unwrap();
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn run(&mut self, context: &WorkerContext) -> Result<()> {
+        while let Some(mut connection) = context.accept()? {
+            let line = read_line(&mut connection)?;
+            context.request_began();
+            let answer = match line.trim() {
+                "mark" => self.mark.clone(),
+                "slot" => context.slot().to_string(),
+                // A daemon as of old: its parent ends at once, and it does soon.
+                "daemon" => {
+                    let shell =
+                        std::process::Command::new("sh").args(["-c", "sleep 0.1 & echo $!"]).output()?;
+                    String::from_utf8_lossy(&shell.stdout).trim().to_owned()
+                }
+                question => answer(question, context),
+            };
+            context.request_ended();
             connection.write_all(answer.as_bytes())?;
         }
         Ok(())

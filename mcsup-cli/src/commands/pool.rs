@@ -108,7 +108,7 @@ impl Supervisor for Pool {
 
     fn after_fork(&mut self, side: ForkSide) {
         match side {
-            ForkSide::Supervisor => fork::after_in_parent(),
+            ForkSide::Supervisor | ForkSide::Mold => fork::after_in_parent(),
             ForkSide::Worker => fork::after_in_child(),
         }
     }

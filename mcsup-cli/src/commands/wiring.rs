@@ -7,7 +7,7 @@ use std::time::Duration;
 use mcsup_core::control::path_beside;
 use mcsup_core::host::privileges::RunAs;
 use mcsup_core::policy::{Autoscale, Plan, Policy, Recycling, Surge};
-use mcsup_core::{Address, Config};
+use mcsup_core::{Address, Config, MoldThreads};
 use mcsup_py::access::Format;
 use mcsup_py::engine::{EngineConfig, Timeouts};
 use mcsup_py::http::head::Limits;
@@ -51,6 +51,10 @@ pub(super) fn pool(settings: &Settings) -> Result<Config, Failure> {
         ControlSocket::Beside => config.pid_file.as_deref().map(path_beside),
         ControlSocket::At(path) => Some(path.clone()),
         ControlSocket::Off => None,
+    };
+    config.mold_threads = match settings.mold.threads.value {
+        settings::PreloadThreads::Refuse => MoldThreads::Refuse,
+        settings::PreloadThreads::Warn => MoldThreads::Warn,
     };
     config.policy = policy(settings);
     Ok(config)

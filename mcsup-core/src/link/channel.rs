@@ -1,9 +1,12 @@
-//! The two ends of the socketpair between a supervisor and a worker.
+//! The two ends of the socketpair between a supervisor and a worker or a mold.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::message::{HEAD, MAX_PAYLOAD, Order, Report, announced, frame, unframe};
 
@@ -12,7 +15,7 @@ pub(crate) fn pair() -> io::Result<(SupervisorEnd, WorkerEnd)> {
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     Ok((
-        SupervisorEnd { stream: ours, received: Vec::new(), unsent: Vec::new() },
+        SupervisorEnd { stream: ours, received: Vec::new(), unsent: Vec::new(), has_ended: false },
         WorkerEnd(Arc::new(theirs)),
     ))
 }
@@ -24,6 +27,8 @@ pub(crate) struct SupervisorEnd {
     received: Vec<u8>,
     /// The rest of a long order, for which the socket had no room: the next one must not end up in the middle of it.
     unsent: Vec<u8>,
+    /// Nobody has the other end any more.
+    has_ended: bool,
 }
 
 impl SupervisorEnd {
@@ -54,10 +59,15 @@ impl SupervisorEnd {
         // Where it fails the worker is gone, as its end will say.
         let _ = self.send();
         let mut piece = [0; 4096];
-        while let Ok(count @ 1..) = self.stream.read(&mut piece) {
-            self.received.extend_from_slice(&piece[..count]);
-            if self.received.len() > MAX_PAYLOAD + HEAD {
-                break;
+        while self.received.len() <= MAX_PAYLOAD + HEAD {
+            match self.stream.read(&mut piece) {
+                Ok(count @ 1..) => self.received.extend_from_slice(&piece[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Ok(0) | Err(_) => {
+                    self.has_ended = true;
+                    break;
+                }
             }
         }
         let mut reports = Vec::new();
@@ -65,6 +75,11 @@ impl SupervisorEnd {
             reports.push(report);
         }
         reports
+    }
+
+    /// Whether everything was [heard](Self::hear) that will ever be said.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended
     }
 }
 
@@ -94,6 +109,41 @@ impl WorkerEnd {
         received.resize(HEAD + length, 0);
         (&*self.0).read_exact(&mut received[HEAD..]).ok()?;
         unframe(&mut received).ok().flatten()
+    }
+
+    /// Waits for `patience` at most until there is something to [hear](Self::hear); whether there is.
+    pub(crate) fn wait(&self, patience: Duration) -> bool {
+        !self.poll(patience).is_empty()
+    }
+
+    /// Waits for `patience` at most; whether the supervisor is gone.
+    pub(crate) fn is_orphaned_within(&self, patience: Duration) -> bool {
+        self.poll(patience).intersects(PollFlags::HUP | PollFlags::ERR)
+    }
+
+    fn poll(&self, patience: Duration) -> PollFlags {
+        let timeout = Timespec {
+            tv_sec: patience.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: patience.subsec_nanos().into(),
+        };
+        let mut source = [PollFd::from_borrowed_fd(self.as_fd(), PollFlags::IN)];
+        match poll(&mut source, Some(&timeout)) {
+            Ok(1..) => source[0].revents(),
+            _ => PollFlags::empty(),
+        }
+    }
+}
+
+impl AsFd for WorkerEnd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<OwnedFd> for WorkerEnd {
+    /// The end that a mold was sent for a worker.
+    fn from(end: OwnedFd) -> Self {
+        Self(Arc::new(end.into()))
     }
 }
 

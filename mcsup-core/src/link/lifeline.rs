@@ -8,7 +8,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use super::channel::WorkerEnd;
 use super::message::Order;
@@ -46,6 +47,8 @@ pub(crate) struct Duty {
     phase: AtomicU8,
     log_epoch: AtomicU32,
     booted: AtomicBool,
+    becomes_mold: AtomicBool,
+    has_run: AtomicBool,
     is_broken: AtomicBool,
     broken: Mutex<Option<Arc<str>>>,
     wake_read: OwnedFd,
@@ -59,6 +62,8 @@ impl Duty {
             phase: AtomicU8::new(Phase::Serving as u8),
             log_epoch: AtomicU32::new(0),
             booted: AtomicBool::new(false),
+            becomes_mold: AtomicBool::new(false),
+            has_run: AtomicBool::new(false),
             is_broken: AtomicBool::new(false),
             broken: Mutex::new(None),
             wake_read,
@@ -96,6 +101,21 @@ impl Duty {
         self.booted.store(true, Ordering::Release);
     }
 
+    /// Whether the worker is to become a mold when it has finished.
+    pub(crate) fn becomes_mold(&self) -> bool {
+        self.becomes_mold.load(Ordering::Acquire) && self.phase() <= Phase::Retiring
+    }
+
+    /// It has finished, and the process goes on: its lifeline ends.
+    pub(crate) fn has_run(&self) {
+        self.has_run.store(true, Ordering::Release);
+    }
+
+    fn promote(&self) {
+        self.becomes_mold.store(true, Ordering::Release);
+        self.raise(Phase::Retiring);
+    }
+
     /// Why what should have followed does not boot. Costs a load while it does.
     pub(crate) fn broken(&self) -> Option<Arc<str>> {
         if !self.is_broken.load(Ordering::Acquire) {
@@ -131,22 +151,30 @@ pub(crate) fn start(
     duty: Arc<Duty>,
     listeners: Arc<OpenSet>,
     patience: Duration,
-) -> io::Result<()> {
+) -> io::Result<JoinHandle<()>> {
     let builder = std::thread::Builder::new().name("lifeline".to_owned()).stack_size(128 * 1024);
     // Signals are for the worker's main thread, whose system calls they should interrupt: a thread inherits the mask.
     let _blocked = signal::AllBlocked::new();
-    builder.spawn(move || listen(&end, &duty, &listeners, patience))?;
-    Ok(())
+    builder.spawn(move || listen(&end, &duty, &listeners, patience))
 }
 
+/// How often the thread looks whether it is to end, once it may have to.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
 fn listen(end: &WorkerEnd, duty: &Duty, listeners: &OpenSet, patience: Duration) {
-    while let Some(order) = end.hear() {
+    loop {
+        // Elsewhere the process ends, and the thread with it.
+        while duty.becomes_mold.load(Ordering::Acquire) && !end.wait(LOOK_EVERY) {
+            if duty.has_run.load(Ordering::Acquire) {
+                return;
+            }
+        }
+        let Some(order) = end.hear() else { break };
         match order {
             Order::LameDuck => duty.raise(Phase::LameDuck),
             Order::Drain(Drain::Retire) => duty.raise(Phase::Retiring),
             Order::Drain(Drain::Stop) => duty.raise(Phase::Draining),
-            // Until it can become a mold.
-            Order::Promote => duty.raise(Phase::Retiring),
+            Order::Promote => duty.promote(),
             Order::Quit => duty.raise(Phase::Quitting),
             Order::ReopenLogs => duty.reopen_logs(),
             Order::Broken(text) => duty.set_broken(text),
@@ -161,9 +189,27 @@ fn listen(end: &WorkerEnd, duty: &Duty, listeners: &OpenSet, patience: Duration)
     for listener in listeners.iter() {
         let _ = descriptor::let_go(listener.as_fd());
     }
-    std::thread::sleep(patience);
+    if finishes_within(patience, duty) {
+        return;
+    }
     log::error!("not finished {patience:?} after the supervisor's end: giving up");
     fork::exit_now(1);
+}
+
+/// Waits for `patience`; less where the worker has finished and its process goes on.
+fn finishes_within(patience: Duration, duty: &Duty) -> bool {
+    if !duty.becomes_mold.load(Ordering::Acquire) {
+        std::thread::sleep(patience);
+        return false;
+    }
+    let begin = Instant::now();
+    while begin.elapsed() < patience {
+        if duty.has_run.load(Ordering::Acquire) {
+            return true;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    false
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! What supervisor and worker say to each other, and its bytes: a tag, a length (u32, little-endian), a payload.
 
 use crate::error::ErrorKind;
-use crate::policy::{BootFailure, Drain};
+use crate::policy::{BootFailure, Drain, ExitStatus};
 
-/// From the supervisor to a worker.
+/// From the supervisor to a worker or a mold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Order {
     /// Go on, but say to whoever asks that this will end.
@@ -20,7 +20,7 @@ pub(crate) enum Order {
     Broken(String),
 }
 
-/// From a worker to its supervisor.
+/// From a worker or a mold to its supervisor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Report {
     /// Boot succeeded.
@@ -35,6 +35,25 @@ pub(crate) enum Report {
     Enough {
         /// How many that is.
         requests: u64,
+    },
+    /// A worker that a mold has forked exists, and its supervisor can see it.
+    Born {
+        /// Its process id.
+        pid: i32,
+    },
+    /// A mold could not fork a worker.
+    ForkFailed {
+        /// Which.
+        worker: u64,
+        /// Why.
+        reason: String,
+    },
+    /// A worker that is its mold's child has ended.
+    ChildExited {
+        /// Its process id.
+        pid: i32,
+        /// How.
+        status: ExitStatus,
     },
 }
 
@@ -81,6 +100,17 @@ impl Message for Report {
             Report::Leaving(reason) => (b'L', reason.into_bytes()),
             Report::ReloadWanted(reason) => (b'W', reason.into_bytes()),
             Report::Enough { requests } => (b'E', requests.to_le_bytes().to_vec()),
+            Report::Born { pid } => (b'N', pid.to_le_bytes().to_vec()),
+            Report::ForkFailed { worker, reason } => {
+                (b'F', [&worker.to_le_bytes(), reason.as_bytes()].concat())
+            }
+            Report::ChildExited { pid, status } => {
+                let (tag, number) = match status {
+                    ExitStatus::Code(code) => (b'C', code),
+                    ExitStatus::Signal(signal) => (b'S', signal),
+                };
+                (tag, [pid.to_le_bytes(), number.to_le_bytes()].concat())
+            }
             Report::Failed(failure) => {
                 let tag = if failure.kind == ErrorKind::Application { b'A' } else { b'B' };
                 let mut payload = failure.summary.replace('\n', " ").into_bytes();
@@ -99,6 +129,18 @@ impl Message for Report {
             b'L' => return Some(Report::Leaving(String::from_utf8_lossy(payload).into_owned())),
             b'W' => return Some(Report::ReloadWanted(String::from_utf8_lossy(payload).into_owned())),
             b'E' => return Some(Report::Enough { requests: u64::from_le_bytes(payload.try_into().ok()?) }),
+            b'N' => return Some(Report::Born { pid: i32::from_le_bytes(payload.try_into().ok()?) }),
+            b'F' => {
+                let (worker, reason) = payload.split_first_chunk()?;
+                let (worker, reason) = (u64::from_le_bytes(*worker), String::from_utf8_lossy(reason));
+                return Some(Report::ForkFailed { worker, reason: reason.into_owned() });
+            }
+            b'C' | b'S' => {
+                let (pid, number) = payload.split_first_chunk()?;
+                let (pid, number) = (i32::from_le_bytes(*pid), i32::from_le_bytes(number.try_into().ok()?));
+                let status = if tag == b'C' { ExitStatus::Code(number) } else { ExitStatus::Signal(number) };
+                return Some(Report::ChildExited { pid, status });
+            }
             b'A' => ErrorKind::Application,
             b'B' => ErrorKind::Boot,
             _ => return None,
@@ -165,7 +207,11 @@ mod tests {
         let wanted = Report::ReloadWanted("app.py has changed".to_owned());
         let enough = Report::Enough { requests: 10_000 };
         let failures = [failure(None), failure(Some("Traceback:\n  line\n"))];
-        for report in [Report::Ready, leaving, wanted, enough].into_iter().chain(failures) {
+        let fork_failed = Report::ForkFailed { worker: 7, reason: "no memory".to_owned() };
+        let exits = [ExitStatus::Code(3), ExitStatus::Signal(9)];
+        let exits = exits.map(|status| Report::ChildExited { pid: 4712, status });
+        let others = [Report::Ready, leaving, wanted, enough, Report::Born { pid: 4711 }, fork_failed];
+        for report in others.into_iter().chain(exits).chain(failures) {
             let bytes = frame(report.clone());
             for cut in 0..bytes.len() {
                 let mut received = bytes[..cut].to_vec();
@@ -186,7 +232,9 @@ mod tests {
     #[test]
     fn garbage_is_an_error_and_never_a_panic() {
         assert_eq!(unframe::<Order>(&mut vec![b'?', 0, 0, 0, 0]), Err(Garbled));
-        assert_eq!(unframe::<Report>(&mut vec![b'E', 1, 0, 0, 0, 7]), Err(Garbled));
+        for tag in *b"ENFCS" {
+            assert_eq!(unframe::<Report>(&mut vec![tag, 1, 0, 0, 0, 7]), Err(Garbled));
+        }
         assert_eq!(unframe::<Order>(&mut vec![b'q', 255, 255, 255, 255]), Err(Garbled));
     }
 }

@@ -79,6 +79,16 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
+    /// Its place on the board.
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The board that it is on.
+    pub(crate) fn board(&self) -> Board {
+        Board(Arc::clone(&self.lines))
+    }
+
     fn word(&self, word: Word) -> &AtomicU64 {
         let Line(words) = &self.lines[self.index];
         &words[word as usize]
@@ -205,6 +215,17 @@ impl Seat {
     }
 }
 
+/// All lines, for a mold, whose workers are told which one is theirs.
+#[derive(Debug, Clone)]
+pub(crate) struct Board(Arc<SharedLines>);
+
+impl Board {
+    /// A worker's line; `None`: there is no such line.
+    pub(crate) fn seat(&self, index: usize) -> Option<Seat> {
+        (1..self.0.len()).contains(&index).then(|| Seat { lines: Arc::clone(&self.0), index })
+    }
+}
+
 /// All lines, and which of them are free.
 #[derive(Debug)]
 pub(crate) struct Scoreboard {
@@ -224,6 +245,10 @@ impl Scoreboard {
         self.lines[0].0[LINES_IN_USE].fetch_max(seat.index as u64 + 1, Relaxed);
         seat.beat();
         Some(seat)
+    }
+
+    pub(crate) fn board(&self) -> Board {
+        Board(Arc::clone(&self.lines))
     }
 
     /// A reaped worker's line comes back: its siblings do not count on it any more.

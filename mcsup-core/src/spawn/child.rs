@@ -1,146 +1,276 @@
-//! What a freshly forked process does to become a worker. Entered with every signal blocked; never returns.
+//! What a freshly forked process does to become a worker. Entered with every signal blocked.
 //!
 //! The order matters: signals are taken over before they are unblocked (a TERM must not end up in the supervisor's
 //! pipe), privileges are dropped before the parent-death signal is set (the kernel clears it at a change of user), and
-//! the parent is compared after it was set (it may have died in between).
+//! the parent is compared after it was set (it may have died in between). A worker that a mold has forked is its
+//! supervisor's child only when the process between them has ended: until then the signal would be about that one.
 
-use std::io::Write;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::{IntoRawFd, OwnedFd};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::process::Pid;
+use signal_hook_registry::SigId;
 
+use super::mold::Shape;
+use super::{Embedder, Life, Next, code, guarded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::privileges::RunAs;
 use crate::link::channel::WorkerEnd;
+use crate::link::fork_order::ForkingEnd;
 use crate::link::handover::Handover;
 use crate::link::lifeline::{self, Duty, Phase};
 use crate::link::message::{MAX_PAYLOAD, Report};
 use crate::link::scoreboard::Seat;
 use crate::listener::open::OpenSet;
+use crate::listener::record::ListenerRecord;
 use crate::policy::BootFailure;
+use crate::sys::ancestry::ADOPTS;
 use crate::sys::{credentials, fork, signal};
 use crate::worker::{Worker, WorkerContext};
 
 /// Everything that a worker is born with.
-#[derive(Debug)]
 pub(crate) struct Birth {
     pub(crate) slot: usize,
-    pub(crate) generation: u64,
-    pub(crate) listeners: OpenSet,
-    pub(crate) handover: Arc<Handover>,
+    pub(crate) max_requests: u64,
+    pub(crate) listeners: Listeners,
     pub(crate) end: WorkerEnd,
     pub(crate) seat: Seat,
+    /// Its end for orders to fork, where it may become a mold.
+    pub(crate) forks: Option<ForkingEnd>,
+    pub(crate) common: Arc<Common>,
+    pub(crate) origin: Origin,
+}
+
+/// What all processes of a generation have in common.
+#[derive(Debug)]
+pub(crate) struct Common {
+    pub(crate) generation: u64,
+    pub(crate) handover: Arc<Handover>,
     pub(crate) run_as: Option<RunAs>,
     pub(crate) supervisor: Pid,
     pub(crate) graceful_timeout: Duration,
     pub(crate) name: Option<String>,
-    /// After so many requests it asks for a successor; 0: never.
-    pub(crate) max_requests: u64,
+    pub(crate) threads: super::mold::MoldThreads,
 }
 
-/// Exit codes of a worker process; the supervisor has the reason from the link, others see it here.
-mod code {
-    pub(super) const FAILED: i32 = 1;
-    pub(super) const BOOT: i32 = 3;
-    pub(super) const APPLICATION: i32 = 4;
+/// Who has forked a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The supervisor, whose child it is.
+    Supervisor,
+    /// A mold, whose preparations are inherited: privileges, dispositions, a name.
+    Mold,
 }
 
-/// Becomes a worker: prepares the process, boots, says that it is ready, runs, ends.
-pub(crate) fn live<W: Worker>(birth: Birth, make: impl FnOnce() -> W) -> ! {
-    let code = guarded(|| run(birth, make)).unwrap_or(code::FAILED);
-    let _ = std::io::stdout().flush();
-    fork::exit_now(code)
+/// What a worker listens on.
+#[derive(Debug)]
+pub(crate) enum Listeners {
+    /// Inherited, open.
+    Open(OpenSet),
+    /// Received: what they are, and their descriptors.
+    Received(Vec<ListenerRecord>, Vec<OwnedFd>),
 }
 
-fn run<W: Worker>(mut birth: Birth, make: impl FnOnce() -> W) -> i32 {
-    let prepared = prepare(&mut birth);
-    let booted = prepared.and_then(|context| {
-        let mut worker = make();
-        let boot = guarded(|| worker.load(Some(&context)).and_then(|()| worker.boot(&context)));
+impl Listeners {
+    fn open(self) -> Result<OpenSet> {
+        match self {
+            Listeners::Open(set) => Ok(set),
+            Listeners::Received(mut records, descriptors) => {
+                for (record, fd) in records.iter_mut().zip(descriptors) {
+                    record.fd = fd.into_raw_fd();
+                }
+                OpenSet::adopt(&records)
+            }
+        }
+    }
+}
+
+/// A worker that is ready to boot.
+struct Prepared {
+    context: WorkerContext,
+    duty: Arc<Duty>,
+    lifeline: JoinHandle<()>,
+    signals: Signals,
+}
+
+/// Becomes a worker: prepares the process, loads where that was not done, boots, says that it is ready, runs. Then it
+/// ends, or becomes a mold.
+pub(super) fn live<E: Embedder>(mut birth: Birth, loaded: &mut Option<E::Worker>, embedder: &mut E) -> Next {
+    let booted = prepare(&mut birth).and_then(|prepared| {
+        let boot = guarded(|| boot(&prepared.context, birth.common.generation, loaded, embedder));
         boot.unwrap_or_else(|| Err(Error::new(ErrorKind::Boot, "the worker panicked while it booted")))?;
-        Ok((worker, context))
+        Ok(prepared)
     });
-    let (mut worker, context) = match booted {
-        Ok(booted) => booted,
-        Err(error) => return report_failure(&mut birth.end, &error),
+    let (prepared, Some(worker)) = (match booted {
+        Ok(prepared) => (prepared, loaded.as_mut()),
+        Err(error) => return ControlFlow::Break(report_failure(&birth.end, &error)),
+    }) else {
+        return ControlFlow::Break(code::FAILED);
     };
-    context.booted();
+    prepared.context.booted();
     if birth.end.say(Report::Ready).is_err() {
         // The supervisor is gone, and nobody has connected because of us yet.
-        return code::FAILED;
+        return ControlFlow::Break(code::FAILED);
     }
-    match guarded(|| worker.run(&context)) {
-        Some(Ok(())) => 0,
+    match guarded(|| worker.run(&prepared.context)) {
+        Some(Ok(())) => finish(birth, prepared),
         Some(Err(error)) => {
             log::error!("worker failed: {error}");
-            code::FAILED
+            ControlFlow::Break(code::FAILED)
         }
-        None => code::FAILED,
+        None => ControlFlow::Break(code::FAILED),
     }
 }
 
-/// Runs code that is not ours; `None`: it panicked (and the panic hook has said so).
-fn guarded<T>(code: impl FnOnce() -> T) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(code)).ok()
+fn boot<E: Embedder>(
+    context: &WorkerContext,
+    generation: u64,
+    loaded: &mut Option<E::Worker>,
+    embedder: &mut E,
+) -> Result<()> {
+    let worker = match loaded {
+        Some(worker) => worker,
+        None => {
+            let worker = loaded.insert(embedder.make(generation));
+            worker.load(Some(context))?;
+            worker
+        }
+    };
+    worker.boot(context)
 }
 
-fn prepare(birth: &mut Birth) -> Result<WorkerContext> {
-    let failed = |step: &str, error: std::io::Error| Error::system(step, error).of_kind(ErrorKind::Boot);
+/// It has run: the process ends, or is a mold from now on, with one thread and without anything that a worker has.
+fn finish(birth: Birth, prepared: Prepared) -> Next {
+    let Birth { end, seat, forks: Some(forks), common, .. } = birth else { return ControlFlow::Break(0) };
+    let Prepared { context, duty, lifeline, signals } = prepared;
+    if !duty.becomes_mold() {
+        return ControlFlow::Break(0);
+    }
+    duty.has_run();
+    let _ = lifeline.join();
+    // It may have heard something else meanwhile.
+    if !duty.becomes_mold() {
+        return ControlFlow::Break(0);
+    }
+    drop((context, signals));
+    ControlFlow::Continue(Life::Mold(Box::new(Shape { end, forks, board: seat.board(), common })))
+}
+
+fn prepare(birth: &mut Birth) -> Result<Prepared> {
+    let failed = |step: &str, error: io::Error| Error::system(step, error).of_kind(ErrorKind::Boot);
+    let common = Arc::clone(&birth.common);
+    if birth.origin == Origin::Mold {
+        await_adoption(common.supervisor, &birth.end);
+        let pid = rustix::process::getpid().as_raw_nonzero().get();
+        birth.end.say(Report::Born { pid }).map_err(|error| failed("say that it is born", error))?;
+    } else {
+        signal::reset_all();
+    }
     let duty = Arc::new(Duty::new().map_err(|error| failed("make a pipe", error))?);
-    take_over_signals(&duty, &birth.seat).map_err(|error| failed("take over signals", error))?;
-    if let Some(RunAs(wanted)) = &birth.run_as {
-        credentials::drop_to(wanted)
-            .map_err(|error| failed("drop privileges", error).of_kind(ErrorKind::Privileges))?;
+    let signals =
+        take_over_signals(&duty, &birth.seat).map_err(|error| failed("take over signals", error))?;
+    if birth.origin == Origin::Supervisor {
+        drop_privileges(common.run_as.as_ref())?;
     }
-    die_with_supervisor(birth.supervisor);
-    if let Some(name) = &birth.name {
+    if ADOPTS || birth.origin == Origin::Supervisor {
+        die_with_supervisor(common.supervisor);
+    }
+    if let Some(name) = &common.name {
         set_name(name);
     }
-    let listeners = Arc::new(std::mem::take(&mut birth.listeners));
-    lifeline::start(birth.end.clone(), Arc::clone(&duty), Arc::clone(&listeners), birth.graceful_timeout)
+    let listeners = std::mem::replace(&mut birth.listeners, Listeners::Open(OpenSet::default()));
+    let listeners = Arc::new(listeners.open()?);
+    let (end, patience) = (birth.end.clone(), common.graceful_timeout);
+    let lifeline = lifeline::start(end.clone(), Arc::clone(&duty), Arc::clone(&listeners), patience)
         .map_err(|error| failed("start the lifeline", error))?;
     signal::unblock_all();
-    let (seat, handover, end) = (birth.seat.clone(), Arc::clone(&birth.handover), birth.end.clone());
-    let place = (birth.slot, birth.generation, birth.max_requests);
-    Ok(WorkerContext::new(place, listeners, duty, seat, handover, end))
+    let (seat, handover) = (birth.seat.clone(), Arc::clone(&common.handover));
+    let place = (birth.slot, common.generation, birth.max_requests);
+    let context = WorkerContext::new(place, listeners, Arc::clone(&duty), seat, handover, end);
+    Ok(Prepared { context, duty, lifeline, signals })
 }
 
-/// Which signals mean something to a worker. The others go back to their defaults.
-fn take_over_signals(duty: &Arc<Duty>, seat: &Seat) -> std::io::Result<()> {
-    for number in [libc::SIGCHLD, libc::SIGALRM, libc::SIGVTALRM, libc::SIGPROF, libc::SIGABRT] {
-        signal::reset(number);
+/// How often a worker looks whether its supervisor has adopted it.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// Waits until the supervisor is the parent. It is at once, as a rule: the process between them does nothing but end.
+fn await_adoption(supervisor: Pid, end: &WorkerEnd) {
+    while ADOPTS && rustix::process::getppid() != Some(supervisor) {
+        if end.is_orphaned_within(LOOK_EVERY) {
+            fork::exit_now(code::FAILED);
+        }
     }
-    // A client that goes away is an error of one write, never the end of a process.
-    signal::ignore(libc::SIGPIPE);
-    // For the group, by a terminal or `pkill`: the supervisor gets them too and decides. A handler that does nothing
-    // rather than SIG_IGN, because programs that the worker starts must not inherit it.
-    for number in [
-        libc::SIGINT,
-        libc::SIGQUIT,
-        libc::SIGHUP,
-        libc::SIGUSR2,
-        libc::SIGTTIN,
-        libc::SIGTTOU,
-        libc::SIGWINCH,
-    ] {
-        signal::on_signal(number, |_, _| {})?;
+}
+
+pub(super) fn drop_privileges(run_as: Option<&RunAs>) -> Result<()> {
+    let Some(RunAs(wanted)) = run_as else { return Ok(()) };
+    credentials::drop_to(wanted)
+        .map_err(|error| Error::system("drop privileges", error).of_kind(ErrorKind::Privileges))
+}
+
+/// The actions of a worker's or a mold's signals; they end when it becomes something else.
+#[derive(Debug, Default)]
+pub(super) struct Signals(Vec<SigId>);
+
+impl Signals {
+    /// Does `action` at each `number`, as [`signal::on_signal`] does.
+    pub(super) fn on(
+        &mut self,
+        number: i32,
+        action: impl Fn(i32, Option<(i32, u32)>) + Send + Sync + 'static,
+    ) -> io::Result<()> {
+        self.0.push(signal::on_signal(number, action)?);
+        Ok(())
     }
+
+    /// For the group, by a terminal or `pkill`: the supervisor gets them too and decides. A handler that does nothing
+    /// rather than SIG_IGN, because programs that the worker starts must not inherit it.
+    pub(super) fn shrug_at_groups(&mut self) -> io::Result<()> {
+        for number in [
+            libc::SIGINT,
+            libc::SIGQUIT,
+            libc::SIGHUP,
+            libc::SIGUSR2,
+            libc::SIGTTIN,
+            libc::SIGTTOU,
+            libc::SIGWINCH,
+        ] {
+            self.on(number, |_, _| {})?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        for id in self.0.drain(..) {
+            signal_hook_registry::unregister(id);
+        }
+    }
+}
+
+/// Which signals mean something to a worker.
+fn take_over_signals(duty: &Arc<Duty>, seat: &Seat) -> io::Result<Signals> {
+    let mut signals = Signals::default();
+    signals.shrug_at_groups()?;
     let (term, reopen, seat) = (Arc::clone(duty), Arc::clone(duty), seat.clone());
-    signal::on_signal(libc::SIGTERM, move |number, sender| {
+    signals.on(libc::SIGTERM, move |number, sender| {
         if let Some(sender) = sender {
             seat.signalled(number, sender);
         }
         term.raise(Phase::Draining);
     })?;
-    signal::on_signal(libc::SIGUSR1, move |_, _| reopen.reopen_logs())?;
-    Ok(())
+    signals.on(libc::SIGUSR1, move |_, _| reopen.reopen_logs())?;
+    Ok(signals)
 }
 
 /// The kernel's own lifeline, where it has one. If the supervisor died before it was set, the link says so.
 #[cfg(target_os = "linux")]
-fn die_with_supervisor(supervisor: Pid) {
+pub(super) fn die_with_supervisor(supervisor: Pid) {
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
     if rustix::process::getppid() != Some(supervisor) {
         fork::exit_now(code::FAILED);
@@ -148,10 +278,10 @@ fn die_with_supervisor(supervisor: Pid) {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn die_with_supervisor(_: Pid) {}
+pub(super) fn die_with_supervisor(_: Pid) {}
 
 #[cfg(target_os = "linux")]
-fn set_name(name: &str) {
+pub(super) fn set_name(name: &str) {
     // The kernel keeps 15 bytes.
     let short: Vec<u8> = name.bytes().filter(|byte| *byte != 0).take(15).collect();
     if let Ok(name) = std::ffi::CString::new(short) {
@@ -160,9 +290,10 @@ fn set_name(name: &str) {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn set_name(_: &str) {}
+pub(super) fn set_name(_: &str) {}
 
-fn report_failure(end: &mut WorkerEnd, error: &Error) -> i32 {
+/// Says why it could not get ready; returns the exit code.
+pub(super) fn report_failure(end: &WorkerEnd, error: &Error) -> i32 {
     let (kind, code) = match error.kind() {
         ErrorKind::Application => (ErrorKind::Application, code::APPLICATION),
         _ => (ErrorKind::Boot, code::BOOT),

@@ -1,5 +1,68 @@
-//! A worker's first moments: what its process does between the fork and its own code, as named steps, and how it
-//! ends.
+//! The first moments of a process that was forked: what it does between the fork and its own code, as named steps. What
+//! it lives on as, and how it ends.
+//!
+//! - [`child`]: a worker; [`mold`]: a process that workers are forked from. One can become the other.
+//! - [`reap`]: how processes ended.
 
 pub(crate) mod child;
+pub(crate) mod mold;
 pub(crate) mod reap;
+
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::sys::fork;
+use crate::worker::Worker;
+
+/// What a process lives as.
+pub(crate) enum Life {
+    Worker(Box<child::Birth>),
+    Mold(Box<mold::Shape>),
+}
+
+/// What a life ends in: another one, or an exit code.
+pub(crate) type Next = ControlFlow<i32, Life>;
+
+/// What an embedder has to say when processes are made.
+pub(crate) trait Embedder {
+    type Worker: Worker;
+
+    /// Makes a worker of a generation, which has loaded nothing yet.
+    fn make(&mut self, generation: u64) -> Self::Worker;
+    /// A mold is about to fork.
+    fn before_fork(&mut self);
+    /// It has, or failed to; whether this is the new process.
+    fn after_fork(&mut self, is_child: bool);
+}
+
+/// Exit codes; the supervisor has the reason from the link, others see it here.
+mod code {
+    pub(super) const FAILED: i32 = 1;
+    pub(super) const BOOT: i32 = 3;
+    pub(super) const APPLICATION: i32 = 4;
+}
+
+/// Lives from a fork to the end of the process. Entered with every signal blocked; never returns.
+pub(crate) fn live<E: Embedder>(mut life: Life, mut embedder: E) -> ! {
+    // What this process, or the one that it is a copy of, has loaded.
+    let mut loaded = None;
+    let code = loop {
+        let next = guarded(|| match life {
+            Life::Worker(birth) => child::live(*birth, &mut loaded, &mut embedder),
+            Life::Mold(shape) => mold::live(*shape, &mut loaded, &mut embedder),
+        });
+        match next {
+            Some(ControlFlow::Continue(next)) => life = next,
+            Some(ControlFlow::Break(code)) => break code,
+            None => break code::FAILED,
+        }
+    };
+    let _ = std::io::stdout().flush();
+    fork::exit_now(code)
+}
+
+/// Runs code that is not ours; `None`: it panicked (and the panic hook has said so).
+fn guarded<T>(code: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(code)).ok()
+}

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use rustix::process::{Pid, WaitOptions, WaitStatus, waitpid};
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, WaitStatus, waitid, waitpid};
 
 use crate::policy::ExitStatus;
 
@@ -16,17 +16,23 @@ pub(crate) fn try_reap(pid: Pid) -> Option<ExitStatus> {
     }
 }
 
-/// Reaps the processes that the kernel gave us because we are the first process of a container. Only then: in any
-/// other process a child that is not ours is somebody's.
-pub(crate) fn reap_adopted(is_ours: impl Fn(Pid) -> bool) {
-    if rustix::process::getpid() != Pid::INIT {
-        return;
-    }
-    for pid in crate::host::processes::children_of(1).into_iter().filter_map(Pid::from_raw) {
-        if !is_ours(pid) {
-            let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+/// Some child that has ended, and how; `None`: all run, or there is none. For a process that is given children by the
+/// kernel (the first one of a container, or one that adopts orphans): nobody else will reap them. In any other a child
+/// that is not ours is somebody's.
+pub(crate) fn reap_any() -> Option<(Pid, ExitStatus)> {
+    loop {
+        match waitpid(None, WaitOptions::NOHANG) {
+            Ok(ended) => return ended.map(|(pid, status)| (pid, read(status))),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return None,
         }
     }
+}
+
+/// Whether a process is a child of ours, also one that has ended and was not reaped.
+pub(crate) fn is_child(pid: Pid) -> bool {
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    !matches!(waitid(WaitId::Pid(pid), look), Err(rustix::io::Errno::CHILD))
 }
 
 fn read(status: WaitStatus) -> ExitStatus {

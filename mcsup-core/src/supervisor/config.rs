@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::host::privileges::RunAs;
 use crate::listener::{Address, Options};
 use crate::policy::Policy;
+use crate::spawn::mold::MoldThreads;
 
 /// Everything that a pool is started with.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +22,8 @@ pub struct Config {
     pub control_socket: Option<PathBuf>,
     /// Whom the workers run as; `None`: whoever the supervisor is.
     pub run_as: Option<RunAs>,
+    /// What to do about threads that run in a mold ([`Policy::preload`]) when it is to fork workers.
+    pub mold_threads: MoldThreads,
     /// What process listings show; the kernel keeps 15 bytes.
     pub name: Option<String>,
 }

@@ -1,6 +1,10 @@
-//! The handles of the living workers: process, link, scoreboard line. Facts about them are in `policy/table`.
+//! The handles of the living workers and molds: process, link, scoreboard line. Facts about them are in `policy/table`
+//! and `policy/mold`.
+//!
+//! A worker that a mold forks is awaited first: it has a link, and a process only once it says so there. Whatever goes
+//! wrong before that (the mold has died, or cannot fork) closes its end of the link, and so is heard of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -8,23 +12,82 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::clock;
+use crate::error::{Error, Result};
 use crate::host::usage::{self, Usage};
-use crate::link::channel::SupervisorEnd;
-use crate::link::message::Order;
-use crate::link::message::Report;
-use crate::link::scoreboard::{Gauges, Scoreboard, Seat};
+use crate::link::channel::{SupervisorEnd, WorkerEnd};
+use crate::link::fork_order::{Descriptors, ForkOrder, ForkingEnd, OrderingEnd};
+use crate::link::message::{Order, Report};
+use crate::link::scoreboard::{Board, Gauges, Scoreboard, Seat};
+use crate::listener::open::OpenSet;
 use crate::policy::{Event, Evidence, Exit, ExitStatus, Load, Moment, WorkerId};
 use crate::spawn::reap;
+use crate::sys::ancestry::{self, ADOPTS};
 
-/// One worker's handles.
+/// What joins us to a worker or a mold.
+#[derive(Debug)]
+pub(crate) struct Links {
+    pub(crate) link: SupervisorEnd,
+    /// `None`: a mold has none.
+    pub(crate) seat: Option<Seat>,
+    /// Our end for orders to fork, where it is a mold or may become one.
+    pub(crate) forks: Option<OrderingEnd>,
+}
+
+/// What a mold is to be told, and what goes with it.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) order: ForkOrder,
+    pub(crate) end: WorkerEnd,
+    pub(crate) forks: Option<ForkingEnd>,
+    pub(crate) listeners: OpenSet,
+}
+
+/// Which process it is.
+#[derive(Debug)]
+enum Process {
+    /// None yet: a mold is to fork it.
+    Awaited {
+        mold: WorkerId,
+        since: Moment,
+        /// It is to be killed as soon as that is possible.
+        is_doomed: bool,
+        /// Why it was not forked, where that is known.
+        failure: Option<String>,
+    },
+    /// Our child: waitpid(2) says how it ends.
+    Child(Pid),
+    /// The child of a mold, which says how it ends.
+    Grandchild(Pid, WorkerId),
+}
+
+impl Process {
+    fn pid(&self) -> Option<Pid> {
+        match self {
+            Process::Awaited { .. } => None,
+            Process::Child(pid) | Process::Grandchild(pid, _) => Some(*pid),
+        }
+    }
+}
+
+/// One process's handles.
 #[derive(Debug)]
 struct Hand {
-    pid: Pid,
-    link: SupervisorEnd,
-    seat: Seat,
+    process: Process,
+    links: Links,
+    /// Told to become a mold.
+    is_promoted: bool,
+    /// What it is still to be told to fork.
+    wanted: VecDeque<(WorkerId, Wanted)>,
     born: Moment,
     out_of_memory_kills: u64,
 }
+
+/// How many orders a mold is given before it has answered the first of them: more would only wait in its socket, which
+/// has little room.
+const UNANSWERED: usize = 4;
+
+/// A mold that has not forked a worker for so long never will.
+const FORK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A worker as it is now.
 #[derive(Debug)]
@@ -35,17 +98,29 @@ pub(crate) struct Look {
     pub(crate) usage: Usage,
 }
 
-/// All workers that were forked and not yet reaped, and the memory that they share with us.
+/// All workers and molds that were forked, or asked for, and not yet reaped, and the memory that they share with us.
 #[derive(Debug)]
 pub(crate) struct Crew {
     hands: BTreeMap<WorkerId, Hand>,
     scoreboard: Scoreboard,
+    /// Whether processes become our children that we have not forked.
+    adopts: bool,
 }
 
 impl Crew {
     /// Room for `most` workers at once.
     pub(crate) fn new(most: usize) -> io::Result<Self> {
-        Ok(Self { hands: BTreeMap::new(), scoreboard: Scoreboard::new(most)? })
+        Ok(Self { hands: BTreeMap::new(), scoreboard: Scoreboard::new(most)?, adopts: ancestry::adopts() })
+    }
+
+    /// From now on all children are reaped, whoever has forked them.
+    pub(crate) fn adopts(&mut self) {
+        self.adopts = ancestry::adopts();
+    }
+
+    /// The lines of all workers, for a mold.
+    pub(crate) fn board(&self) -> Board {
+        self.scoreboard.board()
     }
 
     /// A scoreboard line for a worker that is about to be forked.
@@ -58,59 +133,224 @@ impl Crew {
         self.scoreboard.give_back(seat);
     }
 
-    /// A forked worker.
-    pub(crate) fn join(&mut self, worker: WorkerId, pid: Pid, link: SupervisorEnd, seat: Seat) {
-        let out_of_memory_kills = reap::out_of_memory_kills();
-        let born = clock::now();
-        self.hands.insert(worker, Hand { pid, link, seat, born, out_of_memory_kills });
+    /// A forked worker or mold.
+    pub(crate) fn join(&mut self, worker: WorkerId, pid: Pid, links: Links) {
+        self.hands.insert(worker, Hand::new(Process::Child(pid), links));
+    }
+
+    /// Has a mold fork a worker, as soon as it has forked those before it.
+    pub(crate) fn order(
+        &mut self,
+        (worker, mold): (WorkerId, WorkerId),
+        links: Links,
+        wanted: Wanted,
+    ) -> Result<()> {
+        let gone = || Error::system("have a mold fork", io::Error::other("there is no such mold"));
+        self.hands.get_mut(&mold).ok_or_else(gone)?.wanted.push_back((worker, wanted));
+        let process = Process::Awaited { mold, since: clock::now(), is_doomed: false, failure: None };
+        self.hands.insert(worker, Hand::new(process, links));
+        self.send_orders(mold);
+        Ok(())
+    }
+
+    /// Tells a mold what it is to fork, no more than a few at once.
+    fn send_orders(&mut self, mold: WorkerId) {
+        let Some(Hand { links: Links { forks: Some(_), .. }, wanted, .. }) = self.hands.get(&mold) else {
+            return;
+        };
+        let is_told = |worker: &WorkerId| !wanted.iter().any(|(other, _)| other == worker);
+        let mut told = self.awaited(mold).filter(|worker| is_told(worker)).count();
+        while told < UNANSWERED {
+            let Some(hand) = self.hands.get_mut(&mold) else { return };
+            let (Some(forks), Some((worker, wanted))) = (&hand.links.forks, hand.wanted.pop_front()) else {
+                return;
+            };
+            let sent = forks.send(&wanted.order, &wanted.descriptors());
+            told += 1;
+            // The end of its link, which is closed here, says that there is no such worker; this says why.
+            if let (Err(error), Some(hand)) = (sent, self.hands.get_mut(&worker)) {
+                hand.failed(format!("the mold cannot be told: {error}"));
+            }
+        }
+    }
+
+    /// Who is still to be forked by a mold.
+    fn awaited(&self, mold: WorkerId) -> impl Iterator<Item = WorkerId> {
+        self.hands.iter().filter_map(move |(worker, hand)| match hand.process {
+            Process::Awaited { mold: by, .. } if by == mold => Some(*worker),
+            _ => None,
+        })
     }
 
     /// What to wait on: each worker's link.
     pub(crate) fn links(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.hands.values().map(|hand| hand.link.as_fd())
+        self.hands.values().map(|hand| hand.links.link.as_fd())
     }
 
     /// Says something to a worker.
     pub(crate) fn say(&mut self, worker: WorkerId, order: Order) {
         if let Some(hand) = self.hands.get_mut(&worker) {
-            if let Err(error) = hand.link.say(order) {
-                log::debug!("worker {} does not listen: {error}", hand.pid);
+            if let Err(error) = hand.links.link.say(order) {
+                log::debug!("worker {} does not listen: {error}", worker.0);
             }
         }
     }
 
-    /// Sends a signal. A worker that is in the crew was not reaped, so its pid is still its own.
-    pub(crate) fn signal(&self, worker: WorkerId, signal: Signal) {
-        if let Some(hand) = self.hands.get(&worker) {
-            let _ = kill_process(hand.pid, signal);
+    /// Says something to all molds, and to whoever is becoming one.
+    pub(crate) fn say_to_molds(&mut self, order: &Order) {
+        let molds = self.hands.iter().filter(|(_, hand)| hand.links.seat.is_none() || hand.is_promoted);
+        for mold in molds.map(|(mold, _)| *mold).collect::<Vec<_>>() {
+            self.say(mold, order.clone());
         }
     }
 
-    /// What the workers have said since the last call.
+    /// Has a worker become a mold.
+    pub(crate) fn promote(&mut self, worker: WorkerId) {
+        if let Some(hand) = self.hands.get_mut(&worker) {
+            hand.is_promoted = true;
+        }
+        self.say(worker, Order::Promote);
+    }
+
+    /// Sends a signal. A worker that is in the crew was not reaped, so its pid is still its own. One that has no process
+    /// yet will be killed when it has, where that was asked for.
+    pub(crate) fn signal(&mut self, worker: WorkerId, signal: Signal) {
+        let Some(hand) = self.hands.get_mut(&worker) else { return };
+        match &mut hand.process {
+            Process::Child(pid) | Process::Grandchild(pid, _) => {
+                let _ = kill_process(*pid, signal);
+            }
+            Process::Awaited { mold, since, is_doomed, .. } if signal == Signal::KILL => {
+                *is_doomed = true;
+                let (mold, is_stuck) = (*mold, clock::now().saturating_sub(*since) >= FORK_PATIENCE);
+                let Some(mold) = self.hands.get_mut(&mold) else { return };
+                let before = mold.wanted.len();
+                mold.wanted.retain(|(other, _)| *other != worker);
+                if let (Process::Child(pid), true, true) =
+                    (&mold.process, is_stuck, mold.wanted.len() == before)
+                {
+                    log::error!("mold {pid} does not fork what it is told to: it is killed");
+                    let _ = kill_process(*pid, Signal::KILL);
+                }
+            }
+            Process::Awaited { .. } => {}
+        }
+    }
+
+    /// What the workers and molds have said since the last call.
     pub(crate) fn reports(&mut self) -> Vec<Event> {
+        let heard: Vec<(WorkerId, Vec<Report>)> =
+            self.hands.iter_mut().map(|(&worker, hand)| (worker, hand.links.link.hear())).collect();
         let mut events = Vec::new();
-        for (&worker, hand) in &mut self.hands {
-            for report in hand.link.hear() {
-                events.push(match report {
-                    Report::Ready => Event::Ready { worker },
-                    Report::Failed(failure) => Event::BootFailed { worker, failure },
-                    Report::Leaving(reason) => Event::Leaving { worker, reason },
-                    Report::ReloadWanted(reason) => Event::Changed { reason },
-                    Report::Enough { requests } => Event::Enough { worker, requests },
-                });
+        for (worker, reports) in heard {
+            for report in reports {
+                events.extend(self.on_report(worker, report));
             }
         }
+        events.extend(self.those_without_end());
+        let molds: Vec<WorkerId> =
+            self.hands.iter().filter(|(_, hand)| !hand.wanted.is_empty()).map(|(mold, _)| *mold).collect();
+        molds.into_iter().for_each(|mold| self.send_orders(mold));
         events
+    }
+
+    fn on_report(&mut self, worker: WorkerId, report: Report) -> Option<Event> {
+        Some(match report {
+            Report::Ready => {
+                self.on_ready(worker);
+                Event::Ready { worker }
+            }
+            Report::Failed(failure) => Event::BootFailed { worker, failure },
+            Report::Leaving(reason) => Event::Leaving { worker, reason },
+            Report::ReloadWanted(reason) => Event::Changed { reason },
+            Report::Enough { requests } => Event::Enough { worker, requests },
+            Report::Born { pid } => return self.on_born(worker, Pid::from_raw(pid)?),
+            Report::ForkFailed { worker, reason } => {
+                self.hands.get_mut(&WorkerId(worker))?.failed(reason);
+                return None;
+            }
+            Report::ChildExited { pid, status } => {
+                let pid = Pid::from_raw(pid)?;
+                let is_it = |process: &Process| matches!(process, Process::Grandchild(other, by) if *other == pid && *by == worker);
+                let (worker, _) = self.hands.iter().find(|(_, hand)| is_it(&hand.process))?;
+                return self.end(*worker, status);
+            }
+        })
+    }
+
+    /// A worker that has become a mold does nothing more that its siblings should know.
+    fn on_ready(&mut self, worker: WorkerId) {
+        let Some(hand) = self.hands.get_mut(&worker).filter(|hand| hand.is_promoted) else { return };
+        if let Some(seat) = hand.links.seat.take() {
+            self.scoreboard.give_back(&seat);
+        }
+    }
+
+    /// A worker has a process.
+    fn on_born(&mut self, worker: WorkerId, pid: Pid) -> Option<Event> {
+        let hand = self.hands.get_mut(&worker)?;
+        let Process::Awaited { mold, is_doomed, .. } = hand.process else { return None };
+        if ADOPTS && !reap::is_child(pid) {
+            log::error!("worker {} says that it is process {pid}, which is none of ours", worker.0);
+            return None;
+        }
+        hand.process = if ADOPTS { Process::Child(pid) } else { Process::Grandchild(pid, mold) };
+        if is_doomed {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        Some(Event::Spawned { worker, pid: pid.as_raw_nonzero().get() })
+    }
+
+    /// The end of those that nobody will tell us of: who was never born, and whose mold is gone.
+    fn those_without_end(&mut self) -> Vec<Event> {
+        let silent = self.hands.iter().filter(|(_, hand)| hand.links.link.has_ended());
+        let ended: Vec<WorkerId> = silent
+            .filter(|(_, hand)| match hand.process {
+                Process::Awaited { .. } => true,
+                Process::Grandchild(_, mold) => !self.hands.contains_key(&mold),
+                Process::Child(_) => false,
+            })
+            .map(|(worker, _)| *worker)
+            .collect();
+        ended.into_iter().filter_map(|worker| self.end_unseen(worker)).collect()
+    }
+
+    fn end_unseen(&mut self, worker: WorkerId) -> Option<Event> {
+        let reason = match &self.hands.get(&worker)?.process {
+            Process::Awaited { is_doomed: true, .. } => {
+                return self.end(worker, ExitStatus::Signal(Signal::KILL.as_raw()));
+            }
+            Process::Awaited { failure, .. } => failure.clone(),
+            // Nobody knows how.
+            _ => return self.end(worker, ExitStatus::Code(-1)),
+        };
+        self.end(worker, ExitStatus::Code(-1));
+        let reason =
+            reason.unwrap_or_else(|| "the mold, or what it had forked, died before it was born".to_owned());
+        Some(Event::SpawnFailed { worker, reason })
+    }
+
+    /// Takes a process out of the crew.
+    fn end(&mut self, worker: WorkerId, status: ExitStatus) -> Option<Event> {
+        let hand = self.hands.remove(&worker)?;
+        if let Some(seat) = &hand.links.seat {
+            self.scoreboard.give_back(seat);
+        }
+        Some(Event::Exited { worker, exit: Exit { status, evidence: hand.evidence() } })
     }
 
     /// When each worker last moved.
     pub(crate) fn beats(&self) -> Event {
-        Event::Beats(self.hands.iter().map(|(&worker, hand)| (worker, hand.seat.last_beat())).collect())
+        let beats = self
+            .hands
+            .iter()
+            .filter_map(|(&worker, hand)| Some((worker, hand.links.seat.as_ref()?.last_beat())));
+        Event::Beats(beats.collect())
     }
 
     /// How much memory each worker uses, in bytes.
     pub(crate) fn memory(&self) -> Vec<(WorkerId, u64)> {
-        let used = |hand: &Hand| usage::resident(hand.pid.as_raw_nonzero().get());
+        let used = |hand: &Hand| usage::resident(hand.process.pid()?.as_raw_nonzero().get());
         self.hands.iter().filter_map(|(&worker, hand)| Some((worker, used(hand)?))).collect()
     }
 
@@ -119,8 +359,8 @@ impl Crew {
         let hand = self.hands.get(&worker)?;
         Some(Look {
             age: now.saturating_sub(hand.born),
-            gauges: hand.seat.gauges(),
-            usage: usage::usage(hand.pid.as_raw_nonzero().get()),
+            gauges: hand.links.seat.as_ref().map(Seat::gauges).unwrap_or_default(),
+            usage: hand.process.pid().map(|pid| usage::usage(pid.as_raw_nonzero().get())).unwrap_or_default(),
         })
     }
 
@@ -128,7 +368,7 @@ impl Crew {
     pub(crate) fn load(&self, queued: usize) -> Load {
         let mut load = Load { queued, ..Load::default() };
         let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-        for gauges in self.hands.values().map(|hand| hand.seat.gauges()) {
+        for gauges in self.hands.values().filter_map(|hand| Some(hand.links.seat.as_ref()?.gauges())) {
             load.waiting += count(gauges.waiting);
             load.running += count(gauges.running);
             load.permits += count(gauges.permits);
@@ -136,21 +376,26 @@ impl Crew {
         load
     }
 
-    /// Reaps whoever has ended, hearing their last words first.
+    /// Reaps whoever has ended, hearing their last words first: one that nobody knows may have said that it was born.
     pub(crate) fn reap(&mut self) -> Vec<Event> {
-        let ended: Vec<(WorkerId, ExitStatus)> = self
-            .hands
-            .iter()
-            .filter_map(|(&worker, hand)| Some((worker, reap::try_reap(hand.pid)?)))
-            .collect();
-        let mut events = self.reports();
-        for (worker, status) in ended {
-            if let Some(hand) = self.hands.remove(&worker) {
-                events.push(Event::Exited { worker, exit: Exit { status, evidence: hand.evidence() } });
-                self.scoreboard.give_back(&hand.seat);
+        let ended: Vec<(Pid, ExitStatus)> = match self.adopts {
+            true => std::iter::from_fn(reap::reap_any).collect(),
+            false => {
+                let children = self.hands.values().filter_map(|hand| match hand.process {
+                    Process::Child(pid) => Some(pid),
+                    _ => None,
+                });
+                children.filter_map(|pid| Some((pid, reap::try_reap(pid)?))).collect()
             }
+        };
+        let mut events = self.reports();
+        for (pid, status) in ended {
+            let is_it = |process: &Process| matches!(process, Process::Child(other) if *other == pid);
+            // Anybody else is an orphan of some worker.
+            let worker = self.hands.iter().find(|(_, hand)| is_it(&hand.process)).map(|(worker, _)| *worker);
+            events.extend(worker.and_then(|worker| self.end(worker, status)));
         }
-        reap::reap_adopted(|pid| self.hands.values().any(|hand| hand.pid == pid));
+        events.extend(self.those_without_end());
         events
     }
 
@@ -161,12 +406,39 @@ impl Crew {
     }
 }
 
+impl Wanted {
+    fn descriptors(&self) -> Descriptors<BorrowedFd<'_>> {
+        Descriptors {
+            end: self.end.as_fd(),
+            forks: self.forks.as_ref().map(AsFd::as_fd),
+            listeners: self.listeners.iter().map(|listener| listener.as_fd()).collect(),
+        }
+    }
+}
+
 impl Hand {
+    fn new(process: Process, links: Links) -> Self {
+        Self {
+            process,
+            links,
+            is_promoted: false,
+            wanted: VecDeque::new(),
+            born: clock::now(),
+            out_of_memory_kills: reap::out_of_memory_kills(),
+        }
+    }
+
+    fn failed(&mut self, reason: String) {
+        if let Process::Awaited { failure, .. } = &mut self.process {
+            failure.get_or_insert(reason);
+        }
+    }
+
     fn evidence(&self) -> Evidence {
         Evidence {
             out_of_memory: reap::out_of_memory_kills() > self.out_of_memory_kills,
-            sender: self.seat.last_sender(),
-            request_age: self.seat.request_age(),
+            sender: self.links.seat.as_ref().and_then(Seat::last_sender),
+            request_age: self.links.seat.as_ref().and_then(Seat::request_age),
         }
     }
 }

@@ -47,7 +47,7 @@ impl<S: Supervisor> Executor<S> {
                 events.extend(self.spawn(worker, (slot, generation), mold, enough));
             }
             Effect::SpawnMold { mold, generation } => events.push(self.spawn_mold(mold, generation)),
-            Effect::Promote { worker } => self.crew.say(worker, Order::Promote),
+            Effect::Promote { worker } => self.crew.promote(worker),
             Effect::Drain { worker, how } => self.crew.say(worker, Order::Drain(how)),
             Effect::LameDuck { worker } => self.crew.say(worker, Order::LameDuck),
             Effect::Quit { worker } => self.crew.say(worker, Order::Quit),

@@ -1,16 +1,23 @@
 //! Forks: what the supervisor does to make a worker or a mold, and what the new process lets go of.
 
+use std::io;
 use std::sync::Arc;
 
 use rustix::process::Pid;
 
+use super::editions::Edition;
 use super::effects::Executor;
 use super::{ForkSide, Supervisor};
 use crate::error::{Error, Result};
-use crate::link::channel::{self, WorkerEnd};
+use crate::link::channel;
+use crate::link::fork_order::{self, ForkOrder, ForkingEnd, OrderingEnd};
 use crate::link::scoreboard::Seat;
 use crate::policy::{Event, WorkerId};
-use crate::spawn::child::{self, Birth};
+use crate::spawn::child::{Birth, Common, Listeners, Origin};
+use crate::spawn::mold::Shape;
+use crate::spawn::{self, Embedder, Life};
+use crate::supervisor::crew::{Links, Wanted};
+use crate::sys::ancestry;
 use crate::sys::fork::{self, Side};
 use crate::sys::signal::AllBlocked;
 
@@ -23,16 +30,28 @@ impl<S: Supervisor> Executor<S> {
         mold: Option<WorkerId>,
         enough: u64,
     ) -> Option<Event> {
-        let _ = mold;
-        Some(match self.fork_worker(worker, (slot, generation), enough) {
-            Ok(pid) => Event::Spawned { worker, pid: pid.as_raw_nonzero().get() },
-            Err(error) => Event::SpawnFailed { worker, reason: error.to_string() },
-        })
+        let made = self.seat().and_then(|seat| {
+            let made = match mold {
+                Some(mold) => self.order_worker((worker, mold), (slot, generation), enough, &seat),
+                None => self.fork_worker(worker, (slot, generation), enough, &seat).map(Some),
+            };
+            if made.is_err() {
+                self.crew.give_back(&seat);
+            }
+            made
+        });
+        match made {
+            Ok(pid) => pid.map(|pid| Event::Spawned { worker, pid: pid.as_raw_nonzero().get() }),
+            Err(error) => Some(Event::SpawnFailed { worker, reason: error.to_string() }),
+        }
     }
 
     /// Makes a mold.
-    pub(super) fn spawn_mold(&mut self, mold: WorkerId, _generation: u64) -> Event {
-        Event::SpawnFailed { worker: mold, reason: "not yet".to_owned() }
+    pub(super) fn spawn_mold(&mut self, mold: WorkerId, generation: u64) -> Event {
+        match self.fork_mold(mold, generation) {
+            Ok(pid) => Event::Spawned { worker: mold, pid: pid.as_raw_nonzero().get() },
+            Err(error) => Event::SpawnFailed { worker: mold, reason: error.to_string() },
+        }
     }
 
     fn fork_worker(
@@ -40,65 +59,146 @@ impl<S: Supervisor> Executor<S> {
         worker: WorkerId,
         (slot, generation): (usize, u64),
         enough: u64,
+        seat: &Seat,
     ) -> Result<Pid> {
-        let (ours, theirs) = channel::pair().map_err(|error| Error::system("make a link", error))?;
-        let seat = self.crew.take_seat().ok_or_else(|| {
-            Error::system("take a scoreboard line", std::io::Error::other("too many workers at once"))
-        })?;
-        // Until the child has taken the signals over, none may reach it; the supervisor's own wait as long.
-        let blocked = AllBlocked::new();
-        self.supervisor.before_fork();
-        let forked = fork::fork();
-        if let Ok(Side::Child) = forked {
-            // It unblocks them itself, when it is ready for them.
-            std::mem::forget(blocked);
-            drop(ours);
-            self.become_worker((slot, generation), enough, theirs, seat);
-        }
-        self.supervisor.after_fork(ForkSide::Supervisor);
-        drop(blocked);
-        match forked {
-            Ok(Side::Parent(pid)) => {
-                self.crew.join(worker, pid, ours, seat);
-                Ok(pid)
-            }
-            Ok(Side::Child) => Err(Error::system("fork", std::io::Error::other("both sides are the child"))),
-            Err(error) => {
-                self.crew.give_back(&seat);
-                Err(Error::system("fork", error))
-            }
+        let edition = self.edition(generation)?;
+        let (listeners, common) = (edition.listeners.for_slot(slot), self.common(generation, edition));
+        let (link, end) = channel::pair().map_err(|error| Error::system("make a link", error))?;
+        let birth = Birth {
+            slot,
+            max_requests: enough,
+            listeners: Listeners::Open(listeners),
+            end,
+            seat: seat.clone(),
+            forks: None,
+            common: Arc::new(common),
+            origin: Origin::Supervisor,
+        };
+        let Some(pid) = self.fork()? else {
+            drop(link);
+            self.live(Life::Worker(Box::new(birth)))
+        };
+        self.crew.join(worker, pid, Links { link, seat: Some(seat.clone()), forks: None });
+        Ok(pid)
+    }
+
+    fn fork_mold(&mut self, mold: WorkerId, generation: u64) -> Result<Pid> {
+        let common = Arc::new(self.common(generation, self.edition(generation)?));
+        let failed = |error: io::Error| Error::system("make a mold's links", error);
+        ancestry::adopt_orphans().map_err(|error| Error::system("adopt what a mold will fork", error))?;
+        self.crew.adopts();
+        let (link, end) = channel::pair().map_err(failed)?;
+        let (ours, forks) = fork_order::pair().map_err(failed)?;
+        let shape = Shape { end, forks, board: self.crew.board(), common };
+        let Some(pid) = self.fork()? else {
+            drop((link, ours));
+            self.live(Life::Mold(Box::new(shape)))
+        };
+        self.crew.join(mold, pid, Links { link, seat: None, forks: Some(ours) });
+        Ok(pid)
+    }
+
+    /// Has a mold fork a worker, which is heard of when it says that it is born.
+    fn order_worker(
+        &mut self,
+        (worker, mold): (WorkerId, WorkerId),
+        (slot, generation): (usize, u64),
+        enough: u64,
+        seat: &Seat,
+    ) -> Result<Option<Pid>> {
+        let failed = |error: io::Error| Error::system("make a link", error);
+        let edition = self.edition(generation)?;
+        let (link, end) = channel::pair().map_err(failed)?;
+        let (ours, forks): (Option<OrderingEnd>, Option<ForkingEnd>) =
+            match edition.config.policy.refork_after {
+                0 => (None, None),
+                _ => fork_order::pair().map(|(ours, theirs)| (Some(ours), Some(theirs))).map_err(failed)?,
+            };
+        let listeners = edition.listeners.for_slot(slot);
+        let order = ForkOrder {
+            worker: worker.0,
+            slot,
+            seat: seat.index(),
+            max_requests: enough,
+            may_become_mold: forks.is_some(),
+            listeners: listeners.describe(),
+        };
+        let links = Links { link, seat: Some(seat.clone()), forks: ours };
+        self.crew.order((worker, mold), links, Wanted { order, end, forks, listeners })?;
+        Ok(None)
+    }
+
+    fn seat(&mut self) -> Result<Seat> {
+        self.crew.take_seat().ok_or_else(|| {
+            Error::system("take a scoreboard line", io::Error::other("too many workers at once"))
+        })
+    }
+
+    fn edition(&self, generation: u64) -> Result<&Edition> {
+        let missing =
+            || Error::system("fork", io::Error::other(format!("there is no generation {generation}")));
+        self.editions.get(generation).ok_or_else(missing)
+    }
+
+    fn common(&self, generation: u64, edition: &Edition) -> Common {
+        let config = &edition.config;
+        Common {
+            generation,
+            handover: Arc::clone(&self.handover),
+            run_as: config.run_as.clone(),
+            supervisor: self.pid,
+            graceful_timeout: config.policy.graceful_timeout,
+            name: config.name.clone(),
+            threads: config.mold_threads,
         }
     }
 
-    /// In the child: lets go of everything that is the supervisor's, and lives as a worker.
-    fn become_worker(
-        &mut self,
-        (slot, generation): (usize, u64),
-        max_requests: u64,
-        end: WorkerEnd,
-        seat: Seat,
-    ) -> ! {
+    /// Forks; `None` in the child, where every signal stays blocked: it unblocks them when it is ready for them.
+    fn fork(&mut self) -> Result<Option<Pid>> {
+        // Until the child has taken the signals over, none may reach it; the supervisor's own wait as long.
+        let blocked = AllBlocked::new();
+        self.supervisor.before_fork();
+        let forked = fork::fork().map(|side| match side {
+            Side::Parent(pid) => Some(pid),
+            Side::Child => None,
+        });
+        if let Ok(None) = forked {
+            std::mem::forget(blocked);
+            return Ok(None);
+        }
+        self.supervisor.after_fork(ForkSide::Supervisor);
+        drop(blocked);
+        forked.map_err(|error| Error::system("fork", error))
+    }
+
+    /// In the child: lets go of everything that is the supervisor's, and lives. The caller has let go of what joins it to
+    /// the child.
+    fn live(&mut self, life: Life) -> ! {
         self.crew.let_go();
         self.signals = None;
         self.pid_file = None;
         self.operators.let_go();
-        let editions = std::mem::take(&mut self.editions);
-        let Some(edition) = editions.get(generation) else { fork::exit_now(1) };
-        let birth = Birth {
-            slot,
-            generation,
-            listeners: edition.listeners.for_slot(slot),
-            handover: Arc::clone(&self.handover),
-            end,
-            seat,
-            max_requests,
-            run_as: edition.config.run_as.clone(),
-            supervisor: self.pid,
-            graceful_timeout: edition.config.policy.graceful_timeout,
-            name: edition.config.name.clone(),
-        };
-        drop(editions);
+        drop(std::mem::take(&mut self.editions));
         self.supervisor.after_fork(ForkSide::Worker);
-        child::live(birth, || self.supervisor.worker(generation))
+        spawn::live(life, Embedding(&mut self.supervisor))
+    }
+}
+
+/// What a supervisor has to say in the processes that it has forked.
+struct Embedding<'a, S>(&'a mut S);
+
+impl<S: Supervisor> Embedder for Embedding<'_, S> {
+    type Worker = S::Worker;
+
+    fn make(&mut self, generation: u64) -> S::Worker {
+        self.0.worker(generation)
+    }
+
+    fn before_fork(&mut self) {
+        self.0.before_fork();
+    }
+
+    fn after_fork(&mut self, is_child: bool) {
+        self.0.after_fork(if is_child { ForkSide::Worker } else { ForkSide::Mold });
     }
 }

@@ -22,6 +22,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::host::pidfile::PidFile;
 use crate::host::processes;
 use crate::link::handover::Handover;
+use crate::link::message::Order;
 use crate::listener::open::OpenSet;
 use crate::policy::{Ask, BootFailure, Effect, Event, Machine, Moment, Outcome, Ticket};
 
@@ -174,6 +175,7 @@ fn happened<S: Supervisor>(
 fn asked<S: Supervisor>(executor: &mut Executor<S>, ask: Ask, ticket: Option<Ticket>) -> Event {
     if ask == Ask::ReopenLogs {
         executor.supervisor.reopen_logs();
+        executor.crew.say_to_molds(&Order::ReopenLogs);
     }
     Event::Ask(ask, ticket)
 }

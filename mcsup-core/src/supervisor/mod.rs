@@ -36,16 +36,19 @@ use config::Config;
 /// Which process [`Supervisor::after_fork`] runs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ForkSide {
-    /// The one that forked.
+    /// The supervisor, which has forked.
     Supervisor,
-    /// The new one.
+    /// A mold, which has forked.
+    Mold,
+    /// The new one: a worker or a mold.
     Worker,
 }
 
 /// What an embedder decides about its pool. A closure that makes a worker is a supervisor with defaults for the rest.
 ///
-/// Every method but [`worker`](Self::worker) runs in the supervisor process, on its one thread; while one runs,
-/// nothing else happens, so none may wait.
+/// Every method but [`worker`](Self::worker) and those around a fork runs in the supervisor process, on its one thread;
+/// while one runs, nothing else happens, so none may wait. With a mold ([`Policy::preload`](crate::policy::Policy)) the
+/// process is given its workers' orphans and reaps all its children: one that a method starts is to be waited for there.
 pub trait Supervisor {
     /// The code that runs in each worker.
     type Worker: Worker;
@@ -81,10 +84,10 @@ pub trait Supervisor {
     /// Log files are to be opened anew.
     fn reopen_logs(&mut self) {}
 
-    /// A fork is about to happen: for a host language that must know.
+    /// A fork is about to happen, in the supervisor or in a mold: for a host language that must know.
     fn before_fork(&mut self) {}
 
-    /// It has happened (or failed: then only the supervisor is told).
+    /// It has happened (or failed: then only the process that forked is told).
     fn after_fork(&mut self, side: ForkSide) {
         let _ = side;
     }

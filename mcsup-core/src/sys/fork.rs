@@ -1,26 +1,91 @@
-//! Fork, from a process that has one thread, and the end of a process without its exit handlers.
+//! Fork, and the end of a process without its exit handlers.
 
 use std::io;
+
+use rustix::process::Pid;
+
+use super::ancestry::ADOPTS;
 
 /// Which side of a fork this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
     /// The process that forked; the child's pid.
-    Parent(rustix::process::Pid),
+    Parent(Pid),
     /// The new process.
     Child,
 }
 
-/// Forks. Refused with the names of the threads where this process has more than one: a lock that another thread
-/// holds would stay held in the child for ever.
+/// What becomes of a fork while the process has other threads than the calling one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Others {
+    /// It is refused, with their names: a lock that another thread holds would stay held in the child for ever.
+    Refuse,
+    /// It happens, and the child lacks them. For whoever was told, and wants it so.
+    Leave,
+}
+
+/// Forks. Refused with the names of the threads where this process has more than one.
 pub(crate) fn fork() -> io::Result<Side> {
-    refuse_other_threads()?;
-    // SAFETY: the process has one thread (checked above, and nothing between starts one), so the child is a whole
-    // copy of the parent: no lock is held by a thread that the child lacks, and any code may run in it.
+    fork_beside(Others::Refuse)
+}
+
+/// Forks a process that becomes the child of whoever adopts our orphans. Where nobody does it stays ours: then its pid is
+/// returned, and it is ours to reap.
+pub(crate) fn fork_away(others: Others) -> io::Result<Away> {
+    let between = match fork_beside(others)? {
+        Side::Parent(child) if !ADOPTS => return Ok(Away::Parent { child: Some(child) }),
+        Side::Parent(between) => between,
+        Side::Child if !ADOPTS => return Ok(Away::Child),
+        // It has one thread, whatever its parent has.
+        Side::Child => match fork_beside(Others::Leave) {
+            Ok(Side::Child) => return Ok(Away::Child),
+            Ok(Side::Parent(_)) => exit_now(0),
+            Err(error) => exit_now(error.raw_os_error().unwrap_or(libc::EAGAIN)),
+        },
+    };
+    match ended(between) {
+        Some(0) | None => Ok(Away::Parent { child: None }),
+        Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
+/// Which side of a [`fork_away`] this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Away {
+    /// The process that forked.
+    Parent {
+        /// The new process, where it stays our child.
+        child: Option<Pid>,
+    },
+    /// The new process.
+    Child,
+}
+
+/// The exit code of a child, once it has ended; `None`: it has another end, or somebody else has seen it.
+fn ended(child: Pid) -> Option<i32> {
+    loop {
+        match rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty()) {
+            Ok(Some((_, status))) => return status.exit_status(),
+            Ok(None) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+fn fork_beside(others: Others) -> io::Result<Side> {
+    if others == Others::Refuse {
+        refuse_other_threads()?;
+    }
+    // SAFETY: `fork` itself has no preconditions; what matters is what the child may do. Where other threads are refused
+    // the process has one thread (checked above, and nothing between starts one), so the child is a whole copy of the
+    // parent: no lock is held by a thread that the child lacks, and any code may run in it. Where they are left behind
+    // the child lacks them: the C library's own locks (memory, streams) are made good by its fork, a host language's are
+    // held across it by its hooks, and this crate has none that such a thread could hold. Of others a child may wait for
+    // ever for a lock that nobody will release, which is safe, and what the operator was warned of.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Side::Child),
-        pid => match rustix::process::Pid::from_raw(pid) {
+        pid => match Pid::from_raw(pid) {
             Some(pid) => Ok(Side::Parent(pid)),
             None => Err(io::Error::other("fork returned no process id")),
         },
@@ -46,4 +111,20 @@ fn refuse_other_threads() -> io::Result<()> {
     }
     let message = format!("this process has {} threads ({}); fork needs one", names.len(), names.join(", "));
     Err(io::Error::other(message))
+}
+
+/// The threads of this process beside its first one: their numbers, and what the kernel calls them. None where it does
+/// not say.
+pub(crate) fn other_threads() -> Vec<(i32, String)> {
+    let first = i32::try_from(std::process::id()).unwrap_or_default();
+    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return Vec::new() };
+    tasks
+        .flatten()
+        .filter_map(|task| {
+            let number: i32 = task.file_name().to_str()?.parse().ok()?;
+            // One that has ended meanwhile has no name any more.
+            let name = std::fs::read_to_string(task.path().join("comm")).ok()?;
+            (number != first).then(|| (number, name.trim_end().to_owned()))
+        })
+        .collect()
 }

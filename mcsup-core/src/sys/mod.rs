@@ -3,7 +3,7 @@
 //! Each file wraps one family of system calls behind functions that are safe to call, and proves at each block why.
 //! Nothing here decides anything.
 //!
-//! - [`fork`]: fork from a single-threaded process, and `_exit`.
+//! - [`fork`]: fork, and `_exit`; [`ancestry`]: whose child a process is.
 //! - [`signal`]: masks, dispositions, handlers that only write to a pipe.
 //! - [`credentials`]: users, groups and dropping to them, completely and in order.
 //! - [`shared_memory`]: cache lines of atomics, shared over fork.
@@ -11,6 +11,7 @@
 //! - [`listening`]: the queue of a listening socket, and which sockets of a shared port get new connections.
 #![allow(unsafe_code, reason = "this folder is where unsafe lives")]
 
+pub(crate) mod ancestry;
 pub(crate) mod credentials;
 pub(crate) mod descriptor;
 pub(crate) mod fork;

@@ -2,7 +2,9 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use signal_hook_registry::SigId;
 
@@ -50,6 +52,15 @@ pub(crate) fn reset(signal: i32) {
     set(signal, libc::SIG_DFL);
 }
 
+/// What a forked process begins with: the dispositions that mean something to its supervisor alone go back to their
+/// defaults, and a client that goes away is an error of one write, never the end of a process.
+pub(crate) fn reset_all() {
+    for number in [libc::SIGCHLD, libc::SIGALRM, libc::SIGVTALRM, libc::SIGPROF, libc::SIGABRT] {
+        reset(number);
+    }
+    ignore(libc::SIGPIPE);
+}
+
 /// Ignores `signal`.
 pub(crate) fn ignore(signal: i32) {
     set(signal, libc::SIG_IGN);
@@ -75,6 +86,77 @@ pub(crate) fn on_signal(
     // SAFETY: the contract above is the registry's own; every caller is in this crate and only stores to atomics
     // and writes to a pipe.
     unsafe { signal_hook_registry::register_sigaction(signal, move |info| action(signal, sender_of(info))) }
+}
+
+/// Where [`ChildWake`] writes to; -1: nowhere.
+static CHILD_WAKE: AtomicI32 = AtomicI32::new(-1);
+
+/// While this lives a byte is written to a pipe whenever a child ends. For a process whose handler of SIGCHLD was taken
+/// away by [`reset`], which the registry does not notice. One at a time.
+#[derive(Debug)]
+pub(crate) struct ChildWake {
+    read: OwnedFd,
+    _write: OwnedFd,
+    before: libc::sigaction,
+}
+
+impl ChildWake {
+    pub(crate) fn new() -> io::Result<Self> {
+        let (read, write) = super::descriptor::pipe(true)?;
+        CHILD_WAKE.store(write.as_raw_fd(), Ordering::Release);
+        // SAFETY: all-zero `sigaction`s are valid; the handler only reads an atomic and calls write(2), and keeps errno.
+        let before = unsafe {
+            let (mut action, mut before): (libc::sigaction, libc::sigaction) = std::mem::zeroed();
+            action.sa_sigaction = child_ended as extern "C" fn(i32) as libc::sighandler_t;
+            action.sa_flags = libc::SA_RESTART | libc::SA_NOCLDSTOP;
+            libc::sigaction(libc::SIGCHLD, &action, &mut before);
+            before
+        };
+        Ok(Self { read, _write: write, before })
+    }
+
+    /// Makes it unreadable until the next child ends. To be called before looking.
+    pub(crate) fn acknowledge(&self) {
+        let mut bytes = [0; 64];
+        while let Ok(1..) = rustix::io::read(&self.read, &mut bytes) {}
+    }
+}
+
+impl AsFd for ChildWake {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.read.as_fd()
+    }
+}
+
+impl Drop for ChildWake {
+    fn drop(&mut self) {
+        // SAFETY: what `sigaction` returned is valid.
+        unsafe { libc::sigaction(libc::SIGCHLD, &self.before, ptr::null_mut()) };
+        CHILD_WAKE.store(-1, Ordering::Release);
+    }
+}
+
+extern "C" fn child_ended(_: i32) {
+    let fd = CHILD_WAKE.load(Ordering::Acquire);
+    let before = io::Error::last_os_error().raw_os_error();
+    if fd >= 0 {
+        // SAFETY: one byte of a constant; a descriptor that is closed is refused.
+        unsafe { libc::write(fd, [0_u8].as_ptr().cast(), 1) };
+    }
+    set_errno(before.unwrap_or_default());
+}
+
+fn set_errno(number: i32) {
+    #[cfg(not(target_vendor = "apple"))]
+    // SAFETY: the C library's own place for this thread's number.
+    unsafe {
+        *libc::__errno_location() = number;
+    }
+    #[cfg(target_vendor = "apple")]
+    // SAFETY: as above.
+    unsafe {
+        *libc::__error() = number;
+    }
 }
 
 #[cfg(not(target_vendor = "apple"))]

@@ -22,6 +22,19 @@ pub trait Worker {
         Ok(())
     }
 
+    /// In a mold, before the first worker is forked from it: whatever lets its copies share memory. The process is loaded,
+    /// or was a worker until now, and has run.
+    fn prepare_to_fork(&mut self) {}
+
+    /// In a mold: log files are to be opened anew. (A worker sees [`WorkerContext::log_epoch`].)
+    fn reopen_logs(&mut self) {}
+
+    /// What threads that its code has started are called, by their numbers in the kernel, for whoever is told of them. Those
+    /// that are not named here have the kernel's names.
+    fn thread_names(&self) -> Vec<(i32, String)> {
+        Vec::new()
+    }
+
     /// Prepares whatever is this process's own. The worker counts as ready when this returns `Ok`, and not before; until then its
     /// predecessors go on serving.
     ///
@@ -33,7 +46,9 @@ pub trait Worker {
         Ok(())
     }
 
-    /// Serves until `context` says otherwise (see [`WorkerContext::phase`]), then returns; the process ends with it.
+    /// Serves until `context` says otherwise (see [`WorkerContext::phase`]), then returns; the process ends with it, or goes
+    /// on as a mold ([`WorkerContext::becomes_mold`]). Then it has ended its threads, and what it has loaded is still
+    /// there: it is booted and run again in the workers that are forked from it.
     ///
     /// # Errors
     /// Whatever keeps it from going on. It is logged, and the worker is replaced.

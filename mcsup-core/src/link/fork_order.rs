@@ -1,0 +1,235 @@
+//! What a mold is told to fork: a record of the worker, and the descriptors that are its own, in one datagram each. Not
+//! over the link, where an order may wait for room: descriptors travel with the bytes that they belong to, or get lost.
+//!
+//! The record is read by the same image that wrote it: mold and supervisor are one program.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+use serde::{Deserialize, Serialize};
+
+use super::channel::WorkerEnd;
+use crate::listener::record::ListenerRecord;
+
+/// What one worker has that others of its generation have not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ForkOrder {
+    pub(crate) worker: u64,
+    pub(crate) slot: usize,
+    /// Its line on the scoreboard.
+    pub(crate) seat: usize,
+    pub(crate) max_requests: u64,
+    /// Whether it has an end of its own for such orders, since it may become a mold.
+    pub(crate) may_become_mold: bool,
+    /// What it listens on; the descriptors travel beside it, in this order.
+    pub(crate) listeners: Vec<ListenerRecord>,
+}
+
+/// The descriptors that travel with an order.
+#[derive(Debug)]
+pub(crate) struct Descriptors<D> {
+    /// The worker's end of its link.
+    pub(crate) end: D,
+    /// Its end for orders of this kind.
+    pub(crate) forks: Option<D>,
+    pub(crate) listeners: Vec<D>,
+}
+
+/// A record of the largest number of listeners.
+const ROOM: usize = 64 * 1024;
+
+/// The most descriptors that can travel at once (SCM_MAX_FD, unix(7)).
+const MOST: usize = 253;
+
+#[cfg(not(target_vendor = "apple"))]
+const KIND: SocketType = SocketType::SEQPACKET;
+/// There is no other that keeps messages apart.
+#[cfg(target_vendor = "apple")]
+const KIND: SocketType = SocketType::DGRAM;
+
+/// A new pair: the supervisor's end and the mold's. Both are close-on-exec and never block.
+pub(crate) fn pair() -> io::Result<(OrderingEnd, ForkingEnd)> {
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, KIND, SocketFlags::empty(), None)?;
+    for end in [&ours, &theirs] {
+        rustix::io::fcntl_setfd(end, rustix::io::FdFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(end, true)?;
+    }
+    // macOS grants two kilobytes unless asked.
+    rustix::net::sockopt::set_socket_send_buffer_size(&ours, 2 * ROOM)?;
+    Ok((OrderingEnd(ours), ForkingEnd(theirs)))
+}
+
+/// The supervisor's end.
+#[derive(Debug)]
+pub(crate) struct OrderingEnd(OwnedFd);
+
+impl OrderingEnd {
+    /// Sends an order. The caller closes its own copies of the descriptors afterwards.
+    pub(crate) fn send(&self, order: &ForkOrder, with: &Descriptors<BorrowedFd<'_>>) -> io::Result<()> {
+        let bytes = serde_json::to_vec(order)?;
+        let descriptors: Vec<BorrowedFd<'_>> =
+            [with.end].into_iter().chain(with.forks).chain(with.listeners.iter().copied()).collect();
+        if bytes.len() > ROOM || descriptors.len() > MOST {
+            return Err(io::Error::other(format!(
+                "{} listeners are too many for a mold",
+                with.listeners.len()
+            )));
+        }
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        control.push(SendAncillaryMessage::ScmRights(&descriptors));
+        sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut control, SendFlags::empty())?;
+        Ok(())
+    }
+}
+
+/// The mold's end.
+#[derive(Debug)]
+pub(crate) struct ForkingEnd(OwnedFd);
+
+impl ForkingEnd {
+    /// Takes the next order; `None`: there is none.
+    ///
+    /// # Errors
+    /// The supervisor is gone, or the descriptors of an order were lost, since this process may have no more: then the
+    /// order is returned as well, for somebody waits for the answer.
+    pub(crate) fn take(&self) -> Result<Option<(ForkOrder, Descriptors<OwnedFd>)>, Unable> {
+        let mut room = vec![0; ROOM];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received =
+            match recvmsg(&self.0, &mut [IoSliceMut::new(&mut room)], &mut control, RecvFlags::empty()) {
+                Ok(received) if received.bytes == 0 => return Err(Unable::Gone),
+                Ok(received) => received,
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Ok(None),
+                Err(_) => return Err(Unable::Gone),
+            };
+        let mut descriptors = Vec::new();
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(more) = message {
+                descriptors.extend(more);
+            }
+        }
+        for fd in &descriptors {
+            rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC).map_err(|_| Unable::Gone)?;
+        }
+        let order: ForkOrder = serde_json::from_slice(&room[..received.bytes]).map_err(|_| Unable::Gone)?;
+        match sort(&order, descriptors) {
+            Some(descriptors) => Ok(Some((order, descriptors))),
+            None => Err(Unable::Incomplete { worker: order.worker }),
+        }
+    }
+}
+
+/// Which descriptor is which; `None`: some are missing.
+fn sort(order: &ForkOrder, descriptors: Vec<OwnedFd>) -> Option<Descriptors<OwnedFd>> {
+    let mut descriptors = descriptors.into_iter();
+    let end = descriptors.next()?;
+    let forks = if order.may_become_mold { Some(descriptors.next()?) } else { None };
+    let listeners: Vec<OwnedFd> = descriptors.collect();
+    (listeners.len() == order.listeners.len()).then_some(Descriptors { end, forks, listeners })
+}
+
+/// Why there is no order to carry out.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Unable {
+    /// Nobody gives any more.
+    Gone,
+    /// Its descriptors are missing.
+    Incomplete {
+        /// Whom it was about.
+        worker: u64,
+    },
+}
+
+impl AsFd for ForkingEnd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<OwnedFd> for ForkingEnd {
+    /// The end that a mold was sent for a worker.
+    fn from(end: OwnedFd) -> Self {
+        Self(end)
+    }
+}
+
+impl Descriptors<OwnedFd> {
+    /// The worker's end of its link.
+    pub(crate) fn into_parts(self) -> (WorkerEnd, Option<ForkingEnd>, Vec<OwnedFd>) {
+        (self.end.into(), self.forks.map(Into::into), self.listeners)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    fn order(listeners: usize) -> ForkOrder {
+        let record = |fd| ListenerRecord { address: "127.0.0.1:80".to_owned(), fd, slot: None, bound: None };
+        ForkOrder {
+            worker: 7,
+            slot: 1,
+            seat: 2,
+            max_requests: 3,
+            may_become_mold: false,
+            listeners: (0..).take(listeners).map(record).collect(),
+        }
+    }
+
+    fn send(end: &OrderingEnd, order: &ForkOrder, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let listeners = vec![fd; order.listeners.len()];
+        end.send(order, &Descriptors { end: fd, forks: None, listeners })
+    }
+
+    #[test]
+    fn orders_arrive_one_by_one_with_their_own_descriptors() {
+        let (supervisor, mold) = pair().unwrap();
+        assert!(mold.take().unwrap().is_none());
+        let (mut one, given) = UnixStream::pair().unwrap();
+        let (mut other, also_given) = UnixStream::pair().unwrap();
+        send(&supervisor, &order(0), given.as_fd()).unwrap();
+        send(&supervisor, &order(3), also_given.as_fd()).unwrap();
+        drop((given, also_given));
+        let (first, descriptors) = mold.take().unwrap().unwrap();
+        assert_eq!((&first, descriptors.listeners.len()), (&order(0), 0));
+        drop(descriptors);
+        assert_eq!(one.read(&mut [0]).unwrap(), 0, "some copy is still open");
+        let (second, descriptors) = mold.take().unwrap().unwrap();
+        assert_eq!((&second, descriptors.listeners.len()), (&order(3), 3));
+        UnixStream::from(descriptors.end).write_all(b"hello").unwrap();
+        drop(descriptors.listeners);
+        let mut said = String::new();
+        other.read_to_string(&mut said).unwrap();
+        assert_eq!(said, "hello");
+    }
+
+    #[test]
+    fn an_order_that_is_never_taken_keeps_nothing_open() {
+        let (supervisor, mold) = pair().unwrap();
+        let (mut ours, given) = UnixStream::pair().unwrap();
+        send(&supervisor, &order(1), given.as_fd()).unwrap();
+        drop((given, mold));
+        assert_eq!(ours.read(&mut [0]).unwrap(), 0);
+        assert!(send(&supervisor, &order(0), ours.as_fd()).is_err());
+    }
+
+    #[test]
+    fn more_listeners_than_can_travel_are_refused() {
+        let (supervisor, mold) = pair().unwrap();
+        let (given, _) = UnixStream::pair().unwrap();
+        assert!(send(&supervisor, &order(MOST), given.as_fd()).is_err());
+        send(&supervisor, &order(MOST - 1), given.as_fd()).unwrap();
+        assert_eq!(mold.take().unwrap().unwrap().1.listeners.len(), MOST - 1);
+        drop(supervisor);
+        assert_eq!(mold.take().unwrap_err(), Unable::Gone);
+    }
+}

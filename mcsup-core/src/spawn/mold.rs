@@ -1,0 +1,286 @@
+//! A mold: a process that has loaded what the workers of a generation run, and forks them when its supervisor says so.
+//!
+//! It has one thread, holds no listener, and does nothing but wait. Its end is nobody's business but the supervisor's: the
+//! workers are the supervisor's children, not its own, where the kernel has that (`sys/ancestry`); where it has not,
+//! they stay the mold's, which tells how they end.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::Pid;
+
+use super::child::{
+    Birth, Common, Listeners, Origin, Signals, die_with_supervisor, drop_privileges, report_failure, set_name,
+};
+use super::{Embedder, Life, Next, code, guarded, reap};
+use crate::error::{Error, ErrorKind, Result};
+use crate::link::channel::WorkerEnd;
+use crate::link::fork_order::{ForkingEnd, Unable};
+use crate::link::message::{Order, Report};
+use crate::link::scoreboard::Board;
+use crate::sys::ancestry::ADOPTS;
+use crate::sys::fork::{self, Away, Others};
+use crate::sys::signal::{self, AllBlocked, ChildWake};
+use crate::worker::Worker;
+
+/// What to do about threads that run in a mold: workers are forked without them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MoldThreads {
+    /// Such a mold has failed, and says their names.
+    #[default]
+    Refuse,
+    /// Their names are logged, and workers are forked all the same.
+    Warn,
+}
+
+/// Everything that a mold is born with, or keeps of the worker that it was.
+pub(crate) struct Shape {
+    pub(crate) end: WorkerEnd,
+    pub(crate) forks: ForkingEnd,
+    pub(crate) board: Board,
+    pub(crate) common: Arc<Common>,
+}
+
+/// Becomes a mold: loads where that was not done, says that it is ready, forks what it is told to. In each of the forked
+/// processes this returns as well, with what they are to be.
+pub(super) fn live<E: Embedder>(shape: Shape, loaded: &mut Option<E::Worker>, embedder: &mut E) -> Next {
+    let signals = Signals::default();
+    let ready = guarded(|| get_ready(&shape, signals, loaded, embedder));
+    let ready =
+        ready.unwrap_or_else(|| Err(Error::new(ErrorKind::Boot, "the mold panicked while it loaded")));
+    let (signals, Some(worker)) = (match ready {
+        Ok(signals) => (signals, loaded.as_mut()),
+        Err(error) => return ControlFlow::Break(report_failure(&shape.end, &error)),
+    }) else {
+        return ControlFlow::Break(code::FAILED);
+    };
+    if shape.end.say(Report::Ready).is_err() {
+        return ControlFlow::Break(code::FAILED);
+    }
+    match (Mold { shape, signals, children: Children::default() }).serve(worker, embedder) {
+        Ok(next) => next,
+        Err(error) => {
+            log::error!("the mold failed: {error}");
+            ControlFlow::Break(code::FAILED)
+        }
+    }
+}
+
+fn get_ready<E: Embedder>(
+    shape: &Shape,
+    mut signals: Signals,
+    loaded: &mut Option<E::Worker>,
+    embedder: &mut E,
+) -> Result<Signals> {
+    let common = &shape.common;
+    if loaded.is_none() {
+        signal::reset_all();
+    }
+    signals
+        .shrug_at_groups()
+        .and_then(|()| signals.on(libc::SIGUSR1, |_, _| {}))
+        // It has nothing to finish, and nobody to tell.
+        .and_then(|()| signals.on(libc::SIGTERM, |_, _| fork::exit_now(0)))
+        .map_err(|error| Error::system("take over signals", error).of_kind(ErrorKind::Boot))?;
+    let worker = match loaded {
+        Some(worker) => worker,
+        None => {
+            drop_privileges(common.run_as.as_ref())?;
+            die_with_supervisor(common.supervisor);
+            if let Some(name) = &common.name {
+                set_name(name);
+            }
+            signal::unblock_all();
+            let worker = loaded.insert(embedder.make(common.generation));
+            worker.load(None)?;
+            worker
+        }
+    };
+    judge_threads(worker, common.threads)?;
+    worker.prepare_to_fork();
+    Ok(signals)
+}
+
+/// How long threads that are ending may take: whoever has waited for one may go on before the kernel has seen its end.
+const ENDING: Duration = Duration::from_millis(100);
+
+fn judge_threads(worker: &impl Worker, threads: MoldThreads) -> Result<()> {
+    let begin = Instant::now();
+    let mut others = fork::other_threads();
+    while !others.is_empty() && begin.elapsed() < ENDING {
+        std::thread::sleep(Duration::from_millis(1));
+        others = fork::other_threads();
+    }
+    if others.is_empty() {
+        return Ok(());
+    }
+    let known = worker.thread_names();
+    let name = |(number, name): (i32, String)| {
+        known.iter().find(|(other, _)| *other == number).map_or(name, |(_, known)| known.clone())
+    };
+    let names: Vec<String> = others.into_iter().map(name).collect();
+    let names = names.join(", ");
+    match threads {
+        MoldThreads::Refuse => {
+            let why = format!(
+                "the application started threads while it was loaded ({names}): they do not exist in workers that a mold \
+                 forks; start them in the worker, or --preload-threads warn"
+            );
+            Err(Error::new(ErrorKind::Application, why))
+        }
+        MoldThreads::Warn => {
+            log::warn!(
+                "the application started threads while it was loaded ({names}): they do not exist in workers"
+            );
+            Ok(())
+        }
+    }
+}
+
+/// A mold at work.
+struct Mold {
+    shape: Shape,
+    signals: Signals,
+    children: Children,
+}
+
+impl Mold {
+    /// Does what its supervisor says until it is told to end, or this is one of the processes that it has forked.
+    fn serve<E: Embedder>(mut self, worker: &mut E::Worker, embedder: &mut E) -> io::Result<Next> {
+        self.children = Children::new()?;
+        loop {
+            let [link, forks] = self.wait()?;
+            self.children.reap(&self.shape.end);
+            // First the link: log files that are to be opened anew are, before they are shared with another worker.
+            if link {
+                match self.shape.end.hear() {
+                    Some(Order::ReopenLogs) => {
+                        let _ = guarded(|| worker.reopen_logs());
+                    }
+                    Some(Order::Quit | Order::Drain(_)) => return Ok(ControlFlow::Break(0)),
+                    Some(Order::LameDuck | Order::Promote | Order::Broken(_)) => {}
+                    None => return Ok(ControlFlow::Break(code::FAILED)),
+                }
+            } else if forks {
+                match self.take(embedder)? {
+                    Taken::Parent(mold) => self = mold,
+                    Taken::Child(birth) => return Ok(ControlFlow::Continue(Life::Worker(birth))),
+                    Taken::Gone => return Ok(ControlFlow::Break(code::FAILED)),
+                }
+            }
+        }
+    }
+
+    /// Waits until the link or the orders have something.
+    fn wait(&self) -> io::Result<[bool; 2]> {
+        let mut sources = vec![
+            PollFd::from_borrowed_fd(self.shape.end.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.shape.forks.as_fd(), PollFlags::IN),
+        ];
+        sources.extend(self.children.wake.iter().map(|wake| PollFd::new(wake, PollFlags::IN)));
+        match poll(&mut sources, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok([0, 1].map(|index: usize| !sources[index].revents().is_empty()))
+    }
+
+    /// Carries out one order.
+    fn take<E: Embedder>(mut self, embedder: &mut E) -> io::Result<Taken> {
+        let (order, descriptors) = match self.shape.forks.take() {
+            Ok(Some(taken)) => taken,
+            Ok(None) => return Ok(Taken::Parent(self)),
+            Err(Unable::Gone) => return Ok(Taken::Gone),
+            Err(Unable::Incomplete { worker }) => {
+                self.failed(worker, "the mold has no descriptors left");
+                return Ok(Taken::Parent(self));
+            }
+        };
+        let Some(seat) = self.shape.board.seat(order.seat) else {
+            self.failed(order.worker, "there is no such line on the scoreboard");
+            return Ok(Taken::Parent(self));
+        };
+        match self.fork(embedder) {
+            Ok(Away::Parent { child }) => self.children.list.extend(child),
+            Ok(Away::Child) => {
+                let (end, forks, listeners) = descriptors.into_parts();
+                return Ok(Taken::Child(Box::new(Birth {
+                    slot: order.slot,
+                    max_requests: order.max_requests,
+                    listeners: Listeners::Received(order.listeners, listeners),
+                    end,
+                    seat,
+                    forks,
+                    common: Arc::clone(&self.shape.common),
+                    origin: Origin::Mold,
+                })));
+            }
+            Err(error) => self.failed(order.worker, &error.to_string()),
+        }
+        Ok(Taken::Parent(self))
+    }
+
+    /// Forks with every signal blocked; in the new process they stay so, and what is the mold's own ends.
+    fn fork(&mut self, embedder: &mut impl Embedder) -> io::Result<Away> {
+        let others = match self.shape.common.threads {
+            MoldThreads::Refuse => Others::Refuse,
+            MoldThreads::Warn => Others::Leave,
+        };
+        let blocked = AllBlocked::new();
+        embedder.before_fork();
+        let forked = fork::fork_away(others);
+        let is_child = matches!(forked, Ok(Away::Child));
+        if is_child {
+            std::mem::forget(blocked);
+            self.signals = Signals::default();
+            self.children = Children::default();
+        }
+        embedder.after_fork(is_child);
+        forked
+    }
+
+    fn failed(&self, worker: u64, reason: &str) {
+        // Without a supervisor nobody waits for it.
+        let _ = self.shape.end.say(Report::ForkFailed { worker, reason: reason.to_owned() });
+    }
+}
+
+/// What came of an order.
+enum Taken {
+    /// This is still the mold.
+    Parent(Mold),
+    /// This is the worker.
+    Child(Box<Birth>),
+    /// Nobody gives orders any more.
+    Gone,
+}
+
+/// The workers that are the mold's own children, where nobody adopts orphans.
+#[derive(Debug, Default)]
+struct Children {
+    list: Vec<Pid>,
+    wake: Option<ChildWake>,
+}
+
+impl Children {
+    fn new() -> io::Result<Self> {
+        let wake = if ADOPTS { None } else { Some(ChildWake::new()?) };
+        Ok(Self { list: Vec::new(), wake })
+    }
+
+    /// Tells the supervisor how those have ended that have.
+    fn reap(&mut self, end: &WorkerEnd) {
+        let Some(wake) = &self.wake else { return };
+        wake.acknowledge();
+        self.list.retain(|child| {
+            let Some(status) = reap::try_reap(*child) else { return true };
+            let pid = child.as_raw_nonzero().get();
+            let _ = end.say(Report::ChildExited { pid, status });
+            false
+        });
+    }
+}
