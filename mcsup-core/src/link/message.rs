@@ -48,7 +48,7 @@ pub(crate) enum Report {
         /// Why.
         reason: String,
     },
-    /// A worker that is its mold's child has ended.
+    /// A worker that is its mold's child has ended, as the mold says; or is about to, as it says itself.
     ChildExited {
         /// Its process id.
         pid: i32,

@@ -27,7 +27,7 @@ use crate::link::message::{MAX_PAYLOAD, Report};
 use crate::link::scoreboard::Seat;
 use crate::listener::open::OpenSet;
 use crate::listener::record::ListenerRecord;
-use crate::policy::BootFailure;
+use crate::policy::{BootFailure, ExitStatus};
 use crate::sys::ancestry::ADOPTS;
 use crate::sys::{credentials, fork, signal};
 use crate::worker::{Worker, WorkerContext};
@@ -99,7 +99,18 @@ struct Prepared {
 
 /// Becomes a worker: prepares the process, loads where that was not done, boots, says that it is ready, runs. Then it
 /// ends, or becomes a mold.
-pub(super) fn live<E: Embedder>(mut birth: Birth, loaded: &mut Option<E::Worker>, embedder: &mut E) -> Next {
+pub(super) fn live<E: Embedder>(birth: Birth, loaded: &mut Option<E::Worker>, embedder: &mut E) -> Next {
+    let (end, is_reaped) = (birth.end.clone(), ADOPTS || birth.origin == Origin::Supervisor);
+    let next = run(birth, loaded, embedder);
+    if let (ControlFlow::Break(code), false) = (&next, is_reaped) {
+        // The mold may be gone by then.
+        let pid = rustix::process::getpid().as_raw_nonzero().get();
+        let _ = end.say(Report::ChildExited { pid, status: ExitStatus::Code(*code) });
+    }
+    next
+}
+
+fn run<E: Embedder>(mut birth: Birth, loaded: &mut Option<E::Worker>, embedder: &mut E) -> Next {
     let booted = prepare(&mut birth).and_then(|prepared| {
         let boot = guarded(|| boot(&prepared.context, birth.common.generation, loaded, embedder));
         boot.unwrap_or_else(|| Err(Error::new(ErrorKind::Boot, "the worker panicked while it booted")))?;

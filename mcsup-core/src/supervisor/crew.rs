@@ -57,14 +57,19 @@ enum Process {
     /// Our child: waitpid(2) says how it ends.
     Child(Pid),
     /// The child of a mold, which says how it ends.
-    Grandchild(Pid, WorkerId),
+    Grandchild {
+        pid: Pid,
+        mold: WorkerId,
+        /// What it has said itself, should the mold be gone by then.
+        last_word: Option<ExitStatus>,
+    },
 }
 
 impl Process {
     fn pid(&self) -> Option<Pid> {
         match self {
             Process::Awaited { .. } => None,
-            Process::Child(pid) | Process::Grandchild(pid, _) => Some(*pid),
+            Process::Child(pid) | Process::Grandchild { pid, .. } => Some(*pid),
         }
     }
 }
@@ -217,7 +222,7 @@ impl Crew {
     pub(crate) fn signal(&mut self, worker: WorkerId, signal: Signal) {
         let Some(hand) = self.hands.get_mut(&worker) else { return };
         match &mut hand.process {
-            Process::Child(pid) | Process::Grandchild(pid, _) => {
+            Process::Child(pid) | Process::Grandchild { pid, .. } => {
                 let _ = kill_process(*pid, signal);
             }
             Process::Awaited { mold, since, is_doomed, .. } if signal == Signal::KILL => {
@@ -270,12 +275,25 @@ impl Crew {
                 return None;
             }
             Report::ChildExited { pid, status } => {
-                let pid = Pid::from_raw(pid)?;
-                let is_it = |process: &Process| matches!(process, Process::Grandchild(other, by) if *other == pid && *by == worker);
-                let (worker, _) = self.hands.iter().find(|(_, hand)| is_it(&hand.process))?;
-                return self.end(*worker, status);
+                return self.on_child_exited(worker, Pid::from_raw(pid)?, status);
             }
         })
+    }
+
+    /// A mold says how its child has ended, or that one how it is about to.
+    fn on_child_exited(&mut self, teller: WorkerId, ended: Pid, status: ExitStatus) -> Option<Event> {
+        for (&worker, hand) in &mut self.hands {
+            match &mut hand.process {
+                Process::Grandchild { pid, mold, .. } if *pid == ended && *mold == teller => {
+                    return self.end(worker, status);
+                }
+                Process::Grandchild { pid, last_word, .. } if *pid == ended && worker == teller => {
+                    *last_word = Some(status);
+                }
+                _ => {}
+            }
+        }
+        None
     }
 
     /// A worker that has become a mold does nothing more that its siblings should know.
@@ -294,7 +312,10 @@ impl Crew {
             log::error!("worker {} says that it is process {pid}, which is none of ours", worker.0);
             return None;
         }
-        hand.process = if ADOPTS { Process::Child(pid) } else { Process::Grandchild(pid, mold) };
+        hand.process = match ADOPTS {
+            true => Process::Child(pid),
+            false => Process::Grandchild { pid, mold, last_word: None },
+        };
         if is_doomed {
             let _ = kill_process(pid, Signal::KILL);
         }
@@ -307,7 +328,7 @@ impl Crew {
         let ended: Vec<WorkerId> = silent
             .filter(|(_, hand)| match hand.process {
                 Process::Awaited { .. } => true,
-                Process::Grandchild(_, mold) => !self.hands.contains_key(&mold),
+                Process::Grandchild { mold, .. } => !self.hands.contains_key(&mold),
                 Process::Child(_) => false,
             })
             .map(|(worker, _)| *worker)
@@ -321,6 +342,7 @@ impl Crew {
                 return self.end(worker, ExitStatus::Signal(Signal::KILL.as_raw()));
             }
             Process::Awaited { failure, .. } => failure.clone(),
+            Process::Grandchild { last_word: Some(status), .. } => return self.end(worker, *status),
             // Nobody knows how.
             _ => return self.end(worker, ExitStatus::Code(-1)),
         };
