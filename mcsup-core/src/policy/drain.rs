@@ -16,7 +16,11 @@ impl Machine {
     ) {
         self.stop_tickets.extend(ticket);
         match self.phase {
-            Phase::Ended | Phase::Failing { .. } => {}
+            Phase::Ended => {
+                let tickets = std::mem::take(&mut self.stop_tickets);
+                self.answer(tickets, &Answer::Done("stopped".to_owned()), effects);
+            }
+            Phase::Failing { .. } => {}
             Phase::Stopping { ask: Ask::StopQuick, killed, .. } => {
                 effects.push(Effect::Tell(Notice::Escalated));
                 self.hurry(now, now, killed, effects);
@@ -44,6 +48,7 @@ impl Machine {
     /// Everybody says that the pool will end, and goes on serving: whoever balances load may learn of it first.
     fn begin_lame_duck(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         let lasts = self.policy.drain_delay;
+        self.supersede(now, effects);
         self.end_everything_else(now, effects);
         self.phase = Phase::LameDuck { until: now + lasts };
         effects.push(Effect::Tell(Notice::LameDuck { lasts }));
@@ -56,7 +61,7 @@ impl Machine {
         effects.push(Effect::Tell(Notice::Stopping { ask }));
         self.end_everything_else(now, effects);
         self.table.cancel_respawns(0);
-        self.end_all_molds(effects);
+        self.end_all_molds(now, effects);
         for worker in self.table.select(|entry| matches!(entry.state, State::Booting { .. })) {
             self.kill(worker, KillReason::GivenUp, effects);
         }
@@ -75,8 +80,8 @@ impl Machine {
     }
 
     /// Whatever else is under way, or waits, does not happen any more.
-    fn end_everything_else(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        self.abandon_rollout(effects);
+    pub(super) fn end_everything_else(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        self.abandon_rollout(now, effects);
         self.stop_recycling(now, effects);
         self.stop_scaling(effects);
         self.end_upgrade(&Answer::Superseded, effects);
@@ -85,13 +90,14 @@ impl Machine {
     /// Asks everybody to end now, and kills whoever is left at `kill_at`.
     fn hurry(&mut self, now: Moment, kill_at: Moment, killed: usize, effects: &mut Vec<Effect>) {
         self.phase = Phase::Stopping { ask: Ask::StopQuick, killed };
-        for worker in self.table.select(|entry| matches!(entry.state, State::Draining { .. })) {
-            if let Some(entry) = self.table.get_mut(worker) {
-                if let State::Draining { kill_at: at, .. } = &mut entry.state {
-                    *at = (*at).min(kill_at);
-                }
+        self.hurry_molds(now, kill_at, effects);
+        for worker in self.table.select(|entry| entry.state.is_leaving()) {
+            let Some(entry) = self.table.get_mut(worker) else { continue };
+            let is_draining = matches!(entry.state, State::Draining { .. });
+            if let State::Draining { kill_at: at, .. } | State::Failed { kill_at: at } = &mut entry.state {
+                *at = (*at).min(kill_at);
             }
-            if kill_at > now {
+            if is_draining && kill_at > now {
                 effects.push(Effect::Quit { worker });
             }
         }

@@ -127,6 +127,8 @@ pub struct Machine {
     pub(super) recycle_again: Option<Moment>,
     pub(super) wants_upgrade: bool,
     pub(super) upgrade_tickets: Vec<Ticket>,
+    /// Gone on from a record, and not told yet what came of the upgrade.
+    pub(super) is_resumed: bool,
     pub(super) stop_tickets: Vec<Ticket>,
 }
 
@@ -160,6 +162,7 @@ impl Machine {
             recycle_again: None,
             wants_upgrade: false,
             upgrade_tickets: Vec::new(),
+            is_resumed: false,
             stop_tickets: Vec::new(),
         }
     }
@@ -167,6 +170,9 @@ impl Machine {
     /// Forks the first generation.
     pub fn start(&mut self, now: Moment) -> Vec<Effect> {
         let mut effects = Vec::new();
+        if self.target != self.policy.workers {
+            effects.push(Effect::Resize { slots: self.target });
+        }
         self.settle(now, &mut effects);
         effects
     }
@@ -178,6 +184,10 @@ impl Machine {
             self.on_event(event, now, &mut effects);
         }
         self.settle(now, &mut effects);
+        if self.next_deadline().is_some_and(|at| at <= now) {
+            // Settings that hold again may bound what those given up did not.
+            self.settle(now, &mut effects);
+        }
         effects
     }
 
@@ -193,12 +203,12 @@ impl Machine {
             Event::Load(load) => self.on_load(load, now, effects),
             Event::Changed { reason } => self.on_changed(reason, now, effects),
             Event::Prepared { generation, policy, closes_listeners } => {
-                self.on_prepared(generation, (policy, closes_listeners), effects);
+                self.on_prepared(generation, (policy, closes_listeners), now, effects);
             }
             Event::NotPrepared { generation, reason } => {
                 self.on_not_prepared(generation, reason, now, effects)
             }
-            Event::ImageChecked => self.on_image_checked(effects),
+            Event::ImageChecked => self.on_image_checked(),
             Event::UpgradeFailed { reason } => self.on_upgrade_failed(reason, effects),
             Event::Upgraded { message } => self.on_upgraded(&message, effects),
             Event::Beats(beats) => self.on_beats(beats),
@@ -272,16 +282,16 @@ impl Machine {
         if !self.molds.can_fork(generation) {
             return None;
         }
-        let mold = self.molds.ready(generation);
-        let wants_warm_mold = self.wants_warm_mold(generation);
-        let allowance = self.draw_allowance(wants_warm_mold);
-        let worker = self.table.add(slot, generation, allowance, now);
+        let mold = self.molds.ready(generation).filter(|_| self.molds.wanted_by.contains(&generation));
+        let allowance = self.draw_allowance(self.wants_warm_mold(generation));
+        let worker = self.table.add((slot, generation), mold, allowance, now);
         effects.push(Effect::Spawn { worker, slot, generation, mold, enough: allowance.requests });
         Some(worker)
     }
 
     pub(super) fn kill(&mut self, worker: WorkerId, reason: KillReason, effects: &mut Vec<Effect>) {
-        if let Some(entry) = self.table.get_mut(worker) {
+        let Some(entry) = self.table.get_mut(worker) else { return };
+        if !matches!(entry.state, State::Killed { .. }) {
             entry.state = State::Killed { reason, ready_since: entry.state.ready_since() };
             effects.push(Effect::Kill { worker });
         }
@@ -298,16 +308,20 @@ impl Machine {
     }
 
     fn on_spawned(&mut self, worker: WorkerId, pid: i32, effects: &mut Vec<Effect>) {
-        if let Some(entry) = self.table.get_mut(worker) {
-            entry.pid = pid;
-            let (slot, generation) = (entry.slot, entry.generation);
-            effects.push(Effect::Tell(Notice::Booting { worker, slot, generation, pid }));
+        let Some(entry) = self.table.get_mut(worker) else { return };
+        entry.pid = pid;
+        let (slot, generation) = (entry.slot, entry.generation);
+        effects.push(Effect::Tell(Notice::Booting { worker, slot, generation, pid }));
+        if entry.mold.is_some() && matches!(entry.state, State::Killed { .. }) {
+            // It was given up before its mold had forked it, when there was nobody to kill.
+            effects.push(Effect::Kill { worker });
         }
     }
 
     fn on_spawn_failed(&mut self, worker: WorkerId, reason: String, now: Moment, effects: &mut Vec<Effect>) {
         let Some(entry) = self.table.remove(worker) else { return };
-        if self.phase.is_ending() {
+        if self.phase.is_ending() || entry.state.is_leaving() {
+            // Whoever counted on it learned already that it was given up.
             return;
         }
         let why = format!("a worker could not be forked: {reason}");
@@ -320,12 +334,10 @@ impl Machine {
                 reason,
                 retry_in: Duration::ZERO,
             }));
-            return self.fail_start(ErrorKind::System, effects);
+            return self.fail_start(ErrorKind::System, now, effects);
         }
-        let retry_in = self.restarts.delay(entry.slot, None);
-        if !self.is_covered(entry.slot) {
-            self.table.respawn_later(entry.slot, now + retry_in);
-        }
+        // Where somebody else serves, only a recycling is to be tried again.
+        let retry_in = self.respawn(&entry, None, now).unwrap_or(self.policy.restart.cap);
         effects.push(Effect::Tell(Notice::SpawnFailed { slot: entry.slot, reason, retry_in }));
         self.note_failure(&entry, &why, None, now, effects);
     }
@@ -353,7 +365,7 @@ impl Machine {
         if !matches!(entry.state, State::Booting { .. }) {
             return;
         }
-        entry.state = State::Failed;
+        entry.state = State::Failed { kill_at: now + self.policy.graceful_timeout };
         let (entry, kind) = (entry.clone(), failure.kind);
         if self.phase.is_ending() {
             return;
@@ -363,7 +375,7 @@ impl Machine {
         if self.is_new(entry.generation) {
             self.newcomer_failed(reason, detail, now, effects);
         } else if !self.ever_ready {
-            self.fail_start(kind, effects);
+            self.fail_start(kind, now, effects);
         } else {
             self.note_failure(&entry, &reason, detail, now, effects);
         }
@@ -380,7 +392,7 @@ impl Machine {
     ) {
         self.note_failed_successor(entry.id, reason, detail.clone());
         if entry.generation == self.current {
-            self.rollback_failed(reason.to_owned(), effects);
+            self.note_failed_return(entry.slot, reason, effects);
             self.note_failed_addition(entry.slot, (reason, detail), now, effects);
         }
     }
@@ -388,11 +400,12 @@ impl Machine {
     /// A worker cannot go on: it is replaced at once, since it accepts no more, and has the time of any retiring one to
     /// finish what it has.
     fn on_leaving(&mut self, worker: WorkerId, reason: String, now: Moment, effects: &mut Vec<Effect>) {
-        let Some(&Entry { slot, pid, generation, state, .. }) = self.table.get(worker) else { return };
+        let Some(entry) = self.table.get(worker).cloned() else { return };
+        let Entry { slot, pid, generation, state, .. } = entry;
         let State::Ready { since, .. } = state else { return };
         self.retire(worker, Drain::Retire, now, effects);
         let is_new = self.is_new(generation);
-        let respawn_in = if is_new { None } else { self.respawn(slot, Some(now.saturating_sub(since)), now) };
+        let respawn_in = self.respawn(&entry, Some(now.saturating_sub(since)), now);
         effects.push(Effect::Tell(Notice::Leaving { pid, slot, reason, respawn_in }));
         if is_new {
             let reason = format!("worker {pid} left before the new generation was complete");
@@ -400,19 +413,20 @@ impl Machine {
         }
     }
 
-    /// Lets a slot be filled again, where nobody else fills it; says when.
-    fn respawn(&mut self, slot: Slot, ready_for: Option<Duration>, now: Moment) -> Option<Duration> {
-        if self.phase.is_ending() || slot >= self.target || self.is_covered(slot) {
+    /// Lets the slot of one who is gone be filled again, where nobody else fills it; says when.
+    fn respawn(&mut self, gone: &Entry, ready_for: Option<Duration>, now: Moment) -> Option<Duration> {
+        let Entry { slot, generation, .. } = *gone;
+        let is_covered = self.table.is_covered(slot, self.current);
+        if self.phase.is_ending() || slot >= self.target || is_covered || self.is_new(generation) {
             return None;
+        }
+        if generation != self.current {
+            // It died of what its successor does not run.
+            return Some(Duration::ZERO);
         }
         let delay = self.restarts.delay(slot, ready_for);
         self.table.respawn_later(slot, now + delay);
         Some(delay)
-    }
-
-    /// Whether somebody serves a slot, or is about to who is not on trial.
-    fn is_covered(&self, slot: Slot) -> bool {
-        self.table.in_slot(slot).any(|entry| entry.state.is_ready() || entry.generation == self.current)
     }
 
     fn on_beats(&mut self, beats: Vec<(WorkerId, Moment)>) {
@@ -438,7 +452,7 @@ impl Machine {
         let was_draining =
             matches!(state, State::Draining { .. }) || matches!(killed, Some(KillReason::GracefulTimeout(_)));
         if self.phase.is_ending() || asked_for || was_draining {
-            let quiet = asked_for || state == State::Failed;
+            let quiet = asked_for || matches!(state, State::Failed { .. });
             if !quiet {
                 effects.push(Effect::Tell(Notice::Died { pid, slot, exit, killed, respawn_in: None }));
             }
@@ -446,15 +460,15 @@ impl Machine {
         }
         if !self.ever_ready && generation == self.current {
             effects.push(Effect::Tell(Notice::Died { pid, slot, exit, killed, respawn_in: None }));
-            return self.fail_start(ErrorKind::Boot, effects);
+            return self.fail_start(ErrorKind::Boot, now, effects);
         }
         let was_ready = state.ready_since();
         let is_new = self.is_new(generation);
         let ready_for = was_ready.map(|since| now.saturating_sub(since));
-        let respawn_in = if is_new { None } else { self.respawn(slot, ready_for, now) };
+        let respawn_in = self.respawn(&entry, ready_for, now);
         effects.push(Effect::Tell(Notice::Died { pid, slot, exit, killed, respawn_in }));
         // A boot that failed in its own words, or in ours, was told already.
-        let told = state == State::Failed || matches!(killed, Some(KillReason::BootTimeout(_)));
+        let told = matches!(state, State::Failed { .. }) || matches!(killed, Some(KillReason::BootTimeout(_)));
         if is_new && !told {
             let when = if was_ready.is_some() { "soon after it was ready" } else { "before it was ready" };
             self.newcomer_failed(format!("worker {pid} died {when}"), None, now, effects);
@@ -467,9 +481,7 @@ impl Machine {
         match ask {
             Ask::StopGraceful | Ask::StopQuick => self.ask_stop(ask, ticket, now, effects),
             Ask::ReopenLogs => {
-                for worker in self.table.select(|_| true) {
-                    effects.push(Effect::ReopenLogs { worker });
-                }
+                self.reopen_logs(effects);
                 self.answer(ticket, &Answer::Done("log files are opened anew".to_owned()), effects);
             }
             _ if self.phase.is_ending() || matches!(self.phase, Phase::LameDuck { .. }) => {
@@ -484,9 +496,22 @@ impl Machine {
         }
     }
 
+    /// Whoever lives opens its log files anew; molds as well, whose workers inherit them.
+    fn reopen_logs(&self, effects: &mut Vec<Effect>) {
+        let lives = |entry: &Entry| entry.pid != 0 && !matches!(entry.state, State::Killed { .. });
+        for worker in self.table.select(lives).into_iter().chain(self.molds.living()) {
+            effects.push(Effect::ReopenLogs { worker });
+        }
+    }
+
     fn on_late(&mut self, by: Duration, now: Moment, effects: &mut Vec<Effect>) {
-        self.table.forgive(by + AFTER_LATE, now);
-        self.forgive_molds(by + AFTER_LATE);
+        let allowed = by + AFTER_LATE;
+        self.table.forgive(allowed, now);
+        self.forgive_molds(allowed);
+        self.forgive_newcomers(allowed);
+        if let Phase::Upgrading { until, .. } = &mut self.phase {
+            *until += allowed;
+        }
         effects.push(Effect::Tell(Notice::Woke { by }));
     }
 
@@ -495,12 +520,9 @@ impl Machine {
         if self.phase == Phase::Ended {
             return;
         }
-        for entry in self.table.iter().cloned().collect::<Vec<_>>() {
-            if self.deadline_of(&entry).is_some_and(|deadline| deadline <= now) {
-                self.on_deadline(&entry, now, effects);
-            }
-        }
+        self.expire_workers(now, effects);
         self.expire_molds(now, effects);
+        self.expire_upgrade(now, effects);
         self.settle_lame_duck(now, effects);
         if self.phase.is_ending() {
             return self.settle_end(effects);
@@ -515,16 +537,29 @@ impl Machine {
         // A reload may have begun, whose mold is wanted at once.
         self.settle_molds(now, effects);
         self.settle_recycling(now, effects);
-        self.settle_scaling(effects);
+        self.settle_scaling(now, effects);
         self.settle_upgrade(now, effects);
         self.settle_looks(now, effects);
+        // Last: what follows an exec is not reached.
+        self.take_over(effects);
+    }
+
+    /// Does to each worker what its deadline asks for. One may be the end of others, whose deadlines count no more.
+    fn expire_workers(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        for worker in self.table.select(|entry| self.deadline_of(entry).is_some_and(|at| at <= now)) {
+            let Some(entry) = self.table.get(worker).cloned() else { continue };
+            if self.deadline_of(&entry).is_some_and(|at| at <= now) {
+                self.on_deadline(&entry, now, effects);
+            }
+        }
     }
 
     /// Forks workers for the slots that are empty, or whose time has come.
-    fn fill(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+    pub(super) fn fill(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         let due = self.table.take_due(now);
         for slot in 0..self.target {
-            if self.table.is_empty_slot(slot) || due.contains(&slot) && !self.is_covered(slot) {
+            let is_covered = self.table.is_covered(slot, self.current);
+            if self.table.is_vacant(slot, self.current) || due.contains(&slot) && !is_covered {
                 self.spawn(slot, self.current, now, effects);
             }
         }
@@ -535,8 +570,10 @@ impl Machine {
         match entry.state {
             State::Booting { since } => Some(since + self.policy.boot_timeout),
             State::Ready { beat, .. } => self.policy.timeout.map(|timeout| beat + timeout),
-            State::Aborting { kill_at, .. } | State::Draining { kill_at, .. } => Some(kill_at),
-            State::Failed | State::Killed { .. } => None,
+            State::Aborting { kill_at, .. }
+            | State::Draining { kill_at, .. }
+            | State::Failed { kill_at } => Some(kill_at),
+            State::Killed { .. } => None,
         }
     }
 
@@ -555,7 +592,9 @@ impl Machine {
             }
             State::Aborting { limit, .. } => self.kill(id, KillReason::Silent(limit), effects),
             State::Draining { .. } => self.on_overdue(id, pid, effects),
-            State::Failed | State::Killed { .. } => {}
+            // That its boot failed was told, and its slot is filled after its exit.
+            State::Failed { .. } => self.kill(id, KillReason::BootTimeout(self.policy.boot_timeout), effects),
+            State::Killed { .. } => {}
         }
     }
 
@@ -568,10 +607,14 @@ impl Machine {
         if self.phase.is_ending() {
             return;
         }
+        if let Some(mold) = entry.mold.filter(|_| entry.pid == 0) {
+            // It has not even been forked; there is no process whose exit would be seen.
+            self.kill_mold(mold, reason, now, effects);
+        }
         if self.is_new(entry.generation) {
             self.newcomer_failed(why, None, now, effects);
         } else if !self.ever_ready {
-            self.fail_start(ErrorKind::Boot, effects);
+            self.fail_start(ErrorKind::Boot, now, effects);
         } else {
             self.note_failure(entry, &why, None, now, effects);
         }
@@ -591,13 +634,11 @@ impl Machine {
     }
 
     /// The first generation cannot boot: ends everything, whatever the number of workers.
-    pub(super) fn fail_start(&mut self, kind: ErrorKind, effects: &mut Vec<Effect>) {
-        self.abandon_rollout(effects);
-        self.stop_scaling(effects);
-        self.end_upgrade(&Answer::Superseded, effects);
+    pub(super) fn fail_start(&mut self, kind: ErrorKind, now: Moment, effects: &mut Vec<Effect>) {
+        self.end_everything_else(now, effects);
         self.phase = Phase::Failing { kind };
         self.table.cancel_respawns(0);
-        self.end_all_molds(effects);
+        self.end_all_molds(now, effects);
         for worker in self.table.select(|entry| !entry.state.is_leaving()) {
             self.kill(worker, KillReason::GivenUp, effects);
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::event::{
-    BootFailure, Effect, Event, Exit, ExitStatus, Generation, KillReason, Moment, Notice, Slot, WorkerId,
+    BootFailure, Drain, Effect, Event, Exit, ExitStatus, Generation, KillReason, Moment, Notice, Slot, WorkerId,
 };
 use super::machine::Machine;
 use super::status::State;
@@ -60,8 +60,28 @@ impl Molds {
         self.iter().find(ready).map(|(id, _)| id)
     }
 
+    /// Whether there is one, or one boots. Not one that finishes first what it has as a worker: that may take long.
     fn has(&self, generation: Generation) -> bool {
-        self.molds.values().any(|mold| mold.generation == generation && !mold.state.is_leaving())
+        let counts = |mold: &Mold| !mold.state.is_leaving() && (mold.state.is_ready() || !mold.is_warm);
+        self.molds.values().any(|mold| mold.generation == generation && counts(mold))
+    }
+
+    /// Whether a worker of `generation` is about to take its mold's place.
+    pub(super) fn warms(&self, generation: Generation) -> bool {
+        let warms = |mold: &Mold| mold.is_warm && matches!(mold.state, State::Booting { .. });
+        self.molds.values().any(|mold| mold.generation == generation && warms(mold))
+    }
+
+    /// Those that can be told something.
+    pub(super) fn living(&self) -> impl Iterator<Item = WorkerId> {
+        self.iter()
+            .filter(|(_, mold)| mold.pid != 0 && !matches!(mold.state, State::Killed { .. }))
+            .map(|(id, _)| id)
+    }
+
+    /// Whether some fork has neither succeeded nor failed yet.
+    pub(super) fn awaits_forks(&self) -> bool {
+        self.molds.values().any(|mold| mold.pid == 0)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -72,12 +92,12 @@ impl Molds {
 impl Machine {
     /// Boots the molds that are wanted and not there.
     pub(super) fn settle_molds(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        if self.molds.again.is_some_and(|at| at > now) {
-            return;
-        }
-        self.molds.again = None;
+        self.molds.again = self.molds.again.filter(|at| *at > now);
+        let rests = self.molds.again.is_some();
         for generation in self.molds.wanted_by.clone() {
-            if !self.molds.has(generation) && (generation == self.current || self.is_new(generation)) {
+            // One that is new has not failed yet.
+            let may = if generation == self.current { !rests } else { self.is_new(generation) };
+            if may && !self.molds.has(generation) {
                 let id = self.table.next_id();
                 let state = State::Booting { since: now };
                 self.molds.molds.insert(id, Mold { generation, pid: 0, state, is_warm: false });
@@ -95,7 +115,7 @@ impl Machine {
     fn mold_deadline(&self, mold: &Mold) -> Option<Moment> {
         match mold.state {
             State::Booting { since } => Some(since + self.policy.boot_timeout),
-            State::Draining { kill_at, .. } => Some(kill_at),
+            State::Draining { kill_at, .. } | State::Failed { kill_at } => Some(kill_at),
             _ => None,
         }
     }
@@ -107,22 +127,39 @@ impl Machine {
         for id in due {
             let limit = self.policy.boot_timeout;
             let Some(mold) = self.molds.molds.get_mut(&id) else { continue };
-            let (generation, pid) = (mold.generation, mold.pid);
-            let was_booting = matches!(mold.state, State::Booting { .. });
-            let reason = if was_booting { KillReason::BootTimeout(limit) } else { KillReason::QuickStop };
-            mold.state = State::Killed { reason, ready_since: None };
-            effects.push(Effect::Kill { worker: id });
-            if was_booting {
-                effects.push(Effect::Tell(Notice::BootTimeout { pid, after: limit }));
-                self.mold_failed(
-                    generation,
-                    ErrorKind::Boot,
-                    (format!("mold {pid} was {reason}"), None),
-                    now,
-                    effects,
-                );
+            match mold.state {
+                State::Booting { .. } => {
+                    effects.push(Effect::Tell(Notice::BootTimeout { pid: mold.pid, after: limit }));
+                    self.kill_mold(id, KillReason::BootTimeout(limit), now, effects);
+                }
+                // It may be killed already: by the end of all, that another's time was up led to.
+                State::Killed { .. } => {}
+                _ => {
+                    mold.state = State::Killed { reason: KillReason::QuickStop, ready_since: None };
+                    effects.push(Effect::Kill { worker: id });
+                }
             }
         }
+    }
+
+    /// Kills a mold that does not do its work.
+    pub(super) fn kill_mold(
+        &mut self,
+        id: WorkerId,
+        reason: KillReason,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(mold) = self.molds.molds.get_mut(&id) else { return };
+        if mold.state.is_leaving() {
+            return;
+        }
+        let (generation, pid, ready_since) = (mold.generation, mold.pid, mold.state.ready_since());
+        mold.state = State::Killed { reason, ready_since };
+        effects.push(Effect::Kill { worker: id });
+        let ready_for = ready_since.map(|since| now.saturating_sub(since));
+        let told = (format!("mold {pid} was {reason}"), None);
+        self.mold_failed((generation, ready_for), ErrorKind::Boot, told, now, effects);
     }
 
     /// Whether `event` is about a mold; if so, it is dealt with.
@@ -145,7 +182,7 @@ impl Machine {
             Event::SpawnFailed { reason, .. } => {
                 self.molds.molds.remove(&id);
                 let reason = format!("a mold could not be forked: {reason}");
-                self.mold_failed(generation, ErrorKind::System, (reason, None), now, effects);
+                self.mold_failed((generation, None), ErrorKind::System, (reason, None), now, effects);
             }
             Event::Ready { .. } => self.on_mold_ready(id, now, effects),
             Event::BootFailed { failure, .. } => self.on_mold_boot_failed(id, failure, now, effects),
@@ -157,6 +194,11 @@ impl Machine {
 
     fn on_mold_ready(&mut self, id: WorkerId, now: Moment, effects: &mut Vec<Effect>) {
         let Some(mold) = self.molds.molds.get_mut(&id) else { return };
+        if mold.is_warm && matches!(mold.state, State::Draining { .. }) {
+            // It was not needed any more, and has finished what it had as a worker.
+            mold.state = State::Killed { reason: KillReason::GivenUp, ready_since: None };
+            return effects.push(Effect::Kill { worker: id });
+        }
         let State::Booting { since } = mold.state else { return };
         mold.state = State::Ready { since: now, beat: now };
         let (generation, pid, is_warm) = (mold.generation, mold.pid, mold.is_warm);
@@ -182,14 +224,14 @@ impl Machine {
         if !matches!(mold.state, State::Booting { .. }) {
             return;
         }
-        mold.state = State::Failed;
+        mold.state = State::Failed { kill_at: now + self.policy.graceful_timeout };
         let (generation, pid) = (mold.generation, mold.pid);
         if self.phase.is_ending() {
             return;
         }
         effects.push(Effect::Tell(Notice::BootFailed { pid, failure: failure.clone() }));
         let told = (failure.summary.clone(), failure.detail.clone());
-        self.mold_failed(generation, failure.kind, told, now, effects);
+        self.mold_failed((generation, None), failure.kind, told, now, effects);
     }
 
     fn on_mold_exited(&mut self, id: WorkerId, exit: &Exit, now: Moment, effects: &mut Vec<Effect>) {
@@ -200,7 +242,7 @@ impl Machine {
         };
         match state {
             // Told already.
-            State::Failed => {}
+            State::Failed { .. } => {}
             State::Draining { .. } if exit.status == ExitStatus::Code(0) => {
                 effects.push(Effect::Tell(Notice::MoldEnded { pid }));
             }
@@ -217,7 +259,8 @@ impl Machine {
                 }));
                 if killed.is_none() {
                     let reason = format!("mold {pid} died");
-                    self.mold_failed(generation, ErrorKind::Boot, (reason, None), now, effects);
+                    let ready_for = state.ready_since().map(|since| now.saturating_sub(since));
+                    self.mold_failed((generation, ready_for), ErrorKind::Boot, (reason, None), now, effects);
                 }
             }
         }
@@ -226,7 +269,7 @@ impl Machine {
     /// A mold cannot do its work. What that means depends on who needs it.
     fn mold_failed(
         &mut self,
-        generation: Generation,
+        (generation, ready_for): (Generation, Option<Duration>),
         kind: ErrorKind,
         (reason, detail): (String, Option<String>),
         now: Moment,
@@ -239,38 +282,64 @@ impl Machine {
             return self.give_up(reason, detail, now, effects);
         }
         if !self.ever_ready {
-            return self.fail_start(kind, effects);
+            return self.fail_start(kind, now, effects);
         }
         if generation == self.current && !self.molds.has(generation) {
-            let again_in = self.restarts.delay(PLACE, None);
+            // What was to be rolled back would wait for it, and everybody who asks for a reload for that.
+            self.rollback_failed(&reason, effects);
+            let again_in = self.restarts.delay(PLACE, ready_for);
             self.molds.again = Some(now + again_in);
             effects.push(Effect::Tell(Notice::MoldFailed { generation, reason, again_in }));
         }
     }
 
     /// A generation needs its mold no more.
-    pub(super) fn drop_mold(&mut self, generation: Generation, effects: &mut Vec<Effect>) {
+    pub(super) fn drop_mold(&mut self, generation: Generation, now: Moment, effects: &mut Vec<Effect>) {
         self.molds.wanted_by.remove(&generation);
-        self.end_molds(|mold| mold.generation == generation, effects);
+        self.end_molds(|mold| mold.generation == generation, now, effects);
     }
 
     /// Only `generation` needs a mold from now on.
-    pub(super) fn drop_molds_but(&mut self, generation: Generation, effects: &mut Vec<Effect>) {
+    pub(super) fn drop_molds_but(&mut self, generation: Generation, now: Moment, effects: &mut Vec<Effect>) {
         self.molds.wanted_by.retain(|other| *other == generation);
-        self.end_molds(|mold| mold.generation != generation, effects);
+        self.molds.tried.retain(|other| *other == generation);
+        self.molds.again = None;
+        self.end_molds(|mold| mold.generation != generation, now, effects);
     }
 
-    /// All molds end: they have nothing to finish.
-    pub(super) fn end_all_molds(&mut self, effects: &mut Vec<Effect>) {
+    /// All molds end.
+    pub(super) fn end_all_molds(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         self.molds.wanted_by.clear();
-        self.end_molds(|_| true, effects);
+        self.molds.again = None;
+        self.end_molds(|_| true, now, effects);
     }
 
-    fn end_molds(&mut self, which: impl Fn(&Mold) -> bool, effects: &mut Vec<Effect>) {
+    /// Molds have nothing to finish; except one that was a worker until now, which ends when it says that it has.
+    fn end_molds(&mut self, which: impl Fn(&Mold) -> bool, now: Moment, effects: &mut Vec<Effect>) {
         for (id, mold) in &mut self.molds.molds {
-            if which(mold) && !matches!(mold.state, State::Killed { .. } | State::Failed) {
-                mold.state = State::Killed { reason: KillReason::GivenUp, ready_since: None };
-                effects.push(Effect::Kill { worker: *id });
+            match mold.state {
+                _ if !which(mold) => {}
+                State::Killed { .. } => {}
+                State::Booting { since } if mold.is_warm && since > now => {
+                    mold.state = State::Draining { how: Drain::Retire, kill_at: since };
+                }
+                State::Draining { .. } if mold.is_warm => {}
+                _ => {
+                    mold.state = State::Killed { reason: KillReason::GivenUp, ready_since: None };
+                    effects.push(Effect::Kill { worker: *id });
+                }
+            }
+        }
+    }
+
+    /// Asks molds that have something to finish to end now, and kills whoever is left at `kill_at`.
+    pub(super) fn hurry_molds(&mut self, now: Moment, kill_at: Moment, effects: &mut Vec<Effect>) {
+        for (id, mold) in &mut self.molds.molds {
+            if let State::Draining { kill_at: at, .. } = &mut mold.state {
+                *at = (*at).min(kill_at);
+                if kill_at > now {
+                    effects.push(Effect::Quit { worker: *id });
+                }
             }
         }
     }
@@ -284,7 +353,7 @@ impl Machine {
         let kill_at = now + self.policy.quick_timeout;
         for (id, mold) in &mut self.molds.molds {
             if which(*id, mold) && !mold.state.is_leaving() {
-                mold.state = State::Draining { how: super::event::Drain::Retire, kill_at };
+                mold.state = State::Draining { how: Drain::Retire, kill_at };
                 effects.push(Effect::Quit { worker: *id });
             }
         }
@@ -293,7 +362,6 @@ impl Machine {
     /// Whether a worker that has served for a while is to take the mold's place.
     pub(super) fn wants_warm_mold(&self, generation: Generation) -> bool {
         self.policy.refork_after > 0
-            && generation == self.current
             && self.molds.wanted_by.contains(&generation)
             && !self.molds.tried.contains(&generation)
     }
@@ -315,7 +383,7 @@ impl Machine {
         for mold in self.molds.molds.values_mut() {
             match &mut mold.state {
                 State::Booting { since } => *since += by,
-                State::Draining { kill_at, .. } => *kill_at += by,
+                State::Draining { kill_at, .. } | State::Failed { kill_at } => *kill_at += by,
                 _ => {}
             }
         }

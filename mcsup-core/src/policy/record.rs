@@ -2,15 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::event::{Generation, Ticket, WorkerId};
+use super::event::{Generation, Moment, Ticket, WorkerId};
 use super::machine::{Machine, Policy};
 use super::mold::Molds;
 use super::restart::Restarts;
-use super::scale::Trend;
+use super::scale::{Scaling, Trend};
 use super::status::Phase;
 use super::table::Table;
 
-/// All facts of a pool that serves and has nothing else under way. Moments are on the machine's monotonic clock, which
+/// All facts of a pool that serves and has nothing else under way, and what waits. Moments are on the machine's monotonic clock, which
 /// outlives an image.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Record {
@@ -21,8 +21,12 @@ pub struct Record {
     newest: Generation,
     target: usize,
     configured: usize,
+    queued_reload: Option<Vec<Ticket>>,
+    changed_at: Option<Moment>,
+    scaling: Option<Scaling>,
     trend: Trend,
     recycle_tickets: Vec<(Ticket, WorkerId)>,
+    recycle_again: Option<Moment>,
     upgrade_tickets: Vec<Ticket>,
 }
 
@@ -37,13 +41,21 @@ impl Machine {
             newest: self.newest,
             target: self.target,
             configured: self.configured,
+            queued_reload: self.queued_reload.clone(),
+            changed_at: self.changed_at,
+            scaling: self.scaling.clone(),
             trend: self.trend,
             recycle_tickets: self.recycle_tickets.clone(),
+            recycle_again: self.recycle_again,
             upgrade_tickets: self.upgrade_tickets.clone(),
         }
     }
 
-    /// Goes on from `record`, deciding by `policy`.
+    /// Goes on from `record`, deciding by `policy`. Whoever asked for the upgrade is answered at [`Event::Upgraded`], or,
+    /// where it is the old image that goes on, at [`Event::UpgradeFailed`].
+    ///
+    /// [`Event::Upgraded`]: super::Event::Upgraded
+    /// [`Event::UpgradeFailed`]: super::Event::UpgradeFailed
     pub fn resume(record: Record, policy: Policy) -> Self {
         let Record {
             table,
@@ -53,8 +65,12 @@ impl Machine {
             newest,
             target,
             configured,
+            queued_reload,
+            changed_at,
+            scaling,
             trend,
             recycle_tickets,
+            recycle_again,
             upgrade_tickets,
         } = record;
         Self {
@@ -67,9 +83,14 @@ impl Machine {
             target,
             configured,
             ever_ready: true,
+            queued_reload,
+            changed_at,
+            scaling,
             trend,
             recycle_tickets,
+            recycle_again,
             upgrade_tickets,
+            is_resumed: true,
             ..Self::new(policy)
         }
     }

@@ -59,13 +59,16 @@ impl Machine {
 
     /// A worker has served as many requests as it may.
     pub(super) fn on_enough(&mut self, worker: WorkerId, requests: u64, effects: &mut Vec<Effect>) {
-        let Some(entry) = self.table.get(worker) else { return };
-        if self.wants_warm_mold(entry.generation) {
+        let Some(entry) = self.table.get_mut(worker) else { return };
+        entry.is_warm = self.policy.refork_after > 0 && requests >= self.policy.refork_after;
+        let (generation, is_warm, most) = (entry.generation, entry.is_warm, entry.allowance.requests);
+        if is_warm && self.wants_warm_mold(generation) {
             let reason = format!("it has served {requests} requests and is warm: it becomes the mold");
             return self.mark(worker, reason, None, effects);
         }
-        let (most, _) = self.policy.recycling.requests;
-        if most > 0 && requests >= most {
+        // Where it was to become a mold, and another did, that is no reason to go.
+        let warms_only = is_warm && self.policy.recycling.requests.0 == 0;
+        if most > 0 && requests >= most && !warms_only {
             self.mark(worker, format!("it has served {requests} requests"), None, effects);
         }
     }
@@ -84,6 +87,8 @@ impl Machine {
 
     /// Somebody wants another worker in a slot.
     pub(super) fn ask_recycle(&mut self, slot: Slot, ticket: Option<Ticket>, effects: &mut Vec<Effect>) {
+        // Whoever asks does not wait until what failed by itself is tried again.
+        self.recycle_again = None;
         let ready = self.table.in_slot(slot).find(|entry| entry.state.is_ready()).map(|entry| entry.id);
         match ready {
             Some(worker) => self.mark(worker, "somebody asked for it".to_owned(), ticket, effects),
@@ -134,10 +139,11 @@ impl Machine {
         if self.recycle_again.is_some_and(|at| at <= now) {
             self.recycle_again = None;
         }
-        match self.replacing.take() {
-            Some(replacing) => self.go_on_replacing(replacing, now, effects),
-            None if self.recycle_again.is_none() => self.begin_replacing(now, effects),
-            None => {}
+        if let Some(replacing) = self.replacing.take() {
+            self.go_on_replacing(replacing, now, effects);
+        }
+        if self.replacing.is_none() && self.recycle_again.is_none() && !self.wants_upgrade {
+            self.begin_replacing(now, effects);
         }
         self.answer_for_the_gone(effects);
     }
@@ -169,13 +175,16 @@ impl Machine {
 
     fn begin_replacing(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         let marked = |entry: &&Entry| entry.recycle.is_some() && entry.state.is_ready();
-        let Some(entry) = self.table.iter().find(marked) else { return };
-        let (old, slot, pid, generation) = (entry.id, entry.slot, entry.pid, entry.generation);
-        let (reason, enough) = (entry.recycle.clone().unwrap_or_default(), entry.allowance.requests);
-        if !self.molds.can_fork(self.current) {
+        let waited_for = |entry: &&Entry| self.recycle_tickets.iter().any(|(_, worker)| *worker == entry.id);
+        let asked_for = self.table.iter().filter(marked).find(waited_for);
+        let Some(entry) = asked_for.or_else(|| self.table.iter().find(marked)) else { return };
+        // Whoever need not go now can wait for a warm mold, and is forked once and not twice.
+        if !self.molds.can_fork(self.current) || asked_for.is_none() && self.molds.warms(self.current) {
             return;
         }
-        let promotes = self.wants_warm_mold(generation) && enough == self.policy.refork_after;
+        let (old, slot, pid, generation) = (entry.id, entry.slot, entry.pid, entry.generation);
+        let (reason, enough) = (entry.recycle.clone().unwrap_or_default(), entry.allowance.requests);
+        let promotes = entry.is_warm && self.wants_warm_mold(generation) && generation == self.current;
         match promotes {
             true => effects.push(Effect::Tell(Notice::Promoting { pid, slot, requests: enough })),
             false => effects.push(Effect::Tell(Notice::Recycling { pid, slot, reason: reason.clone() })),

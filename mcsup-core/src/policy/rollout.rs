@@ -7,9 +7,10 @@
 
 use std::time::Duration;
 
-use super::event::{Answer, Drain, Effect, Generation, KillReason, Moment, Notice, Ticket, WorkerId};
+use super::event::{Answer, Drain, Effect, Generation, KillReason, Moment, Notice, Slot, Ticket, WorkerId};
 use super::machine::{Machine, Policy};
 use super::status::{Phase, State};
+use super::table::Entry;
 
 /// How many generations may drain behind the serving one before a further reload waits: bounds what a storm of
 /// reloads can pile up without cutting a request off.
@@ -89,9 +90,8 @@ pub struct Rollback {
 impl Machine {
     /// A reload was asked for: begun now, or as soon as it may be. The newest request wins.
     pub(super) fn ask_reload(&mut self, ticket: Option<Ticket>, now: Moment, effects: &mut Vec<Effect>) {
-        for older in self.queued_reload.replace(ticket.into_iter().collect()).into_iter().flatten() {
-            effects.push(Effect::Answer { ticket: older, answer: Answer::Superseded });
-        }
+        let older = self.queued_reload.replace(ticket.into_iter().collect());
+        self.answer(older.into_iter().flatten(), &Answer::Superseded, effects);
         let reason = match &self.phase {
             Phase::Starting => "the first generation is still booting",
             Phase::Serving if self.drains_too_many() => "older generations are still draining",
@@ -107,7 +107,8 @@ impl Machine {
 
     /// A worker has seen a change; others are about to.
     pub(super) fn on_changed(&mut self, reason: String, now: Moment, effects: &mut Vec<Effect>) {
-        if self.changed_at.is_none() && !self.phase.is_ending() {
+        let ends = self.phase.is_ending() || matches!(self.phase, Phase::LameDuck { .. });
+        if self.changed_at.is_none() && !ends {
             self.changed_at = Some(now + SAME_CHANGE);
             effects.push(Effect::Tell(Notice::Changed { reason }));
         }
@@ -118,29 +119,32 @@ impl Machine {
         &mut self,
         generation: Generation,
         (policy, closes_listeners): (Option<Box<Policy>>, bool),
+        now: Moment,
         effects: &mut Vec<Effect>,
     ) {
         let preloads = policy.as_ref().map_or(self.policy.preload, |policy| policy.preload);
-        let Phase::Reloading(rollout) = &mut self.phase else {
-            return effects.push(Effect::Discard { generation });
+        let rollout = match &mut self.phase {
+            Phase::Reloading(rollout) if rollout.generation == generation => rollout,
+            // What serves is not let go of, whoever says what.
+            _ if generation == self.current => return,
+            _ => return effects.push(Effect::Discard { generation }),
         };
-        if rollout.generation != generation {
-            return effects.push(Effect::Discard { generation });
+        if std::mem::replace(&mut rollout.is_prepared, true) {
+            return;
         }
-        rollout.is_prepared = true;
         rollout.closes_listeners = closes_listeners;
         if let Some(policy) = policy {
             // Scaling survives a reload, unless the settings name another number than they did.
             if policy.workers != self.configured {
                 rollout.workers = policy.workers;
             }
-            let before = (std::mem::replace(&mut self.policy, *policy), self.configured);
-            rollout.before = Some(Box::new(before));
-            self.configured = self.policy.workers;
+            rollout.workers = policy.allowed(rollout.workers);
+            rollout.before = Some(Box::new((self.policy.clone(), self.configured)));
+            let configured = policy.workers;
+            self.decide_by(*policy, configured, now);
         }
-        rollout.workers = self.policy.allowed(rollout.workers);
-        if rollout.workers > self.target {
-            effects.push(Effect::Resize { slots: rollout.workers });
+        if self.slots() > self.target {
+            effects.push(Effect::Resize { slots: self.slots() });
         }
         if preloads {
             self.molds.wanted_by.insert(generation);
@@ -167,22 +171,30 @@ impl Machine {
 
     /// Goes on with what is under way, and begins what waits.
     pub(super) fn settle_rollout(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        self.advance_rollout(now, effects);
-        self.advance_rollback(now, effects);
         if self.changed_at.is_some_and(|at| at <= now) {
             self.changed_at = None;
-            self.ask_reload(None, now, effects);
-        }
-        if self.queued_reload.is_none() {
-            return;
-        }
-        match &self.phase {
-            Phase::Serving if !self.drains_too_many() => self.begin_reload(now, effects),
-            Phase::Reloading(rollout) if now >= rollout.since + self.policy.reload_interval => {
-                self.supersede(now, effects);
-                self.begin_reload(now, effects);
+            if self.queued_reload.is_none() {
+                self.ask_reload(None, now, effects);
             }
-            _ => {}
+        }
+        // First: what is given up anyway does not go on.
+        if self.next_supersession().is_some_and(|at| at <= now) {
+            self.supersede(now, effects);
+        }
+        self.advance_rollout(now, effects);
+        self.advance_rollback(now, effects);
+        if self.phase == Phase::Serving && self.queued_reload.is_some() && !self.drains_too_many() {
+            self.begin_reload(now, effects);
+        }
+    }
+
+    /// When the reload that waits takes the place of the one that is under way.
+    fn next_supersession(&self) -> Option<Moment> {
+        match &self.phase {
+            Phase::Reloading(rollout) if self.queued_reload.is_some() && !self.drains_too_many() => {
+                Some(rollout.since + self.policy.reload_interval)
+            }
+            _ => None,
         }
     }
 
@@ -192,9 +204,8 @@ impl Machine {
             Phase::Reloading(rollout) => rollout,
             _ => return self.changed_at,
         };
-        let queued = self.queued_reload.is_some().then(|| rollout.since + self.policy.reload_interval);
         let proof = if rollout.is_proven { None } else { self.proven_at(rollout) };
-        [self.changed_at, queued, proof].into_iter().flatten().min()
+        [self.changed_at, self.next_supersession(), proof].into_iter().flatten().min()
     }
 
     /// One of the new generation's workers failed.
@@ -223,7 +234,7 @@ impl Machine {
         now: Moment,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(rollout) = self.end_rollout() else { return };
+        let Some(rollout) = self.end_rollout(now) else { return };
         let generation = rollout.generation;
         effects.push(Effect::Tell(Notice::ReloadFailed { generation, reason: reason.clone() }));
         if self.policy.development {
@@ -236,7 +247,8 @@ impl Machine {
         let answer = Answer::Failed { reason, detail };
         self.answer(rollout.tickets, &answer, effects);
         self.withdraw(generation, now, effects);
-        let taken_over = |slot: &usize| self.table.in_slot(*slot).any(|entry| entry.generation == generation);
+        // Also those that a generation had taken over which this one superseded, or which could not be rolled back.
+        let taken_over = |slot: &Slot| self.foreigner(*slot).is_some();
         match (0..self.target).filter(taken_over).count() {
             0 => effects.push(Effect::Discard { generation }),
             slots => {
@@ -247,10 +259,10 @@ impl Machine {
     }
 
     /// The pool ends: so does whatever is on its way.
-    pub(super) fn abandon_rollout(&mut self, effects: &mut Vec<Effect>) {
+    pub(super) fn abandon_rollout(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         self.changed_at = None;
         let queued = self.queued_reload.take().unwrap_or_default();
-        let under_way = self.end_rollout().map(|rollout| rollout.tickets).unwrap_or_default();
+        let under_way = self.end_rollout(now).map(|rollout| rollout.tickets).unwrap_or_default();
         self.answer(queued.into_iter().chain(under_way), &Answer::Superseded, effects);
     }
 
@@ -289,8 +301,8 @@ impl Machine {
     }
 
     /// A newer reload takes its place; what it has taken over already serves on until the newer one does.
-    fn supersede(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        let Some(rollout) = self.end_rollout() else { return };
+    pub(super) fn supersede(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        let Some(rollout) = self.end_rollout(now) else { return };
         let generation = rollout.generation;
         effects.push(Effect::Tell(Notice::ReloadSuperseded { generation }));
         self.answer(rollout.tickets, &Answer::Superseded, effects);
@@ -298,8 +310,16 @@ impl Machine {
         effects.push(Effect::Discard { generation });
     }
 
+    /// Other settings hold from now on. Whoever was never asked for signs of life is not blamed for having given none.
+    fn decide_by(&mut self, policy: Policy, configured: usize, now: Moment) {
+        if policy.timeout != self.policy.timeout {
+            self.table.begin_silences(now);
+        }
+        (self.policy, self.configured) = (policy, configured);
+    }
+
     /// Ends what is under way without a word, as if its settings had never been read.
-    fn end_rollout(&mut self) -> Option<Rollout> {
+    fn end_rollout(&mut self, now: Moment) -> Option<Rollout> {
         if !matches!(self.phase, Phase::Reloading(_)) {
             return None;
         }
@@ -307,19 +327,21 @@ impl Machine {
             return None;
         };
         if let Some(before) = rollout.before.take() {
-            (self.policy, self.configured) = *before;
+            let (policy, configured) = *before;
+            self.decide_by(policy, configured, now);
         }
         Some(rollout)
     }
 
     /// Takes a generation's workers out of every slot that does not need them.
     fn withdraw(&mut self, generation: Generation, now: Moment, effects: &mut Vec<Effect>) {
-        self.drop_mold(generation, effects);
+        self.drop_mold(generation, now, effects);
+        self.leave_slots(now, effects);
         for worker in self.table.select(|entry| entry.generation == generation && !entry.state.is_leaving()) {
             let Some(entry) = self.table.get(worker) else { continue };
             let slot = entry.slot;
             let others = self.table.in_slot(slot).any(|other| other.id != worker && other.state.is_ready());
-            if others || slot >= self.target || !entry.state.is_ready() {
+            if others || !entry.state.is_ready() {
                 // Those that are ready have accepted connections, and finish them.
                 self.retire(worker, Drain::Retire, now, effects);
             }
@@ -369,7 +391,7 @@ impl Machine {
         effects: &mut Vec<Effect>,
     ) {
         for slot in (0..slots).filter(|slot| self.table.is_held(*slot, generation)).collect::<Vec<_>>() {
-            let others = |entry: &&super::table::Entry| entry.generation != generation;
+            let others = |entry: &&Entry| entry.generation != generation;
             for worker in self.table.in_slot(slot).filter(others).map(|entry| entry.id).collect::<Vec<_>>() {
                 self.retire(worker, Drain::Retire, now, effects);
             }
@@ -386,7 +408,7 @@ impl Machine {
         effects: &mut Vec<Effect>,
     ) {
         let batch = self.policy.plan.surge.batch(slots);
-        let counts = |entry: &super::table::Entry| {
+        let counts = |entry: &Entry| {
             let on_its_way = matches!(entry.state, State::Booting { .. });
             entry.generation == generation && (on_its_way || !is_proven && entry.state.is_ready())
         };
@@ -423,39 +445,79 @@ impl Machine {
             let alone = closes_listeners || self.policy.own_listeners && slot >= self.target;
             self.retire(worker, if alone { Drain::Stop } else { Drain::Retire }, now, effects);
         }
-        self.drop_molds_but(generation, effects);
+        self.drop_molds_but(generation, now, effects);
         let message = format!("generation {generation} serves after {:.3} s", took.as_secs_f64());
         self.answer(tickets, &Answer::Done(message), effects);
     }
 
-    /// Gives slots back to the generation that serves, one batch after the other.
+    /// Gives slots back to the generation that serves, one batch after the other. Where that had to be given up, a slot
+    /// whose worker is of that generation by now needs no other all the same.
     fn advance_rollback(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        let Phase::RollingBack(Rollback { generation, .. }) = self.phase else { return };
-        self.retire_predecessors(self.current, self.target, now, effects);
-        let failed =
-            |entry: &super::table::Entry| entry.generation == generation && !entry.state.is_leaving();
-        for worker in self.table.select(|entry| failed(entry) && entry.slot >= self.target) {
-            self.retire(worker, Drain::Retire, now, effects);
+        if !matches!(self.phase, Phase::RollingBack(_) | Phase::Serving) {
+            return;
         }
-        if !self.table.iter().any(failed) {
+        if self.table.iter().any(|entry| self.is_foreign(entry)) {
+            self.retire_predecessors(self.current, self.target, now, effects);
+        }
+        let Phase::RollingBack(Rollback { generation, .. }) = self.phase else { return };
+        if !self.table.iter().any(|entry| self.is_foreign(entry)) {
             self.phase = Phase::Serving;
             effects.push(Effect::Discard { generation });
             return effects.push(Effect::Tell(Notice::RolledBack));
         }
-        if self.molds.can_fork(self.current) {
-            self.boot_successors(self.current, self.target, true, now, effects);
+        self.boot_returning(now, effects);
+    }
+
+    /// Boots workers of the generation that serves in slots that others hold, within the surge. Empty slots are filled
+    /// in their own time.
+    fn boot_returning(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        let current = self.current;
+        let batch = self.policy.plan.surge.batch(self.target);
+        let is_held = |slot: &Slot| self.table.holder(*slot, current).is_some();
+        let taken: Vec<Slot> = (0..self.target).filter(|slot| self.foreigner(*slot).is_some()).collect();
+        let (booting, waiting): (Vec<Slot>, Vec<Slot>) = taken.into_iter().partition(is_held);
+        for slot in waiting.into_iter().take(batch.saturating_sub(booting.len())) {
+            self.spawn(slot, current, now, effects);
+        }
+    }
+
+    /// Whether a worker is of another generation than the one that serves, and is meant to go on.
+    fn is_foreign(&self, entry: &Entry) -> bool {
+        entry.generation != self.current && !entry.state.is_leaving()
+    }
+
+    /// The worker of another generation that holds `slot`.
+    fn foreigner(&self, slot: Slot) -> Option<WorkerId> {
+        self.table.in_slot(slot).find(|entry| self.is_foreign(entry)).map(|entry| entry.id)
+    }
+
+    /// A worker of the generation that serves could not boot in `slot`.
+    pub(super) fn note_failed_return(&mut self, slot: Slot, reason: &str, effects: &mut Vec<Effect>) {
+        if self.foreigner(slot).is_some() {
+            self.rollback_failed(reason, effects);
         }
     }
 
     /// A worker of the old generation cannot be had back: whatever serves its slot goes on.
-    pub(super) fn rollback_failed(&mut self, reason: String, effects: &mut Vec<Effect>) {
+    pub(super) fn rollback_failed(&mut self, reason: &str, effects: &mut Vec<Effect>) {
         let Phase::RollingBack(Rollback { generation, .. }) = self.phase else { return };
         self.phase = Phase::Serving;
         effects.push(Effect::Discard { generation });
-        effects.push(Effect::Tell(Notice::RollbackFailed { reason }));
+        effects.push(Effect::Tell(Notice::RollbackFailed { reason: reason.to_owned() }));
+    }
+
+    /// The first new workers have to prove themselves anew for the time in which the supervisor did not run: it has not
+    /// heard yet of those that died in it.
+    pub(super) fn forgive_newcomers(&mut self, by: Duration) {
+        let Phase::Reloading(Rollout { generation, is_proven: false, .. }) = self.phase else { return };
+        for worker in self.table.select(|entry| entry.generation == generation) {
+            if let Some(Entry { state: State::Ready { since, .. }, .. }) = self.table.get_mut(worker) {
+                *since += by;
+            }
+        }
     }
 
     fn drains_too_many(&self) -> bool {
-        self.table.old_generations(self.current) >= DRAINING_GENERATIONS
+        self.table.draining_generations(self.current) >= DRAINING_GENERATIONS
     }
 }

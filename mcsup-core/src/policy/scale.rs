@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::event::{Answer, Drain, Effect, Load, Moment, Notice, Ticket};
+use super::event::{Answer, Drain, Effect, Generation, Load, Moment, Notice, Slot, Ticket};
 use super::machine::Machine;
 use super::status::Phase;
+use super::table::Entry;
 
 /// How often the pool's load and its workers' memory are looked at, where somebody wants to know.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -31,6 +32,8 @@ pub struct Autoscale {
 pub struct Trend {
     hurts: u32,
     idles: u32,
+    /// Looks before do not count: growing has just failed.
+    rests_until: Moment,
 }
 
 impl Trend {
@@ -44,7 +47,7 @@ impl Trend {
             () if self.idles >= LOOKS_DOWN => Change::Fewer,
             () => return None,
         };
-        *self = Self::default();
+        (self.hurts, self.idles) = (0, 0);
         Some(change)
     }
 }
@@ -68,8 +71,9 @@ fn idles(load: &Load, workers: usize) -> bool {
 }
 
 /// A change of size that has not arrived yet.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Scaling {
+    /// How many there were before, and will be again if it fails.
     from: usize,
     tickets: Vec<Ticket>,
 }
@@ -92,41 +96,83 @@ impl Machine {
             let reason = format!("{target} workers: autoscaling keeps them within its bounds");
             return self.answer(ticket, &Answer::Refused(reason), effects);
         }
-        let from = self.target;
-        let mut scaling = self.scaling.take().unwrap_or_default();
-        self.answer(std::mem::take(&mut scaling.tickets), &Answer::Superseded, effects);
+        // What an unfinished change has added so far may fail yet.
+        let older = self.scaling.take();
+        let from = older.as_ref().map_or(self.target, |older| older.from.min(self.target));
+        let tickets = older.map(|older| older.tickets).unwrap_or_default();
+        self.answer(tickets, &Answer::Superseded, effects);
         self.scaling = Some(Scaling { from, tickets: ticket.into_iter().collect() });
         self.scale(target, now, effects);
+        // One that boots goes there as well, whatever its settings say: the newest request wins.
+        self.scale_rollout(target, now, effects);
     }
 
-    /// Goes to `target` workers, in the generation that serves. One that boots goes there as well.
-    pub(super) fn scale(&mut self, target: usize, now: Moment, effects: &mut Vec<Effect>) {
-        let target = self.policy.allowed(target);
-        if let Phase::Reloading(rollout) = &mut self.phase {
-            rollout.workers = target;
-        }
-        if target == self.target {
+    /// Goes to `target` workers, in the generation that serves. One that boots goes there as well, unless its settings
+    /// name a number of their own.
+    fn scale(&mut self, target: usize, now: Moment, effects: &mut Vec<Effect>) {
+        let (from, target) = (self.target, self.policy.allowed(target));
+        if target == from {
             return;
         }
-        effects.push(Effect::Tell(Notice::Scaled { from: self.target, to: target }));
-        effects.push(Effect::Resize { slots: target });
-        let fewer = target < self.target;
+        effects.push(Effect::Tell(Notice::Scaled { from, to: target }));
         self.target = target;
         self.table.cancel_respawns(target);
-        if fewer {
-            for worker in self.table.select(|entry| entry.slot >= target && !entry.state.is_leaving()) {
-                // What is queued for its slot alone is nobody else's to accept.
-                let how = if self.policy.own_listeners { Drain::Stop } else { Drain::Retire };
-                self.retire(worker, how, now, effects);
-            }
+        match &self.phase {
+            Phase::Reloading(rollout) if rollout.workers == from => self.scale_rollout(target, now, effects),
+            _ => self.leave_slots(now, effects),
         }
     }
 
-    /// Answers whoever waits for the size that the pool has by now.
-    pub(super) fn settle_scaling(&mut self, effects: &mut Vec<Effect>) {
-        if self.scaling.is_some() && self.table.is_full(self.target) {
-            let tickets = self.scaling.take().unwrap_or_default().tickets;
-            let message = format!("{} workers serve", self.target);
+    /// The generation that boots goes to `workers`.
+    fn scale_rollout(&mut self, workers: usize, now: Moment, effects: &mut Vec<Effect>) {
+        match &mut self.phase {
+            Phase::Reloading(rollout) if rollout.workers != workers => {
+                rollout.workers = workers;
+                self.leave_slots(now, effects);
+            }
+            _ => {}
+        }
+    }
+
+    /// How many slots somebody needs: the generation that serves, or one that boots.
+    pub(super) fn slots(&self) -> usize {
+        self.slots_of(self.current).max(match &self.phase {
+            Phase::Reloading(rollout) => rollout.workers,
+            _ => 0,
+        })
+    }
+
+    /// How many slots `generation` needs.
+    fn slots_of(&self, generation: Generation) -> usize {
+        match &self.phase {
+            Phase::Reloading(rollout) if rollout.generation == generation => rollout.workers,
+            _ => self.target,
+        }
+    }
+
+    /// Has listeners for the slots that are needed, and nobody in others.
+    pub(super) fn leave_slots(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        effects.push(Effect::Resize { slots: self.slots() });
+        let is_left = |entry: &Entry| entry.slot >= self.slots_of(entry.generation);
+        for worker in self.table.select(|entry| is_left(entry) && !entry.state.is_leaving()) {
+            // What is queued for its slot alone is nobody else's to accept.
+            let how = if self.policy.own_listeners { Drain::Stop } else { Drain::Retire };
+            self.retire(worker, how, now, effects);
+        }
+    }
+
+    /// Answers whoever waits for a size that the pool has by now, and brings a size that the settings do not allow any
+    /// more back within their bounds.
+    pub(super) fn settle_scaling(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        if self.phase == Phase::Serving && self.policy.allowed(self.target) != self.target {
+            self.scale(self.target, now, effects);
+            // Its workers are forked when this is settled next, which must not wait for something to happen.
+            self.fill(now, effects);
+        }
+        let Some(Scaling { from, .. }) = self.scaling else { return };
+        if self.table.is_full(from.min(self.target)..self.target) {
+            let tickets = self.scaling.take().map(|scaling| scaling.tickets).unwrap_or_default();
+            let message = format!("{} workers", self.target);
             self.answer(tickets, &Answer::Done(message), effects);
         }
     }
@@ -134,13 +180,18 @@ impl Machine {
     /// A new worker failed; where it is one that a change of size added, the size is what it was.
     pub(super) fn note_failed_addition(
         &mut self,
-        slot: usize,
+        slot: Slot,
         (reason, detail): (&str, Option<String>),
         now: Moment,
         effects: &mut Vec<Effect>,
     ) {
+        if self.table.in_slot(slot).any(|entry| entry.state.is_ready()) {
+            return;
+        }
         let Some(scaling) = self.scaling.take_if(|scaling| slot >= scaling.from) else { return };
         let (from, to) = (scaling.from, self.target);
+        // The load will want it again at the next look.
+        self.trend.rests_until = now + self.policy.restart.cap;
         self.scale(from, now, effects);
         let reason = reason.to_owned();
         effects.push(Effect::Tell(Notice::ScaleFailed { from, to, reason: reason.clone() }));
@@ -149,7 +200,7 @@ impl Machine {
 
     /// The pool ends, whatever size somebody wanted.
     pub(super) fn stop_scaling(&mut self, effects: &mut Vec<Effect>) {
-        let tickets = self.scaling.take().unwrap_or_default().tickets;
+        let tickets = self.scaling.take().map(|scaling| scaling.tickets).unwrap_or_default();
         self.answer(tickets, &Answer::Superseded, effects);
     }
 
@@ -174,8 +225,8 @@ impl Machine {
 
     /// How busy the pool is.
     pub(super) fn on_load(&mut self, load: Load, now: Moment, effects: &mut Vec<Effect>) {
-        let settled = self.phase == Phase::Serving && self.table.is_full(self.target);
-        if self.policy.autoscale.is_none() || !settled {
+        let settled = self.phase == Phase::Serving && self.table.is_full(0..self.target);
+        if self.policy.autoscale.is_none() || !settled || now < self.trend.rests_until {
             return;
         }
         let Some(change) = self.trend.note(&load, self.target) else { return };

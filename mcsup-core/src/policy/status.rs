@@ -40,7 +40,10 @@ pub enum State {
         kill_at: Moment,
     },
     /// Boot failed and it said so; its exit is on the way.
-    Failed,
+    Failed {
+        /// When patience ends.
+        kill_at: Moment,
+    },
     /// Killed; its exit is on the way.
     Killed {
         /// Why.
@@ -57,7 +60,7 @@ impl State {
             State::Ready { since, .. } => Some(since),
             State::Aborting { ready_since, .. } => Some(ready_since),
             State::Killed { ready_since, .. } => ready_since,
-            State::Booting { .. } | State::Draining { .. } | State::Failed => None,
+            State::Booting { .. } | State::Draining { .. } | State::Failed { .. } => None,
         }
     }
 
@@ -68,7 +71,16 @@ impl State {
 
     /// Whether it is on its way out.
     pub fn is_leaving(&self) -> bool {
-        matches!(self, State::Aborting { .. } | State::Draining { .. } | State::Failed | State::Killed { .. })
+        !matches!(self, State::Booting { .. } | State::Ready { .. })
+    }
+
+    /// Whether its exit will be what its slot is filled after: it did not go because it was asked to.
+    pub fn is_missed(&self) -> bool {
+        match self {
+            State::Aborting { .. } | State::Failed { .. } => true,
+            State::Killed { reason, .. } => matches!(reason, KillReason::BootTimeout(_) | KillReason::Silent(_)),
+            State::Booting { .. } | State::Ready { .. } | State::Draining { .. } => false,
+        }
     }
 }
 
@@ -87,6 +99,8 @@ pub enum Phase {
     Upgrading {
         /// When it counts as failed.
         until: Moment,
+        /// Whether it can, and does as soon as every fork has been answered.
+        is_checked: bool,
     },
     /// Serving, but it says to whoever asks that it will end.
     LameDuck {

@@ -1,7 +1,8 @@
 //! The facts: which workers exist, which slot and generation each belongs to, and which slots wait to be filled.
 //! Decides nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,12 +18,16 @@ pub struct Entry {
     pub slot: Slot,
     /// Its version.
     pub generation: Generation,
-    /// Its process, once forked.
+    /// The mold that forks it; `None`: the supervisor itself.
+    pub mold: Option<WorkerId>,
+    /// Its process, once forked; 0 until then.
     pub pid: i32,
     /// Where it is in its life.
     pub state: State,
     /// What it may use before it is replaced.
     pub allowance: Allowance,
+    /// Whether it has served enough to be a mold.
+    pub is_warm: bool,
     /// Why it is to be replaced by a worker of its own generation.
     pub recycle: Option<String>,
 }
@@ -48,10 +53,17 @@ pub struct Table {
 
 impl Table {
     /// Adds a worker that is about to be forked.
-    pub fn add(&mut self, slot: Slot, generation: Generation, allowance: Allowance, now: Moment) -> WorkerId {
+    pub fn add(
+        &mut self,
+        (slot, generation): (Slot, Generation),
+        mold: Option<WorkerId>,
+        allowance: Allowance,
+        now: Moment,
+    ) -> WorkerId {
         let id = self.next_id();
         let state = State::Booting { since: now };
-        let entry = Entry { id, slot, generation, pid: 0, state, allowance, recycle: None };
+        let entry =
+            Entry { id, slot, generation, mold, pid: 0, state, allowance, is_warm: false, recycle: None };
         self.entries.insert(id, entry);
         id
     }
@@ -108,9 +120,9 @@ impl Table {
         self.in_slot(slot).any(|entry| entry.generation == generation && entry.state.is_ready())
     }
 
-    /// Whether ready workers, of whatever generation, hold the first `slots` slots.
-    pub fn is_full(&self, slots: usize) -> bool {
-        (0..slots).all(|slot| self.in_slot(slot).any(|entry| entry.state.is_ready()))
+    /// Whether ready workers, of whatever generation, hold these slots.
+    pub fn is_full(&self, slots: Range<Slot>) -> bool {
+        slots.into_iter().all(|slot| self.in_slot(slot).any(|entry| entry.state.is_ready()))
     }
 
     /// The workers of a slot that are not on their way out, oldest first.
@@ -118,19 +130,30 @@ impl Table {
         self.iter().filter(move |entry| entry.slot == slot && !entry.state.is_leaving())
     }
 
-    /// Whether nobody holds `slot`, nobody who is about to be reaped held it, and it waits for no respawn.
-    pub fn is_empty_slot(&self, slot: Slot) -> bool {
-        let gone = |entry: &Entry| matches!(entry.state, State::Draining { .. });
-        !self.respawns.contains_key(&slot) && !self.iter().any(|entry| entry.slot == slot && !gone(entry))
+    /// Whether somebody serves `slot`, or boots there in `current`: whoever else boots may never serve.
+    pub fn is_covered(&self, slot: Slot, current: Generation) -> bool {
+        self.in_slot(slot).any(|entry| entry.state.is_ready() || entry.generation == current)
     }
 
-    /// How many generations older than `current` still have workers.
-    pub fn old_generations(&self, current: Generation) -> usize {
-        let mut seen: Vec<Generation> =
-            self.iter().map(|entry| entry.generation).filter(|g| *g < current).collect();
-        seen.sort_unstable();
-        seen.dedup();
-        seen.len()
+    /// Whether nobody covers `slot` and nothing that is to come will fill it: neither a respawn, nor the exit of a worker of
+    /// `current` who is about to be reaped.
+    pub fn is_vacant(&self, slot: Slot, current: Generation) -> bool {
+        let is_missed =
+            |entry: &Entry| entry.slot == slot && entry.generation == current && entry.state.is_missed();
+        !self.respawns.contains_key(&slot)
+            && !self.is_covered(slot, current)
+            && !self.iter().any(is_missed)
+    }
+
+    /// How many generations besides `current` have workers that are on their way out.
+    pub fn draining_generations(&self, current: Generation) -> usize {
+        let leaving = self.iter().filter(|entry| entry.generation != current && entry.state.is_leaving());
+        leaving.map(|entry| entry.generation).collect::<BTreeSet<_>>().len()
+    }
+
+    /// Whether some fork has neither succeeded nor failed yet.
+    pub fn awaits_forks(&self) -> bool {
+        self.iter().any(|entry| entry.pid == 0)
     }
 
     /// Lets `slot` be filled again at `at`.
@@ -158,6 +181,15 @@ impl Table {
         self.respawns.values().min().copied()
     }
 
+    /// Begins every silence anew.
+    pub fn begin_silences(&mut self, now: Moment) {
+        for entry in self.entries.values_mut() {
+            if let State::Ready { beat, .. } = &mut entry.state {
+                *beat = now;
+            }
+        }
+    }
+
     /// Moves every deadline by `by`, and begins every silence anew: the supervisor did not run for a while, and nobody is
     /// to blame for what it did not see.
     pub fn forgive(&mut self, by: Moment, now: Moment) {
@@ -168,8 +200,10 @@ impl Table {
             match &mut entry.state {
                 State::Booting { since } => *since += by,
                 State::Ready { beat, .. } => *beat = now,
-                State::Aborting { kill_at, .. } | State::Draining { kill_at, .. } => *kill_at += by,
-                State::Failed | State::Killed { .. } => {}
+                State::Aborting { kill_at, .. }
+                | State::Draining { kill_at, .. }
+                | State::Failed { kill_at } => *kill_at += by,
+                State::Killed { .. } => {}
             }
         }
     }

@@ -19,41 +19,60 @@ impl Machine {
         }
     }
 
-    /// Begins an upgrade that waits, and gives up one that takes too long.
+    /// Begins an upgrade that waits.
     pub(super) fn settle_upgrade(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        match self.phase {
-            Phase::Upgrading { until } if until <= now => {
-                let reason = format!("the new image did not answer within {:?}", self.policy.upgrade_timeout);
-                self.on_upgrade_failed(reason, effects);
-            }
-            Phase::Serving if self.wants_upgrade && self.may_upgrade() => {
-                self.phase = Phase::Upgrading { until: now + self.policy.upgrade_timeout };
-                effects.push(Effect::Tell(Notice::Upgrading));
-                effects.push(Effect::CheckImage);
-            }
-            _ => {}
+        if self.wants_upgrade && self.may_upgrade() {
+            self.phase = Phase::Upgrading { until: now + self.policy.upgrade_timeout, is_checked: false };
+            effects.push(Effect::Tell(Notice::Upgrading));
+            effects.push(Effect::CheckImage);
         }
     }
 
-    /// The new image can take over: it does, and none of what follows here is reached.
-    pub(super) fn on_image_checked(&self, effects: &mut Vec<Effect>) {
-        if matches!(self.phase, Phase::Upgrading { .. }) {
-            effects.push(Effect::Exec);
+    /// Gives up an upgrade that takes too long.
+    pub(super) fn expire_upgrade(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        if matches!(self.phase, Phase::Upgrading { until, .. } if until <= now) {
+            let reason = format!("the new image did not answer within {:?}", self.policy.upgrade_timeout);
+            self.on_upgrade_failed(reason, effects);
         }
     }
 
-    /// This image goes on.
-    pub(super) fn on_upgrade_failed(&mut self, reason: String, effects: &mut Vec<Effect>) {
-        if !matches!(self.phase, Phase::Upgrading { .. }) {
+    /// The new image can take over.
+    pub(super) fn on_image_checked(&mut self) {
+        if let Phase::Upgrading { is_checked, .. } = &mut self.phase {
+            *is_checked = true;
+        }
+    }
+
+    /// Lets a new image that can take over do so, once. A fork that was asked for must be answered before: the answer to
+    /// this image would be lost with it.
+    pub(super) fn take_over(&mut self, effects: &mut Vec<Effect>) {
+        if self.table.awaits_forks() || self.molds.awaits_forks() {
             return;
         }
-        self.phase = Phase::Serving;
+        if let Phase::Upgrading { is_checked, .. } = &mut self.phase {
+            if std::mem::take(is_checked) {
+                effects.push(Effect::Exec);
+            }
+        }
+    }
+
+    /// This image goes on, or goes on again.
+    pub(super) fn on_upgrade_failed(&mut self, reason: String, effects: &mut Vec<Effect>) {
+        let is_under_way = matches!(self.phase, Phase::Upgrading { .. });
+        if is_under_way {
+            self.phase = Phase::Serving;
+        } else if !self.is_resumed {
+            return;
+        }
         effects.push(Effect::Tell(Notice::UpgradeFailed { reason: reason.clone() }));
         self.end_upgrade(&Answer::Failed { reason, detail: None }, effects);
     }
 
     /// This image is the new one.
     pub(super) fn on_upgraded(&mut self, message: &str, effects: &mut Vec<Effect>) {
+        if !self.is_resumed {
+            return;
+        }
         let workers = self.table.iter().filter(|entry| !entry.state.is_leaving()).count();
         effects.push(Effect::Tell(Notice::Upgraded { workers }));
         self.end_upgrade(&Answer::Done(message.to_owned()), effects);
@@ -62,6 +81,7 @@ impl Machine {
     /// Whoever waits for an upgrade is answered.
     pub(super) fn end_upgrade(&mut self, answer: &Answer, effects: &mut Vec<Effect>) {
         self.wants_upgrade = false;
+        self.is_resumed = false;
         let tickets: Vec<Ticket> = std::mem::take(&mut self.upgrade_tickets);
         self.answer(tickets, answer, effects);
     }
@@ -69,12 +89,12 @@ impl Machine {
     /// When a check counts as failed.
     pub(super) fn next_upgrade_deadline(&self) -> Option<Moment> {
         match self.phase {
-            Phase::Upgrading { until } => Some(until),
+            Phase::Upgrading { until, .. } => Some(until),
             _ => None,
         }
     }
 
     fn may_upgrade(&self) -> bool {
-        self.phase == Phase::Serving && self.replacing.is_none()
+        self.phase == Phase::Serving && self.replacing.is_none() && !self.is_resumed
     }
 }

@@ -84,7 +84,7 @@ fn state(state: &State) -> &'static str {
         State::Ready { .. } => "ready",
         State::Aborting { .. } => "aborting",
         State::Draining { .. } => "draining",
-        State::Failed => "failed",
+        State::Failed { .. } => "failed",
         State::Killed { .. } => "killed",
     }
 }

@@ -1,185 +1,511 @@
-//! Random lives of a pool, and what holds in each of them at any time.
+//! Random lives of a pool. Each is made from one number, which is named where one fails, with all that happened in it:
+//! `MCSUP_SEED=7` lives that life alone, `MCSUP_LIVES=1000000` more of them.
 
-use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use proptest::prelude::*;
-
-use super::{Life, policy, seconds};
+use super::life::{Exec, Life, SECOND, Settings, seconds};
 use crate::error::ErrorKind;
+use crate::policy::event::Slot;
+use crate::policy::jitter::Jitter;
 use crate::policy::*;
 
-/// What a random world may do.
-#[derive(Debug, Clone)]
-enum Deed {
-    Ready(usize),
-    BootFails(usize),
-    Dies(usize),
-    Leaves(usize),
-    Obeys,
-    Passes(u64),
-    Beats,
-    Asks(usize),
-    ForksFail(bool),
-    Sleeps,
+const LIVES: u64 = 10_000;
+
+/// As the environment says.
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
-const ASKS: [Ask; 6] =
-    [Ask::Reload, Ask::Scale(3), Ask::ScaleUp, Ask::ScaleDown, Ask::ReopenLogs, Ask::StopGraceful];
-
-fn deed() -> impl Strategy<Value = Deed> {
-    prop_oneof![
-        6 => any::<usize>().prop_map(Deed::Ready),
-        2 => any::<usize>().prop_map(Deed::BootFails),
-        3 => any::<usize>().prop_map(Deed::Dies),
-        1 => any::<usize>().prop_map(Deed::Leaves),
-        4 => Just(Deed::Obeys),
-        4 => (1_u64..40_000).prop_map(Deed::Passes),
-        4 => Just(Deed::Beats),
-        // Stops are rarer, so that lives are long.
-        4 => (0_usize..ASKS.len() - 1).prop_map(Deed::Asks),
-        1 => Just(Deed::Asks(ASKS.len() - 1)),
-        1 => any::<bool>().prop_map(Deed::ForksFail),
-        1 => Just(Deed::Sleeps),
-    ]
-}
-
-impl Life {
-    fn pick(&self, from: &[WorkerId], index: usize) -> Option<WorkerId> {
-        (!from.is_empty()).then(|| from[index % from.len()])
+#[test]
+fn every_life_keeps_its_promises_gets_well_when_left_alone_and_ends_when_asked() {
+    if let Some(seed) = number("MCSUP_SEED") {
+        return live(seed, &Mutex::new(Vec::new()), true);
     }
-
-    fn do_deed(&mut self, deed: &Deed) {
-        match *deed {
-            Deed::Ready(index) => {
-                if let Some(worker) = self.pick(&self.booting(), index) {
-                    self.step(Event::Ready { worker });
+    let lives = number("MCSUP_LIVES").unwrap_or(LIVES);
+    let (next, failed) = (AtomicU64::new(0), Mutex::new(None));
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while failed.lock().expect("no panic inside").is_none() {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= lives {
+                        break;
+                    }
+                    if catch_unwind(|| live(seed, &Mutex::new(Vec::new()), false)).is_err() {
+                        failed.lock().expect("no panic inside").get_or_insert(seed);
+                    }
                 }
-            }
-            Deed::BootFails(index) => {
-                if let Some(worker) = self.pick(&self.booting(), index) {
-                    self.boot_fails(worker, ErrorKind::Application);
-                }
-            }
-            Deed::Dies(index) => {
-                let living: Vec<_> = self.living.keys().copied().collect();
-                if let Some(worker) = self.pick(&living, index) {
-                    self.exit(worker, ExitStatus::Signal(9));
-                }
-            }
-            Deed::Leaves(index) => {
-                if let Some(worker) = self.pick(&self.ready(), index) {
-                    self.step(Event::Leaving { worker, reason: "tired".to_owned() });
-                }
-            }
-            Deed::Obeys => self.obey(),
-            Deed::Passes(time) => self.pass(Duration::from_millis(time)),
-            Deed::Beats => self.live(Duration::ZERO),
-            Deed::Asks(index) => self.ask(ASKS[index]),
-            Deed::ForksFail(fails) => self.fork_fails = fails,
-            Deed::Sleeps => {
-                self.now += seconds(3600);
-                self.step(Event::Late { by: seconds(3599) });
-            }
-        }
-    }
-
-    /// What holds in every state.
-    fn check(&self) {
-        let table = self.machine.table();
-        let known: BTreeSet<_> = table.iter().map(|entry| entry.id).collect();
-        assert!(self.outcome.is_none() || self.living.is_empty(), "ended with workers alive");
-        assert!(self.living.keys().all(|worker| known.contains(worker)), "a worker that nobody knows of");
-        let current = self.machine.current();
-        let newer: BTreeSet<_> = table
-            .iter()
-            .filter(|entry| entry.generation > current && !entry.state.is_leaving())
-            .map(|entry| entry.generation)
-            .collect();
-        assert!(newer.len() <= 1, "more than one generation boots");
-        assert!(
-            table.iter().all(|entry| entry.generation >= current || entry.state.is_leaving()),
-            "an old generation serves beside the current one"
-        );
-        for slot in 0..self.machine.target() {
-            let holders = table.iter().filter(|entry| {
-                entry.slot == slot && entry.generation == current && !entry.state.is_leaving()
             });
-            assert!(holders.count() <= 1, "two workers in slot {slot}");
         }
-        if let Some(deadline) = self.machine.next_deadline() {
-            assert!(deadline >= self.now, "a deadline that has passed is still due: the loop would spin");
-        }
+    });
+    if let Some(seed) = failed.into_inner().expect("no panic inside") {
+        let script = Mutex::new(Vec::new());
+        let again = catch_unwind(AssertUnwindSafe(|| live(seed, &script, true)));
+        let script = script.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).join("\n");
+        panic!("MCSUP_SEED={seed} fails (again: {}):\n{script}", again.is_err());
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+/// One life: random deeds, then peace, or an end in the midst of it.
+fn live(seed: u64, script: &Mutex<Vec<String>>, is_written: bool) {
+    let mut world = World::new(seed, is_written);
+    let lived = catch_unwind(AssertUnwindSafe(|| world.live()));
+    if let Some(lines) = world.life.script.take() {
+        *script.lock().expect("nobody else writes") = lines;
+    }
+    if let Err(why) = lived {
+        std::panic::resume_unwind(why);
+    }
+}
 
-    #[test]
-    fn every_life_keeps_its_promises_and_ends_when_asked(
-        workers in 1_usize..5,
-        deeds in proptest::collection::vec(deed(), 0..80),
-    ) {
-        let mut life = Life::start(policy(workers));
-        life.check();
-        for deed in &deeds {
-            if life.outcome.is_some() {
+/// A life, and what is left to chance in it.
+struct World {
+    life: Life,
+    chance: Jitter,
+    /// Whether those that are asked to do something do it.
+    obeys: bool,
+}
+
+impl World {
+    fn new(seed: u64, is_written: bool) -> Self {
+        let mut chance = Jitter::new(seed);
+        let policy = any_policy(&mut chance);
+        let script = is_written.then(|| vec![format!("{policy:?}")]);
+        let mut life = Life::new(policy);
+        life.script = script;
+        life.fork_fails = one_in(&mut chance, 30);
+        life.forks_later = one_in(&mut chance, 2);
+        Self { life, chance, obeys: true }
+    }
+
+    fn live(&mut self) {
+        self.life.begin();
+        if !one_in(&mut self.chance, 4) {
+            // Most lives begin well.
+            self.life.fork_fails = false;
+            self.quiesce();
+        }
+        let deeds = self.chance.up_to(80);
+        for _ in 0..deeds {
+            if self.life.outcome.is_some() {
                 break;
             }
-            let serving_before = life.serving_now();
-            life.do_deed(deed);
-            life.check();
-            let is_reload = matches!(deed, Deed::Asks(0));
-            prop_assert!(
-                !is_reload || life.serving_now() >= serving_before || life.outcome.is_some(),
-                "a reload took capacity away when it began"
-            );
+            self.deed();
+            self.life.check();
         }
-        // Whatever happened: asked to stop, it ends within its deadlines, even if nobody obeys but SIGKILL.
-        life.fork_fails = false;
-        if life.outcome.is_none() {
-            life.ask(Ask::StopGraceful);
+        self.life.note(|_| "-- left alone".to_owned());
+        self.life.fork_fails = false;
+        if self.life.outcome.is_none() && one_in(&mut self.chance, 2) {
+            self.get_well();
         }
-        for _ in 0..4 {
-            life.pass(seconds(31));
-            while let Some(&worker) = life.living.keys().find(|worker| life.killed.contains(worker)) {
-                life.exit(worker, ExitStatus::Signal(9));
-            }
-            if life.outcome.is_none() && life.living.is_empty() {
-                life.step(Event::Tick);
-            }
-        }
-        // A boot that failed ends by itself; the world owes that exit.
-        for worker in life.living.clone().into_keys() {
-            life.exit(worker, ExitStatus::Code(4));
-        }
-        prop_assert!(life.outcome.is_some(), "it never ended: {:?}", life.machine);
-        prop_assert_eq!(life.machine.next_deadline(), None);
+        self.end();
     }
 
-    #[test]
-    fn a_pool_that_is_left_alone_gets_well(
-        workers in 1_usize..5,
-        deeds in proptest::collection::vec(deed().prop_filter("no stop", |deed| !matches!(deed, Deed::Asks(5))), 0..60),
-    ) {
-        let mut life = Life::serving(workers);
-        for deed in &deeds {
-            life.do_deed(deed);
-            life.check();
+    // Deeds.
+
+    fn deed(&mut self) {
+        match self.chance.up_to(99) {
+            0..=17 => self.somebody_is_ready(),
+            18..=20 => self.somebodys_boot_fails(),
+            21..=25 => self.somebody_dies(),
+            26 => self.somebody_leaves(),
+            27..=29 => self.somebody_has_served_enough(),
+            30..=31 => self.memory_is_measured(),
+            32..=33 => self.load_is_measured(),
+            34..=43 => self.somebody_obeys(),
+            44..=51 => self.a_fork_is_answered(),
+            52..=61 => self.time_passes(),
+            62..=67 => self.everybody_lives(),
+            68..=69 => self.life.fork_fails = !self.life.fork_fails && one_in(&mut self.chance, 3),
+            70 => self.supervisor_sleeps(),
+            71..=73 => self.settings_change(),
+            74..=76 => self.image_is_checked(),
+            77 => self.life.step(Event::Changed { reason: "server.py".to_owned() }),
+            78 => self.something_stale_comes(),
+            79..=86 => self.quiesce_a_little(),
+            _ => self.somebody_asks(),
         }
-        life.fork_fails = false;
-        for _ in 0..12 {
-            life.obey();
-            // Boots that failed end by themselves.
-            for worker in life.workers(|state| *state == State::Failed) {
+    }
+
+    fn pick(&mut self, from: &[WorkerId]) -> Option<WorkerId> {
+        let last = from.len().checked_sub(1)?;
+        Some(from[usize::try_from(self.chance.up_to(last as u64)).expect("few workers")])
+    }
+
+    /// Those of `from` that have not ended.
+    fn alive(&self, mut from: Vec<WorkerId>) -> Vec<WorkerId> {
+        from.retain(|worker| !self.life.dead.contains(worker));
+        from
+    }
+
+    fn booting(&self) -> Vec<WorkerId> {
+        let mut booting = self.life.booting();
+        booting.extend(self.life.booting_molds());
+        self.alive(booting)
+    }
+
+    fn somebody_is_ready(&mut self) {
+        let booting = self.booting();
+        if let Some(worker) = self.pick(&booting) {
+            self.life.worker_ready(worker);
+        }
+    }
+
+    fn somebodys_boot_fails(&mut self) {
+        let booting = self.booting();
+        if let Some(worker) = self.pick(&booting) {
+            self.life.boot_fails(worker, ErrorKind::Application);
+            if one_in(&mut self.chance, 2) && self.life.exists(worker) {
+                self.life.exit(worker, ExitStatus::Code(4));
+            }
+        }
+    }
+
+    /// Its exit is seen at once, or later.
+    fn somebody_dies(&mut self) {
+        let everybody = self.alive(self.life.everybody().collect());
+        if let Some(worker) = self.pick(&everybody) {
+            self.life.note(|_| format!("{worker:?} dies"));
+            self.life.dead.insert(worker);
+            if !one_in(&mut self.chance, 3) {
+                self.life.dies(worker);
+            }
+        }
+    }
+
+    fn somebody_leaves(&mut self) {
+        let ready = self.alive(self.life.ready());
+        if let Some(worker) = self.pick(&ready) {
+            self.life.step(Event::Leaving { worker, reason: "tired".to_owned() });
+        }
+    }
+
+    fn somebody_has_served_enough(&mut self) {
+        let ready = self.alive(self.life.ready());
+        if let Some(worker) = self.pick(&ready) {
+            let enough = self.life.machine.table().get(worker).map_or(0, |entry| entry.allowance.requests);
+            if enough > 0 {
+                self.life.step(Event::Enough { worker, requests: enough });
+            }
+        }
+    }
+
+    fn memory_is_measured(&mut self) {
+        let used = self.life.ready().into_iter().map(|worker| (worker, self.chance.up_to(300) << 20)).collect();
+        self.life.step(Event::Memory(used));
+    }
+
+    /// The same several times: bursts decide nothing.
+    fn load_is_measured(&mut self) {
+        let load = match one_in(&mut self.chance, 2) {
+            true => Load { queued: 3, waiting: 1, running: 8, permits: 8 },
+            false => Load { queued: 0, waiting: 0, running: 0, permits: 8 },
+        };
+        for _ in 0..1 + self.chance.up_to(32) {
+            self.life.step(Event::Load(load));
+        }
+    }
+
+    /// One who was asked to end does, or one that is dead is reaped.
+    fn somebody_obeys(&mut self) {
+        let life = &self.life;
+        let ends = |worker: &WorkerId| {
+            life.killed.contains(worker)
+                || life.drained.contains_key(worker)
+                || life.quit.contains(worker)
+                || life.aborted.contains(worker)
+                || life.dead.contains(worker)
+        };
+        let ending: Vec<WorkerId> = life.everybody().filter(ends).collect();
+        if let Some(worker) = self.pick(&ending) {
+            let is_well = !self.life.killed.contains(&worker) && !self.life.dead.contains(&worker);
+            self.life.exit(worker, if is_well { ExitStatus::Code(0) } else { ExitStatus::Signal(9) });
+        }
+    }
+
+    fn a_fork_is_answered(&mut self) {
+        let asked: Vec<WorkerId> = self.life.unforked.keys().copied().collect();
+        let Some(worker) = self.pick(&asked) else { return };
+        match one_in(&mut self.chance, 8) {
+            true => {
+                self.life.unforked.remove(&worker);
+                self.life.step(Event::SpawnFailed { worker, reason: "no memory".to_owned() });
+            }
+            // A mold that has ended answers nothing more.
+            false if self.life.dead.contains(&self.life.unforked[&worker].2) => {}
+            false => self.life.answer_fork(worker),
+        }
+    }
+
+    fn time_passes(&mut self) {
+        let next = self.life.machine.next_deadline().filter(|_| one_in(&mut self.chance, 2));
+        match next {
+            Some(deadline) => self.life.pass(deadline - self.life.now),
+            None => {
+                let most = if one_in(&mut self.chance, 3) { 60_000 } else { 2000 };
+                self.life.pass(Duration::from_millis(1 + self.chance.up_to(most)));
+            }
+        }
+    }
+
+    fn everybody_lives(&mut self) {
+        let time = Duration::from_millis(self.chance.up_to(10_000));
+        self.life.live(time);
+    }
+
+    fn supervisor_sleeps(&mut self) {
+        let by = seconds(1 + self.chance.up_to(3600));
+        self.life.now += by + SECOND;
+        self.life.step(Event::Late { by });
+        self.life.live(Duration::ZERO);
+    }
+
+    fn settings_change(&mut self) {
+        self.life.settings = match self.chance.up_to(5) {
+            0 => Settings::Broken,
+            1..=2 => Settings::Same,
+            _ => Settings::New(any_policy(&mut self.chance)),
+        };
+        self.life.closes_listeners = one_in(&mut self.chance, 4);
+    }
+
+    fn image_is_checked(&mut self) {
+        if std::mem::take(&mut self.life.checks_image) {
+            self.life.exec = [Exec::Fails, Exec::Succeeds, Exec::FallsBack, Exec::Succeeds]
+                [usize::try_from(self.chance.up_to(3)).expect("one of four")];
+            match one_in(&mut self.chance, 3) {
+                true => self.life.step(Event::UpgradeFailed { reason: "it does not start".to_owned() }),
+                false => self.life.step(Event::ImageChecked),
+            }
+        }
+    }
+
+    /// What was meant for something that is over.
+    fn something_stale_comes(&mut self) {
+        let gone = WorkerId(self.chance.up_to(3));
+        if self.life.exists(gone) || self.life.unforked.contains_key(&gone) {
+            return;
+        }
+        let current = self.life.machine.current();
+        match self.chance.up_to(4) {
+            0 => self.life.step(Event::Ready { worker: gone }),
+            1 => self.life.step(Event::Enough { worker: gone, requests: 1000 }),
+            2 => self.life.step(Event::Leaving { worker: gone, reason: "tired".to_owned() }),
+            3 => {
+                let prepared = Event::Prepared { generation: current, policy: None, closes_listeners: true };
+                self.life.step(prepared);
+            }
+            _ => {
+                let reason = "line 3".to_owned();
+                self.life.step(Event::NotPrepared { generation: current, reason });
+            }
+        }
+    }
+
+    fn somebody_asks(&mut self) {
+        let slot: Slot = usize::try_from(self.chance.up_to(4)).expect("a slot");
+        let ask = match self.chance.up_to(60) {
+            0..=19 => Ask::Reload,
+            20..=27 => Ask::Upgrade,
+            28..=35 => Ask::Recycle(slot),
+            36..=43 => Ask::Scale(slot),
+            44..=49 => Ask::ScaleUp,
+            50..=55 => Ask::ScaleDown,
+            56..=58 => Ask::ReopenLogs,
+            // Stops are rarer, so that lives are long.
+            59 => Ask::StopGraceful,
+            _ => Ask::StopQuick,
+        };
+        match one_in(&mut self.chance, 5) {
+            true => self.life.ask(ask),
+            false => drop(self.life.ask_for_answer(ask)),
+        }
+    }
+
+    // Peace.
+
+    fn quiesce_a_little(&mut self) {
+        for _ in 0..1 + self.chance.up_to(3) {
+            self.everything_goes_well();
+        }
+    }
+
+    /// Nothing fails, everybody does as asked: until nothing is left to be done now.
+    fn quiesce(&mut self) {
+        for _ in 0..1000 {
+            if !self.everything_goes_well() {
+                return self.life.check();
+            }
+        }
+        panic!("it is never at rest");
+    }
+
+    fn everything_goes_well(&mut self) -> bool {
+        let life = &mut self.life;
+        let steps = (life.spawns, life.notices.len(), life.answers.len(), life.effects.len());
+        while let Some(&worker) = life.dead.first() {
+            life.dies(worker);
+        }
+        for worker in life.unforked.keys().copied().collect::<Vec<_>>() {
+            if life.unforked.contains_key(&worker) {
+                life.answer_fork(worker);
+            }
+        }
+        life.obey();
+        // Boots that failed end by themselves.
+        for worker in life.everybody().collect::<Vec<_>>() {
+            let state = life.machine.table().get(worker).map(|entry| entry.state);
+            let mold = life.machine.molds().iter().find(|(id, _)| *id == worker).map(|(_, mold)| mold.state);
+            if matches!(state.or(mold), Some(State::Failed { .. })) {
                 life.exit(worker, ExitStatus::Code(4));
             }
-            life.all_ready();
-            life.live(seconds(29));
         }
-        prop_assert_eq!(life.phase(), "serving");
-        prop_assert_eq!(life.ready().len(), life.machine.target());
-        prop_assert_eq!(life.living.len(), life.machine.target());
+        // One that is to become a mold and is not needed any more says that it is ready, and is killed.
+        for worker in life.promoted.iter().copied().filter(|worker| life.exists(*worker)).collect::<Vec<_>>() {
+            life.worker_ready(worker);
+        }
+        life.molds_ready();
+        life.all_ready();
+        if std::mem::take(&mut life.checks_image) {
+            life.exec = Exec::Succeeds;
+            life.step(Event::ImageChecked);
+        }
+        let life = &self.life;
+        steps != (life.spawns, life.notices.len(), life.answers.len(), life.effects.len())
+    }
+
+    /// So long that every deadline has passed.
+    fn time_goes_well(&mut self) {
+        for _ in 0..40 {
+            self.quiesce();
+            if self.life.outcome.is_some() {
+                return;
+            }
+            self.life.live(seconds(4));
+        }
+        self.quiesce();
+    }
+
+    /// A pool that is left alone is whole again, of one generation after one good reload.
+    fn get_well(&mut self) {
+        self.time_goes_well();
+        if self.life.outcome.is_some() {
+            return;
+        }
+        self.is_well();
+        let fails = |notice: &Notice| matches!(notice, Notice::RollbackFailed { .. });
+        let current = self.life.machine.current();
+        let is_mixed = self.life.generations().iter().any(|generation| *generation != current);
+        assert!(!is_mixed || self.life.told(fails) > 0, "mixed, and nobody was told");
+        self.life.settings = Settings::Same;
+        let ticket = self.life.reload();
+        self.time_goes_well();
+        assert!(self.life.is_done(ticket), "a good reload: {:?}", self.life.answers.get(&ticket));
+        self.is_well();
+        let newest = self.life.machine.current();
+        assert!(self.life.generations().iter().all(|generation| *generation == newest), "one generation");
+        assert_eq!(self.life.editions.iter().copied().collect::<Vec<_>>(), [newest]);
+    }
+
+    /// As many workers as there should be, each ready in a slot of its own; and nothing else.
+    fn is_well(&self) {
+        let (life, machine) = (&self.life, &self.life.machine);
+        let target = machine.target();
+        assert_eq!(life.phase(), "serving");
+        assert_eq!((life.ready().len(), life.living.len()), (target, target), "ready, living, target");
+        assert!(machine.table().is_full(0..target), "each slot has a worker");
+        assert_eq!(life.slots, target, "each slot has its listeners, and no other");
+        let molds = machine.molds().ready(machine.current()).into_iter().count();
+        assert_eq!((life.molds.len(), molds), (molds, usize::from(machine.policy().preload)), "molds");
+        let open: Vec<_> = life.asked.iter().filter(|ticket| !life.answers.contains_key(ticket)).collect();
+        assert!(open.is_empty(), "not answered: {open:?}");
+    }
+
+    // The end.
+
+    /// Asked to stop, it ends within the sum of its deadlines, even if nobody obeys but the kernel.
+    fn end(&mut self) {
+        self.obeys = one_in(&mut self.chance, 2);
+        self.life.note(|_| "-- the end".to_owned());
+        if self.life.outcome.is_none() {
+            self.life.ask_for_answer(if one_in(&mut self.chance, 3) { Ask::StopQuick } else { Ask::StopGraceful });
+        }
+        let policy = self.life.machine.policy();
+        let begun = self.life.now;
+        let longest = policy.drain_delay + policy.boot_timeout + policy.graceful_timeout * 2 + seconds(60);
+        for _ in 0..1000 {
+            match self.obeys {
+                true => self.life.obey(),
+                false => self.life.reap_killed(),
+            }
+            if self.life.outcome.is_some() {
+                break;
+            }
+            match self.life.machine.next_deadline() {
+                Some(deadline) => {
+                    self.life.now = deadline;
+                    let beats = self.life.living.keys().map(|worker| (*worker, deadline)).collect();
+                    self.life.step(Event::Beats(beats));
+                }
+                // Only whoever is killed is waited for.
+                None => {
+                    while let Some(&worker) = self.life.dead.first() {
+                        self.life.dies(worker);
+                    }
+                }
+            }
+        }
+        assert!(self.life.outcome.is_some(), "it never ended: {:?}", self.life.machine);
+        assert!(self.life.now <= begun + longest, "it took {:?} to end", self.life.now - begun);
+        assert_eq!(self.life.machine.next_deadline(), None);
+        self.life.check();
+        let late = self.life.ask_for_answer(Ask::StopGraceful);
+        assert!(self.life.is_done(late));
+        for ticket in &self.life.asked {
+            assert!(self.life.answers.contains_key(ticket), "{ticket:?} is not answered");
+        }
+    }
+}
+
+fn one_in(chance: &mut Jitter, n: u64) -> bool {
+    chance.up_to(n - 1) == 0
+}
+
+fn any_policy(chance: &mut Jitter) -> Policy {
+    let size = |chance: &mut Jitter, most| usize::try_from(chance.up_to(most)).expect("a small number");
+    let maybe = |chance: &mut Jitter, n: u64| one_in(chance, n);
+    let workers = 1 + size(chance, 3);
+    let surge = match size(chance, 3) {
+        0 => Surge::All,
+        extra => Surge::Extra(extra - 1),
+    };
+    let soak = if maybe(chance, 2) { Duration::ZERO } else { Duration::from_millis(chance.up_to(5000)) };
+    let preload = maybe(chance, 2);
+    let autoscale = maybe(chance, 3).then(|| {
+        let min = 1 + size(chance, 2);
+        Autoscale { min, max: min + size(chance, 3) }
+    });
+    let recycling = Recycling {
+        requests: (if maybe(chance, 2) { 1000 } else { 0 }, 100),
+        lifetime: (if maybe(chance, 4) { seconds(100) } else { Duration::ZERO }, seconds(50)),
+        rss: (if maybe(chance, 3) { 200 << 20 } else { 0 }, 10 << 20),
+    };
+    Policy {
+        workers,
+        max_workers: 6,
+        timeout: maybe(chance, 2).then(|| seconds(30)),
+        drain_delay: if maybe(chance, 3) { seconds(5) } else { Duration::ZERO },
+        plan: Plan { surge, soak, retries: size(chance, 2) },
+        recycling,
+        preload,
+        refork_after: if preload && maybe(chance, 2) { 500 } else { 0 },
+        autoscale,
+        own_listeners: maybe(chance, 3),
+        development: maybe(chance, 3),
+        seed: chance.up_to(u64::MAX),
+        ..Policy::default()
     }
 }

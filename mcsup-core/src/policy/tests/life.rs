@@ -1,0 +1,608 @@
+//! A pool whose world does what a test says, with a hand-turned clock. What holds in every life is checked at each step of
+//! it, by [`Life::step`]; what a whole life owes, by whoever ends it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::error::ErrorKind;
+use crate::policy::event::{Generation, Slot};
+use crate::policy::*;
+
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+
+pub(super) fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+pub(super) fn policy(workers: usize) -> Policy {
+    Policy { workers, timeout: Some(seconds(30)), ..Policy::default() }
+}
+
+/// A whole second pool at a reload.
+pub(super) fn blue_green(workers: usize) -> Policy {
+    Policy { plan: Plan { surge: Surge::All, ..Plan::default() }, ..policy(workers) }
+}
+
+/// A pool whose workers are forked by a mold.
+pub(super) fn preloading(workers: usize) -> Policy {
+    Policy { preload: true, ..policy(workers) }
+}
+
+/// What the settings are found to be at the next reload.
+#[derive(Debug, Clone)]
+pub(super) enum Settings {
+    Same,
+    New(Policy),
+    Broken,
+}
+
+/// What comes of letting another image take over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Exec {
+    /// It cannot be executed.
+    Fails,
+    /// It goes on in this one's place.
+    Succeeds,
+    /// It does not reach its loop, and this one goes on from the same record.
+    FallsBack,
+}
+
+/// A pool and its world.
+pub(super) struct Life {
+    pub(super) machine: Machine,
+    pub(super) now: Moment,
+    /// Living workers, and those whose exit nobody has seen yet: generation and slot.
+    pub(super) living: BTreeMap<WorkerId, (Generation, Slot)>,
+    /// The same of molds.
+    pub(super) molds: BTreeMap<WorkerId, Generation>,
+    /// Those of both that are dead, and not reaped.
+    pub(super) dead: BTreeSet<WorkerId>,
+    /// Molds answer for a fork only when they are told to by `answer_forks`,
+    pub(super) forks_later: bool,
+    /// and this is what they were asked for.
+    pub(super) unforked: BTreeMap<WorkerId, (Generation, Slot, WorkerId)>,
+    pub(super) fork_fails: bool,
+    /// Those whose fork failed.
+    unborn: BTreeSet<WorkerId>,
+    pub(super) drained: BTreeMap<WorkerId, Drain>,
+    pub(super) killed: BTreeSet<WorkerId>,
+    pub(super) quit: BTreeSet<WorkerId>,
+    pub(super) aborted: BTreeSet<WorkerId>,
+    pub(super) promoted: BTreeSet<WorkerId>,
+    pub(super) lame_ducks: BTreeSet<WorkerId>,
+    pub(super) broken: BTreeSet<WorkerId>,
+    pub(super) reopened: BTreeSet<WorkerId>,
+    pub(super) notices: Vec<Notice>,
+    pub(super) asked: BTreeSet<Ticket>,
+    pub(super) answers: BTreeMap<Ticket, Answer>,
+    pub(super) outcome: Option<Outcome>,
+    pub(super) settings: Settings,
+    pub(super) closes_listeners: bool,
+    pub(super) exec: Exec,
+    /// Somebody waits to hear whether an image can take over.
+    pub(super) checks_image: bool,
+    /// The generations that there are settings and listeners for.
+    pub(super) editions: BTreeSet<Generation>,
+    /// How many slots there are listeners for.
+    pub(super) slots: usize,
+    pub(super) committed: Vec<Generation>,
+    pub(super) discarded: Vec<Generation>,
+    pub(super) pool_ready: usize,
+    pub(super) spawns: usize,
+    pub(super) execs: usize,
+    pub(super) measures: usize,
+    /// The most and the fewest that served or were about to, in between two looks.
+    pub(super) most: usize,
+    pub(super) fewest_ready: usize,
+    /// What happened and what was done, where somebody wants to read it.
+    pub(super) script: Option<Vec<String>>,
+    /// All effects, in their order.
+    pub(super) effects: Vec<Effect>,
+}
+
+impl Life {
+    pub(super) fn start(policy: Policy) -> Self {
+        let mut life = Self::new(policy);
+        life.begin();
+        life
+    }
+
+    /// One that has not begun.
+    pub(super) fn new(policy: Policy) -> Self {
+        let slots = policy.workers;
+        Self {
+            machine: Machine::new(policy),
+            now: seconds(1000),
+            living: BTreeMap::new(),
+            molds: BTreeMap::new(),
+            dead: BTreeSet::new(),
+            forks_later: false,
+            unforked: BTreeMap::new(),
+            fork_fails: false,
+            unborn: BTreeSet::new(),
+            drained: BTreeMap::new(),
+            killed: BTreeSet::new(),
+            quit: BTreeSet::new(),
+            aborted: BTreeSet::new(),
+            promoted: BTreeSet::new(),
+            lame_ducks: BTreeSet::new(),
+            broken: BTreeSet::new(),
+            reopened: BTreeSet::new(),
+            notices: Vec::new(),
+            asked: BTreeSet::new(),
+            answers: BTreeMap::new(),
+            outcome: None,
+            settings: Settings::Same,
+            closes_listeners: false,
+            exec: Exec::Fails,
+            checks_image: false,
+            editions: BTreeSet::from([1]),
+            slots,
+            committed: Vec::new(),
+            discarded: Vec::new(),
+            pool_ready: 0,
+            spawns: 0,
+            execs: 0,
+            measures: 0,
+            most: 0,
+            fewest_ready: usize::MAX,
+            script: None,
+            effects: Vec::new(),
+        }
+    }
+
+    pub(super) fn begin(&mut self) {
+        let effects = self.machine.start(self.now);
+        self.act(effects);
+    }
+
+    /// A pool of `workers` that all became ready.
+    pub(super) fn serving(workers: usize) -> Self {
+        Self::serving_by(policy(workers))
+    }
+
+    pub(super) fn serving_by(policy: Policy) -> Self {
+        let mut life = Self::start(policy);
+        life.molds_ready();
+        life.all_ready();
+        assert_eq!(life.phase(), "serving");
+        life
+    }
+
+    pub(super) fn phase(&self) -> &'static str {
+        self.machine.phase().name()
+    }
+
+    // What happens.
+
+    pub(super) fn step(&mut self, event: Event) {
+        let before = self.covered();
+        self.note(|life| format!("{:>9.3} {event:?}", life.now.as_secs_f64()));
+        let own_end = self.slot_of(&event);
+        let effects = self.machine.step(event, self.now);
+        self.check_capacity(&before, own_end);
+        if let Some(deadline) = self.machine.next_deadline() {
+            assert!(deadline > self.now, "a deadline that has passed is still due: the loop would spin");
+        }
+        self.act(effects);
+    }
+
+    /// As the supervisor does it: all effects first, then whatever came of them at once.
+    fn act(&mut self, effects: Vec<Effect>) {
+        let mut events = Vec::new();
+        let count = effects.len();
+        for (index, effect) in effects.into_iter().enumerate() {
+            self.note(|_| format!("          -> {effect:?}"));
+            if effect == Effect::Exec {
+                assert!(index + 1 == count && events.is_empty(), "what follows an exec is lost");
+            }
+            self.effects.push(effect.clone());
+            events.extend(self.apply(effect));
+        }
+        let ready = self.ready().len();
+        (self.most, self.fewest_ready) = (self.most.max(self.staying()), self.fewest_ready.min(ready));
+        for event in events {
+            self.step(event);
+        }
+    }
+
+    fn apply(&mut self, effect: Effect) -> Option<Event> {
+        match effect {
+            Effect::Spawn { worker, slot, generation, mold, .. } => {
+                return self.fork(worker, (generation, slot), mold);
+            }
+            Effect::SpawnMold { mold, generation } => return Some(self.fork_mold(mold, generation)),
+            Effect::Prepare { generation } => return Some(self.prepare(generation)),
+            Effect::Exec => return Some(self.exec()),
+            Effect::Promote { worker } => {
+                let (generation, _) = self.living.remove(&worker).expect("promoted: a worker");
+                assert!(!self.drained.contains_key(&worker) && !self.killed.contains(&worker));
+                self.molds.insert(worker, generation);
+                self.promoted.insert(worker);
+            }
+            Effect::Drain { worker, how } => {
+                assert!(self.living.contains_key(&worker) && !self.killed.contains(&worker));
+                assert!(self.drained.insert(worker, how).is_none(), "drained twice");
+            }
+            Effect::Quit { worker } => {
+                assert!(self.exists(worker) && !self.killed.contains(&worker));
+                self.quit.insert(worker);
+            }
+            // Nobody is there yet: it is said again when there is.
+            Effect::Kill { worker } if self.unforked.contains_key(&worker) => {}
+            Effect::Kill { worker } if self.unborn.contains(&worker) => {}
+            Effect::Kill { worker } => {
+                assert!(self.exists(worker), "a signal to a process that is gone");
+                self.killed.insert(worker);
+            }
+            Effect::Abort { worker } => {
+                assert!(self.exists(worker) && self.aborted.insert(worker));
+            }
+            Effect::LameDuck { worker } => assert!(self.lame_ducks.insert(worker)),
+            Effect::Broken { worker, .. } => {
+                self.broken.insert(worker);
+            }
+            Effect::ReopenLogs { worker } => {
+                assert!(self.exists(worker));
+                self.reopened.insert(worker);
+            }
+            Effect::Answer { ticket, answer } => {
+                assert!(self.asked.contains(&ticket), "answered without being asked");
+                assert!(self.answers.insert(ticket, answer).is_none(), "answered twice");
+            }
+            Effect::Tell(notice) => self.notices.push(notice),
+            Effect::End(outcome) => assert!(self.outcome.replace(outcome).is_none(), "ended twice"),
+            Effect::Commit { generation } => {
+                assert!(self.editions.contains(&generation));
+                self.editions.retain(|other| *other >= generation);
+                self.committed.push(generation);
+            }
+            Effect::Discard { generation } => {
+                assert_ne!(generation, self.machine.current(), "what serves is let go of");
+                self.editions.remove(&generation);
+                self.discarded.push(generation);
+            }
+            Effect::Resize { slots } => self.slots = slots,
+            Effect::CheckImage => self.checks_image = true,
+            Effect::PoolReady => self.pool_ready += 1,
+            Effect::Measure => self.measures += 1,
+            Effect::CloseListeners => {}
+        }
+        None
+    }
+
+    fn fork(
+        &mut self,
+        worker: WorkerId,
+        place: (Generation, Slot),
+        mold: Option<WorkerId>,
+    ) -> Option<Event> {
+        self.spawns += 1;
+        assert!(self.editions.contains(&place.0), "forked for a generation that was let go of");
+        assert!(place.1 < self.slots, "forked for a slot that has no listeners");
+        let mold_is_gone = mold.is_some_and(|mold| {
+            assert!(self.molds.contains_key(&mold), "forked by a mold that was reaped");
+            self.dead.contains(&mold)
+        });
+        if self.fork_fails || mold_is_gone {
+            self.unborn.insert(worker);
+            return Some(Event::SpawnFailed { worker, reason: "no memory".to_owned() });
+        }
+        if let Some(mold) = mold.filter(|_| self.forks_later) {
+            self.unforked.insert(worker, (place.0, place.1, mold));
+            return None;
+        }
+        Some(self.born(worker, place))
+    }
+
+    fn born(&mut self, worker: WorkerId, place: (Generation, Slot)) -> Event {
+        assert!(self.living.insert(worker, place).is_none());
+        Event::Spawned { worker, pid: pid(worker) }
+    }
+
+    /// A mold answers for a fork: it succeeded.
+    pub(super) fn answer_fork(&mut self, worker: WorkerId) {
+        let (generation, slot, _) = self.unforked.remove(&worker).expect("a fork that was asked for");
+        let event = self.born(worker, (generation, slot));
+        self.step(event);
+    }
+
+    fn fork_mold(&mut self, mold: WorkerId, generation: Generation) -> Event {
+        assert!(self.editions.contains(&generation));
+        if self.fork_fails {
+            self.unborn.insert(mold);
+            return Event::SpawnFailed { worker: mold, reason: "no memory".to_owned() };
+        }
+        self.molds.insert(mold, generation);
+        Event::Spawned { worker: mold, pid: pid(mold) }
+    }
+
+    fn prepare(&mut self, generation: Generation) -> Event {
+        let policy = match &self.settings {
+            Settings::Same => None,
+            Settings::New(policy) => Some(Box::new(policy.clone())),
+            Settings::Broken => return Event::NotPrepared { generation, reason: "line 3".to_owned() },
+        };
+        self.editions.insert(generation);
+        Event::Prepared { generation, policy, closes_listeners: self.closes_listeners }
+    }
+
+    /// Another image takes over, knowing nothing but the record.
+    fn exec(&mut self) -> Event {
+        self.execs += 1;
+        if self.exec == Exec::Fails {
+            return Event::UpgradeFailed { reason: "no such file".to_owned() };
+        }
+        self.hand_over();
+        match self.exec {
+            Exec::Succeeds => Event::Upgraded { message: "1 to 2".to_owned() },
+            _ => Event::UpgradeFailed { reason: "it crashed".to_owned() },
+        }
+    }
+
+    fn hand_over(&mut self) {
+        let record = serde_json::to_string(&self.machine.record()).expect("a record is JSON");
+        let record: Record = serde_json::from_str(&record).expect("a record is read again");
+        self.machine = Machine::resume(record, self.machine.policy().clone());
+    }
+
+    pub(super) fn ask(&mut self, ask: Ask) {
+        self.step(Event::Ask(ask, None));
+    }
+
+    /// Asks, and waits for the answer.
+    pub(super) fn ask_for_answer(&mut self, ask: Ask) -> Ticket {
+        let ticket = Ticket(1 + self.asked.len() as u64);
+        self.asked.insert(ticket);
+        self.step(Event::Ask(ask, Some(ticket)));
+        ticket
+    }
+
+    pub(super) fn reload(&mut self) -> Ticket {
+        self.ask_for_answer(Ask::Reload)
+    }
+
+    pub(super) fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.step(Event::Tick);
+    }
+
+    /// Time passes, and everybody moves.
+    pub(super) fn live(&mut self, time: Duration) {
+        self.now += time;
+        let beats = self.living.keys().map(|worker| (*worker, self.now)).collect();
+        self.step(Event::Beats(beats));
+    }
+
+    pub(super) fn worker_ready(&mut self, worker: WorkerId) {
+        self.step(Event::Ready { worker });
+    }
+
+    pub(super) fn all_ready(&mut self) {
+        for worker in self.booting() {
+            self.step(Event::Ready { worker });
+        }
+    }
+
+    /// Every mold that boots is ready.
+    pub(super) fn molds_ready(&mut self) {
+        for worker in self.booting_molds() {
+            self.step(Event::Ready { worker });
+        }
+    }
+
+    pub(super) fn boot_fails(&mut self, worker: WorkerId, kind: ErrorKind) {
+        let failure = BootFailure { kind, summary: "broken".to_owned(), detail: Some("line 7".to_owned()) };
+        self.step(Event::BootFailed { worker, failure });
+    }
+
+    /// It says that its boot failed, and ends.
+    pub(super) fn breaks(&mut self, worker: WorkerId) {
+        self.boot_fails(worker, ErrorKind::Application);
+        if self.exists(worker) {
+            self.exit(worker, ExitStatus::Code(4));
+        }
+    }
+
+    /// A worker or a mold ends, and is reaped.
+    pub(super) fn exit(&mut self, worker: WorkerId, status: ExitStatus) {
+        self.dead.insert(worker);
+        for orphan in self.unforked_by(worker) {
+            self.unforked.remove(&orphan);
+            self.unborn.insert(orphan);
+            self.step(Event::SpawnFailed { worker: orphan, reason: "its mold is gone".to_owned() });
+        }
+        self.dead.remove(&worker);
+        assert!(self.living.remove(&worker).is_some() || self.molds.remove(&worker).is_some());
+        self.step(Event::Exited { worker, exit: Exit { status, evidence: Evidence::default() } });
+    }
+
+    pub(super) fn dies(&mut self, worker: WorkerId) {
+        self.exit(worker, ExitStatus::Signal(9));
+    }
+
+    fn unforked_by(&self, mold: WorkerId) -> Vec<WorkerId> {
+        self.unforked.iter().filter(|(_, asked)| asked.2 == mold).map(|(worker, _)| *worker).collect()
+    }
+
+    /// Whoever was killed is reaped.
+    pub(super) fn reap_killed(&mut self) {
+        let is_killed = |life: &Self| life.everybody().find(|worker| life.killed.contains(worker));
+        while let Some(worker) = is_killed(self) {
+            self.dies(worker);
+        }
+    }
+
+    /// Whoever was killed is reaped; whoever was asked to finish ends.
+    pub(super) fn obey(&mut self) {
+        self.reap_killed();
+        let is_asked = |life: &Self| {
+            let asked = |worker: &WorkerId| {
+                life.drained.contains_key(worker)
+                    || life.quit.contains(worker)
+                    || life.aborted.contains(worker)
+            };
+            life.everybody().find(asked)
+        };
+        while let Some(worker) = is_asked(self) {
+            self.exit(worker, ExitStatus::Code(0));
+        }
+    }
+
+    // What there is.
+
+    pub(super) fn everybody(&self) -> impl Iterator<Item = WorkerId> {
+        self.living.keys().chain(self.molds.keys()).copied()
+    }
+
+    pub(super) fn exists(&self, worker: WorkerId) -> bool {
+        self.living.contains_key(&worker) || self.molds.contains_key(&worker)
+    }
+
+    pub(super) fn workers(&self, wanted: impl Fn(&State) -> bool) -> Vec<WorkerId> {
+        self.machine.table().select(|entry| wanted(&entry.state))
+    }
+
+    /// Forked workers that are not ready yet.
+    pub(super) fn booting(&self) -> Vec<WorkerId> {
+        let mut booting = self.workers(|state| matches!(state, State::Booting { .. }));
+        booting.retain(|worker| self.living.contains_key(worker));
+        booting
+    }
+
+    pub(super) fn booting_molds(&self) -> Vec<WorkerId> {
+        let molds = self.machine.molds().iter();
+        molds.filter(|(_, mold)| matches!(mold.state, State::Booting { .. })).map(|(id, _)| id).collect()
+    }
+
+    pub(super) fn ready(&self) -> Vec<WorkerId> {
+        self.workers(State::is_ready)
+    }
+
+    /// How many there are that are not on their way out.
+    pub(super) fn staying(&self) -> usize {
+        self.workers(|state| !state.is_leaving()).len()
+    }
+
+    /// The generation of each worker that is ready, by slot.
+    pub(super) fn generations(&self) -> Vec<Generation> {
+        let mut ready: Vec<(Slot, Generation)> =
+            self.ready().iter().map(|worker| (self.living[worker].1, self.living[worker].0)).collect();
+        ready.sort_unstable();
+        ready.into_iter().map(|(_, generation)| generation).collect()
+    }
+
+    pub(super) fn state(&self, worker: WorkerId) -> State {
+        self.machine.table().get(worker).expect("a worker that is known").state
+    }
+
+    pub(super) fn told(&self, wanted: impl Fn(&Notice) -> bool) -> usize {
+        self.notices.iter().filter(|notice| wanted(notice)).count()
+    }
+
+    pub(super) fn is_done(&self, ticket: Ticket) -> bool {
+        matches!(self.answers.get(&ticket), Some(Answer::Done(_)))
+    }
+
+    pub(super) fn is_failed(&self, ticket: Ticket) -> bool {
+        matches!(self.answers.get(&ticket), Some(Answer::Failed { .. }))
+    }
+
+    pub(super) fn is_superseded(&self, ticket: Ticket) -> bool {
+        self.answers.get(&ticket) == Some(&Answer::Superseded)
+    }
+
+    pub(super) fn is_refused(&self, ticket: Ticket) -> bool {
+        matches!(self.answers.get(&ticket), Some(Answer::Refused(_)))
+    }
+
+    pub(super) fn note(&mut self, line: impl FnOnce(&Self) -> String) {
+        if self.script.is_some() {
+            let line = line(self);
+            self.script.iter_mut().for_each(|script| script.push(line.clone()));
+        }
+    }
+
+    // What holds at any time.
+
+    /// The slots that somebody serves.
+    fn covered(&self) -> BTreeSet<Slot> {
+        let ready = self.machine.table().iter().filter(|entry| entry.state.is_ready());
+        ready.map(|entry| entry.slot).collect()
+    }
+
+    /// Whose end `event` tells of.
+    fn slot_of(&self, event: &Event) -> Option<Slot> {
+        match event {
+            Event::Exited { worker, .. } | Event::Leaving { worker, .. } => {
+                self.machine.table().get(*worker).map(|entry| entry.slot)
+            }
+            _ => None,
+        }
+    }
+
+    /// No decision takes a slot's last ready worker away, other than to be smaller or to end.
+    fn check_capacity(&self, before: &BTreeSet<Slot>, own_end: Option<Slot>) {
+        if self.machine.phase().is_ending() {
+            return;
+        }
+        let after = self.covered();
+        for slot in before.difference(&after).filter(|slot| **slot < self.machine.target()) {
+            let is_silent = |entry: &table::Entry| {
+                entry.slot == *slot && matches!(entry.state, State::Aborting { kill_at, .. } if kill_at > self.now)
+            };
+            let excused = own_end == Some(*slot) || self.machine.table().iter().any(is_silent);
+            assert!(excused, "slot {slot} lost its worker");
+        }
+    }
+
+    /// What holds whenever nothing is half done.
+    pub(super) fn check(&self) {
+        let (machine, table) = (&self.machine, self.machine.table());
+        let known: BTreeSet<WorkerId> = table.iter().map(|entry| entry.id).collect();
+        let molds: BTreeSet<WorkerId> = machine.molds().iter().map(|(id, _)| id).collect();
+        assert!(self.outcome.is_none() || self.everybody().next().is_none(), "ended with processes alive");
+        let there: BTreeSet<WorkerId> = self.living.keys().chain(self.unforked.keys()).copied().collect();
+        assert_eq!(there, known, "workers that are, and workers that are known");
+        assert_eq!(self.molds.keys().copied().collect::<BTreeSet<_>>(), molds, "molds");
+        if machine.phase().is_ending() {
+            assert_eq!(self.staying(), 0);
+            return;
+        }
+        let (mut booting, mut holders) = (BTreeSet::new(), BTreeMap::<_, usize>::new());
+        for entry in table.iter().filter(|entry| !entry.state.is_leaving()) {
+            if !entry.state.is_ready() {
+                booting.insert(entry.generation);
+            }
+            *holders.entry((entry.slot, entry.generation)).or_default() += 1;
+        }
+        assert!(booting.len() <= 2, "more than two generations boot");
+        let doubles = holders.values().filter(|count| **count > 1).count();
+        assert!(doubles <= 1, "more than one slot is recycled at a time");
+        let bound = self.bound();
+        assert!(self.staying() <= bound, "{} workers, of at most {bound}", self.staying());
+    }
+
+    /// How many workers there may be that are not on their way out.
+    fn bound(&self) -> usize {
+        let surge = |surge: Surge, workers: usize| match surge {
+            Surge::Extra(extra) => extra.clamp(1, workers),
+            Surge::All => workers,
+        };
+        let plan = self.machine.policy().plan.surge;
+        let target = self.machine.target();
+        match self.machine.phase() {
+            // A slot's old worker may boot anew beside the one that is to take over.
+            Phase::Reloading(rollout) => {
+                let workers = rollout.workers.max(target);
+                workers + surge(plan, workers) + 1
+            }
+            Phase::Starting | Phase::Upgrading { .. } | Phase::Serving => target + surge(plan, target),
+            _ => target + surge(plan, target) + 1,
+        }
+    }
+}
+
+fn pid(worker: WorkerId) -> i32 {
+    i32::try_from(worker.0).expect("few workers")
+}

@@ -1,0 +1,5 @@
+//! Whole lives of a pool as scripts of events, with a hand-turned clock: one file for each file of decisions. Random ones
+//! are in `random`.
+
+mod life;
+mod random;
