@@ -450,15 +450,9 @@ impl Machine {
         self.answer(tickets, &Answer::Done(message), effects);
     }
 
-    /// Gives slots back to the generation that serves, one batch after the other. Where that had to be given up, a slot
-    /// whose worker is of that generation by now needs no other all the same.
+    /// Gives slots back to the generation that serves, one batch after the other.
     fn advance_rollback(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        if !matches!(self.phase, Phase::RollingBack(_) | Phase::Serving) {
-            return;
-        }
-        if self.table.iter().any(|entry| self.is_foreign(entry)) {
-            self.retire_predecessors(self.current, self.target, now, effects);
-        }
+        self.retire_foreigners(now, effects);
         let Phase::RollingBack(Rollback { generation, .. }) = self.phase else { return };
         if !self.table.iter().any(|entry| self.is_foreign(entry)) {
             self.phase = Phase::Serving;
@@ -481,12 +475,23 @@ impl Machine {
         }
     }
 
-    /// Whether a worker is of another generation than the one that serves, and is meant to go on.
-    fn is_foreign(&self, entry: &Entry) -> bool {
-        entry.generation != self.current && !entry.state.is_leaving()
+    /// Whoever holds a slot beside a ready worker of the generation that serves is not needed: also where a rollback had
+    /// to be given up, or another reload has begun by now.
+    fn retire_foreigners(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        let is_over = |entry: &Entry| self.is_foreign(entry) && self.table.is_held(entry.slot, self.current);
+        for worker in self.table.select(is_over) {
+            self.retire(worker, Drain::Retire, now, effects);
+        }
     }
 
-    /// The worker of another generation that holds `slot`.
+    /// Whether a worker is of a generation that neither serves nor is on its way, and is meant to go on: it holds a slot
+    /// that nobody could be found for.
+    fn is_foreign(&self, entry: &Entry) -> bool {
+        let generation = entry.generation;
+        generation != self.current && !self.is_new(generation) && !entry.state.is_leaving()
+    }
+
+    /// The worker of such a generation that holds `slot`.
     fn foreigner(&self, slot: Slot) -> Option<WorkerId> {
         self.table.in_slot(slot).find(|entry| self.is_foreign(entry)).map(|entry| entry.id)
     }

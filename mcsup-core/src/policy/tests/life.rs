@@ -579,8 +579,16 @@ impl Life {
         assert!(booting.len() <= 2, "more than two generations boot");
         let doubles = holders.values().filter(|count| **count > 1).count();
         assert!(doubles <= 1, "more than one slot is recycled at a time");
-        let bound = self.bound();
-        assert!(self.staying() <= bound, "{} workers, of at most {bound}", self.staying());
+        // The serving generation's own losses are made good on top of what a reload has.
+        let is_respawn = |entry: &table::Entry| {
+            entry.generation == machine.current() && matches!(entry.state, State::Booting { .. })
+        };
+        let reloads = matches!(machine.phase(), Phase::Reloading(_));
+        let staying = |entry: &&table::Entry| {
+            !entry.state.is_leaving() && !(reloads && is_respawn(entry))
+        };
+        let (count, bound) = (table.iter().filter(staying).count(), self.bound());
+        assert!(count <= bound, "{count} workers, of at most {bound}");
     }
 
     /// How many workers there may be that are not on their way out.
@@ -592,10 +600,9 @@ impl Life {
         let plan = self.machine.policy().plan.surge;
         let target = self.machine.target();
         match self.machine.phase() {
-            // A slot's old worker may boot anew beside the one that is to take over.
             Phase::Reloading(rollout) => {
                 let workers = rollout.workers.max(target);
-                workers + surge(plan, workers) + 1
+                workers + surge(plan, workers)
             }
             Phase::Starting | Phase::Upgrading { .. } | Phase::Serving => target + surge(plan, target),
             _ => target + surge(plan, target) + 1,

@@ -1,0 +1,167 @@
+//! How a pool ends.
+
+use super::life::{Life, blue_green, policy, preloading, seconds};
+use crate::policy::*;
+
+#[test]
+fn a_graceful_stop_drains_and_ends() {
+    let mut life = Life::serving(2);
+    life.ask(Ask::StopGraceful);
+    assert_eq!(life.drained.len(), 2);
+    life.obey();
+    assert_eq!(life.outcome, Some(Outcome::Stopped));
+}
+
+#[test]
+fn a_worker_that_does_not_finish_is_killed_at_the_deadline_and_admitted() {
+    let mut life = Life::serving(2);
+    life.ask(Ask::StopGraceful);
+    let worker = *life.drained.keys().next().unwrap();
+    life.exit(worker, ExitStatus::Code(0));
+    life.pass(seconds(30));
+    life.obey();
+    assert_eq!(life.outcome, Some(Outcome::Forced { killed: 1 }));
+}
+
+#[test]
+fn each_further_stop_is_faster() {
+    let mut life = Life::serving(2);
+    life.ask(Ask::StopGraceful);
+    life.ask(Ask::StopGraceful);
+    assert_eq!((life.quit.len(), life.killed.len()), (2, 0));
+    life.ask(Ask::StopGraceful);
+    assert_eq!(life.killed.len(), 2);
+    life.obey();
+    assert_eq!(life.outcome, Some(Outcome::Stopped));
+}
+
+#[test]
+fn a_stop_during_the_start_or_a_reload_kills_whoever_boots_and_drains_whoever_serves() {
+    let mut life = Life::serving_by(blue_green(2));
+    life.reload();
+    life.ask(Ask::StopGraceful);
+    assert_eq!((life.killed.len(), life.drained.len()), (2, 2));
+    life.obey();
+    assert_eq!(life.outcome, Some(Outcome::Stopped));
+    let mut life = Life::start(policy(2));
+    life.ask(Ask::StopQuick);
+    life.obey();
+    assert_eq!(life.outcome, Some(Outcome::Stopped));
+}
+
+fn lame(workers: usize) -> Policy {
+    Policy { drain_delay: seconds(5), ..policy(workers) }
+}
+
+#[test]
+fn a_pool_that_is_to_stop_serves_on_for_a_while_and_says_that_it_will_end() {
+    let mut life = Life::serving_by(lame(2));
+    let ticket = life.ask_for_answer(Ask::StopGraceful);
+    assert_eq!((life.phase(), life.lame_ducks.len(), life.drained.len()), ("lame duck", 2, 0));
+    let refused = life.ask_for_answer(Ask::Reload);
+    assert!(life.is_refused(refused));
+    life.live(seconds(5));
+    assert_eq!((life.phase(), life.drained.len()), ("stopping", 2));
+    life.obey();
+    assert!(life.is_done(ticket));
+    assert_eq!(life.outcome, Some(Outcome::Stopped));
+}
+
+#[test]
+fn a_worker_that_dies_in_that_while_is_replaced_and_its_successor_says_it_as_well() {
+    let mut life = Life::serving_by(lame(2));
+    life.ask(Ask::StopGraceful);
+    let worker = life.ready()[0];
+    life.dies(worker);
+    life.all_ready();
+    assert_eq!((life.ready().len(), life.lame_ducks.len()), (2, 3));
+}
+
+#[test]
+fn a_second_stop_in_that_while_begins_the_end() {
+    for (ask, quits) in [(Ask::StopGraceful, 0), (Ask::StopQuick, 2)] {
+        let mut life = Life::serving_by(lame(2));
+        let first = life.ask_for_answer(Ask::StopGraceful);
+        let second = life.ask_for_answer(ask);
+        assert_eq!((life.phase(), life.drained.len(), life.quit.len()), ("stopping", 2, quits));
+        life.obey();
+        assert!(life.is_done(first) && life.is_done(second));
+    }
+}
+
+#[test]
+fn a_reload_under_way_when_that_while_begins_is_withdrawn_without_a_loss_of_capacity() {
+    let mut life = Life::serving_by(lame(3));
+    let ticket = life.reload();
+    let first = life.booting()[0];
+    life.worker_ready(first);
+    life.ask(Ask::StopGraceful);
+    assert!(life.is_superseded(ticket));
+    life.obey();
+    assert_eq!((life.booting().len(), life.generations()), (0, vec![2, 1, 1]));
+}
+
+#[test]
+fn a_stop_answers_whoever_waits_for_anything_else() {
+    let mut life = Life::serving(2);
+    let tickets =
+        [Ask::Recycle(1), Ask::Scale(3), Ask::Upgrade, Ask::Reload].map(|ask| life.ask_for_answer(ask));
+    let reload = life.reload();
+    life.ask(Ask::StopGraceful);
+    assert!(tickets.into_iter().chain([reload]).all(|ticket| life.is_superseded(ticket)));
+}
+
+#[test]
+fn a_worker_whose_boot_has_failed_does_not_keep_a_pool_from_ending() {
+    let mut life = Life::serving(2);
+    let worker = life.ready()[0];
+    life.dies(worker);
+    let stuck = life.booting()[0];
+    life.boot_fails(stuck, crate::error::ErrorKind::Boot);
+    life.ask(Ask::StopQuick);
+    life.pass(seconds(1));
+    life.reap_killed();
+    assert_eq!(life.outcome, Some(Outcome::Stopped));
+}
+
+#[test]
+fn a_stop_ends_molds_and_whoever_they_have_not_forked_yet() {
+    let mut life = Life::serving_by(preloading(2));
+    life.forks_later = true;
+    let worker = life.ready()[0];
+    life.dies(worker);
+    assert_eq!(life.unforked.len(), 1);
+    life.ask(Ask::StopGraceful);
+    life.obey();
+    assert_eq!(life.outcome, Some(Outcome::Stopped));
+}
+
+#[test]
+fn a_worker_that_is_to_become_a_mold_finishes_what_it_has_before_it_ends() {
+    let mut life = Life::serving_by(Policy { refork_after: 10, ..preloading(1) });
+    let warm = life.ready()[0];
+    life.step(Event::Enough { worker: warm, requests: 10 });
+    life.all_ready();
+    assert!(life.promoted.contains(&warm));
+    life.ask(Ask::StopGraceful);
+    assert!(!life.killed.contains(&warm));
+    life.obey();
+    assert_eq!(life.outcome, None);
+    life.worker_ready(warm);
+    life.obey();
+    assert_eq!(life.outcome, Some(Outcome::Stopped));
+}
+
+#[test]
+fn a_worker_that_is_to_become_a_mold_has_no_longer_than_any_to_finish() {
+    let mut life = Life::serving_by(Policy { refork_after: 10, ..preloading(1) });
+    let warm = life.ready()[0];
+    life.step(Event::Enough { worker: warm, requests: 10 });
+    life.all_ready();
+    life.ask(Ask::StopGraceful);
+    life.ask(Ask::StopGraceful);
+    assert!(life.quit.contains(&warm));
+    life.pass(seconds(1));
+    life.reap_killed();
+    assert_eq!(life.outcome, Some(Outcome::Stopped));
+}

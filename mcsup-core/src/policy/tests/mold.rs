@@ -1,0 +1,276 @@
+//! Molds: with whom all of this works as well.
+
+use super::life::{Life, preloading, seconds};
+use crate::error::ErrorKind;
+use crate::policy::*;
+
+fn mold(life: &Life) -> WorkerId {
+    *life.molds.keys().next().expect("a mold")
+}
+
+fn reforking(workers: usize) -> Policy {
+    Policy { refork_after: 10, ..preloading(workers) }
+}
+
+#[test]
+fn nobody_is_forked_before_the_mold_is_ready() {
+    let mut life = Life::start(preloading(2));
+    assert_eq!((life.spawns, life.molds.len()), (0, 1));
+    life.molds_ready();
+    assert_eq!(life.booting().len(), 2);
+    life.all_ready();
+    assert_eq!((life.phase(), life.pool_ready), ("serving", 1));
+}
+
+#[test]
+fn a_mold_that_fails_at_the_start_ends_it_with_its_reason() {
+    type Blow = fn(&mut Life, WorkerId);
+    let blows: [(Blow, ErrorKind); 3] = [
+        (|life, mold| life.breaks(mold), ErrorKind::Application),
+        (|life, mold| life.dies(mold), ErrorKind::Boot),
+        (|life, _| life.pass(seconds(60)), ErrorKind::Boot),
+    ];
+    for (blow, kind) in blows {
+        let mut life = Life::start(preloading(2));
+        let mold = mold(&life);
+        blow(&mut life, mold);
+        life.obey();
+        assert_eq!((life.outcome, life.spawns), (Some(Outcome::BootFailed(kind)), 0));
+    }
+}
+
+#[test]
+fn a_mold_that_fails_in_a_reload_fails_it() {
+    let mut life = Life::serving_by(preloading(2));
+    let old = life.ready();
+    let ticket = life.reload();
+    let new = *life.molds.keys().last().unwrap();
+    life.breaks(new);
+    assert!(life.is_failed(ticket));
+    assert_eq!((life.phase(), life.ready(), life.molds.len()), ("serving", old, 1));
+}
+
+#[test]
+fn a_mold_that_dies_takes_nothing_down_and_comes_back() {
+    let mut life = Life::serving_by(preloading(2));
+    life.live(seconds(60));
+    life.dies(mold(&life));
+    assert_eq!((life.ready().len(), life.molds.len()), (2, 1));
+    life.molds_ready();
+    assert_eq!(life.spawns, 2);
+}
+
+#[test]
+fn a_mold_that_cannot_come_back_is_tried_ever_later() {
+    let mut life = Life::serving_by(preloading(1));
+    life.dies(mold(&life));
+    let mut tries = 0;
+    for _ in 0..600 {
+        while let Some(&mold) = life.booting_molds().first() {
+            tries += 1;
+            life.breaks(mold);
+        }
+        life.live(std::time::Duration::from_millis(100));
+    }
+    assert!((4..=10).contains(&tries), "{tries} tries in a minute");
+    assert_eq!(life.ready().len(), 1);
+}
+
+#[test]
+fn a_slot_that_becomes_empty_without_a_mold_is_filled_when_there_is_one_again() {
+    let mut life = Life::serving_by(preloading(2));
+    life.dies(mold(&life));
+    let worker = life.ready()[0];
+    life.dies(worker);
+    life.live(seconds(5));
+    assert_eq!((life.ready().len(), life.booting().len()), (1, 0));
+    life.molds_ready();
+    life.all_ready();
+    assert_eq!(life.ready().len(), 2);
+}
+
+#[test]
+fn a_reload_keeps_the_old_mold_until_it_is_sure_of_the_new_one() {
+    let mut life = Life::serving_by(preloading(2));
+    let old = mold(&life);
+    life.reload();
+    life.molds_ready();
+    let first = life.booting()[0];
+    life.worker_ready(first);
+    life.obey();
+    assert!(life.molds.contains_key(&old));
+    life.all_ready();
+    assert_eq!(life.phase(), "serving");
+    assert!(life.killed.contains(&old));
+}
+
+#[test]
+fn a_new_generation_does_not_wait_for_the_back_off_of_the_old_ones_mold() {
+    let mut life = Life::serving_by(preloading(1));
+    life.dies(mold(&life));
+    while let Some(&mold) = life.booting_molds().first() {
+        life.breaks(mold);
+    }
+    let ticket = life.reload();
+    life.molds_ready();
+    life.all_ready();
+    assert!(life.is_done(ticket));
+}
+
+#[test]
+fn a_rollback_that_waits_for_a_mold_that_cannot_boot_is_given_up_and_the_next_reload_begins() {
+    let mut life = Life::serving_by(preloading(2));
+    life.reload();
+    life.molds_ready();
+    let first = life.booting()[0];
+    life.worker_ready(first);
+    life.obey();
+    life.dies(mold(&life));
+    let second = life.booting()[0];
+    life.breaks(second);
+    assert_eq!(life.phase(), "rolling back");
+    let ticket = life.reload();
+    let again = life.booting_molds().first().copied().unwrap();
+    life.breaks(again);
+    assert_eq!(life.phase(), "reloading");
+    life.obey();
+    for _ in 0..3 {
+        life.molds_ready();
+        life.all_ready();
+        life.obey();
+    }
+    assert!(life.is_done(ticket));
+    assert_eq!(life.generations(), [3, 3]);
+}
+
+#[test]
+fn a_worker_that_is_given_up_before_it_was_forked_is_killed_as_soon_as_it_is() {
+    let mut life = Life::serving_by(preloading(1));
+    life.forks_later = true;
+    life.ask(Ask::ScaleUp);
+    let unforked = *life.unforked.keys().next().unwrap();
+    life.ask(Ask::ScaleDown);
+    assert!(life.killed.is_empty());
+    life.answer_fork(unforked);
+    assert!(life.killed.contains(&unforked));
+}
+
+#[test]
+fn a_fork_that_is_not_answered_because_the_mold_died_is_asked_of_the_next_one() {
+    let mut life = Life::serving_by(preloading(2));
+    life.forks_later = true;
+    let worker = life.ready()[0];
+    life.dies(worker);
+    assert_eq!(life.unforked.len(), 1);
+    life.dies(mold(&life));
+    life.forks_later = false;
+    life.molds_ready();
+    life.live(seconds(1));
+    life.all_ready();
+    assert_eq!(life.ready().len(), 2);
+}
+
+#[test]
+fn a_mold_that_does_not_answer_for_a_fork_is_killed_and_followed_by_another() {
+    let mut life = Life::serving_by(Policy { timeout: None, ..preloading(2) });
+    life.forks_later = true;
+    let worker = life.ready()[0];
+    life.dies(worker);
+    life.pass(seconds(60));
+    assert!(life.killed.contains(&mold(&life)));
+    life.forks_later = false;
+    life.obey();
+    life.pass(seconds(1));
+    life.molds_ready();
+    life.all_ready();
+    assert_eq!(life.ready().len(), 2);
+}
+
+#[test]
+fn a_warm_worker_becomes_the_mold_when_its_successor_is_ready_and_everybody_is_forked_from_it() {
+    let mut life = Life::serving_by(reforking(3));
+    let cold = mold(&life);
+    (life.most, life.fewest_ready) = (0, usize::MAX);
+    let warm = life.ready()[1];
+    life.step(Event::Enough { worker: warm, requests: 10 });
+    assert_eq!((life.promoted.len(), life.booting().len()), (0, 1));
+    life.all_ready();
+    assert!(life.promoted.contains(&warm));
+    life.worker_ready(warm);
+    assert!(life.quit.contains(&cold));
+    for recycled in 1..=3 {
+        assert_eq!(life.booting().len(), 1, "one at a time");
+        let forked = life.machine.table().get(life.booting()[0]).unwrap().mold;
+        assert_eq!(forked, Some(warm));
+        life.all_ready();
+        assert_eq!(life.drained.len(), recycled);
+    }
+    life.obey();
+    assert!(life.booting().is_empty());
+    assert_eq!((life.most, life.fewest_ready, life.molds.len()), (4, 3, 1));
+}
+
+#[test]
+fn only_one_that_has_served_enough_becomes_a_mold_and_not_one_that_somebody_wants_replaced() {
+    let mut life = Life::serving_by(reforking(1));
+    let ticket = life.ask_for_answer(Ask::Recycle(0));
+    life.all_ready();
+    assert!(life.is_done(ticket) && life.promoted.is_empty());
+}
+
+#[test]
+fn the_workers_of_a_reload_can_become_molds_as_well() {
+    let mut life = Life::serving_by(reforking(1));
+    life.reload();
+    life.molds_ready();
+    life.all_ready();
+    life.obey();
+    let worker = life.ready()[0];
+    assert_eq!(life.machine.table().get(worker).unwrap().allowance.requests, 10);
+    life.step(Event::Enough { worker, requests: 10 });
+    life.all_ready();
+    assert!(life.promoted.contains(&worker));
+}
+
+#[test]
+fn a_warm_worker_that_cannot_become_a_mold_leaves_the_cold_one() {
+    let mut life = Life::serving_by(reforking(1));
+    let cold = mold(&life);
+    let warm = life.ready()[0];
+    life.step(Event::Enough { worker: warm, requests: 10 });
+    life.all_ready();
+    life.breaks(warm);
+    assert_eq!((life.molds.keys().copied().collect::<Vec<_>>(), life.quit.len()), (vec![cold], 0));
+    // And nobody else tries.
+    let other = life.ready()[0];
+    life.step(Event::Enough { worker: other, requests: 10 });
+    assert!(life.booting().is_empty());
+}
+
+#[test]
+fn a_cold_mold_that_dies_while_a_warm_one_still_finishes_its_requests_is_replaced_at_once() {
+    let mut life = Life::serving_by(reforking(1));
+    life.live(seconds(60));
+    let (cold, warm) = (mold(&life), life.ready()[0]);
+    life.step(Event::Enough { worker: warm, requests: 10 });
+    life.all_ready();
+    life.dies(cold);
+    assert_eq!(life.molds.len(), 2);
+    // The warm one wins all the same.
+    life.worker_ready(warm);
+    life.obey();
+    assert_eq!(life.molds.keys().copied().collect::<Vec<_>>(), [warm]);
+}
+
+#[test]
+fn whoever_need_not_go_now_waits_for_the_warm_mold() {
+    let mut life = Life::serving_by(reforking(3));
+    let workers = life.ready();
+    for worker in workers.iter().take(2) {
+        life.step(Event::Enough { worker: *worker, requests: 10 });
+    }
+    life.all_ready();
+    assert_eq!((life.promoted.len(), life.booting().len()), (1, 0));
+    life.worker_ready(workers[0]);
+    assert_eq!(life.booting().len(), 1);
+}
