@@ -468,7 +468,8 @@ impl Machine {
         let respawn_in = self.respawn(&entry, ready_for, now);
         effects.push(Effect::Tell(Notice::Died { pid, slot, exit, killed, respawn_in }));
         // A boot that failed in its own words, or in ours, was told already.
-        let told = matches!(state, State::Failed { .. }) || matches!(killed, Some(KillReason::BootTimeout(_)));
+        let told =
+            matches!(state, State::Failed { .. }) || matches!(killed, Some(KillReason::BootTimeout(_)));
         if is_new && !told {
             let when = if was_ready.is_some() { "soon after it was ready" } else { "before it was ready" };
             self.newcomer_failed(format!("worker {pid} died {when}"), None, now, effects);
@@ -570,9 +571,9 @@ impl Machine {
         match entry.state {
             State::Booting { since } => Some(since + self.policy.boot_timeout),
             State::Ready { beat, .. } => self.policy.timeout.map(|timeout| beat + timeout),
-            State::Aborting { kill_at, .. }
-            | State::Draining { kill_at, .. }
-            | State::Failed { kill_at } => Some(kill_at),
+            State::Aborting { kill_at, .. } | State::Draining { kill_at, .. } | State::Failed { kill_at } => {
+                Some(kill_at)
+            }
             State::Killed { .. } => None,
         }
     }

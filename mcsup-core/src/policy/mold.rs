@@ -9,7 +9,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::event::{
-    BootFailure, Drain, Effect, Event, Exit, ExitStatus, Generation, KillReason, Moment, Notice, Slot, WorkerId,
+    BootFailure, Drain, Effect, Event, Exit, ExitStatus, Generation, KillReason, Moment, Notice, Slot,
+    WorkerId,
 };
 use super::machine::Machine;
 use super::status::State;

@@ -176,8 +176,7 @@ impl Machine {
     fn begin_replacing(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         // Not where another boots beside it already, which a rollback asked for: it goes as soon as that one is ready.
         let is_alone = |entry: &Entry| self.table.in_slot(entry.slot).count() == 1;
-        let marked =
-            |entry: &&Entry| entry.recycle.is_some() && entry.state.is_ready() && is_alone(entry);
+        let marked = |entry: &&Entry| entry.recycle.is_some() && entry.state.is_ready() && is_alone(entry);
         let waited_for = |entry: &&Entry| self.recycle_tickets.iter().any(|(_, worker)| *worker == entry.id);
         let asked_for = self.table.iter().filter(marked).find(waited_for);
         let Some(entry) = asked_for.or_else(|| self.table.iter().find(marked)) else { return };

@@ -180,6 +180,7 @@ impl Machine {
         // First: what is given up anyway does not go on.
         if self.next_supersession().is_some_and(|at| at <= now) {
             self.supersede(now, effects);
+            self.begin_reload(now, effects);
         }
         self.advance_rollout(now, effects);
         self.advance_rollback(now, effects);

@@ -170,7 +170,7 @@ impl Machine {
             self.fill(now, effects);
         }
         let Some(Scaling { from, .. }) = self.scaling else { return };
-        if self.table.is_full(from.min(self.target)..self.target) {
+        if self.table.are_served(from.min(self.target)..self.target) {
             let tickets = self.scaling.take().map(|scaling| scaling.tickets).unwrap_or_default();
             let message = format!("{} workers", self.target);
             self.answer(tickets, &Answer::Done(message), effects);
@@ -225,7 +225,7 @@ impl Machine {
 
     /// How busy the pool is.
     pub(super) fn on_load(&mut self, load: Load, now: Moment, effects: &mut Vec<Effect>) {
-        let settled = self.phase == Phase::Serving && self.table.is_full(0..self.target);
+        let settled = self.phase == Phase::Serving && self.table.is_full(self.target);
         if self.policy.autoscale.is_none() || !settled || now < self.trend.rests_until {
             return;
         }

@@ -78,7 +78,9 @@ impl State {
     pub fn is_missed(&self) -> bool {
         match self {
             State::Aborting { .. } | State::Failed { .. } => true,
-            State::Killed { reason, .. } => matches!(reason, KillReason::BootTimeout(_) | KillReason::Silent(_)),
+            State::Killed { reason, .. } => {
+                matches!(reason, KillReason::BootTimeout(_) | KillReason::Silent(_))
+            }
             State::Booting { .. } | State::Ready { .. } | State::Draining { .. } => false,
         }
     }

@@ -120,8 +120,13 @@ impl Table {
         self.in_slot(slot).any(|entry| entry.generation == generation && entry.state.is_ready())
     }
 
+    /// Whether ready workers, of whatever generation, hold the first `slots` slots.
+    pub fn is_full(&self, slots: usize) -> bool {
+        self.are_served(0..slots)
+    }
+
     /// Whether ready workers, of whatever generation, hold these slots.
-    pub fn is_full(&self, slots: Range<Slot>) -> bool {
+    pub fn are_served(&self, slots: Range<Slot>) -> bool {
         slots.into_iter().all(|slot| self.in_slot(slot).any(|entry| entry.state.is_ready()))
     }
 
@@ -140,9 +145,7 @@ impl Table {
     pub fn is_vacant(&self, slot: Slot, current: Generation) -> bool {
         let is_missed =
             |entry: &Entry| entry.slot == slot && entry.generation == current && entry.state.is_missed();
-        !self.respawns.contains_key(&slot)
-            && !self.is_covered(slot, current)
-            && !self.iter().any(is_missed)
+        !self.respawns.contains_key(&slot) && !self.is_covered(slot, current) && !self.iter().any(is_missed)
     }
 
     /// How many generations besides `current` have workers that are on their way out.

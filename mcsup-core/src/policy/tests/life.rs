@@ -96,8 +96,11 @@ pub(super) struct Life {
     pub(super) fewest_ready: usize,
     /// What happened and what was done, where somebody wants to read it.
     pub(super) script: Option<Vec<String>>,
-    /// All effects, in their order.
+    /// All effects, in their order; none where nobody looks at them.
     pub(super) effects: Vec<Effect>,
+    pub(super) keeps_effects: bool,
+    /// How many there were.
+    pub(super) done: usize,
 }
 
 impl Life {
@@ -148,6 +151,8 @@ impl Life {
             fewest_ready: usize::MAX,
             script: None,
             effects: Vec::new(),
+            keeps_effects: true,
+            done: 0,
         }
     }
 
@@ -176,11 +181,11 @@ impl Life {
     // What happens.
 
     pub(super) fn step(&mut self, event: Event) {
-        let before = self.covered();
+        let (before, target) = (self.covered(), self.machine.target());
         self.note(|life| format!("{:>9.3} {event:?}", life.now.as_secs_f64()));
         let own_end = self.slot_of(&event);
         let effects = self.machine.step(event, self.now);
-        self.check_capacity(&before, own_end);
+        self.check_capacity(before, target, own_end);
         if let Some(deadline) = self.machine.next_deadline() {
             assert!(deadline > self.now, "a deadline that has passed is still due: the loop would spin");
         }
@@ -196,7 +201,10 @@ impl Life {
             if effect == Effect::Exec {
                 assert!(index + 1 == count && events.is_empty(), "what follows an exec is lost");
             }
-            self.effects.push(effect.clone());
+            self.done += 1;
+            if self.keeps_effects {
+                self.effects.push(effect.clone());
+            }
             events.extend(self.apply(effect));
         }
         let ready = self.ready().len();
@@ -271,12 +279,7 @@ impl Life {
         None
     }
 
-    fn fork(
-        &mut self,
-        worker: WorkerId,
-        place: (Generation, Slot),
-        mold: Option<WorkerId>,
-    ) -> Option<Event> {
+    fn fork(&mut self, worker: WorkerId, place: (Generation, Slot), mold: Option<WorkerId>) -> Option<Event> {
         self.spawns += 1;
         assert!(self.editions.contains(&place.0), "forked for a generation that was let go of");
         assert!(place.1 < self.slots, "forked for a slot that has no listeners");
@@ -525,10 +528,10 @@ impl Life {
 
     // What holds at any time.
 
-    /// The slots that somebody serves.
-    fn covered(&self) -> BTreeSet<Slot> {
+    /// The slots that somebody serves, a bit each.
+    fn covered(&self) -> u64 {
         let ready = self.machine.table().iter().filter(|entry| entry.state.is_ready());
-        ready.map(|entry| entry.slot).collect()
+        ready.fold(0, |slots, entry| slots | 1 << entry.slot)
     }
 
     /// Whose end `event` tells of.
@@ -542,16 +545,18 @@ impl Life {
     }
 
     /// No decision takes a slot's last ready worker away, other than to be smaller or to end.
-    fn check_capacity(&self, before: &BTreeSet<Slot>, own_end: Option<Slot>) {
+    fn check_capacity(&self, before: u64, target: usize, own_end: Option<Slot>) {
         if self.machine.phase().is_ending() {
             return;
         }
-        let after = self.covered();
-        for slot in before.difference(&after).filter(|slot| **slot < self.machine.target()) {
+        let lost = before & !self.covered();
+        let target = target.min(self.machine.target());
+        for slot in (0..target).filter(|slot| lost & 1 << slot != 0) {
             let is_silent = |entry: &table::Entry| {
-                entry.slot == *slot && matches!(entry.state, State::Aborting { kill_at, .. } if kill_at > self.now)
+                entry.slot == slot
+                    && matches!(entry.state, State::Aborting { kill_at, .. } if kill_at > self.now)
             };
-            let excused = own_end == Some(*slot) || self.machine.table().iter().any(is_silent);
+            let excused = own_end == Some(slot) || self.machine.table().iter().any(is_silent);
             assert!(excused, "slot {slot} lost its worker");
         }
     }
@@ -579,14 +584,15 @@ impl Life {
         assert!(booting.len() <= 2, "more than two generations boot");
         let doubles = holders.values().filter(|count| **count > 1).count();
         assert!(doubles <= 1, "more than one slot is recycled at a time");
-        // The serving generation's own losses are made good on top of what a reload has.
+        // The serving generation's own losses are made good on top of what another has taken over.
+        let is_beside = |entry: &table::Entry| {
+            table.in_slot(entry.slot).any(|other| other.generation != entry.generation)
+        };
         let is_respawn = |entry: &table::Entry| {
-            entry.generation == machine.current() && matches!(entry.state, State::Booting { .. })
+            let boots = matches!(entry.state, State::Booting { .. });
+            entry.generation == machine.current() && boots && is_beside(entry)
         };
-        let reloads = matches!(machine.phase(), Phase::Reloading(_));
-        let staying = |entry: &&table::Entry| {
-            !entry.state.is_leaving() && !(reloads && is_respawn(entry))
-        };
+        let staying = |entry: &&table::Entry| !entry.state.is_leaving() && !is_respawn(entry);
         let (count, bound) = (table.iter().filter(staying).count(), self.bound());
         assert!(count <= bound, "{count} workers, of at most {bound}");
     }

@@ -153,7 +153,9 @@ fn one_that_dies_during_the_soak_fails_the_reload_with_the_reason_and_nobody_was
     life.worker_ready(first);
     life.live(SECOND);
     life.dies(first);
-    assert!(matches!(&life.answers[&ticket], Answer::Failed { reason, .. } if reason.contains("soon after it was ready")));
+    assert!(
+        matches!(&life.answers[&ticket], Answer::Failed { reason, .. } if reason.contains("soon after it was ready"))
+    );
     assert_eq!((life.ready(), life.drained.len(), life.discarded.clone()), (old, 0, vec![2]));
 }
 
@@ -264,7 +266,8 @@ fn as_many_failures_as_the_plan_allows_are_tried_again() {
             let newcomer = life.booting()[0];
             life.breaks(newcomer);
             assert_eq!(life.phase(), "reloading");
-            let counts = |notice: &Notice| matches!(notice, Notice::NewcomerFailed { left: l, .. } if *l == left);
+            let counts =
+                |notice: &Notice| matches!(notice, Notice::NewcomerFailed { left: l, .. } if *l == left);
             assert!(life.told(counts) > 0);
         }
         let newcomer = life.booting()[0];
@@ -287,7 +290,8 @@ fn settings_that_cannot_be_read_leave_everything_as_it_was() {
 fn a_failed_reload_restores_what_was_decided_by() {
     let mut life = Life::serving(2);
     let before = life.machine.policy().clone();
-    life.settings = Settings::New(Policy { workers: 4, boot_timeout: SECOND, own_listeners: true, ..policy(4) });
+    life.settings =
+        Settings::New(Policy { workers: 4, boot_timeout: SECOND, own_listeners: true, ..policy(4) });
     life.reload();
     assert_eq!((life.machine.policy().workers, life.slots), (4, 4));
     let newcomer = life.booting()[0];
@@ -425,8 +429,11 @@ fn an_answer_that_comes_too_late_lets_go_only_of_what_will_never_serve() {
     let mut life = Life::serving(1);
     life.reload();
     roll(&mut life);
-    let prepared =
-        |generation| Event::Prepared { generation, policy: Some(Box::new(policy(7))), closes_listeners: false };
+    let prepared = |generation| Event::Prepared {
+        generation,
+        policy: Some(Box::new(policy(7))),
+        closes_listeners: false,
+    };
     life.step(prepared(2));
     assert_eq!((life.machine.policy().workers, life.discarded.len()), (1, 0));
     life.step(prepared(3));
