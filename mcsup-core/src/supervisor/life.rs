@@ -40,15 +40,18 @@ pub(crate) fn live<S: Supervisor>(supervisor: S, config: Config) -> Result<(Outc
         executor.editions.current().into_iter().flat_map(|edition| edition.listeners.locals()).collect();
     executor.supervisor.listening(&locals);
     drop(locals);
-    let effects = machine.start(clock::now());
-    let mut outcome = act(&mut machine, &mut executor, effects);
+    let now = clock::now();
+    let effects = machine.start(now);
+    let mut outcome = act(&mut machine, &mut executor, effects, now);
     while outcome.is_none() {
         let deadline = machine.next_deadline();
         wait(&executor, deadline)?;
-        for event in happened(&machine, &mut executor, deadline) {
+        // One moment for the whole round: no deadline passes between a look at the workers and the judgement on them.
+        let now = clock::now();
+        for event in happened(&machine, &mut executor, deadline, now) {
             outcome = outcome.or_else(|| {
-                let effects = machine.step(event, clock::now());
-                act(&mut machine, &mut executor, effects)
+                let effects = machine.step(event, now);
+                act(&mut machine, &mut executor, effects, now)
             });
         }
         executor.tend_slots(&machine);
@@ -93,6 +96,7 @@ fn act<S: Supervisor>(
     machine: &mut Machine,
     executor: &mut Executor<S>,
     effects: Vec<Effect>,
+    now: Moment,
 ) -> Option<Outcome> {
     let mut events = Vec::new();
     for effect in effects {
@@ -101,8 +105,8 @@ fn act<S: Supervisor>(
         }
     }
     events.into_iter().find_map(|event| {
-        let effects = machine.step(event, clock::now());
-        act(machine, executor, effects)
+        let effects = machine.step(event, now);
+        act(machine, executor, effects, now)
     })
 }
 
@@ -136,9 +140,10 @@ fn happened<S: Supervisor>(
     machine: &Machine,
     executor: &mut Executor<S>,
     deadline: Option<Moment>,
+    now: Moment,
 ) -> Vec<Event> {
     let mut events = Vec::new();
-    if let Some(late) = deadline.and_then(|deadline| clock::now().checked_sub(deadline)) {
+    if let Some(late) = deadline.and_then(|deadline| now.checked_sub(deadline)) {
         if late > LATE {
             events.push(Event::Late { by: late });
         }
