@@ -206,7 +206,7 @@ impl Machine {
                 self.on_prepared(generation, (policy, closes_listeners), now, effects);
             }
             Event::NotPrepared { generation, reason } => {
-                self.on_not_prepared(generation, reason, now, effects)
+                self.on_not_prepared(generation, reason, now, effects);
             }
             Event::ImageChecked => self.on_image_checked(),
             Event::UpgradeFailed { reason } => self.on_upgrade_failed(reason, effects),

@@ -12,7 +12,7 @@
 //! - [`recycle`]: when a worker is replaced before anything is wrong with it.
 //! - [`mold`]: who forks workers that share what is loaded once.
 //! - [`scale`]: how many workers there should be.
-//! - [`upgrade`]: when another image of the supervisor takes over; [`record`]: what it is told.
+//! - `upgrade`: when another image of the supervisor takes over; [`record`]: what it is told.
 //! - [`drain`]: how a pool ends.
 //! - [`machine`]: puts them together, one function for each event.
 

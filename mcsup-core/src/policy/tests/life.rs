@@ -30,6 +30,7 @@ pub(super) fn preloading(workers: usize) -> Policy {
 
 /// What the settings are found to be at the next reload.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "there is one of it")]
 pub(super) enum Settings {
     Same,
     New(Policy),
@@ -493,10 +494,6 @@ impl Life {
             self.ready().iter().map(|worker| (self.living[worker].1, self.living[worker].0)).collect();
         ready.sort_unstable();
         ready.into_iter().map(|(_, generation)| generation).collect()
-    }
-
-    pub(super) fn state(&self, worker: WorkerId) -> State {
-        self.machine.table().get(worker).expect("a worker that is known").state
     }
 
     pub(super) fn told(&self, wanted: impl Fn(&Notice) -> bool) -> usize {
