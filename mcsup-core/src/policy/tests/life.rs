@@ -208,8 +208,10 @@ impl Life {
             }
             events.extend(self.apply(effect));
         }
-        let ready = self.ready().len();
-        (self.most, self.fewest_ready) = (self.most.max(self.staying()), self.fewest_ready.min(ready));
+        if self.keeps_effects {
+            self.most = self.most.max(self.staying());
+            self.fewest_ready = self.fewest_ready.min(self.ready().len());
+        }
         for event in events {
             self.step(event);
         }

@@ -106,7 +106,7 @@ impl World {
             self.life.fork_fails = false;
             self.quiesce();
         }
-        let deeds = self.chance.up_to(80);
+        let deeds = self.chance.up_to(70);
         for _ in 0..deeds {
             if self.life.outcome.is_some() {
                 break;
@@ -133,7 +133,8 @@ impl World {
             26 => self.somebody_leaves(),
             27..=29 => self.somebody_has_served_enough(),
             30..=31 => self.memory_is_measured(),
-            32..=33 => self.load_is_measured(),
+            32 => self.load_is_measured(),
+            33 => self.life.step(Event::Tick),
             34..=43 => self.somebody_obeys(),
             44..=51 => self.a_fork_is_answered(),
             52..=61 => self.time_passes(),
@@ -220,11 +221,11 @@ impl World {
 
     /// The same several times: bursts decide nothing.
     fn load_is_measured(&mut self) {
-        let load = match one_in(&mut self.chance, 2) {
-            true => Load { queued: 3, waiting: 1, running: 8, permits: 8 },
-            false => Load { queued: 0, waiting: 0, running: 0, permits: 8 },
+        let (load, looks) = match one_in(&mut self.chance, 2) {
+            true => (Load { queued: 3, waiting: 1, running: 8, permits: 8 }, 3),
+            false => (Load { queued: 0, waiting: 0, running: 0, permits: 8 }, 31),
         };
-        for _ in 0..1 + self.chance.up_to(32) {
+        for _ in 0..looks {
             self.life.step(Event::Load(load));
         }
     }
