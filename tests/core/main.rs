@@ -57,6 +57,7 @@ const TESTS: &[Test] = &[
     ("a_dead_mold_is_replaced_and_its_workers_serve_on", molds::a_dead_mold_is_replaced),
     ("a_mold_that_is_asked_to_end_ends_and_is_replaced", molds::a_mold_that_is_asked_to_end_is_replaced),
     ("a_stopped_mold_does_not_stop_the_pool", molds::a_stopped_mold_does_not_stop_the_pool),
+    ("a_mold_that_does_not_fork_is_replaced", molds::a_mold_that_does_not_fork_is_replaced),
     ("nobody_outlives_a_killed_supervisor_with_a_mold", molds::nobody_outlives_a_killed_supervisor),
     ("a_mold_that_loads_does_not_outlive_its_supervisor", molds::a_mold_that_loads_dies_with_its_supervisor),
     ("a_mold_that_cannot_load_ends_the_start_with_its_reason", molds::a_mold_that_cannot_load_ends_the_start),

@@ -206,6 +206,23 @@ pub fn a_stopped_mold_does_not_stop_the_pool() {
     stop(pool);
 }
 
+pub fn a_mold_that_does_not_fork_is_replaced() {
+    let pool = start("molded-hasty");
+    let (mold, first) = (molds(&pool)[0], workers(&pool));
+    kill(mold, Signal::STOP);
+    if !ADOPTS {
+        // Nobody would tell of a worker's end.
+        kill(mold, Signal::CONT);
+        return stop(pool);
+    }
+    kill(first[0], Signal::KILL);
+    pool.wait_log("does not fork what it is told to: it is killed", 1);
+    wait_for("a successor", || workers(&pool).len() == 3);
+    pool.wait_ready(5);
+    assert_eq!((molds(&pool).len(), ask_both(&pool, "mark").len()), (2, 2));
+    stop(pool);
+}
+
 pub fn nobody_outlives_a_killed_supervisor() {
     let mut pool = start("molded");
     let all: Vec<i32> = molds(&pool).into_iter().chain(workers(&pool)).collect();
