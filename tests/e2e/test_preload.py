@@ -263,10 +263,11 @@ def test_workers_come_and_go_without_loss(serve, options):
         for count in (3, 4):
             server.signal(signal.SIGTTIN)
             server.wait_log(r"Worker \d+ is ready", count)
-        for _ in range(2):
+        for size in (3, 2):
             server.signal(signal.SIGTTOU)
-        server.wait_log("has finished", 2)
+            server.wait_log(f"Scaling from {size + 1} to {size} workers")
         load.wait_more(10)
+    server.wait_log("has finished", 2)
     assert load.failures == []
     assert server.stop() == 0
     server.assert_nothing_left()
