@@ -166,8 +166,8 @@ impl Mold {
                     None => return Ok(ControlFlow::Break(code::FAILED)),
                 }
             } else if forks {
-                match self.take(embedder)? {
-                    Taken::Parent(mold) => self = mold,
+                match self.take(embedder) {
+                    Taken::Done => {}
                     Taken::Child(birth) => return Ok(ControlFlow::Continue(Life::Worker(birth))),
                     Taken::Gone => return Ok(ControlFlow::Break(code::FAILED)),
                 }
@@ -190,25 +190,23 @@ impl Mold {
     }
 
     /// Carries out one order.
-    fn take<E: Embedder>(mut self, embedder: &mut E) -> io::Result<Taken> {
+    fn take(&mut self, embedder: &mut impl Embedder) -> Taken {
         let (order, descriptors) = match self.shape.forks.take() {
             Ok(Some(taken)) => taken,
-            Ok(None) => return Ok(Taken::Parent(self)),
-            Err(Unable::Gone) => return Ok(Taken::Gone),
+            Ok(None) => return Taken::Done,
+            Err(Unable::Gone) => return Taken::Gone,
             Err(Unable::Incomplete { worker }) => {
-                self.failed(worker, "the mold has no descriptors left");
-                return Ok(Taken::Parent(self));
+                return self.failed(worker, "the mold has no descriptors left");
             }
         };
         let Some(seat) = self.shape.board.seat(order.seat) else {
-            self.failed(order.worker, "there is no such line on the scoreboard");
-            return Ok(Taken::Parent(self));
+            return self.failed(order.worker, "there is no such line on the scoreboard");
         };
         match self.fork(embedder) {
             Ok(Away::Parent { child }) => self.children.list.extend(child),
             Ok(Away::Child) => {
                 let (end, forks, listeners) = descriptors.into_parts();
-                return Ok(Taken::Child(Box::new(Birth {
+                return Taken::Child(Box::new(Birth {
                     slot: order.slot,
                     max_requests: order.max_requests,
                     listeners: Listeners::Received(order.listeners, listeners),
@@ -217,11 +215,11 @@ impl Mold {
                     forks,
                     common: Arc::clone(&self.shape.common),
                     origin: Origin::Mold,
-                })));
+                }));
             }
-            Err(error) => self.failed(order.worker, &error.to_string()),
+            Err(error) => return self.failed(order.worker, &error.to_string()),
         }
-        Ok(Taken::Parent(self))
+        Taken::Done
     }
 
     /// Forks with every signal blocked; in the new process they stay so, and what is the mold's own ends.
@@ -243,16 +241,17 @@ impl Mold {
         forked
     }
 
-    fn failed(&self, worker: u64, reason: &str) {
+    fn failed(&self, worker: u64, reason: &str) -> Taken {
         // Without a supervisor nobody waits for it.
         let _ = self.shape.end.say(Report::ForkFailed { worker, reason: reason.to_owned() });
+        Taken::Done
     }
 }
 
 /// What came of an order.
 enum Taken {
-    /// This is still the mold.
-    Parent(Mold),
+    /// It was carried out, or the supervisor knows why not.
+    Done,
     /// This is the worker.
     Child(Box<Birth>),
     /// Nobody gives orders any more.
