@@ -111,6 +111,13 @@ struct ClientRecord {
     state: State,
 }
 
+impl ServerRecord {
+    /// All of them.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> + '_ {
+        self.clients.iter().map(|client| client.fd).chain([self.listening])
+    }
+}
+
 impl Server {
     /// Listens at `path`, for the own user and root alone. A dead server's socket is replaced; a live one keeps its path
     /// and is named.

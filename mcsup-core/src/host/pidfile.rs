@@ -5,13 +5,16 @@
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
 
 use super::processes;
 use crate::error::{Error, ErrorKind, Result};
+use crate::sys::descriptor;
 
 /// A pid file that this process holds.
 #[derive(Debug)]
@@ -19,6 +22,13 @@ pub struct PidFile {
     file: File,
     path: PathBuf,
     owner: u32,
+}
+
+/// A pid file that outlives its supervisor's image: the lock stays with the open file, and the pid is the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PidFileRecord {
+    pub(crate) fd: RawFd,
+    path: PathBuf,
 }
 
 /// What a pid file says about a supervisor.
@@ -31,6 +41,17 @@ pub enum Running {
 }
 
 impl PidFile {
+    /// What the next image needs.
+    pub(crate) fn describe(&self) -> PidFileRecord {
+        PidFileRecord { fd: self.file.as_raw_fd(), path: self.path.clone() }
+    }
+
+    /// The file that was described, in the process that has inherited its descriptor, and with it the lock.
+    pub(crate) fn adopt(record: PidFileRecord) -> io::Result<Self> {
+        let PidFileRecord { fd, path } = record;
+        Ok(Self { file: File::from(descriptor::take_inherited(fd)?), path, owner: std::process::id() })
+    }
+
     /// Locks `path` and writes this process's pid into it. Where another process holds it, the error names it.
     pub fn hold(path: &Path) -> Result<Self> {
         // A path that still works after a change of directory.

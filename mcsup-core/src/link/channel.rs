@@ -1,14 +1,16 @@
 //! The two ends of the socketpair between a supervisor and a worker or a mold.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::{Deserialize, Serialize};
 
 use super::message::{HEAD, MAX_PAYLOAD, Order, Report, announced, frame, unframe};
+use crate::sys::descriptor;
 
 /// A new pair. Both ends are close-on-exec: no program that a worker starts holds a lifeline.
 pub(crate) fn pair() -> io::Result<(SupervisorEnd, WorkerEnd)> {
@@ -31,7 +33,35 @@ pub(crate) struct SupervisorEnd {
     has_ended: bool,
 }
 
+/// An end that outlives its supervisor's image: with the pieces of messages that are under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EndRecord {
+    pub(crate) fd: RawFd,
+    received: Vec<u8>,
+    unsent: Vec<u8>,
+}
+
 impl SupervisorEnd {
+    /// What the next image needs.
+    pub(crate) fn describe(&self) -> EndRecord {
+        EndRecord {
+            fd: self.stream.as_raw_fd(),
+            received: self.received.clone(),
+            unsent: self.unsent.clone(),
+        }
+    }
+
+    /// The end that was described, in the process that has inherited its descriptor.
+    pub(crate) fn adopt(record: EndRecord) -> io::Result<Self> {
+        let EndRecord { fd, received, unsent } = record;
+        Ok(Self {
+            stream: UnixStream::from(descriptor::take_inherited(fd)?),
+            received,
+            unsent,
+            has_ended: false,
+        })
+    }
+
     /// Says something. An error where the worker does not listen (stopped, gone): its deadline will deal with it.
     pub(crate) fn say(&mut self, order: Order) -> io::Result<()> {
         if self.unsent.len() > MAX_PAYLOAD {

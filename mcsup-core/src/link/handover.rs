@@ -7,13 +7,20 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Mutex;
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
+
+use crate::sys::descriptor;
+
+/// The version of a datagram's form. Workers of a supervisor's last image and of its next one hand connections to each
+/// other: whoever changes the form, or what the workers of a program mean by the bytes, counts this up, and an upgrade
+/// between the two is refused.
+pub(crate) const FORM: u32 = 1;
 
 /// So many bytes may travel with a connection.
 pub const MAX_HANDED: usize = 16 * 1024;
@@ -37,6 +44,17 @@ impl Handover {
             rustix::net::sockopt::set_socket_send_buffer_size(end, 4 * MAX_HANDED)?;
         }
         Ok(Self { give, take, room: Mutex::default() })
+    }
+
+    /// The descriptors of both ends, for the supervisor's next image.
+    pub(crate) fn describe(&self) -> (RawFd, RawFd) {
+        (self.give.as_raw_fd(), self.take.as_raw_fd())
+    }
+
+    /// The queue whose ends were described, in the process that has inherited them.
+    pub(crate) fn adopt((give, take): (RawFd, RawFd)) -> io::Result<Self> {
+        let give = descriptor::take_inherited(give)?;
+        Ok(Self { give, take: descriptor::take_inherited(take)?, room: Mutex::default() })
     }
 
     /// Puts a connection in. The caller closes its own descriptor of it afterwards.

@@ -3,6 +3,11 @@
 use crate::error::ErrorKind;
 use crate::policy::{BootFailure, Drain, ExitStatus};
 
+/// The version of what follows, and of the orders to fork. A supervisor's next image talks to workers of the last one: whoever changes what a tag
+/// or its payload means, or takes one away, counts this up, and an upgrade between the two is refused. A new tag that is
+/// said to newer workers only needs no new number.
+pub(crate) const PROTOCOL: u32 = 1;
+
 /// From the supervisor to a worker or a mold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Order {

@@ -1,13 +1,23 @@
 //! What a worker says often: memory that it shares with its supervisor, so that a sign of life costs no system call.
 
+use std::fs::File;
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::clock;
 use crate::policy::Sender;
+use crate::sys::descriptor;
 use crate::sys::shared_memory::{Line, SharedLines};
+
+/// The version of what follows: which words there are, what they mean, how lines are laid out. A supervisor's next image
+/// reads what workers of the last one write, and workers of both read each other's: whoever changes any of it counts
+/// this up, and an upgrade between the two is refused.
+pub(crate) const LAYOUT: u32 = 1;
 
 /// Which word of a worker's line holds what. Times are milliseconds on the monotonic clock.
 #[derive(Clone, Copy)]
@@ -231,12 +241,57 @@ impl Board {
 pub(crate) struct Scoreboard {
     lines: Arc<SharedLines>,
     free: Vec<usize>,
+    /// The memory as a file, for the supervisor's next image. A worker has none.
+    file: Option<File>,
+}
+
+/// A board that outlives its supervisor's image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BoardRecord {
+    pub(crate) fd: RawFd,
+    workers: usize,
 }
 
 impl Scoreboard {
     /// Room for `workers` workers at once.
     pub(crate) fn new(workers: usize) -> io::Result<Self> {
-        Ok(Self { lines: Arc::new(SharedLines::new(workers + 1)?), free: (1..=workers).rev().collect() })
+        let (lines, file) = SharedLines::new(workers + 1)?;
+        Ok(Self { lines: Arc::new(lines), free: (1..=workers).rev().collect(), file: Some(file) })
+    }
+
+    /// What the next image needs; `None` in a worker.
+    pub(crate) fn describe(&self) -> Option<BoardRecord> {
+        let file = self.file.as_ref()?;
+        Some(BoardRecord { fd: file.as_raw_fd(), workers: self.lines.len() - 1 })
+    }
+
+    /// The board that was described, in the process that has inherited its descriptor. Every line is free until it is
+    /// [taken again](Self::take_again).
+    pub(crate) fn adopt(record: &BoardRecord) -> io::Result<Self> {
+        let file = File::from(descriptor::take_inherited(record.fd)?);
+        let workers = record.workers;
+        match SharedLines::map(&file, workers.saturating_add(1)) {
+            Ok(lines) => {
+                Ok(Self { lines: Arc::new(lines), free: (1..=workers).rev().collect(), file: Some(file) })
+            }
+            Err(error) => {
+                // It stays open, so that there is a way back.
+                std::mem::forget(file);
+                Err(error)
+            }
+        }
+    }
+
+    /// A line that somebody has: as it is. `None`: there is no such line, or it is taken.
+    pub(crate) fn take_again(&mut self, index: usize) -> Option<Seat> {
+        let place = self.free.iter().position(|free| *free == index)?;
+        self.free.remove(place);
+        Some(Seat { lines: Arc::clone(&self.lines), index })
+    }
+
+    /// In a forked child: the file is the supervisor's.
+    pub(crate) fn let_go(&mut self) {
+        self.file = None;
     }
 
     /// A cleared line; `None` where all are taken.
@@ -297,6 +352,24 @@ mod tests {
         seat.request_began();
         seat.oldest(None);
         assert!(seat.request_age().unwrap() < Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_board_is_adopted_as_it_is() {
+        use std::os::fd::IntoRawFd;
+        let mut board = Scoreboard::new(3).unwrap();
+        let (_one, two) = (board.take().unwrap(), board.take().unwrap());
+        two.connections(7);
+        let fd = board.file.as_ref().unwrap().try_clone().unwrap().into_raw_fd();
+        let record = BoardRecord { fd, ..board.describe().unwrap() };
+        let mut adopted = Scoreboard::adopt(&record).unwrap();
+        let again = adopted.take_again(two.index()).unwrap();
+        assert_eq!(again.gauges().connections, 7);
+        assert!(adopted.take_again(two.index()).is_none() && adopted.take_again(4).is_none());
+        again.connections(8);
+        assert_eq!(two.gauges().connections, 8);
+        let new = adopted.take().unwrap();
+        assert_eq!(new.index(), 1);
     }
 
     #[test]

@@ -38,6 +38,42 @@ pub(crate) fn take_inherited(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(owned)
 }
 
+/// Whether a program that this process becomes has these descriptors too. Numbers that are not open are passed over.
+pub(crate) fn survive_exec(fds: &[RawFd], survive: bool) {
+    for fd in fds {
+        // SAFETY: F_SETFD changes a flag of the number in this process; one that is not open is refused with EBADF.
+        unsafe { libc::fcntl(*fd, libc::F_SETFD, if survive { 0 } else { libc::FD_CLOEXEC }) };
+    }
+}
+
+/// What a descriptor refers to: the same for all copies of it, also in other processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Identity {
+    kind: u32,
+    device: u64,
+    inode: u64,
+}
+
+/// What `fd` refers to.
+///
+/// # Errors
+/// It is not open.
+pub(crate) fn identity(fd: RawFd) -> io::Result<Identity> {
+    let mut status = std::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: `status` has room for a `stat`; a number that is not open is refused with EBADF.
+    if unsafe { libc::fstat(fd, status.as_mut_ptr()) } == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call has filled it in.
+    let status = unsafe { status.assume_init() };
+    #[allow(clippy::unnecessary_cast, reason = "the types differ by system")]
+    Ok(Identity {
+        kind: (status.st_mode & libc::S_IFMT) as u32,
+        device: status.st_dev as u64,
+        inode: status.st_ino as u64,
+    })
+}
+
 /// Makes `fd` refer to /dev/null, so that this process no longer holds what it referred to. The number stays open
 /// and owned: whoever uses it at this moment sees /dev/null, never a stranger's file.
 pub(crate) fn let_go(fd: BorrowedFd<'_>) -> io::Result<()> {

@@ -98,6 +98,11 @@ pub(crate) fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Whether this is the process's only thread, as far as the system tells.
+pub(crate) fn has_one_thread() -> bool {
+    refuse_other_threads().is_ok()
+}
+
 /// Where /proc is: an error that names the threads beside the calling one. Elsewhere the caller's word counts.
 fn refuse_other_threads() -> io::Result<()> {
     let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return Ok(()) };

@@ -3,6 +3,8 @@
 //! Each file wraps one family of system calls behind functions that are safe to call, and proves at each block why.
 //! Nothing here decides anything.
 //!
+//! - [`anonymous_file`]: files without a name, sealed where that is possible.
+//! - [`exec`]: another program in the place of this one.
 //! - [`fork`]: fork, and `_exit`; [`ancestry`]: whose child a process is.
 //! - [`signal`]: masks, dispositions, handlers that only write to a pipe.
 //! - [`credentials`]: users, groups and dropping to them, completely and in order.
@@ -12,8 +14,10 @@
 #![allow(unsafe_code, reason = "this folder is where unsafe lives")]
 
 pub(crate) mod ancestry;
+pub(crate) mod anonymous_file;
 pub(crate) mod credentials;
 pub(crate) mod descriptor;
+pub(crate) mod exec;
 pub(crate) mod fork;
 pub(crate) mod listening;
 pub(crate) mod shared_memory;

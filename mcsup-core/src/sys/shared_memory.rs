@@ -1,11 +1,15 @@
-//! Memory that is shared by a process and those that it forks: cache lines of atomics, zeroed at the start.
+//! Memory that is shared by a process and those that it forks, and with the program that it becomes: cache lines of
+//! atomics, zeroed at the start, in a file without a name.
 
+use std::fs::File;
 use std::io;
 use std::ops::Deref;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::AtomicU64;
 
 use rustix::mm::{MapFlags, ProtFlags};
+
+use super::anonymous_file;
 
 /// Sixteen words that share no cache line with other words, also where the processor fetches lines in pairs.
 #[derive(Debug)]
@@ -25,15 +29,28 @@ unsafe impl Send for SharedLines {}
 unsafe impl Sync for SharedLines {}
 
 impl SharedLines {
-    /// Maps `len` zeroed lines.
-    pub(crate) fn new(len: usize) -> io::Result<Self> {
-        // SAFETY: the kernel chooses the place, so no existing mapping is touched.
+    /// Maps `len` zeroed lines; with them the file by which they are [mapped again](Self::map).
+    pub(crate) fn new(len: usize) -> io::Result<(Self, File)> {
+        let file = anonymous_file::zeroed("mcsup-scoreboard", bytes(len) as u64)?;
+        Ok((Self::map(&file, len)?, file))
+    }
+
+    /// Maps the `len` lines that `file` holds. An error where it is too short for them.
+    pub(crate) fn map(file: &File, len: usize) -> io::Result<Self> {
+        let needed = size_of::<Line>().checked_mul(len).and_then(|size| u64::try_from(size).ok());
+        if needed.is_none_or(|needed| file.metadata().map_or(0, |file| file.len()) < needed) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // SAFETY: the kernel chooses the place, so no existing mapping is touched; the file is as long as the mapping,
+        // and of those that `new` makes, which keep their size.
         let memory = unsafe {
-            rustix::mm::mmap_anonymous(
+            rustix::mm::mmap(
                 ptr::null_mut(),
                 bytes(len),
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::SHARED,
+                file,
+                0,
             )
         }?;
         match NonNull::new(memory.cast::<Line>()) {
@@ -47,7 +64,7 @@ impl Deref for SharedLines {
     type Target = [Line];
 
     fn deref(&self) -> &[Line] {
-        // SAFETY: the mapping holds `len` lines, is page-aligned and zeroed (a value of every atomic), and lives as
+        // SAFETY: the mapping holds `len` lines, is page-aligned and holds integers (values of every atomic), and lives as
         // long as `self`; other processes write to it through atomics only.
         unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.len) }
     }
@@ -55,7 +72,7 @@ impl Deref for SharedLines {
 
 impl Drop for SharedLines {
     fn drop(&mut self) {
-        // SAFETY: exactly what `new` mapped, and no reference outlives `self`.
+        // SAFETY: exactly what `map` mapped, and no reference outlives `self`.
         let _ = unsafe { rustix::mm::munmap(self.first.as_ptr().cast(), bytes(self.len)) };
     }
 }
