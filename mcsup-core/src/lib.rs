@@ -17,6 +17,7 @@
 //! | say *ready*, hear *drain* | `link/` |
 //! | serve | [`Worker::run`] with a [`WorkerContext`] |
 //! | hear an operator, and answer | [`control`] |
+//! | let another image take over | [`upgrade`] |
 //! | reap, and name the cause | `spawn/reap`, `supervisor/journal` |
 //!
 //! # Guarantees
@@ -44,6 +45,7 @@ pub mod policy;
 mod spawn;
 mod supervisor;
 mod sys;
+pub mod upgrade;
 pub mod worker;
 
 pub use error::{Error, ErrorKind, Result};

@@ -17,6 +17,7 @@ mod lives;
 mod molds;
 mod pool;
 mod roles;
+mod upgrades;
 
 use std::process::ExitCode;
 
@@ -66,6 +67,50 @@ const TESTS: &[Test] = &[
     ("a_warm_worker_becomes_the_mold", molds::a_warm_worker_becomes_the_mold),
     ("a_reload_has_a_mold_of_its_own", molds::a_reload_has_a_mold_of_its_own),
     ("orphans_of_workers_leave_no_zombie", molds::orphans_of_workers_leave_no_zombie),
+    (
+        "an_upgrade_keeps_everything_and_serves_what_is_queued",
+        upgrades::an_upgrade_keeps_everything_and_serves_what_is_queued,
+    ),
+    (
+        "a_worker_of_a_new_image_knows_nothing_of_the_upgrade",
+        upgrades::a_worker_of_a_new_image_knows_nothing_of_the_upgrade,
+    ),
+    ("clients_notice_nothing_of_ten_upgrades", upgrades::clients_notice_nothing_of_ten_upgrades),
+    (
+        "a_second_supervisor_is_refused_before_during_and_after_an_upgrade",
+        upgrades::a_second_supervisor_is_refused_before_during_and_after_an_upgrade,
+    ),
+    (
+        "an_image_that_crashes_hangs_or_is_of_another_version_is_refused",
+        upgrades::an_image_that_crashes_hangs_or_is_of_another_version_is_refused,
+    ),
+    (
+        "an_image_that_fails_or_panics_after_the_exec_gives_the_pool_back",
+        upgrades::an_image_that_fails_or_panics_after_the_exec_gives_the_pool_back,
+    ),
+    (
+        "signals_that_arrive_during_the_exec_wait_for_the_new_image",
+        upgrades::signals_that_arrive_during_the_exec_wait_for_the_new_image,
+    ),
+    (
+        "a_worker_that_dies_during_the_exec_is_replaced",
+        upgrades::a_worker_that_dies_during_the_exec_is_replaced,
+    ),
+    (
+        "a_supervisor_that_is_killed_after_an_upgrade_leaves_no_orphan",
+        upgrades::a_supervisor_that_is_killed_after_an_upgrade_leaves_no_orphan,
+    ),
+    (
+        "an_operator_hears_of_the_upgrade_from_the_new_image",
+        upgrades::an_operator_hears_of_the_upgrade_from_the_new_image,
+    ),
+    ("twenty_upgrades_leave_no_descriptor_open", upgrades::twenty_upgrades_leave_no_descriptor_open),
+    (
+        "a_supervisor_that_is_asked_to_stop_ends_the_dry_run",
+        upgrades::a_supervisor_that_is_asked_to_stop_ends_the_dry_run,
+    ),
+    ("a_mold_outlives_an_upgrade", upgrades::a_mold_outlives_an_upgrade),
+    ("without_an_image_an_upgrade_is_refused", upgrades::without_an_image_an_upgrade_is_refused),
 ];
 
 fn main() -> ExitCode {

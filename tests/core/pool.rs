@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,14 @@ impl Pool {
         Self::start_at(role, &address.to_string(), address, Stdio::null())
     }
 
+    /// Starts it with further variables in its environment.
+    pub fn start_with(role: &str, variables: &[(&str, &Path)]) -> Self {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut command = command(role, &address.to_string());
+        command.envs(variables.iter().copied());
+        Self::spawn(command, address)
+    }
+
     /// Starts it with a listener as its standard input.
     pub fn start_with_listener(role: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -36,16 +45,14 @@ impl Pool {
     }
 
     fn start_at(role: &str, bind: &str, address: SocketAddr, stdin: Stdio) -> Self {
+        let mut command = command(role, bind);
+        command.stdin(stdin);
+        Self::spawn(command, address)
+    }
+
+    fn spawn(mut command: Command, address: SocketAddr) -> Self {
         let log = tempfile::NamedTempFile::new().unwrap();
-        let supervisor = Command::new(std::env::current_exe().unwrap())
-            .env(ROLE, role)
-            .env(ADDRESS, bind)
-            .env("RUST_BACKTRACE", "0")
-            .stdin(stdin)
-            .stdout(Stdio::null())
-            .stderr(log.reopen().unwrap())
-            .spawn()
-            .unwrap();
+        let supervisor = command.stderr(log.reopen().unwrap()).spawn().unwrap();
         Self { supervisor, address, log }
     }
 
@@ -116,6 +123,13 @@ impl Drop for Pool {
         let _ = self.supervisor.kill();
         let _ = self.supervisor.wait();
     }
+}
+
+fn command(role: &str, bind: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.env(ROLE, role).env(ADDRESS, bind).env("RUST_BACKTRACE", "0");
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command
 }
 
 pub fn read_all(stream: &mut TcpStream) -> String {

@@ -1,18 +1,24 @@
 //! The pools that the tests look at: this program, started anew with a role in its environment.
 
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, IntoRawFd};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use mcsup_core::host::privileges::RunAs;
+use mcsup_core::upgrade::{self, Image, Succession};
 use mcsup_core::{Config, Connection, ErrorKind, MoldThreads, Prefork, Result, Worker, WorkerContext};
 
 /// The environment variable that names the role.
 pub const ROLE: &str = "MCSUP_TEST_ROLE";
 /// The one that names the address.
 pub const ADDRESS: &str = "MCSUP_TEST_ADDRESS";
+/// Those of what an upgradable pool is started with: its next image, its pid file, its control socket.
+pub const IMAGE: &str = "MCSUP_TEST_IMAGE";
+pub const PID_FILE: &str = "MCSUP_TEST_PID_FILE";
+pub const CONTROL: &str = "MCSUP_TEST_CONTROL";
 
 /// Plays a role to its end.
 pub fn play(role: &str) -> ExitCode {
@@ -70,6 +76,7 @@ pub fn play(role: &str) -> ExitCode {
             let cast = || Cast { flaw: Some(Flaw::StartsThread), ..Cast::default() };
             Prefork::with_config(cast, config).run().into()
         }
+        "upgradable" | "upgradable-molded" | "ahead" | "refusing" | "panicking" => upgradable(role, &address),
         "panicking-boot" => Prefork::new(|| PanickingBoot).bind(&address).workers(2).run().into(),
         "threaded" => {
             let ((started, start), (_keep, gate)) = (mpsc::channel(), mpsc::channel::<()>());
@@ -83,6 +90,46 @@ pub fn play(role: &str) -> ExitCode {
             pool.run().into()
         }
         _ => panic!("there is no role {role}"),
+    }
+}
+
+/// A pool that can be upgraded, and images of it that cannot take over.
+fn upgradable(role: &str, address: &str) -> ExitCode {
+    let mut config = molded(address);
+    config.policy.preload = role == "upgradable-molded";
+    config.policy.upgrade_timeout = Duration::from_secs(2);
+    let path = |name| std::env::var_os(name).map(PathBuf::from);
+    config.pid_file = path(PID_FILE);
+    config.control_socket = path(CONTROL);
+    let arguments = std::env::args_os().collect();
+    let directory = std::env::current_dir().unwrap();
+    config.image = path(IMAGE).map(|program| Image { program, arguments, directory });
+    std::env::set_current_dir("/").unwrap();
+    let is_taking_over = std::env::var(upgrade::VARIABLE).is_ok_and(|task| task.starts_with("resume:"));
+    match role {
+        "ahead" => write_another_version(),
+        "refusing" if is_taking_over => config.policy.workers = 0,
+        "panicking" if is_taking_over => {
+            let _succession = Succession::from_environment().unwrap();
+            panic!("cannot go on");
+        }
+        _ => {}
+    }
+    Prefork::with_config(|| Answering, config).run().into()
+}
+
+/// As an image of another version would have found the letter.
+fn write_another_version() {
+    let task = std::env::var(upgrade::VARIABLE).unwrap();
+    let fd = task.split(':').nth(1).unwrap();
+    let text = std::fs::read_to_string(format!("/proc/self/fd/{fd}")).unwrap();
+    let mut other = tempfile::tempfile().unwrap();
+    other.write_all(text.replacen("\"version\":1", "\"version\":99", 1).as_bytes()).unwrap();
+    let others = task.replacen(&format!(":{fd}"), &format!(":{}", other.into_raw_fd()), 1);
+    // SAFETY: this process has one thread.
+    #[allow(unsafe_code, reason = "the only way to be another image")]
+    unsafe {
+        std::env::set_var(upgrade::VARIABLE, others);
     }
 }
 
@@ -184,6 +231,7 @@ fn answer(question: &str, context: &WorkerContext) -> String {
             let targets = links.filter_map(|entry| std::fs::read_link(entry.path()).ok());
             targets.map(|target| format!("{}\n", target.display())).collect()
         }
+        "environment" => std::env::vars().map(|(name, value)| format!("{name}={value}\n")).collect(),
         "listener" => {
             use std::os::fd::AsRawFd;
             context.listeners()[0].as_fd().as_raw_fd().to_string()

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FlockOperation;
-use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Socket, Type};
 
@@ -245,13 +245,6 @@ impl Server {
             clients: clients.collect(),
             next: self.next,
         }
-    }
-
-    /// Whether all descriptors are to survive an exec; they are not unless this was called.
-    pub(crate) fn survive_exec(&self, survive: bool) -> io::Result<()> {
-        let flags = if survive { FdFlags::empty() } else { FdFlags::CLOEXEC };
-        fcntl_setfd(&self.listening, flags)?;
-        self.clients.values().try_for_each(|client| Ok(fcntl_setfd(&client.stream, flags)?))
     }
 
     /// Goes on where the last image stopped. A client whose descriptor did not come along is gone.

@@ -5,7 +5,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::channel::WorkerEnd;
 use crate::listener::record::ListenerRecord;
+use crate::sys::descriptor;
 
 /// What one worker has that others of its generation have not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +70,11 @@ pub(crate) fn pair() -> io::Result<(OrderingEnd, ForkingEnd)> {
 pub(crate) struct OrderingEnd(OwnedFd);
 
 impl OrderingEnd {
+    /// The end that has this number, in the process that has inherited it from the last image.
+    pub(crate) fn adopt(fd: RawFd) -> io::Result<Self> {
+        Ok(Self(descriptor::take_inherited(fd)?))
+    }
+
     /// Sends an order. The caller closes its own copies of the descriptors afterwards.
     pub(crate) fn send(&self, order: &ForkOrder, with: &Descriptors<BorrowedFd<'_>>) -> io::Result<()> {
         let bytes = serde_json::to_vec(order)?;
@@ -85,6 +91,12 @@ impl OrderingEnd {
         control.push(SendAncillaryMessage::ScmRights(&descriptors));
         sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut control, SendFlags::empty())?;
         Ok(())
+    }
+}
+
+impl AsFd for OrderingEnd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

@@ -35,7 +35,8 @@ pub(crate) fn is_child(pid: Pid) -> bool {
     !matches!(waitid(WaitId::Pid(pid), look), Err(rustix::io::Errno::CHILD))
 }
 
-fn read(status: WaitStatus) -> ExitStatus {
+/// What a status says.
+pub(crate) fn read(status: WaitStatus) -> ExitStatus {
     match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => ExitStatus::Code(code),
         (None, Some(signal)) => ExitStatus::Signal(signal),

@@ -6,6 +6,7 @@ use crate::host::privileges::RunAs;
 use crate::listener::{Address, Options};
 use crate::policy::Policy;
 use crate::spawn::mold::MoldThreads;
+use crate::upgrade::Image;
 
 /// Everything that a pool is started with.
 #[derive(Debug, Clone, Default)]
@@ -26,4 +27,6 @@ pub struct Config {
     pub mold_threads: MoldThreads,
     /// What process listings show; the kernel keeps 15 bytes.
     pub name: Option<String>,
+    /// What an upgrade executes; `None`: upgrades are refused. Read at the start only.
+    pub image: Option<Image>,
 }

@@ -15,7 +15,9 @@ use crate::clock;
 use crate::host::pidfile::PidFile;
 use crate::link::handover::Handover;
 use crate::link::message::Order;
-use crate::policy::{BootFailure, Effect, Event, Notice, Outcome};
+use crate::policy::{BootFailure, Effect, Event, Machine, Notice, Outcome};
+use crate::upgrade::Image;
+use crate::upgrade::checker::Checker;
 
 /// The supervisor's handles on the world, and the acts that use them.
 #[derive(Debug)]
@@ -35,13 +37,24 @@ pub(crate) struct Executor<S> {
     pub(crate) pid_file: Option<PidFile>,
     pub(crate) operators: Operators,
     pub(crate) history: History,
+    /// What an upgrade executes,
+    pub(crate) image: Option<Image>,
+    /// and its dry run, while there is one.
+    pub(crate) checker: Option<Checker>,
     /// Why the first generation could not boot, for the caller of the library.
     pub(crate) boot_failure: Option<BootFailure>,
 }
 
 impl<S: Supervisor> Executor<S> {
     /// Does `effect`; returns what came of it at once, and the outcome where nothing is left to do.
-    pub(crate) fn apply(&mut self, effect: Effect, events: &mut Vec<Event>) -> Option<Outcome> {
+    ///
+    /// `machine` is the one that wants it, as it is after the whole step.
+    pub(crate) fn apply(
+        &mut self,
+        effect: Effect,
+        machine: &Machine,
+        events: &mut Vec<Event>,
+    ) -> Option<Outcome> {
         match effect {
             Effect::Spawn { worker, slot, generation, mold, enough } => {
                 events.extend(self.spawn(worker, (slot, generation), mold, enough));
@@ -68,8 +81,8 @@ impl<S: Supervisor> Executor<S> {
             Effect::CloseListeners => self.editions.close(),
             Effect::PoolReady => self.supervisor.ready(),
             Effect::Measure => events.extend(self.measure()),
-            Effect::CheckImage => events.extend(self.check_image()),
-            Effect::Exec => events.push(self.exec()),
+            Effect::CheckImage => events.extend(self.check_image(machine)),
+            Effect::Exec => events.push(self.exec(machine)),
             Effect::Answer { ticket, answer } => self.operators.answer(ticket, &answer),
             Effect::Tell(notice) => self.tell(&notice),
             Effect::End(outcome) => return Some(outcome),
@@ -113,13 +126,6 @@ impl<S: Supervisor> Executor<S> {
         if let Err(error) = self.editions.resize(slots) {
             log::error!("cannot listen for {slots} slots: {error}");
         }
-    }
-
-    fn check_image(&mut self) -> Option<Event> {
-        None
-    }
-    fn exec(&mut self) -> Event {
-        Event::UpgradeFailed { reason: "not yet".to_owned() }
     }
 
     fn measure(&self) -> Vec<Event> {

@@ -16,6 +16,7 @@ use super::history::History;
 use super::operator::{Operators, Wish};
 use super::report;
 use super::signals::{Meaning, Signals};
+use super::succession::{Successor, take_over};
 use crate::clock;
 use crate::control::{self, Reply};
 use crate::error::{Error, ErrorKind, Result};
@@ -25,34 +26,36 @@ use crate::link::handover::Handover;
 use crate::link::message::Order;
 use crate::listener::open::OpenSet;
 use crate::policy::{Ask, BootFailure, Effect, Event, Machine, Moment, Outcome, Ticket};
+use crate::upgrade::Succession;
 
 /// How much later than asked the loop may wake up before it counts as having been suspended.
 const LATE: Duration = Duration::from_secs(1);
 
-/// Runs a pool until it ends.
-pub(crate) fn live<S: Supervisor>(supervisor: S, config: Config) -> Result<(Outcome, Option<BootFailure>)> {
-    if config.addresses.is_empty() {
-        return Err(Error::new(ErrorKind::Setting, "there is no address to listen on"));
-    }
-    let mut machine = Machine::new(config.policy.clone());
-    let mut executor = open(supervisor, config)?;
-    let locals: Vec<_> =
-        executor.editions.current().into_iter().flat_map(|edition| edition.listeners.locals()).collect();
-    executor.supervisor.listening(&locals);
-    drop(locals);
+/// Runs a pool until it ends; one that another image had before, where there is a succession.
+pub(crate) fn live<S: Supervisor>(
+    supervisor: S,
+    config: Config,
+    succession: Option<Succession>,
+) -> Result<(Outcome, Option<BootFailure>)> {
+    let begun = match succession {
+        Some(succession) => take_over(supervisor, config, succession)?,
+        None => Some(begin(supervisor, config)?),
+    };
+    // A dry run is over.
+    let Some(begun) = begun else { return Ok((Outcome::Stopped, None)) };
+    let Successor { mut machine, mut executor, effects, events } = begun;
     let now = clock::now();
-    let effects = machine.start(now);
     let mut outcome = act(&mut machine, &mut executor, effects, now);
+    for event in events {
+        outcome = outcome.or_else(|| step(&mut machine, &mut executor, event, now));
+    }
     while outcome.is_none() {
         let deadline = machine.next_deadline();
         wait(&executor, deadline)?;
         // One moment for the whole round: no deadline passes between a look at the workers and the judgement on them.
         let now = clock::now();
         for event in happened(&machine, &mut executor, deadline, now) {
-            outcome = outcome.or_else(|| {
-                let effects = machine.step(event, now);
-                act(&mut machine, &mut executor, effects, now)
-            });
+            outcome = outcome.or_else(|| step(&mut machine, &mut executor, event, now));
         }
         executor.tend_slots(&machine);
     }
@@ -62,6 +65,21 @@ pub(crate) fn live<S: Supervisor>(supervisor: S, config: Config) -> Result<(Outc
     // A reload that failed in between is no reason for this end.
     let failure = executor.boot_failure.take().filter(|_| matches!(outcome, Outcome::BootFailed(_)));
     Ok((outcome, failure))
+}
+
+/// A pool that is new.
+fn begin<S: Supervisor>(supervisor: S, config: Config) -> Result<Successor<S>> {
+    if config.addresses.is_empty() {
+        return Err(Error::new(ErrorKind::Setting, "there is no address to listen on"));
+    }
+    let mut machine = Machine::new(config.policy.clone());
+    let mut executor = open(supervisor, config)?;
+    let edition = executor.editions.current();
+    let locals: Vec<_> = edition.into_iter().flat_map(|edition| edition.listeners.locals()).collect();
+    executor.supervisor.listening(&locals);
+    drop(locals);
+    let effects = machine.start(clock::now());
+    Ok(Successor { machine, executor, effects, events: Vec::new() })
 }
 
 /// Takes what a supervisor holds for life, in the order in which a second one should be refused.
@@ -75,6 +93,7 @@ fn open<S: Supervisor>(supervisor: S, config: Config) -> Result<Executor<S>> {
     let handover = Handover::new().map_err(|error| Error::system("make the handover queue", error))?;
     let operators = Operators::listen(config.control_socket.as_deref());
     let signals = Signals::install().map_err(|error| Error::system("take over signals", error))?;
+    let image = config.image.clone();
     Ok(Executor {
         supervisor,
         pid: getpid(),
@@ -87,8 +106,21 @@ fn open<S: Supervisor>(supervisor: S, config: Config) -> Result<Executor<S>> {
         pid_file,
         operators,
         history: History::new(clock::now()),
+        image,
+        checker: None,
         boot_failure: None,
     })
+}
+
+/// Asks the policy what to do about an event, and does it.
+fn step<S: Supervisor>(
+    machine: &mut Machine,
+    executor: &mut Executor<S>,
+    event: Event,
+    now: Moment,
+) -> Option<Outcome> {
+    let effects = machine.step(event, now);
+    act(machine, executor, effects, now)
 }
 
 /// Does all of `effects` and whatever follows from them at once.
@@ -100,21 +132,18 @@ fn act<S: Supervisor>(
 ) -> Option<Outcome> {
     let mut events = Vec::new();
     for effect in effects {
-        if let Some(outcome) = executor.apply(effect, &mut events) {
+        if let Some(outcome) = executor.apply(effect, machine, &mut events) {
             return Some(outcome);
         }
     }
-    events.into_iter().find_map(|event| {
-        let effects = machine.step(event, now);
-        act(machine, executor, effects, now)
-    })
+    events.into_iter().find_map(|event| step(machine, executor, event, now))
 }
 
 /// Waits until something can have happened, or until `deadline`.
 fn wait<S: Supervisor>(executor: &Executor<S>, deadline: Option<Moment>) -> Result<()> {
     let signals = executor.signals.iter().map(AsFd::as_fd);
-    let mut sources: Vec<PollFd<'_>> =
-        signals.chain(executor.crew.links()).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+    let read = signals.chain(executor.crew.links()).chain(executor.checker_descriptors());
+    let mut sources: Vec<PollFd<'_>> = read.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
     for (fd, wants_write) in executor.operators.descriptors() {
         let flags = if wants_write { PollFlags::OUT } else { PollFlags::IN };
         sources.push(PollFd::from_borrowed_fd(fd, flags));
@@ -151,6 +180,7 @@ fn happened<S: Supervisor>(
         events.push(executor.crew.beats());
     }
     events.extend(executor.crew.reports());
+    events.extend(executor.hear_checker(machine));
     let arrived = executor.signals.as_ref().map(Signals::take).unwrap_or_default();
     for signal in arrived {
         match signal.meaning {

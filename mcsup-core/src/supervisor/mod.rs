@@ -9,6 +9,7 @@
 //! - `operator`: who asks at the control socket, and what they are answered; `report`: how everything is.
 //! - `slots`: sockets of slots that begin or end.
 //! - `journal`: what the operator reads; `history`: what is kept of it.
+//! - `upgrading`: another image is tried and executed; `succession`: what such an image takes over.
 //! - `life`: the loop.
 
 mod crew;
@@ -23,6 +24,8 @@ mod prefork;
 mod report;
 mod signals;
 mod slots;
+mod succession;
+mod upgrading;
 
 pub(crate) mod config;
 

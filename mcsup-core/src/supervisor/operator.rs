@@ -2,12 +2,13 @@
 //! ticket goes back to them.
 
 use std::collections::BTreeMap;
-use std::os::fd::BorrowedFd;
+use std::io;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::control::server::{ClientId, Server};
+use crate::control::server::{ClientId, Server, ServerRecord};
 use crate::control::{Command, Outcome, Reply};
 use crate::policy::{Answer, Ask, Moment, Ticket};
 
@@ -23,6 +24,20 @@ pub(crate) struct Operators {
 pub(crate) struct Waiting {
     tickets: BTreeMap<Ticket, ClientId>,
     last: u64,
+}
+
+/// All of it, over an upgrade.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct OperatorsRecord {
+    server: Option<ServerRecord>,
+    waiting: Waiting,
+}
+
+impl OperatorsRecord {
+    /// All descriptors in it.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> + '_ {
+        self.server.iter().flat_map(ServerRecord::descriptors)
+    }
 }
 
 /// Something that was asked for.
@@ -48,6 +63,17 @@ impl Operators {
             }
         });
         Self { server, waiting: Waiting::default() }
+    }
+
+    /// What the next image needs.
+    pub(crate) fn describe(&self) -> OperatorsRecord {
+        OperatorsRecord { server: self.server.as_ref().map(Server::describe), waiting: self.waiting.clone() }
+    }
+
+    /// Goes on where the last image stopped.
+    pub(crate) fn adopt(record: OperatorsRecord) -> io::Result<Self> {
+        let OperatorsRecord { server, waiting } = record;
+        Ok(Self { server: server.map(Server::adopt).transpose()?, waiting })
     }
 
     /// What to wait on, and whether for room to write.

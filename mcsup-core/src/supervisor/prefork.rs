@@ -9,6 +9,7 @@ use super::{Supervisor, life};
 use crate::error::{Error, ErrorKind};
 use crate::listener::Address;
 use crate::policy::Outcome;
+use crate::upgrade::{Image, Succession};
 
 /// A pre-fork pool: settings, then [`run`](Self::run).
 ///
@@ -35,17 +36,18 @@ pub struct Prefork<S> {
     supervisor: S,
     config: Config,
     mistake: Option<Error>,
+    succession: Option<Succession>,
 }
 
 impl<S: Supervisor> Prefork<S> {
     /// A pool of one worker that listens nowhere yet.
     pub fn new(supervisor: S) -> Self {
-        Self { supervisor, config: Config::default(), mistake: None }
+        Self::with_config(supervisor, Config::default())
     }
 
     /// A pool with all settings at once.
     pub fn with_config(supervisor: S, config: Config) -> Self {
-        Self { supervisor, config, mistake: None }
+        Self { supervisor, config, mistake: None, succession: None }
     }
 
     /// Listens on `address` as well (see [`Address`] for its forms). What does not parse is an error of
@@ -94,17 +96,35 @@ impl<S: Supervisor> Prefork<S> {
         self
     }
 
+    /// What an upgrade (USR2) executes; without it upgrades are refused. See [`Image::of_this_process`].
+    #[must_use]
+    pub fn image(mut self, image: Image) -> Self {
+        self.config.image = Some(image);
+        self
+    }
+
+    /// Takes the place of another image of this supervisor. Needed only where
+    /// [`Succession::from_environment`] was called already; otherwise [`run`](Self::run) does so.
+    #[must_use]
+    pub fn succeed(mut self, succession: Option<Succession>) -> Self {
+        self.succession = succession;
+        self
+    }
+
     /// Supervises until the pool ends. Call it on the process's only thread.
     pub fn run(self) -> Ending {
-        let Self { supervisor, config, mistake } = self;
-        let policy = &config.policy;
-        let result = match mistake {
-            Some(error) => Err(error),
-            None if policy.workers == 0 || policy.workers > policy.max_workers => {
-                let range = format!("{} workers: expected 1 to {}", policy.workers, policy.max_workers);
-                Err(Error::new(ErrorKind::Setting, range))
-            }
-            None => life::live(supervisor, config),
+        let Self { supervisor, config, mistake, succession } = self;
+        let result = match succession.map_or_else(Succession::from_environment, |given| Ok(Some(given))) {
+            Err(error) => Err(error),
+            Ok(succession) => match mistake.or_else(|| mistake_in(&config)) {
+                None => life::live(supervisor, config, succession),
+                Some(error) => {
+                    if let Some(succession) = succession {
+                        succession.give_up(&error.to_string());
+                    }
+                    Err(error)
+                }
+            },
         };
         match result {
             Ok((outcome, failure)) => Ending {
@@ -123,6 +143,15 @@ impl<S: Supervisor> Prefork<S> {
             }
         }
     }
+}
+
+fn mistake_in(config: &Config) -> Option<Error> {
+    let policy = &config.policy;
+    if policy.workers > 0 && policy.workers <= policy.max_workers {
+        return None;
+    }
+    let range = format!("{} workers: expected 1 to {}", policy.workers, policy.max_workers);
+    Some(Error::new(ErrorKind::Setting, range))
 }
 
 /// How a supervisor's life ended. Turned into an exit code it is 0 after a clean stop, and otherwise what

@@ -1,0 +1,165 @@
+//! What a new image takes over from the old one: all of its handles, and then its place.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::getpid;
+
+use super::Supervisor;
+use super::config::Config;
+use super::crew::Crew;
+use super::editions::{Edition, Editions};
+use super::effects::Executor;
+use super::operator::Operators;
+use super::signals::Signals;
+use super::upgrading::PoolRecord;
+use crate::error::{Error, Result};
+use crate::host::pidfile::PidFile;
+use crate::link::handover::Handover;
+use crate::listener::open::OpenSet;
+use crate::policy::{Effect, Event, Machine};
+use crate::sys::signal;
+use crate::upgrade::{self, Succession};
+
+/// A pool that goes on.
+pub(super) struct Successor<S> {
+    pub(super) machine: Machine,
+    pub(super) executor: Executor<S>,
+    /// What is to be done first,
+    pub(super) effects: Vec<Effect>,
+    /// and what has happened by then.
+    pub(super) events: Vec<Event>,
+}
+
+/// Goes on where the old image stopped; `None`: it was only to be found out whether that can be.
+///
+/// Signals are blocked from the old image's last moment on until its handles are all taken over: none is lost, and none
+/// meets a process that has no handler for it.
+///
+/// # Errors
+/// It cannot be, and neither can the old image go on: nobody supervises any more.
+pub(super) fn take_over<S: Supervisor>(
+    supervisor: S,
+    config: Config,
+    succession: Succession,
+) -> Result<Option<Successor<S>>> {
+    // Declared in this order, so that whatever goes wrong the way back is taken before a handle is closed.
+    let mut taken = Taken::default();
+    let succession = succession;
+    if succession.is_check() {
+        succession.pool::<PoolRecord>()?;
+        succession.affirm()?;
+        return Ok(None);
+    }
+    let machine = match taken.take(&succession, &config) {
+        Ok(machine) => machine,
+        Err(error) => {
+            succession.give_up(&error.to_string());
+            return Err(error);
+        }
+    };
+    let (by, failure, image) =
+        (succession.by().to_owned(), succession.failure().map(str::to_owned), succession.image().clone());
+    let Some(mut executor) = taken.executor(supervisor, config) else {
+        return Err(Error::system("take over", std::io::Error::other("something is missing")));
+    };
+    if failure.is_some() {
+        // By its own path there may be another by now.
+        executor.image = Some(image);
+    }
+    succession.complete();
+    signal::unblock_all();
+    let events = happened(&mut executor, &by, failure);
+    Ok(Some(Successor { machine, executor, effects: Vec::new(), events }))
+}
+
+/// What has been taken over so far.
+#[derive(Default)]
+struct Taken {
+    pid_file: Option<PidFile>,
+    listeners: Option<OpenSet>,
+    crew: Option<Crew>,
+    handover: Option<Handover>,
+    operators: Option<Operators>,
+    signals: Option<Signals>,
+    rest: Option<Rest>,
+}
+
+/// What needs no descriptor.
+struct Rest {
+    generation: u64,
+    slots: usize,
+    aimed: (u64, usize),
+    history: super::history::History,
+}
+
+impl Taken {
+    /// Takes all of it, and waits on all of it for no time, as the loop will for longer.
+    fn take(&mut self, succession: &Succession, config: &Config) -> Result<Machine> {
+        let failed = |step: &str| {
+            let step = format!("take over {step}");
+            move |error: std::io::Error| Error::system(step, error)
+        };
+        let record: PoolRecord = succession.pool()?;
+        self.crew = Some(Crew::adopt(record.crew).map_err(failed("the workers"))?);
+        self.handover = Some(Handover::adopt(record.handover).map_err(failed("the handover queue"))?);
+        self.listeners = Some(OpenSet::adopt(&record.listeners)?);
+        self.pid_file = record.pid_file.map(PidFile::adopt).transpose().map_err(failed("the pid file"))?;
+        self.operators = Some(Operators::adopt(record.operators).map_err(failed("the control socket"))?);
+        self.signals = Some(Signals::install().map_err(failed("signals"))?);
+        let machine = Machine::resume(record.machine, config.policy.clone());
+        self.rest = Some(Rest {
+            generation: machine.current(),
+            slots: record.slots,
+            aimed: record.aimed,
+            history: record.history,
+        });
+        self.look().map_err(failed("what to wait on"))?;
+        Ok(machine)
+    }
+
+    fn look(&self) -> std::io::Result<()> {
+        let links = self.crew.iter().flat_map(Crew::links);
+        let operators = self.operators.iter().flat_map(Operators::descriptors).map(|(fd, _)| fd);
+        let signals = self.signals.iter().map(AsFd::as_fd);
+        let sources = links.chain(operators).chain(signals);
+        let mut sources: Vec<_> = sources.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        poll(&mut sources, Some(&Timespec::default()))?;
+        Ok(())
+    }
+
+    fn executor<S: Supervisor>(&mut self, supervisor: S, config: Config) -> Option<Executor<S>> {
+        let Rest { generation, slots, aimed, history } = self.rest.take()?;
+        let (crew, handover) = (self.crew.take()?, self.handover.take()?);
+        let (listeners, operators) = (self.listeners.take()?, self.operators.take()?);
+        let image = config.image.clone();
+        Some(Executor {
+            supervisor,
+            pid: getpid(),
+            editions: Editions::new(generation, Edition { config, listeners }),
+            slots,
+            aimed,
+            signals: self.signals.take(),
+            crew,
+            handover: Arc::new(handover),
+            pid_file: self.pid_file.take(),
+            operators,
+            history,
+            image,
+            checker: None,
+            boot_failure: None,
+        })
+    }
+}
+
+/// What has happened by now: who ended meanwhile is reaped, and whoever waits for the upgrade hears of it.
+fn happened<S: Supervisor>(executor: &mut Executor<S>, by: &str, failure: Option<String>) -> Vec<Event> {
+    let upgrade = match failure {
+        None => Event::Upgraded { message: format!("{by} -> {}", upgrade::US) },
+        Some(reason) => Event::UpgradeFailed { reason },
+    };
+    let mut events = vec![executor.crew.beats(), upgrade];
+    events.extend(executor.crew.reap());
+    events
+}

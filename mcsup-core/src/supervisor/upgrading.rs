@@ -1,0 +1,141 @@
+//! Another image of this supervisor: tried beside it, and executed in its place.
+
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
+
+use serde::{Deserialize, Serialize};
+
+use super::Supervisor;
+use super::crew::CrewRecord;
+use super::effects::Executor;
+use super::history::History;
+use super::operator::OperatorsRecord;
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::pidfile::{PidFile, PidFileRecord};
+use crate::listener::record::ListenerRecord;
+use crate::policy::record::Record;
+use crate::policy::{Event, Machine, Phase};
+use crate::sys::descriptor;
+use crate::sys::signal::AllBlocked;
+use crate::upgrade::Image;
+use crate::upgrade::checker::Checker;
+use crate::upgrade::letter::Letter;
+
+/// A whole pool, for the next image. Its form is covered by the letter's version.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct PoolRecord {
+    pub(super) machine: Record,
+    pub(super) crew: CrewRecord,
+    pub(super) handover: (RawFd, RawFd),
+    pub(super) listeners: Vec<ListenerRecord>,
+    pub(super) slots: usize,
+    pub(super) aimed: (u64, usize),
+    pub(super) pid_file: Option<PidFileRecord>,
+    pub(super) operators: OperatorsRecord,
+    pub(super) history: History,
+}
+
+impl PoolRecord {
+    fn descriptors(&self) -> Vec<RawFd> {
+        let own = [self.handover.0, self.handover.1].into_iter();
+        let listeners = self.listeners.iter().map(|listener| listener.fd);
+        let pid_file = self.pid_file.iter().map(|file| file.fd);
+        let handles = self.crew.descriptors().chain(self.operators.descriptors());
+        own.chain(listeners).chain(pid_file).chain(handles).collect()
+    }
+}
+
+impl<S: Supervisor> Executor<S> {
+    /// Begins the dry run of the image that there is now.
+    pub(super) fn check_image(&mut self, machine: &Machine) -> Option<Event> {
+        self.checker = None;
+        let limit = machine.policy().upgrade_timeout;
+        let checker = self.letter(machine).and_then(|(image, letter)| Checker::start(&image, &letter, limit));
+        match checker {
+            Ok(checker) => {
+                self.checker = Some(checker);
+                None
+            }
+            Err(error) => Some(Event::UpgradeFailed { reason: error.to_string() }),
+        }
+    }
+
+    /// What to wait on while a dry run is under way.
+    pub(super) fn checker_descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.checker.iter().flat_map(Checker::descriptors)
+    }
+
+    /// What the dry run has come to; one that nobody waits for any more is ended.
+    pub(super) fn hear_checker(&mut self, machine: &Machine) -> Option<Event> {
+        let checker = self.checker.as_mut()?;
+        if !matches!(machine.phase(), Phase::Upgrading { .. }) {
+            self.checker = None;
+            return None;
+        }
+        let said = checker.hear()?;
+        self.checker = None;
+        Some(match said {
+            Ok(()) => Event::ImageChecked,
+            Err(reason) => Event::UpgradeFailed { reason },
+        })
+    }
+
+    /// In a forked child: the dry run is the supervisor's.
+    pub(super) fn let_go_of_checker(&mut self) {
+        if let Some(mut checker) = self.checker.take() {
+            checker.let_go();
+        }
+    }
+
+    /// Becomes the next image. That this returns says that it could not be.
+    pub(super) fn exec(&mut self, machine: &Machine) -> Event {
+        self.checker = None;
+        // What arrives from now on waits for the next image: a handler that is not there yet would be the end of it.
+        let blocked = AllBlocked::new();
+        let error = match self.letter(machine) {
+            Ok((image, letter)) => execute(&image, &letter),
+            Err(error) => error,
+        };
+        drop(blocked);
+        Event::UpgradeFailed { reason: error.to_string() }
+    }
+
+    fn letter(&self, machine: &Machine) -> Result<(Image, Letter)> {
+        let Some(image) = self.image.clone() else {
+            let why = "the program that has this pool did not say how it was started";
+            return Err(Error::new(ErrorKind::Setting, why));
+        };
+        let record = self.record(machine)?;
+        let letter = Letter::write(&image, &record, &record.descriptors())?;
+        Ok((image, letter))
+    }
+
+    fn record(&self, machine: &Machine) -> Result<PoolRecord> {
+        let described = self.crew.describe();
+        let crew = described.map_err(|error| Error::system("describe the scoreboard", error))?;
+        let edition = self.editions.current();
+        Ok(PoolRecord {
+            machine: machine.record(),
+            crew,
+            handover: self.handover.describe(),
+            listeners: edition.map(|edition| edition.listeners.describe()).unwrap_or_default(),
+            slots: self.slots,
+            aimed: self.aimed,
+            pid_file: self.pid_file.as_ref().map(PidFile::describe),
+            operators: self.operators.describe(),
+            history: self.history.clone(),
+        })
+    }
+}
+
+/// Returns where it failed, with everything as it was.
+fn execute(image: &Image, letter: &Letter) -> Error {
+    log::logger().flush();
+    let here = std::fs::File::open(".");
+    descriptor::survive_exec(letter.descriptors(), true);
+    let error = image.execute(&image.program, &format!("resume:{}", letter.fd()));
+    descriptor::survive_exec(letter.descriptors(), false);
+    if let Ok(here) = here {
+        let _ = rustix::process::fchdir(here.as_fd());
+    }
+    Error::system(format!("execute {} in {}", image.program.display(), image.directory.display()), error)
+}

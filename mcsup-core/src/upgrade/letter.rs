@@ -1,0 +1,221 @@
+//! What the old image leaves to the new one: a record in a sealed file, and descriptors that stay open over the exec.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{Image, US};
+use crate::error::{Error, ErrorKind, Result};
+use crate::link::{handover, message, scoreboard};
+use crate::sys::anonymous_file;
+use crate::sys::descriptor::{self, Identity};
+
+/// The version of the record's form, all of it: this file's, the supervisor's own part, and the records of policy,
+/// listeners and control socket in that. A field that an older image does without, and that has a default here, needs no
+/// new number; anything else does.
+pub(crate) const VERSION: u32 = 1;
+
+/// What both images must mean alike, by version: supervisor and workers talk by it, and workers outlive the exec.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Interfaces {
+    link: u32,
+    scoreboard: u32,
+    handover: u32,
+}
+
+const INTERFACES: Interfaces =
+    Interfaces { link: message::PROTOCOL, scoreboard: scoreboard::LAYOUT, handover: handover::FORM };
+
+/// What every version of a record begins with.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Heading {
+    version: u32,
+    /// Who wrote it.
+    pub(crate) by: String,
+}
+
+/// What the way back needs.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Return {
+    /// What the old image is,
+    pub(crate) image: Image,
+    /// and its executable, open, so that it is there also when its path means another.
+    pub(crate) executable: Option<RawFd>,
+    /// All that stays open, with what each is.
+    pub(crate) descriptors: Vec<(RawFd, Identity)>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Record<P> {
+    #[serde(flatten)]
+    heading: Heading,
+    interfaces: Interfaces,
+    back: Return,
+    pool: P,
+}
+
+#[derive(Deserialize)]
+struct Way {
+    back: Return,
+}
+
+/// A written letter, and the numbers of everything that goes with it.
+#[derive(Debug)]
+pub(crate) struct Letter {
+    file: File,
+    /// Held as long as the letter is.
+    _executable: Option<File>,
+    descriptors: Vec<RawFd>,
+}
+
+impl Letter {
+    /// Writes `pool` down, whose descriptors are `descriptors`.
+    pub(crate) fn write(image: &Image, pool: &impl Serialize, descriptors: &[RawFd]) -> Result<Self> {
+        let failed = |error: io::Error| Error::system("write down what the new image needs", error);
+        let executable = own_executable();
+        let number = executable.as_ref().map(AsRawFd::as_raw_fd);
+        let mut all: Vec<RawFd> = descriptors.iter().copied().chain(number).collect();
+        all.sort_unstable();
+        all.dedup();
+        let identified = all.iter().map(|fd| Ok((*fd, descriptor::identity(*fd)?)));
+        let record = Record {
+            heading: Heading { version: VERSION, by: US.to_owned() },
+            interfaces: INTERFACES,
+            back: Return {
+                image: image.clone(),
+                executable: number,
+                descriptors: identified.collect::<io::Result<_>>().map_err(failed)?,
+            },
+            pool,
+        };
+        let bytes = serde_json::to_vec(&record).map_err(|error| failed(error.into()))?;
+        let file = anonymous_file::holding("mcsup-upgrade", &bytes).map_err(failed)?;
+        all.push(file.as_raw_fd());
+        Ok(Self { file, _executable: executable, descriptors: all })
+    }
+
+    /// The number by which the new image finds it.
+    pub(crate) fn fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+
+    /// Everything that must stay open for the new image.
+    pub(crate) fn descriptors(&self) -> &[RawFd] {
+        &self.descriptors
+    }
+}
+
+/// What is in a letter, as far as it can be read.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    bytes: Vec<u8>,
+    pub(crate) heading: Heading,
+    pub(crate) back: Return,
+}
+
+impl Opened {
+    /// Reads as much of a letter as every version has.
+    pub(crate) fn read(file: &File) -> Result<Self> {
+        let bytes = anonymous_file::contents(file)
+            .map_err(|error| Error::system("read what the old image has left", error))?;
+        let heading = serde_json::from_slice(&bytes).map_err(unreadable)?;
+        let Way { back } = serde_json::from_slice(&bytes).map_err(unreadable)?;
+        Ok(Self { bytes, heading, back })
+    }
+
+    /// The supervisor's part of it, proven to be what this image understands, with descriptors that are what they were.
+    pub(crate) fn pool<P: DeserializeOwned>(&self) -> Result<P> {
+        let refused = |why: String| Error::new(ErrorKind::System, why);
+        let Heading { version, by } = &self.heading;
+        if *version != VERSION {
+            return Err(refused(format!(
+                "{by} has left a record of version {version}, {US} reads version {VERSION}: a restart is needed"
+            )));
+        }
+        let record: Record<P> = serde_json::from_slice(&self.bytes).map_err(unreadable)?;
+        if record.interfaces != INTERFACES {
+            let (theirs, ours) = (record.interfaces, INTERFACES);
+            return Err(refused(format!(
+                "workers of {by} and of {US} do not understand each other ({theirs:?}, {ours:?}): a restart is needed"
+            )));
+        }
+        for (fd, identity) in &record.back.descriptors {
+            if descriptor::identity(*fd).ok() != Some(*identity) {
+                return Err(refused(format!("descriptor {fd} did not come along from {by}")));
+            }
+        }
+        Ok(record.pool)
+    }
+}
+
+fn unreadable(error: serde_json::Error) -> Error {
+    Error::system("understand what the old image has left", io::Error::from(error))
+}
+
+/// The executable that this process runs, whatever its path means by now.
+fn own_executable() -> Option<File> {
+    File::open("/proc/self/exe").ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn letter(pool: &impl Serialize, descriptors: &[RawFd]) -> Letter {
+        let image = Image {
+            program: PathBuf::from("/bin/true"),
+            arguments: vec!["true".into()],
+            directory: PathBuf::from("/"),
+        };
+        Letter::write(&image, pool, descriptors).unwrap()
+    }
+
+    fn changed(letter: &Letter, from: &str, to: &str) -> Opened {
+        let text = String::from_utf8(anonymous_file::contents(&letter.file).unwrap()).unwrap();
+        assert!(text.contains(from), "{text}");
+        let file = anonymous_file::holding("test", text.replacen(from, to, 1).as_bytes()).unwrap();
+        Opened::read(&file).unwrap()
+    }
+
+    #[test]
+    fn a_letter_is_read_as_it_was_written() {
+        let file = tempfile::tempfile().unwrap();
+        let letter = letter(&vec![1, 2], &[file.as_raw_fd()]);
+        assert!(letter.descriptors().contains(&letter.fd()));
+        let opened = Opened::read(&letter.file).unwrap();
+        assert_eq!(opened.pool::<Vec<u32>>().unwrap(), [1, 2]);
+        assert_eq!(opened.back.image.arguments, ["true"]);
+    }
+
+    #[test]
+    fn another_version_is_refused_by_name_and_still_says_the_way_back() {
+        let letter = letter(&(), &[]);
+        let opened = changed(&letter, "\"version\":1", "\"version\":99");
+        let refused = opened.pool::<()>().unwrap_err().to_string();
+        assert!(refused.contains("version 99") && refused.contains("mcsup "), "{refused}");
+        assert_eq!(opened.back.image.program, PathBuf::from("/bin/true"));
+        let refused = changed(&letter, "\"scoreboard\":", "\"scoreboard\":9").pool::<()>().unwrap_err();
+        assert!(refused.to_string().contains("do not understand each other"), "{refused}");
+    }
+
+    #[test]
+    fn a_descriptor_that_is_something_else_by_now_is_noticed() {
+        let file = tempfile::tempfile().unwrap();
+        let fd = file.as_raw_fd();
+        let letter = letter(&(), &[fd]);
+        let opened = Opened::read(&letter.file).unwrap();
+        opened.pool::<()>().unwrap();
+        rustix::io::dup2(
+            tempfile::tempfile().unwrap(),
+            &mut std::mem::ManuallyDrop::new(std::os::fd::OwnedFd::from(file)),
+        )
+        .unwrap();
+        assert!(opened.pool::<()>().unwrap_err().to_string().contains("did not come along"));
+        drop(descriptor::take_inherited(fd));
+    }
+}

@@ -1,0 +1,177 @@
+//! What a process finds that was started as a new image of a supervisor, or as the old one again.
+//!
+//! Until it has taken over, the way back is open: the old image's executable and everything that it needs are still
+//! there. Whoever drops a succession before that, by an error or a panic, takes that way.
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
+use std::path::PathBuf;
+
+use super::letter::Opened;
+use super::{CAN, Image, VARIABLE};
+use crate::error::{Error, ErrorKind, Result};
+use crate::sys::{descriptor, exec};
+
+/// What is to be done with a letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Task {
+    /// Say on this descriptor whether one could.
+    Check(RawFd),
+    /// Go on from it.
+    Resume,
+    /// Go on from it, after another image could not.
+    FallBack(String),
+}
+
+/// The place of another image, which this process is to take. Dropped before it has, it puts the old image back.
+///
+/// An embedder that does fallible things before [`Prefork::run`](crate::Prefork::run) takes it first and hands it over
+/// by [`Prefork::succeed`](crate::Prefork::succeed); others need not know about it.
+#[derive(Debug)]
+pub struct Succession {
+    task: Task,
+    letter: File,
+    opened: Opened,
+    is_over: bool,
+}
+
+impl Succession {
+    /// What this process is to take over, if it was started for that. The variable that says so is taken out of the
+    /// environment: to be called on the process's only thread.
+    ///
+    /// # Errors
+    /// What was left cannot be read at all.
+    pub fn from_environment() -> Result<Option<Self>> {
+        let Some(value) = exec::take_variable(VARIABLE) else { return Ok(None) };
+        let wrong = || Error::new(ErrorKind::System, format!("{VARIABLE} is not what an upgrade sets it to"));
+        let value = value.into_string().map_err(|_| wrong())?;
+        let (task, fd) = parse(&value).ok_or_else(wrong)?;
+        let letter = File::from(descriptor::take_inherited(fd).map_err(|error| wrong().caused_by(error))?);
+        let opened = Opened::read(&letter)?;
+        Ok(Some(Self { task, letter, opened, is_over: false }))
+    }
+
+    /// Whether this process is only to say whether it could take over. It must not change anything that others see:
+    /// no file, no log, no terminal.
+    pub fn is_check(&self) -> bool {
+        matches!(self.task, Task::Check(_))
+    }
+
+    /// Gives up: executes the old image again, with the reason. Returns only where there is no way back (in a dry run
+    /// there is none, and none is needed).
+    pub fn give_up(mut self, reason: &str) {
+        self.fall_back(reason);
+    }
+
+    /// What the old image has left of its pool.
+    pub(crate) fn pool<P: serde::de::DeserializeOwned>(&self) -> Result<P> {
+        self.opened.pool()
+    }
+
+    /// Who left it.
+    pub(crate) fn by(&self) -> &str {
+        &self.opened.heading.by
+    }
+
+    /// Why this image is here again, where it is the old one.
+    pub(crate) fn failure(&self) -> Option<&str> {
+        match &self.task {
+            Task::FallBack(reason) => Some(reason),
+            Task::Check(_) | Task::Resume => None,
+        }
+    }
+
+    /// What the old image was started as.
+    pub(crate) fn image(&self) -> &Image {
+        &self.opened.back.image
+    }
+
+    /// Says that this image could take over.
+    pub(crate) fn affirm(mut self) -> Result<()> {
+        self.is_over = true;
+        let Task::Check(fd) = self.task else { return Ok(()) };
+        let failed = |error| Error::system("answer the old image", error);
+        let mut answer = File::from(descriptor::take_inherited(fd).map_err(failed)?);
+        std::io::Write::write_all(&mut answer, CAN).map_err(failed)?;
+        // Its end is to say that this process has ended.
+        let _ = answer.into_raw_fd();
+        Ok(())
+    }
+
+    /// This image has taken over: there is no way back any more, and nothing of it is kept.
+    pub(crate) fn complete(mut self) {
+        self.is_over = true;
+        let executable = self.opened.back.executable;
+        drop(executable.and_then(|fd| descriptor::take_inherited(fd).ok()));
+    }
+
+    fn fall_back(&mut self, reason: &str) {
+        if self.is_over || self.task != Task::Resume {
+            self.is_over = true;
+            return;
+        }
+        self.is_over = true;
+        log::error!("The new image cannot take over, the old one goes on: {reason}");
+        log::logger().flush();
+        let back = &self.opened.back;
+        let mut descriptors: Vec<RawFd> = back.descriptors.iter().map(|(fd, _)| *fd).collect();
+        descriptors.push(self.letter.as_raw_fd());
+        descriptor::survive_exec(&descriptors, true);
+        let program = match back.executable {
+            Some(fd) => PathBuf::from(format!("/proc/self/fd/{fd}")),
+            None => back.image.program.clone(),
+        };
+        let error =
+            back.image.execute(&program, &format!("fallback:{}:{}", self.letter.as_raw_fd(), tame(reason)));
+        descriptor::survive_exec(&descriptors, false);
+        log::error!("The old image cannot be executed either: {error}");
+    }
+}
+
+impl Drop for Succession {
+    fn drop(&mut self) {
+        self.fall_back(if std::thread::panicking() {
+            "it panicked"
+        } else {
+            "it ended before it had taken over"
+        });
+    }
+}
+
+/// The value of [`VARIABLE`].
+fn parse(value: &str) -> Option<(Task, RawFd)> {
+    let (word, rest) = value.split_once(':')?;
+    let (fd, more) = match rest.split_once(':') {
+        Some((fd, more)) => (fd, Some(more)),
+        None => (rest, None),
+    };
+    let task = match (word, more) {
+        ("check", Some(answer)) => Task::Check(answer.parse().ok()?),
+        ("resume", None) => Task::Resume,
+        ("fallback", Some(reason)) => Task::FallBack(reason.to_owned()),
+        _ => return None,
+    };
+    Some((task, fd.parse().ok()?))
+}
+
+/// A reason that fits into a variable and into a line.
+fn tame(reason: &str) -> String {
+    reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(2_000).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_variable_says_what_to_do_with_which_letter() {
+        assert_eq!(parse("check:5:6"), Some((Task::Check(6), 5)));
+        assert_eq!(parse("resume:5"), Some((Task::Resume, 5)));
+        let reason = tame("no: such\nfile\0");
+        assert_eq!(reason, "no: such file ");
+        assert_eq!(parse(&format!("fallback:7:{reason}")), Some((Task::FallBack(reason), 7)));
+        for wrong in ["", "resume", "resume:x", "resume:5:6", "check:5", "other:5"] {
+            assert_eq!(parse(wrong), None, "{wrong}");
+        }
+    }
+}
