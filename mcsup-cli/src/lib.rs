@@ -27,11 +27,36 @@ use std::io::Write;
 use args::Invocation;
 use exit::Exit;
 use failure::Failure;
+use mcsup_core::upgrade::{Image, Succession};
 use settings::Settings;
 
+/// How this process began, settled before anything else.
+#[derive(Debug)]
+pub struct Start {
+    /// What an upgrade executes; `None`: it cannot be known, and upgrades are refused.
+    pub image: Option<Image>,
+    /// Whose place it is to take.
+    pub succession: mcsup_core::Result<Option<Succession>>,
+}
+
+impl Start {
+    /// As an executable. To be called first of all, while there is one thread.
+    pub fn of_this_process() -> Self {
+        Self { image: Image::of_this_process().ok(), succession: Succession::from_environment() }
+    }
+}
+
 /// Does what `argv` asks for, the program's own name first; returns the exit code of the process.
-pub fn run(argv: &[OsString]) -> Exit {
-    match dispatch(argv) {
+pub fn run(argv: &[OsString], start: Start) -> Exit {
+    let Start { image, succession } = start;
+    let done = succession.map_err(Failure::from).and_then(|mut succession| {
+        let done = dispatch(argv, image, &mut succession);
+        if let (Err(failure), Some(succession)) = (&done, succession) {
+            succession.give_up(&failure.to_string());
+        }
+        done
+    });
+    match done {
         Ok((exit, text)) => {
             // A closed standard output is no error of ours.
             let _ = std::io::stdout().write_all(text.as_bytes());
@@ -44,7 +69,11 @@ pub fn run(argv: &[OsString]) -> Exit {
     }
 }
 
-fn dispatch(argv: &[OsString]) -> Result<(Exit, String), Failure> {
+fn dispatch(
+    argv: &[OsString],
+    image: Option<Image>,
+    succession: &mut Option<Succession>,
+) -> Result<(Exit, String), Failure> {
     let line = |(exit, text): (Exit, String)| (exit, text + "\n");
     match args::parse(argv.iter().cloned())? {
         Invocation::Show(text) => Ok((Exit::Done, text)),
@@ -58,7 +87,8 @@ fn dispatch(argv: &[OsString]) -> Result<(Exit, String), Failure> {
                 Ok(Settings::resolve(args, &|name| std::env::var_os(name), &read_file)?)
             };
             let settings = read()?;
-            commands::serve::run(&settings, Box::new(read), argv).map(|exit| (exit, String::new()))
+            commands::serve::run(&settings, Box::new(read), argv, (image, succession))
+                .map(|exit| (exit, String::new()))
         }
     }
 }

@@ -103,7 +103,7 @@ fn upgradable(role: &str, address: &str) -> ExitCode {
     config.control_socket = path(CONTROL);
     let arguments = std::env::args_os().collect();
     let directory = std::env::current_dir().unwrap();
-    config.image = path(IMAGE).map(|program| Image { program, arguments, directory });
+    config.image = path(IMAGE).map(|program| Image { program, arguments, directory, again: None });
     std::env::set_current_dir("/").unwrap();
     let is_taking_over = std::env::var(upgrade::VARIABLE).is_ok_and(|task| task.starts_with("resume:"));
     match role {

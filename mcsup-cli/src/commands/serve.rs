@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use mcsup_core::host::daemon::{self, Answer, Detached, Verdict};
 use mcsup_core::host::privileges::RunAs;
+use mcsup_core::upgrade::{Image, Succession};
 use mcsup_core::{Config, Ending, Prefork};
 use mcsup_py::python::fork;
 use mcsup_py::worker;
@@ -18,8 +19,14 @@ use crate::failure::Failure;
 use crate::logging::{Destination, ErrorLog};
 use crate::settings::Settings;
 
-/// Serves until it is told to stop. `reread` reads the settings anew, for a reload.
-pub(crate) fn run(settings: &Settings, reread: Reread, argv: &[OsString]) -> Result<Exit, Failure> {
+/// Serves until it is told to stop. `reread` reads the settings anew, for a reload; `image` is what an upgrade executes,
+/// and a succession is the place of another image that this one is to take.
+pub(crate) fn run(
+    settings: &Settings,
+    reread: Reread,
+    argv: &[OsString],
+    (image, succession): (Option<Image>, &mut Option<Succession>),
+) -> Result<Exit, Failure> {
     // Before anything is done: what cannot be meant is refused.
     wiring::target(settings)?;
     wiring::access_log(settings)?;
@@ -28,14 +35,16 @@ pub(crate) fn run(settings: &Settings, reread: Reread, argv: &[OsString]) -> Res
             Failure::refused(format!("cannot change to the directory {}: {error}", directory.value.display()))
         })?;
     }
-    let config = wiring::pool(settings)?;
+    let mut config = wiring::pool(settings)?;
+    config.image = image;
     if settings.check_config.value {
         let log = ErrorLog::install(&Destination::Standard, settings.logging.level.value)?;
         worker::check(&wiring::worker_settings(settings, argv, &log)?)?;
         return Ok(Exit::Done);
     }
     let answer = Rc::new(Cell::new(None));
-    if settings.process.daemon.value {
+    // An image that takes over is in the background already.
+    if settings.process.daemon.value && succession.is_none() {
         match detach()? {
             Detached::Original(Verdict::Ready) => return Ok(Exit::Done),
             Detached::Original(Verdict::Failed { code, reason }) => {
@@ -44,7 +53,7 @@ pub(crate) fn run(settings: &Settings, reread: Reread, argv: &[OsString]) -> Res
             Detached::Daemon(pipe) => answer.set(Some(pipe)),
         }
     }
-    let ended = serve(settings, reread, config, argv, &answer);
+    let ended = serve(settings, reread, config, argv, (&answer, succession));
     match (ended, answer.take()) {
         // Whoever waits for the daemon prints it.
         (Err(failure), Some(answer)) => {
@@ -67,15 +76,22 @@ fn serve(
     reread: Reread,
     config: Config,
     argv: &[OsString],
-    answer: &Rc<Cell<Option<Answer>>>,
+    (answer, succession): (&Rc<Cell<Option<Answer>>>, &mut Option<Succession>),
 ) -> Result<Exit, Failure> {
-    let log = ErrorLog::install(&settings.logging.errors.value, settings.logging.level.value)?;
+    // A dry run touches no file: what it says is for the one who asks.
+    let is_check = succession.as_ref().is_some_and(Succession::is_check);
+    let errors = if is_check { &Destination::Standard } else { &settings.logging.errors.value };
+    let log = ErrorLog::install(errors, settings.logging.level.value)?;
     let output = Output { log: log.clone(), is_daemon: settings.process.daemon.value };
-    output.redirect()?;
-    give_logs_away(settings, &config, &log)?;
+    if !is_check {
+        output.redirect()?;
+        give_logs_away(settings, &config, &log)?;
+    }
     let pool = Pool::new(settings, reread, argv, output, Rc::clone(answer))?;
-    log::info!("Starting mcsup {}", env!("CARGO_PKG_VERSION"));
-    outcome(&Prefork::with_config(pool, config).run())
+    if succession.is_none() {
+        log::info!("Starting mcsup {}", env!("CARGO_PKG_VERSION"));
+    }
+    outcome(&Prefork::with_config(pool, config).succeed(succession.take()).run())
 }
 
 fn outcome(ending: &Ending) -> Result<Exit, Failure> {

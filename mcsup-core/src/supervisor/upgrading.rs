@@ -132,7 +132,7 @@ fn execute(image: &Image, letter: &Letter) -> Error {
     log::logger().flush();
     let here = std::fs::File::open(".");
     descriptor::survive_exec(letter.descriptors(), true);
-    let error = image.execute(&image.program, &format!("resume:{}", letter.fd()));
+    let error = image.execute(&format!("resume:{}", letter.fd()));
     descriptor::survive_exec(letter.descriptors(), false);
     if let Ok(here) = here {
         let _ = rustix::process::fchdir(here.as_fd());

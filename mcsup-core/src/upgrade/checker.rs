@@ -132,7 +132,7 @@ fn become_image(
             let _ = rustix::io::ioctl_fionbio(&output, false);
             descriptor::survive_exec(descriptors, true);
             signal::unblock_all();
-            image.execute(&image.program, &format!("check:{}:{answer}", letter.fd()))
+            image.execute(&format!("check:{}:{answer}", letter.fd()))
         }
         Err(error) => error,
     };

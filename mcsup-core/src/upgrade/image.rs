@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::RawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +21,17 @@ pub struct Image {
     pub arguments: Vec<OsString>,
     /// The directory in which it is started.
     pub directory: PathBuf,
+    /// How it is executed again once its files may be others, where that takes more than its open executable.
+    pub again: Option<Again>,
+}
+
+/// How an image that consists of more files than its executable comes back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Again {
+    /// The command line, in place of [`Image::arguments`].
+    pub arguments: Vec<OsString>,
+    /// A descriptor that it needs open, by its number; it stays open as long as this process.
+    pub file: RawFd,
 }
 
 impl Image {
@@ -35,16 +47,28 @@ impl Image {
         let name = arguments.first().map(Path::new).filter(|name| !name.as_os_str().is_empty());
         let found = name.into_iter().flat_map(|name| candidates(name, &directory));
         let program = found.into_iter().find(|path| is_same(path, &executable)).unwrap_or(executable);
-        Ok(Self { program, arguments, directory })
+        Ok(Self { program, arguments, directory, again: None })
     }
 
-    /// Becomes this program, with `value` in [`VARIABLE`] and otherwise the environment as it is. Returns only where
-    /// that failed.
-    pub(crate) fn execute(&self, program: &Path, value: &str) -> io::Error {
+    /// Becomes the program that is there now, with `value` in [`VARIABLE`] and otherwise the environment as it is.
+    /// Returns only where that failed.
+    pub(crate) fn execute(&self, value: &str) -> io::Error {
+        self.start(&self.program, &self.arguments, value)
+    }
+
+    /// Becomes this very image again, whose executable is open as `executable`; without that, by its path.
+    pub(crate) fn execute_again(&self, executable: Option<RawFd>, value: &str) -> io::Error {
+        let Some(executable) = executable else { return self.execute(value) };
+        let program = PathBuf::from(format!("/proc/self/fd/{executable}"));
+        let arguments = self.again.as_ref().map_or(&self.arguments, |again| &again.arguments);
+        self.start(&program, arguments, value)
+    }
+
+    fn start(&self, program: &Path, arguments: &[OsString], value: &str) -> io::Error {
         let others = std::env::vars_os().filter(|(name, _)| name != VARIABLE);
         let environment = others.chain([(VARIABLE.into(), value.into())]);
         match std::env::set_current_dir(&self.directory) {
-            Ok(()) => exec::execute(program, &self.arguments, environment),
+            Ok(()) => exec::execute(program, arguments, environment),
             Err(error) => error,
         }
     }

@@ -77,7 +77,8 @@ impl Letter {
         let failed = |error: io::Error| Error::system("write down what the new image needs", error);
         let executable = own_executable();
         let number = executable.as_ref().map(AsRawFd::as_raw_fd);
-        let mut all: Vec<RawFd> = descriptors.iter().copied().chain(number).collect();
+        let again = image.again.as_ref().map(|again| again.file);
+        let mut all: Vec<RawFd> = descriptors.iter().copied().chain(number).chain(again).collect();
         all.sort_unstable();
         all.dedup();
         let identified = all.iter().map(|fd| Ok((*fd, descriptor::identity(*fd)?)));
@@ -171,6 +172,7 @@ mod tests {
             program: PathBuf::from("/bin/true"),
             arguments: vec!["true".into()],
             directory: PathBuf::from("/"),
+            again: None,
         };
         Letter::write(&image, pool, descriptors).unwrap()
     }

@@ -16,7 +16,7 @@ pub mod image;
 pub(crate) mod letter;
 pub mod succession;
 
-pub use image::Image;
+pub use image::{Again, Image};
 pub use succession::Succession;
 
 /// Names the letter to a process that is a new image.

@@ -5,7 +5,6 @@
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
-use std::path::PathBuf;
 
 use super::letter::Opened;
 use super::{CAN, Image, VARIABLE};
@@ -101,8 +100,13 @@ impl Succession {
     /// This image has taken over: there is no way back any more, and nothing of it is kept.
     pub(crate) fn complete(mut self) {
         self.is_over = true;
-        let executable = self.opened.back.executable;
-        drop(executable.and_then(|fd| descriptor::take_inherited(fd).ok()));
+        let take = |fd: RawFd| descriptor::take_inherited(fd).ok();
+        drop(self.opened.back.executable.and_then(take));
+        let kept = self.opened.back.image.again.as_ref().and_then(|again| take(again.file));
+        if self.failure().is_some() {
+            // This is the old image again, whose file it is.
+            let _ = kept.map(IntoRawFd::into_raw_fd);
+        }
     }
 
     fn fall_back(&mut self, reason: &str) {
@@ -117,12 +121,8 @@ impl Succession {
         let mut descriptors: Vec<RawFd> = back.descriptors.iter().map(|(fd, _)| *fd).collect();
         descriptors.push(self.letter.as_raw_fd());
         descriptor::survive_exec(&descriptors, true);
-        let program = match back.executable {
-            Some(fd) => PathBuf::from(format!("/proc/self/fd/{fd}")),
-            None => back.image.program.clone(),
-        };
-        let error =
-            back.image.execute(&program, &format!("fallback:{}:{}", self.letter.as_raw_fd(), tame(reason)));
+        let value = format!("fallback:{}:{}", self.letter.as_raw_fd(), tame(reason));
+        let error = back.image.execute_again(back.executable, &value);
         descriptor::survive_exec(&descriptors, false);
         log::error!("The old image cannot be executed either: {error}");
     }
