@@ -17,6 +17,7 @@ const CORE: &[&str] = &[
     "worker",
     "spawn",
     "control",
+    "upgrade",
     "supervisor",
 ];
 const PY: &[&str] = &["http", "net", "app", "access", "engine", "watch", "python", "wsgi", "worker"];
