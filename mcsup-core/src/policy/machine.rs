@@ -406,9 +406,9 @@ impl Machine {
         self.retire(worker, Drain::Retire, now, effects);
         let is_new = self.is_new(generation);
         let respawn_in = self.respawn(&entry, Some(now.saturating_sub(since)), now);
-        effects.push(Effect::Tell(Notice::Leaving { pid, slot, reason, respawn_in }));
+        effects.push(Effect::Tell(Notice::Leaving { pid, slot, reason: reason.clone(), respawn_in }));
         if is_new {
-            let reason = format!("worker {pid} left before the new generation was complete");
+            let reason = format!("worker {pid} left before the new generation was complete: {reason}");
             self.newcomer_failed(reason, None, now, effects);
         }
     }
@@ -466,15 +466,17 @@ impl Machine {
         let is_new = self.is_new(generation);
         let ready_for = was_ready.map(|since| now.saturating_sub(since));
         let respawn_in = self.respawn(&entry, ready_for, now);
+        let status = exit.status;
         effects.push(Effect::Tell(Notice::Died { pid, slot, exit, killed, respawn_in }));
         // A boot that failed in its own words, or in ours, was told already.
         let told =
             matches!(state, State::Failed { .. }) || matches!(killed, Some(KillReason::BootTimeout(_)));
         if is_new && !told {
             let when = if was_ready.is_some() { "soon after it was ready" } else { "before it was ready" };
-            self.newcomer_failed(format!("worker {pid} died {when}"), None, now, effects);
+            self.newcomer_failed(format!("worker {pid} died {when}: {status}"), None, now, effects);
         } else if was_ready.is_none() && !told {
-            self.note_failure(&entry, &format!("worker {pid} died before it was ready"), None, now, effects);
+            let reason = format!("worker {pid} died before it was ready: {status}");
+            self.note_failure(&entry, &reason, None, now, effects);
         }
     }
 
