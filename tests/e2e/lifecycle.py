@@ -8,6 +8,7 @@ import ctypes
 import json
 import os
 import re
+import select
 import signal
 import socket
 import stat
@@ -218,39 +219,42 @@ class Witness(threading.Thread):
 
 
 def kill_and_say_what_it_held(pid, port):
-    """`kill -9`, and the ports of the clients whose connections the process had at that moment; None: it was gone.
+    """`kill -9` and wait for its end; the ports of the clients whose connections the process had. None: it was gone.
 
     It is stopped first, for as long as it takes to look: only then is what it holds what it is killed with.
     """
     try:
-        os.kill(pid, signal.SIGSTOP)
+        handle = os.pidfd_open(pid)
     except ProcessLookupError:
         return None
     try:
+        signal.pidfd_send_signal(handle, signal.SIGSTOP)
         with contextlib.suppress(AssertionError):
             wait_for(lambda: (state_of(pid) or "T")[0] in "Tt", "the worker to stand still")
-        return connections_of(pid, port)
+        return connections_of(pid, handle, port)
+    except ProcessLookupError:
+        return None
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+        # Until the last of its threads is dead clients may still send to it.
+        select.select([handle], [], [], PATIENCE)
+        os.close(handle)
 
 
-def connections_of(pid, port):
+def connections_of(pid, handle, port):
     """The ports of the clients whose connections to `port` a process holds."""
-    found, handle = set(), os.pidfd_open(pid)
+    found = set()
     # With the lock of Python held: of a process that stands still there is no time to lose.
     system_call = ctypes.PyDLL(None).syscall
-    try:
-        for number in os.listdir(f"/proc/{pid}/fd"):
-            copy = system_call(PIDFD_GETFD, handle, int(number), 0)
-            if copy >= 0 and stat.S_ISSOCK(os.fstat(copy).st_mode):
-                with contextlib.suppress(OSError), socket.socket(fileno=copy) as connection:
-                    if connection.family == socket.AF_INET and connection.getsockname()[1] == port:
-                        found.add(connection.getpeername()[1])
-            elif copy >= 0:
-                os.close(copy)
-    finally:
-        os.close(handle)
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        copy = system_call(PIDFD_GETFD, handle, int(number), 0)
+        if copy >= 0 and stat.S_ISSOCK(os.fstat(copy).st_mode):
+            with contextlib.suppress(OSError), socket.socket(fileno=copy) as connection:
+                if connection.family == socket.AF_INET and connection.getsockname()[1] == port:
+                    found.add(connection.getpeername()[1])
+        elif copy >= 0:
+            os.close(copy)
     return found
 
 
