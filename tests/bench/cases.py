@@ -27,6 +27,7 @@ class Case:
     what: str
     app: str
     load: Callable  # of the port and the seconds
+    module: str = "apps"
     workers: int = 1
     threads: int = 1
     floor: tuple | None = None  # arguments of the floor, where there is one
@@ -80,7 +81,7 @@ CASES = [
         wrk(64, ["Connection: close"]),
         floor=("close",),
     ),
-    Case("Flask JSON", "One kibibyte of Flask's JSON, two workers on both processors.", "json", wrk(64, BROWSER), 2),
+    Case("Flask JSON", "One kibibyte of Flask's JSON, two workers on both processors.", "json", wrk(64, BROWSER), workers=2),
     Case("1 MiB down", "A body of one mebibyte in one piece, 16 connections.", "large", wrk(16)),
     Case(
         "1 MiB up",

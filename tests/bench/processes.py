@@ -14,10 +14,10 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @contextlib.contextmanager
-def running(command, folder, processors):
-    """A server on its processors, that is gone afterwards, its workers too."""
+def running(command, folder, processors=None):
+    """A server, on its processors if it has some of its own, that is gone afterwards, its workers too."""
     server = subprocess.Popen(
-        ["taskset", "-c", processors, *command],
+        ["taskset", "-c", processors, *command] if processors else command,
         cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -51,6 +51,23 @@ def tree(pid):
     return found
 
 
+def is_alive(pid):
+    """Whether a process still runs; one that waits to be reaped does not."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return False
+
+
+def memory(pid):
+    """MiB of a process and all that come of it; what several share is counted once."""
+    total = 0
+    for member in tree(pid):
+        with contextlib.suppress(OSError):
+            rows = Path(f"/proc/{member}/smaps_rollup").read_text().splitlines()
+            total += sum(int(row.split()[1]) for row in rows if row.startswith("Pss:"))
+    return total / 1024
+
+
 def used_by(pid):
     """Seconds of processor time of a process, all that come of it, and those of them that are gone."""
     total = 0
@@ -81,19 +98,20 @@ def free_port():
 
 
 def ask(port, path="/"):
-    """One request on a connection of its own."""
+    """One request on a connection of its own: what is answered."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request("GET", path, headers={"Connection": "close"})
         response = connection.getresponse()
-        response.read()
+        body = response.read()
         if response.status != 200:
             raise RuntimeError(f"it answers {response.status}")
+        return body
     finally:
         connection.close()
 
 
-def wait_until_it_answers(server, port):
+def wait_until_it_answers(server, port, pause=0.01):
     """Wait for a server's first answer."""
     deadline = time.monotonic() + 15
     while time.monotonic() < deadline:
@@ -102,7 +120,7 @@ def wait_until_it_answers(server, port):
         try:
             return ask(port)
         except (OSError, http.client.HTTPException):
-            time.sleep(0.01)
+            time.sleep(pause)
     raise RuntimeError("it does not answer")
 
 

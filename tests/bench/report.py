@@ -79,6 +79,31 @@ def table(case, results):
     return "\n".join(lines) + "\n"
 
 
+def table_of_lives(life, results, times, others):
+    """One of the lives, in Markdown."""
+    first = life.columns[0][0]
+    median = {
+        name: {key: statistics.median(result[key] for result in found) for key, _ in life.columns}
+        for name, found in results.items()
+    }
+    ours = median.get("mcsup", {}).get(first, math.nan)
+    columns = ["server"]
+    for _, title in life.columns:
+        columns += [title, "least to most"]
+    columns.insert(2, "of mcsup")
+    lines = [f"### {life.name}", "", life.what, "", row(columns), row(["---"] * len(columns))]
+    for name in sorted(median, key=lambda name: median[name][first]):
+        cells = [name]
+        for key, _ in life.columns:
+            each = [result[key] for result in results[name]]
+            cells += [number(median[name][key]), f"{number(min(each))} to {number(max(each))}"]
+        ratio = median[name][first] / ours
+        cells.insert(2, number(ratio, 2) if math.isfinite(ratio) else "-")
+        lines.append(row(cells))
+    lines += ["", f"Medians of {times}, in turn. Others used {others:.2f} processors meanwhile."]
+    return "\n".join(lines) + "\n"
+
+
 def row(cells):
     """One line of a table."""
     return f"| {' | '.join(cells)} |"

@@ -14,7 +14,7 @@ FLOOR = Path(os.environ.get("CARGO_TARGET_DIR", HERE.parents[1] / "target")) / "
 # Those without a command of their own. Two workers are two sockets with SO_REUSEPORT: a shared one goes to one worker.
 BJOERN = """
 import bjoern, importlib, os, sys
-app = getattr(importlib.import_module("apps"), sys.argv[1])
+app = getattr(importlib.import_module(sys.argv[4]), sys.argv[1])
 for _ in range(int(sys.argv[3]) - 1):
     if os.fork() == 0:
         break
@@ -24,7 +24,7 @@ FAST = """
 import importlib, sys
 fast = importlib.import_module(sys.argv[4])
 fast.server.tcp_nodelay = 1
-app = getattr(importlib.import_module("apps"), sys.argv[1])
+app = getattr(importlib.import_module(sys.argv[5]), sys.argv[1])
 fast.run(app, "127.0.0.1", int(sys.argv[2]), loglevel=0, workers=int(sys.argv[3]))
 """
 
@@ -44,7 +44,7 @@ DISTRIBUTIONS = {
 def commands(case, port, scratch):
     """Command lines by name, for whatever is installed and can do the case. `scratch` is a folder for logs."""
     app, workers, threads = case.app, case.workers, case.threads
-    target, bind = f"apps:{app}", f"127.0.0.1:{port}"
+    target, bind = f"{case.module}:{app}", f"127.0.0.1:{port}"
     mcsup = [BIN / "mcsup", "-w", workers, "--threads", threads, "-b", bind, "--keep-alive", 60, "--log-level", "error"]
     gunicorn = [
         BIN / "gunicorn", "-w", workers, "-b", bind, "--keep-alive", 60, "--backlog", 1024, "--log-level", "error",
@@ -67,9 +67,9 @@ def commands(case, port, scratch):
             "--disable-logging",
         ]  # fmt: skip
     if threads == 1:
-        found["bjoern"] = [sys.executable, "-c", BJOERN, app, port, workers]
-        found["fastpysgi"] = [sys.executable, "-c", FAST, app, port, workers, "fastpysgi"]
-        found["fastwsgi"] = [sys.executable, "-c", FAST, app, port, workers, "fastwsgi"]
+        found["bjoern"] = [sys.executable, "-c", BJOERN, app, port, workers, case.module]
+        found["fastpysgi"] = [sys.executable, "-c", FAST, app, port, workers, "fastpysgi", case.module]
+        found["fastwsgi"] = [sys.executable, "-c", FAST, app, port, workers, "fastwsgi", case.module]
     if case.floor is not None:
         found["floor"] = [FLOOR, port, *case.floor]
     gone = missing()
