@@ -115,6 +115,14 @@ fn evaluate<'py>(
     target: &Target,
     module: &Bound<'py, PyAny>,
 ) -> Result<Bound<'py, PyAny>, LoadError> {
+    let raised = |error: PyErr| LoadError::raised(py, &format!("the factory {target} failed"), &error);
+    // What nearly everybody writes is read here: Python's own parser of its own text is seven milliseconds of imports.
+    if let Some(names) = names(&target.expression) {
+        return look_up(target, module, &names);
+    }
+    if let Some(names) = target.expression.strip_suffix("()").and_then(names) {
+        return look_up(target, module, &names)?.call0().map_err(raised);
+    }
     let unclear = || {
         let expected = "expected NAME, NAME.NAME or FACTORY() with literal arguments";
         LoadError::new(format!("{:?} names no application: {expected}", target.expression))
@@ -126,44 +134,66 @@ fn evaluate<'py>(
         .and_then(|()| ast.call_method("parse", (target.expression.as_str(),), Some(&options)))
         .and_then(|tree| tree.getattr("body"))
         .map_err(|_| unclear())?;
-    let kind =
-        |node: &Bound<'py, PyAny>| node.get_type().name().map(|name| name.to_string()).unwrap_or_default();
-    if kind(&parsed) != "Call" {
-        return look_up(target, module, &parsed, &unclear);
-    }
-    let function = parsed.getattr("func").map_err(|_| unclear())?;
-    let factory = look_up(target, module, &function, &unclear)?;
+    let Ok(function) = parsed.getattr("func") else {
+        let names = names_of(&parsed).ok_or_else(unclear)?;
+        return look_up(target, module, &names);
+    };
+    let names = names_of(&function).ok_or_else(unclear)?;
+    let factory = look_up(target, module, &names)?;
     let (arguments, options) = literals(py, &ast, &parsed).map_err(|_| unclear())?;
-    factory
-        .call(arguments, Some(&options))
-        .map_err(|error| LoadError::raised(py, &format!("the factory {target} failed"), &error))
+    factory.call(arguments, Some(&options)).map_err(raised)
+}
+
+/// The names of `NAME.NAME`, where they need no parser: one would spell other letters than ASCII its own way.
+fn names(expression: &str) -> Option<Vec<String>> {
+    let is_plain = |name: &str| {
+        let mut bytes = name.bytes();
+        bytes.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
+            && bytes.all(|other| other.is_ascii_alphanumeric() || other == b'_')
+    };
+    expression.split('.').map(|name| is_plain(name).then(|| name.to_owned())).collect()
+}
+
+/// The same of a parsed expression.
+fn names_of(node: &Bound<'_, PyAny>) -> Option<Vec<String>> {
+    let text = |name: &str| node.getattr(name).and_then(|value| value.extract::<String>()).ok();
+    if let Some(name) = text("id") {
+        return Some(vec![name]);
+    }
+    let mut names = names_of(&node.getattr("value").ok()?)?;
+    names.push(text("attr")?);
+    Some(names)
 }
 
 fn look_up<'py>(
     target: &Target,
     module: &Bound<'py, PyAny>,
-    node: &Bound<'py, PyAny>,
-    unclear: &dyn Fn() -> LoadError,
+    names: &[String],
 ) -> Result<Bound<'py, PyAny>, LoadError> {
-    let text = |name: &str| node.getattr(name).and_then(|value| value.extract::<String>());
-    let (owner, name) = match (text("id"), text("attr"), node.getattr("value")) {
-        (Ok(name), _, _) => (module.clone(), name),
-        (_, Ok(name), Ok(value)) => (look_up(target, module, &value, unclear)?, name),
-        _ => return Err(unclear()),
-    };
-    owner.getattr(name.as_str()).map_err(|error| {
-        let py = module.py();
-        if !error.is_instance_of::<pyo3::exceptions::PyAttributeError>(py) {
-            return LoadError::raised(py, &format!("{} failed", target), &error);
-        }
-        let whose = match owner.is(module) {
-            true => format!("module {:?}", target.module),
-            false => format!("what {:?} is part of in module {:?}", target.expression, target.module),
-        };
-        let near = near_names(&owner, &name);
-        let hint = if near.is_empty() { String::new() } else { format!(" (there is: {})", near.join(", ")) };
-        LoadError::new(format!("{whose} has no attribute {name:?}{hint}"))
+    names.iter().try_fold(module.clone(), |owner, name| {
+        owner.getattr(name.as_str()).map_err(|error| not_found(target, module, &owner, name, &error))
     })
+}
+
+/// Why `owner`, the module or something in it, has no such attribute.
+fn not_found(
+    target: &Target,
+    module: &Bound<'_, PyAny>,
+    owner: &Bound<'_, PyAny>,
+    name: &str,
+    error: &PyErr,
+) -> LoadError {
+    let py = module.py();
+    if !error.is_instance_of::<pyo3::exceptions::PyAttributeError>(py) {
+        return LoadError::raised(py, &format!("{target} failed"), error);
+    }
+    let whose = match owner.is(module) {
+        true => format!("module {:?}", target.module),
+        false => format!("what {:?} is part of in module {:?}", target.expression, target.module),
+    };
+    let near = near_names(owner, name);
+    let hint = if near.is_empty() { String::new() } else { format!(" (there is: {})", near.join(", ")) };
+    LoadError::new(format!("{whose} has no attribute {name:?}{hint}"))
 }
 
 /// The constants of a call node.
@@ -210,6 +240,23 @@ fn near_names(owner: &Bound<'_, PyAny>, name: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn plain_names_need_no_parser() {
+        let some = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        for (expression, expected) in [
+            ("app", some(&["app"])),
+            ("_x1.y", some(&["_x1", "y"])),
+            ("make()", None),
+            ("a..b", None),
+            ("1a", None),
+            ("a b", None),
+            ("größe", None),
+            ("", None),
+        ] {
+            assert_eq!(names(expression), expected, "{expression}");
+        }
+    }
 
     #[test]
     fn targets_are_taken_apart() {
