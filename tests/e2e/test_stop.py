@@ -47,6 +47,19 @@ def test_an_idle_keep_alive_client_does_not_delay_the_stop(serve):
     server.assert_nothing_left()
 
 
+def test_a_stop_waits_for_no_deadline_of_kept_clients_that_have_nothing_to_ask(serve):
+    server = serve(SLEEPY, "--keep-alive", "60", "--graceful-timeout", "60", workers=2)
+    clients = [connect(server.port) for _ in range(20)]
+    for client in clients:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert b" 200 OK" in client.recv(65536)
+    assert server.stop() == 0
+    assert all(read_all(client) == b"" for client in clients)
+    assert server.log.count("has finished") == 2, server.log
+    assert "timeout" not in server.log and "kill" not in server.log
+    server.assert_nothing_left()
+
+
 def test_nobody_can_connect_any_more_once_the_stop_has_begun(serve):
     server = serve(SLEEPY)
     client = connect(server.port)

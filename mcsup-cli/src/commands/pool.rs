@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use mcsup_core::host::daemon::Answer;
 use mcsup_core::{Config, Error, ErrorKind, ForkSide, Local, Supervisor};
-use mcsup_py::python::fork;
+use mcsup_py::python::{fork, standard};
 use mcsup_py::worker::{WorkerSettings, WsgiWorker};
 
 use super::wiring;
@@ -77,6 +77,7 @@ impl Supervisor for Pool {
         let worker = worker_settings(&settings, &self.argv, &self.output).map_err(refused)?;
         let config = wiring::pool(&settings).map_err(refused)?;
         self.warn_of_what_stays(&settings);
+        standard::share(&worker.target.module, &worker.python_path);
         self.workers.insert(generation, worker);
         Ok(Some(config))
     }
@@ -86,6 +87,7 @@ impl Supervisor for Pool {
     }
 
     fn listening(&mut self, locals: &[&Local]) {
+        standard::share(&self.first.target.module, &self.first.python_path);
         for local in locals {
             let scheme = if matches!(local, Local::Tcp(_)) { "http://" } else { "" };
             log::info!("Listening at: {scheme}{local} ({})", std::process::id());

@@ -7,7 +7,7 @@ use pyo3::exceptions::PyModuleNotFoundError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
-use super::traceback;
+use super::{standard, traceback};
 
 /// `module:attribute`, `module` (attribute `application`), or `module:factory(...)` with literal arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +70,7 @@ impl LoadError {
 /// What is missing or was raised, with the traceback whole.
 pub fn load(py: Python<'_>, target: &Target, python_path: &[String]) -> Result<Py<PyAny>, LoadError> {
     let broken = |error: PyErr| LoadError::raised(py, "Python cannot load applications", &error);
+    standard::forget_what_is_shadowed(py, python_path).map_err(broken)?;
     extend_path(py, python_path).map_err(broken)?;
     let module = py.import(target.module.as_str()).map_err(|error| import_error(py, target, &error))?;
     let found = evaluate(py, target, &module)?;

@@ -2,6 +2,7 @@
 //!
 //! - [`interpreter`]: started in the binary, there already in the wheel.
 //! - [`loading`]: `module:attr` and factories, with the whole traceback where they fail.
+//! - [`standard`]: what of the standard library all workers share.
 //! - [`traceback`]: exceptions and stacks as text.
 //! - [`imported`]: the files that were loaded.
 //! - [`fork`]: what CPython must do around a fork.
@@ -13,4 +14,5 @@ pub mod fork;
 pub mod imported;
 pub mod interpreter;
 pub mod loading;
+pub mod standard;
 pub mod traceback;
