@@ -56,7 +56,7 @@ def test_a_stop_waits_for_no_deadline_of_kept_clients_that_have_nothing_to_ask(s
     assert server.stop() == 0
     assert all(read_all(client) == b"" for client in clients)
     assert server.log.count("has finished") == 2, server.log
-    assert "timeout" not in server.log and "kill" not in server.log
+    assert "graceful timeout" not in server.log and "was killed" not in server.log
     server.assert_nothing_left()
 
 
