@@ -65,6 +65,9 @@ impl Machine {
         for worker in self.table.select(|entry| matches!(entry.state, State::Booting { .. })) {
             self.kill(worker, KillReason::GivenUp, effects);
         }
+        if ask == Ask::StopGraceful {
+            effects.push(Effect::RefuseNew);
+        }
         let kill_at = now + self.policy.graceful_timeout;
         self.phase = Phase::Stopping { ask, killed: 0 };
         for worker in self.table.select(|entry| entry.state.is_ready()) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::machine::Policy;
+use super::rules::Policy;
 use crate::error::ErrorKind;
 
 /// A point on the supervisor's monotonic clock, counted from an origin of its own choice.
@@ -251,6 +251,8 @@ pub enum Effect {
         /// Whom.
         worker: WorkerId,
     },
+    /// Keep new clients from getting in line: whoever is in it will be served, and then the listeners close.
+    RefuseNew,
     /// Close the supervisor's own listeners: from now on only the draining workers hold them.
     CloseListeners,
     /// Every worker of the first generation is ready: whoever waits for the start may go on.

@@ -9,94 +9,14 @@ use super::event::{
     Answer, Ask, BootFailure, Drain, Effect, Event, Exit, ExitStatus, Generation, KillReason, Moment, Notice,
     Outcome, Slot, Ticket, WorkerId,
 };
-use super::mold::Molds;
-use super::recycle::{Recycling, Replacing};
-use super::restart::{RestartPolicy, Restarts};
-use super::rollout::Plan;
-use super::scale::{Autoscale, Scaling, Trend};
+use super::molds::Molds;
+use super::restart::Restarts;
+use super::rules::Policy;
 use super::status::{Phase, State};
 use super::table::{Entry, Table};
+use super::trend::Trend;
+use super::under_way::{Replacing, Scaling};
 use crate::error::ErrorKind;
-
-/// What the machine decides by. Durations; `None` where a limit is off.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Policy {
-    /// How many workers there should be.
-    pub workers: usize,
-    /// The most that scaling up reaches.
-    pub max_workers: usize,
-    /// How long a boot may take.
-    pub boot_timeout: Duration,
-    /// How long a ready worker may give no sign of life.
-    pub timeout: Option<Duration>,
-    /// How long a draining worker may take.
-    pub graceful_timeout: Duration,
-    /// How long a quick stop waits before it kills.
-    pub quick_timeout: Duration,
-    /// How long an aborted worker may take to show its stacks.
-    pub abort_patience: Duration,
-    /// For how long a pool that is asked to stop goes on serving and only says that it will end.
-    pub drain_delay: Duration,
-    /// The shortest time between two reloads: a storm of them is one.
-    pub reload_interval: Duration,
-    /// How a new generation takes over.
-    pub plan: Plan,
-    /// When workers are replaced before anything is wrong with them.
-    pub recycling: Recycling,
-    /// Whether a mold loads what workers run, and forks them.
-    pub preload: bool,
-    /// After how many requests a worker takes the mold's place; 0: never.
-    pub refork_after: u64,
-    /// Between which bounds the number of workers follows the load.
-    pub autoscale: Option<Autoscale>,
-    /// Whether each slot has listeners of its own.
-    pub own_listeners: bool,
-    /// How long a new image may take to show that it can take over.
-    pub upgrade_timeout: Duration,
-    /// Whether workers are told why a reload failed.
-    pub development: bool,
-    /// When dead workers are replaced.
-    pub restart: RestartPolicy,
-    /// Starts the jitter.
-    pub seed: u64,
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self {
-            workers: 1,
-            max_workers: 512,
-            boot_timeout: Duration::from_secs(60),
-            timeout: None,
-            graceful_timeout: Duration::from_secs(30),
-            quick_timeout: Duration::from_secs(1),
-            abort_patience: Duration::from_secs(1),
-            drain_delay: Duration::ZERO,
-            reload_interval: Duration::from_secs(1),
-            plan: Plan::default(),
-            recycling: Recycling::default(),
-            preload: false,
-            refork_after: 0,
-            autoscale: None,
-            own_listeners: false,
-            upgrade_timeout: Duration::from_secs(30),
-            development: false,
-            restart: RestartPolicy::default(),
-            seed: 0,
-        }
-    }
-}
-
-impl Policy {
-    /// The number of workers nearest to `workers` that there may be.
-    pub(super) fn allowed(&self, workers: usize) -> usize {
-        let workers = workers.clamp(1, self.max_workers.max(1));
-        match self.autoscale {
-            Some(Autoscale { min, max }) => workers.clamp(min.max(1), max.max(min).max(1)),
-            None => workers,
-        }
-    }
-}
 
 /// What every deadline is given on top, after the supervisor did not run: the workers may not have run either.
 const AFTER_LATE: Duration = Duration::from_secs(1);

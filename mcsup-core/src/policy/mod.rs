@@ -4,41 +4,47 @@
 //! a [`Moment`]; what should happen leaves as an [`Effect`]. So whole lives (a crash storm, a reload during a
 //! reload, a stop during a boot, a suspended laptop) are tested as scripts with a hand-turned clock.
 //!
+//! Facts:
 //! - [`event`]: what can happen and what can be done, two enums.
-//! - [`status`]: the state of one worker and of the pool.
-//! - [`table`]: the facts: which workers exist, which slot and generation each belongs to.
-//! - [`restart`]: when a dead worker's slot is filled again; [`jitter`]: what is left to chance.
-//! - [`rollout`]: when a new generation takes over, and when it is given up.
-//! - [`recycle`]: when a worker is replaced before anything is wrong with it.
-//! - [`mold`]: who forks workers that share what is loaded once.
-//! - [`scale`]: how many workers there should be.
+//! - [`rules`]: what is decided by.
+//! - [`status`]: the state of one worker and of the pool; [`under_way`]: what is not done yet.
+//! - [`table`], [`molds`]: which workers and molds exist, which slot and generation each belongs to.
+//! - [`restart`]: who died how often; [`jitter`]: what is left to chance; [`trend`]: what the load asks for.
+//!
+//! Decisions:
+//! - [`machine`]: one function for each event, and what is due after each.
+//! - `rollout`: when a new generation takes over, and when it is given up.
+//! - `recycle`: when a worker is replaced before anything is wrong with it.
+//! - `mold`: who forks workers that share what is loaded once.
+//! - `scale`: how many workers there should be.
 //! - `upgrade`: when another image of the supervisor takes over; [`record`]: what it is told.
-//! - [`drain`]: how a pool ends.
-//! - [`machine`]: puts them together, one function for each event.
+//! - `drain`: how a pool ends.
 
-pub mod drain;
+mod drain;
 pub mod event;
 pub mod jitter;
 pub mod machine;
-pub mod mold;
+mod mold;
+pub mod molds;
 pub mod record;
-pub mod recycle;
+mod recycle;
 pub mod restart;
-pub mod rollout;
-pub mod scale;
+mod rollout;
+pub mod rules;
+mod scale;
 pub mod status;
 pub mod table;
+pub mod trend;
+pub mod under_way;
 mod upgrade;
 
 pub use event::{
     Answer, Ask, BootFailure, Drain, Effect, Event, Evidence, Exit, ExitStatus, KillReason, Load, Moment,
     Notice, Outcome, Sender, Ticket, WorkerId,
 };
-pub use machine::{Machine, Policy};
+pub use machine::Machine;
 pub use record::Record;
-pub use recycle::Recycling;
-pub use rollout::{Plan, Surge};
-pub use scale::Autoscale;
+pub use rules::{Autoscale, Plan, Policy, Recycling, RestartPolicy, Surge};
 pub use status::{Phase, State};
 
 #[cfg(test)]

@@ -3,92 +3,19 @@
 //! A generation has at most one that is ready. Workers do not need it once they are forked, so a dead mold takes nothing
 //! down: another is booted, and slots that become empty meanwhile wait for it. A warm worker can take a mold's place.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
 
 use super::event::{
     BootFailure, Drain, Effect, Event, Exit, ExitStatus, Generation, KillReason, Moment, Notice, Slot,
     WorkerId,
 };
 use super::machine::Machine;
+use super::molds::Mold;
 use super::status::State;
 use crate::error::ErrorKind;
 
 /// The record of deaths that molds share, in a place where no slot is.
 const PLACE: Slot = Slot::MAX;
-
-/// One mold.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Mold {
-    /// Its version.
-    pub generation: Generation,
-    /// Its process, once forked.
-    pub pid: i32,
-    /// Where it is in its life.
-    pub state: State,
-    /// Whether it has been a worker before.
-    pub is_warm: bool,
-}
-
-/// All molds, and which generations have one.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Molds {
-    molds: BTreeMap<WorkerId, Mold>,
-    /// The generations whose workers are forked by a mold.
-    pub(super) wanted_by: BTreeSet<Generation>,
-    /// Those for which a warm one was tried.
-    tried: BTreeSet<Generation>,
-    /// When the next may be booted.
-    again: Option<Moment>,
-}
-
-impl Molds {
-    /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = (WorkerId, &Mold)> {
-        self.molds.iter().map(|(id, mold)| (*id, mold))
-    }
-
-    /// Whether workers of `generation` can be forked now.
-    pub fn can_fork(&self, generation: Generation) -> bool {
-        !self.wanted_by.contains(&generation) || self.ready(generation).is_some()
-    }
-
-    /// The mold that forks workers of `generation`.
-    pub fn ready(&self, generation: Generation) -> Option<WorkerId> {
-        let ready = |(_, mold): &(WorkerId, &Mold)| mold.generation == generation && mold.state.is_ready();
-        self.iter().find(ready).map(|(id, _)| id)
-    }
-
-    /// Whether there is one, or one boots. Not one that finishes first what it has as a worker: that may take long.
-    fn has(&self, generation: Generation) -> bool {
-        let counts = |mold: &Mold| !mold.state.is_leaving() && (mold.state.is_ready() || !mold.is_warm);
-        self.molds.values().any(|mold| mold.generation == generation && counts(mold))
-    }
-
-    /// Whether a worker of `generation` is about to take its mold's place.
-    pub(super) fn warms(&self, generation: Generation) -> bool {
-        let warms = |mold: &Mold| mold.is_warm && matches!(mold.state, State::Booting { .. });
-        self.molds.values().any(|mold| mold.generation == generation && warms(mold))
-    }
-
-    /// Those that can be told something.
-    pub(super) fn living(&self) -> impl Iterator<Item = WorkerId> {
-        self.iter()
-            .filter(|(_, mold)| mold.pid != 0 && !matches!(mold.state, State::Killed { .. }))
-            .map(|(id, _)| id)
-    }
-
-    /// Whether some fork has neither succeeded nor failed yet.
-    pub(super) fn awaits_forks(&self) -> bool {
-        self.molds.values().any(|mold| mold.pid == 0)
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.molds.is_empty()
-    }
-}
 
 impl Machine {
     /// Boots the molds that are wanted and not there.

@@ -3,12 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use super::event::{Generation, Moment, Ticket, WorkerId};
-use super::machine::{Machine, Policy};
-use super::mold::Molds;
+use super::machine::Machine;
+use super::molds::Molds;
 use super::restart::Restarts;
-use super::scale::{Scaling, Trend};
+use super::rules::Policy;
 use super::status::Phase;
 use super::table::Table;
+use super::trend::Trend;
+use super::under_way::Scaling;
 
 /// All facts of a pool that serves and has nothing else under way, and what waits. Moments are on the machine's monotonic clock, which
 /// outlives an image.

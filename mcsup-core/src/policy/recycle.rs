@@ -8,32 +8,10 @@ use std::time::Duration;
 
 use super::event::{Answer, Drain, Effect, Moment, Notice, Slot, Ticket, WorkerId};
 use super::machine::Machine;
+use super::rules::Recycling;
 use super::status::{Phase, State};
 use super::table::{Allowance, Entry};
-
-/// What a worker may use before it is replaced. Each limit of each worker is drawn once: its base and up to its jitter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Recycling {
-    /// Requests; base 0: any number.
-    pub requests: (u64, u64),
-    /// Time since it was ready; base zero: any.
-    pub lifetime: (Duration, Duration),
-    /// Bytes of memory; base 0: any number.
-    pub rss: (u64, u64),
-}
-
-/// A worker that is being replaced.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Replacing {
-    old: WorkerId,
-    new: WorkerId,
-    slot: Slot,
-    reason: String,
-    /// The old one becomes a mold.
-    promotes: bool,
-    /// What is known about a failure of the new one.
-    failure: Option<(String, Option<String>)>,
-}
+use super::under_way::Replacing;
 
 impl Machine {
     /// Draws what a worker may use.

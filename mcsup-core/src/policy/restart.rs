@@ -7,27 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::Slot;
 use super::jitter::Jitter;
-
-/// The shape of the back-off.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct RestartPolicy {
-    /// The delay after the second early death in a row; it doubles with each further one.
-    pub base: Duration,
-    /// The longest delay.
-    pub cap: Duration,
-    /// A worker that was ready for this long died of something new: the count starts again.
-    pub stable: Duration,
-}
-
-impl Default for RestartPolicy {
-    fn default() -> Self {
-        Self {
-            base: Duration::from_millis(500),
-            cap: Duration::from_secs(30),
-            stable: Duration::from_secs(10),
-        }
-    }
-}
+use super::rules::RestartPolicy;
 
 /// How often each slot's worker died young, and the source of jitter.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -8,9 +8,11 @@
 use std::time::Duration;
 
 use super::event::{Answer, Drain, Effect, Generation, KillReason, Moment, Notice, Slot, Ticket, WorkerId};
-use super::machine::{Machine, Policy};
+use super::machine::Machine;
+use super::rules::Policy;
 use super::status::{Phase, State};
 use super::table::Entry;
+use super::under_way::{Rollback, Rollout};
 
 /// How many generations may drain behind the serving one before a further reload waits: bounds what a storm of
 /// reloads can pile up without cutting a request off.
@@ -18,74 +20,6 @@ const DRAINING_GENERATIONS: usize = 2;
 
 /// All workers of a pool see that what they run has changed at about the same time.
 const SAME_CHANGE: Duration = Duration::from_millis(150);
-
-/// How a new generation takes over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Plan {
-    /// How many workers more than asked for there may be.
-    pub surge: Surge,
-    /// For how long the first new workers must live after they were ready.
-    pub soak: Duration,
-    /// How many new workers may fail before the new generation is given up.
-    pub retries: usize,
-}
-
-/// How many workers more than asked for a reload may have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Surge {
-    /// So many; 0 is taken for 1.
-    Extra(usize),
-    /// A whole second pool: the old one retires at once, when all of the new one is ready.
-    All,
-}
-
-impl Default for Plan {
-    fn default() -> Self {
-        Self { surge: Surge::Extra(1), soak: Duration::ZERO, retries: 0 }
-    }
-}
-
-impl Surge {
-    /// How many new workers may be on their way at once, of `workers`.
-    fn batch(self, workers: usize) -> usize {
-        match self {
-            Surge::Extra(extra) => extra.clamp(1, workers.max(1)),
-            Surge::All => workers.max(1),
-        }
-    }
-}
-
-/// A new generation on its way.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Rollout {
-    /// The new generation.
-    pub generation: Generation,
-    /// When it was begun.
-    pub since: Moment,
-    /// Who waits for the answer.
-    pub(super) tickets: Vec<Ticket>,
-    /// Whether its settings have been read.
-    pub(super) is_prepared: bool,
-    /// How many workers there will be.
-    pub(super) workers: usize,
-    /// Whether some address is not listened on any more.
-    pub(super) closes_listeners: bool,
-    /// What was decided by before its settings were read.
-    pub(super) before: Option<Box<(Policy, usize)>>,
-    /// Whether its first workers have proved themselves.
-    pub(super) is_proven: bool,
-    /// How many of its workers have failed.
-    pub(super) failures: usize,
-}
-
-/// A failed generation on its way out of slots that it had taken over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rollback {
-    /// The generation that goes.
-    pub generation: Generation,
-    /// When it was begun.
-    pub since: Moment,
-}
 
 impl Machine {
     /// A reload was asked for: begun now, or as soon as it may be. The newest request wins.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::event::{Ask, Drain, KillReason, Moment};
-use super::rollout::{Rollback, Rollout};
+use super::under_way::{Rollback, Rollout};
 use crate::error::ErrorKind;
 
 /// Where a worker is in its life.

@@ -78,6 +78,7 @@ impl<S: Supervisor> Executor<S> {
                 self.forget(&gone);
             }
             Effect::Resize { slots } => self.resize(slots),
+            Effect::RefuseNew => self.editions.refuse_new(),
             Effect::CloseListeners => self.editions.close(),
             Effect::PoolReady => self.supervisor.ready(),
             Effect::Measure => events.extend(self.measure()),

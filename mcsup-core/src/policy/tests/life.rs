@@ -277,7 +277,7 @@ impl Life {
             Effect::CheckImage => self.checks_image = true,
             Effect::PoolReady => self.pool_ready += 1,
             Effect::Measure => self.measures += 1,
-            Effect::CloseListeners => {}
+            Effect::CloseListeners | Effect::RefuseNew => {}
         }
         None
     }

@@ -1,0 +1,162 @@
+//! What is decided by: the settings of a pool, as far as they concern its life.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// What the machine decides by. Durations; `None` where a limit is off.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Policy {
+    /// How many workers there should be.
+    pub workers: usize,
+    /// The most that scaling up reaches.
+    pub max_workers: usize,
+    /// How long a boot may take.
+    pub boot_timeout: Duration,
+    /// How long a ready worker may give no sign of life.
+    pub timeout: Option<Duration>,
+    /// How long a draining worker may take.
+    pub graceful_timeout: Duration,
+    /// How long a quick stop waits before it kills.
+    pub quick_timeout: Duration,
+    /// How long an aborted worker may take to show its stacks.
+    pub abort_patience: Duration,
+    /// For how long a pool that is asked to stop goes on serving and only says that it will end.
+    pub drain_delay: Duration,
+    /// The shortest time between two reloads: a storm of them is one.
+    pub reload_interval: Duration,
+    /// How a new generation takes over.
+    pub plan: Plan,
+    /// When workers are replaced before anything is wrong with them.
+    pub recycling: Recycling,
+    /// Whether a mold loads what workers run, and forks them.
+    pub preload: bool,
+    /// After how many requests a worker takes the mold's place; 0: never.
+    pub refork_after: u64,
+    /// Between which bounds the number of workers follows the load.
+    pub autoscale: Option<Autoscale>,
+    /// Whether each slot has listeners of its own.
+    pub own_listeners: bool,
+    /// How long a new image may take to show that it can take over.
+    pub upgrade_timeout: Duration,
+    /// Whether workers are told why a reload failed.
+    pub development: bool,
+    /// When dead workers are replaced.
+    pub restart: RestartPolicy,
+    /// Starts the jitter.
+    pub seed: u64,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            max_workers: 512,
+            boot_timeout: Duration::from_secs(60),
+            timeout: None,
+            graceful_timeout: Duration::from_secs(30),
+            quick_timeout: Duration::from_secs(1),
+            abort_patience: Duration::from_secs(1),
+            drain_delay: Duration::ZERO,
+            reload_interval: Duration::from_secs(1),
+            plan: Plan::default(),
+            recycling: Recycling::default(),
+            preload: false,
+            refork_after: 0,
+            autoscale: None,
+            own_listeners: false,
+            upgrade_timeout: Duration::from_secs(30),
+            development: false,
+            restart: RestartPolicy::default(),
+            seed: 0,
+        }
+    }
+}
+
+impl Policy {
+    /// The number of workers nearest to `workers` that there may be.
+    pub(super) fn allowed(&self, workers: usize) -> usize {
+        let workers = workers.clamp(1, self.max_workers.max(1));
+        match self.autoscale {
+            Some(Autoscale { min, max }) => workers.clamp(min.max(1), max.max(min).max(1)),
+            None => workers,
+        }
+    }
+}
+
+/// How a new generation takes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// How many workers more than asked for there may be.
+    pub surge: Surge,
+    /// For how long the first new workers must live after they were ready.
+    pub soak: Duration,
+    /// How many new workers may fail before the new generation is given up.
+    pub retries: usize,
+}
+
+/// How many workers more than asked for a reload may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Surge {
+    /// So many; 0 is taken for 1.
+    Extra(usize),
+    /// A whole second pool: the old one retires at once, when all of the new one is ready.
+    All,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self { surge: Surge::Extra(1), soak: Duration::ZERO, retries: 0 }
+    }
+}
+
+impl Surge {
+    /// How many new workers may be on their way at once, of `workers`.
+    pub(super) fn batch(self, workers: usize) -> usize {
+        match self {
+            Surge::Extra(extra) => extra.clamp(1, workers.max(1)),
+            Surge::All => workers.max(1),
+        }
+    }
+}
+
+/// What a worker may use before it is replaced. Each limit of each worker is drawn once: its base and up to its jitter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Recycling {
+    /// Requests; base 0: any number.
+    pub requests: (u64, u64),
+    /// Time since it was ready; base zero: any.
+    pub lifetime: (Duration, Duration),
+    /// Bytes of memory; base 0: any number.
+    pub rss: (u64, u64),
+}
+
+/// Bounds between which the pool is as large as its load wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Autoscale {
+    /// The fewest workers.
+    pub min: usize,
+    /// The most.
+    pub max: usize,
+}
+
+/// The shape of the back-off.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct RestartPolicy {
+    /// The delay after the second early death in a row; it doubles with each further one.
+    pub base: Duration,
+    /// The longest delay.
+    pub cap: Duration,
+    /// A worker that was ready for this long died of something new: the count starts again.
+    pub stable: Duration,
+}
+
+impl Default for RestartPolicy {
+    fn default() -> Self {
+        Self {
+            base: Duration::from_millis(500),
+            cap: Duration::from_secs(30),
+            stable: Duration::from_secs(10),
+        }
+    }
+}
