@@ -117,7 +117,7 @@ impl Machine {
             Event::SpawnFailed { worker, reason } => self.on_spawn_failed(worker, reason, now, effects),
             Event::Ready { worker } => self.on_ready(worker, now, effects),
             Event::BootFailed { worker, failure } => self.on_boot_failed(worker, failure, now, effects),
-            Event::Leaving { worker, reason } => self.on_leaving(worker, reason, now, effects),
+            Event::Leaving { worker, reason } => self.on_leaving(worker, &reason, now, effects),
             Event::Enough { worker, requests } => self.on_enough(worker, requests, effects),
             Event::Memory(used) => self.on_memory(used, effects),
             Event::Load(load) => self.on_load(load, now, effects),
@@ -319,14 +319,14 @@ impl Machine {
 
     /// A worker cannot go on: it is replaced at once, since it accepts no more, and has the time of any retiring one to
     /// finish what it has.
-    fn on_leaving(&mut self, worker: WorkerId, reason: String, now: Moment, effects: &mut Vec<Effect>) {
+    fn on_leaving(&mut self, worker: WorkerId, reason: &str, now: Moment, effects: &mut Vec<Effect>) {
         let Some(entry) = self.table.get(worker).cloned() else { return };
         let Entry { slot, pid, generation, state, .. } = entry;
         let State::Ready { since, .. } = state else { return };
         self.retire(worker, Drain::Retire, now, effects);
         let is_new = self.is_new(generation);
         let respawn_in = self.respawn(&entry, Some(now.saturating_sub(since)), now);
-        effects.push(Effect::Tell(Notice::Leaving { pid, slot, reason: reason.clone(), respawn_in }));
+        effects.push(Effect::Tell(Notice::Leaving { pid, slot, reason: reason.to_owned(), respawn_in }));
         if is_new {
             let reason = format!("worker {pid} left before the new generation was complete: {reason}");
             self.newcomer_failed(reason, None, now, effects);

@@ -36,12 +36,16 @@ pub(crate) fn status(
         reloads: Some(history.reloads),
         upgrades: Some(history.upgrades),
         mold,
-        workers: machine.table().iter().map(|entry| worker(entry, crew.look(entry.id, now))).collect(),
+        workers: machine
+            .table()
+            .iter()
+            .map(|entry| worker(entry, crew.look(entry.id, now).as_ref()))
+            .collect(),
         slots: slots(machine, history, now),
     }
 }
 
-fn worker(entry: &Entry, look: Option<Look>) -> WorkerStatus {
+fn worker(entry: &Entry, look: Option<&Look>) -> WorkerStatus {
     let recycles = entry.recycle.is_some() && entry.state.is_ready();
     let state = if recycles { "recycling" } else { state(&entry.state) };
     let status = WorkerStatus {
