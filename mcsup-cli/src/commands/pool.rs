@@ -77,7 +77,7 @@ impl Supervisor for Pool {
         let worker = worker_settings(&settings, &self.argv, &self.output).map_err(refused)?;
         let config = wiring::pool(&settings).map_err(refused)?;
         self.warn_of_what_stays(&settings);
-        standard::share(&worker.target.module, &worker.python_path);
+        share_standard_library(&settings, &worker);
         self.workers.insert(generation, worker);
         Ok(Some(config))
     }
@@ -87,7 +87,7 @@ impl Supervisor for Pool {
     }
 
     fn listening(&mut self, locals: &[&Local]) {
-        standard::share(&self.first.target.module, &self.first.python_path);
+        share_standard_library(&self.settings, &self.first);
         for local in locals {
             let scheme = if matches!(local, Local::Tcp(_)) { "http://" } else { "" };
             log::info!("Listening at: {scheme}{local} ({})", std::process::id());
@@ -113,6 +113,14 @@ impl Supervisor for Pool {
             ForkSide::Supervisor | ForkSide::Mold => fork::after_in_parent(),
             ForkSide::Worker => fork::after_in_child(),
         }
+    }
+}
+
+/// Before the first fork. Not beside a mold: it shares everything with its workers, and a third copy of what they write
+/// to would stay here.
+fn share_standard_library(settings: &Settings, worker: &WorkerSettings) {
+    if !*settings.mold.preload {
+        standard::share(&worker.target.module, &worker.python_path);
     }
 }
 
