@@ -1,6 +1,7 @@
 //! The two ends of the socketpair between a supervisor and a worker or a mold.
 
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -105,6 +106,12 @@ impl SupervisorEnd {
             reports.push(report);
         }
         reports
+    }
+
+    /// Ends the conversation, for both, whoever else may hold the other end: there is nothing more to [hear](Self::hear).
+    pub(crate) fn end(&self) {
+        // Where it fails it has ended already.
+        let _ = self.stream.shutdown(Shutdown::Both);
     }
 
     /// Whether everything was [heard](Self::hear) that will ever be said.

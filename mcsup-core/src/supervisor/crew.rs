@@ -129,6 +129,9 @@ const UNANSWERED: usize = 4;
 /// never will.
 const FORK_PATIENCE: Duration = Duration::from_millis(100);
 
+/// A worker whose mold is gone is born by then, or never.
+const ORPHANS_PATIENCE: Duration = Duration::from_secs(1);
+
 /// A worker as it is now.
 #[derive(Debug)]
 pub(crate) struct Look {
@@ -350,7 +353,9 @@ impl Crew {
             Process::Awaited { mold, since, is_doomed, .. } if signal == Signal::KILL => {
                 *is_doomed = true;
                 let (mold, is_stuck) = (*mold, clock::now().saturating_sub(*since) >= FORK_PATIENCE);
-                let Some(mold) = self.hands.get_mut(&mold) else { return };
+                let Some(mold) = self.hands.get_mut(&mold) else {
+                    return self.hands.get(&worker).into_iter().for_each(|hand| hand.links.link.end());
+                };
                 let before = mold.wanted.len();
                 mold.wanted.retain(|(other, _)| *other != worker);
                 if let (Process::Child(pid), true, true) =
@@ -444,18 +449,23 @@ impl Crew {
         Some(Event::Spawned { worker, pid: pid.as_raw_nonzero().get() })
     }
 
-    /// The end of those that nobody will tell us of: who was never born, and whose mold is gone.
+    /// The end of those that nobody will tell us of: who was never born, and whose mold is gone. Processes that the
+    /// application has forked may keep the link of one open that is not born; it has a moment, for it may be on its way.
     fn those_without_end(&mut self) -> Vec<Event> {
-        let silent = self.hands.iter().filter(|(_, hand)| hand.links.link.has_ended());
-        let ended: Vec<WorkerId> = silent
-            .filter(|(_, hand)| match hand.process {
-                Process::Awaited { .. } => true,
-                Process::Grandchild { mold, .. } => !self.hands.contains_key(&mold),
+        let now = clock::now();
+        let is_over = |hand: &Hand| {
+            let (is_silent, has) = (hand.links.link.has_ended(), |mold| self.hands.contains_key(mold));
+            match &hand.process {
+                Process::Awaited { mold, since, .. } => {
+                    is_silent || !has(mold) && now.saturating_sub(*since) >= ORPHANS_PATIENCE
+                }
+                Process::Grandchild { mold, .. } => is_silent && !has(mold),
                 Process::Child(_) => false,
-            })
-            .map(|(worker, _)| *worker)
-            .collect();
-        ended.into_iter().filter_map(|worker| self.end_unseen(worker)).collect()
+            }
+        };
+        let over = self.hands.iter().filter(|(_, hand)| is_over(hand)).map(|(worker, _)| *worker);
+        let over: Vec<WorkerId> = over.collect();
+        over.into_iter().filter_map(|worker| self.end_unseen(worker)).collect()
     }
 
     fn end_unseen(&mut self, worker: WorkerId) -> Option<Event> {
@@ -717,6 +727,19 @@ mod tests {
         pool.crew.signal(WorkerId(14), Signal::KILL);
         let events = pool.crew.reports();
         assert!(matches!(&events[..], [Event::Exited { worker: WorkerId(14), .. }]), "{events:?}");
+    }
+
+    #[test]
+    fn a_link_that_somebody_else_holds_does_not_keep_a_worker_that_is_never_born() {
+        let mut pool = pool();
+        pool.order(10);
+        let held = pool.told();
+        pool.process.kill().unwrap();
+        while pool.crew.reap().is_empty() {}
+        pool.crew.signal(WorkerId(10), Signal::KILL);
+        let events = pool.crew.reports();
+        assert!(matches!(&events[..], [Event::Exited { worker: WorkerId(10), .. }]), "{events:?}");
+        drop(held);
     }
 
     #[test]
