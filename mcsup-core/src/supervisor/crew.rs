@@ -487,10 +487,11 @@ impl Crew {
     /// Takes a process out of the crew.
     fn end(&mut self, worker: WorkerId, status: ExitStatus) -> Option<Event> {
         let hand = self.hands.remove(&worker)?;
+        let evidence = hand.evidence();
         if let Some(seat) = &hand.links.seat {
             self.scoreboard.give_back(seat);
         }
-        Some(Event::Exited { worker, exit: Exit { status, evidence: hand.evidence() } })
+        Some(Event::Exited { worker, exit: Exit { status, evidence } })
     }
 
     /// When each worker last moved.
