@@ -1,7 +1,8 @@
 //! What a mold is told to fork: a record of the worker, and the descriptors that are its own, in one datagram each. Not
 //! over the link, where an order may wait for room: descriptors travel with the bytes that they belong to, or get lost.
 //!
-//! The record is read by the same image that wrote it: mold and supervisor are one program.
+//! Mold and supervisor are one program as a rule, but a mold may be older than an upgrade. One that cannot read what it is
+//! told ends, and another is booted.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
