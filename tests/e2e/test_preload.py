@@ -182,6 +182,25 @@ def test_a_warm_worker_becomes_the_mold_and_no_request_is_lost(serve):
     server.assert_nothing_left()
 
 
+def test_a_mold_forks_for_the_image_that_took_over(serve):
+    server = serve(APP, "--preload", workers=2)
+    (mold,) = molds(server)
+    with Load(server.port) as load:
+        server.signal(signal.SIGUSR2)
+        server.wait_log("Upgraded: a new image supervises 2 workers", patience=20)
+        load.wait_more(10)
+    assert load.failures == []
+    dead = ask(server)["pid"]
+    os.kill(dead, signal.SIGKILL)
+    server.wait_log(r"Worker \d+ is ready", 3)
+    assert {answer["loaded"]["by"] for answer in ask_all(server).values()} == {mold}
+    os.kill(mold, signal.SIGKILL)
+    server.wait_log(r"Mold \d+ is ready", 2)
+    wait_for(lambda: zombies_of(server.pid) == [], "everybody to be reaped")
+    assert server.stop() == 0
+    server.assert_nothing_left()
+
+
 def test_orphans_are_reaped(serve):
     server = serve(APP, "--preload", workers=2)
     daemons = [ask(server, "/daemon")["daemon"] for _ in range(5)]
