@@ -86,6 +86,10 @@ impl Supervisor for Pool {
         self.workers.remove(&generation);
     }
 
+    fn taken_over(&mut self) {
+        standard::share(&self.first.target.module, &self.first.python_path);
+    }
+
     fn listening(&mut self, locals: &[&Local]) {
         share_standard_library(&self.settings, &self.first);
         for local in locals {

@@ -66,6 +66,10 @@ pub trait Supervisor {
         }
     }
 
+    /// This image has taken the place of another: instead of [`listening`](Self::listening) and [`ready`](Self::ready),
+    /// which that one has heard. Workers of generations that only that one knew are made as those of the first.
+    fn taken_over(&mut self) {}
+
     /// Every worker of the first generation is ready.
     fn ready(&mut self) {}
 

@@ -70,6 +70,7 @@ pub(super) fn take_over<S: Supervisor>(
     }
     succession.complete();
     signal::unblock_all();
+    executor.supervisor.taken_over();
     let events = happened(&mut executor, &by, failure);
     Ok(Some(Successor { machine, executor, effects: Vec::new(), events }))
 }
