@@ -162,6 +162,22 @@ fn a_draining_engine_takes_what_was_handed_over_and_nobody_has_taken() {
 }
 
 #[test]
+fn a_draining_engine_leaves_what_was_handed_over_to_a_sibling_that_goes_on() {
+    let mut busy = Busy::with(1, |_| ());
+    // A sibling that goes on, and is slow to take.
+    busy.pool.line(1).permits.store(1, Ordering::SeqCst);
+    busy.kept[0].send("GET /queued HTTP/1.1\r\nHost: h\r\n\r\n");
+    wait_for("it to be handed over", || busy.pool.handed().len() == 1);
+    busy.server.enter(Phase::Draining);
+    busy.hold.let_go();
+    assert_eq!(busy.held[0].response().status, 200);
+    let Busy { pool, hold, server, mut kept, .. } = busy;
+    server.join();
+    let _second = start(&pool, 1, &hold);
+    assert_eq!(kept[0].response().text(), "GET /queued ");
+}
+
+#[test]
 fn an_engine_that_comes_later_is_given_its_share_of_the_connections() {
     let (pool, hold) = (Pool::of(2), Hold::default());
     let first = start(&pool, 0, &hold);

@@ -203,11 +203,13 @@ impl Table<'_> {
         }
     }
 
-    /// Accepts whatever is queued on the listeners, and among the workers, until a whole round has found nothing.
+    /// Accepts whatever is queued on the listeners, and among the workers where nobody else will, until a whole round has
+    /// found nothing. Where others go on that queue never ends.
     pub(super) fn accept_queued(&mut self, now: Instant) {
         loop {
             let mut found = false;
-            for index in (0..=self.listeners.len()).rev() {
+            let alone = usize::from(self.host.siblings().count == 0);
+            for index in (0..self.listeners.len() + alone).rev() {
                 while self.accept(index, now) {
                     found = true;
                 }
