@@ -100,6 +100,7 @@ impl Machine {
     /// Something happened: what is to be done about it, in this order.
     pub fn step(&mut self, event: Event, now: Moment) -> Vec<Effect> {
         let mut effects = Vec::new();
+        let is_round_over = matches!(event, Event::Tick);
         if !self.on_mold_event(&event, now, &mut effects) {
             self.on_event(event, now, &mut effects);
         }
@@ -107,6 +108,10 @@ impl Machine {
         if self.next_deadline().is_some_and(|at| at <= now) {
             // Settings that hold again may bound what those given up did not.
             self.settle(now, &mut effects);
+        }
+        // Last: what follows an exec is not reached, and what has happened by then the next image cannot hear of.
+        if is_round_over {
+            self.take_over(&mut effects);
         }
         effects
     }
@@ -463,8 +468,6 @@ impl Machine {
         self.settle_scaling(now, effects);
         self.settle_upgrade(now, effects);
         self.settle_looks(now, effects);
-        // Last: what follows an exec is not reached.
-        self.take_over(effects);
     }
 
     /// Does to each worker what its deadline asks for. One may be the end of others, whose deadlines count no more.

@@ -394,6 +394,7 @@ impl World {
         if std::mem::take(&mut life.checks_image) {
             life.exec = Exec::Succeeds;
             life.step(Event::ImageChecked);
+            life.step(Event::Tick);
         }
         self.life.done != before
     }

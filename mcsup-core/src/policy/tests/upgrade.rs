@@ -6,7 +6,10 @@ use crate::policy::*;
 fn checked(life: &mut Life, exec: Exec) {
     assert!(std::mem::take(&mut life.checks_image));
     life.exec = exec;
+    let before = life.execs;
     life.step(Event::ImageChecked);
+    assert_eq!(life.execs, before, "what else has happened in this round must be heard first");
+    life.step(Event::Tick);
 }
 
 #[test]
@@ -163,6 +166,7 @@ fn no_fork_is_asked_for_and_not_answered_when_the_new_image_takes_over() {
     assert_eq!(life.execs, 0);
     let unforked = *life.unforked.keys().next().unwrap();
     life.answer_fork(unforked);
+    life.step(Event::Tick);
     assert_eq!((life.execs, life.booting().len()), (1, 1));
 }
 
