@@ -10,15 +10,31 @@ use super::CRITICAL;
 
 /// Formats one record. The process id is asked for each time, since a worker is a fork of the supervisor.
 pub(super) fn write(line: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
+    line.write_all(of_level(level(record), record.args()).as_bytes())
+}
+
+/// A line that comes from the log itself.
+pub(super) fn of(level: Level, text: &str) -> String {
+    of_level(name(level), &format_args!("{text}"))
+}
+
+fn of_level(level: &str, text: &std::fmt::Arguments<'_>) -> String {
     let now = ZonedDateTime::now();
     let time = now.strftime("%Y-%m-%d %H:%M:%S %z");
-    writeln!(line, "[{time}] [{}] [{}] {}", std::process::id(), level(record), record.args())
+    format!("[{time}] [{}] [{level}] {text}\n", std::process::id())
+}
+
+fn level(record: &Record<'_>) -> &'static str {
+    if record.level() == Level::Error && record.target() == CRITICAL {
+        "CRITICAL"
+    } else {
+        name(record.level())
+    }
 }
 
 /// gunicorn's names of the levels.
-fn level(record: &Record<'_>) -> &'static str {
-    match record.level() {
-        Level::Error if record.target() == CRITICAL => "CRITICAL",
+fn name(level: Level) -> &'static str {
+    match level {
         Level::Error => "ERROR",
         Level::Warn => "WARNING",
         Level::Info => "INFO",

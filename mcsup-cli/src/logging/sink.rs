@@ -1,16 +1,18 @@
-//! The open file behind the log. Writes bytes whole and drops what cannot be written.
+//! The open file behind the log. Writes bytes whole, drops what cannot be written, and says how much that was as soon
+//! as it can.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustix::fs::{FileType, Gid, Uid};
 use rustix::io::{Errno, FdFlags};
 
-use super::{Destination, LogError};
+use super::{Destination, LogError, line};
 
 /// Mode of a log file: what applications log is not for everyone.
 const MODE: u32 = 0o640;
@@ -19,7 +21,7 @@ const MODE: u32 = 0o640;
 #[derive(Debug)]
 pub(super) enum Sink {
     Stderr,
-    File { path: PathBuf, number: RawFd, held: RwLock<Held> },
+    File { path: PathBuf, number: RawFd, held: RwLock<Held>, lost: AtomicU64 },
 }
 
 /// An open file.
@@ -38,7 +40,7 @@ impl Sink {
         let path = std::path::absolute(path).map_err(|source| failed("find", path, source))?;
         let fd: OwnedFd = append_to(&path).map_err(|source| failed("open", &path, source))?.into();
         let number = fd.as_raw_fd();
-        Ok(Sink::File { path, number, held: RwLock::new(Held { fd, owner: None }) })
+        Ok(Sink::File { path, number, held: RwLock::new(Held { fd, owner: None }), lost: AtomicU64::new(0) })
     }
 
     pub(super) fn fd(&self) -> RawFd {
@@ -51,9 +53,13 @@ impl Sink {
     /// Writes all of `bytes`, in one call where the system takes them so.
     pub(super) fn write(&self, bytes: &[u8]) {
         match self {
-            Sink::Stderr => write_whole(rustix::stdio::stderr(), bytes),
-            Sink::File { held, .. } => {
-                write_whole(&held.read().unwrap_or_else(PoisonError::into_inner).fd, bytes);
+            // There is nobody to tell that this fails.
+            Sink::Stderr => drop(write_whole(rustix::stdio::stderr(), bytes)),
+            Sink::File { path, held, lost, .. } => {
+                let held = held.read().unwrap_or_else(PoisonError::into_inner);
+                if let Err(error) = tell_of(lost, &held.fd).and_then(|()| write_whole(&held.fd, bytes)) {
+                    note(lost, path, error);
+                }
             }
         }
     }
@@ -112,16 +118,38 @@ fn change_owner(file: impl AsFd, (uid, gid): (u32, u32)) -> io::Result<()> {
     Ok(())
 }
 
-/// Stops at the first error: there is nobody to tell it to.
-fn write_whole(to: impl AsFd, mut bytes: &[u8]) {
+/// There is room again: says how much this process has lost. On a line of its own, since what came before may have been
+/// written in part.
+fn tell_of(lost: &AtomicU64, to: &OwnedFd) -> Result<(), Errno> {
+    let count = lost.swap(0, Relaxed);
+    if count == 0 {
+        return Ok(());
+    }
+    let text = format!("This log could not be written: {count} records of this process are lost");
+    let line = line::of(log::Level::Error, &text);
+    write_whole(to, format!("\n{line}").as_bytes()).inspect_err(|_| drop(lost.fetch_add(count, Relaxed)))
+}
+
+/// A record is lost. The first one is told where it can still be heard.
+fn note(lost: &AtomicU64, path: &Path, error: Errno) {
+    if lost.fetch_add(1, Relaxed) == 0 {
+        let error = io::Error::from(error);
+        let text = format!("Cannot write the log file {}: {error}; records are lost", path.display());
+        drop(write_whole(rustix::stdio::stderr(), line::of(log::Level::Error, &text).as_bytes()));
+    }
+}
+
+/// Stops at the first error.
+fn write_whole(to: impl AsFd, mut bytes: &[u8]) -> Result<(), Errno> {
     while !bytes.is_empty() {
         match rustix::io::write(to.as_fd(), bytes) {
-            Ok(0) => return,
+            Ok(0) => return Err(Errno::IO),
             Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
             Err(Errno::INTR) => {}
-            Err(_) => return,
+            Err(error) => return Err(error),
         }
     }
+    Ok(())
 }
 
 /// The sink as env_logger wants it, which hands over each record in one call.
@@ -140,9 +168,15 @@ impl io::Write for Whole {
 
 #[cfg(test)]
 impl Held {
+    /// Writes go to `fd` from now on.
+    pub(super) fn put(&mut self, fd: OwnedFd) {
+        self.fd = fd;
+    }
+
     /// A sink over any descriptor.
     pub(super) fn over(fd: OwnedFd) -> Sink {
         let number = fd.as_raw_fd();
-        Sink::File { path: PathBuf::from("/"), number, held: RwLock::new(Held { fd, owner: None }) }
+        let held = RwLock::new(Held { fd, owner: None });
+        Sink::File { path: PathBuf::from("/"), number, held, lost: AtomicU64::new(0) }
     }
 }

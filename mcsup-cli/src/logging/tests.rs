@@ -159,6 +159,23 @@ fn a_full_disk_does_no_harm() {
 }
 
 #[test]
+fn what_could_not_be_written_is_counted_and_told_when_it_can_be() {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let bench = Bench::new();
+    let log = ErrorLog { sink: Arc::new(sink::Held::over(theirs.into())) };
+    drop(ours);
+    log.raw_writer()(b"lost\n");
+    log.raw_writer()(b"lost\n");
+    let Sink::File { held, .. } = &*log.sink else { panic!("no file") };
+    held.write().unwrap().put(std::fs::File::create(bench.path()).unwrap().into());
+    log.raw_writer()(b"written\n");
+    log.raw_writer()(b"written\n");
+    let text = text(&bench.path());
+    assert!(text.starts_with("\n[") && text.ends_with("\nwritten\nwritten\n"), "{text}");
+    assert!(text.contains("[ERROR] This log could not be written: 2 records of this process are lost\n"));
+}
+
+#[test]
 fn a_reader_that_is_gone_does_no_harm() {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     drop(ours);
