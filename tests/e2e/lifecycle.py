@@ -103,7 +103,7 @@ class Clients:
             [sys.executable, str(HERE / "closed_loop.py"), str(port), str(fresh), str(kept), str(seed)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
-        self.last = None
+        self.last, self.pictures = None, []
 
     def __enter__(self):
         self.wait_more(1)
@@ -118,7 +118,13 @@ class Clients:
         self.process.stdin.write("\n")
         self.process.stdin.flush()
         self.last = json.loads(self.process.stdout.readline())
+        self.pictures.append(self.last)
         return self.last
+
+    @property
+    def slowest(self):
+        """How long the slowest request took of those that have ended since the first look."""
+        return max(picture["slowest"][0] for picture in self.pictures[1:])
 
     def wait_more(self, each, patience=30.0):
         """Wait until every client has had `each` more answers, or one has failed."""
@@ -145,6 +151,7 @@ class Clients:
         self.process.stdin.close()
         try:
             self.last = json.loads(self.process.stdout.readline())
+            self.pictures.append(self.last)
             self.process.wait(PATIENCE)
         finally:
             self.process.kill()

@@ -23,7 +23,7 @@ WORKERS = 3
 HOW_OFTEN = (
     {"reload": 20, "scale": 10, "recycle": 200, "upgrade": 10, "kill": 20}
     if WHOLE
-    else {"reload": 3, "scale": 3, "recycle": 15, "upgrade": 0, "kill": 3}
+    else {"reload": 3, "scale": 3, "recycle": 15, "upgrade": 2, "kill": 3}
 )
 CLIENTS = 16
 VARIANTS = [(own, preload, threads) for own in (False, True) for preload in (False, True) for threads in (1, 4)]
@@ -177,13 +177,13 @@ def test_clients_notice_nothing_of_a_storm_but_what_was_on_a_killed_worker(
         record_property("requests", f"{sum(seen['answered'])} answered in {took:.1f} s")
         record_property("failed", f"{len(failures)}, of {held} connections on {killer.killed} killed workers")
         record_property("closed between two requests", seen["lost_idle"])
-        record_property("slowest", f"{seen['slowest'][0]:.3f} s")
+        record_property("slowest", f"{clients.slowest:.3f} s")
         record_property("done of tried", {what: f"{done[what]}/{tried[what]}" for what in tried})
         record_property("longest stop before a kill", f"{max((killed - begun for begun, killed, _ in killer.held)):.3f} s")
         record_property("looks at the capacity", witness.looks)
         assert seen["hung"] == 0
         lost = unexplained(failures, killer.held)
-        assert lost == [], f"{len(lost)} of {len(failures)}; killed: {killer.held}; the log:\n{server.log[-5000:]}"
+        assert not lost, f"{len(lost)} of {len(failures)}: {lost[:5]}; killed: {killer.held}; the log:\n{server.log[-5000:]}"
         assert len(failures) <= held
         assert witness.complaints == [], f"{len(witness.complaints)} looks; the log:\n{server.log[-5000:]}"
         operator.done("scale", workers=WORKERS)
