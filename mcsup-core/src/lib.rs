@@ -50,7 +50,7 @@ pub mod worker;
 
 pub use error::{Error, ErrorKind, Result};
 pub use listener::{Address, Connection, Listener, Local};
-pub use spawn::mold::MoldThreads;
+pub use spawn::birth::MoldThreads;
 pub use supervisor::config::Config;
 pub use supervisor::{Ending, ForkSide, Prefork, Supervisor};
 pub use worker::{MAX_HANDED, Phase, Sibling, Worker, WorkerContext};

@@ -7,7 +7,6 @@
 
 use std::io;
 use std::ops::ControlFlow;
-use std::os::fd::{IntoRawFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -15,79 +14,19 @@ use std::time::Duration;
 use rustix::process::Pid;
 use signal_hook_registry::SigId;
 
-use super::mold::Shape;
+use super::birth::{Birth, Listeners, Origin, Shape};
 use super::{Embedder, Life, Next, code, guarded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::privileges::RunAs;
 use crate::link::channel::WorkerEnd;
-use crate::link::fork_order::ForkingEnd;
-use crate::link::handover::Handover;
 use crate::link::lifeline::{self, Duty, Phase};
 use crate::link::message::{MAX_PAYLOAD, Report};
 use crate::link::scoreboard::Seat;
 use crate::listener::open::OpenSet;
-use crate::listener::record::ListenerRecord;
 use crate::policy::{BootFailure, ExitStatus};
 use crate::sys::ancestry::ADOPTS;
 use crate::sys::{credentials, fork, signal};
 use crate::worker::{Worker, WorkerContext};
-
-/// Everything that a worker is born with.
-pub(crate) struct Birth {
-    pub(crate) slot: usize,
-    pub(crate) max_requests: u64,
-    pub(crate) listeners: Listeners,
-    pub(crate) end: WorkerEnd,
-    pub(crate) seat: Seat,
-    /// Its end for orders to fork, where it may become a mold.
-    pub(crate) forks: Option<ForkingEnd>,
-    pub(crate) common: Arc<Common>,
-    pub(crate) origin: Origin,
-}
-
-/// What all processes of a generation have in common.
-#[derive(Debug)]
-pub(crate) struct Common {
-    pub(crate) generation: u64,
-    pub(crate) handover: Arc<Handover>,
-    pub(crate) run_as: Option<RunAs>,
-    pub(crate) supervisor: Pid,
-    pub(crate) graceful_timeout: Duration,
-    pub(crate) name: Option<String>,
-    pub(crate) threads: super::mold::MoldThreads,
-}
-
-/// Who has forked a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Origin {
-    /// The supervisor, whose child it is.
-    Supervisor,
-    /// A mold, whose preparations are inherited: privileges, dispositions, a name.
-    Mold,
-}
-
-/// What a worker listens on.
-#[derive(Debug)]
-pub(crate) enum Listeners {
-    /// Inherited, open.
-    Open(OpenSet),
-    /// Received: what they are, and their descriptors.
-    Received(Vec<ListenerRecord>, Vec<OwnedFd>),
-}
-
-impl Listeners {
-    fn open(self) -> Result<OpenSet> {
-        match self {
-            Listeners::Open(set) => Ok(set),
-            Listeners::Received(mut records, descriptors) => {
-                for (record, fd) in records.iter_mut().zip(descriptors) {
-                    record.fd = fd.into_raw_fd();
-                }
-                OpenSet::adopt(&records)
-            }
-        }
-    }
-}
 
 /// A worker that is ready to boot.
 struct Prepared {

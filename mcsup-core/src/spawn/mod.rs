@@ -1,9 +1,11 @@
 //! The first moments of a process that was forked: what it does between the fork and its own code, as named steps. What
 //! it lives on as, and how it ends.
 //!
+//! - [`birth`]: what they are born with.
 //! - [`child`]: a worker; [`mold`]: a process that workers are forked from. One can become the other.
 //! - [`reap`]: how processes ended.
 
+pub(crate) mod birth;
 pub(crate) mod child;
 pub(crate) mod mold;
 pub(crate) mod reap;
@@ -17,8 +19,8 @@ use crate::worker::Worker;
 
 /// What a process lives as.
 pub(crate) enum Life {
-    Worker(Box<child::Birth>),
-    Mold(Box<mold::Shape>),
+    Worker(Box<birth::Birth>),
+    Mold(Box<birth::Shape>),
 }
 
 /// What a life ends in: another one, or an exit code.

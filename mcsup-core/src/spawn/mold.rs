@@ -13,37 +13,17 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::Pid;
 
-use super::child::{
-    Birth, Common, Listeners, Origin, Signals, die_with_supervisor, drop_privileges, report_failure, set_name,
-};
+use super::birth::{Birth, Listeners, MoldThreads, Origin, Shape};
+use super::child::{Signals, die_with_supervisor, drop_privileges, report_failure, set_name};
 use super::{Embedder, Life, Next, code, guarded, reap};
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::channel::WorkerEnd;
-use crate::link::fork_order::{ForkingEnd, Unable};
+use crate::link::fork_order::Unable;
 use crate::link::message::{Order, Report};
-use crate::link::scoreboard::Board;
 use crate::sys::ancestry::ADOPTS;
 use crate::sys::fork::{self, Away, Others};
 use crate::sys::signal::{self, AllBlocked, ChildWake};
 use crate::worker::Worker;
-
-/// What to do about threads that run in a mold: workers are forked without them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum MoldThreads {
-    /// Such a mold has failed, and says their names.
-    #[default]
-    Refuse,
-    /// Their names are logged, and workers are forked all the same.
-    Warn,
-}
-
-/// Everything that a mold is born with, or keeps of the worker that it was.
-pub(crate) struct Shape {
-    pub(crate) end: WorkerEnd,
-    pub(crate) forks: ForkingEnd,
-    pub(crate) board: Board,
-    pub(crate) common: Arc<Common>,
-}
 
 /// Becomes a mold: loads where that was not done, says that it is ready, forks what it is told to. In each of the forked
 /// processes this returns as well, with what they are to be.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::host::privileges::RunAs;
 use crate::listener::{Address, Options};
 use crate::policy::Policy;
-use crate::spawn::mold::MoldThreads;
+use crate::spawn::birth::MoldThreads;
 use crate::upgrade::Image;
 
 /// Everything that a pool is started with.
