@@ -127,7 +127,9 @@ fn tell_of(lost: &AtomicU64, to: &OwnedFd) -> Result<(), Errno> {
     }
     let text = format!("This log could not be written: {count} records of this process are lost");
     let line = line::of(log::Level::Error, &text);
-    write_whole(to, format!("\n{line}").as_bytes()).inspect_err(|_| drop(lost.fetch_add(count, Relaxed)))
+    write_whole(to, format!("\n{line}").as_bytes()).inspect_err(|_| {
+        lost.fetch_add(count, Relaxed);
+    })
 }
 
 /// A record is lost. The first one is told where it can still be heard.
@@ -135,7 +137,7 @@ fn note(lost: &AtomicU64, path: &Path, error: Errno) {
     if lost.fetch_add(1, Relaxed) == 0 {
         let error = io::Error::from(error);
         let text = format!("Cannot write the log file {}: {error}; records are lost", path.display());
-        drop(write_whole(rustix::stdio::stderr(), line::of(log::Level::Error, &text).as_bytes()));
+        let _ = write_whole(rustix::stdio::stderr(), line::of(log::Level::Error, &text).as_bytes());
     }
 }
 
