@@ -11,7 +11,6 @@ use super::tcp::TcpListening;
 use super::unix::UnixListening;
 use super::{Address, Connection, Listener, Local, inherited};
 use crate::error::{Error, ErrorKind, Result};
-use crate::host::processes;
 use crate::sys::listening;
 
 /// Open listeners, in the order in which they were asked for, each known by its address as the operator wrote it: port 0
@@ -170,15 +169,6 @@ impl OpenSet {
                 }
             }
         }
-    }
-
-    /// Whether some client has begun a handshake with a socket of ours and not ended it.
-    pub(crate) fn has_handshakes(&self) -> bool {
-        let tcp = self.members.iter().filter(|member| matches!(member.address, Address::Tcp { .. }));
-        tcp.flat_map(Member::sockets).any(|socket| match socket.local() {
-            Local::Tcp(address) => !processes::handshakes_with(address.port()).is_empty(),
-            Local::Unix(_) => false,
-        })
     }
 
     /// Removes what the listeners left in the file system; the supervisor's last act with them.

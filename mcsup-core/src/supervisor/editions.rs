@@ -2,17 +2,11 @@
 //! one that is on its way has another; they share the listeners that both want.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use super::config::Config;
-use crate::clock;
 use crate::error::Result;
 use crate::listener::Connection;
 use crate::listener::open::OpenSet;
-
-/// A client that takes longer for its handshake is not waited for by a pool that stops.
-const HANDSHAKE: Duration = Duration::from_millis(100);
-const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// A generation's settings and listeners.
 #[derive(Debug, Clone)]
@@ -99,14 +93,10 @@ impl Editions {
         if edition.listeners.is_settled() { edition.listeners.end_leaving() } else { Vec::new() }
     }
 
-    /// Nobody new gets in line any more, so that whoever is in line can be served before the listeners close. Returns when
-    /// handshakes that had begun are over, or after [`HANDSHAKE`].
+    /// Nobody new gets in line any more, so that whoever is in line can be served before the listeners close.
     pub(crate) fn refuse_new(&self) {
-        let Some(current) = self.current() else { return };
-        current.listeners.refuse_new_where_lacking(&OpenSet::default());
-        let deadline = clock::now() + HANDSHAKE;
-        while current.listeners.has_handshakes() && clock::now() < deadline {
-            std::thread::sleep(LOOK_EVERY);
+        if let Some(current) = self.current() {
+            current.listeners.refuse_new_where_lacking(&OpenSet::default());
         }
     }
 

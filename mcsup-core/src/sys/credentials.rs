@@ -49,7 +49,17 @@ pub(crate) fn user_of(uid: u32) -> io::Result<Option<(String, u32)>> {
 pub(crate) fn peer_uid(socket: BorrowedFd<'_>) -> io::Result<u32> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
-        Ok(rustix::net::sockopt::socket_peercred(socket)?.uid.as_raw())
+        use std::os::fd::AsRawFd;
+        // Not by rustix, which knows no peer without a process id: one of another pid namespace has 0 here, and a user all
+        // the same.
+        let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+        let mut size = libc::socklen_t::try_from(size_of::<libc::ucred>()).unwrap_or(0);
+        let (level, option) = (libc::SOL_SOCKET, libc::SO_PEERCRED);
+        // SAFETY: the descriptor is open, and `peer` has room for `size` bytes, which are all that is written.
+        check(unsafe {
+            libc::getsockopt(socket.as_raw_fd(), level, option, (&raw mut peer).cast(), &mut size)
+        })?;
+        Ok(peer.uid)
     }
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     {

@@ -7,8 +7,9 @@
 //! a last look at its socket; a request that meets the close on its way cannot be helped (RFC 9112 §9.5), and its client
 //! may send it again (§9.3.1).
 //!
-//! What is queued is accepted until a whole round has found nothing; what the kernel connects between that round and the
-//! close of the last copy of a listener is reset by it. Workers that end together empty one queue; each also looks for
+//! What is queued is accepted until a whole round has found nothing, and once more a moment later, when handshakes that
+//! were under way are over; what the kernel connects between that and the close of the last copy of a listener is reset
+//! by it. Whoever drains a pool keeps new clients away meanwhile, where the kernel lets it. Workers that end together empty one queue; each also looks for
 //! what it has handed over itself and nobody has taken, before it ends.
 
 use std::sync::atomic::Ordering::Relaxed;
@@ -23,7 +24,7 @@ const FRESH_TIME: Duration = Duration::from_secs(1);
 /// How long a keep-alive client may still send a request, when other workers go on: it may have sent it before it could
 /// know.
 const RETIRING_TIME: Duration = Duration::from_secs(2);
-/// And when none does. Clients that ask without a pause are told in an answer, not by a reset.
+/// And when none does. Clients that ask without a pause are told in an answer, not by a reset; handshakes end.
 const DRAINING_TIME: Duration = Duration::from_millis(20);
 
 impl Table<'_> {
@@ -34,12 +35,23 @@ impl Table<'_> {
             return;
         }
         self.end_accepting();
-        match phase {
-            Phase::Draining => self.accept_queued(now),
-            _ => self.leaving.until = Some(now + self.idle_time()),
+        if phase == Phase::Draining {
+            self.accept_queued(now);
+            self.leaving.last_look = Some(now + DRAINING_TIME);
+        } else {
+            self.leaving.until = Some(now + self.idle_time());
+            self.host.close_listeners();
         }
-        self.host.close_listeners();
         self.hurry_all(now);
+    }
+
+    /// Takes whoever was still on his way into the line, and closes it.
+    pub(super) fn look_for_the_last(&mut self, now: Instant) {
+        if self.leaving.last_look.is_some_and(|at| at <= now) {
+            self.leaving.last_look = None;
+            self.accept_queued(now);
+            self.host.close_listeners();
+        }
     }
 
     /// Nothing is left to do.
@@ -47,7 +59,7 @@ impl Table<'_> {
         if self.phase == Phase::Quitting {
             return true;
         }
-        if self.phase.accepts() || self.connections.len() > 0 {
+        if self.phase.accepts() || self.connections.len() > 0 || self.leaving.last_look.is_some() {
             return false;
         }
         if self.host.siblings().count == 0 {

@@ -259,6 +259,7 @@ impl<'a> Crew<'a> {
         }
         state.table.follow_host();
         state.table.hand_on_idle(now);
+        state.table.look_for_the_last(now);
         let State { table, running, gauges, .. } = &mut *state;
         gauges.tell(table.ready.len(), running, self.host, now);
         if let Some(access) = &mut state.table.access {

@@ -138,7 +138,8 @@ impl<'a> Table<'a> {
             _ if self.has_some_to_hand_on() => return OFFER_AGAIN,
             _ => {}
         }
-        let next = [self.timers.next(), self.rests_until()].into_iter().flatten().min();
+        let next =
+            [self.timers.next(), self.rests_until(), self.leaving.last_look].into_iter().flatten().min();
         next.map_or(LONGEST_WAIT, |at| at.saturating_duration_since(now).min(LONGEST_WAIT))
     }
 
