@@ -10,7 +10,7 @@ import threading
 import time
 
 import pytest
-from harness import can_bind, get, marked, wait_for
+from harness import can_bind, clean_environment, get, marked, wait_for
 from lifecycle import WHOLE, Operator
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
@@ -42,6 +42,7 @@ class Scene:
 
     def __init__(self, serve, directory, preload):
         self.serve, self.directory, self.preload, self.client = serve, directory, preload, None
+        self.undo = lambda: None
         self.mode("good")
 
     def mode(self, mode):
@@ -140,7 +141,22 @@ def stopping(scene):
     scene.server.wait_log("Stopping")
 
 
-STATES = [starting, serving, newcomer_booting, newcomer_soaking, old_draining, recycling, scaling, rolling_back, stopping]
+def upgrading(scene):
+    # The dry run of the new image hangs before it is any of our code.
+    site = scene.directory / "site"
+    site.mkdir(exist_ok=True)
+    (site / "sitecustomize.py").write_text("import os, time\nwhile os.path.exists('hang'):\n    time.sleep(0.1)\n")
+    scene.start(env=clean_environment(PYTHONPATH=str(site)))
+    (scene.directory / "hang").write_text("")
+    scene.ask("upgrade")
+    scene.wait_phase("upgrading")
+    scene.undo = (scene.directory / "hang").unlink
+
+
+STATES = [
+    starting, serving, newcomer_booting, newcomer_soaking, old_draining, recycling, scaling, rolling_back, upgrading,
+    stopping,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("preload", [False, True])
@@ -167,6 +183,7 @@ def test_nothing_is_left_of_a_killed_supervisor_and_the_next_start_works(
         slowest = max(slowest, time.monotonic() - begun)
         assert (directory / "app.pid").exists() and (directory / "app.ctl").exists()
         scene.mode("good")
+        scene.undo()
         new = serve(None, *["--pid", "app.pid", "--soak", "0", *["--preload"] * preload], port=server.port, workers=2)
         assert new.get()[0] == 200
         with Operator(directory / "app.ctl") as operator:
