@@ -189,7 +189,7 @@ class Witness(threading.Thread):
             self.excused.setdefault(slot, set()).add(pid)
 
     def let_go(self, slots):
-        """The pool is about to have only so many slots; between two looks it may have more again."""
+        """The pool has only so many slots now; by the next look it may have more again."""
         with self.lock:
             self.held = {slot for slot in self.held if slot < slots}
 
