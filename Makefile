@@ -4,6 +4,8 @@ PYTHON ?= python3
 CARGO ?= cargo
 PORT ?= 8080
 SOAK_SECONDS ?= 600
+# Tests that have a whole form, which takes minutes, beside the short one of `make test`.
+SOAKS := tests/soak $(addprefix tests/e2e/test_,balance.py lifecycle_storm.py broken_deploys.py supervisor_killed.py slow_import.py clocks.py)
 VENV := .venv
 TEST_VENV := target/venv
 BENCH_VENV := target/bench-venv
@@ -41,8 +43,8 @@ test-docs: ## Documentation and its examples, warnings denied
 test-e2e: $(TEST_VENV)/.ready ## The installed wheel, driven as a user drives it
 	$(TEST_VENV)/bin/python -m pytest -q tests/e2e tests/conformance tests/soak $(PYTEST_ARGS)
 
-soak: $(TEST_VENV)/.ready ## Ten minutes of all kinds of clients at once; memory and balance in full size
-	SOAK_SECONDS=$(SOAK_SECONDS) MCSUP_SOAK=1 $(TEST_VENV)/bin/python -m pytest -q tests/soak tests/e2e/test_balance.py $(PYTEST_ARGS)
+soak: $(TEST_VENV)/.ready ## Half an hour: clients of all kinds, storms of reloads, and the rest in full size
+	SOAK_SECONDS=$(SOAK_SECONDS) MCSUP_SOAK=1 $(TEST_VENV)/bin/python -m pytest -q $(SOAKS) $(PYTEST_ARGS)
 
 check-macos: ## Type-check for macOS, without a Mac
 	sh tests/macos/check.sh
