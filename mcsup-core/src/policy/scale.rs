@@ -89,9 +89,8 @@ impl Machine {
         effects.push(Effect::Resize { slots: self.slots() });
         let is_left = |entry: &Entry| entry.slot >= self.slots_of(entry.generation);
         for worker in self.table.select(|entry| is_left(entry) && !entry.state.is_leaving()) {
-            // What is queued for its slot alone is nobody else's to accept.
-            let how = if self.policy.own_listeners { Drain::Stop } else { Drain::Retire };
-            self.retire(worker, how, now, effects);
+            // Others go on, also with what waits on a socket of the slot's own: the supervisor gives it to them.
+            self.retire(worker, Drain::Retire, now, effects);
         }
     }
 

@@ -1,5 +1,6 @@
 //! What the policy asked for, done: one function for each effect that is more than a line.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rustix::process::{Pid, Signal};
@@ -15,6 +16,7 @@ use crate::clock;
 use crate::host::pidfile::PidFile;
 use crate::link::handover::Handover;
 use crate::link::message::Order;
+use crate::listener::Connection;
 use crate::policy::{BootFailure, Effect, Event, Machine, Notice, Outcome};
 use crate::upgrade::Image;
 use crate::upgrade::checker::Checker;
@@ -30,6 +32,8 @@ pub(crate) struct Executor<S> {
     pub(crate) slots: usize,
     /// For which generation and how many slots connections were last spread.
     pub(crate) aimed: (u64, usize),
+    /// Connections of slots that are no more, on their way to the workers that there are.
+    pub(crate) homeless: VecDeque<Connection>,
     pub(crate) signals: Option<Signals>,
     pub(crate) crew: Crew,
     /// Between the workers; nothing of it is the supervisor's business.

@@ -178,6 +178,7 @@ impl<S: Supervisor> Executor<S> {
         self.pid_file = None;
         self.operators.let_go();
         self.let_go_of_checker();
+        self.homeless.clear();
         drop(std::mem::take(&mut self.editions));
         self.supervisor.after_fork(ForkSide::Worker);
         spawn::live(life, Embedding(&mut self.supervisor))

@@ -1,5 +1,6 @@
 //! The loop: wait for something to happen, ask the policy what to do about it, do it.
 
+use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,6 +101,8 @@ fn open<S: Supervisor>(supervisor: S, config: Config) -> Result<Executor<S>> {
         editions: Editions::new(1, Edition { config, listeners }),
         slots,
         aimed: (1, slots),
+        homeless: VecDeque::new(),
+
         signals: Some(signals),
         crew,
         handover: Arc::new(handover),

@@ -10,6 +10,8 @@ use crate::policy::{Machine, Moment};
 
 /// How often sockets that are to close are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How often the workers are given more, where they could not take all at once.
+const GIVE_EVERY: Duration = Duration::from_millis(1);
 
 impl<S: Supervisor> Executor<S> {
     /// Does what has become due; called in every turn of the loop.
@@ -19,20 +21,26 @@ impl<S: Supervisor> Executor<S> {
             self.editions.aim(machine.target());
             self.aimed = wanted;
         }
-        if !self.editions.is_leaving() {
-            return;
+        if self.editions.is_leaving() {
+            self.homeless.extend(self.editions.end_leaving());
         }
-        for connection in self.editions.end_leaving() {
+        while let Some(connection) = self.homeless.pop_front() {
             // Whoever takes it finds out by itself where it came in.
             let given = connection.set_nonblocking(true);
-            if let Err(error) = given.and_then(|()| self.handover.give(connection.as_fd(), &[])) {
-                log::error!("a connection of a slot that is no more is lost: {error}");
+            match given.and_then(|()| self.handover.give(connection.as_fd(), &[])) {
+                Ok(()) => {}
+                // There is room for a few at a time.
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    return self.homeless.push_front(connection);
+                }
+                Err(error) => log::error!("a connection of a slot that is no more is lost: {error}"),
             }
         }
     }
 
     /// When to look again.
     pub(super) fn next_look_at_slots(&self, now: Moment) -> Option<Moment> {
-        self.editions.is_leaving().then(|| now + LOOK_EVERY)
+        let waits = self.editions.is_leaving() || !self.homeless.is_empty();
+        waits.then(|| now + if self.homeless.is_empty() { LOOK_EVERY } else { GIVE_EVERY })
     }
 }

@@ -1,5 +1,6 @@
 //! What a new image takes over from the old one: all of its handles, and then its place.
 
+use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -141,6 +142,7 @@ impl Taken {
             editions: Editions::new(generation, Edition { config, listeners }),
             slots,
             aimed,
+            homeless: VecDeque::new(),
             signals: self.signals.take(),
             crew,
             handover: Arc::new(handover),

@@ -130,13 +130,12 @@ fn slots_that_a_reload_added_are_left_when_scaling_says_so() {
 }
 
 #[test]
-fn a_slot_with_listeners_of_its_own_is_drained_before_it_is_left() {
-    let mut life = Life::serving_by(Policy { own_listeners: true, ..policy(2) });
-    life.ask(Ask::ScaleDown);
-    assert_eq!(life.drained.values().copied().collect::<Vec<_>>(), [Drain::Stop]);
-    let mut life = Life::serving(2);
-    life.ask(Ask::ScaleDown);
-    assert_eq!(life.drained.values().copied().collect::<Vec<_>>(), [Drain::Retire]);
+fn whoever_leaves_a_slot_has_siblings_that_go_on_also_where_its_listeners_are_its_own() {
+    for own_listeners in [false, true] {
+        let mut life = Life::serving_by(Policy { own_listeners, ..policy(2) });
+        life.ask(Ask::ScaleDown);
+        assert_eq!(life.drained.values().copied().collect::<Vec<_>>(), [Drain::Retire]);
+    }
 }
 
 #[test]
