@@ -88,7 +88,6 @@ fn policy(settings: &Settings) -> Policy {
             .autoscale
             .as_ref()
             .map(|bounds| Autoscale { min: bounds.min.value, max: bounds.max.value }),
-        own_listeners: settings.reuse_port.value,
         development: settings.development.reload.value,
         seed: u64::from(std::process::id()),
         ..Policy::default()

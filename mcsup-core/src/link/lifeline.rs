@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
+
 use super::channel::WorkerEnd;
 use super::message::Order;
 use crate::listener::open::OpenSet;
@@ -46,7 +48,7 @@ impl Phase {
 pub(crate) struct Duty {
     phase: AtomicU8,
     log_epoch: AtomicU32,
-    booted: AtomicBool,
+    has_begun: AtomicBool,
     becomes_mold: AtomicBool,
     has_run: AtomicBool,
     is_broken: AtomicBool,
@@ -61,7 +63,7 @@ impl Duty {
         Ok(Self {
             phase: AtomicU8::new(Phase::Serving as u8),
             log_epoch: AtomicU32::new(0),
-            booted: AtomicBool::new(false),
+            has_begun: AtomicBool::new(false),
             becomes_mold: AtomicBool::new(false),
             has_run: AtomicBool::new(false),
             is_broken: AtomicBool::new(false),
@@ -97,8 +99,21 @@ impl Duty {
         self.wake();
     }
 
-    pub(crate) fn booted(&self) {
-        self.booted.store(true, Ordering::Release);
+    fn begin(&self) {
+        self.has_begun.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Waits until the supervisor knows that the worker is ready; `false`: it is not wanted.
+    pub(crate) fn may_begin(&self) -> bool {
+        loop {
+            self.acknowledge();
+            if !self.phase().accepts() || self.has_begun.load(Ordering::Acquire) {
+                return self.phase().accepts();
+            }
+            // An error, other than that a signal came, would come at once again.
+            let _ = poll(&mut [PollFd::new(&self.wake_read, PollFlags::IN)], None);
+        }
     }
 
     /// Whether the worker is to become a mold when it has finished.
@@ -171,6 +186,7 @@ fn listen(end: &WorkerEnd, duty: &Duty, listeners: &OpenSet, patience: Duration)
         }
         let Some(order) = end.hear() else { break };
         match order {
+            Order::Begin => duty.begin(),
             Order::LameDuck => duty.raise(Phase::LameDuck),
             Order::Drain(Drain::Retire) => duty.raise(Phase::Retiring),
             Order::Drain(Drain::Stop) => duty.raise(Phase::Draining),
@@ -180,7 +196,7 @@ fn listen(end: &WorkerEnd, duty: &Duty, listeners: &OpenSet, patience: Duration)
             Order::Broken(text) => duty.set_broken(text),
         }
     }
-    if !duty.booted.load(Ordering::Acquire) {
+    if !duty.has_begun.load(Ordering::Acquire) {
         // Nothing is being served, and nobody would ever hear that we are ready.
         fork::exit_now(1);
     }
@@ -215,6 +231,20 @@ fn finishes_within(patience: Duration, duty: &Duty) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_worker_serves_only_when_it_is_told_that_it_is_known_to_be_ready() {
+        let duty = Arc::new(Duty::new().unwrap());
+        let waits = Arc::clone(&duty);
+        let worker = std::thread::spawn(move || waits.may_begin());
+        duty.reopen_logs();
+        duty.begin();
+        assert!(worker.join().unwrap());
+        let unwanted = Duty::new().unwrap();
+        unwanted.raise(Phase::Retiring);
+        unwanted.begin();
+        assert!(!unwanted.may_begin());
+    }
 
     #[test]
     fn a_phase_only_rises_and_is_what_it_was_raised_to() {

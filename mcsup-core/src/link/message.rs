@@ -11,6 +11,8 @@ pub(crate) const PROTOCOL: u32 = 1;
 /// From the supervisor to a worker or a mold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Order {
+    /// The worker is known to be ready: serve. Not before, since until then it may be given up like any that boots.
+    Begin,
     /// Go on, but say to whoever asks that this will end.
     LameDuck,
     /// Finish what there is and end.
@@ -73,6 +75,7 @@ pub(crate) trait Message: Sized {
 impl Message for Order {
     fn encode(self) -> (u8, Vec<u8>) {
         let tag = match self {
+            Order::Begin => b'g',
             Order::LameDuck => b'd',
             Order::Drain(Drain::Retire) => b'r',
             Order::Drain(Drain::Stop) => b's',
@@ -86,6 +89,7 @@ impl Message for Order {
 
     fn decode(tag: u8, payload: &[u8]) -> Option<Self> {
         Some(match tag {
+            b'g' => Order::Begin,
             b'd' => Order::LameDuck,
             b'r' => Order::Drain(Drain::Retire),
             b's' => Order::Drain(Drain::Stop),
@@ -228,7 +232,7 @@ mod tests {
         }
         let drains = [Drain::Retire, Drain::Stop].map(Order::Drain);
         let broken = Order::Broken("Traceback:\n  line\n".to_owned());
-        let others = [Order::LameDuck, Order::Promote, Order::Quit, Order::ReopenLogs, broken];
+        let others = [Order::Begin, Order::LameDuck, Order::Promote, Order::Quit, Order::ReopenLogs, broken];
         for order in drains.into_iter().chain(others) {
             assert_eq!(unframe(&mut frame(order.clone())), Ok(Some(order)));
         }

@@ -205,6 +205,11 @@ pub enum Effect {
     CheckImage,
     /// Let it take over.
     Exec,
+    /// Tell a worker that has booted to serve.
+    Begin {
+        /// Whom.
+        worker: WorkerId,
+    },
     /// Tell a worker that the pool will end soon; it goes on serving.
     LameDuck {
         /// Whom.

@@ -273,6 +273,7 @@ impl Machine {
         entry.state = State::Ready { since: now, beat: now };
         let (pid, slot) = (entry.pid, entry.slot);
         effects.push(Effect::Tell(Notice::Ready { pid, slot, after: now.saturating_sub(since) }));
+        effects.push(Effect::Begin { worker });
         self.ever_ready = true;
         if matches!(self.phase, Phase::LameDuck { .. }) {
             effects.push(Effect::LameDuck { worker });

@@ -374,11 +374,10 @@ impl Machine {
             self.target = workers;
             effects.push(Effect::Resize { slots: workers });
         }
+        // What nobody else will listen on is drained first.
+        let how = if closes_listeners { Drain::Stop } else { Drain::Retire };
         for worker in self.table.select(|entry| entry.generation != generation && !entry.state.is_leaving()) {
-            let slot = self.table.get(worker).map_or(0, |entry| entry.slot);
-            // What nobody else will listen on is drained first.
-            let alone = closes_listeners || self.policy.own_listeners && slot >= self.target;
-            self.retire(worker, if alone { Drain::Stop } else { Drain::Retire }, now, effects);
+            self.retire(worker, how, now, effects);
         }
         self.drop_molds_but(generation, now, effects);
         let message = format!("generation {generation} serves after {:.3} s", took.as_secs_f64());

@@ -35,8 +35,6 @@ pub struct Policy {
     pub refork_after: u64,
     /// Between which bounds the number of workers follows the load.
     pub autoscale: Option<Autoscale>,
-    /// Whether each slot has listeners of its own.
-    pub own_listeners: bool,
     /// How long a new image may take to show that it can take over.
     pub upgrade_timeout: Duration,
     /// Whether workers are told why a reload failed.
@@ -64,7 +62,6 @@ impl Default for Policy {
             preload: false,
             refork_after: 0,
             autoscale: None,
-            own_listeners: false,
             upgrade_timeout: Duration::from_secs(30),
             development: false,
             restart: RestartPolicy::default(),

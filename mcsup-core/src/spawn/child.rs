@@ -66,6 +66,9 @@ fn run<E: Embedder>(mut birth: Birth, loaded: &mut Option<E::Worker>, embedder: 
         // The supervisor is gone, and nobody has connected because of us yet.
         return ControlFlow::Break(code::FAILED);
     }
+    if !prepared.duty.may_begin() {
+        return ControlFlow::Break(0);
+    }
     match guarded(|| worker.run(&prepared.context)) {
         Some(Ok(())) => finish(birth, prepared),
         Some(Err(error)) => {

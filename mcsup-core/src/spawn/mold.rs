@@ -142,7 +142,7 @@ impl Mold {
                         let _ = guarded(|| worker.reopen_logs());
                     }
                     Some(Order::Quit | Order::Drain(_)) => return Ok(ControlFlow::Break(0)),
-                    Some(Order::LameDuck | Order::Promote | Order::Broken(_)) => {}
+                    Some(Order::Begin | Order::LameDuck | Order::Promote | Order::Broken(_)) => {}
                     None => return Ok(ControlFlow::Break(code::FAILED)),
                 }
             } else if forks {

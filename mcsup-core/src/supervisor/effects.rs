@@ -66,6 +66,7 @@ impl<S: Supervisor> Executor<S> {
             Effect::SpawnMold { mold, generation } => events.push(self.spawn_mold(mold, generation)),
             Effect::Promote { worker } => self.crew.promote(worker),
             Effect::Drain { worker, how } => self.crew.say(worker, Order::Drain(how)),
+            Effect::Begin { worker } => self.crew.say(worker, Order::Begin),
             Effect::LameDuck { worker } => self.crew.say(worker, Order::LameDuck),
             Effect::Quit { worker } => self.crew.say(worker, Order::Quit),
             Effect::ReopenLogs { worker } => self.crew.say(worker, Order::ReopenLogs),

@@ -43,12 +43,11 @@ impl WorkerContext {
         Self { slot, generation, listeners, duty, seat, handover, end, max_requests }
     }
 
-    /// From now on a dead supervisor means to finish, not to give up. The siblings may count on this worker before the
-    /// supervisor hears that it is ready: then some of them retire at once, and look for somebody who goes on.
+    /// The siblings may count on this worker before the supervisor hears that it is ready: then some of them retire at
+    /// once, and look for somebody who goes on.
     pub(crate) fn booted(&self) {
         self.beat();
         self.accepting(1);
-        self.duty.booted();
     }
 
     /// The worker's place in the pool, from 0.

@@ -70,6 +70,7 @@ pub(super) struct Life {
     pub(super) quit: BTreeSet<WorkerId>,
     pub(super) aborted: BTreeSet<WorkerId>,
     pub(super) promoted: BTreeSet<WorkerId>,
+    begun: BTreeSet<WorkerId>,
     pub(super) lame_ducks: BTreeSet<WorkerId>,
     pub(super) broken: BTreeSet<WorkerId>,
     pub(super) reopened: BTreeSet<WorkerId>,
@@ -129,6 +130,7 @@ impl Life {
             quit: BTreeSet::new(),
             aborted: BTreeSet::new(),
             promoted: BTreeSet::new(),
+            begun: BTreeSet::new(),
             lame_ducks: BTreeSet::new(),
             broken: BTreeSet::new(),
             reopened: BTreeSet::new(),
@@ -248,6 +250,14 @@ impl Life {
             }
             Effect::Abort { worker } => {
                 assert!(self.exists(worker) && self.aborted.insert(worker));
+            }
+            Effect::Begin { worker } => {
+                let state = self.machine.table().get(worker).map(|entry| entry.state);
+                assert!(
+                    state.is_some_and(|state| state.is_ready()),
+                    "nobody serves that is not known to be ready"
+                );
+                assert!(self.begun.insert(worker), "begun twice");
             }
             Effect::LameDuck { worker } => assert!(self.lame_ducks.insert(worker)),
             Effect::Broken { worker, .. } => {

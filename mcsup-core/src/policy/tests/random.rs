@@ -529,7 +529,6 @@ fn any_policy(chance: &mut Jitter) -> Policy {
         preload,
         refork_after: if preload && maybe(chance, 2) { 500 } else { 0 },
         autoscale,
-        own_listeners: maybe(chance, 3),
         development: maybe(chance, 3),
         seed: chance.up_to(u64::MAX),
         ..Policy::default()

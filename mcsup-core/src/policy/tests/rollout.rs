@@ -290,8 +290,7 @@ fn settings_that_cannot_be_read_leave_everything_as_it_was() {
 fn a_failed_reload_restores_what_was_decided_by() {
     let mut life = Life::serving(2);
     let before = life.machine.policy().clone();
-    life.settings =
-        Settings::New(Policy { workers: 4, boot_timeout: SECOND, own_listeners: true, ..policy(4) });
+    life.settings = Settings::New(Policy { workers: 4, boot_timeout: SECOND, ..policy(4) });
     life.reload();
     assert_eq!((life.machine.policy().workers, life.slots), (4, 4));
     let newcomer = life.booting()[0];

@@ -130,12 +130,10 @@ fn slots_that_a_reload_added_are_left_when_scaling_says_so() {
 }
 
 #[test]
-fn whoever_leaves_a_slot_has_siblings_that_go_on_also_where_its_listeners_are_its_own() {
-    for own_listeners in [false, true] {
-        let mut life = Life::serving_by(Policy { own_listeners, ..policy(2) });
-        life.ask(Ask::ScaleDown);
-        assert_eq!(life.drained.values().copied().collect::<Vec<_>>(), [Drain::Retire]);
-    }
+fn whoever_leaves_a_slot_has_siblings_that_go_on() {
+    let mut life = Life::serving(2);
+    life.ask(Ask::ScaleDown);
+    assert_eq!(life.drained.values().copied().collect::<Vec<_>>(), [Drain::Retire]);
 }
 
 #[test]
