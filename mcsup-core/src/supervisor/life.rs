@@ -102,7 +102,6 @@ fn open<S: Supervisor>(supervisor: S, config: Config) -> Result<Executor<S>> {
         slots,
         aimed: (1, slots),
         homeless: VecDeque::new(),
-
         signals: Some(signals),
         crew,
         handover: Arc::new(handover),

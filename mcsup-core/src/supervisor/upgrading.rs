@@ -71,6 +71,10 @@ impl<S: Supervisor> Executor<S> {
             self.checker = None;
             return None;
         }
+        // Whatever is on its way to the workers gets there first: the next image would not know of it.
+        if !self.homeless.is_empty() {
+            return None;
+        }
         let said = checker.hear()?;
         self.checker = None;
         Some(match said {
