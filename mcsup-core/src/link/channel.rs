@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
-use super::message::{HEAD, MAX_PAYLOAD, Order, Report, announced, frame, unframe};
+use super::message::{Garbled, HEAD, MAX_PAYLOAD, Order, Report, announced, first, frame};
 use crate::sys::descriptor;
 
 /// A new pair. Both ends are close-on-exec: no program that a worker starts holds a lifeline.
@@ -30,9 +30,31 @@ pub(crate) struct SupervisorEnd {
     received: Vec<u8>,
     /// The rest of a long order, for which the socket had no room: the next one must not end up in the middle of it.
     unsent: Vec<u8>,
-    /// Nobody has the other end any more.
+    /// Nothing more will be heard: nobody has the other end any more, or what it said was garbage.
     has_ended: bool,
 }
+
+/// How much of what was said is heard at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hear {
+    /// A bit of it, for the others want to be heard too: whoever says more is heard again.
+    Some,
+    /// All of it, as far as an honest worker can have said it: these are its last words.
+    All,
+}
+
+impl Hear {
+    fn most(self) -> usize {
+        match self {
+            Hear::Some => PIECE,
+            // No socket holds more.
+            Hear::All => 2 * MAX_PAYLOAD,
+        }
+    }
+}
+
+/// So much is read at once.
+const PIECE: usize = 16 * 1024;
 
 /// An end that outlives its supervisor's image: with the pieces of messages that are under way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,27 +107,49 @@ impl SupervisorEnd {
         Ok(())
     }
 
-    /// Everything that the worker has said by now. Garbage ends the conversation, never the supervisor.
-    pub(crate) fn hear(&mut self) -> Vec<Report> {
+    /// What the worker has said by now, so much of it. Garbage ends the conversation, never the supervisor.
+    pub(crate) fn hear(&mut self, how_much: Hear) -> Vec<Report> {
         // Where it fails the worker is gone, as its end will say.
         let _ = self.send();
-        let mut piece = [0; 4096];
-        while self.received.len() <= MAX_PAYLOAD + HEAD {
+        let mut reports = Vec::new();
+        let (mut piece, mut count) = ([0; PIECE], 0);
+        while !self.has_ended && count < how_much.most() {
             match self.stream.read(&mut piece) {
-                Ok(count @ 1..) => self.received.extend_from_slice(&piece[..count]),
+                Ok(more @ 1..) => {
+                    count += more;
+                    self.received.extend_from_slice(&piece[..more]);
+                    self.decode(&mut reports);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Ok(0) | Err(_) => {
-                    self.has_ended = true;
-                    break;
-                }
+                Ok(0) | Err(_) => self.has_ended = true,
             }
         }
-        let mut reports = Vec::new();
-        while let Ok(Some(report)) = unframe(&mut self.received) {
-            reports.push(report);
-        }
         reports
+    }
+
+    /// Takes all whole reports out of what was received. What remains is less than the longest one: whoever announces
+    /// more talks garbage.
+    fn decode(&mut self, reports: &mut Vec<Report>) {
+        let mut at = 0;
+        loop {
+            match first(&self.received[at..]) {
+                Ok(Some((report, length))) => {
+                    reports.push(report);
+                    at += length;
+                }
+                Ok(None) => return drop(self.received.drain(..at)),
+                Err(Garbled) => return self.hear_no_more(),
+            }
+        }
+    }
+
+    /// It may still be told something. What else it says fails at its end, instead of waiting for room for ever; the
+    /// supervisor's next image finds nothing to hear either.
+    fn hear_no_more(&mut self) {
+        self.received = Vec::new();
+        self.has_ended = true;
+        let _ = self.stream.shutdown(Shutdown::Read);
     }
 
     /// Ends the conversation, for both, whoever else may hold the other end: there is nothing more to [hear](Self::hear).
@@ -131,10 +175,10 @@ impl AsFd for SupervisorEnd {
 pub(crate) struct WorkerEnd(Arc<UnixStream>);
 
 impl WorkerEnd {
-    /// Says something; an error where the supervisor is gone. A failed boot is the only long report, and the only
+    /// Says something, of reasons not more than anybody reads; an error where the supervisor is gone. A failed boot is the only long report, and the only
     /// one then: two never mix.
     pub(crate) fn say(&self, report: Report) -> io::Result<()> {
-        (&*self.0).write_all(&frame(report))
+        (&*self.0).write_all(&frame(report.cut()))
     }
 
     /// Waits for the next order; `None`: the supervisor is gone.
@@ -145,7 +189,7 @@ impl WorkerEnd {
         let mut received = head.to_vec();
         received.resize(HEAD + length, 0);
         (&*self.0).read_exact(&mut received[HEAD..]).ok()?;
-        unframe(&mut received).ok().flatten()
+        first(&received).ok().flatten().map(|(order, _)| order)
     }
 
     /// Waits for `patience` at most until there is something to [hear](Self::hear); whether there is.
@@ -198,11 +242,50 @@ mod tests {
         assert!(!supervisor.unsent.is_empty(), "the socket has room for everything");
         let heard = std::thread::spawn(move || [worker.hear(), worker.hear(), worker.hear()]);
         while !supervisor.unsent.is_empty() {
-            assert!(supervisor.hear().is_empty());
+            assert!(supervisor.hear(Hear::Some).is_empty());
             std::thread::yield_now();
         }
         drop(supervisor);
         assert_eq!(heard.join().unwrap(), [Some(long), Some(Order::Drain(Drain::Stop)), None]);
+    }
+
+    #[test]
+    fn a_worker_that_says_too_much_is_heard_bit_by_bit_and_all_of_it_at_its_end() {
+        let (mut supervisor, worker) = pair().unwrap();
+        let ready = frame(Report::Ready);
+        let said = 4 * PIECE / ready.len();
+        (&*worker.0).write_all(&ready.repeat(said)).unwrap();
+        let heard = supervisor.hear(Hear::Some).len();
+        assert_eq!(heard, PIECE / ready.len());
+        assert!(!supervisor.has_ended());
+        drop(worker);
+        assert_eq!(supervisor.hear(Hear::All).len(), said - heard);
+        assert!(supervisor.has_ended());
+    }
+
+    #[test]
+    fn garbage_ends_what_is_heard_but_not_what_is_told_also_in_the_next_image() {
+        let (mut supervisor, worker) = pair().unwrap();
+        worker.say(Report::Ready).unwrap();
+        (&*worker.0).write_all(b"?\0\0\0\0 and more").unwrap();
+        assert_eq!(supervisor.hear(Hear::Some), [Report::Ready]);
+        assert!(supervisor.has_ended() && supervisor.received.is_empty());
+        assert!(worker.say(Report::Ready).is_err(), "it waits for nobody");
+        assert!(supervisor.hear(Hear::All).is_empty());
+        supervisor.say(Order::Quit).unwrap();
+        assert_eq!(worker.hear(), Some(Order::Quit));
+        let record = supervisor.describe();
+        std::mem::forget(supervisor);
+        let mut next = SupervisorEnd::adopt(record).unwrap();
+        assert!(next.hear(Hear::Some).is_empty() && next.has_ended());
+    }
+
+    #[test]
+    fn a_message_that_is_longer_than_any_is_garbage() {
+        let (mut supervisor, worker) = pair().unwrap();
+        let length = u32::try_from(MAX_PAYLOAD + 1).unwrap().to_le_bytes();
+        (&*worker.0).write_all(&[&b"L"[..], &length].concat()).unwrap();
+        assert!(supervisor.hear(Hear::Some).is_empty() && supervisor.has_ended());
     }
 
     #[test]

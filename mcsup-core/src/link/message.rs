@@ -182,14 +182,13 @@ pub(crate) fn announced(head: &[u8; HEAD]) -> Result<usize, Garbled> {
     if length > MAX_PAYLOAD { Err(Garbled) } else { Ok(length) }
 }
 
-/// Takes the first whole message out of `bytes`; `Ok(None)`: not all of it is there yet.
-pub(crate) fn unframe<M: Message>(bytes: &mut Vec<u8>) -> Result<Option<M>, Garbled> {
+/// The first whole message in `bytes`, and how many bytes it has; `Ok(None)`: not all of it is there yet.
+pub(crate) fn first<M: Message>(bytes: &[u8]) -> Result<Option<(M, usize)>, Garbled> {
     let Some((head, rest)) = bytes.split_first_chunk::<HEAD>() else { return Ok(None) };
     let length = announced(head)?;
     let Some(payload) = rest.get(..length) else { return Ok(None) };
     let message = M::decode(head[0], payload).ok_or(Garbled)?;
-    bytes.drain(..HEAD + length);
-    Ok(Some(message))
+    Ok(Some((message, HEAD + length)))
 }
 
 /// The other end said something that is no message.
@@ -198,6 +197,28 @@ pub(crate) struct Garbled;
 
 /// More than any traceback; a longer one is cut by whoever sends it.
 pub(crate) const MAX_PAYLOAD: usize = 1 << 20;
+
+/// More than any reason that somebody reads.
+const MAX_REASON: usize = 4 * 1024;
+
+impl Report {
+    /// As much of it as is said: a reason may be of any length, since an application may give it.
+    pub(crate) fn cut(mut self) -> Self {
+        match &mut self {
+            Report::Failed(failure) => cut(&mut failure.summary),
+            Report::Leaving(reason) | Report::ReloadWanted(reason) | Report::ForkFailed { reason, .. } => {
+                cut(reason);
+            }
+            Report::Ready | Report::Enough { .. } | Report::Born { .. } | Report::ChildExited { .. } => {}
+        }
+        self
+    }
+}
+
+fn cut(reason: &mut String) {
+    let end = (0..=MAX_REASON.min(reason.len())).rev().find(|at| reason.is_char_boundary(*at));
+    reason.truncate(end.unwrap_or(0));
+}
 
 #[cfg(test)]
 mod tests {
@@ -224,26 +245,46 @@ mod tests {
             let bytes = frame(report.clone());
             for cut in 0..bytes.len() {
                 let mut received = bytes[..cut].to_vec();
-                assert_eq!(unframe::<Report>(&mut received), Ok(None));
+                assert_eq!(first::<Report>(&received), Ok(None));
                 received.extend_from_slice(&bytes[cut..]);
-                assert_eq!(unframe(&mut received), Ok(Some(report.clone())));
-                assert!(received.is_empty());
+                assert_eq!(first(&received), Ok(Some((report.clone(), bytes.len()))));
             }
         }
         let drains = [Drain::Retire, Drain::Stop].map(Order::Drain);
         let broken = Order::Broken("Traceback:\n  line\n".to_owned());
         let others = [Order::Begin, Order::LameDuck, Order::Promote, Order::Quit, Order::ReopenLogs, broken];
         for order in drains.into_iter().chain(others) {
-            assert_eq!(unframe(&mut frame(order.clone())), Ok(Some(order)));
+            let bytes = frame(order.clone());
+            assert_eq!(first(&bytes), Ok(Some((order, bytes.len()))));
         }
     }
 
     #[test]
-    fn garbage_is_an_error_and_never_a_panic() {
-        assert_eq!(unframe::<Order>(&mut vec![b'?', 0, 0, 0, 0]), Err(Garbled));
-        for tag in *b"ENFCS" {
-            assert_eq!(unframe::<Report>(&mut vec![tag, 1, 0, 0, 0, 7]), Err(Garbled));
+    fn a_reason_of_any_length_is_cut_between_two_characters() {
+        let long = || "x".to_owned() + &"\u{fc}".repeat(MAX_PAYLOAD);
+        let failure = BootFailure { kind: ErrorKind::Boot, summary: long(), detail: None };
+        let reports = [
+            Report::Failed(failure),
+            Report::Leaving(long()),
+            Report::ReloadWanted(long()),
+            Report::ForkFailed { worker: 7, reason: long() },
+        ];
+        for report in reports {
+            let (_, payload) = report.cut().encode();
+            let length = payload.len() - payload.iter().position(|byte| *byte == b'x').unwrap();
+            assert_eq!(length, MAX_REASON - 1);
+            assert!(payload.ends_with("\u{fc}".as_bytes()));
         }
-        assert_eq!(unframe::<Order>(&mut vec![b'q', 255, 255, 255, 255]), Err(Garbled));
+        let short = Report::Leaving("tired".to_owned());
+        assert_eq!(short.clone().cut(), short);
+    }
+
+    #[test]
+    fn garbage_is_an_error_and_never_a_panic() {
+        assert_eq!(first::<Order>(&[b'?', 0, 0, 0, 0]), Err(Garbled));
+        for tag in *b"ENFCS" {
+            assert_eq!(first::<Report>(&[tag, 1, 0, 0, 0, 7]), Err(Garbled));
+        }
+        assert_eq!(first::<Order>(&[b'q', 255, 255, 255, 255]), Err(Garbled));
     }
 }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::host::usage::{self, Usage};
-use crate::link::channel::{EndRecord, SupervisorEnd, WorkerEnd};
+use crate::link::channel::{EndRecord, Hear, SupervisorEnd, WorkerEnd};
 use crate::link::fork_order::{Descriptors, ForkOrder, ForkingEnd, OrderingEnd};
 use crate::link::message::{Order, Report};
 use crate::link::scoreboard::{Board, BoardRecord, Gauges, Scoreboard, Seat};
@@ -312,9 +312,10 @@ impl Crew {
         })
     }
 
-    /// What to wait on: each worker's link.
+    /// What to wait on: the link of each worker that can still say something. One that has ended would never let us wait.
     pub(crate) fn links(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.hands.values().map(|hand| hand.links.link.as_fd())
+        let links = self.hands.values().map(|hand| &hand.links.link);
+        links.filter(|link| !link.has_ended()).map(AsFd::as_fd)
     }
 
     /// Says something to a worker.
@@ -371,8 +372,17 @@ impl Crew {
 
     /// What the workers and molds have said since the last call.
     pub(crate) fn reports(&mut self) -> Vec<Event> {
-        let heard: Vec<(WorkerId, Vec<Report>)> =
-            self.hands.iter_mut().map(|(&worker, hand)| (worker, hand.links.link.hear())).collect();
+        self.reports_of(&[])
+    }
+
+    /// The same, when these have just been reaped: whoever may be one of them is heard out.
+    fn reports_of(&mut self, reaped: &[Pid]) -> Vec<Event> {
+        let mut heard: Vec<(WorkerId, Vec<Report>)> = Vec::new();
+        for (&worker, hand) in &mut self.hands {
+            let how_much = if hand.may_be_in(reaped) { Hear::All } else { Hear::Some };
+            heard.push((worker, hand.links.link.hear(how_much)));
+        }
+        self.hear_out_grandchildren(&mut heard);
         let mut events = Vec::new();
         for (worker, reports) in heard {
             for report in reports {
@@ -384,6 +394,26 @@ impl Crew {
             self.hands.iter().filter(|(_, hand)| !hand.wanted.is_empty()).map(|(mold, _)| *mold).collect();
         molds.into_iter().for_each(|mold| self.send_orders(mold));
         events
+    }
+
+    /// Of whom a mold says that it has ended, the rest is heard before.
+    fn hear_out_grandchildren(&mut self, heard: &mut [(WorkerId, Vec<Report>)]) {
+        let exited = |report: &Report| match report {
+            Report::ChildExited { pid, .. } => Pid::from_raw(*pid),
+            _ => None,
+        };
+        let ended: Vec<Pid> =
+            heard.iter().flat_map(|(_, reports)| reports.iter().filter_map(exited)).collect();
+        for (worker, reports) in heard {
+            let Some(Hand { process: Process::Grandchild { pid, .. }, links, .. }) =
+                self.hands.get_mut(worker)
+            else {
+                continue;
+            };
+            if ended.contains(pid) {
+                reports.append(&mut links.link.hear(Hear::All));
+            }
+        }
     }
 
     fn on_report(&mut self, worker: WorkerId, report: Report) -> Option<Event> {
@@ -543,7 +573,8 @@ impl Crew {
                 children.filter_map(|pid| Some((pid, reap::try_reap(pid)?))).collect()
             }
         };
-        let mut events = self.reports();
+        let reaped: Vec<Pid> = ended.iter().map(|(pid, _)| *pid).collect();
+        let mut events = self.reports_of(&reaped);
         for (pid, status) in ended {
             let is_it = |process: &Process| matches!(process, Process::Child(other) if *other == pid);
             // Anybody else is an orphan of some worker.
@@ -584,6 +615,14 @@ impl Hand {
         }
     }
 
+    /// Whether its process is one of these, or not known yet.
+    fn may_be_in(&self, reaped: &[Pid]) -> bool {
+        match &self.process {
+            Process::Awaited { .. } => !reaped.is_empty(),
+            Process::Child(pid) | Process::Grandchild { pid, .. } => reaped.contains(pid),
+        }
+    }
+
     fn failed(&mut self, reason: String) {
         if let Process::Awaited { failure, .. } = &mut self.process {
             failure.get_or_insert(reason);
@@ -603,6 +642,7 @@ impl Hand {
 mod tests {
     use super::*;
     use crate::link::{channel, fork_order};
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
     use std::process::{Child, Command};
 
     /// A crew with a mold whose part the test plays.
@@ -741,6 +781,38 @@ mod tests {
         let events = pool.crew.reports();
         assert!(matches!(&events[..], [Event::Exited { worker: WorkerId(10), .. }]), "{events:?}");
         drop(held);
+    }
+
+    #[test]
+    fn a_link_that_has_ended_is_not_waited_on_while_its_process_lives() {
+        let mut pool = pool();
+        assert_eq!(pool.crew.links().count(), 1);
+        pool.mold = channel::pair().unwrap().1;
+        assert!(pool.crew.reports().is_empty());
+        assert_eq!(pool.crew.links().count(), 0);
+        pool.process.kill().unwrap();
+        let mut events = Vec::new();
+        while events.is_empty() {
+            events = pool.crew.reap();
+        }
+        assert!(matches!(&events[..], [Event::Exited { worker: MOLD, .. }]), "{events:?}");
+    }
+
+    #[test]
+    fn whoever_is_reaped_is_heard_out_first() {
+        let mut pool = pool();
+        let failure = crate::policy::BootFailure {
+            kind: crate::error::ErrorKind::Boot,
+            summary: "no module".to_owned(),
+            detail: Some("x".repeat(64 * 1024)),
+        };
+        pool.mold.say(Report::Failed(failure.clone())).unwrap();
+        pool.process.kill().unwrap();
+        let child = WaitId::Pid(Pid::from_child(&pool.process));
+        waitid(child, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
+        let events = pool.crew.reap();
+        assert_eq!(events[0], Event::BootFailed { worker: MOLD, failure });
+        assert!(matches!(events[1], Event::Exited { worker: MOLD, .. }));
     }
 
     #[test]

@@ -304,7 +304,7 @@ mod tests {
                 worker.request_began();
                 worker.request_ended();
             }
-            assert_eq!(supervisor.hear(), expected);
+            assert_eq!(supervisor.hear(channel::Hear::Some), expected);
         }
     }
 
