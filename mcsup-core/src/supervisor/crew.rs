@@ -386,7 +386,7 @@ impl Crew {
         let mut events = Vec::new();
         for (worker, reports) in heard {
             for report in reports {
-                events.extend(self.on_report(worker, report));
+                events.extend(self.on_report(worker, report, reaped));
             }
         }
         events.extend(self.those_without_end());
@@ -416,7 +416,7 @@ impl Crew {
         }
     }
 
-    fn on_report(&mut self, worker: WorkerId, report: Report) -> Option<Event> {
+    fn on_report(&mut self, worker: WorkerId, report: Report, reaped: &[Pid]) -> Option<Event> {
         Some(match report {
             Report::Ready => {
                 self.on_ready(worker);
@@ -426,7 +426,7 @@ impl Crew {
             Report::Leaving(reason) => Event::Leaving { worker, reason },
             Report::ReloadWanted(reason) => Event::Changed { reason },
             Report::Enough { requests } => Event::Enough { worker, requests },
-            Report::Born { pid } => return self.on_born(worker, Pid::from_raw(pid)?),
+            Report::Born { pid } => return self.on_born(worker, Pid::from_raw(pid)?, reaped),
             Report::ForkFailed { worker, reason } => {
                 self.hands.get_mut(&WorkerId(worker))?.failed(reason);
                 return None;
@@ -461,11 +461,13 @@ impl Crew {
         }
     }
 
-    /// A worker has a process.
-    fn on_born(&mut self, worker: WorkerId, pid: Pid) -> Option<Event> {
+    /// A worker has a process; or had one, that has just been reaped.
+    fn on_born(&mut self, worker: WorkerId, pid: Pid, reaped: &[Pid]) -> Option<Event> {
+        let is_taken = self.hands.values().any(|hand| hand.process.pid() == Some(pid));
         let hand = self.hands.get_mut(&worker)?;
         let Process::Awaited { mold, is_doomed, .. } = hand.process else { return None };
-        if ADOPTS && !reap::is_child(pid) {
+        let is_reaped = reaped.contains(&pid);
+        if is_taken || ADOPTS && !is_reaped && !reap::is_child(pid) {
             log::error!("worker {} says that it is process {pid}, which is none of ours", worker.0);
             return None;
         }
@@ -473,7 +475,8 @@ impl Crew {
             true => Process::Child(pid),
             false => Process::Grandchild { pid, mold, last_word: None },
         };
-        if is_doomed {
+        // One that was reaped has no number any more: it may be somebody else's.
+        if is_doomed && !is_reaped {
             let _ = kill_process(pid, Signal::KILL);
         }
         Some(Event::Spawned { worker, pid: pid.as_raw_nonzero().get() })
@@ -813,6 +816,36 @@ mod tests {
         let events = pool.crew.reap();
         assert_eq!(events[0], Event::BootFailed { worker: MOLD, failure });
         assert!(matches!(events[1], Event::Exited { worker: MOLD, .. }));
+    }
+
+    #[test]
+    fn a_worker_that_is_reaped_before_it_is_heard_was_born_and_has_ended() {
+        let mut pool = pool();
+        pool.crew.adopts = true;
+        pool.order(10);
+        let (_, end) = pool.told().unwrap();
+        let mut worker = sleeper();
+        let process = Pid::from_child(&worker);
+        let pid = process.as_raw_nonzero().get();
+        end.say(Report::Born { pid }).unwrap();
+        drop(end);
+        worker.kill().unwrap();
+        waitid(WaitId::Pid(process), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
+        let events = pool.crew.reap();
+        assert_eq!(events[0], Event::Spawned { worker: WorkerId(10), pid });
+        let [_, Event::Exited { worker: WorkerId(10), exit }] = &events[..] else { panic!("{events:?}") };
+        assert_eq!(exit.status, ExitStatus::Signal(Signal::KILL.as_raw()));
+        assert!(!reap::is_child(process));
+    }
+
+    #[test]
+    fn a_process_that_is_somebody_elses_is_not_this_workers_too() {
+        let mut pool = pool();
+        pool.order(10);
+        let (_, end) = pool.told().unwrap();
+        let pid = Pid::from_child(&pool.process).as_raw_nonzero().get();
+        end.say(Report::Born { pid }).unwrap();
+        assert!(pool.crew.reports().is_empty());
     }
 
     #[test]

@@ -91,7 +91,10 @@ impl Checker {
 
     fn end(&mut self) -> ExitStatus {
         self.reaped = true;
-        let _ = kill_process(self.pid, Signal::KILL);
+        // Where somebody else has reaped it, its number may be anybody's by now.
+        if reap::is_child(self.pid) {
+            let _ = kill_process(self.pid, Signal::KILL);
+        }
         loop {
             match waitpid(Some(self.pid), WaitOptions::empty()) {
                 Err(rustix::io::Errno::INTR) => {}
@@ -169,4 +172,38 @@ fn last_lines(printed: &[u8]) -> String {
     let text = String::from_utf8_lossy(printed);
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     lines[lines.len().saturating_sub(3)..].join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_process_that_is_not_our_child_is_not_killed() {
+        let mut shell = Command::new("sh")
+            .args(["-c", "exec 3<&0; cat <&3 & echo $!"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (mut to_cat, from_cat) = (shell.stdin.take().unwrap(), shell.stdout.take().unwrap());
+        let mut from_cat = BufReader::new(from_cat);
+        let mut said = String::new();
+        from_cat.read_line(&mut said).unwrap();
+        shell.wait().unwrap();
+        let pid = Pid::from_raw(said.trim().parse().unwrap()).unwrap();
+        let (answer, output) = (descriptor::pipe(true).unwrap().0, descriptor::pipe(true).unwrap().0);
+        let (answer, output, owner) = (File::from(answer), File::from(output), getpid());
+        let mut checker =
+            Checker { pid, answer, said: Vec::new(), output, printed: Vec::new(), owner, reaped: false };
+        assert_eq!(checker.hear(), Some(Err("the new image ended".to_owned())));
+        to_cat.write_all(b"alive").unwrap();
+        drop(to_cat);
+        said.clear();
+        from_cat.read_to_string(&mut said).unwrap();
+        assert_eq!(said, "alive");
+    }
 }
