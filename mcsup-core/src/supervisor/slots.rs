@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Supervisor;
 use super::effects::Executor;
-use crate::policy::{Machine, Moment};
+use crate::policy::{Machine, Moment, Phase};
 
 /// How often sockets that are to close are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -21,7 +21,8 @@ impl<S: Supervisor> Executor<S> {
             self.editions.aim(machine.target());
             self.aimed = wanted;
         }
-        if self.editions.is_leaving() {
+        // The next image is told of these sockets; of whoever was taken out of them it would not know.
+        if self.editions.is_leaving() && !matches!(machine.phase(), Phase::Upgrading { .. }) {
             self.homeless.extend(self.editions.end_leaving());
         }
         while let Some(connection) = self.homeless.pop_front() {
