@@ -30,8 +30,14 @@ impl Machine {
 
     /// Gives up an upgrade that takes too long.
     pub(super) fn expire_upgrade(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        if matches!(self.phase, Phase::Upgrading { until, .. } if until <= now) {
-            let reason = format!("the new image did not answer within {:?}", self.policy.upgrade_timeout);
+        let Phase::Upgrading { until, is_checked } = self.phase else { return };
+        if until <= now {
+            let what = if is_checked {
+                "the new image could take over, but a fork that was asked for was not answered"
+            } else {
+                "the new image did not answer"
+            };
+            let reason = format!("{what} within {:?}", self.policy.upgrade_timeout);
             self.on_upgrade_failed(reason, effects);
         }
     }

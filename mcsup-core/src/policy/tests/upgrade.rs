@@ -171,6 +171,19 @@ fn no_fork_is_asked_for_and_not_answered_when_the_new_image_takes_over() {
 }
 
 #[test]
+fn an_image_that_can_take_over_is_not_blamed_for_a_fork_that_nobody_answers() {
+    let mut life = Life::serving_by(preloading(1));
+    life.forks_later = true;
+    let ticket = life.ask_for_answer(Ask::Upgrade);
+    life.ask(Ask::ScaleUp);
+    checked(&mut life, Exec::Succeeds);
+    life.live(seconds(30));
+    let Answer::Failed { reason, .. } = &life.answers[&ticket] else { panic!("{:?}", life.answers[&ticket]) };
+    assert!(reason.starts_with("the new image could take over, but"), "{reason}");
+    assert_eq!((life.phase(), life.execs), ("serving", 0));
+}
+
+#[test]
 fn a_stop_during_an_upgrade_ends_this_one_and_no_other_takes_over() {
     let mut life = Life::serving(1);
     let ticket = life.ask_for_answer(Ask::Upgrade);
