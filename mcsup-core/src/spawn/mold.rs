@@ -90,10 +90,15 @@ const ENDING: Duration = Duration::from_millis(100);
 
 fn judge_threads(worker: &impl Worker, threads: MoldThreads) -> Result<()> {
     let begin = Instant::now();
-    let mut others = fork::other_threads();
+    let look = || {
+        fork::other_threads().map_err(|error| {
+            Error::system("list the threads of this process", error).of_kind(ErrorKind::Boot)
+        })
+    };
+    let mut others = look()?;
     while !others.is_empty() && begin.elapsed() < ENDING {
         std::thread::sleep(Duration::from_millis(1));
-        others = fork::other_threads();
+        others = look()?;
     }
     if others.is_empty() {
         return Ok(());

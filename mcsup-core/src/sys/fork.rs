@@ -105,10 +105,10 @@ pub(crate) fn has_one_thread() -> bool {
 
 /// Where /proc is: an error that names the threads beside the calling one. Elsewhere the caller's word counts.
 fn refuse_other_threads() -> io::Result<()> {
-    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return Ok(()) };
+    let Some(tasks) = listed(TASKS)? else { return Ok(()) };
     let mut names = Vec::new();
-    for task in tasks.flatten() {
-        let comm = std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+    for task in tasks {
+        let comm = std::fs::read_to_string(task?.path().join("comm")).unwrap_or_default();
         names.push(comm.trim_end().to_owned());
     }
     if names.len() <= 1 {
@@ -120,16 +120,44 @@ fn refuse_other_threads() -> io::Result<()> {
 
 /// The threads of this process beside its first one: their numbers, and what the kernel calls them. None where it does
 /// not say.
-pub(crate) fn other_threads() -> Vec<(i32, String)> {
+///
+/// # Errors
+/// It could not be asked: nobody knows.
+pub(crate) fn other_threads() -> io::Result<Vec<(i32, String)>> {
     let first = i32::try_from(std::process::id()).unwrap_or_default();
-    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return Vec::new() };
-    tasks
-        .flatten()
-        .filter_map(|task| {
-            let number: i32 = task.file_name().to_str()?.parse().ok()?;
-            // One that has ended meanwhile has no name any more.
-            let name = std::fs::read_to_string(task.path().join("comm")).ok()?;
-            (number != first).then(|| (number, name.trim_end().to_owned()))
-        })
-        .collect()
+    let mut others = Vec::new();
+    for task in listed(TASKS)?.into_iter().flatten() {
+        let task = task?;
+        let number: Option<i32> = task.file_name().to_str().and_then(|number| number.parse().ok());
+        // One that has ended meanwhile has no name any more.
+        let name = std::fs::read_to_string(task.path().join("comm")).ok();
+        let other = number.filter(|number| *number != first).zip(name);
+        others.extend(other.map(|(number, name)| (number, name.trim_end().to_owned())));
+    }
+    Ok(others)
+}
+
+/// Where the kernel lists the threads of this process.
+const TASKS: &str = "/proc/self/task";
+
+/// What is in a directory; `None`: there is no such directory. Where it cannot be read, for lack of descriptors say, that
+/// does not mean that it is empty.
+fn listed(directory: &str) -> io::Result<Option<std::fs::ReadDir>> {
+    match std::fs::read_dir(directory) {
+        Ok(entries) => Ok(Some(entries)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_directory_that_is_not_there_lists_nothing() {
+        assert!(listed("/nowhere/at/all").unwrap().is_none());
+        assert!(listed("/").unwrap().is_some());
+        assert!(listed("/dev/null").is_err());
+    }
 }
