@@ -9,8 +9,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 use serde::{Deserialize, Serialize};
 
@@ -116,7 +116,7 @@ impl ForkingEnd {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let received =
-            match recvmsg(&self.0, &mut [IoSliceMut::new(&mut room)], &mut control, RecvFlags::empty()) {
+            match recvmsg(&self.0, &mut [IoSliceMut::new(&mut room)], &mut control, descriptor::RECEIVE) {
                 Ok(received) if received.bytes == 0 => return Err(Unable::Gone),
                 Ok(received) => received,
                 Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Ok(None),
@@ -129,7 +129,7 @@ impl ForkingEnd {
             }
         }
         for fd in &descriptors {
-            rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC).map_err(|_| Unable::Gone)?;
+            descriptor::received(fd).map_err(|_| Unable::Gone)?;
         }
         let order: ForkOrder = serde_json::from_slice(&room[..received.bytes]).map_err(|_| Unable::Gone)?;
         match sort(&order, descriptors) {
@@ -218,6 +218,10 @@ mod tests {
         assert_eq!(one.read(&mut [0]).unwrap(), 0, "some copy is still open");
         let (second, descriptors) = mold.take().unwrap().unwrap();
         assert_eq!((&second, descriptors.listeners.len()), (&order(3), 3));
+        let flags = |fd: &OwnedFd| rustix::io::fcntl_getfd(fd).unwrap();
+        for fd in descriptors.listeners.iter().chain([&descriptors.end]) {
+            assert_eq!(flags(fd), rustix::io::FdFlags::CLOEXEC);
+        }
         UnixStream::from(descriptors.end).write_all(b"hello").unwrap();
         drop(descriptors.listeners);
         let mut said = String::new();

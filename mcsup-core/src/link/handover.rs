@@ -11,8 +11,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Mutex;
 
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 
 use crate::sys::descriptor;
@@ -84,7 +84,7 @@ impl Handover {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let received =
-            match recvmsg(&self.take, &mut [IoSliceMut::new(&mut room)], &mut control, RecvFlags::empty()) {
+            match recvmsg(&self.take, &mut [IoSliceMut::new(&mut room)], &mut control, descriptor::RECEIVE) {
                 Ok(received) => received,
                 Err(rustix::io::Errno::AGAIN) => return Ok(None),
                 Err(error) => return Err(error.into()),
@@ -96,7 +96,7 @@ impl Handover {
         });
         // Without one the process had no descriptor left (unix(7)): the connection is lost, the queue goes on.
         let connection = connection.ok_or_else(|| io::Error::from(rustix::io::Errno::MFILE))?;
-        rustix::io::fcntl_setfd(&connection, rustix::io::FdFlags::CLOEXEC)?;
+        descriptor::received(&connection)?;
         Ok(Some((connection, bytes)))
     }
 
@@ -128,6 +128,7 @@ mod tests {
         drop(server);
         let (connection, bytes) = handover.take().unwrap().unwrap();
         assert_eq!(bytes, b"GET / ");
+        assert_eq!(rustix::io::fcntl_getfd(&connection).unwrap(), rustix::io::FdFlags::CLOEXEC);
         UnixStream::from(connection).write_all(b"hello").unwrap();
         let mut answer = String::new();
         client.read_to_string(&mut answer).unwrap();
