@@ -46,8 +46,25 @@ impl Succession {
         let value = value.into_string().map_err(|_| wrong())?;
         let (task, fd) = parse(&value).ok_or_else(wrong)?;
         let letter = File::from(descriptor::take_inherited(fd).map_err(|error| wrong().caused_by(error))?);
+        Ok(Some(Self::begin(task, letter)?))
+    }
+
+    /// Nothing that goes with the letter is for a program that this process starts meanwhile: a lifeline that such a one
+    /// holds would not end with us.
+    fn begin(task: Task, letter: File) -> Result<Self> {
         let opened = Opened::read(&letter)?;
-        Ok(Some(Self { task, letter, opened, is_over: false }))
+        let this = Self { task, letter, opened, is_over: false };
+        descriptor::survive_exec(&this.descriptors(), false);
+        if let Task::Check(answer) = this.task {
+            descriptor::survive_exec(&[answer], false);
+        }
+        Ok(this)
+    }
+
+    /// Everything that goes with the letter.
+    fn descriptors(&self) -> Vec<RawFd> {
+        let described = self.opened.back.descriptors.iter().map(|(fd, _)| *fd);
+        described.chain([self.letter.as_raw_fd()]).collect()
     }
 
     /// Whether this process is only to say whether it could take over. It must not change anything that others see:
@@ -117,9 +134,7 @@ impl Succession {
         self.is_over = true;
         log::error!("The new image cannot take over, the old one goes on: {reason}");
         log::logger().flush();
-        let back = &self.opened.back;
-        let mut descriptors: Vec<RawFd> = back.descriptors.iter().map(|(fd, _)| *fd).collect();
-        descriptors.push(self.letter.as_raw_fd());
+        let (back, descriptors) = (&self.opened.back, self.descriptors());
         descriptor::survive_exec(&descriptors, true);
         let value = format!("fallback:{}:{}", self.letter.as_raw_fd(), tame(reason));
         let error = back.image.execute_again(back.executable, &value);
@@ -161,7 +176,30 @@ fn tame(reason: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::letter::Letter;
     use super::*;
+
+    #[test]
+    fn what_goes_with_a_letter_is_for_no_program_that_is_started_meanwhile() {
+        let [file, answer] = [(); 2].map(|()| tempfile::tempfile().unwrap());
+        let image = Image {
+            program: "/bin/true".into(),
+            arguments: vec!["true".into()],
+            directory: "/".into(),
+            again: None,
+        };
+        let letter = Letter::write(&image, &(), &[file.as_raw_fd()]).unwrap();
+        descriptor::survive_exec(letter.descriptors(), true);
+        descriptor::survive_exec(&[answer.as_raw_fd()], true);
+        let flags = |fd: &File| rustix::io::fcntl_getfd(fd).unwrap();
+        assert!(flags(&file).is_empty() && flags(&answer).is_empty());
+        let inherited = descriptor::take_inherited(letter.fd()).unwrap();
+        std::mem::forget(letter);
+        let succession = Succession::begin(Task::Check(answer.as_raw_fd()), File::from(inherited)).unwrap();
+        for fd in [&file, &answer, &succession.letter] {
+            assert_eq!(flags(fd), rustix::io::FdFlags::CLOEXEC);
+        }
+    }
 
     #[test]
     fn the_variable_says_what_to_do_with_which_letter() {
