@@ -45,27 +45,41 @@ pub(crate) fn live<S: Supervisor>(
     // A dry run is over.
     let Some(begun) = begun else { return Ok((Outcome::Stopped, None)) };
     let Successor { mut machine, mut executor, effects, events } = begun;
-    let now = clock::now();
-    let mut outcome = act(&mut machine, &mut executor, effects, now);
-    for event in events {
-        outcome = outcome.or_else(|| step(&mut machine, &mut executor, event, now));
-    }
-    while outcome.is_none() {
-        let deadline = machine.next_deadline();
-        wait(&executor, deadline)?;
-        // One moment for the whole round: no deadline passes between a look at the workers and the judgement on them.
-        let now = clock::now();
-        for event in happened(&machine, &mut executor, deadline, now) {
-            outcome = outcome.or_else(|| step(&mut machine, &mut executor, event, now));
-        }
-        executor.tend_slots(&machine);
-    }
+    let outcome = go_on(&mut machine, &mut executor, effects, events);
+    // However it ends: nobody new comes, and whoever asked is answered.
     executor.editions.close();
     executor.operators.finish();
-    let outcome = outcome.unwrap_or(Outcome::Stopped);
+    let outcome = outcome?;
     // A reload that failed in between is no reason for this end.
     let failure = executor.boot_failure.take().filter(|_| matches!(outcome, Outcome::BootFailed(_)));
     Ok((outcome, failure))
+}
+
+/// The loop itself.
+fn go_on<S: Supervisor>(
+    machine: &mut Machine,
+    executor: &mut Executor<S>,
+    effects: Vec<Effect>,
+    events: Vec<Event>,
+) -> Result<Outcome> {
+    let now = clock::now();
+    let mut outcome = act(machine, executor, effects, now);
+    for event in events {
+        outcome = outcome.or_else(|| step(machine, executor, event, now));
+    }
+    loop {
+        if let Some(outcome) = outcome {
+            return Ok(outcome);
+        }
+        let deadline = machine.next_deadline();
+        wait(executor, deadline)?;
+        // One moment for the whole round: no deadline passes between a look at the workers and the judgement on them.
+        let now = clock::now();
+        for event in happened(machine, executor, deadline, now) {
+            outcome = outcome.or_else(|| step(machine, executor, event, now));
+        }
+        executor.tend_slots(machine);
+    }
 }
 
 /// A pool that is new.
