@@ -51,7 +51,7 @@ impl OpenSet {
     /// The set for other addresses, options and slots: what both have is kept, what is new is opened. On an error nothing
     /// has changed. New connections go to the same slots as before, until [`aim`](Self::aim).
     ///
-    /// A kept address is served as it was opened: a changed `reuse_port` is for new ones.
+    /// What is kept has the options that it had, until [`apply`](Self::apply).
     pub(crate) fn changed_to(&self, addresses: &[Address], options: &Options, slots: usize) -> Result<Self> {
         let is_new = |address: &&Address| self.member(address).is_none();
         if let Some(Address::Inherited(fd)) =
@@ -61,13 +61,21 @@ impl OpenSet {
             let why = format!("cannot listen on fd://{fd}: descriptors are taken over at the start only");
             return Err(Error::new(ErrorKind::Bind, why));
         }
-        let mut changed = self.opened(addresses, options, slots)?;
-        if let Err(error) = self.refit(&changed, options) {
-            changed.withdraw_what_is_not_in(self);
-            return Err(error);
+        self.opened(addresses, options, slots)
+    }
+
+    /// Gives all that is open what `options` ask for: socket files their mode and owner, queues their length. What cannot
+    /// be changed is logged and stays as it is.
+    ///
+    /// An address is served as it was opened: a changed `reuse_port` is for new ones.
+    pub(crate) fn apply(&mut self, options: &Options) {
+        for member in &self.members {
+            let Sockets::Unix(listener) = &member.sockets else { continue };
+            if let Err(error) = listener.refit(options) {
+                log::error!("{error}");
+            }
         }
-        changed.set_backlog(self, options.backlog);
-        Ok(changed)
+        self.set_backlog(options.backlog);
     }
 
     /// The set for another number of slots. Further slots get no connections until [`aim`](Self::aim) says that they have
@@ -234,26 +242,10 @@ impl OpenSet {
         Ok(Self::of(opened.members))
     }
 
-    /// Gives the socket files that `changed` has kept their new mode and owner: all, or none.
-    fn refit(&self, changed: &Self, options: &Options) -> Result<()> {
-        let mut done = Vec::new();
-        for member in changed.members.iter().filter(|member| self.member(&member.address).is_some()) {
-            let Sockets::Unix(listener) = &member.sockets else { continue };
-            match listener.refit(options) {
-                Ok(before) => done.extend(before.map(|before| (listener, before))),
-                Err(error) => {
-                    done.into_iter().for_each(|(listener, before)| listener.restore(before));
-                    return Err(error);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Sets the length of the queues that were kept from `old`. Those of inherited sockets are not our business.
-    fn set_backlog(&mut self, old: &Self, backlog: i32) {
+    /// Sets the length of the queues. Those of inherited sockets are not our business.
+    fn set_backlog(&mut self, backlog: i32) {
         for member in &mut self.members {
-            if old.member(&member.address).is_none() || matches!(member.address, Address::Inherited(_)) {
+            if matches!(member.address, Address::Inherited(_)) {
                 continue;
             }
             if let Sockets::PerSlot(group) = &mut member.sockets {
@@ -262,7 +254,7 @@ impl OpenSet {
             for listener in member.sockets() {
                 // A socket that listens already takes the new length (listen(2)).
                 if let Err(error) = rustix::net::listen(listener.as_fd(), backlog) {
-                    log::warn!("cannot change the backlog of {}: {error}", listener.local());
+                    log::error!("cannot change the backlog of {}: {error}", listener.local());
                 }
             }
         }

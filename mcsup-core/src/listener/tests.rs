@@ -93,18 +93,22 @@ fn a_kept_socket_file_gets_its_new_mode_and_owner_while_it_is_ours() {
     let is_root = born.uid() == 0;
     let owner = if is_root { (Some(1), Some(1)) } else { (Some(born.uid()), Some(born.gid())) };
     let wider = Options { unix_mode: 0o666, unix_owner: owner, ..options.clone() };
-    let changed = set.changed_to(&[unix(&path)], &wider, 1).unwrap();
+    let mut set = set.changed_to(&[unix(&path)], &wider, 1).unwrap();
+    // The change may yet not be to be.
+    assert_eq!(fs::metadata(&path).unwrap().mode(), born.mode());
+    set.apply(&wider);
     let now = fs::metadata(&path).unwrap();
     assert_eq!((now.mode() & 0o777, Some(now.uid()), Some(now.gid())), (0o666, owner.0, owner.1));
     // And back: what is nobody's is whose it was.
-    let again = changed.changed_to(&[unix(&path)], &options, 1).unwrap();
+    set.apply(&options);
     let now = fs::metadata(&path).unwrap();
     assert_eq!((now.mode() & 0o777, now.uid(), now.gid()), (0o600, born.uid(), born.gid()));
 
     fs::remove_file(&path).unwrap();
     fs::write(&path, "somebody else's").unwrap();
     let before = fs::metadata(&path).unwrap().mode();
-    again.changed_to(&[unix(&path)], &wider, 1).unwrap().withdraw();
+    set.apply(&wider);
+    set.withdraw();
     assert_eq!(fs::metadata(&path).unwrap().mode(), before);
 }
 
@@ -115,7 +119,9 @@ fn a_kept_queue_gets_its_new_length() {
     let wanted = addresses(&["127.0.0.1:0"]);
     let set = OpenSet::open(&wanted, &options, 1).unwrap();
     let address = port_of(&*set[0]);
-    let longer = set.changed_to(&wanted, &Options { backlog: 64, ..options }, 1).unwrap();
+    let options = Options { backlog: 64, ..options };
+    let mut longer = set.changed_to(&wanted, &options, 1).unwrap();
+    longer.apply(&options);
     let _clients: Vec<_> = (0..50).map(|_| TcpStream::connect(address).unwrap()).collect();
     assert_eq!(longer.queued(), 50);
 }

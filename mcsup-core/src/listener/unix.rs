@@ -89,10 +89,10 @@ impl UnixListening {
         self.bound.as_ref()
     }
 
-    /// Gives the socket file the mode and owner that new options ask for, while it is ours; returns what it had.
-    pub(crate) fn refit(&self, options: &Options) -> Result<Option<Access>> {
+    /// Gives the socket file the mode and owner that new options ask for, while it is ours. On an error it has what it had.
+    pub(crate) fn refit(&self, options: &Options) -> Result<()> {
         let Some((bound, file)) = self.bound.as_ref().and_then(|bound| Some((bound, bound.file()?))) else {
-            return Ok(None);
+            return Ok(());
         };
         let before = Access { mode: file.mode() & 0o7777, uid: file.uid(), gid: file.gid() };
         let (uid, gid) = options.unix_owner;
@@ -102,15 +102,7 @@ impl UnixListening {
             let _ = bound.change(before, before);
             let step = format!("cannot change mode and owner of {}", self.local);
             Error::new(ErrorKind::Bind, step).caused_by(error)
-        })?;
-        Ok(Some(before))
-    }
-
-    /// Undoes [`refit`](Self::refit).
-    pub(crate) fn restore(&self, before: Access) {
-        if let Some(bound) = self.bound.as_ref().filter(|bound| bound.file().is_some()) {
-            let _ = bound.change(before, before);
-        }
+        })
     }
 }
 

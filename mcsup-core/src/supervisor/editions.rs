@@ -48,10 +48,12 @@ impl Editions {
         Ok(closes)
     }
 
-    /// `generation` serves from now on. What only older ones listened on is closed, and their paths are taken away. Returns
-    /// the generations that are no more.
+    /// `generation` serves from now on, and what it has kept of older ones is as its settings say. What only older ones
+    /// listened on is closed, and their paths are taken away. Returns the generations that are no more.
     pub(crate) fn commit(&mut self, generation: u64) -> Vec<u64> {
-        let Some(new) = self.get(generation).cloned() else { return Vec::new() };
+        let Some(new) = self.by_generation.get_mut(&generation) else { return Vec::new() };
+        new.listeners.apply(&new.config.listener);
+        let new = new.clone();
         if let Some(old) = self.current() {
             old.listeners.refuse_new_where_lacking(&new.listeners);
         }
@@ -114,5 +116,37 @@ impl Editions {
             edition.listeners.withdraw_what_is_not_in(kept);
         }
         gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::listener::{Address, Options};
+
+    #[test]
+    fn a_kept_listener_has_its_new_options_when_the_new_generation_serves_and_not_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.sock");
+        let config = |unix_mode| Config {
+            addresses: vec![Address::Unix(path.clone())],
+            listener: Options { unix_mode, ..Options::default() },
+            ..Config::default()
+        };
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        let first = config(0o600);
+        let listeners = OpenSet::open(&first.addresses, &first.listener, 1).unwrap();
+        let mut editions = Editions::new(1, Edition { config: first, listeners });
+        editions.prepare(2, Some(config(0o666)), 1).unwrap();
+        assert_eq!(mode(), 0o600);
+        editions.discard(2);
+        assert_eq!(mode(), 0o600);
+        editions.prepare(3, Some(config(0o660)), 1).unwrap();
+        assert_eq!(editions.commit(3), [1]);
+        assert_eq!(mode(), 0o660);
+        editions.close();
     }
 }
