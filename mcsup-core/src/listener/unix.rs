@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, lchown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,7 @@ use super::options::Options;
 use super::{Connection, Listener, Local};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::processes;
+use crate::sys::held_file::HeldFile;
 
 /// A listening Unix socket. Its path is removed by `withdraw` only, and only while it is still ours.
 #[derive(Debug)]
@@ -37,8 +38,8 @@ pub(crate) struct Bound {
 }
 
 /// Mode, user and group of a socket file.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Access {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Access {
     mode: u32,
     uid: u32,
     gid: u32,
@@ -91,15 +92,17 @@ impl UnixListening {
 
     /// Gives the socket file the mode and owner that new options ask for, while it is ours. On an error it has what it had.
     pub(crate) fn refit(&self, options: &Options) -> Result<()> {
-        let Some((bound, file)) = self.bound.as_ref().and_then(|bound| Some((bound, bound.file()?))) else {
-            return Ok(());
-        };
+        let Some(bound) = &self.bound else { return Ok(()) };
+        let Some((held, file)) = bound.hold() else { return Ok(()) };
         let before = Access { mode: file.mode() & 0o7777, uid: file.uid(), gid: file.gid() };
         let (uid, gid) = options.unix_owner;
         let wanted =
             Access { mode: options.unix_mode, uid: uid.unwrap_or(bound.uid), gid: gid.unwrap_or(bound.gid) };
-        bound.change(before, wanted).map_err(|error| {
-            let _ = bound.change(before, before);
+        if before == wanted {
+            return Ok(());
+        }
+        change(&held, before, wanted).map_err(|error| {
+            let _ = change(&held, before, before);
             let step = format!("cannot change mode and owner of {}", self.local);
             Error::new(ErrorKind::Bind, step).caused_by(error)
         })
@@ -116,17 +119,26 @@ impl Bound {
 
     /// What is at the path, while it is still ours.
     fn file(&self) -> Option<fs::Metadata> {
-        let file = fs::symlink_metadata(&self.path).ok()?;
-        (file.dev() == self.device && file.ino() == self.inode).then_some(file)
+        fs::symlink_metadata(&self.path).ok().filter(|file| self.is(file))
     }
 
-    /// At no moment is the file more open than before or than wanted.
-    fn change(&self, before: Access, wanted: Access) -> io::Result<()> {
-        let chmod = |mode| fs::set_permissions(&self.path, fs::Permissions::from_mode(mode));
-        chmod(before.mode & wanted.mode)?;
-        lchown(&self.path, Some(wanted.uid), Some(wanted.gid))?;
-        chmod(wanted.mode)
+    /// The same, held: whoever owns the folder may rename what is in it at any moment.
+    fn hold(&self) -> Option<(HeldFile<'_>, fs::Metadata)> {
+        let held = HeldFile::at(&self.path).ok()?;
+        let file = held.metadata().ok().filter(|file| self.is(file))?;
+        Some((held, file))
     }
+
+    fn is(&self, file: &fs::Metadata) -> bool {
+        file.dev() == self.device && file.ino() == self.inode
+    }
+}
+
+/// At no moment is the file more open than before or than wanted.
+fn change(file: &HeldFile<'_>, before: Access, wanted: Access) -> io::Result<()> {
+    file.change_mode(before.mode & wanted.mode)?;
+    file.change_owner(wanted.uid, wanted.gid)?;
+    file.change_mode(wanted.mode)
 }
 
 impl Listener for UnixListening {

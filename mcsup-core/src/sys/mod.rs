@@ -10,6 +10,7 @@
 //! - [`credentials`]: users, groups and dropping to them, completely and in order.
 //! - [`shared_memory`]: cache lines of atomics, shared over fork.
 //! - [`descriptor`]: taking over inherited descriptors, and replacing what one refers to.
+//! - [`held_file`]: one file, changed as the same whatever its name means by then.
 //! - [`listening`]: the queue of a listening socket, and which sockets of a shared port get new connections.
 #![allow(unsafe_code, reason = "this folder is where unsafe lives")]
 
@@ -19,6 +20,7 @@ pub(crate) mod credentials;
 pub(crate) mod descriptor;
 pub(crate) mod exec;
 pub(crate) mod fork;
+pub(crate) mod held_file;
 pub(crate) mod listening;
 pub(crate) mod shared_memory;
 pub(crate) mod signal;
