@@ -99,7 +99,7 @@ impl Operators {
             if request.wait {
                 wishes.push(Wish::Change(ask, Some(self.waiting.ticket(client))));
             } else {
-                server.answer(client, &Reply::new(Outcome::Begun, "begun"));
+                server.answer(client, &Reply::new(Outcome::Begun, words(&request.command)));
                 wishes.push(Wish::Change(ask, None));
             }
         }
