@@ -43,7 +43,7 @@ test-docs: ## Documentation and its examples, warnings denied
 test-e2e: $(TEST_VENV)/.ready ## The installed wheel, driven as a user drives it
 	$(TEST_VENV)/bin/python -m pytest -q tests/e2e tests/conformance tests/soak $(PYTEST_ARGS)
 
-soak: $(TEST_VENV)/.ready ## Half an hour: clients of all kinds, storms of reloads, and the rest in full size
+soak: $(TEST_VENV)/.ready $(BENCH_VENV)/.ready ## Half an hour: clients of all kinds, storms of reloads, and the rest in full size
 	SOAK_SECONDS=$(SOAK_SECONDS) MCSUP_SOAK=1 $(TEST_VENV)/bin/python -m pytest -q $(SOAKS) $(PYTEST_ARGS)
 
 check-macos: ## Type-check for macOS, without a Mac
