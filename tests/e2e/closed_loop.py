@@ -191,7 +191,7 @@ class Crowd:
             self.failures.append(
                 {
                     "begun": begun, "at": time.monotonic(), "port": loop.port, "pid": loop.pid, "nth": loop.nth,
-                    "keeps": loop.keeps, "error": f"{type(error).__name__}: {error}",
+                    "client": loop.index, "keeps": loop.keeps, "error": f"{type(error).__name__}: {error}",
                 }
             )  # fmt: skip
 

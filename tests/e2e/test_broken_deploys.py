@@ -77,6 +77,16 @@ class Deploys:
         }  # fmt: skip
 
 
+def lost_with_one(failures, begun, ended):
+    """What was lost with the one process that died meanwhile: of each client the request that it was at, and no other."""
+    lost = [failure for failure in failures if begun <= failure["at"] <= ended and "504" not in failure["error"]]
+    assert len({failure["client"] for failure in lost}) == len(lost), lost
+    # Their connections ended; nobody was refused, kept waiting or answered badly.
+    ends = "Broken: the end of the connection|ConnectionResetError|BrokenPipeError"
+    assert all(re.match(ends, failure["error"]) for failure in lost), lost
+    return lost
+
+
 def test_a_broken_deploy_fails_with_its_reason_and_the_next_good_one_works(serve, directory, record_property):
     deploys = Deploys(serve, directory)
     server, times = deploys.server, []
@@ -113,8 +123,10 @@ def test_a_broken_deploy_fails_with_its_reason_and_the_next_good_one_works(serve
     record_property("failed", {kind: len(errors) for kind, errors in noticed.items()})
     # Two versions begin well and have taken requests when they fail. What they were at is lost where the process ends
     # by itself, and otherwise answered by mcsup; nobody else notices anything.
+    deaths = [(begun, ended) for kind, begun, ended in times if kind == "dies after it was ready"]
     lost = noticed.pop("dies after it was ready", [])
-    assert len(lost) <= CLIENTS * ROUNDS, lost
+    assert sum(len(lost_with_one(seen["failures"], *death)) for death in deaths) == len(lost)
+    assert len(re.findall(r"Worker \d+ \(slot \d+\) exited with code 7", server.log)) == ROUNDS
     late = noticed.pop("answers too late", [])
     assert late and all("504" in error for error in late), late
     assert noticed == {}, f"the log:\n{server.log[-3000:]}"
