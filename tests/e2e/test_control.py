@@ -6,7 +6,7 @@ import stat
 import subprocess
 
 import pytest
-from harness import HELLO, MCSUP, PATIENCE, clean_environment, run, wait_for
+from harness import HELLO, MCSUP, PATIENCE, SLEEPY, clean_environment, connect, read_all, run, wait_for
 from lifecycle import Operator
 
 BROKEN = "raise RuntimeError('no database')\n"
@@ -133,6 +133,36 @@ def test_a_status_for_programs_has_all_that_is_promised(serve, directory):
     assert sum(worker["requests"] for worker in status["workers"]) == 1
     assert [slot["slot"] for slot in status["slots"]] == [0, 1]
     assert all({"slot", "restarts", "last_death"} <= slot.keys() for slot in status["slots"])
+
+
+def test_a_quick_stop_breaks_off_what_the_server_is_at_and_an_ordinary_one_does_not(serve, directory):
+    for words, is_answered in [([], True), (["--quick"], False)]:
+        server = serve(SLEEPY, "-p", "app.pid")
+        client = connect(server.port)
+        client.sendall(f"GET /?sleep={1 if is_answered else 60} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+        server.wait_log("sleeping")
+        ended = ask(directory, "stop", "-p", "app.pid", *words)
+        assert ended.returncode == 0, f"{ended}; the log:\n{server.log}"
+        assert (b" 200 OK" in read_all(client)) is is_answered
+        assert ("Stopping at once" in server.log) is not is_answered
+        server.wait()
+        server.assert_nothing_left()
+
+
+def test_a_reload_may_boot_the_whole_new_pool_at_once(serve, directory):
+    (directory / "go").touch()
+    server = serve(WAITS, "-p", "app.pid", "--soak", "0", "--surge", "all", workers=3)
+    (directory / "go").unlink()
+    assert ask(directory, "reload", "-p", "app.pid", "--no-wait").returncode == 0
+    with Operator(directory / "app.ctl") as operator:
+        operator.wait_status(
+            lambda status: [worker["state"] for worker in status["workers"]].count("booting") == 3, "a second pool"
+        )
+        assert server.get()[0] == 200
+        (directory / "go").touch()
+        assert operator.wait_at_rest()["generation"] == 2
+    assert server.stop() == 0
+    server.assert_nothing_left()
 
 
 def test_an_application_is_checked_without_a_server(directory):
