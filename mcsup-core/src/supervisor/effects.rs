@@ -11,6 +11,7 @@ use super::editions::Editions;
 use super::history::History;
 use super::journal;
 use super::operator::Operators;
+use super::pace::Pace;
 use super::signals::Signals;
 use crate::clock;
 use crate::host::pidfile::PidFile;
@@ -41,6 +42,7 @@ pub(crate) struct Executor<S> {
     pub(crate) pid_file: Option<PidFile>,
     pub(crate) operators: Operators,
     pub(crate) history: History,
+    pub(crate) pace: Pace,
     /// What an upgrade executes,
     pub(crate) image: Option<Image>,
     /// and its dry run, while there is one.
@@ -134,8 +136,11 @@ impl<S: Supervisor> Executor<S> {
         }
     }
 
-    fn measure(&self) -> Vec<Event> {
+    fn measure(&mut self) -> Vec<Event> {
+        self.pace.looks(clock::now());
         let queued = self.editions.current().map_or(0, |edition| edition.listeners.queued());
-        vec![Event::Memory(self.crew.memory()), Event::Load(self.crew.load(queued))]
+        let measured = vec![Event::Memory(self.crew.memory()), Event::Load(self.crew.load(queued))];
+        self.pace.has_worked(clock::now());
+        measured
     }
 }

@@ -15,10 +15,12 @@ use super::editions::{Edition, Editions};
 use super::effects::Executor;
 use super::history::History;
 use super::operator::{Operators, Wish};
+use super::pace::Pace;
 use super::report;
 use super::signals::{Meaning, Signals};
 use super::succession::{Successor, take_over};
 use crate::clock;
+use crate::control::server::ClientId;
 use crate::control::{self, Reply};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::pidfile::PidFile;
@@ -28,9 +30,6 @@ use crate::link::message::Order;
 use crate::listener::open::OpenSet;
 use crate::policy::{Ask, BootFailure, Effect, Event, Machine, Moment, Outcome, Ticket};
 use crate::upgrade::Succession;
-
-/// How much later than asked the loop may wake up before it counts as having been suspended.
-const LATE: Duration = Duration::from_secs(1);
 
 /// Runs a pool until it ends; one that another image had before, where there is a succession.
 pub(crate) fn live<S: Supervisor>(
@@ -122,6 +121,7 @@ fn open<S: Supervisor>(supervisor: S, config: Config) -> Result<Executor<S>> {
         pid_file,
         operators,
         history: History::new(clock::now()),
+        pace: Pace::new(clock::now()),
         image,
         checker: None,
         boot_failure: None,
@@ -156,7 +156,9 @@ fn act<S: Supervisor>(
 }
 
 /// Waits until something can have happened, or until `deadline`.
-fn wait<S: Supervisor>(executor: &Executor<S>, deadline: Option<Moment>) -> Result<()> {
+fn wait<S: Supervisor>(executor: &mut Executor<S>, deadline: Option<Moment>) -> Result<()> {
+    let now = clock::now();
+    executor.pace.looks(now);
     let signals = executor.signals.iter().map(AsFd::as_fd);
     let read = signals.chain(executor.crew.links()).chain(executor.checker_descriptors());
     let mut sources: Vec<PollFd<'_>> = read.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
@@ -164,9 +166,9 @@ fn wait<S: Supervisor>(executor: &Executor<S>, deadline: Option<Moment>) -> Resu
         let flags = if wants_write { PollFlags::OUT } else { PollFlags::IN };
         sources.push(PollFd::from_borrowed_fd(fd, flags));
     }
-    let looks = [executor.operators.deadline(), executor.next_look_at_slots(clock::now())];
+    let looks = [executor.operators.deadline(), executor.next_look_at_slots(now)];
     let deadline = deadline.into_iter().chain(looks.into_iter().flatten()).min();
-    let timeout = deadline.map(|deadline| timespec(deadline.saturating_sub(clock::now())));
+    let timeout = deadline.map(|deadline| timespec(deadline.saturating_sub(now)));
     match poll(&mut sources, timeout.as_ref()) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(error) => Err(Error::system("wait", error)),
@@ -188,10 +190,10 @@ fn happened<S: Supervisor>(
     now: Moment,
 ) -> Vec<Event> {
     let mut events = Vec::new();
-    if let Some(late) = deadline.and_then(|deadline| now.checked_sub(deadline)) {
-        if late > LATE {
-            events.push(Event::Late { by: late });
-        }
+    if let Some(by) = executor.pace.wakes(deadline, now) {
+        events.push(Event::Late { by });
+    }
+    if deadline.is_some_and(|deadline| deadline <= now) {
         // A deadline is judged by the workers' latest signs of life.
         events.push(executor.crew.beats());
     }
@@ -209,17 +211,29 @@ fn happened<S: Supervisor>(
             }
         }
     }
+    let mut curious = Vec::new();
     for wish in executor.operators.hear() {
         match wish {
             Wish::Change(ask, ticket) => events.push(asked(executor, ask, ticket)),
-            Wish::Status(client) => {
-                let reply = report(machine, executor);
-                executor.operators.tell(client, &reply);
-            }
+            Wish::Status(client) => curious.push(client),
         }
     }
+    tell_all(machine, executor, &curious);
     events.push(Event::Tick);
     events
+}
+
+/// Tells all of `clients` how everything is: by one report, because a look at what every worker uses takes its time.
+fn tell_all<S: Supervisor>(machine: &Machine, executor: &mut Executor<S>, clients: &[ClientId]) {
+    if clients.is_empty() {
+        return;
+    }
+    executor.pace.looks(clock::now());
+    let reply = report(machine, executor);
+    for client in clients {
+        executor.operators.tell(*client, &reply);
+    }
+    executor.pace.has_worked(clock::now());
 }
 
 /// Something was asked for; of log files the embedder hears first.

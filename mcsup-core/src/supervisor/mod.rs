@@ -10,7 +10,7 @@
 //! - `slots`: sockets of slots that begin or end.
 //! - `journal`: what the operator reads; `history`: what is kept of it.
 //! - `upgrading`: another image is tried and executed; `succession`: what such an image takes over.
-//! - `life`: the loop.
+//! - `life`: the loop; `pace`: whether it runs when it should.
 
 mod crew;
 mod editions;
@@ -20,6 +20,7 @@ mod history;
 mod journal;
 mod life;
 mod operator;
+mod pace;
 mod prefork;
 mod report;
 mod signals;

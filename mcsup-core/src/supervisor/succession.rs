@@ -13,8 +13,10 @@ use super::crew::Crew;
 use super::editions::{Edition, Editions};
 use super::effects::Executor;
 use super::operator::Operators;
+use super::pace::Pace;
 use super::signals::Signals;
 use super::upgrading::PoolRecord;
+use crate::clock;
 use crate::error::{Error, Result};
 use crate::host::pidfile::PidFile;
 use crate::link::handover::Handover;
@@ -149,6 +151,7 @@ impl Taken {
             pid_file: self.pid_file.take(),
             operators,
             history,
+            pace: Pace::new(clock::now()),
             image,
             checker: None,
             boot_failure: None,
