@@ -63,6 +63,28 @@ pub fn a_worker_starts_with_clean_signals() {
     assert_eq!(pool.stop().code(), Some(0));
 }
 
+/// The soft and the hard limit of open files, of proc_pid_limits(5).
+fn limits(text: &str) -> (String, String) {
+    let line = text.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let mut words = line.split_whitespace().map(str::to_owned);
+    (words.next().unwrap(), words.next().unwrap())
+}
+
+pub fn workers_have_the_limit_given() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let before = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(200), ..before }).unwrap();
+    for (role, count) in [("answering", 2), ("molded", 3)] {
+        let mut pool = Pool::start(role);
+        pool.wait_ready(count);
+        let (soft, hard) = limits(&pool.ask("limits"));
+        assert_eq!(soft, "200");
+        let own = std::fs::read_to_string(format!("/proc/{}/limits", pool.pid())).unwrap();
+        assert_eq!(limits(&own), (hard.clone(), hard));
+        assert_eq!(pool.stop().code(), Some(0));
+    }
+}
+
 pub fn privileges_are_dropped_completely() {
     if !rustix::process::geteuid().is_root() {
         println!("only root has privileges to drop: nothing to see here");

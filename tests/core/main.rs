@@ -34,6 +34,10 @@ const TESTS: &[Test] = &[
         "a_worker_starts_with_no_signal_blocked_and_child_at_its_default",
         lives::a_worker_starts_with_clean_signals,
     ),
+    (
+        "workers_have_the_limit_of_descriptors_that_their_supervisor_was_given",
+        lives::workers_have_the_limit_given,
+    ),
     ("privileges_are_dropped_completely", lives::privileges_are_dropped_completely),
     ("a_worker_that_panics_is_replaced_and_the_others_go_on", lives::a_worker_that_panics_is_replaced),
     ("a_boot_that_panics_ends_the_start", lives::a_boot_that_panics_ends_the_start),

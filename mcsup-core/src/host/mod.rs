@@ -5,10 +5,12 @@
 //! - [`daemon`]: leaving the terminal, with an answer for whoever waits.
 //! - [`handle`]: a hold on another process.
 //! - [`processes`]: other processes: who holds a port, who is whose child.
+//! - `descriptors`: how many a process may have open.
 //! - [`usage`]: what a process uses of memory and processor.
 //! - [`privileges`]: users and groups by name.
 
 pub mod daemon;
+pub(crate) mod descriptors;
 pub mod handle;
 pub mod pidfile;
 pub mod privileges;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustix::process::Pid;
 
 use crate::error::Result;
+use crate::host::descriptors;
 use crate::host::privileges::RunAs;
 use crate::link::channel::WorkerEnd;
 use crate::link::fork_order::ForkingEnd;
@@ -35,6 +36,8 @@ pub(crate) struct Common {
     pub(crate) handover: Arc<Handover>,
     pub(crate) run_as: Option<RunAs>,
     pub(crate) supervisor: Pid,
+    /// How many descriptors its processes may have open.
+    pub(crate) descriptors: descriptors::Given,
     pub(crate) graceful_timeout: Duration,
     pub(crate) name: Option<String>,
     pub(crate) threads: MoldThreads,

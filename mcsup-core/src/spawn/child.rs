@@ -127,6 +127,7 @@ fn prepare(birth: &mut Birth) -> Result<Prepared> {
     let signals =
         take_over_signals(&duty, &birth.seat).map_err(|error| failed("take over signals", error))?;
     if birth.origin == Origin::Supervisor {
+        common.descriptors.restore();
         drop_privileges(common.run_as.as_ref())?;
     }
     if ADOPTS || birth.origin == Origin::Supervisor {

@@ -69,6 +69,7 @@ fn get_ready<E: Embedder>(
     let worker = match loaded {
         Some(worker) => worker,
         None => {
+            common.descriptors.restore();
             drop_privileges(common.run_as.as_ref())?;
             die_with_supervisor(common.supervisor);
             if let Some(name) = &common.name {

@@ -14,6 +14,7 @@ use super::operator::Operators;
 use super::pace::Pace;
 use super::signals::Signals;
 use crate::clock;
+use crate::host::descriptors;
 use crate::host::pidfile::PidFile;
 use crate::link::handover::Handover;
 use crate::link::message::Order;
@@ -28,6 +29,8 @@ pub(crate) struct Executor<S> {
     pub(crate) supervisor: S,
     /// This process.
     pub(crate) pid: Pid,
+    /// How many descriptors it was given, before it took more.
+    pub(crate) descriptors: descriptors::Given,
     pub(crate) editions: Editions,
     /// How many slots there are listeners for.
     pub(crate) slots: usize,

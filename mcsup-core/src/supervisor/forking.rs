@@ -146,6 +146,7 @@ impl<S: Supervisor> Executor<S> {
             handover: Arc::clone(&self.handover),
             run_as: config.run_as.clone(),
             supervisor: self.pid,
+            descriptors: self.descriptors,
             graceful_timeout: config.policy.graceful_timeout,
             name: config.name.clone(),
             threads: config.mold_threads,

@@ -23,6 +23,7 @@ use crate::clock;
 use crate::control::server::ClientId;
 use crate::control::{self, Reply};
 use crate::error::{Error, ErrorKind, Result};
+use crate::host::descriptors;
 use crate::host::pidfile::PidFile;
 use crate::host::processes;
 use crate::link::handover::Handover;
@@ -98,6 +99,7 @@ fn begin<S: Supervisor>(supervisor: S, config: Config) -> Result<Successor<S>> {
 
 /// Takes what a supervisor holds for life, in the order in which a second one should be refused.
 fn open<S: Supervisor>(supervisor: S, config: Config) -> Result<Executor<S>> {
+    let descriptors = descriptors::raise();
     let pid_file = config.pid_file.as_deref().map(PidFile::hold).transpose()?;
     let slots = config.policy.workers;
     let listeners = OpenSet::open(&config.addresses, &config.listener, slots)?;
@@ -111,6 +113,7 @@ fn open<S: Supervisor>(supervisor: S, config: Config) -> Result<Executor<S>> {
     Ok(Executor {
         supervisor,
         pid: getpid(),
+        descriptors,
         editions: Editions::new(1, Edition { config, listeners }),
         slots,
         aimed: (1, slots),

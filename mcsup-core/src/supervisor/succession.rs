@@ -18,6 +18,7 @@ use super::signals::Signals;
 use super::upgrading::PoolRecord;
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::host::descriptors;
 use crate::host::pidfile::PidFile;
 use crate::link::handover::Handover;
 use crate::listener::open::OpenSet;
@@ -95,6 +96,7 @@ struct Rest {
     generation: u64,
     slots: usize,
     aimed: (u64, usize),
+    descriptors: Option<descriptors::Given>,
     history: super::history::History,
 }
 
@@ -117,6 +119,7 @@ impl Taken {
             generation: machine.current(),
             slots: record.slots,
             aimed: record.aimed,
+            descriptors: record.descriptors,
             history: record.history,
         });
         self.look().map_err(failed("what to wait on"))?;
@@ -134,13 +137,15 @@ impl Taken {
     }
 
     fn executor<S: Supervisor>(&mut self, supervisor: S, config: Config) -> Option<Executor<S>> {
-        let Rest { generation, slots, aimed, history } = self.rest.take()?;
+        let Rest { generation, slots, aimed, descriptors, history } = self.rest.take()?;
         let (crew, handover) = (self.crew.take()?, self.handover.take()?);
         let (listeners, operators) = (self.listeners.take()?, self.operators.take()?);
         let image = config.image.clone();
         Some(Executor {
             supervisor,
             pid: getpid(),
+            // An image that did not know of it has what it was given.
+            descriptors: descriptors.unwrap_or_else(descriptors::raise),
             editions: Editions::new(generation, Edition { config, listeners }),
             slots,
             aimed,

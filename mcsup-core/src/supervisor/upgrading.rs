@@ -10,6 +10,7 @@ use super::effects::Executor;
 use super::history::History;
 use super::operator::OperatorsRecord;
 use crate::error::{Error, ErrorKind, Result};
+use crate::host::descriptors;
 use crate::host::pidfile::{PidFile, PidFileRecord};
 use crate::listener::record::ListenerRecord;
 use crate::policy::record::Record;
@@ -29,6 +30,8 @@ pub(super) struct PoolRecord {
     pub(super) listeners: Vec<ListenerRecord>,
     pub(super) slots: usize,
     pub(super) aimed: (u64, usize),
+    #[serde(default)]
+    pub(super) descriptors: Option<descriptors::Given>,
     pub(super) pid_file: Option<PidFileRecord>,
     pub(super) operators: OperatorsRecord,
     pub(super) history: History,
@@ -124,6 +127,7 @@ impl<S: Supervisor> Executor<S> {
             listeners: edition.map(|edition| edition.listeners.describe()).unwrap_or_default(),
             slots: self.slots,
             aimed: self.aimed,
+            descriptors: Some(self.descriptors),
             pid_file: self.pid_file.as_ref().map(PidFile::describe),
             operators: self.operators.describe(),
             history: self.history.clone(),

@@ -95,11 +95,44 @@ pub(crate) fn identity(fd: RawFd) -> io::Result<Identity> {
 /// and owned: whoever uses it at this moment sees /dev/null, never a stranger's file.
 pub(crate) fn let_go(fd: BorrowedFd<'_>) -> io::Result<()> {
     let null = File::open("/dev/null")?;
-    // SAFETY: both numbers are open; dup2 replaces the second in one step, and its owner still owns an open file.
-    let replaced = unsafe { libc::dup2(null.as_raw_fd(), fd.as_raw_fd()) };
-    if replaced == -1 {
-        return Err(io::Error::last_os_error());
-    }
+    let replaced = match replace(fd, &null) {
+        // Its number is beyond the limit that this process has by now, which nothing is put at.
+        Err(error) if error.raw_os_error() == Some(libc::EBADF) => {
+            use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+            let limit = getrlimit(Resource::Nofile);
+            setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
+            let replaced = replace(fd, &null);
+            setrlimit(Resource::Nofile, limit)?;
+            replaced
+        }
+        replaced => replaced,
+    };
+    replaced?;
     rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)?;
     Ok(())
+}
+
+fn replace(fd: BorrowedFd<'_>, by: &File) -> io::Result<()> {
+    // SAFETY: both numbers are open; dup2 replaces the second in one step, and its owner still owns an open file.
+    let replaced = unsafe { libc::dup2(by.as_raw_fd(), fd.as_raw_fd()) };
+    if replaced == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_descriptor_beyond_the_limit_is_let_go_too() {
+        let before = getrlimit(Resource::Nofile);
+        let high = rustix::io::fcntl_dupfd_cloexec(File::open("/dev/zero").unwrap(), 200).unwrap();
+        setrlimit(Resource::Nofile, Rlimit { current: Some(100), ..before }).unwrap();
+        let_go(high.as_fd()).unwrap();
+        assert_eq!(getrlimit(Resource::Nofile).current, Some(100));
+        setrlimit(Resource::Nofile, before).unwrap();
+        let null = File::open("/dev/null").unwrap();
+        assert_eq!(identity(high.as_raw_fd()).unwrap(), identity(null.as_raw_fd()).unwrap());
+    }
 }

@@ -1,0 +1,34 @@
+//! How many descriptors a process may have open: more for the supervisor, which has some for each worker; for its workers as
+//! many as it was given itself, because some programs use select(2), or close all that they could have.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::{Deserialize, Serialize};
+
+/// The soft limit that a supervisor was started with; `None` in it: there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Given(Option<u64>);
+
+/// Raises this process's limit as far as it may; returns what it was.
+pub(crate) fn raise() -> Given {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        set(limit.maximum);
+    }
+    Given(limit.current)
+}
+
+impl Given {
+    /// Gives this process the limit back. Descriptors beyond it stay open.
+    pub(crate) fn restore(self) {
+        if getrlimit(Resource::Nofile).current != self.0 {
+            set(self.0);
+        }
+    }
+}
+
+fn set(current: Option<u64>) {
+    let limit = Rlimit { current, ..getrlimit(Resource::Nofile) };
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        log::debug!("cannot change the limit of open descriptors: {error}");
+    }
+}
