@@ -14,12 +14,14 @@ use super::operator::Operators;
 use super::pace::Pace;
 use super::signals::Signals;
 use crate::clock;
+use crate::error::{Error, ErrorKind, Result};
 use crate::host::descriptors;
 use crate::host::pidfile::PidFile;
 use crate::link::handover::Handover;
 use crate::link::message::Order;
+use crate::link::scoreboard::Board;
 use crate::listener::Connection;
-use crate::policy::{BootFailure, Effect, Event, Machine, Notice, Outcome};
+use crate::policy::{BootFailure, Effect, Event, Machine, Notice, Outcome, Policy};
 use crate::upgrade::Image;
 use crate::upgrade::checker::Checker;
 
@@ -113,6 +115,9 @@ impl<S: Supervisor> Executor<S> {
     fn prepare(&mut self, generation: u64) -> Event {
         let prepared = self.supervisor.reload(generation).and_then(|config| {
             let policy = config.as_ref().map(|config| Box::new(config.policy.clone()));
+            if let (Some(policy), Some(current)) = (&policy, self.editions.current()) {
+                judge_room(&self.crew.board(), &current.config.policy, policy)?;
+            }
             let slots = self.slots;
             Ok((policy, self.editions.prepare(generation, config, slots)?))
         });
@@ -145,5 +150,40 @@ impl<S: Supervisor> Executor<S> {
         let measured = vec![Event::Memory(self.crew.memory()), Event::Load(self.crew.load(queued))];
         self.pace.has_worked(clock::now());
         measured
+    }
+}
+
+/// How many lines the scoreboard of a pool needs: for the serving generation, a booting one, and those that drain behind
+/// them.
+pub(super) fn lines_for(policy: &Policy) -> usize {
+    policy.max_workers.saturating_mul(4)
+}
+
+/// The scoreboard is as long as it was at the start: a pool that may become larger than that needs another start.
+fn judge_room(board: &Board, current: &Policy, wanted: &Policy) -> Result<()> {
+    if wanted.max_workers <= current.max_workers || board.seat(lines_for(wanted)).is_some() {
+        return Ok(());
+    }
+    let why = format!(
+        "at most {} workers: the pool was started with room for fewer, restart it",
+        wanted.max_workers
+    );
+    Err(Error::new(ErrorKind::Setting, why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reload_to_more_workers_than_there_is_room_for_is_refused() {
+        let most = |max_workers| Policy { max_workers, ..Policy::default() };
+        let crew = Crew::new(lines_for(&most(4))).unwrap();
+        let judge = |current, wanted| judge_room(&crew.board(), &most(current), &most(wanted));
+        assert!(judge(4, 4).is_ok() && judge(4, 2).is_ok());
+        // It was fewer meanwhile.
+        assert!(judge(2, 4).is_ok());
+        let refused = judge(4, 5).unwrap_err().to_string();
+        assert!(refused.contains("at most 5 workers"), "{refused}");
     }
 }

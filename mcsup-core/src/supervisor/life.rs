@@ -12,7 +12,7 @@ use super::Supervisor;
 use super::config::Config;
 use super::crew::Crew;
 use super::editions::{Edition, Editions};
-use super::effects::Executor;
+use super::effects::{Executor, lines_for};
 use super::history::History;
 use super::operator::{Operators, Wish};
 use super::pace::Pace;
@@ -103,9 +103,8 @@ fn open<S: Supervisor>(supervisor: S, config: Config) -> Result<Executor<S>> {
     let pid_file = config.pid_file.as_deref().map(PidFile::hold).transpose()?;
     let slots = config.policy.workers;
     let listeners = OpenSet::open(&config.addresses, &config.listener, slots)?;
-    // The serving generation, a booting one, and those that drain behind them.
-    let most = config.policy.max_workers * 4;
-    let crew = Crew::new(most).map_err(|error| Error::system("map the scoreboard", error))?;
+    let crew =
+        Crew::new(lines_for(&config.policy)).map_err(|error| Error::system("map the scoreboard", error))?;
     let handover = Handover::new().map_err(|error| Error::system("make the handover queue", error))?;
     let operators = Operators::listen(config.control_socket.as_deref());
     let signals = Signals::install().map_err(|error| Error::system("take over signals", error))?;
