@@ -3,17 +3,19 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use mcsup_core::host::daemon::Answer;
+use mcsup_core::host::privileges::RunAs;
 use mcsup_core::{Config, Error, ErrorKind, ForkSide, Local, Supervisor};
 use mcsup_py::python::{fork, standard};
 use mcsup_py::worker::{WorkerSettings, WsgiWorker};
 
 use super::wiring;
 use crate::failure::Failure;
-use crate::logging::{ErrorLog, LogError};
+use crate::logging::{Destination, ErrorLog, LogError};
 use crate::settings::Settings;
 
 /// Reads the settings anew, from wherever they came.
@@ -46,20 +48,27 @@ impl Pool {
         Ok(Self { first, workers: BTreeMap::new(), settings, reread, argv, output, answer })
     }
 
-    /// What was changed in vain: the supervisor has it for life.
     fn warn_of_what_stays(&self, new: &Settings) {
-        let old = &self.settings;
-        let same = [
-            ("chdir", old.process.chdir == new.process.chdir),
-            ("pid", old.process.pid == new.process.pid),
-            ("control_socket", old.control == new.control),
-            ("error_logfile", old.logging.errors == new.logging.errors),
-            ("log_level", old.logging.level == new.logging.level),
-        ];
-        for (name, _) in same.into_iter().filter(|(_, is_same)| !is_same) {
+        for name in what_stays(&self.settings, new) {
             log::warn!("{name} has changed: that takes effect at the next start, not at a reload");
         }
     }
+}
+
+/// What was changed in vain: the supervisor has it for life.
+fn what_stays(old: &Settings, new: &Settings) -> Vec<&'static str> {
+    // An address that is kept keeps its sockets.
+    let is_kept = new.binds.value.iter().any(|bind| old.binds.value.contains(bind));
+    let same = [
+        ("chdir", old.process.chdir == new.process.chdir),
+        ("pid", old.process.pid == new.process.pid),
+        ("daemon", old.process.daemon.value == new.process.daemon.value),
+        ("reuse_port", old.reuse_port.value == new.reuse_port.value || !is_kept),
+        ("control_socket", old.control == new.control),
+        ("error_logfile", old.logging.errors == new.logging.errors),
+        ("log_level", old.logging.level == new.logging.level),
+    ];
+    same.into_iter().filter(|(_, is_same)| !is_same).map(|(name, _)| name).collect()
 }
 
 impl Supervisor for Pool {
@@ -76,6 +85,7 @@ impl Supervisor for Pool {
         let settings = (self.reread)().map_err(refused)?;
         let worker = worker_settings(&settings, &self.argv, &self.output).map_err(refused)?;
         let config = wiring::pool(&settings).map_err(refused)?;
+        self.output.give_away(&settings, &config).map_err(refused)?;
         self.warn_of_what_stays(&settings);
         share_standard_library(&settings, &worker);
         self.workers.insert(generation, worker);
@@ -87,7 +97,7 @@ impl Supervisor for Pool {
     }
 
     fn taken_over(&mut self) {
-        standard::share(&self.first.target.module, &self.first.python_path);
+        share_standard_library(&self.settings, &self.first);
     }
 
     fn listening(&mut self, locals: &[&Local]) {
@@ -156,5 +166,56 @@ impl Output {
     /// A daemon has no terminal: what it prints belongs into the log, where that is a file.
     pub(super) fn redirect(&self) -> Result<(), LogError> {
         if self.is_daemon { self.log.take_standard_streams() } else { Ok(()) }
+    }
+
+    /// Workers that run as somebody else must be able to open the logs anew.
+    pub(super) fn give_away(&self, settings: &Settings, config: &Config) -> Result<(), Failure> {
+        let Some(run_as) = &config.run_as else { return Ok(()) };
+        self.log.give_to(run_as.uid(), run_as.gid())?;
+        if let Some(Destination::File(path)) = settings.logging.access.as_ref().map(|place| &place.value) {
+            give_file_away(path, run_as).map_err(|error| {
+                Failure::refused(format!(
+                    "cannot give the access log {} to its user: {error}",
+                    path.display()
+                ))
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn give_file_away(path: &Path, run_as: &RunAs) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let file = std::fs::OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
+    if file.metadata()?.is_file() {
+        std::os::unix::fs::fchown(file, Some(run_as.uid()), Some(run_as.gid()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Invocation, parse};
+
+    fn settings(words: &str) -> Settings {
+        let words = ["mcsup", "app"].into_iter().chain(words.split_whitespace());
+        let Ok(Invocation::Run(args)) = parse(words.map(OsString::from)) else { panic!("not to be run") };
+        Settings::resolve(*args, &|_| None, &|_| unreachable!("no file is named")).unwrap()
+    }
+
+    #[test]
+    fn what_only_a_start_settles_is_named() {
+        let start = "-b :1 -b :2";
+        for (now, expected) in [
+            ("-b :1 -b :2 --workers 3 --preload", vec![]),
+            ("-b :1 -b :2 --daemon --log-level debug", vec!["daemon", "log_level"]),
+            ("-b :2 -b :3 --reuse-port", vec!["reuse_port"]),
+            ("-b :3 --reuse-port", vec![]),
+            ("-b :1 --chdir / --pid a --error-logfile b", vec!["chdir", "pid", "error_logfile"]),
+            ("-b :1 --no-control-socket", vec!["control_socket"]),
+        ] {
+            assert_eq!(what_stays(&settings(start), &settings(now)), expected, "{now}");
+        }
     }
 }

@@ -2,11 +2,9 @@
 
 use std::cell::Cell;
 use std::ffi::OsString;
-use std::path::Path;
 use std::rc::Rc;
 
 use mcsup_core::host::daemon::{self, Answer, Detached, Verdict};
-use mcsup_core::host::privileges::RunAs;
 use mcsup_core::upgrade::{Image, Succession};
 use mcsup_core::{Config, Ending, Prefork};
 use mcsup_py::python::fork;
@@ -82,10 +80,10 @@ fn serve(
     let is_check = succession.as_ref().is_some_and(Succession::is_check);
     let errors = if is_check { &Destination::Standard } else { &settings.logging.errors.value };
     let log = ErrorLog::install(errors, settings.logging.level.value)?;
-    let output = Output { log: log.clone(), is_daemon: settings.process.daemon.value };
+    let output = Output { log, is_daemon: settings.process.daemon.value };
     if !is_check {
         output.redirect()?;
-        give_logs_away(settings, &config, &log)?;
+        output.give_away(settings, &config)?;
     }
     let pool = Pool::new(settings, reread, argv, output, Rc::clone(answer))?;
     if succession.is_none() {
@@ -108,25 +106,4 @@ fn detach() -> Result<Detached, Failure> {
         Some(true) => fork::after_in_child(),
         Some(false) => fork::after_in_parent(),
     })?)
-}
-
-/// Workers that run as somebody else must be able to open the logs anew.
-fn give_logs_away(settings: &Settings, config: &Config, log: &ErrorLog) -> Result<(), Failure> {
-    let Some(run_as) = &config.run_as else { return Ok(()) };
-    log.give_to(run_as.uid(), run_as.gid())?;
-    if let Some(Destination::File(path)) = settings.logging.access.as_ref().map(|place| &place.value) {
-        give_file_away(path, run_as).map_err(|error| {
-            Failure::refused(format!("cannot give the access log {} to its user: {error}", path.display()))
-        })?;
-    }
-    Ok(())
-}
-
-fn give_file_away(path: &Path, run_as: &RunAs) -> std::io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let file = std::fs::OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
-    if file.metadata()?.is_file() {
-        std::os::unix::fs::fchown(file, Some(run_as.uid()), Some(run_as.gid()))?;
-    }
-    Ok(())
 }
