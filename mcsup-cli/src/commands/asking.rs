@@ -1,7 +1,7 @@
 //! Asking a server through its control socket: which one is meant, and what its answer is to whoever called us.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mcsup_core::control::{AskError, Client, Command, Outcome, Reply, Request, path_beside};
 use mcsup_core::host::pidfile::{PidFile, Running};
@@ -27,6 +27,14 @@ fn choose(args: &ServerArgs, variable: Option<OsString>) -> Result<PathBuf, Fail
         let how = format!("-p PIDFILE, by -s PATH or by {VARIABLE}");
         Failure::usage(format!("which server is meant must be said by {how} (try 'mcsup --help')"))
     })
+}
+
+/// The pid file, if that is what says which server is meant: a socket that is named comes first.
+pub(super) fn pid_file(args: &ServerArgs) -> Option<&Path> {
+    match args.control_socket {
+        Some(_) => None,
+        None => args.pid.as_deref().map(Path::new),
+    }
 }
 
 /// Asks the server that is meant to do something.
@@ -58,9 +66,9 @@ pub(super) fn unanswered(args: &ServerArgs, error: &AskError) -> Failure {
     }
 }
 
-/// Who holds the pid file, where one was named.
+/// Who holds the pid file, where that is what was named.
 fn holder(args: &ServerArgs) -> Option<i32> {
-    match PidFile::running(args.pid.as_ref()?.as_ref()) {
+    match PidFile::running(pid_file(args)?) {
         Ok(Running::Pid(pid)) => Some(pid),
         _ => None,
     }
@@ -95,7 +103,6 @@ pub(super) fn say(exit: Exit, reply: &Reply, args: &ServerArgs) -> Result<(Exit,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
 
     #[test]
     fn the_socket_is_the_named_one_or_beside_the_pid_file_or_in_the_environment() {

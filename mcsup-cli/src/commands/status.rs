@@ -25,8 +25,8 @@ pub(crate) fn run(args: &StatusArgs) -> Result<(Exit, String), Failure> {
     let args = &args.server;
     let socket = asking::socket(args)?;
     let mut holder = None;
-    if let Some(pid_file) = &args.pid {
-        match PidFile::running(pid_file.as_ref())? {
+    if let Some(pid_file) = asking::pid_file(args) {
+        match PidFile::running(pid_file)? {
             Running::No => return not_running(args, "not running"),
             Running::Pid(pid) => holder = Some(pid),
         }

@@ -78,6 +78,18 @@ fn a_server_that_does_not_run_is_said_to_whoever_asks() {
 }
 
 #[test]
+fn a_socket_that_is_named_wins_over_a_pid_file() {
+    let server = busy_server();
+    let both = ServerArgs { pid: Some(server.pid_file()), ..server.args() };
+    // Nobody holds the pid file.
+    assert!(run(&args(both.clone())).unwrap().1.starts_with("serving: pid 6"));
+    let _held = PidFile::hold(server.pid_file().as_ref()).unwrap();
+    std::fs::remove_file(&server.path).unwrap();
+    let (exit, text) = run(&args(both)).unwrap();
+    assert_eq!(exit, Exit::NotRunning, "{text}");
+}
+
+#[test]
 fn a_server_that_cannot_be_asked_is_seen_from_outside() {
     let ours = std::process::id();
     let server = busy_server();

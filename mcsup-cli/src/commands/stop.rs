@@ -64,8 +64,8 @@ fn stop(args: &StopArgs) -> Result<(Exit, Outcome, String), Failure> {
 
 /// The supervisor that is meant, if it runs.
 fn find(args: &StopArgs) -> Result<Option<Handle>, Failure> {
-    match &args.server.pid {
-        Some(pid_file) => holder_of(pid_file.as_ref()),
+    match asking::pid_file(&args.server) {
+        Some(pid_file) => holder_of(pid_file),
         None => listener_at(args),
     }
 }

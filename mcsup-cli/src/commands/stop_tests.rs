@@ -34,6 +34,19 @@ fn a_server_is_found_by_its_socket_and_ended_by_the_signal_that_was_meant() {
 }
 
 #[test]
+fn a_socket_that_is_named_wins_over_a_pid_file() {
+    let (child, server) = sleeper();
+    // Held by somebody else: ourselves.
+    let other = FakeServer::start(|_| None);
+    let _held = PidFile::hold(other.pid_file().as_ref()).unwrap();
+    let meant = ServerArgs { pid: Some(other.pid_file()), ..server.args() };
+    let args = StopArgs { server: meant, no_wait: true, ..StopArgs::default() };
+    let (exit, text) = run(&args).unwrap();
+    assert_eq!((exit, text), (Exit::Done, format!("begun: the end of pid {}", child.id())));
+    assert_eq!(signal_of(child), Some(15));
+}
+
+#[test]
 fn a_stop_that_is_not_waited_for_is_begun() {
     let (child, server) = sleeper();
     let args =
