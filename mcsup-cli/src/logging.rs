@@ -127,6 +127,11 @@ impl ErrorLog {
             .build()
     }
 
+    /// In the child of a fork: how many records its parent could not write is its parent's to tell.
+    pub fn forget_losses(&self) {
+        self.sink.forget_losses();
+    }
+
     /// Opens the file again under its name, after it was moved away. On an error the old file stays in use.
     ///
     /// Call it in the supervisor first, which may have rights that the workers lack, then in each worker.

@@ -125,7 +125,10 @@ impl Supervisor for Pool {
     fn after_fork(&mut self, side: ForkSide) {
         match side {
             ForkSide::Supervisor | ForkSide::Mold => fork::after_in_parent(),
-            ForkSide::Worker => fork::after_in_child(),
+            ForkSide::Worker => {
+                fork::after_in_child();
+                self.output.log.forget_losses();
+            }
         }
     }
 }

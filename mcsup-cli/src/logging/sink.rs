@@ -64,6 +64,13 @@ impl Sink {
         }
     }
 
+    /// In the child of a fork: what its parent has lost is its parent's to tell.
+    pub(super) fn forget_losses(&self) {
+        if let Sink::File { lost, .. } = self {
+            lost.store(0, Relaxed);
+        }
+    }
+
     pub(super) fn reopen(&self) -> Result<(), LogError> {
         let Sink::File { path, held, .. } = self else { return Ok(()) };
         let mut held = held.write().unwrap_or_else(PoisonError::into_inner);

@@ -176,6 +176,20 @@ fn what_could_not_be_written_is_counted_and_told_when_it_can_be() {
 }
 
 #[test]
+fn what_the_parent_has_lost_is_not_told_by_its_child() {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let bench = Bench::new();
+    let log = ErrorLog { sink: Arc::new(sink::Held::over(theirs.into())) };
+    drop(ours);
+    log.raw_writer()(b"lost\n");
+    log.forget_losses();
+    let Sink::File { held, .. } = &*log.sink else { panic!("no file") };
+    held.write().unwrap().put(std::fs::File::create(bench.path()).unwrap().into());
+    log.raw_writer()(b"written\n");
+    assert_eq!(text(&bench.path()), "written\n");
+}
+
+#[test]
 fn a_reader_that_is_gone_does_no_harm() {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     drop(ours);
