@@ -62,6 +62,33 @@ fn a_lame_duck_says_that_it_drains_and_serves_all_the_same() {
 }
 
 #[test]
+fn one_that_retires_says_that_the_pool_serves_while_a_sibling_goes_on() {
+    let (pool, hold) = (Pool::of(2), Hold::default());
+    // Whoever is connected stays.
+    pool.room.store(0, Ordering::SeqCst);
+    let old = Setup { seat: pool.seat(0), ..setup() }.start_threads(hold.apps(1));
+    let (mut client, mut other) = (old.connect(), old.connect());
+    assert_eq!((client.get("/health").status, other.get("/health").status), (200, 200));
+    let new = Setup { seat: pool.seat(1), ..setup() }.start_threads(hold.apps(1));
+    wait_for("the sibling to accept", || pool.line(1).permits.load(Ordering::SeqCst) == 1);
+    old.enter(Phase::Retiring);
+    let response = client.get("/health");
+    assert_eq!(
+        (response.status, response.text(), response.field("connection")),
+        (200, "ok\n", Some("close"))
+    );
+    client.assert_ended();
+    new.enter(Phase::Draining);
+    new.join();
+    old.enter(Phase::Draining);
+    let response = other.get("/health");
+    assert_eq!(
+        (response.status, response.text(), response.field("connection")),
+        (503, "draining\n", Some("close"))
+    );
+}
+
+#[test]
 fn it_is_answered_while_all_permits_are_in_the_application() {
     for permits in [1, 2] {
         let hold = Hold::default();

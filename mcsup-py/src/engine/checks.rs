@@ -21,7 +21,7 @@ impl Table<'_> {
         let asked = Connection::view(heads, incoming, &request);
         let keep_alive =
             may_go_on && phase.accepts() && asked.delimited().keep_alive && !timeouts.keep_alive.is_zero();
-        let (head, text) = report(phase);
+        let (head, text) = report(phase, host.siblings().count);
         let (version, body) = (asked.version(), BodyFraming::Length(text.len() as u64));
         let out = outgoing.append();
         write_head(out, &head, &Finish { version, body, keep_alive, date: date.at(now) });

@@ -1,7 +1,8 @@
 //! The health check: whether clients should be sent to this worker, answered by the engine itself, without the application
 //! and without a permit (`checks` does it).
 //!
-//! It says `ok` while the worker serves, and `draining` from the lame duck on.
+//! It says `ok` while the pool goes on, also in a worker that retires beside siblings that do not, and `draining` from the
+//! lame duck on.
 
 use super::connection::Connection;
 use super::{EngineConfig, Phase};
@@ -18,10 +19,12 @@ pub(super) fn is_asked_for(config: &EngineConfig, connection: &Connection) -> bo
         .is_some_and(|head| head.path() == path.as_bytes() && matches!(head.method(), "GET" | "HEAD"))
 }
 
-/// What is to be said.
-pub(super) fn report(phase: Phase) -> (ResponseHead, &'static [u8]) {
+/// What is to be said. `siblings`: how many other workers accept.
+pub(super) fn report(phase: Phase, siblings: usize) -> (ResponseHead, &'static [u8]) {
     let (status, reason, text) = match phase {
         Phase::Serving => (200, &b"OK"[..], &b"ok\n"[..]),
+        // Whoever asks means the pool: a load balancer must not take a reload for its end.
+        Phase::Retiring if siblings > 0 => (200, &b"OK"[..], &b"ok\n"[..]),
         _ => (503, &b"Service Unavailable"[..], &b"draining\n"[..]),
     };
     let mut head = ResponseHead::new();
