@@ -165,6 +165,9 @@ impl<'a> Search<'a> {
             let Some(code) = self.read(&module) else { continue };
             let is_package = self.packages.contains_key(&module);
             let package = if is_package { module.as_str() } else { parent_of(&module) };
+            for name in patches(&code) {
+                self.note(name);
+            }
             for (name, is_certain) in imports(&code, package) {
                 // Perhaps a module, perhaps what a module defines.
                 if is_certain || !self.is_standard(&name) {
@@ -176,7 +179,8 @@ impl<'a> Search<'a> {
                 break;
             }
         }
-        if PATCHES.iter().any(|name| self.seen.contains(*name)) {
+        // One that is not there patches nothing: many libraries look for it.
+        if PATCHES.iter().any(|name| self.seen.contains(*name) && self.read(name).is_some()) {
             self.wanted.clear();
         }
         self.wanted
@@ -236,6 +240,25 @@ fn top_of(module: &str) -> &str {
 
 fn parent_of(module: &str) -> &str {
     module.rsplit_once('.').map_or("", |(parent, _)| parent)
+}
+
+/// Which of [`PATCHES`] a module's code imports, wherever in it: a server's first function may do so as well.
+fn patches(code: &str) -> impl Iterator<Item = &'static str> {
+    PATCHES.into_iter().filter(|patch| {
+        let lines = code.lines().filter(|line| line.contains(patch));
+        lines
+            .flat_map(|line| line.split([':', ';']))
+            .any(|statement| imports_of(statement.trim_start(), patch))
+    })
+}
+
+/// Whether a statement imports `wanted` or something in it.
+fn imports_of(statement: &str, wanted: &str) -> bool {
+    if let Some(modules) = statement.strip_prefix("import ") {
+        return names(modules).any(|name| top_of(name) == wanted);
+    }
+    let from = statement.strip_prefix("from ").and_then(|rest| rest.split_whitespace().next());
+    from.is_some_and(|name| top_of(name) == wanted)
 }
 
 /// What the code of a module in `package` imports at its top level, and whether each is a module for certain. A line of
@@ -338,8 +361,20 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_wanted_beside_what_patches_it() {
-        assert_eq!(wanted(&[("server.py", "from gevent import monkey\nimport ssl")]), [""; 0]);
+    fn nothing_is_wanted_beside_what_patches_it_wherever_that_is_imported() {
+        for code in [
+            "from gevent import monkey\nimport ssl",
+            "import ssl\ndef main():\n    import os, gevent.monkey as monkey\n    monkey.patch_all()",
+            "import ssl\nif ssl:\n\tfrom eventlet.green import socket",
+            "import ssl\ntry: import eventlet; eventlet.monkey_patch()\nexcept ImportError: pass",
+        ] {
+            let patches = [("gevent/__init__.py", ""), ("eventlet.py", "")];
+            assert_eq!(wanted(&[&[("server.py", code)][..], &patches].concat()), [""; 0], "{code}");
+            assert_eq!(wanted(&[("server.py", code)]), ["ssl"], "not installed: {code}");
+        }
+        let other =
+            "import ssl\n# gevent is not for us\ndef f():\n    from geventhttp import x\nimported = 'gevent'";
+        assert_eq!(wanted(&[("server.py", other), ("gevent.py", "")]), ["ssl"]);
     }
 
     #[test]
