@@ -39,7 +39,8 @@ Each option may also stand in MCSUP_CMD_ARGS or GUNICORN_CMD_ARGS, quoted as for
 MCSUP_CMD_ARGS, that over GUNICORN_CMD_ARGS, that over the file of --config, that over PORT and WEB_CONCURRENCY; a list
 replaces a list.
 
-Signals: TERM stops gracefully, INT and QUIT at once, HUP reloads, TTIN and TTOU scale, USR1 reopens the logs.";
+Signals: TERM stops gracefully, INT and QUIT at once, HUP reloads, USR2 upgrades, TTIN and TTOU scale, USR1 reopens the
+logs.";
 
 /// What the command line asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -178,6 +179,9 @@ pub struct RunArgs {
     /// Load the application once, say whether it can be served, and end
     #[arg(long, help_heading = "Application")]
     pub check_config: bool,
+    /// Do not load what the application imports of Python's standard library before the workers are forked
+    #[arg(long, help_heading = "Application")]
+    pub no_share_stdlib: bool,
     /// Load the application once, in a process from which the workers are forked: they share its memory
     #[arg(long, help_heading = "Application")]
     pub preload: bool,

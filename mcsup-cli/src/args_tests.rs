@@ -162,6 +162,7 @@ fn every_flag_of_gunicorn_that_we_have_is_spelled_as_there() {
         "10",
         "--max-requests-jitter",
         "11",
+        "--no-share-stdlib",
         "--preload",
         "--reload",
         "--reload-engine",
@@ -202,6 +203,7 @@ fn every_flag_of_gunicorn_that_we_have_is_spelled_as_there() {
         config: Some("c".into()),
         max_requests: Some("10".into()),
         max_requests_jitter: Some("11".into()),
+        no_share_stdlib: true,
         preload: true,
         reload: true,
         reload_engine: Some("poll".into()),
@@ -269,9 +271,13 @@ fn shown(line: &[&str]) -> String {
 #[test]
 fn help_and_version_are_text_to_show() {
     let help = shown(&["--help"]);
-    for part in
-        ["mcsup [run] [OPTIONS] APP", "mcsup stop -p PIDFILE", "--write-timeout <SECS>", "GUNICORN_CMD_ARGS"]
-    {
+    for part in [
+        "mcsup [run] [OPTIONS] APP",
+        "mcsup stop -p PIDFILE",
+        "--write-timeout <SECS>",
+        "GUNICORN_CMD_ARGS",
+        "USR2",
+    ] {
         assert!(help.contains(part), "no {part} in:\n{help}");
     }
     for line in [&["-h"][..], &["help"], &["run", "--help"], &["-w", "2", "--help"]] {

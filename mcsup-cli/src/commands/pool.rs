@@ -64,6 +64,8 @@ fn what_stays(old: &Settings, new: &Settings) -> Vec<&'static str> {
         ("pid", old.process.pid == new.process.pid),
         ("daemon", old.process.daemon.value == new.process.daemon.value),
         ("reuse_port", old.reuse_port.value == new.reuse_port.value || !is_kept),
+        // What is loaded stays.
+        ("no_share_stdlib", old.no_share_stdlib.value || !new.no_share_stdlib.value),
         ("control_socket", old.control == new.control),
         ("error_logfile", old.logging.errors == new.logging.errors),
         ("log_level", old.logging.level == new.logging.level),
@@ -136,7 +138,7 @@ impl Supervisor for Pool {
 /// Before the first fork. Not beside a mold: it shares everything with its workers, and a third copy of what they write
 /// to would stay here.
 fn share_standard_library(settings: &Settings, worker: &WorkerSettings) {
-    if !*settings.mold.preload {
+    if !*settings.mold.preload && !*settings.no_share_stdlib {
         standard::share(&worker.target.module, &worker.python_path);
     }
 }
@@ -217,6 +219,7 @@ mod tests {
             ("-b :3 --reuse-port", vec![]),
             ("-b :1 --chdir / --pid a --error-logfile b", vec!["chdir", "pid", "error_logfile"]),
             ("-b :1 --no-control-socket", vec!["control_socket"]),
+            ("-b :1 --no-share-stdlib", vec!["no_share_stdlib"]),
         ] {
             assert_eq!(what_stays(&settings(start), &settings(now)), expected, "{now}");
         }

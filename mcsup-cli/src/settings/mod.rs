@@ -88,6 +88,8 @@ pub struct Settings {
     pub threads: Sourced<usize>,
     /// Load the application, report, and end.
     pub check_config: Sourced<bool>,
+    /// Whether what is imported of the standard library is left to each worker.
+    pub no_share_stdlib: Sourced<bool>,
     /// Whether each worker has listening sockets of its own.
     pub reuse_port: Sourced<bool>,
     /// For the supervisor.
@@ -220,6 +222,7 @@ impl Settings {
                 |text| values::whole(text, 1..=MOST_THREADS),
             )?,
             check_config: sources.flag(|args| args.check_config),
+            no_share_stdlib: sources.flag(|args| args.no_share_stdlib),
             reuse_port: sources.flag(|args| args.reuse_port),
             pool: PoolTimeouts::resolve(&sources)?,
             http: HttpTimeouts::resolve(&sources)?,
