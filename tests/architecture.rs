@@ -139,6 +139,18 @@ fn the_documented_signals_are_those_of_the_table() {
     }
 }
 
+#[test]
+fn the_documented_phases_are_those_of_the_policy() {
+    let source = fs::read_to_string(top().join("mcsup-core/src/policy/status.rs")).unwrap();
+    let document = fs::read_to_string(top().join("docs/CONTROL.md")).unwrap();
+    let (_, sentence) = document.split_once("`phase` is").unwrap();
+    let documented: Vec<&str> = quoted(sentence.split(';').next().unwrap()).collect();
+    let rows = source.lines().filter_map(|line| line.trim().strip_prefix("Phase::")?.split_once("=> \""));
+    let names: Vec<&str> = rows.filter_map(|(_, word)| word.strip_suffix("\",")).collect();
+    assert!(names.len() > 5, "{names:?}");
+    assert_eq!(documented, names, "docs/CONTROL.md names other phases than the policy");
+}
+
 /// What is between backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
