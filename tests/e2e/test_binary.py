@@ -29,6 +29,15 @@ def test_it_serves_from_the_virtual_environment(directory):
         assert process.wait(5) == 0
 
 
+def test_a_check_that_goes_well_says_so(directory):
+    (directory / "app.py").write_text("app = print\n")
+    command = [BINARY, "check", "app:app"]
+    result = subprocess.run(
+        command, env=clean_environment(), cwd=directory, capture_output=True, text=True, timeout=20, check=False
+    )
+    assert (result.returncode, result.stdout) == (0, "app:app can be served\n"), result.stderr
+
+
 def test_an_environment_of_another_python_is_refused_by_name(directory):
     (directory / "app.py").write_text("app = print\n")
     (directory / "pyvenv.cfg").write_text("home = /nowhere\nversion = 2.7.18\n")
