@@ -28,7 +28,7 @@ bind = ["127.0.0.1:{port}"]
 workers = 2
 threads = 4
 soak = 0.8
-boot_timeout = 1
+boot_timeout = 3
 request_timeout = 0.4
 graceful_timeout = 2
 keep_alive = 20
@@ -65,7 +65,7 @@ class Deploys:
         bind = f'bind = ["127.0.0.1:{self.port}"]'
         return {
             "raises at import": (RAISES, toml, "importing app failed: RuntimeError: no database", "Traceback"),
-            "hangs at import": (HANGS, toml, "not ready within the boot timeout of 1s", None),
+            "hangs at import": (HANGS, toml, "not ready within the boot timeout of 3s", None),
             "dies after it was ready": (DIES, toml, "died soon after it was ready: exit code 7", None),
             "answers too late": (SLOW, toml, "left before the new generation was complete: .*timeout", None),
             "no TOML": (APPLICATION, toml + "workers = = 3\n", r"mcsup.toml:12: ", None),
