@@ -96,7 +96,7 @@ pub struct Status {
     pub mcsup: Option<String>,
     /// The supervisor's process id.
     pub pid: Option<i32>,
-    /// `starting`, `serving`, `reloading`, `rolling back`, `upgrading`, `draining` or `failing`.
+    /// `starting`, `serving`, `reloading`, `rolling back`, `upgrading`, `lame duck`, `stopping`, `failing` or `ended`.
     pub phase: Option<String>,
     /// Seconds since the start; an upgrade does not begin it anew.
     pub uptime_seconds: Option<f64>,

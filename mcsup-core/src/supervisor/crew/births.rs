@@ -1,0 +1,157 @@
+//! Workers that a mold is to fork: what it is told, and what becomes of those that it has not forked yet.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{Crew, Hand, Links, Process};
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::link::channel::WorkerEnd;
+use crate::link::fork_order::{Descriptors, ForkOrder, ForkingEnd};
+use crate::listener::open::OpenSet;
+use crate::policy::{Event, ExitStatus, WorkerId};
+use crate::spawn::reap;
+use crate::sys::ancestry::ADOPTS;
+
+/// What a mold is to be told, and what goes with it.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) order: ForkOrder,
+    pub(crate) end: WorkerEnd,
+    pub(crate) forks: Option<ForkingEnd>,
+    pub(crate) listeners: OpenSet,
+}
+
+/// How many orders a mold is given before it has answered the first of them: more would only wait in its socket, which
+/// has little room.
+const UNANSWERED: usize = 4;
+
+/// A fork takes less, also on a machine that is busy: a mold that has not done it by the time that its worker is given up
+/// never will.
+pub(super) const FORK_PATIENCE: Duration = Duration::from_millis(100);
+
+/// A worker whose mold is gone is born by then, or never.
+const ORPHANS_PATIENCE: Duration = Duration::from_secs(1);
+
+impl Wanted {
+    fn descriptors(&self) -> Descriptors<BorrowedFd<'_>> {
+        Descriptors {
+            end: self.end.as_fd(),
+            forks: self.forks.as_ref().map(AsFd::as_fd),
+            listeners: self.listeners.iter().map(|listener| listener.as_fd()).collect(),
+        }
+    }
+}
+
+impl Crew {
+    /// Has a mold fork a worker, as soon as it has forked those before it.
+    pub(crate) fn order(
+        &mut self,
+        (worker, mold): (WorkerId, WorkerId),
+        links: Links,
+        wanted: Wanted,
+    ) -> Result<()> {
+        let gone = || Error::system("have a mold fork", io::Error::other("there is no such mold"));
+        self.hands.get_mut(&mold).ok_or_else(gone)?.wanted.push_back((worker, wanted));
+        let process = Process::Awaited { mold, since: clock::now(), is_doomed: false, failure: None };
+        self.hands.insert(worker, Hand::new(process, links));
+        self.send_orders(mold);
+        Ok(())
+    }
+
+    /// Tells a mold what it is to fork, no more than a few at once.
+    pub(super) fn send_orders(&mut self, mold: WorkerId) {
+        let Some(Hand { links: Links { forks: Some(_), .. }, wanted, .. }) = self.hands.get(&mold) else {
+            return;
+        };
+        let is_told = |worker: &WorkerId| !wanted.iter().any(|(other, _)| other == worker);
+        let mut told = self.awaited(mold).filter(|worker| is_told(worker)).count();
+        while told < UNANSWERED {
+            let Some(hand) = self.hands.get_mut(&mold) else { return };
+            let (Some(forks), Some((worker, wanted))) = (&hand.links.forks, hand.wanted.pop_front()) else {
+                return;
+            };
+            let sent = forks.send(&wanted.order, &wanted.descriptors());
+            told += 1;
+            // The end of its link, which is closed here, says that there is no such worker; this says why.
+            if let (Err(error), Some(hand)) = (sent, self.hands.get_mut(&worker)) {
+                hand.failed(format!("the mold cannot be told: {error}"));
+            }
+        }
+    }
+
+    /// Who is still to be forked by a mold.
+    pub(super) fn awaited(&self, mold: WorkerId) -> impl Iterator<Item = WorkerId> {
+        self.hands.iter().filter_map(move |(worker, hand)| match hand.process {
+            Process::Awaited { mold: by, .. } if by == mold => Some(*worker),
+            _ => None,
+        })
+    }
+
+    /// A worker that has become a mold does nothing more that its siblings should know.
+    pub(super) fn on_ready(&mut self, worker: WorkerId) {
+        let Some(hand) = self.hands.get_mut(&worker).filter(|hand| hand.is_promoted) else { return };
+        if let Some(seat) = hand.links.seat.take() {
+            self.scoreboard.give_back(&seat);
+        }
+    }
+
+    /// A worker has a process; or had one, that has just been reaped.
+    pub(super) fn on_born(&mut self, worker: WorkerId, pid: Pid, reaped: &[Pid]) -> Option<Event> {
+        let is_taken = self.hands.values().any(|hand| hand.process.pid() == Some(pid));
+        let hand = self.hands.get_mut(&worker)?;
+        let Process::Awaited { mold, is_doomed, .. } = hand.process else { return None };
+        let is_reaped = reaped.contains(&pid);
+        if is_taken || ADOPTS && !is_reaped && !reap::is_child(pid) {
+            log::error!("worker {} says that it is process {pid}, which is none of ours", worker.0);
+            return None;
+        }
+        hand.process = match ADOPTS {
+            true => Process::Child(pid),
+            false => Process::Grandchild { pid, mold, last_word: None },
+        };
+        // One that was reaped has no number any more: it may be somebody else's.
+        if is_doomed && !is_reaped {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        Some(Event::Spawned { worker, pid: pid.as_raw_nonzero().get() })
+    }
+
+    /// The end of those that nobody will tell us of: who was never born, and whose mold is gone. Processes that the
+    /// application has forked may keep the link of one open that is not born; it has a moment, for it may be on its way.
+    pub(super) fn those_without_end(&mut self) -> Vec<Event> {
+        let now = clock::now();
+        let is_over = |hand: &Hand| {
+            let (is_silent, has) = (hand.links.link.has_ended(), |mold| self.hands.contains_key(mold));
+            match &hand.process {
+                Process::Awaited { mold, since, .. } => {
+                    is_silent || !has(mold) && now.saturating_sub(*since) >= ORPHANS_PATIENCE
+                }
+                Process::Grandchild { mold, .. } => is_silent && !has(mold),
+                Process::Child(_) => false,
+            }
+        };
+        let over = self.hands.iter().filter(|(_, hand)| is_over(hand)).map(|(worker, _)| *worker);
+        let over: Vec<WorkerId> = over.collect();
+        over.into_iter().filter_map(|worker| self.end_unseen(worker)).collect()
+    }
+
+    pub(super) fn end_unseen(&mut self, worker: WorkerId) -> Option<Event> {
+        let reason = match &self.hands.get(&worker)?.process {
+            Process::Awaited { is_doomed: true, .. } => {
+                return self.end(worker, ExitStatus::Signal(Signal::KILL.as_raw()));
+            }
+            Process::Awaited { failure, .. } => failure.clone(),
+            Process::Grandchild { last_word: Some(status), .. } => return self.end(worker, *status),
+            // Nobody knows how.
+            _ => return self.end(worker, ExitStatus::Code(-1)),
+        };
+        self.end(worker, ExitStatus::Code(-1));
+        let reason =
+            reason.unwrap_or_else(|| "the mold, or what it had forked, died before it was born".to_owned());
+        Some(Event::SpawnFailed { worker, reason })
+    }
+}

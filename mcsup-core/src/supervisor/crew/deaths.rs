@@ -1,0 +1,128 @@
+//! What workers and molds have said, and how they end: their last words are heard before their ends are told.
+
+use rustix::process::Pid;
+
+use super::{Crew, Hand, Process};
+use crate::link::channel::Hear;
+use crate::link::message::Report;
+use crate::policy::{Event, Exit, ExitStatus, WorkerId};
+use crate::spawn::reap;
+
+impl Crew {
+    /// What the workers and molds have said since the last call.
+    pub(crate) fn reports(&mut self) -> Vec<Event> {
+        self.reports_of(&[])
+    }
+
+    /// The same, when these have just been reaped: whoever may be one of them is heard out.
+    fn reports_of(&mut self, reaped: &[Pid]) -> Vec<Event> {
+        let mut heard: Vec<(WorkerId, Vec<Report>)> = Vec::new();
+        for (&worker, hand) in &mut self.hands {
+            let how_much = if hand.may_be_in(reaped) { Hear::All } else { Hear::Some };
+            heard.push((worker, hand.links.link.hear(how_much)));
+        }
+        self.hear_out_grandchildren(&mut heard);
+        let mut events = Vec::new();
+        for (worker, reports) in heard {
+            for report in reports {
+                events.extend(self.on_report(worker, report, reaped));
+            }
+        }
+        events.extend(self.those_without_end());
+        let molds: Vec<WorkerId> =
+            self.hands.iter().filter(|(_, hand)| !hand.wanted.is_empty()).map(|(mold, _)| *mold).collect();
+        molds.into_iter().for_each(|mold| self.send_orders(mold));
+        events
+    }
+
+    /// Of whom a mold says that it has ended, the rest is heard before.
+    fn hear_out_grandchildren(&mut self, heard: &mut [(WorkerId, Vec<Report>)]) {
+        let exited = |report: &Report| match report {
+            Report::ChildExited { pid, .. } => Pid::from_raw(*pid),
+            _ => None,
+        };
+        let ended: Vec<Pid> =
+            heard.iter().flat_map(|(_, reports)| reports.iter().filter_map(exited)).collect();
+        for (worker, reports) in heard {
+            let Some(Hand { process: Process::Grandchild { pid, .. }, links, .. }) =
+                self.hands.get_mut(worker)
+            else {
+                continue;
+            };
+            if ended.contains(pid) {
+                reports.append(&mut links.link.hear(Hear::All));
+            }
+        }
+    }
+
+    fn on_report(&mut self, worker: WorkerId, report: Report, reaped: &[Pid]) -> Option<Event> {
+        Some(match report {
+            Report::Ready => {
+                self.on_ready(worker);
+                Event::Ready { worker }
+            }
+            Report::Failed(failure) => Event::BootFailed { worker, failure },
+            Report::Leaving(reason) => Event::Leaving { worker, reason },
+            Report::ReloadWanted(reason) => Event::Changed { reason },
+            Report::Enough { requests } => Event::Enough { worker, requests },
+            Report::Born { pid } => return self.on_born(worker, Pid::from_raw(pid)?, reaped),
+            Report::ForkFailed { worker, reason } => {
+                self.hands.get_mut(&WorkerId(worker))?.failed(reason);
+                return None;
+            }
+            Report::ChildExited { pid, status } => {
+                return self.on_child_exited(worker, Pid::from_raw(pid)?, status);
+            }
+        })
+    }
+
+    /// A mold says how its child has ended, or that one how it is about to.
+    fn on_child_exited(&mut self, teller: WorkerId, ended: Pid, status: ExitStatus) -> Option<Event> {
+        for (&worker, hand) in &mut self.hands {
+            match &mut hand.process {
+                Process::Grandchild { pid, mold, .. } if *pid == ended && *mold == teller => {
+                    return self.end(worker, status);
+                }
+                Process::Grandchild { pid, last_word, .. } if *pid == ended && worker == teller => {
+                    *last_word = Some(status);
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// Takes a process out of the crew.
+    pub(super) fn end(&mut self, worker: WorkerId, status: ExitStatus) -> Option<Event> {
+        let hand = self.hands.remove(&worker)?;
+        let evidence = hand.evidence();
+        if let Some(seat) = &hand.links.seat {
+            self.scoreboard.give_back(seat);
+        }
+        Some(Event::Exited { worker, exit: Exit { status, evidence } })
+    }
+
+    /// Reaps whoever has ended, hearing their last words first: one that nobody knows may have said that it was born.
+    pub(crate) fn reap(&mut self) -> Vec<Event> {
+        let ended: Vec<(Pid, ExitStatus)> = match self.adopts {
+            true => std::iter::from_fn(reap::reap_any).collect(),
+            false => {
+                let children = self.hands.values().filter_map(|hand| match hand.process {
+                    Process::Child(pid) => Some(pid),
+                    _ => None,
+                });
+                children.filter_map(|pid| Some((pid, reap::try_reap(pid)?))).collect()
+            }
+        };
+        let reaped: Vec<Pid> = ended.iter().map(|(pid, _)| *pid).collect();
+        let mut events = self.reports_of(&reaped);
+        for (pid, status) in ended {
+            let is_it = |process: &Process| matches!(process, Process::Child(other) if *other == pid);
+            // Anybody else is an orphan of some worker.
+            let worker = self.hands.iter().find(|(_, hand)| is_it(&hand.process)).map(|(worker, _)| *worker);
+            events.extend(worker.and_then(|worker| self.end(worker, status)));
+        }
+        events.extend(self.those_without_end());
+        events
+    }
+}

@@ -1,0 +1,137 @@
+//! What the next image of a supervisor is told about its workers and molds.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+
+use rustix::process::Pid;
+use serde::{Deserialize, Serialize};
+
+use super::{Crew, Hand, Links, Process};
+use crate::link::channel::{EndRecord, SupervisorEnd};
+use crate::link::fork_order::OrderingEnd;
+use crate::link::scoreboard::{BoardRecord, Scoreboard, Seat};
+use crate::policy::{Moment, WorkerId};
+use crate::sys::ancestry;
+
+/// A crew that outlives its supervisor's image.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct CrewRecord {
+    board: BoardRecord,
+    hands: Vec<HandRecord>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct HandRecord {
+    worker: WorkerId,
+    process: ProcessRecord,
+    link: EndRecord,
+    seat: Option<usize>,
+    forks: Option<RawFd>,
+    is_promoted: bool,
+    born: Moment,
+    out_of_memory_kills: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum ProcessRecord {
+    Awaited { mold: WorkerId, since: Moment, is_doomed: bool, failure: Option<String> },
+    Child(i32),
+    Grandchild { pid: i32, mold: WorkerId },
+}
+
+impl CrewRecord {
+    /// All descriptors in it.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> + '_ {
+        let hands = self.hands.iter().flat_map(|hand| [hand.link.fd].into_iter().chain(hand.forks));
+        hands.chain([self.board.fd])
+    }
+}
+
+impl Process {
+    fn describe(&self) -> ProcessRecord {
+        let number = |pid: &Pid| pid.as_raw_nonzero().get();
+        match self {
+            Process::Awaited { mold, since, is_doomed, failure } => ProcessRecord::Awaited {
+                mold: *mold,
+                since: *since,
+                is_doomed: *is_doomed,
+                failure: failure.clone(),
+            },
+            Process::Child(pid) => ProcessRecord::Child(number(pid)),
+            Process::Grandchild { pid, mold, .. } => {
+                ProcessRecord::Grandchild { pid: number(pid), mold: *mold }
+            }
+        }
+    }
+}
+
+impl ProcessRecord {
+    /// `None`: there is no such process.
+    fn adopt(self) -> Option<Process> {
+        Some(match self {
+            ProcessRecord::Awaited { mold, since, is_doomed, failure } => {
+                Process::Awaited { mold, since, is_doomed, failure }
+            }
+            ProcessRecord::Child(pid) => Process::Child(Pid::from_raw(pid)?),
+            ProcessRecord::Grandchild { pid, mold } => {
+                Process::Grandchild { pid: Pid::from_raw(pid)?, mold, last_word: None }
+            }
+        })
+    }
+}
+
+impl Crew {
+    /// What the next image needs. Orders that a mold was not given yet are not in it: those workers will never be born,
+    /// as the end of their links says.
+    pub(crate) fn describe(&self) -> io::Result<CrewRecord> {
+        let hands = self.hands.iter().map(|(worker, hand)| HandRecord {
+            worker: *worker,
+            process: hand.process.describe(),
+            link: hand.links.link.describe(),
+            seat: hand.links.seat.as_ref().map(Seat::index),
+            forks: hand.links.forks.as_ref().map(|forks| forks.as_fd().as_raw_fd()),
+            is_promoted: hand.is_promoted,
+            born: hand.born,
+            out_of_memory_kills: hand.out_of_memory_kills,
+        });
+        let board = self.scoreboard.describe().ok_or(io::ErrorKind::Unsupported)?;
+        Ok(CrewRecord { board, hands: hands.collect() })
+    }
+
+    /// The crew that was described, in the process that has inherited its descriptors and its children.
+    pub(crate) fn adopt(record: CrewRecord) -> io::Result<Self> {
+        let scoreboard = Scoreboard::adopt(&record.board)?;
+        let mut crew = Self { hands: BTreeMap::new(), scoreboard, adopts: ancestry::adopts() };
+        for hand in record.hands {
+            let worker = hand.worker;
+            match crew.adopt_hand(hand) {
+                Ok(hand) => crew.hands.insert(worker, hand),
+                Err(error) => {
+                    // What has been taken over so far stays open, so that there is a way back.
+                    std::mem::forget(crew);
+                    return Err(error);
+                }
+            };
+        }
+        Ok(crew)
+    }
+
+    fn adopt_hand(&mut self, record: HandRecord) -> io::Result<Hand> {
+        let wrong = || io::Error::other("the record contradicts itself");
+        let process = record.process.adopt().ok_or_else(wrong)?;
+        let seat = match record.seat {
+            Some(index) => Some(self.scoreboard.take_again(index).ok_or_else(wrong)?),
+            None => None,
+        };
+        let forks = record.forks.map(OrderingEnd::adopt).transpose()?;
+        Ok(Hand {
+            process,
+            links: Links { link: SupervisorEnd::adopt(record.link)?, seat, forks },
+            is_promoted: record.is_promoted,
+            wanted: VecDeque::new(),
+            born: record.born,
+            out_of_memory_kills: record.out_of_memory_kills,
+        })
+    }
+}
