@@ -62,7 +62,7 @@ def stop(pool, folder, name):
         with processes.running(pool(port)[name], folder) as server:
             processes.wait_until_it_answers(server, port)
             with clients.idle(port, count):
-                time.sleep(0.5)
+                processes.wait_until_at_rest(server.pid)
                 pids = processes.tree(server.pid)
                 began = time.monotonic()
                 server.send_signal(signal.SIGTERM)
@@ -77,7 +77,7 @@ def respawn(pool, folder, name):
     port = processes.free_port()
     with processes.running(pool(port)[name], folder) as server:
         processes.wait_until_it_answers(server, port)
-        time.sleep(0.5)
+        processes.wait_until_at_rest(server.pid)
         killed = int(processes.ask(port))
         began = time.monotonic()
         os.kill(killed, signal.SIGKILL)
@@ -101,11 +101,11 @@ def memory(pool, folder, name, workers):
             return len(seen) == workers
 
         wait_for(is_seen)
-        time.sleep(1)
+        processes.wait_until_at_rest(server.pid)
         idle = processes.memory(server.pid)
         for _ in many.map(lambda _: processes.ask(port, "/api/portfolio"), range(10_000)):
             pass
-        time.sleep(1)
+        processes.wait_until_at_rest(server.pid)
         return {"idle": idle, "later": processes.memory(server.pid)}
 
 

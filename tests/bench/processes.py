@@ -124,6 +124,15 @@ def wait_until_it_answers(server, port, pause=0.01):
     raise RuntimeError("it does not answer")
 
 
+def wait_until_at_rest(pid, looks=20, pause=0.01):
+    """Wait until a process and all that come of it have used no processor time for so many looks in a row."""
+    used, quiet, deadline = used_by(pid), 0, time.monotonic() + 15
+    while quiet < looks and time.monotonic() < deadline:
+        time.sleep(pause)
+        before, used = used, used_by(pid)
+        quiet = quiet + 1 if used == before else 0
+
+
 def warm_up(port, seconds=0.2):
     """A few requests, so that what is done once is done."""
     deadline = time.monotonic() + seconds

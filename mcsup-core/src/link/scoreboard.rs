@@ -205,7 +205,6 @@ impl Seat {
     }
 
     /// All that the worker says of what it is doing.
-    #[allow(dead_code, reason = "for the status and the size of the pool, which ask once there are ways to")]
     pub(crate) fn gauges(&self) -> Gauges {
         Gauges {
             requests: self.get(Word::Requests),

@@ -48,9 +48,9 @@ pub(crate) struct Executor<S> {
     pub(crate) operators: Operators,
     pub(crate) history: History,
     pub(crate) pace: Pace,
-    /// What an upgrade executes,
+    /// What an upgrade executes.
     pub(crate) image: Option<Image>,
-    /// and its dry run, while there is one.
+    /// An upgrade's dry run, while there is one.
     pub(crate) checker: Option<Checker>,
     /// Why the first generation could not boot, for the caller of the library.
     pub(crate) boot_failure: Option<BootFailure>,
