@@ -144,7 +144,7 @@ pub struct WorkerStatus {
     pub generation: Option<u64>,
     /// Its process id.
     pub pid: Option<i32>,
-    /// `booting`, `ready`, `recycling`, `draining`, `aborting`, `failed` or `killed`.
+    /// `booting`, `ready`, `recycling`, `leaving`, `draining`, `aborting`, `failed`, `killed` or `unkillable`.
     pub state: Option<String>,
     /// Seconds since it was forked.
     pub age_seconds: Option<f64>,
@@ -179,6 +179,12 @@ pub struct SlotStatus {
     pub restarts: u64,
     /// How the last of its workers died that was not asked to.
     pub last_death: Option<Death>,
+    /// Seconds until its next worker starts, where it is empty and that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_start_seconds: Option<f64>,
+    /// Why it is empty and waits, in one line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits_because: Option<String>,
 }
 
 /// A worker's unasked-for end.
@@ -379,6 +385,8 @@ mod tests {
                 slot: 1,
                 restarts: 2,
                 last_death: Some(Death { seconds_ago: 0.5, cause: "exit code 1".to_owned() }),
+                next_start_seconds: Some(2.5),
+                waits_because: Some("its worker died".to_owned()),
             }],
             mold: Some(MoldStatus { pid: Some(9), ..MoldStatus::default() }),
             ..Status::default()

@@ -1,9 +1,15 @@
-//! How a pool ends: after a while in which it only says so, gracefully, quickly, or at once, each asking escalating the
-//! one before.
+//! How a pool ends: after a while in which it only says so, gracefully, quickly, or at once. Each order to stop escalates
+//! the one before, unless it is the same one again.
+
+use std::time::Duration;
 
 use super::event::{Answer, Ask, Drain, Effect, KillReason, Moment, Notice, Ticket};
 use super::machine::Machine;
 use super::status::{Phase, State};
+
+/// The same order again within this time is the same order: a service manager signals a process and then its group, and a
+/// terminal and a script may both pass on what a person did once.
+pub(super) const SAME_ORDER: Duration = Duration::from_millis(250);
 
 impl Machine {
     /// A stop was asked for. The first may be graceful; a second is quick; a third kills.
@@ -15,6 +21,10 @@ impl Machine {
         effects: &mut Vec<Effect>,
     ) {
         self.stop_tickets.extend(ticket);
+        if self.is_same_order(ask, now) {
+            return;
+        }
+        self.stop_asked = Some((ask, now));
         match self.phase {
             Phase::Ended => {
                 let tickets = std::mem::take(&mut self.stop_tickets);
@@ -36,6 +46,15 @@ impl Machine {
             }
             _ => self.begin_stop(ask, now, effects),
         }
+    }
+
+    /// Whether the stop that was asked for last has just asked for this, or for more.
+    fn is_same_order(&self, ask: Ask, now: Moment) -> bool {
+        let is_ended = self.phase == Phase::Ended;
+        self.stop_asked.is_some_and(|(last, at)| {
+            let asks_for_more = ask == Ask::StopQuick && last == Ask::StopGraceful;
+            !is_ended && !asks_for_more && now.saturating_sub(at) < SAME_ORDER
+        })
     }
 
     /// Ends the time in which it only says that it will end.
@@ -63,7 +82,7 @@ impl Machine {
         self.table.cancel_respawns(0);
         self.end_all_molds(now, effects);
         for worker in self.table.select(|entry| matches!(entry.state, State::Booting { .. })) {
-            self.kill(worker, KillReason::GivenUp, effects);
+            self.kill(worker, KillReason::GivenUp, now, effects);
         }
         if ask == Ask::StopGraceful {
             effects.push(Effect::RefuseNew);
@@ -87,6 +106,7 @@ impl Machine {
         self.abandon_rollout(now, effects);
         self.stop_recycling(now, effects);
         self.stop_scaling(effects);
+        self.stop_filling(effects);
         self.end_upgrade(&Answer::Superseded, effects);
     }
 

@@ -260,8 +260,13 @@ pub enum Effect {
     RefuseNew,
     /// Close the supervisor's own listeners: from now on only the draining workers hold them.
     CloseListeners,
-    /// Every worker of the first generation is ready: whoever waits for the start may go on.
-    PoolReady,
+    /// A first worker is ready: a process that waits for the start may go on.
+    PoolReady {
+        /// How many are.
+        ready: usize,
+        /// How many there should be.
+        target: usize,
+    },
     /// Tell the operator.
     Tell(Notice),
     /// Nothing is left: leave the loop.
@@ -395,6 +400,11 @@ pub enum Outcome {
     },
     /// The first generation could not boot.
     BootFailed(ErrorKind),
+    /// As asked, but this many processes are still there after SIGKILL.
+    Unkillable {
+        /// How many.
+        left: usize,
+    },
 }
 
 /// What an operator should read in the log.
@@ -443,6 +453,12 @@ pub enum Notice {
     Retired {
         pid: i32,
     },
+    Unkillable {
+        pid: i32,
+        slot: Slot,
+        since: Duration,
+        respawn_in: Option<Duration>,
+    },
     Leaving {
         pid: i32,
         slot: Slot,
@@ -472,6 +488,10 @@ pub enum Notice {
     },
     MoldEnded {
         pid: i32,
+    },
+    MoldUnkillable {
+        pid: i32,
+        since: Duration,
     },
     Promoting {
         pid: i32,

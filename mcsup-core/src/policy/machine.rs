@@ -9,6 +9,8 @@ use super::event::{
     Answer, Ask, BootFailure, Drain, Effect, Event, Exit, ExitStatus, Generation, KillReason, Moment, Notice,
     Outcome, Slot, Ticket, WorkerId,
 };
+use super::fill::{Loss, Refusal};
+use super::jitter::Jitter;
 use super::molds::Molds;
 use super::restart::Restarts;
 use super::rules::Policy;
@@ -21,13 +23,25 @@ use crate::error::ErrorKind;
 /// What every deadline is given on top, after the supervisor did not run: the workers may not have run either.
 const AFTER_LATE: Duration = Duration::from_secs(1);
 
+/// How long a worker whose boot has failed may take to end by itself.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// A process that is there so long after SIGKILL is frozen, or in a system call that no signal ends.
+pub(super) const UNKILLABLE_AFTER: Duration = Duration::from_secs(5);
+
 /// The pool's state and everything that it is decided from.
 #[derive(Debug, Clone)]
 pub struct Machine {
     pub(super) policy: Policy,
     pub(super) table: Table,
     pub(super) molds: Molds,
+    /// What slots have lost,
     pub(super) restarts: Restarts,
+    /// and what the place of the mold has.
+    pub(super) mold_restarts: Restarts,
+    /// While the system refuses to fork.
+    pub(super) refusal: Option<Refusal>,
+    pub(super) jitter: Jitter,
     pub(super) phase: Phase,
     pub(super) current: Generation,
     pub(super) newest: Generation,
@@ -50,12 +64,18 @@ pub struct Machine {
     /// Gone on from a record, and not told yet what came of the upgrade.
     pub(super) is_resumed: bool,
     pub(super) stop_tickets: Vec<Ticket>,
+    /// The stop that was asked for last, and when.
+    pub(super) stop_asked: Option<(Ask, Moment)>,
+    /// Those that wait for a worker in an empty slot.
+    pub(super) slot_tickets: Vec<(Ticket, Slot)>,
 }
 
 impl Machine {
     /// A pool that has not begun.
     pub fn new(policy: Policy) -> Self {
         let restarts = Restarts::new(policy.restart, policy.seed);
+        let mold_restarts = Restarts::new(policy.restart, policy.seed.wrapping_add(1));
+        let jitter = Jitter::new(policy.seed.wrapping_add(2));
         let (target, configured) = (policy.allowed(policy.workers), policy.workers);
         let mut molds = Molds::default();
         if policy.preload {
@@ -66,6 +86,9 @@ impl Machine {
             table: Table::default(),
             molds,
             restarts,
+            mold_restarts,
+            refusal: None,
+            jitter,
             phase: Phase::Starting,
             current: 1,
             newest: 1,
@@ -84,6 +107,8 @@ impl Machine {
             upgrade_tickets: Vec::new(),
             is_resumed: false,
             stop_tickets: Vec::new(),
+            stop_asked: None,
+            slot_tickets: Vec::new(),
         }
     }
 
@@ -118,7 +143,7 @@ impl Machine {
 
     fn on_event(&mut self, event: Event, now: Moment, effects: &mut Vec<Effect>) {
         match event {
-            Event::Spawned { worker, pid } => self.on_spawned(worker, pid, effects),
+            Event::Spawned { worker, pid } => self.on_spawned(worker, pid, now, effects),
             Event::SpawnFailed { worker, reason } => self.on_spawn_failed(worker, reason, now, effects),
             Event::Ready { worker } => self.on_ready(worker, now, effects),
             Event::BootFailed { worker, failure } => self.on_boot_failed(worker, failure, now, effects),
@@ -155,7 +180,7 @@ impl Machine {
             _ => None,
         };
         let others = [
-            self.table.next_respawn(),
+            self.next_fill(),
             self.next_rollout_deadline(),
             self.next_mold_deadline(),
             self.next_recycling(),
@@ -214,10 +239,16 @@ impl Machine {
         Some(worker)
     }
 
-    pub(super) fn kill(&mut self, worker: WorkerId, reason: KillReason, effects: &mut Vec<Effect>) {
+    pub(super) fn kill(
+        &mut self,
+        worker: WorkerId,
+        reason: KillReason,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(entry) = self.table.get_mut(worker) else { return };
-        if !matches!(entry.state, State::Killed { .. }) {
-            entry.state = State::Killed { reason, ready_since: entry.state.ready_since() };
+        if !matches!(entry.state, State::Killed { .. } | State::Unkillable { .. }) {
+            entry.state = State::Killed { reason, since: now, ready_since: entry.state.ready_since() };
             effects.push(Effect::Kill { worker });
         }
     }
@@ -232,13 +263,21 @@ impl Machine {
         effects.extend(tickets.into_iter().map(|ticket| Effect::Answer { ticket, answer: answer.clone() }));
     }
 
-    fn on_spawned(&mut self, worker: WorkerId, pid: i32, effects: &mut Vec<Effect>) {
+    fn on_spawned(&mut self, worker: WorkerId, pid: i32, now: Moment, effects: &mut Vec<Effect>) {
         let Some(entry) = self.table.get_mut(worker) else { return };
         entry.pid = pid;
+        let is_killed = match &mut entry.state {
+            State::Killed { since, .. } => {
+                *since = now;
+                entry.mold.is_some()
+            }
+            _ => false,
+        };
         let (slot, generation) = (entry.slot, entry.generation);
+        self.refusal = None;
         effects.push(Effect::Tell(Notice::Booting { worker, slot, generation, pid }));
-        if entry.mold.is_some() && matches!(entry.state, State::Killed { .. }) {
-            // It was given up before its mold had forked it, when there was nobody to kill.
+        if is_killed {
+            // It was given up before its mold had forked it, when there was no process to kill.
             effects.push(Effect::Kill { worker });
         }
     }
@@ -249,21 +288,16 @@ impl Machine {
             // Whoever counted on it learned already that it was given up.
             return;
         }
-        let why = format!("a worker could not be forked: {reason}");
+        let (slot, why) = (entry.slot, format!("a worker could not be forked: {reason}"));
         if self.is_new(entry.generation) {
             return self.newcomer_failed(why, None, now, effects);
         }
         if !self.ever_ready {
-            effects.push(Effect::Tell(Notice::SpawnFailed {
-                slot: entry.slot,
-                reason,
-                retry_in: Duration::ZERO,
-            }));
+            effects.push(Effect::Tell(Notice::SpawnFailed { slot, reason, retry_in: Duration::ZERO }));
             return self.fail_start(ErrorKind::System, now, effects);
         }
-        // Where somebody else serves, only a recycling is to be tried again.
-        let retry_in = self.respawn(&entry, None, now).unwrap_or(self.policy.restart.cap);
-        effects.push(Effect::Tell(Notice::SpawnFailed { slot: entry.slot, reason, retry_in }));
+        let retry_in = self.on_fork_refused(entry.mold, &reason, now);
+        effects.push(Effect::Tell(Notice::SpawnFailed { slot, reason, retry_in }));
         self.note_failure(&entry, &why, None, now, effects);
     }
 
@@ -271,10 +305,14 @@ impl Machine {
         let Some(entry) = self.table.get_mut(worker) else { return };
         let State::Booting { since } = entry.state else { return };
         entry.state = State::Ready { since: now, beat: now };
-        let (pid, slot) = (entry.pid, entry.slot);
-        effects.push(Effect::Tell(Notice::Ready { pid, slot, after: now.saturating_sub(since) }));
+        entry.boot = now.saturating_sub(since);
+        let (pid, slot, generation, after) = (entry.pid, entry.slot, entry.generation, entry.boot);
+        effects.push(Effect::Tell(Notice::Ready { pid, slot, after }));
         effects.push(Effect::Begin { worker });
         self.ever_ready = true;
+        if generation == self.current {
+            self.on_boot_worked(slot, after, now);
+        }
         if matches!(self.phase, Phase::LameDuck { .. }) {
             effects.push(Effect::LameDuck { worker });
         }
@@ -288,10 +326,9 @@ impl Machine {
         effects: &mut Vec<Effect>,
     ) {
         let Some(entry) = self.table.get_mut(worker) else { return };
-        if !matches!(entry.state, State::Booting { .. }) {
-            return;
-        }
-        entry.state = State::Failed { kill_at: now + self.policy.graceful_timeout };
+        let State::Booting { since } = entry.state else { return };
+        let took = now.saturating_sub(since);
+        entry.state = State::Failed { kill_at: now + self.policy.graceful_timeout.min(LAST_WORDS) };
         let (entry, kind) = (entry.clone(), failure.kind);
         if self.phase.is_ending() {
             return;
@@ -303,6 +340,9 @@ impl Machine {
         } else if !self.ever_ready {
             self.fail_start(kind, now, effects);
         } else {
+            if entry.generation == self.current {
+                self.restarts.note_boot(entry.slot, took, false, now);
+            }
             self.note_failure(&entry, &reason, detail, now, effects);
         }
     }
@@ -318,41 +358,30 @@ impl Machine {
     ) {
         self.note_failed_successor(entry.id, reason, detail.clone());
         if entry.generation == self.current {
+            self.note_failed_start(entry.slot, reason, detail.as_ref(), effects);
             self.note_failed_return(entry.slot, reason, effects);
             self.note_failed_addition(entry.slot, (reason, detail), now, effects);
         }
     }
 
-    /// A worker cannot go on: it is replaced at once, since it accepts no more, and has the time of any retiring one to
-    /// finish what it has.
+    /// A worker asks to be replaced: its successor starts, and is ready before it leaves.
     fn on_leaving(&mut self, worker: WorkerId, reason: &str, now: Moment, effects: &mut Vec<Effect>) {
-        let Some(entry) = self.table.get(worker).cloned() else { return };
-        let Entry { slot, pid, generation, state, .. } = entry;
-        let State::Ready { since, .. } = state else { return };
-        self.retire(worker, Drain::Retire, now, effects);
-        let is_new = self.is_new(generation);
-        let respawn_in = self.respawn(&entry, Some(now.saturating_sub(since)), now);
-        effects.push(Effect::Tell(Notice::Leaving { pid, slot, reason: reason.to_owned(), respawn_in }));
+        let Some(entry) = self.table.get_mut(worker) else { return };
+        let State::Ready { since, .. } = entry.state else { return };
+        if entry.leaves {
+            return;
+        }
+        entry.leaves = true;
+        let entry = entry.clone();
+        let Entry { slot, pid, generation, .. } = entry;
+        let (is_new, reason) = (self.is_new(generation), reason.to_owned());
+        let respawn_in = if is_new { None } else { self.succeed(&entry, since, now) };
+        effects.push(Effect::Tell(Notice::Leaving { pid, slot, reason: reason.clone(), respawn_in }));
         if is_new {
+            self.retire(worker, Drain::Retire, now, effects);
             let reason = format!("worker {pid} left before the new generation was complete: {reason}");
             self.newcomer_failed(reason, None, now, effects);
         }
-    }
-
-    /// Lets the slot of one who is gone be filled again, where nobody else fills it; says when.
-    fn respawn(&mut self, gone: &Entry, ready_for: Option<Duration>, now: Moment) -> Option<Duration> {
-        let Entry { slot, generation, .. } = *gone;
-        let is_covered = self.table.is_covered(slot, self.current);
-        if self.phase.is_ending() || slot >= self.target || is_covered || self.is_new(generation) {
-            return None;
-        }
-        if generation != self.current {
-            // It died of what its successor does not run.
-            return Some(Duration::ZERO);
-        }
-        let delay = self.restarts.delay(slot, ready_for);
-        self.table.respawn_later(slot, now + delay);
-        Some(delay)
     }
 
     fn on_beats(&mut self, beats: Vec<(WorkerId, Moment)>) {
@@ -367,7 +396,7 @@ impl Machine {
         let Some(entry) = self.table.remove(worker) else { return };
         let Entry { slot, generation, pid, state, .. } = entry;
         let killed = match state {
-            State::Killed { reason, .. } => Some(reason),
+            State::Killed { reason, .. } | State::Unkillable { reason } => Some(reason),
             State::Aborting { limit, .. } => Some(KillReason::Silent(limit)),
             _ => None,
         };
@@ -377,7 +406,8 @@ impl Machine {
         let asked_for = matches!(killed, Some(KillReason::GivenUp | KillReason::QuickStop));
         let was_draining =
             matches!(state, State::Draining { .. }) || matches!(killed, Some(KillReason::GracefulTimeout(_)));
-        if self.phase.is_ending() || asked_for || was_draining {
+        let is_late = matches!(state, State::Unkillable { .. });
+        if self.phase.is_ending() || asked_for || was_draining || is_late {
             let quiet = asked_for || matches!(state, State::Failed { .. });
             if !quiet {
                 effects.push(Effect::Tell(Notice::Died { pid, slot, exit, killed, respawn_in: None }));
@@ -390,8 +420,10 @@ impl Machine {
         }
         let was_ready = state.ready_since();
         let is_new = self.is_new(generation);
-        let ready_for = was_ready.map(|since| now.saturating_sub(since));
-        let respawn_in = self.respawn(&entry, ready_for, now);
+        if let (State::Booting { since }, true) = (state, generation == self.current) {
+            self.restarts.note_boot(slot, now.saturating_sub(since), false, now);
+        }
+        let respawn_in = self.respawn(&entry, was_ready.map_or(Loss::Boot, Loss::Ready), now);
         let status = exit.status;
         effects.push(Effect::Tell(Notice::Died { pid, slot, exit, killed, respawn_in }));
         // A boot that failed in its own words, or in ours, was told already.
@@ -421,13 +453,15 @@ impl Machine {
             Ask::Scale(workers) => self.ask_scale(workers, ticket, now, effects),
             Ask::ScaleUp => self.ask_scale(self.target + 1, ticket, now, effects),
             Ask::ScaleDown => self.ask_scale(self.target - 1, ticket, now, effects),
-            Ask::Recycle(slot) => self.ask_recycle(slot, ticket, effects),
+            Ask::Recycle(slot) => self.ask_recycle(slot, ticket, now, effects),
         }
     }
 
     /// Whoever lives opens its log files anew; molds as well, whose workers inherit them.
     fn reopen_logs(&self, effects: &mut Vec<Effect>) {
-        let lives = |entry: &Entry| entry.pid != 0 && !matches!(entry.state, State::Killed { .. });
+        let lives = |entry: &Entry| {
+            entry.pid != 0 && !matches!(entry.state, State::Killed { .. } | State::Unkillable { .. })
+        };
         for worker in self.table.select(lives).into_iter().chain(self.molds.living()) {
             effects.push(Effect::ReopenLogs { worker });
         }
@@ -458,9 +492,12 @@ impl Machine {
         }
         self.settle_molds(now, effects);
         self.fill(now, effects);
-        if self.phase == Phase::Starting && self.table.is_complete(self.current, self.target) {
+        self.retire_replaced(now, effects);
+        self.settle_starts(effects);
+        if self.phase == Phase::Starting && self.ever_ready {
             self.phase = Phase::Serving;
-            effects.push(Effect::PoolReady);
+            let ready = self.table.iter().filter(|entry| entry.state.is_ready()).count();
+            effects.push(Effect::PoolReady { ready, target: self.target });
         }
         self.settle_rollout(now, effects);
         // A reload may have begun, whose mold is wanted at once.
@@ -481,17 +518,6 @@ impl Machine {
         }
     }
 
-    /// Forks workers for the slots that are empty, or whose time has come.
-    pub(super) fn fill(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        let due = self.table.take_due(now);
-        for slot in 0..self.target {
-            let is_covered = self.table.is_covered(slot, self.current);
-            if self.table.is_vacant(slot, self.current) || due.contains(&slot) && !is_covered {
-                self.spawn(slot, self.current, now, effects);
-            }
-        }
-    }
-
     /// When this worker's patience ends, if it is bounded.
     fn deadline_of(&self, entry: &Entry) -> Option<Moment> {
         match entry.state {
@@ -500,7 +526,9 @@ impl Machine {
             State::Aborting { kill_at, .. } | State::Draining { kill_at, .. } | State::Failed { kill_at } => {
                 Some(kill_at)
             }
-            State::Killed { .. } => None,
+            // One that has not been forked yet is killed when it is.
+            State::Killed { since, .. } => (entry.pid != 0).then(|| since + UNKILLABLE_AFTER),
+            State::Unkillable { .. } => None,
         }
     }
 
@@ -517,19 +545,37 @@ impl Machine {
                     entry.state = State::Aborting { ready_since: since, kill_at, limit };
                 }
             }
-            State::Aborting { limit, .. } => self.kill(id, KillReason::Silent(limit), effects),
-            State::Draining { .. } => self.on_overdue(id, pid, effects),
+            State::Aborting { limit, .. } => self.kill(id, KillReason::Silent(limit), now, effects),
+            State::Draining { .. } => self.on_overdue(id, pid, now, effects),
             // That its boot failed was told, and its slot is filled after its exit.
-            State::Failed { .. } => self.kill(id, KillReason::BootTimeout(self.policy.boot_timeout), effects),
-            State::Killed { .. } => {}
+            State::Failed { .. } => {
+                self.kill(id, KillReason::BootTimeout(self.policy.boot_timeout), now, effects);
+            }
+            State::Killed { .. } => self.on_unkillable(entry, now, effects),
+            State::Unkillable { .. } => {}
         }
+    }
+
+    /// A killed worker is still there: its slot no longer waits for its exit, nor does the end of the pool.
+    fn on_unkillable(&mut self, entry: &Entry, now: Moment, effects: &mut Vec<Effect>) {
+        let &Entry { id, pid, slot, state, .. } = entry;
+        let State::Killed { reason, since, ready_since } = state else { return };
+        if let Some(entry) = self.table.get_mut(id) {
+            entry.state = State::Unkillable { reason };
+        }
+        let respawn_in = match state.is_missed() {
+            true => self.respawn(entry, ready_since.map_or(Loss::Boot, Loss::Ready), now),
+            false => None,
+        };
+        let since = now.saturating_sub(since);
+        effects.push(Effect::Tell(Notice::Unkillable { pid, slot, since, respawn_in }));
     }
 
     fn on_boot_timeout(&mut self, entry: &Entry, now: Moment, effects: &mut Vec<Effect>) {
         let limit = self.policy.boot_timeout;
         let reason = KillReason::BootTimeout(limit);
         effects.push(Effect::Tell(Notice::BootTimeout { pid: entry.pid, after: limit }));
-        self.kill(entry.id, reason, effects);
+        self.kill(entry.id, reason, now, effects);
         let why = format!("worker {} was {reason}", entry.pid);
         if self.phase.is_ending() {
             return;
@@ -543,11 +589,14 @@ impl Machine {
         } else if !self.ever_ready {
             self.fail_start(ErrorKind::Boot, now, effects);
         } else {
+            if entry.generation == self.current && entry.pid != 0 {
+                self.restarts.note_boot(entry.slot, limit, false, now);
+            }
             self.note_failure(entry, &why, None, now, effects);
         }
     }
 
-    fn on_overdue(&mut self, worker: WorkerId, pid: i32, effects: &mut Vec<Effect>) {
+    fn on_overdue(&mut self, worker: WorkerId, pid: i32, now: Moment, effects: &mut Vec<Effect>) {
         let reason = match &mut self.phase {
             Phase::Stopping { ask: Ask::StopQuick, .. } => KillReason::QuickStop,
             Phase::Stopping { killed, .. } => {
@@ -557,7 +606,7 @@ impl Machine {
             _ => KillReason::GracefulTimeout(self.policy.graceful_timeout),
         };
         effects.push(Effect::Tell(Notice::Overdue { pid, reason }));
-        self.kill(worker, reason, effects);
+        self.kill(worker, reason, now, effects);
     }
 
     /// The first generation cannot boot: ends everything, whatever the number of workers.
@@ -567,26 +616,36 @@ impl Machine {
         self.table.cancel_respawns(0);
         self.end_all_molds(now, effects);
         for worker in self.table.select(|entry| !entry.state.is_leaving()) {
-            self.kill(worker, KillReason::GivenUp, effects);
+            self.kill(worker, KillReason::GivenUp, now, effects);
         }
     }
 
     fn settle_end(&mut self, effects: &mut Vec<Effect>) {
-        if !self.table.is_empty() || !self.molds.is_empty() {
+        let is_unkillable = |state: &State| matches!(state, State::Unkillable { .. });
+        let workers = self.table.iter().map(|entry| (entry.state, entry.pid));
+        let molds = self.molds.iter().map(|(_, mold)| (mold.state, mold.pid));
+        let left: Vec<(State, i32)> = workers.chain(molds).collect();
+        if !left.iter().all(|(state, _)| is_unkillable(state)) {
             return;
         }
         let outcome = match self.phase {
+            _ if !left.is_empty() => Outcome::Unkillable { left: left.len() },
             Phase::Failing { kind } => Outcome::BootFailed(kind),
             Phase::Stopping { killed, .. } if killed > 0 => Outcome::Forced { killed },
             _ => Outcome::Stopped,
         };
         self.phase = Phase::Ended;
-        let message = match outcome {
-            Outcome::Forced { killed } => format!("stopped; {killed} workers had to be killed"),
-            _ => "stopped".to_owned(),
+        let answer = match outcome {
+            Outcome::Forced { killed } => Answer::Done(format!("stopped; {killed} workers had to be killed")),
+            Outcome::Unkillable { .. } => {
+                let pids: Vec<String> = left.iter().map(|(_, pid)| pid.to_string()).collect();
+                let reason = format!("stopped, but cannot be killed: pid {}", pids.join(", "));
+                Answer::Failed { reason, detail: None }
+            }
+            _ => Answer::Done("stopped".to_owned()),
         };
         let tickets = std::mem::take(&mut self.stop_tickets);
-        self.answer(tickets, &Answer::Done(message), effects);
+        self.answer(tickets, &answer, effects);
         effects.push(Effect::Tell(Notice::Ended { outcome }));
         effects.push(Effect::End(outcome));
     }

@@ -9,10 +9,12 @@
 //! - [`rules`]: what is decided by.
 //! - [`status`]: the state of one worker and of the pool; [`under_way`]: what is not done yet.
 //! - [`table`], [`molds`]: which workers and molds exist, which slot and generation each belongs to.
-//! - [`restart`]: who died how often; [`jitter`]: what is left to chance; [`trend`]: what the load asks for.
+//! - [`restart`]: what slots have lost, and what a boot costs; [`jitter`]: what is left to chance; [`trend`]: what the load
+//!   asks for.
 //!
 //! Decisions:
 //! - [`machine`]: one function for each event, and what is due after each.
+//! - `fill`: when an empty slot gets a worker.
 //! - `rollout`: when a new generation takes over, and when it is given up.
 //! - `recycle`: when a worker is replaced before anything is wrong with it.
 //! - `mold`: who forks workers that share what is loaded once.
@@ -22,6 +24,7 @@
 
 mod drain;
 pub mod event;
+mod fill;
 pub mod jitter;
 pub mod machine;
 mod mold;
@@ -42,6 +45,7 @@ pub use event::{
     Answer, Ask, BootFailure, Drain, Effect, Event, Evidence, Exit, ExitStatus, KillReason, Load, Moment,
     Notice, Outcome, Sender, Ticket, WorkerId,
 };
+pub use fill::Vacancy;
 pub use machine::Machine;
 pub use record::Record;
 pub use rules::{Autoscale, Plan, Policy, Recycling, RestartPolicy, Surge};

@@ -9,41 +9,65 @@ use super::event::{
     BootFailure, Drain, Effect, Event, Exit, ExitStatus, Generation, KillReason, Moment, Notice, Slot,
     WorkerId,
 };
-use super::machine::Machine;
+use super::fill::Loss;
+use super::machine::{Machine, UNKILLABLE_AFTER};
 use super::molds::Mold;
 use super::status::State;
+use super::table::Entry;
 use crate::error::ErrorKind;
 
-/// The record of deaths that molds share, in a place where no slot is.
-const PLACE: Slot = Slot::MAX;
+/// The place that molds share in their record of losses.
+const PLACE: Slot = 0;
 
 impl Machine {
     /// Boots the molds that are wanted and not there.
     pub(super) fn settle_molds(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        self.molds.again = self.molds.again.filter(|at| *at > now);
-        let rests = self.molds.again.is_some();
+        let rests = self.next_mold().is_some_and(|at| at > now);
+        if !rests {
+            self.molds.again = None;
+        }
         for generation in self.molds.wanted_by.clone() {
             // One that is new has not failed yet.
             let may = if generation == self.current { !rests } else { self.is_new(generation) };
-            if may && !self.molds.has(generation) {
-                let id = self.table.next_id();
-                let state = State::Booting { since: now };
-                self.molds.molds.insert(id, Mold { generation, pid: 0, state, is_warm: false });
-                effects.push(Effect::SpawnMold { mold: id, generation });
+            if may && self.may_fork(now) && !self.molds.has(generation) {
+                self.boot_mold(generation, now, effects);
             }
         }
+    }
+
+    fn boot_mold(&mut self, generation: Generation, now: Moment, effects: &mut Vec<Effect>) {
+        self.try_fork(now);
+        let (id, state) = (self.table.next_id(), State::Booting { since: now });
+        let mold = Mold { generation, pid: 0, state, boot: Duration::ZERO, is_warm: false };
+        self.molds.molds.insert(id, mold);
+        effects.push(Effect::SpawnMold { mold: id, generation });
+    }
+
+    /// When the mold that is missing boots, if it waits: at the latest when the pool has rested, should it be dark.
+    pub(super) fn next_mold(&self) -> Option<Moment> {
+        let lacks = |generation: &Generation| {
+            (*generation == self.current || self.is_new(*generation)) && !self.molds.has(*generation)
+        };
+        let refusal = self.refusal.as_ref().filter(|_| self.molds.wanted_by.iter().any(lacks));
+        let own = self.molds.again.map(|at| {
+            let at = at.max(self.mold_restarts.rested_from_failure());
+            let is_dark = self.is_dark() && !self.molds.boots();
+            if is_dark { at.min(self.mold_restarts.rested()) } else { at }
+        });
+        own.max(refusal.map(|refusal| refusal.again))
     }
 
     /// When something about a mold is due.
     pub(super) fn next_mold_deadline(&self) -> Option<Moment> {
         let deadlines = self.molds.molds.values().filter_map(|mold| self.mold_deadline(mold));
-        deadlines.chain(self.molds.again).min()
+        deadlines.chain(self.next_mold()).min()
     }
 
     fn mold_deadline(&self, mold: &Mold) -> Option<Moment> {
         match mold.state {
             State::Booting { since } => Some(since + self.policy.boot_timeout),
             State::Draining { kill_at, .. } | State::Failed { kill_at } => Some(kill_at),
+            State::Killed { since, .. } => Some(since + UNKILLABLE_AFTER),
             _ => None,
         }
     }
@@ -60,12 +84,15 @@ impl Machine {
                     effects.push(Effect::Tell(Notice::BootTimeout { pid: mold.pid, after: limit }));
                     self.kill_mold(id, KillReason::BootTimeout(limit), now, effects);
                 }
-                // It may be killed already: by the end of all, that another's time was up led to.
-                State::Killed { .. } => {}
-                _ => {
-                    mold.state = State::Killed { reason: KillReason::QuickStop, ready_since: None };
-                    effects.push(Effect::Kill { worker: id });
+                State::Killed { since, .. } if since + UNKILLABLE_AFTER > now => {
+                    // Killed in this moment: the time of another one was up, which ended them all.
                 }
+                State::Killed { reason, since, .. } => {
+                    mold.state = State::Unkillable { reason };
+                    let (pid, since) = (mold.pid, now.saturating_sub(since));
+                    effects.push(Effect::Tell(Notice::MoldUnkillable { pid, since }));
+                }
+                _ => mold.kill(id, KillReason::QuickStop, now, effects),
             }
         }
     }
@@ -82,12 +109,34 @@ impl Machine {
         if mold.state.is_leaving() {
             return;
         }
-        let (generation, pid, ready_since) = (mold.generation, mold.pid, mold.state.ready_since());
-        mold.state = State::Killed { reason, ready_since };
-        effects.push(Effect::Kill { worker: id });
-        let ready_for = ready_since.map(|since| now.saturating_sub(since));
-        let told = (format!("mold {pid} was {reason}"), None);
-        self.mold_failed((generation, ready_for), ErrorKind::Boot, told, now, effects);
+        let state = mold.state;
+        mold.kill(id, reason, now, effects);
+        let mold = mold.clone();
+        let told = (format!("mold {} was {reason}", mold.pid), None);
+        self.lose_mold(&mold, state, ErrorKind::Boot, told, now, effects);
+    }
+
+    /// A mold is lost that was in `state`: what it cost is noted, and what depends on it is told.
+    fn lose_mold(
+        &mut self,
+        mold: &Mold,
+        state: State,
+        kind: ErrorKind,
+        told: (String, Option<String>),
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let loss = match state {
+            State::Booting { since } => {
+                let took = now.saturating_sub(since);
+                if !mold.is_warm && mold.generation == self.current {
+                    self.mold_restarts.note_boot(PLACE, took, false, now);
+                }
+                Loss::Boot
+            }
+            _ => state.ready_since().map_or(Loss::Boot, Loss::Ready),
+        };
+        self.mold_failed((mold, loss), kind, told, now, effects);
     }
 
     /// Whether `event` is about a mold; if so, it is dealt with.
@@ -105,12 +154,11 @@ impl Machine {
         match event {
             Event::Spawned { pid, .. } => {
                 mold.pid = *pid;
+                self.refusal = None;
                 effects.push(Effect::Tell(Notice::MoldBooting { generation, pid: *pid }));
             }
             Event::SpawnFailed { reason, .. } => {
-                self.molds.molds.remove(&id);
-                let reason = format!("a mold could not be forked: {reason}");
-                self.mold_failed((generation, None), ErrorKind::System, (reason, None), now, effects);
+                self.on_mold_refused(id, reason, now, effects);
             }
             Event::Ready { .. } => self.on_mold_ready(id, now, effects),
             Event::BootFailed { failure, .. } => self.on_mold_boot_failed(id, failure, now, effects),
@@ -120,17 +168,36 @@ impl Machine {
         true
     }
 
+    /// The system refused to fork a mold.
+    fn on_mold_refused(&mut self, id: WorkerId, reason: &str, now: Moment, effects: &mut Vec<Effect>) {
+        let Some(mold) = self.molds.molds.remove(&id) else { return };
+        let generation = mold.generation;
+        let why = format!("a mold could not be forked: {reason}");
+        let is_lacking = generation == self.current && !self.molds.has(generation);
+        if self.phase.is_ending() || self.is_new(generation) || !self.ever_ready || !is_lacking {
+            return self.mold_failed((&mold, Loss::Boot), ErrorKind::System, (why, None), now, effects);
+        }
+        self.rollback_failed(&why, effects);
+        let again_in = self.on_fork_refused(None, reason, now);
+        effects.push(Effect::Tell(Notice::MoldFailed { generation, reason: why, again_in }));
+    }
+
     fn on_mold_ready(&mut self, id: WorkerId, now: Moment, effects: &mut Vec<Effect>) {
         let Some(mold) = self.molds.molds.get_mut(&id) else { return };
         if mold.is_warm && matches!(mold.state, State::Draining { .. }) {
             // It was not needed any more, and has finished what it had as a worker.
-            mold.state = State::Killed { reason: KillReason::GivenUp, ready_since: None };
-            return effects.push(Effect::Kill { worker: id });
+            return mold.kill(id, KillReason::GivenUp, now, effects);
         }
         let State::Booting { since } = mold.state else { return };
         mold.state = State::Ready { since: now, beat: now };
         let (generation, pid, is_warm) = (mold.generation, mold.pid, mold.is_warm);
         let after = now.saturating_sub(since);
+        if !is_warm {
+            mold.boot = after;
+            if generation == self.current {
+                self.mold_restarts.note_boot(PLACE, after, true, now);
+            }
+        }
         effects.push(Effect::Tell(Notice::MoldReady { pid, generation, after }));
         if is_warm {
             self.retire_molds(|other, mold| other != id && mold.generation == generation, now, effects);
@@ -149,21 +216,22 @@ impl Machine {
         effects: &mut Vec<Effect>,
     ) {
         let Some(mold) = self.molds.molds.get_mut(&id) else { return };
-        if !matches!(mold.state, State::Booting { .. }) {
-            return;
-        }
+        let state @ State::Booting { .. } = mold.state else { return };
         mold.state = State::Failed { kill_at: now + self.policy.graceful_timeout };
-        let (generation, pid) = (mold.generation, mold.pid);
+        let mold = mold.clone();
         if self.phase.is_ending() {
             return;
         }
-        effects.push(Effect::Tell(Notice::BootFailed { pid, failure: failure.clone() }));
+        effects.push(Effect::Tell(Notice::BootFailed { pid: mold.pid, failure: failure.clone() }));
         let told = (failure.summary.clone(), failure.detail.clone());
-        self.mold_failed((generation, None), failure.kind, told, now, effects);
+        self.lose_mold(&mold, state, failure.kind, told, now, effects);
     }
 
     fn on_mold_exited(&mut self, id: WorkerId, exit: &Exit, now: Moment, effects: &mut Vec<Effect>) {
-        let Some(Mold { generation, pid, state, .. }) = self.molds.molds.remove(&id) else { return };
+        let Some(mold) = self.molds.molds.remove(&id) else { return };
+        let Mold { generation, pid, state, .. } = mold;
+        // What it did not fork is forked by the next one.
+        self.refusal.take_if(|refusal| refusal.mold == Some(id));
         let killed = match state {
             State::Killed { reason, .. } => Some(reason),
             _ => None,
@@ -175,6 +243,7 @@ impl Machine {
                 effects.push(Effect::Tell(Notice::MoldEnded { pid }));
             }
             State::Killed { reason: KillReason::GivenUp | KillReason::QuickStop, .. }
+            | State::Unkillable { .. }
             | State::Draining { .. } => {}
             _ => {
                 let exit = exit.clone();
@@ -187,8 +256,7 @@ impl Machine {
                 }));
                 if killed.is_none() {
                     let reason = format!("mold {pid} died");
-                    let ready_for = state.ready_since().map(|since| now.saturating_sub(since));
-                    self.mold_failed((generation, ready_for), ErrorKind::Boot, (reason, None), now, effects);
+                    self.lose_mold(&mold, state, ErrorKind::Boot, (reason, None), now, effects);
                 }
             }
         }
@@ -197,12 +265,13 @@ impl Machine {
     /// A mold cannot do its work. What that means depends on who needs it.
     fn mold_failed(
         &mut self,
-        (generation, ready_for): (Generation, Option<Duration>),
+        (mold, loss): (&Mold, Loss),
         kind: ErrorKind,
         (reason, detail): (String, Option<String>),
         now: Moment,
         effects: &mut Vec<Effect>,
     ) {
+        let generation = mold.generation;
         if self.phase.is_ending() {
             return;
         }
@@ -213,10 +282,14 @@ impl Machine {
             return self.fail_start(kind, now, effects);
         }
         if generation == self.current && !self.molds.has(generation) {
-            // What was to be rolled back would wait for it, and everybody who asks for a reload for that.
+            // A rollback would wait for it, and each reload for the rollback.
             self.rollback_failed(&reason, effects);
-            let again_in = self.restarts.delay(PLACE, ready_for);
-            self.molds.again = Some(now + again_in);
+            let at = match loss {
+                Loss::Ready(since) => self.mold_restarts.after_death(PLACE, (since, mold.boot), now),
+                Loss::Boot => self.mold_restarts.after_failed_boot(PLACE, now),
+            };
+            self.molds.again = Some(at);
+            let again_in = self.next_mold().unwrap_or(at).saturating_sub(now);
             effects.push(Effect::Tell(Notice::MoldFailed { generation, reason, again_in }));
         }
     }
@@ -247,15 +320,12 @@ impl Machine {
         for (id, mold) in &mut self.molds.molds {
             match mold.state {
                 _ if !which(mold) => {}
-                State::Killed { .. } => {}
+                State::Killed { .. } | State::Unkillable { .. } => {}
                 State::Booting { since } if mold.is_warm && since > now => {
                     mold.state = State::Draining { how: Drain::Retire, kill_at: since };
                 }
                 State::Draining { .. } if mold.is_warm => {}
-                _ => {
-                    mold.state = State::Killed { reason: KillReason::GivenUp, ready_since: None };
-                    effects.push(Effect::Kill { worker: *id });
-                }
+                _ => mold.kill(*id, KillReason::GivenUp, now, effects),
             }
         }
     }
@@ -301,7 +371,8 @@ impl Machine {
         // It drains first, as any worker does.
         let since = now + self.policy.graceful_timeout;
         let state = State::Booting { since };
-        let mold = Mold { generation: entry.generation, pid: entry.pid, state, is_warm: true };
+        let Entry { generation, pid, boot, .. } = entry;
+        let mold = Mold { generation, pid, state, boot, is_warm: true };
         self.molds.molds.insert(worker, mold);
         effects.push(Effect::Promote { worker });
     }
@@ -312,8 +383,16 @@ impl Machine {
             match &mut mold.state {
                 State::Booting { since } => *since += by,
                 State::Draining { kill_at, .. } | State::Failed { kill_at } => *kill_at += by,
+                State::Killed { since, .. } => *since += by,
                 _ => {}
             }
         }
+    }
+}
+
+impl Mold {
+    fn kill(&mut self, id: WorkerId, reason: KillReason, now: Moment, effects: &mut Vec<Effect>) {
+        self.state = State::Killed { reason, since: now, ready_since: self.state.ready_since() };
+        effects.push(Effect::Kill { worker: id });
     }
 }

@@ -16,6 +16,8 @@ pub struct Mold {
     pub pid: i32,
     /// Where it is in its life.
     pub state: State,
+    /// How long its boot took; zero until it is ready.
+    pub boot: Moment,
     /// Whether it has been a worker before.
     pub is_warm: bool,
 }
@@ -64,7 +66,8 @@ impl Molds {
     /// Those that can be told something.
     pub(super) fn living(&self) -> impl Iterator<Item = WorkerId> {
         self.iter()
-            .filter(|(_, mold)| mold.pid != 0 && !matches!(mold.state, State::Killed { .. }))
+            .filter(|(_, mold)| mold.pid != 0)
+            .filter(|(_, mold)| !matches!(mold.state, State::Killed { .. } | State::Unkillable { .. }))
             .map(|(id, _)| id)
     }
 
@@ -73,7 +76,8 @@ impl Molds {
         self.molds.values().any(|mold| mold.pid == 0)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.molds.is_empty()
+    /// Whether one boots.
+    pub(super) fn boots(&self) -> bool {
+        self.molds.values().any(|mold| matches!(mold.state, State::Booting { .. }))
     }
 }

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::event::{Generation, Moment, Ticket, WorkerId};
+use super::event::{Generation, Moment, Slot, Ticket, WorkerId};
+use super::fill::Refusal;
 use super::machine::Machine;
 use super::molds::Molds;
 use super::restart::Restarts;
@@ -19,6 +20,9 @@ pub struct Record {
     table: Table,
     molds: Molds,
     restarts: Restarts,
+    mold_restarts: Restarts,
+    refusal: Option<Refusal>,
+    slot_tickets: Vec<(Ticket, Slot)>,
     current: Generation,
     newest: Generation,
     target: usize,
@@ -39,6 +43,9 @@ impl Machine {
             table: self.table.clone(),
             molds: self.molds.clone(),
             restarts: self.restarts.clone(),
+            mold_restarts: self.mold_restarts.clone(),
+            refusal: self.refusal.clone(),
+            slot_tickets: self.slot_tickets.clone(),
             current: self.current,
             newest: self.newest,
             target: self.target,
@@ -63,6 +70,9 @@ impl Machine {
             table,
             molds,
             restarts,
+            mold_restarts,
+            refusal,
+            slot_tickets,
             current,
             newest,
             target,
@@ -79,6 +89,9 @@ impl Machine {
             table,
             molds,
             restarts,
+            mold_restarts,
+            refusal,
+            slot_tickets,
             phase: Phase::Serving,
             current,
             newest,

@@ -17,8 +17,7 @@ impl Machine {
     /// Draws what a worker may use.
     pub(super) fn draw_allowance(&mut self, wants_warm_mold: bool) -> Allowance {
         let Recycling { requests, lifetime, rss } = self.policy.recycling;
-        let mut draw =
-            |base: u64, jitter: u64| if base == 0 { 0 } else { base + self.restarts.jitter.up_to(jitter) };
+        let mut draw = |base: u64, jitter: u64| if base == 0 { 0 } else { base + self.jitter.up_to(jitter) };
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let requests = draw(requests.0, requests.1);
         let lifetime = draw(millis(lifetime.0), millis(lifetime.1));
@@ -63,18 +62,22 @@ impl Machine {
         }
     }
 
-    /// Somebody wants another worker in a slot.
-    pub(super) fn ask_recycle(&mut self, slot: Slot, ticket: Option<Ticket>, effects: &mut Vec<Effect>) {
+    /// An operator wants another worker in a slot; in an empty one, a worker now.
+    pub(super) fn ask_recycle(
+        &mut self,
+        slot: Slot,
+        ticket: Option<Ticket>,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
         // Whoever asks does not wait until what failed by itself is tried again.
         self.recycle_again = None;
         let ready = self.table.in_slot(slot).find(|entry| entry.state.is_ready()).map(|entry| entry.id);
         match ready {
             Some(worker) => self.mark(worker, "somebody asked for it".to_owned(), ticket, effects),
+            None if slot < self.target => self.ask_start(slot, ticket, now, effects),
             None => {
-                let reason = match slot < self.target {
-                    true => format!("no worker of slot {slot} is ready"),
-                    false => format!("there is no slot {slot}: they are 0 to {}", self.target - 1),
-                };
+                let reason = format!("there is no slot {slot}: they are 0 to {}", self.target - 1);
                 self.answer(ticket, &Answer::Refused(reason), effects);
             }
         }
@@ -120,7 +123,8 @@ impl Machine {
         if let Some(replacing) = self.replacing.take() {
             self.go_on_replacing(replacing, now, effects);
         }
-        if self.replacing.is_none() && self.recycle_again.is_none() && !self.wants_upgrade {
+        let may_begin = self.recycle_again.is_none() && !self.wants_upgrade && self.refusal.is_none();
+        if self.replacing.is_none() && may_begin {
             self.begin_replacing(now, effects);
         }
         self.answer_for_the_gone(effects);

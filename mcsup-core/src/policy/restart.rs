@@ -1,51 +1,137 @@
-//! When a dead worker's slot is filled again: at once the first time, then ever later while it keeps dying young.
+//! When an empty slot is filled again: what a boot costs, and how often the slot has lost its worker.
+//!
+//! A back-off exists to spare the processor, so it is bounded by what a boot costs:
+//!
+//! - A worker that was ready is replaced at once, and from its second death in a short time on, when four times its boot
+//!   has passed since it was ready, [`RestartPolicy::ready_cap`] at most. Then a slot boots for a fifth of its time.
+//! - A worker that never was ready is tried again ever later, up to [`RestartPolicy::cap`].
+//! - Boots that fail share one processor, whatever the number of slots: after each the pool rests for four times as long
+//!   as it took, from [`RestartPolicy::base`] to [`RestartPolicy::cap`]. That is a fifth of a processor, except for boots of
+//!   more than 7.5 s, most of which wait for another service and use none.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::event::Slot;
+use super::event::{Moment, Slot};
 use super::jitter::Jitter;
 use super::rules::RestartPolicy;
 
-/// How often each slot's worker died young, and the source of jitter.
+/// For each part of time that a boot takes, so many parts are rest: a fifth of a processor at most.
+const REST: u32 = 4;
+
+/// The losses of each slot, and the last boot.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Restarts {
     policy: RestartPolicy,
-    early: BTreeMap<Slot, u32>,
-    /// Shared with whatever else is left to chance.
-    pub(super) jitter: Jitter,
+    losses: BTreeMap<Slot, Losses>,
+    last_boot: Option<Boot>,
+    jitter: Jitter,
+}
+
+/// What a slot has lost.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+struct Losses {
+    /// Workers that were ready; one fewer for each [`RestartPolicy::stable`] in which the slot was served.
+    deaths: u32,
+    /// How long the slot was served since the last of them was forgotten.
+    served: Duration,
+    /// Boots that failed in a row.
+    failures: u32,
+}
+
+/// A boot that has ended.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Boot {
+    ended: Moment,
+    took: Duration,
+    worked: bool,
 }
 
 impl Restarts {
-    /// No deaths yet; `seed` starts the jitter.
+    /// No losses yet; `seed` starts the jitter.
     pub fn new(policy: RestartPolicy, seed: u64) -> Self {
-        Self { policy, early: BTreeMap::new(), jitter: Jitter::new(seed) }
+        Self { policy, losses: BTreeMap::new(), last_boot: None, jitter: Jitter::new(seed) }
     }
 
-    /// Notes a death after `ready_for` (`None`: it never was ready) and says how long to wait.
-    pub fn delay(&mut self, slot: Slot, ready_for: Option<Duration>) -> Duration {
-        let early = self.early.entry(slot).or_insert(0);
-        if ready_for.is_some_and(|uptime| uptime >= self.policy.stable) {
-            *early = 0;
-            return Duration::ZERO;
+    /// A worker that was ready since `ready` after a boot of `boot` has died: when its slot is filled again.
+    pub fn after_death(&mut self, slot: Slot, (ready, boot): (Moment, Duration), now: Moment) -> Moment {
+        self.note_served(slot, now.saturating_sub(ready));
+        let losses = self.losses.entry(slot).or_default();
+        losses.deaths = losses.deaths.saturating_add(1);
+        if losses.deaths == 1 { now } else { self.after_ready((ready, boot), now) }
+    }
+
+    /// When a worker that is ready since `ready` may have a successor, if it is one of many.
+    pub fn after_ready(&self, (ready, boot): (Moment, Duration), now: Moment) -> Moment {
+        ready.saturating_add(self.rest(boot).min(self.policy.ready_cap)).max(now)
+    }
+
+    /// A worker died that never was ready, and that is noted: when its slot is filled again.
+    pub fn after_failed_boot(&mut self, slot: Slot, now: Moment) -> Moment {
+        let doublings = self.failures(slot).saturating_sub(1).min(16);
+        now.saturating_add(
+            self.jittered(self.policy.base.saturating_mul(1 << doublings).min(self.policy.cap)),
+        )
+    }
+
+    /// A boot has ended, after `took`.
+    pub fn note_boot(&mut self, slot: Slot, took: Duration, worked: bool, now: Moment) {
+        self.last_boot = Some(Boot { ended: now, took, worked });
+        let losses = self.losses.entry(slot).or_default();
+        losses.failures = if worked { 0 } else { losses.failures.saturating_add(1) };
+    }
+
+    /// A slot was served for this long, by a worker that has died or leaves.
+    pub fn note_served(&mut self, slot: Slot, time: Duration) {
+        let Some(losses) = self.losses.get_mut(&slot) else { return };
+        losses.served = losses.served.saturating_add(time);
+        while losses.deaths > 0 && losses.served >= self.policy.stable {
+            losses.deaths -= 1;
+            losses.served -= self.policy.stable;
         }
-        *early = early.saturating_add(1);
-        let early = *early;
-        if early == 1 && ready_for.is_some() {
-            return Duration::ZERO;
+        if losses.deaths == 0 {
+            losses.served = Duration::ZERO;
         }
-        let doublings = early.saturating_sub(2).min(16);
-        self.jittered((self.policy.base * (1 << doublings)).min(self.policy.cap))
+    }
+
+    /// How many boots of a slot have failed in a row.
+    pub fn failures(&self, slot: Slot) -> u32 {
+        self.losses.get(&slot).map_or(0, |losses| losses.failures)
+    }
+
+    /// How many workers of a slot have died lately that were ready.
+    pub fn deaths(&self, slot: Slot) -> u32 {
+        self.losses.get(&slot).map_or(0, |losses| losses.deaths)
+    }
+
+    /// When the pool has rested from its last boot.
+    pub fn rested(&self) -> Moment {
+        self.last_boot.map_or(Duration::ZERO, |boot| boot.ended.saturating_add(self.rest(boot.took)))
+    }
+
+    /// The same where that boot failed; otherwise at once.
+    pub fn rested_from_failure(&self) -> Moment {
+        self.last_boot.filter(|boot| !boot.worked).map_or(Duration::ZERO, |_| self.rested())
+    }
+
+    /// The slots from `first` on are no more, or are new.
+    pub fn forget_from(&mut self, first: Slot) {
+        self.losses.retain(|slot, _| *slot < first);
     }
 
     /// A new version of the code starts with a clean record.
     pub fn forget(&mut self) {
-        self.early.clear();
+        self.losses.clear();
+        self.last_boot = None;
     }
 
-    /// Up to a quarter less, so that slots that died together do not boot together.
+    fn rest(&self, boot: Duration) -> Duration {
+        boot.saturating_mul(REST).clamp(self.policy.base, self.policy.cap.max(self.policy.base))
+    }
+
+    /// Up to a quarter less, so that slots that failed together do not boot together.
     fn jittered(&mut self, delay: Duration) -> Duration {
         let part = self.jitter.up_to(999) as f64 / 1000.0;
         delay.mul_f64(1.0 - part / 4.0)
@@ -56,48 +142,91 @@ impl Restarts {
 mod tests {
     use super::*;
 
-    fn seconds(n: f64) -> Duration {
-        Duration::from_secs_f64(n)
+    const BOOT: Duration = Duration::from_millis(10);
+
+    fn restarts() -> Restarts {
+        Restarts::new(RestartPolicy::default(), 1)
+    }
+
+    fn millis(n: u64) -> Duration {
+        Duration::from_millis(n)
     }
 
     #[test]
-    fn the_first_death_is_mended_at_once_and_further_ones_ever_later() {
-        let mut restarts = Restarts::new(RestartPolicy::default(), 1);
-        let young = Some(seconds(0.01));
-        assert_eq!(restarts.delay(0, young), Duration::ZERO);
+    fn the_first_death_is_mended_at_once_and_later_ones_when_the_slot_has_rested() {
+        let mut restarts = restarts();
+        let now = millis(10_000);
+        assert_eq!(restarts.after_death(0, (now, BOOT), now), now);
+        assert_eq!(restarts.after_death(0, (now, BOOT), now), now + millis(500));
+        // It has served for longer than it has to rest.
+        assert_eq!(restarts.after_death(0, (now - millis(500), BOOT), now), now);
+        assert_eq!(restarts.after_death(0, (now, millis(300)), now), now + millis(1200));
+    }
+
+    #[test]
+    fn a_worker_that_was_ready_is_replaced_within_five_seconds_however_long_it_boots_and_often_it_dies() {
+        let mut restarts = restarts();
+        let now = millis(10_000);
+        for boot in [0, 1, 1000, 60_000, u64::MAX] {
+            for _ in 0..50 {
+                assert!(restarts.after_death(0, (now, millis(boot)), now) <= now + millis(5000));
+            }
+        }
+    }
+
+    #[test]
+    fn deaths_are_forgotten_while_the_slot_is_served_whoever_serves_it() {
+        let mut restarts = restarts();
+        let now = millis(100_000);
+        for _ in 0..6 {
+            restarts.after_death(0, (now, BOOT), now);
+        }
+        // Two workers in a row, of which the first was recycled.
+        restarts.note_served(0, millis(45_000));
+        assert_eq!(restarts.deaths(0), 2);
+        restarts.note_served(0, millis(15_000));
+        assert_eq!(restarts.deaths(0), 0);
+        assert_eq!(restarts.after_death(0, (now, BOOT), now), now);
+    }
+
+    #[test]
+    fn a_boot_that_keeps_failing_is_tried_ever_later_until_one_works() {
+        let mut restarts = restarts();
+        let fails = |restarts: &mut Restarts| {
+            restarts.note_boot(0, BOOT, false, Duration::ZERO);
+            restarts.after_failed_boot(0, Duration::ZERO)
+        };
         let mut previous = Duration::ZERO;
-        for _ in 0..5 {
-            let delay = restarts.delay(0, young);
-            assert!(delay > previous, "{delay:?} after {previous:?}");
-            previous = delay;
+        for _ in 0..6 {
+            let at = fails(&mut restarts);
+            assert!(at > previous, "{at:?} after {previous:?}");
+            previous = at;
         }
         for _ in 0..50 {
-            assert!(restarts.delay(0, young) <= seconds(30.0));
+            assert!(fails(&mut restarts) <= millis(30_000));
         }
-        assert!(restarts.delay(0, young) >= seconds(22.5));
+        assert!(fails(&mut restarts) >= millis(22_500));
+        restarts.note_boot(0, BOOT, true, Duration::ZERO);
+        assert!(fails(&mut restarts) <= millis(500));
     }
 
     #[test]
-    fn a_long_life_clears_the_record() {
-        let mut restarts = Restarts::new(RestartPolicy::default(), 1);
-        for _ in 0..5 {
-            restarts.delay(0, Some(Duration::ZERO));
-        }
-        assert_eq!(restarts.delay(0, Some(seconds(10.0))), Duration::ZERO);
-        assert_eq!(restarts.delay(0, Some(Duration::ZERO)), Duration::ZERO);
+    fn each_slot_has_its_own_record_and_boots_are_the_pools() {
+        let mut restarts = restarts();
+        let now = millis(10_000);
+        restarts.after_death(0, (now, BOOT), now);
+        assert_eq!(restarts.after_death(1, (now, BOOT), now), now);
+        assert_eq!((restarts.rested(), restarts.rested_from_failure()), (Duration::ZERO, Duration::ZERO));
+        restarts.note_boot(0, millis(2000), false, now);
+        assert_eq!(restarts.rested_from_failure(), now + millis(8000));
+        restarts.note_boot(1, BOOT, true, now);
+        assert_eq!((restarts.rested(), restarts.rested_from_failure()), (now + millis(500), Duration::ZERO));
     }
 
     #[test]
-    fn a_worker_that_never_was_ready_is_not_tried_again_at_once() {
-        let mut restarts = Restarts::new(RestartPolicy::default(), 1);
-        assert!(restarts.delay(0, None) > Duration::ZERO);
-    }
-
-    #[test]
-    fn each_slot_has_its_own_record() {
-        let mut restarts = Restarts::new(RestartPolicy::default(), 1);
-        restarts.delay(0, Some(Duration::ZERO));
-        assert!(restarts.delay(0, Some(Duration::ZERO)) > Duration::ZERO);
-        assert_eq!(restarts.delay(1, Some(Duration::ZERO)), Duration::ZERO);
+    fn a_boot_that_waits_for_long_before_it_fails_does_not_keep_the_pool_waiting_for_four_times_as_long() {
+        let mut restarts = restarts();
+        restarts.note_boot(0, millis(60_000), false, Duration::ZERO);
+        assert_eq!(restarts.rested(), millis(30_000));
     }
 }

@@ -27,7 +27,7 @@ impl Machine {
         let older = self.queued_reload.replace(ticket.into_iter().collect());
         self.answer(older.into_iter().flatten(), &Answer::Superseded, effects);
         let reason = match &self.phase {
-            Phase::Starting => "the first generation is still booting",
+            Phase::Starting => "no worker has been ready yet",
             Phase::Serving if self.drains_too_many() => "older generations are still draining",
             Phase::Reloading(rollout) if now < rollout.since + self.policy.reload_interval => {
                 "another reload has only just begun"
@@ -206,11 +206,15 @@ impl Machine {
         let kill_at = now + self.policy.graceful_timeout;
         let Some(entry) = self.table.get_mut(worker) else { return };
         match entry.state {
-            State::Ready { .. } => {
+            State::Ready { since, .. } => {
                 entry.state = State::Draining { how, kill_at };
+                let (slot, is_current) = (entry.slot, entry.generation == self.current);
                 effects.push(Effect::Drain { worker, how });
+                if is_current {
+                    self.restarts.note_served(slot, now.saturating_sub(since));
+                }
             }
-            State::Booting { .. } => self.kill(worker, KillReason::GivenUp, effects),
+            State::Booting { .. } => self.kill(worker, KillReason::GivenUp, now, effects),
             _ => {}
         }
     }

@@ -140,11 +140,13 @@ pub struct Autoscale {
 /// The shape of the back-off.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct RestartPolicy {
-    /// The delay after the second early death in a row; it doubles with each further one.
+    /// The delay after a failed boot; it doubles with each further one. Also the shortest rest of a pool between boots.
     pub base: Duration,
     /// The longest delay.
     pub cap: Duration,
-    /// A worker that was ready for this long died of something new: the count starts again.
+    /// The longest delay after the death of a worker that was ready.
+    pub ready_cap: Duration,
+    /// A slot that was served for this long forgets one death.
     pub stable: Duration,
 }
 
@@ -153,6 +155,7 @@ impl Default for RestartPolicy {
         Self {
             base: Duration::from_millis(500),
             cap: Duration::from_secs(30),
+            ready_cap: Duration::from_secs(5),
             stable: Duration::from_secs(10),
         }
     }

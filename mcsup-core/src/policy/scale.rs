@@ -51,6 +51,7 @@ impl Machine {
         effects.push(Effect::Tell(Notice::Scaled { from, to: target }));
         self.target = target;
         self.table.cancel_respawns(target);
+        self.restarts.forget_from(target.min(from));
         match &self.phase {
             Phase::Reloading(rollout) if rollout.workers == from => self.scale_rollout(target, now, effects),
             _ => self.leave_slots(now, effects),

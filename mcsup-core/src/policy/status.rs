@@ -48,8 +48,15 @@ pub enum State {
     Killed {
         /// Why.
         reason: KillReason,
+        /// When.
+        since: Moment,
         /// When it was ready, if it ever was, for the restart decision.
         ready_since: Option<Moment>,
+    },
+    /// Killed, and still there: frozen, or in a system call that no signal ends. Nothing waits for its exit.
+    Unkillable {
+        /// Why it was killed.
+        reason: KillReason,
     },
 }
 
@@ -60,7 +67,10 @@ impl State {
             State::Ready { since, .. } => Some(since),
             State::Aborting { ready_since, .. } => Some(ready_since),
             State::Killed { ready_since, .. } => ready_since,
-            State::Booting { .. } | State::Draining { .. } | State::Failed { .. } => None,
+            State::Booting { .. }
+            | State::Draining { .. }
+            | State::Failed { .. }
+            | State::Unkillable { .. } => None,
         }
     }
 
@@ -81,7 +91,10 @@ impl State {
             State::Killed { reason, .. } => {
                 matches!(reason, KillReason::BootTimeout(_) | KillReason::Silent(_))
             }
-            State::Booting { .. } | State::Ready { .. } | State::Draining { .. } => false,
+            State::Booting { .. }
+            | State::Ready { .. }
+            | State::Draining { .. }
+            | State::Unkillable { .. } => false,
         }
     }
 }
@@ -89,7 +102,7 @@ impl State {
 /// Where the pool is in its life.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Phase {
-    /// The first generation is not complete yet.
+    /// No worker has been ready yet.
     Starting,
     /// Serving.
     Serving,

@@ -24,6 +24,10 @@ pub struct Entry {
     pub pid: i32,
     /// Where it is in its life.
     pub state: State,
+    /// How long its boot took; zero until it is ready.
+    pub boot: Moment,
+    /// It has asked to be replaced, and serves until its successor does.
+    pub leaves: bool,
     /// What it may use before it is replaced.
     pub allowance: Allowance,
     /// Whether it has served enough to be a mold.
@@ -62,8 +66,19 @@ impl Table {
     ) -> WorkerId {
         let id = self.next_id();
         let state = State::Booting { since: now };
-        let entry =
-            Entry { id, slot, generation, mold, pid: 0, state, allowance, is_warm: false, recycle: None };
+        let entry = Entry {
+            id,
+            slot,
+            generation,
+            mold,
+            pid: 0,
+            state,
+            allowance,
+            boot: Moment::ZERO,
+            leaves: false,
+            is_warm: false,
+            recycle: None,
+        };
         self.entries.insert(id, entry);
         id
     }
@@ -135,9 +150,10 @@ impl Table {
         self.iter().filter(move |entry| entry.slot == slot && !entry.state.is_leaving())
     }
 
-    /// Whether somebody serves `slot`, or boots there in `current`: whoever else boots may never serve.
+    /// Whether a worker that goes on serves `slot`, or boots there in `current`: of another generation it may never serve.
     pub fn is_covered(&self, slot: Slot, current: Generation) -> bool {
-        self.in_slot(slot).any(|entry| entry.state.is_ready() || entry.generation == current)
+        let covers = |entry: &Entry| entry.state.is_ready() || entry.generation == current;
+        self.in_slot(slot).any(|entry| covers(entry) && !entry.leaves)
     }
 
     /// Whether nobody covers `slot` and nothing that is to come will fill it: neither a respawn, nor the exit of a worker of
@@ -164,24 +180,41 @@ impl Table {
         self.respawns.insert(slot, at);
     }
 
-    /// The slots whose time has come; they no longer wait.
-    pub fn take_due(&mut self, now: Moment) -> Vec<Slot> {
-        let due: Vec<Slot> =
-            self.respawns.iter().filter(|(_, at)| **at <= now).map(|(slot, _)| *slot).collect();
-        for slot in &due {
-            self.respawns.remove(slot);
+    /// When `slot` is to be filled again, if it waits for a time.
+    pub fn respawn_of(&self, slot: Slot) -> Option<Moment> {
+        self.respawns.get(&slot).copied()
+    }
+
+    /// Lets a slot that waits be filled at `at`, if that is earlier.
+    pub fn hasten_respawn(&mut self, slot: Slot, at: Moment) {
+        if let Some(planned) = self.respawns.get_mut(&slot) {
+            *planned = at.min(*planned);
         }
-        due
+    }
+
+    /// A slot no longer waits for a time.
+    pub fn cancel_respawn(&mut self, slot: Slot) {
+        self.respawns.remove(&slot);
+    }
+
+    /// The slots whose time has come no longer wait for it.
+    pub fn cancel_due_respawns(&mut self, now: Moment) {
+        self.respawns.retain(|_, at| *at > now);
+    }
+
+    /// The same, of those that have a worker by now.
+    pub fn cancel_covered_respawns(&mut self, current: Generation, now: Moment) {
+        let due = self.respawns.iter().filter(|(_, at)| **at <= now).map(|(slot, _)| *slot);
+        for slot in due.collect::<Vec<_>>() {
+            if self.is_covered(slot, current) {
+                self.respawns.remove(&slot);
+            }
+        }
     }
 
     /// Forgets the respawns of the slots from `first` on.
     pub fn cancel_respawns(&mut self, first: Slot) {
         self.respawns.retain(|slot, _| *slot < first);
-    }
-
-    /// When the next slot is to be filled again.
-    pub fn next_respawn(&self) -> Option<Moment> {
-        self.respawns.values().min().copied()
     }
 
     /// Begins every silence anew.
@@ -206,7 +239,8 @@ impl Table {
                 State::Aborting { kill_at, .. }
                 | State::Draining { kill_at, .. }
                 | State::Failed { kill_at } => *kill_at += by,
-                State::Killed { .. } => {}
+                State::Killed { since, .. } => *since += by,
+                State::Unkillable { .. } => {}
             }
         }
     }

@@ -92,7 +92,7 @@ impl<S: Supervisor> Executor<S> {
             Effect::Resize { slots } => self.resize(slots),
             Effect::RefuseNew => self.editions.refuse_new(),
             Effect::CloseListeners => self.editions.close(),
-            Effect::PoolReady => self.supervisor.ready(),
+            Effect::PoolReady { ready, target } => self.supervisor.ready(ready, target),
             Effect::Measure => events.extend(self.measure()),
             Effect::CheckImage => events.extend(self.check_image(machine)),
             Effect::Exec => events.push(self.exec(machine)),

@@ -30,7 +30,14 @@ pub(crate) fn write(notice: &Notice) {
         Notice::Overdue { pid, reason } => log::warn!("Worker {pid} is killed: {}", why(*reason)),
         Notice::Leaving { pid, slot, reason, respawn_in } => {
             let next = respawning(*respawn_in);
-            log::warn!("Worker {pid} (slot {slot}) finishes what it has and ends: {reason}{next}");
+            log::warn!("Worker {pid} (slot {slot}) leaves when its successor is ready: {reason}{next}");
+        }
+        Notice::Unkillable { pid, slot, since, respawn_in } => {
+            let (since, next) = (seconds(*since), respawning(*respawn_in));
+            log::error!(
+                "Worker {pid} (slot {slot}) was sent SIGKILL {since} ago and is still there; it is no longer waited \
+                 for{next}"
+            );
         }
         Notice::Retired { pid } => log::info!("Worker {pid} has finished"),
         Notice::Stopping { ask } => stopping(*ask),
@@ -122,6 +129,12 @@ fn mold(notice: &Notice) {
             log::error!("No mold for generation {generation}: {reason}; workers serve on; again in {again}");
         }
         Notice::MoldEnded { pid } => log::info!("Mold {pid} has ended"),
+        Notice::MoldUnkillable { pid, since } => {
+            let since = seconds(*since);
+            log::error!(
+                "Mold {pid} was sent SIGKILL {since} ago and is still there; it is no longer waited for"
+            );
+        }
         _ => {}
     }
 }
@@ -233,6 +246,9 @@ fn ended(outcome: Outcome) {
             log::error!("Stopped; workers killed before they had finished: {killed}");
         }
         Outcome::BootFailed(_) => log::error!("Stopped: the first workers could not boot"),
+        Outcome::Unkillable { left } => {
+            log::error!("Stopped; processes that SIGKILL did not end are still there: {left}");
+        }
     }
 }
 

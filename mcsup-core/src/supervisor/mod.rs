@@ -71,8 +71,10 @@ pub trait Supervisor {
     /// which that one has heard. Workers of generations that only that one knew are made as those of the first.
     fn taken_over(&mut self) {}
 
-    /// Every worker of the first generation is ready.
-    fn ready(&mut self) {}
+    /// The first worker is ready: `ready` of `target` workers are, in the whole life of the pool for the first time.
+    fn ready(&mut self, ready: usize, target: usize) {
+        let _ = (ready, target);
+    }
 
     /// A reload was asked for: reads the settings anew for the workers of `generation`, which is to be; those of older
     /// generations go on with what they have. `None`: they are what they were.

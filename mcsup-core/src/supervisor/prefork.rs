@@ -175,13 +175,15 @@ impl Ending {
     }
 
     /// The exit code: 0 stopped as asked, 1 could not start or go on, 3 workers could not boot, 4 what they were to
-    /// run could not be loaded, 5 stopped but workers had to be killed at the graceful timeout.
+    /// run could not be loaded, 5 stopped but workers had to be killed at the graceful timeout, 10 stopped but a process
+    /// is still there after SIGKILL.
     pub fn code(&self) -> u8 {
         match self.outcome {
             Some(Outcome::Stopped) => 0,
             Some(Outcome::Forced { .. }) => 5,
             Some(Outcome::BootFailed(ErrorKind::Application)) => 4,
             Some(Outcome::BootFailed(_)) => 3,
+            Some(Outcome::Unkillable { .. }) => 10,
             None => 1,
         }
     }

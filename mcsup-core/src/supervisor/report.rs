@@ -46,8 +46,11 @@ pub(crate) fn status(
 }
 
 fn worker(entry: &Entry, look: Option<&Look>) -> WorkerStatus {
-    let recycles = entry.recycle.is_some() && entry.state.is_ready();
-    let state = if recycles { "recycling" } else { state(&entry.state) };
+    let state = match entry.state {
+        State::Ready { .. } if entry.leaves => "leaving",
+        State::Ready { .. } if entry.recycle.is_some() => "recycling",
+        _ => state(&entry.state),
+    };
     let status = WorkerStatus {
         slot: entry.slot,
         generation: Some(entry.generation),
@@ -77,7 +80,15 @@ fn slots(machine: &Machine, history: &History, now: Moment) -> Vec<SlotStatus> {
             let last_death = past
                 .last_death
                 .map(|(at, cause)| Death { seconds_ago: now.saturating_sub(at).as_secs_f64(), cause });
-            SlotStatus { slot, restarts: past.restarts, last_death }
+            let vacancy = machine.vacancy(slot);
+            let next = vacancy.as_ref().and_then(|(_, at)| *at);
+            SlotStatus {
+                slot,
+                restarts: past.restarts,
+                last_death,
+                next_start_seconds: next.map(|at| at.saturating_sub(now).as_secs_f64()),
+                waits_because: vacancy.map(|(why, _)| why.to_string()),
+            }
         })
         .collect()
 }
@@ -90,5 +101,6 @@ fn state(state: &State) -> &'static str {
         State::Draining { .. } => "draining",
         State::Failed { .. } => "failed",
         State::Killed { .. } => "killed",
+        State::Unkillable { .. } => "unkillable",
     }
 }

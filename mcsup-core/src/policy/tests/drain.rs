@@ -1,6 +1,9 @@
 //! How a pool ends.
 
-use super::life::{Life, blue_green, policy, preloading, seconds};
+use std::collections::BTreeSet;
+
+use super::life::{Life, MILLISECOND, blue_green, policy, preloading, seconds};
+use crate::policy::drain::SAME_ORDER;
 use crate::policy::*;
 
 #[test]
@@ -27,12 +30,56 @@ fn a_worker_that_does_not_finish_is_killed_at_the_deadline_and_admitted() {
 fn each_further_stop_is_faster() {
     let mut life = Life::serving(2);
     life.ask(Ask::StopGraceful);
+    life.pass(SAME_ORDER);
     life.ask(Ask::StopGraceful);
     assert_eq!((life.quit.len(), life.killed.len()), (2, 0));
+    life.pass(SAME_ORDER);
     life.ask(Ask::StopGraceful);
     assert_eq!(life.killed.len(), 2);
     life.obey();
     assert_eq!(life.outcome, Some(Outcome::Stopped));
+}
+
+#[test]
+fn the_same_stop_again_in_a_moment_is_the_same_stop_and_a_quicker_one_is_another() {
+    let mut life = Life::serving(2);
+    let first = life.ask_for_answer(Ask::StopGraceful);
+    life.pass(SAME_ORDER - MILLISECOND);
+    let again = life.ask_for_answer(Ask::StopGraceful);
+    assert_eq!((life.drained.len(), life.quit.len()), (2, 0));
+    life.ask(Ask::StopQuick);
+    assert_eq!((life.quit.len(), life.killed.len()), (2, 0));
+    // Neither the same again nor a slower one is faster.
+    life.ask(Ask::StopQuick);
+    life.ask(Ask::StopGraceful);
+    assert_eq!(life.killed.len(), 0);
+    life.obey();
+    assert!(life.is_done(first) && life.is_done(again));
+}
+
+#[test]
+fn a_worker_that_cannot_be_killed_does_not_keep_the_pool_from_ending_and_is_named() {
+    let mut life = Life::serving(2);
+    let stop = life.ask_for_answer(Ask::StopGraceful);
+    let [frozen, other] = life.drained.keys().copied().collect::<Vec<_>>()[..] else { panic!() };
+    life.exit(other, ExitStatus::Code(0));
+    life.pass(seconds(30));
+    assert_eq!(life.killed, BTreeSet::from([frozen]));
+    life.pass(seconds(5));
+    assert_eq!(life.outcome, Some(Outcome::Unkillable { left: 1 }));
+    let pid = life.machine.table().get(frozen).unwrap().pid;
+    let Some(Answer::Failed { reason, .. }) = life.answers.get(&stop) else { panic!() };
+    assert!(reason.contains(&format!("pid {pid}")), "{reason}");
+}
+
+#[test]
+fn a_mold_that_cannot_be_killed_does_not_keep_the_pool_from_ending() {
+    let mut life = Life::serving_by(preloading(1));
+    life.ask(Ask::StopGraceful);
+    let worker = life.ready().first().copied().or(life.drained.keys().next().copied()).unwrap();
+    life.exit(worker, ExitStatus::Code(0));
+    life.pass(seconds(5));
+    assert_eq!(life.outcome, Some(Outcome::Unkillable { left: 1 }));
 }
 
 #[test]
@@ -82,6 +129,7 @@ fn a_second_stop_in_that_while_begins_the_end() {
     for (ask, quits) in [(Ask::StopGraceful, 0), (Ask::StopQuick, 2)] {
         let mut life = Life::serving_by(lame(2));
         let first = life.ask_for_answer(Ask::StopGraceful);
+        life.pass(SAME_ORDER);
         let second = life.ask_for_answer(ask);
         assert_eq!((life.phase(), life.drained.len(), life.quit.len()), ("stopping", 2, quits));
         life.obey();
@@ -162,6 +210,7 @@ fn a_worker_that_is_to_become_a_mold_finishes_what_it_has_before_it_ends() {
 fn a_worker_that_is_to_become_a_mold_has_no_longer_than_any_to_finish() {
     let (mut life, warm) = with_a_warm_worker();
     life.ask(Ask::StopGraceful);
+    life.pass(SAME_ORDER);
     life.ask(Ask::StopGraceful);
     assert!(life.quit.contains(&warm));
     life.pass(seconds(1));

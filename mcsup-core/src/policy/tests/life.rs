@@ -1,6 +1,7 @@
 //! A pool whose world does what a test says, with a hand-turned clock. What holds in every life (`laws`) is checked at each
 //! step of it, by [`Life::step`]; what a whole life owes, by whoever ends it.
 
+mod boots;
 mod laws;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +12,7 @@ use crate::policy::event::{Generation, Slot};
 use crate::policy::*;
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
 
 pub(super) fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -105,6 +107,9 @@ pub(super) struct Life {
     pub(super) keeps_effects: bool,
     /// How many there were.
     pub(super) done: usize,
+    boots: boots::Boots,
+    /// An operator does not want to wait for a slot's time.
+    hurries: bool,
 }
 
 impl Life {
@@ -158,6 +163,8 @@ impl Life {
             effects: Vec::new(),
             keeps_effects: true,
             done: 0,
+            boots: boots::Boots::default(),
+            hurries: false,
         }
     }
 
@@ -189,8 +196,23 @@ impl Life {
         let (before, target) = (self.covered(), self.machine.target());
         self.note(|life| format!("{:>9.3} {event:?}", life.now.as_secs_f64()));
         let own_end = self.slot_of(&event);
+        match &event {
+            Event::Ready { worker } => self.note_end(*worker, true),
+            Event::BootFailed { worker, .. } | Event::Exited { worker, .. } => self.note_end(*worker, false),
+            Event::Spawned { .. } => self.note_fork(true),
+            Event::Late { by } => self.forgive_boots(*by + SECOND),
+            Event::SpawnFailed { worker, .. } => {
+                self.note_fork(false);
+                self.forget_boot(*worker);
+            }
+            _ => {}
+        }
+        self.hurries = matches!(event, Event::Ask(Ask::Recycle(_), _));
         let effects = self.machine.step(event, self.now);
         self.check_capacity(before, target, own_end);
+        self.forget_slots(target.min(self.machine.target()));
+        self.note_boots();
+        self.check_darkness();
         if let Some(deadline) = self.machine.next_deadline() {
             assert!(deadline > self.now, "a deadline that has passed is still due: the loop would spin");
         }
@@ -224,6 +246,7 @@ impl Life {
     fn apply(&mut self, effect: Effect) -> Option<Event> {
         match effect {
             Effect::Spawn { worker, slot, generation, mold, .. } => {
+                self.note_start(worker, slot, generation, self.hurries);
                 return self.fork(worker, (generation, slot), mold);
             }
             Effect::SpawnMold { mold, generation } => return Some(self.fork_mold(mold, generation)),
@@ -278,6 +301,7 @@ impl Life {
             Effect::Commit { generation } => {
                 assert!(self.editions.contains(&generation));
                 self.editions.retain(|other| *other >= generation);
+                self.forget_boots();
                 self.committed.push(generation);
             }
             Effect::Discard { generation } => {
@@ -287,7 +311,10 @@ impl Life {
             }
             Effect::Resize { slots } => self.slots = slots,
             Effect::CheckImage => self.checks_image = true,
-            Effect::PoolReady => self.pool_ready += 1,
+            Effect::PoolReady { ready, .. } => {
+                assert!(ready > 0);
+                self.pool_ready += 1;
+            }
             Effect::Measure => self.measures += 1,
             Effect::CloseListeners | Effect::RefuseNew => {}
         }

@@ -64,7 +64,7 @@ fn tell(seed: u64) {
 /// What an operator can be told of was told in some life: none of it is beyond what is tried.
 fn assert_covers(told: &BTreeSet<String>, lives: u64) {
     const ALL: &str = "Booting Ready BootFailed BootTimeout SpawnFailed Died Silent Overdue Retired Leaving MoldBooting \
-        MoldReady MoldDied MoldFailed MoldEnded Promoting Recycling RecyclePostponed Recycled RecycleFailed Changed \
+        MoldReady MoldDied MoldFailed MoldEnded MoldUnkillable Unkillable Promoting Recycling RecyclePostponed Recycled RecycleFailed Changed \
         NewcomerFailed RollingBack RolledBack RollbackFailed ScaleFailed Overloaded Underloaded UpgradePostponed \
         Upgrading UpgradeFailed Upgraded LameDuck Reloading ReloadPostponed ReloadDone ReloadFailed ReloadSuperseded \
         Scaled Stopping Escalated Woke Ended";

@@ -36,14 +36,32 @@ fn one_worker_is_replaced_at_a_time_and_the_next_follows_at_once() {
 }
 
 #[test]
-fn a_slot_that_does_not_exist_or_has_no_worker_is_refused() {
+fn a_slot_that_does_not_exist_is_refused() {
+    let mut life = Life::serving(2);
+    let ticket = life.ask_for_answer(Ask::Recycle(2));
+    assert_eq!(life.answers[&ticket], Answer::Refused("there is no slot 2: they are 0 to 1".to_owned()));
+}
+
+#[test]
+fn a_slot_that_waits_is_filled_now_when_an_operator_asks_and_the_outcome_is_the_answer() {
     let mut life = Life::serving(2);
     let worker = life.ready()[0];
     life.dies(worker);
-    for (slot, reason) in [(0, "no worker of slot 0 is ready"), (2, "there is no slot 2: they are 0 to 1")] {
-        let ticket = life.ask_for_answer(Ask::Recycle(slot));
-        assert_eq!(life.answers[&ticket], Answer::Refused(reason.to_owned()));
-    }
+    let failing = life.booting()[0];
+    life.breaks(failing);
+    let (why, at) = life.machine.vacancy(0).expect("it waits");
+    assert_eq!((why, at.is_some_and(|at| at > life.now)), (Vacancy::FailedBoots(1), true));
+    assert!(life.booting().is_empty());
+    let fails = life.ask_for_answer(Ask::Recycle(0));
+    let failing = life.booting()[0];
+    life.breaks(failing);
+    assert!(life.is_failed(fails));
+    let works = life.ask_for_answer(Ask::Recycle(0));
+    // It boots already.
+    let joins = life.ask_for_answer(Ask::Recycle(0));
+    assert_eq!((life.booting().len(), life.machine.vacancy(0)), (1, None));
+    life.all_ready();
+    assert!(life.is_done(works) && life.is_done(joins));
 }
 
 #[test]

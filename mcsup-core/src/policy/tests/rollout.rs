@@ -218,6 +218,8 @@ fn a_worker_of_a_generation_that_failed_is_followed_by_one_of_the_generation_tha
     life.breaks(returning);
     let foreign = life.ready().into_iter().find(|worker| life.living[worker].0 == 2).unwrap();
     life.dies(foreign);
+    // Its last boot has failed just now, and the pool serves.
+    life.live(Duration::from_millis(500));
     life.all_ready();
     assert_eq!(life.generations(), [1, 1, 1]);
 }

@@ -3,18 +3,31 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::life::{Life, SECOND, policy, seconds};
+use super::life::{Life, MILLISECOND, SECOND, policy, seconds};
 use crate::error::ErrorKind;
 use crate::policy::*;
 
 #[test]
-fn a_pool_is_ready_when_its_last_worker_is() {
+fn a_pool_serves_as_soon_as_its_first_worker_does_and_says_so_once() {
+    let mut life = Life::start(policy(2));
+    let booting = life.booting();
+    assert_eq!((life.pool_ready, life.phase()), (0, "starting"));
+    life.step(Event::Ready { worker: booting[0] });
+    assert_eq!((life.pool_ready, life.phase()), (1, "serving"));
+    life.step(Event::Ready { worker: booting[1] });
+    assert_eq!((life.pool_ready, life.phase()), (1, "serving"));
+}
+
+#[test]
+fn a_reload_to_a_corrected_version_does_not_wait_for_a_worker_that_never_boots() {
     let mut life = Life::start(policy(2));
     let booting = life.booting();
     life.step(Event::Ready { worker: booting[0] });
-    assert_eq!((life.pool_ready, life.phase()), (0, "starting"));
-    life.step(Event::Ready { worker: booting[1] });
-    assert_eq!((life.pool_ready, life.phase()), (1, "serving"));
+    let ticket = life.reload();
+    life.all_ready();
+    life.all_ready();
+    assert!(life.is_done(ticket), "{:?}", life.answers);
+    assert_eq!(life.generations(), [2, 2]);
 }
 
 #[test]
@@ -45,22 +58,118 @@ fn a_worker_that_never_becomes_ready_ends_the_start() {
 }
 
 #[test]
-fn a_worker_that_dies_is_replaced_at_once_and_one_that_keeps_dying_ever_later() {
-    let mut life = Life::serving(1);
-    life.live(seconds(60));
-    let worker = life.ready()[0];
-    life.exit(worker, ExitStatus::Signal(9));
-    assert_eq!(life.booting().len(), 1);
-    let mut spawned = life.spawns;
-    for _ in 0..600 {
-        life.all_ready();
-        for worker in life.ready() {
-            life.exit(worker, ExitStatus::Code(1));
+fn a_worker_that_dies_is_replaced_at_once_and_one_that_keeps_dying_when_its_slot_has_rested() {
+    // How long a boot takes in milliseconds, and how many there are in two minutes.
+    for (boot, respawns) in [(0, 240), (100, 200), (1000, 24), (10_000, 8)] {
+        let mut life = Life::start(policy(1));
+        let booted = |life: &mut Life| {
+            life.live(Duration::from_millis(boot));
+            life.all_ready();
+        };
+        booted(&mut life);
+        life.live(seconds(60));
+        let worker = life.ready()[0];
+        life.exit(worker, ExitStatus::Signal(9));
+        assert_eq!(life.booting().len(), 1);
+        let (before, end) = (life.spawns, life.now + seconds(120));
+        while life.now < end {
+            if life.booting().is_empty() {
+                life.live(Duration::from_millis(10));
+            } else {
+                booted(&mut life);
+                life.ready().into_iter().for_each(|worker| life.exit(worker, ExitStatus::Code(1)));
+            }
         }
-        life.live(Duration::from_millis(100));
+        let spawned = life.spawns - before;
+        assert!(
+            spawned.abs_diff(respawns) <= respawns / 8 + 1,
+            "{spawned} of {respawns}, boots of {boot} ms"
+        );
     }
-    spawned = life.spawns - spawned;
-    assert!((4..=10).contains(&spawned), "{spawned} respawns in a minute");
+}
+
+#[test]
+fn of_a_pool_whose_boots_all_fail_one_after_the_other_is_tried_and_it_spares_the_processor() {
+    let mut life = Life::serving(4);
+    for worker in life.ready() {
+        life.dies(worker);
+    }
+    let (before, boot, end) = (life.spawns, Duration::from_secs(2), life.now + seconds(100));
+    while life.now < end {
+        if life.booting().is_empty() {
+            life.live(Duration::from_millis(10));
+        } else {
+            life.live(boot);
+            life.booting().into_iter().for_each(|worker| life.breaks(worker));
+            assert!(life.booting().is_empty(), "it rests");
+        }
+    }
+    // The four that were replaced at once are among those before.
+    let spent = boot * u32::try_from(life.spawns - before).unwrap();
+    assert!(spent >= seconds(16) && spent <= seconds(20), "{spent:?} of 100 s");
+    // One works: the others follow at once, one after the other.
+    while life.booting().is_empty() {
+        life.live(Duration::from_millis(10));
+    }
+    for ready in 1..=4 {
+        assert_eq!(life.booting().len(), 1);
+        life.all_ready();
+        assert_eq!(life.ready().len(), ready);
+    }
+}
+
+#[test]
+fn poison_that_kills_every_worker_does_not_keep_a_pool_dark() {
+    let mut life = Life::serving(2);
+    for _ in 0..40 {
+        for worker in life.ready() {
+            life.dies(worker);
+        }
+        if life.booting().is_empty() {
+            life.live(Duration::from_millis(500));
+        }
+        life.all_ready();
+        assert!(!life.ready().is_empty());
+    }
+}
+
+#[test]
+fn what_slots_have_lost_is_forgotten_while_they_are_served_and_an_orderly_end_costs_nothing() {
+    let mut life = Life::serving(1);
+    for _ in 0..6 {
+        life.live(seconds(1));
+        let worker = life.ready()[0];
+        life.dies(worker);
+        life.all_ready();
+    }
+    life.live(seconds(25));
+    let recycled = life.ask_for_answer(Ask::Recycle(0));
+    life.all_ready();
+    assert!(life.is_done(recycled));
+    let worker = life.ready()[0];
+    life.dies(worker);
+    // It was ready for no time at all, and its slot rests for half a second.
+    life.live(Duration::from_millis(500));
+    assert_eq!(life.booting().len(), 1);
+}
+
+#[test]
+fn a_worker_that_cannot_be_killed_does_not_keep_its_slot_empty() {
+    let mut life = Life::serving(2);
+    let frozen = life.ready()[0];
+    life.now += seconds(30);
+    let busy = life.ready()[1];
+    life.step(Event::Beats(vec![(busy, life.now)]));
+    life.live(SECOND);
+    life.step(Event::Tick);
+    assert_eq!((life.killed.clone(), life.booting().len()), (BTreeSet::from([frozen]), 0));
+    life.live(seconds(5));
+    assert_eq!(life.told(|notice| matches!(notice, Notice::Unkillable { .. })), 1);
+    life.all_ready();
+    assert_eq!(life.ready().len(), 2);
+    // It ends after all.
+    life.dies(frozen);
+    assert_eq!((life.ready().len(), life.booting().len()), (2, 0));
 }
 
 #[test]
@@ -83,10 +192,33 @@ fn a_fork_that_fails_is_tried_again() {
     let worker = life.ready()[0];
     life.exit(worker, ExitStatus::Signal(9));
     assert_eq!((life.outcome, life.ready().len()), (None, 1));
+    life.live(seconds(1));
     life.fork_fails = false;
-    life.live(seconds(31));
+    // Whatever was refused before: no slot is charged with it.
+    life.live(seconds(2));
     life.all_ready();
     assert_eq!(life.ready().len(), 2);
+}
+
+#[test]
+fn forks_that_are_refused_are_tried_one_at_a_time_for_the_whole_pool() {
+    let mut life = Life::serving(4);
+    life.fork_fails = true;
+    for worker in life.ready() {
+        life.dies(worker);
+    }
+    let before = life.spawns;
+    life.pass(Duration::from_millis(499));
+    assert_eq!(life.spawns, before);
+    for tries in 1..=5 {
+        life.pass(if tries == 1 { MILLISECOND } else { seconds(2) });
+        assert_eq!(life.spawns, before + tries);
+    }
+    assert!(matches!(life.machine.vacancy(3), Some((Vacancy::Refused(_), Some(_)))));
+    life.fork_fails = false;
+    life.pass(seconds(2));
+    // The first that works brings the others.
+    assert_eq!(life.booting().len(), 4);
 }
 
 #[test]
@@ -109,9 +241,10 @@ fn a_worker_that_wants_to_leave_is_replaced_at_once_and_has_its_time_to_finish()
     life.live(seconds(20));
     let leaving = life.ready()[0];
     life.step(Event::Leaving { worker: leaving, reason: "tired".to_owned() });
-    assert_eq!((life.drained.len(), life.booting().len(), life.killed.len()), (1, 1, 0));
+    // It serves until its successor does.
+    assert_eq!((life.drained.len(), life.booting().len(), life.ready().len()), (0, 1, 2));
     life.all_ready();
-    assert_eq!(life.ready().len(), 2);
+    assert_eq!((life.drained.len(), life.ready().len()), (1, 2));
     life.live(seconds(31));
     assert_eq!(life.killed, BTreeSet::from([leaving]));
     life.obey();
@@ -119,14 +252,19 @@ fn a_worker_that_wants_to_leave_is_replaced_at_once_and_has_its_time_to_finish()
 }
 
 #[test]
-fn a_worker_that_soon_wants_to_leave_again_is_replaced_ever_later() {
-    let mut life = Life::serving(1);
-    for expected in [1, 0, 0] {
-        let worker = life.ready()[0];
-        life.step(Event::Leaving { worker, reason: "tired".to_owned() });
-        assert_eq!(life.booting().len(), expected);
-        life.pass(seconds(5));
+fn workers_that_all_want_to_leave_again_and_again_are_never_missed() {
+    let mut life = Life::serving(2);
+    for _ in 0..10 {
+        for worker in life.ready() {
+            life.step(Event::Leaving { worker, reason: "a slow backend".to_owned() });
+        }
+        assert_eq!(life.ready().len(), 2);
+        life.live(Duration::from_millis(500));
+        assert_eq!((life.booting().len(), life.drained.len()), (2, 0));
         life.all_ready();
+        assert_eq!((life.ready().len(), life.drained.len()), (2, 2));
+        life.obey();
+        life.drained.clear();
     }
 }
 
@@ -162,13 +300,13 @@ fn a_start_that_fails_answers_whoever_waits_for_anything() {
     let mut life = Life::start(policy(2));
     let booting = life.booting();
     let tickets = [Ask::Reload, Ask::Upgrade, Ask::Scale(3)].map(|ask| life.ask_for_answer(ask));
-    let refused = life.ask_for_answer(Ask::Recycle(0));
+    let recycled = life.ask_for_answer(Ask::Recycle(0));
     life.breaks(booting[0]);
     let stop = life.ask_for_answer(Ask::StopGraceful);
     life.obey();
     assert_eq!(life.outcome, Some(Outcome::BootFailed(ErrorKind::Application)));
     assert!(tickets.into_iter().all(|ticket| life.is_superseded(ticket)));
-    assert!(life.is_refused(refused) && life.is_done(stop));
+    assert!(life.is_superseded(recycled) && life.is_done(stop));
 }
 
 #[test]

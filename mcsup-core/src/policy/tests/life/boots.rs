@@ -1,0 +1,150 @@
+//! What is spent on boots, as the world sees it, and what that allows a pool: it is never dark while a boot may work, and
+//! boots that fail get a fifth of a processor.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::Life;
+use crate::policy::event::Slot;
+use crate::policy::*;
+
+/// The boots of the generation that serves.
+#[derive(Debug, Default)]
+pub(super) struct Boots {
+    under_way: BTreeMap<WorkerId, Start>,
+    last: Option<End>,
+    /// Slots whose last boot failed.
+    failed: BTreeSet<Slot>,
+    /// When the first boot began that followed a failed one, and what those have cost that failed as well.
+    account: Option<(Moment, Duration)>,
+    /// A fork was refused, and none has succeeded since.
+    is_refused: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Start {
+    slot: Slot,
+    at: Moment,
+    follows_failure: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct End {
+    at: Moment,
+    took: Duration,
+    worked: bool,
+}
+
+fn rest(took: Duration) -> Duration {
+    (took * 4).max(Duration::from_millis(500))
+}
+
+impl Life {
+    /// A worker is to be forked; `asked_for`: an operator did not want to wait.
+    pub(super) fn note_start(&mut self, worker: WorkerId, slot: Slot, generation: u64, asked_for: bool) {
+        if generation != self.machine.current() {
+            return;
+        }
+        let others = self.machine.table().in_slot(slot).any(|entry| entry.state.is_ready());
+        let follows_failure = self.boots.failed.contains(&slot) && !others && !asked_for;
+        if follows_failure {
+            if let Some(End { at, took, worked: false }) = self.boots.last {
+                assert!(self.now >= at + rest(took), "a boot that took {took:?} failed only at {at:?}");
+            }
+            self.boots.account.get_or_insert((self.now, Duration::ZERO));
+        }
+        self.boots.under_way.insert(worker, Start { slot, at: self.now, follows_failure });
+    }
+
+    /// A boot has ended, if one was under way.
+    pub(super) fn note_end(&mut self, worker: WorkerId, worked: bool) {
+        let Some(Start { slot, at, follows_failure }) = self.boots.under_way.remove(&worker) else { return };
+        // One that takes longer may only wait for something.
+        let took = self.now.saturating_sub(at).min(Duration::from_millis(7500));
+        self.boots.last = Some(End { at: self.now, took, worked });
+        if worked {
+            self.boots.failed.remove(&slot);
+            return;
+        }
+        self.boots.failed.insert(slot);
+        if let Some((since, spent)) = self.boots.account.as_mut().filter(|_| follows_failure) {
+            *spent += took;
+            let elapsed = self.now - *since;
+            assert!(*spent <= elapsed / 5 + took, "{spent:?} of {elapsed:?} on boots that fail");
+        }
+    }
+
+    /// Boots that did not come to their own end: killed, given up, or of a generation that serves no more.
+    pub(super) fn note_boots(&mut self) {
+        let table = self.machine.table();
+        let boots =
+            |id: &WorkerId| table.get(*id).is_some_and(|entry| matches!(entry.state, State::Booting { .. }));
+        let gone: Vec<WorkerId> = self.boots.under_way.keys().filter(|id| !boots(id)).copied().collect();
+        for worker in gone {
+            // One that was never forked cost nothing.
+            let forked = self.machine.table().get(worker).filter(|entry| entry.pid != 0);
+            let state = forked.map(|entry| entry.state);
+            match state {
+                Some(State::Killed { reason: KillReason::BootTimeout(_), .. }) => {
+                    self.note_end(worker, false)
+                }
+                _ => drop(self.boots.under_way.remove(&worker)),
+            }
+        }
+    }
+
+    /// A new version begins with a clean record.
+    pub(super) fn forget_boots(&mut self) {
+        self.boots = Boots { is_refused: self.boots.is_refused, ..Boots::default() };
+    }
+
+    /// A slot that is no more, or is new, has no record.
+    pub(super) fn forget_slots(&mut self, first: Slot) {
+        self.boots.failed.retain(|slot| *slot < first);
+    }
+
+    /// The supervisor did not run for a while, which no boot is charged with.
+    pub(super) fn forgive_boots(&mut self, by: Duration) {
+        self.boots.under_way.values_mut().for_each(|start| start.at += by);
+    }
+
+    /// It was never forked.
+    pub(super) fn forget_boot(&mut self, worker: WorkerId) {
+        self.boots.under_way.remove(&worker);
+    }
+
+    pub(super) fn note_fork(&mut self, succeeded: bool) {
+        self.boots.is_refused = !succeeded;
+    }
+
+    /// What holds whenever all effects of a step are done.
+    pub(super) fn check_darkness(&self) {
+        let (machine, table) = (&self.machine, self.machine.table());
+        if machine.phase().is_ending() || *machine.phase() == Phase::Starting {
+            return;
+        }
+        for slot in 0..machine.target() {
+            if let Some((Vacancy::Deaths(_), Some(at))) = machine.vacancy(slot) {
+                assert!(
+                    at <= self.now + Duration::from_secs(5),
+                    "a slot whose worker was ready waits until {at:?}"
+                );
+            }
+        }
+        let is_lit = |entry: &table::Entry| {
+            let boots = matches!(entry.state, State::Booting { .. });
+            boots || entry.state.is_ready() && !entry.leaves || entry.state.is_missed()
+        };
+        let is_dark = !table.iter().any(is_lit) && machine.molds().can_fork(machine.current());
+        if !is_dark {
+            return;
+        }
+        let rested = self.boots.last.map_or(self.now, |End { at, took, .. }| at + rest(took));
+        let latest = match self.boots.is_refused {
+            true => rested.max(self.now + Duration::from_secs(2)),
+            false => rested.max(self.now),
+        };
+        let next = machine.next_deadline();
+        assert!(next.is_some_and(|at| at <= latest), "dark until {next:?}, and not only until {latest:?}");
+    }
+}
