@@ -25,11 +25,13 @@ pub enum Exit {
     Superseded,
     /// It is not over yet.
     Unfinished,
+    /// The server has ended, and a process of it has not.
+    Unkillable,
 }
 
 impl Exit {
     /// Every way to end, in the order of the codes.
-    pub const ALL: [Exit; 10] = [
+    pub const ALL: [Exit; 11] = [
         Exit::Done,
         Exit::Refused,
         Exit::Usage,
@@ -40,6 +42,7 @@ impl Exit {
         Exit::LeftRunning,
         Exit::Superseded,
         Exit::Unfinished,
+        Exit::Unkillable,
     ];
 
     /// The number that the caller sees.
@@ -55,6 +58,7 @@ impl Exit {
             Exit::LeftRunning => 7,
             Exit::Superseded => 8,
             Exit::Unfinished => 9,
+            Exit::Unkillable => 10,
         }
     }
 
@@ -84,6 +88,7 @@ impl Exit {
             Exit::LeftRunning => "`stop`: something is left running, and is named",
             Exit::Superseded => "a newer request took the place of this one before it was done",
             Exit::Unfinished => "not finished within `--timeout`; it goes on",
+            Exit::Unkillable => "stopped, but a worker is still there seconds after SIGKILL, and is named",
         }
     }
 }
@@ -112,7 +117,7 @@ mod tests {
     #[test]
     fn the_codes_count_up_from_zero() {
         let codes: Vec<u8> = Exit::ALL.map(Exit::code).to_vec();
-        assert_eq!(codes, (0..10).collect::<Vec<u8>>());
+        assert_eq!(codes, (0..11).collect::<Vec<u8>>());
     }
 
     #[test]

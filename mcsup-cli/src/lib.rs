@@ -87,13 +87,7 @@ fn dispatch(
                 Ok(Settings::resolve(args, &|name| std::env::var_os(name), &read_file)?)
             };
             let settings = read()?;
-            let exit = commands::serve::run(&settings, Box::new(read), argv, (image, succession))?;
-            match &settings.app {
-                Some(app) if settings.check_config.value && exit == Exit::Done => {
-                    Ok(line((exit, format!("{} can be served", app.value))))
-                }
-                _ => Ok((exit, String::new())),
-            }
+            commands::serve::run(&settings, Box::new(read), argv, (image, succession))
         }
     }
 }

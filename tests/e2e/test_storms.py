@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from harness import HELLO, SLEEPY, Load, children_of, connect
+from harness import HELLO, SLEEPY, Load, children_of, connect, read_all
 
 SLOW_BOOT = "import time\ntime.sleep(2)\n" + HELLO
 
@@ -71,11 +71,26 @@ def test_a_second_stop_is_quick(serve):
     client = busy(server, 30)
     server.signal(signal.SIGTERM)
     server.wait_log("Stopping: finishing")
+    time.sleep(0.3)  # Sooner it would be the same stop.
     server.signal(signal.SIGTERM)
     assert server.wait() == 0
     server.wait_log("Asked to stop again")
     client.close()
     server.assert_nothing_left()
+
+
+def test_two_stops_in_a_moment_are_one_and_break_off_no_request(serve):
+    for _ in range(8):
+        server = serve(SLEEPY)
+        client = busy(server, 0.5)
+        # As GNU timeout does it, and a service manager: the process, and then its group.
+        os.kill(server.pid, signal.SIGTERM)
+        time.sleep(0.002)  # The time between them is what is tested.
+        os.kill(server.pid, signal.SIGTERM)
+        assert b"200 OK" in read_all(client)
+        assert server.wait() == 0
+        assert "Asked to stop again" not in server.log
+        client.close()
 
 
 def test_a_quick_stop_waits_for_no_request(serve):

@@ -110,9 +110,9 @@ impl Supervisor for Pool {
         }
     }
 
-    fn ready(&mut self) {
+    fn ready(&mut self, ready: usize, target: usize) {
         if let Some(answer) = self.answer.take() {
-            answer.ready();
+            answer.ready(&missing(ready, target));
         }
     }
 
@@ -132,6 +132,14 @@ impl Supervisor for Pool {
                 self.output.log.forget_losses();
             }
         }
+    }
+}
+
+/// What a pool lacks that serves already, in one line; empty where it is complete.
+fn missing(ready: usize, target: usize) -> String {
+    match target.saturating_sub(ready) {
+        0 => String::new(),
+        missing => format!("serving with {ready} of {target} workers, {missing} still to be ready"),
     }
 }
 

@@ -17,14 +17,14 @@ use crate::failure::Failure;
 use crate::logging::{Destination, ErrorLog};
 use crate::settings::Settings;
 
-/// Serves until it is told to stop. `reread` reads the settings anew, for a reload; `image` is what an upgrade executes,
-/// and a succession is the place of another image that this one is to take.
+/// Serves until it is asked to stop; the text is for standard output. `reread` reads the settings again, for a reload;
+/// `image` is what an upgrade executes, and a succession is the place of another image that this one is to take.
 pub(crate) fn run(
     settings: &Settings,
     reread: Reread,
     argv: &[OsString],
     (image, succession): (Option<Image>, &mut Option<Succession>),
-) -> Result<Exit, Failure> {
+) -> Result<(Exit, String), Failure> {
     // Before anything is done: what cannot be meant is refused.
     wiring::target(settings)?;
     wiring::access_log(settings)?;
@@ -38,13 +38,17 @@ pub(crate) fn run(
     if settings.check_config.value {
         let log = ErrorLog::install(&Destination::Standard, settings.logging.level.value)?;
         worker::check(&wiring::worker_settings(settings, argv, &log)?)?;
-        return Ok(Exit::Done);
+        let app = settings.app.as_ref().map(|app| format!("{} can be served\n", app.value));
+        return Ok((Exit::Done, app.unwrap_or_default()));
     }
     let answer = Rc::new(Cell::new(None));
     // An image that takes over is in the background already.
     if settings.process.daemon.value && succession.is_none() {
         match detach()? {
-            Detached::Original(Verdict::Ready) => return Ok(Exit::Done),
+            Detached::Original(Verdict::Ready { note }) => {
+                let text = if note.is_empty() { note } else { note + "\n" };
+                return Ok((Exit::Done, text));
+            }
             Detached::Original(Verdict::Failed { code, reason }) => {
                 return Err(Failure::new(Exit::from_code(code), reason));
             }
@@ -56,15 +60,15 @@ pub(crate) fn run(
         // Whoever waits for the daemon prints it.
         (Err(failure), Some(answer)) => {
             answer.failed(failure.exit.code(), &failure.to_string());
-            Ok(failure.exit)
+            Ok((failure.exit, String::new()))
         }
         // On standard error by way of the log already.
         (Err(failure), None)
             if settings.logging.errors.value == Destination::Standard && failure.is_logged =>
         {
-            Ok(failure.exit)
+            Ok((failure.exit, String::new()))
         }
-        (ended, _) => ended,
+        (ended, _) => ended.map(|exit| (exit, String::new())),
     }
 }
 

@@ -1,8 +1,8 @@
-//! Leaving the terminal, with an answer for whoever waits there: the process that was started ends when the pool is
-//! ready, or fails with the pool's own reason and exit code.
+//! Leaving the terminal, with an answer for the process that was started there: it ends when the pool serves, or fails
+//! with the pool's own reason and exit code.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::error::{Error, Result};
@@ -21,8 +21,11 @@ pub enum Detached {
 /// What the process that was started is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// The pool is ready: end with success.
-    Ready,
+    /// The pool serves: end with success.
+    Ready {
+        /// One line about what is missing yet; empty where nothing is.
+        note: String,
+    },
     /// Print `reason` and end with `code`.
     Failed {
         /// The exit code.
@@ -37,10 +40,10 @@ pub enum Verdict {
 pub struct Answer(File);
 
 impl Answer {
-    /// Says that the pool is ready.
-    pub fn ready(mut self) {
-        // Whoever waited may have been killed: nobody to tell, nothing to do.
-        let _ = self.0.write_all(&[0]);
+    /// Says that the pool serves; `note`: in one line what is missing yet, if something is.
+    pub fn ready(mut self, note: &str) {
+        // The other process may have been killed, which is no matter here.
+        let _ = self.0.write_all(format!("\0{note}\n").as_bytes());
     }
 
     /// Says that it never will be.
@@ -98,15 +101,18 @@ fn redirect(output: Option<&File>) -> Result<()> {
     Ok(())
 }
 
-/// Waits for the answer. The first byte decides: workers hold copies of the pipe, so its end may be long in coming.
+/// Waits for the answer. The first byte decides, and a line follows success: workers hold copies of the pipe, so its end
+/// may be long in coming.
 fn listen(pipe: OwnedFd) -> Verdict {
-    let mut pipe = File::from(pipe);
+    let mut pipe = BufReader::new(File::from(pipe));
     let mut code = [0];
     if pipe.read_exact(&mut code).is_err() {
         return Verdict::Failed { code: 1, reason: "the daemon ended before it was ready".to_owned() };
     }
     if code[0] == 0 {
-        return Verdict::Ready;
+        let mut note = String::new();
+        let _ = pipe.read_line(&mut note);
+        return Verdict::Ready { note: note.trim_end().to_owned() };
     }
     let mut reason = Vec::new();
     let _ = pipe.read_to_end(&mut reason);

@@ -24,6 +24,11 @@ pub(super) fn picture(status: &Status) -> String {
         text.push_str("\n\n");
         text.push_str(&table(&rows));
     }
+    let waiting = waiting(&status.slots);
+    if !waiting.is_empty() {
+        text.push_str("\n\nnext starts:");
+        text.push_str(&waiting);
+    }
     let deaths = deaths(&status.slots);
     if !deaths.is_empty() {
         text.push_str("\n\nlast deaths:");
@@ -60,7 +65,7 @@ fn head(status: &Status) -> String {
 
 /// A worker that is about to be replaced serves until it is.
 fn serves(worker: &WorkerStatus) -> bool {
-    matches!(worker.state.as_deref(), Some("ready" | "recycling"))
+    matches!(worker.state.as_deref(), Some("ready" | "recycling" | "leaving"))
 }
 
 type Row = [String; COLUMNS.len()];
@@ -74,8 +79,8 @@ fn rows(status: &Status) -> Vec<Row> {
         workers.into_iter().map(|worker| (worker.slot, row(worker, restarts(worker.slot)))).collect();
     for place in &status.slots {
         if !status.workers.iter().any(|worker| worker.slot == place.slot) {
-            let nobody = WorkerStatus { slot: place.slot, ..WorkerStatus::default() };
-            let mut empty = row(&nobody, Some(place.restarts));
+            let none = WorkerStatus { slot: place.slot, ..WorkerStatus::default() };
+            let mut empty = row(&none, Some(place.restarts));
             empty[STATE] = "empty".to_owned();
             rows.push((place.slot, empty));
         }
@@ -124,6 +129,19 @@ fn table(rows: &[Row]) -> String {
         })
         .collect();
     lines.join("\n")
+}
+
+/// When each empty place gets a worker, and why it waits.
+fn waiting(slots: &[SlotStatus]) -> String {
+    let line = |place: &SlotStatus| {
+        let why = place.waits_because.as_ref()?;
+        let when = match place.next_start_seconds {
+            Some(seconds) => format!("in {}", age(Some(seconds))),
+            None => "after another start".to_owned(),
+        };
+        Some(format!("\n  slot {}, {when}: {why}", place.slot))
+    };
+    slots.iter().filter_map(line).collect()
 }
 
 /// The newest first.
@@ -253,9 +271,20 @@ mod tests {
             mold: Some(MoldStatus { pid: Some(4700), generation: Some(3), ..MoldStatus::default() }),
             workers: vec![worker(1, 4714, 4, "booting"), busy, worker(1, 4713, 3, "recycling")],
             slots: vec![
-                SlotStatus { slot: 0, restarts: 1, last_death: death(4000.0, "exit code 1") },
-                SlotStatus { slot: 1, restarts: 0, last_death: None },
-                SlotStatus { slot: 2, restarts: 14, last_death: death(3.0, "signal 9 (SIGKILL) from pid 1") },
+                SlotStatus {
+                    slot: 0,
+                    restarts: 1,
+                    last_death: death(4000.0, "exit code 1"),
+                    ..SlotStatus::default()
+                },
+                SlotStatus { slot: 1, ..SlotStatus::default() },
+                SlotStatus {
+                    slot: 2,
+                    restarts: 14,
+                    last_death: death(3.0, "signal 9 (SIGKILL) from pid 1"),
+                    next_start_seconds: Some(0.4),
+                    waits_because: Some("3 of its workers died lately".to_owned()),
+                },
             ],
         };
         let expected = "\
@@ -269,6 +298,9 @@ SLOT   PID  GEN  STATE        AGE  REQS  BUSY  OLDEST  WAIT  CONN    RSS    PSS 
    1  4713    3  recycling  1h01m     -     -       -     -     -      -      -     -         0
    1  4714    4  booting    1h01m     -     -       -     -     -      -      -     -         0
    2     -    -  empty          -     -     -       -     -     -      -      -     -        14
+
+next starts:
+  slot 2, in 0.4s: 3 of its workers died lately
 
 last deaths:
   slot 2, 3.0s ago: signal 9 (SIGKILL) from pid 1
