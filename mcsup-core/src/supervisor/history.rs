@@ -41,6 +41,11 @@ impl History {
                 slot.restarts += u64::from(respawn_in.is_some());
                 slot.last_death = Some((now, journal::cause(exit, *killed)));
             }
+            Notice::Unkillable { slot, respawn_in, .. } => {
+                let slot = self.slots.entry(*slot).or_default();
+                slot.restarts += u64::from(respawn_in.is_some());
+                slot.last_death = Some((now, "was sent SIGKILL and is still there".to_owned()));
+            }
             Notice::Leaving { slot, reason, respawn_in, .. } => {
                 let slot = self.slots.entry(*slot).or_default();
                 slot.restarts += u64::from(respawn_in.is_some());

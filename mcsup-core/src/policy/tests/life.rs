@@ -249,7 +249,10 @@ impl Life {
                 self.note_start(worker, slot, generation, self.hurries);
                 return self.fork(worker, (generation, slot), mold);
             }
-            Effect::SpawnMold { mold, generation } => return Some(self.fork_mold(mold, generation)),
+            Effect::SpawnMold { mold, generation } => {
+                self.note_mold(mold, generation);
+                return Some(self.fork_mold(mold, generation));
+            }
             Effect::Prepare { generation } => return Some(self.prepare(generation)),
             Effect::Exec => return Some(self.exec()),
             Effect::Promote { worker } => {

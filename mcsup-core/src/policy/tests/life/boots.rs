@@ -13,6 +13,9 @@ use crate::policy::*;
 pub(super) struct Boots {
     under_way: BTreeMap<WorkerId, Start>,
     last: Option<End>,
+    /// The same of molds.
+    molds: BTreeMap<WorkerId, Moment>,
+    last_mold: Option<End>,
     /// Slots whose last boot failed.
     failed: BTreeSet<Slot>,
     /// When the first boot began that followed a failed one, and what those have cost that failed as well.
@@ -56,8 +59,19 @@ impl Life {
         self.boots.under_way.insert(worker, Start { slot, at: self.now, follows_failure });
     }
 
+    /// A mold is to be forked.
+    pub(super) fn note_mold(&mut self, mold: WorkerId, generation: u64) {
+        if generation == self.machine.current() {
+            self.boots.molds.insert(mold, self.now);
+        }
+    }
+
     /// A boot has ended, if one was under way.
     pub(super) fn note_end(&mut self, worker: WorkerId, worked: bool) {
+        if let Some(at) = self.boots.molds.remove(&worker) {
+            let took = self.now.saturating_sub(at).min(Duration::from_millis(7500));
+            self.boots.last_mold = Some(End { at: self.now, took, worked });
+        }
         let Some(Start { slot, at, follows_failure }) = self.boots.under_way.remove(&worker) else { return };
         // One that takes longer may only wait for something.
         let took = self.now.saturating_sub(at).min(Duration::from_millis(7500));
@@ -76,6 +90,7 @@ impl Life {
 
     /// Boots that did not come to their own end: killed, given up, or of a generation that serves no more.
     pub(super) fn note_boots(&mut self) {
+        self.note_mold_boots();
         let table = self.machine.table();
         let boots =
             |id: &WorkerId| table.get(*id).is_some_and(|entry| matches!(entry.state, State::Booting { .. }));
@@ -93,6 +108,19 @@ impl Life {
         }
     }
 
+    /// The same of molds.
+    fn note_mold_boots(&mut self) {
+        let states: BTreeMap<WorkerId, State> =
+            self.machine.molds().iter().map(|(id, mold)| (id, mold.state)).collect();
+        for mold in self.boots.molds.keys().copied().collect::<Vec<_>>() {
+            match states.get(&mold) {
+                Some(State::Booting { .. }) => {}
+                Some(State::Killed { reason: KillReason::BootTimeout(_), .. }) => self.note_end(mold, false),
+                _ => drop(self.boots.molds.remove(&mold)),
+            }
+        }
+    }
+
     /// A new version begins with a clean record.
     pub(super) fn forget_boots(&mut self) {
         self.boots = Boots { is_refused: self.boots.is_refused, ..Boots::default() };
@@ -106,11 +134,13 @@ impl Life {
     /// The supervisor did not run for a while, which no boot is charged with.
     pub(super) fn forgive_boots(&mut self, by: Duration) {
         self.boots.under_way.values_mut().for_each(|start| start.at += by);
+        self.boots.molds.values_mut().for_each(|at| *at += by);
     }
 
     /// It was never forked.
     pub(super) fn forget_boot(&mut self, worker: WorkerId) {
         self.boots.under_way.remove(&worker);
+        self.boots.molds.remove(&worker);
     }
 
     pub(super) fn note_fork(&mut self, succeeded: bool) {
@@ -135,11 +165,19 @@ impl Life {
             let boots = matches!(entry.state, State::Booting { .. });
             boots || entry.state.is_ready() && !entry.leaves || entry.state.is_missed()
         };
-        let is_dark = !table.iter().any(is_lit) && machine.molds().can_fork(machine.current());
-        if !is_dark {
+        if table.iter().any(is_lit) {
             return;
         }
-        let rested = self.boots.last.map_or(self.now, |End { at, took, .. }| at + rest(took));
+        let last = match machine.molds().can_fork(machine.current()) {
+            true => self.boots.last,
+            false => self.boots.last_mold,
+        };
+        // A mold that boots has a deadline of its own.
+        let mold_boots = |(_, mold): (_, &molds::Mold)| matches!(mold.state, State::Booting { .. });
+        if machine.molds().iter().any(mold_boots) {
+            return;
+        }
+        let rested = last.map_or(self.now, |End { at, took, .. }| at + rest(took));
         let latest = match self.boots.is_refused {
             true => rested.max(self.now + Duration::from_secs(2)),
             false => rested.max(self.now),
