@@ -101,7 +101,7 @@ impl Life {
             let state = forked.map(|entry| entry.state);
             match state {
                 Some(State::Killed { reason: KillReason::BootTimeout(_), .. }) => {
-                    self.note_end(worker, false)
+                    self.note_end(worker, false);
                 }
                 _ => drop(self.boots.under_way.remove(&worker)),
             }
