@@ -5,6 +5,7 @@
 //! - [`daemon`]: leaving the terminal, with an answer for whoever waits.
 //! - [`handle`]: a hold on another process.
 //! - [`processes`]: other processes: who holds a port, who is whose child.
+//! - `handshakes`: clients that are about to be connected.
 //! - `descriptors`: how many a process may have open.
 //! - [`usage`]: what a process uses of memory and processor.
 //! - [`privileges`]: users and groups by name.
@@ -12,6 +13,7 @@
 pub mod daemon;
 pub(crate) mod descriptors;
 pub mod handle;
+pub(crate) mod handshakes;
 pub mod pidfile;
 pub mod privileges;
 pub mod processes;

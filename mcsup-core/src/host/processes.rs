@@ -125,7 +125,7 @@ fn sockets_of(pid: i32) -> HashSet<u64> {
 }
 
 /// The clients whose handshake with our TCP port `port` is under way: no listener's queue has them yet.
-pub(crate) fn handshakes_with(port: u16) -> HashSet<SocketAddr> {
+pub(crate) fn handshakes_by_text(port: u16) -> HashSet<SocketAddr> {
     const SYN_RECV: &str = "03";
     tcp_table()
         .lines()

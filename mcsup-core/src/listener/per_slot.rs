@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::tcp::TcpListening;
 use super::{Connection, Listener, Local};
 use crate::error::{Error, Result};
-use crate::host::processes;
+use crate::host::handshakes;
 use crate::sys::listening;
 
 /// The sockets of one address. Clones share them, and know where the kernel sends connections.
@@ -174,7 +174,7 @@ fn add_sockets(sockets: &mut Vec<Arc<dyn Listener>>, count: usize, backlog: i32)
 
 fn handshakes_with(sockets: &[Arc<dyn Listener>]) -> HashSet<SocketAddr> {
     match sockets.first().map(|socket| socket.local()) {
-        Some(Local::Tcp(address)) => processes::handshakes_with(address.port()),
+        Some(Local::Tcp(address)) => handshakes::handshakes_with(address.port()),
         _ => HashSet::new(),
     }
 }
