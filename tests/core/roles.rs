@@ -124,7 +124,9 @@ fn write_another_version() {
     let fd = task.split(':').nth(1).unwrap();
     let text = std::fs::read_to_string(format!("/proc/self/fd/{fd}")).unwrap();
     let mut other = tempfile::tempfile().unwrap();
-    other.write_all(text.replacen("\"version\":1", "\"version\":99", 1).as_bytes()).unwrap();
+    let (before, rest) = text.split_once("\"version\":").unwrap();
+    let rest = rest.trim_start_matches(|digit: char| digit.is_ascii_digit());
+    other.write_all(format!("{before}\"version\":99{rest}").as_bytes()).unwrap();
     let others = task.replacen(&format!(":{fd}"), &format!(":{}", other.into_raw_fd()), 1);
     // SAFETY: this process has one thread.
     #[allow(unsafe_code, reason = "the only way to be another image")]
