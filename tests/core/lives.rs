@@ -138,6 +138,26 @@ pub fn a_killed_supervisor_takes_its_pool_along() {
     wait_for_port(&pool);
 }
 
+pub fn a_port_is_free_though_a_worker_has_no_descriptor_left() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let before = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(100), ..before }).unwrap();
+    for (role, count) in [("answering", 2), ("upgradable-molded", 3)] {
+        let mut pool = Pool::start(role);
+        pool.wait_ready(count);
+        let mut stream = pool.connect();
+        writeln!(stream, "exhaust").unwrap();
+        pool.wait_log("no descriptor is left", 1);
+        pool.signal(Signal::KILL);
+        pool.wait();
+        // The worker is inside of its request until the client says more.
+        wait_for_port(&pool);
+        writeln!(stream, "goes on").unwrap();
+        assert_eq!(read_all(&mut stream), "goes on");
+    }
+    setrlimit(Resource::Nofile, before).unwrap();
+}
+
 pub fn an_inherited_listener_is_served() {
     let mut pool = Pool::start_with_listener("answering");
     pool.wait_ready(2);

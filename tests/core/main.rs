@@ -46,6 +46,10 @@ const TESTS: &[Test] = &[
         lives::a_supervisor_with_threads_refuses_to_fork,
     ),
     ("a_killed_supervisor_takes_its_pool_along", lives::a_killed_supervisor_takes_its_pool_along),
+    (
+        "a_port_is_free_though_a_worker_has_no_descriptor_left",
+        lives::a_port_is_free_though_a_worker_has_no_descriptor_left,
+    ),
     ("an_inherited_listener_is_served", lives::an_inherited_listener_is_served),
     ("a_worker_that_is_stopped_is_noticed_and_replaced", lives::a_worker_that_is_stopped_is_noticed),
     ("what_is_queued_for_a_slot_outlives_its_worker", lives::what_is_queued_for_a_slot_outlives_its_worker),

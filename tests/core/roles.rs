@@ -142,11 +142,24 @@ impl Worker for Answering {
     fn run(&mut self, context: &WorkerContext) -> Result<()> {
         while let Some(mut connection) = context.accept()? {
             let line = read_line(&mut connection)?;
-            let answer = answer(line.trim(), context);
+            let answer = match line.trim() {
+                "exhaust" => exhaust(&mut connection)?,
+                question => answer(question, context),
+            };
             connection.write_all(answer.as_bytes())?;
         }
         Ok(())
     }
+}
+
+/// Uses up all descriptors until the client says more.
+fn exhaust(connection: &mut Connection) -> std::io::Result<String> {
+    let mut opened = Vec::new();
+    while let Ok(file) = std::fs::File::open("/dev/zero") {
+        opened.push(file);
+    }
+    log::warn!("no descriptor is left after {}", opened.len());
+    read_line(connection)
 }
 
 fn molded(address: &str) -> Config {

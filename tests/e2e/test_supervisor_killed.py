@@ -4,13 +4,14 @@ MCSUP_SOAK=1 asks for each state with and without a mold, ten times over; otherw
 """
 
 import os
+import resource
 import signal
 import sys
 import threading
 import time
 
 import pytest
-from harness import can_bind, clean_environment, get, marked, wait_for
+from harness import can_bind, clean_environment, get, is_gone, marked, wait_for
 from lifecycle import WHOLE, Operator
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
@@ -193,3 +194,40 @@ def test_nothing_is_left_of_a_killed_supervisor_and_the_next_start_works(
         new.assert_nothing_left()
         assert not (directory / "app.pid").exists() and not (directory / "app.ctl").exists()
     record_property("gone after", f"{slowest * 1000:.0f} ms")
+
+
+GREEDY = """
+import os, time
+def app(environ, start_response):
+    held = []
+    try:
+        while True:
+            held.append(open("/dev/zero"))
+    except OSError:
+        os.write(2, b"no descriptor is left\\n")
+    while not os.path.exists("go"):
+        time.sleep(0.005)
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+"""
+
+
+def test_the_port_is_free_though_a_worker_in_a_request_has_no_descriptor_left(serve, directory):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        server = serve(GREEDY)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    (worker,) = server.worker_pids()
+    answers = []
+    client = threading.Thread(target=lambda: answers.append(get(server.port, timeout=10)), daemon=True)
+    client.start()
+    server.wait_log("no descriptor is left")
+    server.kill()
+    wait_for(lambda: can_bind(server.port), "a free port", patience=1)
+    assert not is_gone(worker) and not answers, "its request has ended already"
+    (directory / "go").write_text("")
+    client.join(10)
+    assert answers == [(200, b"ok")]
+    wait_for(lambda: is_gone(worker), "the worker to go")

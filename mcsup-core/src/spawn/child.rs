@@ -25,7 +25,7 @@ use crate::link::scoreboard::Seat;
 use crate::listener::open::OpenSet;
 use crate::policy::{BootFailure, ExitStatus};
 use crate::sys::ancestry::ADOPTS;
-use crate::sys::{credentials, fork, signal};
+use crate::sys::{credentials, descriptor, fork, signal};
 use crate::worker::{Worker, WorkerContext};
 
 /// A worker that is ready to boot.
@@ -136,6 +136,8 @@ fn prepare(birth: &mut Birth) -> Result<Prepared> {
     if let Some(name) = &common.name {
         set_name(name);
     }
+    // Before the application, which may use up all descriptors.
+    descriptor::prepare_to_let_go().map_err(|error| failed("prepare to let go of listeners", error))?;
     let listeners = std::mem::replace(&mut birth.listeners, Listeners::Open(OpenSet::default()));
     let listeners = Arc::new(listeners.open()?);
     let (end, patience) = (birth.end.clone(), common.graceful_timeout);

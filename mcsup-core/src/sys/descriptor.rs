@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
 
 use rustix::net::RecvFlags;
 
@@ -91,17 +92,36 @@ pub(crate) fn identity(fd: RawFd) -> io::Result<Identity> {
     })
 }
 
-/// Makes `fd` refer to /dev/null, so that this process no longer holds what it referred to. The number stays open
-/// and owned: whoever uses it at this moment sees /dev/null, never a stranger's file.
+/// Opened beforehand, so that a process without a free descriptor can let go as well.
+static BLANK: OnceLock<File> = OnceLock::new();
+
+/// Opens what [`let_go`] needs. Due once in each process that may let go later.
+///
+/// # Errors
+/// No descriptor is left, or there is no /dev/null.
+pub(crate) fn prepare_to_let_go() -> io::Result<()> {
+    blank().map(drop)
+}
+
+fn blank() -> io::Result<&'static File> {
+    if let Some(blank) = BLANK.get() {
+        return Ok(blank);
+    }
+    let opened = File::open("/dev/null")?;
+    Ok(BLANK.get_or_init(|| opened))
+}
+
+/// Makes `fd` refer to /dev/null, so that this process no longer holds its previous target. Needs no free descriptor
+/// after [`prepare_to_let_go`]. The number stays open and owned: a concurrent user sees /dev/null, never another file.
 pub(crate) fn let_go(fd: BorrowedFd<'_>) -> io::Result<()> {
-    let null = File::open("/dev/null")?;
-    let replaced = match replace(fd, &null) {
-        // Its number is beyond the limit that this process has by now, which nothing is put at.
+    let null = blank()?;
+    let replaced = match replace(fd, null) {
+        // The number is beyond the limit that this process has by now, and dup2 refuses such numbers.
         Err(error) if error.raw_os_error() == Some(libc::EBADF) => {
             use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
             let limit = getrlimit(Resource::Nofile);
             setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
-            let replaced = replace(fd, &null);
+            let replaced = replace(fd, null);
             setrlimit(Resource::Nofile, limit)?;
             replaced
         }
@@ -134,5 +154,23 @@ mod tests {
         setrlimit(Resource::Nofile, before).unwrap();
         let null = File::open("/dev/null").unwrap();
         assert_eq!(identity(high.as_raw_fd()).unwrap(), identity(null.as_raw_fd()).unwrap());
+    }
+
+    #[test]
+    fn a_descriptor_is_let_go_of_though_no_other_is_free() {
+        prepare_to_let_go().unwrap();
+        let held = File::open("/dev/zero").unwrap();
+        let before = getrlimit(Resource::Nofile);
+        // At this limit every number below it is open.
+        let lowest_free = File::open("/dev/zero").unwrap();
+        let limit = u64::try_from(lowest_free.as_raw_fd()).unwrap();
+        drop(lowest_free);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(limit), ..before }).unwrap();
+        assert!(File::open("/dev/null").is_err());
+        let let_go = let_go(held.as_fd());
+        setrlimit(Resource::Nofile, before).unwrap();
+        let_go.unwrap();
+        let null = File::open("/dev/null").unwrap();
+        assert_eq!(identity(held.as_raw_fd()).unwrap(), identity(null.as_raw_fd()).unwrap());
     }
 }
