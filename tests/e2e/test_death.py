@@ -1,11 +1,16 @@
 """Processes that are killed: nothing is orphaned, nothing is lost that was not on the killed process itself."""
 
+import contextlib
+import http.client
 import os
 import signal
 import threading
 import time
+from pathlib import Path
 
+import pytest
 from harness import SLEEPY, can_bind, is_gone, wait_for, zombies_of
+from lifecycle import Operator
 
 
 def test_a_killed_supervisor_leaves_no_worker_and_a_free_port(serve, record_property):
@@ -43,14 +48,14 @@ def test_a_supervisor_killed_while_its_workers_boot_leaves_nothing(serve):
     server.assert_nothing_left()
 
 
-def test_a_killed_worker_is_replaced_and_the_log_says_who_killed_it(serve):
+def test_a_killed_worker_is_replaced_and_the_log_says_that_its_supervisor_did_not_kill_it(serve):
     server = serve()
     (worker,) = server.worker_pids()
     os.kill(worker, signal.SIGKILL)
     server.wait_ready(2)
     status, body = server.get()
     assert (status, int(body.split()[0]) != worker) == (200, True)
-    server.wait_log(rf"Worker {worker} \(slot 0\) was killed by SIGKILL from another process.*not by its supervisor")
+    server.wait_log(rf"Worker {worker} \(slot 0\) died, cause unknown: SIGKILL \(not by this supervisor")
     assert server.stop() == 0
     server.assert_nothing_left()
 
@@ -114,3 +119,85 @@ def test_no_zombie_is_left_by_a_storm_of_kills(serve):
     wait_for(lambda: not zombies_of(server.pid), "no zombie")
     assert server.stop() == 0
     server.assert_nothing_left()
+
+
+# A request to /hog makes a process of its own that needs more memory than there is, /eat does it in the worker.
+HUNGRY = """
+import os, subprocess, sys
+def app(environ, start_response):
+    path = environ["PATH_INFO"]
+    if path == "/hog":
+        hog = subprocess.run([sys.executable, "-c", "b'x' * (1 << 30)"])
+        environ["wsgi.errors"].write(f"the hog ended with {hog.returncode}\\n")
+    elif path == "/eat":
+        b"x" * (1 << 30)
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+"""
+
+
+@contextlib.contextmanager
+def cgroup(megabytes):
+    """A cgroup of bounded memory: words that execute a command in it. Skips where none can be made."""
+    own = dict(line.split(":", 2)[1:] for line in Path("/proc/self/cgroup").read_text().splitlines())
+    if "memory" in own:
+        parents = [Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup/memory" + own["memory"])]
+        limits = ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"]
+    else:
+        parents = [Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup" + own.get("", "/"))]
+        limits = ["memory.max"]
+    for parent in parents:
+        place = parent / f"mcsup-test-{os.getpid()}"
+        try:
+            place.mkdir()
+            break
+        except OSError as error:
+            reason = error
+    else:
+        pytest.skip(f"no cgroup can be made here: {reason}")
+    try:
+        if not (place / limits[0]).exists():
+            pytest.skip(f"the memory of {place} cannot be bounded")
+        (place / limits[0]).write_text(str(megabytes << 20))
+        for swap in ("memory.memsw.limit_in_bytes", "memory.swap.max"):
+            if (place / swap).exists():
+                (place / swap).write_text("0" if swap.endswith("max") else str(megabytes << 20))
+        yield ["sh", "-c", 'echo $$ > "$0" && exec "$@"', place / "cgroup.procs"]
+    finally:
+        wait_for(lambda: not (place / "cgroup.procs").read_text(), "the end of all processes in the cgroup")
+        place.rmdir()
+
+
+def last_death(server, slot):
+    """What the status says about a slot's last worker."""
+    with Operator(server.directory / "app.ctl") as operator:
+        return operator.status()["slots"][slot]["last_death"]["cause"]
+
+
+def test_a_worker_that_the_kernel_kills_for_memory_is_known_to_be(serve, directory):
+    with cgroup(megabytes=200) as through:
+        server = serve(HUNGRY, "--pid", "app.pid", "--timeout", "0", through=through)
+        (worker,) = server.worker_pids()
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            server.get("/eat", timeout=10)
+        server.wait_log(rf"Worker {worker} \(slot 0\) was killed by the kernel, which ran out of memory, .* into a request")
+        assert "ran out of memory" in last_death(server, 0)
+        server.wait_ready(2)
+        assert server.stop() == 0
+        server.assert_nothing_left()
+
+
+def test_a_worker_that_is_killed_by_hand_is_not_said_to_have_run_out_of_memory_though_others_did_before(serve, directory):
+    with cgroup(megabytes=200) as through:
+        server = serve(HUNGRY, "--pid", "app.pid", "--timeout", "0", through=through)
+        (worker,) = server.worker_pids()
+        assert server.get("/hog", timeout=10)[0] == 200
+        server.wait_log("the hog ended with -9")
+        time.sleep(3)  # That it is no longer recent is what is tested; nothing else wakes the supervisor meanwhile.
+        os.kill(worker, signal.SIGKILL)
+        server.wait_log(rf"Worker {worker} \(slot 0\) died, cause unknown: SIGKILL \(not by this supervisor")
+        assert last_death(server, 0).startswith("died, cause unknown: SIGKILL")
+        assert "ran out of memory" not in server.log
+        server.wait_ready(2)
+        assert server.stop() == 0
+        server.assert_nothing_left()

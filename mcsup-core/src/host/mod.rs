@@ -6,6 +6,7 @@
 //! - [`handle`]: a hold on another process.
 //! - [`processes`]: other processes: who holds a port, who is whose child.
 //! - `handshakes`: clients that are about to be connected.
+//! - `out_of_memory`: how many processes of a cgroup the kernel has killed for lack of memory; `memory_watch`: notice of it.
 //! - `descriptors`: how many a process may have open.
 //! - [`usage`]: what a process uses of memory and processor.
 //! - [`privileges`]: users and groups by name.
@@ -14,6 +15,8 @@ pub mod daemon;
 pub(crate) mod descriptors;
 pub mod handle;
 pub(crate) mod handshakes;
+pub(crate) mod memory_watch;
+pub(crate) mod out_of_memory;
 pub mod pidfile;
 pub mod privileges;
 pub mod processes;

@@ -369,12 +369,38 @@ impl std::fmt::Display for ExitStatus {
 /// What was seen around an exit.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Evidence {
-    /// The kernel's count of out-of-memory kills (of our cgroup, or of the machine) rose in the worker's life.
-    pub out_of_memory: bool,
+    /// Whether the kernel's out-of-memory kills explain a death by SIGKILL.
+    pub out_of_memory: OutOfMemory,
     /// Who sent the last signal that the worker noticed.
     pub sender: Option<Sender>,
     /// For how long the request that it was busy with had been running.
     pub request_age: Option<Duration>,
+}
+
+/// What the kernel's count of out-of-memory kills, of the worker's own cgroup, says about a death.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum OutOfMemory {
+    /// Nothing: the count cannot be read, or was not read before.
+    #[default]
+    NotCounted,
+    /// It counts no kill lately.
+    None,
+    /// It counts kills that may be other processes': this death was not shortly after them.
+    Earlier {
+        /// How many.
+        kills: u64,
+        /// They are not older than this.
+        within: Duration,
+    },
+    /// It counts fewer kills than processes died at that moment.
+    Perhaps {
+        /// How many kills.
+        kills: u64,
+        /// How many processes died of SIGKILL.
+        deaths: u64,
+    },
+    /// It counts a kill for this death.
+    Kill,
 }
 
 /// The sender of a signal, as the kernel names it (`si_pid`, `si_uid`).

@@ -43,7 +43,7 @@ mod upgrade;
 
 pub use event::{
     Answer, Ask, BootFailure, Drain, Effect, Event, Evidence, Exit, ExitStatus, KillReason, Load, Moment,
-    Notice, Outcome, Sender, Ticket, WorkerId,
+    Notice, OutOfMemory, Outcome, Sender, Ticket, WorkerId,
 };
 pub use fill::Vacancy;
 pub use machine::Machine;

@@ -1,7 +1,5 @@
 //! How a worker's process ended: waitpid, and what else can be known about the cause.
 
-use std::fs;
-
 use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, WaitStatus, waitid, waitpid};
 
 use crate::policy::ExitStatus;
@@ -42,11 +40,4 @@ pub(crate) fn read(status: WaitStatus) -> ExitStatus {
         (None, Some(signal)) => ExitStatus::Signal(signal),
         (None, None) => ExitStatus::Code(-1),
     }
-}
-
-/// How many processes the kernel has killed for lack of memory; 0 where it does not say.
-pub(crate) fn out_of_memory_kills() -> u64 {
-    let text = fs::read_to_string("/proc/vmstat").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
-    line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }

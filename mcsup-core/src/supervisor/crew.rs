@@ -6,10 +6,12 @@
 //!
 //! - `births`: those that a mold is to fork.
 //! - `deaths`: what they have said, and how they end.
+//! - `kills`: which deaths the kernel's out-of-memory kills explain.
 //! - `record`: what the next image is told.
 
 mod births;
 mod deaths;
+mod kills;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -17,21 +19,24 @@ mod tests;
 pub(crate) use births::Wanted;
 pub(crate) use record::CrewRecord;
 
+use kills::Kills;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use rustix::event::PollFlags;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::clock;
+use crate::host::out_of_memory::Counter;
 use crate::host::usage::{self, Usage};
 use crate::link::channel::SupervisorEnd;
 use crate::link::fork_order::OrderingEnd;
 use crate::link::message::Order;
 use crate::link::scoreboard::{Board, Gauges, Scoreboard, Seat};
-use crate::policy::{Event, Evidence, ExitStatus, Load, Moment, WorkerId};
-use crate::spawn::reap;
+use crate::policy::{Event, Evidence, ExitStatus, Load, Moment, OutOfMemory, WorkerId};
 use crate::sys::ancestry;
 
 /// What joins us to a worker or a mold.
@@ -86,7 +91,10 @@ struct Hand {
     /// What it is still to be told to fork.
     wanted: VecDeque<(WorkerId, Wanted)>,
     born: Moment,
-    out_of_memory_kills: u64,
+    /// Where the kernel counts its out-of-memory kills in this process's cgroup.
+    counter: Option<Counter>,
+    /// We have sent it SIGKILL.
+    is_killed: bool,
 }
 
 /// A worker as it is now.
@@ -105,12 +113,18 @@ pub(crate) struct Crew {
     scoreboard: Scoreboard,
     /// Whether processes become our children that we have not forked.
     adopts: bool,
+    kills: Kills,
 }
 
 impl Crew {
     /// Room for `most` workers at once.
     pub(crate) fn new(most: usize) -> io::Result<Self> {
-        Ok(Self { hands: BTreeMap::new(), scoreboard: Scoreboard::new(most)?, adopts: ancestry::adopts() })
+        Ok(Self {
+            hands: BTreeMap::new(),
+            scoreboard: Scoreboard::new(most)?,
+            adopts: ancestry::adopts(),
+            kills: Kills::new(),
+        })
     }
 
     /// From now on all children are reaped, whoever has forked them.
@@ -135,7 +149,9 @@ impl Crew {
 
     /// A forked worker or mold.
     pub(crate) fn join(&mut self, worker: WorkerId, pid: Pid, links: Links) {
-        self.hands.insert(worker, Hand::new(Process::Child(pid), links));
+        let mut hand = Hand::new(Process::Child(pid), links);
+        hand.counter = self.kills.counter_of(pid.as_raw_nonzero().get());
+        self.hands.insert(worker, hand);
     }
 
     /// What to wait on: the link of each worker that can still say something. One that has ended would never let us wait.
@@ -173,6 +189,7 @@ impl Crew {
     /// yet will be killed when it has, where that was asked for.
     pub(crate) fn signal(&mut self, worker: WorkerId, signal: Signal) {
         let Some(hand) = self.hands.get_mut(&worker) else { return };
+        hand.is_killed |= signal == Signal::KILL;
         match &mut hand.process {
             Process::Child(pid) | Process::Grandchild { pid, .. } => {
                 let _ = kill_process(*pid, signal);
@@ -193,6 +210,26 @@ impl Crew {
                 }
             }
             Process::Awaited { .. } => {}
+        }
+    }
+
+    /// What to wait on for notice of a lack of memory, and for what.
+    pub(crate) fn memory_news(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        self.kills.source()
+    }
+
+    /// When to look at the kernel's kills though nothing has happened.
+    pub(crate) fn deadline(&self) -> Option<Moment> {
+        self.kills.deadline()
+    }
+
+    /// The supervisor is awake: whatever is to be known before a death is looked at, where that is due.
+    pub(crate) fn wakes(&mut self, now: Moment) {
+        if self.kills.wakes(now) {
+            for hand in self.hands.values_mut() {
+                let pid = hand.process.pid();
+                hand.counter = pid.and_then(|pid| self.kills.counter_of(pid.as_raw_nonzero().get()));
+            }
         }
     }
 
@@ -238,6 +275,7 @@ impl Crew {
     pub(crate) fn let_go(&mut self) {
         self.hands.clear();
         self.scoreboard.let_go();
+        self.kills.let_go();
     }
 }
 
@@ -249,7 +287,8 @@ impl Hand {
             is_promoted: false,
             wanted: VecDeque::new(),
             born: clock::now(),
-            out_of_memory_kills: reap::out_of_memory_kills(),
+            counter: None,
+            is_killed: false,
         }
     }
 
@@ -267,9 +306,9 @@ impl Hand {
         }
     }
 
-    fn evidence(&self) -> Evidence {
+    fn evidence(&self, out_of_memory: OutOfMemory) -> Evidence {
         Evidence {
-            out_of_memory: reap::out_of_memory_kills() > self.out_of_memory_kills,
+            out_of_memory,
             sender: self.links.seat.as_ref().and_then(Seat::last_sender),
             request_age: self.links.seat.as_ref().and_then(Seat::request_age),
         }

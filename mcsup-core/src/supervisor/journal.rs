@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crate::host::processes;
-use crate::policy::{Ask, BootFailure, Evidence, Exit, ExitStatus, KillReason, Load, Notice, Outcome};
+use crate::policy::{
+    Ask, BootFailure, Evidence, Exit, ExitStatus, KillReason, Load, Notice, OutOfMemory, Outcome,
+};
 
 /// Writes `notice` to the log.
 pub(crate) fn write(notice: &Notice) {
@@ -198,16 +200,30 @@ pub(crate) fn cause(exit: &Exit, killed: Option<KillReason>) -> String {
     match (status, killed) {
         (_, Some(reason)) => format!("was killed by its supervisor: {}{busy}", why(reason)),
         (ExitStatus::Code(code), None) => format!("exited with code {code}{}{busy}", told_by(evidence)),
-        (ExitStatus::Signal(libc::SIGKILL), None) if evidence.out_of_memory => {
-            format!("was killed by the kernel, which ran out of memory{busy}")
-        }
-        (ExitStatus::Signal(libc::SIGKILL), None) => format!(
-            "was killed by SIGKILL from another process{busy} (not by its supervisor, and the kernel counts no \
-             out-of-memory kill)"
-        ),
+        (ExitStatus::Signal(libc::SIGKILL), None) => killed_by_others(&evidence.out_of_memory, &busy),
         (ExitStatus::Signal(signal), None) => {
             format!("died of {}{}{busy}", signal_name(*signal), told_by(evidence))
         }
+    }
+}
+
+/// SIGKILL, not from its supervisor: the kernel names no sender, and its count of kills no process.
+fn killed_by_others(out_of_memory: &OutOfMemory, busy: &str) -> String {
+    let unknown = |what: &str| format!("died, cause unknown: SIGKILL{busy} (not by this supervisor{what})");
+    match out_of_memory {
+        OutOfMemory::Kill => {
+            format!("was killed by the kernel, which ran out of memory{busy} (its cgroup counts the kill)")
+        }
+        OutOfMemory::Perhaps { kills, deaths } => format!(
+            "was probably killed by the kernel, which ran out of memory{busy} (out-of-memory kills that its cgroup \
+             counts: {kills}; processes that died of SIGKILL at that moment: {deaths})"
+        ),
+        OutOfMemory::Earlier { kills, within } => unknown(&format!(
+            "; out-of-memory kills in its cgroup in the last {}, perhaps of other processes: {kills}",
+            seconds(*within)
+        )),
+        OutOfMemory::None => unknown("; its cgroup counts no out-of-memory kill"),
+        OutOfMemory::NotCounted => unknown(""),
     }
 }
 

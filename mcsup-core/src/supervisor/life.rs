@@ -168,7 +168,8 @@ fn wait<S: Supervisor>(executor: &mut Executor<S>, deadline: Option<Moment>) -> 
         let flags = if wants_write { PollFlags::OUT } else { PollFlags::IN };
         sources.push(PollFd::from_borrowed_fd(fd, flags));
     }
-    let looks = [executor.operators.deadline(), executor.next_look_at_slots(now)];
+    sources.extend(executor.crew.memory_news().map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags)));
+    let looks = [executor.operators.deadline(), executor.next_look_at_slots(now), executor.crew.deadline()];
     let deadline = deadline.into_iter().chain(looks.into_iter().flatten()).min();
     let timeout = deadline.map(|deadline| timespec(deadline.saturating_sub(now)));
     match poll(&mut sources, timeout.as_ref()) {
@@ -199,6 +200,7 @@ fn happened<S: Supervisor>(
         // A deadline is judged by the workers' latest signs of life.
         events.push(executor.crew.beats());
     }
+    executor.crew.wakes(now);
     events.extend(executor.crew.reports());
     events.extend(executor.hear_checker(machine));
     let arrived = executor.signals.as_ref().map(Signals::take).unwrap_or_default();

@@ -5,8 +5,11 @@ use rustix::process::Pid;
 use super::{Crew, Hand, Process};
 use crate::link::channel::Hear;
 use crate::link::message::Report;
-use crate::policy::{Event, Exit, ExitStatus, WorkerId};
+use crate::policy::{Event, Exit, ExitStatus, OutOfMemory, WorkerId};
 use crate::spawn::reap;
+
+/// Killed, by whomever.
+const KILLED: ExitStatus = ExitStatus::Signal(libc::SIGKILL);
 
 impl Crew {
     /// What the workers and molds have said since the last call.
@@ -81,6 +84,7 @@ impl Crew {
         for (&worker, hand) in &mut self.hands {
             match &mut hand.process {
                 Process::Grandchild { pid, mold, .. } if *pid == ended && *mold == teller => {
+                    self.kills.deaths(u64::from(status == KILLED));
                     return self.end(worker, status);
                 }
                 Process::Grandchild { pid, last_word, .. } if *pid == ended && worker == teller => {
@@ -95,11 +99,23 @@ impl Crew {
     /// Takes a process out of the crew.
     pub(super) fn end(&mut self, worker: WorkerId, status: ExitStatus) -> Option<Event> {
         let hand = self.hands.remove(&worker)?;
-        let evidence = hand.evidence();
+        let out_of_memory = match status == KILLED && !hand.is_killed {
+            true => self.kills.explain(hand.counter.as_ref(), hand.born),
+            false => OutOfMemory::default(),
+        };
+        let evidence = hand.evidence(out_of_memory);
         if let Some(seat) = &hand.links.seat {
             self.scoreboard.give_back(seat);
         }
         Some(Event::Exited { worker, exit: Exit { status, evidence } })
+    }
+
+    /// How many of these somebody else has killed.
+    fn killed_by_others(&self, ended: &[(Pid, ExitStatus)]) -> u64 {
+        let by_us =
+            |pid: Pid| self.hands.values().any(|hand| hand.is_killed && hand.process.pid() == Some(pid));
+        let killed = ended.iter().filter(|(pid, status)| *status == KILLED && !by_us(*pid));
+        u64::try_from(killed.count()).unwrap_or(u64::MAX)
     }
 
     /// Reaps whoever has ended, hearing their last words first: one that nobody knows may have said that it was born.
@@ -116,6 +132,7 @@ impl Crew {
         };
         let reaped: Vec<Pid> = ended.iter().map(|(pid, _)| *pid).collect();
         let mut events = self.reports_of(&reaped);
+        self.kills.deaths(self.killed_by_others(&ended));
         for (pid, status) in ended {
             let is_it = |process: &Process| matches!(process, Process::Child(other) if *other == pid);
             // Anybody else is an orphan of some worker.

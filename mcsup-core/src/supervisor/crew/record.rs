@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
+use super::kills::Kills;
 use super::{Crew, Hand, Links, Process};
 use crate::link::channel::{EndRecord, SupervisorEnd};
 use crate::link::fork_order::OrderingEnd;
@@ -30,7 +31,6 @@ struct HandRecord {
     forks: Option<RawFd>,
     is_promoted: bool,
     born: Moment,
-    out_of_memory_kills: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -93,7 +93,6 @@ impl Crew {
             forks: hand.links.forks.as_ref().map(|forks| forks.as_fd().as_raw_fd()),
             is_promoted: hand.is_promoted,
             born: hand.born,
-            out_of_memory_kills: hand.out_of_memory_kills,
         });
         let board = self.scoreboard.describe().ok_or(io::ErrorKind::Unsupported)?;
         Ok(CrewRecord { board, hands: hands.collect() })
@@ -102,7 +101,8 @@ impl Crew {
     /// The crew that was described, in the process that has inherited its descriptors and its children.
     pub(crate) fn adopt(record: CrewRecord) -> io::Result<Self> {
         let scoreboard = Scoreboard::adopt(&record.board)?;
-        let mut crew = Self { hands: BTreeMap::new(), scoreboard, adopts: ancestry::adopts() };
+        let mut crew =
+            Self { hands: BTreeMap::new(), scoreboard, adopts: ancestry::adopts(), kills: Kills::new() };
         for hand in record.hands {
             let worker = hand.worker;
             match crew.adopt_hand(hand) {
@@ -124,6 +124,7 @@ impl Crew {
             Some(index) => Some(self.scoreboard.take_again(index).ok_or_else(wrong)?),
             None => None,
         };
+        let counter = process.pid().and_then(|pid| self.kills.counter_of(pid.as_raw_nonzero().get()));
         let forks = record.forks.map(OrderingEnd::adopt).transpose()?;
         Ok(Hand {
             process,
@@ -131,7 +132,8 @@ impl Crew {
             is_promoted: record.is_promoted,
             wanted: VecDeque::new(),
             born: record.born,
-            out_of_memory_kills: record.out_of_memory_kills,
+            counter,
+            is_killed: false,
         })
     }
 }

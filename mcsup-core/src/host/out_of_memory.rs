@@ -1,0 +1,190 @@
+//! How many processes of a cgroup the kernel has killed for lack of memory: memory.events of cgroup v2, memory.oom_control
+//! of v1. Where neither is visible it is not known.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The mounted cgroup hierarchies that count memory (proc_pid_mountinfo(5)).
+#[derive(Debug)]
+pub(crate) struct Hierarchies {
+    proc: PathBuf,
+    mounts: Vec<Mount>,
+}
+
+#[derive(Debug)]
+struct Mount {
+    is_unified: bool,
+    /// Which cgroup is seen at the mount point.
+    root: String,
+    at: PathBuf,
+}
+
+/// The file in which the kernel counts for one cgroup.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Counter {
+    pub(super) file: PathBuf,
+    pub(super) is_unified: bool,
+}
+
+impl Hierarchies {
+    /// Those of this process.
+    pub(crate) fn new() -> Self {
+        Self::seen_by(Path::new("/proc"))
+    }
+
+    fn seen_by(proc: &Path) -> Self {
+        let mounts = fs::read_to_string(proc.join("self/mountinfo")).unwrap_or_default();
+        Self { proc: proc.to_owned(), mounts: mounts.lines().filter_map(mount).collect() }
+    }
+
+    /// The counter of the cgroup that process `pid` is in.
+    pub(crate) fn counter_of(&self, pid: i32) -> Option<Counter> {
+        let cgroups = fs::read_to_string(self.proc.join(format!("{pid}/cgroup"))).ok()?;
+        cgroups.lines().find_map(|line| self.counter_in(line))
+    }
+
+    /// The counter of one line of cgroups(7): `ID:CONTROLLERS:PATH`, without controllers for v2.
+    fn counter_in(&self, line: &str) -> Option<Counter> {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (fields.next()?, fields.next()?);
+        let is_unified = controllers.is_empty();
+        if !is_unified && !controllers.split(',').any(|name| name == "memory") {
+            return None;
+        }
+        // A kill in a child cgroup counts in its ancestors' memory.events as well, and in no memory.events.local but its
+        // own. The count of v1 is a cgroup's own.
+        let files: &[&str] =
+            if is_unified { &["memory.events.local", "memory.events"] } else { &["memory.oom_control"] };
+        let mounts = self.mounts.iter().filter(|mount| mount.is_unified == is_unified);
+        let directories = mounts.filter_map(|mount| mount.directory_of(path));
+        directories
+            .flat_map(|directory| files.iter().map(move |file| directory.join(file)))
+            .map(|file| Counter { file, is_unified })
+            .find(|counter| counter.kills().is_some())
+    }
+}
+
+impl Mount {
+    /// `None`: the cgroup is outside of what is mounted here.
+    fn directory_of(&self, cgroup: &str) -> Option<PathBuf> {
+        let below = cgroup.strip_prefix(self.root.trim_end_matches('/'))?;
+        let is_below = below.is_empty() || below.starts_with('/');
+        if !is_below || below.split('/').any(|part| part == "..") {
+            return None;
+        }
+        Some(self.at.join(below.trim_start_matches('/')))
+    }
+}
+
+/// `ID PARENT DEVICE ROOT MOUNT_POINT OPTIONS … - TYPE SOURCE SUPER_OPTIONS`.
+fn mount(line: &str) -> Option<Mount> {
+    let (front, back) = line.split_once(" - ")?;
+    let mut back = back.split(' ');
+    let (kind, options) = (back.next()?, back.nth(1)?);
+    let is_unified = kind == "cgroup2";
+    if !is_unified && !(kind == "cgroup" && options.split(',').any(|option| option == "memory")) {
+        return None;
+    }
+    let mut front = front.split(' ').skip(3);
+    Some(Mount { is_unified, root: front.next()?.to_owned(), at: front.next()?.into() })
+}
+
+impl Counter {
+    /// How many processes were killed since the cgroup was made. `None`: the cgroup is gone, or does not count.
+    pub(crate) fn kills(&self) -> Option<u64> {
+        kills_in(&fs::read_to_string(&self.file).ok()?)
+    }
+}
+
+/// The line `oom_kill N`. Each process of a group that is killed as a whole (`oom_group_kill`) is in it as well.
+pub(super) fn kills_in(text: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory that stands for /proc and what is mounted.
+    struct Fixture(tempfile::TempDir);
+
+    impl Fixture {
+        fn new(files: &[(&str, &str)]) -> Self {
+            let fixture = Self(tempfile::tempdir().unwrap());
+            files.iter().for_each(|(name, text)| fixture.write(name, text));
+            fixture
+        }
+
+        fn write(&self, name: &str, text: &str) {
+            let path = self.0.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let top = self.0.path().display().to_string();
+            fs::write(path, text.replace("TOP", &top)).unwrap();
+        }
+
+        fn counter(&self, pid: i32) -> Option<Counter> {
+            Hierarchies::seen_by(&self.0.path().join("proc")).counter_of(pid)
+        }
+
+        fn kills(&self, pid: i32) -> Option<u64> {
+            self.counter(pid)?.kills()
+        }
+    }
+
+    const UNIFIED: &str = "30 25 0:26 / TOP/sys rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n";
+    const EVENTS: &str = "low 0\nhigh 0\nmax 31\noom 4\noom_kill 3\noom_group_kill 1\n";
+    const LEGACY: &str = "29 25 0:25 / TOP/cpu rw - cgroup cgroup rw,cpu\n\
+        30 25 0:26 / TOP/memory rw,relatime - cgroup cgroup rw,memory\n\
+        31 25 0:27 / TOP/unified rw - cgroup2 cgroup2 rw\n";
+
+    #[test]
+    fn the_count_of_a_unified_hierarchy_is_the_cgroups_own() {
+        let fixture = Fixture::new(&[
+            ("proc/self/mountinfo", UNIFIED),
+            ("proc/7/cgroup", "0::/app.slice/web\n"),
+            ("sys/app.slice/web/memory.events", EVENTS),
+        ]);
+        assert_eq!(fixture.kills(7), Some(3));
+        // Two of them were in cgroups below it.
+        fixture.write("sys/app.slice/web/memory.events.local", "oom 1\noom_kill 1\n");
+        assert_eq!(fixture.kills(7), Some(1));
+        assert_eq!(fixture.kills(8), None);
+    }
+
+    #[test]
+    fn the_count_of_a_legacy_hierarchy_is_found_beside_an_empty_unified_one() {
+        let fixture = Fixture::new(&[
+            ("proc/self/mountinfo", LEGACY),
+            ("proc/7/cgroup", "4:memory:/web\n3:cpuset:/\n0::/\n"),
+            ("memory/web/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 5\n"),
+            ("unified/cgroup.procs", ""),
+        ]);
+        assert_eq!(fixture.kills(7), Some(5));
+        assert!(!fixture.counter(7).unwrap().is_unified);
+    }
+
+    #[test]
+    fn a_cgroup_is_found_where_only_a_part_of_the_hierarchy_is_mounted() {
+        let fixture = Fixture::new(&[
+            ("proc/self/mountinfo", "30 25 0:26 /docker/abc TOP/sys ro - cgroup2 cgroup2 rw\n"),
+            ("proc/7/cgroup", "0::/docker/abc/web\n"),
+            ("proc/8/cgroup", "0::/docker/abcd\n"),
+            ("proc/9/cgroup", "0::/../web\n"),
+            ("sys/web/memory.events", EVENTS),
+            ("sys/memory.events", EVENTS),
+        ]);
+        assert_eq!(fixture.kills(7), Some(3));
+        assert_eq!((fixture.kills(8), fixture.kills(9)), (None, None));
+    }
+
+    #[test]
+    fn a_system_that_does_not_count_says_nothing() {
+        let fixture = Fixture::new(&[
+            ("proc/self/mountinfo", UNIFIED),
+            ("proc/7/cgroup", "0::/web\n"),
+            ("sys/web/memory.events", "low 0\nhigh 0\n"),
+        ]);
+        assert_eq!(fixture.kills(7), None);
+        assert_eq!(Fixture::new(&[]).kills(7), None);
+    }
+}

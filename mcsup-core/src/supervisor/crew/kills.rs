@@ -1,0 +1,263 @@
+//! Which deaths by SIGKILL the kernel's out-of-memory kills explain.
+//!
+//! The kernel counts its kills for each cgroup, and names no process. So a death is explained only by a kill that was
+//! counted shortly before, and each kill explains one death. "Shortly before" needs an earlier look at the counter: it is
+//! taken whenever the supervisor is awake anyway, and at once where the kernel gives notice.
+
+use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use rustix::event::PollFlags;
+use rustix::process::getpid;
+
+use crate::clock;
+use crate::host::memory_watch::Watch;
+use crate::host::out_of_memory::{Counter, Hierarchies};
+use crate::policy::{Moment, OutOfMemory};
+
+/// How long after its kill a process may end: the kernel takes its time to free a large one.
+const RECENT: Duration = Duration::from_secs(2);
+
+/// How long a kill is remembered that explains no death.
+const REMEMBERED: Duration = Duration::from_secs(60);
+
+/// The counters are read at most so often while nobody dies.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Processes hardly ever move to another cgroup.
+const FIND_EVERY: Duration = Duration::from_secs(10);
+
+/// After notice of a lack of memory the kill may not be counted yet.
+const AFTER_NOTICE: Duration = Duration::from_secs(1);
+
+/// How soon after a kill its notice is seen.
+const NOTICED_WITHIN: Duration = Duration::from_millis(100);
+
+/// The kills of all cgroups that workers are in.
+#[derive(Debug)]
+pub(super) struct Kills {
+    hierarchies: Hierarchies,
+    ledgers: BTreeMap<Counter, Ledger>,
+    watch: Option<Watch>,
+    noticed: Option<Moment>,
+    looked: Moment,
+    found: Moment,
+    look_again: Option<Moment>,
+    /// How many processes have died of SIGKILL in this round, not by us.
+    deaths: u64,
+}
+
+impl Kills {
+    pub(super) fn new() -> Self {
+        let now = clock::now();
+        let mut kills = Self {
+            hierarchies: Hierarchies::new(),
+            ledgers: BTreeMap::new(),
+            watch: None,
+            noticed: None,
+            looked: now,
+            found: now,
+            look_again: None,
+            deaths: 0,
+        };
+        let own = kills.counter_of(getpid().as_raw_nonzero().get());
+        kills.watch = own.as_ref().and_then(Watch::new);
+        kills
+    }
+
+    /// The counter of a process's cgroup, which is read from now on.
+    pub(super) fn counter_of(&mut self, pid: i32) -> Option<Counter> {
+        let counter = self.hierarchies.counter_of(pid)?;
+        if !self.ledgers.contains_key(&counter) {
+            self.ledgers.insert(counter.clone(), Ledger::new(counter.kills()?, clock::now()));
+        }
+        Some(counter)
+    }
+
+    /// What to wait on for news. After a notice there is a pause, because it may come many times a second.
+    pub(super) fn source(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        self.watch.as_ref().filter(|_| self.look_again.is_none()).map(Watch::source)
+    }
+
+    /// When to look though nothing has happened.
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        self.look_again
+    }
+
+    /// The supervisor is awake. Returns whether it is time to find out which cgroups the workers are in.
+    pub(super) fn wakes(&mut self, now: Moment) -> bool {
+        let has_news = self.look_again.is_none() && self.watch.as_ref().is_some_and(Watch::take);
+        if has_news {
+            self.noticed = Some(now);
+        }
+        let is_due = has_news
+            || self.look_again.is_some_and(|at| at <= now)
+            || now.saturating_sub(self.looked) >= LOOK_EVERY;
+        if is_due {
+            self.look(now);
+            // Once more after the last news.
+            self.look_again = has_news.then_some(now + AFTER_NOTICE);
+        }
+        let finds = is_due && now.saturating_sub(self.found) >= FIND_EVERY;
+        if finds {
+            self.found = now;
+        }
+        finds
+    }
+
+    fn look(&mut self, now: Moment) {
+        let noticed = self.noticed.filter(|noticed| now.saturating_sub(*noticed) <= RECENT);
+        let not_before = noticed.map(|noticed| noticed.saturating_sub(NOTICED_WITHIN));
+        self.ledgers.retain(|counter, ledger| {
+            let count = counter.kills();
+            if let Some(count) = count {
+                ledger.see(count, not_before, now);
+            }
+            count.is_some()
+        });
+        self.looked = now;
+    }
+
+    /// So many processes have been reaped that died of SIGKILL, and not by us.
+    pub(super) fn deaths(&mut self, deaths: u64) {
+        self.deaths = deaths;
+        if deaths > 0 {
+            self.look(clock::now());
+        }
+    }
+
+    /// What explains one of these deaths.
+    pub(super) fn explain(&mut self, counter: Option<&Counter>, born: Moment) -> OutOfMemory {
+        let ledger = counter.and_then(|counter| self.ledgers.get_mut(counter));
+        ledger
+            .map_or(OutOfMemory::NotCounted, |ledger| ledger.explain(self.deaths.max(1), born, clock::now()))
+    }
+
+    /// In a forked child.
+    pub(super) fn let_go(&mut self) {
+        self.watch = None;
+        self.ledgers.clear();
+    }
+}
+
+/// The kills of one cgroup.
+#[derive(Debug)]
+struct Ledger {
+    first: Moment,
+    looked: Moment,
+    count: u64,
+    kills: Vec<Counted>,
+}
+
+/// Kills that one look at the counter has found.
+#[derive(Debug)]
+struct Counted {
+    /// They are not older than this.
+    since: Moment,
+    kills: u64,
+    /// How many of them explain no death yet.
+    left: u64,
+}
+
+impl Ledger {
+    fn new(count: u64, now: Moment) -> Self {
+        Self { first: now, looked: now, count, kills: Vec::new() }
+    }
+
+    /// The counter was read. `not_before`: a notice says that a new kill is not older.
+    fn see(&mut self, count: u64, not_before: Option<Moment>, now: Moment) {
+        self.kills.retain(|counted| now.saturating_sub(counted.since) <= REMEMBERED);
+        if count > self.count {
+            let since = not_before.map_or(self.looked, |noticed| noticed.max(self.looked));
+            let kills = count - self.count;
+            self.kills.push(Counted { since, kills, left: kills });
+        }
+        self.count = count;
+        self.looked = now;
+    }
+
+    /// Explains one of `deaths` deaths.
+    fn explain(&mut self, deaths: u64, born: Moment, now: Moment) -> OutOfMemory {
+        let is_recent = |counted: &Counted| now.saturating_sub(counted.since) <= RECENT;
+        let recent: u64 =
+            self.kills.iter().filter(|counted| is_recent(counted)).map(|counted| counted.kills).sum();
+        if let Some(counted) = self.kills.iter_mut().find(|counted| is_recent(counted) && counted.left > 0) {
+            counted.left -= 1;
+            return match deaths <= recent {
+                true => OutOfMemory::Kill,
+                false => OutOfMemory::Perhaps { kills: recent, deaths },
+            };
+        }
+        // Recent ones explain other deaths, which may be a confusion.
+        let others = self.kills.iter().filter(|counted| is_recent(counted) || counted.left > 0);
+        let (kills, since) =
+            others.fold((0, now), |(sum, first), other| (sum + other.kills, first.min(other.since)));
+        match kills {
+            0 if born < self.first => OutOfMemory::NotCounted,
+            0 => OutOfMemory::None,
+            kills => OutOfMemory::Earlier { kills, within: now.saturating_sub(since) },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Moment {
+        Duration::from_secs(100) + Duration::from_millis(ms)
+    }
+
+    fn ledger() -> Ledger {
+        Ledger::new(7, at(0))
+    }
+
+    #[test]
+    fn kills_that_were_counted_before_the_workers_last_seconds_explain_nothing() {
+        let mut ledger = ledger();
+        ledger.see(9, None, at(1000));
+        ledger.see(9, None, at(30_000));
+        let earlier = OutOfMemory::Earlier { kills: 2, within: at(30_000) - at(0) };
+        assert_eq!(ledger.explain(1, at(500), at(30_000)), earlier);
+        ledger.see(9, None, at(90_000));
+        assert_eq!(ledger.explain(1, at(500), at(90_000)), OutOfMemory::None);
+    }
+
+    #[test]
+    fn each_kill_explains_one_death() {
+        let mut ledger = ledger();
+        ledger.see(9, None, at(1000));
+        let explained = [(); 3].map(|()| ledger.explain(2, at(0), at(1100)));
+        let others = OutOfMemory::Earlier { kills: 2, within: at(1100) - at(0) };
+        assert_eq!(explained, [OutOfMemory::Kill, OutOfMemory::Kill, others]);
+    }
+
+    #[test]
+    fn more_deaths_than_kills_are_not_certain() {
+        let mut ledger = ledger();
+        ledger.see(9, None, at(1000));
+        let perhaps = OutOfMemory::Perhaps { kills: 2, deaths: 3 };
+        let explained = [(); 3].map(|()| ledger.explain(3, at(0), at(1100)));
+        let others = OutOfMemory::Earlier { kills: 2, within: at(1100) - at(0) };
+        assert_eq!(explained, [perhaps.clone(), perhaps, others]);
+    }
+
+    #[test]
+    fn after_a_long_sleep_only_a_notice_tells_that_a_kill_is_recent() {
+        let (mut without, mut with) = (ledger(), ledger());
+        without.see(8, None, at(20_000));
+        let earlier = OutOfMemory::Earlier { kills: 1, within: Duration::from_secs(20) };
+        assert_eq!(without.explain(1, at(0), at(20_000)), earlier);
+        with.see(8, Some(at(19_900)), at(20_000));
+        assert_eq!(with.explain(1, at(0), at(20_000)), OutOfMemory::Kill);
+    }
+
+    #[test]
+    fn of_a_worker_that_is_older_than_the_first_look_a_missing_kill_says_nothing() {
+        let mut ledger = ledger();
+        let born = at(0) - Duration::from_secs(1);
+        assert_eq!(ledger.explain(1, born, at(10)), OutOfMemory::NotCounted);
+        assert_eq!(ledger.explain(1, at(5), at(10)), OutOfMemory::None);
+    }
+}
