@@ -82,7 +82,8 @@ fn mount(line: &str) -> Option<Mount> {
     let mut back = back.split(' ');
     let (kind, options) = (back.next()?, back.nth(1)?);
     let is_unified = kind == "cgroup2";
-    if !is_unified && !(kind == "cgroup" && options.split(',').any(|option| option == "memory")) {
+    let counts = is_unified || kind == "cgroup" && options.split(',').any(|option| option == "memory");
+    if !counts {
         return None;
     }
     let mut front = front.split(' ').skip(3);
