@@ -214,10 +214,11 @@ impl Worker for Cast {
             let answer = match line.trim() {
                 "mark" => self.mark.clone(),
                 "slot" => context.slot().to_string(),
-                // A daemon as of old: its parent ends at once, and it does soon.
+                // A daemon as of old: its parent ends at once, it has a session of its own, and it ends soon.
                 "daemon" => {
-                    let shell =
-                        std::process::Command::new("sh").args(["-c", "sleep 0.1 & echo $!"]).output()?;
+                    let shell = std::process::Command::new("sh")
+                        .args(["-c", "setsid sleep 0.1 & echo $!"])
+                        .output()?;
                     String::from_utf8_lossy(&shell.stdout).trim().to_owned()
                 }
                 question => answer(question, context),

@@ -1,6 +1,6 @@
 //! How a worker's process ended: waitpid, and what else can be known about the cause.
 
-use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, WaitStatus, waitid, waitpid};
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, WaitStatus, wait, waitid, waitpid};
 
 use crate::policy::ExitStatus;
 
@@ -19,7 +19,8 @@ pub(crate) fn try_reap(pid: Pid) -> Option<ExitStatus> {
 /// that is not ours is somebody's.
 pub(crate) fn reap_any() -> Option<(Pid, ExitStatus)> {
     loop {
-        match waitpid(None, WaitOptions::NOHANG) {
+        // `waitpid(None)` would be the children of our own process group alone.
+        match wait(WaitOptions::NOHANG) {
             Ok(ended) => return ended.map(|(pid, status)| (pid, read(status))),
             Err(rustix::io::Errno::INTR) => {}
             Err(_) => return None,
