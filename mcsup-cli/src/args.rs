@@ -289,6 +289,10 @@ pub struct RunArgs {
     /// Permission bits that a Unix socket shall not have, octal like 007 [default: sockets get mode 0660]
     #[arg(short = 'm', long, value_name = "OCTAL", help_heading = "Process")]
     pub umask: Option<String>,
+    /// End processes that the application has started together with their worker: by SIGTERM, 2 seconds later by SIGKILL;
+    /// without it they are named in the log
+    #[arg(long, help_heading = "Process")]
+    pub end_children: bool,
     /// Name to show in process listings
     #[arg(short, long, value_name = "NAME", help_heading = "Process")]
     pub name: Option<String>,

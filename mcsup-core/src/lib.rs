@@ -51,6 +51,6 @@ pub mod worker;
 pub use error::{Error, ErrorKind, Result};
 pub use listener::{Address, Connection, Listener, Local};
 pub use spawn::birth::MoldThreads;
-pub use supervisor::config::Config;
+pub use supervisor::config::{Children, Config};
 pub use supervisor::{Ending, ForkSide, Prefork, Supervisor};
 pub use worker::{MAX_HANDED, Phase, Sibling, Worker, WorkerContext};

@@ -31,7 +31,7 @@ VARIANTS = [(own, preload, threads) for own in (False, True) for preload in (Fal
 FEW = [(False, True, 4), (True, False, 1)]
 # What a worker that is killed on purpose leads to.
 EXPECTED = (
-    r"was killed by SIGKILL from another process",
+    r"died, cause unknown: SIGKILL",
     r"Reload failed, the old generation goes on serving: .* worker \d+ died (before|soon after) it was ready",
     r"Recycling of slot \d+ failed",
     r"Scaling to \d+ workers failed",

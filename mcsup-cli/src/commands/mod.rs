@@ -3,6 +3,7 @@
 mod asking;
 #[cfg(test)]
 mod fixture;
+mod leftovers;
 pub(crate) mod operator;
 mod pool;
 pub(crate) mod serve;

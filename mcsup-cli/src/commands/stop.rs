@@ -11,6 +11,7 @@ use mcsup_core::host::pidfile::{PidFile, Running};
 use mcsup_core::host::processes;
 
 use super::asking;
+use super::leftovers::Below;
 use crate::args::operator::StopArgs;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -33,8 +34,8 @@ fn stop(args: &StopArgs) -> Result<(Exit, Outcome, String), Failure> {
         return Ok((Exit::Done, Outcome::Done, "not running".to_owned()));
     };
     let pid = supervisor.pid();
-    let workers: Vec<Handle> =
-        processes::children_of(pid).into_iter().filter_map(|child| Handle::open(child).ok()).collect();
+    let mut below = Below::new(pid);
+    let workers = below.workers();
     let addresses = processes::listening_addresses(pid);
     match if args.quick { supervisor.interrupt() } else { supervisor.terminate() } {
         Ok(()) => {}
@@ -48,17 +49,20 @@ fn stop(args: &StopArgs) -> Result<(Exit, Outcome, String), Failure> {
     }
     let deadline = args.server.timeout.map(|timeout| Instant::now() + timeout);
     let mut left = Vec::new();
-    if !supervisor.wait(deadline) {
+    if !below.wait(&supervisor, deadline) {
         left.push(processes::describe(pid));
     }
     let deadline = deadline.unwrap_or_else(|| Instant::now() + AFTER_THE_SUPERVISOR);
     left.extend(
         workers.iter().filter(|worker| !worker.wait(Some(deadline))).map(|w| processes::describe(w.pid())),
     );
-    left.extend(addresses.into_iter().filter_map(|address| still_held(address, &workers, pid)));
+    let others = below.sentence(&workers).map(|others| format!("; {others}")).unwrap_or_default();
+    left.extend(addresses.into_iter().filter_map(|address| still_held(address, &below, pid)));
     match left.is_empty() {
-        true => Ok((Exit::Done, Outcome::Done, format!("stopped (pid {pid})"))),
-        false => Ok((Exit::LeftRunning, Outcome::Failed, format!("still there: {}", left.join("; ")))),
+        true => Ok((Exit::Done, Outcome::Done, format!("stopped (pid {pid}){others}"))),
+        false => {
+            Ok((Exit::LeftRunning, Outcome::Failed, format!("still there: {}{others}", left.join("; "))))
+        }
     }
 }
 
@@ -111,10 +115,13 @@ fn who_answers(client: &mut Client, args: &StopArgs) -> Result<Option<i32>, Fail
     }
 }
 
-/// A port that one of the pool's processes still holds; another server may have taken it since.
-fn still_held(address: SocketAddr, workers: &[Handle], supervisor: i32) -> Option<String> {
-    let mut pool = workers.iter().map(Handle::pid).chain([supervisor]);
-    pool.any(|pid| processes::listening_addresses(pid).contains(&address)).then(|| format!("port {address}"))
+/// A port that a process of the pool or of its application still holds; another server may have taken it since.
+fn still_held(address: SocketAddr, below: &Below, supervisor: i32) -> Option<String> {
+    below
+        .pids()
+        .chain([supervisor])
+        .any(|pid| processes::listening_addresses(pid).contains(&address))
+        .then(|| format!("port {address}"))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use mcsup_core::control::path_beside;
 use mcsup_core::host::privileges::RunAs;
 use mcsup_core::policy::{Autoscale, Plan, Policy, Recycling, Surge};
-use mcsup_core::{Address, Config, MoldThreads};
+use mcsup_core::{Address, Children, Config, MoldThreads};
 use mcsup_py::access::Format;
 use mcsup_py::engine::{EngineConfig, Timeouts};
 use mcsup_py::http::head::Limits;
@@ -56,6 +56,7 @@ pub(super) fn pool(settings: &Settings) -> Result<Config, Failure> {
         settings::PreloadThreads::Refuse => MoldThreads::Refuse,
         settings::PreloadThreads::Warn => MoldThreads::Warn,
     };
+    config.children = if *process.end_children { Children::End } else { Children::Name };
     config.policy = policy(settings);
     Ok(config)
 }

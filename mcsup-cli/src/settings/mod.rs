@@ -176,6 +176,8 @@ pub struct Process {
     pub pid: Option<Sourced<PathBuf>>,
     /// Whether to go to the background.
     pub daemon: Sourced<bool>,
+    /// Whether what the application has started ends with its worker.
+    pub end_children: Sourced<bool>,
     /// What process listings show.
     pub name: Option<Sourced<String>>,
 }
@@ -304,6 +306,7 @@ impl Process {
             umask: sources.optional("umask", |args| &args.umask, values::umask)?,
             pid: sources.optional("pid", |args| &args.pid, values::path)?,
             daemon: sources.flag(|args| args.daemon),
+            end_children: sources.flag(|args| args.end_children),
             name: sources.optional("name", |args| &args.name, values::text)?,
         })
     }

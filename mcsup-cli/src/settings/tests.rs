@@ -230,7 +230,7 @@ fn what_is_written_of_a_workers_life_is_what_is_set() {
     let line = "-w 4 --surge all --soak 0 --reload-retries 100 --max-requests 1000 --max-requests-jitter 50 \
                 --max-lifetime 3600 --max-lifetime-jitter 0.5 --max-rss 256M --max-rss-jitter 16K \
                 --drain-delay 3 --health-path /-/health --preload --preload-threads refuse --refork-after 9 \
-                --reload --reload-engine poll --reload-extra-file a --reload-extra-file b.toml --reuse-port \
+                --reload --reload-engine poll --reload-extra-file a --reload-extra-file b.toml --reuse-port --end-children \
                 --min-workers 2 --max-workers 4 --control-socket run/a.sock";
     let settings = good(&words(line), &[]);
     assert_eq!((*settings.rollout.surge, *settings.rollout.retries), (Surge::All, 100));
@@ -247,7 +247,7 @@ fn what_is_written_of_a_workers_life_is_what_is_set() {
     let development = settings.development;
     assert_eq!((*development.reload, *development.engine), (true, ReloadEngine::Poll));
     assert_eq!(development.extra_files.value, [PathBuf::from("a"), PathBuf::from("b.toml")]);
-    assert!(*settings.reuse_port);
+    assert!(*settings.reuse_port && *settings.process.end_children);
     assert_eq!(settings.autoscale.map(|scale| (*scale.min, *scale.max)), Some((2, 4)));
     assert_eq!(*settings.control.socket, ControlSocket::At("run/a.sock".into()));
     assert_eq!(*good(&["--no-control-socket"], &[]).control.socket, ControlSocket::Off);

@@ -53,6 +53,11 @@ impl Answer {
     }
 }
 
+/// Whether this process has a controlling terminal: then process groups decide who may read from it.
+pub(crate) fn has_terminal() -> bool {
+    std::fs::File::open("/dev/tty").is_ok()
+}
+
 /// Goes to the background: a new session, no terminal, stdin from and stdout and stderr to /dev/null, or to `output`.
 ///
 /// `hooks` runs around each fork, for a host language that needs it: `hooks(None)` before, `hooks(Some(true))` after

@@ -56,6 +56,11 @@ impl Handle {
         self.signal(Signal::INT)
     }
 
+    /// Ends it, whatever it does (SIGKILL).
+    pub fn kill(&self) -> io::Result<()> {
+        self.signal(Signal::KILL)
+    }
+
     fn signal(&self, signal: Signal) -> io::Result<()> {
         #[cfg(target_os = "linux")]
         return Ok(rustix::process::pidfd_send_signal(&self.fd, signal)?);

@@ -6,6 +6,7 @@
 //! - [`handle`]: a hold on another process.
 //! - [`processes`]: other processes: who holds a port, who is whose child.
 //! - `handshakes`: clients that are about to be connected.
+//! - [`relatives`]: the processes below another one.
 //! - `out_of_memory`: how many processes of a cgroup the kernel has killed for lack of memory; `memory_watch`: notice of it.
 //! - `descriptors`: how many a process may have open.
 //! - [`usage`]: what a process uses of memory and processor.
@@ -20,4 +21,5 @@ pub(crate) mod out_of_memory;
 pub mod pidfile;
 pub mod privileges;
 pub mod processes;
+pub mod relatives;
 pub mod usage;

@@ -6,6 +6,7 @@ use std::fmt;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use crate::sys::credentials;
 
@@ -80,7 +81,7 @@ pub fn children_of(pid: i32) -> Vec<i32> {
     all_pids().into_iter().filter(|child| parent_of(*child) == Some(pid)).collect()
 }
 
-fn all_pids() -> Vec<i32> {
+pub(super) fn all_pids() -> Vec<i32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
@@ -91,7 +92,8 @@ fn parent_of(pid: i32) -> Option<i32> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
-fn command_of(pid: i32) -> String {
+/// Its command line, shortened, in one line.
+pub(super) fn command_of(pid: i32) -> String {
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words: Vec<_> =
         line.split(|byte| *byte == 0).filter(|word| !word.is_empty()).map(String::from_utf8_lossy).collect();
@@ -100,6 +102,7 @@ fn command_of(pid: i32) -> String {
     } else {
         words.join(" ")
     };
+    let command = command.replace(char::is_control, " ");
     // Long enough for two paths into a virtual environment, `.../bin/python3 .../bin/mcsup`, and some arguments.
     match command.char_indices().nth(200) {
         Some((end, _)) => format!("{}…", &command[..end]),
@@ -115,13 +118,12 @@ fn holders_of(sockets: &HashSet<u64>) -> Vec<i32> {
 /// The inode numbers of the sockets that `pid` has open.
 fn sockets_of(pid: i32) -> HashSet<u64> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return HashSet::new() };
-    entries
-        .flatten()
-        .filter_map(|entry| {
-            let target = fs::read_link(entry.path()).ok()?;
-            target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
-        })
-        .collect()
+    entries.flatten().filter_map(|entry| socket_of(&fs::read_link(entry.path()).ok()?)).collect()
+}
+
+/// The inode number of the socket that a link in /proc/PID/fd stands for.
+pub(super) fn socket_of(target: &Path) -> Option<u64> {
+    target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
 /// The clients whose handshake with our TCP port `port` is under way: no listener's queue has them yet.

@@ -39,6 +39,8 @@ pub(crate) struct Common {
     /// How many descriptors its processes may have open.
     pub(crate) descriptors: descriptors::Given,
     pub(crate) graceful_timeout: Duration,
+    /// Whether each process leads a process group of its own.
+    pub(crate) has_own_group: bool,
     pub(crate) name: Option<String>,
     pub(crate) threads: MoldThreads,
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::process::Pid;
 use signal_hook_registry::SigId;
 
-use super::birth::{Birth, Listeners, Origin, Shape};
+use super::birth::{Birth, Common, Listeners, Origin, Shape};
 use super::{Embedder, Life, Next, code, guarded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::privileges::RunAs;
@@ -133,6 +133,7 @@ fn prepare(birth: &mut Birth) -> Result<Prepared> {
     if ADOPTS || birth.origin == Origin::Supervisor {
         die_with_supervisor(common.supervisor);
     }
+    lead_group(&common);
     if let Some(name) = &common.name {
         set_name(name);
     }
@@ -235,6 +236,13 @@ pub(super) fn die_with_supervisor(supervisor: Pid) {
 
 #[cfg(not(target_os = "linux"))]
 pub(super) fn die_with_supervisor(_: Pid) {}
+
+/// What it starts is in the group too, and known by it when this process is gone.
+pub(super) fn lead_group(common: &Common) {
+    if common.has_own_group {
+        let _ = rustix::process::setpgid(None, None);
+    }
+}
 
 #[cfg(target_os = "linux")]
 pub(super) fn set_name(name: &str) {

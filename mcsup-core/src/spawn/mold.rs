@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::Pid;
 
 use super::birth::{Birth, Listeners, MoldThreads, Origin, Shape};
-use super::child::{Signals, die_with_supervisor, drop_privileges, report_failure, set_name};
+use super::child::{Signals, die_with_supervisor, drop_privileges, lead_group, report_failure, set_name};
 use super::{Embedder, Life, Next, code, guarded, reap};
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::channel::WorkerEnd;
@@ -72,6 +72,7 @@ fn get_ready<E: Embedder>(
             common.descriptors.restore();
             drop_privileges(common.run_as.as_ref())?;
             die_with_supervisor(common.supervisor);
+            lead_group(common);
             if let Some(name) = &common.name {
                 set_name(name);
             }

@@ -22,6 +22,7 @@ pub(crate) use record::CrewRecord;
 use kills::Kills;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -114,6 +115,28 @@ pub(crate) struct Crew {
     /// Whether processes become our children that we have not forked.
     adopts: bool,
     kills: Kills,
+    gone: Gone,
+}
+
+/// A worker or a mold that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Member {
+    pub(crate) pid: i32,
+    is_mold: bool,
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", if self.is_mold { "mold" } else { "worker" }, self.pid)
+    }
+}
+
+/// Processes that have been reaped.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Gone {
+    pub(crate) members: Vec<Member>,
+    /// Whether there were others: orphans of workers.
+    pub(crate) has_others: bool,
 }
 
 impl Crew {
@@ -124,6 +147,7 @@ impl Crew {
             scoreboard: Scoreboard::new(most)?,
             adopts: ancestry::adopts(),
             kills: Kills::new(),
+            gone: Gone::default(),
         })
     }
 
@@ -231,6 +255,21 @@ impl Crew {
                 hand.counter = pid.and_then(|pid| self.kills.counter_of(pid.as_raw_nonzero().get()));
             }
         }
+    }
+
+    /// What has been reaped since the last call.
+    pub(crate) fn take_gone(&mut self) -> Gone {
+        std::mem::take(&mut self.gone)
+    }
+
+    /// All processes of the crew.
+    pub(crate) fn pids(&self) -> impl Iterator<Item = i32> + '_ {
+        self.hands.values().filter_map(|hand| Some(hand.process.pid()?.as_raw_nonzero().get()))
+    }
+
+    /// Whether some worker may have a process that is not known yet.
+    pub(crate) fn is_awaiting(&self) -> bool {
+        self.hands.values().any(|hand| matches!(hand.process, Process::Awaited { .. }))
     }
 
     /// When each worker last moved.

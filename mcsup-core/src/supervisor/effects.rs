@@ -1,6 +1,7 @@
 //! What the policy asked for, done: one function for each effect that is more than a line.
 
 use std::collections::VecDeque;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use rustix::process::{Pid, Signal};
@@ -10,6 +11,7 @@ use super::crew::Crew;
 use super::editions::Editions;
 use super::history::History;
 use super::journal;
+use super::leftovers::Leftovers;
 use super::operator::Operators;
 use super::pace::Pace;
 use super::signals::Signals;
@@ -21,7 +23,7 @@ use crate::link::handover::Handover;
 use crate::link::message::Order;
 use crate::link::scoreboard::Board;
 use crate::listener::Connection;
-use crate::policy::{BootFailure, Effect, Event, Machine, Notice, Outcome, Policy};
+use crate::policy::{Answer, BootFailure, Effect, Event, Machine, Moment, Notice, Outcome, Policy, Ticket};
 use crate::upgrade::Image;
 use crate::upgrade::checker::Checker;
 
@@ -47,6 +49,7 @@ pub(crate) struct Executor<S> {
     pub(crate) pid_file: Option<PidFile>,
     pub(crate) operators: Operators,
     pub(crate) history: History,
+    pub(crate) leftovers: Leftovers,
     pub(crate) pace: Pace,
     /// What an upgrade executes.
     pub(crate) image: Option<Image>,
@@ -96,11 +99,46 @@ impl<S: Supervisor> Executor<S> {
             Effect::Measure => events.extend(self.measure()),
             Effect::CheckImage => events.extend(self.check_image(machine)),
             Effect::Exec => events.push(self.exec(machine)),
-            Effect::Answer { ticket, answer } => self.operators.answer(ticket, &answer),
+            Effect::Answer { ticket, answer } => self.answer(ticket, answer),
             Effect::Tell(notice) => self.tell(&notice),
             Effect::End(outcome) => return Some(outcome),
         }
         None
+    }
+
+    fn answer(&mut self, ticket: Ticket, answer: Answer) {
+        let answer = match (answer, self.leftovers.rest()) {
+            // Whoever asked for the end learns what has outlived it.
+            (Answer::Done(message), Some(rest)) => Answer::Done(format!("{message}; {rest}")),
+            (answer, _) => answer,
+        };
+        self.operators.answer(ticket, &answer);
+    }
+
+    /// What the pool's processes have left behind, as far as that is due.
+    pub(super) fn tend_leftovers(&mut self, now: Moment) {
+        if let Some(edition) = self.editions.current() {
+            self.leftovers.set(edition.config.children);
+        }
+        self.leftovers.note_gone(self.crew.take_gone(), now);
+        if self.crew.is_awaiting() {
+            self.leftovers.postpone(now);
+        }
+        if self.leftovers.deadline().is_some_and(|at| at <= now) {
+            let checker = self.checker.as_ref().map(Checker::pid);
+            let members: Vec<i32> = self.crew.pids().chain(checker).collect();
+            self.leftovers.tend(&members, now);
+            self.pace.has_worked(clock::now());
+        }
+    }
+
+    /// The pool has ended; what has outlived it is named or ended.
+    pub(super) fn see_leftovers_off(&mut self) {
+        let gone = self.crew.take_gone();
+        self.leftovers.note_gone(gone, clock::now());
+        self.leftovers.see_off(self.signals.as_ref().map(AsFd::as_fd));
+        // Nobody of the pool is left, so these are adopted ones.
+        drop(self.crew.reap());
     }
 
     fn tell(&mut self, notice: &Notice) {

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use rustix::process::Pid;
 
+use super::config::Children;
 use super::editions::Edition;
 use super::effects::Executor;
 use super::{ForkSide, Supervisor};
 use crate::error::{Error, Result};
+use crate::host::daemon;
 use crate::link::channel;
 use crate::link::fork_order::{self, ForkOrder, ForkingEnd, OrderingEnd};
 use crate::link::scoreboard::Seat;
@@ -16,7 +18,7 @@ use crate::policy::{Event, WorkerId};
 use crate::spawn::birth::{Birth, Common, Listeners, Origin, Shape};
 use crate::spawn::{self, Embedder, Life};
 use crate::supervisor::crew::{Links, Wanted};
-use crate::sys::ancestry;
+use crate::sys::ancestry::{self, ADOPTS};
 use crate::sys::fork::{self, Side};
 use crate::sys::signal::AllBlocked;
 
@@ -29,6 +31,9 @@ impl<S: Supervisor> Executor<S> {
         mold: Option<WorkerId>,
         enough: u64,
     ) -> Option<Event> {
+        if let Some(edition) = self.editions.get(generation) {
+            self.leftovers.note_listeners(&edition.listeners);
+        }
         let made = self.seat().and_then(|seat| {
             let made = match mold {
                 Some(mold) => self.order_worker((worker, mold), (slot, generation), enough, &seat),
@@ -148,6 +153,7 @@ impl<S: Supervisor> Executor<S> {
             supervisor: self.pid,
             descriptors: self.descriptors,
             graceful_timeout: config.policy.graceful_timeout,
+            has_own_group: config.children != Children::Ignore && ADOPTS && !daemon::has_terminal(),
             name: config.name.clone(),
             threads: config.mold_threads,
         }

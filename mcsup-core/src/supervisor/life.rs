@@ -9,11 +9,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::getpid;
 
 use super::Supervisor;
-use super::config::Config;
+use super::config::{Children, Config};
 use super::crew::Crew;
 use super::editions::{Edition, Editions};
 use super::effects::{Executor, lines_for};
 use super::history::History;
+use super::leftovers::Leftovers;
 use super::operator::{Operators, Wish};
 use super::pace::Pace;
 use super::report;
@@ -30,6 +31,7 @@ use crate::link::handover::Handover;
 use crate::link::message::Order;
 use crate::listener::open::OpenSet;
 use crate::policy::{Ask, BootFailure, Effect, Event, Machine, Moment, Outcome, Ticket};
+use crate::sys::ancestry;
 use crate::upgrade::Succession;
 
 /// Runs a pool until it ends; one that another image had before, where there is a succession.
@@ -79,6 +81,7 @@ fn go_on<S: Supervisor>(
             outcome = outcome.or_else(|| step(machine, executor, event, now));
         }
         executor.tend_slots(machine);
+        executor.tend_leftovers(now);
     }
 }
 
@@ -103,6 +106,10 @@ fn open<S: Supervisor>(supervisor: S, config: Config) -> Result<Executor<S>> {
     let pid_file = config.pid_file.as_deref().map(PidFile::hold).transpose()?;
     let slots = config.policy.workers;
     let listeners = OpenSet::open(&config.addresses, &config.listener, slots)?;
+    let children = config.children;
+    if children != Children::Ignore {
+        ancestry::adopt_orphans().map_err(|error| Error::system("adopt what workers leave behind", error))?;
+    }
     let crew =
         Crew::new(lines_for(&config.policy)).map_err(|error| Error::system("map the scoreboard", error))?;
     let handover = Handover::new().map_err(|error| Error::system("make the handover queue", error))?;
@@ -123,6 +130,7 @@ fn open<S: Supervisor>(supervisor: S, config: Config) -> Result<Executor<S>> {
         pid_file,
         operators,
         history: History::new(clock::now()),
+        leftovers: Leftovers::new(children),
         pace: Pace::new(clock::now()),
         image,
         checker: None,
@@ -149,6 +157,9 @@ fn act<S: Supervisor>(
     now: Moment,
 ) -> Option<Outcome> {
     let mut events = Vec::new();
+    if effects.iter().any(|effect| matches!(effect, Effect::End(_))) {
+        executor.see_leftovers_off();
+    }
     for effect in effects {
         if let Some(outcome) = executor.apply(effect, machine, &mut events) {
             return Some(outcome);
@@ -169,7 +180,12 @@ fn wait<S: Supervisor>(executor: &mut Executor<S>, deadline: Option<Moment>) -> 
         sources.push(PollFd::from_borrowed_fd(fd, flags));
     }
     sources.extend(executor.crew.memory_news().map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags)));
-    let looks = [executor.operators.deadline(), executor.next_look_at_slots(now), executor.crew.deadline()];
+    let looks = [
+        executor.operators.deadline(),
+        executor.next_look_at_slots(now),
+        executor.crew.deadline(),
+        executor.leftovers.deadline(),
+    ];
     let deadline = deadline.into_iter().chain(looks.into_iter().flatten()).min();
     let timeout = deadline.map(|deadline| timespec(deadline.saturating_sub(now)));
     match poll(&mut sources, timeout.as_ref()) {

@@ -8,6 +8,7 @@
 //! - `effects`: what the policy asked for, done; `forking`: the part of it that makes processes.
 //! - `operator`: who asks at the control socket, and what they are answered; `report`: how everything is.
 //! - `slots`: sockets of slots that begin or end.
+//! - `leftovers`: processes of the application that outlive their worker.
 //! - `journal`: what the operator reads; `history`: what is kept of it.
 //! - `upgrading`: another image is tried and executed; `succession`: what such an image takes over.
 //! - `life`: the loop; `pace`: whether it runs when it should.
@@ -18,6 +19,7 @@ mod effects;
 mod forking;
 mod history;
 mod journal;
+mod leftovers;
 mod life;
 mod operator;
 mod pace;
@@ -51,8 +53,8 @@ pub enum ForkSide {
 /// What an embedder decides about its pool. A closure that makes a worker is a supervisor with defaults for the rest.
 ///
 /// Every method but [`worker`](Self::worker) and those around a fork runs in the supervisor process, on its one thread;
-/// while one runs, nothing else happens, so none may wait. With a mold ([`Policy::preload`](crate::policy::Policy)) the
-/// process is given its workers' orphans and reaps all its children: one that a method starts is to be waited for there.
+/// while one runs, nothing else happens, so none may wait. With a mold ([`Policy::preload`](crate::policy::Policy)), or where
+/// leftovers are looked for ([`Config::children`](crate::Config)), the process is given its workers' orphans and reaps all its children: one that a method starts is to be waited for there.
 pub trait Supervisor {
     /// The code that runs in each worker.
     type Worker: Worker;

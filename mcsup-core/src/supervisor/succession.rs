@@ -8,10 +8,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::getpid;
 
 use super::Supervisor;
-use super::config::Config;
+use super::config::{Children, Config};
 use super::crew::Crew;
 use super::editions::{Edition, Editions};
 use super::effects::Executor;
+use super::leftovers::Leftovers;
 use super::operator::Operators;
 use super::pace::Pace;
 use super::signals::Signals;
@@ -23,7 +24,7 @@ use crate::host::pidfile::PidFile;
 use crate::link::handover::Handover;
 use crate::listener::open::OpenSet;
 use crate::policy::{Effect, Event, Machine};
-use crate::sys::signal;
+use crate::sys::{ancestry, signal};
 use crate::upgrade::{self, Succession};
 
 /// A pool that goes on.
@@ -138,9 +139,14 @@ impl Taken {
 
     fn executor<S: Supervisor>(&mut self, supervisor: S, config: Config) -> Option<Executor<S>> {
         let Rest { generation, slots, aimed, descriptors, history } = self.rest.take()?;
-        let (crew, handover) = (self.crew.take()?, self.handover.take()?);
+        let (mut crew, handover) = (self.crew.take()?, self.handover.take()?);
         let (listeners, operators) = (self.listeners.take()?, self.operators.take()?);
-        let image = config.image.clone();
+        if config.children != Children::Ignore {
+            // The last image may not have wanted it. Where it cannot be, there is less to see.
+            let _ = ancestry::adopt_orphans();
+            crew.adopts();
+        }
+        let (image, leftovers) = (config.image.clone(), Leftovers::adopt(config.children));
         Some(Executor {
             supervisor,
             pid: getpid(),
@@ -156,6 +162,7 @@ impl Taken {
             pid_file: self.pid_file.take(),
             operators,
             history,
+            leftovers,
             pace: Pace::new(clock::now()),
             image,
             checker: None,

@@ -92,6 +92,11 @@ pub(crate) fn identity(fd: RawFd) -> io::Result<Identity> {
     })
 }
 
+/// The inode number of what `fd` refers to.
+pub(crate) fn inode(fd: BorrowedFd<'_>) -> Option<u64> {
+    identity(fd.as_raw_fd()).ok().map(|identity| identity.inode)
+}
+
 /// Opened beforehand, so that a process without a free descriptor can let go as well.
 static BLANK: OnceLock<File> = OnceLock::new();
 

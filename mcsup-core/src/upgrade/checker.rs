@@ -84,6 +84,11 @@ impl Checker {
         Some(Err(if words.is_empty() { how } else { format!("{how}: {words}") }))
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
     /// For a forked child: none of it is the child's.
     pub(crate) fn let_go(&mut self) {
         self.reaped = true;

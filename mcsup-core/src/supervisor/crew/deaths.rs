@@ -2,7 +2,7 @@
 
 use rustix::process::Pid;
 
-use super::{Crew, Hand, Process};
+use super::{Crew, Hand, Member, Process};
 use crate::link::channel::Hear;
 use crate::link::message::Report;
 use crate::policy::{Event, Exit, ExitStatus, OutOfMemory, WorkerId};
@@ -99,6 +99,9 @@ impl Crew {
     /// Takes a process out of the crew.
     pub(super) fn end(&mut self, worker: WorkerId, status: ExitStatus) -> Option<Event> {
         let hand = self.hands.remove(&worker)?;
+        let is_mold = hand.links.seat.is_none();
+        let member = |pid: Pid| Member { pid: pid.as_raw_nonzero().get(), is_mold };
+        self.gone.members.extend(hand.process.pid().map(member));
         let out_of_memory = match status == KILLED && !hand.is_killed {
             true => self.kills.explain(hand.counter.as_ref(), hand.born),
             false => OutOfMemory::default(),
@@ -137,6 +140,7 @@ impl Crew {
             let is_it = |process: &Process| matches!(process, Process::Child(other) if *other == pid);
             // Anybody else is an orphan of some worker.
             let worker = self.hands.iter().find(|(_, hand)| is_it(&hand.process)).map(|(worker, _)| *worker);
+            self.gone.has_others |= worker.is_none();
             events.extend(worker.and_then(|worker| self.end(worker, status)));
         }
         events.extend(self.those_without_end());

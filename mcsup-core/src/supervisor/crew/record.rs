@@ -8,7 +8,7 @@ use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::kills::Kills;
-use super::{Crew, Hand, Links, Process};
+use super::{Crew, Gone, Hand, Links, Process};
 use crate::link::channel::{EndRecord, SupervisorEnd};
 use crate::link::fork_order::OrderingEnd;
 use crate::link::scoreboard::{BoardRecord, Scoreboard, Seat};
@@ -101,8 +101,13 @@ impl Crew {
     /// The crew that was described, in the process that has inherited its descriptors and its children.
     pub(crate) fn adopt(record: CrewRecord) -> io::Result<Self> {
         let scoreboard = Scoreboard::adopt(&record.board)?;
-        let mut crew =
-            Self { hands: BTreeMap::new(), scoreboard, adopts: ancestry::adopts(), kills: Kills::new() };
+        let mut crew = Self {
+            hands: BTreeMap::new(),
+            scoreboard,
+            adopts: ancestry::adopts(),
+            kills: Kills::new(),
+            gone: Gone::default(),
+        };
         for hand in record.hands {
             let worker = hand.worker;
             match crew.adopt_hand(hand) {

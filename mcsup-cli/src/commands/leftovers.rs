@@ -1,0 +1,105 @@
+//! What outlives a server that is stopped: the processes that its application has started, as far as they can be seen from
+//! outside.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use mcsup_core::host::handle::Handle;
+use mcsup_core::host::processes;
+use mcsup_core::host::relatives::{self, Relative};
+
+/// How often they are looked for while the server ends: it may start some until then.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Many processes end a moment after their parent.
+const SETTLE: Duration = Duration::from_millis(250);
+
+/// So many are named.
+const NAMED: usize = 16;
+
+/// A thread that every worker has, and no process that the application starts.
+const OF_WORKERS: &str = "lifeline";
+
+/// The processes below a server, from the first look on.
+pub(super) struct Below {
+    server: i32,
+    seen: BTreeMap<i32, (Relative, Handle, String)>,
+}
+
+impl Below {
+    pub(super) fn new(server: i32) -> Self {
+        let mut below = Self { server, seen: BTreeMap::new() };
+        below.look();
+        below
+    }
+
+    /// Workers, which the server ends itself.
+    pub(super) fn workers(&self) -> Vec<Handle> {
+        let of_pool = |process: &&Relative| process.parent == self.server && process.has_thread(OF_WORKERS);
+        let workers = self.seen.values().map(|(process, _, _)| process).filter(of_pool);
+        workers.filter_map(Relative::hold).collect()
+    }
+
+    fn look(&mut self) {
+        for process in relatives::below(self.server, &[]).into_iter().filter(|process| !process.is_zombie) {
+            if self.seen.get(&process.pid).is_some_and(|(seen, _, _)| seen.is_same(&process)) {
+                continue;
+            }
+            if let Some(handle) = process.hold() {
+                self.seen.insert(process.pid, (process, handle, process.describe()));
+            }
+        }
+    }
+
+    /// Waits until the server has ended; `false`: it had not by `deadline`.
+    pub(super) fn wait(&mut self, server: &Handle, deadline: Option<Instant>) -> bool {
+        loop {
+            let next = Instant::now() + LOOK_EVERY;
+            if server.wait(Some(deadline.map_or(next, |deadline| deadline.min(next)))) {
+                return true;
+            }
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return false;
+            }
+            self.look();
+        }
+    }
+
+    /// Once the server has ended: a sentence about those that have not. `ours`: those that are told of otherwise.
+    pub(super) fn sentence(&self, ours: &[Handle]) -> Option<String> {
+        let deadline = Instant::now() + SETTLE;
+        let others =
+            self.seen.values().filter(|(process, _, _)| !ours.iter().any(|it| it.pid() == process.pid));
+        let left: Vec<(i32, &String)> = others
+            .filter(|(_, handle, _)| !handle.wait(Some(deadline)))
+            .map(|(process, _, name)| (process.pid, name))
+            .collect();
+        let mut names: Vec<String> =
+            left.iter().take(NAMED).map(|(pid, name)| with_ports(*pid, name)).collect();
+        if left.len() > NAMED {
+            names.push(format!("{} more", left.len() - NAMED));
+        }
+        let (count, names) = (left.len(), names.join(", "));
+        match count {
+            0 => None,
+            1 => Some(format!("1 process that the application started is still running: {names}")),
+            _ => Some(format!("{count} processes that the application started are still running: {names}")),
+        }
+    }
+
+    /// Those that have not ended.
+    pub(super) fn pids(&self) -> impl Iterator<Item = i32> + '_ {
+        let living = self.seen.values().filter(|(_, handle, _)| !handle.wait(Some(Instant::now())));
+        living.map(|(process, _, _)| process.pid)
+    }
+}
+
+fn with_ports(pid: i32, name: &str) -> String {
+    let ports: Vec<String> =
+        processes::listening_addresses(pid).iter().map(std::string::ToString::to_string).collect();
+    if ports.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{name}, which listens at {}", ports.join(" and "))
+    }
+}

@@ -1,0 +1,201 @@
+//! The processes below another one: its children, their children, and so on. Reads /proc; where there is none, none is
+//! known.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs;
+
+use super::handle::Handle;
+use super::processes;
+
+/// A look costs some microseconds for each process, so it ends here.
+const MOST: usize = 4096;
+
+/// Threads of one process whose children are looked for.
+const MOST_THREADS: usize = 256;
+
+/// Descriptors of one process that are looked at.
+const MOST_DESCRIPTORS: usize = 1024;
+
+/// A process, as proc_pid_stat(5) describes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Relative {
+    /// Its id.
+    pub pid: i32,
+    /// Its parent's id.
+    pub parent: i32,
+    /// Its process group.
+    pub group: i32,
+    /// It has ended, and waits to be reaped.
+    pub is_zombie: bool,
+    /// In ticks since the system's start: with the id it names a process for ever.
+    started: u64,
+}
+
+impl Relative {
+    /// Looks a process up; `None`: there is none, or it cannot be seen.
+    pub fn find(pid: i32) -> Option<Self> {
+        read(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// A hold on this very process; `None`: it has ended.
+    pub fn hold(&self) -> Option<Handle> {
+        let handle = Handle::open(self.pid).ok()?;
+        // The number may have been given to another process before the handle was opened, and not after.
+        (Self::find(self.pid)?.started == self.started).then_some(handle)
+    }
+
+    /// Whether `other` is this very process.
+    pub fn is_same(&self, other: &Relative) -> bool {
+        (self.pid, self.started) == (other.pid, other.started)
+    }
+
+    /// Its number and its command line.
+    pub fn describe(&self) -> String {
+        format!("pid {} ({})", self.pid, processes::command_of(self.pid))
+    }
+
+    /// Whether one of its threads has this name.
+    pub fn has_thread(&self, name: &str) -> bool {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten().flatten();
+        let mut names = threads
+            .take(MOST_THREADS)
+            .filter_map(|thread| fs::read_to_string(thread.path().join("comm")).ok());
+        names.any(|other| other.trim_end() == name)
+    }
+
+    /// The inode numbers of its sockets; `None`: this user may not know.
+    pub(crate) fn sockets(&self) -> Option<BTreeSet<u64>> {
+        let entries = fs::read_dir(format!("/proc/{}/fd", self.pid)).ok()?;
+        let targets =
+            entries.flatten().take(MOST_DESCRIPTORS).filter_map(|entry| fs::read_link(entry.path()).ok());
+        Some(targets.filter_map(|target| processes::socket_of(&target)).collect())
+    }
+}
+
+/// All processes below `root`, but for those in `without` and the processes below these.
+pub fn below(root: i32, without: &[i32]) -> Vec<Relative> {
+    let lists = Lists::new();
+    let mut found = Vec::new();
+    let mut parents = VecDeque::from([root]);
+    while let Some(parent) = parents.pop_front() {
+        for pid in lists.children_of(parent) {
+            if found.len() >= MOST {
+                return found;
+            }
+            let is_wanted = !without.contains(&pid) && !parents.contains(&pid);
+            if let Some(child) = Relative::find(pid).filter(|child| is_wanted && child.parent == parent) {
+                found.push(child);
+                parents.push_back(pid);
+            }
+        }
+    }
+    found
+}
+
+/// Where children are found: the kernel's own lists, or where it has none, all processes.
+enum Lists {
+    Kernels,
+    All(BTreeMap<i32, Vec<i32>>),
+}
+
+impl Lists {
+    fn new() -> Self {
+        if fs::exists("/proc/thread-self/children").unwrap_or(false) {
+            return Lists::Kernels;
+        }
+        Self::scan()
+    }
+
+    fn scan() -> Self {
+        let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+        for process in processes::all_pids().into_iter().take(MOST).filter_map(Relative::find) {
+            children.entry(process.parent).or_default().push(process.pid);
+        }
+        Lists::All(children)
+    }
+
+    fn children_of(&self, pid: i32) -> Vec<i32> {
+        match self {
+            Lists::All(children) => children.get(&pid).cloned().unwrap_or_default(),
+            Lists::Kernels => {
+                let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+                let lists = threads
+                    .take(MOST_THREADS)
+                    .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+                lists.flat_map(|list| numbers(&list)).collect()
+            }
+        }
+    }
+}
+
+fn numbers(list: &str) -> Vec<i32> {
+    list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// Fields 3 to 5 and 22. The command in field 2 may hold anything, so one counts from its last parenthesis.
+fn read(pid: i32, stat: &str) -> Option<Relative> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let is_zombie = matches!(fields.next()?, "Z" | "X");
+    let (parent, group) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    let started = fields.nth(22 - 6)?.parse().ok()?;
+    Some(Relative { pid, parent, group, is_zombie, started })
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    fn ours() -> i32 {
+        i32::try_from(std::process::id()).unwrap()
+    }
+
+    #[test]
+    fn the_files_of_proc_are_read_as_documented() {
+        let stat = "7 (a ) (b) S 1 6 5 0 -1 4194560 100 0 0 0 250 50 1 2 20 0 9 0 12345 2256896 1024";
+        let expected = Relative { pid: 7, parent: 1, group: 6, is_zombie: false, started: 12345 };
+        assert_eq!(read(7, stat), Some(expected));
+        assert_eq!((read(7, ""), read(7, "7 (a) S 1")), (None, None));
+        assert_eq!(numbers("12 13 \n"), [12, 13]);
+    }
+
+    #[test]
+    fn children_and_their_children_are_found_and_those_that_are_excluded_are_not() {
+        let mut shell = Command::new("sh")
+            .args(["-c", "sleep 60 & echo $!; wait"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(shell.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let (shells, sleeps) = (i32::try_from(shell.id()).unwrap(), line.trim().parse::<i32>().unwrap());
+        let pids = |without: &[i32]| below(ours(), without).iter().map(|it| it.pid).collect::<Vec<_>>();
+        assert!([shells, sleeps].iter().all(|pid| pids(&[]).contains(pid)), "{:?}", pids(&[]));
+        assert!([shells, sleeps].iter().all(|pid| !pids(&[shells]).contains(pid)));
+        let sleep = Relative::find(sleeps).unwrap();
+        assert!(sleep.describe().ends_with("(sleep 60)"), "{}", sleep.describe());
+        sleep.hold().unwrap().kill().unwrap();
+        shell.wait().unwrap();
+        assert!(sleep.hold().is_none());
+    }
+
+    #[test]
+    fn children_are_found_without_the_kernels_lists_too() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let by_scan = Lists::scan().children_of(ours());
+        assert!(by_scan.contains(&pid), "{by_scan:?}");
+        assert!(matches!(Lists::new(), Lists::All(_)) || Lists::Kernels.children_of(ours()).contains(&pid));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_process_that_was_given_the_number_of_another_is_not_held() {
+        let us = Relative::find(ours()).unwrap();
+        assert!(us.hold().is_some());
+        assert!(Relative { started: us.started + 1, ..us }.hold().is_none());
+    }
+}

@@ -1,0 +1,322 @@
+//! Processes that the application has started and that outlive their worker: named, and ended where that is wanted.
+//!
+//! A worker is the leader of a process group of its own, and its orphans become our children. So an orphan in the group
+//! of a worker that has ended is that worker's. One that has left its group may be any worker's, also of one that lives: it
+//! is named, and ended with the pool at the earliest.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{getpgrp, getpid};
+
+use super::config::Children;
+use super::crew::{Gone, Member};
+use crate::clock;
+use crate::host::daemon;
+use crate::host::handle::Handle;
+use crate::host::relatives::{self, Relative};
+use crate::listener::open::OpenSet;
+use crate::policy::Moment;
+use crate::sys::descriptor;
+
+/// Many processes end a moment after their parent: those are no leftovers.
+const SETTLE: Duration = Duration::from_millis(250);
+
+/// The same at the end of the pool, where somebody waits.
+const SETTLE_AT_END: Duration = Duration::from_millis(100);
+
+/// How long a process may take to end after SIGTERM.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the kernel may take to end a process after SIGKILL.
+const AFTER_KILL: Duration = Duration::from_millis(500);
+
+/// So many are named in one look, or in one sentence.
+const NAMED: usize = 16;
+
+/// All leftovers that are known.
+#[derive(Debug, Default)]
+pub(crate) struct Leftovers {
+    how: Children,
+    known: BTreeMap<i32, Known>,
+    /// Children that this process had before it had workers, and the processes below them.
+    others: Vec<Relative>,
+    /// Workers and molds that have ended since the last look.
+    ended: Vec<Member>,
+    /// Those that ended earlier and whose group has processes: their numbers are not given to others meanwhile.
+    past: Vec<Member>,
+    look_at: Option<Moment>,
+    /// Where listening sockets listen, by inode number.
+    listeners: BTreeMap<u64, String>,
+    /// Those that have outlived the pool, in words.
+    rest: Option<String>,
+}
+
+#[derive(Debug)]
+struct Known {
+    process: Relative,
+    /// `None`: it is no more ended than that it is known.
+    ending: Option<Ending>,
+}
+
+#[derive(Debug)]
+struct Ending {
+    handle: Handle,
+    /// When it is killed; `None`: it was.
+    kill_at: Option<Moment>,
+}
+
+impl Leftovers {
+    /// For a process that is about to have its first worker.
+    pub(crate) fn new(how: Children) -> Self {
+        let others = match how {
+            Children::Ignore => Vec::new(),
+            Children::Name | Children::End => relatives::below(us(), &[]),
+        };
+        Self { how, others, ..Self::default() }
+    }
+
+    /// For one whose earlier image had workers: what is there by now, that one has named.
+    pub(crate) fn adopt(how: Children) -> Self {
+        Self { how, ..Self::default() }
+    }
+
+    /// The setting has changed.
+    pub(super) fn set(&mut self, how: Children) {
+        self.how = how;
+    }
+
+    /// Keeps in mind what workers listen on, to be recognized in other processes.
+    pub(super) fn note_listeners(&mut self, listeners: &OpenSet) {
+        if self.how == Children::Ignore {
+            return;
+        }
+        for listener in listeners.iter() {
+            if let Some(inode) = descriptor::inode(listener.as_fd()) {
+                self.listeners.entry(inode).or_insert_with(|| listener.local().to_string());
+            }
+        }
+    }
+
+    /// Processes have been reaped.
+    pub(super) fn note_gone(&mut self, gone: Gone, now: Moment) {
+        if self.how == Children::Ignore || gone == Gone::default() {
+            return;
+        }
+        self.ended.extend(gone.members);
+        self.look_at.get_or_insert(now + SETTLE);
+    }
+
+    /// When something is due.
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        self.kills().chain(self.look_at).min()
+    }
+
+    fn kills(&self) -> impl Iterator<Item = Moment> + '_ {
+        self.known.values().filter_map(|known| known.ending.as_ref()?.kill_at)
+    }
+
+    /// Does what is due. `members`: the processes of the pool.
+    pub(super) fn tend(&mut self, members: &[i32], now: Moment) {
+        if self.look_at.is_some_and(|at| at <= now) {
+            self.look_at = None;
+            self.look(members, false, now);
+        }
+        if self.kills().any(|at| at <= now) {
+            self.kill_overdue(now);
+        }
+    }
+
+    /// Some process is about to be known: until then it looks like a leftover.
+    pub(super) fn postpone(&mut self, now: Moment) {
+        if let Some(at) = &mut self.look_at {
+            *at = (*at).max(now + SETTLE);
+        }
+    }
+
+    /// Finds leftovers, and names those that are new.
+    fn look(&mut self, members: &[i32], is_end: bool, now: Moment) {
+        let ended = std::mem::take(&mut self.ended);
+        let found = self.find(members);
+        self.past.extend(&ended);
+        self.past.retain(|member| found.iter().any(|process| process.group == member.pid));
+        self.known.retain(|_, known| found.iter().any(|process| process.is_same(&known.process)));
+        let (mut named, mut unnamed) = (0, 0);
+        for process in found {
+            let is_new = !self.known.contains_key(&process.pid);
+            let worker = self.worker_of(&process, &ended, is_new);
+            let known = self.known.entry(process.pid).or_insert(Known { process, ending: None });
+            let ends = self.how == Children::End && (worker.is_some() || is_end) && known.ending.is_none();
+            if ends {
+                known.ending = end(&process, now);
+            }
+            if is_new && named < NAMED {
+                named += 1;
+                name(&process, worker, &self.listeners, ends);
+            } else {
+                unnamed += usize::from(is_new);
+            }
+        }
+        if unnamed > 0 {
+            log::warn!("Left behind as well: {unnamed} more processes");
+        }
+    }
+
+    /// Processes below this one that are neither of the pool nor of another's making.
+    fn find(&self, members: &[i32]) -> Vec<Relative> {
+        let (us, group) = (us(), getpgrp().as_raw_nonzero().get());
+        let others = self.others.iter().filter(|other| other.parent == us);
+        let without: Vec<i32> = members.iter().copied().chain(others.map(|other| other.pid)).collect();
+        let has_own_groups = !daemon::has_terminal();
+        relatives::below(us, &without)
+            .into_iter()
+            .filter(|process| !process.is_zombie)
+            // Of a member that lives, or started beside the workers.
+            .filter(|process| !members.contains(&process.group))
+            .filter(|process| process.group != group || !has_own_groups)
+            .filter(|process| !self.others.iter().any(|other| other.is_same(process)))
+            .collect()
+    }
+
+    /// Whose it is, where that is certain.
+    fn worker_of(&self, process: &Relative, ended: &[Member], is_new: bool) -> Option<Member> {
+        if let Some(member) = self.past.iter().find(|member| member.pid == process.group) {
+            return Some(*member);
+        }
+        match ended {
+            // At a terminal workers have no groups of their own.
+            [worker] if is_new && process.group == getpgrp().as_raw_nonzero().get() => Some(*worker),
+            _ => None,
+        }
+    }
+
+    fn kill_overdue(&mut self, now: Moment) {
+        for known in self.known.values_mut() {
+            let Some(ending) =
+                known.ending.as_mut().filter(|ending| ending.kill_at.is_some_and(|at| at <= now))
+            else {
+                continue;
+            };
+            ending.kill_at = None;
+            if !ending.handle.wait(Some(Instant::now())) {
+                log::warn!("Process {} did not end within {PATIENCE:?}: killed", known.process.pid);
+                let _ = ending.handle.kill();
+            }
+        }
+    }
+
+    /// The pool ends: nobody looks later. Waits within bounds, and only if there is something to wait for; `hurry`: when
+    /// this is readable it is not waited any longer.
+    pub(super) fn see_off(&mut self, hurry: Option<BorrowedFd<'_>>) {
+        if self.how == Children::Ignore || self.find(&[]).is_empty() {
+            return;
+        }
+        let begin = clock::now();
+        let handles =
+            |processes: &[Relative]| processes.iter().filter_map(Relative::hold).collect::<Vec<_>>();
+        let is_hurried = !all_end(&handles(&self.find(&[])), SETTLE_AT_END, hurry);
+        self.look(&[], true, clock::now());
+        if self.how == Children::End {
+            let left = PATIENCE.saturating_sub(clock::now().saturating_sub(begin));
+            if !is_hurried {
+                all_end(&handles(&self.find(&[])), left, hurry);
+            }
+            // What these have left behind in turn is found only now.
+            self.look(&[], true, clock::now());
+            self.kill_overdue(Moment::MAX);
+            all_end(&handles(&self.find(&[])), AFTER_KILL, None);
+        }
+        let left: Vec<Relative> = self.find(&[]);
+        self.rest = sentence(&left);
+        if let Some(rest) = &self.rest {
+            log::warn!("Not of the pool: {rest}");
+        }
+    }
+
+    /// Those that have outlived the pool, in words.
+    pub(super) fn rest(&self) -> Option<&str> {
+        self.rest.as_deref()
+    }
+}
+
+fn us() -> i32 {
+    getpid().as_raw_nonzero().get()
+}
+
+fn end(process: &Relative, now: Moment) -> Option<Ending> {
+    let handle = process.hold()?;
+    if let Err(error) = handle.terminate() {
+        log::warn!("cannot end process {}: {error}", process.pid);
+    }
+    Some(Ending { handle, kill_at: Some(now + PATIENCE) })
+}
+
+fn name(process: &Relative, worker: Option<Member>, listeners: &BTreeMap<u64, String>, ends: bool) {
+    let (held, process) = (held_by(process, listeners), process.describe());
+    let ends = if ends { "; it is ended" } else { "" };
+    match worker {
+        Some(member) => log::warn!("Left behind by {member}: {process}, {held}{ends}"),
+        None => log::warn!("Left behind by some worker, whose group it has left: {process}, {held}{ends}"),
+    }
+}
+
+/// What it has open that matters to others.
+fn held_by(process: &Relative, listeners: &BTreeMap<u64, String>) -> String {
+    let Some(sockets) = process.sockets() else { return "which does not show what it holds".to_owned() };
+    let listening: Vec<String> = sockets
+        .iter()
+        .filter_map(|inode| Some(format!("the listening socket {}", listeners.get(inode)?)))
+        .collect();
+    let others = sockets.len() - listening.len();
+    let others = match others {
+        0 => None,
+        1 => Some("1 other socket".to_owned()),
+        _ => Some(format!("{others} other sockets")),
+    };
+    match (listening.is_empty(), others) {
+        (true, None) => "which holds no socket".to_owned(),
+        (true, Some(others)) => format!("which holds {}", others.replace("other ", "")),
+        (false, others) => {
+            let all: Vec<String> = listening.into_iter().chain(others).collect();
+            format!("which holds {}", all.join(" and "))
+        }
+    }
+}
+
+/// How many there are, and which.
+pub(crate) fn sentence(left: &[Relative]) -> Option<String> {
+    let mut names: Vec<String> = left.iter().take(NAMED).map(Relative::describe).collect();
+    if left.len() > NAMED {
+        names.push(format!("{} more", left.len() - NAMED));
+    }
+    let names = names.join(", ");
+    match left.len() {
+        0 => None,
+        1 => Some(format!("1 process that the application started is still running: {names}")),
+        count => Some(format!("{count} processes that the application started are still running: {names}")),
+    }
+}
+
+/// Waits until all have ended; `false`: it was hurried.
+fn all_end(handles: &[Handle], patience: Duration, hurry: Option<BorrowedFd<'_>>) -> bool {
+    let deadline = Instant::now() + patience;
+    for handle in handles {
+        while !handle.wait(Some(Instant::now())) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            let slice = left.min(Duration::from_millis(20));
+            let mut sources: Vec<PollFd<'_>> =
+                hurry.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+            let timeout = Timespec { tv_sec: 0, tv_nsec: slice.subsec_nanos().into() };
+            match poll(&mut sources, Some(&timeout)) {
+                Ok(1..) => return false,
+                _ => continue,
+            }
+        }
+    }
+    true
+}
