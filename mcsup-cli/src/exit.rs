@@ -71,7 +71,7 @@ impl Exit {
     pub const fn meaning(self) -> &'static str {
         match self {
             Exit::Done => {
-                "ended as asked; `status`: it runs; `stop`: it is stopped, or was not running; `--no-wait`: it was begun"
+                "ended as asked; `status`: it runs; `stop`: it is stopped (processes that its application started may run on, and are named), or was not running; `--no-wait`: it was begun"
             }
             Exit::Refused => {
                 "could not start or go on: an address, the pid file, a file, a permission; or the server refused a command"
@@ -85,7 +85,9 @@ impl Exit {
             }
             Exit::Killed => "stopped, but workers had to be killed at the graceful timeout",
             Exit::NotRunning => "there is no server, or it ended before it answered; `status`: not running",
-            Exit::LeftRunning => "`stop`: something is left running, and is named",
+            Exit::LeftRunning => {
+                "`stop`: a process of the pool is left running, or one of its ports is still held, and is named"
+            }
             Exit::Superseded => "a newer request took the place of this one before it was done",
             Exit::Unfinished => "not finished within `--timeout`; it goes on",
             Exit::Unkillable => "stopped, but a worker is still there seconds after SIGKILL, and is named",
