@@ -6,9 +6,9 @@ import os
 import signal
 import threading
 import time
-from pathlib import Path
 
 import pytest
+from cgroups import Cgroup
 from harness import SLEEPY, can_bind, is_gone, wait_for, zombies_of
 from lifecycle import Operator
 
@@ -136,36 +136,18 @@ def app(environ, start_response):
 """
 
 
-@contextlib.contextmanager
-def cgroup(megabytes):
-    """A cgroup of bounded memory: words that execute a command in it. Skips where none can be made."""
-    own = dict(line.split(":", 2)[1:] for line in Path("/proc/self/cgroup").read_text().splitlines())
-    if "memory" in own:
-        parents = [Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup/memory" + own["memory"])]
-        limits = ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"]
-    else:
-        parents = [Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup" + own.get("", "/"))]
-        limits = ["memory.max"]
-    for parent in parents:
-        place = parent / f"mcsup-test-{os.getpid()}"
-        try:
-            place.mkdir()
-            break
-        except OSError as error:
-            reason = error
-    else:
-        pytest.skip(f"no cgroup can be made here: {reason}")
+@pytest.fixture
+def bounded():
+    """Words that execute a command with little memory."""
+    group = Cgroup("memory")
     try:
-        if not (place / limits[0]).exists():
-            pytest.skip(f"the memory of {place} cannot be bounded")
-        (place / limits[0]).write_text(str(megabytes << 20))
-        for swap in ("memory.memsw.limit_in_bytes", "memory.swap.max"):
-            if (place / swap).exists():
-                (place / swap).write_text("0" if swap.endswith("max") else str(megabytes << 20))
-        yield ["sh", "-c", 'echo $$ > "$0" && exec "$@"', place / "cgroup.procs"]
+        limits = ["memory.max", "memory.swap.max"] if group.is_v2 else ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"]
+        for limit in limits:
+            if (group.path / limit).exists():
+                group.set(limit, 0 if "swap.max" in limit else 200 << 20)
+        yield ["sh", "-c", 'echo $$ > "$0" && exec "$@"', group.path / "cgroup.procs"]
     finally:
-        wait_for(lambda: not (place / "cgroup.procs").read_text(), "the end of all processes in the cgroup")
-        place.rmdir()
+        group.remove()
 
 
 def last_death(server, slot):
@@ -174,30 +156,28 @@ def last_death(server, slot):
         return operator.status()["slots"][slot]["last_death"]["cause"]
 
 
-def test_a_worker_that_the_kernel_kills_for_memory_is_known_to_be(serve, directory):
-    with cgroup(megabytes=200) as through:
-        server = serve(HUNGRY, "--pid", "app.pid", "--timeout", "0", through=through)
-        (worker,) = server.worker_pids()
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            server.get("/eat", timeout=10)
-        server.wait_log(rf"Worker {worker} \(slot 0\) was killed by the kernel, which ran out of memory, .* into a request")
-        assert "ran out of memory" in last_death(server, 0)
-        server.wait_ready(2)
-        assert server.stop() == 0
-        server.assert_nothing_left()
+def test_a_worker_that_the_kernel_kills_for_memory_is_known_to_be(serve, bounded):
+    server = serve(HUNGRY, "--pid", "app.pid", "--timeout", "0", through=bounded)
+    (worker,) = server.worker_pids()
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        server.get("/eat", timeout=10)
+    server.wait_log(rf"Worker {worker} \(slot 0\) was killed by the kernel, which ran out of memory, .* into a request")
+    assert "ran out of memory" in last_death(server, 0)
+    server.wait_ready(2)
+    assert server.stop() == 0
+    server.assert_nothing_left()
 
 
-def test_a_worker_that_is_killed_by_hand_is_not_said_to_have_run_out_of_memory_though_others_did_before(serve, directory):
-    with cgroup(megabytes=200) as through:
-        server = serve(HUNGRY, "--pid", "app.pid", "--timeout", "0", through=through)
-        (worker,) = server.worker_pids()
-        assert server.get("/hog", timeout=10)[0] == 200
-        server.wait_log("the hog ended with -9")
-        time.sleep(3)  # That it is no longer recent is what is tested; nothing else wakes the supervisor meanwhile.
-        os.kill(worker, signal.SIGKILL)
-        server.wait_log(rf"Worker {worker} \(slot 0\) died, cause unknown: SIGKILL \(not by this supervisor")
-        assert last_death(server, 0).startswith("died, cause unknown: SIGKILL")
-        assert "ran out of memory" not in server.log
-        server.wait_ready(2)
-        assert server.stop() == 0
-        server.assert_nothing_left()
+def test_a_worker_that_is_killed_by_hand_is_not_said_to_have_run_out_of_memory_though_others_did_before(serve, bounded):
+    server = serve(HUNGRY, "--pid", "app.pid", "--timeout", "0", through=bounded)
+    (worker,) = server.worker_pids()
+    assert server.get("/hog", timeout=10)[0] == 200
+    server.wait_log("the hog ended with -9")
+    time.sleep(3)  # That it is no longer recent is what is tested; nothing else wakes the supervisor meanwhile.
+    os.kill(worker, signal.SIGKILL)
+    server.wait_log(rf"Worker {worker} \(slot 0\) died, cause unknown: SIGKILL \(not by this supervisor")
+    assert last_death(server, 0).startswith("died, cause unknown: SIGKILL")
+    assert "ran out of memory" not in server.log
+    server.wait_ready(2)
+    assert server.stop() == 0
+    server.assert_nothing_left()

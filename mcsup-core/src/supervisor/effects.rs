@@ -136,8 +136,9 @@ impl<S: Supervisor> Executor<S> {
     pub(super) fn see_leftovers_off(&mut self) {
         let gone = self.crew.take_gone();
         self.leftovers.note_gone(gone, clock::now());
-        self.leftovers.see_off(self.signals.as_ref().map(AsFd::as_fd));
-        // Nobody of the pool is left, so these are adopted ones.
+        let members: Vec<i32> = self.crew.pids().collect();
+        self.leftovers.see_off(&members, self.signals.as_ref().map(AsFd::as_fd));
+        // The policy waits for no process any more.
         drop(self.crew.reap());
     }
 

@@ -207,28 +207,28 @@ impl Leftovers {
         }
     }
 
-    /// The pool ends: nobody looks later. Waits within bounds, and only if there is something to wait for; `hurry`: when
-    /// this is readable it is not waited any longer.
-    pub(super) fn see_off(&mut self, hurry: Option<BorrowedFd<'_>>) {
-        if self.how == Children::Ignore || self.find(&[]).is_empty() {
+    /// The pool ends, and nothing looks later. Waits within bounds, and only if there is something to wait for. `members`:
+    /// processes of the pool that could not be ended. When `hurry` is readable the wait is over.
+    pub(super) fn see_off(&mut self, members: &[i32], hurry: Option<BorrowedFd<'_>>) {
+        if self.how == Children::Ignore || self.find(members).is_empty() {
             return;
         }
         let begin = clock::now();
         let handles =
             |processes: &[Relative]| processes.iter().filter_map(Relative::hold).collect::<Vec<_>>();
-        let is_hurried = !all_end(&handles(&self.find(&[])), SETTLE_AT_END, hurry);
-        self.look(&[], true, clock::now());
+        let is_hurried = !all_end(&handles(&self.find(members)), SETTLE_AT_END, hurry);
+        self.look(members, true, clock::now());
         if self.how == Children::End {
             let left = PATIENCE.saturating_sub(clock::now().saturating_sub(begin));
             if !is_hurried {
-                all_end(&handles(&self.find(&[])), left, hurry);
+                all_end(&handles(&self.find(members)), left, hurry);
             }
             // What these have left behind in turn is found only now.
-            self.look(&[], true, clock::now());
+            self.look(members, true, clock::now());
             self.kill_overdue(Moment::MAX);
-            all_end(&handles(&self.find(&[])), AFTER_KILL, None);
+            all_end(&handles(&self.find(members)), AFTER_KILL, None);
         }
-        let left: Vec<Relative> = self.find(&[]);
+        let left: Vec<Relative> = self.find(members);
         self.rest = sentence(&left);
         if let Some(rest) = &self.rest {
             log::warn!("Not of the pool: {rest}");
