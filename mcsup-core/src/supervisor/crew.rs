@@ -174,7 +174,7 @@ impl Crew {
     /// A forked worker or mold.
     pub(crate) fn join(&mut self, worker: WorkerId, pid: Pid, links: Links) {
         let mut hand = Hand::new(Process::Child(pid), links);
-        hand.counter = self.kills.counter_of(pid.as_raw_nonzero().get());
+        hand.counter = self.kills.own();
         self.hands.insert(worker, hand);
     }
 
@@ -249,8 +249,12 @@ impl Crew {
 
     /// The supervisor is awake: whatever is to be known before a death is looked at, where that is due.
     pub(crate) fn wakes(&mut self, now: Moment) {
-        if self.kills.wakes(now) {
-            for hand in self.hands.values_mut() {
+        // One at a time: the kernel keeps readers of a process's cgroup waiting while it changes any.
+        if let Some(turn) = self.kills.wakes(now) {
+            let with_process = self.hands.values_mut().filter(|hand| hand.process.pid().is_some());
+            let mut hands: Vec<&mut Hand> = with_process.collect();
+            let count = hands.len().max(1);
+            if let Some(hand) = hands.get_mut(turn % count) {
                 let pid = hand.process.pid();
                 hand.counter = pid.and_then(|pid| self.kills.counter_of(pid.as_raw_nonzero().get()));
             }

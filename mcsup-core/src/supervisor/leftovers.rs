@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{getpgrp, getpid};
+use rustix::process::getpid;
 
 use super::config::Children;
 use super::crew::{Gone, Member};
@@ -166,7 +166,7 @@ impl Leftovers {
 
     /// Processes below this one that are neither of the pool nor of another's making.
     fn find(&self, members: &[i32]) -> Vec<Relative> {
-        let (us, group) = (us(), getpgrp().as_raw_nonzero().get());
+        let (us, group) = (us(), our_group());
         let others = self.others.iter().filter(|other| other.parent == us);
         let without: Vec<i32> = members.iter().copied().chain(others.map(|other| other.pid)).collect();
         let has_own_groups = !daemon::has_terminal();
@@ -187,7 +187,7 @@ impl Leftovers {
         }
         match ended {
             // At a terminal workers have no groups of their own.
-            [worker] if is_new && process.group == getpgrp().as_raw_nonzero().get() => Some(*worker),
+            [worker] if is_new && process.group == our_group() => Some(*worker),
             _ => None,
         }
     }
@@ -243,6 +243,11 @@ impl Leftovers {
 
 fn us() -> i32 {
     getpid().as_raw_nonzero().get()
+}
+
+/// 0 where it is one of another pid namespace: then getpgrp(2) has no answer that rustix would take.
+fn our_group() -> i32 {
+    Relative::find(us()).map_or(0, |process| process.group)
 }
 
 fn end(process: &Relative, now: Moment) -> Option<Ending> {

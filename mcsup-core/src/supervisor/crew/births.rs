@@ -109,7 +109,7 @@ impl Crew {
             log::error!("worker {} says that it is process {pid}, which is none of ours", worker.0);
             return None;
         }
-        hand.counter = self.kills.counter_of(pid.as_raw_nonzero().get());
+        hand.counter = self.kills.own();
         hand.process = match ADOPTS {
             true => Process::Child(pid),
             false => Process::Grandchild { pid, mold, last_word: None },

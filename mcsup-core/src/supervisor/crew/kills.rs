@@ -25,9 +25,6 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 /// The counters are read at most so often while nobody dies.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Processes hardly ever move to another cgroup.
-const FIND_EVERY: Duration = Duration::from_secs(10);
-
 /// After notice of a lack of memory the kill may not be counted yet.
 const AFTER_NOTICE: Duration = Duration::from_secs(1);
 
@@ -39,10 +36,11 @@ const NOTICED_WITHIN: Duration = Duration::from_millis(100);
 pub(super) struct Kills {
     hierarchies: Hierarchies,
     ledgers: BTreeMap<Counter, Ledger>,
+    own: Option<Counter>,
     watch: Option<Watch>,
     noticed: Option<Moment>,
     looked: Moment,
-    found: Moment,
+    turn: usize,
     look_again: Option<Moment>,
     /// How many processes have died of SIGKILL in this round, not by us.
     deaths: u64,
@@ -54,16 +52,23 @@ impl Kills {
         let mut kills = Self {
             hierarchies: Hierarchies::new(),
             ledgers: BTreeMap::new(),
+            own: None,
             watch: None,
             noticed: None,
             looked: now,
-            found: now,
+            turn: 0,
             look_again: None,
             deaths: 0,
         };
         let own = kills.counter_of(getpid().as_raw_nonzero().get());
         kills.watch = own.as_ref().and_then(Watch::new);
+        kills.own = own;
         kills
+    }
+
+    /// The counter of our own cgroup, in which workers begin.
+    pub(super) fn own(&self) -> Option<Counter> {
+        self.own.clone()
     }
 
     /// The counter of a process's cgroup, which is read from now on.
@@ -85,8 +90,9 @@ impl Kills {
         self.look_again
     }
 
-    /// The supervisor is awake. Returns whether it is time to find out which cgroups the workers are in.
-    pub(super) fn wakes(&mut self, now: Moment) -> bool {
+    /// The supervisor is awake. Returns whose turn it is, where it is time to find out which cgroup a worker is in: they are
+    /// counted without end.
+    pub(super) fn wakes(&mut self, now: Moment) -> Option<usize> {
         let has_news = self.look_again.is_none() && self.watch.as_ref().is_some_and(Watch::take);
         if has_news {
             self.noticed = Some(now);
@@ -99,11 +105,10 @@ impl Kills {
             // Once more after the last news.
             self.look_again = has_news.then_some(now + AFTER_NOTICE);
         }
-        let finds = is_due && now.saturating_sub(self.found) >= FIND_EVERY;
-        if finds {
-            self.found = now;
-        }
-        finds
+        is_due.then(|| {
+            self.turn = self.turn.wrapping_add(1);
+            self.turn
+        })
     }
 
     fn look(&mut self, now: Moment) {

@@ -129,7 +129,7 @@ impl Crew {
             Some(index) => Some(self.scoreboard.take_again(index).ok_or_else(wrong)?),
             None => None,
         };
-        let counter = process.pid().and_then(|pid| self.kills.counter_of(pid.as_raw_nonzero().get()));
+        let counter = self.kills.own();
         let forks = record.forks.map(OrderingEnd::adopt).transpose()?;
         Ok(Hand {
             process,
