@@ -121,7 +121,7 @@ def test_what_a_leftover_holds_is_named(started):
 def test_stop_fails_where_a_process_of_the_application_holds_the_port(started, directory):
     it = started()
     _, pid = it.start("listener")
-    ended = run("stop", "-p", "app.pid", cwd=directory)
+    ended = run("stop", "-p", "app.pid", cwd=directory, timeout=30)
     address = f"127.0.0.1:{it.server.port}"
     assert ended.returncode == 7
     assert f"still there: port {address}; 1 process that the application started" in ended.stderr
@@ -186,7 +186,7 @@ def test_a_pool_that_ends_its_children_leaves_none(started, how):
 def test_stop_says_what_is_left_and_that_it_is_not_the_pools(started, directory, by):
     it = started(workers=2)
     pids = sorted(it.start(how)[1] for how in ("run", "session"))
-    ended = run("stop", *by, cwd=directory)
+    ended = run("stop", *by, cwd=directory, timeout=30)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.startswith(f"stopped (pid {it.server.pid}); 2 processes that the application started are still running: ")
     assert all(f"pid {pid} (sleep 1000)" in ended.stdout for pid in pids)
@@ -198,7 +198,7 @@ def test_stop_says_what_is_left_and_that_it_is_not_the_pools(started, directory,
 def test_stop_with_nothing_left_says_nothing_of_it(started, directory):
     it = started(workers=2)
     assert it.server.get()[0] == 200
-    ended = run("stop", "-p", "app.pid", cwd=directory)
+    ended = run("stop", "-p", "app.pid", cwd=directory, timeout=30)
     assert (ended.returncode, ended.stdout.strip()) == (0, f"stopped (pid {it.server.pid})")
     assert "Left behind" not in it.server.log and "still running" not in it.server.log
 
