@@ -2,6 +2,7 @@
 //! who else is there.
 //!
 //! - [`pidfile`]: a file whose lock is held for life.
+//! - [`outlet`]: a way out for lines on which no process waits for its reader.
 //! - [`daemon`]: leaving the terminal, with an answer for whoever waits.
 //! - [`handle`]: a hold on another process.
 //! - [`processes`]: other processes: who holds a port, who is whose child.
@@ -18,6 +19,7 @@ pub mod handle;
 pub(crate) mod handshakes;
 pub(crate) mod memory_watch;
 pub(crate) mod out_of_memory;
+pub mod outlet;
 pub mod pidfile;
 pub mod privileges;
 pub mod processes;

@@ -1,0 +1,229 @@
+//! A way out for lines on which no process waits for its reader: a full pipe, a stopped terminal, a slow socket.
+//!
+//! Standard streams are shared with whoever started us, and so are their flags: `O_NONBLOCK` set there would reach a
+//! shell's own descriptor. So a pipe or a terminal is opened once more, as a description of ours. Where that is not
+//! permitted (a pipe of another user) the kernel is asked, write by write, not to wait; where it cannot do that either,
+//! a write follows only when poll(2) has seen room for it.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::FileType;
+use rustix::io::{Errno, FdFlags};
+use rustix::net::SendFlags;
+
+use crate::clock;
+
+/// How often a write that a signal interrupts is begun again. A terminal interrupts those of a background job for ever.
+const INTERRUPTIONS: usize = 16;
+
+/// Where bytes go, without waiting for longer than asked.
+#[derive(Debug)]
+pub struct Outlet {
+    held: Held,
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Held {
+    Ours(OwnedFd),
+    Shared(BorrowedFd<'static>),
+}
+
+/// How to write so that it does not wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// A file, or a description that does not wait by itself.
+    Plain,
+    /// Such a description of a pipe.
+    Pipe,
+    /// A pipe or a device that waits by itself.
+    Waiting,
+    Socket,
+}
+
+/// Not everything could be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// Why.
+    pub error: Errno,
+    /// How many bytes are written.
+    pub written: usize,
+}
+
+impl Outlet {
+    /// A file that is opened non-blocking ([`append`](super::own_file::append)), or a socket.
+    pub fn of_file(file: impl Into<OwnedFd>) -> Self {
+        let file = file.into();
+        let way = match kind_of(file.as_fd()) {
+            FileType::Socket => Way::Socket,
+            FileType::Fifo => Way::Pipe,
+            _ => Way::Plain,
+        };
+        Self { held: Held::Ours(file), way }
+    }
+
+    /// A stream that others use too.
+    pub fn of_stream(stream: BorrowedFd<'static>) -> Self {
+        let kind = kind_of(stream);
+        let waits = matches!(kind, FileType::Fifo | FileType::CharacterDevice);
+        match waits.then(|| open_again(stream)).flatten() {
+            Some(ours) => Self::of_file(ours),
+            None if waits => Self { held: Held::Shared(stream), way: Way::Waiting },
+            None if kind == FileType::Socket => Self { held: Held::Shared(stream), way: Way::Socket },
+            None => Self { held: Held::Shared(stream), way: Way::Plain },
+        }
+    }
+
+    /// From now on bytes go to `file`, by the same number where that is ours.
+    ///
+    /// # Errors
+    /// Nothing has changed.
+    pub fn replace(&mut self, file: impl Into<OwnedFd>) -> io::Result<()> {
+        let file = file.into();
+        let Held::Ours(held) = &mut self.held else {
+            *self = Self::of_file(file);
+            return Ok(());
+        };
+        // Not dup3, which is not everywhere. A program that is started between the two inherits the file, no more.
+        rustix::io::dup2(&file, held)?;
+        rustix::io::fcntl_setfd(&*held, FdFlags::CLOEXEC)?;
+        self.way = Self::of_file(file).way;
+        Ok(())
+    }
+
+    /// The descriptor's number.
+    pub fn number(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+
+    /// Writes `bytes`, in one call where the system takes them so; waits for room for at most `patience` in all.
+    ///
+    /// # Errors
+    /// The first one, and how much was written by then.
+    pub fn write(&self, bytes: &[u8], patience: Duration) -> Result<(), Cut> {
+        self.write_in_pieces(bytes, patience, |rest| rest.len())
+    }
+
+    /// The same for lines that may be written each for itself: a pipe takes each of them whole or not at all, as far as it
+    /// promises that for their length.
+    ///
+    /// # Errors
+    /// As for [`write`](Self::write).
+    pub fn write_lines(&self, lines: &[u8], patience: Duration) -> Result<(), Cut> {
+        match self.way {
+            Way::Plain | Way::Socket => self.write(lines, patience),
+            Way::Pipe | Way::Waiting => self.write_in_pieces(lines, patience, whole_lines),
+        }
+    }
+
+    fn write_in_pieces(
+        &self,
+        bytes: &[u8],
+        patience: Duration,
+        piece: impl Fn(&[u8]) -> usize,
+    ) -> Result<(), Cut> {
+        let deadline = clock::now().saturating_add(patience);
+        let (mut written, mut interruptions) = (0, 0);
+        while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+            match self.step(rest.get(..piece(rest)).unwrap_or(rest)) {
+                Ok(0) => return Err(Cut { error: Errno::IO, written }),
+                Ok(count) => written += count,
+                Err(Errno::INTR) if interruptions < INTERRUPTIONS => interruptions += 1,
+                Err(Errno::AGAIN) if self.has_room(deadline.saturating_sub(clock::now())) => {}
+                Err(error) => return Err(Cut { error, written }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what can be written at once.
+    fn step(&self, bytes: &[u8]) -> Result<usize, Errno> {
+        match self.way {
+            Way::Plain | Way::Pipe => rustix::io::write(self, bytes),
+            Way::Socket => rustix::net::send(self, bytes, SendFlags::DONTWAIT | NO_SIGNAL),
+            Way::Waiting => match write_at_once(self.as_fd(), bytes) {
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => self.write_what_fits(bytes),
+                outcome => outcome,
+            },
+        }
+    }
+
+    /// A pipe that can be written to has room for as much as it takes whole, unless another process is quicker.
+    fn write_what_fits(&self, bytes: &[u8]) -> Result<usize, Errno> {
+        match self.has_room(Duration::ZERO) {
+            true => rustix::io::write(self, bytes.get(..whole_lines(bytes)).unwrap_or(bytes)),
+            false => Err(Errno::AGAIN),
+        }
+    }
+
+    /// Waits for room. Also `true` where the next write is an error.
+    fn has_room(&self, patience: Duration) -> bool {
+        let timeout = Timespec {
+            tv_sec: patience.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: patience.subsec_nanos().into(),
+        };
+        matches!(poll(&mut [PollFd::new(self, PollFlags::OUT)], Some(&timeout)), Ok(1..))
+    }
+}
+
+impl AsFd for Outlet {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.held {
+            Held::Ours(fd) => fd.as_fd(),
+            Held::Shared(fd) => *fd,
+        }
+    }
+}
+
+/// One that cannot be looked at is written to as a file, and says by itself what is wrong.
+fn kind_of(fd: BorrowedFd<'_>) -> FileType {
+    rustix::fs::fstat(fd).map_or(FileType::Unknown, |status| FileType::from_raw_mode(status.st_mode))
+}
+
+/// How much of `bytes` ends with a line and is no longer than what a pipe takes whole; of a longer line a part.
+fn whole_lines(bytes: &[u8]) -> usize {
+    let most = bytes.len().min(rustix::pipe::PIPE_BUF);
+    let fits = bytes.get(..most).unwrap_or(bytes);
+    fits.iter().rposition(|byte| *byte == b'\n').map_or(most, |end| end + 1)
+}
+
+#[cfg(not(target_vendor = "apple"))]
+const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(target_vendor = "apple")]
+const NO_SIGNAL: SendFlags = SendFlags::empty();
+
+/// The same pipe or device, as a description of ours that does not wait.
+#[cfg(target_os = "linux")]
+fn open_again(stream: BorrowedFd<'_>) -> Option<OwnedFd> {
+    use rustix::fs::{Mode, OFlags, fstat, open};
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let again = open(format!("/proc/self/fd/{}", stream.as_raw_fd()), flags, Mode::empty()).ok()?;
+    let (one, other) = (fstat(stream).ok()?, fstat(&again).ok()?);
+    ((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)).then_some(again)
+}
+
+/// Opening a descriptor by name makes a copy here, which shares its flags.
+#[cfg(not(target_os = "linux"))]
+fn open_again(_: BorrowedFd<'_>) -> Option<OwnedFd> {
+    None
+}
+
+/// Writes without waiting, whatever the description does by itself.
+#[cfg(target_os = "linux")]
+fn write_at_once(to: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
+    use rustix::io::{ReadWriteFlags, pwritev2};
+    // This offset is none: where the stream is.
+    pwritev2(to, &[io::IoSlice::new(bytes)], u64::MAX, ReadWriteFlags::NOWAIT)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn write_at_once(_: BorrowedFd<'_>, _: &[u8]) -> Result<usize, Errno> {
+    Err(Errno::OPNOTSUPP)
+}
+
+#[cfg(test)]
+#[path = "outlet_tests.rs"]
+mod tests;
