@@ -70,6 +70,13 @@ pub struct LogError {
     source: io::Error,
 }
 
+impl LogError {
+    /// What the system said, or why a file was refused.
+    pub(crate) fn cause(&self) -> &io::Error {
+        &self.source
+    }
+}
+
 impl fmt::Display for LogError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cannot {}: {}", self.step, self.source)

@@ -99,13 +99,10 @@ impl Worker for WsgiWorker {
     fn boot(&mut self, context: &WorkerContext) -> mcsup_core::Result<()> {
         self.let_go_in_children(Some(context));
         self.begin_to_watch();
-        let access = self.settings.access.clone().map(|(format, place)| {
-            let sink = Sink::open(&place).map_err(|error| {
-                Error::system(format!("open the access log {place}"), error).of_kind(ErrorKind::Boot)
-            })?;
-            Ok::<_, Error>(AccessLog::new(format, sink))
-        });
-        self.access = access.transpose()?;
+        self.access = match self.settings.access.clone() {
+            Some((format, place)) => open_access_log(format, &place)?,
+            None => None,
+        };
         Ok(())
     }
 
@@ -167,6 +164,21 @@ impl Worker for WsgiWorker {
             Python::attach(ending::run_exit_functions);
         }
         ended.map_err(|error| Error::system("serve", error).of_kind(ErrorKind::Worker))
+    }
+}
+
+/// `None` where the place has become one that must or may not be written to: clients are served all the same.
+fn open_access_log(format: Format, place: &str) -> mcsup_core::Result<Option<AccessLog>> {
+    match Sink::open(place) {
+        Ok(sink) => Ok(Some(AccessLog::new(format, sink))),
+        // A refusal of a link too: `host::own_file`.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            log::error!("Serving without the access log {place}: {error}");
+            Ok(None)
+        }
+        Err(error) => {
+            Err(Error::system(format!("open the access log {place}"), error).of_kind(ErrorKind::Boot))
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use mcsup_core::host::daemon::Answer;
-use mcsup_core::host::privileges::RunAs;
+use mcsup_core::host::own_file;
 use mcsup_core::{Config, Error, ErrorKind, ForkSide, Local, Supervisor};
 use mcsup_py::python::{fork, standard};
 use mcsup_py::worker::{WorkerSettings, WsgiWorker};
@@ -87,7 +87,7 @@ impl Supervisor for Pool {
         let settings = (self.reread)().map_err(refused)?;
         let worker = worker_settings(&settings, &self.argv, &self.output).map_err(refused)?;
         let config = wiring::pool(&settings).map_err(refused)?;
-        self.output.give_away(&settings, &config).map_err(refused)?;
+        self.output.give_away(&settings, &config, true).map_err(refused)?;
         self.warn_of_what_stays(&settings);
         share_standard_library(&settings, &worker);
         self.workers.insert(generation, worker);
@@ -181,29 +181,42 @@ impl Output {
         if self.is_daemon { self.log.take_standard_streams() } else { Ok(()) }
     }
 
-    /// Workers that run as somebody else must be able to open the logs anew.
-    pub(super) fn give_away(&self, settings: &Settings, config: &Config) -> Result<(), Failure> {
-        let Some(run_as) = &config.run_as else { return Ok(()) };
-        self.log.give_to(run_as.uid(), run_as.gid())?;
-        if let Some(Destination::File(path)) = settings.logging.access.as_ref().map(|place| &place.value) {
-            give_file_away(path, run_as).map_err(|error| {
-                Failure::refused(format!(
-                    "cannot give the access log {} to its user: {error}",
-                    path.display()
-                ))
-            })?;
+    /// The logs are files that may be written, and those of workers of another user are that user's, so that they can
+    /// open them anew. A pool that serves goes on with its old files where one is refused.
+    pub(super) fn give_away(
+        &self,
+        settings: &Settings,
+        config: &Config,
+        serves: bool,
+    ) -> Result<(), Failure> {
+        let refuse = |log: &str, path: &Path, error: &std::io::Error| {
+            let text = format!("cannot write the {log} {}: {error}", path.display());
+            if !serves || !own_file::is_refusal(error) {
+                return Err(Failure::refused(text));
+            }
+            log::error!("{text}");
+            Ok(())
+        };
+        let run_as = config.run_as.as_ref().map(|run_as| (run_as.uid(), run_as.gid()));
+        if let (Some(owner), Destination::File(path)) = (run_as, &settings.logging.errors.value)
+            && let Err(error) = self.log.give_to(owner.0, owner.1)
+        {
+            refuse("error log", path, error.cause())?;
+        }
+        let access = settings.logging.access.as_ref().map(|place| &place.value);
+        if let Some(Destination::File(path)) = access
+            && let Err(error) = prepare(path, run_as)
+        {
+            refuse("access log", path, &error)?;
         }
         Ok(())
     }
 }
 
-fn give_file_away(path: &Path, run_as: &RunAs) -> std::io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let file = std::fs::OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
-    if file.metadata()?.is_file() {
-        std::os::unix::fs::fchown(file, Some(run_as.uid()), Some(run_as.gid()))?;
-    }
-    Ok(())
+/// Opens a log file that only workers write to.
+fn prepare(path: &Path, owner: Option<(u32, u32)>) -> std::io::Result<()> {
+    let file = own_file::append(path, 0o640)?;
+    owner.map_or(Ok(()), |owner| own_file::give(path, file, owner))
 }
 
 #[cfg(test)]

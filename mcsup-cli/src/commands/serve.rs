@@ -14,7 +14,7 @@ use super::pool::{Output, Pool, Reread};
 use super::wiring;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::logging::{Destination, ErrorLog};
+use crate::logging::{Destination, ErrorLog, Level, LogError};
 use crate::settings::Settings;
 
 /// Serves until it is asked to stop; the text is for standard output. `reread` reads the settings again, for a reload;
@@ -83,17 +83,29 @@ fn serve(
     // A dry run touches no file: what it says is for the one who asks.
     let is_check = succession.as_ref().is_some_and(Succession::is_check);
     let errors = if is_check { &Destination::Standard } else { &settings.logging.errors.value };
-    let log = ErrorLog::install(errors, settings.logging.level.value)?;
+    let log = install_log(errors, settings.logging.level.value, succession.is_some())?;
     let output = Output { log, is_daemon: settings.process.daemon.value };
     if !is_check {
         output.redirect()?;
-        output.give_away(settings, &config)?;
+        output.give_away(settings, &config, succession.is_some())?;
     }
     let pool = Pool::new(settings, reread, argv, output, Rc::clone(answer))?;
     if succession.is_none() {
         log::info!("Starting mcsup {}", env!("CARGO_PKG_VERSION"));
     }
     outcome(&Prefork::with_config(pool, config).succeed(succession.take()).run())
+}
+
+/// An image that takes a pool over goes on without a log that cannot be opened: standard error is what it was.
+fn install_log(errors: &Destination, level: Level, takes_over: bool) -> Result<ErrorLog, LogError> {
+    match ErrorLog::install(errors, level) {
+        Err(error) if takes_over => {
+            let log = ErrorLog::install(&Destination::Standard, level)?;
+            log::error!("{error}; going on with standard error");
+            Ok(log)
+        }
+        installed => installed,
+    }
 }
 
 fn outcome(ending: &Ending) -> Result<Exit, Failure> {

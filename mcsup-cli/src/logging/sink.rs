@@ -1,15 +1,14 @@
 //! The open file behind the log. Writes bytes whole, drops what cannot be written, and says how much that was as soon
 //! as it can.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use rustix::fs::{FileType, Gid, Uid};
+use mcsup_core::host::own_file;
 use rustix::io::{Errno, FdFlags};
 
 use super::{Destination, LogError, line};
@@ -38,7 +37,8 @@ impl Sink {
     pub(super) fn open(destination: &Destination) -> Result<Self, LogError> {
         let Destination::File(path) = destination else { return Ok(Sink::Stderr) };
         let path = std::path::absolute(path).map_err(|source| failed("find", path, source))?;
-        let fd: OwnedFd = append_to(&path).map_err(|source| failed("open", &path, source))?.into();
+        let fd: OwnedFd =
+            own_file::append(&path, MODE).map_err(|source| failed("open", &path, source))?.into();
         let number = fd.as_raw_fd();
         Ok(Sink::File { path, number, held: RwLock::new(Held { fd, owner: None }), lost: AtomicU64::new(0) })
     }
@@ -74,9 +74,9 @@ impl Sink {
     pub(super) fn reopen(&self) -> Result<(), LogError> {
         let Sink::File { path, held, .. } = self else { return Ok(()) };
         let mut held = held.write().unwrap_or_else(PoisonError::into_inner);
-        let file = append_to(path).map_err(|source| failed("reopen", path, source))?;
+        let file = own_file::append(path, MODE).map_err(|source| failed("reopen", path, source))?;
         if let Some(owner) = held.owner {
-            change_owner(&file, owner).map_err(|source| failed("give away", path, source))?;
+            own_file::give(path, &file, owner).map_err(|source| failed("give away", path, source))?;
         }
         put_behind(&file, &mut held.fd).map_err(|source| failed("reopen", path, source))
     }
@@ -84,7 +84,7 @@ impl Sink {
     pub(super) fn give_to(&self, uid: u32, gid: u32) -> Result<(), LogError> {
         let Sink::File { path, held, .. } = self else { return Ok(()) };
         let mut held = held.write().unwrap_or_else(PoisonError::into_inner);
-        change_owner(&held.fd, (uid, gid)).map_err(|source| failed("give away", path, source))?;
+        own_file::give(path, &held.fd, (uid, gid)).map_err(|source| failed("give away", path, source))?;
         held.owner = Some((uid, gid));
         Ok(())
     }
@@ -102,26 +102,11 @@ fn failed(verb: &str, path: &Path, source: io::Error) -> LogError {
     LogError { step: format!("{verb} the log file {}", path.display()), source }
 }
 
-fn append_to(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(MODE).open(path)
-}
-
 /// Makes the number of `old` mean `file`.
 fn put_behind(file: &File, old: &mut OwnedFd) -> io::Result<()> {
     // Not dup3, which is not everywhere. A program that is started between the two inherits the log, no more.
     rustix::io::dup2(file, old)?;
     rustix::io::fcntl_setfd(old, FdFlags::CLOEXEC)?;
-    Ok(())
-}
-
-/// Only a regular file changes hands: a terminal or `/dev/null` is not ours to give.
-fn change_owner(file: impl AsFd, (uid, gid): (u32, u32)) -> io::Result<()> {
-    let status = rustix::fs::fstat(file.as_fd())?;
-    let same = (status.st_uid, status.st_gid) == (uid, gid);
-    if same || FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
-        return Ok(());
-    }
-    rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
     Ok(())
 }
 

@@ -458,7 +458,8 @@ fn may_command(peer: u32, ours: u32) -> bool {
     peer == ours || peer == 0
 }
 
-/// Locks the directory that `path` is in, until the result is dropped; nothing is left behind.
+/// Locks the directory that `path` is in, until the result is dropped; nothing is left behind. Another process's lock is
+/// waited for only for so long.
 fn lock_directory_of(path: &Path) -> std::result::Result<File, String> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     let file = File::open(directory).map_err(|error| match error.kind() {
@@ -469,12 +470,11 @@ fn lock_directory_of(path: &Path) -> std::result::Result<File, String> {
     loop {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(file),
-            // Anybody who can read the directory can hold this lock, so it is not waited for without end.
             Err(Errno::WOULDBLOCK) if clock::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
             Err(Errno::INTR) => {}
-            Err(Errno::WOULDBLOCK) => {
-                return Err(format!("the directory {} is locked by another process", directory.display()));
-            }
+            // Every process that can read the directory can hold this lock, and must not keep us out by it. What is at
+            // risk without the lock is the moment of two starts at once.
+            Err(Errno::WOULDBLOCK) => return Ok(file),
             Err(error) => {
                 return Err(format!("the directory {} cannot be locked ({error})", directory.display()));
             }

@@ -2,6 +2,7 @@
 //! who else is there.
 //!
 //! - [`pidfile`]: a file whose lock is held for life.
+//! - [`own_file`]: files of ours in folders that may be somebody else's.
 //! - [`outlet`]: a way out for lines on which no process waits for its reader.
 //! - [`daemon`]: leaving the terminal, with an answer for whoever waits.
 //! - [`handle`]: a hold on another process.
@@ -20,6 +21,7 @@ pub(crate) mod handshakes;
 pub(crate) mod memory_watch;
 pub(crate) mod out_of_memory;
 pub mod outlet;
+pub mod own_file;
 pub mod pidfile;
 pub mod privileges;
 pub mod processes;

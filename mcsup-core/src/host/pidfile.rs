@@ -1,20 +1,39 @@
-//! The pid file: its lock, held for life, says whether a supervisor runs; its text says which.
+//! The pid file: its lock, held for life, says whether a supervisor runs, and which process that is; its text says the
+//! same to other programs.
 //!
-//! The lock (flock(2)) belongs to the open file and ends with the process, however it ends, so that neither a stale
-//! file nor a recycled pid can keep a supervisor from starting.
+//! The lock is a write lock of fcntl(2). The kernel tells which process has it, so that no text is believed; a process
+//! that may only read the file cannot have one; it ends with the process, survives an exec, and no child shares it. Its
+//! one drawback is that it ends as soon as the process closes *any* descriptor of the file: so this process never opens
+//! a pid file that it holds ([`HELD`]).
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{File, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
-use super::processes;
+use super::{own_file, processes};
+use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::descriptor;
+use crate::sys::record_lock::{self, Conflict};
+
+/// How long a lock is waited for that only a reader has, and a text that is about to be written.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How often they are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// The pid files that a process of this program holds: that process, device and inode. A forked child has a copy, and
+/// is another process.
+static HELD: Mutex<Vec<(u32, Identity)>> = Mutex::new(Vec::new());
+
+/// Device and inode.
+type Identity = (u64, u64);
 
 /// A pid file that this process holds.
 #[derive(Debug)]
@@ -24,7 +43,7 @@ pub struct PidFile {
     owner: u32,
 }
 
-/// A pid file that outlives its supervisor's image: the lock stays with the open file, and the pid is the same.
+/// A pid file that outlives its supervisor's image: the process keeps its lock, and the pid is the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PidFileRecord {
     pub(crate) fd: RawFd,
@@ -34,7 +53,7 @@ pub(crate) struct PidFileRecord {
 /// What a pid file says about a supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Running {
-    /// There is no file, or nobody holds its lock.
+    /// There is no file, or no process holds its lock.
     No,
     /// This process holds it.
     Pid(i32),
@@ -46,13 +65,19 @@ impl PidFile {
         PidFileRecord { fd: self.file.as_raw_fd(), path: self.path.clone() }
     }
 
-    /// The file that was described, in the process that has inherited its descriptor, and with it the lock.
+    /// The file that was described, in the same process, which has inherited its descriptor.
     pub(crate) fn adopt(record: PidFileRecord) -> io::Result<Self> {
         let PidFileRecord { fd, path } = record;
-        Ok(Self { file: File::from(descriptor::take_inherited(fd)?), path, owner: std::process::id() })
+        let file = File::from(descriptor::take_inherited(fd)?);
+        // It is held already, except after an image that knew another kind of lock.
+        let _ = record_lock::take(&file);
+        Self::register(file, path)
     }
 
     /// Locks `path` and writes this process's pid into it. Where another process holds it, the error names it.
+    ///
+    /// A lock that takes no more than the right to read keeps a start waiting for half a second; then the file is
+    /// replaced by a new one.
     pub fn hold(path: &Path) -> Result<Self> {
         // A path that still works after a change of directory.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -60,76 +85,114 @@ impl PidFile {
             Error::new(ErrorKind::PidFile, format!("cannot write the pid file {}", path.display()))
                 .caused_by(error)
         };
+        if is_ours(&path) {
+            return Err(held(&path, i32::try_from(std::process::id()).ok()));
+        }
+        let deadline = clock::now() + PATIENCE;
         loop {
-            let mut file = open(&path).map_err(fail)?;
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {}
-                Err(rustix::io::Errno::WOULDBLOCK) => return Err(held(&path, &mut file)),
-                Err(error) => return Err(fail(error.into())),
+            // For nobody else until it is locked.
+            let (mut file, is_new) = own_file::rewrite(&path, 0o600).map_err(fail)?;
+            if record_lock::take(&file).map_err(fail)? {
+                // Its last holder may have removed the path between our open and our lock.
+                if !is_still(&file, &path) {
+                    continue;
+                }
+                write_pid(&mut file, is_new).map_err(fail)?;
+                return Self::register(file, path.clone()).map_err(fail);
             }
-            // Whoever held it before may have removed the path between our open and our lock.
-            if !is_still(&file, &path) {
-                continue;
+            match record_lock::in_the_way(&file).map_err(fail)? {
+                Some(Conflict { is_exclusive: true, pid }) => return Err(held(&path, pid)),
+                Some(_) if clock::now() < deadline => std::thread::sleep(LOOK_EVERY),
+                Some(_) if is_still(&file, &path) => std::fs::remove_file(&path).map_err(fail)?,
+                _ => {}
             }
-            write_pid(&mut file).map_err(fail)?;
-            return Ok(Self { file, path, owner: std::process::id() });
         }
     }
 
-    /// Who holds the pid file `path`.
+    /// Who holds the pid file `path`. Takes no lock.
+    ///
+    /// # Errors
+    /// It cannot be read, it is held by a process that cannot be seen from here, or it names another one.
     pub fn running(path: &Path) -> Result<Running> {
         let fail = |error: io::Error| {
             Error::new(ErrorKind::PidFile, format!("cannot read the pid file {}", path.display()))
                 .caused_by(error)
         };
-        let mut file = match File::open(path) {
+        if is_ours(path) {
+            return Ok(i32::try_from(std::process::id()).map_or(Running::No, Running::Pid));
+        }
+        let mut file = match own_file::read(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Running::No),
             Err(error) => return Err(fail(error)),
         };
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => Ok(Running::No),
-            Err(rustix::io::Errno::WOULDBLOCK) => match read_pid(&mut file) {
-                Some(pid) => Ok(Running::Pid(pid)),
-                None => Err(fail(io::Error::other("it is locked, but holds no pid"))),
-            },
-            Err(error) => Err(fail(error.into())),
+        let deadline = clock::now() + PATIENCE;
+        loop {
+            let Some(writer) = record_lock::writer(&file).map_err(fail)? else { return Ok(Running::No) };
+            let named = read_pid(&mut file);
+            match (writer.pid, named) {
+                (Some(pid), Some(named)) if pid == named => return Ok(Running::Pid(pid)),
+                // It has the lock, and is about to write.
+                (Some(_), _) if clock::now() < deadline => std::thread::sleep(LOOK_EVERY),
+                (pid, named) => return Err(fail(io::Error::other(disagreement(pid, named)))),
+            }
         }
+    }
+
+    /// From here on this process knows that it holds the file.
+    fn register(file: File, path: PathBuf) -> io::Result<Self> {
+        let (owner, there) = (std::process::id(), file.metadata()?);
+        let mut all = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push((owner, (there.dev(), there.ino())));
+        Ok(Self { file, path, owner })
     }
 }
 
 impl Drop for PidFile {
     /// Removes the path, then lets go of the lock. A forked copy only closes its descriptor.
     fn drop(&mut self) {
-        if self.owner == std::process::id() && is_still(&self.file, &self.path) {
+        if self.owner != std::process::id() {
+            return;
+        }
+        if is_still(&self.file, &self.path) {
             let _ = std::fs::remove_file(&self.path);
+        }
+        if let Ok(there) = self.file.metadata() {
+            let ours = (self.owner, (there.dev(), there.ino()));
+            HELD.lock().unwrap_or_else(PoisonError::into_inner).retain(|held| *held != ours);
         }
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    // 0644 whatever the umask: a pid is no secret, and `mcsup status` may be somebody else.
-    let file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o644).open(path)?;
-    if file.metadata()?.len() == 0 {
-        file.set_permissions(Permissions::from_mode(0o644))?;
-    }
-    Ok(file)
+/// Whether this process holds what is at `path`; found out without opening it.
+fn is_ours(path: &Path) -> bool {
+    let Ok(there) = std::fs::symlink_metadata(path) else { return false };
+    let ours = (std::process::id(), (there.dev(), there.ino()));
+    HELD.lock().unwrap_or_else(PoisonError::into_inner).contains(&ours)
 }
 
-fn held(path: &Path, file: &mut File) -> Error {
-    let who = match read_pid(file) {
-        Some(pid) => processes::describe(pid),
-        None => "another process".to_owned(),
-    };
+fn held(path: &Path, by: Option<i32>) -> Error {
+    let who = by.map_or_else(|| UNSEEN.to_owned(), processes::describe);
     Error::new(
         ErrorKind::PidFile,
         format!("already running: the pid file {} is held by {who}", path.display()),
     )
 }
 
+/// A holder for which the kernel has no number here.
+const UNSEEN: &str = "a process that cannot be seen from here (of another PID namespace)";
+
+/// Why the holder is not taken for the process that is named.
+fn disagreement(holder: Option<i32>, named: Option<i32>) -> String {
+    let who = holder.map_or_else(|| UNSEEN.to_owned(), processes::describe);
+    match named {
+        Some(named) => format!("it names pid {named}, but is held by {who}"),
+        None => format!("it names no process, but is held by {who}"),
+    }
+}
+
 fn is_still(file: &File, path: &Path) -> bool {
-    match (file.metadata(), std::fs::metadata(path)) {
+    match (file.metadata(), std::fs::symlink_metadata(path)) {
         (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
         _ => false,
     }
@@ -142,7 +205,11 @@ fn read_pid(file: &mut File) -> Option<i32> {
     text.trim().parse().ok().filter(|pid| *pid > 0)
 }
 
-fn write_pid(file: &mut File) -> io::Result<()> {
+fn write_pid(file: &mut File, is_new: bool) -> io::Result<()> {
+    // 0644 whatever the umask: a pid is no secret, and `mcsup status` may be somebody else.
+    if is_new || file.metadata()?.len() == 0 {
+        file.set_permissions(Permissions::from_mode(0o644))?;
+    }
     file.set_len(0)?;
     file.seek(SeekFrom::Start(0))?;
     // One write: a reader sees all of it or nothing.
@@ -150,37 +217,5 @@ fn write_pid(file: &mut File) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_held_pid_file_names_its_holder_and_goes_with_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.pid");
-        assert_eq!(PidFile::running(&path).unwrap(), Running::No);
-        let held = PidFile::hold(&path).unwrap();
-        let ours = std::process::id();
-        assert_eq!(PidFile::running(&path).unwrap(), Running::Pid(ours.try_into().unwrap()));
-        let refused = PidFile::hold(&path).unwrap_err().to_string();
-        assert!(refused.contains(&format!("pid {ours} ")), "{refused}");
-        drop(held);
-        assert!(!path.exists());
-    }
-
-    #[test]
-    fn a_stale_file_keeps_nobody_from_starting() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.pid");
-        std::fs::write(&path, "1\n").unwrap();
-        assert_eq!(PidFile::running(&path).unwrap(), Running::No);
-        let _held = PidFile::hold(&path).unwrap();
-        let text = std::fs::read_to_string(&path).unwrap();
-        assert_eq!(text, format!("{}\n", std::process::id()));
-    }
-
-    #[test]
-    fn a_missing_directory_is_named() {
-        let error = PidFile::hold(Path::new("/no/such/dir/a.pid")).unwrap_err().to_string();
-        assert!(error.contains("/no/such/dir/a.pid"), "{error}");
-    }
-}
+#[path = "pidfile_tests.rs"]
+mod tests;

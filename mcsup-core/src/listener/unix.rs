@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, lchown};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -58,15 +58,11 @@ impl UnixListening {
         socket.set_nonblocking(true).map_err(fail)?;
         bind(&socket, path, options.unix_mode).map_err(fail)?;
         socket.listen(options.backlog).map_err(fail)?;
-        let bound = Bound::at(path).map_err(fail)?;
-        let (uid, gid) = options.unix_owner;
-        if uid.is_some() || gid.is_some() {
-            lchown(path, uid, gid).map_err(|error| {
-                // A start that fails leaves nothing behind.
-                let _ = fs::remove_file(path);
-                fail(error)
-            })?;
-        }
+        let bound = give(path, options.unix_owner).map_err(|error| {
+            // A start that fails leaves nothing behind.
+            let _ = fs::remove_file(path);
+            fail(error)
+        })?;
         Ok(Self { socket, local: Local::Unix(bound.path.clone()), bound: Some(bound) })
     }
 
@@ -110,11 +106,10 @@ impl UnixListening {
 }
 
 impl Bound {
-    /// The socket file that was bound at `path` a moment ago.
-    fn at(path: &Path) -> io::Result<Self> {
-        let file = fs::symlink_metadata(path)?;
+    /// The socket file at `path`.
+    fn of(path: &Path, file: &fs::Metadata) -> Self {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        Ok(Self { path, device: file.dev(), inode: file.ino(), uid: file.uid(), gid: file.gid() })
+        Self { path, device: file.dev(), inode: file.ino(), uid: file.uid(), gid: file.gid() }
     }
 
     /// What is at the path, while it is still ours.
@@ -132,6 +127,23 @@ impl Bound {
     fn is(&self, file: &fs::Metadata) -> bool {
         file.dev() == self.device && file.ino() == self.inode
     }
+}
+
+/// Gives the socket file that was bound at `path` a moment ago to its owner. Held, and looked at first: whoever owns the
+/// folder may have put another file there, or a second name of one.
+fn give(path: &Path, (uid, gid): (Option<u32>, Option<u32>)) -> io::Result<Bound> {
+    let held = HeldFile::at(path)?;
+    let file = held.metadata()?;
+    let changes = uid.is_some() || gid.is_some();
+    let is_ours = !changes || file.uid() == rustix::process::geteuid().as_raw();
+    if !file.file_type().is_socket() || file.nlink() != 1 || !is_ours {
+        return Err(io::Error::other("another file has taken the place of the socket"));
+    }
+    let bound = Bound::of(path, &file);
+    if changes {
+        held.change_owner(uid.unwrap_or(bound.uid), gid.unwrap_or(bound.gid))?;
+    }
+    Ok(bound)
 }
 
 /// At no moment is the file more open than before or than wanted.
@@ -243,6 +255,23 @@ mod tests {
         let second = open(&path, 0o600).unwrap();
         second.withdraw();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn an_owner_is_given_to_the_socket_that_was_bound_and_to_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, victim) = (dir.path().join("a.sock"), dir.path().join("victim"));
+        let owner = (Some(rustix::process::geteuid().as_raw()), None);
+        let _other = open(&victim, 0o600).unwrap();
+        // What may be there once the name has been swapped.
+        std::os::unix::fs::symlink(&victim, &path).unwrap();
+        assert!(give(&path, owner).unwrap_err().to_string().contains("taken the place"));
+        assert!(open(&path, 0o600).unwrap_err().to_string().contains("no socket"));
+        fs::remove_file(&path).unwrap();
+        fs::hard_link(&victim, &path).unwrap();
+        assert!(give(&path, owner).unwrap_err().to_string().contains("taken the place"));
+        fs::remove_file(&path).unwrap();
+        assert!(give(&victim, owner).is_ok());
     }
 
     #[test]

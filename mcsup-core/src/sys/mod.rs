@@ -11,6 +11,7 @@
 //! - [`shared_memory`]: cache lines of atomics, shared over fork.
 //! - [`descriptor`]: taking over inherited descriptors, and replacing what one refers to.
 //! - [`held_file`]: one file, changed as the same whatever its name means by then.
+//! - [`record_lock`]: locks of a process on a file, and who has one.
 //! - [`listening`]: the queue of a listening socket, and which sockets of a shared port get new connections.
 #![allow(unsafe_code, reason = "this folder is where unsafe lives")]
 
@@ -22,5 +23,6 @@ pub(crate) mod exec;
 pub(crate) mod fork;
 pub(crate) mod held_file;
 pub(crate) mod listening;
+pub(crate) mod record_lock;
 pub(crate) mod shared_memory;
 pub(crate) mod signal;

@@ -1,9 +1,10 @@
 //! Where lines go: a file to which several processes append, or standard output.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use mcsup_core::host::own_file;
 
 /// An open place for lines.
 #[derive(Debug)]
@@ -72,7 +73,7 @@ impl Sink {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+    own_file::append(path, 0o640)
 }
 
 /// Writes whole lines behind what is there. Where that fails, also how many of them are not there whole. A line that was

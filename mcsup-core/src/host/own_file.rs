@@ -1,0 +1,280 @@
+//! Files of ours in folders that may be somebody else's: no link is followed, and an owner changes only on a descriptor.
+//!
+//! A supervisor that is root writes logs and a pid file into folders in which its workers' user may rename, remove and
+//! link at any moment. So a name is looked at once, when it is opened; whatever is checked and changed afterwards is
+//! the open file. Two kinds of names are exempt, because an operator means the stream behind them:
+//! `/dev/stdout`, `/dev/stderr`, `/dev/fd/N` and their like under `/proc`.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Component, Path};
+
+use rustix::fs::{FileType, Gid, Mode, OFlags, Stat, Uid, fstat};
+use rustix::io::Errno;
+
+/// How often a name is tried again that comes and goes.
+const TRIES: usize = 8;
+
+/// Why a file is left alone although the system would allow it.
+#[derive(Debug)]
+struct Refused(String);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+fn refused(why: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, Refused(why.into()))
+}
+
+/// Whether a file was left alone because it may be a trap: a link, a second name, a stranger's.
+pub fn is_refusal(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<Refused>())
+}
+
+/// Opens `path` to append to it, and makes it with `mode` where there is none.
+///
+/// Never waits: a FIFO is opened without a reader too, and keeps what fits into it. The descriptor is non-blocking.
+///
+/// # Errors
+/// What open(2) says; and a refusal ([`is_refusal`]) of a link, or of a file with several names where this is root.
+pub fn append(path: &Path, mode: u32) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    if is_stream(path) {
+        return Ok(rustix::fs::open(path, flags, Mode::empty())?.into());
+    }
+    let place = Place::of(path)?;
+    let (file, _) = place.open_or_make(flags, mode).map_err(|error| place.in_words(error))?;
+    let status = fstat(&file)?;
+    if kind(&status) == FileType::Fifo {
+        return Ok(place.reader_too(flags, &status).unwrap_or(file).into());
+    }
+    has_one_name(&status)?;
+    Ok(file.into())
+}
+
+/// Opens the regular file `path` to read and rewrite it, and makes it with `mode` where there is none; says whether it
+/// did.
+pub(crate) fn rewrite(path: &Path, mode: u32) -> io::Result<(File, bool)> {
+    let place = Place::of(path)?;
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let (file, is_new) = place.open_or_make(flags, mode).map_err(|error| place.in_words(error))?;
+    let status = fstat(&file)?;
+    if kind(&status) != FileType::RegularFile {
+        return Err(refused("it is no regular file"));
+    }
+    has_one_name(&status)?;
+    Ok((file.into(), is_new))
+}
+
+/// Opens `path` to read it. Not a link, and never waits.
+pub(crate) fn read(path: &Path) -> io::Result<File> {
+    let place = Place::of(path)?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    Ok(place.open(flags).map_err(|error| place.in_words(error))?.into())
+}
+
+/// Gives the open file to a user. What is no regular file, or a stream of whoever started us, is not ours to give.
+///
+/// # Errors
+/// A refusal where it has several names, or is neither root's, nor ours, nor that user's.
+pub fn give(path: &Path, file: impl AsFd, (uid, gid): (u32, u32)) -> io::Result<()> {
+    let status = fstat(file.as_fd())?;
+    let same = (status.st_uid, status.st_gid) == (uid, gid);
+    if same || kind(&status) != FileType::RegularFile || is_stream(path) {
+        return Ok(());
+    }
+    if status.st_nlink > 1 {
+        return Err(several_names(&status));
+    }
+    if ![0, rustix::process::geteuid().as_raw(), uid].contains(&status.st_uid) {
+        return Err(refused(format!(
+            "it is a file of user id {}, neither root's nor that user's",
+            status.st_uid
+        )));
+    }
+    Ok(rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?)
+}
+
+fn kind(status: &Stat) -> FileType {
+    FileType::from_raw_mode(status.st_mode)
+}
+
+/// A second name may be in a place where only root may write. Another user can write by it no more than by its own.
+fn has_one_name(status: &Stat) -> io::Result<()> {
+    let is_root = rustix::process::geteuid().is_root();
+    let is_one = kind(status) != FileType::RegularFile || status.st_nlink <= 1;
+    if is_root && !is_one { Err(several_names(status)) } else { Ok(()) }
+}
+
+fn several_names(status: &Stat) -> io::Error {
+    refused(format!("it has {} names (hard links)", status.st_nlink))
+}
+
+/// Whether an operator who names this means a stream that is open already, or that the system names so.
+fn is_stream(path: &Path) -> bool {
+    let parts: Option<Vec<&str>> = path.components().map(|part| part.as_os_str().to_str()).collect();
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match parts.as_deref() {
+        Some(["/", "dev", "stdout" | "stderr"]) => true,
+        Some(["/", "dev", "fd", number]) => is_number(number),
+        Some(["/", "proc", process, "fd", number]) => {
+            (*process == "self" || is_number(process)) && is_number(number)
+        }
+        _ => false,
+    }
+}
+
+/// A name in a folder that is held.
+struct Place<'a> {
+    path: &'a Path,
+    folder: OwnedFd,
+    name: &'a std::ffi::OsStr,
+}
+
+impl<'a> Place<'a> {
+    fn of(path: &'a Path) -> io::Result<Self> {
+        let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        Ok(Self { path, folder: folder::hold(folder)?, name })
+    }
+
+    fn open(&self, flags: OFlags) -> Result<OwnedFd, Errno> {
+        rustix::fs::openat(&self.folder, self.name, flags | OFlags::NOFOLLOW, Mode::empty())
+    }
+
+    /// A file that is made is new for certain, so that nobody has put it there for us.
+    fn open_or_make(&self, flags: OFlags, mode: u32) -> Result<(OwnedFd, bool), Errno> {
+        let mode = Mode::from_raw_mode(mode as rustix::fs::RawMode);
+        let make = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        for _ in 0..TRIES {
+            match self.open(flags) {
+                Err(Errno::NOENT) => {}
+                // A FIFO that nobody reads.
+                Err(Errno::NXIO) => return Ok((self.open((flags - OFlags::WRONLY) | OFlags::RDWR)?, false)),
+                opened => return Ok((opened?, false)),
+            }
+            match rustix::fs::openat(&self.folder, self.name, make, mode) {
+                Err(Errno::EXIST) => {}
+                made => return Ok((made?, true)),
+            }
+        }
+        Err(Errno::EXIST)
+    }
+
+    /// A FIFO outlives its readers for whoever reads it too. Whoever may not still writes.
+    fn reader_too(&self, flags: OFlags, status: &Stat) -> Option<OwnedFd> {
+        let both = self.open((flags - OFlags::WRONLY) | OFlags::RDWR).ok()?;
+        let now = fstat(&both).ok()?;
+        ((now.st_dev, now.st_ino) == (status.st_dev, status.st_ino)).then_some(both)
+    }
+
+    fn in_words(&self, error: Errno) -> io::Error {
+        let is_link = || std::fs::symlink_metadata(self.path).is_ok_and(|there| there.is_symlink());
+        if !matches!(error, Errno::LOOP | Errno::EXIST | Errno::MLINK) || !is_link() {
+            return error.into();
+        }
+        let target = std::fs::read_link(self.path);
+        let advice = target.map(|target| format!(" (it leads to {}; name that instead)", target.display()));
+        refused(format!("it is a symbolic link, which is never followed{}", advice.unwrap_or_default()))
+    }
+}
+
+/// Folders on the way to a file.
+#[cfg(target_os = "linux")]
+mod folder {
+    use super::*;
+    use std::collections::VecDeque;
+    use std::ffi::{OsStr, OsString};
+    use std::os::unix::ffi::OsStringExt;
+
+    /// As many links as the kernel follows in one path.
+    const MOST_LINKS: usize = 40;
+
+    /// Holds a folder. Root follows only root's links on the way: another user's may lead elsewhere by now.
+    pub(super) fn hold(path: &Path) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        if !rustix::process::geteuid().is_root() {
+            return Ok(rustix::fs::open(path, flags, Mode::empty())?);
+        }
+        let mut at = rustix::fs::open(if path.is_absolute() { "/" } else { "." }, flags, Mode::empty())?;
+        let (mut way, mut links) = (steps(path), 0);
+        while let Some(step) = way.pop_front() {
+            let next = step_into(&at, &step)?;
+            let status = fstat(&next)?;
+            match kind(&status) {
+                FileType::Directory => at = next,
+                FileType::Symlink => {
+                    links += 1;
+                    let target = follow(&next, &status, links, path, &step)?;
+                    if target.is_absolute() {
+                        at = rustix::fs::open("/", flags, Mode::empty())?;
+                    }
+                    steps(&target).into_iter().rev().for_each(|step| way.push_front(step));
+                }
+                _ => return Err(Errno::NOTDIR.into()),
+            }
+        }
+        Ok(at)
+    }
+
+    fn steps(path: &Path) -> VecDeque<OsString> {
+        let named = |part: Component<'_>| match part {
+            Component::Normal(_) | Component::ParentDir => Some(part.as_os_str().to_owned()),
+            _ => None,
+        };
+        path.components().filter_map(named).collect()
+    }
+
+    fn step_into(at: &OwnedFd, step: &OsStr) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(at, step, flags, Mode::empty())?)
+    }
+
+    /// Where a link leads that is followed.
+    fn follow(
+        link: &OwnedFd,
+        status: &Stat,
+        links: usize,
+        path: &Path,
+        step: &OsStr,
+    ) -> io::Result<std::path::PathBuf> {
+        if status.st_uid != 0 || status.st_nlink > 1 {
+            let (folder, step) = (path.display(), step.to_string_lossy());
+            return Err(refused(format!(
+                "{step} on the way to {folder} is a symbolic link of user id {}, and root follows only root's",
+                status.st_uid
+            )));
+        }
+        if links > MOST_LINKS {
+            return Err(Errno::LOOP.into());
+        }
+        let target = rustix::fs::readlinkat(link, "", Vec::new())?;
+        Ok(OsString::from_vec(target.into_bytes()).into())
+    }
+}
+
+/// Folders on the way to a file: the system has no handle on a link here.
+#[cfg(not(target_os = "linux"))]
+mod folder {
+    use super::*;
+
+    /// Holds a folder.
+    pub(super) fn hold(path: &Path) -> io::Result<OwnedFd> {
+        let _ = Component::CurDir;
+        Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+    }
+}
+
+#[cfg(test)]
+#[path = "own_file_tests.rs"]
+mod tests;

@@ -1,0 +1,50 @@
+//! Record locks of fcntl(2) over a whole file. They belong to a process: an exec keeps them, a fork does not share them,
+//! and the kernel tells who has one. A write lock needs a descriptor that may write.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+/// A lock of another process that is in the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Conflict {
+    /// A write lock; otherwise it takes no more than the right to read.
+    pub(crate) is_exclusive: bool,
+    /// Who has it; `None`: no process that can be seen from here, as one of another PID namespace.
+    pub(crate) pid: Option<i32>,
+}
+
+/// Takes the write lock; `false`: a lock of another process is in the way.
+pub(crate) fn take(file: impl AsFd) -> io::Result<bool> {
+    match call(&file, libc::F_SETLK, libc::F_WRLCK) {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// What a write lock of ours would meet. A read lock may be told although there is a write lock elsewhere in the file.
+pub(crate) fn in_the_way(file: impl AsFd) -> io::Result<Option<Conflict>> {
+    conflict(file, libc::F_WRLCK)
+}
+
+/// The write lock of another process.
+pub(crate) fn writer(file: impl AsFd) -> io::Result<Option<Conflict>> {
+    conflict(file, libc::F_RDLCK)
+}
+
+fn conflict(file: impl AsFd, wanted: libc::c_int) -> io::Result<Option<Conflict>> {
+    let lock = call(&file, libc::F_GETLK, wanted)?;
+    let kind = libc::c_int::from(lock.l_type);
+    let found = Conflict { is_exclusive: kind == libc::F_WRLCK, pid: (lock.l_pid > 0).then_some(lock.l_pid) };
+    Ok((kind != libc::F_UNLCK).then_some(found))
+}
+
+fn call(file: &impl AsFd, command: libc::c_int, kind: libc::c_int) -> io::Result<libc::flock> {
+    // SAFETY: a `flock` is integers, for which zero is a value: from the file's begin to its end, wherever that is.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = kind as _;
+    lock.l_whence = libc::SEEK_SET as _;
+    // SAFETY: the descriptor is open, and `lock` is what both commands read and write.
+    let answer = unsafe { libc::fcntl(file.as_fd().as_raw_fd(), command, &raw mut lock) };
+    if answer == -1 { Err(io::Error::last_os_error()) } else { Ok(lock) }
+}
