@@ -23,12 +23,17 @@ pub mod settings;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::time::Duration;
 
 use args::Invocation;
 use exit::Exit;
 use failure::Failure;
+use mcsup_core::host::outlet::Outlet;
 use mcsup_core::upgrade::{Image, Succession};
 use settings::Settings;
+
+/// How long the last words of a server wait for room in standard error.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How this process began, settled before anything else.
 #[derive(Debug)]
@@ -63,9 +68,19 @@ pub fn run(argv: &[OsString], start: Start) -> Exit {
             exit
         }
         Err(failure) => {
-            let _ = writeln!(std::io::stderr(), "mcsup: {failure}");
+            complain(argv, &failure);
             failure.exit
         }
+    }
+}
+
+/// Says on standard error what is wrong. The end of a server waits for no reader.
+fn complain(argv: &[OsString], failure: &Failure) {
+    let line = format!("mcsup: {failure}\n");
+    if matches!(args::parse(argv.iter().cloned()), Ok(Invocation::Run(_))) {
+        let _ = Outlet::of_stream(rustix::stdio::stderr()).write(line.as_bytes(), LAST_WORDS);
+    } else {
+        let _ = std::io::stderr().write_all(line.as_bytes());
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Supervisor and workers share one open file. `O_APPEND` and one `write` for each record keep the lines of several
 //! processes whole, also when a record has many lines (a traceback). A log that cannot be written is no reason to
-//! stop serving: such errors are dropped. What is logged is not decided here, and the access log is not here.
+//! stop serving, and one that nobody reads is not waited for: such records are counted, and told of later. What is logged is not decided here, and the access log is not here.
 
 mod line;
 mod sink;
@@ -111,6 +111,14 @@ impl ErrorLog {
             source: io::Error::other(error),
         })?;
         log::set_max_level(most);
+        std::panic::set_hook(Box::new(|panic| {
+            // The hook that there is by itself would wait for whoever reads standard error.
+            let backtrace = std::backtrace::Backtrace::capture();
+            log::error!(target: CRITICAL, "{panic}");
+            if backtrace.status() == std::backtrace::BacktraceStatus::Captured {
+                log::error!(target: CRITICAL, "{backtrace}");
+            }
+        }));
         Ok(log)
     }
 
@@ -134,9 +142,10 @@ impl ErrorLog {
             .build()
     }
 
-    /// In the child of a fork: how many records its parent could not write is its parent's to tell.
-    pub fn forget_losses(&self) {
-        self.sink.forget_losses();
+    /// In the child of a fork: what its parent could not write is its parent's to tell. And a worker may wait a little
+    /// for a slow reader, which a supervisor never does.
+    pub fn is_a_workers(&self) {
+        self.sink.is_a_workers();
     }
 
     /// Opens the file again under its name, after it was moved away. On an error the old file stays in use.

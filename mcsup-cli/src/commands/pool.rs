@@ -129,7 +129,7 @@ impl Supervisor for Pool {
             ForkSide::Supervisor | ForkSide::Mold => fork::after_in_parent(),
             ForkSide::Worker => {
                 fork::after_in_child();
-                self.output.log.forget_losses();
+                self.output.log.is_a_workers();
             }
         }
     }

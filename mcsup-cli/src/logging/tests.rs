@@ -87,7 +87,7 @@ fn a_level_hides_what_is_below_it() {
 fn a_record_is_one_write_whatever_its_length() {
     // A datagram socket keeps the bounds of each write.
     let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
-    let held = sink::Held::over(theirs.into());
+    let held = Sink::over(theirs.into());
     let log = ErrorLog { sink: Arc::new(held) };
     let traceback = format!("Traceback:\n{}end", "  a line\n".repeat(500));
     say(&log.logger(Level::Info), log::Level::Error, "a", &traceback);
@@ -162,12 +162,11 @@ fn a_full_disk_does_no_harm() {
 fn what_could_not_be_written_is_counted_and_told_when_it_can_be() {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     let bench = Bench::new();
-    let log = ErrorLog { sink: Arc::new(sink::Held::over(theirs.into())) };
+    let log = ErrorLog { sink: Arc::new(Sink::over(theirs.into())) };
     drop(ours);
     log.raw_writer()(b"lost\n");
     log.raw_writer()(b"lost\n");
-    let Sink::File { held, .. } = &*log.sink else { panic!("no file") };
-    held.write().unwrap().put(std::fs::File::create(bench.path()).unwrap().into());
+    log.sink.put(std::fs::File::create(bench.path()).unwrap().into());
     log.raw_writer()(b"written\n");
     log.raw_writer()(b"written\n");
     let text = text(&bench.path());
@@ -179,12 +178,11 @@ fn what_could_not_be_written_is_counted_and_told_when_it_can_be() {
 fn what_the_parent_has_lost_is_not_told_by_its_child() {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     let bench = Bench::new();
-    let log = ErrorLog { sink: Arc::new(sink::Held::over(theirs.into())) };
+    let log = ErrorLog { sink: Arc::new(Sink::over(theirs.into())) };
     drop(ours);
     log.raw_writer()(b"lost\n");
-    log.forget_losses();
-    let Sink::File { held, .. } = &*log.sink else { panic!("no file") };
-    held.write().unwrap().put(std::fs::File::create(bench.path()).unwrap().into());
+    log.is_a_workers();
+    log.sink.put(std::fs::File::create(bench.path()).unwrap().into());
     log.raw_writer()(b"written\n");
     assert_eq!(text(&bench.path()), "written\n");
 }
@@ -193,7 +191,7 @@ fn what_the_parent_has_lost_is_not_told_by_its_child() {
 fn a_reader_that_is_gone_does_no_harm() {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     drop(ours);
-    let log = ErrorLog { sink: Arc::new(sink::Held::over(theirs.into())) };
+    let log = ErrorLog { sink: Arc::new(Sink::over(theirs.into())) };
     log.raw_writer()(b"lost\n");
     say(&log.logger(Level::Info), log::Level::Error, "a", "lost");
 }
@@ -208,8 +206,36 @@ fn giving_the_log_to_oneself_changes_nothing() {
 }
 
 #[test]
-fn the_standard_stream_is_descriptor_two() {
+fn the_standard_stream_is_the_file_behind_descriptor_two() {
+    use std::os::unix::fs::MetadataExt;
     let log = ErrorLog::open(&Destination::Standard).unwrap();
-    assert_eq!(log.fd(), 2);
+    // It may be another description of it.
+    let identity =
+        |number| fs::metadata(format!("/dev/fd/{number}")).map(|file| (file.dev(), file.ino())).ok();
+    assert_eq!(identity(log.fd()), identity(2));
     log.reopen().unwrap();
+}
+
+#[test]
+fn a_pipe_that_is_full_is_not_waited_for_and_told_of_when_it_has_room() {
+    use std::io::Read;
+    let bench = Bench::new();
+    assert!(
+        std::process::Command::new("mkfifo")
+            .arg(bench.folder.path().join("fifo"))
+            .status()
+            .unwrap()
+            .success()
+    );
+    let path = bench.folder.path().join("fifo");
+    let log = ErrorLog::open(&Destination::File(path.clone())).unwrap();
+    let record = [b'x'; 4095].iter().chain(b"\n").copied().collect::<Vec<u8>>();
+    (0..100).for_each(|_| log.raw_writer()(&record));
+    let mut reader = fs::File::open(path).unwrap();
+    let mut text = vec![0; 65536];
+    reader.read_exact(&mut text).unwrap();
+    log.raw_writer()(b"written\n");
+    let count = reader.read(&mut text).unwrap();
+    let text = String::from_utf8_lossy(&text[..count]);
+    assert!(text.contains(" records of this process are lost\n") && text.ends_with("written\n"), "{text}");
 }
