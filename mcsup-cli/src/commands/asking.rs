@@ -56,22 +56,24 @@ pub(super) fn unanswered(args: &ServerArgs, error: &AskError) -> Failure {
         (AskError::Ended, _) => Failure::new(Exit::NotRunning, error.to_string()),
         (AskError::Nobody { .. }, _) => match holder(args) {
             // There is a server, and it cannot be asked.
-            Some(pid) => Failure::refused(format!(
+            Ok(Some(pid)) => Failure::refused(format!(
                 "the server runs ({}), but has no control socket: {error}",
                 processes::describe(pid)
             )),
-            None => Failure::new(Exit::NotRunning, format!("not running: {error}")),
+            Ok(None) => Failure::new(Exit::NotRunning, format!("not running: {error}")),
+            Err(failure) => failure,
         },
         _ => Failure::refused(error.to_string()),
     }
 }
 
 /// Who holds the pid file, where that is what was named.
-fn holder(args: &ServerArgs) -> Option<i32> {
-    match PidFile::running(pid_file(args)?) {
-        Ok(Running::Pid(pid)) => Some(pid),
-        _ => None,
-    }
+fn holder(args: &ServerArgs) -> Result<Option<i32>, Failure> {
+    let Some(pid_file) = pid_file(args) else { return Ok(None) };
+    Ok(match PidFile::running(pid_file)? {
+        Running::Pid(pid) => Some(pid),
+        Running::No => None,
+    })
 }
 
 /// What an answer is to whoever called us.

@@ -24,18 +24,19 @@ const APART: Duration = Duration::from_millis(250);
 pub(crate) fn run(args: &StatusArgs) -> Result<(Exit, String), Failure> {
     let args = &args.server;
     let socket = asking::socket(args)?;
-    let mut holder = None;
-    if let Some(pid_file) = asking::pid_file(args) {
-        match PidFile::running(pid_file)? {
-            Running::No => return not_running(args, "not running"),
-            Running::Pid(pid) => holder = Some(pid),
-        }
-    }
+    let holder = match asking::pid_file(args).map(PidFile::running) {
+        Some(Ok(Running::No)) => return not_running(args, "not running"),
+        Some(Ok(Running::Pid(pid))) => Some(Ok(pid)),
+        // As for a server of another PID namespace, which can be asked all the same.
+        Some(Err(error)) => Some(Err(error)),
+        None => None,
+    };
     match (ask(&socket, args.timeout.unwrap_or(PATIENCE)), holder) {
         (Ok(reply), _) if reply.outcome == Outcome::Done => tell(&reply, args),
-        (Ok(reply), Some(pid)) => seen_from_outside(pid, &reply.message, args),
+        (_, Some(Err(error))) => Err(error.into()),
+        (Ok(reply), Some(Ok(pid))) => seen_from_outside(pid, &reply.message, args),
         (Ok(reply), None) => asking::judge(&reply, args),
-        (Err(error), Some(pid)) => seen_from_outside(pid, &error.to_string(), args),
+        (Err(error), Some(Ok(pid))) => seen_from_outside(pid, &error.to_string(), args),
         (Err(error @ (AskError::Nobody { .. } | AskError::Ended)), None) => {
             not_running(args, &format!("not running: {error}"))
         }

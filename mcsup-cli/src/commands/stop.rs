@@ -1,13 +1,13 @@
 //! `mcsup stop`: asks the supervisor to end, and waits until every process of its pool is gone and its ports are
-//! free.
+//! free. Which process that is, `found` finds out.
+
+mod found;
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use mcsup_core::control::{AskError, Client, Command, Outcome, Reply, Request};
+use mcsup_core::control::{Outcome, Reply};
 use mcsup_core::host::handle::Handle;
-use mcsup_core::host::pidfile::{PidFile, Running};
 use mcsup_core::host::processes;
 
 use super::asking;
@@ -19,9 +19,6 @@ use crate::failure::Failure;
 /// Once the supervisor is gone its workers have been reaped by it; this is for those of one that was killed.
 const AFTER_THE_SUPERVISOR: Duration = Duration::from_secs(5);
 
-/// How long a server may take to say which process it is.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 /// Stops the server that is meant. One that does not run is stopped already.
 pub(crate) fn run(args: &StopArgs) -> Result<(Exit, String), Failure> {
     let (exit, outcome, text) = stop(args)?;
@@ -30,7 +27,7 @@ pub(crate) fn run(args: &StopArgs) -> Result<(Exit, String), Failure> {
 
 /// By signals: they also reach a server that has no control socket, or does not hear it.
 fn stop(args: &StopArgs) -> Result<(Exit, Outcome, String), Failure> {
-    let Some(supervisor) = find(args)? else {
+    let Some(supervisor) = found::find(&args.server)? else {
         return Ok((Exit::Done, Outcome::Done, "not running".to_owned()));
     };
     let pid = supervisor.pid();
@@ -63,55 +60,6 @@ fn stop(args: &StopArgs) -> Result<(Exit, Outcome, String), Failure> {
         false => {
             Ok((Exit::LeftRunning, Outcome::Failed, format!("still there: {}{others}", left.join("; "))))
         }
-    }
-}
-
-/// The supervisor that is meant, if it runs.
-fn find(args: &StopArgs) -> Result<Option<Handle>, Failure> {
-    match asking::pid_file(&args.server) {
-        Some(pid_file) => holder_of(pid_file),
-        None => listener_at(args),
-    }
-}
-
-/// The supervisor that holds the pid file. Held by its handle before the file is read again, so that it is the one
-/// that the file means and not one that was given its pid since.
-fn holder_of(pid_file: &Path) -> Result<Option<Handle>, Failure> {
-    let Running::Pid(pid) = PidFile::running(pid_file)? else { return Ok(None) };
-    let Ok(handle) = Handle::open(pid) else { return Ok(None) };
-    Ok((PidFile::running(pid_file)? == Running::Pid(pid)).then_some(handle))
-}
-
-/// The supervisor that answers at the control socket. Asked again once it is held, for the same reason.
-fn listener_at(args: &StopArgs) -> Result<Option<Handle>, Failure> {
-    let path = asking::socket(&args.server)?;
-    let mut client = match Client::connect(&path) {
-        Ok(client) => client,
-        Err(AskError::Nobody { .. }) => return Ok(None),
-        Err(error) => return Err(asking::unanswered(&args.server, &error)),
-    };
-    let Some(pid) = who_answers(&mut client, args)? else { return Ok(None) };
-    let Ok(handle) = Handle::open(pid) else {
-        return Err(Failure::refused(format!(
-            "the server says that it is pid {pid}, which cannot be seen here"
-        )));
-    };
-    Ok((who_answers(&mut client, args)? == Some(pid)).then_some(handle))
-}
-
-fn who_answers(client: &mut Client, args: &StopArgs) -> Result<Option<i32>, Failure> {
-    match client.ask(&Request::new(Command::Status), Some(PATIENCE)) {
-        Ok(Reply { status: Some(status), .. }) if status.pid.is_some() => Ok(status.pid),
-        Ok(reply) => {
-            Err(Failure::refused(format!("the server does not say which process it is: {}", reply.message)))
-        }
-        // It has ended meanwhile.
-        Err(AskError::Ended) => Ok(None),
-        Err(AskError::TimedOut) => {
-            let limit = PATIENCE.as_secs();
-            Err(Failure::new(Exit::LeftRunning, format!("the server does not answer within {limit} seconds")))
-        }
-        Err(error) => Err(asking::unanswered(&args.server, &error)),
     }
 }
 

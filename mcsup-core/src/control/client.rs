@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind as IoKind, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use rustix::io::Errno;
 use super::protocol::{Mistake, Reply, Request};
 use crate::clock;
 use crate::listener::unix;
+use crate::sys::credentials;
 
 /// How long a server whose queue is full is tried again.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
@@ -79,6 +81,15 @@ impl From<io::Error> for AskError {
     }
 }
 
+/// The process that listens at a control socket, as the kernel says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// Its effective user, when it began to listen.
+    pub uid: u32,
+    /// `None`: it has no number here, as a process of another PID namespace, or the system does not tell.
+    pub pid: Option<i32>,
+}
+
 /// A connection to a server's control socket.
 #[derive(Debug)]
 pub struct Client {
@@ -112,6 +123,16 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// Who listens there.
+    ///
+    /// # Errors
+    /// [`AskError::Ended`] after an error, and [`AskError::System`].
+    pub fn peer(&self) -> Result<Peer, AskError> {
+        let stream = self.stream.as_ref().ok_or(AskError::Ended)?;
+        let credentials::Peer { uid, pid } = credentials::peer(stream.as_fd()).map_err(AskError::System)?;
+        Ok(Peer { uid, pid })
     }
 
     /// Asks, and waits for the answer, `timeout` at most (`None`: as long as it takes). After an error the connection

@@ -12,7 +12,7 @@ mod fixture;
 pub mod protocol;
 pub(crate) mod server;
 
-pub use client::{AskError, Client};
+pub use client::{AskError, Client, Peer};
 pub use protocol::{
     Command, Death, Mistake, MoldStatus, Outcome, Reply, Request, SlotStatus, Status, WorkerStatus,
 };

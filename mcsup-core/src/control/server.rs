@@ -307,7 +307,7 @@ impl Server {
     /// Why a client is not heard, if so.
     fn objection(&mut self, stream: &UnixStream) -> Option<String> {
         let ours = rustix::process::geteuid().as_raw();
-        match credentials::peer_uid(stream.as_fd()) {
+        match credentials::peer(stream.as_fd()).map(|peer| peer.uid) {
             Ok(peer) if may_command(peer, ours) => {}
             Ok(peer) => {
                 if !self.has_warned {

@@ -73,11 +73,15 @@ pub(crate) fn rewrite(path: &Path, mode: u32) -> io::Result<(File, bool)> {
     Ok((file.into(), is_new))
 }
 
-/// Opens `path` to read it. Not a link, and never waits.
+/// Opens the regular file `path` to read it. Not a link, and never waits.
 pub(crate) fn read(path: &Path) -> io::Result<File> {
     let place = Place::of(path)?;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    Ok(place.open(flags).map_err(|error| place.in_words(error))?.into())
+    let file = place.open(flags).map_err(|error| place.in_words(error))?;
+    match kind(&fstat(&file)?) {
+        FileType::RegularFile => Ok(file.into()),
+        _ => Err(refused("it is no regular file")),
+    }
 }
 
 /// Gives the open file to a user. What is no regular file, or a stream of whoever started us, is not ours to give.

@@ -45,30 +45,66 @@ pub(crate) fn user_of(uid: u32) -> io::Result<Option<(String, u32)>> {
     )
 }
 
-/// The effective user id of the process at the other end of a connected Unix socket, at the time it connected.
-pub(crate) fn peer_uid(socket: BorrowedFd<'_>) -> io::Result<u32> {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    {
-        use std::os::fd::AsRawFd;
-        // Not by rustix, which knows no peer without a process id: one of another pid namespace has 0 here, and a user all
-        // the same.
-        let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
-        let mut size = libc::socklen_t::try_from(size_of::<libc::ucred>()).unwrap_or(0);
-        let (level, option) = (libc::SOL_SOCKET, libc::SO_PEERCRED);
-        // SAFETY: the descriptor is open, and `peer` has room for `size` bytes, which are all that is written.
-        check(unsafe {
-            libc::getsockopt(socket.as_raw_fd(), level, option, (&raw mut peer).cast(), &mut size)
-        })?;
-        Ok(peer.uid)
-    }
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    {
-        use std::os::fd::AsRawFd;
-        let (mut uid, mut gid) = (0, 0);
-        // SAFETY: the descriptor is open, and both results have room for an id.
-        check(unsafe { libc::getpeereid(socket.as_raw_fd(), &mut uid, &mut gid) })?;
-        Ok(uid)
-    }
+/// The process at the other end of a connected Unix socket: the one that connected, or that began to listen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Peer {
+    /// Its effective user then.
+    pub(crate) uid: u32,
+    /// `None`: it has no number here, as a process of another PID namespace, or the system does not tell.
+    pub(crate) pid: Option<i32>,
+}
+
+/// Who is at the other end of a connected Unix socket.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
+    // Not by rustix, which knows no peer without a process id: one of another pid namespace has 0 here, and a user all
+    // the same.
+    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    // SAFETY: a `ucred` is three integers, for which any bytes are a value.
+    unsafe { read_option(socket, (libc::SOL_SOCKET, libc::SO_PEERCRED), &mut peer) }?;
+    Ok(Peer { uid: peer.uid, pid: Some(peer.pid).filter(|pid| *pid > 0) })
+}
+
+/// Who is at the other end of a connected Unix socket.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
+    use std::os::fd::AsRawFd;
+    let (mut uid, mut gid) = (0, 0);
+    // SAFETY: the descriptor is open, and both results have room for an id.
+    check(unsafe { libc::getpeereid(socket.as_raw_fd(), &mut uid, &mut gid) })?;
+    Ok(Peer { uid, pid: peer_pid(socket) })
+}
+
+#[cfg(target_vendor = "apple")]
+fn peer_pid(socket: BorrowedFd<'_>) -> Option<i32> {
+    let mut pid: libc::pid_t = 0;
+    // SAFETY: any bytes are an integer.
+    unsafe { read_option(socket, (libc::SOL_LOCAL, libc::LOCAL_PEERPID), &mut pid) }.ok()?;
+    Some(pid).filter(|pid| *pid > 0)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
+fn peer_pid(_: BorrowedFd<'_>) -> Option<i32> {
+    None
+}
+
+/// Reads an option of a socket.
+///
+/// # Safety
+/// Any bytes are a value of `T`.
+#[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+unsafe fn read_option<T>(
+    socket: BorrowedFd<'_>,
+    (level, option): (libc::c_int, libc::c_int),
+    value: &mut T,
+) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let mut size = libc::socklen_t::try_from(size_of::<T>()).unwrap_or(0);
+    // SAFETY: the descriptor is open, and `value` has room for `size` bytes, which are all that is written; by this
+    // function's contract it is a value afterwards.
+    check(unsafe {
+        libc::getsockopt(socket.as_raw_fd(), level, option, std::ptr::from_mut(value).cast(), &mut size)
+    })
 }
 
 /// The groups that `user` belongs to, `gid` among them.
@@ -179,7 +215,9 @@ mod tests {
     fn the_peer_of_a_socket_pair_is_us() {
         use std::os::fd::AsFd;
         let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
-        assert_eq!(peer_uid(one.as_fd()).unwrap(), rustix::process::geteuid().as_raw());
+        let ours =
+            Peer { uid: rustix::process::geteuid().as_raw(), pid: i32::try_from(std::process::id()).ok() };
+        assert_eq!(peer(one.as_fd()).unwrap(), ours);
     }
 
     #[test]
