@@ -13,7 +13,7 @@ use mcsup_core::{Config, Error, ErrorKind, ForkSide, Local, Supervisor};
 use mcsup_py::python::{fork, standard};
 use mcsup_py::worker::{WorkerSettings, WsgiWorker};
 
-use super::wiring;
+use super::wiring::{self, Known};
 use crate::failure::Failure;
 use crate::logging::{Destination, ErrorLog, LogError};
 use crate::settings::Settings;
@@ -28,6 +28,7 @@ pub(super) struct Pool {
     /// and those of later ones.
     workers: BTreeMap<u64, WorkerSettings>,
     settings: Settings,
+    known: Known,
     reread: Reread,
     argv: Vec<OsString>,
     output: Output,
@@ -38,14 +39,14 @@ impl Pool {
     /// The first generation, by `settings`.
     pub(super) fn new(
         settings: &Settings,
-        reread: Reread,
+        (reread, known): (Reread, Known),
         argv: &[OsString],
         output: Output,
         answer: Rc<Cell<Option<Answer>>>,
     ) -> Result<Self, Failure> {
         let first = worker_settings(settings, argv, &output)?;
         let (settings, argv) = (settings.clone(), argv.to_vec());
-        Ok(Self { first, workers: BTreeMap::new(), settings, reread, argv, output, answer })
+        Ok(Self { first, workers: BTreeMap::new(), settings, known, reread, argv, output, answer })
     }
 
     fn warn_of_what_stays(&self, new: &Settings) {
@@ -86,7 +87,8 @@ impl Supervisor for Pool {
         let refused = |failure: Failure| Error::new(ErrorKind::Setting, failure.to_string());
         let settings = (self.reread)().map_err(refused)?;
         let worker = worker_settings(&settings, &self.argv, &self.output).map_err(refused)?;
-        let config = wiring::pool(&settings).map_err(refused)?;
+        let config = wiring::pool(&settings, Some(&self.known)).map_err(refused)?;
+        self.known = Known::of(&settings, &config);
         self.output.give_away(&settings, &config, true).map_err(refused)?;
         self.warn_of_what_stays(&settings);
         share_standard_library(&settings, &worker);

@@ -11,7 +11,7 @@ use mcsup_py::python::fork;
 use mcsup_py::worker;
 
 use super::pool::{Output, Pool, Reread};
-use super::wiring;
+use super::wiring::{self, Known};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::logging::{Destination, ErrorLog, Level, LogError};
@@ -33,7 +33,7 @@ pub(crate) fn run(
             Failure::refused(format!("cannot change to the directory {}: {error}", directory.value.display()))
         })?;
     }
-    let mut config = wiring::pool(settings)?;
+    let mut config = wiring::pool(settings, None)?;
     config.image = image;
     if settings.check_config.value {
         let log = ErrorLog::install(&Destination::Standard, settings.logging.level.value)?;
@@ -89,7 +89,7 @@ fn serve(
         output.redirect()?;
         output.give_away(settings, &config, succession.is_some())?;
     }
-    let pool = Pool::new(settings, reread, argv, output, Rc::clone(answer))?;
+    let pool = Pool::new(settings, (reread, Known::of(settings, &config)), argv, output, Rc::clone(answer))?;
     if succession.is_none() {
         log::info!("Starting mcsup {}", env!("CARGO_PKG_VERSION"));
     }

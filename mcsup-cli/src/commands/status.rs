@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use mcsup_core::control::{AskError, Client, Command, Outcome, Reply, Request, Status};
 use mcsup_core::host::pidfile::{PidFile, Running};
-use mcsup_core::host::processes;
+use mcsup_core::host::{processes, usage};
 
 use super::asking;
 use crate::args::operator::{ServerArgs, StatusArgs};
@@ -46,6 +46,19 @@ pub(crate) fn run(args: &StatusArgs) -> Result<(Exit, String), Failure> {
 
 fn ask(socket: &Path, timeout: Duration) -> Result<Reply, AskError> {
     let mut client = Client::connect(socket)?;
+    let peer = client.peer()?;
+    let mut reply = ask_twice(&mut client, timeout)?;
+    if let Some(status) = &mut reply.status {
+        // Otherwise its numbers mean other processes here.
+        if peer.pid.is_some() && status.pid == peer.pid {
+            measure(status);
+        }
+    }
+    Ok(reply)
+}
+
+/// The second time so that the use of the processor can be told.
+fn ask_twice(client: &mut Client, timeout: Duration) -> Result<Reply, AskError> {
     let status = Request::new(Command::Status);
     let first = client.ask(&status, Some(timeout))?;
     let workers = first.status.iter().flat_map(|status| &status.workers);
@@ -62,6 +75,13 @@ fn ask(socket: &Path, timeout: Duration) -> Result<Reply, AskError> {
             Ok(second)
         }
         Err(_) => Ok(first),
+    }
+}
+
+/// Counts what the server leaves to whoever asks, as far as this user may.
+fn measure(status: &mut Status) {
+    for worker in &mut status.workers {
+        worker.pss_bytes = worker.pss_bytes.or_else(|| usage::proportional(worker.pid?));
     }
 }
 

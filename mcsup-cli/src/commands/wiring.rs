@@ -22,13 +22,37 @@ use crate::settings::{self, ControlSocket, Origin, Settings};
 
 const NAME_AND_VERSION: &str = concat!("mcsup/", env!("CARGO_PKG_VERSION"));
 
+/// What the names of user and group meant when they were looked up, which may have taken a server elsewhere its time: a
+/// supervisor whose workers run asks only for other names.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    names: (Option<String>, Option<String>),
+    run_as: Option<RunAs>,
+}
+
+impl Known {
+    /// As `config` was made from `settings`.
+    pub(super) fn of(settings: &Settings, config: &Config) -> Self {
+        Self { names: names(settings), run_as: config.run_as.clone() }
+    }
+}
+
+fn names(settings: &Settings) -> (Option<String>, Option<String>) {
+    let text = |setting: &Option<settings::Sourced<String>>| setting.as_ref().map(|name| name.value.clone());
+    (text(&settings.process.user), text(&settings.process.group))
+}
+
 /// What the supervisor is started with.
-pub(super) fn pool(settings: &Settings) -> Result<Config, Failure> {
+pub(super) fn pool(settings: &Settings, known: Option<&Known>) -> Result<Config, Failure> {
     let text = |setting: &Option<crate::settings::Sourced<String>>| {
         setting.as_ref().map(|setting| setting.value.clone())
     };
     let process = &settings.process;
-    let run_as = RunAs::look_up(text(&process.user).as_deref(), text(&process.group).as_deref())?;
+    let (user, group) = names(settings);
+    let run_as = match known.filter(|known| known.names == (user.clone(), group.clone())) {
+        Some(known) => known.run_as.clone(),
+        None => RunAs::look_up(user.as_deref(), group.as_deref())?,
+    };
     let mut config = Config {
         addresses: settings
             .binds

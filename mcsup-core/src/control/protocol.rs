@@ -160,7 +160,8 @@ pub struct WorkerStatus {
     pub connections: Option<u64>,
     /// Resident memory, what it shares with others counted whole.
     pub rss_bytes: Option<u64>,
-    /// Resident memory, what it shares with others counted in parts.
+    /// Resident memory, what it shares with others counted in parts. A server leaves it out: a client counts it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pss_bytes: Option<u64>,
     /// Processor time that it has used in its life.
     pub cpu_seconds: Option<f64>,

@@ -8,8 +8,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::sys::credentials;
-
 /// A process as an operator would name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
@@ -27,8 +25,7 @@ impl Process {
     /// Looks a process up; `None` where it does not exist, or cannot be seen.
     pub fn find(pid: i32) -> Option<Self> {
         let uid = fs::metadata(format!("/proc/{pid}")).ok()?.uid();
-        let user = credentials::user_of(uid).ok().flatten().map_or_else(|| uid.to_string(), |(name, _)| name);
-        Some(Self { pid, parent: parent_of(pid)?, command: command_of(pid), user })
+        Some(Self { pid, parent: parent_of(pid)?, command: command_of(pid), user: user_of(uid) })
     }
 
     /// Whether the first process has adopted it: it is a daemon, or its parent has died without it.
@@ -46,6 +43,31 @@ impl fmt::Display for Process {
 /// A process in words, also where nothing but its number is known.
 pub fn describe(pid: i32) -> String {
     Process::find(pid).map_or_else(|| format!("pid {pid}"), |process| process.to_string())
+}
+
+/// A process in few words, as a supervisor names who has sent it a signal: nothing of it is read out of its own memory,
+/// which may be swapped out, or locked by a process that hangs.
+pub(crate) fn name(pid: i32) -> String {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm"));
+    let uid = fs::metadata(format!("/proc/{pid}")).map(|process| process.uid());
+    match (name, uid) {
+        (Ok(name), Ok(uid)) => format!("pid {pid} ({}) of user {}", name.trim_end(), user_of(uid)),
+        _ => format!("pid {pid}"),
+    }
+}
+
+/// The name of a local user, or its number. A directory service is not asked: it may take its time.
+fn user_of(uid: u32) -> String {
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    users.lines().find_map(|line| name_in(line, uid)).map_or_else(|| uid.to_string(), str::to_owned)
+}
+
+/// passwd(5): name, password, user id, …
+fn name_in(line: &str, uid: u32) -> Option<&str> {
+    let mut fields = line.split(':');
+    let name = fields.next().filter(|name| !name.is_empty())?;
+    let number: u32 = fields.nth(1)?.parse().ok()?;
+    (number == uid).then_some(name)
 }
 
 /// Who listens where `address` wants to: the process that was there first, with the number of those that share the
@@ -195,6 +217,18 @@ mod tests {
             let holder = holder_of_port(listener.local_addr().unwrap()).unwrap();
             assert!(holder.starts_with(&format!("pid {ours} (")), "{holder}");
         }
+    }
+
+    #[test]
+    fn a_user_is_named_by_the_local_file_or_by_number() {
+        assert_eq!((user_of(0), user_of(4_000_000_000)), ("root".to_owned(), "4000000000".to_owned()));
+        assert_eq!(name_in("app:x:1000:1000::/:/bin/sh", 1000), Some("app"));
+        for other in ["app:x:1000", "app:x:70:7", "+::::::", "", "app"] {
+            assert_eq!(name_in(other, 7), None, "{other}");
+        }
+        let ours = i32::try_from(std::process::id()).unwrap();
+        assert!(name(ours).starts_with(&format!("pid {ours} (")) && name(ours).contains(") of user "));
+        assert_eq!(name(i32::MAX), format!("pid {}", i32::MAX));
     }
 
     #[test]

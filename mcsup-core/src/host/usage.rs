@@ -9,25 +9,27 @@ use std::time::Duration;
 pub struct Usage {
     /// Resident memory, what it shares with others counted whole.
     pub rss_bytes: Option<u64>,
-    /// Resident memory, what it shares with others counted in parts. The kernel walks all its pages for this: some
-    /// milliseconds for a large process.
-    pub pss_bytes: Option<u64>,
     /// Processor time in its life, its own and the kernel's for it.
     pub cpu: Option<Duration>,
     /// Its threads.
     pub threads: Option<u32>,
 }
 
-/// What process `pid` uses now.
+/// What process `pid` uses now. The kernel has these numbers at hand, however large the process is.
 pub fn usage(pid: i32) -> Usage {
     let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).ok();
     let (cpu, threads) = read("stat").as_deref().and_then(times_and_threads).unzip();
     Usage {
         rss_bytes: read("statm").as_deref().and_then(resident_pages).map(|pages| pages * page_size()),
-        pss_bytes: read("smaps_rollup").as_deref().and_then(proportional),
         cpu: cpu.map(ticks),
         threads,
     }
+}
+
+/// How much memory process `pid` uses, what it shares with others counted in parts. The kernel walks all its pages for
+/// this: some milliseconds for a large process, and more where it waits for a lock of it. Not for a supervisor.
+pub fn proportional(pid: i32) -> Option<u64> {
+    pss_of(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?)
 }
 
 /// How much memory process `pid` uses, what it shares counted whole; cheap enough to ask for every second.
@@ -42,7 +44,7 @@ fn resident_pages(statm: &str) -> Option<u64> {
 }
 
 /// The line `Pss:   N kB`.
-fn proportional(rollup: &str) -> Option<u64> {
+fn pss_of(rollup: &str) -> Option<u64> {
     let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kilobytes * 1024)
@@ -76,10 +78,10 @@ mod tests {
         assert_eq!(resident_pages("2203 1024 900 3 0 300 0\n"), Some(1024));
         let rollup =
             "55d0-7ffd ---p 00000000 00:00 0    [rollup]\nRss:   1640 kB\nPss:    217 kB\nPss_Dirty: 9 kB\n";
-        assert_eq!(proportional(rollup), Some(217 * 1024));
+        assert_eq!(pss_of(rollup), Some(217 * 1024));
         let stat = "7 (a ) (b) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 1 2 20 0 9 0 12345 2256896 1024";
         assert_eq!(times_and_threads(stat), Some((300, 9)));
-        assert_eq!((times_and_threads(""), proportional(""), resident_pages("")), (None, None, None));
+        assert_eq!((times_and_threads(""), pss_of(""), resident_pages("")), (None, None, None));
     }
 
     #[test]
@@ -88,7 +90,7 @@ mod tests {
         let ours = i32::try_from(std::process::id()).unwrap();
         let before = usage(ours);
         assert!(before.rss_bytes.unwrap() > 100_000, "{before:?}");
-        assert!(before.pss_bytes.unwrap() > 0 && before.threads.unwrap() >= 1, "{before:?}");
+        assert!(proportional(ours).unwrap() > 0 && before.threads.unwrap() >= 1, "{before:?}");
         let more = vec![1_u8; 64 << 20];
         assert!(std::hint::black_box(&more).iter().map(|byte| u64::from(*byte)).sum::<u64>() == 64 << 20);
         let after = usage(ours);

@@ -230,7 +230,7 @@ fn killed_by_others(out_of_memory: &OutOfMemory, busy: &str) -> String {
 fn told_by(evidence: &Evidence) -> String {
     match &evidence.sender {
         Some(sender) => {
-            format!(" after {} from {}", signal_name(sender.signal), processes::describe(sender.pid))
+            format!(" after {} from {}", signal_name(sender.signal), processes::name(sender.pid))
         }
         None => String::new(),
     }

@@ -225,7 +225,7 @@ fn happened<S: Supervisor>(
             Meaning::Child => events.extend(executor.crew.reap()),
             Meaning::Nothing => log::info!("Signal {} has no meaning here", signal.name),
             Meaning::Ask(ask) => {
-                let sender = signal.sender.map(|pid| format!(" from {}", processes::describe(pid)));
+                let sender = signal.sender.map(|pid| format!(" from {}", processes::name(pid)));
                 log::info!("Handling signal: {}{}", signal.name, sender.unwrap_or_default());
                 events.push(asked(executor, ask, None));
             }

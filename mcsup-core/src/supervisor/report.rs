@@ -67,7 +67,8 @@ fn worker(entry: &Entry, look: Option<&Look>) -> WorkerStatus {
         waiting: Some(gauges.waiting),
         connections: Some(gauges.connections),
         rss_bytes: usage.rss_bytes,
-        pss_bytes: usage.pss_bytes,
+        // Whoever asks counts it: it takes time that a supervisor does not have.
+        pss_bytes: None,
         cpu_seconds: usage.cpu.map(|time| time.as_secs_f64()),
         ..status
     }
