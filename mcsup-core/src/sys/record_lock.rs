@@ -4,6 +4,11 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
+// Their type differs by system.
+const READ: libc::c_short = libc::F_RDLCK as libc::c_short;
+const WRITE: libc::c_short = libc::F_WRLCK as libc::c_short;
+const NONE: libc::c_short = libc::F_UNLCK as libc::c_short;
+
 /// A lock of another process that is in the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Conflict {
@@ -15,7 +20,7 @@ pub(crate) struct Conflict {
 
 /// Takes the write lock; `false`: a lock of another process is in the way.
 pub(crate) fn take(file: impl AsFd) -> io::Result<bool> {
-    match call(&file, libc::F_SETLK, libc::F_WRLCK) {
+    match call(&file, libc::F_SETLK, WRITE) {
         Ok(_) => Ok(true),
         Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
         Err(error) => Err(error),
@@ -24,25 +29,24 @@ pub(crate) fn take(file: impl AsFd) -> io::Result<bool> {
 
 /// What a write lock of ours would meet. A read lock may be told although there is a write lock elsewhere in the file.
 pub(crate) fn in_the_way(file: impl AsFd) -> io::Result<Option<Conflict>> {
-    conflict(file, libc::F_WRLCK)
+    conflict(file, WRITE)
 }
 
 /// The write lock of another process.
 pub(crate) fn writer(file: impl AsFd) -> io::Result<Option<Conflict>> {
-    conflict(file, libc::F_RDLCK)
+    conflict(file, READ)
 }
 
-fn conflict(file: impl AsFd, wanted: libc::c_int) -> io::Result<Option<Conflict>> {
+fn conflict(file: impl AsFd, wanted: libc::c_short) -> io::Result<Option<Conflict>> {
     let lock = call(&file, libc::F_GETLK, wanted)?;
-    let kind = libc::c_int::from(lock.l_type);
-    let found = Conflict { is_exclusive: kind == libc::F_WRLCK, pid: (lock.l_pid > 0).then_some(lock.l_pid) };
-    Ok((kind != libc::F_UNLCK).then_some(found))
+    let found = Conflict { is_exclusive: lock.l_type == WRITE, pid: (lock.l_pid > 0).then_some(lock.l_pid) };
+    Ok((lock.l_type != NONE).then_some(found))
 }
 
-fn call(file: &impl AsFd, command: libc::c_int, kind: libc::c_int) -> io::Result<libc::flock> {
+fn call(file: &impl AsFd, command: libc::c_int, kind: libc::c_short) -> io::Result<libc::flock> {
     // SAFETY: a `flock` is integers, for which zero is a value: from the file's begin to its end, wherever that is.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
-    lock.l_type = kind as _;
+    lock.l_type = kind;
     lock.l_whence = libc::SEEK_SET as _;
     // SAFETY: the descriptor is open, and `lock` is what both commands read and write.
     let answer = unsafe { libc::fcntl(file.as_fd().as_raw_fd(), command, &raw mut lock) };
