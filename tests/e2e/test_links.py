@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import select
 import signal
 import stat
 import subprocess
@@ -71,10 +72,11 @@ def test_logs_that_were_replaced_by_links_are_refused_and_the_pool_goes_on(serve
     server.signal(signal.SIGHUP)
     wait_for(lambda: "Reload done" in old(), f"the reload; the log:\n{old()}", 10)
     assert "cannot write the access log" in old()
+    wait_for(lambda: len(server.worker_pids()) == 1, "the old worker's end")
     (worker,) = server.worker_pids()
     os.kill(worker, signal.SIGKILL)
-    wait_for(lambda: server.worker_pids() not in ([], [worker]), "the next worker")
-    wait_for(lambda: answers(server.port), "an answer")
+    wait_for(lambda: server.worker_pids() not in ([], [worker]), "the next worker", 10)
+    wait_for(lambda: answers(server.port), "an answer", 10)
     wait_for(lambda: "Serving without the access log" in old(), "the next worker's word")
     server.signal(signal.SIGUSR2)
     server.wait_log("Upgraded", patience=15)
@@ -132,7 +134,7 @@ def test_streams_by_name_and_fifos_are_used_and_never_waited_for(directory):
     try:
         wait_for(lambda: answers(port), "an answer although nobody reads")
         reader = os.open(directory / "fifo", os.O_RDONLY | os.O_NONBLOCK)
-        wait_for(lambda: b'"GET / ' in os.read(reader, 65536), "the line")
+        wait_for(lambda: select.select([reader], [], [], 0)[0] and b'"GET / ' in os.read(reader, 65536), "the line")
         os.close(reader)
         process.send_signal(signal.SIGUSR1)
         assert answers(port)

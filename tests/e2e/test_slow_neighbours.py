@@ -61,7 +61,7 @@ def test_a_directory_service_that_hangs_holds_up_no_supervisor(serve, directory,
     os.kill(worker, signal.SIGTERM)
     server.wait_log(r"Worker \d+ is ready", 2)
     server.signal(signal.SIGHUP)
-    server.wait_log("Reload done", patience=10)
+    server.wait_log("Reload done", patience=15)
     with Operator(directory / "app.ctl") as operator:
         assert operator.status()["phase"] == "serving"
     assert server.get()[0] == 200

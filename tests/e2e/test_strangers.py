@@ -189,6 +189,7 @@ def test_the_lock_is_kept_over_an_upgrade_and_workers_do_not_have_it(serve, dire
     server.wait_log("Upgraded", patience=15)
     ended = run("-b", f"127.0.0.1:{free_port()}", "--pid", "app.pid", "app:app", cwd=directory)
     assert ended.returncode == 1 and f"is held by pid {server.pid} (" in ended.stderr, ended
+    wait_for(lambda: len(server.worker_pids()) == 1, "one worker")
     (worker,) = server.worker_pids()
     os.kill(worker, signal.SIGSTOP)
     server.kill()
