@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use mcsup_core::control::{Outcome, Reply};
-use mcsup_core::host::handle::Handle;
 use mcsup_core::host::processes;
 
 use super::asking;

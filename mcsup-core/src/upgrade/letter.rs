@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn another_version_is_refused_by_name_and_still_says_the_way_back() {
         let letter = letter(&(), &[]);
-        let opened = changed(&letter, "\"version\":1", "\"version\":99");
+        let opened = changed(&letter, &format!("\"version\":{VERSION}"), "\"version\":99");
         let refused = opened.pool::<()>().unwrap_err().to_string();
         assert!(refused.contains("version 99") && refused.contains("mcsup "), "{refused}");
         assert_eq!(opened.back.image.program, PathBuf::from("/bin/true"));
