@@ -13,10 +13,12 @@
     reason = "a test that cannot go on fails, and says so"
 )]
 
+mod hosts;
 mod lives;
 mod molds;
 mod pool;
 mod roles;
+mod signals;
 mod upgrades;
 
 use std::process::ExitCode;
@@ -118,6 +120,25 @@ const TESTS: &[Test] = &[
         upgrades::a_supervisor_that_is_asked_to_stop_ends_the_dry_run,
     ),
     ("a_mold_outlives_an_upgrade", upgrades::a_mold_outlives_an_upgrade),
+    (
+        "signals_between_the_last_look_and_the_exec_reach_the_new_image",
+        upgrades::signals_between_the_last_look_and_the_exec_reach_the_new_image,
+    ),
+    ("signals_that_a_parent_has_blocked_are_handled", signals::signals_that_a_parent_has_blocked_are_handled),
+    ("signals_that_a_parent_ignores_are_handled", signals::signals_that_a_parent_ignores_are_handled),
+    (
+        "a_mold_and_its_workers_are_free_of_what_a_parent_has_done_to_signals",
+        signals::a_mold_and_its_workers_are_free_of_what_a_parent_has_done_to_signals,
+    ),
+    (
+        "a_second_run_in_one_process_is_as_good_as_the_first",
+        signals::a_second_run_in_one_process_is_as_good_as_the_first,
+    ),
+    ("a_host_has_its_own_handlers_back_after_a_run", signals::a_host_has_its_own_handlers_back_after_a_run),
+    (
+        "handlers_that_a_worker_registers_run_and_those_of_its_host_do_not",
+        signals::handlers_that_a_worker_registers_run_and_those_of_its_host_do_not,
+    ),
     ("without_an_image_an_upgrade_is_refused", upgrades::without_an_image_an_upgrade_is_refused),
 ];
 

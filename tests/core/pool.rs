@@ -31,9 +31,16 @@ impl Pool {
 
     /// Starts it with further variables in its environment.
     pub fn start_with(role: &str, variables: &[(&str, &Path)]) -> Self {
+        Self::start_changed(role, |command| {
+            command.envs(variables.iter().copied());
+        })
+    }
+
+    /// Starts it by a command that is changed before.
+    pub fn start_changed(role: &str, change: impl FnOnce(&mut Command)) -> Self {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut command = command(role, &address.to_string());
-        command.envs(variables.iter().copied());
+        change(&mut command);
         Self::spawn(command, address)
     }
 

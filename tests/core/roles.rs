@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use crate::hosts;
 use mcsup_core::host::privileges::RunAs;
 use mcsup_core::upgrade::{self, Image, Succession};
 use mcsup_core::{Config, Connection, ErrorKind, MoldThreads, Prefork, Result, Worker, WorkerContext};
@@ -19,6 +20,8 @@ pub const ADDRESS: &str = "MCSUP_TEST_ADDRESS";
 pub const IMAGE: &str = "MCSUP_TEST_IMAGE";
 pub const PID_FILE: &str = "MCSUP_TEST_PID_FILE";
 pub const CONTROL: &str = "MCSUP_TEST_CONTROL";
+/// The number of a signal that the role raises when it logs that WINCH has no meaning.
+pub const RAISE: &str = "MCSUP_TEST_RAISE";
 
 /// Plays a role to its end.
 pub fn play(role: &str) -> ExitCode {
@@ -77,6 +80,12 @@ pub fn play(role: &str) -> ExitCode {
             Prefork::with_config(cast, config).run().into()
         }
         "upgradable" | "upgradable-molded" | "ahead" | "refusing" | "panicking" => upgradable(role, &address),
+        "twice" => {
+            assert_eq!(Prefork::new(|| Answering).bind(&address).workers(2).run().code(), 0);
+            pool.run().into()
+        }
+        "hosted" => hosts::play(|| pool.run()),
+        "hosted-molded" => hosts::play(|| Prefork::with_config(Cast::default, molded(&address)).run()),
         "panicking-boot" => Prefork::new(|| PanickingBoot).bind(&address).workers(2).run().into(),
         "threaded" => {
             let ((started, start), (_keep, gate)) = (mpsc::channel(), mpsc::channel::<()>());
@@ -258,6 +267,7 @@ fn answer(question: &str, context: &WorkerContext) -> String {
             std::process::id().to_string()
         }
         "panic" => panic!("asked to"),
+        "register" => hosts::register_and_raise(),
         _ => "what?".to_owned(),
     }
 }
@@ -283,7 +293,14 @@ impl log::Log for Stderr {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        let _ = writeln!(std::io::stderr(), "{}: {}", record.level(), record.args());
+        let line = record.args().to_string();
+        let _ = writeln!(std::io::stderr(), "{}: {line}", record.level());
+        if line.starts_with("Signal WINCH") {
+            if let Some(number) = std::env::var(RAISE).ok().and_then(|number| number.parse().ok()) {
+                let signal = rustix::process::Signal::from_named_raw(number).unwrap();
+                rustix::process::kill_process(rustix::process::getpid(), signal).unwrap();
+            }
+        }
     }
 
     fn flush(&self) {}

@@ -13,7 +13,7 @@ use mcsup_core::host::pidfile::{PidFile, Running};
 use rustix::process::Signal;
 
 use crate::pool::{Pool, is_gone, kill, read_all, wait_for};
-use crate::roles::{CONTROL, IMAGE, PID_FILE, ROLE};
+use crate::roles::{CONTROL, IMAGE, PID_FILE, RAISE, ROLE};
 
 /// A pool of two workers and the program that it is upgraded to.
 struct Upgradable {
@@ -29,12 +29,16 @@ impl Upgradable {
     }
 
     fn start_as(role: &str) -> Self {
+        Self::start_with(role, &[])
+    }
+
+    fn start_with(role: &str, more: &[(&str, &Path)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let image = directory.path().join("image");
         let path = |name: &str| directory.path().join(name);
         write_image(&image, &same());
         let variables = [(IMAGE, &*image), (PID_FILE, &*path("pid")), (CONTROL, &*path("ctl"))];
-        let pool = Pool::start_with(role, &variables);
+        let pool = Pool::start_with(role, &[&variables[..], more].concat());
         // A mold is ready too.
         pool.wait_ready(if role == "upgradable" { 2 } else { 3 });
         Self { pool, directory, image, upgrades: 0 }
@@ -235,6 +239,33 @@ pub fn signals_that_arrive_during_the_exec_wait_for_the_new_image() {
     it.ask_for_upgrade();
     assert_eq!(it.pool.wait().code(), Some(0));
     assert!(it.pool.log().contains("Handling signal: TERM"));
+}
+
+/// The supervisor is stopped until the dry run has ended, so that it hears of that and of a signal in one round. At the
+/// line about that signal, which was taken then, the logger of the role raises another one.
+pub fn signals_between_the_last_look_and_the_exec_reach_the_new_image() {
+    for (number, signal) in [(libc::SIGTERM, Signal::TERM), (libc::SIGHUP, Signal::HUP)] {
+        let variable = PathBuf::from(number.to_string());
+        let mut it = Upgradable::start_with("upgradable", &[(RAISE, &variable)]);
+        let (workers, go) = (it.sorted_workers(), it.directory.path().join("go"));
+        let wait = format!("until [ -e '{}' ]; do sleep 0.01; done", go.display());
+        it.set_image(&format!("case $MCSUP_RESUME in check:*) {wait};; esac\n{}", same()));
+        it.ask_for_upgrade();
+        wait_for("the dry run", || it.pool.workers().len() == 3);
+        let trial = it.pool.workers().into_iter().find(|pid| !workers.contains(pid)).unwrap();
+        it.pool.signal(Signal::STOP);
+        std::fs::write(go, "").unwrap();
+        wait_for("the dry run to end", || is_gone(trial));
+        it.pool.signal(Signal::WINCH);
+        it.pool.signal(Signal::CONT);
+        it.pool.wait_log("waits for the next image", 1);
+        if signal == Signal::HUP {
+            it.pool.wait_ready(4);
+            it.pool.signal(Signal::TERM);
+        }
+        assert_eq!(it.pool.wait().code(), Some(0));
+        assert!(it.pool.log().contains("Upgraded: a new image"));
+    }
 }
 
 pub fn a_worker_that_dies_during_the_exec_is_replaced() {

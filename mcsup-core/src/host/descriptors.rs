@@ -4,20 +4,24 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
-/// The soft limit that a supervisor was started with; `None` in it: there is none.
+/// A soft limit; `None` in it: there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Given(Option<u64>);
+pub(crate) struct Limit(Option<u64>);
 
-/// Raises this process's limit as far as it may; returns what it was.
-pub(crate) fn raise() -> Given {
+/// This process's limit.
+pub(crate) fn limit() -> Limit {
+    Limit(getrlimit(Resource::Nofile).current)
+}
+
+/// Raises this process's limit as far as it may.
+pub(crate) fn raise() {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         set(limit.maximum);
     }
-    Given(limit.current)
 }
 
-impl Given {
+impl Limit {
     /// Gives this process the limit back. Descriptors beyond it stay open.
     pub(crate) fn restore(self) {
         if getrlimit(Resource::Nofile).current != self.0 {

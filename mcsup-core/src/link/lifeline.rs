@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,9 +15,10 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::channel::WorkerEnd;
 use super::message::Order;
+use super::scoreboard::Seat;
 use crate::listener::open::OpenSet;
 use crate::policy::Drain;
-use crate::sys::{descriptor, fork, signal};
+use crate::sys::{caught, descriptor, fork, signal};
 
 /// What a worker is to do. Only ever rises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,7 +44,8 @@ impl Phase {
     }
 }
 
-/// The phase and what else may change from outside: shared by the worker, its lifeline and its signal handlers.
+/// The phase and what else may change from outside: shared by the worker and its lifeline, joined to the signals that the
+/// process counts.
 #[derive(Debug)]
 pub(crate) struct Duty {
     phase: AtomicU8,
@@ -55,6 +57,9 @@ pub(crate) struct Duty {
     broken: Mutex<Option<Arc<str>>>,
     wake_read: OwnedFd,
     wake_write: OwnedFd,
+    /// Where the sender of a signal is noted, once signals count.
+    seat: OnceLock<Seat>,
+    is_noted: AtomicBool,
 }
 
 impl Duty {
@@ -70,30 +75,50 @@ impl Duty {
             broken: Mutex::new(None),
             wake_read,
             wake_write,
+            seat: OnceLock::new(),
+            is_noted: AtomicBool::new(false),
         })
     }
 
+    /// From now on SIGTERM, which drains, and SIGUSR1, which reopens logs, count: those that `sys/caught` counts. The sender
+    /// of a SIGTERM is noted at `seat`.
+    pub(crate) fn join_signals(&self, seat: Seat) {
+        if self.seat.set(seat).is_ok() {
+            caught::wake_by(self.wake_write.as_fd());
+        }
+    }
+
     pub(crate) fn phase(&self) -> Phase {
-        match self.phase.load(Ordering::Acquire) {
+        let phase = match self.phase.load(Ordering::Acquire) {
             0 => Phase::Serving,
             1 => Phase::LameDuck,
             2 => Phase::Retiring,
             3 => Phase::Draining,
             _ => Phase::Quitting,
-        }
+        };
+        if self.is_terminated() { phase.max(Phase::Draining) } else { phase }
     }
 
-    /// Async-signal-safe.
+    fn is_terminated(&self) -> bool {
+        let Some(seat) = self.seat.get().filter(|_| caught::count(libc::SIGTERM) > 0) else { return false };
+        if !self.is_noted.swap(true, Ordering::Relaxed) {
+            if let Some(origin) = caught::origin(libc::SIGTERM) {
+                seat.signalled(libc::SIGTERM, (origin.pid, origin.uid));
+            }
+        }
+        true
+    }
+
     pub(crate) fn raise(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::AcqRel);
         self.wake();
     }
 
     pub(crate) fn log_epoch(&self) -> u32 {
-        self.log_epoch.load(Ordering::Acquire)
+        let asked = self.seat.get().map_or(0, |_| caught::count(libc::SIGUSR1));
+        self.log_epoch.load(Ordering::Acquire).wrapping_add(asked)
     }
 
-    /// Async-signal-safe.
     pub(crate) fn reopen_logs(&self) {
         self.log_epoch.fetch_add(1, Ordering::AcqRel);
         self.wake();
@@ -157,6 +182,14 @@ impl Duty {
     fn wake(&self) {
         // Full means that a wake-up is on its way already.
         let _ = rustix::io::write(&self.wake_write, &[0]);
+    }
+}
+
+impl Drop for Duty {
+    fn drop(&mut self) {
+        if self.seat.get().is_some() {
+            caught::wake_nobody();
+        }
     }
 }
 
@@ -256,5 +289,29 @@ mod tests {
             assert_eq!(duty.phase(), phase);
             assert_eq!(phase.accepts(), phase == Serving || phase == LameDuck);
         }
+    }
+
+    #[test]
+    fn a_signal_drains_or_reopens_logs_and_its_sender_is_noted() {
+        use crate::sys::caught::Act;
+        use rustix::process::{Signal, getpid, kill_process};
+        let seat = crate::link::scoreboard::Scoreboard::new(1).unwrap().take().unwrap();
+        let duty = Duty::new().unwrap();
+        caught::take_over(&[(libc::SIGTERM, Act::Count), (libc::SIGUSR1, Act::Count)]).unwrap();
+        duty.join_signals(seat.clone());
+        let epoch = duty.log_epoch();
+        let arrives = |signal| {
+            kill_process(getpid(), signal).unwrap();
+            // Another thread may have it.
+            poll(&mut [PollFd::new(&duty.wake_read, PollFlags::IN)], None).unwrap();
+            duty.acknowledge();
+        };
+        arrives(Signal::USR1);
+        assert_eq!((duty.phase(), duty.log_epoch()), (Phase::Serving, epoch + 1));
+        arrives(Signal::TERM);
+        assert_eq!(duty.phase(), Phase::Draining);
+        assert_eq!(seat.last_sender().map(|sender| sender.pid), Some(getpid().as_raw_nonzero().get()));
+        duty.raise(Phase::Quitting);
+        assert_eq!(duty.phase(), Phase::Quitting);
     }
 }

@@ -181,7 +181,7 @@ impl Seat {
         self.set(Word::Connections, open as u64);
     }
 
-    /// Called from a signal handler: atomic stores only.
+    /// Notes the sender of a signal.
     pub(crate) fn signalled(&self, signal: i32, (pid, uid): (i32, u32)) {
         self.set(Word::SenderPid, u64::from(pid.unsigned_abs()));
         self.set(Word::SenderUid, u64::from(uid));

@@ -37,7 +37,7 @@ pub(crate) struct Common {
     pub(crate) run_as: Option<RunAs>,
     pub(crate) supervisor: Pid,
     /// How many descriptors its processes may have open.
-    pub(crate) descriptors: descriptors::Given,
+    pub(crate) descriptors: descriptors::Limit,
     pub(crate) graceful_timeout: Duration,
     /// Whether each process leads a process group of its own.
     pub(crate) has_own_group: bool,

@@ -12,19 +12,18 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::process::Pid;
-use signal_hook_registry::SigId;
 
 use super::birth::{Birth, Common, Listeners, Origin, Shape};
 use super::{Embedder, Life, Next, code, guarded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::privileges::RunAs;
 use crate::link::channel::WorkerEnd;
-use crate::link::lifeline::{self, Duty, Phase};
+use crate::link::lifeline::{self, Duty};
 use crate::link::message::{MAX_PAYLOAD, Report};
-use crate::link::scoreboard::Seat;
 use crate::listener::open::OpenSet;
 use crate::policy::{BootFailure, ExitStatus};
 use crate::sys::ancestry::ADOPTS;
+use crate::sys::caught::{self, Act};
 use crate::sys::{credentials, descriptor, fork, signal};
 use crate::worker::{Worker, WorkerContext};
 
@@ -33,7 +32,6 @@ struct Prepared {
     context: WorkerContext,
     duty: Arc<Duty>,
     lifeline: JoinHandle<()>,
-    signals: Signals,
 }
 
 /// Becomes a worker: prepares the process, loads where that was not done, boots, says that it is ready, runs. Then it
@@ -99,7 +97,7 @@ fn boot<E: Embedder>(
 /// It has run: the process ends, or is a mold from now on, with one thread and without anything that a worker has.
 fn finish(birth: Birth, prepared: Prepared) -> Next {
     let Birth { end, seat, forks: Some(forks), common, .. } = birth else { return ControlFlow::Break(0) };
-    let Prepared { context, duty, lifeline, signals } = prepared;
+    let Prepared { context, duty, lifeline } = prepared;
     if !duty.becomes_mold() {
         return ControlFlow::Break(0);
     }
@@ -109,7 +107,7 @@ fn finish(birth: Birth, prepared: Prepared) -> Next {
     if !duty.becomes_mold() {
         return ControlFlow::Break(0);
     }
-    drop((context, signals));
+    drop((context, duty));
     ControlFlow::Continue(Life::Mold(Box::new(Shape { end, forks, board: seat.board(), common })))
 }
 
@@ -120,12 +118,11 @@ fn prepare(birth: &mut Birth) -> Result<Prepared> {
         await_adoption(common.supervisor, &birth.end);
         let pid = rustix::process::getpid().as_raw_nonzero().get();
         birth.end.say(Report::Born { pid }).map_err(|error| failed("say that it is born", error))?;
-    } else {
-        signal::reset_all();
     }
     let duty = Arc::new(Duty::new().map_err(|error| failed("make a pipe", error))?);
-    let signals =
-        take_over_signals(&duty, &birth.seat).map_err(|error| failed("take over signals", error))?;
+    take_over_signals([(libc::SIGTERM, Act::Count), (libc::SIGUSR1, Act::Count)])
+        .map_err(|error| failed("take over signals", error))?;
+    duty.join_signals(birth.seat.clone());
     if birth.origin == Origin::Supervisor {
         common.descriptors.restore();
         drop_privileges(common.run_as.as_ref())?;
@@ -148,7 +145,7 @@ fn prepare(birth: &mut Birth) -> Result<Prepared> {
     let (seat, handover) = (birth.seat.clone(), Arc::clone(&common.handover));
     let place = (birth.slot, common.generation, birth.max_requests);
     let context = WorkerContext::new(place, listeners, Arc::clone(&duty), seat, handover, end);
-    Ok(Prepared { context, duty, lifeline, signals })
+    Ok(Prepared { context, duty, lifeline })
 }
 
 /// How often a worker looks whether its supervisor has adopted it.
@@ -169,60 +166,15 @@ pub(super) fn drop_privileges(run_as: Option<&RunAs>) -> Result<()> {
         .map_err(|error| Error::system("drop privileges", error).of_kind(ErrorKind::Privileges))
 }
 
-/// The actions of a worker's or a mold's signals; they end when it becomes something else.
-#[derive(Debug, Default)]
-pub(super) struct Signals(Vec<SigId>);
+/// Signals that mean nothing to a worker or a mold. A terminal or `pkill` sends them to the whole group: the supervisor
+/// gets them too, and decides.
+pub(super) const OF_THE_GROUP: [i32; 7] =
+    [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGUSR2, libc::SIGTTIN, libc::SIGTTOU, libc::SIGWINCH];
 
-impl Signals {
-    /// Does `action` at each `number`, as [`signal::on_signal`] does.
-    pub(super) fn on(
-        &mut self,
-        number: i32,
-        action: impl Fn(i32, Option<(i32, u32)>) + Send + Sync + 'static,
-    ) -> io::Result<()> {
-        self.0.push(signal::on_signal(number, action)?);
-        Ok(())
-    }
-
-    /// For the group, by a terminal or `pkill`: the supervisor gets them too and decides. A handler that does nothing
-    /// rather than SIG_IGN, because programs that the worker starts must not inherit it.
-    pub(super) fn shrug_at_groups(&mut self) -> io::Result<()> {
-        for number in [
-            libc::SIGINT,
-            libc::SIGQUIT,
-            libc::SIGHUP,
-            libc::SIGUSR2,
-            libc::SIGTTIN,
-            libc::SIGTTOU,
-            libc::SIGWINCH,
-        ] {
-            self.on(number, |_, _| {})?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Signals {
-    fn drop(&mut self) {
-        for id in self.0.drain(..) {
-            signal_hook_registry::unregister(id);
-        }
-    }
-}
-
-/// Which signals mean something to a worker.
-fn take_over_signals(duty: &Arc<Duty>, seat: &Seat) -> io::Result<Signals> {
-    let mut signals = Signals::default();
-    signals.shrug_at_groups()?;
-    let (term, reopen, seat) = (Arc::clone(duty), Arc::clone(duty), seat.clone());
-    signals.on(libc::SIGTERM, move |number, sender| {
-        if let Some(sender) = sender {
-            seat.signalled(number, sender);
-        }
-        term.raise(Phase::Draining);
-    })?;
-    signals.on(libc::SIGUSR1, move |_, _| reopen.reopen_logs())?;
-    Ok(signals)
+/// Takes over the signals of a worker: what it and a mold handle, by `own`, and those of the group.
+pub(super) fn take_over_signals(own: [(i32, Act); 2]) -> io::Result<()> {
+    let of_the_group = OF_THE_GROUP.map(|number| (number, Act::Nothing));
+    caught::take_over(&own.into_iter().chain(of_the_group).collect::<Vec<_>>())
 }
 
 /// The kernel's own lifeline, where it has one. If the supervisor died before it was set, the link says so.

@@ -14,34 +14,34 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::Pid;
 
 use super::birth::{Birth, Listeners, MoldThreads, Origin, Shape};
-use super::child::{Signals, die_with_supervisor, drop_privileges, lead_group, report_failure, set_name};
+use super::child::{
+    die_with_supervisor, drop_privileges, lead_group, report_failure, set_name, take_over_signals,
+};
 use super::{Embedder, Life, Next, code, guarded, reap};
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::channel::WorkerEnd;
 use crate::link::fork_order::Unable;
 use crate::link::message::{Order, Report};
 use crate::sys::ancestry::ADOPTS;
+use crate::sys::caught::{Act, Caught};
 use crate::sys::fork::{self, Away, Others};
-use crate::sys::signal::{self, AllBlocked, ChildWake};
+use crate::sys::signal::{self, AllBlocked};
 use crate::worker::Worker;
 
 /// Becomes a mold: loads where that was not done, says that it is ready, forks what it is told to. In each of the forked
 /// processes this returns as well, with what they are to be.
 pub(super) fn live<E: Embedder>(shape: Shape, loaded: &mut Option<E::Worker>, embedder: &mut E) -> Next {
-    let signals = Signals::default();
-    let ready = guarded(|| get_ready(&shape, signals, loaded, embedder));
+    let ready = guarded(|| get_ready(&shape, loaded, embedder));
     let ready =
         ready.unwrap_or_else(|| Err(Error::new(ErrorKind::Boot, "the mold panicked while it loaded")));
-    let (signals, Some(worker)) = (match ready {
-        Ok(signals) => (signals, loaded.as_mut()),
-        Err(error) => return ControlFlow::Break(report_failure(&shape.end, &error)),
-    }) else {
-        return ControlFlow::Break(code::FAILED);
-    };
+    if let Err(error) = ready {
+        return ControlFlow::Break(report_failure(&shape.end, &error));
+    }
+    let Some(worker) = loaded.as_mut() else { return ControlFlow::Break(code::FAILED) };
     if shape.end.say(Report::Ready).is_err() {
         return ControlFlow::Break(code::FAILED);
     }
-    match (Mold { shape, signals, children: Children::default() }).serve(worker, embedder) {
+    match (Mold { shape, children: Children::default() }).serve(worker, embedder) {
         Ok(next) => next,
         Err(error) => {
             log::error!("the mold failed: {error}");
@@ -50,21 +50,10 @@ pub(super) fn live<E: Embedder>(shape: Shape, loaded: &mut Option<E::Worker>, em
     }
 }
 
-fn get_ready<E: Embedder>(
-    shape: &Shape,
-    mut signals: Signals,
-    loaded: &mut Option<E::Worker>,
-    embedder: &mut E,
-) -> Result<Signals> {
+fn get_ready<E: Embedder>(shape: &Shape, loaded: &mut Option<E::Worker>, embedder: &mut E) -> Result<()> {
     let common = &shape.common;
-    if loaded.is_none() {
-        signal::reset_all();
-    }
-    signals
-        .shrug_at_groups()
-        .and_then(|()| signals.on(libc::SIGUSR1, |_, _| {}))
-        // It has nothing to finish, and nobody to tell.
-        .and_then(|()| signals.on(libc::SIGTERM, |_, _| fork::exit_now(0)))
+    // At TERM a mold has nothing to finish, and nothing to report.
+    take_over_signals([(libc::SIGTERM, Act::End), (libc::SIGUSR1, Act::Nothing)])
         .map_err(|error| Error::system("take over signals", error).of_kind(ErrorKind::Boot))?;
     let worker = match loaded {
         Some(worker) => worker,
@@ -84,7 +73,7 @@ fn get_ready<E: Embedder>(
     };
     judge_threads(worker, common.threads)?;
     worker.prepare_to_fork();
-    Ok(signals)
+    Ok(())
 }
 
 /// How long threads that are ending may take: whoever has waited for one may go on before the kernel has seen its end.
@@ -131,7 +120,6 @@ fn judge_threads(worker: &impl Worker, threads: MoldThreads) -> Result<()> {
 /// A mold at work.
 struct Mold {
     shape: Shape,
-    signals: Signals,
     children: Children,
 }
 
@@ -221,7 +209,6 @@ impl Mold {
         let is_child = matches!(forked, Ok(Away::Child));
         if is_child {
             std::mem::forget(blocked);
-            self.signals = Signals::default();
             self.children = Children::default();
         }
         embedder.after_fork(is_child);
@@ -249,12 +236,13 @@ enum Taken {
 #[derive(Debug, Default)]
 struct Children {
     list: Vec<Pid>,
-    wake: Option<ChildWake>,
+    /// Counts SIGCHLD.
+    wake: Option<Caught>,
 }
 
 impl Children {
     fn new() -> io::Result<Self> {
-        let wake = if ADOPTS { None } else { Some(ChildWake::new()?) };
+        let wake = if ADOPTS { None } else { Some(Caught::new([libc::SIGCHLD])?) };
         Ok(Self { list: Vec::new(), wake })
     }
 

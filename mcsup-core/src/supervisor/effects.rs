@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal};
 use super::Supervisor;
 use super::crew::Crew;
 use super::editions::Editions;
+use super::given::Given;
 use super::history::History;
 use super::journal;
 use super::leftovers::Leftovers;
@@ -17,7 +18,6 @@ use super::pace::Pace;
 use super::signals::Signals;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::host::descriptors;
 use crate::host::pidfile::PidFile;
 use crate::link::handover::Handover;
 use crate::link::message::Order;
@@ -33,8 +33,8 @@ pub(crate) struct Executor<S> {
     pub(crate) supervisor: S,
     /// This process.
     pub(crate) pid: Pid,
-    /// How many descriptors it was given, before it took more.
-    pub(crate) descriptors: descriptors::Given,
+    /// What it was given, and has changed.
+    pub(super) given: Given,
     pub(crate) editions: Editions,
     /// How many slots there are listeners for.
     pub(crate) slots: usize,

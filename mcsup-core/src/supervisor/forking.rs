@@ -151,7 +151,7 @@ impl<S: Supervisor> Executor<S> {
             handover: Arc::clone(&self.handover),
             run_as: config.run_as.clone(),
             supervisor: self.pid,
-            descriptors: self.descriptors,
+            descriptors: self.given.descriptors,
             graceful_timeout: config.policy.graceful_timeout,
             has_own_group: config.children != Children::Ignore && ADOPTS && !daemon::has_terminal(),
             name: config.name.clone(),

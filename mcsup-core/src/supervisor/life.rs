@@ -13,6 +13,7 @@ use super::config::{Children, Config};
 use super::crew::Crew;
 use super::editions::{Edition, Editions};
 use super::effects::{Executor, lines_for};
+use super::given::{Given, PutBack};
 use super::history::History;
 use super::leftovers::Leftovers;
 use super::operator::{Operators, Wish};
@@ -40,6 +41,8 @@ pub(crate) fn live<S: Supervisor>(
     config: Config,
     succession: Option<Succession>,
 ) -> Result<(Outcome, Option<BootFailure>)> {
+    let is_new = succession.is_none();
+    let mut put_back = PutBack(Given::look());
     let begun = match succession {
         Some(succession) => take_over(supervisor, config, succession)?,
         None => Some(begin(supervisor, config)?),
@@ -47,6 +50,9 @@ pub(crate) fn live<S: Supervisor>(
     // A dry run is over.
     let Some(begun) = begun else { return Ok((Outcome::Stopped, None)) };
     let Successor { mut machine, mut executor, effects, events } = begun;
+    put_back.0 = executor.given;
+    // Put back before the host has its handlers again. A new image has unblocked all of them already.
+    let _unblocked = is_new.then(Signals::unblock);
     let outcome = go_on(&mut machine, &mut executor, effects, events);
     // However it ends: nobody new comes, and whoever asked is answered.
     executor.editions.close();
@@ -102,7 +108,8 @@ fn begin<S: Supervisor>(supervisor: S, config: Config) -> Result<Successor<S>> {
 
 /// Takes what a supervisor holds for life, in the order in which a second one should be refused.
 fn open<S: Supervisor>(supervisor: S, config: Config) -> Result<Executor<S>> {
-    let descriptors = descriptors::raise();
+    let given = Given::look();
+    descriptors::raise();
     let pid_file = config.pid_file.as_deref().map(PidFile::hold).transpose()?;
     let slots = config.policy.workers;
     let listeners = OpenSet::open(&config.addresses, &config.listener, slots)?;
@@ -119,7 +126,7 @@ fn open<S: Supervisor>(supervisor: S, config: Config) -> Result<Executor<S>> {
     Ok(Executor {
         supervisor,
         pid: getpid(),
-        descriptors,
+        given,
         editions: Editions::new(1, Edition { config, listeners }),
         slots,
         aimed: (1, slots),

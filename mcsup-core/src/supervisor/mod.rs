@@ -10,6 +10,7 @@
 //! - `slots`: sockets of slots that begin or end.
 //! - `leftovers`: processes of the application that outlive their worker.
 //! - `journal`: what the operator reads; `history`: what is kept of it.
+//! - `given`: what is changed of the process, and put back.
 //! - `upgrading`: another image is tried and executed; `succession`: what such an image takes over.
 //! - `life`: the loop; `pace`: whether it runs when it should.
 
@@ -17,6 +18,7 @@ mod crew;
 mod editions;
 mod effects;
 mod forking;
+mod given;
 mod history;
 mod journal;
 mod leftovers;

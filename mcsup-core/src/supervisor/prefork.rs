@@ -111,7 +111,23 @@ impl<S: Supervisor> Prefork<S> {
         self
     }
 
-    /// Supervises until the pool ends. Call it on the process's only thread.
+    /// Supervises until the pool ends. Call it on the process's only thread; a process may call it again.
+    ///
+    /// What it changes of the process meanwhile, and puts back before it returns:
+    /// - what the process does at CHLD, TERM, INT, QUIT, HUP, USR1, USR2, TTIN, TTOU and WINCH, which are the
+    ///   supervisor's, and at PIPE, which is ignored: handler, flags and mask as they were. Handlers that the host has
+    ///   registered do not run until then. They do not run in workers either, except one of CHLD that was registered
+    ///   through the signal-hook-registry crate; what a worker itself registers there does;
+    /// - the signal mask, in which those signals are unblocked;
+    /// - the soft limit of open descriptors, which is raised to the hard one (workers have the one that was given);
+    /// - with a mold, on Linux, that the process adopts the orphans among its descendants (PR_SET_CHILD_SUBREAPER);
+    /// - the umask, for the moment in which a Unix socket is made.
+    ///
+    /// [`VARIABLE`](crate::upgrade::VARIABLE) is taken out of the environment and not put back: the letter that it names is
+    /// read by then. The program of a new image begins with all signals blocked, and they stay unblocked.
+    ///
+    /// When it returns no worker or mold is left. The name of the process is never changed: workers and molds alone have
+    /// names.
     pub fn run(self) -> Ending {
         let Self { supervisor, config, mistake, succession } = self;
         let result = match succession.map_or_else(Succession::from_environment, |given| Ok(Some(given))) {

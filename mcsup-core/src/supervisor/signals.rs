@@ -3,12 +3,11 @@
 //! Marks and not a queue, as in the kernel: a storm of signals takes no room, and none of another kind is lost in it.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::policy::Ask;
-use crate::sys::{descriptor, signal};
+use crate::sys::caught::Caught;
+use crate::sys::signal::Unblocked;
 
 /// What a signal means to a supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,77 +37,108 @@ const TABLE: [(i32, &str, Meaning); 10] = [
 /// A signal that was pending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Arrived {
+    number: i32,
     pub(crate) name: &'static str,
     pub(crate) meaning: Meaning,
     /// The sender's pid, where a process sent it.
     pub(crate) sender: Option<i32>,
 }
 
-#[derive(Debug, Default)]
-struct Mark {
-    pending: AtomicBool,
-    sender: AtomicI32,
-}
-
-/// The supervisor's signals, from installation until it is dropped.
+/// The supervisor's signals, from installation until it is dropped: then the process does at each what it did before.
 #[derive(Debug)]
-pub(crate) struct Signals {
-    marks: Arc<[Mark; TABLE.len()]>,
-    wake: OwnedFd,
-    installed: Vec<signal_hook_registry::SigId>,
-}
+pub(crate) struct Signals(Caught);
 
 impl Signals {
     /// Takes the signals of [`TABLE`] over.
     pub(crate) fn install() -> io::Result<Self> {
-        let (wake, write) = descriptor::pipe(true)?;
-        let write = Arc::new(write);
-        let marks: Arc<[Mark; TABLE.len()]> = Arc::default();
-        let owner = std::process::id();
-        let mut installed = Vec::new();
-        for (index, (number, _, _)) in TABLE.iter().enumerate() {
-            // Whatever handled it before (a host language's own handler) would otherwise be called as well.
-            signal::reset(*number);
-            let (marks, write) = (Arc::clone(&marks), Arc::clone(&write));
-            installed.push(signal::on_signal(*number, move |_, sender| {
-                // In a forked child the pipe is still the supervisor's.
-                if std::process::id() == owner {
-                    let mark = &marks[index];
-                    mark.sender.store(sender.map_or(0, |(pid, _)| pid), Ordering::Relaxed);
-                    mark.pending.store(true, Ordering::Release);
-                    let _ = rustix::io::write(&*write, &[0]);
-                }
-            })?);
-        }
-        Ok(Self { marks, wake, installed })
+        let mut caught = Caught::new(numbers())?;
+        // A client or a worker that is gone is an error of one write.
+        caught.ignore(libc::SIGPIPE)?;
+        Ok(Self(caught))
+    }
+
+    /// Unblocks them, for a process whose parent has left some of them blocked.
+    pub(crate) fn unblock() -> Unblocked {
+        Unblocked::new(numbers())
     }
 
     /// Whatever is pending, each signal once.
     pub(crate) fn take(&self) -> Vec<Arrived> {
-        let mut bytes = [0; 256];
-        while let Ok(1..) = rustix::io::read(&self.wake, &mut bytes) {}
-        let pending = TABLE.iter().zip(self.marks.iter());
-        pending
-            .filter(|(_, mark)| mark.pending.swap(false, Ordering::AcqRel))
-            .map(|((_, name, meaning), mark)| {
-                let sender = mark.sender.load(Ordering::Relaxed);
-                Arrived { name, meaning: *meaning, sender: (sender != 0).then_some(sender) }
-            })
-            .collect()
+        self.0.acknowledge();
+        let pending = TABLE.iter().filter_map(|(number, name, meaning)| {
+            let sender = self.0.take(*number)?.map(|origin| origin.pid);
+            // Sent again by `give_back`, of the same process: the real sender is not known any more.
+            let sender = sender.filter(|pid| u32::try_from(*pid) != Ok(std::process::id()));
+            Some(Arrived { number: *number, name, meaning: *meaning, sender })
+        });
+        pending.collect()
     }
+
+    /// Gives what is pending back to the kernel. To be called with these signals blocked: then they stay pending there,
+    /// also for the program that this process becomes.
+    pub(crate) fn give_back(&self) -> Vec<Arrived> {
+        let arrived = self.take();
+        arrived.iter().for_each(|signal| self.0.give_back(signal.number));
+        arrived
+    }
+}
+
+fn numbers() -> impl Iterator<Item = i32> {
+    TABLE.iter().map(|(number, _, _)| *number)
 }
 
 impl AsFd for Signals {
     /// Readable while a signal is pending.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.wake.as_fd()
+        self.0.as_fd()
     }
 }
 
-impl Drop for Signals {
-    fn drop(&mut self) {
-        for id in self.installed.drain(..) {
-            signal_hook_registry::unregister(id);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::fork::{self, Others, Side};
+    use crate::sys::signal::AllBlocked;
+    use rustix::process::{Signal, WaitOptions, getpid, kill_process, waitpid};
+
+    /// Runs it in a process of one thread, whose mask is that of the whole process.
+    fn in_a_process(test: fn()) {
+        match fork::fork_beside(Others::Leave).unwrap() {
+            Side::Child => fork::exit_now(std::panic::catch_unwind(test).map_or(1, |()| 0)),
+            Side::Parent(child) => {
+                let (_, status) = waitpid(Some(child), WaitOptions::empty()).unwrap().unwrap();
+                assert_eq!(status.exit_status(), Some(0));
+            }
         }
+    }
+
+    fn names(arrived: &[Arrived]) -> Vec<&'static str> {
+        arrived.iter().map(|signal| signal.name).collect()
+    }
+
+    #[test]
+    fn what_is_given_back_to_the_kernel_arrives_again_and_only_once() {
+        in_a_process(|| {
+            let signals = Signals::install().unwrap();
+            kill_process(getpid(), Signal::TERM).unwrap();
+            kill_process(getpid(), Signal::HUP).unwrap();
+            let blocked = AllBlocked::new();
+            kill_process(getpid(), Signal::USR1).unwrap();
+            assert_eq!(names(&signals.give_back()), ["HUP", "TERM"]);
+            assert_eq!(names(&signals.take()), Vec::<&str>::new());
+            drop(blocked);
+            assert_eq!(names(&signals.take()), ["USR1", "HUP", "TERM"]);
+            assert_eq!(names(&signals.take()), Vec::<&str>::new());
+        });
+    }
+
+    #[test]
+    fn one_pool_at_a_time_has_a_processs_signals() {
+        in_a_process(|| {
+            let first = Signals::install().unwrap();
+            assert_eq!(Signals::install().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+            drop(first);
+            Signals::install().unwrap();
+        });
     }
 }

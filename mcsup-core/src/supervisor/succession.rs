@@ -12,6 +12,7 @@ use super::config::{Children, Config};
 use super::crew::Crew;
 use super::editions::{Edition, Editions};
 use super::effects::Executor;
+use super::given::Given;
 use super::leftovers::Leftovers;
 use super::operator::Operators;
 use super::pace::Pace;
@@ -97,7 +98,7 @@ struct Rest {
     generation: u64,
     slots: usize,
     aimed: (u64, usize),
-    descriptors: Option<descriptors::Given>,
+    given: Given,
     history: super::history::History,
 }
 
@@ -116,11 +117,17 @@ impl Taken {
         self.operators = Some(Operators::adopt(record.operators).map_err(failed("the control socket"))?);
         self.signals = Some(Signals::install().map_err(failed("signals"))?);
         let machine = Machine::resume(record.machine, config.policy.clone());
+        // An image that left nothing about it has what it was given.
+        let now = Given::look();
+        descriptors::raise();
         self.rest = Some(Rest {
             generation: machine.current(),
             slots: record.slots,
             aimed: record.aimed,
-            descriptors: record.descriptors,
+            given: Given {
+                descriptors: record.descriptors.unwrap_or(now.descriptors),
+                is_subreaper: record.is_subreaper.unwrap_or(now.is_subreaper),
+            },
             history: record.history,
         });
         self.look().map_err(failed("what to wait on"))?;
@@ -138,7 +145,7 @@ impl Taken {
     }
 
     fn executor<S: Supervisor>(&mut self, supervisor: S, config: Config) -> Option<Executor<S>> {
-        let Rest { generation, slots, aimed, descriptors, history } = self.rest.take()?;
+        let Rest { generation, slots, aimed, given, history } = self.rest.take()?;
         let (mut crew, handover) = (self.crew.take()?, self.handover.take()?);
         let (listeners, operators) = (self.listeners.take()?, self.operators.take()?);
         if config.children != Children::Ignore {
@@ -150,8 +157,7 @@ impl Taken {
         Some(Executor {
             supervisor,
             pid: getpid(),
-            // An image that did not know of it has what it was given.
-            descriptors: descriptors.unwrap_or_else(descriptors::raise),
+            given,
             editions: Editions::new(generation, Edition { config, listeners }),
             slots,
             aimed,

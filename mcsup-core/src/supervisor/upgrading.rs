@@ -9,9 +9,11 @@ use super::crew::CrewRecord;
 use super::effects::Executor;
 use super::history::History;
 use super::operator::OperatorsRecord;
+use super::signals::Signals;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::descriptors;
 use crate::host::pidfile::{PidFile, PidFileRecord};
+use crate::host::processes;
 use crate::listener::record::ListenerRecord;
 use crate::policy::record::Record;
 use crate::policy::{Event, Machine, Phase};
@@ -31,7 +33,10 @@ pub(super) struct PoolRecord {
     pub(super) slots: usize,
     pub(super) aimed: (u64, usize),
     #[serde(default)]
-    pub(super) descriptors: Option<descriptors::Given>,
+    pub(super) descriptors: Option<descriptors::Limit>,
+    /// Whether the process adopted orphans before it had a mold.
+    #[serde(default)]
+    pub(super) is_subreaper: Option<bool>,
     pub(super) pid_file: Option<PidFileRecord>,
     pub(super) operators: OperatorsRecord,
     pub(super) history: History,
@@ -96,8 +101,13 @@ impl<S: Supervisor> Executor<S> {
     /// Becomes the next image. That this returns says that it could not be.
     pub(super) fn exec(&mut self, machine: &Machine) -> Event {
         self.checker = None;
-        // What arrives from now on waits for the next image: a handler that is not there yet would be the end of it.
+        // What arrives from now on waits for the next image: a handler that is not there yet would be the end of it. So
+        // does what has arrived since signals were last looked at.
         let blocked = AllBlocked::new();
+        for signal in self.signals.iter().flat_map(Signals::give_back) {
+            let sender = signal.sender.map(|pid| format!(" from {}", processes::describe(pid)));
+            log::info!("Signal {}{} waits for the next image", signal.name, sender.unwrap_or_default());
+        }
         let error = match self.letter(machine) {
             Ok((image, letter)) => execute(&image, &letter),
             Err(error) => error,
@@ -127,7 +137,8 @@ impl<S: Supervisor> Executor<S> {
             listeners: edition.map(|edition| edition.listeners.describe()).unwrap_or_default(),
             slots: self.slots,
             aimed: self.aimed,
-            descriptors: Some(self.descriptors),
+            descriptors: Some(self.given.descriptors),
+            is_subreaper: Some(self.given.is_subreaper),
             pid_file: self.pid_file.as_ref().map(PidFile::describe),
             operators: self.operators.describe(),
             history: self.history.clone(),

@@ -13,12 +13,24 @@ pub(crate) fn adopt_orphans() -> io::Result<()> {
     Ok(())
 }
 
-/// Whether processes become our children that we have not forked.
-pub(crate) fn adopts() -> bool {
-    let is_first = rustix::process::getpid() == rustix::process::Pid::INIT;
+/// Undoes [`adopt_orphans`].
+pub(crate) fn stop_adopting() -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    rustix::process::set_child_subreaper(None)?;
+    Ok(())
+}
+
+/// Whether this process adopts orphans because it was made to.
+pub(crate) fn is_subreaper() -> bool {
     #[cfg(target_os = "linux")]
     let adopts = rustix::process::child_subreaper().is_ok_and(|of| of.is_some());
     #[cfg(not(target_os = "linux"))]
     let adopts = false;
-    is_first || adopts
+    adopts
+}
+
+/// Whether processes become our children that we have not forked.
+pub(crate) fn adopts() -> bool {
+    let is_first = rustix::process::getpid() == rustix::process::Pid::INIT;
+    is_first || is_subreaper()
 }

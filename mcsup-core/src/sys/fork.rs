@@ -72,7 +72,8 @@ fn ended(child: Pid) -> Option<i32> {
     }
 }
 
-fn fork_beside(others: Others) -> io::Result<Side> {
+/// Forks beside other threads, or refuses to.
+pub(crate) fn fork_beside(others: Others) -> io::Result<Side> {
     if others == Others::Refuse {
         refuse_other_threads()?;
     }
@@ -84,7 +85,10 @@ fn fork_beside(others: Others) -> io::Result<Side> {
     // ever for a lock that nobody will release, which is safe, and what the operator was warned of.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
-        0 => Ok(Side::Child),
+        0 => {
+            super::caught::has_forked();
+            Ok(Side::Child)
+        }
         pid => match Pid::from_raw(pid) {
             Some(pid) => Ok(Side::Parent(pid)),
             None => Err(io::Error::other("fork returned no process id")),

@@ -6,7 +6,7 @@
 //! - [`anonymous_file`]: files without a name, sealed where that is possible.
 //! - [`exec`]: another program in the place of this one.
 //! - [`fork`]: fork, and `_exit`; [`ancestry`]: whose child a process is.
-//! - [`signal`]: masks, dispositions, handlers that only write to a pipe.
+//! - [`signal`]: masks and dispositions; [`caught`]: the one handler; [`registry`]: handlers of an application.
 //! - [`credentials`]: users, groups and dropping to them, completely and in order.
 //! - [`shared_memory`]: cache lines of atomics, shared over fork.
 //! - [`descriptor`]: taking over inherited descriptors, and replacing what one refers to.
@@ -17,6 +17,7 @@
 
 pub(crate) mod ancestry;
 pub(crate) mod anonymous_file;
+pub(crate) mod caught;
 pub(crate) mod credentials;
 pub(crate) mod descriptor;
 pub(crate) mod exec;
@@ -24,5 +25,6 @@ pub(crate) mod fork;
 pub(crate) mod held_file;
 pub(crate) mod listening;
 pub(crate) mod record_lock;
+mod registry;
 pub(crate) mod shared_memory;
 pub(crate) mod signal;

@@ -1,12 +1,8 @@
-//! Signal masks, dispositions, and handlers that do nothing but write to a pipe.
+//! Signal masks and dispositions of this process.
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
-use std::sync::atomic::{AtomicI32, Ordering};
-
-use signal_hook_registry::SigId;
 
 /// Every signal is blocked while this lives; the mask before it comes back when it is dropped.
 #[derive(Debug)]
@@ -47,131 +43,86 @@ pub(crate) fn unblock_all() {
     }
 }
 
-/// Sets `signal` back to its default disposition.
-pub(crate) fn reset(signal: i32) {
-    set(signal, libc::SIG_DFL);
-}
-
-/// What a forked process begins with: the dispositions that mean something to its supervisor alone go back to their
-/// defaults, and a client that goes away is an error of one write, never the end of a process.
-pub(crate) fn reset_all() {
-    for number in [libc::SIGCHLD, libc::SIGALRM, libc::SIGVTALRM, libc::SIGPROF, libc::SIGABRT] {
-        reset(number);
-    }
-    ignore(libc::SIGPIPE);
-}
-
-/// Ignores `signal`.
-pub(crate) fn ignore(signal: i32) {
-    set(signal, libc::SIG_IGN);
-}
-
-fn set(signal: i32, disposition: libc::sighandler_t) {
-    // SAFETY: an all-zero `sigaction` is valid (no flags, empty mask); the disposition is SIG_DFL or SIG_IGN, so no
-    // code of ours is entered by it. An invalid number is refused by the kernel and changes nothing.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = disposition;
-        libc::sigaction(signal, &action, ptr::null_mut());
-    }
-}
-
-/// Runs `action` at each `signal`, with the sender's pid and user id where the kernel names them.
-///
-/// `action` must be async-signal-safe: atomics and `write` to a non-blocking descriptor, nothing else.
-pub(crate) fn on_signal(
-    signal: i32,
-    action: impl Fn(i32, Option<(i32, u32)>) + Send + Sync + 'static,
-) -> io::Result<SigId> {
-    // SAFETY: the contract above is the registry's own; every caller is in this crate and only stores to atomics
-    // and writes to a pipe.
-    unsafe { signal_hook_registry::register_sigaction(signal, move |info| action(signal, sender_of(info))) }
-}
-
-/// Where [`ChildWake`] writes to; -1: nowhere.
-static CHILD_WAKE: AtomicI32 = AtomicI32::new(-1);
-
-/// While this lives a byte is written to a pipe whenever a child ends. For a process whose handler of SIGCHLD was taken
-/// away by [`reset`], which the registry does not notice. One at a time.
+/// Some signals are not blocked while this lives; the mask before it comes back when it is dropped.
 #[derive(Debug)]
-pub(crate) struct ChildWake {
-    read: OwnedFd,
-    _write: OwnedFd,
-    before: libc::sigaction,
+pub(crate) struct Unblocked {
+    before: libc::sigset_t,
 }
 
-impl ChildWake {
-    pub(crate) fn new() -> io::Result<Self> {
-        let (read, write) = super::descriptor::pipe(true)?;
-        CHILD_WAKE.store(write.as_raw_fd(), Ordering::Release);
-        // SAFETY: all-zero `sigaction`s are valid; the handler only reads an atomic and calls write(2), and keeps errno.
+impl Unblocked {
+    /// Unblocks `numbers` in the calling thread: a parent may have left any of them blocked.
+    pub(crate) fn new(numbers: impl IntoIterator<Item = i32>) -> Self {
+        let (mut set, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+        // SAFETY: both sets are valid for writes; `sigemptyset` initialises the first before it is changed and read
+        // (a number that is no signal is refused), and `pthread_sigmask`, which cannot fail with a valid `how`, the
+        // second.
         let before = unsafe {
-            let (mut action, mut before): (libc::sigaction, libc::sigaction) = std::mem::zeroed();
-            action.sa_sigaction = child_ended as extern "C" fn(i32) as libc::sighandler_t;
-            action.sa_flags = libc::SA_RESTART | libc::SA_NOCLDSTOP;
-            libc::sigaction(libc::SIGCHLD, &action, &mut before);
-            before
+            libc::sigemptyset(set.as_mut_ptr());
+            for number in numbers {
+                libc::sigaddset(set.as_mut_ptr(), number);
+            }
+            libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), before.as_mut_ptr());
+            before.assume_init()
         };
-        Ok(Self { read, _write: write, before })
-    }
-
-    /// Makes it unreadable until the next child ends. To be called before looking.
-    pub(crate) fn acknowledge(&self) {
-        let mut bytes = [0; 64];
-        while let Ok(1..) = rustix::io::read(&self.read, &mut bytes) {}
+        Self { before }
     }
 }
 
-impl AsFd for ChildWake {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.read.as_fd()
-    }
-}
-
-impl Drop for ChildWake {
+impl Drop for Unblocked {
     fn drop(&mut self) {
-        // SAFETY: what `sigaction` returned is valid.
-        unsafe { libc::sigaction(libc::SIGCHLD, &self.before, ptr::null_mut()) };
-        CHILD_WAKE.store(-1, Ordering::Release);
+        // SAFETY: `before` was filled in by `pthread_sigmask`.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, ptr::null_mut()) };
     }
 }
 
-extern "C" fn child_ended(_: i32) {
-    let fd = CHILD_WAKE.load(Ordering::Acquire);
-    let before = io::Error::last_os_error().raw_os_error();
-    if fd >= 0 {
-        // SAFETY: one byte of a constant; a descriptor that is closed is refused.
-        unsafe { libc::write(fd, [0_u8].as_ptr().cast(), 1) };
-    }
-    set_errno(before.unwrap_or_default());
-}
+/// What a process does at a signal: handler, flags and mask, as sigaction(2) has them.
+#[derive(Clone, Copy)]
+pub(crate) struct Disposition(pub(super) libc::sigaction);
 
-fn set_errno(number: i32) {
-    #[cfg(not(target_vendor = "apple"))]
-    // SAFETY: the C library's own place for this thread's number.
-    unsafe {
-        *libc::__errno_location() = number;
-    }
-    #[cfg(target_vendor = "apple")]
-    // SAFETY: as above.
-    unsafe {
-        *libc::__error() = number;
+impl std::fmt::Debug for Disposition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Disposition({:#x}, flags {:#x})", self.0.sa_sigaction, self.0.sa_flags)
     }
 }
 
-#[cfg(not(target_vendor = "apple"))]
-use libc::{SI_QUEUE, SI_USER};
-/// From <sys/signal.h>, which libc leaves out.
-#[cfg(target_vendor = "apple")]
-const SI_USER: i32 = 0x10001;
-#[cfg(target_vendor = "apple")]
-const SI_QUEUE: i32 = 0x10002;
-
-/// Whoever sent it by kill(2) or sigqueue(3); `None` for what the kernel or a terminal raised itself.
-fn sender_of(info: &libc::siginfo_t) -> Option<(i32, u32)> {
-    match info.si_code {
-        // SAFETY: for these two codes the kernel fills in `si_pid` and `si_uid` (sigaction(2)).
-        SI_USER | SI_QUEUE => Some(unsafe { (info.si_pid(), info.si_uid()) }),
-        _ => None,
+impl Disposition {
+    /// The default action of the signal.
+    pub(crate) fn default_action() -> Self {
+        Self::of(libc::SIG_DFL, 0)
     }
+
+    /// The signal is ignored, by programs that this process becomes as well.
+    pub(crate) fn ignored() -> Self {
+        Self::of(libc::SIG_IGN, 0)
+    }
+
+    pub(super) fn of(action: libc::sighandler_t, flags: i32) -> Self {
+        // SAFETY: an all-zero `sigaction` is valid: no flags, an empty mask.
+        let mut this: libc::sigaction = unsafe { std::mem::zeroed() };
+        this.sa_sigaction = action;
+        this.sa_flags = flags;
+        Self(this)
+    }
+
+    /// The address of the handler, where there is one.
+    pub(super) fn handler(&self) -> Option<libc::sighandler_t> {
+        Some(self.0.sa_sigaction).filter(|action| ![libc::SIG_DFL, libc::SIG_IGN].contains(action))
+    }
+}
+
+/// What this process does at `number` now.
+pub(super) fn disposition(number: i32) -> io::Result<Disposition> {
+    let mut now = Disposition::default_action();
+    // SAFETY: nothing is changed, and `now` has room for the answer; an invalid number is refused.
+    let result = unsafe { libc::sigaction(number, ptr::null(), &mut now.0) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(now) }
+}
+
+/// Changes what this process does at `number`; returns what it did.
+pub(super) fn dispose(number: i32, wanted: &Disposition) -> io::Result<Disposition> {
+    let mut before = Disposition::default_action();
+    // SAFETY: both are valid. The handler of a `Disposition` is SIG_DFL, SIG_IGN, `caught::arrived` or one that
+    // sigaction(2) has returned, so a function of that signature which stays where it is.
+    let result = unsafe { libc::sigaction(number, &wanted.0, &mut before.0) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(before) }
 }
