@@ -207,6 +207,53 @@ pub fn what_is_queued_for_a_slot_outlives_its_worker() {
     assert_eq!(pool.stop().code(), Some(0));
 }
 
+pub fn clients_of_a_slot_that_is_scaled_away_are_answered() {
+    let mut pool = Pool::start("own-sockets");
+    pool.wait_ready(2);
+    let workers = pool.workers();
+    workers.iter().for_each(|worker| kill(*worker, Signal::STOP));
+    let mut streams: Vec<_> = (0..20).map(|_| pool.connect()).collect();
+    for stream in &mut streams {
+        writeln!(stream, "pid").unwrap();
+    }
+    pool.signal(Signal::TTOU);
+    pool.wait_log("Handling signal: TTOU", 1);
+    // The worker of the second slot ends before it has accepted any of its own.
+    let of_second = |worker: &i32| pool.log().contains(&format!("pid: {worker} (slot 1,"));
+    let (second, first): (Vec<i32>, Vec<i32>) = workers.iter().partition(|worker| of_second(worker));
+    kill(second[0], Signal::KILL);
+    kill(first[0], Signal::CONT);
+    for stream in &mut streams {
+        assert_eq!(read_all(stream), first[0].to_string());
+    }
+    assert_eq!(pool.workers(), first);
+    assert_eq!(pool.stop().code(), Some(0));
+}
+
+pub fn workers_without_free_descriptors_serve_when_there_are_some_again() {
+    use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+    let mut pool = Pool::start("answering");
+    pool.wait_ready(2);
+    let workers = pool.workers();
+    let limit = |current| {
+        for worker in &workers {
+            let limit = Rlimit { current, ..getrlimit(Resource::Nofile) };
+            prlimit(Pid::from_raw(*worker), Resource::Nofile, limit).unwrap();
+        }
+    };
+    limit(Some(3));
+    let mut streams: Vec<_> = (0..8).map(|_| pool.connect()).collect();
+    for stream in &mut streams {
+        writeln!(stream, "pid").unwrap();
+    }
+    pool.wait_log("cannot accept connections for a moment", 1);
+    limit(getrlimit(Resource::Nofile).current);
+    for stream in &mut streams {
+        assert!(workers.contains(&read_all(stream).parse().unwrap()));
+    }
+    assert_eq!(pool.stop().code(), Some(0));
+}
+
 /// A process's first thread may be gone a moment before its last one, which holds the listener.
 fn wait_for_port(pool: &Pool) {
     wait_for("the port to be free", || TcpListener::bind(pool.address).is_ok());

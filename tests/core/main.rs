@@ -55,6 +55,14 @@ const TESTS: &[Test] = &[
     ("an_inherited_listener_is_served", lives::an_inherited_listener_is_served),
     ("a_worker_that_is_stopped_is_noticed_and_replaced", lives::a_worker_that_is_stopped_is_noticed),
     ("what_is_queued_for_a_slot_outlives_its_worker", lives::what_is_queued_for_a_slot_outlives_its_worker),
+    (
+        "clients_of_a_slot_that_is_scaled_away_are_answered",
+        lives::clients_of_a_slot_that_is_scaled_away_are_answered,
+    ),
+    (
+        "workers_without_free_descriptors_serve_when_there_are_some_again",
+        lives::workers_without_free_descriptors_serve_when_there_are_some_again,
+    ),
     ("a_drain_hands_out_what_is_queued", lives::a_drain_hands_out_what_is_queued),
     (
         "workers_share_what_a_mold_has_loaded_and_are_their_supervisors_children",

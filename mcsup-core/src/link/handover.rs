@@ -100,6 +100,12 @@ impl Handover {
         Ok(Some((connection, bytes)))
     }
 
+    /// Takes a connection out, as [`take`](Self::take), but leaves it in the queue where no descriptor is free for it.
+    pub(crate) fn take_with_room(&self) -> io::Result<Option<(OwnedFd, Vec<u8>)>> {
+        drop(rustix::io::fcntl_dupfd_cloexec(&self.take, 0)?);
+        self.take()
+    }
+
     /// Readable while a connection is in the queue.
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.take.as_fd()
@@ -133,6 +139,20 @@ mod tests {
         let mut answer = String::new();
         client.read_to_string(&mut answer).unwrap();
         assert_eq!(answer, "hello");
+    }
+
+    #[test]
+    fn what_no_descriptor_is_free_for_stays_in_the_queue() {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let handover = Handover::new().unwrap();
+        let (_client, server) = UnixStream::pair().unwrap();
+        handover.give(server.as_fd(), b"x").unwrap();
+        let before = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(3), ..before }).unwrap();
+        let refused = handover.take_with_room();
+        setrlimit(Resource::Nofile, before).unwrap();
+        assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EMFILE));
+        assert!(handover.take_with_room().unwrap().is_some());
     }
 
     #[test]

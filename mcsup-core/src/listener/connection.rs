@@ -15,6 +15,15 @@ pub enum Connection {
 }
 
 impl Connection {
+    /// A connected socket of either kind, made blocking.
+    pub(crate) fn adopt(socket: OwnedFd) -> io::Result<Self> {
+        let socket = socket2::Socket::from(socket);
+        socket.set_nonblocking(false)?;
+        let is_unix = socket.local_addr()?.domain() == socket2::Domain::UNIX;
+        let socket = OwnedFd::from(socket);
+        Ok(if is_unix { Connection::Unix(socket.into()) } else { Connection::Tcp(socket.into()) })
+    }
+
     /// A second handle on the same connection, so that one can be read while the other is written.
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(match self {

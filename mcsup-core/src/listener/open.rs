@@ -43,6 +43,13 @@ pub(crate) enum Sockets {
 }
 
 impl OpenSet {
+    /// A set of one socket.
+    #[cfg(test)]
+    pub(crate) fn with(listener: Arc<dyn Listener>) -> Self {
+        let address = Address::Unix("/none".into());
+        Self::of(vec![Member { address, sockets: Sockets::Shared(listener) }])
+    }
+
     /// Opens all of `addresses`, or none, for a pool of `slots` slots.
     pub(crate) fn open(addresses: &[Address], options: &Options, slots: usize) -> Result<Self> {
         Self::default().opened(addresses, options, slots)

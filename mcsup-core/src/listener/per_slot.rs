@@ -187,8 +187,7 @@ fn accept_all(socket: &dyn Listener, waited: &mut Vec<Connection>) -> io::Result
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::InvalidInput) => {
                 return Ok(());
             }
-            Err(error)
-                if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
+            Err(error) if listening::is_nobody(&error) => {}
             Err(error) => return Err(error),
         }
     }

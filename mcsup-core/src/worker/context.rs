@@ -15,7 +15,7 @@ use crate::link::message::Report;
 use crate::link::scoreboard::{Seat, Sibling};
 use crate::listener::open::OpenSet;
 use crate::listener::{Connection, Listener};
-use crate::sys::descriptor;
+use crate::sys::{descriptor, listening};
 
 /// A worker's view of its supervisor. A copy is the same view, for a thread of the worker's own.
 #[derive(Debug, Clone)]
@@ -211,36 +211,66 @@ impl WorkerContext {
         }
     }
 
-    /// Waits for a connection; `None`: the worker is to finish and return.
+    /// Waits for a connection, at the listeners and in the handover; `None`: the worker is to finish and return.
     ///
-    /// While it waits it shows signs of life. In [`Phase::Draining`] what is queued is still handed out.
+    /// While it waits it shows signs of life. In [`Phase::Draining`] what is queued is still handed out. Where no
+    /// descriptor or memory is left it waits until there is. A connection that another worker has
+    /// [handed over](Self::hand_over) with bytes is closed: a pool that sends bytes along takes them by
+    /// [`take_over`](Self::take_over).
     ///
     /// # Errors
-    /// What poll(2) or accept(2) say, other than that a client has gone already.
+    /// What poll(2) or accept(2) say, other than that a connection has failed already or that something is short.
     pub fn accept(&self) -> Result<Option<Connection>> {
+        let mut shortages = 0;
         loop {
             self.beat();
-            match self.phase() {
-                Phase::Serving | Phase::LameDuck => {}
+            let is_draining = match self.phase() {
+                Phase::Serving | Phase::LameDuck => false,
                 Phase::Retiring | Phase::Quitting => return Ok(None),
-                Phase::Draining => return self.try_accept(),
+                Phase::Draining => true,
+            };
+            match self.try_accept(is_draining)? {
+                Tried::Taken(connection) => return Ok(Some(connection)),
+                Tried::Nothing if is_draining => return Ok(None),
+                Tried::Nothing => {}
+                Tried::Short(_) if is_draining && shortages >= MOST_SHORTAGES => return Ok(None),
+                Tried::Short(error) => {
+                    if shortages == 0 {
+                        log::error!("cannot accept connections for a moment: {error}");
+                    }
+                    shortages += 1;
+                    self.rest()?;
+                }
             }
-            if let Some(connection) = self.try_accept()? {
-                return Ok(Some(connection));
-            }
-            self.wait()?;
         }
     }
 
-    fn try_accept(&self) -> Result<Option<Connection>> {
-        for listener in self.listeners.iter() {
+    /// Waits until a connection may be there, or something has changed, and takes it; `at_once`: does not wait.
+    fn try_accept(&self, at_once: bool) -> Result<Tried> {
+        let [handed, listening @ ..] = &self.wait(at_once)?[..] else { return Ok(Tried::Nothing) };
+        // First those that have waited at another worker before.
+        if *handed {
+            match self.handover.take_with_room() {
+                Ok(Some((connection, bytes))) if bytes.is_empty() => {
+                    return Ok(Connection::adopt(connection).map_or(Tried::Nothing, Tried::Taken));
+                }
+                Ok(Some((_, bytes))) => {
+                    log::error!("a connection was handed over with {} bytes: it is closed", bytes.len());
+                }
+                Ok(None) => {}
+                Err(error) if listening::is_shortage(&error) => return Ok(Tried::Short(error)),
+                Err(error) => return Err(Error::system("take a connection that was handed over", error)),
+            }
+        }
+        for (listener, _) in self.listeners.iter().zip(listening).filter(|(_, is_ready)| **is_ready) {
             match listener.accept() {
                 Ok(connection) => {
                     // BSD sockets inherit the listener's non-blocking mode.
                     connection.set_nonblocking(false)?;
-                    return Ok(Some(connection));
+                    return Ok(Tried::Taken(connection));
                 }
-                Err(error) if is_nobody(&error) => {}
+                Err(error) if listening::is_nobody(&error) => {}
+                Err(error) if listening::is_shortage(&error) => return Ok(Tried::Short(error)),
                 // The listener was let go of because the supervisor is dead.
                 Err(_) if !self.phase().accepts() => {}
                 Err(error) => {
@@ -249,32 +279,51 @@ impl WorkerContext {
                 }
             }
         }
-        Ok(None)
+        Ok(Tried::Nothing)
     }
 
-    /// Waits for a connection or a change, a second at most, so that beats go on.
-    fn wait(&self) -> Result<()> {
-        let wake = self.wake_fd();
-        let mut sources = vec![PollFd::from_borrowed_fd(wake, PollFlags::IN)];
-        for listener in self.listeners.iter() {
-            sources.push(PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN));
-        }
-        let second = Timespec { tv_sec: 1, tv_nsec: 0 };
-        match poll(&mut sources, Some(&second)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(Error::system("wait for a connection", error)),
-        }
+    /// Waits for a connection or a change, a second at most, so that beats go on; `at_once`: looks only. Whether the
+    /// handover, and each of the listeners, may have a connection.
+    fn wait(&self, at_once: bool) -> Result<Vec<bool>> {
+        let sources = [self.wake_fd(), self.handed_over_fd()];
+        let sources = sources.into_iter().chain(self.listeners.iter().map(|listener| listener.as_fd()));
+        let mut sources: Vec<_> = sources.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        let limit = if at_once { Duration::ZERO } else { Duration::from_secs(1) };
+        wait(&mut sources, limit)?;
         self.acknowledge();
-        Ok(())
+        Ok(sources[1..].iter().map(|source| !source.revents().is_empty()).collect())
+    }
+
+    /// Waits until something may be there again of what is short, or something has changed.
+    fn rest(&self) -> Result<()> {
+        wait(&mut [PollFd::from_borrowed_fd(self.wake_fd(), PollFlags::IN)], REST)
     }
 }
 
-/// No connection there, or one whose client has gone already.
-fn is_nobody(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
-    )
+/// How long accepting rests where a descriptor or memory is short.
+const REST: Duration = Duration::from_millis(50);
+/// A worker that is to end rests so often at most.
+const MOST_SHORTAGES: u32 = 20;
+
+/// What came of an attempt to take a connection.
+enum Tried {
+    Taken(Connection),
+    /// None was there.
+    Nothing,
+    /// There may be one, but a descriptor or memory is short.
+    Short(io::Error),
+}
+
+/// Waits on `sources`; a signal ends it early.
+fn wait(sources: &mut [PollFd<'_>], limit: Duration) -> Result<()> {
+    let limit = Timespec {
+        tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: limit.subsec_nanos().into(),
+    };
+    match poll(sources, Some(&limit)) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(Error::system("wait for a connection", error)),
+    }
 }
 
 #[cfg(test)]
@@ -293,6 +342,88 @@ mod tests {
         let (duty, handover) = (Arc::new(Duty::new().unwrap()), Arc::new(Handover::new().unwrap()));
         let place = (0, 1, max_requests);
         (WorkerContext::new(place, Arc::default(), duty, seat, handover, theirs), ours)
+    }
+
+    /// Says the errors in turn, as long as there are some; then it has a connection. Always ready.
+    #[derive(Debug)]
+    struct Failing {
+        ready: OwnedFd,
+        errors: std::sync::Mutex<Vec<i32>>,
+        local: crate::listener::Local,
+    }
+
+    impl Listener for Failing {
+        fn local(&self) -> &crate::listener::Local {
+            &self.local
+        }
+
+        fn accept(&self) -> io::Result<Connection> {
+            match self.errors.lock().unwrap().pop() {
+                Some(number) => Err(io::Error::from_raw_os_error(number)),
+                None => Ok(Connection::Unix(std::os::unix::net::UnixStream::pair().unwrap().0)),
+            }
+        }
+    }
+
+    impl AsFd for Failing {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.ready.as_fd()
+        }
+    }
+
+    /// A worker whose only listener fails so.
+    fn failing(errors: &[i32]) -> (WorkerContext, channel::SupervisorEnd) {
+        let ready = std::fs::File::open("/dev/null").unwrap().into();
+        let local = crate::listener::Local::Unix("/none".into());
+        let errors = std::sync::Mutex::new(errors.to_vec());
+        let (mut worker, supervisor) = born_for(0);
+        worker.listeners = Arc::new(OpenSet::with(Arc::new(Failing { ready, errors, local })));
+        (worker, supervisor)
+    }
+
+    #[test]
+    fn errors_of_single_connections_do_not_end_a_worker() {
+        use libc::{
+            ECONNABORTED, EHOSTDOWN, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ENOPROTOOPT, EPERM, EPROTO,
+        };
+        let errors =
+            [ECONNABORTED, EHOSTDOWN, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ENOPROTOOPT, EPERM, EPROTO];
+        let (worker, _supervisor) = failing(&errors);
+        assert!(worker.accept().unwrap().is_some());
+        let (worker, _supervisor) = failing(&[libc::ENOTSOCK]);
+        assert!(worker.accept().is_err());
+    }
+
+    #[test]
+    fn a_worker_without_a_free_descriptor_rests_and_goes_on() {
+        let errors = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+        let (worker, _supervisor) = failing(&errors);
+        let begin = std::time::Instant::now();
+        assert!(worker.accept().unwrap().is_some());
+        assert!(begin.elapsed() >= REST * 4);
+        // One that is to end does not wait for ever.
+        let (worker, _supervisor) = failing(&[libc::EMFILE; 1000]);
+        worker.duty.raise(Phase::Draining);
+        assert!(worker.accept().unwrap().is_none());
+    }
+
+    #[test]
+    fn what_was_handed_over_is_accepted_as_well() {
+        use std::io::{Read, Write};
+        let (worker, _supervisor) = born_for(0);
+        let (mut client, server) = std::os::unix::net::UnixStream::pair().unwrap();
+        let (_other, closed) = std::os::unix::net::UnixStream::pair().unwrap();
+        server.set_nonblocking(true).unwrap();
+        worker.hand_over(closed.as_fd(), b"for another kind of worker").unwrap();
+        worker.hand_over(server.as_fd(), &[]).unwrap();
+        drop(server);
+        worker.accept().unwrap().unwrap().write_all(b"hello").unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "hello");
+        worker.hand_over(client.as_fd(), &[]).unwrap();
+        worker.duty.raise(Phase::Draining);
+        assert!(worker.accept().unwrap().is_some() && worker.accept().unwrap().is_none());
     }
 
     #[test]
