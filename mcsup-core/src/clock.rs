@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rustix::event::Timespec;
 use rustix::time::{ClockId, clock_gettime};
 
 /// Now.
@@ -14,4 +15,16 @@ pub(crate) fn now() -> Duration {
 /// Now, in whole milliseconds: what fits into an atomic.
 pub(crate) fn now_ms() -> u64 {
     u64::try_from(now().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The longest wait in one call: some systems refuse what is more than 24 days.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
+
+/// How long poll(2) is to wait: a day at most, so that who waits longer looks once a day.
+pub(crate) fn wait_of(duration: Duration) -> Timespec {
+    let duration = duration.min(LONGEST_WAIT);
+    Timespec {
+        tv_sec: duration.as_secs().try_into().unwrap_or(i64::MAX),
+        tv_nsec: duration.subsec_nanos().into(),
+    }
 }

@@ -11,6 +11,20 @@ fn hasty(timeouts: Timeouts) -> Setup {
     Setup { config: EngineConfig { timeouts, ..EngineConfig::default() }, ..Setup::default() }
 }
 
+#[test]
+fn limits_that_the_clock_cannot_hold_are_none() {
+    let ever = Duration::MAX;
+    let server =
+        hasty(Timeouts { head: ever, body: ever, keep_alive: ever, write: ever, request: Some(ever) })
+            .start(echo);
+    let mut client = server.connect();
+    for _ in 0..2 {
+        client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n");
+        client.send("hello");
+        assert_eq!(client.response().status, 200);
+    }
+}
+
 fn long() -> Timeouts {
     Setup::default().config.timeouts
 }

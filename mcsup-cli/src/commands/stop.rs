@@ -43,7 +43,7 @@ fn stop(args: &StopArgs) -> Result<(Exit, Outcome, String), Failure> {
     if args.no_wait {
         return Ok((Exit::Done, Outcome::Begun, format!("the end of pid {pid}")));
     }
-    let deadline = args.server.timeout.map(|timeout| Instant::now() + timeout);
+    let deadline = args.server.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let mut left = Vec::new();
     if !below.wait(&supervisor, deadline) {
         left.push(processes::describe(pid));

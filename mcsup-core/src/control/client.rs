@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use super::protocol::{Mistake, Reply, Request};
@@ -195,12 +195,12 @@ fn send(mut stream: &UnixStream, mut bytes: &[u8], deadline: Option<Duration>) -
 fn wait(stream: &UnixStream, what: PollFlags, deadline: Option<Duration>) -> Result<(), AskError> {
     loop {
         let left = deadline.map(|deadline| deadline.saturating_sub(clock::now()));
-        let timeout = left.map(|left| Timespec {
-            tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
-            tv_nsec: left.subsec_nanos().into(),
-        });
+        let timeout = left.map(clock::wait_of);
         match poll(&mut [PollFd::new(stream, what)], timeout.as_ref()) {
-            Ok(0) => return Err(AskError::TimedOut),
+            Ok(0) if deadline.is_some_and(|deadline| clock::now() >= deadline) => {
+                return Err(AskError::TimedOut);
+            }
+            Ok(0) => {}
             Ok(_) => return Ok(()),
             Err(Errno::INTR) => {}
             Err(error) => return Err(AskError::System(error.into())),

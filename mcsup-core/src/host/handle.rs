@@ -84,11 +84,8 @@ impl Handle {
     /// Looks whether it has ended, for at most `patience`.
     #[cfg(target_os = "linux")]
     fn has_ended(&self, patience: Option<Duration>) -> bool {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let timeout = patience.map(|left| Timespec {
-            tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
-            tv_nsec: left.subsec_nanos().into(),
-        });
+        use rustix::event::{PollFd, PollFlags, poll};
+        let timeout = patience.map(crate::clock::wait_of);
         let mut sources = [PollFd::new(&self.fd, PollFlags::IN)];
         matches!(poll(&mut sources, timeout.as_ref()), Ok(1..))
     }

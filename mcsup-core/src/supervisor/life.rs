@@ -3,9 +3,8 @@
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::getpid;
 
 use super::Supervisor;
@@ -194,17 +193,10 @@ fn wait<S: Supervisor>(executor: &mut Executor<S>, deadline: Option<Moment>) -> 
         executor.leftovers.deadline(),
     ];
     let deadline = deadline.into_iter().chain(looks.into_iter().flatten()).min();
-    let timeout = deadline.map(|deadline| timespec(deadline.saturating_sub(now)));
+    let timeout = deadline.map(|deadline| clock::wait_of(deadline.saturating_sub(now)));
     match poll(&mut sources, timeout.as_ref()) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(error) => Err(Error::system("wait", error)),
-    }
-}
-
-fn timespec(duration: Duration) -> Timespec {
-    Timespec {
-        tv_sec: duration.as_secs().try_into().unwrap_or(i64::MAX),
-        tv_nsec: duration.subsec_nanos().into(),
     }
 }
 

@@ -42,6 +42,6 @@ impl<S: Supervisor> Executor<S> {
     /// When to look again.
     pub(super) fn next_look_at_slots(&self, now: Moment) -> Option<Moment> {
         let waits = self.editions.is_leaving() || !self.homeless.is_empty();
-        waits.then(|| now + if self.homeless.is_empty() { LOOK_EVERY } else { GIVE_EVERY })
+        waits.then(|| now.saturating_add(if self.homeless.is_empty() { LOOK_EVERY } else { GIVE_EVERY }))
     }
 }

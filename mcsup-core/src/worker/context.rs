@@ -5,8 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 
+use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::channel::WorkerEnd;
 use crate::link::handover::Handover;
@@ -316,11 +317,7 @@ enum Tried {
 
 /// Waits on `sources`; a signal ends it early.
 fn wait(sources: &mut [PollFd<'_>], limit: Duration) -> Result<()> {
-    let limit = Timespec {
-        tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: limit.subsec_nanos().into(),
-    };
-    match poll(sources, Some(&limit)) {
+    match poll(sources, Some(&clock::wait_of(limit))) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(error) => Err(Error::system("wait for a connection", error)),
     }

@@ -14,6 +14,7 @@ use super::table::{Accepting, Table};
 use crate::app::Peer;
 use crate::net::poller::Interest;
 use crate::net::stream;
+use crate::net::timers::after;
 
 /// How long accepting rests when the process or the system has no descriptor left.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -82,7 +83,7 @@ impl Table<'_> {
         match stream::accept(listener.fd) {
             Ok((stream, remote)) => {
                 let peer = Peer { remote, local: listener.local.clone() };
-                let deadline = now + self.config.timeouts.head;
+                let deadline = after(now, self.config.timeouts.head);
                 let token = self.connections.add(|token| Connection::new(stream, peer, token, deadline));
                 self.host.connections(self.connections.len());
                 if !(self.lacks_permit && self.hand_over_unread(token, now)) {

@@ -8,6 +8,7 @@ use super::table::Table;
 use crate::access::Entry;
 use crate::http::response::{BodyFraming, Finish, write_head};
 use crate::net::stream::Progress;
+use crate::net::timers::after;
 
 impl Table<'_> {
     /// Answers it; whether the connection waits for its next request. `may_go_on`: it may.
@@ -38,7 +39,7 @@ impl Table<'_> {
             false => Then::Close,
         };
         connection.state = State::Flushing { then };
-        connection.deadline = now + timeouts.write;
+        connection.deadline = after(now, timeouts.write);
         self.body_memory += std::mem::take(&mut connection.body_memory);
         if !keep_alive {
             self.flush(token, now);
@@ -54,7 +55,7 @@ impl Table<'_> {
         let Some(connection) = connections.find(token) else { return false };
         match connection.stream.send(&mut connection.outgoing) {
             Progress::More(_) => {
-                connection.idle(now + config.timeouts.keep_alive);
+                connection.idle(after(now, config.timeouts.keep_alive));
                 shelf.put_back_from(connection);
                 return true;
             }

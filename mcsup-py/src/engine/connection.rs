@@ -14,6 +14,7 @@ use crate::http::reject::{self, Reject};
 use crate::net::buffer::{Incoming, Outgoing};
 use crate::net::stream::{Progress, Stream};
 use crate::net::timers::Armed;
+use crate::net::timers::after;
 
 /// What a connection is waiting for.
 #[derive(Debug)]
@@ -146,7 +147,7 @@ impl Connection {
                 Progress::More(_) | Progress::Blocked(_) => {}
             }
             if let State::Body { .. } = self.state {
-                self.deadline = now + config.timeouts.body;
+                self.deadline = after(now, config.timeouts.body);
             }
         }
     }
@@ -254,7 +255,7 @@ impl Connection {
             State::Idle { .. } if self.incoming.is_empty() => None,
             State::Idle { fresh } => {
                 if !fresh {
-                    self.deadline = now + config.timeouts.head;
+                    self.deadline = after(now, config.timeouts.head);
                 }
                 self.state = State::Head;
                 self.read_head(config, now, body_memory)
@@ -288,7 +289,7 @@ impl Connection {
                     // Where the socket does not take it the client is beyond help by it.
                     self.stream.send_now(b"HTTP/1.1 100 Continue\r\n\r\n");
                 }
-                self.deadline = now + config.timeouts.body;
+                self.deadline = after(now, config.timeouts.body);
                 self.state = State::Body { head, receiving };
                 self.read_body()
             }

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use super::Phase;
 use super::connection::State;
 use super::table::Table;
+use crate::net::timers::after;
 
 /// How long a connection that was accepted but has said nothing may still begin to.
 const FRESH_TIME: Duration = Duration::from_secs(1);
@@ -39,7 +40,7 @@ impl Table<'_> {
             self.accept_queued(now);
             self.leaving.last_look = Some(now + DRAINING_TIME);
         } else {
-            self.leaving.until = Some(now + self.idle_time());
+            self.leaving.until = Some(after(now, self.idle_time()));
             self.host.close_listeners();
         }
         self.hurry_all(now);
@@ -93,7 +94,7 @@ impl Table<'_> {
             (Phase::Draining, false) => DRAINING_TIME.min(idle_time),
             (_, false) => idle_time,
         };
-        connection.deadline = connection.deadline.min(now + patience);
+        connection.deadline = connection.deadline.min(after(now, patience));
         if phase == Phase::Retiring {
             self.leaving.tokens.push(token);
         }

@@ -15,6 +15,7 @@ use super::connection::{Connection, State};
 use super::table::Table;
 use crate::app::{Local, Peer};
 use crate::net::stream::Stream;
+use crate::net::timers::after;
 
 /// For so long a connection may be on its way to a sibling that is slow to wake.
 const ON_ITS_WAY: Duration = Duration::from_millis(20);
@@ -106,7 +107,7 @@ impl Table<'_> {
         };
         let Some((local, is_fresh, received)) = known else { return true };
         let peer = Peer { remote: stream.remote(), local };
-        let (head, idle) = (now + self.config.timeouts.head, now + self.time_between_requests());
+        let (head, idle) = (after(now, self.config.timeouts.head), after(now, self.time_between_requests()));
         let token = self.connections.add(|token| {
             let mut connection = Connection::new(stream, peer, token, head);
             if !is_fresh {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::Host;
 use super::clock::RequestClock;
 use super::table::{Job, Table};
+use crate::net::timers::after;
 
 /// What a permit is doing.
 #[derive(Debug)]
@@ -69,7 +70,7 @@ pub(super) fn oldest(running: &[Running]) -> Option<Instant> {
 /// When the next request will have taken `limit`.
 pub(super) fn next_deadline(running: &[Running], limit: Duration) -> Option<Instant> {
     let waiting = running.iter().filter(|running| running.token.is_some() && !running.overdue);
-    waiting.map(|running| running.since + limit).min()
+    waiting.map(|running| after(running.since, limit)).min()
 }
 
 /// Sees to the requests that have taken `limit` or more.
@@ -82,7 +83,8 @@ pub(super) fn see_to(
     now: Instant,
 ) {
     for (running, clock) in running.iter_mut().zip(clocks) {
-        let Some(token) = running.token.filter(|_| !running.overdue && now >= running.since + limit) else {
+        let Some(token) = running.token.filter(|_| !running.overdue && now >= after(running.since, limit))
+        else {
             continue;
         };
         running.overdue = true;

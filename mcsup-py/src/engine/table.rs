@@ -22,6 +22,7 @@ use crate::http::response::{BodyFraming, Finish, ResponseHead, reason_of, write_
 use crate::http::version::Version;
 use crate::net::poller::{Interest, Poller, Ready};
 use crate::net::stream::Progress;
+use crate::net::timers::after;
 use crate::net::timers::{Armed, Timers};
 
 /// A turn lasts no longer, so that beats go on.
@@ -271,7 +272,7 @@ impl<'a> Table<'a> {
             then => then,
         };
         connection.state = State::Flushing { then };
-        connection.deadline = now + write;
+        connection.deadline = after(now, write);
         let (all_sent, aborts) = (connection.outgoing.is_empty(), answered.abort);
         let waits = together && !all_sent && !aborts;
         if aborts {
@@ -322,7 +323,7 @@ impl<'a> Table<'a> {
             Progress::Ended => self.close(token),
             Progress::Blocked(sent) => {
                 if sent > 0 {
-                    connection.deadline = now + write;
+                    connection.deadline = after(now, write);
                 }
                 self.keep(token);
             }
@@ -343,7 +344,7 @@ impl<'a> Table<'a> {
                 self.advance(token, now);
             }
             Then::Next => {
-                connection.idle(now + keep_alive);
+                connection.idle(after(now, keep_alive));
                 self.shelf.put_back_from(connection);
                 if phase.accepts() { self.advance(token, now) } else { self.hurry(token, now) }
             }
@@ -363,7 +364,7 @@ impl<'a> Table<'a> {
         let length = connection.incoming.bytes().len();
         connection.incoming.consume(length);
         connection.state = State::Flushing { then: Then::Linger };
-        connection.deadline = now + write;
+        connection.deadline = after(now, write);
         self.flush(token, now);
     }
 
@@ -408,7 +409,7 @@ impl<'a> Table<'a> {
                 // Sent in the last moment: the poller has not told yet.
                 State::Idle { .. } if connection.stream.has_unread() => {
                     connection.readable(false);
-                    connection.deadline = now + self.config.timeouts.head;
+                    connection.deadline = after(now, self.config.timeouts.head);
                     self.advance(token, now);
                 }
                 State::Idle { .. } | State::Lingering { .. } => self.close(token),

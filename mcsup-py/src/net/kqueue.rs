@@ -72,6 +72,7 @@ fn errno(error: nix::errno::Errno) -> rustix::io::Errno {
 }
 
 fn timespec(timeout: Duration) -> libc::timespec {
+    let timeout = timeout.min(Duration::from_secs(24 * 3600));
     libc::timespec {
         tv_sec: timeout.as_secs().try_into().unwrap_or(libc::time_t::MAX),
         tv_nsec: timeout.subsec_nanos().into(),

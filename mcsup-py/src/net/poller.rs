@@ -42,6 +42,8 @@ impl Poller {
 }
 
 fn timespec(timeout: Duration) -> rustix::event::Timespec {
+    // Some systems refuse what is more than 24 days.
+    let timeout = timeout.min(Duration::from_secs(24 * 3600));
     rustix::event::Timespec {
         tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
         tv_nsec: timeout.subsec_nanos().into(),

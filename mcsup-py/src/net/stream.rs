@@ -94,6 +94,8 @@ impl Stream {
 
     /// Waits until something can be sent; `false`: it could not within `timeout`.
     pub fn wait_writable(&self, timeout: Duration) -> bool {
+        // Some systems refuse what is more than 24 days.
+        let timeout = timeout.min(Duration::from_secs(24 * 3600));
         let timeout = rustix::event::Timespec {
             tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
             tv_nsec: timeout.subsec_nanos().into(),

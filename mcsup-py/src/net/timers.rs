@@ -3,7 +3,15 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// So far away is a deadline that the clock cannot hold.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// `wait` after `now`: a very long time away where the clock does not reach that far.
+pub fn after(now: Instant, wait: Duration) -> Instant {
+    now.checked_add(wait).unwrap_or_else(|| now + NEVER)
+}
 
 /// So many are not worth a look.
 const FEW: usize = 1024;
@@ -66,7 +74,13 @@ impl Armed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+
+    #[test]
+    fn a_deadline_that_the_clock_cannot_hold_is_far_away() {
+        let now = Instant::now();
+        assert!(after(now, Duration::MAX) - now >= NEVER);
+        assert_eq!(after(now, Duration::from_secs(1)) - now, Duration::from_secs(1));
+    }
 
     #[test]
     fn a_deadline_that_moves_on_is_armed_once_and_an_earlier_one_counts() {

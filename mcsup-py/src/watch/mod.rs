@@ -27,6 +27,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::net::timers::after;
+
 use debounce::Debounce;
 use filter::Filter;
 use hints::{Hints, Unable};
@@ -97,7 +99,7 @@ impl Watcher {
         let now = Instant::now();
         let background = (engine == Engine::Auto).then_some((BACKGROUND, now + BACKGROUND));
         let source = match engine {
-            Engine::Poll => Source::Polling { interval, next: now + interval },
+            Engine::Poll => Source::Polling { interval, next: after(now, interval) },
             Engine::Auto | Engine::Inotify => match Hints::new() {
                 Ok(hints) => Source::Events { hints, search: now, background },
                 Err(unable) => polling(&unable, now),
@@ -156,7 +158,7 @@ impl Watcher {
 
     /// Like [`Watcher::wait`], but not longer than `patience`. What began to change by then is told by a later call.
     pub fn wait_for(&mut self, patience: Duration) -> Option<String> {
-        let until = Instant::now() + patience;
+        let until = after(Instant::now(), patience);
         loop {
             if self.is_time_to_look(Instant::now()) {
                 self.look();
@@ -249,7 +251,7 @@ fn polling(unable: &Unable, now: Instant) -> Source {
 fn is_due(next: &mut Instant, interval: Duration, now: Instant) -> bool {
     let is_due = now >= *next;
     if is_due {
-        *next = now + interval;
+        *next = after(now, interval);
     }
     is_due
 }
