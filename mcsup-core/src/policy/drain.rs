@@ -37,7 +37,7 @@ impl Machine {
             }
             Phase::Stopping { killed, .. } => {
                 effects.push(Effect::Tell(Notice::Escalated));
-                self.hurry(now, now + self.policy.quick_timeout, killed, effects);
+                self.hurry(now, now.saturating_add(self.policy.quick_timeout), killed, effects);
             }
             Phase::Serving | Phase::Reloading(_) | Phase::RollingBack(_) | Phase::Upgrading { .. }
                 if ask == Ask::StopGraceful && !self.policy.drain_delay.is_zero() =>
@@ -69,7 +69,7 @@ impl Machine {
         let lasts = self.policy.drain_delay;
         self.supersede(now, effects);
         self.end_everything_else(now, effects);
-        self.phase = Phase::LameDuck { until: now + lasts };
+        self.phase = Phase::LameDuck { until: now.saturating_add(lasts) };
         effects.push(Effect::Tell(Notice::LameDuck { lasts }));
         for worker in self.table.select(|entry| entry.state.is_ready()) {
             effects.push(Effect::LameDuck { worker });
@@ -87,7 +87,7 @@ impl Machine {
         if ask == Ask::StopGraceful {
             effects.push(Effect::RefuseNew);
         }
-        let kill_at = now + self.policy.graceful_timeout;
+        let kill_at = now.saturating_add(self.policy.graceful_timeout);
         self.phase = Phase::Stopping { ask, killed: 0 };
         for worker in self.table.select(|entry| entry.state.is_ready()) {
             if let Some(entry) = self.table.get_mut(worker) {
@@ -97,7 +97,7 @@ impl Machine {
         }
         effects.push(Effect::CloseListeners);
         if ask == Ask::StopQuick {
-            self.hurry(now, now + self.policy.quick_timeout, 0, effects);
+            self.hurry(now, now.saturating_add(self.policy.quick_timeout), 0, effects);
         }
     }
 

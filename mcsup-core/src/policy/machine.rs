@@ -328,7 +328,8 @@ impl Machine {
         let Some(entry) = self.table.get_mut(worker) else { return };
         let State::Booting { since } = entry.state else { return };
         let took = now.saturating_sub(since);
-        entry.state = State::Failed { kill_at: now + self.policy.graceful_timeout.min(LAST_WORDS) };
+        entry.state =
+            State::Failed { kill_at: now.saturating_add(self.policy.graceful_timeout.min(LAST_WORDS)) };
         let (entry, kind) = (entry.clone(), failure.kind);
         if self.phase.is_ending() {
             return;
@@ -468,12 +469,12 @@ impl Machine {
     }
 
     fn on_late(&mut self, by: Duration, now: Moment, effects: &mut Vec<Effect>) {
-        let allowed = by + AFTER_LATE;
+        let allowed = by.saturating_add(AFTER_LATE);
         self.table.forgive(allowed, now);
         self.forgive_molds(allowed);
         self.forgive_newcomers(allowed);
         if let Phase::Upgrading { until, .. } = &mut self.phase {
-            *until += allowed;
+            *until = until.saturating_add(allowed);
         }
         effects.push(Effect::Tell(Notice::Woke { by }));
     }
@@ -521,13 +522,13 @@ impl Machine {
     /// When this worker's patience ends, if it is bounded.
     fn deadline_of(&self, entry: &Entry) -> Option<Moment> {
         match entry.state {
-            State::Booting { since } => Some(since + self.policy.boot_timeout),
-            State::Ready { beat, .. } => self.policy.timeout.map(|timeout| beat + timeout),
+            State::Booting { since } => Some(since.saturating_add(self.policy.boot_timeout)),
+            State::Ready { beat, .. } => self.policy.timeout.map(|timeout| beat.saturating_add(timeout)),
             State::Aborting { kill_at, .. } | State::Draining { kill_at, .. } | State::Failed { kill_at } => {
                 Some(kill_at)
             }
             // One that has not been forked yet is killed when it is.
-            State::Killed { since, .. } => (entry.pid != 0).then(|| since + UNKILLABLE_AFTER),
+            State::Killed { since, .. } => (entry.pid != 0).then(|| since.saturating_add(UNKILLABLE_AFTER)),
             State::Unkillable { .. } => None,
         }
     }
@@ -541,7 +542,7 @@ impl Machine {
                 effects.push(Effect::Tell(Notice::Silent { pid, since: now.saturating_sub(beat) }));
                 effects.push(Effect::Abort { worker: id });
                 if let Some(entry) = self.table.get_mut(id) {
-                    let kill_at = now + self.policy.abort_patience;
+                    let kill_at = now.saturating_add(self.policy.abort_patience);
                     entry.state = State::Aborting { ready_since: since, kill_at, limit };
                 }
             }

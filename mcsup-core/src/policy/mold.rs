@@ -65,9 +65,9 @@ impl Machine {
 
     fn mold_deadline(&self, mold: &Mold) -> Option<Moment> {
         match mold.state {
-            State::Booting { since } => Some(since + self.policy.boot_timeout),
+            State::Booting { since } => Some(since.saturating_add(self.policy.boot_timeout)),
             State::Draining { kill_at, .. } | State::Failed { kill_at } => Some(kill_at),
-            State::Killed { since, .. } => Some(since + UNKILLABLE_AFTER),
+            State::Killed { since, .. } => Some(since.saturating_add(UNKILLABLE_AFTER)),
             _ => None,
         }
     }
@@ -84,7 +84,7 @@ impl Machine {
                     effects.push(Effect::Tell(Notice::BootTimeout { pid: mold.pid, after: limit }));
                     self.kill_mold(id, KillReason::BootTimeout(limit), now, effects);
                 }
-                State::Killed { since, .. } if since + UNKILLABLE_AFTER > now => {
+                State::Killed { since, .. } if since.saturating_add(UNKILLABLE_AFTER) > now => {
                     // Killed in this moment: the time of another one was up, which ended them all.
                 }
                 State::Killed { reason, since, .. } => {
@@ -217,7 +217,7 @@ impl Machine {
     ) {
         let Some(mold) = self.molds.molds.get_mut(&id) else { return };
         let state @ State::Booting { .. } = mold.state else { return };
-        mold.state = State::Failed { kill_at: now + self.policy.graceful_timeout };
+        mold.state = State::Failed { kill_at: now.saturating_add(self.policy.graceful_timeout) };
         let mold = mold.clone();
         if self.phase.is_ending() {
             return;
@@ -348,7 +348,7 @@ impl Machine {
         now: Moment,
         effects: &mut Vec<Effect>,
     ) {
-        let kill_at = now + self.policy.quick_timeout;
+        let kill_at = now.saturating_add(self.policy.quick_timeout);
         for (id, mold) in &mut self.molds.molds {
             if which(*id, mold) && !mold.state.is_leaving() {
                 mold.state = State::Draining { how: Drain::Retire, kill_at };
@@ -369,7 +369,7 @@ impl Machine {
         let Some(entry) = self.table.remove(worker) else { return };
         self.molds.tried.insert(entry.generation);
         // It drains first, as any worker does.
-        let since = now + self.policy.graceful_timeout;
+        let since = now.saturating_add(self.policy.graceful_timeout);
         let state = State::Booting { since };
         let Entry { generation, pid, boot, .. } = entry;
         let mold = Mold { generation, pid, state, boot, is_warm: true };
@@ -381,9 +381,11 @@ impl Machine {
     pub(super) fn forgive_molds(&mut self, by: Duration) {
         for mold in self.molds.molds.values_mut() {
             match &mut mold.state {
-                State::Booting { since } => *since += by,
-                State::Draining { kill_at, .. } | State::Failed { kill_at } => *kill_at += by,
-                State::Killed { since, .. } => *since += by,
+                State::Booting { since } => *since = since.saturating_add(by),
+                State::Draining { kill_at, .. } | State::Failed { kill_at } => {
+                    *kill_at = kill_at.saturating_add(by);
+                }
+                State::Killed { since, .. } => *since = since.saturating_add(by),
                 _ => {}
             }
         }

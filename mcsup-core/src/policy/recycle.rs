@@ -17,7 +17,9 @@ impl Machine {
     /// Draws what a worker may use.
     pub(super) fn draw_allowance(&mut self, wants_warm_mold: bool) -> Allowance {
         let Recycling { requests, lifetime, rss } = self.policy.recycling;
-        let mut draw = |base: u64, jitter: u64| if base == 0 { 0 } else { base + self.jitter.up_to(jitter) };
+        let mut draw = |base: u64, jitter: u64| {
+            if base == 0 { 0 } else { base.saturating_add(self.jitter.up_to(jitter)) }
+        };
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let requests = draw(requests.0, requests.1);
         let lifetime = draw(millis(lifetime.0), millis(lifetime.1));
@@ -29,7 +31,7 @@ impl Machine {
     /// When a worker has lived long enough.
     pub(super) fn expires(entry: &Entry) -> Option<Moment> {
         match (entry.state, entry.allowance.lifetime, &entry.recycle) {
-            (State::Ready { since, .. }, Some(lifetime), None) => Some(since + lifetime),
+            (State::Ready { since, .. }, Some(lifetime), None) => Some(since.saturating_add(lifetime)),
             _ => None,
         }
     }
@@ -195,7 +197,7 @@ impl Machine {
             _ if !old_serves => {}
             _ => {
                 let again_in = self.policy.restart.cap;
-                self.recycle_again = Some(now + again_in);
+                self.recycle_again = Some(now.saturating_add(again_in));
                 let unknown = || ("the new worker died before it was ready".to_owned(), None);
                 let (reason, detail) = replacing.failure.unwrap_or_else(unknown);
                 effects.push(Effect::Tell(Notice::RecycleFailed { slot, reason: reason.clone(), again_in }));

@@ -134,7 +134,7 @@ impl Restarts {
     /// Up to a quarter less, so that slots that failed together do not boot together.
     fn jittered(&mut self, delay: Duration) -> Duration {
         let part = self.jitter.up_to(999) as f64 / 1000.0;
-        delay.mul_f64(1.0 - part / 4.0)
+        delay.saturating_sub(delay.mul_f64(part / 4.0))
     }
 }
 

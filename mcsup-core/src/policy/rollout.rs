@@ -29,7 +29,7 @@ impl Machine {
         let reason = match &self.phase {
             Phase::Starting => "no worker has been ready yet",
             Phase::Serving if self.drains_too_many() => "older generations are still draining",
-            Phase::Reloading(rollout) if now < rollout.since + self.policy.reload_interval => {
+            Phase::Reloading(rollout) if now < rollout.since.saturating_add(self.policy.reload_interval) => {
                 "another reload has only just begun"
             }
             Phase::RollingBack(_) => "a failed generation is still being rolled back",
@@ -43,7 +43,7 @@ impl Machine {
     pub(super) fn on_changed(&mut self, reason: String, now: Moment, effects: &mut Vec<Effect>) {
         let ends = self.phase.is_ending() || matches!(self.phase, Phase::LameDuck { .. });
         if self.changed_at.is_none() && !ends {
-            self.changed_at = Some(now + SAME_CHANGE);
+            self.changed_at = Some(now.saturating_add(SAME_CHANGE));
             effects.push(Effect::Tell(Notice::Changed { reason }));
         }
     }
@@ -127,7 +127,7 @@ impl Machine {
     fn next_supersession(&self) -> Option<Moment> {
         match &self.phase {
             Phase::Reloading(rollout) if self.queued_reload.is_some() && !self.drains_too_many() => {
-                Some(rollout.since + self.policy.reload_interval)
+                Some(rollout.since.saturating_add(self.policy.reload_interval))
             }
             _ => None,
         }
@@ -203,7 +203,7 @@ impl Machine {
 
     /// Asks a worker to finish while others go on; one that is not ready yet has nothing to finish.
     pub(super) fn retire(&mut self, worker: WorkerId, how: Drain, now: Moment, effects: &mut Vec<Effect>) {
-        let kill_at = now + self.policy.graceful_timeout;
+        let kill_at = now.saturating_add(self.policy.graceful_timeout);
         let Some(entry) = self.table.get_mut(worker) else { return };
         match entry.state {
             State::Ready { since, .. } => {
@@ -318,7 +318,7 @@ impl Machine {
             .filter_map(|entry| entry.state.ready_since())
             .collect();
         let last = ready.iter().max().filter(|_| ready.len() >= batch)?;
-        Some(*last + self.policy.plan.soak)
+        Some(last.saturating_add(self.policy.plan.soak))
     }
 
     /// Each slot with a ready worker of `generation` needs no other.
@@ -455,7 +455,7 @@ impl Machine {
         let Phase::Reloading(Rollout { generation, is_proven: false, .. }) = self.phase else { return };
         for worker in self.table.select(|entry| entry.generation == generation) {
             if let Some(Entry { state: State::Ready { since, .. }, .. }) = self.table.get_mut(worker) {
-                *since += by;
+                *since = since.saturating_add(by);
             }
         }
     }

@@ -125,7 +125,7 @@ impl Machine {
         let Some(scaling) = self.scaling.take_if(|scaling| slot >= scaling.from) else { return };
         let (from, to) = (scaling.from, self.target);
         // The load will want it again at the next look.
-        self.trend.rests_until = now + self.policy.restart.cap;
+        self.trend.rests_until = now.saturating_add(self.policy.restart.cap);
         self.scale(from, now, effects);
         let reason = reason.to_owned();
         effects.push(Effect::Tell(Notice::ScaleFailed { from, to, reason: reason.clone() }));
@@ -152,7 +152,7 @@ impl Machine {
     /// Looks, when it is time.
     pub(super) fn settle_looks(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         if self.measures() && self.next_look.is_none_or(|at| at <= now) {
-            self.next_look = Some(now + LOOK_EVERY);
+            self.next_look = Some(now.saturating_add(LOOK_EVERY));
             effects.push(Effect::Measure);
         }
     }

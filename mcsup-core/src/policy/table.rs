@@ -230,16 +230,16 @@ impl Table {
     /// to blame for what it did not see.
     pub fn forgive(&mut self, by: Moment, now: Moment) {
         for at in self.respawns.values_mut() {
-            *at += by;
+            *at = at.saturating_add(by);
         }
         for entry in self.entries.values_mut() {
             match &mut entry.state {
-                State::Booting { since } => *since += by,
+                State::Booting { since } => *since = since.saturating_add(by),
                 State::Ready { beat, .. } => *beat = now,
                 State::Aborting { kill_at, .. }
                 | State::Draining { kill_at, .. }
-                | State::Failed { kill_at } => *kill_at += by,
-                State::Killed { since, .. } => *since += by,
+                | State::Failed { kill_at } => *kill_at = kill_at.saturating_add(by),
+                State::Killed { since, .. } => *since = since.saturating_add(by),
                 State::Unkillable { .. } => {}
             }
         }

@@ -22,7 +22,10 @@ impl Machine {
     /// Begins an upgrade that waits.
     pub(super) fn settle_upgrade(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         if self.wants_upgrade && self.may_upgrade() {
-            self.phase = Phase::Upgrading { until: now + self.policy.upgrade_timeout, is_checked: false };
+            self.phase = Phase::Upgrading {
+                until: now.saturating_add(self.policy.upgrade_timeout),
+                is_checked: false,
+            };
             effects.push(Effect::Tell(Notice::Upgrading));
             effects.push(Effect::CheckImage);
         }

@@ -3,6 +3,7 @@
 
 mod drain;
 mod life;
+mod limits;
 mod mold;
 mod random;
 mod recycle;
