@@ -1,7 +1,7 @@
 //! The wheel's extension module: `mcsup._mcsup.main(argv)` is the command.
 
 use std::ffi::OsString;
-use std::os::fd::IntoRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use mcsup_core::upgrade::{Again, Image, Succession, VARIABLE};
@@ -47,16 +47,16 @@ fn again(arguments: &[OsString], own: &[OsString], file: &Path) -> Option<Again>
     if file.starts_with("/proc") || !Path::new("/proc/self/fd").exists() {
         return None;
     }
-    let file = std::fs::File::open(file).ok()?.into_raw_fd();
+    let file = OwnedFd::from(std::fs::File::open(file).ok()?);
     // The interpreter's own words are those before its script.
     let mut interpreter = arguments.get(..arguments.len().checked_sub(own.len())?)?.to_vec();
     interpreter.pop();
     if interpreter.last().is_some_and(|word| word == "-m") {
         interpreter.pop();
     }
-    let code = AGAIN.replace("FD", &file.to_string());
+    let code = AGAIN.replace("FD", &file.as_raw_fd().to_string());
     let words = interpreter.into_iter().chain(["-c".into(), code.into()]);
-    Some(Again { arguments: words.chain(own.iter().cloned()).collect(), file })
+    Some(Again { arguments: words.chain(own.iter().cloned()).collect(), file: file.into() })
 }
 
 /// Loads this module from an open file, and runs it.

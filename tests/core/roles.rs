@@ -134,8 +134,10 @@ fn write_another_version() {
     let text = std::fs::read_to_string(format!("/proc/self/fd/{fd}")).unwrap();
     let mut other = tempfile::tempfile().unwrap();
     let (before, rest) = text.split_once("\"version\":").unwrap();
-    let rest = rest.trim_start_matches(|digit: char| digit.is_ascii_digit());
+    let rest = rest.trim_start_matches(|c: char| c.is_ascii_digit());
     other.write_all(format!("{before}\"version\":99{rest}").as_bytes()).unwrap();
+    // Inherited, as the letter is.
+    rustix::io::fcntl_setfd(&other, rustix::io::FdFlags::empty()).unwrap();
     let others = task.replacen(&format!(":{fd}"), &format!(":{}", other.into_raw_fd()), 1);
     // SAFETY: this process has one thread.
     #[allow(unsafe_code, reason = "the only way to be another image")]

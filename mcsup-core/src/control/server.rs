@@ -249,12 +249,12 @@ impl Server {
 
     /// Goes on where the last image stopped. A client whose descriptor did not come along is gone.
     pub(crate) fn adopt(record: ServerRecord) -> io::Result<Self> {
-        let listening = UnixListener::from(descriptor::take_inherited(record.listening)?);
+        let listening = UnixListener::from(descriptor::take_recorded(record.listening)?);
         listening.set_nonblocking(true)?;
         let mut server = Self::with(listening, record.path, record.bound);
         server.next = record.next;
         for client in record.clients {
-            if let Ok(fd) = descriptor::take_inherited(client.fd) {
+            if let Ok(fd) = descriptor::take_recorded(client.fd) {
                 server.clients.insert(
                     client.id,
                     Conversation {

@@ -68,7 +68,7 @@ impl PidFile {
     /// The file that was described, in the same process, which has inherited its descriptor.
     pub(crate) fn adopt(record: PidFileRecord) -> io::Result<Self> {
         let PidFileRecord { fd, path } = record;
-        let file = File::from(descriptor::take_inherited(fd)?);
+        let file = File::from(descriptor::take_recorded(fd)?);
         // It is held already, except after an image that knew another kind of lock.
         let _ = record_lock::take(&file);
         Self::register(file, path)

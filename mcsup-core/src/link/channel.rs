@@ -78,7 +78,7 @@ impl SupervisorEnd {
     pub(crate) fn adopt(record: EndRecord) -> io::Result<Self> {
         let EndRecord { fd, received, unsent } = record;
         Ok(Self {
-            stream: UnixStream::from(descriptor::take_inherited(fd)?),
+            stream: UnixStream::from(descriptor::take_recorded(fd)?),
             received,
             unsent,
             has_ended: false,

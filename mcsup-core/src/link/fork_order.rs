@@ -73,7 +73,7 @@ pub(crate) struct OrderingEnd(OwnedFd);
 impl OrderingEnd {
     /// The end that has this number, in the process that has inherited it from the last image.
     pub(crate) fn adopt(fd: RawFd) -> io::Result<Self> {
-        Ok(Self(descriptor::take_inherited(fd)?))
+        Ok(Self(descriptor::take_recorded(fd)?))
     }
 
     /// Sends an order. The caller closes its own copies of the descriptors afterwards.

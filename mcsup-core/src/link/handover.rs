@@ -53,8 +53,8 @@ impl Handover {
 
     /// The queue whose ends were described, in the process that has inherited them.
     pub(crate) fn adopt((give, take): (RawFd, RawFd)) -> io::Result<Self> {
-        let give = descriptor::take_inherited(give)?;
-        Ok(Self { give, take: descriptor::take_inherited(take)?, room: Mutex::default() })
+        let give = descriptor::take_recorded(give)?;
+        Ok(Self { give, take: descriptor::take_recorded(take)?, room: Mutex::default() })
     }
 
     /// Puts a connection in. The caller closes its own descriptor of it afterwards.

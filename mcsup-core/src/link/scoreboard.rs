@@ -267,7 +267,7 @@ impl Scoreboard {
     /// The board that was described, in the process that has inherited its descriptor. Every line is free until it is
     /// [taken again](Self::take_again).
     pub(crate) fn adopt(record: &BoardRecord) -> io::Result<Self> {
-        let file = File::from(descriptor::take_inherited(record.fd)?);
+        let file = File::from(descriptor::take_recorded(record.fd)?);
         let workers = record.workers;
         match SharedLines::map(&file, workers.saturating_add(1)) {
             Ok(lines) => {

@@ -19,7 +19,8 @@ pub enum Address {
     },
     /// `unix:PATH`, also `unix://PATH`.
     Unix(PathBuf),
-    /// `fd://N`: a listening socket that this process inherited.
+    /// `fd://N`: a listening socket that this process inherited. It is taken over, once: the number is refused where this
+    /// process has opened the descriptor itself (it is close-on-exec then), or has taken it before.
     Inherited(RawFd),
 }
 

@@ -1,6 +1,7 @@
 //! Listening sockets that were opened by whoever started us: `fd://N`, and systemd's socket activation.
 
-use std::os::fd::{IntoRawFd, RawFd};
+use std::io;
+use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use socket2::{Domain, Socket, Type};
@@ -11,24 +12,54 @@ use super::unix::UnixListening;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::descriptor;
 
-/// Takes over descriptor `fd`, which must be a listening stream socket.
+/// Takes over descriptor `fd`, which this process has inherited, and which must be a listening stream socket.
 pub(crate) fn open(fd: RawFd) -> Result<Arc<dyn Listener>> {
-    let socket = socket(fd)?;
+    let refuse = |why: &str| Error::new(ErrorKind::Bind, format!("cannot listen on fd://{fd}: {why}"));
+    let owned = descriptor::take_inherited(fd).map_err(|error| {
+        let why = match error.kind() {
+            io::ErrorKind::AlreadyExists => {
+                "this process has opened that descriptor itself, or has taken it before"
+            }
+            _ => "this process did not inherit such a descriptor",
+        };
+        refuse(why).caused_by(error)
+    })?;
+    match listening(owned) {
+        Ok(socket) => of_either_kind(socket),
+        // It is not ours.
+        Err(other) => {
+            descriptor::put_back_inherited(other);
+            Err(refuse("it is not a listening stream socket"))
+        }
+    }
+}
+
+/// The listener whose descriptor a record names.
+pub(crate) fn adopt(fd: RawFd) -> Result<Arc<dyn Listener>> {
+    of_either_kind(socket(fd)?)
+}
+
+/// The listening stream socket whose descriptor a record names. What is none stays open.
+pub(crate) fn socket(fd: RawFd) -> Result<Socket> {
+    let refuse = || Error::new(ErrorKind::Bind, format!("descriptor {fd} is not a listening stream socket"));
+    let owned = descriptor::take_recorded(fd).map_err(|error| refuse().caused_by(error))?;
+    listening(owned).map_err(|other| {
+        let _ = other.into_raw_fd();
+        refuse()
+    })
+}
+
+fn of_either_kind(socket: Socket) -> Result<Arc<dyn Listener>> {
     let is_unix = socket.local_addr().is_ok_and(|address| address.domain() == Domain::UNIX);
     Ok(if is_unix { Arc::new(UnixListening::adopt(socket)?) } else { Arc::new(TcpListening::adopt(socket)?) })
 }
 
-/// The listening stream socket that descriptor `fd` is. What is none stays open: it is somebody else's.
-pub(crate) fn socket(fd: RawFd) -> Result<Socket> {
-    let refuse = |why: &str| Error::new(ErrorKind::Bind, format!("cannot listen on fd://{fd}: {why}"));
-    let owned = descriptor::take_inherited(fd)
-        .map_err(|error| refuse("this process did not inherit such a descriptor").caused_by(error))?;
-    let socket = Socket::from(owned);
-    if listens(&socket) && socket.r#type().ok() == Some(Type::STREAM) && socket.local_addr().is_ok() {
-        return Ok(socket);
-    }
-    let _ = socket.into_raw_fd();
-    Err(refuse("it is not a listening stream socket"))
+/// The socket, if it is a stream socket that listens.
+fn listening(fd: OwnedFd) -> std::result::Result<Socket, OwnedFd> {
+    let socket = Socket::from(fd);
+    let is_one =
+        listens(&socket) && socket.r#type().ok() == Some(Type::STREAM) && socket.local_addr().is_ok();
+    if is_one { Ok(socket) } else { Err(socket.into()) }
 }
 
 #[cfg(not(target_vendor = "apple"))]

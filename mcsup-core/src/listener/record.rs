@@ -88,7 +88,7 @@ fn adopt_member(records: &[ListenerRecord]) -> Result<Member> {
     let first = records.first().ok_or_else(wrong)?;
     let address: Address = first.address.parse()?;
     let sockets = match (&first.slot, &first.bound) {
-        (None, None) if records.len() == 1 => Sockets::Shared(inherited::open(first.fd)?),
+        (None, None) if records.len() == 1 => Sockets::Shared(inherited::adopt(first.fd)?),
         (None, Some(bound)) if records.len() == 1 => {
             let socket = inherited::socket(first.fd)?;
             Sockets::Unix(Arc::new(UnixListening::adopt_bound(socket, bound.clone())?))
@@ -101,7 +101,7 @@ fn adopt_member(records: &[ListenerRecord]) -> Result<Member> {
             }
             let mut sockets = Vec::new();
             for record in records {
-                match inherited::open(record.fd) {
+                match inherited::adopt(record.fd) {
                     Ok(listener) => sockets.push(listener),
                     Err(error) => {
                         std::mem::forget(sockets);

@@ -146,6 +146,27 @@ fn what_waits_on_all_listeners_is_counted() {
 }
 
 /// What an exec does: the descriptors stay, and nothing else does.
+#[test]
+fn a_descriptor_has_one_owner_whatever_addresses_name_its_number() {
+    let own = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address: Address = format!("fd://{}", own.as_raw_fd()).parse().unwrap();
+    let open = |address: &Address| OpenSet::open(std::slice::from_ref(address), &Options::default(), 1);
+    let refused = open(&address).unwrap_err().to_string();
+    assert!(refused.contains("opened that descriptor itself"), "{refused}");
+    own.local_addr().unwrap();
+    // As if it had come through an exec.
+    rustix::io::fcntl_setfd(&own, rustix::io::FdFlags::empty()).unwrap();
+    let _ = own.into_raw_fd();
+    let set = open(&address).unwrap();
+    assert!(open(&address).is_err());
+    drop(set);
+    // What does not listen stays what it was, for its owner.
+    let file = std::fs::File::open("/dev/null").unwrap();
+    rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).unwrap();
+    assert!(open(&format!("fd://{}", file.as_raw_fd()).parse().unwrap()).is_err());
+    assert!(rustix::io::fcntl_getfd(&file).unwrap().is_empty());
+}
+
 fn through_an_exec(set: &OpenSet) -> (OpenSet, Vec<ListenerRecord>) {
     let mut records = set.describe();
     for (record, listener) in records.iter_mut().zip(set.iter()) {

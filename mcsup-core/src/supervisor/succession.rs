@@ -65,16 +65,14 @@ pub(super) fn take_over<S: Supervisor>(
             return Err(error);
         }
     };
-    let (by, failure, image) =
-        (succession.by().to_owned(), succession.failure().map(str::to_owned), succession.image().clone());
+    let (by, failure) = (succession.by().to_owned(), succession.failure().map(str::to_owned));
     let Some(mut executor) = taken.executor(supervisor, config) else {
         return Err(Error::system("take over", std::io::Error::other("something is missing")));
     };
-    if failure.is_some() {
+    if let Some(image) = succession.complete() {
         // By its own path there may be another by now.
         executor.image = Some(image);
     }
-    succession.complete();
     signal::unblock_all();
     executor.supervisor.taken_over();
     let events = happened(&mut executor, &by, failure);

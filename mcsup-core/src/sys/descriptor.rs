@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 
 use rustix::net::RecvFlags;
@@ -43,17 +43,48 @@ pub(crate) fn received(fd: &OwnedFd) -> io::Result<()> {
     Ok(rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)?)
 }
 
-/// Takes over a descriptor that this process inherited, and sets close-on-exec. An error where it is not open.
+/// Takes over a descriptor that this process has inherited, by its number, once.
+///
+/// An inherited descriptor has come through an exec, so it is not close-on-exec. What this program has opened itself is,
+/// and so is what was taken: such a number has an owner.
+///
+/// # Errors
+/// It is not open, or has an owner.
 pub(crate) fn take_inherited(fd: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: F_GETFD reads a flag; a number that is not open is refused with EBADF.
-    if fd < 0 || unsafe { libc::fcntl(fd, libc::F_GETFD) } == -1 {
-        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    if flags(fd)? & libc::FD_CLOEXEC != 0 {
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "this process has opened or taken it itself",
+        ));
     }
-    // SAFETY: it is open, and by the contract of inherited descriptors (sd_listen_fds(3)) nobody else in this process
-    // owns it.
+    take_recorded(fd)
+}
+
+/// Gives up what [`take_inherited`] has returned: it is as it was.
+pub(crate) fn put_back_inherited(fd: OwnedFd) {
+    survive_exec(&[fd.into_raw_fd()], true);
+}
+
+/// Takes over a descriptor whose number a record of this library names: the letter of an image before this one, or a
+/// fork order. Close-on-exec afterwards.
+///
+/// # Errors
+/// It is not open.
+pub(crate) fn take_recorded(fd: RawFd) -> io::Result<OwnedFd> {
+    flags(fd)?;
+    // SAFETY: it is open, and nothing else in this process owns it: whoever wrote the record has left it to the reader,
+    // and an inherited one is not close-on-exec until it is taken (sd_listen_fds(3)).
     let owned = unsafe { OwnedFd::from_raw_fd(fd) };
     rustix::io::fcntl_setfd(&owned, rustix::io::FdFlags::CLOEXEC)?;
     Ok(owned)
+}
+
+fn flags(fd: RawFd) -> io::Result<i32> {
+    // SAFETY: F_GETFD reads a flag; a number that is not open is refused with EBADF.
+    match unsafe { libc::fcntl(fd, libc::F_GETFD) } {
+        -1 => Err(io::Error::last_os_error()),
+        flags => Ok(flags),
+    }
 }
 
 /// Whether a program that this process becomes has these descriptors too. Numbers that are not open are passed over.
@@ -148,6 +179,20 @@ mod tests {
     use super::*;
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     use std::os::fd::AsFd;
+
+    #[test]
+    fn an_inherited_descriptor_is_taken_once_and_one_of_our_own_never() {
+        let file = File::open("/dev/null").unwrap();
+        let number = file.as_raw_fd();
+        assert_eq!(take_inherited(number).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        // As if it had come through an exec.
+        put_back_inherited(file.into());
+        let taken = take_inherited(number).unwrap();
+        assert_eq!(take_inherited(number).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        put_back_inherited(taken);
+        drop(take_inherited(number).unwrap());
+        assert!(take_inherited(-1).is_err());
+    }
 
     #[test]
     fn a_descriptor_beyond_the_limit_is_let_go_too() {

@@ -3,9 +3,10 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +14,7 @@ use super::VARIABLE;
 use crate::sys::exec;
 
 /// A program to execute, as it was when the process began.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub struct Image {
     /// The executable's path, absolute.
     pub program: PathBuf,
@@ -26,12 +27,28 @@ pub struct Image {
 }
 
 /// How an image that consists of more files than its executable comes back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub struct Again {
     /// The command line, in place of [`Image::arguments`].
     pub arguments: Vec<OsString>,
-    /// A descriptor that it needs open, by its number; it stays open as long as this process.
-    pub file: RawFd,
+    /// A file that it needs open. Its descriptor has the same number in the program that is executed.
+    pub file: Arc<OwnedFd>,
+}
+
+/// An [`Image`] as it is written down for the next one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ImageRecord {
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<OsString>,
+    directory: PathBuf,
+    pub(crate) again: Option<AgainRecord>,
+}
+
+/// An [`Again`] as it is written down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AgainRecord {
+    arguments: Vec<OsString>,
+    pub(crate) file: RawFd,
 }
 
 impl Image {
@@ -53,24 +70,46 @@ impl Image {
     /// Becomes the program that is there now, with `value` in [`VARIABLE`] and otherwise the environment as it is.
     /// Returns only where that failed.
     pub(crate) fn execute(&self, value: &str) -> io::Error {
-        self.start(&self.program, &self.arguments, value)
+        start(&self.program, &self.arguments, &self.directory, value)
+    }
+
+    pub(crate) fn describe(&self) -> ImageRecord {
+        let again = self
+            .again
+            .as_ref()
+            .map(|again| AgainRecord { arguments: again.arguments.clone(), file: again.file.as_raw_fd() });
+        let Self { program, arguments, directory, .. } = self.clone();
+        ImageRecord { program, arguments, directory, again }
+    }
+}
+
+impl ImageRecord {
+    /// The image that was described, whose file is `file`.
+    pub(crate) fn adopt(self, file: Option<OwnedFd>) -> Image {
+        let Self { program, arguments, directory, again } = self;
+        let again = again
+            .zip(file)
+            .map(|(AgainRecord { arguments, .. }, file)| Again { arguments, file: file.into() });
+        Image { program, arguments, directory, again }
     }
 
     /// Becomes this very image again, whose executable is open as `executable`; without that, by its path.
     pub(crate) fn execute_again(&self, executable: Option<RawFd>, value: &str) -> io::Error {
-        let Some(executable) = executable else { return self.execute(value) };
+        let Some(executable) = executable else {
+            return start(&self.program, &self.arguments, &self.directory, value);
+        };
         let program = PathBuf::from(format!("/proc/self/fd/{executable}"));
         let arguments = self.again.as_ref().map_or(&self.arguments, |again| &again.arguments);
-        self.start(&program, arguments, value)
+        start(&program, arguments, &self.directory, value)
     }
+}
 
-    fn start(&self, program: &Path, arguments: &[OsString], value: &str) -> io::Error {
-        let others = std::env::vars_os().filter(|(name, _)| name != VARIABLE);
-        let environment = others.chain([(VARIABLE.into(), value.into())]);
-        match std::env::set_current_dir(&self.directory) {
-            Ok(()) => exec::execute(program, arguments, environment),
-            Err(error) => error,
-        }
+fn start(program: &Path, arguments: &[OsString], directory: &Path, value: &str) -> io::Error {
+    let others = std::env::vars_os().filter(|(name, _)| name != VARIABLE);
+    let environment = others.chain([(VARIABLE.into(), value.into())]);
+    match std::env::set_current_dir(directory) {
+        Ok(()) => exec::execute(program, arguments, environment),
+        Err(error) => error,
     }
 }
 

@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::image::ImageRecord;
 use super::{Image, US};
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::{handover, message, scoreboard};
@@ -41,7 +42,7 @@ pub(crate) struct Heading {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Return {
     /// What the old image is,
-    pub(crate) image: Image,
+    pub(crate) image: ImageRecord,
     /// and its executable, open, so that it is there also when its path means another.
     pub(crate) executable: Option<RawFd>,
     /// All that stays open, with what each is.
@@ -77,6 +78,7 @@ impl Letter {
         let failed = |error: io::Error| Error::system("write down what the new image needs", error);
         let executable = own_executable();
         let number = executable.as_ref().map(AsRawFd::as_raw_fd);
+        let image = image.describe();
         let again = image.again.as_ref().map(|again| again.file);
         let mut all: Vec<RawFd> = descriptors.iter().copied().chain(number).chain(again).collect();
         all.sort_unstable();
@@ -86,7 +88,7 @@ impl Letter {
             heading: Heading { version: VERSION, by: US.to_owned() },
             interfaces: INTERFACES,
             back: Return {
-                image: image.clone(),
+                image,
                 executable: number,
                 descriptors: identified.collect::<io::Result<_>>().map_err(failed)?,
             },
@@ -218,6 +220,6 @@ mod tests {
         )
         .unwrap();
         assert!(opened.pool::<()>().unwrap_err().to_string().contains("did not come along"));
-        drop(descriptor::take_inherited(fd));
+        drop(descriptor::take_recorded(fd));
     }
 }

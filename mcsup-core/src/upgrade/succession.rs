@@ -97,33 +97,27 @@ impl Succession {
         }
     }
 
-    /// What the old image was started as.
-    pub(crate) fn image(&self) -> &Image {
-        &self.opened.back.image
-    }
-
     /// Says that this image could take over.
     pub(crate) fn affirm(mut self) -> Result<()> {
         self.is_over = true;
         let Task::Check(fd) = self.task else { return Ok(()) };
         let failed = |error| Error::system("answer the old image", error);
-        let mut answer = File::from(descriptor::take_inherited(fd).map_err(failed)?);
+        let mut answer = File::from(descriptor::take_recorded(fd).map_err(failed)?);
         std::io::Write::write_all(&mut answer, CAN).map_err(failed)?;
         // Its end is to say that this process has ended.
         let _ = answer.into_raw_fd();
         Ok(())
     }
 
-    /// This image has taken over: there is no way back any more, and nothing of it is kept.
-    pub(crate) fn complete(mut self) {
+    /// This image has taken over: there is no way back any more, and nothing of it is kept. Returns what this image was
+    /// started as, where it is the old one again.
+    pub(crate) fn complete(mut self) -> Option<Image> {
         self.is_over = true;
-        let take = |fd: RawFd| descriptor::take_inherited(fd).ok();
+        let take = |fd: RawFd| descriptor::take_recorded(fd).ok();
         drop(self.opened.back.executable.and_then(take));
-        let kept = self.opened.back.image.again.as_ref().and_then(|again| take(again.file));
-        if self.failure().is_some() {
-            // This is the old image again, whose file it is.
-            let _ = kept.map(IntoRawFd::into_raw_fd);
-        }
+        let image = self.opened.back.image.clone();
+        let file = image.again.as_ref().and_then(|again| take(again.file));
+        self.failure().is_some().then(|| image.adopt(file))
     }
 
     fn fall_back(&mut self, reason: &str) {

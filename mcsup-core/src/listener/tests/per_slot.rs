@@ -54,8 +54,10 @@ fn each_slot_has_its_own_socket_and_its_share() {
 #[test]
 fn only_tcp_addresses_that_we_open_have_one_for_each_slot() {
     let dir = tempfile::tempdir().unwrap();
-    let inherited = TcpListener::bind("127.0.0.1:0").unwrap().into_raw_fd();
-    let wanted = [Address::Inherited(inherited), unix(&dir.path().join("a.sock"))];
+    let inherited = TcpListener::bind("127.0.0.1:0").unwrap();
+    // As if it had come through an exec.
+    rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty()).unwrap();
+    let wanted = [Address::Inherited(inherited.into_raw_fd()), unix(&dir.path().join("a.sock"))];
     let set = OpenSet::open(&wanted, &options(), 3).unwrap();
     assert_eq!(set.len(), 2);
     assert_eq!(set.for_slot(2).len(), 2);
