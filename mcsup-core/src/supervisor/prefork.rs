@@ -120,7 +120,7 @@ impl<S: Supervisor> Prefork<S> {
     ///   through the signal-hook-registry crate; what a worker itself registers there does;
     /// - the signal mask, in which those signals are unblocked;
     /// - the soft limit of open descriptors, which is raised to the hard one (workers have the one that was given);
-    /// - with a mold, on Linux, that the process adopts the orphans among its descendants (PR_SET_CHILD_SUBREAPER);
+    /// - on Linux, that it adopts its orphaned descendants (PR_SET_CHILD_SUBREAPER), where it needs to;
     /// - the umask, for the moment in which a Unix socket is made.
     ///
     /// [`VARIABLE`](crate::upgrade::VARIABLE) is taken out of the environment and not put back: the letter that it names is
