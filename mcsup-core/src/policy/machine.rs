@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::event::{
     Answer, Ask, BootFailure, Drain, Effect, Event, Exit, ExitStatus, Generation, KillReason, Moment, Notice,
-    Outcome, Slot, Ticket, WorkerId,
+    Slot, Ticket, WorkerId,
 };
 use super::fill::{Loss, Refusal};
 use super::jitter::Jitter;
@@ -595,59 +595,5 @@ impl Machine {
             }
             self.note_failure(entry, &why, None, now, effects);
         }
-    }
-
-    fn on_overdue(&mut self, worker: WorkerId, pid: i32, now: Moment, effects: &mut Vec<Effect>) {
-        let reason = match &mut self.phase {
-            Phase::Stopping { ask: Ask::StopQuick, .. } => KillReason::QuickStop,
-            Phase::Stopping { killed, .. } => {
-                *killed += 1;
-                KillReason::GracefulTimeout(self.policy.graceful_timeout)
-            }
-            _ => KillReason::GracefulTimeout(self.policy.graceful_timeout),
-        };
-        effects.push(Effect::Tell(Notice::Overdue { pid, reason }));
-        self.kill(worker, reason, now, effects);
-    }
-
-    /// The first generation cannot boot: ends everything, whatever the number of workers.
-    pub(super) fn fail_start(&mut self, kind: ErrorKind, now: Moment, effects: &mut Vec<Effect>) {
-        self.end_everything_else(now, effects);
-        self.phase = Phase::Failing { kind };
-        self.table.cancel_respawns(0);
-        self.end_all_molds(now, effects);
-        for worker in self.table.select(|entry| !entry.state.is_leaving()) {
-            self.kill(worker, KillReason::GivenUp, now, effects);
-        }
-    }
-
-    fn settle_end(&mut self, effects: &mut Vec<Effect>) {
-        let is_unkillable = |state: &State| matches!(state, State::Unkillable { .. });
-        let workers = self.table.iter().map(|entry| (entry.state, entry.pid));
-        let molds = self.molds.iter().map(|(_, mold)| (mold.state, mold.pid));
-        let left: Vec<(State, i32)> = workers.chain(molds).collect();
-        if !left.iter().all(|(state, _)| is_unkillable(state)) {
-            return;
-        }
-        let outcome = match self.phase {
-            _ if !left.is_empty() => Outcome::Unkillable { left: left.len() },
-            Phase::Failing { kind } => Outcome::BootFailed(kind),
-            Phase::Stopping { killed, .. } if killed > 0 => Outcome::Forced { killed },
-            _ => Outcome::Stopped,
-        };
-        self.phase = Phase::Ended;
-        let answer = match outcome {
-            Outcome::Forced { killed } => Answer::Done(format!("stopped; {killed} workers had to be killed")),
-            Outcome::Unkillable { .. } => {
-                let pids: Vec<String> = left.iter().map(|(_, pid)| pid.to_string()).collect();
-                let reason = format!("stopped, but cannot be killed: pid {}", pids.join(", "));
-                Answer::Failed { reason, detail: None }
-            }
-            _ => Answer::Done("stopped".to_owned()),
-        };
-        let tickets = std::mem::take(&mut self.stop_tickets);
-        self.answer(tickets, &answer, effects);
-        effects.push(Effect::Tell(Notice::Ended { outcome }));
-        effects.push(Effect::End(outcome));
     }
 }
