@@ -186,6 +186,8 @@ impl<S: Supervisor> Executor<S> {
         self.operators.let_go();
         self.let_go_of_checker();
         self.homeless.clear();
+        // The first edition's settings have it too.
+        self.image = None;
         drop(std::mem::take(&mut self.editions));
         self.supervisor.after_fork(ForkSide::Worker);
         spawn::live(life, Embedding(&mut self.supervisor))
