@@ -1,24 +1,49 @@
 //! The wheel's extension module: `mcsup._mcsup.main(argv)` is the command.
+//!
+//! Python has started by then, and may have run code of the user's: `.pth` files, `sitecustomize`, the agents that start
+//! there. Such code belongs to the processes that run the application. Where there was any, this process is executed
+//! again as the same interpreter without `site`, and the workers run it.
+
+mod origin;
+mod words;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use mcsup_core::upgrade::{Again, Image, Succession, VARIABLE};
+use mcsup_core::upgrade::{Again, Image, Succession, VARIABLE, detour};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::Start;
+use crate::args::{self, Invocation};
+use crate::exit::Exit;
+use origin::Origin;
 
 /// The `mcsup` command as a Python extension.
 #[pymodule(name = "_mcsup")]
 mod extension {
     use super::*;
 
-    /// Runs the command and returns its exit code.
-    #[pyfunction(pass_module)]
-    fn main(module: &Bound<'_, PyModule>, argv: Vec<OsString>) -> PyResult<u8> {
+    /// Runs the command and returns its exit code. `origin` is how this interpreter would have been started if it had
+    /// `site`.
+    #[pyfunction(pass_module, signature = (argv, origin = None))]
+    fn main(module: &Bound<'_, PyModule>, argv: Vec<OsString>, origin: Option<String>) -> PyResult<u8> {
         let py = module.py();
-        let start = Start { image: image(module).ok(), succession: Succession::from_environment() };
+        let own = argv.get(1..).unwrap_or_default();
+        let origin = match origin.or(take_variable(py)?) {
+            Some(text) => {
+                Origin::given(&text, own).map_err(|error| PyValueError::new_err(error.to_string()))?
+            }
+            None => Origin::of_this_process(py, own.len())?,
+        };
+        if origin.is_customised() && !is_deferred(py)? && is_for_a_supervisor(&argv) {
+            return start_again(module, &origin, own);
+        }
+        let start =
+            Start { image: image(module, &origin, own).ok(), succession: Succession::from_environment() };
         // Python's own copy was made when it began.
         py.import("os")?.getattr("environ")?.call_method1("pop", (VARIABLE, py.None()))?;
         // Detached: the supervisor runs no Python, and a worker attaches for each request.
@@ -26,46 +51,79 @@ mod extension {
     }
 }
 
+/// Whether this interpreter was started without `site`, by us or by the operator.
+fn is_deferred(py: Python<'_>) -> PyResult<bool> {
+    py.import("sys")?.getattr("flags")?.getattr("no_site")?.is_truthy()
+}
+
+/// The origin that an interpreter without `site` was given. No program that is started later sees it.
+fn take_variable(py: Python<'_>) -> PyResult<Option<String>> {
+    let environ = py.import("os")?.getattr("environ")?;
+    let value: Option<String> = environ.call_method1("pop", (origin::VARIABLE, py.None()))?.extract()?;
+    Ok(if is_deferred(py)? { value } else { None })
+}
+
+/// Other commands start no process, and need no second interpreter.
+fn is_for_a_supervisor(argv: &[OsString]) -> bool {
+    matches!(args::parse(argv.iter().cloned()), Ok(Invocation::Run(_)))
+}
+
+/// Executes this process again, without `site` and with the environment that it was started with. Returns only where
+/// that failed.
+fn start_again(module: &Bound<'_, PyModule>, origin: &Origin, own: &[OsString]) -> PyResult<u8> {
+    let program: PathBuf = module.py().import("sys")?.getattr("executable")?.extract()?;
+    let file: PathBuf = module.getattr("__file__")?.extract()?;
+    let text = origin.text().map_err(|error| PyValueError::new_err(error.to_string()))?;
+    let name = program.clone().into_os_string();
+    let script = file.with_file_name("supervisor.py").into_os_string();
+    let words = [name].into_iter().chain(origin.options()).chain([script]);
+    let words: Vec<OsString> = words.chain(own.iter().cloned()).collect();
+    let error = detour::execute(&program, &words, &(origin::VARIABLE.into(), text.into()));
+    let reason = format!("cannot execute {} without site: {error}", program.display());
+    if let Ok(Some(succession)) = Succession::from_environment() {
+        succession.give_up(&reason);
+    }
+    let _ = writeln!(std::io::stderr(), "mcsup: {reason}");
+    Ok(Exit::Refused.code())
+}
+
 /// How an upgrade starts this again: the interpreter as it was started, so that a new one, or a new package in its
 /// environment, is found.
-fn image(module: &Bound<'_, PyModule>) -> PyResult<Image> {
-    let sys = module.py().import("sys")?;
-    let arguments: Vec<OsString> = sys.getattr("orig_argv")?.extract()?;
-    let own: Vec<OsString> = sys.getattr("argv")?.extract()?;
+fn image(module: &Bound<'_, PyModule>, origin: &Origin, own: &[OsString]) -> PyResult<Image> {
+    let program: PathBuf = module.py().import("sys")?.getattr("executable")?.extract()?;
     let file: PathBuf = module.getattr("__file__")?.extract()?;
     Ok(Image {
-        program: sys.getattr("executable")?.extract()?,
-        again: again(&arguments, own.get(1..).unwrap_or_default(), &file),
+        again: again(&program, origin, own, &file),
+        program,
+        arguments: origin.words.iter().chain(own).cloned().collect(),
         directory: std::env::current_dir()?,
-        arguments,
     })
 }
 
 /// This module is in a file that an upgrade of the package replaces, so the way back needs it open. `None` where there is
 /// no /proc to find it by, or where this is the way back already.
-fn again(arguments: &[OsString], own: &[OsString], file: &Path) -> Option<Again> {
+fn again(program: &Path, origin: &Origin, own: &[OsString], file: &Path) -> Option<Again> {
     if file.starts_with("/proc") || !Path::new("/proc/self/fd").exists() {
         return None;
     }
     let file = OwnedFd::from(std::fs::File::open(file).ok()?);
-    // The interpreter's own words are those before its script.
-    let mut interpreter = arguments.get(..arguments.len().checked_sub(own.len())?)?.to_vec();
-    interpreter.pop();
-    if interpreter.last().is_some_and(|word| word == "-m") {
-        interpreter.pop();
-    }
-    let code = AGAIN.replace("FD", &file.as_raw_fd().to_string());
-    let words = interpreter.into_iter().chain(["-c".into(), code.into()]);
-    Some(Again { arguments: words.chain(own.iter().cloned()).collect(), file: file.into() })
+    // JSON's text of a text is Python's too.
+    let origin_text = serde_json::to_string(&origin.text().ok()?).ok()?;
+    let code = AGAIN.replace("FD", &file.as_raw_fd().to_string()).replace("ORIGIN", &origin_text);
+    let words = [program.into()].into_iter().chain(origin.options()).chain(["-c".into(), code.into()]);
+    Some(Again { arguments: words.chain(own.iter().cloned()).collect(), file: Arc::new(file) })
 }
 
 /// Loads this module from an open file, and runs it.
 const AGAIN: &str = "\
 import sys
-from importlib.machinery import ExtensionFileLoader
-from importlib.util import module_from_spec, spec_from_loader
+from _frozen_importlib import ModuleSpec, module_from_spec
+from _frozen_importlib_external import ExtensionFileLoader
+if sys.path[:1] == ['']:
+    del sys.path[0]
 loader = ExtensionFileLoader('mcsup._mcsup', '/proc/self/fd/FD')
-module = module_from_spec(spec_from_loader('mcsup._mcsup', loader))
+spec = ModuleSpec('mcsup._mcsup', loader, origin=loader.path)
+module = sys.modules[spec.name] = module_from_spec(spec)
 loader.exec_module(module)
-sys.exit(module.main(['mcsup', *sys.argv[1:]]))
+sys.exit(module.main(['mcsup', *sys.argv[1:]], ORIGIN))
 ";

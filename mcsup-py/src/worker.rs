@@ -15,7 +15,7 @@ use crate::app::{App, Local};
 use crate::engine::{self, EngineConfig, Host, Listening, Phase, Siblings, Threads};
 use crate::python::imported::Imported;
 use crate::python::loading::{self, LoadError, Target};
-use crate::python::{ending, fork, interpreter, traceback};
+use crate::python::{ending, fork, interpreter, site, traceback};
 use crate::watch::{BrokenPage, ReloadSettings, Watcher};
 use crate::wsgi::{IsDraining, WsgiApp, WsgiSettings};
 
@@ -225,6 +225,10 @@ fn watch(mut watcher: Watcher, context: &WorkerContext) {
 
 fn load(settings: &WorkerSettings) -> mcsup_core::Result<Py<PyAny>> {
     Python::attach(|py| {
+        site::run(py, &settings.arguments).map_err(|error| {
+            let summary = format!("Python's site failed: {}", traceback::one_line(py, &error));
+            Error::new(ErrorKind::Boot, summary).with_detail(traceback::format(py, &error))
+        })?;
         let prepared = interpreter::set_arguments(py, &settings.arguments)
             .and_then(|()| interpreter::set_environment(py, &settings.environment))
             .and_then(|()| traceback::dump_stacks_when_asked(py, settings.error_log));

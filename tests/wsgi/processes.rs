@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use mcsup_py::python::{ending, fork, interpreter, traceback};
+use mcsup_py::python::{ending, fork, interpreter, site, traceback};
 use pyo3::prelude::*;
 
 use super::fixture::{module, start_python};
@@ -120,6 +120,7 @@ fn tells_its_prefix() {
     // Again: does nothing.
     interpreter::ensure(venv.as_deref().map(Path::new)).unwrap();
     Python::attach(|py| {
+        site::run(py, &[]).unwrap();
         let code = "
 import sys, signal
 packages = [path for path in sys.path if path.endswith('site-packages')][0]

@@ -40,6 +40,73 @@ fn text(bytes: &OsStr) -> io::Result<CString> {
     CString::new(bytes.as_bytes().to_vec()).map_err(|_| io::ErrorKind::InvalidInput.into())
 }
 
+/// The environment that this process was started with, whatever was changed in it since.
+///
+/// # Errors
+/// The system does not tell.
+pub(crate) fn original_environment() -> io::Result<Vec<(OsString, OsString)>> {
+    Ok(variables(original_block()?.split(|byte| *byte == 0)))
+}
+
+#[cfg(not(target_vendor = "apple"))]
+fn original_block() -> io::Result<Vec<u8>> {
+    std::fs::read("/proc/self/environ")
+}
+
+/// `KERN_PROCARGS2`: the number of arguments, the executable's path, zero bytes, the arguments, the environment.
+#[cfg(target_vendor = "apple")]
+fn original_block() -> io::Result<Vec<u8>> {
+    let pid = libc::c_int::try_from(std::process::id()).map_err(io::Error::other)?;
+    let mut name = [libc::CTL_KERN, libc::KERN_PROCARGS2, pid];
+    let mut block = vec![0_u8; 1 << 20];
+    let mut length = block.len();
+    // SAFETY: the name has three numbers; `block` has room for `length` bytes, and the call sets that to what it wrote.
+    let done = unsafe {
+        libc::sysctl(name.as_mut_ptr(), 3, block.as_mut_ptr().cast(), &raw mut length, ptr::null_mut(), 0)
+    };
+    if done == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    block.truncate(length);
+    environment_in(&block).map(<[u8]>::to_vec).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// The environment in what `KERN_PROCARGS2` has.
+#[cfg(any(target_vendor = "apple", test))]
+fn environment_in(block: &[u8]) -> Option<&[u8]> {
+    let (count, rest) = block.split_first_chunk::<4>()?;
+    let count = usize::try_from(i32::from_ne_bytes(*count)).ok()?;
+    let path = rest.iter().position(|byte| *byte == 0)?;
+    let mut rest = &rest[path..];
+    rest = &rest[rest.iter().position(|byte| *byte != 0)?..];
+    for _ in 0..count {
+        rest = &rest[rest.iter().position(|byte| *byte == 0)? + 1..];
+    }
+    Some(rest)
+}
+
+/// Names and values, up to the first entry that is empty.
+fn variables<'a>(entries: impl Iterator<Item = &'a [u8]>) -> Vec<(OsString, OsString)> {
+    let text = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+    let pair = |entry: &'a [u8]| {
+        // A name may begin with the sign, and what has none is no variable.
+        let sign = entry.iter().skip(1).position(|byte| *byte == b'=')? + 1;
+        Some((text(&entry[..sign]), text(&entry[sign + 1..])))
+    };
+    entries.take_while(|entry| !entry.is_empty()).filter_map(pair).collect()
+}
+
+/// Stops the timers that count processor time. An exec keeps them, and their signals would end the next program. The
+/// timer of real time stays: [`end_with`] has set it.
+pub(crate) fn stop_profiling_timers() {
+    // SAFETY: an `itimerval` is four integers, for which zero is valid; it means that the timer stops.
+    let none: libc::itimerval = unsafe { std::mem::zeroed() };
+    for timer in [libc::ITIMER_VIRTUAL, libc::ITIMER_PROF] {
+        // SAFETY: the new value is valid, and a null pointer means that the old one is not asked for.
+        unsafe { libc::setitimer(timer, &raw const none, ptr::null_mut()) };
+    }
+}
+
 /// This process ends with its parent, where the kernel offers that, and after `limit` in any case, also when it has
 /// become another program. An error where the parent is gone already.
 pub(crate) fn end_with(parent: rustix::process::Pid, limit: Duration) -> io::Result<()> {
@@ -60,4 +127,26 @@ pub(crate) fn take_variable(name: &str) -> Option<OsString> {
         unsafe { std::env::remove_var(name) };
     }
     Some(OsString::from_vec(value.into_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_original_environment_is_that_of_the_exec() {
+        let path = std::env::var_os("PATH").unwrap();
+        let found = original_environment().unwrap();
+        assert!(found.iter().any(|(name, value)| name == "PATH" && *value == path), "{found:?}");
+    }
+
+    #[test]
+    fn the_environment_is_found_behind_the_arguments() {
+        let mut block = 2_i32.to_ne_bytes().to_vec();
+        block.extend_from_slice(b"/bin/python\0\0\0\0python\0\0A=1\0=B=x=y\0none\0\0C=2\0");
+        let environment = environment_in(&block).unwrap();
+        let found = variables(environment.split(|byte| *byte == 0));
+        let expected = [("A", "1"), ("=B", "x=y")].map(|(name, value)| (name.into(), value.into()));
+        assert_eq!(found, expected);
+    }
 }

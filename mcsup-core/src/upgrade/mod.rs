@@ -2,6 +2,7 @@
 //!
 //! - [`image`]: what to execute, settled when the process begins.
 //! - `letter`: what the old image leaves to the new one: a record in a sealed file, and open descriptors.
+//! - [`detour`]: another program in the place of one that has not begun.
 //! - `checker`: a dry run of the new image, as a child, with the real letter.
 //! - [`succession`]: what a process finds that is such a new image; and the way back to the old one, which is taken
 //!   unless the new one has taken over.
@@ -12,6 +13,7 @@
 //! exec, `fallback:FD:REASON` on the way back.
 
 pub(crate) mod checker;
+pub mod detour;
 pub mod image;
 pub(crate) mod letter;
 pub mod succession;

@@ -9,13 +9,15 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
+use super::site;
+
 /// The Python that this crate was built against, as `major.minor`.
 pub const VERSION: &str = env!("MCSUP_PYTHON_VERSION");
 
 /// Makes sure that an interpreter runs in this process.
 ///
 /// In the binary it is started: without signal handlers, as the Python of the virtual environment `venv` if one is
-/// given, otherwise as the Python that the binary was built against.
+/// given, otherwise as the Python that the binary was built against. [`site::run`] completes the start.
 ///
 /// # Errors
 /// One line: an environment of another Python, or the interpreter's own reason.
@@ -77,6 +79,7 @@ fn start(program: &Path) -> Result<(), String> {
         ffi::PyConfig_InitPythonConfig(config);
         (*config).install_signal_handlers = 0;
         (*config).parse_argv = 0;
+        (*config).site_import = 0;
         let name = &raw mut (*config).program_name;
         let mut status = ffi::PyConfig_SetBytesString(config, name, program.as_ptr());
         if ffi::PyStatus_Exception(status) == 0 {
@@ -88,6 +91,7 @@ fn start(program: &Path) -> Result<(), String> {
         }
         ffi::PyEval_SaveThread();
     }
+    site::defer(site::Deferred::default());
     Ok(())
 }
 

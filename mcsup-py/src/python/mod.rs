@@ -2,6 +2,7 @@
 //!
 //! - [`interpreter`]: started in the binary, there already in the wheel.
 //! - [`loading`]: `module:attr` and factories, with the whole traceback where they fail.
+//! - [`site`]: the user's customisation of Python, run where the application runs.
 //! - [`standard`]: what of the standard library all workers share.
 //! - [`traceback`]: exceptions and stacks as text.
 //! - [`imported`]: the files that were loaded.
@@ -14,5 +15,6 @@ pub mod fork;
 pub mod imported;
 pub mod interpreter;
 pub mod loading;
+pub mod site;
 pub mod standard;
 pub mod traceback;

@@ -14,6 +14,8 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::site::{self, Deferred};
+
 /// How many files are looked through: those of a web framework, and not of all that computes behind it.
 const MOST_FILES: usize = 400;
 
@@ -21,13 +23,15 @@ const MOST_FILES: usize = 400;
 const LARGEST_FILE: u64 = 1 << 20;
 
 /// Not for a process without a terminal or a display.
-const NEVER: [&str; 10] = [
+const NEVER: [&str; 11] = [
     "__main__",
     "antigravity",
     "this",
     "idlelib",
     "readline",
     "rlcompleter",
+    // A worker's, where the interpreter was started without it.
+    "site",
     "test",
     "tkinter",
     "turtle",
@@ -55,6 +59,13 @@ pub fn share(module: &str, python_path: &[String]) {
 }
 
 fn load(py: Python<'_>, module: &str, python_path: &[String]) -> PyResult<usize> {
+    let deferred = site::deferred();
+    let patch =
+        deferred.iter().flat_map(|deferred| &deferred.modules).find(|name| PATCHES.contains(&name.as_str()));
+    if let Some(name) = patch {
+        log::debug!("{name} comes before the application: the standard library is not shared");
+        return Ok(0);
+    }
     let places = Places::of(py, python_path)?;
     if let Some(name) = places.shadowed().next() {
         log::debug!("{name} is a module of the application's: the standard library is not shared");
@@ -62,10 +73,13 @@ fn load(py: Python<'_>, module: &str, python_path: &[String]) -> PyResult<usize>
     }
     let modules = py.import("sys")?.getattr("modules")?.cast_into::<PyDict>()?;
     let before = names_in(&modules);
-    for name in Search::new(&places).all_that_is_wanted_by(module) {
-        // Not there on this system, or not a module: the application knows what to do then.
-        let _ = py.import(name.as_str());
-    }
+    let prefixes = deferred.and_then(|deferred| deferred.prefixes);
+    with_prefixes(py, prefixes, || {
+        for name in Search::new(&places).all_that_is_wanted_by(module) {
+            // Not there on this system, or not a module: the application knows what to do then.
+            let _ = py.import(name.as_str());
+        }
+    })?;
     let loaded: Vec<String> = names_in(&modules).difference(&before).cloned().collect();
     let count = loaded.len();
     if count > 0 {
@@ -74,6 +88,21 @@ fn load(py: Python<'_>, module: &str, python_path: &[String]) -> PyResult<usize>
         SHARED.lock().unwrap_or_else(PoisonError::into_inner).extend(loaded);
     }
     Ok(count)
+}
+
+/// Does `act` while the interpreter has `prefixes`, which some modules remember. `site` finds what was there before.
+fn with_prefixes(py: Python<'_>, prefixes: Option<(String, String)>, act: impl FnOnce()) -> PyResult<()> {
+    let Some((prefix, exec_prefix)) = prefixes else {
+        act();
+        return Ok(());
+    };
+    let sys = py.import("sys")?;
+    let before = (sys.getattr("prefix")?, sys.getattr("exec_prefix")?);
+    sys.setattr("prefix", prefix)?;
+    sys.setattr("exec_prefix", exec_prefix)?;
+    act();
+    sys.setattr("prefix", before.0)?;
+    sys.setattr("exec_prefix", before.1)
 }
 
 fn names_in(modules: &Bound<'_, PyDict>) -> BTreeSet<String> {
@@ -112,7 +141,12 @@ impl Places {
         let standard = sys.getattr("stdlib_module_names")?.try_iter()?;
         let standard = standard.map(|name| name?.extract()).collect::<PyResult<_>>()?;
         let os: PathBuf = py.import("os")?.getattr("__file__")?.extract()?;
-        let path: Vec<PathBuf> = sys.getattr("path")?.extract()?;
+        let path: Vec<PathBuf> = match site::deferred() {
+            Some(Deferred { script: Some(script), path, .. }) => {
+                script.folder.into_iter().map(PathBuf::from).chain(path).collect()
+            }
+            _ => sys.getattr("path")?.extract()?,
+        };
         let library = os
             .parent()
             .map_or(path.len(), |own| path.iter().position(|entry| entry == own).unwrap_or(path.len()));

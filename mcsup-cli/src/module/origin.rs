@@ -1,0 +1,106 @@
+//! How the interpreter was started, and what had happened to it by then. The interpreter that supervises is another one
+//! where that matters, and learns it from the first one.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use mcsup_py::python::site::{self, Deferred, Script};
+use pyo3::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::words::{self, Program};
+
+/// Names the origin to an interpreter that was started without `site`.
+pub(super) const VARIABLE: &str = "MCSUP_ORIGIN";
+
+/// The start of an interpreter.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Origin {
+    /// All words before those of the command.
+    pub(super) words: Vec<OsString>,
+    /// `sys.argv[0]`.
+    file: OsString,
+    /// The first entry of `sys.path`, where Python has put it there for the script.
+    folder: Option<OsString>,
+    /// The rest of `sys.path`.
+    path: Vec<PathBuf>,
+    prefixes: (String, String),
+    /// Whether the operator wants `site`.
+    has_site: bool,
+    /// What has run before this command, if anything has.
+    customisation: Option<Vec<String>>,
+}
+
+impl Origin {
+    /// The start of this interpreter; `own` are the words of the command.
+    pub(super) fn of_this_process(py: Python<'_>, own: usize) -> PyResult<Self> {
+        let sys = py.import("sys")?;
+        let mut words: Vec<OsString> = sys.getattr("orig_argv")?.extract()?;
+        words.truncate(words.len().saturating_sub(own));
+        let flags = sys.getattr("flags")?;
+        let flag = |name: &str| flags.getattr_opt(name)?.map_or(Ok(false), |value| value.is_truthy());
+        let mut path: Vec<OsString> = sys.getattr("path")?.extract()?;
+        // Python 3.10 has no `safe_path`.
+        let is_first = !flag("isolated")? && !flag("safe_path")? && !path.is_empty();
+        let folder = is_first.then(|| path.remove(0));
+        let argv: Vec<OsString> = sys.getattr("argv")?.extract()?;
+        Ok(Self {
+            words,
+            file: argv.into_iter().next().unwrap_or_default(),
+            folder,
+            path: path.into_iter().map(PathBuf::from).collect(),
+            prefixes: (sys.getattr("prefix")?.extract()?, sys.getattr("exec_prefix")?.extract()?),
+            has_site: !flag("no_site")?,
+            customisation: site::customisation(py)?,
+        })
+    }
+
+    /// The origin in `text`, which this interpreter was started with. It leaves `site` to the workers.
+    pub(super) fn given(text: &str, own: &[OsString]) -> serde_json::Result<Self> {
+        let origin: Self = serde_json::from_str(text)?;
+        if origin.has_site {
+            site::defer(origin.deferred(own));
+        }
+        Ok(origin)
+    }
+
+    fn deferred(&self, own: &[OsString]) -> Deferred {
+        let words = self.words.iter().chain(own).cloned().collect();
+        let module = match self.program() {
+            Program::Module(name) => name.to_str().map(str::to_owned),
+            _ => None,
+        };
+        let (file, folder) = (self.file.clone(), self.folder.clone());
+        Deferred {
+            script: Some(Script { words, file, module, folder }),
+            path: self.path.clone(),
+            prefixes: Some(self.prefixes.clone()),
+            modules: self.customisation.clone().unwrap_or_default(),
+        }
+    }
+
+    /// Whether a supervisor is to run in another interpreter than this one. Not where another program has called the
+    /// command: what that has done in this process is meant for the workers.
+    pub(super) fn is_customised(&self) -> bool {
+        let is_ours = match self.program() {
+            Program::Module(name) => name == "mcsup",
+            Program::Script(path) => Path::new(&path).file_name().is_some_and(|name| name == "mcsup"),
+            Program::None => false,
+        };
+        is_ours && self.customisation.is_some()
+    }
+
+    /// The interpreter's own options, and no `site`.
+    pub(super) fn options(&self) -> impl Iterator<Item = OsString> {
+        words::read(&self.words).0.into_iter().chain(["-S".into()])
+    }
+
+    fn program(&self) -> Program {
+        words::read(&self.words).1
+    }
+
+    /// As [`Origin::given`] reads it.
+    pub(super) fn text(&self) -> serde_json::Result<String> {
+        serde_json::to_string(self)
+    }
+}

@@ -1,0 +1,154 @@
+//! Python's `site` module, which runs the user's customisation: `.pth` files, `sitecustomize`, `usercustomize`.
+//!
+//! The customisation belongs to the processes that run the application. An interpreter that was started without `site`
+//! runs it in each worker, or in the mold, before the application is loaded. A fresh interpreter does the same at its
+//! start, so an agent sees no difference.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+
+/// What a start without `site` has left to do, and what the interpreter would be if it had been done.
+#[derive(Debug, Clone, Default)]
+pub struct Deferred {
+    /// The script of the process, where there is one.
+    pub script: Option<Script>,
+    /// `sys.path`, without the entry of the script. The supervisor only looks for files there.
+    pub path: Vec<PathBuf>,
+    /// `sys.prefix` and `sys.exec_prefix`: those of the virtual environment.
+    pub prefixes: Option<(String, String)>,
+    /// The modules that the customisation loads.
+    pub modules: Vec<String>,
+}
+
+/// A script, as Python describes it to the program.
+#[derive(Debug, Clone)]
+pub struct Script {
+    /// `sys.orig_argv`.
+    pub words: Vec<OsString>,
+    /// The file of `__main__`.
+    pub file: OsString,
+    /// The name that `python -m` was given.
+    pub module: Option<String>,
+    /// What Python puts in front of `sys.path` for it.
+    pub folder: Option<OsString>,
+}
+
+/// Taken by the first call of [`run`] in a process; its children inherit that it was.
+static DEFERRED: Mutex<Option<Deferred>> = Mutex::new(None);
+
+/// The interpreter of this process was started without `site`: [`run`] does that later.
+pub fn defer(deferred: Deferred) {
+    *DEFERRED.lock().unwrap_or_else(PoisonError::into_inner) = Some(deferred);
+}
+
+/// What [`run`] will do in this process.
+pub(super) fn deferred() -> Option<Deferred> {
+    DEFERRED.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Imports `site`, where that was deferred, in a process that looks as at the start of its interpreter.
+///
+/// # Errors
+/// An exception that ends a fresh interpreter too. `site` itself reports most errors, and goes on.
+pub fn run(py: Python<'_>, arguments: &[String]) -> PyResult<()> {
+    let deferred = DEFERRED.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some(Deferred { script, .. }) = deferred else { return Ok(()) };
+    let sys = py.import("sys")?;
+    let mut argv: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+    if let Some(script) = &script {
+        sys.setattr("orig_argv", PyList::new(py, &script.words)?)?;
+        if let Some(name) = argv.first_mut() {
+            *name = if script.module.is_some() { "-m".into() } else { script.file.clone() };
+        }
+    }
+    sys.setattr("argv", PyList::new(py, argv)?)?;
+    allow_site(&sys)?;
+    // The module may be loaded, for another module of the standard library. It has done nothing, and knows the wrong
+    // prefix.
+    sys.getattr("modules")?.call_method1("pop", ("site", py.None()))?;
+    py.import("site")?;
+    script.map_or(Ok(()), |script| become_main(py, &script))
+}
+
+/// Lets `sys.flags.no_site` say what a fresh interpreter's does: programs that the application starts, multiprocessing's
+/// for example, get the same flags.
+fn allow_site(sys: &Bound<'_, PyModule>) -> PyResult<()> {
+    let flags = sys.getattr("flags")?;
+    let names: Vec<String> = flags.get_type().getattr("__match_args__")?.extract()?;
+    let index = names.iter().position(|name| name == "no_site").map(ffi::Py_ssize_t::try_from);
+    let Some(Ok(index)) = index else { return Ok(()) };
+    let zero = 0_i32.into_pyobject(sys.py())?.into_any().unbind();
+    // SAFETY: `sys.flags` is a struct sequence, and the index is that of one of its fields. The call takes over the
+    // reference to the new value. The old value is a small integer; the reference to it is lost, not used after its end.
+    // This thread holds the interpreter, so no other reads the field meanwhile.
+    unsafe { ffi::PyStructSequence_SetItem(flags.as_ptr(), index, zero.into_ptr()) };
+    Ok(())
+}
+
+/// Makes `__main__` and `sys.path` look as the script's.
+fn become_main(py: Python<'_>, script: &Script) -> PyResult<()> {
+    if let Some(folder) = &script.folder {
+        py.import("sys")?.getattr("path")?.call_method1("insert", (0, folder))?;
+    }
+    let main = py.import("__main__")?;
+    main.setattr("__file__", &script.file)?;
+    if let Some(module) = &script.module {
+        let name = format!("{module}.__main__");
+        main.setattr("__spec__", py.import("importlib.util")?.call_method1("find_spec", (name,))?)?;
+        main.setattr("__package__", module)?;
+    }
+    Ok(())
+}
+
+/// Files of a virtual environment's or a distribution's own tools, by module. They start no thread and change nothing
+/// that a worker cannot inherit: setuptools' and virtualenv's look after `distutils`, Ubuntu's reports exceptions.
+const HARMLESS: [&str; 3] = ["_distutils_hack", "_virtualenv", "apport_python_hook"];
+
+/// Our own.
+const OURS: [&str; 2] = ["__main__", "mcsup"];
+
+/// What ran in this process before mcsup: the modules that belong to neither Python nor mcsup. `None`: nothing did, and
+/// there is one thread.
+pub fn customisation(py: Python<'_>) -> PyResult<Option<Vec<String>>> {
+    let sys = py.import("sys")?;
+    let standard = sys.getattr("stdlib_module_names")?;
+    let library = file_of(py.import("os")?.as_any()).and_then(|os| Some(os.parent()?.to_owned()));
+    let mut found = HashSet::new();
+    for (name, module) in sys.getattr("modules")?.cast_into::<PyDict>()?.copy()? {
+        let Ok(name) = name.extract::<String>() else { continue };
+        let top = name.split('.').next().unwrap_or_default();
+        let is_known = OURS.contains(&top) || HARMLESS.contains(&top);
+        if is_known || found.contains(top) || standard.contains(top)? {
+            continue;
+        }
+        // A distribution's `sitecustomize` is beside its standard library.
+        if library.is_none()
+            || file_of(&module).and_then(|file| Some(file.parent()? == library.as_ref()?)) != Some(true)
+        {
+            found.insert(top.to_owned());
+        }
+    }
+    if found.is_empty() && !has_other_threads(py)? {
+        return Ok(None);
+    }
+    let mut found: Vec<String> = found.into_iter().collect();
+    found.sort_unstable();
+    Ok(Some(found))
+}
+
+fn file_of(module: &Bound<'_, PyAny>) -> Option<PathBuf> {
+    let module = module.cast::<PyModule>().ok()?;
+    module.dict().get_item("__file__").ok()??.extract().ok()
+}
+
+/// Whether Python or the kernel knows of another thread. The kernel's list is there on Linux only.
+fn has_other_threads(py: Python<'_>) -> PyResult<bool> {
+    let count: usize = py.import("_thread")?.call_method0("_count")?.extract()?;
+    Ok(count > 0 || std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() > 1))
+}
