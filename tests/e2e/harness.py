@@ -176,14 +176,26 @@ def run(*arguments, cwd, timeout=PATIENCE, env=None, **options):
 class Server:
     """A running `mcsup` in the foreground."""
 
-    def __init__(self, directory, *arguments, app="app:app", port=None, env=None, wait=True, workers=1, bare=False, through=()):
+    def __init__(
+        self,
+        directory,
+        *arguments,
+        app="app:app",
+        port=None,
+        env=None,
+        wait=True,
+        workers=1,
+        bare=False,
+        through=(),
+        command=(MCSUP,),
+    ):
         self.directory = Path(directory)
         self.port = port or free_port()
         self.log_path = self.directory / f"log-{self.port}-{time.monotonic_ns()}"
         # Bare: all that is usual stands in a settings file, over which a command line would win.
         usual = [] if bare else ["-w", str(workers), "-b", f"127.0.0.1:{self.port}"]
         # Through: words of a command that executes the words behind it.
-        command = [*map(str, through), str(MCSUP), *usual, *map(str, arguments), *([] if bare else [app])]
+        command = [*map(str, (*through, *command)), *usual, *map(str, arguments), *([] if bare else [app])]
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 command, cwd=self.directory, env=env or clean_environment(), stdout=log, stderr=log

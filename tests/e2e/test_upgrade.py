@@ -1,5 +1,6 @@
 """USR2 and `mcsup upgrade`: another image of the supervisor takes over in the same process, or is refused."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -87,6 +88,29 @@ def test_a_broken_package_is_refused_and_a_mended_one_is_taken(serve, package):
     server.signal(signal.SIGUSR2)
     server.wait_log(UPGRADED, patience=20)
     assert server.worker_pids() == workers
+
+
+def holds_the_module(pid):
+    """Whether a process has the extension module's file open, apart from having it mapped."""
+    targets = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            targets.append(os.readlink(entry))
+    return any("_mcsup" in Path(target).name for target in targets)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="open files of other processes are read in /proc")
+@pytest.mark.parametrize("arguments", [[], ["--preload"], ["--preload", "--refork-after", "1"]])
+def test_the_file_that_the_way_back_needs_is_open_in_the_supervisor_only(serve, arguments):
+    server = serve(HELLO, *arguments, workers=2)
+    server.get()
+    assert holds_the_module(server.pid)
+    server.signal(signal.SIGUSR2)
+    server.wait_log(UPGRADED, patience=20)
+    server.signal(signal.SIGHUP)
+    server.wait_log("Reload done", patience=20)
+    assert holds_the_module(server.pid)
+    assert not [pid for pid in server.worker_pids() if holds_the_module(pid)]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the way back is by /proc")
