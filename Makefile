@@ -8,6 +8,7 @@ SOAK_SECONDS ?= 600
 SOAKS := tests/soak $(addprefix tests/e2e/test_,balance.py lifecycle_storm.py broken_deploys.py supervisor_killed.py slow_import.py clocks.py)
 VENV := .venv
 TEST_VENV := target/venv
+AGENTS_VENV := target/agents-venv
 BENCH_VENV := target/bench-venv
 WHEELS := target/wheels
 # What the wheel is made of: a change in any of it makes a new one.
@@ -40,7 +41,7 @@ test-docs: ## Documentation and its examples, warnings denied
 	$(CARGO) test --workspace --doc --locked
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
 
-test-e2e: $(TEST_VENV)/.ready ## The installed wheel, driven as a user drives it
+test-e2e: $(TEST_VENV)/.ready $(AGENTS_VENV)/.ready ## The installed wheel, driven as a user drives it
 	$(TEST_VENV)/bin/python -m pytest -q tests/e2e tests/conformance tests/soak $(PYTEST_ARGS)
 
 soak: $(TEST_VENV)/.ready $(BENCH_VENV)/.ready ## Half an hour: clients of all kinds, storms of reloads, and the rest in full size
@@ -79,6 +80,15 @@ $(VENV)/.ready: $(WHEELS)/.ready examples/mission_control/requirements.txt | $(V
 $(TEST_VENV)/.ready: $(WHEELS)/.ready tests/e2e/requirements.txt examples/mission_control/requirements.txt | $(TEST_VENV)/bin/python
 	$(TEST_VENV)/bin/pip install --quiet --force-reinstall --no-deps $(WHEELS)/*.whl
 	$(TEST_VENV)/bin/pip install --quiet -r examples/mission_control/requirements.txt -r tests/e2e/requirements.txt
+	@touch $@
+
+# A package that cannot be installed on this Python is named, and its tests are skipped.
+$(AGENTS_VENV)/.ready: $(WHEELS)/.ready tests/e2e/agents.txt | $(AGENTS_VENV)/bin/python
+	$(AGENTS_VENV)/bin/pip install --quiet --force-reinstall --no-deps $(WHEELS)/*.whl
+	$(AGENTS_VENV)/bin/pip install --quiet -r tests/e2e/agents.txt || \
+		grep -v '^#' tests/e2e/agents.txt | while read -r package; do \
+			$(AGENTS_VENV)/bin/pip install --quiet --only-binary :all: "$$package" || echo "NOT INSTALLED: $$package"; \
+		done
 	@touch $@
 
 $(BENCH_VENV)/.ready: $(WHEELS)/.ready tests/bench/setup.sh tests/bench/requirements.txt tests/bench/peers.txt | $(BENCH_VENV)/bin/python
