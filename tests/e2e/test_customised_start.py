@@ -229,6 +229,20 @@ def test_a_worker_sees_what_it_would_see_without_an_agent(serve, venv, agent_fil
     assert customised["agent"]["argv"][1:] == customised["seen"]["argv"][1:]
 
 
+NO_SITE = """
+import subprocess, sys
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [repr(("site" in sys.modules, subprocess._args_from_interpreter_flags())).encode()]
+"""
+
+
+def test_an_interpreter_that_is_to_have_no_site_has_none(serve, environment):
+    environment["PYTHONPATH"] += f":{PACKAGES}"
+    server = serve(NO_SITE, command=[sys.executable, "-S", "-m", "mcsup"], env=environment)
+    assert server.get()[1] == b"(False, ['-B', '-S'])"
+
+
 def test_tools_of_the_environment_cost_no_second_start(serve, venv, directory):
     path, packages = venv
     for name in ["_virtualenv", "_distutils_hack"]:

@@ -50,7 +50,15 @@ pub(crate) fn original_environment() -> io::Result<Vec<(OsString, OsString)>> {
 
 #[cfg(not(target_vendor = "apple"))]
 fn original_block() -> io::Result<Vec<u8>> {
-    std::fs::read("/proc/self/environ")
+    let block = std::fs::read("/proc/self/environ")?;
+    if is_whole(&block) { Ok(block) } else { Err(io::ErrorKind::InvalidData.into()) }
+}
+
+/// Whether a block of variables is as the kernel has made it. A program that changes its own title writes over it.
+#[cfg(any(not(target_vendor = "apple"), test))]
+fn is_whole(block: &[u8]) -> bool {
+    let has_gap = block.starts_with(&[0]) || block.windows(2).any(|pair| pair == [0, 0]);
+    block.is_empty() || (block.ends_with(&[0]) && !has_gap)
 }
 
 /// `KERN_PROCARGS2`: the number of arguments, the executable's path, zero bytes, the arguments, the environment.
@@ -138,6 +146,20 @@ mod tests {
         let path = std::env::var_os("PATH").unwrap();
         let found = original_environment().unwrap();
         assert!(found.iter().any(|(name, value)| name == "PATH" && *value == path), "{found:?}");
+    }
+
+    #[test]
+    fn a_title_that_was_written_over_the_environment_is_noticed() {
+        for (block, expected) in [
+            (&b"A=1\0B=2\0"[..], true),
+            (b"", true),
+            (b"title\0\0\0", false),
+            (b"\0\0\0", false),
+            (b"\0", false),
+            (b"a long tit", false),
+        ] {
+            assert_eq!(is_whole(block), expected, "{block:?}");
+        }
     }
 
     #[test]

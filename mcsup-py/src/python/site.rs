@@ -58,7 +58,9 @@ pub(super) fn deferred() -> Option<Deferred> {
 /// An exception that ends a fresh interpreter too. `site` itself reports most errors, and goes on.
 pub fn run(py: Python<'_>, arguments: &[String]) -> PyResult<()> {
     let deferred = DEFERRED.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let Some(Deferred { script, .. }) = deferred else { return Ok(()) };
+    let Some(Deferred { script, modules, .. }) = deferred else { return Ok(()) };
+    let which = if modules.is_empty() { String::new() } else { format!(", with {}", modules.join(", ")) };
+    log::debug!("Python's site runs in this process{which}");
     let sys = py.import("sys")?;
     let mut argv: Vec<OsString> = arguments.iter().map(OsString::from).collect();
     if let Some(script) = &script {
