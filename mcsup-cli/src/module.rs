@@ -119,7 +119,7 @@ const AGAIN: &str = "\
 import sys
 from _frozen_importlib import ModuleSpec, module_from_spec
 from _frozen_importlib_external import ExtensionFileLoader
-if sys.path[:1] == ['']:
+if not (sys.flags.isolated or getattr(sys.flags, 'safe_path', False)):
     del sys.path[0]
 loader = ExtensionFileLoader('mcsup._mcsup', '/proc/self/fd/FD')
 spec = ModuleSpec('mcsup._mcsup', loader, origin=loader.path)

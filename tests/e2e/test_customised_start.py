@@ -184,7 +184,9 @@ def test_usercustomize_runs_in_the_workers(serve, directory, agent_file):
     (packages / "usercustomize.py").write_text(AGENT)
     shutil.copytree(PACKAGES / "mcsup", packages / "mcsup")
     environment = clean_environment(AGENT_FILE=str(agent_file), PYTHONUSERBASE=str(base))
-    server = serve(APP, command=[sys._base_executable, "-m", "mcsup"], env=environment)
+    # A virtual environment has no user's packages.
+    python = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
+    server = serve(APP, command=[python, "-m", "mcsup"], env=environment)
     assert threads_of(server.pid) == 1
     answer = ask(server)
     assert "agent" in answer["threads"]
@@ -200,6 +202,7 @@ STARTS = {
     "isolated": (["bin/python", "-I", "-m", "mcsup"], {}),
     "without environment": (["bin/python", "-E", "bin/mcsup"], {}),
     "by environment": (["bin/mcsup"], {"PYTHONNOUSERSITE": "1", "PYTHONSAFEPATH": "1", "PYTHONOPTIMIZE": "2"}),
+    "through a link": (["bin/mcsup"], {}),
     "import times": (["bin/python", "-X", "importtime", "bin/mcsup"], {}),
 }
 
@@ -210,6 +213,10 @@ def test_a_worker_sees_what_it_would_see_without_an_agent(serve, venv, agent_fil
     path, packages = venv
     (packages / "agent.py").write_text(AGENT)
     (packages / "agent.pth").write_text("import os; os.environ.get('AGENT') and __import__('agent')\n")
+    if start == "through a link":
+        link = path.with_name("link")
+        link.symlink_to(path)
+        path = link
     command = [path / word if word.startswith("bin/") else word for word in words]
     port = free_port()
 

@@ -5,10 +5,10 @@ from _frozen_importlib import module_from_spec
 from _frozen_importlib_external import ExtensionFileLoader, FileFinder
 from _imp import extension_suffixes
 
-# Nothing but `sys.path` is left to find modules by, and the first of it is this folder.
-folder = __file__.rpartition("/")[0]
-if sys.path[:1] == [folder]:
+# This file's folder is for no module but the one that is loaded here. Python 3.10 has no `safe_path`.
+if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
     del sys.path[0]
+folder = __file__.rpartition("/")[0]
 spec = FileFinder(folder, (ExtensionFileLoader, extension_suffixes())).find_spec("mcsup._mcsup")
 module = sys.modules[spec.name] = module_from_spec(spec)
 spec.loader.exec_module(module)
