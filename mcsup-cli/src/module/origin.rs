@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use mcsup_py::python::customisation;
 use mcsup_py::python::site::{self, Deferred, Script};
 use pyo3::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -51,7 +52,7 @@ impl Origin {
             path: path.into_iter().map(PathBuf::from).collect(),
             prefixes: (sys.getattr("prefix")?.extract()?, sys.getattr("exec_prefix")?.extract()?),
             has_site: !flag("no_site")?,
-            customisation: site::customisation(py)?,
+            customisation: customisation::found(py)?,
         })
     }
 

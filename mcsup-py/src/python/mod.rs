@@ -2,7 +2,8 @@
 //!
 //! - [`interpreter`]: started in the binary, there already in the wheel.
 //! - [`loading`]: `module:attr` and factories, with the whole traceback where they fail.
-//! - [`site`]: the user's customisation of Python, run where the application runs.
+//! - [`customisation`]: whether code of the user's has run before mcsup; [`site`]: such code, run where the application
+//!   runs.
 //! - [`standard`]: what of the standard library all workers share.
 //! - [`traceback`]: exceptions and stacks as text.
 //! - [`imported`]: the files that were loaded.
@@ -10,6 +11,7 @@
 //! - [`ending`]: what a Python process does before it ends.
 #![allow(unsafe_code, reason = "the interpreter's life and fork hooks have no safe interface in pyo3")]
 
+pub mod customisation;
 pub mod ending;
 pub mod fork;
 pub mod imported;
