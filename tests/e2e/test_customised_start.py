@@ -202,7 +202,7 @@ STARTS = {
     "isolated": (["bin/python", "-I", "-m", "mcsup"], {}),
     "without environment": (["bin/python", "-E", "bin/mcsup"], {}),
     "by environment": (["bin/mcsup"], {"PYTHONNOUSERSITE": "1", "PYTHONSAFEPATH": "1", "PYTHONOPTIMIZE": "2"}),
-    "through a link": (["bin/mcsup"], {}),
+    "through a link": (["bin/python", "bin/mcsup"], {}),
     "import times": (["bin/python", "-X", "importtime", "bin/mcsup"], {}),
 }
 
