@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import mcsup
-from harness import TOP, clean_environment, free_port, get, run, wait_for
+from harness import MCSUP, TOP, Load, clean_environment, free_port, get, run, wait_for
 
 BINARY = Path(os.environ.get("CARGO_TARGET_DIR", TOP / "target")) / "debug" / "mcsup"
 PACKAGES = Path(mcsup.__file__).parents[1]
@@ -358,6 +358,44 @@ def test_an_agent_that_comes_with_an_upgrade_is_the_next_workers(serve, director
     server.wait_log("Reload done", patience=20)
     wait_for(lambda: len(server.worker_pids()) == 1, "the old worker to be gone")
     assert_only_workers_have_it(server, agent_file)
+
+
+def test_no_client_notices_upgrades_of_a_pool_with_an_agent(serve, environment, agent_file):
+    server = serve(APP, env=environment, workers=2)
+    with Load(server.port) as load:
+        for count in range(1, 4):
+            server.signal(signal.SIGUSR2)
+            server.wait_log(UPGRADED, count, patience=20)
+            load.wait_more(2)
+        server.signal(signal.SIGHUP)
+        server.wait_log("Reload done", patience=20)
+        load.wait_more(2)
+    assert load.failures == []
+    wait_for(lambda: len(server.worker_pids()) == 2, "the old workers to be gone")
+    assert_only_workers_have_it(server, agent_file, 2)
+
+
+SPAWNS = """
+import multiprocessing, sys
+
+def tell(queue):
+    queue.put(("sitecustomize" in sys.modules, sys.flags.no_site, sys.prefix))
+
+def app(environ, start_response):
+    queue = (context := multiprocessing.get_context(environ["PATH_INFO"][1:])).SimpleQueue()
+    child = context.Process(target=tell, args=(queue,))
+    child.start()
+    child.join()
+    start_response("200 OK", [])
+    return [repr((child.exitcode, queue.get() if child.exitcode == 0 else None)).encode()]
+"""
+
+
+@pytest.mark.parametrize("command", [[], [sys.executable, "-m"]])
+def test_processes_that_the_application_starts_run_the_customisation_too(serve, environment, command):
+    server = serve(SPAWNS, command=[*command, "mcsup"] if command else [MCSUP], env=environment)
+    for method in ["spawn", "forkserver"]:
+        assert server.get(f"/{method}", timeout=20)[1].decode() == repr((0, (True, 0, sys.prefix)))
 
 
 # The module is found by a `.pth` file, and imports something of the standard library.
