@@ -112,7 +112,7 @@ impl ErrorLog {
         })?;
         log::set_max_level(most);
         std::panic::set_hook(Box::new(|panic| {
-            // The hook that there is by itself would wait for whoever reads standard error.
+            // The default hook would wait for the reader of standard error.
             let backtrace = std::backtrace::Backtrace::capture();
             log::error!(target: CRITICAL, "{panic}");
             if backtrace.status() == std::backtrace::BacktraceStatus::Captured {

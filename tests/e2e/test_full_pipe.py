@@ -115,7 +115,7 @@ def test_a_full_standard_error_stops_nothing_and_its_losses_are_told(directory, 
         server.respawn()
         for _ in range(100):
             assert get(server.port)[0] == 200
-        # Whoever shares the pipe still waits for it.
+        # A process that shares the pipe still waits for it.
         assert waits_by_itself(pipe.writing)
         pipe.read()
         server.process.send_signal(signal.SIGWINCH)

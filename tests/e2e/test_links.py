@@ -1,4 +1,4 @@
-"""Files of ours in folders of somebody else: no link is followed, and nothing changes hands that is not ours."""
+"""Files of ours in folders of another user: no link is followed, and nothing changes hands that is not ours."""
 
 import os
 import pwd

@@ -158,7 +158,7 @@ def test_a_reader_of_a_stale_pid_file_keeps_no_start_out(serve, directory, lock)
         server = serve(HELLO, "--pid", "app.pid")
         assert (directory / "app.pid").read_text() == f"{server.pid}\n"
         assert (directory / "app.pid").stat().st_mode & 0o777 == 0o644
-        # The one that runs is named, whoever else has a lock.
+        # The one that runs is named, whatever other process has a lock.
         again = python(f"file = open('app.pid')\ntry:\n  {lock}\nexcept OSError: pass".replace(")\nex", "|fcntl.LOCK_NB)\nex"), cwd=directory)
         try:
             ended = run("-b", f"127.0.0.1:{free_port()}", "--pid", "app.pid", "app:app", cwd=directory)

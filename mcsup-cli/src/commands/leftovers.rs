@@ -14,7 +14,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Many processes end a moment after their parent.
 const SETTLE: Duration = Duration::from_millis(250);
 
-/// So many are named.
+/// The most that are named.
 const NAMED: usize = 16;
 
 /// A thread that every worker has, and no process that the application starts.
@@ -65,7 +65,7 @@ impl Below {
         }
     }
 
-    /// Once the server has ended: a sentence about those that have not. `ours`: those that are told of otherwise.
+    /// A sentence about those that outlive the server. `ours`: those that another sentence names.
     pub(super) fn sentence(&self, ours: &[Handle]) -> Option<String> {
         let deadline = Instant::now() + SETTLE;
         let others =

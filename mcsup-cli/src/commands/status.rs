@@ -78,7 +78,7 @@ fn ask_twice(client: &mut Client, timeout: Duration) -> Result<Reply, AskError> 
     }
 }
 
-/// Counts what the server leaves to whoever asks, as far as this user may.
+/// Counts the figures that the server leaves to its clients, as far as this user may.
 fn measure(status: &mut Status) {
     for worker in &mut status.workers {
         worker.pss_bytes = worker.pss_bytes.or_else(|| usage::proportional(worker.pid?));

@@ -2,7 +2,7 @@
 //! who else is there.
 //!
 //! - [`pidfile`]: a file whose lock is held for life.
-//! - [`own_file`]: files of ours in folders that may be somebody else's.
+//! - [`own_file`]: files of ours in folders that another user may own.
 //! - [`outlet`]: a way out for lines on which no process waits for its reader.
 //! - [`daemon`]: leaving the terminal, with an answer for whoever waits.
 //! - [`handle`]: a hold on another process.

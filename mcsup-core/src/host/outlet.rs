@@ -1,6 +1,6 @@
 //! A way out for lines on which no process waits for its reader: a full pipe, a stopped terminal, a slow socket.
 //!
-//! Standard streams are shared with whoever started us, and so are their flags: `O_NONBLOCK` set there would reach a
+//! Standard streams are shared with the process that started us, and so are their flags: `O_NONBLOCK` set there would reach a
 //! shell's own descriptor. So a pipe or a terminal is opened once more, as a description of ours. Where that is not
 //! permitted (a pipe of another user) the kernel is asked, write by write, not to wait; where it cannot do that either,
 //! a write follows only when poll(2) has seen room for it.

@@ -1,4 +1,4 @@
-//! Files of ours in folders that may be somebody else's: no link is followed, and an owner changes only on a descriptor.
+//! Files of ours in folders that another user may own: no link is followed, and an owner changes only on a descriptor.
 //!
 //! A supervisor that is root writes logs and a pid file into folders in which its workers' user may rename, remove and
 //! link at any moment. So a name is looked at once, when it is opened; whatever is checked and changed afterwards is
@@ -84,7 +84,7 @@ pub(crate) fn read(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Gives the open file to a user. What is no regular file, or a stream of whoever started us, is not ours to give.
+/// Gives the open file to a user. Anything but a regular file, and a stream of the process that started us, is not ours to give.
 ///
 /// # Errors
 /// A refusal where it has several names, or is neither root's, nor ours, nor that user's.
@@ -175,7 +175,7 @@ impl<'a> Place<'a> {
         Err(Errno::EXIST)
     }
 
-    /// A FIFO outlives its readers for whoever reads it too. Whoever may not still writes.
+    /// Opened for reading too, a FIFO outlives its readers. Without that right it is still written.
     fn reader_too(&self, flags: OFlags, status: &Stat) -> Option<OwnedFd> {
         let both = self.open((flags - OFlags::WRONLY) | OFlags::RDWR).ok()?;
         let now = fstat(&both).ok()?;

@@ -206,7 +206,7 @@ fn read_pid(file: &mut File) -> Option<i32> {
 }
 
 fn write_pid(file: &mut File, is_new: bool) -> io::Result<()> {
-    // 0644 whatever the umask: a pid is no secret, and `mcsup status` may be somebody else.
+    // 0644 whatever the umask: a pid is no secret, and `mcsup status` may run as another user.
     if is_new || file.metadata()?.len() == 0 {
         file.set_permissions(Permissions::from_mode(0o644))?;
     }

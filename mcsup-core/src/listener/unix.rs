@@ -129,7 +129,7 @@ impl Bound {
     }
 }
 
-/// Gives the socket file that was bound at `path` a moment ago to its owner. Held, and looked at first: whoever owns the
+/// Gives the socket file that was bound at `path` a moment ago to its owner. Held, and looked at first: the owner of the
 /// folder may have put another file there, or a second name of one.
 fn give(path: &Path, (uid, gid): (Option<u32>, Option<u32>)) -> io::Result<Bound> {
     let held = HeldFile::at(path)?;

@@ -38,9 +38,9 @@ pub(super) struct Refusal {
 /// Why a slot has no worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Vacancy {
-    /// So many of its workers have died lately.
+    /// This many of its workers have died lately.
     Deaths(u32),
-    /// So many of its boots have failed in a row.
+    /// This many of its boots have failed in a row.
     FailedBoots(u32),
     /// The system refuses to fork, for this reason.
     Refused(String),

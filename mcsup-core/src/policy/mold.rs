@@ -116,7 +116,7 @@ impl Machine {
         self.lose_mold(&mold, state, ErrorKind::Boot, told, now, effects);
     }
 
-    /// A mold is lost that was in `state`: what it cost is noted, and what depends on it is told.
+    /// Notes the cost of a mold that is lost in `state`, and settles everything that depends on it.
     fn lose_mold(
         &mut self,
         mold: &Mold,

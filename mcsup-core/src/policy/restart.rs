@@ -18,7 +18,7 @@ use super::event::{Moment, Slot};
 use super::jitter::Jitter;
 use super::rules::RestartPolicy;
 
-/// For each part of time that a boot takes, so many parts are rest: a fifth of a processor at most.
+/// How many times a boot the rest after it is: boots take a fifth of a processor at most.
 const REST: u32 = 4;
 
 /// The losses of each slot, and the last boot.

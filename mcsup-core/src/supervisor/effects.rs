@@ -108,7 +108,7 @@ impl<S: Supervisor> Executor<S> {
 
     fn answer(&mut self, ticket: Ticket, answer: Answer) {
         let answer = match (answer, self.leftovers.rest()) {
-            // Whoever asked for the end learns what has outlived it.
+            // The answer to a stop names the processes that outlive it.
             (Answer::Done(message), Some(rest)) => Answer::Done(format!("{message}; {rest}")),
             (answer, _) => answer,
         };

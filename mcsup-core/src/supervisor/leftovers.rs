@@ -24,7 +24,7 @@ use crate::sys::descriptor;
 /// Many processes end a moment after their parent: those are no leftovers.
 const SETTLE: Duration = Duration::from_millis(250);
 
-/// The same at the end of the pool, where somebody waits.
+/// The same at the end of the pool, where an operator waits.
 const SETTLE_AT_END: Duration = Duration::from_millis(100);
 
 /// How long a process may take to end after SIGTERM.
@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long the kernel may take to end a process after SIGKILL.
 const AFTER_KILL: Duration = Duration::from_millis(500);
 
-/// So many are named in one look, or in one sentence.
+/// The most that one look, or one sentence, names.
 const NAMED: usize = 16;
 
 /// All leftovers that are known.

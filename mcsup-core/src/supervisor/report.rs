@@ -67,7 +67,7 @@ fn worker(entry: &Entry, look: Option<&Look>) -> WorkerStatus {
         waiting: Some(gauges.waiting),
         connections: Some(gauges.connections),
         rss_bytes: usage.rss_bytes,
-        // Whoever asks counts it: it takes time that a supervisor does not have.
+        // The client counts it: it takes time that a supervisor does not have.
         pss_bytes: None,
         cpu_seconds: usage.cpu.map(|time| time.as_secs_f64()),
         ..status

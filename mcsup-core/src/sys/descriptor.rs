@@ -72,7 +72,7 @@ pub(crate) fn put_back_inherited(fd: OwnedFd) {
 /// It is not open.
 pub(crate) fn take_recorded(fd: RawFd) -> io::Result<OwnedFd> {
     flags(fd)?;
-    // SAFETY: it is open, and nothing else in this process owns it: whoever wrote the record has left it to the reader,
+    // SAFETY: it is open, and nothing else in this process owns it: the writer of the record has left it to its reader,
     // and an inherited one is not close-on-exec until it is taken (sd_listen_fds(3)).
     let owned = unsafe { OwnedFd::from_raw_fd(fd) };
     rustix::io::fcntl_setfd(&owned, rustix::io::FdFlags::CLOEXEC)?;

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Sink {
     outlet: Outlet,
-    /// Where to open it anew; `None`: standard output.
+    /// Where to reopen it; `None`: standard output.
     path: Option<PathBuf>,
     /// How many lines could not be written.
     lost: usize,
@@ -65,7 +65,7 @@ impl Sink {
         let opened = own_file::append(path, MODE).and_then(|file| self.outlet.replace(file));
         match opened {
             Ok(()) => self.is_torn = false,
-            Err(error) => log::error!("cannot open the access log {} anew: {error}", path.display()),
+            Err(error) => log::error!("cannot reopen the access log {}: {error}", path.display()),
         }
     }
 

@@ -8,7 +8,7 @@ use crate::link::message::Report;
 use crate::policy::{Event, Exit, ExitStatus, OutOfMemory, WorkerId};
 use crate::spawn::reap;
 
-/// Killed, by whomever.
+/// Ended by SIGKILL.
 const KILLED: ExitStatus = ExitStatus::Signal(libc::SIGKILL);
 
 impl Crew {
@@ -113,7 +113,7 @@ impl Crew {
         Some(Event::Exited { worker, exit: Exit { status, evidence } })
     }
 
-    /// How many of these somebody else has killed.
+    /// How many of these another process has killed.
     fn killed_by_others(&self, ended: &[(Pid, ExitStatus)]) -> u64 {
         let by_us =
             |pid: Pid| self.hands.values().any(|hand| hand.is_killed && hand.process.pid() == Some(pid));

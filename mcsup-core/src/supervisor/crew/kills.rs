@@ -124,7 +124,7 @@ impl Kills {
         self.looked = now;
     }
 
-    /// So many processes have been reaped that died of SIGKILL, and not by us.
+    /// Notes how many reaped processes died of a SIGKILL that was not ours.
     pub(super) fn deaths(&mut self, deaths: u64) {
         self.deaths = deaths;
         if deaths > 0 {
