@@ -10,30 +10,17 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::event::{Answer, Drain, Effect, Moment, Slot, Ticket, WorkerId};
 use super::machine::Machine;
+use super::restart::Loss;
 use super::status::State;
 use super::table::Entry;
+use super::under_way::Refusal;
 
 /// How long the pool waits after a fork that was refused; twice as long after each further one,
 const REFUSED: Duration = Duration::from_millis(500);
 /// up to this.
 const REFUSED_LONGEST: Duration = Duration::from_secs(2);
-
-/// The system refuses forks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Refusal {
-    /// When the next fork is tried.
-    pub(super) again: Moment,
-    delay: Duration,
-    /// One was tried since the last answer.
-    is_tried: bool,
-    /// The mold that could not fork; `None`: the supervisor.
-    pub(super) mold: Option<WorkerId>,
-    reason: String,
-}
 
 /// Why a slot has no worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,15 +47,6 @@ impl fmt::Display for Vacancy {
             Vacancy::NoMold => f.write_str("there is no mold to fork its worker"),
         }
     }
-}
-
-/// How a worker ended, as far as its successor depends on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Loss {
-    /// It was ready since then.
-    Ready(Moment),
-    /// It never was ready.
-    Boot,
 }
 
 impl Machine {

@@ -9,15 +9,14 @@ use super::event::{
     Answer, Ask, BootFailure, Drain, Effect, Event, Exit, ExitStatus, Generation, KillReason, Moment, Notice,
     Slot, Ticket, WorkerId,
 };
-use super::fill::{Loss, Refusal};
 use super::jitter::Jitter;
 use super::molds::Molds;
-use super::restart::Restarts;
+use super::restart::{Loss, Restarts};
 use super::rules::Policy;
 use super::status::{Phase, State};
 use super::table::{Entry, Table};
 use super::trend::Trend;
-use super::under_way::{Replacing, Scaling};
+use super::under_way::{Refusal, Replacing, Scaling};
 use crate::error::ErrorKind;
 
 /// What every deadline is given on top, after the supervisor did not run: the workers may not have run either.

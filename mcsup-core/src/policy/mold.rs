@@ -9,9 +9,9 @@ use super::event::{
     BootFailure, Drain, Effect, Event, Exit, ExitStatus, Generation, KillReason, Moment, Notice, Slot,
     WorkerId,
 };
-use super::fill::Loss;
 use super::machine::{Machine, UNKILLABLE_AFTER};
 use super::molds::Mold;
+use super::restart::Loss;
 use super::status::State;
 use super::table::Entry;
 use crate::error::ErrorKind;

@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::event::{Generation, Moment, Slot, Ticket, WorkerId};
-use super::fill::Refusal;
 use super::machine::Machine;
 use super::molds::Molds;
 use super::restart::Restarts;
@@ -11,7 +10,7 @@ use super::rules::Policy;
 use super::status::Phase;
 use super::table::Table;
 use super::trend::Trend;
-use super::under_way::Scaling;
+use super::under_way::{Refusal, Scaling};
 
 /// All facts of a pool that serves and has nothing else under way, and what waits. Moments are on the machine's monotonic clock, which
 /// outlives an image.

@@ -21,6 +21,15 @@ use super::rules::RestartPolicy;
 /// How many times a boot the rest after it is: boots take a fifth of a processor at most.
 const REST: u32 = 4;
 
+/// How a worker ended, as far as its successor depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// It was ready since then.
+    Ready(Moment),
+    /// It never was ready.
+    Boot,
+}
+
 /// The losses of each slot, and the last boot.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Restarts {

@@ -1,5 +1,7 @@
 //! What is under way, and not done yet: facts, and who waits for the outcome.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::event::{Generation, Moment, Slot, Ticket, WorkerId};
@@ -56,4 +58,17 @@ pub(super) struct Scaling {
     /// How many there were before, and will be again if it fails.
     pub(super) from: usize,
     pub(super) tickets: Vec<Ticket>,
+}
+
+/// The system refuses forks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Refusal {
+    /// When the next fork is tried.
+    pub(super) again: Moment,
+    pub(super) delay: Duration,
+    /// One was tried since the last answer.
+    pub(super) is_tried: bool,
+    /// The mold that could not fork; `None`: the supervisor.
+    pub(super) mold: Option<WorkerId>,
+    pub(super) reason: String,
 }

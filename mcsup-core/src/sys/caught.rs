@@ -91,7 +91,7 @@ extern "C" fn arrived(number: i32, info: *mut libc::siginfo_t, context: *mut c_v
     if owner == 0 || owner == unsafe { libc::getpid() } {
         let act = slot.act.load(Ordering::Acquire);
         if act == Act::End as u8 {
-            super::fork::exit_now(0);
+            super::exit::exit_now(0);
         }
         if act == Act::Count as u8 {
             // SAFETY: the handler is installed with SA_SIGINFO, so this is null or what the kernel has filled in.

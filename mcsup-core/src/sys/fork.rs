@@ -5,6 +5,7 @@ use std::io;
 use rustix::process::Pid;
 
 use super::ancestry::ADOPTS;
+pub(crate) use super::exit::exit_now;
 
 /// Which side of a fork this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,12 +95,6 @@ pub(crate) fn fork_beside(others: Others) -> io::Result<Side> {
             None => Err(io::Error::other("fork returned no process id")),
         },
     }
-}
-
-/// Ends the process at once: no exit handlers, no destructors.
-pub(crate) fn exit_now(code: i32) -> ! {
-    // SAFETY: `_exit` has no preconditions and does not return.
-    unsafe { libc::_exit(code) }
 }
 
 /// Whether this is the process's only thread, as far as the system tells.

@@ -5,7 +5,7 @@
 //!
 //! - [`anonymous_file`]: files without a name, sealed where that is possible.
 //! - [`exec`]: another program in the place of this one.
-//! - [`fork`]: fork, and `_exit`; [`ancestry`]: whose child a process is.
+//! - [`fork`]: fork; [`exit`]: an end without exit handlers; [`ancestry`]: whose child a process is.
 //! - [`signal`]: masks and dispositions; [`caught`]: the one handler; [`registry`]: handlers of an application.
 //! - [`credentials`]: users, groups and dropping to them, completely and in order.
 //! - [`shared_memory`]: cache lines of atomics, shared over fork.
@@ -21,6 +21,7 @@ pub(crate) mod caught;
 pub(crate) mod credentials;
 pub(crate) mod descriptor;
 pub(crate) mod exec;
+mod exit;
 pub(crate) mod fork;
 pub(crate) mod held_file;
 pub(crate) mod listening;
