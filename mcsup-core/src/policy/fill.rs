@@ -17,9 +17,9 @@ use super::status::State;
 use super::table::Entry;
 use super::under_way::Refusal;
 
-/// How long the pool waits after a fork that was refused; twice as long after each further one,
+/// How long the pool waits after the first fork that was refused; twice as long after each further one.
 const REFUSED: Duration = Duration::from_millis(500);
-/// up to this.
+/// The longest such wait.
 const REFUSED_LONGEST: Duration = Duration::from_secs(2);
 
 /// Why a slot has no worker.
@@ -70,7 +70,7 @@ impl Machine {
     /// Starts a worker in an empty slot, whatever it waits for.
     pub(super) fn start_in(&mut self, slot: Slot, now: Moment, effects: &mut Vec<Effect>) {
         self.table.cancel_respawn(slot);
-        self.try_fork(now);
+        self.note_fork_tried(now);
         self.spawn(slot, self.current, now, effects);
     }
 
@@ -131,7 +131,7 @@ impl Machine {
     }
 
     /// A fork is tried: while the system refuses them, the next has to wait for its outcome.
-    pub(super) fn try_fork(&mut self, now: Moment) {
+    pub(super) fn note_fork_tried(&mut self, now: Moment) {
         if let Some(refusal) = &mut self.refusal {
             refusal.again = now.saturating_add(refusal.delay);
             refusal.is_tried = true;
@@ -233,10 +233,10 @@ impl Machine {
         let at = self.table.respawn_of(slot).or_else(is_vacant)?;
         let at = match self.restarts.failures(slot) {
             0 => at,
-            _ => at.max(self.restarts.rested_from_failure()),
+            _ => at.max(self.restarts.rest_after_failure_ends()),
         };
         if self.is_dark() {
-            return Some(at.min(self.restarts.rested()));
+            return Some(at.min(self.restarts.rest_ends()));
         }
         let waits_for_another = self.restarts.failures(slot) > 0 && self.retries();
         (!waits_for_another).then_some(at)

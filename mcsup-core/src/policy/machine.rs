@@ -34,9 +34,9 @@ pub struct Machine {
     pub(super) policy: Policy,
     pub(super) table: Table,
     pub(super) molds: Molds,
-    /// What slots have lost,
+    /// The losses of each slot.
     pub(super) restarts: Restarts,
-    /// and what the place of the mold has.
+    /// The losses of the mold's place.
     pub(super) mold_restarts: Restarts,
     /// While the system refuses to fork.
     pub(super) refusal: Option<Refusal>,

@@ -36,7 +36,7 @@ impl Machine {
     }
 
     fn boot_mold(&mut self, generation: Generation, now: Moment, effects: &mut Vec<Effect>) {
-        self.try_fork(now);
+        self.note_fork_tried(now);
         let (id, state) = (self.table.next_id(), State::Booting { since: now });
         let mold = Mold { generation, pid: 0, state, boot: Duration::ZERO, is_warm: false };
         self.molds.molds.insert(id, mold);
@@ -50,9 +50,9 @@ impl Machine {
         };
         let refusal = self.refusal.as_ref().filter(|_| self.molds.wanted_by.iter().any(lacks));
         let own = self.molds.again.map(|at| {
-            let at = at.max(self.mold_restarts.rested_from_failure());
+            let at = at.max(self.mold_restarts.rest_after_failure_ends());
             let is_dark = self.is_dark() && !self.molds.boots();
-            if is_dark { at.min(self.mold_restarts.rested()) } else { at }
+            if is_dark { at.min(self.mold_restarts.rest_ends()) } else { at }
         });
         own.max(refusal.map(|refusal| refusal.again))
     }

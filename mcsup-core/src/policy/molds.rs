@@ -1,6 +1,7 @@
 //! Which molds there are, and which generations want one. Decides nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +18,7 @@ pub struct Mold {
     /// Where it is in its life.
     pub state: State,
     /// How long its boot took; zero until it is ready.
-    pub boot: Moment,
+    pub boot: Duration,
     /// Whether it has been a worker before.
     pub is_warm: bool,
 }

@@ -72,7 +72,7 @@ impl Restarts {
         if losses.deaths == 1 { now } else { self.after_ready((ready, boot), now) }
     }
 
-    /// When a worker that is ready since `ready` may have a successor, if it is one of many.
+    /// When the successor of a worker that was ready at `ready` may start, if its slot has lost others lately.
     pub fn after_ready(&self, (ready, boot): (Moment, Duration), now: Moment) -> Moment {
         ready.saturating_add(self.rest(boot).min(self.policy.ready_cap)).max(now)
     }
@@ -116,13 +116,13 @@ impl Restarts {
     }
 
     /// When the pool has rested from its last boot.
-    pub fn rested(&self) -> Moment {
+    pub fn rest_ends(&self) -> Moment {
         self.last_boot.map_or(Duration::ZERO, |boot| boot.ended.saturating_add(self.rest(boot.took)))
     }
 
     /// The same where that boot failed; otherwise at once.
-    pub fn rested_from_failure(&self) -> Moment {
-        self.last_boot.filter(|boot| !boot.worked).map_or(Duration::ZERO, |_| self.rested())
+    pub fn rest_after_failure_ends(&self) -> Moment {
+        self.last_boot.filter(|boot| !boot.worked).map_or(Duration::ZERO, |_| self.rest_ends())
     }
 
     /// The slots from `first` on are no more, or are new.
@@ -225,17 +225,23 @@ mod tests {
         let now = millis(10_000);
         restarts.after_death(0, (now, BOOT), now);
         assert_eq!(restarts.after_death(1, (now, BOOT), now), now);
-        assert_eq!((restarts.rested(), restarts.rested_from_failure()), (Duration::ZERO, Duration::ZERO));
+        assert_eq!(
+            (restarts.rest_ends(), restarts.rest_after_failure_ends()),
+            (Duration::ZERO, Duration::ZERO)
+        );
         restarts.note_boot(0, millis(2000), false, now);
-        assert_eq!(restarts.rested_from_failure(), now + millis(8000));
+        assert_eq!(restarts.rest_after_failure_ends(), now + millis(8000));
         restarts.note_boot(1, BOOT, true, now);
-        assert_eq!((restarts.rested(), restarts.rested_from_failure()), (now + millis(500), Duration::ZERO));
+        assert_eq!(
+            (restarts.rest_ends(), restarts.rest_after_failure_ends()),
+            (now + millis(500), Duration::ZERO)
+        );
     }
 
     #[test]
     fn a_boot_that_waits_for_long_before_it_fails_does_not_keep_the_pool_waiting_for_four_times_as_long() {
         let mut restarts = restarts();
         restarts.note_boot(0, millis(60_000), false, Duration::ZERO);
-        assert_eq!(restarts.rested(), millis(30_000));
+        assert_eq!(restarts.rest_ends(), millis(30_000));
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +26,7 @@ pub struct Entry {
     /// Where it is in its life.
     pub state: State,
     /// How long its boot took; zero until it is ready.
-    pub boot: Moment,
+    pub boot: Duration,
     /// It has asked to be replaced, and serves until its successor does.
     pub leaves: bool,
     /// What it may use before it is replaced.
@@ -42,7 +43,7 @@ pub struct Allowance {
     /// Requests; 0: any number.
     pub requests: u64,
     /// Time since it was ready.
-    pub lifetime: Option<Moment>,
+    pub lifetime: Option<Duration>,
     /// Bytes of memory; 0: any number.
     pub rss: u64,
 }
@@ -74,7 +75,7 @@ impl Table {
             pid: 0,
             state,
             allowance,
-            boot: Moment::ZERO,
+            boot: Duration::ZERO,
             leaves: false,
             is_warm: false,
             recycle: None,
@@ -228,7 +229,7 @@ impl Table {
 
     /// Moves every deadline by `by`, and begins every silence anew: the supervisor did not run for a while, and nobody is
     /// to blame for what it did not see.
-    pub fn forgive(&mut self, by: Moment, now: Moment) {
+    pub fn forgive(&mut self, by: Duration, now: Moment) {
         for at in self.respawns.values_mut() {
             *at = at.saturating_add(by);
         }

@@ -113,7 +113,7 @@ fn a_back_off_may_be_longer_than_the_clock() {
     let mut restarts = Restarts::new(all, 1);
     for now in [seconds(1), seconds(1 << 40)] {
         restarts.note_boot(0, ever, false, now);
-        assert_eq!(restarts.rested_from_failure(), ever);
+        assert_eq!(restarts.rest_after_failure_ends(), ever);
         assert!(restarts.after_failed_boot(0, now) > seconds(1 << 40));
         restarts.after_death(0, (now, ever), now);
         assert_eq!(restarts.after_death(0, (now, ever), now), ever);
