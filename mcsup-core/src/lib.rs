@@ -49,6 +49,7 @@ pub mod upgrade;
 pub mod worker;
 
 pub use error::{Error, ErrorKind, Result};
+pub use link::lifeline::THREAD_NAME as LIFELINE_THREAD;
 pub use listener::{Address, Connection, Listener, Local};
 pub use spawn::birth::MoldThreads;
 pub use supervisor::config::{Children, Config};

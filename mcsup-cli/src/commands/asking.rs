@@ -1,7 +1,8 @@
-//! Asking a server through its control socket: which one is meant, and what its answer is to whoever called us.
+//! Asking a server through its control socket: which one is meant, and what its answer means to the caller.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use mcsup_core::control::{AskError, Client, Command, Outcome, Reply, Request, path_beside};
 use mcsup_core::host::pidfile::{PidFile, Running};
@@ -13,6 +14,9 @@ use crate::failure::Failure;
 
 /// Names the control socket where the command line names neither it nor a pid file.
 const VARIABLE: &str = "MCSUP_CONTROL_SOCKET";
+
+/// How long a server may take to say how it is; after that it counts as one that does not answer.
+pub(super) const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Where the server listens that is meant.
 pub(super) fn socket(args: &ServerArgs) -> Result<PathBuf, Failure> {
@@ -76,7 +80,7 @@ fn holder(args: &ServerArgs) -> Result<Option<i32>, Failure> {
     })
 }
 
-/// What an answer is to whoever called us.
+/// What an answer means to the caller.
 pub(super) fn judge(reply: &Reply, args: &ServerArgs) -> Result<(Exit, String), Failure> {
     let exit = match reply.outcome {
         Outcome::Done | Outcome::Begun => Exit::Done,

@@ -1,24 +1,16 @@
-//! What outlives a server that is stopped: the processes that its application has started, as far as they can be seen from
-//! outside.
+//! Processes of the application that outlive a stopped server, as far as they can be seen from outside.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use mcsup_core::LIFELINE_THREAD;
 use mcsup_core::host::handle::Handle;
 use mcsup_core::host::processes;
 use mcsup_core::host::relatives::{self, Relative};
+use mcsup_core::host::survivors::{self, SETTLE};
 
 /// How often they are looked for while the server ends: it may start some until then.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-
-/// Many processes end a moment after their parent.
-const SETTLE: Duration = Duration::from_millis(250);
-
-/// The most that are named.
-const NAMED: usize = 16;
-
-/// A thread that every worker has, and no process that the application starts.
-const OF_WORKERS: &str = "lifeline";
 
 /// The processes below a server, from the first look on.
 pub(super) struct Below {
@@ -35,7 +27,8 @@ impl Below {
 
     /// Workers, which the server ends itself.
     pub(super) fn workers(&self) -> Vec<Handle> {
-        let of_pool = |process: &&Relative| process.parent == self.server && process.has_thread(OF_WORKERS);
+        let of_pool =
+            |process: &&Relative| process.parent == self.server && process.has_thread(LIFELINE_THREAD);
         let workers = self.seen.values().map(|(process, _, _)| process).filter(of_pool);
         workers.filter_map(Relative::hold).collect()
     }
@@ -74,22 +67,12 @@ impl Below {
             .filter(|(_, handle, _)| !handle.wait(Some(deadline)))
             .map(|(process, _, name)| (process.pid, name))
             .collect();
-        let mut names: Vec<String> =
-            left.iter().take(NAMED).map(|(pid, name)| with_ports(*pid, name)).collect();
-        if left.len() > NAMED {
-            names.push(format!("{} more", left.len() - NAMED));
-        }
-        let (count, names) = (left.len(), names.join(", "));
-        match count {
-            0 => None,
-            1 => Some(format!("1 process that the application started is still running: {names}")),
-            _ => Some(format!("{count} processes that the application started are still running: {names}")),
-        }
+        survivors::sentence(left.iter().map(|(pid, name)| with_ports(*pid, name)))
     }
 
     /// Those that have not ended.
     pub(super) fn pids(&self) -> impl Iterator<Item = i32> + '_ {
-        let living = self.seen.values().filter(|(_, handle, _)| !handle.wait(Some(Instant::now())));
+        let living = self.seen.values().filter(|(_, handle, _)| !handle.has_ended());
         living.map(|(process, _, _)| process.pid)
     }
 }

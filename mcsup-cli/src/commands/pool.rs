@@ -184,7 +184,7 @@ impl Output {
     }
 
     /// The logs are files that may be written, and those of workers of another user are that user's, so that they can
-    /// open them anew. A pool that serves goes on with its old files where one is refused.
+    /// open them again. A pool that serves goes on with its old files where one is refused.
     pub(super) fn give_away(
         &self,
         settings: &Settings,
@@ -217,7 +217,7 @@ impl Output {
 
 /// Opens a log file that only workers write to.
 fn prepare(path: &Path, owner: Option<(u32, u32)>) -> std::io::Result<()> {
-    let file = own_file::append(path, 0o640)?;
+    let file = own_file::append(path, own_file::LOG_MODE)?;
     owner.map_or(Ok(()), |owner| own_file::give(path, file, owner))
 }
 

@@ -14,9 +14,6 @@ use crate::args::operator::{ServerArgs, StatusArgs};
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-/// How long a server may take for its answer. One that does not answer is to be told from one that does.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 /// Between the two looks at what the workers have used of the processor.
 const APART: Duration = Duration::from_millis(250);
 
@@ -31,7 +28,7 @@ pub(crate) fn run(args: &StatusArgs) -> Result<(Exit, String), Failure> {
         Some(Err(error)) => Some(Err(error)),
         None => None,
     };
-    match (ask(&socket, args.timeout.unwrap_or(PATIENCE)), holder) {
+    match (ask(&socket, args.timeout.unwrap_or(asking::ANSWERS_WITHIN)), holder) {
         (Ok(reply), _) if reply.outcome == Outcome::Done => tell(&reply, args),
         (_, Some(Err(error))) => Err(error.into()),
         (Ok(reply), Some(Ok(pid))) => seen_from_outside(pid, &reply.message, args),

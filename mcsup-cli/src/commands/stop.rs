@@ -33,7 +33,8 @@ fn stop(args: &StopArgs) -> Result<(Exit, Outcome, String), Failure> {
     let mut below = Below::new(pid);
     let workers = below.workers();
     let addresses = processes::listening_addresses(pid);
-    match if args.quick { supervisor.interrupt() } else { supervisor.terminate() } {
+    let signalled = if args.quick { supervisor.interrupt() } else { supervisor.terminate() };
+    match signalled {
         Ok(()) => {}
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {}
         Err(error) => {

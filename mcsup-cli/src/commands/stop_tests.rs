@@ -42,14 +42,14 @@ fn a_stop_that_is_not_waited_for_is_begun() {
 }
 
 #[test]
-fn a_server_that_names_another_process_than_itself_is_not_believed() {
+fn a_server_that_names_another_process_than_itself_is_not_trusted() {
     let mut victim = std::process::Command::new("sleep").arg("60").spawn().unwrap();
     let server = FakeProcess::start(Some(victim.id()));
     let failure = run(&StopArgs { server: server.args(), ..StopArgs::default() }).unwrap_err();
     let text = failure.to_string();
     assert_eq!(failure.exit, Exit::Refused);
-    assert!(text.contains(&format!("it is pid {}, but at ", victim.id())), "{text}");
-    assert!(text.contains(&format!("listens pid {}", server.child.id())), "{text}");
+    let told = format!("it is pid {}, but pid {} (", victim.id(), server.child.id());
+    assert!(text.contains(&told), "{text}");
     assert_eq!(victim.try_wait().unwrap(), None, "it lives");
     victim.kill().unwrap();
     victim.wait().unwrap();

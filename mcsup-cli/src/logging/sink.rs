@@ -1,5 +1,6 @@
-//! The open file behind the log. Writes bytes whole, waits for no reader, drops what cannot be written, and says how much
-//! that was as soon as it can.
+//! The open file behind the log: writes records whole, and loses some rather than wait.
+//!
+//! The next record for which there is room says how many were lost.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -8,16 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use mcsup_core::host::outlet::{Cut, Outlet};
-use mcsup_core::host::own_file;
+use mcsup_core::host::outlet::{Cut, Outlet, READER_PATIENCE};
+use mcsup_core::host::own_file::{self, LOG_MODE};
 
 use super::{Destination, LogError, line};
-
-/// Mode of a log file: what applications log is not for everyone.
-const MODE: u32 = 0o640;
-
-/// How long a worker waits for a slow reader before it begins to lose records. The supervisor never does.
-const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Where the bytes go.
 #[derive(Debug)]
@@ -29,6 +24,7 @@ pub(super) struct Sink {
     held: RwLock<Held>,
     /// Records that this process could not write.
     lost: AtomicU64,
+    /// A worker's, which waits for a slow reader; the supervisor never does.
     is_patient: AtomicBool,
 }
 
@@ -46,7 +42,7 @@ impl Sink {
             return Ok(Self::with(None, Outlet::of_stream(rustix::stdio::stderr())));
         };
         let path = std::path::absolute(path).map_err(|source| failed("find", path, source))?;
-        let file = own_file::append(&path, MODE).map_err(|source| failed("open", &path, source))?;
+        let file = own_file::append(&path, LOG_MODE).map_err(|source| failed("open", &path, source))?;
         Ok(Self::with(Some(path), Outlet::of_file(file)))
     }
 
@@ -68,14 +64,14 @@ impl Sink {
     pub(super) fn write(&self, bytes: &[u8]) {
         // While records are lost each further one is tried at once.
         let waits = self.is_patient.load(Relaxed) && self.lost.load(Relaxed) == 0;
-        let patience = if waits { PATIENCE } else { Duration::ZERO };
+        let patience = if waits { READER_PATIENCE } else { Duration::ZERO };
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
         if let Err(cut) = self.tell(&held.outlet).and_then(|()| held.outlet.write(bytes, patience)) {
             self.note(cut);
         }
     }
 
-    /// In the child of a fork: what its parent has lost is its parent's to tell, and a worker may wait a little.
+    /// In the child of a fork: the parent reports its own lost records.
     pub(super) fn is_a_workers(&self) {
         self.lost.store(0, Relaxed);
         self.is_patient.store(true, Relaxed);
@@ -84,7 +80,7 @@ impl Sink {
     pub(super) fn reopen(&self) -> Result<(), LogError> {
         let Some(path) = &self.path else { return Ok(()) };
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
-        let file = own_file::append(path, MODE).map_err(|source| failed("reopen", path, source))?;
+        let file = own_file::append(path, LOG_MODE).map_err(|source| failed("reopen", path, source))?;
         if let Some(owner) = held.owner {
             own_file::give(path, &file, owner).map_err(|source| failed("give away", path, source))?;
         }
@@ -107,7 +103,7 @@ impl Sink {
             .map_err(|error| failed("print to", path, error.into()))
     }
 
-    /// There is room again: says how much this process has lost. On a line of its own, since what came before may have
+    /// Before the next record: says how many this process has lost. On a line of its own, since the one before may have
     /// been written in part.
     fn tell(&self, outlet: &Outlet) -> Result<(), Cut> {
         let count = self.lost.swap(0, Relaxed);
@@ -121,7 +117,7 @@ impl Sink {
         })
     }
 
-    /// A record is lost. The first one is told where it can still be heard.
+    /// A record is lost. The first loss is reported on standard error.
     fn note(&self, cut: Cut) {
         let is_first = self.lost.fetch_add(1, Relaxed) == 0;
         let Some(path) = self.path.as_ref().filter(|_| is_first) else { return };

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 
 use super::protocol::{Command, Outcome, Reply, Request, Status};
 use super::server::{ClientId, Server};
@@ -72,7 +72,7 @@ pub(super) fn wait(server: &Server, patience: Duration) -> bool {
             PollFd::from_borrowed_fd(fd, if wants_write { PollFlags::OUT } else { PollFlags::IN })
         })
         .collect();
-    let timeout = Timespec { tv_sec: 0, tv_nsec: patience.subsec_nanos().into() };
+    let timeout = clock::wait_of(patience);
     poll(&mut sources, Some(&timeout)).unwrap() > 0
 }
 

@@ -215,7 +215,7 @@ impl Server {
             if sources.is_empty() || left.is_zero() {
                 return;
             }
-            let timeout = Timespec { tv_sec: 0, tv_nsec: left.subsec_nanos().into() };
+            let timeout = clock::wait_of(left);
             if poll(&mut sources, Some(&timeout)).is_err_and(|error| error != Errno::INTR) {
                 return;
             }

@@ -1,5 +1,5 @@
-//! A hold on a process that is not our child: a signal through it reaches that process or nobody, never a stranger
-//! that was given the same pid.
+//! A hold on a process that is not our child: a signal through it reaches that process or none, and never one that was
+//! given the same pid.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -72,7 +72,7 @@ impl Handle {
     pub fn wait(&self, deadline: Option<Instant>) -> bool {
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if self.has_ended(left) {
+            if self.ends_within(left) {
                 return true;
             }
             if left.is_some_and(|left| left.is_zero()) {
@@ -81,9 +81,14 @@ impl Handle {
         }
     }
 
+    /// Whether it has ended by now.
+    pub fn has_ended(&self) -> bool {
+        self.ends_within(Some(Duration::ZERO))
+    }
+
     /// Looks whether it has ended, for at most `patience`.
     #[cfg(target_os = "linux")]
-    fn has_ended(&self, patience: Option<Duration>) -> bool {
+    fn ends_within(&self, patience: Option<Duration>) -> bool {
         use rustix::event::{PollFd, PollFlags, poll};
         let timeout = patience.map(crate::clock::wait_of);
         let mut sources = [PollFd::new(&self.fd, PollFlags::IN)];
@@ -91,7 +96,7 @@ impl Handle {
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn has_ended(&self, patience: Option<Duration>) -> bool {
+    fn ends_within(&self, patience: Option<Duration>) -> bool {
         let ended = || rustix::process::test_kill_process(self.pid) == Err(rustix::io::Errno::SRCH);
         if !ended() {
             std::thread::sleep(patience.map_or(LOOK_EVERY, |left| left.min(LOOK_EVERY)));
@@ -108,7 +113,7 @@ mod tests {
     fn a_process_is_ended_and_waited_for_through_its_handle() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let handle = Handle::open(child.id().try_into().unwrap()).unwrap();
-        assert!(!handle.wait(Some(Instant::now())));
+        assert!(!handle.has_ended());
         handle.terminate().unwrap();
         // Elsewhere a process that ended is there until it is reaped.
         if cfg!(target_os = "linux") {

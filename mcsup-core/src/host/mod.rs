@@ -2,13 +2,14 @@
 //! who else is there.
 //!
 //! - [`pidfile`]: a file whose lock is held for life.
-//! - [`own_file`]: files of ours in folders that another user may own.
+//! - [`own_file`]: files of ours in folders that other users may write.
 //! - [`outlet`]: a way out for lines on which no process waits for its reader.
-//! - [`daemon`]: leaving the terminal, with an answer for whoever waits.
+//! - [`daemon`]: leaving the terminal, with an answer for the process that waits.
 //! - [`handle`]: a hold on another process.
 //! - [`processes`]: other processes: who holds a port, who is whose child.
 //! - `handshakes`: clients that are about to be connected.
 //! - [`relatives`]: the processes below another one.
+//! - [`survivors`]: those of the application that outlive their worker or server, in words.
 //! - `out_of_memory`: how many processes of a cgroup the kernel has killed for lack of memory; `memory_watch`: notice of it.
 //! - `descriptors`: how many a process may have open.
 //! - [`usage`]: what a process uses of memory and processor.
@@ -26,4 +27,5 @@ pub mod pidfile;
 pub mod privileges;
 pub mod processes;
 pub mod relatives;
+pub mod survivors;
 pub mod usage;

@@ -1,15 +1,15 @@
 //! A way out for lines on which no process waits for its reader: a full pipe, a stopped terminal, a slow socket.
 //!
-//! Standard streams are shared with the process that started us, and so are their flags: `O_NONBLOCK` set there would reach a
-//! shell's own descriptor. So a pipe or a terminal is opened once more, as a description of ours. Where that is not
-//! permitted (a pipe of another user) the kernel is asked, write by write, not to wait; where it cannot do that either,
-//! a write follows only when poll(2) has seen room for it.
+//! Standard streams are shared with the process that started this one, and so are their flags: `O_NONBLOCK` set
+//! there would reach a shell's own descriptor. So a pipe or a terminal is opened once more, as a description of ours.
+//! Where that is not permitted (a pipe of another user) the kernel is asked, write by write, not to wait; where it cannot
+//! do that either, a write follows only when poll(2) has seen room for it.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::FileType;
 use rustix::io::{Errno, FdFlags};
 use rustix::net::SendFlags;
@@ -18,6 +18,11 @@ use crate::clock;
 
 /// How often a write that a signal interrupts is begun again. A terminal interrupts those of a background job for ever.
 const INTERRUPTIONS: usize = 16;
+
+/// How long a worker waits for a log's slow reader before it begins to lose lines.
+///
+/// While lines are lost, each further one is tried at once.
+pub const READER_PATIENCE: Duration = Duration::from_millis(50);
 
 /// Where bytes go, without waiting for longer than asked.
 #[derive(Debug)]
@@ -161,10 +166,7 @@ impl Outlet {
 
     /// Waits for room. Also `true` where the next write is an error.
     fn has_room(&self, patience: Duration) -> bool {
-        let timeout = Timespec {
-            tv_sec: patience.as_secs().try_into().unwrap_or(i64::MAX),
-            tv_nsec: patience.subsec_nanos().into(),
-        };
+        let timeout = clock::wait_of(patience);
         matches!(poll(&mut [PollFd::new(self, PollFlags::OUT)], Some(&timeout)), Ok(1..))
     }
 }

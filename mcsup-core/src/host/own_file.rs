@@ -1,4 +1,4 @@
-//! Files of ours in folders that another user may own: no link is followed, and an owner changes only on a descriptor.
+//! Files of ours in folders that other users may write: no link is followed, and an owner changes only on a descriptor.
 //!
 //! A supervisor that is root writes logs and a pid file into folders in which its workers' user may rename, remove and
 //! link at any moment. So a name is looked at once, when it is opened; whatever is checked and changed afterwards is
@@ -13,6 +13,9 @@ use std::path::{Component, Path};
 
 use rustix::fs::{FileType, Gid, Mode, OFlags, Stat, Uid, fstat};
 use rustix::io::Errno;
+
+/// Mode of a log file: not everyone may read what applications log and clients ask for.
+pub const LOG_MODE: u32 = 0o640;
 
 /// How often a name is tried again that comes and goes.
 const TRIES: usize = 8;
@@ -33,7 +36,7 @@ fn refused(why: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, Refused(why.into()))
 }
 
-/// Whether a file was left alone because it may be a trap: a link, a second name, a stranger's.
+/// Whether a file was left alone because it may be a trap: a link, a second name, a file of another user.
 pub fn is_refusal(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<Refused>())
 }
@@ -84,7 +87,7 @@ pub(crate) fn read(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Gives the open file to a user. Anything but a regular file, and a stream of the process that started us, is not ours to give.
+/// Gives the open file to a user. Only a regular file is given; a standard stream never is.
 ///
 /// # Errors
 /// A refusal where it has several names, or is neither root's, nor ours, nor that user's.
@@ -156,14 +159,14 @@ impl<'a> Place<'a> {
         rustix::fs::openat(&self.folder, self.name, flags | OFlags::NOFOLLOW, Mode::empty())
     }
 
-    /// A file that is made is new for certain, so that nobody has put it there for us.
+    /// A file that is made is new, so no other process has put it there.
     fn open_or_make(&self, flags: OFlags, mode: u32) -> Result<(OwnedFd, bool), Errno> {
         let mode = Mode::from_raw_mode(mode as rustix::fs::RawMode);
         let make = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         for _ in 0..TRIES {
             match self.open(flags) {
                 Err(Errno::NOENT) => {}
-                // A FIFO that nobody reads.
+                // A FIFO without a reader.
                 Err(Errno::NXIO) => return Ok((self.open((flags - OFlags::WRONLY) | OFlags::RDWR)?, false)),
                 opened => return Ok((opened?, false)),
             }
@@ -175,7 +178,7 @@ impl<'a> Place<'a> {
         Err(Errno::EXIST)
     }
 
-    /// Opened for reading too, a FIFO outlives its readers. Without that right it is still written.
+    /// Also opened for reading where that is permitted, so that the FIFO outlives its readers.
     fn reader_too(&self, flags: OFlags, status: &Stat) -> Option<OwnedFd> {
         let both = self.open((flags - OFlags::WRONLY) | OFlags::RDWR).ok()?;
         let now = fstat(&both).ok()?;

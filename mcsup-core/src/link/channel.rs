@@ -7,10 +7,11 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
 
 use super::message::{Garbled, HEAD, MAX_PAYLOAD, Order, Report, announced, first, frame};
+use crate::clock;
 use crate::sys::descriptor;
 
 /// A new pair. Both ends are close-on-exec: no program that a worker starts holds a lifeline.
@@ -203,10 +204,7 @@ impl WorkerEnd {
     }
 
     fn poll(&self, patience: Duration) -> PollFlags {
-        let timeout = Timespec {
-            tv_sec: patience.as_secs().try_into().unwrap_or(i64::MAX),
-            tv_nsec: patience.subsec_nanos().into(),
-        };
+        let timeout = clock::wait_of(patience);
         let mut source = [PollFd::from_borrowed_fd(self.as_fd(), PollFlags::IN)];
         match poll(&mut source, Some(&timeout)) {
             Ok(1..) => source[0].revents(),

@@ -193,6 +193,9 @@ impl Drop for Duty {
     }
 }
 
+/// The name of the thread: every worker has one, and no process that the application starts.
+pub const THREAD_NAME: &str = "lifeline";
+
 /// Starts the thread. `patience`: how long a worker without a supervisor may go on finishing.
 pub(crate) fn start(
     end: WorkerEnd,
@@ -200,7 +203,7 @@ pub(crate) fn start(
     listeners: Arc<OpenSet>,
     patience: Duration,
 ) -> io::Result<JoinHandle<()>> {
-    let builder = std::thread::Builder::new().name("lifeline".to_owned()).stack_size(128 * 1024);
+    let builder = std::thread::Builder::new().name(THREAD_NAME.to_owned()).stack_size(128 * 1024);
     // Signals are for the worker's main thread, whose system calls they should interrupt: a thread inherits the mask.
     let _blocked = signal::AllBlocked::new();
     builder.spawn(move || listen(&end, &duty, &listeners, patience))
@@ -230,7 +233,7 @@ fn listen(end: &WorkerEnd, duty: &Duty, listeners: &OpenSet, patience: Duration)
         }
     }
     if !duty.has_begun.load(Ordering::Acquire) {
-        // Nothing is being served, and nobody would ever hear that we are ready.
+        // Nothing is being served, and no process would hear that this worker is ready.
         fork::exit_now(1);
     }
     log::warn!("the supervisor is gone: finishing what has arrived");

@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::getpid;
 
 use super::config::Children;
@@ -17,14 +17,12 @@ use crate::clock;
 use crate::host::daemon;
 use crate::host::handle::Handle;
 use crate::host::relatives::{self, Relative};
+use crate::host::survivors::{self, MOST_NAMED, SETTLE};
 use crate::listener::open::OpenSet;
 use crate::policy::Moment;
 use crate::sys::descriptor;
 
-/// Many processes end a moment after their parent: those are no leftovers.
-const SETTLE: Duration = Duration::from_millis(250);
-
-/// The same at the end of the pool, where an operator waits.
+/// Like [`SETTLE`], at the end of the pool, where an operator waits.
 const SETTLE_AT_END: Duration = Duration::from_millis(100);
 
 /// How long a process may take to end after SIGTERM.
@@ -33,8 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long the kernel may take to end a process after SIGKILL.
 const AFTER_KILL: Duration = Duration::from_millis(500);
 
-/// The most that one look, or one sentence, names.
-const NAMED: usize = 16;
+/// How often the end of the pool looks whether they have ended.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// All leftovers that are known.
 #[derive(Debug, Default)]
@@ -57,12 +55,12 @@ pub(crate) struct Leftovers {
 #[derive(Debug)]
 struct Known {
     process: Relative,
-    /// `None`: it is no more ended than that it is known.
-    ending: Option<Ending>,
+    /// `None`: it is known, and nothing ends it.
+    termination: Option<Termination>,
 }
 
 #[derive(Debug)]
-struct Ending {
+struct Termination {
     handle: Handle,
     /// When it is killed; `None`: it was.
     kill_at: Option<Moment>,
@@ -115,7 +113,7 @@ impl Leftovers {
     }
 
     fn kills(&self) -> impl Iterator<Item = Moment> + '_ {
-        self.known.values().filter_map(|known| known.ending.as_ref()?.kill_at)
+        self.known.values().filter_map(|known| known.termination.as_ref()?.kill_at)
     }
 
     /// Does what is due. `members`: the processes of the pool.
@@ -139,7 +137,7 @@ impl Leftovers {
     /// Finds leftovers, and names those that are new.
     fn look(&mut self, members: &[i32], is_end: bool, now: Moment) {
         let ended = std::mem::take(&mut self.ended);
-        let found = self.find(members);
+        let found = self.outsiders(members);
         self.past.extend(&ended);
         self.past.retain(|member| found.iter().any(|process| process.group == member.pid));
         self.known.retain(|_, known| found.iter().any(|process| process.is_same(&known.process)));
@@ -147,14 +145,15 @@ impl Leftovers {
         for process in found {
             let is_new = !self.known.contains_key(&process.pid);
             let worker = self.worker_of(&process, &ended, is_new);
-            let known = self.known.entry(process.pid).or_insert(Known { process, ending: None });
-            let ends = self.how == Children::End && (worker.is_some() || is_end) && known.ending.is_none();
+            let known = self.known.entry(process.pid).or_insert(Known { process, termination: None });
+            let ends =
+                self.how == Children::End && (worker.is_some() || is_end) && known.termination.is_none();
             if ends {
-                known.ending = end(&process, now);
+                known.termination = begin_to_end(&process, now);
             }
-            if is_new && named < NAMED {
+            if is_new && named < MOST_NAMED {
                 named += 1;
-                name(&process, worker, &self.listeners, ends);
+                log_new(&process, worker, &self.listeners, ends);
             } else {
                 unnamed += usize::from(is_new);
             }
@@ -165,7 +164,7 @@ impl Leftovers {
     }
 
     /// Processes below this one that are neither of the pool nor of another's making.
-    fn find(&self, members: &[i32]) -> Vec<Relative> {
+    fn outsiders(&self, members: &[i32]) -> Vec<Relative> {
         let (us, group) = (us(), our_group());
         let others = self.others.iter().filter(|other| other.parent == us);
         let without: Vec<i32> = members.iter().copied().chain(others.map(|other| other.pid)).collect();
@@ -194,15 +193,15 @@ impl Leftovers {
 
     fn kill_overdue(&mut self, now: Moment) {
         for known in self.known.values_mut() {
-            let Some(ending) =
-                known.ending.as_mut().filter(|ending| ending.kill_at.is_some_and(|at| at <= now))
+            let Some(termination) =
+                known.termination.as_mut().filter(|it| it.kill_at.is_some_and(|at| at <= now))
             else {
                 continue;
             };
-            ending.kill_at = None;
-            if !ending.handle.wait(Some(Instant::now())) {
+            termination.kill_at = None;
+            if !termination.handle.has_ended() {
                 log::warn!("Process {} did not end within {PATIENCE:?}: killed", known.process.pid);
-                let _ = ending.handle.kill();
+                let _ = termination.handle.kill();
             }
         }
     }
@@ -210,26 +209,26 @@ impl Leftovers {
     /// The pool ends, and nothing looks later. Waits within bounds, and only if there is something to wait for. `members`:
     /// processes of the pool that could not be ended. When `hurry` is readable the wait is over.
     pub(super) fn see_off(&mut self, members: &[i32], hurry: Option<BorrowedFd<'_>>) {
-        if self.how == Children::Ignore || self.find(members).is_empty() {
+        if self.how == Children::Ignore || self.outsiders(members).is_empty() {
             return;
         }
         let begin = clock::now();
         let handles =
             |processes: &[Relative]| processes.iter().filter_map(Relative::hold).collect::<Vec<_>>();
-        let is_hurried = !all_end(&handles(&self.find(members)), SETTLE_AT_END, hurry);
+        let is_hurried = !all_end(&handles(&self.outsiders(members)), SETTLE_AT_END, hurry);
         self.look(members, true, clock::now());
         if self.how == Children::End {
             let left = PATIENCE.saturating_sub(clock::now().saturating_sub(begin));
             if !is_hurried {
-                all_end(&handles(&self.find(members)), left, hurry);
+                all_end(&handles(&self.outsiders(members)), left, hurry);
             }
             // What these have left behind in turn is found only now.
             self.look(members, true, clock::now());
             self.kill_overdue(Moment::MAX);
-            all_end(&handles(&self.find(members)), AFTER_KILL, None);
+            all_end(&handles(&self.outsiders(members)), AFTER_KILL, None);
         }
-        let left: Vec<Relative> = self.find(members);
-        self.rest = sentence(&left);
+        let left: Vec<Relative> = self.outsiders(members);
+        self.rest = survivors::sentence(left.iter().map(Relative::describe));
         if let Some(rest) = &self.rest {
             log::warn!("Not of the pool: {rest}");
         }
@@ -250,15 +249,16 @@ fn our_group() -> i32 {
     Relative::find(us()).map_or(0, |process| process.group)
 }
 
-fn end(process: &Relative, now: Moment) -> Option<Ending> {
+/// Asks it to end, which has a deadline.
+fn begin_to_end(process: &Relative, now: Moment) -> Option<Termination> {
     let handle = process.hold()?;
     if let Err(error) = handle.terminate() {
         log::warn!("cannot end process {}: {error}", process.pid);
     }
-    Some(Ending { handle, kill_at: Some(now + PATIENCE) })
+    Some(Termination { handle, kill_at: Some(now + PATIENCE) })
 }
 
-fn name(process: &Relative, worker: Option<Member>, listeners: &BTreeMap<u64, String>, ends: bool) {
+fn log_new(process: &Relative, worker: Option<Member>, listeners: &BTreeMap<u64, String>, ends: bool) {
     let (held, process) = (held_by(process, listeners), process.describe());
     let ends = if ends { "; it is ended" } else { "" };
     match worker {
@@ -290,36 +290,20 @@ fn held_by(process: &Relative, listeners: &BTreeMap<u64, String>) -> String {
     }
 }
 
-/// How many there are, and which.
-pub(crate) fn sentence(left: &[Relative]) -> Option<String> {
-    let mut names: Vec<String> = left.iter().take(NAMED).map(Relative::describe).collect();
-    if left.len() > NAMED {
-        names.push(format!("{} more", left.len() - NAMED));
-    }
-    let names = names.join(", ");
-    match left.len() {
-        0 => None,
-        1 => Some(format!("1 process that the application started is still running: {names}")),
-        count => Some(format!("{count} processes that the application started are still running: {names}")),
-    }
-}
-
 /// Waits until all have ended; `false`: it was hurried.
 fn all_end(handles: &[Handle], patience: Duration, hurry: Option<BorrowedFd<'_>>) -> bool {
-    let deadline = Instant::now() + patience;
+    let deadline = clock::now() + patience;
     for handle in handles {
-        while !handle.wait(Some(Instant::now())) {
-            let left = deadline.saturating_duration_since(Instant::now());
+        while !handle.has_ended() {
+            let left = deadline.saturating_sub(clock::now());
             if left.is_zero() {
                 return true;
             }
-            let slice = left.min(Duration::from_millis(20));
             let mut sources: Vec<PollFd<'_>> =
                 hurry.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
-            let timeout = Timespec { tv_sec: 0, tv_nsec: slice.subsec_nanos().into() };
-            match poll(&mut sources, Some(&timeout)) {
-                Ok(1..) => return false,
-                _ => continue,
+            let timeout = clock::wait_of(left.min(LOOK_EVERY));
+            if let Ok(1..) = poll(&mut sources, Some(&timeout)) {
+                return false;
             }
         }
     }

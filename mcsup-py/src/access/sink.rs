@@ -4,14 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mcsup_core::host::outlet::{Cut, Outlet};
-use mcsup_core::host::own_file;
-
-/// Mode of the file: what clients ask for is not for everyone.
-const MODE: u32 = 0o640;
-
-/// How long a slow reader is waited for before lines are lost. While they are, each further one is tried at once.
-const PATIENCE: Duration = Duration::from_millis(50);
+use mcsup_core::host::outlet::{Cut, Outlet, READER_PATIENCE};
+use mcsup_core::host::own_file::{self, LOG_MODE};
 
 /// An open place for lines.
 #[derive(Debug)]
@@ -33,16 +27,16 @@ impl Sink {
             name => {
                 // A path that still works after a change of directory.
                 let path = std::path::absolute(name)?;
-                (Outlet::of_file(own_file::append(&path, MODE)?), Some(path))
+                (Outlet::of_file(own_file::append(&path, LOG_MODE)?), Some(path))
             }
         };
         Ok(Self { outlet, path, lost: 0, is_torn: false })
     }
 
-    /// Writes whole lines, so that those of several processes do not mix. A full disk or a pipe that nobody reads loses
+    /// Writes whole lines, so that those of several processes do not mix. A full disk or a pipe without a reader loses
     /// lines, never requests; the error log says so, once when it begins and once when it is over.
     pub fn write(&mut self, lines: &[u8]) {
-        let patience = if self.lost == 0 { PATIENCE } else { Duration::ZERO };
+        let patience = if self.lost == 0 { READER_PATIENCE } else { Duration::ZERO };
         let put = |bytes: &[u8]| self.outlet.write_lines(bytes, patience);
         match append(put, lines, &mut self.is_torn) {
             Ok(()) if self.lost == 0 => {}
@@ -59,10 +53,10 @@ impl Sink {
         }
     }
 
-    /// Opens the file anew; where that fails the old one goes on being used.
+    /// Opens the file again; where that fails the old one goes on being used.
     pub fn reopen(&mut self) {
         let Some(path) = &self.path else { return };
-        let opened = own_file::append(path, MODE).and_then(|file| self.outlet.replace(file));
+        let opened = own_file::append(path, LOG_MODE).and_then(|file| self.outlet.replace(file));
         match opened {
             Ok(()) => self.is_torn = false,
             Err(error) => log::error!("cannot reopen the access log {}: {error}", path.display()),

@@ -1,4 +1,4 @@
-//! Which process is to get a signal. No number is believed that a file or a server tells: the kernel is asked who has the
+//! Which process is to get a signal. No number that a file or a server names is trusted: the kernel is asked who has the
 //! lock of the pid file, or who listens at the socket, after the process is held. A number of another PID namespace
 //! means another process here.
 
@@ -14,9 +14,6 @@ use super::super::asking;
 use crate::args::operator::ServerArgs;
 use crate::exit::Exit;
 use crate::failure::Failure;
-
-/// How long a server may take to say which process it is.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a server that hangs up may take to end.
 const LAST_STEPS: Duration = Duration::from_secs(2);
@@ -54,12 +51,13 @@ fn listener_at(args: &ServerArgs) -> Result<Option<Handle>, Failure> {
         Err(error) => return Err(asking::unanswered(args, &error)),
     };
     let peer = client.peer().map_err(|error| asking::unanswered(args, &error))?;
-    let pid = believe(peer, &path)?;
+    let pid = trusted(peer, &path)?;
     let Some(told) = who_answers(&mut client, args)? else { return gone(pid) };
     if pid.is_some_and(|pid| pid != told) {
         let who = pid.map(processes::describe).unwrap_or_default();
         return Err(Failure::refused(format!(
-            "the server says that it is pid {told}, but at {} listens {who}: it is in another PID namespace, or no server of mcsup",
+            "the server says that it is pid {told}, but {who} listens at {}: it is in another PID namespace, \
+             or no server of mcsup",
             path.display()
         )));
     }
@@ -74,11 +72,11 @@ fn listener_at(args: &ServerArgs) -> Result<Option<Handle>, Failure> {
 }
 
 /// The pid of a peer that may be a server of ours; `None` where this system does not tell it.
-fn believe(peer: Peer, path: &Path) -> Result<Option<i32>, Failure> {
+fn trusted(peer: Peer, path: &Path) -> Result<Option<i32>, Failure> {
     let (ours, path) = (rustix::process::geteuid(), path.display());
-    // Root may stop any user's server: what is signalled is the process that listens, and no other.
+    // Root may stop any user's server: the signal reaches the listening process and no other.
     if !ours.is_root() && ![0, ours.as_raw()].contains(&peer.uid) {
-        let text = format!("at {path} listens a process of user id {}, which is not believed", peer.uid);
+        let text = format!("at {path} listens a process of user id {}, which is not trusted", peer.uid);
         return Err(Failure::refused(text));
     }
     let tells = cfg!(any(target_os = "linux", target_vendor = "apple"));
@@ -118,7 +116,7 @@ fn unseen(pid: i32) -> Failure {
 }
 
 fn who_answers(client: &mut Client, args: &ServerArgs) -> Result<Option<i32>, Failure> {
-    match client.ask(&Request::new(Command::Status), Some(PATIENCE)) {
+    match client.ask(&Request::new(Command::Status), Some(asking::ANSWERS_WITHIN)) {
         Ok(Reply { status: Some(status), .. }) if status.pid.is_some() => Ok(status.pid),
         Ok(reply) => {
             Err(Failure::refused(format!("the server does not say which process it is: {}", reply.message)))
@@ -126,7 +124,7 @@ fn who_answers(client: &mut Client, args: &ServerArgs) -> Result<Option<i32>, Fa
         // It has ended meanwhile, or so it seems.
         Err(AskError::Ended) => Ok(None),
         Err(AskError::TimedOut) => {
-            let limit = PATIENCE.as_secs();
+            let limit = asking::ANSWERS_WITHIN.as_secs();
             Err(Failure::new(Exit::LeftRunning, format!("the server does not answer within {limit} seconds")))
         }
         Err(error) => Err(asking::unanswered(args, &error)),

@@ -1,0 +1,43 @@
+//! Processes of the application that outlive their worker or their server: how long to wait, and how to name them.
+
+use std::time::Duration;
+
+/// Many processes end a moment after their parent: those are not counted.
+pub const SETTLE: Duration = Duration::from_millis(250);
+
+/// The most that one look, or one sentence, names.
+pub const MOST_NAMED: usize = 16;
+
+/// How many are still running, and which; `None`: none is.
+pub fn sentence(mut names: impl ExactSizeIterator<Item = String>) -> Option<String> {
+    let count = names.len();
+    let mut listed: Vec<String> = names.by_ref().take(MOST_NAMED).collect();
+    if count > MOST_NAMED {
+        listed.push(format!("{} more", count - MOST_NAMED));
+    }
+    let listed = listed.join(", ");
+    match count {
+        0 => None,
+        1 => Some(format!("1 process that the application started is still running: {listed}")),
+        _ => Some(format!("{count} processes that the application started are still running: {listed}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(count: usize) -> Option<String> {
+        sentence((0..count).map(|number| format!("pid {number}")))
+    }
+
+    #[test]
+    fn a_sentence_counts_all_survivors_and_names_some() {
+        let rest = "that the application started";
+        assert_eq!(of(0), None);
+        assert_eq!(of(1), Some(format!("1 process {rest} is still running: pid 0")));
+        assert_eq!(of(2), Some(format!("2 processes {rest} are still running: pid 0, pid 1")));
+        let many = of(MOST_NAMED + 3).unwrap();
+        assert!(many.starts_with("19 processes ") && many.ends_with(", pid 15, 3 more"), "{many}");
+    }
+}
