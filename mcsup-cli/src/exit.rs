@@ -71,14 +71,16 @@ impl Exit {
     pub const fn meaning(self) -> &'static str {
         match self {
             Exit::Done => {
-                "ended as asked; `status`: it runs; `stop`: it is stopped (processes that its application started may run on, and are named), or was not running; `--no-wait`: it was begun"
+                "ended as asked; `status`: it runs; `stop`: it is stopped (processes that its application started \
+                 may run on, and are named), or was not running; `--no-wait`: it was begun"
             }
             Exit::Refused => {
                 "could not start or go on: an address, the pid file, a file, a permission; or the server refused a command"
             }
             Exit::Usage => "bad usage or settings; nothing was started",
             Exit::BootFailed => {
-                "a worker could not boot: it died, hung or failed for a reason other than its application; `reload`, `upgrade`, `scale`, `recycle`: it failed for whatever reason, and nothing has changed"
+                "a worker could not boot: it died, hung or failed for a reason other than its application; `reload`, \
+                 `upgrade`, `scale`, `recycle`: it failed for whatever reason, and nothing has changed"
             }
             Exit::NotLoaded => {
                 "the application could not be loaded: no such module or attribute, not callable, or it raised"
@@ -90,7 +92,9 @@ impl Exit {
             }
             Exit::Superseded => "a newer request took the place of this one before it was done",
             Exit::Unfinished => "not finished within `--timeout`; it goes on",
-            Exit::Unkillable => "stopped, but a worker is still there seconds after SIGKILL, and is named",
+            Exit::Unkillable => {
+                "stopped, but a worker or mold is still there seconds after SIGKILL, and is named"
+            }
         }
     }
 }

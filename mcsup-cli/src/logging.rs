@@ -3,7 +3,8 @@
 //!
 //! Supervisor and workers share one open file. `O_APPEND` and one `write` for each record keep the lines of several
 //! processes whole, also when a record has many lines (a traceback). A log that cannot be written is no reason to
-//! stop serving, and one that nobody reads is not waited for: such records are counted, and told of later. What is logged is not decided here, and the access log is not here.
+//! stop serving. A log without a reader is not waited for: such records are counted, and the next one that is written says
+//! how many. The level and the access log are settled elsewhere.
 
 mod line;
 mod sink;
@@ -142,8 +143,8 @@ impl ErrorLog {
             .build()
     }
 
-    /// In the child of a fork: what its parent could not write is its parent's to tell. And a worker may wait a little
-    /// for a slow reader, which a supervisor never does.
+    /// In the child of a fork: the parent reports its own lost records. A worker may also wait a little for a slow reader,
+    /// which a supervisor never does.
     pub fn is_a_workers(&self) {
         self.sink.is_a_workers();
     }
@@ -161,7 +162,7 @@ impl ErrorLog {
         self.sink.give_to(uid, gid)
     }
 
-    /// Makes standard output and error the log's file, for a daemon, whose prints would reach nobody otherwise. Does
+    /// Makes standard output and error the log's file, for a daemon, whose prints would be lost otherwise. Does
     /// nothing where the log is a standard stream itself.
     pub fn take_standard_streams(&self) -> Result<(), LogError> {
         self.sink.take_standard_streams()

@@ -1,4 +1,4 @@
-//! The one clock: CLOCK_MONOTONIC, which all processes of a machine share and no operator can set.
+//! The one clock: CLOCK_MONOTONIC, which all processes of a machine share and no user can set.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ pub(crate) fn now_ms() -> u64 {
     u64::try_from(now().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The longest wait in one call: some systems refuse what is more than 24 days.
+/// The longest wait in one call: some systems refuse more than 24 days.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
-/// How long poll(2) is to wait: a day at most, so that who waits longer looks once a day.
+/// How long poll(2) is to wait. A day at most; a longer wait looks once a day.
 pub(crate) fn wait_of(duration: Duration) -> Timespec {
     let duration = duration.min(LONGEST_WAIT);
     Timespec {

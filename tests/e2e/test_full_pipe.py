@@ -1,4 +1,4 @@
-"""A log that is a pipe which nobody reads: no process waits for it, and what is lost is told when there is room again."""
+"""A log that is a pipe without a reader: no process waits for it, and the next record that fits counts those lost."""
 
 import contextlib
 import fcntl
@@ -107,7 +107,7 @@ def waits_by_itself(fd):
     return not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_NONBLOCK
 
 
-def test_a_full_standard_error_stops_nothing_and_its_losses_are_told(directory, pipe):
+def test_a_full_standard_error_stops_nothing_and_its_losses_are_counted(directory, pipe):
     with Running(directory, stderr=pipe.writing) as server:
         pipe.fill()
         for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGWINCH, signal.SIGTTIN, signal.SIGTTOU):
@@ -135,7 +135,7 @@ def test_a_full_standard_error_stops_nothing_and_its_losses_are_told(directory, 
 
 
 @pytest.mark.parametrize("kind", ["pipe", "fifo"])
-def test_a_full_access_log_holds_no_request_and_its_losses_are_told(directory, pipe, kind):
+def test_a_full_access_log_holds_no_request_and_its_losses_are_counted(directory, pipe, kind):
     if kind == "fifo":
         os.mkfifo(directory / "access")
         pipe.close()
@@ -197,7 +197,7 @@ def test_a_terminal_that_is_stopped_is_not_waited_for(directory):
         os.close(ours)
 
 
-def test_a_server_that_cannot_start_ends_although_nobody_reads_why(directory, pipe):
+def test_a_server_that_cannot_start_ends_without_a_reader_of_its_reason(directory, pipe):
     (directory / "app.py").write_text("raise RuntimeError('no')\n")
     pipe.fill()
     command = [MCSUP, "-b", f"127.0.0.1:{free_port()}", "app:app"]

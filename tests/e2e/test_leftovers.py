@@ -68,7 +68,7 @@ class Started:
         return worker, pid
 
     def end(self):
-        """End what has been left, as the operator who was told of it would."""
+        """End the processes that are left, as an operator would."""
         for pid in self.pids:
             if not is_gone(pid):
                 os.kill(pid, signal.SIGKILL)
@@ -203,7 +203,7 @@ def test_stop_with_nothing_left_says_nothing_of_it(started, directory):
     assert "Left behind" not in it.server.log and "still running" not in it.server.log
 
 
-def test_whoever_asks_for_the_end_through_the_control_socket_learns_what_is_left(started, directory):
+def test_an_operator_at_the_control_socket_learns_which_processes_are_left(started, directory):
     it = started()
     _, pid = it.start("run")
     with Operator(directory / "app.ctl") as operator:

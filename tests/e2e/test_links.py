@@ -1,4 +1,4 @@
-"""Files of ours in folders of another user: no link is followed, and nothing changes hands that is not ours."""
+"""Files of ours in folders that other users may write: no link is followed, and only our files change owners."""
 
 import os
 import pwd
@@ -132,7 +132,7 @@ def test_streams_by_name_and_fifos_are_used_and_never_waited_for(directory):
     command = [MCSUP, "-b", f"127.0.0.1:{port}", "--error-logfile", "/dev/stderr", "--access-logfile", "fifo", "app:app"]
     process = subprocess.Popen(command, cwd=directory, env=clean_environment(), stderr=subprocess.PIPE, text=True)
     try:
-        wait_for(lambda: answers(port), "an answer although nobody reads")
+        wait_for(lambda: answers(port), "an answer without a reader of the log")
         reader = os.open(directory / "fifo", os.O_RDONLY | os.O_NONBLOCK)
         wait_for(lambda: select.select([reader], [], [], 0)[0] and b'"GET / ' in os.read(reader, 65536), "the line")
         os.close(reader)

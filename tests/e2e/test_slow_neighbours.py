@@ -69,7 +69,7 @@ def test_a_directory_service_that_hangs_holds_up_no_supervisor(serve, directory,
     server.assert_nothing_left()
 
 
-def test_the_pages_of_a_worker_are_counted_by_whoever_asks(serve, directory):
+def test_the_pages_of_a_worker_are_counted_by_the_command_that_asks(serve, directory):
     server = serve(HELLO, "--pid", "app.pid")
     with Operator(directory / "app.ctl") as operator:
         (worker,) = operator.status()["workers"]

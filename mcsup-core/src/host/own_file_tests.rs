@@ -3,7 +3,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
-/// A folder with a file in it that is nobody's business.
+/// A folder with a file in it that must not change.
 struct Bench {
     folder: tempfile::TempDir,
 }
@@ -116,7 +116,7 @@ fn root_follows_only_its_own_links_on_the_way() {
 fn a_new_file_has_its_mode_and_an_old_one_keeps_it() {
     let bench = Bench::new();
     drop(append(&bench.at("log"), 0o640).unwrap());
-    assert_eq!(fs::metadata(bench.at("log")).unwrap().mode() & 0o137, 0, "for nobody else");
+    assert_eq!(fs::metadata(bench.at("log")).unwrap().mode() & 0o137, 0, "not for others");
     fs::set_permissions(bench.at("log"), fs::Permissions::from_mode(0o600)).unwrap();
     drop(append(&bench.at("log"), 0o640).unwrap());
     assert_eq!(fs::metadata(bench.at("log")).unwrap().mode() & 0o777, 0o600);

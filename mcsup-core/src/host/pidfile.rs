@@ -1,10 +1,10 @@
 //! The pid file: its lock, held for life, says whether a supervisor runs, and which process that is; its text says the
 //! same to other programs.
 //!
-//! The lock is a write lock of fcntl(2). The kernel tells which process has it, so that no text is believed; a process
+//! The lock is a write lock of fcntl(2). The kernel tells which process has it, so that no text is trusted; a process
 //! that may only read the file cannot have one; it ends with the process, survives an exec, and no child shares it. Its
 //! one drawback is that it ends as soon as the process closes *any* descriptor of the file: so this process never opens
-//! a pid file that it holds ([`HELD`]).
+//! a pid file that it holds (`HELD`).
 
 use std::fs::{File, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -90,7 +90,7 @@ impl PidFile {
         }
         let deadline = clock::now() + PATIENCE;
         loop {
-            // For nobody else until it is locked.
+            // For its owner alone until it is locked.
             let (mut file, is_new) = own_file::rewrite(&path, 0o600).map_err(fail)?;
             if record_lock::take(&file).map_err(fail)? {
                 // Its last holder may have removed the path between our open and our lock.

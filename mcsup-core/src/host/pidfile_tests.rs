@@ -15,7 +15,7 @@ fn a_held_pid_file_names_its_holder_and_goes_with_it() {
 }
 
 #[test]
-fn a_stale_file_keeps_nobody_from_starting() {
+fn a_stale_file_keeps_no_server_from_starting() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.pid");
     std::fs::write(&path, "1\n").unwrap();

@@ -117,7 +117,7 @@ impl Bound {
         fs::symlink_metadata(&self.path).ok().filter(|file| self.is(file))
     }
 
-    /// The same, held: whoever owns the folder may rename what is in it at any moment.
+    /// The same, held: the owner of the folder may rename what is in it at any moment.
     fn hold(&self) -> Option<(HeldFile<'_>, fs::Metadata)> {
         let held = HeldFile::at(&self.path).ok()?;
         let file = held.metadata().ok().filter(|file| self.is(file))?;

@@ -11,7 +11,7 @@ use crate::upgrade::Image;
 /// What becomes of processes that the workers' code starts and that outlive their worker. Linux alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Children {
-    /// They are nobody's business here.
+    /// They are left alone.
     #[default]
     Ignore,
     /// They are named in the log. This process becomes the parent of its descendants' orphans and reaps all its children,

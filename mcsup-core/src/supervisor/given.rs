@@ -1,4 +1,4 @@
-//! What a supervisor changes of its process for as long as it runs, and puts back at its end.
+//! Changes of the process that last as long as a supervisor runs.
 //!
 //! Signals are put back by `signals`.
 

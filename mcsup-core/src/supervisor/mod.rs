@@ -55,8 +55,11 @@ pub enum ForkSide {
 /// What an embedder decides about its pool. A closure that makes a worker is a supervisor with defaults for the rest.
 ///
 /// Every method but [`worker`](Self::worker) and those around a fork runs in the supervisor process, on its one thread;
-/// while one runs, nothing else happens, so none may wait. With a mold ([`Policy::preload`](crate::policy::Policy)), or where
-/// leftovers are looked for ([`Config::children`](crate::Config)), the process is given its workers' orphans and reaps all its children: one that a method starts is to be waited for there.
+/// while one runs, nothing else happens, so none may wait.
+///
+/// With a mold ([`Policy::preload`](crate::policy::Policy)), or where leftovers are looked for
+/// ([`Config::children`](crate::Config)), the process is given its workers' orphans and reaps all its children. A method
+/// that starts one waits for it.
 pub trait Supervisor {
     /// The code that runs in each worker.
     type Worker: Worker;

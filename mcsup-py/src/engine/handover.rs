@@ -1,7 +1,9 @@
-//! Connections that change workers, for one of three reasons. While no permit is free here, one whose request has arrived and
-//! that an idle sibling could serve is handed to it: no request waits behind a slow one while a worker has nothing to do.
-//! A worker that retires hands all on that are idle (`drain`). And a worker that has many more connections than a sibling gives some away as their requests come, so that a pool is
-//! balanced soon after a burst of connections or the birth of a worker.
+//! Connections that change workers, for one of three reasons.
+//!
+//! While no permit is free here, one whose request has arrived and that an idle sibling could serve is handed to it: no
+//! request waits behind a slow one while a worker has nothing to do. A worker that retires hands all on that are idle
+//! (`drain`). And a worker that has many more connections than a sibling gives some away as their requests come, so that a
+//! pool is balanced soon after a burst of connections or the birth of a worker.
 //!
 //! A connection can go as long as all that it is can be sent along: its descriptor, where it came in, and what was
 //! received and not answered, up to some kilobytes. A larger body goes before it is read, or stays.

@@ -22,7 +22,7 @@ const RECENT: Duration = Duration::from_secs(2);
 /// How long a kill is remembered that explains no death.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
-/// The counters are read at most so often while nobody dies.
+/// The counters are read at most so often while no worker dies.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// After notice of a lack of memory the kill may not be counted yet.
