@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use super::event::{Answer, Ask, Drain, Effect, KillReason, Moment, Notice, Outcome, Ticket, WorkerId};
+use super::event::{Answer, Ask, Drain, Effect, KillReason, Moment, Notice, Outcome, Ticket};
 use super::machine::Machine;
 use super::status::{Phase, State};
+use super::table::Entry;
 use crate::error::ErrorKind;
 
 /// The same order again within this time is the same order: a service manager signals a process and then its group, and a
@@ -127,17 +128,21 @@ impl Machine {
         }
     }
 
-    pub(super) fn on_overdue(&mut self, worker: WorkerId, pid: i32, now: Moment, effects: &mut Vec<Effect>) {
+    /// Kills a worker that has not finished in its time.
+    pub(super) fn on_overdue(&mut self, entry: &Entry, now: Moment, effects: &mut Vec<Effect>) {
+        let graceful = KillReason::GracefulTimeout(self.policy.graceful_timeout);
+        let is_crowded = self.is_crowded(entry);
         let reason = match &mut self.phase {
             Phase::Stopping { ask: Ask::StopQuick, .. } => KillReason::QuickStop,
             Phase::Stopping { killed, .. } => {
                 *killed += 1;
-                KillReason::GracefulTimeout(self.policy.graceful_timeout)
+                graceful
             }
-            _ => KillReason::GracefulTimeout(self.policy.graceful_timeout),
+            _ if is_crowded => KillReason::Crowded,
+            _ => graceful,
         };
-        effects.push(Effect::Tell(Notice::Overdue { pid, reason }));
-        self.kill(worker, reason, now, effects);
+        effects.push(Effect::Tell(Notice::Overdue { pid: entry.pid, reason }));
+        self.kill(entry.id, reason, now, effects);
     }
 
     /// The first generation cannot boot: ends everything, whatever the number of workers.
@@ -160,6 +165,8 @@ impl Machine {
         if !left.iter().all(|(state, _)| is_unkillable(state)) {
             return;
         }
+        // One that a mold was to fork and never has is no process.
+        let left: Vec<i32> = left.into_iter().map(|(_, pid)| pid).filter(|pid| *pid != 0).collect();
         let outcome = match self.phase {
             _ if !left.is_empty() => Outcome::Unkillable { left: left.len() },
             Phase::Failing { kind } => Outcome::BootFailed(kind),
@@ -170,7 +177,7 @@ impl Machine {
         let answer = match outcome {
             Outcome::Forced { killed } => Answer::Done(format!("stopped; {killed} workers had to be killed")),
             Outcome::Unkillable { .. } => {
-                let pids: Vec<String> = left.iter().map(|(_, pid)| pid.to_string()).collect();
+                let pids: Vec<String> = left.iter().map(i32::to_string).collect();
                 let reason = format!("stopped, but cannot be killed: pid {}", pids.join(", "));
                 Answer::Failed { reason, detail: None }
             }

@@ -326,6 +326,17 @@ pub enum KillReason {
     QuickStop,
     /// Its generation was given up before it was ready.
     GivenUp,
+    /// It was still finishing when later workers of its slot had asked to be replaced as well.
+    Crowded,
+    /// It is a mold, and could not fork again and again.
+    Barren,
+}
+
+impl KillReason {
+    /// Whether it ends a worker that was finishing.
+    pub(super) fn ends_a_drain(self) -> bool {
+        matches!(self, KillReason::GracefulTimeout(_) | KillReason::Crowded)
+    }
 }
 
 /// Why a boot failed, in the worker's own words.
@@ -622,6 +633,8 @@ impl fmt::Display for KillReason {
             }
             KillReason::QuickStop => f.write_str("quick stop"),
             KillReason::GivenUp => f.write_str("its generation was given up"),
+            KillReason::Barren => f.write_str("it could not fork again and again"),
+            KillReason::Crowded => f.write_str("later workers of its slot have asked to be replaced too"),
         }
     }
 }

@@ -4,13 +4,14 @@
 //!
 //! - A pool is never dark while a boot can work: while no worker is ready and none boots, the earliest start happens as
 //!   soon as the pool has rested from its last boot.
-//! - Boots of slots whose last boot failed go one at a time, and the pool rests after each that fails.
+//! - Boots of slots whose last boot failed go one at a time, and the pool rests after each that fails. One that takes much
+//!   longer than usual holds up no other.
 //! - A fork that the system refuses is charged to no slot: the whole pool waits a moment, and one fork is tried.
 
 use std::fmt;
 use std::time::Duration;
 
-use super::event::{Answer, Drain, Effect, Moment, Slot, Ticket, WorkerId};
+use super::event::{Answer, Drain, Effect, KillReason, Moment, Slot, Ticket, WorkerId};
 use super::machine::Machine;
 use super::restart::Loss;
 use super::status::State;
@@ -21,6 +22,12 @@ use super::under_way::Refusal;
 const REFUSED: Duration = Duration::from_millis(500);
 /// The longest such wait.
 const REFUSED_LONGEST: Duration = Duration::from_secs(2);
+
+/// After how many refused forks in a row a mold is replaced.
+const BARREN: u32 = 4;
+
+/// How many workers of a slot that have asked to be replaced finish what they have at once.
+const FINISHING: usize = 2;
 
 /// Why a slot has no worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +63,16 @@ impl Machine {
         if !self.molds.can_fork(self.current) {
             // These are filled as soon as there is a mold.
             return self.table.cancel_due_respawns(now);
+        }
+        for slot in std::mem::take(&mut self.hurried) {
+            match self.vacancy(slot) {
+                _ if slot >= self.target || self.table.is_covered(slot, self.current) => {}
+                Some(_) => self.start_in(slot, now, effects),
+                // Its last worker is about to be reaped.
+                None => {
+                    self.hurried.insert(slot);
+                }
+            }
         }
         while self.may_fork(now) {
             let Some(slot) = self.next_due(now) else {
@@ -120,9 +137,18 @@ impl Machine {
             Some(refusal) => return refusal.again.saturating_sub(now),
             None => REFUSED,
         };
+        let times = self.refusal.as_ref().map_or(1, |refusal| refusal.times + 1);
         let (again, reason) = (now.saturating_add(delay), reason.to_owned());
-        self.refusal = Some(Refusal { again, delay, is_tried: false, mold, reason });
+        self.refusal = Some(Refusal { again, delay, times, is_tried: false, mold, reason });
         delay
+    }
+
+    /// Replaces a mold that could not fork again and again: another one may have what it lacks.
+    pub(super) fn replace_barren_mold(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        let barren = self.refusal.as_ref().filter(|refusal| refusal.times >= BARREN);
+        if let Some(mold) = barren.and_then(|refusal| refusal.mold) {
+            self.kill_mold(mold, KillReason::Barren, now, effects);
+        }
     }
 
     /// Whether a fork may be tried.
@@ -168,9 +194,8 @@ impl Machine {
         self.slot_tickets.extend(ticket.map(|ticket| (ticket, slot)));
         self.refusal = None;
         self.molds.again = None;
-        if self.vacancy(slot).is_some() && self.molds.can_fork(self.current) {
-            self.start_in(slot, now, effects);
-        }
+        self.hurried.insert(slot);
+        self.fill(now, effects);
     }
 
     /// Answers each client that waits for a worker in a slot that has one by now, or that is no more.
@@ -206,19 +231,41 @@ impl Machine {
         self.answer(tickets, &answer, effects);
     }
 
+    /// There is no mold to fork workers for the slots that lack one: requests that wait for them fail.
+    pub(super) fn note_missing_mold(
+        &mut self,
+        reason: &str,
+        detail: Option<&String>,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        for slot in 0..self.target {
+            if !self.table.are_served(slot..slot + 1) {
+                self.note_failed_start(slot, reason, detail, effects);
+                self.note_failed_addition(slot, (reason, detail.cloned()), now, effects);
+            }
+        }
+    }
+
     /// The pool ends: no slot is filled any more.
     pub(super) fn stop_filling(&mut self, effects: &mut Vec<Effect>) {
+        self.hurried.clear();
         let tickets: Vec<Ticket> = self.slot_tickets.drain(..).map(|(ticket, _)| ticket).collect();
         self.answer(tickets, &Answer::Superseded, effects);
     }
 
-    /// Whether no worker is ready and none boots. One that has asked to leave counts as gone.
-    pub(super) fn is_dark(&self) -> bool {
-        !self.table.iter().any(|entry| match entry.state {
-            State::Booting { .. } => true,
-            State::Ready { .. } => !entry.leaves,
-            _ => false,
-        })
+    /// From when on no worker is ready and none boots, as far as the pool counts on it; `None`: a worker is ready. One that
+    /// has asked to leave counts as gone.
+    pub(super) fn dark_from(&self) -> Option<Moment> {
+        let mut from = Duration::ZERO;
+        for entry in self.table.iter() {
+            match entry.state {
+                State::Ready { .. } if !entry.leaves => return None,
+                State::Booting { since } => from = from.max(since.saturating_add(self.restarts.patience())),
+                _ => {}
+            }
+        }
+        Some(from)
     }
 
     /// A slot that is empty and whose time has come; of several the one that has waited longest.
@@ -233,21 +280,24 @@ impl Machine {
         let at = self.table.respawn_of(slot).or_else(is_vacant)?;
         let at = match self.restarts.failures(slot) {
             0 => at,
-            _ => at.max(self.restarts.rest_after_failure_ends()),
+            _ => at.max(self.restarts.rest_after_failure_ends()).max(self.retry_ends()),
         };
-        if self.is_dark() {
-            return Some(at.min(self.restarts.rest_ends()));
-        }
-        let waits_for_another = self.restarts.failures(slot) > 0 && self.retries();
-        (!waits_for_another).then_some(at)
+        // The earliest start of a dark pool.
+        let soonest = self.dark_from().map(|from| from.max(self.restarts.rest_ends()));
+        Some(soonest.map_or(at, |soonest| at.min(soonest)))
     }
 
-    /// Whether a boot is under way in a slot where the last one failed.
-    fn retries(&self) -> bool {
-        self.table.iter().any(|entry| {
-            let boots = matches!(entry.state, State::Booting { .. }) && entry.generation == self.current;
-            boots && self.restarts.failures(entry.slot) > 0
-        })
+    /// Until when the boot of a slot where the last one failed holds up the others of that kind.
+    fn retry_ends(&self) -> Moment {
+        let retries = self
+            .table
+            .iter()
+            .filter(|entry| entry.generation == self.current && self.restarts.failures(entry.slot) > 0);
+        let ends = retries.filter_map(|entry| match entry.state {
+            State::Booting { since } => Some(since.saturating_add(self.restarts.patience())),
+            _ => None,
+        });
+        ends.max().unwrap_or_default()
     }
 
     /// A worker of `entry`'s slot has asked to be replaced: says in how long its successor starts.
@@ -274,5 +324,29 @@ impl Machine {
         for worker in self.table.select(is_replaced) {
             self.retire(worker, Drain::Retire, now, effects);
         }
+        self.hurry_crowds(now, effects);
+    }
+
+    /// Of a slot's workers that have asked to be replaced only [`FINISHING`] finish at once: requests that every worker is
+    /// too slow for would pile them up. What an older one is still at is older than all that the later ones gave up.
+    fn hurry_crowds(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        let soon = now.saturating_add(self.policy.quick_timeout);
+        let is_late = |entry: &Entry| {
+            let waits = matches!(entry.state, State::Draining { kill_at, .. } if kill_at > soon);
+            waits && self.is_crowded(entry)
+        };
+        for worker in self.table.select(is_late) {
+            if let Some(Entry { state: State::Draining { kill_at, .. }, .. }) = self.table.get_mut(worker) {
+                *kill_at = soon;
+                effects.push(Effect::Quit { worker });
+            }
+        }
+    }
+
+    /// Whether a worker has asked to be replaced, and enough later ones of its slot finish as well.
+    pub(super) fn is_crowded(&self, entry: &Entry) -> bool {
+        let finishes = |other: &&Entry| other.leaves && matches!(other.state, State::Draining { .. });
+        let later = |other: &&Entry| other.slot == entry.slot && other.id > entry.id;
+        entry.leaves && self.table.iter().filter(later).filter(finishes).count() >= FINISHING
     }
 }

@@ -3,6 +3,7 @@
 //! One function for each event; after each event `Machine::settle` does whatever has become due, so that no
 //! decision depends on which event came first.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::event::{
@@ -67,6 +68,8 @@ pub struct Machine {
     pub(super) stop_asked: Option<(Ask, Moment)>,
     /// Those that wait for a worker in an empty slot.
     pub(super) slot_tickets: Vec<(Ticket, Slot)>,
+    /// Slots that are filled without waiting for their time, because an operator has asked for it.
+    pub(super) hurried: BTreeSet<Slot>,
 }
 
 impl Machine {
@@ -108,6 +111,7 @@ impl Machine {
             stop_tickets: Vec::new(),
             stop_asked: None,
             slot_tickets: Vec::new(),
+            hurried: BTreeSet::new(),
         }
     }
 
@@ -265,9 +269,9 @@ impl Machine {
     fn on_spawned(&mut self, worker: WorkerId, pid: i32, now: Moment, effects: &mut Vec<Effect>) {
         let Some(entry) = self.table.get_mut(worker) else { return };
         entry.pid = pid;
-        let is_killed = match &mut entry.state {
-            State::Killed { since, .. } => {
-                *since = now;
+        let is_killed = match entry.state {
+            State::Killed { reason, .. } | State::Unkillable { reason } => {
+                entry.state = State::Killed { reason, since: now, ready_since: None };
                 entry.mold.is_some()
             }
             _ => false,
@@ -296,6 +300,7 @@ impl Machine {
             return self.fail_start(ErrorKind::System, now, effects);
         }
         let retry_in = self.on_fork_refused(entry.mold, &reason, now);
+        self.replace_barren_mold(now, effects);
         effects.push(Effect::Tell(Notice::SpawnFailed { slot, reason, retry_in }));
         self.note_failure(&entry, &why, None, now, effects);
     }
@@ -347,8 +352,8 @@ impl Machine {
         }
     }
 
-    /// A worker of the serving generation could not become ready: whoever counted on it learns of it.
-    fn note_failure(
+    /// A worker of the serving generation could not become ready, which fails the requests that wait for it.
+    pub(super) fn note_failure(
         &mut self,
         entry: &Entry,
         reason: &str,
@@ -405,7 +410,7 @@ impl Machine {
         }
         let asked_for = matches!(killed, Some(KillReason::GivenUp | KillReason::QuickStop));
         let was_draining =
-            matches!(state, State::Draining { .. }) || matches!(killed, Some(KillReason::GracefulTimeout(_)));
+            matches!(state, State::Draining { .. }) || killed.is_some_and(KillReason::ends_a_drain);
         let is_late = matches!(state, State::Unkillable { .. });
         if self.phase.is_ending() || asked_for || was_draining || is_late {
             let quiet = asked_for || matches!(state, State::Failed { .. });
@@ -546,7 +551,7 @@ impl Machine {
                 }
             }
             State::Aborting { limit, .. } => self.kill(id, KillReason::Silent(limit), now, effects),
-            State::Draining { .. } => self.on_overdue(id, pid, now, effects),
+            State::Draining { .. } => self.on_overdue(entry, now, effects),
             // That its boot failed was told, and its slot is filled after its exit.
             State::Failed { .. } => {
                 self.kill(id, KillReason::BootTimeout(self.policy.boot_timeout), now, effects);
@@ -569,6 +574,10 @@ impl Machine {
         };
         let since = now.saturating_sub(since);
         effects.push(Effect::Tell(Notice::Unkillable { pid, slot, since, respawn_in }));
+        if self.is_new(entry.generation) && matches!(reason, KillReason::Silent(_)) {
+            let why = format!("worker {pid} was {reason}, and is still there after SIGKILL");
+            self.newcomer_failed(why, None, now, effects);
+        }
     }
 
     fn on_boot_timeout(&mut self, entry: &Entry, now: Moment, effects: &mut Vec<Effect>) {
@@ -590,7 +599,7 @@ impl Machine {
             self.fail_start(ErrorKind::Boot, now, effects);
         } else {
             if entry.generation == self.current && entry.pid != 0 {
-                self.restarts.note_boot(entry.slot, limit, false, now);
+                self.restarts.note_timeout(entry.slot, limit, now);
             }
             self.note_failure(entry, &why, None, now, effects);
         }

@@ -51,8 +51,10 @@ impl Machine {
         let refusal = self.refusal.as_ref().filter(|_| self.molds.wanted_by.iter().any(lacks));
         let own = self.molds.again.map(|at| {
             let at = at.max(self.mold_restarts.rest_after_failure_ends());
-            let is_dark = self.is_dark() && !self.molds.boots();
-            if is_dark { at.min(self.mold_restarts.rest_ends()) } else { at }
+            match self.dark_from() {
+                Some(from) if !self.molds.boots() => at.min(from.max(self.mold_restarts.rest_ends())),
+                _ => at,
+            }
         });
         own.max(refusal.map(|refusal| refusal.again))
     }
@@ -91,8 +93,23 @@ impl Machine {
                     mold.state = State::Unkillable { reason };
                     let (pid, since) = (mold.pid, now.saturating_sub(since));
                     effects.push(Effect::Tell(Notice::MoldUnkillable { pid, since }));
+                    self.give_up_unforked(id, now, effects);
                 }
                 _ => mold.kill(id, KillReason::QuickStop, now, effects),
+            }
+        }
+    }
+
+    /// A mold cannot even be killed: it owes forks that nothing waits for any more.
+    fn give_up_unforked(&mut self, mold: WorkerId, now: Moment, effects: &mut Vec<Effect>) {
+        for worker in self.table.select(|entry| entry.mold == Some(mold) && entry.pid == 0) {
+            let Some(entry) = self.table.get_mut(worker) else { continue };
+            let was_wanted = !entry.state.is_leaving();
+            entry.state = State::Unkillable { reason: KillReason::GivenUp };
+            let entry = entry.clone();
+            if was_wanted && !self.phase.is_ending() {
+                let why = "its mold is still there after SIGKILL, and does not fork";
+                self.note_failure(&entry, why, None, now, effects);
             }
         }
     }
@@ -130,7 +147,10 @@ impl Machine {
             State::Booting { since } => {
                 let took = now.saturating_sub(since);
                 if !mold.is_warm && mold.generation == self.current {
-                    self.mold_restarts.note_boot(PLACE, took, false, now);
+                    match took < self.policy.boot_timeout {
+                        true => self.mold_restarts.note_boot(PLACE, took, false, now),
+                        false => self.mold_restarts.note_timeout(PLACE, took, now),
+                    }
                 }
                 Loss::Boot
             }
@@ -178,6 +198,7 @@ impl Machine {
             return self.mold_failed((&mold, Loss::Boot), ErrorKind::System, (why, None), now, effects);
         }
         self.rollback_failed(&why, effects);
+        self.note_missing_mold(&why, None, now, effects);
         let again_in = self.on_fork_refused(None, reason, now);
         effects.push(Effect::Tell(Notice::MoldFailed { generation, reason: why, again_in }));
     }
@@ -289,6 +310,9 @@ impl Machine {
                 Loss::Boot => self.mold_restarts.after_failed_boot(PLACE, now),
             };
             self.molds.again = Some(at);
+            if loss == Loss::Boot {
+                self.note_missing_mold(&reason, detail.as_ref(), now, effects);
+            }
             let again_in = self.next_mold().unwrap_or(at).saturating_sub(now);
             effects.push(Effect::Tell(Notice::MoldFailed { generation, reason, again_in }));
         }

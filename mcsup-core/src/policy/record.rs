@@ -1,5 +1,7 @@
 //! What a machine tells the one that goes on in its place, in another image of the supervisor.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::event::{Generation, Moment, Slot, Ticket, WorkerId};
@@ -22,6 +24,7 @@ pub struct Record {
     mold_restarts: Restarts,
     refusal: Option<Refusal>,
     slot_tickets: Vec<(Ticket, Slot)>,
+    hurried: BTreeSet<Slot>,
     current: Generation,
     newest: Generation,
     target: usize,
@@ -45,6 +48,7 @@ impl Machine {
             mold_restarts: self.mold_restarts.clone(),
             refusal: self.refusal.clone(),
             slot_tickets: self.slot_tickets.clone(),
+            hurried: self.hurried.clone(),
             current: self.current,
             newest: self.newest,
             target: self.target,
@@ -72,6 +76,7 @@ impl Machine {
             mold_restarts,
             refusal,
             slot_tickets,
+            hurried,
             current,
             newest,
             target,
@@ -91,6 +96,7 @@ impl Machine {
             mold_restarts,
             refusal,
             slot_tickets,
+            hurried,
             phase: Phase::Serving,
             current,
             newest,

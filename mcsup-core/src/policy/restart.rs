@@ -8,6 +8,7 @@
 //! - Boots that fail share one processor, whatever the number of slots: after each the pool rests for four times as long
 //!   as it took, from [`RestartPolicy::base`] to [`RestartPolicy::cap`]. That is a fifth of a processor, except for boots of
 //!   more than 7.5 s, most of which wait for another service and use none.
+//! - A boot that takes much longer than usual holds up no other one ([`Restarts::patience`]).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -36,6 +37,8 @@ pub struct Restarts {
     policy: RestartPolicy,
     losses: BTreeMap<Slot, Losses>,
     last_boot: Option<Boot>,
+    /// How long the last boot took that worked.
+    usual: Option<Duration>,
     jitter: Jitter,
 }
 
@@ -61,7 +64,7 @@ struct Boot {
 impl Restarts {
     /// No losses yet; `seed` starts the jitter.
     pub fn new(policy: RestartPolicy, seed: u64) -> Self {
-        Self { policy, losses: BTreeMap::new(), last_boot: None, jitter: Jitter::new(seed) }
+        Self { policy, losses: BTreeMap::new(), last_boot: None, usual: None, jitter: Jitter::new(seed) }
     }
 
     /// A worker that was ready since `ready` after a boot of `boot` has died: when its slot is filled again.
@@ -90,6 +93,21 @@ impl Restarts {
         self.last_boot = Some(Boot { ended: now, took, worked });
         let losses = self.losses.entry(slot).or_default();
         losses.failures = if worked { 0 } else { losses.failures.saturating_add(1) };
+        if worked {
+            self.usual = Some(took);
+        }
+    }
+
+    /// A boot was given up at its timeout: most of the time it has only waited for something.
+    pub fn note_timeout(&mut self, slot: Slot, took: Duration, now: Moment) {
+        let most = self.usual.map_or(self.policy.cap, |usual| self.rest(usual));
+        self.note_boot(slot, took.min(most), false, now);
+    }
+
+    /// How long a boot may take before the pool no longer counts on it: four times a usual one, and at least as long as
+    /// boots are charged in full.
+    pub fn patience(&self) -> Duration {
+        self.usual.map_or(self.policy.cap, |usual| self.rest(usual)).max(self.policy.cap / REST)
     }
 
     /// A slot was served for this long, by a worker that has died or leaves.
@@ -236,6 +254,17 @@ mod tests {
             (restarts.rest_ends(), restarts.rest_after_failure_ends()),
             (now + millis(500), Duration::ZERO)
         );
+    }
+
+    #[test]
+    fn a_boot_that_hangs_is_charged_no_more_than_the_pool_has_counted_on_it() {
+        let mut restarts = restarts();
+        restarts.note_boot(0, BOOT, true, Duration::ZERO);
+        assert_eq!(restarts.patience(), millis(7500));
+        restarts.note_timeout(0, millis(60_000), Duration::ZERO);
+        assert_eq!(restarts.rest_ends(), millis(2000));
+        restarts.note_boot(0, millis(10_000), true, Duration::ZERO);
+        assert_eq!(restarts.patience(), millis(30_000));
     }
 
     #[test]

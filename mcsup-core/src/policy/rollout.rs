@@ -369,6 +369,7 @@ impl Machine {
         let took = now.saturating_sub(since);
         self.current = generation;
         self.restarts.forget();
+        self.mold_restarts.forget();
         self.table.cancel_respawns(0);
         effects.push(Effect::Tell(Notice::ReloadDone { generation, took }));
         // Before the last of the old workers is asked to finish: nothing may join a queue that nobody will serve.

@@ -66,6 +66,8 @@ pub(super) struct Refusal {
     /// When the next fork is tried.
     pub(super) again: Moment,
     pub(super) delay: Duration,
+    /// How many were refused in a row.
+    pub(super) times: u32,
     /// One was tried since the last answer.
     pub(super) is_tried: bool,
     /// The mold that could not fork; `None`: the supervisor.

@@ -7,6 +7,8 @@ mod laws;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use boots::HowItEnds;
+
 use crate::error::ErrorKind;
 use crate::policy::event::{Generation, Slot};
 use crate::policy::*;
@@ -108,8 +110,8 @@ pub(super) struct Life {
     /// How many there were.
     pub(super) done: usize,
     boots: boots::Boots,
-    /// An operator does not want to wait for a slot's time.
-    hurries: bool,
+    /// Slots whose time an operator does not want to wait for.
+    hurried: BTreeSet<Slot>,
 }
 
 impl Life {
@@ -164,7 +166,7 @@ impl Life {
             keeps_effects: true,
             done: 0,
             boots: boots::Boots::default(),
-            hurries: false,
+            hurried: BTreeSet::new(),
         }
     }
 
@@ -197,8 +199,10 @@ impl Life {
         self.note(|life| format!("{:>9.3} {event:?}", life.now.as_secs_f64()));
         let own_end = self.slot_of(&event);
         match &event {
-            Event::Ready { worker } => self.note_end(*worker, true),
-            Event::BootFailed { worker, .. } | Event::Exited { worker, .. } => self.note_end(*worker, false),
+            Event::Ready { worker } => self.note_end(*worker, HowItEnds::Worked),
+            Event::BootFailed { worker, .. } | Event::Exited { worker, .. } => {
+                self.note_end(*worker, HowItEnds::Failed);
+            }
             Event::Spawned { .. } => self.note_fork(true),
             Event::Late { by } => self.forgive_boots(*by + SECOND),
             Event::SpawnFailed { worker, .. } => {
@@ -207,7 +211,10 @@ impl Life {
             }
             _ => {}
         }
-        self.hurries = matches!(event, Event::Ask(Ask::Recycle(_), _));
+        self.hurried.clone_from(&self.machine.hurried);
+        if let Event::Ask(Ask::Recycle(slot), _) = event {
+            self.hurried.insert(slot);
+        }
         let effects = self.machine.step(event, self.now);
         self.check_capacity(before, target, own_end);
         self.forget_slots(target.min(self.machine.target()));
@@ -246,7 +253,7 @@ impl Life {
     fn apply(&mut self, effect: Effect) -> Option<Event> {
         match effect {
             Effect::Spawn { worker, slot, generation, mold, .. } => {
-                self.note_start(worker, slot, generation, self.hurries);
+                self.note_start(worker, slot, generation, self.hurried.contains(&slot));
                 return self.fork(worker, (generation, slot), mold);
             }
             Effect::SpawnMold { mold, generation } => {
@@ -281,10 +288,9 @@ impl Life {
             }
             Effect::Begin { worker } => {
                 let state = self.machine.table().get(worker).map(|entry| entry.state);
-                assert!(
-                    state.is_some_and(|state| state.is_ready()),
-                    "nobody serves that is not known to be ready"
-                );
+                // The same step may ask it to finish already: a reload that is done may leave a slot too many.
+                let is_known = |state: State| state.is_ready() || matches!(state, State::Draining { .. });
+                assert!(state.is_some_and(is_known), "a worker serves that is not known to be ready");
                 assert!(self.begun.insert(worker), "begun twice");
             }
             Effect::LameDuck { worker } => assert!(self.lame_ducks.insert(worker)),

@@ -10,4 +10,5 @@ mod recycle;
 mod rollout;
 mod scale;
 mod serving;
+mod unkillable;
 mod upgrade;

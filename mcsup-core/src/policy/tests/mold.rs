@@ -274,3 +274,23 @@ fn whoever_need_not_go_now_waits_for_the_warm_mold() {
     life.worker_ready(workers[0]);
     assert_eq!(life.booting().len(), 1);
 }
+
+#[test]
+fn a_mold_that_cannot_fork_again_and_again_is_replaced() {
+    let mut life = Life::serving_by(preloading(2));
+    let barren = mold(&life);
+    life.fork_fails = true;
+    for worker in life.ready() {
+        life.dies(worker);
+    }
+    for _ in 0..4 {
+        life.pass(seconds(2));
+    }
+    assert!(life.killed.contains(&barren));
+    life.fork_fails = false;
+    life.reap_killed();
+    life.pass(seconds(2));
+    life.molds_ready();
+    life.all_ready();
+    assert_eq!(life.ready().len(), 2);
+}

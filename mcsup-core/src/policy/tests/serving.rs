@@ -119,6 +119,35 @@ fn of_a_pool_whose_boots_all_fail_one_after_the_other_is_tried_and_it_spares_the
 }
 
 #[test]
+fn a_boot_that_hangs_does_not_keep_dark_what_other_slots_could_serve() {
+    let mut life = Life::serving(4);
+    for _ in 0..2 {
+        // At once the first time, and then each has failed to boot.
+        for worker in life.ready().into_iter().chain(life.booting()) {
+            if life.machine.table().get(worker).is_some_and(|entry| entry.state.is_ready()) {
+                life.dies(worker);
+            } else {
+                life.breaks(worker);
+            }
+        }
+    }
+    while life.booting().is_empty() {
+        life.live(Duration::from_millis(10));
+    }
+    // This one hangs; a usual boot takes no time at all.
+    let hung = life.booting()[0];
+    life.live(Duration::from_millis(7500));
+    let others: Vec<WorkerId> = life.booting().into_iter().filter(|worker| *worker != hung).collect();
+    assert_eq!(others.len(), 1);
+    life.worker_ready(others[0]);
+    for _ in 0..2 {
+        let next = life.booting().into_iter().find(|worker| *worker != hung).expect("the next slot's turn");
+        life.worker_ready(next);
+    }
+    assert_eq!(life.ready().len(), 3);
+}
+
+#[test]
 fn poison_that_kills_every_worker_does_not_keep_a_pool_dark() {
     let mut life = Life::serving(2);
     for _ in 0..40 {

@@ -22,6 +22,18 @@ pub(super) struct Boots {
     account: Option<(Moment, Duration)>,
     /// A fork was refused, and none has succeeded since.
     is_refused: bool,
+    /// How long the last boots took that worked: of workers, and of molds.
+    usual: Option<Duration>,
+    usual_mold: Option<Duration>,
+}
+
+/// How a boot ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HowItEnds {
+    Worked,
+    Failed,
+    /// Given up at its timeout.
+    Hung,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +51,19 @@ struct End {
 }
 
 fn rest(took: Duration) -> Duration {
-    (took * 4).max(Duration::from_millis(500))
+    (took * 4).clamp(Duration::from_millis(500), Duration::from_secs(30))
+}
+
+/// What a pool rests from after a boot.
+fn charged(took: Duration, end: HowItEnds, usual: Option<Duration>) -> Duration {
+    // One that takes longer may only wait for something.
+    let took = took.min(Duration::from_millis(7500));
+    if end == HowItEnds::Hung { took.min(usual.map_or(took, rest)) } else { took }
+}
+
+/// How long a pool counts on a boot.
+fn patience(usual: Option<Duration>) -> Duration {
+    usual.map_or(Duration::from_secs(30), rest).max(Duration::from_millis(7500))
 }
 
 impl Life {
@@ -67,21 +91,32 @@ impl Life {
     }
 
     /// A boot has ended, if one was under way.
-    pub(super) fn note_end(&mut self, worker: WorkerId, worked: bool) {
+    pub(super) fn note_end(&mut self, worker: WorkerId, end: HowItEnds) {
+        let worked = end == HowItEnds::Worked;
         if let Some(at) = self.boots.molds.remove(&worker) {
-            let took = self.now.saturating_sub(at).min(Duration::from_millis(7500));
+            let took = charged(self.now.saturating_sub(at), end, self.boots.usual_mold);
             self.boots.last_mold = Some(End { at: self.now, took, worked });
+            if worked {
+                self.boots.usual_mold = Some(took);
+            }
         }
         let Some(Start { slot, at, follows_failure }) = self.boots.under_way.remove(&worker) else { return };
-        // One that takes longer may only wait for something.
-        let took = self.now.saturating_sub(at).min(Duration::from_millis(7500));
+        let is_overdue = self.now.saturating_sub(at) > patience(self.boots.usual);
+        let took = charged(self.now.saturating_sub(at), end, self.boots.usual);
         self.boots.last = Some(End { at: self.now, took, worked });
         if worked {
+            self.boots.usual = Some(took);
             self.boots.failed.remove(&slot);
+            // The next boot that fails has nothing to wait for.
+            self.boots.account = None;
             return;
         }
         self.boots.failed.insert(slot);
-        if let Some((since, spent)) = self.boots.account.as_mut().filter(|_| follows_failure) {
+        if !follows_failure || is_overdue {
+            // The pool rests from this one, whatever those before it took; one that is overdue has held up no other.
+            self.boots.account = None;
+        }
+        if let Some((since, spent)) = &mut self.boots.account {
             *spent += took;
             let elapsed = self.now - *since;
             assert!(*spent <= elapsed / 5 + took, "{spent:?} of {elapsed:?} on boots that fail");
@@ -101,7 +136,7 @@ impl Life {
             let state = forked.map(|entry| entry.state);
             match state {
                 Some(State::Killed { reason: KillReason::BootTimeout(_), .. }) => {
-                    self.note_end(worker, false);
+                    self.note_end(worker, HowItEnds::Hung);
                 }
                 _ => drop(self.boots.under_way.remove(&worker)),
             }
@@ -115,7 +150,9 @@ impl Life {
         for mold in self.boots.molds.keys().copied().collect::<Vec<_>>() {
             match states.get(&mold) {
                 Some(State::Booting { .. }) => {}
-                Some(State::Killed { reason: KillReason::BootTimeout(_), .. }) => self.note_end(mold, false),
+                Some(State::Killed { reason: KillReason::BootTimeout(_), .. }) => {
+                    self.note_end(mold, HowItEnds::Hung);
+                }
                 _ => drop(self.boots.molds.remove(&mold)),
             }
         }
@@ -123,7 +160,8 @@ impl Life {
 
     /// A new version begins with a clean record.
     pub(super) fn forget_boots(&mut self) {
-        self.boots = Boots { is_refused: self.boots.is_refused, ..Boots::default() };
+        let Boots { is_refused, usual, usual_mold, .. } = self.boots;
+        self.boots = Boots { is_refused, usual, usual_mold, ..Boots::default() };
     }
 
     /// A slot that is no more, or is new, has no record.
@@ -161,11 +199,13 @@ impl Life {
                 );
             }
         }
+        let counts_until = |since: Moment| since + patience(self.boots.usual);
         let is_lit = |entry: &table::Entry| {
-            let boots = matches!(entry.state, State::Booting { .. });
+            let boots = matches!(entry.state, State::Booting { since } if counts_until(since) > self.now);
             boots || entry.state.is_ready() && !entry.leaves || entry.state.is_missed()
         };
-        if table.iter().any(is_lit) {
+        let waits = (0..machine.target()).any(|slot| machine.vacancy(slot).is_some());
+        if !waits || table.iter().any(is_lit) {
             return;
         }
         let last = match machine.molds().can_fork(machine.current()) {
