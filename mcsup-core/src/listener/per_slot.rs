@@ -23,7 +23,7 @@ use super::tcp::TcpListening;
 use super::{Connection, Listener, Local};
 use crate::error::{Error, Result};
 use crate::host::handshakes;
-use crate::sys::listening;
+use crate::sys::{accept_error, listening};
 
 /// The sockets of one address. Clones share them, and know where the kernel sends connections.
 #[derive(Debug, Clone)]
@@ -183,11 +183,10 @@ fn accept_all(socket: &dyn Listener, waited: &mut Vec<Connection>) -> io::Result
     loop {
         match socket.accept() {
             Ok(connection) => waited.push(connection),
-            // Nobody waits, or it does not listen any more.
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::InvalidInput) => {
-                return Ok(());
-            }
-            Err(error) if listening::is_nobody(&error) => {}
+            Err(error) if accept_error::is_empty_queue(&error) => return Ok(()),
+            // It does not listen any more.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(()),
+            Err(error) if accept_error::is_lost_connection(&error) => {}
             Err(error) => return Err(error),
         }
     }

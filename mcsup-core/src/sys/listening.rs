@@ -1,40 +1,9 @@
-//! What errors of accept(2) mean, and what a listening TCP socket can be asked and told that neither rustix nor socket2 know: how many connections wait in
-//! its queue, and which sockets of a port that several share get the new ones. Only Linux has either.
+//! The queue of a listening TCP socket, beyond what rustix and socket2 offer.
+//!
+//! How many connections wait in it, and which sockets of a shared port get the new ones. Only Linux has either.
 
 use std::io;
 use std::os::fd::BorrowedFd;
-
-/// Whether an error of accept(2) says that no connection was there, or that one has failed already: the network's errors
-/// arrive as its own.
-pub(crate) fn is_nobody(error: &io::Error) -> bool {
-    #[cfg(target_os = "linux")]
-    const OF_LINUX: &[i32] = &[libc::ENONET];
-    #[cfg(not(target_os = "linux"))]
-    const OF_LINUX: &[i32] = &[];
-    const NOBODY: &[i32] = &[
-        libc::EAGAIN,
-        libc::EWOULDBLOCK,
-        libc::EINTR,
-        libc::ECONNABORTED,
-        libc::EPROTO,
-        libc::ENETDOWN,
-        libc::ENOPROTOOPT,
-        libc::EHOSTDOWN,
-        libc::EHOSTUNREACH,
-        libc::EOPNOTSUPP,
-        libc::ENETUNREACH,
-        libc::ETIMEDOUT,
-        libc::EPERM,
-    ];
-    error.raw_os_error().is_some_and(|number| NOBODY.contains(&number) || OF_LINUX.contains(&number))
-}
-
-/// Whether an error says that this process or the system has no descriptor or memory left for a connection, which waits
-/// on.
-pub(crate) fn is_shortage(error: &io::Error) -> bool {
-    const SHORT: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
-    error.raw_os_error().is_some_and(|number| SHORT.contains(&number))
-}
 
 /// How many connections wait to be accepted; 0 where it cannot be known.
 #[cfg(target_os = "linux")]

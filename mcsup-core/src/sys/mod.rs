@@ -12,9 +12,11 @@
 //! - [`descriptor`]: taking over inherited descriptors, and replacing what one refers to.
 //! - [`held_file`]: one file, changed as the same whatever its name means by then.
 //! - [`record_lock`]: locks of a process on a file, and who has one.
+//! - [`accept_error`]: the meaning of accept(2)'s errors.
 //! - [`listening`]: the queue of a listening socket, and which sockets of a shared port get new connections.
 #![allow(unsafe_code, reason = "this folder is where unsafe lives")]
 
+pub(crate) mod accept_error;
 pub(crate) mod ancestry;
 pub(crate) mod anonymous_file;
 pub(crate) mod caught;

@@ -1,14 +1,12 @@
 //! What a worker is handed by its supervisor: the listeners, what is expected of it, and a place for signs of life.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
-
-use crate::clock;
-use crate::error::{Error, ErrorKind, Result};
+use super::accepting;
+use crate::error::Result;
 use crate::link::channel::WorkerEnd;
 use crate::link::handover::Handover;
 use crate::link::lifeline::{Duty, Phase};
@@ -16,7 +14,7 @@ use crate::link::message::Report;
 use crate::link::scoreboard::{Seat, Sibling};
 use crate::listener::open::OpenSet;
 use crate::listener::{Connection, Listener};
-use crate::sys::{descriptor, listening};
+use crate::sys::descriptor;
 
 /// A worker's view of its supervisor. A copy is the same view, for a thread of the worker's own.
 #[derive(Debug, Clone)]
@@ -214,124 +212,43 @@ impl WorkerContext {
 
     /// Waits for a connection, at the listeners and in the handover; `None`: the worker is to finish and return.
     ///
-    /// While it waits it shows signs of life. In [`Phase::Draining`] what is queued is still handed out. Where no
-    /// descriptor or memory is left it waits until there is. A connection that another worker has
-    /// [handed over](Self::hand_over) with bytes is closed: a pool that sends bytes along takes them by
+    /// While it waits it shows signs of life. In [`Phase::Draining`] it takes what is queued, and returns `None` when every
+    /// queue is empty. Where no descriptor or memory is left it waits until there is. It closes a connection that another
+    /// worker has [handed over](Self::hand_over) with bytes: a pool that sends bytes along takes them by
     /// [`take_over`](Self::take_over).
     ///
     /// # Errors
-    /// What poll(2) or accept(2) say, other than that a connection has failed already or that something is short.
+    /// An error of poll(2) or accept(2), unless it is about one connection, or says that a descriptor or memory is short.
     pub fn accept(&self) -> Result<Option<Connection>> {
-        let mut shortages = 0;
-        loop {
-            self.beat();
-            let is_draining = match self.phase() {
-                Phase::Serving | Phase::LameDuck => false,
-                Phase::Retiring | Phase::Quitting => return Ok(None),
-                Phase::Draining => true,
-            };
-            match self.try_accept(is_draining)? {
-                Tried::Taken(connection) => return Ok(Some(connection)),
-                Tried::Nothing if is_draining => return Ok(None),
-                Tried::Nothing => {}
-                Tried::Short(_) if is_draining && shortages >= MOST_SHORTAGES => return Ok(None),
-                Tried::Short(error) => {
-                    if shortages == 0 {
-                        log::error!("cannot accept connections for a moment: {error}");
-                    }
-                    shortages += 1;
-                    self.rest()?;
-                }
-            }
-        }
+        accepting::accept(self)
     }
 
-    /// Waits until a connection may be there, or something has changed, and takes it; `at_once`: does not wait.
-    fn try_accept(&self, at_once: bool) -> Result<Tried> {
-        let [handed, listening @ ..] = &self.wait(at_once)?[..] else { return Ok(Tried::Nothing) };
-        // First those that have waited at another worker before.
-        if *handed {
-            match self.handover.take_with_room() {
-                Ok(Some((connection, bytes))) if bytes.is_empty() => {
-                    return Ok(Connection::adopt(connection).map_or(Tried::Nothing, Tried::Taken));
-                }
-                Ok(Some((_, bytes))) => {
-                    log::error!("a connection was handed over with {} bytes: it is closed", bytes.len());
-                }
-                Ok(None) => {}
-                Err(error) if listening::is_shortage(&error) => return Ok(Tried::Short(error)),
-                Err(error) => return Err(Error::system("take a connection that was handed over", error)),
-            }
-        }
-        for (listener, _) in self.listeners.iter().zip(listening).filter(|(_, is_ready)| **is_ready) {
-            match listener.accept() {
-                Ok(connection) => {
-                    // BSD sockets inherit the listener's non-blocking mode.
-                    connection.set_nonblocking(false)?;
-                    return Ok(Tried::Taken(connection));
-                }
-                Err(error) if listening::is_nobody(&error) => {}
-                Err(error) if listening::is_shortage(&error) => return Ok(Tried::Short(error)),
-                // The listener was let go of because the supervisor is dead.
-                Err(_) if !self.phase().accepts() => {}
-                Err(error) => {
-                    let step = format!("accept on {}", listener.local());
-                    return Err(Error::system(step, error).of_kind(ErrorKind::Worker));
-                }
-            }
-        }
-        Ok(Tried::Nothing)
-    }
-
-    /// Waits for a connection or a change, a second at most, so that beats go on; `at_once`: looks only. Whether the
-    /// handover, and each of the listeners, may have a connection.
-    fn wait(&self, at_once: bool) -> Result<Vec<bool>> {
-        let sources = [self.wake_fd(), self.handed_over_fd()];
-        let sources = sources.into_iter().chain(self.listeners.iter().map(|listener| listener.as_fd()));
-        let mut sources: Vec<_> = sources.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-        let limit = if at_once { Duration::ZERO } else { Duration::from_secs(1) };
-        wait(&mut sources, limit)?;
-        self.acknowledge();
-        Ok(sources[1..].iter().map(|source| !source.revents().is_empty()).collect())
-    }
-
-    /// Waits until something may be there again of what is short, or something has changed.
-    fn rest(&self) -> Result<()> {
-        wait(&mut [PollFd::from_borrowed_fd(self.wake_fd(), PollFlags::IN)], REST)
-    }
-}
-
-/// How long accepting rests where a descriptor or memory is short.
-const REST: Duration = Duration::from_millis(50);
-/// A worker that is to end rests so often at most.
-const MOST_SHORTAGES: u32 = 20;
-
-/// What came of an attempt to take a connection.
-enum Tried {
-    Taken(Connection),
-    /// None was there.
-    Nothing,
-    /// There may be one, but a descriptor or memory is short.
-    Short(io::Error),
-}
-
-/// Waits on `sources`; a signal ends it early.
-fn wait(sources: &mut [PollFd<'_>], limit: Duration) -> Result<()> {
-    match poll(sources, Some(&clock::wait_of(limit))) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-        Err(error) => Err(Error::system("wait for a connection", error)),
+    pub(super) fn handover(&self) -> &Handover {
+        &self.handover
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::link::channel;
     use crate::link::scoreboard::Scoreboard;
 
     /// A worker that was born for so many requests, and its supervisor's end.
-    fn born_for(max_requests: u64) -> (WorkerContext, channel::SupervisorEnd) {
+    pub(in crate::worker) fn born_for(max_requests: u64) -> (WorkerContext, channel::SupervisorEnd) {
         seated(Scoreboard::new(1).unwrap().take().unwrap(), max_requests)
+    }
+
+    impl WorkerContext {
+        /// The same worker with one listener.
+        pub(in crate::worker) fn with_listener(mut self, listener: Arc<dyn Listener>) -> Self {
+            self.listeners = Arc::new(OpenSet::with(listener));
+            self
+        }
+
+        pub(in crate::worker) fn raise(&self, phase: Phase) {
+            self.duty.raise(phase);
+        }
     }
 
     fn seated(seat: Seat, max_requests: u64) -> (WorkerContext, channel::SupervisorEnd) {
@@ -339,88 +256,6 @@ mod tests {
         let (duty, handover) = (Arc::new(Duty::new().unwrap()), Arc::new(Handover::new().unwrap()));
         let place = (0, 1, max_requests);
         (WorkerContext::new(place, Arc::default(), duty, seat, handover, theirs), ours)
-    }
-
-    /// Says the errors in turn, as long as there are some; then it has a connection. Always ready.
-    #[derive(Debug)]
-    struct Failing {
-        ready: OwnedFd,
-        errors: std::sync::Mutex<Vec<i32>>,
-        local: crate::listener::Local,
-    }
-
-    impl Listener for Failing {
-        fn local(&self) -> &crate::listener::Local {
-            &self.local
-        }
-
-        fn accept(&self) -> io::Result<Connection> {
-            match self.errors.lock().unwrap().pop() {
-                Some(number) => Err(io::Error::from_raw_os_error(number)),
-                None => Ok(Connection::Unix(std::os::unix::net::UnixStream::pair().unwrap().0)),
-            }
-        }
-    }
-
-    impl AsFd for Failing {
-        fn as_fd(&self) -> BorrowedFd<'_> {
-            self.ready.as_fd()
-        }
-    }
-
-    /// A worker whose only listener fails so.
-    fn failing(errors: &[i32]) -> (WorkerContext, channel::SupervisorEnd) {
-        let ready = std::fs::File::open("/dev/null").unwrap().into();
-        let local = crate::listener::Local::Unix("/none".into());
-        let errors = std::sync::Mutex::new(errors.to_vec());
-        let (mut worker, supervisor) = born_for(0);
-        worker.listeners = Arc::new(OpenSet::with(Arc::new(Failing { ready, errors, local })));
-        (worker, supervisor)
-    }
-
-    #[test]
-    fn errors_of_single_connections_do_not_end_a_worker() {
-        use libc::{
-            ECONNABORTED, EHOSTDOWN, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ENOPROTOOPT, EPERM, EPROTO,
-        };
-        let errors =
-            [ECONNABORTED, EHOSTDOWN, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ENOPROTOOPT, EPERM, EPROTO];
-        let (worker, _supervisor) = failing(&errors);
-        assert!(worker.accept().unwrap().is_some());
-        let (worker, _supervisor) = failing(&[libc::ENOTSOCK]);
-        assert!(worker.accept().is_err());
-    }
-
-    #[test]
-    fn a_worker_without_a_free_descriptor_rests_and_goes_on() {
-        let errors = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
-        let (worker, _supervisor) = failing(&errors);
-        let begin = std::time::Instant::now();
-        assert!(worker.accept().unwrap().is_some());
-        assert!(begin.elapsed() >= REST * 4);
-        // One that is to end does not wait for ever.
-        let (worker, _supervisor) = failing(&[libc::EMFILE; 1000]);
-        worker.duty.raise(Phase::Draining);
-        assert!(worker.accept().unwrap().is_none());
-    }
-
-    #[test]
-    fn what_was_handed_over_is_accepted_as_well() {
-        use std::io::{Read, Write};
-        let (worker, _supervisor) = born_for(0);
-        let (mut client, server) = std::os::unix::net::UnixStream::pair().unwrap();
-        let (_other, closed) = std::os::unix::net::UnixStream::pair().unwrap();
-        server.set_nonblocking(true).unwrap();
-        worker.hand_over(closed.as_fd(), b"for another kind of worker").unwrap();
-        worker.hand_over(server.as_fd(), &[]).unwrap();
-        drop(server);
-        worker.accept().unwrap().unwrap().write_all(b"hello").unwrap();
-        let mut answer = String::new();
-        client.read_to_string(&mut answer).unwrap();
-        assert_eq!(answer, "hello");
-        worker.hand_over(client.as_fd(), &[]).unwrap();
-        worker.duty.raise(Phase::Draining);
-        assert!(worker.accept().unwrap().is_some() && worker.accept().unwrap().is_none());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What an embedder writes: a [`Worker`], and what it is handed: a [`WorkerContext`].
 
+mod accepting;
 mod context;
 
 pub use crate::link::handover::MAX_HANDED;

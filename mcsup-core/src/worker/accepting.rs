@@ -1,0 +1,275 @@
+//! The accept loop of a worker: the handover first, then each listener, as the worker's phase wants it.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::context::WorkerContext;
+use crate::clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::link::lifeline::Phase;
+use crate::listener::{Connection, Listener};
+use crate::sys::accept_error;
+
+/// How long accepting rests where a descriptor or memory is short.
+const REST: Duration = Duration::from_millis(50);
+/// How often a worker that is to end rests at most.
+const MOST_SHORTAGES: u32 = 20;
+
+/// The result of one attempt to take a connection.
+enum Tried {
+    Taken(Connection),
+    /// One was there and has failed; others may wait behind it.
+    Lost,
+    /// Every queue is empty.
+    Empty,
+    /// One may be there, but a descriptor or memory is short.
+    Short(io::Error),
+}
+
+/// Waits for a connection; `None`: the worker is to finish.
+pub(super) fn accept(worker: &WorkerContext) -> Result<Option<Connection>> {
+    let mut shortages = 0;
+    loop {
+        worker.beat();
+        let is_draining = match worker.phase() {
+            Phase::Serving | Phase::LameDuck => false,
+            Phase::Retiring | Phase::Quitting => return Ok(None),
+            Phase::Draining => true,
+        };
+        match try_accept(worker, is_draining)? {
+            Tried::Taken(connection) => return Ok(Some(connection)),
+            Tried::Empty if is_draining => return Ok(None),
+            Tried::Empty | Tried::Lost => {}
+            Tried::Short(_) if is_draining && shortages >= MOST_SHORTAGES => return Ok(None),
+            Tried::Short(error) => {
+                if shortages == 0 {
+                    log::error!("cannot accept connections for a moment: {error}");
+                }
+                shortages += 1;
+                rest(worker)?;
+            }
+        }
+    }
+}
+
+/// Takes a connection if one is there, after a wait unless `at_once`.
+fn try_accept(worker: &WorkerContext, at_once: bool) -> Result<Tried> {
+    let [is_handed_over, are_ready @ ..] = &ready(worker, at_once)?[..] else { return Ok(Tried::Empty) };
+    let mut is_lost = false;
+    // Connections in the handover have waited at another worker before.
+    if *is_handed_over {
+        match from_handover(worker)? {
+            Tried::Lost => is_lost = true,
+            Tried::Empty => {}
+            taken_or_short => return Ok(taken_or_short),
+        }
+    }
+    for (listener, _) in worker.listeners().iter().zip(are_ready).filter(|(_, is_ready)| **is_ready) {
+        match from_listener(worker, &**listener)? {
+            Tried::Lost => is_lost = true,
+            Tried::Empty => {}
+            taken_or_short => return Ok(taken_or_short),
+        }
+    }
+    Ok(if is_lost { Tried::Lost } else { Tried::Empty })
+}
+
+fn from_handover(worker: &WorkerContext) -> Result<Tried> {
+    match worker.handover().take_with_room() {
+        Ok(Some((connection, bytes))) if bytes.is_empty() => {
+            Ok(Connection::adopt(connection).map_or(Tried::Lost, Tried::Taken))
+        }
+        Ok(Some((_, bytes))) => {
+            log::error!("a connection was handed over with {} bytes: it is closed", bytes.len());
+            Ok(Tried::Lost)
+        }
+        Ok(None) => Ok(Tried::Empty),
+        Err(error) if accept_error::is_lost_connection(&error) => Ok(Tried::Lost),
+        Err(error) if accept_error::is_shortage(&error) => Ok(Tried::Short(error)),
+        Err(error) => Err(Error::system("take a connection that was handed over", error)),
+    }
+}
+
+fn from_listener(worker: &WorkerContext, listener: &dyn Listener) -> Result<Tried> {
+    match listener.accept() {
+        // BSD sockets inherit the listener's non-blocking mode.
+        Ok(connection) => {
+            Ok(connection.set_nonblocking(false).map_or(Tried::Lost, |()| Tried::Taken(connection)))
+        }
+        Err(error) if accept_error::is_empty_queue(&error) => Ok(Tried::Empty),
+        Err(error) if accept_error::is_lost_connection(&error) => Ok(Tried::Lost),
+        Err(error) if accept_error::is_shortage(&error) => Ok(Tried::Short(error)),
+        // The worker has let go of its listeners, because the supervisor is dead.
+        Err(_) if !worker.phase().accepts() => Ok(Tried::Empty),
+        Err(error) => {
+            let step = format!("accept on {}", listener.local());
+            Err(Error::system(step, error).of_kind(ErrorKind::Worker))
+        }
+    }
+}
+
+/// Whether the handover, and each of the listeners, may have a connection.
+///
+/// It waits for one or for a change, a second at most, so that beats go on; `at_once`: it only looks.
+fn ready(worker: &WorkerContext, at_once: bool) -> Result<Vec<bool>> {
+    let sources = [worker.wake_fd(), worker.handed_over_fd()];
+    let sources = sources.into_iter().chain(worker.listeners().iter().map(|listener| listener.as_fd()));
+    let mut sources: Vec<_> = sources.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+    let limit = if at_once { Duration::ZERO } else { Duration::from_secs(1) };
+    if !wait(&mut sources, limit)? {
+        // A signal ended the wait, and poll(2) has told nothing: all of them are tried.
+        return Ok(vec![true; sources.len() - 1]);
+    }
+    worker.acknowledge();
+    Ok(sources[1..].iter().map(|source| !source.revents().is_empty()).collect())
+}
+
+/// Waits until what is short may be there again, or something has changed.
+fn rest(worker: &WorkerContext) -> Result<()> {
+    wait(&mut [PollFd::from_borrowed_fd(worker.wake_fd(), PollFlags::IN)], REST).map(drop)
+}
+
+/// Waits on `sources`; `false`: a signal ended the wait early.
+fn wait(sources: &mut [PollFd<'_>], limit: Duration) -> Result<bool> {
+    match poll(sources, Some(&clock::wait_of(limit))) {
+        Ok(_) => Ok(true),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(error) => Err(Error::system("wait for a connection", error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::context::tests::born_for;
+    use super::*;
+    use crate::link::channel::SupervisorEnd;
+    use std::io::{Read, Write};
+    use std::os::fd::{BorrowedFd, OwnedFd};
+    use std::os::unix::net::UnixStream;
+    use std::sync::{Arc, Mutex};
+
+    /// Fails with each error in turn, from the last; then it has one connection, and then none. Always ready.
+    #[derive(Debug)]
+    struct Failing {
+        ready: OwnedFd,
+        errors: Mutex<Vec<i32>>,
+        local: crate::listener::Local,
+    }
+
+    impl Listener for Failing {
+        fn local(&self) -> &crate::listener::Local {
+            &self.local
+        }
+
+        fn accept(&self) -> io::Result<Connection> {
+            let mut errors = self.errors.lock().unwrap();
+            if let Some(number) = errors.pop() {
+                return Err(io::Error::from_raw_os_error(number));
+            }
+            errors.push(libc::EAGAIN);
+            Ok(Connection::Unix(UnixStream::pair().unwrap().0))
+        }
+    }
+
+    impl AsFd for Failing {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.ready.as_fd()
+        }
+    }
+
+    /// A worker whose only listener fails with `errors`.
+    fn failing(errors: &[i32]) -> (WorkerContext, SupervisorEnd) {
+        let ready = std::fs::File::open("/dev/null").unwrap().into();
+        let local = crate::listener::Local::Unix("/none".into());
+        let errors = Mutex::new(errors.to_vec());
+        let (worker, supervisor) = born_for(0);
+        (worker.with_listener(Arc::new(Failing { ready, errors, local })), supervisor)
+    }
+
+    /// A connection's client, after its other end was handed over to `worker` with `bytes`.
+    fn handed_over(worker: &WorkerContext, bytes: &[u8]) -> UnixStream {
+        let (client, server) = UnixStream::pair().unwrap();
+        server.set_nonblocking(true).unwrap();
+        worker.hand_over(server.as_fd(), bytes).unwrap();
+        client
+    }
+
+    const OF_ONE_CONNECTION: [i32; 10] = [
+        libc::EINTR,
+        libc::ECONNABORTED,
+        libc::EHOSTDOWN,
+        libc::EHOSTUNREACH,
+        libc::ENETDOWN,
+        libc::ENETUNREACH,
+        libc::ENOPROTOOPT,
+        libc::EPERM,
+        libc::EPROTO,
+        libc::ETIMEDOUT,
+    ];
+
+    #[test]
+    fn errors_of_single_connections_do_not_end_a_worker() {
+        let (worker, _supervisor) = failing(&OF_ONE_CONNECTION);
+        assert!(worker.accept().unwrap().is_some());
+        let (worker, _supervisor) = failing(&[libc::ENOTSOCK]);
+        assert!(worker.accept().is_err());
+    }
+
+    #[test]
+    fn a_drain_goes_on_behind_each_connection_that_has_failed() {
+        for error in OF_ONE_CONNECTION {
+            let (worker, _supervisor) = failing(&[error]);
+            worker.raise(Phase::Draining);
+            assert!(worker.accept().unwrap().is_some(), "error {error}");
+            assert!(worker.accept().unwrap().is_none(), "error {error}");
+        }
+        let (worker, _supervisor) = failing(&[libc::EAGAIN]);
+        worker.raise(Phase::Draining);
+        assert!(worker.accept().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_drain_goes_on_behind_what_was_handed_over_and_cannot_be_served() {
+        let (worker, _supervisor) = born_for(0);
+        worker.raise(Phase::Draining);
+        let _with_bytes = handed_over(&worker, b"bytes");
+        let no_socket = std::fs::File::open("/dev/null").unwrap();
+        worker.hand_over(no_socket.as_fd(), &[]).unwrap();
+        let mut client = handed_over(&worker, &[]);
+        worker.accept().unwrap().unwrap().write_all(b"hello").unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "hello");
+        assert!(worker.accept().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_worker_without_a_free_descriptor_rests_and_goes_on() {
+        let errors = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+        let (worker, _supervisor) = failing(&errors);
+        let begin = std::time::Instant::now();
+        assert!(worker.accept().unwrap().is_some());
+        assert!(begin.elapsed() >= REST * 4);
+        // One that is to end does not wait for ever.
+        let (worker, _supervisor) = failing(&[libc::EMFILE; 1000]);
+        worker.raise(Phase::Draining);
+        assert!(worker.accept().unwrap().is_none());
+    }
+
+    #[test]
+    fn what_was_handed_over_is_accepted_as_well() {
+        let (worker, _supervisor) = born_for(0);
+        let _other = handed_over(&worker, b"for another kind of worker");
+        let mut client = handed_over(&worker, &[]);
+        worker.accept().unwrap().unwrap().write_all(b"hello").unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "hello");
+        worker.hand_over(client.as_fd(), &[]).unwrap();
+        worker.raise(Phase::Draining);
+        assert!(worker.accept().unwrap().is_some() && worker.accept().unwrap().is_none());
+    }
+}
