@@ -19,8 +19,12 @@ pub enum Address {
     },
     /// `unix:PATH`, also `unix://PATH`.
     Unix(PathBuf),
-    /// `fd://N`: a listening socket that this process inherited. It is taken over, once: the number is refused where this
-    /// process has opened the descriptor itself (it is close-on-exec then), or has taken it before.
+    /// `fd://N`: a listening socket that this process inherited. It is taken over once.
+    ///
+    /// The number is refused where this process has opened the descriptor itself (it is close-on-exec then), or has taken
+    /// it before. A program hands over a socket of its own by clearing close-on-exec and giving up the ownership
+    /// (`into_raw_fd`). The socket is closed with the pool, also where the first workers cannot boot; a start that fails
+    /// before any worker is forked puts it back, non-blocking.
     Inherited(RawFd),
 }
 

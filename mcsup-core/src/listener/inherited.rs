@@ -1,7 +1,7 @@
 //! Listening sockets that were opened by whoever started us: `fd://N`, and systemd's socket activation.
 
 use std::io;
-use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use socket2::{Domain, Socket, Type};
@@ -15,23 +15,28 @@ use crate::sys::descriptor;
 /// Takes over descriptor `fd`, which this process has inherited, and which must be a listening stream socket.
 pub(crate) fn open(fd: RawFd) -> Result<Arc<dyn Listener>> {
     let refuse = |why: &str| Error::new(ErrorKind::Bind, format!("cannot listen on fd://{fd}: {why}"));
-    let owned = descriptor::take_inherited(fd).map_err(|error| {
-        let why = match error.kind() {
-            io::ErrorKind::AlreadyExists => {
-                "this process has opened that descriptor itself, or has taken it before"
-            }
-            _ => "this process did not inherit such a descriptor",
-        };
-        refuse(why).caused_by(error)
+    let owned = descriptor::take_inherited(fd).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => refuse(
+            "this process has opened or taken that descriptor itself (it is close-on-exec); name a socket that it has \
+             inherited, and each only once",
+        ),
+        _ => refuse("this process did not inherit such a descriptor").caused_by(error),
     })?;
     match listening(owned) {
         Ok(socket) => of_either_kind(socket),
         // It is not ours.
         Err(other) => {
             descriptor::put_back_inherited(other);
-            Err(refuse("it is not a listening stream socket"))
+            Err(refuse("it is not a listening TCP or Unix stream socket"))
         }
     }
+}
+
+/// Gives up a listener that [`open`] has returned, without closing it: its number can be taken again.
+pub(super) fn put_back(listener: Arc<dyn Listener>) {
+    descriptor::survive_exec(&[listener.as_fd().as_raw_fd()], true);
+    // The descriptor has no owner from now on, as before it was taken.
+    std::mem::forget(listener);
 }
 
 /// The listener whose descriptor a record names.
@@ -54,11 +59,13 @@ fn of_either_kind(socket: Socket) -> Result<Arc<dyn Listener>> {
     Ok(if is_unix { Arc::new(UnixListening::adopt(socket)?) } else { Arc::new(TcpListening::adopt(socket)?) })
 }
 
-/// The socket, if it is a stream socket that listens.
+/// The socket, if it is a TCP or Unix stream socket that listens.
 fn listening(fd: OwnedFd) -> std::result::Result<Socket, OwnedFd> {
     let socket = Socket::from(fd);
-    let is_one =
-        listens(&socket) && socket.r#type().ok() == Some(Type::STREAM) && socket.local_addr().is_ok();
+    let domain = socket.local_addr().map(|address| address.domain());
+    let is_one = listens(&socket)
+        && socket.r#type().ok() == Some(Type::STREAM)
+        && domain.is_ok_and(|domain| [Domain::IPV4, Domain::IPV6, Domain::UNIX].contains(&domain));
     if is_one { Ok(socket) } else { Err(socket.into()) }
 }
 

@@ -207,6 +207,20 @@ impl OpenSet {
         }
     }
 
+    /// Undoes the opening of the set, for another try: its paths are removed, and inherited sockets are inherited again.
+    pub(crate) fn put_back(self) {
+        self.put_back_what_is_not_in(&Self::default());
+    }
+
+    fn put_back_what_is_not_in(self, other: &Self) {
+        self.withdraw_what_is_not_in(other);
+        for member in self.members.into_iter().filter(|member| other.member(&member.address).is_none()) {
+            if let (Address::Inherited(_), Sockets::Shared(listener)) = (member.address, member.sockets) {
+                inherited::put_back(listener);
+            }
+        }
+    }
+
     pub(super) fn of(members: Vec<Member>) -> Self {
         let sockets = sockets_of(&members);
         Self { members, sockets }
@@ -241,7 +255,7 @@ impl OpenSet {
             match member {
                 Ok(member) => opened.members.push(member),
                 Err(error) => {
-                    opened.withdraw_what_is_not_in(self);
+                    opened.put_back_what_is_not_in(self);
                     return Err(error);
                 }
             }

@@ -152,7 +152,8 @@ fn a_descriptor_has_one_owner_whatever_addresses_name_its_number() {
     let address: Address = format!("fd://{}", own.as_raw_fd()).parse().unwrap();
     let open = |address: &Address| OpenSet::open(std::slice::from_ref(address), &Options::default(), 1);
     let refused = open(&address).unwrap_err().to_string();
-    assert!(refused.contains("opened that descriptor itself"), "{refused}");
+    assert!(refused.contains("it is close-on-exec"), "{refused}");
+    assert_eq!(refused.matches("opened or taken").count(), 1, "{refused}");
     own.local_addr().unwrap();
     // As if it had come through an exec.
     rustix::io::fcntl_setfd(&own, rustix::io::FdFlags::empty()).unwrap();
@@ -165,6 +166,23 @@ fn a_descriptor_has_one_owner_whatever_addresses_name_its_number() {
     rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).unwrap();
     assert!(open(&format!("fd://{}", file.as_raw_fd()).parse().unwrap()).is_err());
     assert!(rustix::io::fcntl_getfd(&file).unwrap().is_empty());
+}
+
+#[test]
+fn a_start_that_fails_leaves_an_inherited_socket_inherited() {
+    let inherited = TcpListener::bind("127.0.0.1:0").unwrap();
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = inherited.local_addr().unwrap();
+    rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty()).unwrap();
+    let inherited = Address::Inherited(inherited.into_raw_fd());
+    let taken = holder.local_addr().unwrap().to_string().parse().unwrap();
+    let open = |addresses: &[Address]| OpenSet::open(addresses, &Options::default(), 1);
+    assert!(open(&[inherited.clone(), taken]).is_err());
+    // So does one that fails when all of it is open.
+    open(std::slice::from_ref(&inherited)).unwrap().put_back();
+    let set = open(std::slice::from_ref(&inherited)).unwrap();
+    TcpStream::connect(address).unwrap();
+    set[0].accept().unwrap();
 }
 
 fn through_an_exec(set: &OpenSet) -> (OpenSet, Vec<ListenerRecord>) {

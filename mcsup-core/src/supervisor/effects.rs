@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal};
 use super::Supervisor;
 use super::crew::Crew;
 use super::editions::Editions;
+use super::failed_start::FailedStart;
 use super::given::Given;
 use super::history::History;
 use super::journal;
@@ -23,7 +24,7 @@ use crate::link::handover::Handover;
 use crate::link::message::Order;
 use crate::link::scoreboard::Board;
 use crate::listener::Connection;
-use crate::policy::{Answer, BootFailure, Effect, Event, Machine, Moment, Notice, Outcome, Policy, Ticket};
+use crate::policy::{Answer, Effect, Event, Machine, Moment, Notice, Outcome, Policy, Ticket};
 use crate::upgrade::Image;
 use crate::upgrade::checker::Checker;
 
@@ -56,7 +57,7 @@ pub(crate) struct Executor<S> {
     /// An upgrade's dry run, while there is one.
     pub(crate) checker: Option<Checker>,
     /// Why the first generation could not boot, for the caller of the library.
-    pub(crate) boot_failure: Option<BootFailure>,
+    pub(crate) failed_start: FailedStart,
 }
 
 impl<S: Supervisor> Executor<S> {
@@ -73,7 +74,11 @@ impl<S: Supervisor> Executor<S> {
             Effect::Spawn { worker, slot, generation, mold, enough } => {
                 events.extend(self.spawn(worker, (slot, generation), mold, enough));
             }
-            Effect::SpawnMold { mold, generation } => events.push(self.spawn_mold(mold, generation)),
+            Effect::SpawnMold { mold, generation } => {
+                let event = self.spawn_mold(mold, generation);
+                self.failed_start.note_mold(&event);
+                events.push(event);
+            }
             Effect::Promote { worker } => self.crew.promote(worker),
             Effect::Drain { worker, how } => self.crew.say(worker, Order::Drain(how)),
             Effect::Begin { worker } => self.crew.say(worker, Order::Begin),
@@ -143,9 +148,7 @@ impl<S: Supervisor> Executor<S> {
     }
 
     fn tell(&mut self, notice: &Notice) {
-        if let Notice::BootFailed { failure, .. } = notice {
-            self.boot_failure.get_or_insert_with(|| failure.clone());
-        }
+        self.failed_start.note(notice);
         self.history.note(notice, clock::now());
         journal::write(notice);
     }

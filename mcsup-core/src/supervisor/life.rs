@@ -12,6 +12,7 @@ use super::config::{Children, Config};
 use super::crew::Crew;
 use super::editions::{Edition, Editions};
 use super::effects::{Executor, lines_for};
+use super::failed_start::FailedStart;
 use super::given::{Given, PutBack};
 use super::history::History;
 use super::leftovers::Leftovers;
@@ -41,10 +42,11 @@ pub(crate) fn live<S: Supervisor>(
     succession: Option<Succession>,
 ) -> Result<(Outcome, Option<BootFailure>)> {
     let is_new = succession.is_none();
-    let mut put_back = PutBack(Given::look());
+    let given = Given::look();
+    let mut put_back = PutBack(given);
     let begun = match succession {
         Some(succession) => take_over(supervisor, config, succession)?,
-        None => Some(begin(supervisor, config)?),
+        None => Some(begin(supervisor, config, given)?),
     };
     // A dry run is over.
     let Some(begun) = begun else { return Ok((Outcome::Stopped, None)) };
@@ -57,9 +59,7 @@ pub(crate) fn live<S: Supervisor>(
     executor.editions.close();
     executor.operators.finish();
     let outcome = outcome?;
-    // A reload that failed in between is no reason for this end.
-    let failure = executor.boot_failure.take().filter(|_| matches!(outcome, Outcome::BootFailed(_)));
-    Ok((outcome, failure))
+    Ok((outcome, executor.failed_start.reason_of(outcome)))
 }
 
 /// The loop itself.
@@ -91,12 +91,12 @@ fn go_on<S: Supervisor>(
 }
 
 /// A pool that is new.
-fn begin<S: Supervisor>(supervisor: S, config: Config) -> Result<Successor<S>> {
+fn begin<S: Supervisor>(supervisor: S, config: Config, given: Given) -> Result<Successor<S>> {
     if config.addresses.is_empty() {
         return Err(Error::new(ErrorKind::Setting, "there is no address to listen on"));
     }
     let mut machine = Machine::new(config.policy.clone());
-    let mut executor = open(supervisor, config)?;
+    let mut executor = open(supervisor, config, given)?;
     let edition = executor.editions.current();
     let locals: Vec<_> = edition.into_iter().flat_map(|edition| edition.listeners.locals()).collect();
     executor.supervisor.listening(&locals);
@@ -106,12 +106,21 @@ fn begin<S: Supervisor>(supervisor: S, config: Config) -> Result<Successor<S>> {
 }
 
 /// Takes what a supervisor holds for life, in the order in which a second one should be refused.
-fn open<S: Supervisor>(supervisor: S, config: Config) -> Result<Executor<S>> {
-    let given = Given::look();
+fn open<S: Supervisor>(supervisor: S, config: Config, given: Given) -> Result<Executor<S>> {
     descriptors::raise();
     let pid_file = config.pid_file.as_deref().map(PidFile::hold).transpose()?;
+    let listeners = OpenSet::open(&config.addresses, &config.listener, config.policy.workers)?;
+    let opened = listeners.clone();
+    open_rest(supervisor, config, (given, pid_file, listeners)).inspect_err(|_| opened.put_back())
+}
+
+/// Takes the rest, once the listeners are open.
+fn open_rest<S: Supervisor>(
+    supervisor: S,
+    config: Config,
+    (given, pid_file, listeners): (Given, Option<PidFile>, OpenSet),
+) -> Result<Executor<S>> {
     let slots = config.policy.workers;
-    let listeners = OpenSet::open(&config.addresses, &config.listener, slots)?;
     let children = config.children;
     if children != Children::Ignore {
         ancestry::adopt_orphans().map_err(|error| Error::system("adopt what workers leave behind", error))?;
@@ -140,7 +149,7 @@ fn open<S: Supervisor>(supervisor: S, config: Config) -> Result<Executor<S>> {
         pace: Pace::new(clock::now()),
         image,
         checker: None,
-        boot_failure: None,
+        failed_start: FailedStart::default(),
     })
 }
 

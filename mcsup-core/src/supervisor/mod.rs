@@ -6,6 +6,7 @@
 //! - `editions`: what the workers of each generation are made of.
 //! - `crew`: the handles of the living workers and molds.
 //! - `effects`: what the policy asked for, done; `forking`: the part of it that makes processes.
+//! - `failed_start`: the first reason of a start that fails.
 //! - `operator`: who asks at the control socket, and what they are answered; `report`: how everything is.
 //! - `slots`: sockets of slots that begin or end.
 //! - `leftovers`: processes of the application that outlive their worker.
@@ -17,6 +18,7 @@
 mod crew;
 mod editions;
 mod effects;
+mod failed_start;
 mod forking;
 mod given;
 mod history;

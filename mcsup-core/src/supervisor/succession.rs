@@ -12,6 +12,7 @@ use super::config::{Children, Config};
 use super::crew::Crew;
 use super::editions::{Edition, Editions};
 use super::effects::Executor;
+use super::failed_start::FailedStart;
 use super::given::Given;
 use super::leftovers::Leftovers;
 use super::operator::Operators;
@@ -170,7 +171,7 @@ impl Taken {
             pace: Pace::new(clock::now()),
             image,
             checker: None,
-            boot_failure: None,
+            failed_start: FailedStart::default(),
         })
     }
 }

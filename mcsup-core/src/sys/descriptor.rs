@@ -54,7 +54,7 @@ pub(crate) fn take_inherited(fd: RawFd) -> io::Result<OwnedFd> {
     if flags(fd)? & libc::FD_CLOEXEC != 0 {
         return Err(io::Error::new(
             io::ErrorKind::AlreadyExists,
-            "this process has opened or taken it itself",
+            "it is close-on-exec: this process has opened or taken it itself",
         ));
     }
     take_recorded(fd)

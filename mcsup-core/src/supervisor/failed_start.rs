@@ -1,0 +1,116 @@
+//! The first reason of a start that fails, for the caller of the library.
+
+use super::journal;
+use crate::error::ErrorKind;
+use crate::policy::{BootFailure, Event, Notice, Outcome};
+
+/// What has gone wrong first. A failure after the start is kept as well, and is no [reason](Self::reason_of) of the end.
+#[derive(Debug, Default)]
+pub(crate) struct FailedStart {
+    first: Option<BootFailure>,
+    /// Whether the log has it.
+    is_logged: bool,
+}
+
+impl FailedStart {
+    /// Keeps the failure that a notice tells, if it is the first.
+    pub(super) fn note(&mut self, notice: &Notice) {
+        if let Some(failure) = failure_in(notice) {
+            self.first.get_or_insert(failure);
+            self.is_logged = true;
+        }
+    }
+
+    /// Keeps a refused fork of a mold, if it is the first: at a start no notice tells it.
+    pub(super) fn note_mold(&mut self, event: &Event) {
+        if let Event::SpawnFailed { reason, .. } = event {
+            self.first.get_or_insert_with(|| of_boot(format!("cannot fork a mold: {reason}")));
+        }
+    }
+
+    /// Why the pool has ended so, if its start has failed.
+    pub(super) fn reason_of(&mut self, outcome: Outcome) -> Option<BootFailure> {
+        let failure = self.first.take().filter(|_| matches!(outcome, Outcome::BootFailed(_)))?;
+        if !self.is_logged {
+            log::error!("{}", failure.summary);
+        }
+        Some(failure)
+    }
+}
+
+fn failure_in(notice: &Notice) -> Option<BootFailure> {
+    let summary = match notice {
+        Notice::BootFailed { failure, .. } => return Some(failure.clone()),
+        Notice::BootTimeout { pid, after } => {
+            format!("process {pid} was not ready within the boot timeout of {}", journal::seconds(*after))
+        }
+        Notice::SpawnFailed { slot, reason, .. } => format!("cannot fork a worker for slot {slot}: {reason}"),
+        Notice::Died { pid, exit, killed, .. } => format!("worker {pid} {}", journal::cause(exit, *killed)),
+        Notice::MoldDied { pid, exit, killed, .. } => format!("mold {pid} {}", journal::cause(exit, *killed)),
+        Notice::MoldFailed { reason, .. } => format!("no mold: {reason}"),
+        Notice::Unkillable { pid, .. } | Notice::MoldUnkillable { pid, .. } => {
+            format!("process {pid} was sent SIGKILL and is still there")
+        }
+        _ => return None,
+    };
+    Some(of_boot(summary))
+}
+
+fn of_boot(summary: String) -> BootFailure {
+    BootFailure { kind: ErrorKind::Boot, summary, detail: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Evidence, Exit, ExitStatus, WorkerId};
+    use std::time::Duration;
+
+    const FAILED: Outcome = Outcome::BootFailed(ErrorKind::Boot);
+
+    fn reason(failed: &mut FailedStart) -> String {
+        failed.reason_of(FAILED).unwrap().summary
+    }
+
+    #[test]
+    fn the_first_reason_of_a_failed_start_is_kept_whatever_its_kind() {
+        let second = Duration::from_secs(1);
+        let exit = Exit { status: ExitStatus::Code(7), evidence: Evidence::default() };
+        let mold_exit = exit.clone();
+        let notices = [
+            (Notice::BootTimeout { pid: 5, after: second }, "boot timeout of 1.000 s"),
+            (Notice::SpawnFailed { slot: 0, reason: "why".into(), retry_in: second }, "cannot fork a worker"),
+            (
+                Notice::Died { pid: 5, slot: 0, exit, killed: None, respawn_in: None },
+                "worker 5 exited with code 7",
+            ),
+            (
+                Notice::MoldDied { pid: 5, generation: 1, exit: mold_exit, killed: None, again_in: None },
+                "mold 5 exited with code 7",
+            ),
+            (Notice::MoldFailed { generation: 1, reason: "why".into(), again_in: second }, "no mold: why"),
+        ];
+        for (notice, expected) in notices {
+            let mut failed = FailedStart::default();
+            failed.note(&Notice::Booting { worker: WorkerId(1), slot: 0, generation: 1, pid: 5 });
+            failed.note(&notice);
+            failed.note(&Notice::MoldFailed { generation: 1, reason: "later".into(), again_in: second });
+            let reason = reason(&mut failed);
+            assert!(reason.contains(expected), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_mold_that_cannot_be_forked_is_the_reason_of_a_failed_start() {
+        let mut failed = FailedStart::default();
+        failed.note_mold(&Event::SpawnFailed { worker: WorkerId(1), reason: "2 threads".into() });
+        assert_eq!(reason(&mut failed), "cannot fork a mold: 2 threads");
+    }
+
+    #[test]
+    fn a_failure_after_the_start_is_no_reason_of_a_stop() {
+        let mut failed = FailedStart::default();
+        failed.note(&Notice::MoldFailed { generation: 1, reason: "why".into(), again_in: Duration::ZERO });
+        assert!(failed.reason_of(Outcome::Stopped).is_none());
+    }
+}
