@@ -188,7 +188,7 @@ impl Duty {
 impl Drop for Duty {
     fn drop(&mut self) {
         if self.seat.get().is_some() {
-            caught::wake_nobody();
+            caught::stop_waking();
         }
     }
 }

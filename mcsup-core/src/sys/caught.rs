@@ -1,7 +1,7 @@
 //! Signals that this process handles itself: one handler for all of them, which uses nothing but statics.
 //!
-//! For each signal there is a slot in a static table: what the handler does, how often it ran, and who sent the signal
-//! last. A pipe can be written to as well, so that a poll(2) wakes. The handler is async-signal-safe: atomics, getpid(2),
+//! A static table has an entry for each signal: what the handler does, how often it ran, and which process sent the
+//! signal last. A pipe can be written to as well, so that a poll(2) wakes. The handler is async-signal-safe: atomics, getpid(2),
 //! write(2) to a non-blocking descriptor, and `errno` as it was.
 
 use std::ffi::c_void;
@@ -31,7 +31,8 @@ pub(crate) struct Origin {
     pub(crate) uid: u32,
 }
 
-struct Slot {
+/// One signal: what the handler does at it, and what it has seen.
+struct Entry {
     act: AtomicU8,
     /// Whether the handler was installed by [`take_over`].
     is_ours: AtomicBool,
@@ -43,7 +44,7 @@ struct Slot {
     next: AtomicUsize,
 }
 
-impl Slot {
+impl Entry {
     const fn new() -> Self {
         Self {
             act: AtomicU8::new(Act::Nothing as u8),
@@ -67,7 +68,7 @@ impl Slot {
 }
 
 /// One for each signal that is no real-time signal, by its number.
-static SLOTS: [Slot; 32] = [const { Slot::new() }; 32];
+static TABLE: [Entry; 32] = [const { Entry::new() }; 32];
 /// Where the handler writes to; -1: nowhere.
 static WAKE: AtomicI32 = AtomicI32::new(-1);
 /// The only process in which the handler does something; 0: any. A forked process has copies of everything here, and
@@ -78,33 +79,33 @@ static RUNNING: AtomicUsize = AtomicUsize::new(0);
 /// Whether there is a [`Caught`].
 static IS_CLAIMED: AtomicBool = AtomicBool::new(false);
 
-fn slot(number: i32) -> Option<&'static Slot> {
-    SLOTS.get(usize::try_from(number).ok()?)
+fn entry(number: i32) -> Option<&'static Entry> {
+    TABLE.get(usize::try_from(number).ok()?)
 }
 
 extern "C" fn arrived(number: i32, info: *mut libc::siginfo_t, context: *mut c_void) {
-    let Some(slot) = slot(number) else { return };
+    let Some(entry) = entry(number) else { return };
     let errno = errno();
     RUNNING.fetch_add(1, Ordering::SeqCst);
     let owner = OWNER.load(Ordering::Acquire);
     // SAFETY: getpid(2) has no preconditions.
     if owner == 0 || owner == unsafe { libc::getpid() } {
-        let act = slot.act.load(Ordering::Acquire);
+        let act = entry.act.load(Ordering::Acquire);
         if act == Act::End as u8 {
             super::exit::exit_now(0);
         }
         if act == Act::Count as u8 {
             // SAFETY: the handler is installed with SA_SIGINFO, so this is null or what the kernel has filled in.
             let origin = unsafe { info.as_ref() }.and_then(origin_of);
-            slot.pid.store(origin.map_or(0, |origin| origin.pid), Ordering::Relaxed);
-            slot.uid.store(origin.map_or(0, |origin| origin.uid), Ordering::Relaxed);
-            slot.count.fetch_add(1, Ordering::AcqRel);
+            entry.pid.store(origin.map_or(0, |origin| origin.pid), Ordering::Relaxed);
+            entry.uid.store(origin.map_or(0, |origin| origin.uid), Ordering::Relaxed);
+            entry.count.fetch_add(1, Ordering::AcqRel);
             wake();
         }
     }
     RUNNING.fetch_sub(1, Ordering::SeqCst);
     set_errno(errno);
-    let next = slot.next.load(Ordering::Acquire);
+    let next = entry.next.load(Ordering::Acquire);
     if next != 0 {
         // SAFETY: `next` is 0 or the address of the registry's handler, which has this signature (`registry`).
         let next: extern "C" fn(i32, *mut libc::siginfo_t, *mut c_void) =
@@ -116,19 +117,19 @@ extern "C" fn arrived(number: i32, info: *mut libc::siginfo_t, context: *mut c_v
 fn wake() {
     let fd = WAKE.load(Ordering::SeqCst);
     if fd >= 0 {
-        // SAFETY: one byte of a constant. The descriptor is open: it is closed after `wake_nobody` only. A full pipe
+        // SAFETY: one byte of a constant. The descriptor is open: it is closed after `stop_waking` only. A full pipe
         // means that a wake-up is on its way already.
         unsafe { libc::write(fd, [0_u8].as_ptr().cast(), 1) };
     }
 }
 
-/// Writes to `fd`, which must not block, at each signal that is counted. Until [`wake_nobody`] it must stay open.
+/// Writes to `fd`, which must not block, at each signal that is counted. Until [`stop_waking`] it must stay open.
 pub(crate) fn wake_by(fd: BorrowedFd<'_>) {
     WAKE.store(fd.as_raw_fd(), Ordering::SeqCst);
 }
 
 /// No descriptor is written to any more when this returns.
-pub(crate) fn wake_nobody() {
+pub(crate) fn stop_waking() {
     WAKE.store(-1, Ordering::SeqCst);
     while RUNNING.load(Ordering::SeqCst) != 0 {
         std::thread::yield_now();
@@ -142,12 +143,12 @@ pub(super) fn has_forked() {
 
 /// How often `number` has arrived since it is counted.
 pub(crate) fn count(number: i32) -> u32 {
-    slot(number).map_or(0, |slot| slot.count.load(Ordering::Acquire))
+    entry(number).map_or(0, |entry| entry.count.load(Ordering::Acquire))
 }
 
 /// The process that has sent `number` last, where a process did.
 pub(crate) fn origin(number: i32) -> Option<Origin> {
-    slot(number).and_then(Slot::origin)
+    entry(number).and_then(Entry::origin)
 }
 
 fn ours(number: i32) -> Disposition {
@@ -180,8 +181,8 @@ impl Caught {
         OWNER.store(i32::try_from(std::process::id()).unwrap_or_default(), Ordering::Release);
         wake_by(this._write.as_fd());
         for number in numbers {
-            if let Some(slot) = slot(number) {
-                slot.set(Act::Count);
+            if let Some(entry) = entry(number) {
+                entry.set(Act::Count);
                 this.before.push((number, dispose(number, &ours(number))?));
             }
         }
@@ -196,8 +197,8 @@ impl Caught {
 
     /// Whether `number` has arrived since the last call, and from where.
     pub(crate) fn take(&self, number: i32) -> Option<Option<Origin>> {
-        let slot = slot(number)?;
-        (slot.count.swap(0, Ordering::AcqRel) > 0).then(|| slot.origin())
+        let entry = entry(number)?;
+        (entry.count.swap(0, Ordering::AcqRel) > 0).then(|| entry.origin())
     }
 
     /// Sends `number` to this process again. While it is blocked the kernel keeps it, over an exec too.
@@ -224,11 +225,11 @@ impl Drop for Caught {
         for (number, before) in self.before.drain(..).rev() {
             // It was valid before.
             let _ = dispose(number, &before);
-            if let Some(slot) = slot(number) {
-                slot.set(Act::Nothing);
+            if let Some(entry) = entry(number) {
+                entry.set(Act::Nothing);
             }
         }
-        wake_nobody();
+        stop_waking();
         OWNER.store(0, Ordering::Release);
         IS_CLAIMED.store(false, Ordering::Release);
     }
@@ -239,31 +240,32 @@ impl Drop for Caught {
 pub(crate) fn take_over(acts: &[(i32, Act)]) -> io::Result<()> {
     let mut replaced = Vec::new();
     for (number, act) in acts {
-        let Some(slot) = slot(*number) else { continue };
-        slot.set(*act);
-        if !slot.is_ours.swap(true, Ordering::AcqRel) {
+        let Some(entry) = entry(*number) else { continue };
+        entry.set(*act);
+        if !entry.is_ours.swap(true, Ordering::AcqRel) {
             replaced.push((*number, dispose(*number, &ours(*number))?));
         }
     }
     if !replaced.is_empty() {
         let known = registry::clear(&replaced);
         for (number, next) in known.taken {
-            if let Some(slot) = slot(number) {
-                slot.next.store(next, Ordering::Release);
+            if let Some(entry) = entry(number) {
+                entry.next.store(next, Ordering::Release);
             }
         }
-        forget_the_supervisors(known.handler)?;
+        reset_other_signals(known.handler)?;
     }
     Ok(())
 }
 
-/// Signals that mean something to a supervisor or its host alone go back to their defaults, except those through which
-/// the registry calls what the application registers. A client that goes away is an error of one write, never the end of
-/// a process.
-fn forget_the_supervisors(registrys: Option<usize>) -> io::Result<()> {
+/// Signals that a worker does nothing at go back to their defaults, and SIGPIPE is ignored.
+///
+/// A signal whose handler is the registry's keeps it: the registry installs its handler once, and must call what the
+/// application registers. A client that goes away is an error of one write, never the end of a process.
+fn reset_other_signals(registrys_handler: Option<usize>) -> io::Result<()> {
     for number in registry::OTHERS {
         let now = super::signal::disposition(number)?.handler();
-        if now.is_none() || now != registrys {
+        if now.is_none() || now != registrys_handler {
             dispose(number, &Disposition::default_action())?;
         }
     }

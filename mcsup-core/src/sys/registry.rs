@@ -1,10 +1,13 @@
 //! Handlers that come through the signal-hook-registry crate, in a process that was forked.
 //!
 //! The registry installs its own handler at the first registration of a signal, never again, and calls from it all that
-//! was registered. A supervisor's host may have registered signals that a worker of it handles by itself. In the worker
-//! the host's actions must not run (one may end the process at SIGTERM), and what the worker's own code registers must.
+//! was registered. A supervisor's host may have registered signals there. In the worker the host's actions must not run
+//! (one may end the process at SIGTERM), and what the worker's own code registers must.
+//!
+//! SIGCHLD is the exception: the host's actions for it stay. A runtime such as tokio registers it once per process and
+//! believes so after a fork, too: without its action it would never learn that a child of the worker has ended.
 
-use super::signal::{Disposition, disposition};
+use super::signal::{Disposition, dispose, disposition};
 
 /// Signals that a worker does nothing at, and that its supervisor or its host may have changed.
 pub(super) const OTHERS: [i32; 5] =
@@ -19,35 +22,47 @@ pub(super) struct Known {
     pub(super) taken: Vec<(i32, usize)>,
 }
 
-/// Drops the actions of the registry for the signals that were its own before ours were installed. `replaced` are those
-/// signals with their dispositions before.
+/// Drops the host's actions: for the signals in `replaced`, and for [`OTHERS`] but SIGCHLD.
+///
+/// `replaced` are the signals that have our handler now, with their dispositions before. To be called with all signals
+/// blocked.
 pub(super) fn clear(replaced: &[(i32, Disposition)]) -> Known {
-    let others = OTHERS.iter().filter_map(|number| disposition(*number).ok()?.handler());
-    let is_possible =
-        replaced.iter().filter_map(|(_, before)| before.handler()).chain(others).next().is_some();
-    // No signal has a handler, so the registry has none either.
-    let Some(handler) = is_possible.then(|| find(replaced)).flatten() else { return Known::default() };
-    let taken = replaced.iter().filter(|(_, before)| before.handler() == Some(handler));
-    let taken: Vec<_> = taken.map(|(number, _)| (*number, handler)).collect();
-    for (number, _) in &taken {
+    let others: Vec<_> =
+        OTHERS.iter().filter_map(|number| Some((*number, disposition(*number).ok()?.handler()?))).collect();
+    let before: Vec<_> =
+        replaced.iter().filter_map(|(number, before)| Some((*number, before.handler()?))).collect();
+    // Where no signal has a handler the registry has none either.
+    let is_possible = !(others.is_empty() && before.is_empty());
+    let Some(handler) = is_possible.then(find).flatten() else { return Known::default() };
+    let is_its = |(_, other): &(i32, usize)| *other == handler;
+    let taken: Vec<_> = before.into_iter().filter(is_its).collect();
+    let others = others.into_iter().filter(|other| is_its(other) && other.0 != libc::SIGCHLD);
+    for (number, _) in taken.iter().copied().chain(others) {
         #[allow(
             deprecated,
             reason = "the other parts of this program that it could influence are not in this process"
         )]
-        signal_hook_registry::unregister_signal(*number);
+        signal_hook_registry::unregister_signal(number);
     }
     Known { handler: Some(handler), taken }
 }
 
-/// The registry's handler, seen where it installs it: at a signal of ours that it does not know yet. From there it calls
-/// ours.
-fn find(replaced: &[(i32, Disposition)]) -> Option<usize> {
-    let now = |number| disposition(number).ok()?.handler();
-    replaced.iter().find_map(|(number, _)| {
-        let ours = now(*number);
-        // SAFETY: the action does nothing.
-        let action = unsafe { signal_hook_registry::register(*number, || {}) }.ok()?;
-        signal_hook_registry::unregister(action);
-        now(*number).filter(|handler| Some(*handler) != ours)
+/// Signals at which the registry refuses ordinary registrations, so that it hardly knows them.
+const UNUSUAL: [i32; 3] = [libc::SIGILL, libc::SIGFPE, libc::SIGSEGV];
+
+/// The registry's handler, seen where the registry installs it: at a signal that it does not know yet.
+///
+/// A signal of ours will not do: the host may have registered each of them. Nor will one that ordinary code registers:
+/// the registry would know it from now on, and never install its handler there.
+fn find() -> Option<usize> {
+    UNUSUAL.into_iter().find_map(|number| {
+        let before = dispose(number, &Disposition::default_action()).ok()?;
+        // SAFETY: the action does nothing, and is dropped before its signal can arrive: all are blocked.
+        let registered = unsafe { signal_hook_registry::register_signal_unchecked(number, || {}) };
+        if let Ok(action) = registered {
+            signal_hook_registry::unregister(action);
+        }
+        // It was known already where this is the default.
+        dispose(number, &before).ok()?.handler()
     })
 }
