@@ -10,6 +10,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// How many signals the host has seen.
 static SEEN: AtomicUsize = AtomicUsize::new(0);
 
+/// How many signals its handler of SIGCHLD has seen, where it is not one of those.
+static HOSTS_CHILDREN: AtomicUsize = AtomicUsize::new(0);
+
 /// What a worker has seen by handlers that it has registered itself.
 static CHILDREN: AtomicUsize = AtomicUsize::new(0);
 static OTHERS: AtomicUsize = AtomicUsize::new(0);
@@ -87,6 +90,49 @@ pub fn play(run: impl FnOnce() -> Ending) -> ExitCode {
         std::thread::sleep(Duration::from_millis(1));
     }
     if ending.code() == 0 { ExitCode::from(42) } else { ending.into() }
+}
+
+/// What a worker handles itself.
+const HANDLED: [i32; 9] = [
+    libc::SIGTERM,
+    libc::SIGUSR1,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGHUP,
+    libc::SIGUSR2,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+    libc::SIGWINCH,
+];
+
+/// What a worker does nothing at, beside SIGCHLD.
+const OTHERS_ENDING: [i32; 4] = [libc::SIGALRM, libc::SIGVTALRM, libc::SIGPROF, libc::SIGABRT];
+
+/// Registers every signal that a worker handles, and with `others` those that it does nothing at. Runs the pool.
+pub fn play_widely(others: bool, run: impl FnOnce() -> Ending) -> ExitCode {
+    let others = others.then_some(OTHERS_ENDING).into_iter().flatten();
+    for number in HANDLED.into_iter().chain(others.clone()) {
+        register(number, &SEEN);
+    }
+    if others.count() > 0 {
+        register(libc::SIGCHLD, &HOSTS_CHILDREN);
+    }
+    run().into()
+}
+
+/// In a worker: registers four handlers, causes their signals and those that the host has registered, and tells which
+/// handlers have run.
+pub fn register_widely() -> String {
+    let count = |counter: &AtomicUsize| counter.load(Ordering::SeqCst);
+    HOSTS_CHILDREN.store(0, Ordering::SeqCst);
+    let raised = [libc::SIGCHLD, libc::SIGHUP, libc::SIGALRM, libc::SIGWINCH];
+    raised.iter().for_each(|number| register(*number, &OTHERS));
+    let of_host = OTHERS_ENDING.into_iter().filter(|number| disposition(*number).0 != libc::SIG_DFL);
+    for number in of_host.filter(|number| !raised.contains(number)).chain(raised) {
+        let signal = rustix::process::Signal::from_named_raw(number).unwrap();
+        rustix::process::kill_process(rustix::process::getpid(), signal).unwrap();
+    }
+    format!("{} of 4, host {}, its CHLD {}", count(&OTHERS), count(&SEEN), count(&HOSTS_CHILDREN))
 }
 
 /// In a worker: registers handlers, causes signals, and tells which handlers have run.

@@ -124,8 +124,37 @@ pub fn a_boot_that_panics_ends_the_start() {
 
 pub fn a_supervisor_with_threads_refuses_to_fork() {
     let mut pool = Pool::start("threaded");
-    assert_eq!(pool.wait().code(), Some(3));
-    assert!(pool.log().contains("companion"), "{}", pool.log());
+    assert_eq!(pool.wait().code(), Some(1));
+    let log = pool.log();
+    assert!(log.contains("outcome None") && log.contains("companion"), "{log}");
+    assert!(!log.contains("Listening at"), "{log}");
+}
+
+pub fn the_caller_hears_why_the_first_workers_could_not_boot() {
+    for (role, reason) in [
+        ("exiting-boot", "exited with code 7"),
+        ("killed-boot", "SIGKILL"),
+        ("hanging-boot", "was not ready within the boot timeout of 0.100 s"),
+        ("exiting-mold", "exited with code 7"),
+        ("threaded-late", "companion"),
+        ("threaded-late-molded", "companion"),
+    ] {
+        let mut pool = Pool::start(role);
+        assert_eq!(pool.wait().code(), Some(3), "{role}: {}", pool.log());
+        let log = pool.log();
+        let told = log.lines().find(|line| line.contains("outcome Some(BootFailed(")).unwrap();
+        assert!(told.contains("reason Some(") && told.contains(reason), "{role}: {told}");
+        // The error is in the log already.
+        let before = log.lines().take_while(|line| *line != told).any(|line| line.contains(reason));
+        assert!(before, "{role}: {log}");
+    }
+}
+
+pub fn an_inherited_listener_outlives_a_start_that_fails() {
+    let mut pool = Pool::start_with_listener("inherited-twice");
+    pool.wait_ready(2);
+    assert!(pool.workers().contains(&pool.ask("pid").parse().unwrap()));
+    assert_eq!(pool.stop().code(), Some(0));
 }
 
 pub fn a_killed_supervisor_takes_its_pool_along() {

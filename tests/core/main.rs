@@ -147,6 +147,19 @@ const TESTS: &[Test] = &[
         "handlers_that_a_worker_registers_run_and_those_of_its_host_do_not",
         signals::handlers_that_a_worker_registers_run_and_those_of_its_host_do_not,
     ),
+    (
+        "handlers_of_a_worker_run_though_its_host_has_registered_every_signal",
+        signals::handlers_of_a_worker_run_though_its_host_has_registered_every_signal,
+    ),
+    (
+        "the_caller_hears_why_the_first_workers_could_not_boot",
+        lives::the_caller_hears_why_the_first_workers_could_not_boot,
+    ),
+    (
+        "an_inherited_listener_outlives_a_start_that_fails",
+        lives::an_inherited_listener_outlives_a_start_that_fails,
+    ),
+    ("an_image_with_threads_gives_the_pool_back", upgrades::an_image_with_threads_gives_the_pool_back),
     ("without_an_image_an_upgrade_is_refused", upgrades::without_an_image_an_upgrade_is_refused),
 ];
 

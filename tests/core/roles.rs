@@ -85,20 +85,87 @@ pub fn play(role: &str) -> ExitCode {
             pool.run().into()
         }
         "hosted" => hosts::play(|| pool.run()),
+        "hosted-widely" => hosts::play_widely(false, || pool.run()),
+        "hosted-more-widely" => hosts::play_widely(true, || pool.run()),
+        "hosted-more-widely-molded" => {
+            hosts::play_widely(true, || Prefork::with_config(Cast::default, molded(&address)).run())
+        }
         "hosted-molded" => hosts::play(|| Prefork::with_config(Cast::default, molded(&address)).run()),
-        "panicking-boot" => Prefork::new(|| PanickingBoot).bind(&address).workers(2).run().into(),
-        "threaded" => {
-            let ((started, start), (_keep, gate)) = (mpsc::channel(), mpsc::channel::<()>());
-            let companion = move || {
-                // By now the thread has its name.
-                started.send(()).unwrap();
-                gate.recv()
-            };
-            std::thread::Builder::new().name("companion".to_owned()).spawn(companion).unwrap();
-            start.recv().unwrap();
+        "threaded-upgradable" => {
+            if std::env::var(upgrade::VARIABLE).is_ok_and(|task| task.starts_with("resume:")) {
+                start_companion();
+            }
+            upgradable("upgradable", &address)
+        }
+        "inherited-twice" => {
+            // The first start fails at an address that another socket has, the second one serves.
+            let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let first = Prefork::new(|| Answering).bind(&address);
+            assert_eq!(first.bind(&taken.local_addr().unwrap().to_string()).run().code(), 1);
             pool.run().into()
         }
+        _ => failing(role, &address),
+    }
+}
+
+/// A pool that cannot start.
+fn failing(role: &str, address: &str) -> ExitCode {
+    match role {
+        "panicking-boot" => Prefork::new(|| PanickingBoot).bind(address).workers(2).run().into(),
+        "threaded" => {
+            start_companion();
+            reason_of(Prefork::new(|| Answering).bind(address).run())
+        }
+        "threaded-late" => {
+            let config = Config { addresses: vec![address.parse().unwrap()], ..Config::default() };
+            reason_of(Prefork::with_config(ThreadedLate, config).run())
+        }
+        "threaded-late-molded" => reason_of(Prefork::with_config(ThreadedLate, molded(address)).run()),
+        "exiting-boot" => reason_of(Prefork::new(|| BadBoot::Exits).bind(address).run()),
+        "killed-boot" => reason_of(Prefork::new(|| BadBoot::IsKilled).bind(address).run()),
+        "hanging-boot" => {
+            let pool = Prefork::new(|| BadBoot::Hangs).boot_timeout(Duration::from_millis(100));
+            reason_of(pool.bind(address).run())
+        }
+        "exiting-mold" => {
+            let cast = || Cast { flaw: Some(Flaw::Exits), ..Cast::default() };
+            reason_of(Prefork::with_config(cast, molded(address)).run())
+        }
         _ => panic!("there is no role {role}"),
+    }
+}
+
+/// Starts a thread that stays.
+fn start_companion() {
+    let (started, start) = mpsc::channel();
+    let companion = move || {
+        // By now the thread has its name.
+        started.send(()).unwrap();
+        std::thread::park();
+    };
+    std::thread::Builder::new().name("companion".to_owned()).spawn(companion).unwrap();
+    start.recv().unwrap();
+}
+
+/// Logs what the caller of the library is told, and ends as the pool has.
+fn reason_of(ending: mcsup_core::Ending) -> ExitCode {
+    let reason = ending.error().map(ToString::to_string);
+    log::info!("outcome {:?}, reason {reason:?}", ending.outcome());
+    ending.into()
+}
+
+/// A supervisor that gets a second thread when its listeners are open.
+struct ThreadedLate;
+
+impl mcsup_core::Supervisor for ThreadedLate {
+    type Worker = Cast;
+
+    fn worker(&mut self, _: u64) -> Cast {
+        Cast::default()
+    }
+
+    fn listening(&mut self, _: &[&mcsup_core::Local]) {
+        start_companion();
     }
 }
 
@@ -192,6 +259,7 @@ enum Flaw {
     Fails,
     Hangs,
     StartsThread,
+    Exits,
 }
 
 impl Worker for Cast {
@@ -205,15 +273,10 @@ impl Worker for Cast {
                 std::thread::park();
             },
             Some(Flaw::StartsThread) => {
-                let (started, start) = mpsc::channel();
-                let companion = move || {
-                    started.send(()).unwrap();
-                    std::thread::park();
-                };
-                std::thread::Builder::new().name("companion".to_owned()).spawn(companion)?;
-                start.recv().unwrap();
+                start_companion();
                 Ok(())
             }
+            Some(Flaw::Exits) => std::process::exit(7),
             None => Ok(()),
         }
     }
@@ -270,7 +333,35 @@ fn answer(question: &str, context: &WorkerContext) -> String {
         }
         "panic" => panic!("asked to"),
         "register" => hosts::register_and_raise(),
+        "register-widely" => hosts::register_widely(),
         _ => "what?".to_owned(),
+    }
+}
+
+/// A boot that has no last words.
+enum BadBoot {
+    Exits,
+    IsKilled,
+    Hangs,
+}
+
+impl Worker for BadBoot {
+    fn boot(&mut self, _: &WorkerContext) -> Result<()> {
+        match self {
+            Self::Exits => std::process::exit(7),
+            Self::IsKilled => {
+                let kill = rustix::process::Signal::KILL;
+                rustix::process::kill_process(rustix::process::getpid(), kill).unwrap();
+                Ok(())
+            }
+            Self::Hangs => loop {
+                std::thread::park();
+            },
+        }
+    }
+
+    fn run(&mut self, _: &WorkerContext) -> Result<()> {
+        Err(mcsup_core::Error::new(ErrorKind::Worker, "never booted"))
     }
 }
 

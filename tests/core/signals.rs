@@ -122,6 +122,19 @@ pub fn a_host_has_its_own_handlers_back_after_a_run() {
     }
 }
 
+pub fn handlers_of_a_worker_run_though_its_host_has_registered_every_signal() {
+    for (role, workers, expected) in [
+        ("hosted-widely", 2, "4 of 4, host 0, its CHLD 0"),
+        ("hosted-more-widely", 2, "4 of 4, host 0, its CHLD 1"),
+        ("hosted-more-widely-molded", 3, "4 of 4, host 0, its CHLD 1"),
+    ] {
+        let mut pool = Pool::start(role);
+        pool.wait_ready(workers);
+        assert_eq!(pool.ask("register-widely"), expected, "{role}");
+        assert_eq!(pool.stop().code(), Some(0));
+    }
+}
+
 pub fn handlers_that_a_worker_registers_run_and_those_of_its_host_do_not() {
     for (role, workers) in [("answering", 2), ("hosted", 2), ("hosted-molded", 3)] {
         let mut pool = Pool::start(role);

@@ -227,6 +227,26 @@ pub fn an_image_that_fails_or_panics_after_the_exec_gives_the_pool_back() {
     assert_eq!(it.pool.stop().code(), Some(0));
 }
 
+/// Its threads are there from the dry run on, or from the exec on.
+pub fn an_image_with_threads_gives_the_pool_back() {
+    let mut it = Upgradable::start();
+    let workers = it.sorted_workers();
+    for (index, role) in ["threaded", "threaded-upgradable"].into_iter().enumerate() {
+        it.set_image(&in_role(role));
+        it.ask_for_upgrade();
+        it.pool.wait_log("Upgrade failed, this image goes on", index + 1);
+        let log = it.pool.log();
+        let told = log.lines().filter(|line| line.contains("Upgrade failed")).nth(index).unwrap();
+        assert!(told.contains("companion"), "{role}: {told}");
+        assert_eq!(it.sorted_workers(), workers);
+    }
+    it.set_image(&in_role("upgradable"));
+    it.upgrade();
+    kill(workers[0], Signal::KILL);
+    it.pool.wait_ready(3);
+    assert_eq!(it.pool.stop().code(), Some(0));
+}
+
 pub fn signals_that_arrive_during_the_exec_wait_for_the_new_image() {
     let mut it = Upgradable::start();
     it.set_image(&after("kill -HUP $$"));

@@ -9,6 +9,7 @@ use super::{Supervisor, life};
 use crate::error::{Error, ErrorKind};
 use crate::listener::Address;
 use crate::policy::Outcome;
+use crate::sys::fork;
 use crate::upgrade::{Image, Succession};
 
 /// A pre-fork pool: settings, then [`run`](Self::run).
@@ -111,13 +112,16 @@ impl<S: Supervisor> Prefork<S> {
         self
     }
 
-    /// Supervises until the pool ends. Call it on the process's only thread; a process may call it again.
+    /// Supervises until the pool ends. A process may call it again.
+    ///
+    /// Call it on the process's only thread: a process with another one (the ctrlc crate starts one, a multi-thread runtime
+    /// several until it is dropped) cannot fork. On Linux it is refused, before anything is opened, by an error that names
+    /// the threads; elsewhere the caller's word counts.
     ///
     /// What it changes of the process meanwhile, and puts back before it returns:
     /// - what the process does at CHLD, TERM, INT, QUIT, HUP, USR1, USR2, TTIN, TTOU and WINCH, which are the
     ///   supervisor's, and at PIPE, which is ignored: handler, flags and mask as they were. Handlers that the host has
-    ///   registered do not run until then. They do not run in workers either, except one of CHLD that was registered
-    ///   through the signal-hook-registry crate; what a worker itself registers there does;
+    ///   registered do not run until then. [In workers](#signals-in-workers) they do not run either, except for CHLD;
     /// - the signal mask, in which those signals are unblocked;
     /// - the soft limit of open descriptors, which is raised to the hard one (workers have the one that was given);
     /// - on Linux, that it adopts its orphaned descendants (PR_SET_CHILD_SUBREAPER), where it needs to;
@@ -128,11 +132,26 @@ impl<S: Supervisor> Prefork<S> {
     ///
     /// When it returns no worker or mold is left. The name of the process is never changed: workers and molds alone have
     /// names.
+    ///
+    /// # Signals in workers
+    /// A worker handles TERM, INT, QUIT, HUP, USR1, USR2, TTIN, TTOU and WINCH itself, and does nothing at CHLD, ALRM, VTALRM,
+    /// PROF and ABRT. What the host has installed for these becomes:
+    /// - actions that were registered through the signal-hook-registry crate are removed, except those for CHLD, which run.
+    ///   The signal stays caught: ALRM, VTALRM, PROF and ABRT do not end such a worker. A handler that the registry found
+    ///   there when it was installed is still called by it;
+    /// - other handlers are replaced: by the worker's own, and by the default for the last five.
+    ///
+    /// Handlers for all other signals (CONT, TSTP, URG, real-time signals and so on) run in workers as after any fork. What a
+    /// worker itself registers through signal-hook-registry runs, beside what the worker does at the signal.
+    ///
+    /// If the host has used `tokio::signal` or `tokio::process`, its workers cannot rely on `tokio::signal`: tokio registers
+    /// a signal once per process, believes so after a fork, and wakes by a pipe that all forked processes share. Use
+    /// signal-hook-registry in such a host, or start tokio in workers only.
     pub fn run(self) -> Ending {
         let Self { supervisor, config, mistake, succession } = self;
         let result = match succession.map_or_else(Succession::from_environment, |given| Ok(Some(given))) {
             Err(error) => Err(error),
-            Ok(succession) => match mistake.or_else(|| mistake_in(&config)) {
+            Ok(succession) => match mistake.or_else(|| obstacle(&config, succession.as_ref())) {
                 None => life::live(supervisor, config, succession),
                 Some(error) => {
                     if let Some(succession) = succession {
@@ -161,6 +180,16 @@ impl<S: Supervisor> Prefork<S> {
     }
 }
 
+/// What keeps the pool from a start.
+fn obstacle(config: &Config, succession: Option<&Succession>) -> Option<Error> {
+    mistake_in(config).or_else(|| {
+        // The old image, here again, is the last one that can supervise the pool: better without forks than not at all.
+        let is_last = succession.is_some_and(|succession| succession.failure().is_some());
+        let threads = fork::require_one_thread().err().filter(|_| !is_last)?;
+        Some(Error::system("cannot supervise", threads))
+    })
+}
+
 fn mistake_in(config: &Config) -> Option<Error> {
     let policy = &config.policy;
     if policy.workers > 0 && policy.workers <= policy.max_workers {
@@ -185,7 +214,9 @@ impl Ending {
         self.outcome
     }
 
-    /// What went wrong, where something did. It is in the log already.
+    /// Why the pool did not start, or broke: the first reason. It is in the log already.
+    ///
+    /// `None` after a stop, also where processes had to be killed or are left.
     pub fn error(&self) -> Option<&Error> {
         self.error.as_ref()
     }

@@ -105,7 +105,7 @@ impl<S: Supervisor> Executor<S> {
         // does what has arrived since signals were last looked at.
         let blocked = AllBlocked::new();
         for signal in self.signals.iter().flat_map(Signals::give_back) {
-            let sender = signal.sender.map(|pid| format!(" from {}", processes::describe(pid)));
+            let sender = signal.sender.map(|pid| format!(" from {}", processes::name(pid)));
             log::info!("Signal {}{} waits for the next image", signal.name, sender.unwrap_or_default());
         }
         let error = match self.letter(machine) {

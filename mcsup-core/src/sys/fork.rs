@@ -102,6 +102,23 @@ pub(crate) fn has_one_thread() -> bool {
     refuse_other_threads().is_ok()
 }
 
+/// Refuses a process that has other threads than the calling one, with their names.
+///
+/// The kernel lists a thread for a moment after it was joined, so a second look follows where others are seen.
+///
+/// # Errors
+/// The others are still there, or the threads cannot be listed.
+pub(crate) fn require_one_thread() -> io::Result<()> {
+    const LOOKS: u32 = 50;
+    for _ in 1..LOOKS {
+        if refuse_other_threads().is_ok() {
+            return Ok(());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    refuse_other_threads()
+}
+
 /// Where /proc is: an error that names the threads beside the calling one. Elsewhere the caller's word counts.
 fn refuse_other_threads() -> io::Result<()> {
     let Some(tasks) = listed(TASKS)? else { return Ok(()) };
