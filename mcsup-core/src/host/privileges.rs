@@ -18,22 +18,27 @@ impl RunAs {
         let unknown = |what: &str, name: &str| {
             Error::new(ErrorKind::Privileges, format!("there is no {what} {name:?}"))
         };
-        let failed = |error| Error::system("look up users and groups", error).of_kind(ErrorKind::Privileges);
+        let failed = |what: &str, name: &str| {
+            let step = format!("look up the {what} {name:?}");
+            move |error| Error::system(step, error).of_kind(ErrorKind::Privileges)
+        };
         let (uid, primary) = match user {
             Some(name) => {
-                credentials::find_user(name).map_err(failed)?.ok_or_else(|| unknown("user", name))?
+                let found = credentials::find_user(name).map_err(failed("user", name))?;
+                found.ok_or_else(|| unknown("user", name))?
             }
             None => (rustix::process::geteuid().as_raw(), None),
         };
         let gid = match (group, primary) {
             (Some(name), _) => {
-                credentials::find_group(name).map_err(failed)?.ok_or_else(|| unknown("group", name))?
+                let found = credentials::find_group(name).map_err(failed("group", name))?;
+                found.ok_or_else(|| unknown("group", name))?
             }
             (None, Some(gid)) => gid,
             (None, None) => rustix::process::getegid().as_raw(),
         };
-        let groups = match credentials::user_of(uid).map_err(failed)? {
-            Some((name, _)) => credentials::groups_of(&name, gid).map_err(failed)?,
+        let groups = match credentials::user_of(uid).map_err(failed("user", &uid.to_string()))? {
+            Some((name, _)) => credentials::groups_of(&name, gid).map_err(failed("groups of", &name))?,
             None => vec![gid],
         };
         let wanted = Credentials { uid, gid, groups };

@@ -181,6 +181,10 @@ fn entry<T: Copy>(name: &str, call: ByName<T>) -> io::Result<Option<T>> {
 
 /// Calls one of the `get..._r` family with a buffer that grows until the answer fits; `read` takes out of the record
 /// what is wanted while the buffer, into which it points, still lives.
+///
+/// # Errors
+/// The look-up itself failed, which says nothing about the entry: no descriptor or memory is left, or a service does
+/// not answer.
 fn look_up<T, V>(
     call: impl Fn(*mut T, *mut libc::c_char, libc::size_t, *mut *mut T) -> libc::c_int,
     read: impl FnOnce(&T) -> V,
@@ -191,9 +195,11 @@ fn look_up<T, V>(
         let mut found: *mut T = ptr::null_mut();
         match call(record.as_mut_ptr(), buffer.as_mut_ptr(), buffer.len(), &mut found) {
             libc::ERANGE => buffer.resize(buffer.len() * 2, 0),
-            _ if found.is_null() => return Ok(None),
+            libc::EINTR => {}
             // SAFETY: a non-null `found` points at `record`, which the call filled in.
-            0 => return Ok(Some(read(unsafe { &*found }))),
+            0 if !found.is_null() => return Ok(Some(read(unsafe { &*found }))),
+            // "Not found" in the words of getpwnam(3), which differ by C library and service.
+            0 | libc::ENOENT | libc::ESRCH | libc::EBADF | libc::EPERM => return Ok(None),
             error => return Err(io::Error::from_raw_os_error(error)),
         }
     }
@@ -224,5 +230,37 @@ mod tests {
     fn a_user_that_does_not_exist_is_not_found() {
         assert_eq!(find_user("no-such-user-here").unwrap(), None);
         assert_eq!(find_group("no-such-group-here").unwrap(), None);
+    }
+
+    /// Looks up an entry by a call that answers with each of `answers` in turn, and finds it at a 0.
+    fn look_up_with(answers: &[libc::c_int]) -> io::Result<Option<u32>> {
+        let left = std::cell::RefCell::new(answers.iter());
+        look_up(
+            |record: *mut u32, _, _, found| {
+                let answer = *left.borrow_mut().next().unwrap();
+                if answer == 0 {
+                    // SAFETY: `look_up` hands over valid pointers.
+                    unsafe { (*record, *found) = (7, record) };
+                }
+                answer
+            },
+            |record| *record,
+        )
+    }
+
+    #[test]
+    fn a_failed_look_up_is_not_taken_for_an_entry_that_does_not_exist() {
+        for error in [libc::EIO, libc::EMFILE, libc::ENFILE, libc::ENOMEM] {
+            let failed = look_up_with(&[error]).unwrap_err();
+            assert_eq!(failed.raw_os_error(), Some(error));
+        }
+        for absent in [libc::ENOENT, libc::ESRCH, libc::EBADF, libc::EPERM] {
+            assert_eq!(look_up_with(&[absent]).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn an_interrupted_look_up_is_tried_again() {
+        assert_eq!(look_up_with(&[libc::EINTR, libc::ERANGE, libc::EINTR, 0]).unwrap(), Some(7));
     }
 }
