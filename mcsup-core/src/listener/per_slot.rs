@@ -42,6 +42,8 @@ struct Aim {
     at: Option<usize>,
     /// The clients with which a handshake was under way when sockets were last taken out.
     handshakes: HashSet<SocketAddr>,
+    /// A leaving socket could not be emptied, and the log says so already.
+    is_stuck: bool,
 }
 
 impl PerSlot {
@@ -55,7 +57,12 @@ impl PerSlot {
     /// Takes over the sockets of our predecessor, in its order.
     pub(crate) fn adopt(sockets: Vec<Arc<dyn Listener>>, slots: usize, at: usize, backlog: i32) -> Self {
         let handshakes = if sockets.len() > slots { handshakes_with(&sockets) } else { HashSet::new() };
-        Self { sockets, slots, backlog, aim: Arc::new(Mutex::new(Aim { at: Some(at), handshakes })) }
+        Self {
+            sockets,
+            slots,
+            backlog,
+            aim: Arc::new(Mutex::new(Aim { at: Some(at), handshakes, is_stuck: false })),
+        }
     }
 
     /// The same sockets for another number of slots, and further ones where there are too few. New connections go where
@@ -110,8 +117,12 @@ impl PerSlot {
         }
         while self.sockets.len() > self.slots {
             let Some(last) = self.sockets.last() else { break };
-            if let Err(error) = accept_all(&**last, &mut waited) {
-                log::warn!("cannot accept what waits on {}: {error}; again later", last.local());
+            let outcome = accept_all(&**last, &mut waited);
+            let was_stuck = std::mem::replace(&mut self.aim().is_stuck, outcome.is_err());
+            if let Err(error) = outcome {
+                if !was_stuck {
+                    log::warn!("cannot accept what waits on {}: {error}; again later", last.local());
+                }
                 break;
             }
             end(&**last);
@@ -179,14 +190,26 @@ fn handshakes_with(sockets: &[Arc<dyn Listener>]) -> HashSet<SocketAddr> {
     }
 }
 
+/// How many connections in a row may fail. Where a filter of system calls or the network refuses each accept(2), the
+/// error stays, and the queue never ends.
+const FAILURES: u32 = 64;
+
+/// Accepts the connections that wait; one that has failed is passed over.
+///
+/// # Errors
+/// The system has no room for a connection, or [`FAILURES`] in a row have failed.
 fn accept_all(socket: &dyn Listener, waited: &mut Vec<Connection>) -> io::Result<()> {
+    let mut failures = 0;
     loop {
         match socket.accept() {
-            Ok(connection) => waited.push(connection),
+            Ok(connection) => {
+                failures = 0;
+                waited.push(connection);
+            }
             Err(error) if accept_error::is_empty_queue(&error) => return Ok(()),
             // It does not listen any more.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(()),
-            Err(error) if accept_error::is_lost_connection(&error) => {}
+            Err(error) if accept_error::is_lost_connection(&error) && failures < FAILURES => failures += 1,
             Err(error) => return Err(error),
         }
     }
@@ -196,4 +219,42 @@ fn accept_all(socket: &dyn Listener, waited: &mut Vec<Connection>) -> io::Result
 /// that somebody lives.
 fn end(socket: &dyn Listener) {
     let _ = socket2::SockRef::from(&socket).shutdown(Shutdown::Both);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::BorrowedFd;
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+    /// Each accept(2) fails with the same error, as under a filter of system calls.
+    #[derive(Debug)]
+    struct Failing(Arc<dyn Listener>, AtomicU32);
+
+    impl AsFd for Failing {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.0.as_fd()
+        }
+    }
+
+    impl Listener for Failing {
+        fn local(&self) -> &Local {
+            self.0.local()
+        }
+
+        fn accept(&self) -> io::Result<Connection> {
+            let calls = self.1.fetch_add(1, Relaxed);
+            assert!(calls < 10_000, "there is no end to it");
+            Err(io::Error::from_raw_os_error(libc::EPERM))
+        }
+    }
+
+    #[test]
+    fn an_error_of_every_accept_ends_the_emptying_of_a_queue() {
+        let socket: Arc<dyn Listener> =
+            Arc::new(TcpListening::beside(([127, 0, 0, 1], 0).into(), 8).unwrap());
+        let mut waited = Vec::new();
+        let error = accept_all(&Failing(socket, AtomicU32::new(0)), &mut waited).unwrap_err();
+        assert_eq!((error.raw_os_error(), waited.len()), (Some(libc::EPERM), 0));
+    }
 }
