@@ -5,7 +5,7 @@
 //! Where that is not permitted (a pipe of another user) the kernel is asked, write by write, not to wait; where it cannot
 //! do that either, a write follows only when poll(2) has seen room for it.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
@@ -15,8 +15,9 @@ use rustix::io::{Errno, FdFlags};
 use rustix::net::SendFlags;
 
 use crate::clock;
+use crate::sys::signal::TerminalOutput;
 
-/// How often a write that a signal interrupts is begun again. A terminal interrupts those of a background job for ever.
+/// How often a write that a signal interrupts is begun again.
 const INTERRUPTIONS: usize = 16;
 
 /// How long a worker waits for a log's slow reader before it begins to lose lines.
@@ -29,6 +30,8 @@ pub const READER_PATIENCE: Duration = Duration::from_millis(50);
 pub struct Outlet {
     held: Held,
     way: Way,
+    /// A terminal may stop a process of its background that writes, instead of taking the bytes.
+    is_terminal: bool,
 }
 
 #[derive(Debug)]
@@ -67,19 +70,21 @@ impl Outlet {
             FileType::Fifo => Way::Pipe,
             _ => Way::Plain,
         };
-        Self { held: Held::Ours(file), way }
+        let is_terminal = file.is_terminal();
+        Self { held: Held::Ours(file), way, is_terminal }
     }
 
     /// A stream that others use too.
     pub fn of_stream(stream: BorrowedFd<'static>) -> Self {
         let kind = kind_of(stream);
         let waits = matches!(kind, FileType::Fifo | FileType::CharacterDevice);
-        match waits.then(|| open_again(stream)).flatten() {
-            Some(ours) => Self::of_file(ours),
-            None if waits => Self { held: Held::Shared(stream), way: Way::Waiting },
-            None if kind == FileType::Socket => Self { held: Held::Shared(stream), way: Way::Socket },
-            None => Self { held: Held::Shared(stream), way: Way::Plain },
-        }
+        let way = match waits.then(|| open_again(stream)).flatten() {
+            Some(ours) => return Self::of_file(ours),
+            None if waits => Way::Waiting,
+            None if kind == FileType::Socket => Way::Socket,
+            None => Way::Plain,
+        };
+        Self { held: Held::Shared(stream), way, is_terminal: stream.is_terminal() }
     }
 
     /// From now on bytes go to `file`, by the same number where that is ours.
@@ -95,7 +100,7 @@ impl Outlet {
         // Not dup3, which is not everywhere. A program that is started between the two inherits the file, no more.
         rustix::io::dup2(&file, held)?;
         rustix::io::fcntl_setfd(&*held, FdFlags::CLOEXEC)?;
-        self.way = Self::of_file(file).way;
+        Self { way: self.way, is_terminal: self.is_terminal, .. } = Self::of_file(file);
         Ok(())
     }
 
@@ -146,6 +151,7 @@ impl Outlet {
 
     /// Writes what can be written at once.
     fn step(&self, bytes: &[u8]) -> Result<usize, Errno> {
+        let _allowed = self.is_terminal.then(TerminalOutput::allowed);
         match self.way {
             Way::Plain | Way::Pipe => rustix::io::write(self, bytes),
             Way::Socket => rustix::net::send(self, bytes, SendFlags::DONTWAIT | NO_SIGNAL),

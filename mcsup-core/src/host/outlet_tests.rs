@@ -26,7 +26,7 @@ fn outlets() -> Vec<(&'static str, Outlet, Box<dyn Read>)> {
     let (ours, theirs) = std::io::pipe().unwrap();
     let reopened = Outlet::of_stream(stream(theirs));
     let (shared, writing) = std::io::pipe().unwrap();
-    let waiting = Outlet { held: Held::Shared(stream(writing)), way: Way::Waiting };
+    let waiting = Outlet { held: Held::Shared(stream(writing)), way: Way::Waiting, is_terminal: false };
     let (one, other) = std::os::unix::net::UnixStream::pair().unwrap();
     let socket = Outlet::of_stream(stream(other));
     vec![

@@ -16,7 +16,8 @@ use super::{descriptor, registry};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Act {
-    /// Nothing. Unlike SIG_IGN this is not inherited by programs that the process starts.
+    /// Nothing. Unlike SIG_IGN this is not inherited by programs that the process starts, until the terminal itself
+    /// sends the signal ([`is_the_terminals`]).
     Nothing,
     /// Counts it, notes the sender and writes to the pipe.
     Count,
@@ -94,9 +95,16 @@ extern "C" fn arrived(number: i32, info: *mut libc::siginfo_t, context: *mut c_v
         if act == Act::End as u8 {
             super::exit::exit_now(0);
         }
-        if act == Act::Count as u8 {
-            // SAFETY: the handler is installed with SA_SIGINFO, so this is null or what the kernel has filled in.
-            let origin = unsafe { info.as_ref() }.and_then(origin_of);
+        // SAFETY: the handler is installed with SA_SIGINFO, so this is null or what the kernel has filled in.
+        let info = unsafe { info.as_ref() };
+        if is_the_terminals(number, info) {
+            let is_unused = act == Act::Nothing as u8 && entry.is_ours.load(Ordering::Acquire);
+            if is_unused {
+                // sigaction(2) is async-signal-safe. The call that was interrupted begins again and now gets through.
+                let _ = dispose(number, &Disposition::ignored());
+            }
+        } else if act == Act::Count as u8 {
+            let origin = info.and_then(origin_of);
             entry.pid.store(origin.map_or(0, |origin| origin.pid), Ordering::Relaxed);
             entry.uid.store(origin.map_or(0, |origin| origin.uid), Ordering::Relaxed);
             entry.count.fetch_add(1, Ordering::AcqRel);
@@ -297,6 +305,23 @@ use libc::{SI_QUEUE, SI_USER};
 const SI_USER: i32 = 0x10001;
 #[cfg(target_vendor = "apple")]
 const SI_QUEUE: i32 = 0x10002;
+
+/// Whether a terminal sends this because a process of the group reads or writes in its background.
+///
+/// It is no order to anyone, and comes again at each attempt: the call begins again until it is allowed.
+fn is_the_terminals(number: i32, info: Option<&libc::siginfo_t>) -> bool {
+    matches!(number, libc::SIGTTIN | libc::SIGTTOU) && info.is_some_and(is_the_kernels)
+}
+
+#[cfg(target_os = "linux")]
+fn is_the_kernels(info: &libc::siginfo_t) -> bool {
+    info.si_code == libc::SI_KERNEL
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_the_kernels(info: &libc::siginfo_t) -> bool {
+    origin_of(info).is_none()
+}
 
 /// `None` for what the kernel or a terminal raised itself.
 fn origin_of(info: &libc::siginfo_t) -> Option<Origin> {

@@ -75,6 +75,37 @@ impl Drop for Unblocked {
     }
 }
 
+/// SIGTTOU is blocked while this lives: the kernel then lets a background process write to its terminal (`stty tostop`).
+///
+/// Otherwise each write(2) raises the signal and, behind a handler, begins again without an end.
+#[derive(Debug)]
+pub(crate) struct TerminalOutput {
+    before: libc::sigset_t,
+}
+
+impl TerminalOutput {
+    /// Blocks the signal in the calling thread.
+    pub(crate) fn allowed() -> Self {
+        let (mut set, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+        // SAFETY: both sets are valid for writes; `sigemptyset` initialises the first before it is changed and read, and
+        // `pthread_sigmask`, which cannot fail with a valid `how`, the second.
+        let before = unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            libc::sigaddset(set.as_mut_ptr(), libc::SIGTTOU);
+            libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), before.as_mut_ptr());
+            before.assume_init()
+        };
+        Self { before }
+    }
+}
+
+impl Drop for TerminalOutput {
+    fn drop(&mut self) {
+        // SAFETY: `before` was filled in by `pthread_sigmask`.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, ptr::null_mut()) };
+    }
+}
+
 /// What a process does at a signal: handler, flags and mask, as sigaction(2) has them.
 #[derive(Clone, Copy)]
 pub(crate) struct Disposition(pub(super) libc::sigaction);
