@@ -29,6 +29,7 @@ use args::Invocation;
 use exit::Exit;
 use failure::Failure;
 use mcsup_core::host::outlet::Outlet;
+use mcsup_core::host::patience::Patience;
 use mcsup_core::upgrade::{Image, Succession};
 use settings::Settings;
 
@@ -78,7 +79,8 @@ pub fn run(argv: &[OsString], start: Start) -> Exit {
 fn complain(argv: &[OsString], failure: &Failure) {
     let line = format!("mcsup: {failure}\n");
     if matches!(args::parse(argv.iter().cloned()), Ok(Invocation::Run(_))) {
-        let _ = Outlet::of_stream(rustix::stdio::stderr()).write(line.as_bytes(), LAST_WORDS);
+        let _ =
+            Outlet::of_stream(rustix::stdio::stderr()).write(line.as_bytes(), &Patience::once(LAST_WORDS));
     } else {
         let _ = std::io::stderr().write_all(line.as_bytes());
     }

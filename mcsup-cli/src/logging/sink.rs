@@ -7,12 +7,14 @@ use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
-use mcsup_core::host::outlet::{Cut, Outlet, READER_PATIENCE};
+use mcsup_core::host::outlet::{Cut, Outlet};
 use mcsup_core::host::own_file::{self, LOG_MODE};
+use mcsup_core::host::patience::Patience;
 
 use super::{Destination, LogError, line};
+
+static NONE: Patience = Patience::none();
 
 /// Where the bytes go.
 #[derive(Debug)]
@@ -26,6 +28,7 @@ pub(super) struct Sink {
     lost: AtomicU64,
     /// A worker's, which waits for a slow reader; the supervisor never does.
     is_patient: AtomicBool,
+    patience: Patience,
 }
 
 /// An open file.
@@ -53,6 +56,7 @@ impl Sink {
             held: RwLock::new(Held { outlet, owner: None }),
             lost: AtomicU64::new(0),
             is_patient: AtomicBool::new(false),
+            patience: Patience::with_a_reader(),
         }
     }
 
@@ -64,7 +68,7 @@ impl Sink {
     pub(super) fn write(&self, bytes: &[u8]) {
         // While records are lost each further one is tried at once.
         let waits = self.is_patient.load(Relaxed) && self.lost.load(Relaxed) == 0;
-        let patience = if waits { READER_PATIENCE } else { Duration::ZERO };
+        let patience = if waits { &self.patience } else { &NONE };
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
         if let Err(cut) = self.tell(&held.outlet).and_then(|()| held.outlet.write(bytes, patience)) {
             self.note(cut);
@@ -112,7 +116,7 @@ impl Sink {
         }
         let text = format!("This log could not be written: {count} records of this process are lost");
         let line = line::of(log::Level::Error, &text);
-        outlet.write(format!("\n{line}").as_bytes(), Duration::ZERO).inspect_err(|_| {
+        outlet.write(format!("\n{line}").as_bytes(), &NONE).inspect_err(|_| {
             self.lost.fetch_add(count, Relaxed);
         })
     }
@@ -124,7 +128,7 @@ impl Sink {
         let error = io::Error::from(cut.error);
         let text = format!("Cannot write the log file {}: {error}; records are lost", path.display());
         let outlet = Outlet::of_stream(rustix::stdio::stderr());
-        let _ = outlet.write(line::of(log::Level::Error, &text).as_bytes(), Duration::ZERO);
+        let _ = outlet.write(line::of(log::Level::Error, &text).as_bytes(), &NONE);
     }
 }
 

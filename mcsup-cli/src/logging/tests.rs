@@ -175,6 +175,37 @@ fn what_could_not_be_written_is_counted_and_told_when_it_can_be() {
 }
 
 #[test]
+fn a_slow_reader_of_a_workers_log_is_not_waited_for_at_each_record() {
+    use std::io::Read;
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    let filler = writer.try_clone().unwrap();
+    let log = ErrorLog { sink: Arc::new(Sink::over(writer.into())) };
+    log.is_a_workers();
+    let mut received = Vec::new();
+    for _ in 0..20 {
+        while rustix::io::write(&filler, &[b'x'; 4096]).is_ok() {}
+        let slow = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            let mut piece = vec![0; 16384];
+            reader.read_exact(&mut piece).unwrap();
+            (reader, piece)
+        });
+        log.raw_writer()(b"first\n");
+        let (back, piece) = slow.join().unwrap();
+        received.extend(piece);
+        reader = back;
+        // There is room again: what was lost is told, and the next record may be waited for.
+        log.raw_writer()(b"second\n");
+    }
+    drop((log, filler));
+    reader.read_to_end(&mut received).unwrap();
+    let count = |text: &str| String::from_utf8_lossy(&received).matches(text).count();
+    assert_eq!(count("second\n"), 20);
+    assert!(count("first\n") < 10, "{} of 20 records waited", count("first\n"));
+}
+
+#[test]
 fn what_the_parent_has_lost_is_not_told_by_its_child() {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     let bench = Bench::new();

@@ -3,6 +3,7 @@
 //!
 //! - [`pidfile`]: a file whose lock is held for life.
 //! - [`own_file`]: files of ours in folders that other users may write.
+//! - [`patience`]: how long the writes of a log may wait, taken together.
 //! - [`outlet`]: a way out for lines on which no process waits for its reader.
 //! - [`daemon`]: leaving the terminal, with an answer for the process that waits.
 //! - [`handle`]: a hold on another process.
@@ -23,6 +24,7 @@ pub(crate) mod memory_watch;
 pub(crate) mod out_of_memory;
 pub mod outlet;
 pub mod own_file;
+pub mod patience;
 pub mod pidfile;
 pub mod privileges;
 pub mod processes;

@@ -14,16 +14,12 @@ use rustix::fs::FileType;
 use rustix::io::{Errno, FdFlags};
 use rustix::net::SendFlags;
 
+use super::patience::Patience;
 use crate::clock;
 use crate::sys::signal::TerminalOutput;
 
 /// How often a write that a signal interrupts is begun again.
 const INTERRUPTIONS: usize = 16;
-
-/// How long a worker waits for a log's slow reader before it begins to lose lines.
-///
-/// While lines are lost, each further one is tried at once.
-pub const READER_PATIENCE: Duration = Duration::from_millis(50);
 
 /// Where bytes go, without waiting for longer than asked.
 #[derive(Debug)]
@@ -109,11 +105,11 @@ impl Outlet {
         self.as_fd().as_raw_fd()
     }
 
-    /// Writes `bytes`, in one call where the system takes them so; waits for room for at most `patience` in all.
+    /// Writes `bytes`, in one call where the system takes them so; waits for room as long as `patience` lasts.
     ///
     /// # Errors
     /// The first one, and how much was written by then.
-    pub fn write(&self, bytes: &[u8], patience: Duration) -> Result<(), Cut> {
+    pub fn write(&self, bytes: &[u8], patience: &Patience) -> Result<(), Cut> {
         self.write_in_pieces(bytes, patience, |rest| rest.len())
     }
 
@@ -122,7 +118,7 @@ impl Outlet {
     ///
     /// # Errors
     /// As for [`write`](Self::write).
-    pub fn write_lines(&self, lines: &[u8], patience: Duration) -> Result<(), Cut> {
+    pub fn write_lines(&self, lines: &[u8], patience: &Patience) -> Result<(), Cut> {
         match self.way {
             Way::Plain | Way::Socket => self.write(lines, patience),
             Way::Pipe | Way::Waiting => self.write_in_pieces(lines, patience, whole_lines),
@@ -132,17 +128,16 @@ impl Outlet {
     fn write_in_pieces(
         &self,
         bytes: &[u8],
-        patience: Duration,
+        patience: &Patience,
         piece: impl Fn(&[u8]) -> usize,
     ) -> Result<(), Cut> {
-        let deadline = clock::now().saturating_add(patience);
         let (mut written, mut interruptions) = (0, 0);
         while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
             match self.step(rest.get(..piece(rest)).unwrap_or(rest)) {
                 Ok(0) => return Err(Cut { error: Errno::IO, written }),
                 Ok(count) => written += count,
                 Err(Errno::INTR) if interruptions < INTERRUPTIONS => interruptions += 1,
-                Err(Errno::AGAIN) if self.has_room(deadline.saturating_sub(clock::now())) => {}
+                Err(Errno::AGAIN) if self.has_room_within(patience) => {}
                 Err(error) => return Err(Cut { error, written }),
             }
         }
@@ -168,6 +163,18 @@ impl Outlet {
             true => rustix::io::write(self, bytes.get(..whole_lines(bytes)).unwrap_or(bytes)),
             false => Err(Errno::AGAIN),
         }
+    }
+
+    /// Waits for room, at the expense of `patience`. Where that has ended the next write is tried without a wait.
+    fn has_room_within(&self, patience: &Patience) -> bool {
+        let left = patience.left();
+        if left.is_zero() {
+            return self.has_room(left);
+        }
+        let begun = clock::now();
+        let has_room = self.has_room(left);
+        patience.spend(clock::now().saturating_sub(begun));
+        has_room
     }
 
     /// Waits for room. Also `true` where the next write is an error.

@@ -11,7 +11,7 @@ fn stream(fd: impl Into<OwnedFd>) -> BorrowedFd<'static> {
 fn fill(outlet: &Outlet) -> usize {
     let mut written = 0;
     loop {
-        match outlet.write(&[b'x'; 4096], Duration::ZERO) {
+        match outlet.write(&[b'x'; 4096], &Patience::none()) {
             Ok(()) => written += 4096,
             Err(cut) => {
                 assert_eq!(cut.error, Errno::AGAIN);
@@ -22,7 +22,7 @@ fn fill(outlet: &Outlet) -> usize {
 }
 
 /// All ways to a full pipe or socket.
-fn outlets() -> Vec<(&'static str, Outlet, Box<dyn Read>)> {
+fn outlets() -> Vec<(&'static str, Outlet, Box<dyn Read + Send>)> {
     let (ours, theirs) = std::io::pipe().unwrap();
     let reopened = Outlet::of_stream(stream(theirs));
     let (shared, writing) = std::io::pipe().unwrap();
@@ -41,11 +41,11 @@ fn a_reader_that_does_not_read_is_not_waited_for() {
     for (name, outlet, mut reader) in outlets() {
         assert!(fill(&outlet) > 0, "{name}");
         let begun = Instant::now();
-        let cut = outlet.write(b"lost\n", Duration::from_millis(20)).unwrap_err();
+        let cut = outlet.write(b"lost\n", &Patience::once(Duration::from_millis(20))).unwrap_err();
         assert_eq!((cut.error, cut.written), (Errno::AGAIN, 0), "{name}");
         assert!(begun.elapsed() >= Duration::from_millis(20), "{name}: patience is kept");
         reader.read_exact(&mut [0; 65536]).unwrap();
-        outlet.write(b"written\n", Duration::ZERO).unwrap();
+        outlet.write(b"written\n", &Patience::none()).unwrap();
     }
 }
 
@@ -70,7 +70,7 @@ fn lines_that_a_pipe_has_no_room_for_are_left_out_whole() {
             continue;
         }
         let lines = "a line of the log\n".repeat(10_000);
-        let cut = outlet.write_lines(lines.as_bytes(), Duration::ZERO).unwrap_err();
+        let cut = outlet.write_lines(lines.as_bytes(), &Patience::none()).unwrap_err();
         assert!(cut.written > 0 && lines.as_bytes()[cut.written - 1] == b'\n', "{name}: {cut:?}");
         let mut received = vec![0; cut.written];
         reader.read_exact(&mut received).unwrap();
@@ -98,6 +98,31 @@ fn a_file_that_takes_the_place_of_another_is_written_as_what_it_is() {
     if cfg!(target_os = "linux") {
         assert_eq!(outlet.number(), number);
     }
-    outlet.write(b"here", Duration::ZERO).unwrap();
+    outlet.write(b"here", &Patience::none()).unwrap();
     one.read_exact(&mut [0; 4]).unwrap();
+}
+
+#[test]
+fn a_slow_reader_is_waited_for_within_one_budget_for_all_writes() {
+    for (name, outlet, mut reader) in outlets() {
+        fill(&outlet);
+        let patience = Patience::new(Duration::from_millis(50), Duration::from_secs(3600));
+        let (mut lost, mut waited) = (0, 0);
+        for _ in 0..20 {
+            let slow = std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(10));
+                reader.read_exact(&mut [0; 16384]).unwrap();
+                reader
+            });
+            // Fills what was read, so that the next round waits again.
+            match outlet.write(&[b'x'; 8192], &patience) {
+                Ok(()) => waited += 1,
+                Err(_) => lost += 1,
+            }
+            reader = slow.join().unwrap();
+            fill(&outlet);
+        }
+        assert!(lost > 10, "{name}: {waited} waited, {lost} did not");
+        assert_eq!(patience.left(), Duration::ZERO, "{name}");
+    }
 }

@@ -2,10 +2,14 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use mcsup_core::host::outlet::{Cut, Outlet, READER_PATIENCE};
+use mcsup_core::host::outlet::{Cut, Outlet};
 use mcsup_core::host::own_file::{self, LOG_MODE};
+use mcsup_core::host::patience::{Patience, RENEWED_AFTER};
+
+/// How often the beginning of a loss is logged, and its end: a reader that is too slow makes many.
+const TELL_EVERY: Duration = RENEWED_AFTER;
 
 /// An open place for lines.
 #[derive(Debug)]
@@ -13,8 +17,13 @@ pub struct Sink {
     outlet: Outlet,
     /// Where to reopen it; `None`: standard output.
     path: Option<PathBuf>,
-    /// How many lines could not be written.
+    patience: Patience,
+    /// How many lines could not be written and are not told yet.
     lost: usize,
+    /// Whether the last lines could not be written.
+    is_losing: bool,
+    /// When the log was told that a loss begins, and that one is over.
+    told: [Option<Instant>; 2],
     /// Whether the last bytes in the file are the beginning of a line.
     is_torn: bool,
 }
@@ -30,22 +39,38 @@ impl Sink {
                 (Outlet::of_file(own_file::append(&path, LOG_MODE)?), Some(path))
             }
         };
-        Ok(Self { outlet, path, lost: 0, is_torn: false })
+        Ok(Self::with(outlet, path))
+    }
+
+    fn with(outlet: Outlet, path: Option<PathBuf>) -> Self {
+        Self {
+            outlet,
+            path,
+            patience: Patience::with_a_reader(),
+            lost: 0,
+            is_losing: false,
+            told: [None; 2],
+            is_torn: false,
+        }
     }
 
     /// Writes whole lines, so that those of several processes do not mix. A full disk or a pipe without a reader loses
-    /// lines, never requests; the error log says so, once when it begins and once when it is over.
+    /// lines, never requests; the error log says so when it begins and when it is over.
     pub fn write(&mut self, lines: &[u8]) {
-        let patience = if self.lost == 0 { READER_PATIENCE } else { Duration::ZERO };
+        static NONE: Patience = Patience::none();
+        let patience = if self.is_losing { &NONE } else { &self.patience };
         let put = |bytes: &[u8]| self.outlet.write_lines(bytes, patience);
         match append(put, lines, &mut self.is_torn) {
-            Ok(()) if self.lost == 0 => {}
             Ok(()) => {
-                log::warn!("the access log {} is written again; lines lost: {}", self.name(), self.lost);
-                self.lost = 0;
+                self.is_losing = false;
+                if self.lost > 0 && is_due(&mut self.told[1]) {
+                    log::warn!("the access log {} is written again; lines lost: {}", self.name(), self.lost);
+                    self.lost = 0;
+                }
             }
             Err((error, count)) => {
-                if self.lost == 0 {
+                let begins = !std::mem::replace(&mut self.is_losing, true);
+                if begins && is_due(&mut self.told[0]) {
                     log::error!("cannot write the access log {}: {error}; lines are lost", self.name());
                 }
                 self.lost += count;
@@ -66,6 +91,24 @@ impl Sink {
     fn name(&self) -> String {
         self.path.as_ref().map_or_else(|| "on standard output".to_owned(), |path| path.display().to_string())
     }
+}
+
+impl Drop for Sink {
+    /// Tells what could not be told yet.
+    fn drop(&mut self) {
+        if self.lost > 0 {
+            log::warn!("the access log {} ends; lines lost: {}", self.name(), self.lost);
+        }
+    }
+}
+
+/// Whether something may be told that was told at `last`; then it is told now.
+fn is_due(last: &mut Option<Instant>) -> bool {
+    let is_due = last.is_none_or(|last| last.elapsed() >= TELL_EVERY);
+    if is_due {
+        *last = Some(Instant::now());
+    }
+    is_due
 }
 
 /// Writes whole lines behind what is there. Where that fails, also how many of them are not there whole. A line that was
@@ -133,5 +176,32 @@ mod tests {
         assert_eq!(lost(1, b"five\n"), (1, "one\ntw\n".to_owned()));
         assert_eq!(lost(9, b"six\n"), (0, "one\ntw\nsix\n".to_owned()));
         assert_eq!(lost(9, b"seven\n"), (0, "one\ntw\nsix\nseven\n".to_owned()));
+    }
+
+    /// Empties a full pipe some time after each line was begun.
+    fn write_to_a_slow_reader(sink: &mut Sink, mut reader: std::io::PipeReader, rounds: usize) {
+        use std::io::Read;
+        for _ in 0..rounds {
+            while sink.outlet.write(&[b'x'; 4096], &Patience::none()).is_ok() {}
+            let slow = std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(10));
+                reader.read_exact(&mut [0; 16384]).unwrap();
+                reader
+            });
+            sink.write(b"a line\n");
+            reader = slow.join().unwrap();
+            // There is room again: the next line may be waited for.
+            sink.write(b"a line\n");
+        }
+    }
+
+    #[test]
+    fn a_slow_reader_is_not_waited_for_at_each_line() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&writer, true).unwrap();
+        let mut sink = Sink::with(Outlet::of_file(writer), None);
+        write_to_a_slow_reader(&mut sink, reader, 20);
+        assert!(sink.lost > 10, "all but {} of 20 lines waited", sink.lost);
+        assert!(!sink.is_losing);
     }
 }
