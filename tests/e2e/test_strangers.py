@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -168,6 +169,24 @@ def test_a_reader_of_a_stale_pid_file_keeps_no_start_out(serve, directory, lock)
         assert run("stop", "-p", "app.pid", cwd=directory).returncode == 0
         assert not (directory / "app.pid").exists()
         server.assert_nothing_left()
+    finally:
+        end(reader)
+
+
+def test_a_reader_of_a_pid_file_that_cannot_be_replaced_is_named(directory):
+    mounting = ["unshare", "--mount", "--propagation", "private"]
+    if shutil.which("unshare") is None or subprocess.run([*mounting, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("NOT TESTED: needs a mount namespace for a pid file that cannot be removed")
+    (directory / "app.py").write_text(HELLO)
+    (directory / "app.pid").write_text("1\n")
+    reader = python("file = open('app.pid')\nfcntl.lockf(file, fcntl.LOCK_SH)", cwd=directory)
+    try:
+        start = f"mount --bind app.pid app.pid && exec {MCSUP} -b 127.0.0.1:{free_port()} --pid app.pid app:app"
+        ended = subprocess.run([*mounting, "sh", "-c", start], cwd=directory, env=clean_environment(), capture_output=True, text=True, timeout=20, check=False)
+        assert ended.returncode == 1, ended
+        assert f"app.pid: pid {reader.pid} (" in ended.stderr and "has a read lock on it" in ended.stderr, ended
+        assert "end that process, or choose another pid file" in ended.stderr
+        assert not (directory / "app.pid.replacing").exists()
     finally:
         end(reader)
 

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::{own_file, processes};
@@ -77,7 +79,7 @@ impl PidFile {
     /// Locks `path` and writes this process's pid into it. Where another process holds it, the error names it.
     ///
     /// A lock that takes no more than the right to read keeps a start waiting for half a second; then the file is
-    /// replaced by a new one.
+    /// replaced by a new one. Where it cannot be, the error names the process that has the lock.
     pub fn hold(path: &Path) -> Result<Self> {
         // A path that still works after a change of directory.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -103,8 +105,10 @@ impl PidFile {
             match record_lock::in_the_way(&file).map_err(fail)? {
                 Some(Conflict { is_exclusive: true, pid }) => return Err(held(&path, pid)),
                 Some(_) if clock::now() < deadline => std::thread::sleep(LOOK_EVERY),
-                Some(_) if is_still(&file, &path) => std::fs::remove_file(&path).map_err(fail)?,
-                _ => {}
+                Some(Conflict { pid, .. }) => {
+                    remove_stale(&file, &path).map_err(|error| kept_out(&path, pid, error))?;
+                }
+                None => {}
             }
         }
     }
@@ -188,6 +192,66 @@ fn disagreement(holder: Option<i32>, named: Option<i32>) -> String {
     match named {
         Some(named) => format!("it names pid {named}, but is held by {who}"),
         None => format!("it names no process, but is held by {who}"),
+    }
+}
+
+/// A lock that only a reader has, on a file that cannot be replaced.
+fn kept_out(path: &Path, by: Option<i32>, error: io::Error) -> Error {
+    let who = by.map_or_else(|| "a process that the system does not name".to_owned(), processes::describe);
+    let why = format!(
+        "cannot write the pid file {}: {who} has a read lock on it, and no new file can take its place; end that \
+         process, or choose another pid file",
+        path.display()
+    );
+    Error::new(ErrorKind::PidFile, why).caused_by(error)
+}
+
+/// Removes `path` if it is still `file`, which another process keeps from being locked.
+///
+/// It removes no file of a start that succeeds at the same time, although a look and a removal are two steps:
+///
+/// - No other start removes the path between them, to make a file of its own: it would need the [`Turn`].
+/// - No other start locks `file` between them, should the reader go: our read lock is in its way. One that has locked it
+///   before is in the way of ours.
+fn remove_stale(file: &File, path: &Path) -> io::Result<()> {
+    let _turn = Turn::wait_for(path)?;
+    if record_lock::take_shared(file)? && is_still(file, path) {
+        std::fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
+/// The right to remove a stale pid file, which one start has at a time: a lock on a file that no other user may open.
+struct Turn {
+    path: PathBuf,
+    _locked: File,
+}
+
+impl Turn {
+    fn wait_for(pid_file: &Path) -> io::Result<Self> {
+        let mut path = pid_file.as_os_str().to_owned();
+        path.push(".replacing");
+        let path = PathBuf::from(path);
+        let deadline = clock::now() + PATIENCE;
+        loop {
+            let (file, _) = own_file::rewrite(&path, 0o600)?;
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                // Whoever had it before has removed the path.
+                Ok(()) if !is_still(&file, &path) => {}
+                Ok(()) => return Ok(Self { path, _locked: file }),
+                Err(Errno::WOULDBLOCK | Errno::INTR) if clock::now() < deadline => {
+                    std::thread::sleep(LOOK_EVERY);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+impl Drop for Turn {
+    /// Removes the path while it is locked: no other start has it then.
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
     }
 }
 

@@ -30,3 +30,47 @@ fn a_missing_directory_is_named() {
     let error = PidFile::hold(Path::new("/no/such/dir/a.pid")).unwrap_err().to_string();
     assert!(error.contains("/no/such/dir/a.pid"), "{error}");
 }
+
+#[test]
+fn a_stale_file_is_removed_by_one_start_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.pid");
+    let stale = own_file::rewrite(&path, 0o600).unwrap().0;
+    let turn = Turn::wait_for(&path).unwrap();
+    assert!(remove_stale(&stale, &path).is_err());
+    assert!(path.exists());
+    // The other one replaces the file in its turn.
+    std::fs::remove_file(&path).unwrap();
+    let new = own_file::rewrite(&path, 0o600).unwrap().0;
+    drop(turn);
+    remove_stale(&stale, &path).unwrap();
+    assert!(is_still(&new, &path));
+    remove_stale(&new, &path).unwrap();
+    assert_eq!(dir.path().read_dir().unwrap().count(), 0, "nothing is left behind");
+}
+
+#[test]
+fn a_stale_file_that_another_start_has_locked_meanwhile_is_not_removed() {
+    use crate::sys::fork::{self, Others, Side};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.pid");
+    let stale = own_file::rewrite(&path, 0o600).unwrap().0;
+    let (mut locked, say) = std::io::pipe().unwrap();
+    let (done, end) = std::io::pipe().unwrap();
+    match fork::fork_beside(Others::Leave).unwrap() {
+        Side::Child => {
+            drop((locked, end));
+            let _ = record_lock::take(&stale).map(|_| (&say).write_all(b"."));
+            let _ = (&done).read(&mut [0]);
+            fork::exit_now(0);
+        }
+        Side::Parent(child) => {
+            drop((say, done));
+            locked.read_exact(&mut [0]).unwrap();
+            remove_stale(&stale, &path).unwrap();
+            assert!(is_still(&stale, &path));
+            drop(end);
+            rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty()).unwrap();
+        }
+    }
+}

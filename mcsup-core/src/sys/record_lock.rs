@@ -20,7 +20,16 @@ pub(crate) struct Conflict {
 
 /// Takes the write lock; `false`: a lock of another process is in the way.
 pub(crate) fn take(file: impl AsFd) -> io::Result<bool> {
-    match call(&file, libc::F_SETLK, WRITE) {
+    set(file, WRITE)
+}
+
+/// Takes a read lock, beside those of others; `false`: the write lock of another process is in the way.
+pub(crate) fn take_shared(file: impl AsFd) -> io::Result<bool> {
+    set(file, READ)
+}
+
+fn set(file: impl AsFd, wanted: libc::c_short) -> io::Result<bool> {
+    match call(&file, libc::F_SETLK, wanted) {
         Ok(_) => Ok(true),
         Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
         Err(error) => Err(error),
