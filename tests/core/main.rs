@@ -59,6 +59,7 @@ const TESTS: &[Test] = &[
         "clients_of_a_slot_that_is_scaled_away_are_answered",
         lives::clients_of_a_slot_that_is_scaled_away_are_answered,
     ),
+    ("a_pool_outlives_a_lowered_limit_of_descriptors", lives::a_pool_outlives_a_lowered_limit_of_descriptors),
     (
         "workers_without_free_descriptors_serve_when_there_are_some_again",
         lives::workers_without_free_descriptors_serve_when_there_are_some_again,

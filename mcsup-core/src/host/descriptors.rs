@@ -22,6 +22,11 @@ pub(crate) fn raise() {
 }
 
 impl Limit {
+    /// How many.
+    pub(crate) fn count(self) -> usize {
+        self.0.map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX))
+    }
+
     /// Gives this process the limit back. Descriptors beyond it stay open.
     pub(crate) fn restore(self) {
         if getrlimit(Resource::Nofile).current != self.0 {

@@ -17,6 +17,7 @@ use super::leftovers::Leftovers;
 use super::operator::Operators;
 use super::pace::Pace;
 use super::signals::Signals;
+use super::waiting::Waiting;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::pidfile::PidFile;
@@ -52,6 +53,7 @@ pub(crate) struct Executor<S> {
     pub(crate) history: History,
     pub(crate) leftovers: Leftovers,
     pub(crate) pace: Pace,
+    pub(crate) waiting: Waiting,
     /// What an upgrade executes.
     pub(crate) image: Option<Image>,
     /// An upgrade's dry run, while there is one.

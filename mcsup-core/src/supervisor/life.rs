@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::process::getpid;
 
 use super::Supervisor;
@@ -21,6 +21,7 @@ use super::pace::Pace;
 use super::report;
 use super::signals::{Meaning, Signals};
 use super::succession::{Successor, take_over};
+use super::waiting::Waiting;
 use crate::clock;
 use crate::control::server::ClientId;
 use crate::control::{self, Reply};
@@ -79,7 +80,7 @@ fn go_on<S: Supervisor>(
             return Ok(outcome);
         }
         let deadline = machine.next_deadline();
-        wait(executor, deadline)?;
+        wait(executor, deadline);
         // One moment for the whole round: no deadline passes between a look at the workers and the judgement on them.
         let now = clock::now();
         for event in happened(machine, executor, deadline, now) {
@@ -147,6 +148,7 @@ fn open_rest<S: Supervisor>(
         history: History::new(clock::now()),
         leftovers: Leftovers::new(children),
         pace: Pace::new(clock::now()),
+        waiting: Waiting::default(),
         image,
         checker: None,
         failed_start: FailedStart::default(),
@@ -184,7 +186,7 @@ fn act<S: Supervisor>(
 }
 
 /// Waits until something can have happened, or until `deadline`.
-fn wait<S: Supervisor>(executor: &mut Executor<S>, deadline: Option<Moment>) -> Result<()> {
+fn wait<S: Supervisor>(executor: &mut Executor<S>, deadline: Option<Moment>) {
     let now = clock::now();
     executor.pace.looks(now);
     let signals = executor.signals.iter().map(AsFd::as_fd);
@@ -202,11 +204,8 @@ fn wait<S: Supervisor>(executor: &mut Executor<S>, deadline: Option<Moment>) -> 
         executor.leftovers.deadline(),
     ];
     let deadline = deadline.into_iter().chain(looks.into_iter().flatten()).min();
-    let timeout = deadline.map(|deadline| clock::wait_of(deadline.saturating_sub(now)));
-    match poll(&mut sources, timeout.as_ref()) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-        Err(error) => Err(Error::system("wait", error)),
-    }
+    let timeout = deadline.map(|deadline| deadline.saturating_sub(now));
+    executor.waiting.wait(&mut sources, timeout);
 }
 
 /// Everything that has happened since the last call.

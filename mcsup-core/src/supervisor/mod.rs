@@ -13,7 +13,7 @@
 //! - `journal`: what the operator reads; `history`: what is kept of it.
 //! - `given`: what is changed of the process, and put back.
 //! - `upgrading`: another image is tried and executed; `succession`: what such an image takes over.
-//! - `life`: the loop; `pace`: whether it runs when it should.
+//! - `life`: the loop; `pace`: whether it runs when it should; `waiting`: its wait for what happens.
 
 mod crew;
 mod editions;
@@ -33,6 +33,7 @@ mod signals;
 mod slots;
 mod succession;
 mod upgrading;
+mod waiting;
 
 pub(crate) mod config;
 

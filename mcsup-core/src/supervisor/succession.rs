@@ -1,10 +1,8 @@
 //! What a new image takes over from the old one: all of its handles, and then its place.
 
 use std::collections::VecDeque;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::getpid;
 
 use super::Supervisor;
@@ -19,6 +17,7 @@ use super::operator::Operators;
 use super::pace::Pace;
 use super::signals::Signals;
 use super::upgrading::PoolRecord;
+use super::waiting::Waiting;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::host::descriptors;
@@ -102,7 +101,7 @@ struct Rest {
 }
 
 impl Taken {
-    /// Takes all of it, and waits on all of it for no time, as the loop will for longer.
+    /// Takes all of it.
     fn take(&mut self, succession: &Succession, config: &Config) -> Result<Machine> {
         let failed = |step: &str| {
             let step = format!("take over {step}");
@@ -129,18 +128,7 @@ impl Taken {
             },
             history: record.history,
         });
-        self.look().map_err(failed("what to wait on"))?;
         Ok(machine)
-    }
-
-    fn look(&self) -> std::io::Result<()> {
-        let links = self.crew.iter().flat_map(Crew::links);
-        let operators = self.operators.iter().flat_map(Operators::descriptors).map(|(fd, _)| fd);
-        let signals = self.signals.iter().map(AsFd::as_fd);
-        let sources = links.chain(operators).chain(signals);
-        let mut sources: Vec<_> = sources.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-        poll(&mut sources, Some(&Timespec::default()))?;
-        Ok(())
     }
 
     fn executor<S: Supervisor>(&mut self, supervisor: S, config: Config) -> Option<Executor<S>> {
@@ -169,6 +157,7 @@ impl Taken {
             history,
             leftovers,
             pace: Pace::new(clock::now()),
+            waiting: Waiting::default(),
             image,
             checker: None,
             failed_start: FailedStart::default(),

@@ -1,0 +1,117 @@
+//! Waiting for many descriptors, also where the system refuses to look at all of them in one call: poll(2) takes no more
+//! entries than the limit of open descriptors, and that limit may be lowered from outside at any time.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use rustix::event::{PollFd, poll};
+use rustix::io::Errno;
+
+use crate::clock;
+use crate::host::descriptors;
+
+/// How long one wait lasts while not all descriptors are looked at.
+const TURN: Duration = Duration::from_millis(100);
+
+/// The loop's wait, which no error ends.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    /// The last wait could not look at all of its sources at once.
+    in_portions: Cell<bool>,
+}
+
+impl Waiting {
+    /// Waits until one of `sources` has something, at the longest for `timeout`; the most urgent source is the first.
+    ///
+    /// It may return early. Nothing is said of which source has something.
+    pub(super) fn wait(&self, sources: &mut [PollFd<'_>], timeout: Option<Duration>) {
+        let first_try = wait_for(sources, timeout);
+        // The limit was lowered, and the hard one may permit more.
+        let outcome = first_try.or_else(|_| {
+            descriptors::raise();
+            wait_for(sources, timeout)
+        });
+        let Err(error) = outcome else {
+            self.in_portions.set(false);
+            return;
+        };
+        let portion = descriptors::limit().count();
+        if !self.in_portions.replace(true) {
+            log::warn!(
+                "Cannot wait for all {} descriptors at once ({error}; the limit of open descriptors is {portion}): \
+                 they are looked at in turns",
+                sources.len()
+            );
+        }
+        wait_in_portions(sources, portion, timeout.unwrap_or(TURN).min(TURN));
+    }
+}
+
+/// A look at each portion, and a wait for the first one.
+fn wait_in_portions(sources: &mut [PollFd<'_>], portion: usize, timeout: Duration) {
+    let (first, others) = sources.split_at_mut(portion.clamp(1, sources.len().max(1)).min(sources.len()));
+    let mut others = others.chunks_mut(portion.max(1));
+    if others.any(|portion| matches!(wait_for(portion, Some(Duration::ZERO)), Ok(1..))) {
+        return;
+    }
+    // Without any poll(2) the loop looks at everything once in a turn.
+    if wait_for(first, Some(timeout)).is_err() {
+        std::thread::sleep(timeout);
+    }
+}
+
+/// How many of `sources` have something; an interruption is none.
+fn wait_for(sources: &mut [PollFd<'_>], timeout: Option<Duration>) -> Result<usize, Errno> {
+    match poll(sources, timeout.map(clock::wait_of).as_ref()) {
+        Err(Errno::INTR) => Ok(0),
+        outcome => outcome,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::time::Instant;
+
+    use rustix::event::PollFlags;
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// Ends a wait for eight pipes, of which one has something, under a soft limit of `limit`.
+    fn wait_under(limit: u64, ready: usize) -> Waiting {
+        let mut pipes: Vec<_> = (0..8).map(|_| std::io::pipe().unwrap()).collect();
+        pipes[ready].1.write_all(b"x").unwrap();
+        let mut sources: Vec<_> = pipes.iter().map(|(end, _)| PollFd::new(end, PollFlags::IN)).collect();
+        let before = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(limit), ..before }).unwrap();
+        let waiting = Waiting::default();
+        waiting.wait(&mut sources, Some(LONG));
+        setrlimit(Resource::Nofile, before).unwrap();
+        waiting
+    }
+
+    #[test]
+    fn a_lowered_limit_is_raised_again_where_it_may_be() {
+        let begun = Instant::now();
+        assert!(!wait_under(3, 7).in_portions.get());
+        assert!(begun.elapsed() < LONG);
+    }
+
+    #[test]
+    fn what_does_not_fit_into_one_call_is_looked_at_in_turns() {
+        let mut pipes: Vec<_> = (0..8).map(|_| std::io::pipe().unwrap()).collect();
+        pipes[7].1.write_all(b"x").unwrap();
+        let mut sources: Vec<_> = pipes.iter().map(|(end, _)| PollFd::new(end, PollFlags::IN)).collect();
+        for portion in [0, 1, 3, 8, 100] {
+            let begun = Instant::now();
+            wait_in_portions(&mut sources, portion, LONG);
+            assert!(begun.elapsed() < LONG, "{portion}");
+        }
+        let begun = Instant::now();
+        wait_in_portions(&mut sources[..7], 3, TURN);
+        wait_in_portions(&mut [], 0, TURN);
+        assert!(begun.elapsed() >= 2 * TURN, "it never spins");
+    }
+}
