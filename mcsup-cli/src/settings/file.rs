@@ -3,10 +3,11 @@
 //! Knows which keys there are from the options themselves, and of a value only which shape it has: what it means is
 //! judged as on a command line. The text is handed in by a function; [`reader`] makes the one that reads the disk.
 
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, Command, CommandFactory};
+use rustix::fs::{FileType, Mode, OFlags};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -20,7 +21,35 @@ pub type ReadFile<'a> = dyn Fn(&Path) -> io::Result<String> + 'a;
 /// A path in a command line or a variable is meant from where the server was started. The server may have changed its
 /// directory since, and a reload reads the file anew: `start` must be absolute, and taken before `--chdir` is followed.
 pub fn reader(start: PathBuf) -> impl Fn(&Path) -> io::Result<String> {
-    move |path| std::fs::read_to_string(start.join(path))
+    move |path| read_text(&start.join(path))
+}
+
+/// More than any settings file.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// The text of a regular file. A FIFO or a device is never waited for: a reload runs in the supervisor's loop.
+fn read_text(path: &Path) -> io::Result<String> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = std::fs::File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode);
+    if kind != FileType::RegularFile {
+        return Err(io::Error::other(format!("it is {}, not a regular file", in_words(kind))));
+    }
+    let mut text = String::new();
+    file.take(MOST_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MOST_BYTES {
+        return Err(io::Error::other(format!("it is larger than {MOST_BYTES} bytes")));
+    }
+    Ok(text)
+}
+
+fn in_words(kind: FileType) -> &'static str {
+    match kind {
+        FileType::Directory => "a directory",
+        FileType::Fifo => "a FIFO",
+        FileType::CharacterDevice | FileType::BlockDevice => "a device",
+        _ => "a special file",
+    }
 }
 
 /// Reads the options in the file at `path`.

@@ -256,6 +256,26 @@ fn a_file_is_read_anew_and_from_where_the_server_was_started() {
 }
 
 #[test]
+fn only_a_regular_file_of_bounded_size_is_read() {
+    let start = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| start.path().join(name);
+    let made = std::process::Command::new("mkfifo").arg(at("fifo")).status().expect("started");
+    assert!(made.success());
+    std::fs::create_dir(at("folder")).expect("made");
+    std::fs::write(at("large"), vec![b'#'; 2 << 20]).expect("written");
+    let read_file = reader(start.path().to_owned());
+    for (name, words) in [
+        // Neither waits for a writer.
+        ("fifo", "it is a FIFO, not a regular file"),
+        ("/dev/zero", "it is a device, not a regular file"),
+        ("folder", "it is a directory, not a regular file"),
+        ("large", "it is larger than 1048576 bytes"),
+    ] {
+        assert_eq!(read_file(Path::new(name)).expect_err(name).to_string(), words);
+    }
+}
+
+#[test]
 fn a_distance_counts_slips() {
     for (one, other, expected) in [
         ("", "", 0),
