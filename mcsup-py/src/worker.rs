@@ -330,7 +330,10 @@ impl Host for Process<'_> {
     }
 
     fn dump_stacks(&self) {
-        traceback::dump_stacks();
+        match traceback::dump_stacks() {
+            Ok(stacks) => log::error!("Stacks:\n{}", stacks.trim_end()),
+            Err(error) => log::warn!("the stacks cannot be shown: {error}"),
+        }
     }
 
     fn accepting(&self, permits: usize) {

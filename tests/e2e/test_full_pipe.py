@@ -14,7 +14,7 @@ import termios
 from pathlib import Path
 
 import pytest
-from harness import HELLO, MCSUP, PATIENCE, answers, children_of, clean_environment, free_port, get, is_gone, wait_for
+from harness import HELLO, MCSUP, PATIENCE, SLEEPY, answers, children_of, clean_environment, free_port, get, is_gone, wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -160,15 +160,24 @@ def test_a_full_access_log_holds_no_request_and_its_losses_are_counted(directory
             assert server.stop() == 0
 
 
-def test_a_pipe_that_cannot_be_opened_again_is_not_waited_for_either(directory):
+WITHOUT_RIGHTS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+
+
+@pytest.fixture
+def strange_pipe():
+    """As in a container: the pipe is another user's, and a server without rights may not open it."""
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("NOT TESTED: needs root and setpriv for a pipe of another user")
-    # As in a container: the pipe is another user's, and this one may not open it.
     os.seteuid(pwd.getpwnam("nobody").pw_uid)
-    pipe = Pipe()
+    made = Pipe()
     os.seteuid(0)
-    without = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
-    with Running(directory, stderr=pipe.writing, before=without) as server:
+    yield made
+    made.close()
+
+
+def test_a_pipe_that_cannot_be_opened_again_is_not_waited_for_either(directory, strange_pipe):
+    pipe = strange_pipe
+    with Running(directory, stderr=pipe.writing, before=WITHOUT_RIGHTS) as server:
         stream = pipe.identity()
         opened = [fd for fd in Path(f"/proc/{server.process.pid}/fd").iterdir() if os.readlink(fd) == stream]
         assert len(opened) == 1, "it is not open again"
@@ -178,7 +187,18 @@ def test_a_pipe_that_cannot_be_opened_again_is_not_waited_for_either(directory):
             assert get(server.port)[0] == 200
         assert waits_by_itself(pipe.writing)
         assert server.stop() == 0
-    pipe.close()
+
+
+def test_stacks_that_a_full_pipe_has_no_room_for_hold_up_no_worker(directory, strange_pipe):
+    options = ["--request-timeout", "1", "-t", "60", "--graceful-timeout", "60"]
+    with Running(directory, *options, code=SLEEPY, stderr=strange_pipe.writing, before=WITHOUT_RIGHTS) as server:
+        (worker,) = children_of(server.process.pid)
+        strange_pipe.fill()
+        assert get(server.port, "/?sleep=2.5")[0] == 504
+        # The thread of that request comes back to it, so that the worker finishes by itself.
+        wait_for(lambda: is_gone(worker), "the end of the worker", 10)
+        assert get(server.port)[0] == 200
+        assert server.stop() == 0
 
 
 def test_a_terminal_that_is_stopped_is_not_waited_for(directory):

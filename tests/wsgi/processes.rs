@@ -165,6 +165,60 @@ def stuck_here():
 }
 
 #[test]
+fn stacks_are_shown_also_where_the_log_is_a_full_pipe_that_waits() {
+    let output = run("shows_stacks_beside_a_full_pipe", None);
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+#[ignore = "run in a process of its own"]
+fn shows_stacks_beside_a_full_pipe() {
+    use std::os::fd::AsRawFd;
+    start_python();
+    let (_reading, mut writing) = std::io::pipe().unwrap();
+    let log = writing.as_raw_fd();
+    // SAFETY: changes flags of a descriptor that is open, and sets a timer that ends this process where it hangs.
+    let flags = unsafe {
+        libc::alarm(20);
+        let flags = libc::fcntl(log, libc::F_GETFL);
+        libc::fcntl(log, libc::F_SETFL, flags | libc::O_NONBLOCK);
+        flags
+    };
+    while writing.write(&[b'x'; 4096]).is_ok() {}
+    // SAFETY: as above.
+    unsafe { libc::fcntl(log, libc::F_SETFL, flags) };
+    Python::attach(|py| {
+        traceback::dump_stacks_when_asked(py, log).unwrap();
+        let code = "
+import threading
+begun = threading.Event()
+def waits_there():
+    begun.set()
+    threading.Event().wait()
+threading.Thread(target=waits_there, daemon=True).start()
+begun.wait()
+";
+        module(py, code);
+    });
+    for _ in 0..2 {
+        let stacks = traceback::dump_stacks().unwrap();
+        assert_eq!(stacks.matches("in waits_there").count(), 1, "{stacks}");
+    }
+    // SAFETY: a fork that ends at once; it has a pipe of its own.
+    unsafe {
+        let child = libc::fork();
+        if child == 0 {
+            let shows = traceback::dump_stacks().is_ok();
+            libc::_exit(if shows { 0 } else { 1 });
+        }
+        let mut status = 0;
+        libc::waitpid(child, &mut status, 0);
+        assert_eq!(status, 0);
+        libc::_exit(0);
+    }
+}
+
+#[test]
 fn at_the_end_exit_functions_run_and_what_was_printed_is_flushed() {
     let output = run("ends_in_order", None);
     let seen = text(&output.stdout);

@@ -1,10 +1,13 @@
 //! Exceptions and stacks as text.
 
-use std::os::fd::RawFd;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
+use rustix::io::FdFlags;
 use rustix::process::Signal;
 
 /// The traceback as Python prints it: whole, with causes.
@@ -45,20 +48,75 @@ pub fn files_in(text: &str) -> impl Iterator<Item = PathBuf> + '_ {
 /// The signal that shows the stacks and nothing else: harmless by default, and used by nobody who does not ask for it.
 const SHOW_STACKS: Signal = Signal::URG;
 
-/// Writes the stacks of all threads to `fd` when the process is aborted or crashes, and at each [`dump_stacks`].
+/// Where stacks go on their way to the log: a pipe of this process that never waits. The log's own descriptor may be a
+/// full pipe that this process cannot open again, and a signal handler that writes there stops its thread for good.
+struct Stacks {
+    owner: u32,
+    reading: OwnedFd,
+    writing: OwnedFd,
+}
+
+static STACKS: Mutex<Option<Stacks>> = Mutex::new(None);
+
+impl Stacks {
+    fn new() -> io::Result<Self> {
+        let (reading, writing) = rustix::pipe::pipe()?;
+        for end in [&reading, &writing] {
+            rustix::io::fcntl_setfd(end, FdFlags::CLOEXEC)?;
+            rustix::io::ioctl_fionbio(end, true)?;
+        }
+        Ok(Self { owner: std::process::id(), reading, writing })
+    }
+
+    /// A fork shares its parent's pipe: it gets one of its own, by the number that the handler knows.
+    fn be_ours(&mut self) -> io::Result<()> {
+        if self.owner == std::process::id() {
+            return Ok(());
+        }
+        let new = Self::new()?;
+        for (new, held) in [(&new.reading, &mut self.reading), (&new.writing, &mut self.writing)] {
+            rustix::io::dup2(new, held)?;
+            rustix::io::fcntl_setfd(held, FdFlags::CLOEXEC)?;
+        }
+        self.owner = new.owner;
+        Ok(())
+    }
+
+    /// All that is in the pipe. Of more than it takes the end is lost.
+    fn take(&self) -> String {
+        let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
+        while let Ok(count @ 1..) = rustix::io::retry_on_intr(|| rustix::io::read(&self.reading, &mut piece))
+        {
+            bytes.extend_from_slice(&piece[..count]);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+/// Writes the stacks of all threads to `fd` when the process is aborted or crashes; prepares [`dump_stacks`].
 pub fn dump_stacks_when_asked(py: Python<'_>, fd: RawFd) -> PyResult<()> {
     let options = PyDict::new(py);
     options.set_item("file", fd)?;
     options.set_item("all_threads", true)?;
     let faulthandler = py.import("faulthandler")?;
     faulthandler.call_method("enable", (), Some(&options))?;
+    let stacks = Stacks::new()?;
+    options.set_item("file", stacks.writing.as_raw_fd())?;
     faulthandler.call_method("register", (SHOW_STACKS.as_raw(),), Some(&options))?;
+    *STACKS.lock().unwrap_or_else(PoisonError::into_inner) = Some(stacks);
     Ok(())
 }
 
-/// Shows them now. By a signal, whose handler needs no interpreter: the thread that has it may be the one that hangs.
-pub fn dump_stacks() {
-    let _ = rustix::process::kill_process(rustix::process::getpid(), SHOW_STACKS);
+/// The stacks of all threads now. By a signal, whose handler needs no interpreter: the thread that has it may be the one
+/// that hangs.
+pub fn dump_stacks() -> io::Result<String> {
+    let mut held = STACKS.lock().unwrap_or_else(PoisonError::into_inner);
+    let stacks = held.as_mut().ok_or_else(|| io::Error::other("they were never asked for"))?;
+    stacks.be_ours()?;
+    // SAFETY: raise(3) has no preconditions. The handler is faulthandler's, or else the signal is ignored by default; in
+    // this thread it has run when the call returns.
+    unsafe { libc::raise(SHOW_STACKS.as_raw()) };
+    Ok(stacks.take())
 }
 
 #[cfg(test)]
