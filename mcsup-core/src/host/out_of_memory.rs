@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::processes;
+
 /// The mounted cgroup hierarchies that count memory (proc_pid_mountinfo(5)).
 #[derive(Debug)]
 pub(crate) struct Hierarchies {
@@ -29,7 +31,9 @@ pub(crate) struct Counter {
 impl Hierarchies {
     /// Those of this process.
     pub(crate) fn new() -> Self {
-        Self::seen_by(Path::new("/proc"))
+        let seen = Self::seen_by(Path::new("/proc"));
+        // Without mounts no process has a counter.
+        if processes::numbers_are_ours() { seen } else { Self { mounts: Vec::new(), ..seen } }
     }
 
     fn seen_by(proc: &Path) -> Self {

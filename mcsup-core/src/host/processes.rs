@@ -6,7 +6,24 @@ use std::fmt;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// Whether the numbers in /proc are those of this process's PID namespace: a process may be in a new one and see the
+/// /proc of the old one, where its numbers mean other processes.
+pub(super) fn numbers_are_ours() -> bool {
+    let ours = std::process::id().to_string();
+    fs::read_link("/proc/self").is_ok_and(|number| number.as_os_str() == ours.as_str())
+}
+
+/// Where /proc tells something of a process; `None`: it has none of this process's numbers.
+pub(super) fn file_of(pid: i32, name: &str) -> Option<PathBuf> {
+    numbers_are_ours().then(|| format!("/proc/{pid}/{name}").into())
+}
+
+/// What is in such a folder.
+pub(super) fn entries_of(pid: i32, name: &str) -> Option<fs::ReadDir> {
+    fs::read_dir(file_of(pid, name)?).ok()
+}
 
 /// A process as an operator would name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +41,7 @@ pub struct Process {
 impl Process {
     /// Looks a process up; `None` where it does not exist, or cannot be seen.
     pub fn find(pid: i32) -> Option<Self> {
-        let uid = fs::metadata(format!("/proc/{pid}")).ok()?.uid();
+        let uid = fs::metadata(file_of(pid, "")?).ok()?.uid();
         Some(Self { pid, parent: parent_of(pid)?, command: command_of(pid), user: user_of(uid) })
     }
 
@@ -48,16 +65,16 @@ pub fn describe(pid: i32) -> String {
 /// A process in few words, as a supervisor names who has sent it a signal: nothing of it is read out of its own memory,
 /// which may be swapped out, or locked by a process that hangs.
 pub(crate) fn name(pid: i32) -> String {
-    let name = fs::read_to_string(format!("/proc/{pid}/comm"));
-    let uid = fs::metadata(format!("/proc/{pid}")).map(|process| process.uid());
+    let name = file_of(pid, "comm").and_then(|file| fs::read_to_string(file).ok());
+    let uid = file_of(pid, "").and_then(|folder| Some(fs::metadata(folder).ok()?.uid()));
     match (name, uid) {
-        (Ok(name), Ok(uid)) => format!("pid {pid} ({}) of user {}", name.trim_end(), user_of(uid)),
+        (Some(name), Some(uid)) => format!("pid {pid} ({}) of user {}", name.trim_end(), user_of(uid)),
         _ => format!("pid {pid}"),
     }
 }
 
 /// The name of a local user, or its number. A directory service is not asked: it may take its time.
-fn user_of(uid: u32) -> String {
+pub(super) fn user_of(uid: u32) -> String {
     let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
     users.lines().find_map(|line| name_in(line, uid)).map_or_else(|| uid.to_string(), str::to_owned)
 }
@@ -104,23 +121,27 @@ pub fn children_of(pid: i32) -> Vec<i32> {
 }
 
 pub(super) fn all_pids() -> Vec<i32> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    if !numbers_are_ours() {
+        return Vec::new();
+    }
+    let entries = fs::read_dir("/proc").into_iter().flatten();
     entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
 /// The parent's pid: the second field behind the command's closing parenthesis in proc_pid_stat(5).
 fn parent_of(pid: i32) -> Option<i32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = fs::read_to_string(file_of(pid, "stat")?).ok()?;
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Its command line, shortened, in one line.
 pub(super) fn command_of(pid: i32) -> String {
-    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let line = file_of(pid, "cmdline").and_then(|file| fs::read(file).ok()).unwrap_or_default();
     let words: Vec<_> =
         line.split(|byte| *byte == 0).filter(|word| !word.is_empty()).map(String::from_utf8_lossy).collect();
     let command = if words.is_empty() {
-        fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
+        let name = file_of(pid, "comm").and_then(|file| fs::read_to_string(file).ok());
+        name.unwrap_or_default().trim_end().to_owned()
     } else {
         words.join(" ")
     };
@@ -139,7 +160,7 @@ fn holders_of(sockets: &HashSet<u64>) -> Vec<i32> {
 
 /// The inode numbers of the sockets that `pid` has open.
 fn sockets_of(pid: i32) -> HashSet<u64> {
-    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return HashSet::new() };
+    let Some(entries) = entries_of(pid, "fd") else { return HashSet::new() };
     entries.flatten().filter_map(|entry| socket_of(&fs::read_link(entry.path()).ok()?)).collect()
 }
 
@@ -236,6 +257,39 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let ours = i32::try_from(std::process::id()).unwrap();
         assert!(listening_addresses(ours).contains(&listener.local_addr().unwrap()));
+    }
+
+    #[test]
+    fn where_proc_is_of_another_namespace_no_process_is_known() {
+        use super::super::{relatives, usage};
+        const INSIDE: &str = "MCSUP_TEST_INSIDE";
+        let ours = i32::try_from(std::process::id()).unwrap();
+        if std::env::var_os(INSIDE).is_some() {
+            // A process of this number is there, and it is a stranger.
+            assert!(Path::new(&format!("/proc/{ours}/stat")).exists() && !numbers_are_ours());
+            assert_eq!((relatives::Relative::find(ours), relatives::below(ours, &[])), (None, Vec::new()));
+            assert_eq!((children_of(ours), listening_addresses(ours)), (Vec::new(), Vec::new()));
+            assert_eq!((describe(ours), name(ours)), (format!("pid {ours}"), format!("pid {ours}")));
+            assert_eq!(usage::usage(ours), usage::Usage::default());
+            return;
+        }
+        assert!(numbers_are_ours() && relatives::Relative::find(ours).is_some());
+        let new = ["--pid", "--fork", "--kill-child"];
+        let tried = std::process::Command::new("unshare").args(new).arg("true").output();
+        if !tried.is_ok_and(|tried| tried.status.success()) {
+            // Not by eprintln, which this crate never uses.
+            let words = b"SKIPPED: this needs a PID namespace\n";
+            return std::io::Write::write_all(&mut std::io::stderr(), words).unwrap();
+        }
+        let test = "host::processes::tests::where_proc_is_of_another_namespace_no_process_is_known";
+        let inside = std::process::Command::new("unshare")
+            .args(new)
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", test])
+            .env(INSIDE, "1")
+            .output()
+            .unwrap();
+        assert!(inside.status.success(), "{}", String::from_utf8_lossy(&inside.stdout));
     }
 
     #[test]

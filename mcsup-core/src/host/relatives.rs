@@ -1,5 +1,5 @@
-//! The processes below another one: its children, their children, and so on. Reads /proc; where there is none, none is
-//! known.
+//! The processes below another one: its children, their children, and so on. Reads /proc; where there is none, or that
+//! of another PID namespace, none is known.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
@@ -34,7 +34,7 @@ pub struct Relative {
 impl Relative {
     /// Looks a process up; `None`: there is none, or it cannot be seen.
     pub fn find(pid: i32) -> Option<Self> {
-        read(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+        read(pid, &fs::read_to_string(processes::file_of(pid, "stat")?).ok()?)
     }
 
     /// A hold on this very process; `None`: it has ended.
@@ -56,7 +56,7 @@ impl Relative {
 
     /// Whether one of its threads has this name.
     pub fn has_thread(&self, name: &str) -> bool {
-        let threads = fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten().flatten();
+        let threads = processes::entries_of(self.pid, "task").into_iter().flatten().flatten();
         let mut names = threads
             .take(MOST_THREADS)
             .filter_map(|thread| fs::read_to_string(thread.path().join("comm")).ok());
@@ -65,7 +65,7 @@ impl Relative {
 
     /// The inode numbers of its sockets; `None`: this user may not know.
     pub(crate) fn sockets(&self) -> Option<BTreeSet<u64>> {
-        let entries = fs::read_dir(format!("/proc/{}/fd", self.pid)).ok()?;
+        let entries = processes::entries_of(self.pid, "fd")?;
         let targets =
             entries.flatten().take(MOST_DESCRIPTORS).filter_map(|entry| fs::read_link(entry.path()).ok());
         Some(targets.filter_map(|target| processes::socket_of(&target)).collect())
@@ -118,7 +118,7 @@ impl Lists {
         match self {
             Lists::All(children) => children.get(&pid).cloned().unwrap_or_default(),
             Lists::Kernels => {
-                let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+                let threads = processes::entries_of(pid, "task").into_iter().flatten().flatten();
                 let lists = threads
                     .take(MOST_THREADS)
                     .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
