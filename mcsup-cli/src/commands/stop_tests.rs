@@ -79,3 +79,21 @@ fn a_server_that_does_not_say_who_it_is_is_left_alone() {
     assert_eq!(failure.exit, Exit::Refused);
     assert!(failure.to_string().ends_with("too many clients"), "{failure}");
 }
+
+#[test]
+fn a_server_that_does_not_answer_is_waited_for_no_longer_than_asked() {
+    let (sender, held) = std::sync::mpsc::channel::<()>();
+    let server = FakeServer::start(move |_| {
+        // Until the test is over.
+        let _ = held.recv();
+        None
+    });
+    let limit = Duration::from_millis(50);
+    let meant = ServerArgs { timeout: Some(limit), ..server.args() };
+    let begun = Instant::now();
+    let failure = run(&StopArgs { server: meant, ..StopArgs::default() }).unwrap_err();
+    assert_eq!(failure.exit, Exit::LeftRunning);
+    assert_eq!(failure.to_string(), "the server does not answer within 0.05 seconds");
+    assert!(begun.elapsed() < asking::ANSWERS_WITHIN);
+    drop(sender);
+}

@@ -116,7 +116,8 @@ fn unseen(pid: i32) -> Failure {
 }
 
 fn who_answers(client: &mut Client, args: &ServerArgs) -> Result<Option<i32>, Failure> {
-    match client.ask(&Request::new(Command::Status), Some(asking::ANSWERS_WITHIN)) {
+    let limit = args.timeout.map_or(asking::ANSWERS_WITHIN, |limit| limit.min(asking::ANSWERS_WITHIN));
+    match client.ask(&Request::new(Command::Status), Some(limit)) {
         Ok(Reply { status: Some(status), .. }) if status.pid.is_some() => Ok(status.pid),
         Ok(reply) => {
             Err(Failure::refused(format!("the server does not say which process it is: {}", reply.message)))
@@ -124,7 +125,7 @@ fn who_answers(client: &mut Client, args: &ServerArgs) -> Result<Option<i32>, Fa
         // It has ended meanwhile, or so it seems.
         Err(AskError::Ended) => Ok(None),
         Err(AskError::TimedOut) => {
-            let limit = asking::ANSWERS_WITHIN.as_secs();
+            let limit = limit.as_secs_f64();
             Err(Failure::new(Exit::LeftRunning, format!("the server does not answer within {limit} seconds")))
         }
         Err(error) => Err(asking::unanswered(args, &error)),
