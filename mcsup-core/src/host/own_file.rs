@@ -63,8 +63,8 @@ pub fn append(path: &Path, mode: u32) -> io::Result<File> {
 }
 
 /// Opens the regular file `path` to read and rewrite it, and makes it with `mode` where there is none; says whether it
-/// did.
-pub(crate) fn rewrite(path: &Path, mode: u32) -> io::Result<(File, bool)> {
+/// did. Root takes a file that is root's or belongs to `user`, and no other.
+pub(crate) fn rewrite(path: &Path, mode: u32, user: Option<u32>) -> io::Result<(File, bool)> {
     let place = Place::of(path)?;
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let (file, is_new) = place.open_or_make(flags, mode).map_err(|error| place.in_words(error))?;
@@ -73,6 +73,10 @@ pub(crate) fn rewrite(path: &Path, mode: u32) -> io::Result<(File, bool)> {
         return Err(refused("it is no regular file"));
     }
     has_one_name(&status)?;
+    if rustix::process::geteuid().is_root() && ![Some(0), user].contains(&Some(status.st_uid)) {
+        let who = super::processes::user_of(status.st_uid);
+        return Err(refused(format!("it is a file of user {who}; remove it, or name another")));
+    }
     Ok((file.into(), is_new))
 }
 

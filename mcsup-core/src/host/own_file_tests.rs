@@ -42,9 +42,10 @@ fn a_link_is_refused_and_named_with_where_it_leads() {
     let bench = Bench::new();
     for target in [bench.at("victim"), bench.at("nowhere")] {
         symlink(&target, bench.at("log")).unwrap();
-        for error in
-            [append(&bench.at("log"), 0o640).unwrap_err(), rewrite(&bench.at("log"), 0o644).unwrap_err()]
-        {
+        for error in [
+            append(&bench.at("log"), 0o640).unwrap_err(),
+            rewrite(&bench.at("log"), 0o644, None).unwrap_err(),
+        ] {
             assert!(is_refusal(&error), "{error:?}");
             let text = error.to_string();
             assert!(text.contains("symbolic link") && text.contains(target.to_str().unwrap()), "{text}");
@@ -61,7 +62,7 @@ fn a_second_name_of_a_file_is_neither_opened_nor_given_by_root() {
     fs::hard_link(bench.at("victim"), bench.at("log")).unwrap();
     if is_root() {
         assert!(is_refusal(&append(&bench.at("log"), 0o640).unwrap_err()));
-        assert!(is_refusal(&rewrite(&bench.at("log"), 0o644).unwrap_err()));
+        assert!(is_refusal(&rewrite(&bench.at("log"), 0o644, None).unwrap_err()));
         let held = fs::OpenOptions::new().append(true).open(bench.at("log")).unwrap();
         assert!(is_refusal(&give(&bench.at("log"), &held, (65534, 65534)).unwrap_err()));
     }
@@ -92,6 +93,26 @@ fn a_third_users_file_is_not_given_away() {
     give(&bench.at("log"), &log, (12345, 12345)).unwrap();
     let error = give(&bench.at("log"), &log, (65534, 65534)).unwrap_err();
     assert!(is_refusal(&error) && error.to_string().contains("12345"), "{error}");
+}
+
+#[test]
+fn root_rewrites_its_own_files_and_the_pools_users_and_no_others() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let path = bench.at("a.pid");
+    fs::write(&path, "").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    std::os::unix::fs::chown(&path, Some(12345), None).unwrap();
+    for user in [None, Some(65534)] {
+        let error = rewrite(&path, 0o600, user).unwrap_err();
+        assert!(is_refusal(&error), "{error:?}");
+        assert_eq!(error.to_string(), "it is a file of user 12345; remove it, or name another");
+    }
+    rewrite(&path, 0o600, Some(12345)).unwrap();
+    std::os::unix::fs::chown(&path, Some(0), None).unwrap();
+    rewrite(&path, 0o600, None).unwrap();
 }
 
 #[test]
@@ -137,7 +158,7 @@ fn a_fifo_is_opened_without_a_reader_and_never_waited_for() {
         }
     };
     assert!(written > 0 && error.kind() == io::ErrorKind::WouldBlock, "{written} {error}");
-    assert!(is_refusal(&rewrite(&bench.at("log"), 0o644).unwrap_err()));
+    assert!(is_refusal(&rewrite(&bench.at("log"), 0o644, None).unwrap_err()));
 }
 
 #[test]

@@ -81,6 +81,11 @@ impl PidFile {
     /// A lock that takes no more than the right to read keeps a start waiting for half a second; then the file is
     /// replaced by a new one. Where it cannot be, the error names the process that has the lock.
     pub fn hold(path: &Path) -> Result<Self> {
+        Self::hold_beside(path, None)
+    }
+
+    /// The same where a file of the pool's user, by its id, is as good as one of this process's own.
+    pub(crate) fn hold_beside(path: &Path, user: Option<u32>) -> Result<Self> {
         // A path that still works after a change of directory.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let fail = |error: io::Error| {
@@ -93,7 +98,7 @@ impl PidFile {
         let deadline = clock::now() + PATIENCE;
         loop {
             // For its owner alone until it is locked.
-            let (mut file, is_new) = own_file::rewrite(&path, 0o600).map_err(fail)?;
+            let (mut file, is_new) = own_file::rewrite(&path, 0o600, user).map_err(fail)?;
             if record_lock::take(&file).map_err(fail)? {
                 // Its last holder may have removed the path between our open and our lock.
                 if !is_still(&file, &path) {
@@ -234,7 +239,7 @@ impl Turn {
         let path = PathBuf::from(path);
         let deadline = clock::now() + PATIENCE;
         loop {
-            let (file, _) = own_file::rewrite(&path, 0o600)?;
+            let (file, _) = own_file::rewrite(&path, 0o600, None)?;
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 // Whoever had it before has removed the path.
                 Ok(()) if !is_still(&file, &path) => {}

@@ -35,13 +35,13 @@ fn a_missing_directory_is_named() {
 fn a_stale_file_is_removed_by_one_start_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.pid");
-    let stale = own_file::rewrite(&path, 0o600).unwrap().0;
+    let stale = own_file::rewrite(&path, 0o600, None).unwrap().0;
     let turn = Turn::wait_for(&path).unwrap();
     assert!(remove_stale(&stale, &path).is_err());
     assert!(path.exists());
     // The other one replaces the file in its turn.
     std::fs::remove_file(&path).unwrap();
-    let new = own_file::rewrite(&path, 0o600).unwrap().0;
+    let new = own_file::rewrite(&path, 0o600, None).unwrap().0;
     drop(turn);
     remove_stale(&stale, &path).unwrap();
     assert!(is_still(&new, &path));
@@ -54,7 +54,7 @@ fn a_stale_file_that_another_start_has_locked_meanwhile_is_not_removed() {
     use crate::sys::fork::{self, Others, Side};
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.pid");
-    let stale = own_file::rewrite(&path, 0o600).unwrap().0;
+    let stale = own_file::rewrite(&path, 0o600, None).unwrap().0;
     let (mut locked, say) = std::io::pipe().unwrap();
     let (done, end) = std::io::pipe().unwrap();
     match fork::fork_beside(Others::Leave).unwrap() {

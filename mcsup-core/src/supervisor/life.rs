@@ -109,7 +109,8 @@ fn begin<S: Supervisor>(supervisor: S, config: Config, given: Given) -> Result<S
 /// Takes what a supervisor holds for life, in the order in which a second one should be refused.
 fn open<S: Supervisor>(supervisor: S, config: Config, given: Given) -> Result<Executor<S>> {
     descriptors::raise();
-    let pid_file = config.pid_file.as_deref().map(PidFile::hold).transpose()?;
+    let user = config.run_as.as_ref().map(|run_as| run_as.0.uid);
+    let pid_file = config.pid_file.as_deref().map(|path| PidFile::hold_beside(path, user)).transpose()?;
     let listeners = OpenSet::open(&config.addresses, &config.listener, config.policy.workers)?;
     let opened = listeners.clone();
     open_rest(supervisor, config, (given, pid_file, listeners)).inspect_err(|_| opened.put_back())
