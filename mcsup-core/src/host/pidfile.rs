@@ -104,7 +104,13 @@ impl PidFile {
                 if !is_still(&file, &path) {
                     continue;
                 }
-                write_pid(&mut file, is_new).map_err(fail)?;
+                if let Err(error) = write_pid(&mut file, is_new) {
+                    // It names no process, and the lock is still ours.
+                    if is_still(&file, &path) {
+                        let _ = std::fs::remove_file(&path);
+                    }
+                    return Err(fail(error));
+                }
                 return Self::register(file, path.clone()).map_err(fail);
             }
             match record_lock::in_the_way(&file).map_err(fail)? {
