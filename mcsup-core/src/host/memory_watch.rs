@@ -1,5 +1,6 @@
 //! Notices an out-of-memory condition of a cgroup at once: a descriptor to wait on, where the kernel has one.
 
+use std::io;
 use std::os::fd::BorrowedFd;
 
 use rustix::event::PollFlags;
@@ -36,7 +37,10 @@ impl Watch {
     }
 
     /// Whether there is news; clears it. The news may come shortly before the kill is counted.
-    pub(crate) fn take(&self) -> bool {
+    ///
+    /// # Errors
+    /// The cgroup was removed: there will be no news, and poll(2) would return at once for ever.
+    pub(crate) fn take(&self) -> io::Result<bool> {
         #[cfg(target_os = "linux")]
         return self.inner.take();
         #[cfg(not(target_os = "linux"))]
@@ -47,7 +51,7 @@ impl Watch {
 #[cfg(target_os = "linux")]
 mod linux {
     use std::fs::File;
-    use std::io::Write;
+    use std::io::{self, Write};
     use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
     use std::os::unix::fs::FileExt;
 
@@ -68,7 +72,7 @@ mod linux {
             let file = File::open(&counter.file).ok()?;
             let event = if counter.is_unified { None } else { Some(register(&file, counter)?) };
             let inner = Self { file, event };
-            inner.take();
+            inner.take().ok()?;
             Some(inner)
         }
 
@@ -79,18 +83,19 @@ mod linux {
             }
         }
 
-        pub(super) fn take(&self) -> bool {
+        pub(super) fn take(&self) -> io::Result<bool> {
             let (fd, flags) = self.source();
             let mut sources = [PollFd::from_borrowed_fd(fd, flags)];
             let is_new = matches!(poll(&mut sources, Some(&Timespec::default())), Ok(1..));
             if is_new {
                 let mut bytes = [0; 512];
-                let _ = match &self.event {
-                    Some(event) => rustix::io::read(event, &mut bytes[..8]).map_err(Into::into),
-                    None => self.file.read_at(&mut bytes, 0),
-                };
+                if let Some(event) = &self.event {
+                    let _ = rustix::io::read(event, &mut bytes[..8]);
+                }
+                // The end of a cgroup is an event as well (v1), or an error for ever (v2): reading tells it.
+                self.file.read_at(&mut bytes, 0)?;
             }
-            is_new
+            Ok(is_new)
         }
     }
 
@@ -106,33 +111,63 @@ mod linux {
 
 #[cfg(test)]
 #[cfg(target_os = "linux")]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::fs;
     use std::path::Path;
     use std::process::{Child, Command};
 
-    /// A new cgroup of v2, with a process in it.
-    struct Inhabited {
+    /// A new cgroup, with a process in it.
+    pub(crate) struct Inhabited {
         directory: tempfile::TempDir,
         process: Child,
+        is_unified: bool,
     }
 
     impl Inhabited {
-        fn new() -> Option<Self> {
+        /// One of v2; `None`: none can be made here.
+        fn unified() -> Option<Self> {
             let places = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(Path::new);
             let top = places.into_iter().find(|place| place.join("cgroup.controllers").exists())?;
+            Self::below(top, true)
+        }
+
+        /// One of each version that there is here.
+        pub(crate) fn all() -> Vec<Self> {
+            let first_version = Path::new("/sys/fs/cgroup/memory");
+            let first_version = first_version.join("memory.oom_control").exists().then_some(first_version);
+            let first_version = first_version.and_then(|top| Self::below(top, false));
+            Self::unified().into_iter().chain(first_version).collect()
+        }
+
+        fn below(top: &Path, is_unified: bool) -> Option<Self> {
             let directory = tempfile::tempdir_in(top).ok()?;
             let process = Command::new("sleep").arg("60").spawn().unwrap();
-            let inhabited = Self { directory, process };
+            let inhabited = Self { directory, process, is_unified };
             let procs = inhabited.directory.path().join("cgroup.procs");
             fs::write(procs, inhabited.process.id().to_string()).ok()?;
             Some(inhabited)
         }
 
+        /// The kernel gives notice of the file for v2 in the same way as of memory.events.
+        pub(crate) fn counter(&self) -> Counter {
+            let name = if self.is_unified { "cgroup.events" } else { "memory.oom_control" };
+            Counter { file: self.directory.path().join(name), is_unified: self.is_unified }
+        }
+
         fn end(&mut self) {
             self.process.kill().unwrap();
             self.process.wait().unwrap();
+        }
+
+        /// Ends the process, and removes the group.
+        pub(crate) fn remove(&mut self) {
+            self.end();
+            // The kernel may still be busy with the process.
+            while let Err(error) = fs::remove_dir(self.directory.path()) {
+                assert_eq!(error.raw_os_error(), Some(libc::EBUSY), "{error}");
+                std::thread::yield_now();
+            }
         }
     }
 
@@ -145,22 +180,40 @@ mod tests {
         }
     }
 
+    /// Waits for what `watch` waits for.
+    pub(crate) fn wait_on(watch: &Watch) {
+        let (fd, flags) = watch.source();
+        let mut sources = [rustix::event::PollFd::from_borrowed_fd(fd, flags)];
+        let patience = rustix::event::Timespec { tv_sec: 5, tv_nsec: 0 };
+        assert_eq!(rustix::event::poll(&mut sources, Some(&patience)), Ok(1));
+    }
+
     #[test]
     #[allow(clippy::print_stdout, reason = "a test that is skipped says so")]
     fn a_changed_file_of_a_unified_hierarchy_is_news_once() {
-        let Some(mut cgroup) = Inhabited::new() else {
+        let Some(mut cgroup) = Inhabited::unified() else {
             println!("SKIPPED: no cgroup of v2 can be made here");
             return;
         };
-        // The kernel gives notice of this file in the same way as of memory.events.
-        let file = cgroup.directory.path().join("cgroup.events");
-        let watch = Watch::new(&Counter { file, is_unified: true }).unwrap();
-        assert!(!watch.take());
+        let watch = Watch::new(&cgroup.counter()).unwrap();
+        assert!(!watch.take().unwrap());
         cgroup.end();
-        let (fd, flags) = watch.source();
-        let mut sources = [rustix::event::PollFd::from_borrowed_fd(fd, flags)];
-        let second = rustix::event::Timespec { tv_sec: 5, tv_nsec: 0 };
-        assert_eq!(rustix::event::poll(&mut sources, Some(&second)), Ok(1));
-        assert!(watch.take() && !watch.take());
+        wait_on(&watch);
+        assert!(watch.take().unwrap() && !watch.take().unwrap());
+    }
+
+    #[test]
+    #[allow(clippy::print_stdout, reason = "a test that is skipped says so")]
+    fn the_end_of_a_cgroup_is_an_error_and_no_news() {
+        let groups = Inhabited::all();
+        if groups.is_empty() {
+            println!("SKIPPED: no cgroup can be made here");
+        }
+        for mut cgroup in groups {
+            let watch = Watch::new(&cgroup.counter()).unwrap();
+            cgroup.remove();
+            wait_on(&watch);
+            watch.take().unwrap_err();
+        }
     }
 }

@@ -60,10 +60,14 @@ impl Kills {
             look_again: None,
             deaths: 0,
         };
-        let own = kills.counter_of(getpid().as_raw_nonzero().get());
-        kills.watch = own.as_ref().and_then(Watch::new);
-        kills.own = own;
+        kills.find_own();
         kills
+    }
+
+    /// Finds the counter of our own cgroup, and watches it.
+    fn find_own(&mut self) {
+        self.own = self.counter_of(getpid().as_raw_nonzero().get());
+        self.watch = self.own.as_ref().and_then(Watch::new);
     }
 
     /// The counter of our own cgroup, in which workers begin.
@@ -93,7 +97,7 @@ impl Kills {
     /// The supervisor is awake. Returns whose turn it is, where it is time to find out which cgroup a worker is in: they are
     /// counted without end.
     pub(super) fn wakes(&mut self, now: Moment) -> Option<usize> {
-        let has_news = self.look_again.is_none() && self.watch.as_ref().is_some_and(Watch::take);
+        let has_news = self.look_again.is_none() && self.take_news();
         if has_news {
             self.noticed = Some(now);
         }
@@ -109,6 +113,18 @@ impl Kills {
             self.turn = self.turn.wrapping_add(1);
             self.turn
         })
+    }
+
+    fn take_news(&mut self) -> bool {
+        match self.watch.as_ref().map(Watch::take) {
+            None => false,
+            Some(Ok(is_new)) => is_new,
+            // We were moved to another cgroup, and the watched one was removed.
+            Some(Err(_)) => {
+                self.find_own();
+                false
+            }
+        }
     }
 
     fn look(&mut self, now: Moment) {
@@ -246,6 +262,27 @@ mod tests {
         let explained = [(); 3].map(|()| ledger.explain(3, at(0), at(1100)));
         let others = OutOfMemory::Earlier { kills: 2, within: at(1100) - at(0) };
         assert_eq!(explained, [perhaps.clone(), perhaps, others]);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    #[allow(clippy::print_stdout, reason = "a test that is skipped says so")]
+    fn a_cgroup_that_was_removed_makes_no_news_for_ever() {
+        use crate::host::memory_watch::tests::{Inhabited, wait_on};
+        let groups = Inhabited::all();
+        if groups.is_empty() {
+            println!("SKIPPED: no cgroup can be made here");
+        }
+        for mut cgroup in groups {
+            let mut kills = Kills::new();
+            kills.watch = Some(Watch::new(&cgroup.counter()).unwrap());
+            cgroup.remove();
+            wait_on(kills.watch.as_ref().unwrap());
+            kills.wakes(clock::now());
+            assert_eq!((kills.noticed, kills.look_again), (None, None));
+            // Our own cgroup may have none to wait on.
+            assert!(kills.watch.as_ref().is_none_or(|watch| watch.take().is_ok()));
+        }
     }
 
     #[test]
