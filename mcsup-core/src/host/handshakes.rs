@@ -5,13 +5,17 @@
 //! would stop the supervisor for as long as it reads them. It is read where sock_diag is not to be had.
 
 use std::collections::HashSet;
+use std::io;
 use std::net::SocketAddr;
 
-/// The clients with which a handshake is under way on `port`.
-pub(crate) fn handshakes_with(port: u16) -> HashSet<SocketAddr> {
+/// The clients with which a handshake is under way on `port`. Where the system shows none, none is known.
+///
+/// # Errors
+/// The kernel cannot be asked now, for example because no descriptor is free.
+pub(crate) fn handshakes_with(port: u16) -> io::Result<HashSet<SocketAddr>> {
     #[cfg(target_os = "linux")]
     if let Ok(clients) = diag::handshakes_with(port) {
-        return clients;
+        return Ok(clients);
     }
     super::processes::handshakes_by_text(port)
 }
@@ -126,7 +130,7 @@ mod diag {
             let client = TcpStream::connect(address).unwrap();
             let told = handshakes_with(address.port()).unwrap();
             assert_eq!(told, HashSet::from([client.local_addr().unwrap()]));
-            assert_eq!(told, crate::host::processes::handshakes_by_text(address.port()));
+            assert_eq!(told, crate::host::processes::handshakes_by_text(address.port()).unwrap());
         }
     }
 }

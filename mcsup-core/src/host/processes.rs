@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -170,26 +171,39 @@ pub(super) fn socket_of(target: &Path) -> Option<u64> {
 }
 
 /// The clients whose handshake with our TCP port `port` is under way: no listener's queue has them yet.
-pub(crate) fn handshakes_by_text(port: u16) -> HashSet<SocketAddr> {
+pub(super) fn handshakes_by_text(port: u16) -> io::Result<HashSet<SocketAddr>> {
     const SYN_RECV: &str = "03";
-    tcp_table()
+    let clients = tcp_table()?
         .lines()
         .filter_map(|line| {
             let fields: Vec<&str> = line.split_whitespace().collect();
             let ours = fields.get(3) == Some(&SYN_RECV) && hex_socket(fields.get(1)?)?.port() == port;
             if ours { hex_socket(fields.get(2)?) } else { None }
         })
-        .collect()
+        .collect();
+    Ok(clients)
 }
 
 /// All listening TCP sockets of this network namespace with their inode numbers (proc_net(5)).
 fn listening_sockets() -> Vec<(SocketAddr, u64)> {
-    tcp_table().lines().filter_map(listening_line).collect()
+    tcp_table().unwrap_or_default().lines().filter_map(listening_line).collect()
 }
 
 /// The kernel's table of TCP sockets, of both families. The lines of its head are no sockets.
-fn tcp_table() -> String {
-    ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| fs::read_to_string(table).unwrap_or_default()).concat()
+///
+/// # Errors
+/// A table that this user may see cannot be read.
+fn tcp_table() -> io::Result<String> {
+    let mut all = String::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        match fs::read_to_string(table) {
+            Ok(text) => all.push_str(&text),
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(all)
 }
 
 fn listening_line(line: &str) -> Option<(SocketAddr, u64)> {

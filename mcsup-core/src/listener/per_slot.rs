@@ -40,8 +40,8 @@ pub(crate) struct PerSlot {
 struct Aim {
     /// How many sockets, from the first, get some; `None`: all that there are.
     at: Option<usize>,
-    /// The clients with which a handshake was under way when sockets were last taken out.
-    handshakes: HashSet<SocketAddr>,
+    /// The clients with which a handshake was under way when sockets were last taken out; `None`: not known yet.
+    handshakes: Option<HashSet<SocketAddr>>,
     /// A leaving socket could not be emptied, and the log says so already.
     is_stuck: bool,
 }
@@ -56,7 +56,7 @@ impl PerSlot {
 
     /// Takes over the sockets of our predecessor, in its order.
     pub(crate) fn adopt(sockets: Vec<Arc<dyn Listener>>, slots: usize, at: usize, backlog: i32) -> Self {
-        let handshakes = if sockets.len() > slots { handshakes_with(&sockets) } else { HashSet::new() };
+        let handshakes = if sockets.len() > slots { handshakes_with(&sockets).ok() } else { None };
         Self {
             sockets,
             slots,
@@ -85,14 +85,14 @@ impl PerSlot {
             .map_err(|error| Error::system(format!("spread connections over {}", self.local()), error))?;
         if slots < aim.at.unwrap_or(self.sockets.len()) {
             listening::let_packets_pass();
-            aim.handshakes = handshakes_with(&self.sockets);
+            aim.handshakes = handshakes_with(&self.sockets).ok();
         }
         aim.at = Some(slots);
         Ok(())
     }
 
     /// Whether nothing more will come to the sockets that are leaving: they get nothing new, and all handshakes that
-    /// were under way when that began are over.
+    /// were under way when that began are over. They are not while the kernel cannot be asked.
     pub(crate) fn is_settled(&self) -> bool {
         if self.sockets.len() <= self.slots {
             return true;
@@ -101,11 +101,16 @@ impl PerSlot {
         if aim.at.unwrap_or(self.sockets.len()) > self.slots {
             return false;
         }
-        if !aim.handshakes.is_empty() {
-            let now = handshakes_with(&self.sockets);
-            aim.handshakes.retain(|client| now.contains(client));
+        if aim.handshakes.as_ref().is_some_and(HashSet::is_empty) {
+            return true;
         }
-        aim.handshakes.is_empty()
+        let Ok(now) = handshakes_with(&self.sockets) else { return false };
+        match &mut aim.handshakes {
+            Some(handshakes) => handshakes.retain(|client| now.contains(client)),
+            // Those that have begun since are among them: their wait is longer than it must be, and ends.
+            unknown => *unknown = Some(now),
+        }
+        aim.handshakes.as_ref().is_some_and(HashSet::is_empty)
     }
 
     /// Ends the sockets that are leaving, for whoever may still hold them, and returns what still waited on them. To be
@@ -183,10 +188,10 @@ fn add_sockets(sockets: &mut Vec<Arc<dyn Listener>>, count: usize, backlog: i32)
     Ok(())
 }
 
-fn handshakes_with(sockets: &[Arc<dyn Listener>]) -> HashSet<SocketAddr> {
+fn handshakes_with(sockets: &[Arc<dyn Listener>]) -> io::Result<HashSet<SocketAddr>> {
     match sockets.first().map(|socket| socket.local()) {
         Some(Local::Tcp(address)) => handshakes::handshakes_with(address.port()),
-        _ => HashSet::new(),
+        _ => Ok(HashSet::new()),
     }
 }
 

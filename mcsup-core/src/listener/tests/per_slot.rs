@@ -199,6 +199,33 @@ fn a_handshake_that_is_under_way_is_waited_for() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn a_slot_does_not_close_while_the_kernel_cannot_be_asked_about_handshakes() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let four = open_for(4);
+    for listener in four.iter() {
+        crate::sys::listening::tests::defer_accept(socket2::SockRef::from(listener).as_fd());
+    }
+    let mut clients = connect(&four, 64);
+    let before = getrlimit(Resource::Nofile);
+    let limit = |current| setrlimit(Resource::Nofile, Rlimit { current, ..before }).unwrap();
+    // Not even a descriptor for the question is free.
+    limit(Some(0));
+    let two = four.resized(2).unwrap();
+    let was_settled = two.is_settled();
+    limit(before.current);
+    assert!(!was_settled && !two.is_settled());
+    limit(Some(0));
+    let was_settled = two.is_settled();
+    limit(before.current);
+    assert!(!was_settled);
+    for client in &mut clients {
+        client.write_all(b"hello").unwrap();
+    }
+    wait_for("the end of all handshakes", || two.is_settled());
+}
+
+#[test]
 fn the_next_image_has_the_same_slots() {
     let mut two = open_for(4).resized(2).unwrap();
     let clients = connect(&two, 50);
