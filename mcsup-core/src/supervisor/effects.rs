@@ -1,6 +1,5 @@
 //! What the policy asked for, done: one function for each effect that is more than a line.
 
-use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -17,6 +16,7 @@ use super::leftovers::Leftovers;
 use super::operator::Operators;
 use super::pace::Pace;
 use super::signals::Signals;
+use super::slots::Homeless;
 use super::waiting::Waiting;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
@@ -24,7 +24,6 @@ use crate::host::pidfile::PidFile;
 use crate::link::handover::Handover;
 use crate::link::message::Order;
 use crate::link::scoreboard::Board;
-use crate::listener::Connection;
 use crate::policy::{Answer, Effect, Event, Machine, Moment, Notice, Outcome, Policy, Ticket};
 use crate::upgrade::Image;
 use crate::upgrade::checker::Checker;
@@ -42,8 +41,7 @@ pub(crate) struct Executor<S> {
     pub(crate) slots: usize,
     /// For which generation and how many slots connections were last spread.
     pub(crate) aimed: (u64, usize),
-    /// Connections of slots that are no more, on their way to the workers that there are.
-    pub(crate) homeless: VecDeque<Connection>,
+    pub(crate) homeless: Homeless,
     pub(crate) signals: Option<Signals>,
     pub(crate) crew: Crew,
     /// Between the workers; nothing of it is the supervisor's business.

@@ -1,6 +1,5 @@
 //! The loop: wait for something to happen, ask the policy what to do about it, do it.
 
-use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -20,6 +19,7 @@ use super::operator::{Operators, Wish};
 use super::pace::Pace;
 use super::report;
 use super::signals::{Meaning, Signals};
+use super::slots::Homeless;
 use super::succession::{Successor, take_over};
 use super::waiting::Waiting;
 use crate::clock;
@@ -140,7 +140,7 @@ fn open_rest<S: Supervisor>(
         editions: Editions::new(1, Edition { config, listeners }),
         slots,
         aimed: (1, slots),
-        homeless: VecDeque::new(),
+        homeless: Homeless::default(),
         signals: Some(signals),
         crew,
         handover: Arc::new(handover),

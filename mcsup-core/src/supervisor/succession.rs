@@ -1,6 +1,5 @@
 //! What a new image takes over from the old one: all of its handles, and then its place.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rustix::process::getpid;
@@ -16,6 +15,7 @@ use super::leftovers::Leftovers;
 use super::operator::Operators;
 use super::pace::Pace;
 use super::signals::Signals;
+use super::slots::Homeless;
 use super::upgrading::PoolRecord;
 use super::waiting::Waiting;
 use crate::clock;
@@ -148,7 +148,7 @@ impl Taken {
             editions: Editions::new(generation, Edition { config, listeners }),
             slots,
             aimed,
-            homeless: VecDeque::new(),
+            homeless: Homeless::default(),
             signals: self.signals.take(),
             crew,
             handover: Arc::new(handover),
