@@ -97,7 +97,7 @@ def test_a_process_that_outlives_its_worker_is_named_in_the_log(started, how, op
     it = started(*options)
     worker, pid = it.start(how)
     os.kill(worker, signal.SIGKILL)
-    command = "mcsup" if how == "fork" else "sleep 1000"
+    command = "mcsup" if how == "fork" else "sleep"
     it.server.wait_log(rf"Left behind by worker {worker}: pid {pid} \(.*{command}.*\), which holds ")
     assert not is_gone(pid)
     assert it.server.log.count(f": pid {pid} ") == 1
@@ -107,7 +107,7 @@ def test_a_process_that_has_left_its_group_is_named_without_its_worker(started):
     it = started()
     worker, pid = it.start("session")
     os.kill(worker, signal.SIGKILL)
-    it.server.wait_log(rf"Left behind by some worker, whose group it has left: pid {pid} \(sleep 1000\), which holds no socket")
+    it.server.wait_log(rf"Left behind by some worker, whose group it has left: pid {pid} \(sleep\), which holds no socket")
 
 
 def test_what_a_leftover_holds_is_named(started):
@@ -115,7 +115,7 @@ def test_what_a_leftover_holds_is_named(started):
     worker, pid = it.start("listener")
     os.kill(worker, signal.SIGKILL)
     address = f"127.0.0.1:{it.server.port}"
-    it.server.wait_log(rf"pid {pid} \(sleep 1000\), which holds the listening socket {address}")
+    it.server.wait_log(rf"pid {pid} \(sleep\), which holds the listening socket {address}")
 
 
 def test_stop_fails_where_a_process_of_the_application_holds_the_port(started, directory):
@@ -209,7 +209,7 @@ def test_an_operator_at_the_control_socket_learns_which_processes_are_left(start
     with Operator(directory / "app.ctl") as operator:
         answer = operator.ask("stop", quick=False)
     assert answer["outcome"] == "done"
-    assert f"1 process that the application started is still running: pid {pid} (sleep 1000)" in answer["message"]
+    assert f"1 process that the application started is still running: pid {pid} (sleep)" in answer["message"]
     assert it.server.wait() == 0
 
 

@@ -49,7 +49,17 @@ impl Relative {
         (self.pid, self.started) == (other.pid, other.started)
     }
 
-    /// Its number and its command line.
+    /// Its number and its name, which are read on the supervisor's loop.
+    ///
+    /// Nothing is read out of the process's own memory, whose lock a process that hangs may hold.
+    pub(crate) fn name(&self) -> String {
+        match fs::read_to_string(format!("/proc/{}/comm", self.pid)) {
+            Ok(name) => format!("pid {} ({})", self.pid, name.trim_end().replace(char::is_control, " ")),
+            Err(_) => format!("pid {}", self.pid),
+        }
+    }
+
+    /// Its number and its command line. Reading that may wait for the process: not for a supervisor's loop.
     pub fn describe(&self) -> String {
         format!("pid {} ({})", self.pid, processes::command_of(self.pid))
     }
@@ -176,6 +186,7 @@ mod tests {
         assert!([shells, sleeps].iter().all(|pid| !pids(&[shells]).contains(pid)));
         let sleep = Relative::find(sleeps).unwrap();
         assert!(sleep.describe().ends_with("(sleep 60)"), "{}", sleep.describe());
+        assert_eq!(sleep.name(), format!("pid {sleeps} (sleep)"));
         sleep.hold().unwrap().kill().unwrap();
         shell.wait().unwrap();
         assert!(sleep.hold().is_none());

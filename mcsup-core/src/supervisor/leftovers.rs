@@ -228,7 +228,7 @@ impl Leftovers {
             all_end(&handles(&self.outsiders(members)), AFTER_KILL, None);
         }
         let left: Vec<Relative> = self.outsiders(members);
-        self.rest = survivors::sentence(left.iter().map(Relative::describe));
+        self.rest = words(&left);
         if let Some(rest) = &self.rest {
             log::warn!("Not of the pool: {rest}");
         }
@@ -238,6 +238,10 @@ impl Leftovers {
     pub(super) fn rest(&self) -> Option<&str> {
         self.rest.as_deref()
     }
+}
+
+fn words(left: &[Relative]) -> Option<String> {
+    survivors::sentence(left.iter().map(Relative::name))
 }
 
 fn us() -> i32 {
@@ -259,7 +263,7 @@ fn begin_to_end(process: &Relative, now: Moment) -> Option<Termination> {
 }
 
 fn log_new(process: &Relative, worker: Option<Member>, listeners: &BTreeMap<u64, String>, ends: bool) {
-    let (held, process) = (held_by(process, listeners), process.describe());
+    let (held, process) = (held_by(process, listeners), process.name());
     let ends = if ends { "; it is ended" } else { "" };
     match worker {
         Some(member) => log::warn!("Left behind by {member}: {process}, {held}{ends}"),
@@ -308,4 +312,31 @@ fn all_end(handles: &[Handle], patience: Duration, hurry: Option<BorrowedFd<'_>>
         }
     }
     true
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    fn start(command: &str, argument: &str) -> (Child, Relative) {
+        let child = Command::new(command).arg(argument).spawn().unwrap();
+        let relative = Relative::find(child.id().try_into().unwrap()).unwrap();
+        (child, relative)
+    }
+
+    fn end(mut child: Child) {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_leftover_is_named_without_a_look_into_its_memory() {
+        let (child, relative) = start("sleep", "1000");
+        let named = words(&[relative]).unwrap();
+        end(child);
+        assert!(named.ends_with(&format!("still running: pid {} (sleep)", relative.pid)), "{named}");
+    }
 }
