@@ -38,6 +38,17 @@ def app(environ, start_response):
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
         process.stdout.readline()
         pid = process.pid
+    elif how == "slow":
+        # It takes a moment to tidy up.
+        code = (
+            "import os, signal, sys, time\\n"
+            "def end(*_):\\n time.sleep(0.8)\\n open('tidied', 'w').close()\\n os._exit(0)\\n"
+            "signal.signal(signal.SIGTERM, end); print(1, flush=True)\\n"
+            "while True: time.sleep(1)"
+        )
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        process.stdout.readline()
+        pid = process.pid
     elif how == "family":
         process = subprocess.Popen(["sh", "-c", "sleep 1000 & echo $!; wait"], stdout=subprocess.PIPE)
         pid = int(process.stdout.readline())
@@ -180,6 +191,15 @@ def test_a_pool_that_ends_its_children_leaves_none(started, how):
     assert it.server.stop() == 0
     assert is_gone(pid)
     assert "still running" not in it.server.log
+
+
+def test_a_child_that_ends_at_once_does_not_hurry_the_others(started, directory):
+    it = started("--end-children", workers=2)
+    slow, brief = it.start("slow")[1], it.start("run")[1]
+    assert it.server.stop() == 0
+    assert is_gone(slow) and is_gone(brief)
+    assert (directory / "tidied").exists()
+    assert "did not end within" not in it.server.log
 
 
 @pytest.mark.parametrize("by", [["-p", "app.pid"], ["-s", "app.ctl"]], ids=["pid file", "socket"])

@@ -1,6 +1,5 @@
 //! What the policy asked for, done: one function for each effect that is more than a line.
 
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use rustix::process::{Pid, Signal};
@@ -142,7 +141,7 @@ impl<S: Supervisor> Executor<S> {
         let gone = self.crew.take_gone();
         self.leftovers.note_gone(gone, clock::now());
         let members: Vec<i32> = self.crew.pids().collect();
-        self.leftovers.see_off(&members, self.signals.as_ref().map(AsFd::as_fd));
+        self.leftovers.see_off(&members, self.signals.as_ref());
         // The policy waits for no process any more.
         drop(self.crew.reap());
     }

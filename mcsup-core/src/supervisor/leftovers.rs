@@ -5,7 +5,7 @@
 //! is named, and ended with the pool at the earliest.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -13,6 +13,7 @@ use rustix::process::getpid;
 
 use super::config::Children;
 use super::crew::{Gone, Member};
+use super::signals::Signals;
 use crate::clock;
 use crate::host::daemon;
 use crate::host::handle::Handle;
@@ -207,8 +208,8 @@ impl Leftovers {
     }
 
     /// The pool ends, and nothing looks later. Waits within bounds, and only if there is something to wait for. `members`:
-    /// processes of the pool that could not be ended. When `hurry` is readable the wait is over.
-    pub(super) fn see_off(&mut self, members: &[i32], hurry: Option<BorrowedFd<'_>>) {
+    /// processes of the pool that could not be ended. A further signal to stop ends the wait.
+    pub(super) fn see_off(&mut self, members: &[i32], hurry: Option<&Signals>) {
         if self.how == Children::Ignore || self.outsiders(members).is_empty() {
             return;
         }
@@ -294,8 +295,8 @@ fn held_by(process: &Relative, listeners: &BTreeMap<u64, String>) -> String {
     }
 }
 
-/// Waits until all have ended; `false`: it was hurried.
-fn all_end(handles: &[Handle], patience: Duration, hurry: Option<BorrowedFd<'_>>) -> bool {
+/// Waits until all have ended; `false`: a signal to stop came first.
+fn all_end(handles: &[Handle], patience: Duration, hurry: Option<&Signals>) -> bool {
     let deadline = clock::now() + patience;
     for handle in handles {
         while !handle.has_ended() {
@@ -304,9 +305,11 @@ fn all_end(handles: &[Handle], patience: Duration, hurry: Option<BorrowedFd<'_>>
                 return true;
             }
             let mut sources: Vec<PollFd<'_>> =
-                hurry.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+                hurry.iter().map(|signals| PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)).collect();
             let timeout = clock::wait_of(left.min(LOOK_EVERY));
-            if let Ok(1..) = poll(&mut sources, Some(&timeout)) {
+            let _ = poll(&mut sources, Some(&timeout));
+            // The end of a child is a signal as well.
+            if hurry.is_some_and(Signals::take_stop) {
                 return false;
             }
         }
@@ -330,6 +333,26 @@ mod tests {
     fn end(mut child: Child) {
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn only_a_signal_to_stop_ends_the_wait_for_leftovers() {
+        use rustix::process::{Signal, kill_process};
+        let signals = Signals::install().unwrap();
+        let (mut brief, _) = start("sleep", "0");
+        let (child, relative) = start("sleep", "1000");
+        let handles = [relative.hold().unwrap()];
+        let wait = |patience| all_end(&handles, Duration::from_millis(patience), Some(&signals));
+        assert!(brief.wait().unwrap().success());
+        kill_process(getpid(), Signal::CHILD).unwrap();
+        kill_process(getpid(), Signal::HUP).unwrap();
+        assert!(wait(200));
+        for stop in [Signal::TERM, Signal::INT, Signal::QUIT] {
+            kill_process(getpid(), stop).unwrap();
+            assert!(!wait(10_000));
+        }
+        drop(signals);
+        end(child);
     }
 
     #[test]

@@ -74,6 +74,12 @@ impl Signals {
         pending.collect()
     }
 
+    /// Whether the operator wants an end. Takes whatever is pending, for a supervisor that does nothing else any more.
+    pub(crate) fn take_stop(&self) -> bool {
+        let is_stop = |meaning| matches!(meaning, Meaning::Ask(Ask::StopGraceful | Ask::StopQuick));
+        self.take().iter().any(|signal| is_stop(signal.meaning))
+    }
+
     /// Gives what is pending back to the kernel. To be called with these signals blocked: then they stay pending there,
     /// also for the program that this process becomes.
     pub(crate) fn give_back(&self) -> Vec<Arrived> {
