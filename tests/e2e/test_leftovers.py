@@ -135,7 +135,7 @@ def test_stop_fails_where_a_process_of_the_application_holds_the_port(started, d
     ended = run("stop", "-p", "app.pid", cwd=directory, timeout=30)
     address = f"127.0.0.1:{it.server.port}"
     assert ended.returncode == 7
-    assert f"still there: port {address}; 1 process that the application started" in ended.stderr
+    assert f"still there: port {address}; 1 process outside of the pool" in ended.stderr
     assert f"pid {pid} (sleep 1000), which listens at {address}" in ended.stderr
 
 
@@ -208,7 +208,7 @@ def test_stop_says_what_is_left_and_that_it_is_not_the_pools(started, directory,
     pids = sorted(it.start(how)[1] for how in ("run", "session"))
     ended = run("stop", *by, cwd=directory, timeout=30)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.startswith(f"stopped (pid {it.server.pid}); 2 processes that the application started are still running: ")
+    assert ended.stdout.startswith(f"stopped (pid {it.server.pid}); 2 processes outside of the pool are still running: ")
     assert all(f"pid {pid} (sleep 1000)" in ended.stdout for pid in pids)
     assert it.server.wait() == 0
     it.server.wait_log("Not of the pool: 2 processes that the application started are still running")
@@ -233,18 +233,35 @@ def test_an_operator_at_the_control_socket_learns_which_processes_are_left(start
     assert it.server.wait() == 0
 
 
-def test_what_ran_beside_the_server_before_it_is_not_the_applications(serve, directory):
-    through = ["sh", "-c", 'sleep 1000 & echo $! > beside; exec "$0" "$@"']
-    server = serve(STARTING, "--end-children", through=through)
+@pytest.fixture
+def sidecar(serve, directory):
+    """A server that was started by a shell with a process beside it, and the number of that one."""
+    through = ["sh", "-c", 'setsid sleep 1000 & echo $! > beside; exec "$0" "$@"']
+    server = serve(STARTING, "--end-children", "-p", "app.pid", through=through)
     beside = int((directory / "beside").read_text())
-    try:
-        os.kill(int(server.get()[1].split()[0]), signal.SIGKILL)
-        server.wait_ready(2)
-        assert server.stop() == 0
-        assert not is_gone(beside) and f"pid {beside}" not in server.log
-    finally:
+    yield server, beside
+    if not is_gone(beside):
         os.kill(beside, signal.SIGKILL)
-        wait_for(lambda: is_gone(beside), "its end")
+    wait_for(lambda: is_gone(beside), "its end")
+
+
+def test_what_ran_beside_the_server_before_it_is_not_the_applications(sidecar):
+    server, beside = sidecar
+    os.kill(int(server.get()[1].split()[0]), signal.SIGKILL)
+    server.wait_ready(2)
+    assert server.stop() == 0
+    assert not is_gone(beside) and f"pid {beside}" not in server.log
+
+
+def test_what_ran_beside_the_server_before_it_outlives_an_upgrade(sidecar, directory):
+    server, beside = sidecar
+    for _ in range(2):
+        with Operator(directory / "app.ctl") as operator:
+            assert operator.ask("upgrade")["outcome"] == "done"
+    stopped = run("stop", "-p", "app.pid", cwd=directory, timeout=30)
+    assert f"1 process outside of the pool is still running: pid {beside} (sleep 1000)" in stopped.stdout
+    assert server.wait() == 0
+    assert not is_gone(beside) and f"pid {beside}" not in server.log
 
 
 def test_leftovers_are_known_to_the_image_that_an_upgrade_brings(started, directory):

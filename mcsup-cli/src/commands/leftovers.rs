@@ -1,4 +1,4 @@
-//! Processes of the application that outlive a stopped server, as far as they can be seen from outside.
+//! Processes below a server, and outside of its pool, that outlive it, as far as they can be seen from outside.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -67,7 +67,8 @@ impl Below {
             .filter(|(_, handle, _)| !handle.wait(Some(deadline)))
             .map(|(process, _, name)| (process.pid, name))
             .collect();
-        survivors::sentence(left.iter().map(|(pid, name)| with_ports(*pid, name)))
+        // What ran beside the server before it looks like what its application has started.
+        survivors::sentence("outside of the pool", left.iter().map(|(pid, name)| with_ports(*pid, name)))
     }
 
     /// Those that have not ended.

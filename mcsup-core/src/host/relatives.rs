@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 
+use serde::{Deserialize, Serialize};
+
 use super::handle::Handle;
 use super::processes;
 
@@ -17,7 +19,7 @@ const MOST_THREADS: usize = 256;
 const MOST_DESCRIPTORS: usize = 1024;
 
 /// A process, as proc_pid_stat(5) describes it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Relative {
     /// Its id.
     pub pid: i32,
@@ -42,6 +44,11 @@ impl Relative {
         let handle = Handle::open(self.pid).ok()?;
         // The number may have been given to another process before the handle was opened, and not after.
         (Self::find(self.pid)?.started == self.started).then_some(handle)
+    }
+
+    /// Whether it is still there, if only to be reaped.
+    pub(crate) fn exists(&self) -> bool {
+        Self::find(self.pid).is_some_and(|now| now.is_same(self))
     }
 
     /// Whether `other` is this very process.

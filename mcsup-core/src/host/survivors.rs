@@ -1,4 +1,4 @@
-//! Processes of the application that outlive their worker or their server: how long to wait, and how to name them.
+//! Processes outside of the pool that outlive their worker or their server: how long to wait, and how to name them.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ pub const SETTLE: Duration = Duration::from_millis(250);
 /// The most that one look, or one sentence, names.
 pub const MOST_NAMED: usize = 16;
 
-/// How many are still running, and which; `None`: none is.
-pub fn sentence(mut names: impl ExactSizeIterator<Item = String>) -> Option<String> {
+/// How many are still running, and which; `None`: none is. `which`: for example "that the application started".
+pub fn sentence(which: &str, mut names: impl ExactSizeIterator<Item = String>) -> Option<String> {
     let count = names.len();
     let mut listed: Vec<String> = names.by_ref().take(MOST_NAMED).collect();
     if count > MOST_NAMED {
@@ -18,8 +18,8 @@ pub fn sentence(mut names: impl ExactSizeIterator<Item = String>) -> Option<Stri
     let listed = listed.join(", ");
     match count {
         0 => None,
-        1 => Some(format!("1 process that the application started is still running: {listed}")),
-        _ => Some(format!("{count} processes that the application started are still running: {listed}")),
+        1 => Some(format!("1 process {which} is still running: {listed}")),
+        _ => Some(format!("{count} processes {which} are still running: {listed}")),
     }
 }
 
@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     fn of(count: usize) -> Option<String> {
-        sentence((0..count).map(|number| format!("pid {number}")))
+        sentence("that the application started", (0..count).map(|number| format!("pid {number}")))
     }
 
     #[test]

@@ -121,27 +121,31 @@ impl<S: Supervisor> Executor<S> {
 
     /// What the pool's processes have left behind, as far as that is due.
     pub(super) fn tend_leftovers(&mut self, now: Moment) {
-        if let Some(edition) = self.editions.current() {
-            self.leftovers.set(edition.config.children);
+        if let Some(children) = self.editions.current().map(|edition| edition.config.children) {
+            if self.leftovers.is_news(children) {
+                self.leftovers.set(children, &self.members());
+            }
         }
         self.leftovers.note_gone(self.crew.take_gone(), now);
         if self.crew.is_awaiting() {
             self.leftovers.postpone(now);
         }
         if self.leftovers.deadline().is_some_and(|at| at <= now) {
-            let checker = self.checker.as_ref().map(Checker::pid);
-            let members: Vec<i32> = self.crew.pids().chain(checker).collect();
-            self.leftovers.tend(&members, now);
+            self.leftovers.tend(&self.members(), now);
             self.pace.has_worked(clock::now());
         }
+    }
+
+    /// The processes of the pool.
+    fn members(&self) -> Vec<i32> {
+        self.crew.pids().chain(self.checker.as_ref().map(Checker::pid)).collect()
     }
 
     /// The pool has ended; what has outlived it is named or ended.
     pub(super) fn see_leftovers_off(&mut self) {
         let gone = self.crew.take_gone();
         self.leftovers.note_gone(gone, clock::now());
-        let members: Vec<i32> = self.crew.pids().collect();
-        self.leftovers.see_off(&members, self.signals.as_ref());
+        self.leftovers.see_off(&self.members(), self.signals.as_ref());
         // The policy waits for no process any more.
         drop(self.crew.reap());
     }

@@ -40,8 +40,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 pub(crate) struct Leftovers {
     how: Children,
     known: BTreeMap<i32, Known>,
-    /// Children that this process had before it had workers, and the processes below them.
-    others: Vec<Relative>,
+    /// Children that this process had before it looked for leftovers, and the processes below them. `None`: it does not
+    /// look for any.
+    others: Option<Vec<Relative>>,
     /// Workers and molds that have ended since the last look.
     ended: Vec<Member>,
     /// Those that ended earlier and whose group has processes: their numbers are not given to others meanwhile.
@@ -70,21 +71,36 @@ struct Termination {
 impl Leftovers {
     /// For a process that is about to have its first worker.
     pub(crate) fn new(how: Children) -> Self {
-        let others = match how {
-            Children::Ignore => Vec::new(),
-            Children::Name | Children::End => relatives::below(us(), &[]),
-        };
+        let mut leftovers = Self::default();
+        leftovers.set(how, &[]);
+        leftovers
+    }
+
+    /// For one whose earlier image had workers, and those `others`: what else is there, that one has named.
+    pub(crate) fn adopt(how: Children, others: Option<Vec<Relative>>) -> Self {
         Self { how, others, ..Self::default() }
     }
 
-    /// For one whose earlier image had workers: what is there by now, that one has named.
-    pub(crate) fn adopt(how: Children) -> Self {
-        Self { how, ..Self::default() }
+    /// For the next image: what [`adopt`](Self::adopt) takes.
+    pub(super) fn describe(&self) -> Option<Vec<Relative>> {
+        self.others.clone()
     }
 
-    /// The setting has changed.
-    pub(super) fn set(&mut self, how: Children) {
+    /// Whether [`set`](Self::set) is to be called.
+    pub(super) fn is_news(&self, how: Children) -> bool {
+        self.how != how || self.others.is_none() && how != Children::Ignore
+    }
+
+    /// The setting as it is now. `members`: the processes of the pool.
+    pub(super) fn set(&mut self, how: Children, members: &[i32]) {
         self.how = how;
+        match how {
+            Children::Ignore => self.others = None,
+            // What nobody has looked at may have run beside the pool for long.
+            Children::Name | Children::End => {
+                self.others.get_or_insert_with(|| relatives::below(us(), members));
+            }
+        }
     }
 
     /// Keeps in mind what workers listen on, to be recognized in other processes.
@@ -167,7 +183,8 @@ impl Leftovers {
     /// Processes below this one that are neither of the pool nor of another's making.
     fn outsiders(&self, members: &[i32]) -> Vec<Relative> {
         let (us, group) = (us(), our_group());
-        let others = self.others.iter().filter(|other| other.parent == us);
+        // The number of one that has ended may be another's by now.
+        let others = self.others().filter(|other| other.parent == us && other.exists());
         let without: Vec<i32> = members.iter().copied().chain(others.map(|other| other.pid)).collect();
         let has_own_groups = !daemon::has_terminal();
         relatives::below(us, &without)
@@ -176,8 +193,12 @@ impl Leftovers {
             // Of a member that lives, or started beside the workers.
             .filter(|process| !members.contains(&process.group))
             .filter(|process| process.group != group || !has_own_groups)
-            .filter(|process| !self.others.iter().any(|other| other.is_same(process)))
+            .filter(|process| !self.others().any(|other| other.is_same(process)))
             .collect()
+    }
+
+    fn others(&self) -> impl Iterator<Item = &Relative> {
+        self.others.iter().flatten()
     }
 
     /// Whose it is, where that is certain.
@@ -242,7 +263,7 @@ impl Leftovers {
 }
 
 fn words(left: &[Relative]) -> Option<String> {
-    survivors::sentence(left.iter().map(Relative::name))
+    survivors::sentence("that the application started", left.iter().map(Relative::name))
 }
 
 fn us() -> i32 {
@@ -304,8 +325,10 @@ fn all_end(handles: &[Handle], patience: Duration, hurry: Option<&Signals>) -> b
             if left.is_zero() {
                 return true;
             }
-            let mut sources: Vec<PollFd<'_>> =
-                hurry.iter().map(|signals| PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)).collect();
+            let mut sources: Vec<PollFd<'_>> = hurry
+                .iter()
+                .map(|signals| PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN))
+                .collect();
             let timeout = clock::wait_of(left.min(LOOK_EVERY));
             let _ = poll(&mut sources, Some(&timeout));
             // The end of a child is a signal as well.
@@ -353,6 +376,39 @@ mod tests {
         }
         drop(signals);
         end(child);
+    }
+
+    fn pids(found: &[Relative]) -> Vec<i32> {
+        found.iter().map(|process| process.pid).collect()
+    }
+
+    #[test]
+    fn what_ran_beside_the_pool_before_it_looked_is_no_leftover() {
+        let mut leftovers = Leftovers::new(Children::Ignore);
+        let (beside, beside_it) = start("sleep", "1000");
+        let (worker, member) = start("sleep", "1000");
+        leftovers.set(Children::End, &[member.pid]);
+        assert_eq!(pids(&leftovers.describe().unwrap()), [beside_it.pid]);
+        // The same setting once more changes nothing.
+        let (left, left_it) = start("sleep", "1000");
+        leftovers.set(Children::End, &[member.pid]);
+        let record = serde_json::to_string(&leftovers.describe()).unwrap();
+        let mut next = Leftovers::adopt(Children::End, serde_json::from_str(&record).unwrap());
+        next.set(Children::End, &[member.pid]);
+        for leftovers in [leftovers, next] {
+            let known = pids(leftovers.others.as_deref().unwrap());
+            assert!(known.contains(&beside_it.pid) && !known.contains(&left_it.pid), "{known:?}");
+        }
+        [beside, worker, left].into_iter().for_each(end);
+    }
+
+    #[test]
+    fn an_image_that_was_told_of_no_others_takes_what_is_there() {
+        let (beside, beside_it) = start("sleep", "1000");
+        let mut leftovers = Leftovers::adopt(Children::End, None);
+        leftovers.set(Children::End, &[]);
+        assert_eq!(pids(&leftovers.describe().unwrap()), [beside_it.pid]);
+        end(beside);
     }
 
     #[test]

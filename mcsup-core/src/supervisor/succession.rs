@@ -22,6 +22,7 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::host::descriptors;
 use crate::host::pidfile::PidFile;
+use crate::host::relatives::Relative;
 use crate::link::handover::Handover;
 use crate::listener::open::OpenSet;
 use crate::policy::{Effect, Event, Machine};
@@ -97,6 +98,7 @@ struct Rest {
     slots: usize,
     aimed: (u64, usize),
     given: Given,
+    others: Option<Vec<Relative>>,
     history: super::history::History,
 }
 
@@ -126,13 +128,14 @@ impl Taken {
                 descriptors: record.descriptors.unwrap_or(now.descriptors),
                 is_subreaper: record.is_subreaper.unwrap_or(now.is_subreaper),
             },
+            others: record.others,
             history: record.history,
         });
         Ok(machine)
     }
 
     fn executor<S: Supervisor>(&mut self, supervisor: S, config: Config) -> Option<Executor<S>> {
-        let Rest { generation, slots, aimed, given, history } = self.rest.take()?;
+        let Rest { generation, slots, aimed, given, others, history } = self.rest.take()?;
         let (mut crew, handover) = (self.crew.take()?, self.handover.take()?);
         let (listeners, operators) = (self.listeners.take()?, self.operators.take()?);
         if config.children != Children::Ignore {
@@ -140,7 +143,7 @@ impl Taken {
             let _ = ancestry::adopt_orphans();
             crew.adopts();
         }
-        let (image, leftovers) = (config.image.clone(), Leftovers::adopt(config.children));
+        let (image, leftovers) = (config.image.clone(), Leftovers::adopt(config.children, others));
         Some(Executor {
             supervisor,
             pid: getpid(),

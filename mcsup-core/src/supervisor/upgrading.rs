@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::host::descriptors;
 use crate::host::pidfile::{PidFile, PidFileRecord};
 use crate::host::processes;
+use crate::host::relatives::Relative;
 use crate::listener::record::ListenerRecord;
 use crate::policy::record::Record;
 use crate::policy::{Event, Machine, Phase};
@@ -37,6 +38,9 @@ pub(super) struct PoolRecord {
     /// Whether the process adopted orphans before it had a mold.
     #[serde(default)]
     pub(super) is_subreaper: Option<bool>,
+    /// What ran beside the pool before it looked for leftovers.
+    #[serde(default)]
+    pub(super) others: Option<Vec<Relative>>,
     pub(super) pid_file: Option<PidFileRecord>,
     pub(super) operators: OperatorsRecord,
     pub(super) history: History,
@@ -139,6 +143,7 @@ impl<S: Supervisor> Executor<S> {
             aimed: self.aimed,
             descriptors: Some(self.given.descriptors),
             is_subreaper: Some(self.given.is_subreaper),
+            others: self.leftovers.describe(),
             pid_file: self.pid_file.as_ref().map(PidFile::describe),
             operators: self.operators.describe(),
             history: self.history.clone(),
