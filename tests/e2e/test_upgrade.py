@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import mcsup
+from cgroups import Cgroup
 from harness import HELLO, TOP, Load, children_of, clean_environment, free_port, get, is_gone, run, wait_for
 
 BINARY = Path(os.environ.get("CARGO_TARGET_DIR", TOP / "target")) / "debug" / "mcsup"
@@ -88,6 +89,46 @@ def test_a_broken_package_is_refused_and_a_mended_one_is_taken(serve, package):
     server.signal(signal.SIGUSR2)
     server.wait_log(UPGRADED, patience=20)
     assert server.worker_pids() == workers
+
+
+@pytest.fixture
+def frozen_check(serve, package):
+    """A server, its workers, the number of its upgrade check, which not even SIGKILL ends, and how to let that one go on."""
+    group = Cgroup("freezer", v1=True)
+    server = serve(env=with_package(package), workers=2)
+    workers = server.worker_pids()
+    front(package, "import os, time\nif os.environ.get('MCSUP_RESUME', '').startswith('check:'):\n    time.sleep(1000)")
+    server.signal(signal.SIGUSR2)
+    (check,) = wait_for(lambda: set(children_of(server.pid)) - set(workers), "the upgrade check")
+    group.add(check)
+    group.freeze(True)
+    yield server, workers, check, lambda: group.freeze(False)
+    group.freeze(False)
+    if not is_gone(check):
+        os.kill(check, signal.SIGKILL)
+    wait_for(lambda: is_gone(check), "the end of the upgrade check")
+    group.remove()
+
+
+def test_a_check_that_cannot_be_killed_does_not_keep_the_stop_from_ending(frozen_check):
+    server, _, check, _ = frozen_check
+    assert server.stop(20) == 0
+    server.wait_log(f"Process {check}, which tried the new image, was sent SIGKILL .* ago and is still there: it is left")
+
+
+def test_a_check_that_cannot_be_killed_does_not_keep_the_supervisor_from_its_work(frozen_check, package):
+    server, workers, check, thaw = frozen_check
+    server.wait_log("Upgrade failed, this image goes on: .*within", patience=60)
+    os.kill(workers[0], signal.SIGKILL)
+    server.wait_ready(3)
+    server.wait_log(f"Process {check}, which tried the new image, was sent SIGKILL 5s ago and is still there", patience=20)
+    # It is reaped all the same when it ends.
+    thaw()
+    wait_for(lambda: check not in children_of(server.pid), "the end of the upgrade check")
+    front(package, "")
+    server.signal(signal.SIGUSR2)
+    server.wait_log(UPGRADED, patience=20)
+    assert server.stop() == 0
 
 
 def holds_the_module(pid):

@@ -55,6 +55,8 @@ pub(crate) struct Executor<S> {
     pub(crate) image: Option<Image>,
     /// An upgrade's dry run, while there is one.
     pub(crate) checker: Option<Checker>,
+    /// Earlier ones, which were killed and are not reaped yet.
+    pub(super) ended_checkers: Vec<Checker>,
     /// Why the first generation could not boot, for the caller of the library.
     pub(crate) failed_start: FailedStart,
 }
@@ -138,7 +140,7 @@ impl<S: Supervisor> Executor<S> {
 
     /// The processes of the pool.
     fn members(&self) -> Vec<i32> {
-        self.crew.pids().chain(self.checker.as_ref().map(Checker::pid)).collect()
+        self.crew.pids().chain(self.checker.iter().chain(&self.ended_checkers).map(Checker::pid)).collect()
     }
 
     /// The pool has ended; what has outlived it is named or ended.

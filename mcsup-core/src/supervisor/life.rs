@@ -152,6 +152,7 @@ fn open_rest<S: Supervisor>(
         waiting: Waiting::default(),
         image,
         checker: None,
+        ended_checkers: Vec::new(),
         failed_start: FailedStart::default(),
     })
 }
@@ -203,6 +204,7 @@ fn wait<S: Supervisor>(executor: &mut Executor<S>, deadline: Option<Moment>) {
         executor.next_look_at_slots(now),
         executor.crew.deadline(),
         executor.leftovers.deadline(),
+        executor.checker_deadline(now),
     ];
     let deadline = deadline.into_iter().chain(looks.into_iter().flatten()).min();
     let timeout = deadline.map(|deadline| deadline.saturating_sub(now));
@@ -226,7 +228,6 @@ fn happened<S: Supervisor>(
     }
     executor.crew.wakes(now);
     events.extend(executor.crew.reports());
-    events.extend(executor.hear_checker(machine));
     let arrived = executor.signals.as_ref().map(Signals::take).unwrap_or_default();
     for signal in arrived {
         match signal.meaning {
@@ -239,6 +240,8 @@ fn happened<S: Supervisor>(
             }
         }
     }
+    // After the reaping above and before any fork: no other child has a dry run's number.
+    events.extend(executor.hear_checker(machine, now));
     let mut curious = Vec::new();
     for wish in executor.operators.hear() {
         match wish {

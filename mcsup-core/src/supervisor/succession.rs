@@ -163,6 +163,7 @@ impl Taken {
             waiting: Waiting::default(),
             image,
             checker: None,
+            ended_checkers: Vec::new(),
             failed_start: FailedStart::default(),
         })
     }

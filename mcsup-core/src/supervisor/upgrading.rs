@@ -17,7 +17,7 @@ use crate::host::processes;
 use crate::host::relatives::Relative;
 use crate::listener::record::ListenerRecord;
 use crate::policy::record::Record;
-use crate::policy::{Event, Machine, Phase};
+use crate::policy::{Event, Machine, Moment, Phase};
 use crate::sys::descriptor;
 use crate::sys::signal::AllBlocked;
 use crate::upgrade::Image;
@@ -59,7 +59,7 @@ impl PoolRecord {
 impl<S: Supervisor> Executor<S> {
     /// Begins the dry run of the image that there is now.
     pub(super) fn check_image(&mut self, machine: &Machine) -> Option<Event> {
-        self.checker = None;
+        self.end_checker();
         let limit = machine.policy().upgrade_timeout;
         let checker = self.letter(machine).and_then(|(image, letter)| Checker::start(&image, &letter, limit));
         match checker {
@@ -76,19 +76,29 @@ impl<S: Supervisor> Executor<S> {
         self.checker.iter().flat_map(Checker::descriptors)
     }
 
-    /// What the dry run has come to; one that nobody waits for any more is ended.
-    pub(super) fn hear_checker(&mut self, machine: &Machine) -> Option<Event> {
-        let checker = self.checker.as_mut()?;
+    /// When to look whether a dry run that was killed has ended.
+    pub(super) fn checker_deadline(&self, now: Moment) -> Option<Moment> {
+        self.checker.iter().chain(&self.ended_checkers).filter_map(|checker| checker.deadline(now)).min()
+    }
+
+    /// Nothing waits for the dry run any more: it is ended in the turns of the loop to come.
+    fn end_checker(&mut self) {
+        self.ended_checkers.extend(self.checker.take());
+    }
+
+    /// What the dry run has come to; one that nothing waits for is ended. See [`Checker::end`] for when to call it.
+    pub(super) fn hear_checker(&mut self, machine: &Machine, now: Moment) -> Option<Event> {
         if !matches!(machine.phase(), Phase::Upgrading { .. }) {
-            self.checker = None;
-            return None;
+            self.end_checker();
         }
+        self.ended_checkers.retain_mut(|checker| checker.end(now).is_none());
+        let checker = self.checker.as_mut()?;
         // Whatever is on its way to the workers gets there first: the next image would not know of it.
         if !self.homeless.is_empty() {
             return None;
         }
-        let said = checker.hear()?;
-        self.checker = None;
+        let said = checker.hear(now)?;
+        self.end_checker();
         Some(match said {
             Ok(()) => Event::ImageChecked,
             Err(reason) => Event::UpgradeFailed { reason },
@@ -97,14 +107,15 @@ impl<S: Supervisor> Executor<S> {
 
     /// In a forked child: the dry run is the supervisor's.
     pub(super) fn let_go_of_checker(&mut self) {
-        if let Some(mut checker) = self.checker.take() {
+        self.end_checker();
+        for mut checker in self.ended_checkers.drain(..) {
             checker.let_go();
         }
     }
 
     /// Becomes the next image. That this returns says that it could not be.
     pub(super) fn exec(&mut self, machine: &Machine) -> Event {
-        self.checker = None;
+        self.end_checker();
         // What arrives from now on waits for the next image: a handler that is not there yet would be the end of it. So
         // does what has arrived since signals were last looked at.
         let blocked = AllBlocked::new();

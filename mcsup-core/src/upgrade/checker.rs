@@ -1,17 +1,19 @@
 //! A dry run of the new image: a child that executes it with the real letter and the real descriptors, and is to say
-//! whether it could go on from there. It is heard without waiting, and does not outlive whoever asked.
+//! whether it could go on from there. It is heard without waiting, and is killed when it is not wanted any more. One that
+//! SIGKILL does not end (frozen, or in an uninterruptible wait) is named and left.
 
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
+use rustix::process::{Pid, Signal, getpid, kill_process};
 
 use super::letter::Letter;
 use super::{CAN, Image};
+use crate::clock;
 use crate::error::{Error, Result};
-use crate::policy::ExitStatus;
+use crate::policy::{ExitStatus, Moment};
 use crate::spawn::reap;
 use crate::sys::fork::{self, Side};
 use crate::sys::signal::AllBlocked;
@@ -19,6 +21,15 @@ use crate::sys::{descriptor, exec, signal};
 
 /// So much of what it says is kept: its last words.
 const LAST_WORDS: usize = 16 * 1024;
+
+/// How long the kernel may take to end it after SIGKILL.
+const AFTER_KILL: Duration = Duration::from_secs(5);
+
+/// How often it is looked for until then. Its SIGCHLD may have been another's as well.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// How long a drop may wait for its end.
+const AT_DROP: Duration = Duration::from_millis(500);
 
 /// A dry run that is under way. Killed when it is dropped.
 #[derive(Debug)]
@@ -31,7 +42,18 @@ pub(crate) struct Checker {
     output: File,
     printed: Vec<u8>,
     owner: Pid,
-    reaped: bool,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Runs,
+    /// It was sent SIGKILL then.
+    Killed(Moment),
+    /// It is still there long after that, and was named.
+    Named,
+    /// It was reaped, or is not ours.
+    Gone,
 }
 
 impl Checker {
@@ -53,29 +75,38 @@ impl Checker {
         };
         drop(blocked);
         let (answer, output) = (File::from(answer), File::from(output));
-        Ok(Self { pid, answer, said: Vec::new(), output, printed: Vec::new(), owner, reaped: false })
+        Ok(Self { pid, answer, said: Vec::new(), output, printed: Vec::new(), owner, state: State::Runs })
     }
 
-    /// What to wait on.
-    pub(crate) fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
-        [self.answer.as_fd(), self.output.as_fd()]
+    /// What to wait on, until it has answered.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let runs = self.state == State::Runs;
+        [self.answer.as_fd(), self.output.as_fd()].into_iter().filter(move |_| runs)
+    }
+
+    /// When to look whether it has ended.
+    pub(crate) fn deadline(&self, now: Moment) -> Option<Moment> {
+        matches!(self.state, State::Killed(_)).then(|| now + LOOK_EVERY)
     }
 
     /// Whether the image can take over, or why not; `None`: it has not said yet.
-    pub(crate) fn hear(&mut self) -> Option<std::result::Result<(), String>> {
+    pub(crate) fn hear(&mut self, now: Moment) -> Option<std::result::Result<(), String>> {
         read(&mut self.output, &mut self.printed);
-        let ended = read(&mut self.answer, &mut self.said);
-        if !ended {
+        if self.state == State::Runs && !read(&mut self.answer, &mut self.said) {
             return None;
         }
         // It has ended, or has closed what it should not: either way it ends now. What it is ending with stays.
-        let status = self.end();
+        let status = self.end(now);
+        if self.state == State::Named {
+            return Some(Err("the new image has closed its answer, and cannot be ended".to_owned()));
+        }
+        let status = status?;
         read(&mut self.output, &mut self.printed);
         if self.said == CAN && status == ExitStatus::Code(0) {
             return Some(Ok(()));
         }
         let how = match status {
-            // Somebody else has reaped it.
+            // Another part of this process has reaped it.
             ExitStatus::Code(-1) => "the new image ended".to_owned(),
             ExitStatus::Code(code) => format!("the new image exited with code {code}"),
             ExitStatus::Signal(number) => format!("the new image was ended by signal {number}"),
@@ -91,30 +122,58 @@ impl Checker {
 
     /// For a forked child: none of it is the child's.
     pub(crate) fn let_go(&mut self) {
-        self.reaped = true;
+        self.state = State::Gone;
     }
 
-    fn end(&mut self) -> ExitStatus {
-        self.reaped = true;
-        // Where somebody else has reaped it, its number may be anybody's by now.
-        if reap::is_child(self.pid) {
-            let _ = kill_process(self.pid, Signal::KILL);
-        }
-        loop {
-            match waitpid(Some(self.pid), WaitOptions::empty()) {
-                Err(rustix::io::Errno::INTR) => {}
-                Ok(Some((_, status))) => return reap::read(status),
-                // As the first process of a container we reap whoever is there.
-                Ok(None) | Err(_) => return ExitStatus::Code(if self.said == CAN { 0 } else { -1 }),
+    /// Ends it without waiting: SIGKILL once, and a look whether it can be reaped. `None`: it is still there.
+    ///
+    /// To be called between the reaping of other children and the next fork: so its number is not another child's.
+    pub(crate) fn end(&mut self, now: Moment) -> Option<ExitStatus> {
+        if self.state == State::Runs {
+            // Where another part of this process has reaped it, its number may be anybody's by now.
+            if reap::is_child(self.pid) {
+                let _ = kill_process(self.pid, Signal::KILL);
             }
+            self.state = State::Killed(now);
         }
+        if self.state == State::Gone {
+            return Some(ExitStatus::Code(-1));
+        }
+        let status = reap::try_reap(self.pid);
+        match (status, self.state) {
+            (Some(_), _) => self.state = State::Gone,
+            (None, State::Killed(since)) if now.saturating_sub(since) >= AFTER_KILL => self.name(AFTER_KILL),
+            (None, _) => {}
+        }
+        // The first process of a container reaps all of its children.
+        let has_affirmed = status == Some(ExitStatus::Code(-1)) && self.said == CAN;
+        if has_affirmed { Some(ExitStatus::Code(0)) } else { status }
+    }
+
+    fn name(&mut self, patience: Duration) {
+        self.state = State::Named;
+        log::error!(
+            "Process {}, which tried the new image, was sent SIGKILL {patience:?} ago and is still there: it is left",
+            self.pid
+        );
     }
 }
 
 impl Drop for Checker {
+    /// Does not wait for one that cannot be ended.
     fn drop(&mut self) {
-        if !self.reaped && self.owner == getpid() {
-            self.end();
+        if self.owner != getpid() {
+            return;
+        }
+        let begin = Instant::now();
+        while self.state != State::Gone && self.end(clock::now()).is_none() {
+            if self.state == State::Named {
+                return;
+            }
+            if begin.elapsed() >= AT_DROP {
+                return self.name(AT_DROP);
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 }
@@ -186,6 +245,20 @@ mod tests {
 
     use super::*;
 
+    /// One of a process that was started otherwise. The other ends of its pipes are closed.
+    fn checker_of(pid: u32) -> Checker {
+        let (answer, output) = (descriptor::pipe(true).unwrap().0, descriptor::pipe(true).unwrap().0);
+        Checker {
+            pid: Pid::from_raw(pid.try_into().unwrap()).unwrap(),
+            answer: File::from(answer),
+            said: Vec::new(),
+            output: File::from(output),
+            printed: Vec::new(),
+            owner: getpid(),
+            state: State::Runs,
+        }
+    }
+
     #[test]
     fn a_process_that_is_not_our_child_is_not_killed() {
         let mut shell = Command::new("sh")
@@ -199,16 +272,51 @@ mod tests {
         let mut said = String::new();
         from_cat.read_line(&mut said).unwrap();
         shell.wait().unwrap();
-        let pid = Pid::from_raw(said.trim().parse().unwrap()).unwrap();
-        let (answer, output) = (descriptor::pipe(true).unwrap().0, descriptor::pipe(true).unwrap().0);
-        let (answer, output, owner) = (File::from(answer), File::from(output), getpid());
-        let mut checker =
-            Checker { pid, answer, said: Vec::new(), output, printed: Vec::new(), owner, reaped: false };
-        assert_eq!(checker.hear(), Some(Err("the new image ended".to_owned())));
+        let mut checker = checker_of(said.trim().parse().unwrap());
+        assert_eq!(checker.hear(clock::now()), Some(Err("the new image ended".to_owned())));
         to_cat.write_all(b"alive").unwrap();
         drop(to_cat);
         said.clear();
         from_cat.read_to_string(&mut said).unwrap();
         assert_eq!(said, "alive");
+    }
+
+    #[test]
+    fn one_that_has_closed_its_answer_is_killed_and_reaped_without_waiting() {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let (mut checker, begin) = (checker_of(child.id()), clock::now());
+        let heard = loop {
+            // It is looked for again and again, and nothing else is waited on.
+            match checker.hear(begin) {
+                Some(heard) => break heard,
+                None => assert!(checker.deadline(begin).is_some() && checker.descriptors().count() == 0),
+            }
+            std::thread::yield_now();
+        };
+        assert_eq!(heard, Err("the new image was ended by signal 9".to_owned()));
+        assert!(checker.state == State::Gone && checker.deadline(begin).is_none());
+        // It was reaped.
+        assert_eq!(child.wait().unwrap_err().raw_os_error(), Some(libc::ECHILD));
+    }
+
+    #[test]
+    fn one_that_cannot_be_killed_is_left_in_the_end() {
+        // It runs as if it had not heard the SIGKILL.
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let (mut checker, begin) = (checker_of(child.id()), clock::now());
+        checker.state = State::Killed(begin);
+        assert_eq!(checker.hear(begin), None);
+        assert_eq!(checker.hear(begin + AFTER_KILL / 2), None);
+        let left = checker.hear(begin + AFTER_KILL).unwrap().unwrap_err();
+        assert!(left.ends_with("cannot be ended"), "{left}");
+        assert_eq!(checker.deadline(begin + AFTER_KILL), None);
+        drop(checker);
+        // Neither does a drop wait without end.
+        let mut checker = checker_of(child.id());
+        checker.state = State::Killed(begin);
+        drop(checker);
+        assert!(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 }
