@@ -4,6 +4,7 @@
 //! there. Such code belongs to the processes that run the application. Where there was any, this process is executed
 //! again as the same interpreter without `site`, and the workers run it.
 
+mod entry;
 mod origin;
 mod words;
 
@@ -37,7 +38,10 @@ mod extension {
             Some(text) => {
                 Origin::given(&text, own).map_err(|error| PyValueError::new_err(error.to_string()))?
             }
-            None => Origin::of_this_process(py, own.len())?,
+            None => {
+                let file: PathBuf = module.getattr("__file__")?.extract()?;
+                Origin::of_this_process(py, own.len(), file.parent().unwrap_or(&file))?
+            }
         };
         if origin.is_customised() && !is_deferred(py)? && is_for_a_supervisor(&argv) {
             return start_again(module, &origin, own);
@@ -47,7 +51,12 @@ mod extension {
         // Python's own copy was made when it began.
         py.import("os")?.getattr("environ")?.call_method1("pop", (VARIABLE, py.None()))?;
         // Detached: the supervisor runs no Python, and a worker attaches for each request.
-        Ok(py.detach(move || crate::run(&argv, start).code()))
+        let is_run = is_for_a_supervisor(&argv);
+        let exit = py.detach(move || crate::run(&argv, start));
+        if let Some(advice) = origin.advice(py).filter(|_| is_run && exit == Exit::Refused) {
+            let _ = writeln!(std::io::stderr(), "mcsup: {advice}");
+        }
+        Ok(exit.code())
     }
 }
 

@@ -177,6 +177,46 @@ def test_a_pth_file_runs_in_the_workers(serve, venv, agent_file, line):
     assert threads_of(server.pid) == 1
 
 
+NIX = "import sys;import site;import functools;sys.argv[0] = '{script}';functools.reduce(lambda k, p: site.addsitedir(p, k), ['{folder}'], site._init_pathinfo());"
+
+
+@pytest.mark.parametrize("way", ["the module", "its file", "a link", "a copy", "a wrapped script"])
+def test_the_command_is_known_under_any_name(serve, venv, directory, environment, agent_file, way):
+    path, packages = venv
+    script = path / "bin" / "mcsup"
+    command = [script]
+    if way == "the module":
+        command = [path / "bin" / "python", "-m", "mcsup.__main__"]
+    elif way == "its file":
+        command = [path / "bin" / "python", packages / "mcsup" / "__main__.py"]
+    elif way == "a link":
+        command = [directory / "serve"]
+        command[0].symlink_to(script)
+    elif way == "a copy":
+        command = [script.rename(script.with_name("serve"))]
+    else:
+        (directory / "more").mkdir()
+        (directory / "more" / "wrapped.py").write_text("VALUE = 7\n")
+        command = [script.rename(script.with_name(".mcsup-wrapped"))]
+        first, rest = command[0].read_text().split("\n", 1)
+        command[0].write_text("\n".join([first, NIX.format(script=script, folder=directory / "more"), rest]))
+    server = serve(("import wrapped\n" if way == "a wrapped script" else "") + APP, command=command, env=environment)
+    assert_only_workers_have_it(server, agent_file)
+    server.signal(signal.SIGUSR2)
+    server.wait_log(UPGRADED, patience=20)
+    assert_only_workers_have_it(server, agent_file)
+
+
+def test_a_program_that_calls_the_command_beside_threads_gets_advice(directory, environment):
+    code = "import sys; from mcsup.__main__ import main; sys.exit(main())"
+    (directory / "app.py").write_text(APP)
+    command = [sys.executable, "-c", code, "-b", f"127.0.0.1:{free_port()}", "app:app"]
+    result = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=20)
+    assert result.returncode == 1
+    assert "fork needs one" in result.stderr
+    assert "(sitecustomize loaded before mcsup): start it as `mcsup` or `python -m mcsup`" in result.stderr
+
+
 def test_usercustomize_runs_in_the_workers(serve, directory, agent_file):
     base = directory / "user"
     packages = Path(sysconfig.get_path("purelib", "posix_user", vars={"userbase": str(base)}))

@@ -9,7 +9,8 @@ use mcsup_py::python::site::{self, Deferred, Script};
 use pyo3::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::words::{self, Program};
+use super::entry::Entry;
+use super::words;
 
 /// Names the origin to an interpreter that was started without `site`.
 pub(super) const VARIABLE: &str = "MCSUP_ORIGIN";
@@ -20,7 +21,15 @@ pub(super) struct Origin {
     /// All words before those of the command.
     pub(super) words: Vec<OsString>,
     /// `sys.argv[0]`.
+    name: OsString,
+    /// The file of `__main__`.
     file: OsString,
+    /// The module that `python -m` has found for `__main__`.
+    module: Option<String>,
+    /// Whether `__main__` is the command, and no program that calls it.
+    is_command: bool,
+    /// The line with which a distribution's script adds to `sys.path`.
+    preparation: Option<String>,
     /// The first entry of `sys.path`, where Python has put it there for the script.
     folder: Option<OsString>,
     /// The rest of `sys.path`.
@@ -33,8 +42,9 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    /// The start of this interpreter; `own` are the words of the command.
-    pub(super) fn of_this_process(py: Python<'_>, own: usize) -> PyResult<Self> {
+    /// The start of this interpreter; `own` are the words of the command, `package` is the folder of mcsup.
+    pub(super) fn of_this_process(py: Python<'_>, own: usize, package: &Path) -> PyResult<Self> {
+        let Entry { file, module, is_command, preparation } = Entry::of_this_process(py, package)?;
         let sys = py.import("sys")?;
         let mut words: Vec<OsString> = sys.getattr("orig_argv")?.extract()?;
         words.truncate(words.len().saturating_sub(own));
@@ -45,9 +55,14 @@ impl Origin {
         let is_first = !flag("isolated")? && !flag("safe_path")? && !path.is_empty();
         let folder = is_first.then(|| path.remove(0));
         let argv: Vec<OsString> = sys.getattr("argv")?.extract()?;
+        let name = argv.into_iter().next().unwrap_or_default();
         Ok(Self {
             words,
-            file: argv.into_iter().next().unwrap_or_default(),
+            file: file.unwrap_or_else(|| name.clone()),
+            name,
+            module,
+            is_command,
+            preparation,
             folder,
             path: path.into_iter().map(PathBuf::from).collect(),
             prefixes: (sys.getattr("prefix")?.extract()?, sys.getattr("exec_prefix")?.extract()?),
@@ -66,14 +81,15 @@ impl Origin {
     }
 
     fn deferred(&self, own: &[OsString]) -> Deferred {
-        let words = self.words.iter().chain(own).cloned().collect();
-        let module = match self.program() {
-            Program::Module(name) => name.to_str().map(str::to_owned),
-            _ => None,
+        let script = Script {
+            words: self.words.iter().chain(own).cloned().collect(),
+            file: self.file.clone(),
+            module: self.module.clone(),
+            folder: self.folder.clone(),
+            preparation: self.preparation.clone(),
         };
-        let (file, folder) = (self.file.clone(), self.folder.clone());
         Deferred {
-            script: Some(Script { words, file, module, folder }),
+            script: Some(script),
             path: self.path.clone(),
             prefixes: Some(self.prefixes.clone()),
             modules: self.customisation.clone().unwrap_or_default(),
@@ -83,21 +99,28 @@ impl Origin {
     /// Whether a supervisor is to run in another interpreter than this one. Not where another program has called the
     /// command: what that has done in this process is meant for the workers.
     pub(super) fn is_customised(&self) -> bool {
-        let is_ours = match self.program() {
-            Program::Module(name) => name == "mcsup",
-            Program::Script(path) => Path::new(&path).file_name().is_some_and(|name| name == "mcsup"),
-            Program::None => false,
+        self.is_command && self.customisation.is_some()
+    }
+
+    /// Advice to an operator whose program has called the command in a process that cannot fork.
+    pub(super) fn advice(&self, py: Python<'_>) -> Option<String> {
+        let found = self
+            .customisation
+            .as_ref()
+            .filter(|_| !self.is_command && customisation::has_other_threads(py))?;
+        let found = match found.as_slice() {
+            [] => String::new(),
+            names => format!(" ({} loaded before mcsup)", names.join(", ")),
         };
-        is_ours && self.customisation.is_some()
+        Some(format!(
+            "threads run in the program that called mcsup{found}: start it as `mcsup` or `python -m mcsup`, and they are \
+             started in each worker"
+        ))
     }
 
     /// The interpreter's own options, and no `site`.
     pub(super) fn options(&self) -> impl Iterator<Item = OsString> {
-        words::read(&self.words).0.into_iter().chain(["-S".into()])
-    }
-
-    fn program(&self) -> Program {
-        words::read(&self.words).1
+        words::options(&self.words).into_iter().chain(["-S".into()])
     }
 
     /// As [`Origin::given`] reads it.

@@ -34,7 +34,7 @@ pub fn found(py: Python<'_>) -> PyResult<Option<Vec<String>>> {
             found.insert(top.to_owned());
         }
     }
-    if found.is_empty() && !has_other_threads(py)? {
+    if found.is_empty() && !has_other_threads(py) {
         return Ok(None);
     }
     let mut found: Vec<String> = found.into_iter().collect();
@@ -48,7 +48,8 @@ fn file_of(module: &Bound<'_, PyAny>) -> Option<PathBuf> {
 }
 
 /// Whether Python or the kernel knows of another thread. The kernel's list is there on Linux only.
-fn has_other_threads(py: Python<'_>) -> PyResult<bool> {
-    let count: usize = py.import("_thread")?.call_method0("_count")?.extract()?;
-    Ok(count > 0 || std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() > 1))
+pub fn has_other_threads(py: Python<'_>) -> bool {
+    let count = || py.import("_thread")?.call_method0("_count")?.extract::<usize>();
+    count().is_ok_and(|count| count > 0)
+        || std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() > 1)
 }

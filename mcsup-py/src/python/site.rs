@@ -4,13 +4,13 @@
 //! runs it in each worker, or in the mold, before the application is loaded. A fresh interpreter does the same at its
 //! start, so an agent sees no difference.
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyList;
+use pyo3::types::{PyDict, PyList};
 
 /// What a start without `site` has left to do, and what the interpreter would be if it had been done.
 #[derive(Debug, Clone, Default)]
@@ -32,10 +32,12 @@ pub struct Script {
     pub words: Vec<OsString>,
     /// The file of `__main__`.
     pub file: OsString,
-    /// The name that `python -m` was given.
+    /// The module that `python -m` has found for `__main__`.
     pub module: Option<String>,
     /// What Python puts in front of `sys.path` for it.
     pub folder: Option<OsString>,
+    /// A line of the script that adds to `sys.path`, as some distributions' scripts have.
+    pub preparation: Option<String>,
 }
 
 /// Taken by the first call of [`run`] in a process; its children inherit that it was.
@@ -100,9 +102,11 @@ fn become_main(py: Python<'_>, script: &Script) -> PyResult<()> {
     let main = py.import("__main__")?;
     main.setattr("__file__", &script.file)?;
     if let Some(module) = &script.module {
-        let name = format!("{module}.__main__");
-        main.setattr("__spec__", py.import("importlib.util")?.call_method1("find_spec", (name,))?)?;
-        main.setattr("__package__", module)?;
+        main.setattr("__spec__", py.import("importlib.util")?.call_method1("find_spec", (module,))?)?;
+        main.setattr("__package__", module.rsplit_once('.').map_or("", |(package, _)| package))?;
+    }
+    if let Some(line) = &script.preparation {
+        py.run(&CString::new(line.as_str())?, Some(&PyDict::new(py)), None)?;
     }
     Ok(())
 }
