@@ -52,6 +52,9 @@ mod extension {
         py.import("os")?.getattr("environ")?.call_method1("pop", (VARIABLE, py.None()))?;
         // Detached: the supervisor runs no Python, and a worker attaches for each request.
         let is_run = is_for_a_supervisor(&argv);
+        if is_run {
+            origin.name_process();
+        }
         let exit = py.detach(move || crate::run(&argv, start));
         if let Some(advice) = origin.advice(py).filter(|_| is_run && exit == Exit::Refused) {
             let _ = writeln!(std::io::stderr(), "mcsup: {advice}");

@@ -301,6 +301,59 @@ def test_tools_of_the_environment_cost_no_second_start(serve, venv, directory):
     assert f"{directory}/elsewhere" not in ask(server)["seen"]["path"], "there is no such folder"
 
 
+def comm_of(pid):
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+@pytest.mark.parametrize("is_customised", [False, True])
+def test_the_process_has_the_name_of_the_command(serve, venv, directory, agent_file, is_customised):
+    path, packages = venv
+    if is_customised:
+        (packages / "agent.py").write_text(AGENT)
+        (packages / "agent.pth").write_text("import agent\n")
+    server = serve(APP, command=[path / "bin" / "mcsup"], env=clean_environment(AGENT_FILE=str(agent_file)))
+    assert ("-S" in command_of(server.pid)) == is_customised
+    assert comm_of(server.pid) == "mcsup"
+    server.signal(signal.SIGUSR2)
+    server.wait_log(UPGRADED, patience=20)
+    assert comm_of(server.pid) == "mcsup"
+
+
+# As setuptools writes one, in short.
+FINDER = """
+import sys
+from importlib.util import spec_from_file_location
+MAPPING = {"changing": %r}
+
+class Finder:
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return spec_from_file_location(name, MAPPING[name]) if name in MAPPING else None
+
+def install():
+    sys.meta_path.append(Finder)
+"""
+
+
+def test_an_editable_install_costs_no_second_start(serve, venv, directory):
+    path, packages = venv
+    (directory / "elsewhere").mkdir()
+    (directory / "elsewhere" / "changing.py").write_text("VALUE = 1\n")
+    finder = "__editable___changing_1_0_finder"
+    (packages / f"{finder}.py").write_text(FINDER % str(directory / "elsewhere" / "changing.py"))
+    (packages / f"{finder}.pth").write_text(f"import {finder}; {finder}.install()\n")
+    (packages / "_editable_impl_other.py").write_text("")
+    (packages / "_other.pth").write_text("import _editable_impl_other\n")
+    code = "import changing\ndef app(environ, start_response):\n    start_response('200 OK', [])\n"
+    server = serve(code + "    return [str(changing.VALUE).encode()]\n", command=[path / "bin" / "mcsup"])
+    assert "-S" not in command_of(server.pid)
+    assert server.get()[1] == b"1"
+    (directory / "elsewhere" / "changing.py").write_text("VALUE = 22\n")
+    server.signal(signal.SIGHUP)
+    server.wait_log("Reload done", patience=20)
+    wait_for(lambda: server.get()[1] == b"22", "the new version")
+
+
 def test_other_commands_are_not_executed_again(directory, environment):
     (directory / "custom" / "sitecustomize.py").write_text("print('customised')")
     result = run("status", "-p", "no.pid", cwd=directory, env=environment)

@@ -2,6 +2,7 @@
 //! where that matters, and learns it from the first one.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use mcsup_py::python::customisation;
@@ -100,6 +101,18 @@ impl Origin {
     /// command: what that has done in this process is meant for the workers.
     pub(super) fn is_customised(&self) -> bool {
         self.is_command && self.customisation.is_some()
+    }
+
+    /// Gives the process the name that the kernel gives one whose file is the script, so that `pgrep mcsup` finds it. An
+    /// exec of the interpreter, for want of customisation or for an upgrade, has called it `python`.
+    pub(super) fn name_process(&self) {
+        if !self.is_command || self.module.is_some() {
+            return;
+        }
+        if let Some(name) = Path::new(&self.file).file_name() {
+            // The kernel keeps 15 bytes. Where there is no /proc the name stays.
+            let _ = std::fs::write("/proc/self/comm", name.as_bytes());
+        }
     }
 
     /// Advice to an operator whose program has called the command in a process that cannot fork.

@@ -10,6 +10,10 @@ use pyo3::types::PyDict;
 /// that a worker cannot inherit: setuptools' and virtualenv's look after `distutils`, Ubuntu's reports exceptions.
 const HARMLESS: [&str; 3] = ["_distutils_hack", "_virtualenv", "apport_python_hook"];
 
+/// Modules that find packages which are installed as editable, by how their names begin: setuptools', and the two of
+/// hatchling. They hold a table of paths, which a worker inherits.
+const FINDERS: [&str; 3] = ["__editable___", "_editable_impl_", "editables"];
+
 /// Our own.
 const OURS: [&str; 2] = ["__main__", "mcsup"];
 
@@ -23,7 +27,7 @@ pub fn found(py: Python<'_>) -> PyResult<Option<Vec<String>>> {
     for (name, module) in sys.getattr("modules")?.cast_into::<PyDict>()?.copy()? {
         let Ok(name) = name.extract::<String>() else { continue };
         let top = name.split('.').next().unwrap_or_default();
-        let is_known = OURS.contains(&top) || HARMLESS.contains(&top);
+        let is_known = OURS.contains(&top) || is_harmless(top);
         if is_known || found.contains(top) || standard.contains(top)? {
             continue;
         }
@@ -40,6 +44,10 @@ pub fn found(py: Python<'_>) -> PyResult<Option<Vec<String>>> {
     let mut found: Vec<String> = found.into_iter().collect();
     found.sort_unstable();
     Ok(Some(found))
+}
+
+fn is_harmless(module: &str) -> bool {
+    HARMLESS.contains(&module) || FINDERS.iter().any(|start| module.starts_with(start))
 }
 
 fn file_of(module: &Bound<'_, PyAny>) -> Option<PathBuf> {
