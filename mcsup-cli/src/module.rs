@@ -35,9 +35,7 @@ mod extension {
         let py = module.py();
         let own = argv.get(1..).unwrap_or_default();
         let origin = match origin.or(take_variable(py)?) {
-            Some(text) => {
-                Origin::given(&text, own).map_err(|error| PyValueError::new_err(error.to_string()))?
-            }
+            Some(text) => Origin::given(py, &text, own)?,
             None => {
                 let file: PathBuf = module.getattr("__file__")?.extract()?;
                 Origin::of_this_process(py, own.len(), file.parent().unwrap_or(&file))?

@@ -273,6 +273,9 @@ def test_a_worker_sees_what_it_would_see_without_an_agent(serve, venv, agent_fil
     assert customised["seen"] == plain["seen"]
     assert plain["seen"]["prefix"] == [str(path)] * 2
     assert customised["agent"]["prefix"] == str(path)
+    is_module = words[-1] == "mcsup"
+    name = packages / "mcsup" / "__main__.py" if is_module else path / "bin" / "mcsup"
+    assert plain["seen"]["argv"][0] == str(name)
     assert customised["agent"]["argv"][1:] == customised["seen"]["argv"][1:]
 
 

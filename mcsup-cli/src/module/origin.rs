@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use mcsup_py::python::customisation;
 use mcsup_py::python::site::{self, Deferred, Script};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -73,17 +74,21 @@ impl Origin {
     }
 
     /// The origin in `text`, which this interpreter was started with. It leaves `site` to the workers.
-    pub(super) fn given(text: &str, own: &[OsString]) -> serde_json::Result<Self> {
-        let origin: Self = serde_json::from_str(text)?;
+    pub(super) fn given(py: Python<'_>, text: &str, own: &[OsString]) -> PyResult<Self> {
+        let origin: Self =
+            serde_json::from_str(text).map_err(|error| PyValueError::new_err(error.to_string()))?;
         if origin.has_site {
             site::defer(origin.deferred(own));
         }
+        // What was started here is a script of ours.
+        py.import("sys")?.getattr("argv")?.set_item(0, &origin.name)?;
         Ok(origin)
     }
 
     fn deferred(&self, own: &[OsString]) -> Deferred {
         let script = Script {
             words: self.words.iter().chain(own).cloned().collect(),
+            name: self.name.clone(),
             file: self.file.clone(),
             module: self.module.clone(),
             folder: self.folder.clone(),

@@ -1,6 +1,6 @@
 //! The interpreter: started here in the binary, there already in the wheel.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsString};
 use std::fs;
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
@@ -33,9 +33,16 @@ pub fn ensure(venv: Option<&Path>) -> Result<(), String> {
     start(&program)
 }
 
-/// Makes the command line visible to the application, as `sys.argv`.
+/// Makes the command line visible to the application, as `sys.argv`. The first word is the script's path where Python has
+/// one; the binary's interpreter has none.
 pub fn set_arguments(py: Python<'_>, arguments: &[String]) -> PyResult<()> {
-    py.import("sys")?.setattr("argv", PyList::new(py, arguments)?)
+    let sys = py.import("sys")?;
+    let before: Vec<OsString> = sys.getattr("argv")?.extract().unwrap_or_default();
+    let script = before.into_iter().next().filter(|script| !script.is_empty());
+    let (first, rest) = arguments.split_at(arguments.len().min(1));
+    let first = script.or_else(|| first.first().map(OsString::from));
+    let argv: Vec<OsString> = first.into_iter().chain(rest.iter().map(OsString::from)).collect();
+    sys.setattr("argv", PyList::new(py, argv)?)
 }
 
 /// Adds variables to `os.environ`, and so to the process's environment.

@@ -30,6 +30,8 @@ pub struct Deferred {
 pub struct Script {
     /// `sys.orig_argv`.
     pub words: Vec<OsString>,
+    /// `sys.argv[0]`, once `__main__` runs.
+    pub name: OsString,
     /// The file of `__main__`.
     pub file: OsString,
     /// The module that `python -m` has found for `__main__`.
@@ -96,8 +98,10 @@ fn allow_site(sys: &Bound<'_, PyModule>) -> PyResult<()> {
 
 /// Makes `__main__` and `sys.path` look as the script's.
 fn become_main(py: Python<'_>, script: &Script) -> PyResult<()> {
+    let sys = py.import("sys")?;
+    sys.getattr("argv")?.set_item(0, &script.name)?;
     if let Some(folder) = &script.folder {
-        py.import("sys")?.getattr("path")?.call_method1("insert", (0, folder))?;
+        sys.getattr("path")?.call_method1("insert", (0, folder))?;
     }
     let main = py.import("__main__")?;
     main.setattr("__file__", &script.file)?;
