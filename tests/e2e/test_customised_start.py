@@ -28,7 +28,7 @@ import mmap, os, sys, threading, time
 def start():
     threading.Thread(target=time.sleep, args=(1000,), daemon=True, name="agent").start()
 
-SEEN = {"pid": os.getpid(), "argv": sys.argv, "prefix": sys.prefix, "variable": os.environ.pop("AGENT", None)}
+SEEN = {"main": sorted(vars(sys.modules["__main__"])), "pid": os.getpid(), "argv": sys.argv, "prefix": sys.prefix, "variable": os.environ.pop("AGENT", None)}
 with open(os.environ["AGENT_FILE"], "rb") as file:
     MAPPED = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 start()
@@ -43,13 +43,15 @@ def state():
     main = sys.modules["__main__"]
     return {
         "pid": os.getpid(),
+        "names": sorted(vars(main)),
         "threads": sorted(thread.name for thread in threading.enumerate()),
         "agent": getattr(sys.modules.get("sitecustomize") or sys.modules.get("agent"), "SEEN", None),
         "seen": {
             "flags": str(sys.flags), "options": subprocess._args_from_interpreter_flags(), "argv": sys.argv,
             "orig_argv": sys.orig_argv, "executable": sys.executable, "prefix": [sys.prefix, sys.exec_prefix],
             "path": sys.path, "warnings": sys.warnoptions, "x": {k: str(v) for k, v in sys._xoptions.items()},
-            "main": [main.__name__, getattr(main, "__file__", None), main.__spec__ and main.__spec__.name], "user": site.ENABLE_USER_SITE,
+            "main": [main.__name__, getattr(main, "__file__", None), main.__spec__ and main.__spec__.name],
+            "around": [main.__package__, type(main.__loader__).__name__, getattr(main.__loader__, "path", None), getattr(main.__loader__, "name", None)], "user": site.ENABLE_USER_SITE,
             "prefixes": site.PREFIXES, "exit": str(exit), "origin": os.environ.get("MCSUP_ORIGIN"),
         },
     }
@@ -276,6 +278,11 @@ def test_a_worker_sees_what_it_would_see_without_an_agent(serve, venv, agent_fil
     is_module = words[-1] == "mcsup"
     name = packages / "mcsup" / "__main__.py" if is_module else path / "bin" / "mcsup"
     assert plain["seen"]["argv"][0] == str(name)
+    # The insides of the interpreter's own start are not there, neither while site runs nor later.
+    code = "import sys; sys.stdout.write(' '.join(sorted(vars(sys.modules['__main__']))))"
+    fresh = subprocess.run([path / "bin" / "python", "-c", code], capture_output=True, text=True, check=True).stdout
+    assert set(customised["agent"]["main"]) == set(fresh.split()) - {"sys"}
+    assert set(customised["names"]) <= set(plain["names"])
     assert customised["agent"]["argv"][1:] == customised["seen"]["argv"][1:]
 
 

@@ -74,6 +74,9 @@ pub fn run(py: Python<'_>, arguments: &[String]) -> PyResult<()> {
     }
     sys.setattr("argv", PyList::new(py, argv)?)?;
     allow_site(&sys)?;
+    if script.is_some() {
+        clear_main(py)?;
+    }
     // The module may be loaded, for another module of the standard library. It has done nothing, and knows the wrong
     // prefix.
     sys.getattr("modules")?.call_method1("pop", ("site", py.None()))?;
@@ -96,7 +99,28 @@ fn allow_site(sys: &Bound<'_, PyModule>) -> PyResult<()> {
     Ok(())
 }
 
-/// Makes `__main__` and `sys.path` look as the script's.
+/// Makes `__main__` a fresh interpreter's: what this interpreter's own script has left there is not the application's.
+fn clear_main(py: Python<'_>) -> PyResult<()> {
+    let main = py.import("__main__")?.dict();
+    let names = ["__name__", "__builtins__"];
+    let kept = names.map(|name| (name, main.get_item(name)));
+    // The frame of that script goes on with an empty namespace: it has read all that it needs.
+    main.clear();
+    for (name, value) in kept {
+        main.set_item(name, value?)?;
+    }
+    for name in ["__doc__", "__package__", "__spec__"] {
+        main.set_item(name, py.None())?;
+    }
+    main.set_item("__loader__", py.import("_frozen_importlib")?.getattr("BuiltinImporter")?)?;
+    // Python 3.14 makes it when it is asked for.
+    if py.version_info() < (3, 14) {
+        main.set_item("__annotations__", PyDict::new(py))?;
+    }
+    Ok(())
+}
+
+/// Makes `__main__`, `sys.argv` and `sys.path` look as the script's.
 fn become_main(py: Python<'_>, script: &Script) -> PyResult<()> {
     let sys = py.import("sys")?;
     sys.getattr("argv")?.set_item(0, &script.name)?;
@@ -105,9 +129,23 @@ fn become_main(py: Python<'_>, script: &Script) -> PyResult<()> {
     }
     let main = py.import("__main__")?;
     main.setattr("__file__", &script.file)?;
-    if let Some(module) = &script.module {
-        main.setattr("__spec__", py.import("importlib.util")?.call_method1("find_spec", (module,))?)?;
-        main.setattr("__package__", module.rsplit_once('.').map_or("", |(package, _)| package))?;
+    match &script.module {
+        Some(name) => {
+            let spec = py.import("importlib.util")?.call_method1("find_spec", (name,))?;
+            if !spec.is_none() {
+                for (name, of_spec) in
+                    [("__loader__", "loader"), ("__cached__", "cached"), ("__package__", "parent")]
+                {
+                    main.setattr(name, spec.getattr(of_spec)?)?;
+                }
+            }
+            main.setattr("__spec__", spec)?;
+        }
+        None => {
+            let loader = py.import("_frozen_importlib_external")?.getattr("SourceFileLoader")?;
+            main.setattr("__loader__", loader.call1(("__main__", &script.file))?)?;
+            main.setattr("__cached__", py.None())?;
+        }
     }
     if let Some(line) = &script.preparation {
         py.run(&CString::new(line.as_str())?, Some(&PyDict::new(py)), None)?;
