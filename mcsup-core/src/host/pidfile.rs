@@ -89,7 +89,10 @@ impl PidFile {
         // A path that still works after a change of directory.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let fail = |error: io::Error| {
-            Error::new(ErrorKind::PidFile, format!("cannot write the pid file {}", path.display()))
+            let folder = path.parent().filter(|folder| !folder.exists());
+            let missing = folder.map(|folder| format!(" (there is no directory {})", folder.display()));
+            let missing = missing.unwrap_or_default();
+            Error::new(ErrorKind::PidFile, format!("cannot write the pid file {}{missing}", path.display()))
                 .caused_by(error)
         };
         if is_ours(&path) {

@@ -28,7 +28,7 @@ fn a_stale_file_keeps_no_server_from_starting() {
 #[test]
 fn a_missing_directory_is_named() {
     let error = PidFile::hold(Path::new("/no/such/dir/a.pid")).unwrap_err().to_string();
-    assert!(error.contains("/no/such/dir/a.pid"), "{error}");
+    assert!(error.contains("/no/such/dir/a.pid (there is no directory /no/such/dir)"), "{error}");
 }
 
 #[test]
