@@ -26,7 +26,7 @@ fi
 
 start() {
     mkdir -p "$RUN"
-    # Returns when both workers answer, or fails with the reason.
+    # Returns when the first worker is ready, and prints what is missing; or fails with the reason.
     "$MCSUP" -D -p "$PIDFILE" -w "$WORKERS" -b "$HOST:$PORT" \
         --error-logfile "$LOG" --access-logfile "$ACCESS" server:app
     echo "mission control serves on port $PORT"
