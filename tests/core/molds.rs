@@ -258,12 +258,12 @@ pub fn a_mold_that_cannot_load_ends_the_start() {
 pub fn threads_in_a_mold_are_refused_by_name() {
     let mut pool = Pool::start("threaded-mold");
     assert_eq!(pool.wait().code(), Some(4));
-    assert!(pool.log().contains("started threads while it was loaded (companion)"), "{}", pool.log());
+    assert!(pool.log().contains("threads run in the mold (companion)"), "{}", pool.log());
 }
 
 pub fn threads_in_a_mold_are_left_behind() {
     let pool = start("threaded-mold-warned");
-    assert_eq!(pool.log().matches("started threads while it was loaded (companion)").count(), 1);
+    assert_eq!(pool.log().matches("threads run in the mold (companion)").count(), 1);
     assert_eq!(ask_both(&pool, "mark").len(), 1);
     let status = pool.ask("status");
     // Its first one and the lifeline.

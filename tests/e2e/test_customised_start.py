@@ -399,9 +399,10 @@ def test_one_that_would_end_python_fails_the_boot_and_the_pool_serves_on(serve, 
     assert log and "agent" in ask(server)["threads"]
 
 
-def test_a_mold_has_the_threads_of_an_agent_and_treats_them_as_the_applications(serve, environment, agent_file):
+def test_a_mold_has_the_threads_of_an_agent_and_blames_no_application(serve, environment, agent_file):
     server = serve(APP, "--preload", env=environment, workers=2)
-    server.wait_log(r"threads? .*agent")
+    server.wait_log(r"threads run in the mold \(agent\)")
+    assert "the application started" not in server.log
     assert threads_of(server.pid) == 1 and not has_mapped(server.pid, agent_file)
     # Its own hook has started it again, as after any fork.
     assert "agent" in ask(server)["threads"]
@@ -413,7 +414,7 @@ def test_a_mold_has_the_threads_of_an_agent_and_treats_them_as_the_applications(
 def test_a_mold_refuses_them_where_it_is_to(serve, environment):
     server = serve(APP, "--preload", "--preload-threads", "refuse", env=environment, wait=False)
     assert server.wait() == 4
-    assert "agent" in server.log
+    assert "threads run in the mold (agent)" in server.log
 
 
 def test_a_new_image_that_fails_gives_the_pool_back_to_one_without_site(serve, venv, directory, environment, agent_file):

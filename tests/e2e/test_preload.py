@@ -224,12 +224,12 @@ threading.Thread(target=time.sleep, args=(60,), name="background", daemon=True).
 def test_threads_that_were_started_while_loading_are_refused_by_name(serve):
     server = serve(STARTS_THREAD, "--preload", "--preload-threads", "refuse", workers=2, wait=False)
     assert server.wait() == 4
-    assert "the application started threads while it was loaded (background)" in server.log
+    assert "threads run in the mold (background)" in server.log
 
 
 def test_threads_that_were_started_while_loading_are_left_behind(serve):
     server = serve(STARTS_THREAD, "--preload", workers=2)
-    server.wait_log(r"started threads while it was loaded \(background\)")
+    server.wait_log(r"threads run in the mold \(background\)")
     for answer in ask_all(server).values():
         assert "background" not in answer["threads"]
     assert server.stop() == 0

@@ -103,15 +103,13 @@ fn judge_threads(worker: &impl Worker, threads: MoldThreads) -> Result<()> {
     match threads {
         MoldThreads::Refuse => {
             let why = format!(
-                "the application started threads while it was loaded ({names}): they do not exist in workers that a mold \
+                "threads run in the mold ({names}): they do not exist in workers that a mold \
                  forks; start them in the worker, or --preload-threads warn"
             );
             Err(Error::new(ErrorKind::Application, why))
         }
         MoldThreads::Warn => {
-            log::warn!(
-                "the application started threads while it was loaded ({names}): they do not exist in workers"
-            );
+            log::warn!("threads run in the mold ({names}): they do not exist in workers");
             Ok(())
         }
     }
