@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::entry::Entry;
 use super::words;
 
-/// Names the origin to an interpreter that was started without `site`.
+/// Names the origin to an interpreter that was started without `site`. `/proc/PID/environ` of the supervisor and its
+/// workers shows it for good: that is the memory of the exec, which removing a variable does not change.
 pub(super) const VARIABLE: &str = "MCSUP_ORIGIN";
 
 /// The start of an interpreter.
