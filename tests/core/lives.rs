@@ -255,7 +255,7 @@ pub fn clients_of_a_slot_that_is_scaled_away_are_answered() {
     for stream in &mut streams {
         assert_eq!(read_all(stream), first[0].to_string());
     }
-    assert_eq!(pool.workers(), first);
+    wait_for("the second worker to be reaped", || pool.workers() == first);
     assert_eq!(pool.stop().code(), Some(0));
 }
 
