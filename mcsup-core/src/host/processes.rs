@@ -21,6 +21,16 @@ pub(super) fn file_of(pid: i32, name: &str) -> Option<PathBuf> {
     numbers_are_ours().then(|| format!("/proc/{pid}/{name}").into())
 }
 
+/// Whether a process is about to end, or has ended (proc_pid_stat(5): state and flags).
+pub(crate) fn is_ending(pid: i32) -> bool {
+    const PF_EXITING: u64 = 4;
+    let stat = file_of(pid, "stat").and_then(|file| fs::read_to_string(file).ok()).unwrap_or_default();
+    let Some((_, fields)) = stat.rsplit_once(')') else { return true };
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let flags = fields.get(6).and_then(|flags| flags.parse::<u64>().ok());
+    matches!(fields.first(), Some(&("Z" | "X"))) || flags.is_none_or(|flags| flags & PF_EXITING != 0)
+}
+
 /// What is in such a folder.
 pub(super) fn entries_of(pid: i32, name: &str) -> Option<fs::ReadDir> {
     fs::read_dir(file_of(pid, name)?).ok()

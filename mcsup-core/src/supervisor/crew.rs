@@ -116,6 +116,8 @@ pub(crate) struct Crew {
     adopts: bool,
     kills: Kills,
     gone: Gone,
+    /// Children that were reaped, and are no worker and no mold.
+    reaped_others: Vec<(Pid, ExitStatus)>,
 }
 
 /// A worker or a mold that has ended.
@@ -148,6 +150,7 @@ impl Crew {
             adopts: ancestry::adopts(),
             kills: Kills::new(),
             gone: Gone::default(),
+            reaped_others: Vec::new(),
         })
     }
 
@@ -256,9 +259,15 @@ impl Crew {
             let count = hands.len().max(1);
             if let Some(hand) = hands.get_mut(turn % count) {
                 let pid = hand.process.pid();
-                hand.counter = pid.and_then(|pid| self.kills.counter_of(pid.as_raw_nonzero().get()));
+                let counter = pid.and_then(|pid| self.kills.counter_of(pid.as_raw_nonzero().get()));
+                hand.counter = counter.or_else(|| hand.counter.take());
             }
         }
+    }
+
+    /// Other children that have been reaped since the last call, and how they ended.
+    pub(crate) fn take_reaped_others(&mut self) -> Vec<(Pid, ExitStatus)> {
+        std::mem::take(&mut self.reaped_others)
     }
 
     /// What has been reaped since the last call.

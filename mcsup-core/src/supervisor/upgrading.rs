@@ -91,6 +91,10 @@ impl<S: Supervisor> Executor<S> {
         if !matches!(machine.phase(), Phase::Upgrading { .. }) {
             self.end_checker();
         }
+        let reaped = self.crew.take_reaped_others();
+        for checker in self.checker.iter_mut().chain(&mut self.ended_checkers) {
+            checker.note_reaped(&reaped);
+        }
         self.ended_checkers.retain_mut(|checker| checker.end(now).is_none());
         let checker = self.checker.as_mut()?;
         // Whatever is on its way to the workers gets there first: the next image would not know of it.

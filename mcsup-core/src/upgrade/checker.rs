@@ -42,6 +42,8 @@ pub(crate) struct Checker {
     output: File,
     printed: Vec<u8>,
     owner: Pid,
+    /// How it ended, where another part of this process has reaped it.
+    ended: Option<ExitStatus>,
     state: State,
 }
 
@@ -75,7 +77,16 @@ impl Checker {
         };
         drop(blocked);
         let (answer, output) = (File::from(answer), File::from(output));
-        Ok(Self { pid, answer, said: Vec::new(), output, printed: Vec::new(), owner, state: State::Runs })
+        Ok(Self {
+            pid,
+            answer,
+            said: Vec::new(),
+            output,
+            printed: Vec::new(),
+            owner,
+            state: State::Runs,
+            ended: None,
+        })
     }
 
     /// What to wait on, until it has answered.
@@ -115,6 +126,15 @@ impl Checker {
         Some(Err(if words.is_empty() { how } else { format!("{how}: {words}") }))
     }
 
+    /// These children have been reaped by another part of this process; perhaps it is among them.
+    pub(crate) fn note_reaped(&mut self, reaped: &[(Pid, ExitStatus)]) {
+        if let Some((_, status)) =
+            reaped.iter().find(|(pid, _)| *pid == self.pid && self.state != State::Gone)
+        {
+            self.ended = Some(*status);
+        }
+    }
+
     /// Its process.
     pub(crate) fn pid(&self) -> i32 {
         self.pid.as_raw_nonzero().get()
@@ -129,7 +149,7 @@ impl Checker {
     ///
     /// To be called between the reaping of other children and the next fork: so its number is not another child's.
     pub(crate) fn end(&mut self, now: Moment) -> Option<ExitStatus> {
-        if self.state == State::Runs {
+        if self.state == State::Runs && self.ended.is_none() {
             // Where another part of this process has reaped it, its number may be anybody's by now.
             if reap::is_child(self.pid) {
                 let _ = kill_process(self.pid, Signal::KILL);
@@ -138,6 +158,10 @@ impl Checker {
         }
         if self.state == State::Gone {
             return Some(ExitStatus::Code(-1));
+        }
+        if let Some(status) = self.ended {
+            self.state = State::Gone;
+            return Some(status);
         }
         let status = reap::try_reap(self.pid);
         match (status, self.state) {
@@ -256,6 +280,7 @@ mod tests {
             printed: Vec::new(),
             owner: getpid(),
             state: State::Runs,
+            ended: None,
         }
     }
 

@@ -141,6 +141,9 @@ impl Crew {
             // Anybody else is an orphan of some worker.
             let worker = self.hands.iter().find(|(_, hand)| is_it(&hand.process)).map(|(worker, _)| *worker);
             self.gone.has_others |= worker.is_none();
+            if worker.is_none() {
+                self.reaped_others.push((pid, status));
+            }
             events.extend(worker.and_then(|worker| self.end(worker, status)));
         }
         events.extend(self.those_without_end());

@@ -14,6 +14,7 @@ use rustix::process::getpid;
 use crate::clock;
 use crate::host::memory_watch::Watch;
 use crate::host::out_of_memory::{Counter, Hierarchies};
+use crate::host::processes;
 use crate::policy::{Moment, OutOfMemory};
 
 /// How long after its kill a process may end: the kernel takes its time to free a large one.
@@ -78,6 +79,10 @@ impl Kills {
     /// The counter of a process's cgroup, which is read from now on.
     pub(super) fn counter_of(&mut self, pid: i32) -> Option<Counter> {
         let counter = self.hierarchies.counter_of(pid)?;
+        // Of a process that ends, cgroup v1 tells the top of the hierarchy.
+        if processes::is_ending(pid) {
+            return None;
+        }
         if !self.ledgers.contains_key(&counter) {
             self.ledgers.insert(counter.clone(), Ledger::new(counter.kills()?, clock::now()));
         }

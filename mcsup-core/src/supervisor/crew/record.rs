@@ -107,6 +107,7 @@ impl Crew {
             adopts: ancestry::adopts(),
             kills: Kills::new(),
             gone: Gone::default(),
+            reaped_others: Vec::new(),
         };
         for hand in record.hands {
             let worker = hand.worker;
