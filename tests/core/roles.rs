@@ -147,7 +147,7 @@ fn start_companion() {
     start.recv().unwrap();
 }
 
-/// Logs what the caller of the library is told, and ends as the pool has.
+/// Logs the result for the caller of the library, and ends as the pool has.
 fn reason_of(ending: mcsup_core::Ending) -> ExitCode {
     let reason = ending.error().map(ToString::to_string);
     log::info!("outcome {:?}, reason {reason:?}", ending.outcome());

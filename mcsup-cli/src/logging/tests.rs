@@ -195,7 +195,7 @@ fn a_slow_reader_of_a_workers_log_is_not_waited_for_at_each_record() {
         let (back, piece) = slow.join().unwrap();
         received.extend(piece);
         reader = back;
-        // There is room again: what was lost is told, and the next record may be waited for.
+        // There is room again: the loss is reported, and the next record may be waited for.
         log.raw_writer()(b"second\n");
     }
     drop((log, filler));

@@ -250,7 +250,7 @@ impl Turn {
         loop {
             let (file, _) = own_file::rewrite(&path, 0o600, None)?;
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                // Whoever had it before has removed the path.
+                // Its former holder has removed the path.
                 Ok(()) if !is_still(&file, &path) => {}
                 Ok(()) => return Ok(Self { path, _locked: file }),
                 Err(Errno::WOULDBLOCK | Errno::INTR) if clock::now() < deadline => {

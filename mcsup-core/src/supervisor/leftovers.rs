@@ -96,7 +96,7 @@ impl Leftovers {
         self.how = how;
         match how {
             Children::Ignore => self.others = None,
-            // What nobody has looked at may have run beside the pool for long.
+            // Processes that no look has found before may have run beside the pool for long.
             Children::Name | Children::End => {
                 self.others.get_or_insert_with(|| relatives::below(us(), members));
             }

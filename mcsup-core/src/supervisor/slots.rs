@@ -48,7 +48,7 @@ impl Homeless {
     fn give(&mut self, handover: &Handover) {
         let before = self.connections.len();
         while let Some(connection) = self.connections.pop_front() {
-            // Whoever takes it finds out by itself where it came in.
+            // The worker that takes it finds out by itself where it came in.
             let given = connection.set_nonblocking(true);
             match given.and_then(|()| handover.give(connection.as_fd(), &[])) {
                 Ok(()) => {}

@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn the_environment_is_found_behind_the_arguments() {
         let mut block = 2_i32.to_ne_bytes().to_vec();
-        block.extend_from_slice(b"/bin/python\0\0\0\0python\0\0A=1\0=B=x=y\0none\0\0C=2\0");
+        block.extend_from_slice(b"/bin/program\0\0\0\0program\0\0A=1\0=B=x=y\0none\0\0C=2\0");
         let environment = environment_in(&block).unwrap();
         let found = variables(environment.split(|byte| *byte == 0));
         let expected = [("A", "1"), ("=B", "x=y")].map(|(name, value)| (name.into(), value.into()));

@@ -18,7 +18,7 @@ pub(super) const OTHERS: [i32; 5] =
 pub(super) struct Known {
     /// The address of its handler; `None`: it handles nothing.
     pub(super) handler: Option<usize>,
-    /// Signals whose disposition was that handler, which is to be called after ours.
+    /// Signals whose disposition was that handler. It is called after ours.
     pub(super) taken: Vec<(i32, usize)>,
 }
 

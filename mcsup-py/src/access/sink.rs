@@ -102,7 +102,7 @@ impl Drop for Sink {
     }
 }
 
-/// Whether something may be told that was told at `last`; then it is told now.
+/// Whether a message of `last` may be logged again; then it counts as logged now.
 fn is_due(last: &mut Option<Instant>) -> bool {
     let is_due = last.is_none_or(|last| last.elapsed() >= TELL_EVERY);
     if is_due {
