@@ -221,4 +221,38 @@ mod tests {
         assert!(us.hold().is_some());
         assert!(Relative { started: us.started + 1, ..us }.hold().is_none());
     }
+
+    #[test]
+    fn where_proc_is_of_another_namespace_no_process_is_known() {
+        use super::super::usage;
+        use processes::{children_of, describe, listening_addresses, name, numbers_are_ours};
+        const INSIDE: &str = "MCSUP_TEST_INSIDE";
+        let ours = ours();
+        if std::env::var_os(INSIDE).is_some() {
+            // A process of this number is there, and it is a stranger.
+            assert!(std::path::Path::new(&format!("/proc/{ours}/stat")).exists() && !numbers_are_ours());
+            assert_eq!((Relative::find(ours), below(ours, &[])), (None, Vec::new()));
+            assert_eq!((children_of(ours), listening_addresses(ours)), (Vec::new(), Vec::new()));
+            assert_eq!((describe(ours), name(ours)), (format!("pid {ours}"), format!("pid {ours}")));
+            assert_eq!(usage::usage(ours), usage::Usage::default());
+            return;
+        }
+        assert!(numbers_are_ours() && Relative::find(ours).is_some());
+        let new = ["--pid", "--fork", "--kill-child"];
+        let tried = Command::new("unshare").args(new).arg("true").output();
+        if !tried.is_ok_and(|tried| tried.status.success()) {
+            // Not by eprintln, which this crate never uses.
+            let words = b"SKIPPED: this needs a PID namespace\n";
+            return std::io::Write::write_all(&mut std::io::stderr(), words).unwrap();
+        }
+        let test = "host::relatives::tests::where_proc_is_of_another_namespace_no_process_is_known";
+        let inside = Command::new("unshare")
+            .args(new)
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", test])
+            .env(INSIDE, "1")
+            .output()
+            .unwrap();
+        assert!(inside.status.success(), "{}", String::from_utf8_lossy(&inside.stdout));
+    }
 }
