@@ -22,6 +22,7 @@ mod failed_start;
 mod forking;
 mod given;
 mod history;
+mod homeless;
 mod journal;
 mod leftovers;
 mod life;

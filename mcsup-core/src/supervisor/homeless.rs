@@ -1,0 +1,106 @@
+//! Connections whose slot has ended, until workers of other slots take them.
+
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use crate::link::handover::Handover;
+use crate::listener::Connection;
+
+/// How soon the workers are given more, where they could not take all at once.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+
+/// The same where they take nothing for a while.
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// Connections of slots that are no more, on their way to the workers that there are.
+#[derive(Debug)]
+pub(crate) struct Homeless {
+    connections: VecDeque<Connection>,
+    /// When the workers are given more: each attempt in vain doubles it.
+    pause: Duration,
+}
+
+impl Default for Homeless {
+    fn default() -> Self {
+        Self { connections: VecDeque::new(), pause: FIRST_PAUSE }
+    }
+}
+
+impl Homeless {
+    pub(super) fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+
+    pub(super) fn add(&mut self, connections: impl IntoIterator<Item = Connection>) {
+        self.connections.extend(connections);
+    }
+
+    /// How long until the next attempt.
+    pub(super) fn pause(&self) -> Duration {
+        self.pause
+    }
+
+    /// In a forked child: they are the supervisor's.
+    pub(super) fn clear(&mut self) {
+        self.connections.clear();
+    }
+
+    /// Gives as many to the workers as there is room for.
+    pub(super) fn give(&mut self, handover: &Handover) {
+        let before = self.connections.len();
+        while let Some(connection) = self.connections.pop_front() {
+            // The worker that takes it finds out by itself where it came in.
+            let given = connection.set_nonblocking(true);
+            match given.and_then(|()| handover.give(connection.as_fd(), &[])) {
+                Ok(()) => {}
+                // There is room for a few at a time.
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    self.connections.push_front(connection);
+                    break;
+                }
+                Err(error) => log::error!("a connection of a slot that is no more is lost: {error}"),
+            }
+        }
+        let is_in_vain = before > 0 && self.connections.len() == before;
+        self.pause = if is_in_vain { (self.pause * 2).min(LONGEST_PAUSE) } else { FIRST_PAUSE };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::listener::open::OpenSet;
+    use crate::listener::{Address, Options};
+
+    fn ms(count: u64) -> Duration {
+        Duration::from_millis(count)
+    }
+
+    #[test]
+    fn connections_that_no_worker_takes_are_offered_less_and_less_often() {
+        let free: Vec<Address> = vec!["127.0.0.1:0".parse().unwrap()];
+        let listeners = OpenSet::open(&free, &Options::default(), 1).unwrap();
+        let address = listeners.locals().next().unwrap().to_string();
+        let (mut homeless, mut clients) = (Homeless::default(), Vec::new());
+        let handover = Handover::new().unwrap();
+        // More than there is room for.
+        let other = TcpListener::bind("127.0.0.1:0").unwrap();
+        while handover.give(other.as_fd(), &[0; 1024]).is_ok() {}
+        for _ in 0..3 {
+            clients.push(TcpStream::connect(&address).unwrap());
+            homeless.connections.push_back(listeners[0].accept().unwrap());
+        }
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            homeless.give(&handover);
+            pauses.push(homeless.pause);
+        }
+        assert_eq!(pauses, [2, 4, 8, 16, 32, 50, 50, 50].map(ms));
+        while handover.take().unwrap().is_some() {}
+        homeless.give(&handover);
+        assert_eq!(homeless.pause, ms(1));
+    }
+}
