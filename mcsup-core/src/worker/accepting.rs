@@ -29,27 +29,37 @@ enum Tried {
     Short(io::Error),
 }
 
-/// Waits for a connection; `None`: the worker is to finish.
-pub(super) fn accept(worker: &WorkerContext) -> Result<Option<Connection>> {
-    let mut shortages = 0;
-    loop {
-        worker.beat();
-        let is_draining = match worker.phase() {
-            Phase::Serving | Phase::LameDuck => false,
-            Phase::Retiring | Phase::Quitting => return Ok(None),
-            Phase::Draining => true,
-        };
-        match try_accept(worker, is_draining)? {
-            Tried::Taken(connection) => return Ok(Some(connection)),
-            Tried::Empty if is_draining => return Ok(None),
-            Tried::Empty | Tried::Lost => {}
-            Tried::Short(_) if is_draining && shortages >= MOST_SHORTAGES => return Ok(None),
-            Tried::Short(error) => {
-                if shortages == 0 {
-                    log::error!("cannot accept connections for a moment: {error}");
+impl WorkerContext {
+    /// Waits for a connection, at the listeners and in the handover; `None`: the worker is to finish and return.
+    ///
+    /// While it waits it shows signs of life. In [`Phase::Draining`] it takes what is queued, and returns `None` when every
+    /// queue is empty. Where no descriptor or memory is left it waits until there is. It closes a connection that another
+    /// worker has [handed over](Self::hand_over) with bytes: a pool that sends bytes along takes them by
+    /// [`take_over`](Self::take_over).
+    ///
+    /// # Errors
+    /// An error of poll(2) or accept(2), unless it is about one connection, or says that a descriptor or memory is short.
+    pub fn accept(&self) -> Result<Option<Connection>> {
+        let mut shortages = 0;
+        loop {
+            self.beat();
+            let is_draining = match self.phase() {
+                Phase::Serving | Phase::LameDuck => false,
+                Phase::Retiring | Phase::Quitting => return Ok(None),
+                Phase::Draining => true,
+            };
+            match try_accept(self, is_draining)? {
+                Tried::Taken(connection) => return Ok(Some(connection)),
+                Tried::Empty if is_draining => return Ok(None),
+                Tried::Empty | Tried::Lost => {}
+                Tried::Short(_) if is_draining && shortages >= MOST_SHORTAGES => return Ok(None),
+                Tried::Short(error) => {
+                    if shortages == 0 {
+                        log::error!("cannot accept connections for a moment: {error}");
+                    }
+                    shortages += 1;
+                    rest(self)?;
                 }
-                shortages += 1;
-                rest(worker)?;
             }
         }
     }

@@ -5,15 +5,13 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::accepting;
-use crate::error::Result;
 use crate::link::channel::WorkerEnd;
 use crate::link::handover::Handover;
 use crate::link::lifeline::{Duty, Phase};
 use crate::link::message::Report;
 use crate::link::scoreboard::{Seat, Sibling};
+use crate::listener::Listener;
 use crate::listener::open::OpenSet;
-use crate::listener::{Connection, Listener};
 use crate::sys::descriptor;
 
 /// A worker's view of its supervisor. A copy is the same view, for a thread of the worker's own.
@@ -208,19 +206,6 @@ impl WorkerContext {
         for listener in self.listeners.iter() {
             let _ = descriptor::let_go(listener.as_fd());
         }
-    }
-
-    /// Waits for a connection, at the listeners and in the handover; `None`: the worker is to finish and return.
-    ///
-    /// While it waits it shows signs of life. In [`Phase::Draining`] it takes what is queued, and returns `None` when every
-    /// queue is empty. Where no descriptor or memory is left it waits until there is. It closes a connection that another
-    /// worker has [handed over](Self::hand_over) with bytes: a pool that sends bytes along takes them by
-    /// [`take_over`](Self::take_over).
-    ///
-    /// # Errors
-    /// An error of poll(2) or accept(2), unless it is about one connection, or says that a descriptor or memory is short.
-    pub fn accept(&self) -> Result<Option<Connection>> {
-        accepting::accept(self)
     }
 
     pub(super) fn handover(&self) -> &Handover {
