@@ -22,14 +22,19 @@ fn run(name: &str, venv: Option<&Path>) -> Output {
     command.output().unwrap()
 }
 
+/// The same, for one whose end says everything.
+fn succeeds(name: &str) {
+    let output = run(name, None);
+    assert!(output.status.success(), "{output:?}");
+}
+
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 #[test]
 fn a_child_runs_python_whatever_its_parents_threads_did_at_the_fork() {
-    let output = run("forks_beside_a_busy_thread", None);
-    assert!(output.status.success(), "{output:?}");
+    succeeds("forks_beside_a_busy_thread");
 }
 
 #[test]
@@ -80,8 +85,7 @@ def check():
 
 #[test]
 fn without_an_interpreter_the_fork_hooks_do_nothing() {
-    let output = run("calls_the_hooks_without_python", None);
-    assert!(output.status.success(), "{output:?}");
+    succeeds("calls_the_hooks_without_python");
 }
 
 #[test]
@@ -166,8 +170,7 @@ def stuck_here():
 
 #[test]
 fn stacks_are_shown_also_where_the_log_is_a_full_pipe_that_waits() {
-    let output = run("shows_stacks_beside_a_full_pipe", None);
-    assert!(output.status.success(), "{output:?}");
+    succeeds("shows_stacks_beside_a_full_pipe");
 }
 
 #[test]
