@@ -172,3 +172,45 @@ fn bodies_that_all_come_at_once_do_not_take_more_memory_than_there_is_for_them()
         clients.iter_mut().map(|client| client.send(&body[1..]).response().text().to_owned()).collect();
     assert_eq!(kinds.iter().filter(|kind| *kind == "memory").count(), 16, "{kinds:?}");
 }
+
+#[test]
+fn a_chunk_size_line_that_the_grammar_does_not_have_is_refused() {
+    let server = serve(echo);
+    let head = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for line in [
+        &b"5 "[..],
+        b"5\t",
+        b"5;",
+        b"5; ",
+        b"5;a;;b",
+        b"5;a;",
+        b"5;a ",
+        b"5;a=",
+        b"5;a=b ",
+        b"5;bad[=x",
+        b"5;\xe9",
+        b"5;a=\xe9",
+        b"5;a=\"b",
+        b"5;a=\"b\"c",
+        b"5 5",
+        b" 5",
+        b"5;a b",
+    ] {
+        let mut client = server.connect();
+        let response = client.send([head, line, b"\r\nhello\r\n0\r\n\r\n"].concat()).response();
+        assert_eq!(
+            (response.status, response.field("connection")),
+            (400, Some("close")),
+            "{}",
+            line.escape_ascii()
+        );
+    }
+    for line in [&b"5"[..], b"5;a;b", b"5 ;\ta = b;c", b"5;a=\"\xe9 ;=\\\"\""] {
+        let mut client = server.connect();
+        for byte in [head, line, b"\r\nhello\r\n0", &line[1..], b"\r\n\r\n"].concat() {
+            client.send([byte]);
+        }
+        assert_eq!(client.response().text(), "POST / hello", "{}", line.escape_ascii());
+    }
+    assert_eq!(server.host.requests.load(Ordering::SeqCst), 4);
+}

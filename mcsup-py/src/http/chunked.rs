@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use super::extension::Extension;
 use super::reject::{self, Reject};
 
 /// Where in the coding the next byte is.
@@ -12,13 +13,10 @@ enum State {
         size: u64,
         digits: u8,
     },
-    /// In the blanks behind a size.
-    Blank {
-        size: u64,
-    },
-    /// Behind the semicolon, before the size's CR.
+    /// Behind it, before the size's CR.
     Extension {
         size: u64,
+        at: Extension,
     },
     /// Behind that CR.
     SizeEnd {
@@ -92,14 +90,13 @@ impl Decoder {
 
     fn step(&mut self, byte: u8) -> Result<State, Reject> {
         match (self.state, byte) {
-            (State::Size { size, digits }, _) => size_digit(size, digits, byte),
-            (State::Blank { size } | State::Extension { size }, b'\r') => Ok(State::SizeEnd { size }),
-            (State::Blank { size }, b' ' | b'\t') => self.extended(State::Blank { size }),
-            (State::Blank { size }, b';') => self.extended(State::Extension { size }),
-            (State::Extension { size }, b'\t' | b' '..=b'~' | 128..) => {
-                self.extended(State::Extension { size })
+            (State::Size { size, digits: 1.. }, b'\r') => Ok(State::SizeEnd { size }),
+            (State::Size { size, digits: 1.. }, b' ' | b'\t' | b';') => {
+                self.extended(size, Extension::begin(byte))
             }
-            (State::Blank { .. } | State::Extension { .. }, _) => Err(reject::CHUNK_EXTENSION),
+            (State::Size { size, digits }, _) => size_digit(size, digits, byte),
+            (State::Extension { size, at }, b'\r') if at.may_end() => Ok(State::SizeEnd { size }),
+            (State::Extension { size, at }, _) => self.extended(size, at.step(byte)),
             (State::SizeEnd { size: 0 }, b'\n') => Ok(State::Trailer),
             (State::SizeEnd { size }, b'\n') => Ok(State::Data { left: size }),
             (State::SizeEnd { .. }, _) => Err(reject::CHUNK_SIZE),
@@ -111,10 +108,13 @@ impl Decoder {
         }
     }
 
-    /// Counts a byte that nobody needs.
-    fn extended(&mut self, next: State) -> Result<State, Reject> {
+    /// Counts a byte that is of no use. `at`: where the next one is, if it may come here.
+    fn extended(&mut self, size: u64, at: Option<Extension>) -> Result<State, Reject> {
         self.extensions += 1;
-        if self.extensions > MAX_EXTENSIONS { Err(reject::CHUNK_EXTENSION) } else { Ok(next) }
+        match at {
+            Some(at) if self.extensions <= MAX_EXTENSIONS => Ok(State::Extension { size, at }),
+            _ => Err(reject::CHUNK_EXTENSION),
+        }
     }
 
     fn trailer_byte(&mut self, byte: u8) -> Result<State, Reject> {
@@ -139,10 +139,6 @@ fn size_digit(size: u64, digits: u8, byte: u8) -> Result<State, Reject> {
         b'0'..=b'9' => byte - b'0',
         b'a'..=b'f' => byte - b'a' + 10,
         b'A'..=b'F' => byte - b'A' + 10,
-        b'\r' if digits > 0 => return Ok(State::SizeEnd { size }),
-        // Blanks before an extension or the CR: sent by some clients, meant by none in another way.
-        b' ' | b'\t' if digits > 0 => return Ok(State::Blank { size }),
-        b';' if digits > 0 => return Ok(State::Extension { size }),
         _ => return Err(reject::CHUNK_SIZE),
     };
     // Sixteen digits are all of u64.
@@ -193,6 +189,26 @@ mod tests {
     }
 
     #[test]
+    fn every_extension_of_the_grammar_is_passed_over() {
+        for extension in [
+            ";a",
+            ";a;b",
+            " ;\ta\t;b",
+            ";a=b",
+            "\t; a \t= b ;c",
+            ";a=\"\"",
+            ";a=\"b;= c\"",
+            ";a=\"\\\"\\\\\"",
+            ";a=\"b\" ; c=d",
+            ";!#$%&'*+-.^_`|~9=!#$%&'*+-.^_`|~9",
+            ";a=\"\u{e9}\t\"",
+        ] {
+            let body = format!("2{extension}\r\nab\r\n0{extension}\r\n\r\n");
+            assert_eq!(decode(&[body.as_bytes()]), Ok((b"ab".to_vec(), true, body.len())), "{body:?}");
+        }
+    }
+
+    #[test]
     fn what_is_broken_is_refused() {
         for (body, why) in [
             (&b"x\r\n"[..], reject::CHUNK_SIZE),
@@ -206,6 +222,27 @@ mod tests {
             (b"1\rx", reject::CHUNK_SIZE),
             (b"1;a\nb\r\n", reject::CHUNK_EXTENSION),
             (b"1 1\r\n", reject::CHUNK_EXTENSION),
+            (b"5 \r\n", reject::CHUNK_EXTENSION),
+            (b"5\t\r\n", reject::CHUNK_EXTENSION),
+            (b"5;\r\n", reject::CHUNK_EXTENSION),
+            (b"5; \r\n", reject::CHUNK_EXTENSION),
+            (b"5;a;;b\r\n", reject::CHUNK_EXTENSION),
+            (b"5;a;\r\n", reject::CHUNK_EXTENSION),
+            (b"5;a \r\n", reject::CHUNK_EXTENSION),
+            (b"5;a=b \r\n", reject::CHUNK_EXTENSION),
+            (b"5;a=\"b\" \r\n", reject::CHUNK_EXTENSION),
+            (b"5;a=\r\n", reject::CHUNK_EXTENSION),
+            (b"5;=b\r\n", reject::CHUNK_EXTENSION),
+            (b"5;a b\r\n", reject::CHUNK_EXTENSION),
+            (b"5;a=b c\r\n", reject::CHUNK_EXTENSION),
+            (b"5;a=b=c\r\n", reject::CHUNK_EXTENSION),
+            (b"5;bad[=x\r\n", reject::CHUNK_EXTENSION),
+            (b"5;\xe9\r\n", reject::CHUNK_EXTENSION),
+            (b"5;a=\xe9\r\n", reject::CHUNK_EXTENSION),
+            (b"5;a=\"b\r\n", reject::CHUNK_EXTENSION),
+            (b"5;a=\"b\\\"\r\n", reject::CHUNK_EXTENSION),
+            (b"5;a=\"b\"c\r\n", reject::CHUNK_EXTENSION),
+            (b"5;a=\"\x7f\"\r\n", reject::CHUNK_EXTENSION),
             (b"1 a;b\r\n", reject::CHUNK_EXTENSION),
             (b"1\r\nab", reject::CHUNK_END),
             (b"1\r\na\n", reject::CHUNK_END),

@@ -6,8 +6,10 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
+use super::authority;
 use super::framing::{Collected, Delimited};
 use super::reject::{self, Reject};
+use super::response::is_token;
 use super::target::{self, Parts};
 use super::version::Version;
 
@@ -26,6 +28,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
+        // RFC 9112 §3 recommends at least 8000 bytes of a request line.
         Self { line: 4094, fields: 100, field_size: 8190, body: 1 << 30 }
     }
 }
@@ -42,6 +45,8 @@ pub struct Heads {
     lines: usize,
     method: Place,
     target: Place,
+    /// Of an absolute target; empty where there is none.
+    authority: Place,
     path: Place,
     query: Place,
     version: Version,
@@ -85,7 +90,9 @@ impl Heads {
 
     /// Goes from line to line, measuring each; the empty line ends the head.
     fn find_end(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Reject> {
-        while let Some(found) = memchr::memchr(b'\n', &bytes[self.looked_at..]) {
+        loop {
+            self.check_first_byte(bytes)?;
+            let Some(found) = memchr::memchr(b'\n', &bytes[self.looked_at..]) else { break };
             let end = self.looked_at + found;
             if end == self.line_start || bytes[end - 1] != b'\r' {
                 return Err(reject::BARE_LF);
@@ -110,6 +117,17 @@ impl Heads {
             length => self.measure(length, limits)?,
         }
         Ok(None)
+    }
+
+    /// Refuses at once a request line that begins with a byte of no method: other protocols may send no line end, and
+    /// their clients would wait for the deadline.
+    fn check_first_byte(&self, bytes: &[u8]) -> Result<(), Reject> {
+        match bytes.get(self.line_start) {
+            Some(&byte) if self.lines == 0 && !is_token(byte) && byte != b'\r' && byte != b'\n' => {
+                Err(reject::REQUEST_LINE)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// `self.lines` lines came before this one.
@@ -139,6 +157,7 @@ impl Heads {
         match request.parse_with_uninit_headers(bytes, room) {
             Ok(httparse::Status::Complete(_)) => {}
             Ok(httparse::Status::Partial) => return Err(reject::REQUEST_LINE),
+            Err(httparse::Error::Version) => return self.parse_other_version(bytes),
             Err(error) => return Err(explain(error, bytes)),
         }
         self.version = if request.version == Some(0) { Version::Http10 } else { Version::Http11 };
@@ -147,15 +166,29 @@ impl Heads {
         self.method = place(bytes, method.as_bytes());
         self.target = place(bytes, request.path.unwrap_or_default().as_bytes());
         let start = self.target.start;
-        let Parts { path, query } = target::split(&bytes[self.target.clone()], method)?;
-        self.path = start + path.start..start + path.end;
-        self.query = start + query.start..start + query.end;
+        let Parts { authority, path, query } = target::split(&bytes[self.target.clone()], method)?;
+        let in_bytes = |part: Place| start + part.start..start + part.end;
+        (self.authority, self.path, self.query) = (in_bytes(authority), in_bytes(path), in_bytes(query));
         self.read_fields(bytes, request.headers)
+    }
+
+    /// Parses a head whose version httparse does not know. RFC 9110 §2.5: one of a later minor version is processed as
+    /// the latest that is known.
+    fn parse_other_version(&mut self, bytes: &[u8]) -> Result<(), Reject> {
+        match version_in(bytes) {
+            Some((at, b'1', b'2'..=b'9')) => {
+                let mut known = bytes.to_vec();
+                known[at] = b'1';
+                self.parse(&known)
+            }
+            Some(_) => Err(reject::VERSION),
+            None => Err(reject::REQUEST_LINE),
+        }
     }
 
     fn read_fields(&mut self, bytes: &[u8], headers: &[httparse::Header<'_>]) -> Result<(), Reject> {
         let mut collected = Collected::default();
-        let (mut hosts, mut types) = (0, 0);
+        let (mut hosts, mut types, mut host) = (0, 0, None);
         for header in headers {
             let (name, value) = (header.name.as_bytes(), header.value.trim_ascii());
             // A proxy may know a field with a hyphen that CGI cannot tell from one with an underscore: such fields
@@ -164,7 +197,13 @@ impl Heads {
                 continue;
             }
             match name.len() {
-                4 if name.eq_ignore_ascii_case(b"host") => hosts += 1,
+                4 if name.eq_ignore_ascii_case(b"host") => {
+                    if !authority::is_host_field(value) {
+                        return Err(reject::HOST);
+                    }
+                    hosts += 1;
+                    host = Some(self.fields.len());
+                }
                 6 if name.eq_ignore_ascii_case(b"expect") => collected.expect(value)?,
                 10 if name.eq_ignore_ascii_case(b"connection") => collected.connection(value),
                 12 if name.eq_ignore_ascii_case(b"content-type") => types += 1,
@@ -184,6 +223,12 @@ impl Heads {
         if types > 1 {
             return Err(reject::TYPE_REPEATED);
         }
+        if let Some((_, value)) = host.and_then(|host| self.fields.get_mut(host)) {
+            // RFC 9112 §3.2.2: the target's authority counts, and what the field says does not.
+            if !self.authority.is_empty() {
+                *value = self.authority.clone();
+            }
+        }
         self.delimited = collected.decide(self.version)?;
         Ok(())
     }
@@ -200,10 +245,15 @@ impl<'a> Head<'a> {
         self.at(&self.heads.target)
     }
 
+    /// Host and port of an absolute target. They are the value of Host as well, where there is that field.
+    pub fn authority(&self) -> Option<&'a [u8]> {
+        Some(self.at(&self.heads.authority)).filter(|authority| !authority.is_empty())
+    }
+
     /// The target's path, not decoded, without query; `/` where an absolute target has none; `*` for OPTIONS.
     pub fn path(&self) -> &'a [u8] {
         match self.at(&self.heads.path) {
-            b"" if self.method() != "CONNECT" => b"/",
+            b"" => b"/",
             path => path,
         }
     }
@@ -264,20 +314,28 @@ fn check_method(method: &str) -> Result<(), Reject> {
 
 fn explain(error: httparse::Error, bytes: &[u8]) -> Reject {
     match error {
-        httparse::Error::Version if names_other_version(bytes) => reject::VERSION,
         httparse::Error::HeaderName if is_folded(bytes) => reject::FOLDED,
         httparse::Error::HeaderName => reject::FIELD_NAME,
+        httparse::Error::NewLine if version_in(bytes).is_none() => reject::REQUEST_LINE,
         httparse::Error::HeaderValue | httparse::Error::NewLine => reject::FIELD,
         httparse::Error::TooManyHeaders => reject::FIELD_COUNT,
         _ => reject::REQUEST_LINE,
     }
 }
 
-/// Whether the request line ends in a well-formed version that is not ours.
-fn names_other_version(bytes: &[u8]) -> bool {
-    let line = bytes.trim_ascii_start().split(|byte| *byte == b'\r').next().unwrap_or_default();
-    let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
-    matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
+/// The version at the end of a request line of three words: the place of its minor version, the major and the minor
+/// version. `None`: the line has another form.
+fn version_in(bytes: &[u8]) -> Option<(usize, u8, u8)> {
+    let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n'))?;
+    let line = bytes[start..].split(|byte| *byte == b'\r').next()?;
+    let mut words = line.split(|byte| *byte == b' ');
+    let (_, _, version) = (words.next()?, words.next()?, words.next()?);
+    match (version, words.next()) {
+        ([b'H', b'T', b'T', b'P', b'/', major @ b'0'..=b'9', b'.', minor @ b'0'..=b'9'], None) => {
+            Some((start + line.len() - 1, *major, *minor))
+        }
+        _ => None,
+    }
 }
 
 fn is_folded(bytes: &[u8]) -> bool {
@@ -301,12 +359,12 @@ mod tests {
 
     #[test]
     fn a_head_is_read_and_taken_apart() {
-        let bytes = b"\r\nGET /a%20b?c=d#e HTTP/1.1\r\nHost: h\r\nX-One:  1 \r\nX_Two: 2\r\n\r\nrest";
+        let bytes = b"\r\nGET /a%20b?c=d HTTP/1.1\r\nHost: h\r\nX-One:  1 \r\nX_Two: 2\r\n\r\nrest";
         let mut heads = Heads::default();
         assert_eq!(heads.read(bytes, &Limits::default()), Ok(Some(bytes.len() - 4)));
         let head = heads.view(bytes);
         assert_eq!(head.method(), "GET");
-        assert_eq!(head.target(), b"/a%20b?c=d#e");
+        assert_eq!(head.target(), b"/a%20b?c=d");
         assert_eq!((head.path(), head.query()), (&b"/a%20b"[..], &b"c=d"[..]));
         let fields: Vec<_> = head.headers().collect();
         assert_eq!(fields, [(&b"Host"[..], &b"h"[..]), (b"X-One", b"1")]);
@@ -321,7 +379,6 @@ mod tests {
             ("GET http://h HTTP/1.1", "/", ""),
             ("GET HTTP://h?q HTTP/1.1", "/", "q"),
             ("OPTIONS * HTTP/1.1", "*", ""),
-            ("CONNECT h:443 HTTP/1.1", "", ""),
             ("GET //a HTTP/1.1", "//a", ""),
         ] {
             let bytes = format!("{line}\r\nHost: h\r\n\r\n");
@@ -329,6 +386,35 @@ mod tests {
             heads.read(bytes.as_bytes(), &Limits::default()).unwrap();
             let head = heads.view(bytes.as_bytes());
             assert_eq!((head.path(), head.query()), (path.as_bytes(), query.as_bytes()), "{line}");
+        }
+    }
+
+    #[test]
+    fn an_absolute_target_overrides_host() {
+        for (text, hosts) in [
+            ("GET http://h:81/ HTTP/1.1\r\nHost: other\r\n\r\n", vec![&b"h:81"[..]]),
+            ("GET http://h/ HTTP/1.1\r\nHost:\r\n\r\n", vec![b"h"]),
+            ("GET http://h/ HTTP/1.0\r\n\r\n", vec![]),
+            ("GET / HTTP/1.1\r\nHost: other\r\n\r\n", vec![b"other"]),
+        ] {
+            let mut heads = Heads::default();
+            heads.read(text.as_bytes(), &Limits::default()).unwrap();
+            let head = heads.view(text.as_bytes());
+            let fields: Vec<_> = head.headers().map(|(_, value)| value).collect();
+            assert_eq!(fields, hosts, "{text:?}");
+            assert_eq!(head.authority().is_some(), text.contains("http:"), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_later_minor_version_is_read_as_the_latest_that_is_known() {
+        for minor in 1..=9 {
+            let text = format!("\r\nGET /a HTTP/1.{minor}\r\nHost: h\r\nX: y\r\n\r\n");
+            let mut heads = Heads::default();
+            assert_eq!(heads.read(text.as_bytes(), &Limits::default()), Ok(Some(text.len())), "{text:?}");
+            let head = heads.view(text.as_bytes());
+            assert_eq!((head.version(), head.path()), (Version::Http11, &b"/a"[..]));
+            assert_eq!((head.header("x"), head.delimited().keep_alive), (Some(&b"y"[..]), true));
         }
     }
 
@@ -345,7 +431,25 @@ mod tests {
             ("GET h:1 HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::TARGET),
             ("CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::TARGET),
             ("CONNECT h HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::TARGET),
+            ("CONNECT h: HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::TARGET),
+            ("CONNECT u@h:1 HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::TARGET),
+            ("CONNECT h:443 HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::CONNECT),
+            ("GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::TARGET),
+            ("GET http://h#b HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::TARGET),
+            ("GET http://u@h/ HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::AUTHORITY),
+            ("GET http:/// HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::AUTHORITY),
+            ("GET https://:80/ HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::AUTHORITY),
+            ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::REQUEST_LINE),
+            ("GET /a b HTTP/2.0\r\nHost: a\r\n\r\n".to_owned(), reject::REQUEST_LINE),
+            ("GET / HTTP/1.10\r\nHost: a\r\n\r\n".to_owned(), reject::REQUEST_LINE),
             ("GET / HTTP/2.0\r\nHost: a\r\n\r\n".to_owned(), reject::VERSION),
+            ("GET / HTTP/0.9\r\nHost: a\r\n\r\n".to_owned(), reject::VERSION),
+            ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n".to_owned(), reject::HOST),
+            ("GET / HTTP/1.0\r\nHost: a/b\r\n\r\n".to_owned(), reject::HOST),
+            ("GET http://h/ HTTP/1.1\r\nHost: a:b\r\n\r\n".to_owned(), reject::HOST),
+            ("GET http://h/ HTTP/1.1\r\n\r\n".to_owned(), reject::HOST_MISSING),
+            ("\u{16}".to_owned(), reject::REQUEST_LINE),
+            ("\r\n{".to_owned(), reject::REQUEST_LINE),
             ("GET / HTTP/1.1\nHost: a\r\n\r\n".to_owned(), reject::BARE_LF),
             ("GET / HTTP/1.1\r\nHost: a\n\r\n".to_owned(), reject::BARE_LF),
             ("GET / HTTP/1.1\r\n\r\n".to_owned(), reject::HOST_MISSING),
@@ -408,6 +512,10 @@ mod tests {
     fn limits_hold_also_while_the_head_is_not_whole() {
         let long = "a".repeat(9000);
         assert_eq!(read(format!("GET /{long}").as_bytes()), Err(reject::LINE_SIZE));
+        let (just, more) = ("a".repeat(8190 - 14), "a".repeat(8190 - 13));
+        let text = |path: &str| format!("GET /{path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(read(text(&just).as_bytes()).unwrap().is_some());
+        assert_eq!(read(text(&more).as_bytes()), Err(reject::LINE_SIZE));
         assert_eq!(read(format!("GET / HTTP/1.1\r\nX: {long}").as_bytes()), Err(reject::FIELD_SIZE));
         let limits = Limits { field_size: 0, ..Limits::default() };
         let text = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n");

@@ -1,15 +1,20 @@
 //! HTTP/1 as pure code: bytes in, values out. No I/O, no clock, no log.
 //!
 //! - [`head`]: request line and fields, parsed and checked.
-//! - [`target`]: path and query in a request's target, and its escapes.
+//! - [`target`]: authority, path and query in a request's target, and its escapes.
+//! - [`authority`]: host and port in a target or a Host field.
 //! - [`framing`]: where a message's body ends (RFC 9112 §6).
-//! - [`chunked`]: the chunked coding, decoded as the bytes come.
+//! - [`chunked`]: the chunked coding, decoded as the bytes come; `extension`: the extensions of its chunks.
 //! - [`response`]: a response's head, and its bytes.
 //! - [`version`]: 1.0 and 1.1.
 //! - [`reject`]: every refusal, with its status and the paragraph that asks for it.
+//! - `foreign`: other protocols that clients speak by mistake.
 //! - `laws`: what holds for whatever bytes; for tests and fuzzing alone.
 
+pub mod authority;
 pub mod chunked;
+mod extension;
+pub(crate) mod foreign;
 pub mod framing;
 pub mod head;
 #[doc(hidden)]

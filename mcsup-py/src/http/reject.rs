@@ -32,13 +32,16 @@ rejects! {
     REQUEST_LINE = 400 "malformed request line" "RFC 9112 3";
     METHOD = 400 "method is no uppercase token of 3 to 20 characters" "RFC 9110 9.1";
     TARGET = 400 "request target has a form that its method does not allow" "RFC 9112 3.2";
-    VERSION = 505 "HTTP version is not 1.0 or 1.1" "RFC 9110 15.6.6";
+    VERSION = 505 "HTTP version is not 1.x" "RFC 9110 15.6.6";
     BARE_LF = 400 "line ends with a bare LF" "RFC 9112 2.2";
     FIELD = 400 "malformed header field" "RFC 9112 5";
     FIELD_NAME = 400 "header field name is no token" "RFC 9110 5.1";
     FOLDED = 400 "header field is folded" "RFC 9112 5.2";
+    AUTHORITY = 400 "authority of the request target is empty or malformed, or has userinfo" "RFC 9110 4.2";
+    CONNECT = 501 "CONNECT is for proxies" "RFC 9110 9.3.6";
     HOST_MISSING = 400 "HTTP/1.1 request without Host" "RFC 9112 3.2";
     HOST_REPEATED = 400 "more than one Host" "RFC 9112 3.2";
+    HOST = 400 "Host is neither a host with or without a port, nor empty" "RFC 9112 3.2";
     TYPE_REPEATED = 400 "more than one Content-Type" "RFC 9110 8.3";
     LENGTH = 400 "Content-Length is no number" "RFC 9112 6.3";
     LENGTH_REPEATED = 400 "more than one Content-Length" "RFC 9112 6.3";

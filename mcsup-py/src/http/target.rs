@@ -2,36 +2,40 @@
 
 use std::ops::Range;
 
+use super::authority;
 use super::reject::{self, Reject};
 
 /// Where in a target its parts are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parts {
+    /// Host and port; empty where the target does not begin with a scheme.
+    pub authority: Range<usize>,
     /// From the slash on; empty where the target has none. `*` is a path.
     pub path: Range<usize>,
     /// Without the question mark.
     pub query: Range<usize>,
 }
 
-/// Takes a target apart. A fragment, which no client should send, belongs to neither part.
+/// Takes a target apart.
 ///
 /// # Errors
-/// The refusal of a target whose form `method` does not allow, or with bytes that no URI has.
+/// The refusal of a target whose form `method` does not allow, with bytes that no URI has, or with a fragment, which no
+/// form has; and of each target of CONNECT.
 pub fn split(target: &[u8], method: &str) -> Result<Parts, Reject> {
     // RFC 3986 2: whatever else is meant is escaped.
-    if !target.iter().all(u8::is_ascii_graphic) {
+    if !target.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#') {
         return Err(reject::TARGET);
     }
-    let path_start = match target.first() {
-        // RFC 9112 3.2.3: host and port are all that it may have.
-        _ if method == "CONNECT" => return authority(target),
-        Some(b'/') => 0,
-        Some(b'*') if method == "OPTIONS" && target.len() == 1 => 0,
-        _ => absolute_path_start(target).ok_or(reject::TARGET)?,
+    let authority = match target.first() {
+        _ if method == "CONNECT" => return Err(refusal_of_connect(target)),
+        Some(b'/') => 0..0,
+        Some(b'*') if method == "OPTIONS" && target.len() == 1 => 0..0,
+        _ => authority_of(target)?,
     };
-    let end = memchr::memchr(b'#', target).unwrap_or(target.len()).max(path_start);
-    let question = memchr::memchr(b'?', &target[path_start..end]).map(|at| path_start + at);
-    Ok(Parts { path: path_start..question.unwrap_or(end), query: question.map_or(end, |at| at + 1)..end })
+    let (start, end) = (authority.end, target.len());
+    let question = memchr::memchr(b'?', &target[start..]).map(|at| start + at);
+    let query = question.map_or(end, |at| at + 1)..end;
+    Ok(Parts { authority, path: start..question.unwrap_or(end), query })
 }
 
 /// RFC 3986 §2.1; what is no escape stays as it is.
@@ -54,23 +58,23 @@ pub fn percent_decoded(bytes: &[u8]) -> Vec<u8> {
     decoded
 }
 
-/// The target of CONNECT: host and port, no path.
-fn authority(target: &[u8]) -> Result<Parts, Reject> {
-    if target.contains(&b'/') || !target.contains(&b':') {
-        return Err(reject::TARGET);
+/// RFC 9112 §3.2.3: the target has host and port, and a port is never empty (RFC 9110 §9.3.6).
+fn refusal_of_connect(target: &[u8]) -> Reject {
+    match authority::split(target) {
+        Some((host, port)) if !host.is_empty() && !port.is_empty() => reject::CONNECT,
+        _ => reject::TARGET,
     }
-    let end = target.len();
-    Ok(Parts { path: end..end, query: end..end })
 }
 
-/// Where the path of `http://host/path` begins; `None`: not of this form.
-fn absolute_path_start(target: &[u8]) -> Option<usize> {
-    let rest = [&b"http://"[..], b"https://"].iter().find_map(|scheme| {
-        let (start, rest) = target.split_at_checked(scheme.len())?;
-        start.eq_ignore_ascii_case(scheme).then_some(rest)
-    })?;
-    let authority = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(rest.len());
-    (authority > 0).then(|| target.len() - rest.len() + authority)
+/// Where the authority of `http://host:port/path` is.
+fn authority_of(target: &[u8]) -> Result<Range<usize>, Reject> {
+    let is_of = |scheme: &&&str| {
+        target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme.as_bytes()))
+    };
+    let start = ["http://", "https://"].iter().find(is_of).ok_or(reject::TARGET)?.len();
+    let rest = &target[start..];
+    let length = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
+    if authority::names_a_host(&rest[..length]) { Ok(start..start + length) } else { Err(reject::AUTHORITY) }
 }
 
 #[cfg(test)]

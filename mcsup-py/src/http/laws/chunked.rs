@@ -2,7 +2,7 @@
 
 use super::super::chunked::{Decoder, LAST_CHUNK, write_chunk};
 use super::super::reject::Reject;
-use super::{Shown, take_field, take_line};
+use super::{Shown, is_text, is_token, take_field, take_line};
 
 /// What came of a body.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,8 +17,8 @@ struct Decoded {
 /// - It never panics, takes no more than there is, and hands out no more than it took.
 /// - Pieces come to the same as the whole.
 /// - What follows the body is not taken, whatever it is.
-/// - What was accepted is what the grammar says: lines that end in CRLF, extensions behind a semicolon, trailer fields
-///   that do not say how the message is to be read.
+/// - What was accepted is what the grammar says: lines that end in CRLF, extensions with a name and perhaps a value,
+///   trailer fields that do not say how the message is to be read.
 ///
 /// # Panics
 /// Where a law is broken.
@@ -83,8 +83,7 @@ fn by_the_grammar(body: &[u8]) -> Vec<u8> {
         assert!(digits.len() <= 16, "a size of too many digits: {:?}", Shown(line));
         let size = std::str::from_utf8(digits).ok().and_then(|digits| usize::from_str_radix(digits, 16).ok());
         let Some(size) = size else { panic!("a chunk without a size: {:?}", Shown(line)) };
-        let extension = super::without_blanks(extension);
-        assert!(extension.is_empty() || extension[0] == b';', "no extension: {:?}", Shown(line));
+        assert!(are_extensions(extension), "no extensions: {:?}", Shown(line));
         if size == 0 {
             break;
         }
@@ -105,5 +104,37 @@ fn by_the_grammar(body: &[u8]) -> Vec<u8> {
             "{:?}",
             Shown(line)
         );
+    }
+}
+
+/// RFC 9112 §7.1.1.
+fn are_extensions(bytes: &[u8]) -> bool {
+    let Some(rest) = behind_blanks(bytes).strip_prefix(b";") else { return bytes.is_empty() };
+    let Some(rest) = behind_token(behind_blanks(rest)) else { return false };
+    let Some(value) = behind_blanks(rest).strip_prefix(b"=") else { return are_extensions(rest) };
+    let value = behind_blanks(value);
+    let rest = if value.starts_with(b"\"") { behind_quoted(value) } else { behind_token(value) };
+    rest.is_some_and(are_extensions)
+}
+
+fn behind_blanks(bytes: &[u8]) -> &[u8] {
+    let blanks = bytes.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    &bytes[blanks..]
+}
+
+fn behind_token(bytes: &[u8]) -> Option<&[u8]> {
+    let length = bytes.iter().take_while(|byte| is_token(&[**byte])).count();
+    (length > 0).then(|| &bytes[length..])
+}
+
+/// RFC 9110 §5.6.4.
+fn behind_quoted(bytes: &[u8]) -> Option<&[u8]> {
+    let mut rest = bytes.strip_prefix(b"\"")?;
+    loop {
+        rest = match rest {
+            [b'"', behind @ ..] => return Some(behind),
+            [b'\\', byte, behind @ ..] | [byte, behind @ ..] if is_text(*byte) => behind,
+            _ => return None,
+        };
     }
 }

@@ -4,7 +4,8 @@ use super::super::framing::{Delimited, Framing};
 use super::super::head::{Heads, Limits};
 use super::super::reject::{self, Reject};
 use super::super::version::Version;
-use super::{Shown, is_token, take_field, take_line};
+use super::authority::by_the_grammar;
+use super::{Shown, authority_in, is_token, take_field, take_line};
 
 /// So tight that a fuzzer comes to them.
 const TIGHT: Limits = Limits { line: 40, fields: 4, field_size: 30, body: 10 };
@@ -28,8 +29,9 @@ struct Said<'a> {
 ///
 /// - It never panics.
 /// - Pieces come to the same as the whole, and a head is seen with its last byte. What follows it changes nothing.
-/// - What was accepted is what the grammar says: lines that end in CRLF, tokens, no control byte. Written again in the
-///   plainest way it says the same.
+/// - What was accepted is what the grammar says: lines that end in CRLF, tokens, no control byte, a host where one is
+///   named. Written again in the plainest way it says the same.
+/// - The host of an absolute target is the only one.
 /// - A body has one end: never both a length and a coding, nor two of either.
 /// - A limit that a head just keeps does not refuse it, and a limit never changes what a head says.
 ///
@@ -106,9 +108,13 @@ fn said<'a>(heads: &'a Heads, bytes: &'a [u8]) -> Said<'a> {
 
 fn is_as_the_grammar_says(head: &[u8], said: &Said<'_>) {
     let mut rest = without_empty_lines(head);
-    let line = take_line(&mut rest);
+    let mut line = take_line(&mut rest).to_vec();
+    if let [.., b' ', b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ b'2'..=b'9'] = &mut line[..] {
+        // RFC 9110 §2.5: as the latest that is known.
+        *minor = b'1';
+    }
     let plain = [said.method.as_bytes(), said.target, said.version.as_str().as_bytes()].join(&b' ');
-    assert_eq!(Shown(line), Shown(&plain), "the request line says something else");
+    assert_eq!(Shown(&line), Shown(&plain), "the request line says something else");
     assert!(is_token(said.method.as_bytes()), "the method is no token: {:?}", said.method);
     assert!(said.target.iter().all(u8::is_ascii_graphic), "the target is no URI: {:?}", Shown(said.target));
 
@@ -118,7 +124,12 @@ fn is_as_the_grammar_says(head: &[u8], said: &Said<'_>) {
         if line.is_empty() {
             break;
         }
-        let field = take_field(line);
+        let mut field = take_field(line);
+        if field.0.eq_ignore_ascii_case(b"host") {
+            let has_host = |value: &[u8]| by_the_grammar(value).is_some_and(|(host, _)| !host.is_empty());
+            assert!(field.1.is_empty() || has_host(field.1), "no host: {:?}", Shown(line));
+            field.1 = authority_in(said.target).unwrap_or(field.1);
+        }
         // They are how clients forge what only a proxy may say.
         if !field.0.contains(&b'_') {
             fields.push(field);

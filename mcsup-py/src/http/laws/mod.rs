@@ -6,10 +6,12 @@
 //! The laws read a message a second time, in the plainest way and without regard to speed, and compare: so they must
 //! not use the parsers' own means.
 
+mod authority;
 mod chunked;
 mod head;
 mod target;
 
+pub use authority::authority;
 pub use chunked::{chunked, chunks_of};
 pub use head::head;
 pub use target::target;
@@ -47,6 +49,16 @@ fn take_field(line: &[u8]) -> (&[u8], &[u8]) {
 fn is_token(bytes: &[u8]) -> bool {
     let fits = |byte: &u8| byte.is_ascii_graphic() && !br#""(),/:;<=>?@[\]{}"#.contains(byte);
     !bytes.is_empty() && bytes.iter().all(fits)
+}
+
+/// Host and port in a target that begins with a scheme.
+fn authority_in(target: &[u8]) -> Option<&[u8]> {
+    if target.starts_with(b"/") || target == b"*" {
+        return None;
+    }
+    let start = target.windows(3).position(|three| three == b"://")? + 3;
+    let rest = &target[start..];
+    Some(rest.split(|byte| matches!(byte, b'/' | b'?')).next().unwrap_or(rest))
 }
 
 /// Neither a control byte nor DEL; a tab is text.

@@ -2,13 +2,15 @@
 
 use super::super::head::{Heads, Limits};
 use super::super::target::{percent_decoded, split};
-use super::Shown;
+use super::authority::by_the_grammar;
+use super::{Shown, authority_in};
 
 /// The laws of a target, for whatever `bytes`:
 ///
 /// - Taking it apart and decoding it never panic.
-/// - What was accepted is visible ASCII in a form that its method allows (RFC 9112 §3.2).
-/// - Host, path, query and fragment, put together, are the target again; no part has the mark that ends it.
+/// - What was accepted is visible ASCII in a form that its method allows (RFC 9112 §3.2), without a fragment. Nothing that
+///   CONNECT asks for is accepted.
+/// - Scheme, authority, path and query, put together, are the target again; no part has the mark that ends it.
 /// - A head with this target tells the same parts.
 /// - Each escape that is decoded makes one byte of three, all else stays; and every byte survives being escaped.
 ///
@@ -20,6 +22,10 @@ pub fn target(bytes: &[u8]) {
             Ok(parts) => {
                 let (path, query) = (&bytes[parts.path.clone()], &bytes[parts.query.clone()]);
                 assert!(bytes.iter().all(u8::is_ascii_graphic), "no URI: {:?}", Shown(bytes));
+                assert!(!bytes.contains(&b'#') && method != "CONNECT", "{method} {:?}", Shown(bytes));
+                let authority = &bytes[parts.authority.clone()];
+                assert_eq!(Shown(authority), Shown(authority_in(bytes).unwrap_or_default()));
+                assert_eq!(parts.authority.end, parts.path.start, "a path begins behind the authority");
                 comes_together_again(bytes, parts.path.start, path, query);
                 has_a_form_of(method, &bytes[..parts.path.start], path);
                 head_says(bytes, method, Some((path, query)));
@@ -32,22 +38,16 @@ pub fn target(bytes: &[u8]) {
 
 fn comes_together_again(target: &[u8], start: usize, path: &[u8], query: &[u8]) {
     let mut rest = target[start..].strip_prefix(path).expect("the path begins where it says");
-    assert!(!path.contains(&b'?') && !path.contains(&b'#'), "in a path: {:?}", Shown(path));
+    assert!(!path.contains(&b'?'), "in a path: {:?}", Shown(path));
     if let Some(behind) = rest.strip_prefix(b"?") {
         rest = behind.strip_prefix(query).expect("the query is behind the path");
-        assert!(!query.contains(&b'#'), "in a query: {:?}", Shown(query));
     } else {
         assert!(query.is_empty(), "a query without a question mark: {:?}", Shown(query));
     }
-    assert!(rest.is_empty() || rest[0] == b'#', "in no part: {:?}", Shown(rest));
+    assert!(rest.is_empty(), "in no part: {:?}", Shown(rest));
 }
 
 fn has_a_form_of(method: &str, before: &[u8], path: &[u8]) {
-    if method == "CONNECT" {
-        assert!(path.is_empty(), "CONNECT with a path: {:?}", Shown(path));
-        assert!(before.contains(&b':'), "CONNECT without a port: {:?}", Shown(before));
-        return;
-    }
     if before.is_empty() {
         let is_star = method == "OPTIONS" && path == b"*";
         assert!(is_star || path.starts_with(b"/"), "no path: {:?}", Shown(path));
@@ -56,8 +56,7 @@ fn has_a_form_of(method: &str, before: &[u8], path: &[u8]) {
     let before = before.to_ascii_lowercase();
     let host = before.strip_prefix(b"http://").or_else(|| before.strip_prefix(b"https://"));
     let host = host.expect("what is before a path is scheme and host");
-    let ends = |byte: &u8| matches!(byte, b'/' | b'?' | b'#');
-    assert!(!host.is_empty() && !host.iter().any(ends), "no host: {:?}", Shown(host));
+    assert!(by_the_grammar(host).is_some_and(|(host, _)| !host.is_empty()), "no host: {:?}", Shown(host));
     assert!(path.is_empty() || path[0] == b'/', "no path: {:?}", Shown(path));
 }
 
@@ -76,7 +75,7 @@ fn head_says(target: &[u8], method: &str, expected: Option<(&[u8], &[u8])>) {
     let Some((path, query)) = expected else { return };
     let head = heads.view(&bytes);
     // Of an absolute target without one.
-    let path = if path.is_empty() && method != "CONNECT" { b"/" } else { path };
+    let path = if path.is_empty() { b"/" } else { path };
     assert_eq!((head.target(), head.path(), head.query()), (target, path, query));
 }
 

@@ -46,6 +46,12 @@ const SPICES: &[&[u8]] = &[
     b"Transfer-Encoding: chunked\r\n",
     b"Transfer-Encoding:\r\n",
     b"Host: b\r\n",
+    b"[::1]",
+    b"@",
+    b"://",
+    b"=",
+    b"\"",
+    b"\\",
     b"Expect: 100-continue\r\n",
 ];
 
@@ -91,8 +97,24 @@ fn nearly(message: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<
 
 /// A target that GET allows.
 fn right_target() -> impl Strategy<Value = Vec<u8>> {
-    "((http|HTTPS)://[a-z.]{1,9}(:80)?)?/([a-z%20/]|%[0-9a-fA-F]{2}){0,12}(\\?[a-z=&?%/]{0,9})?(#[a-z#?]{0,3})?"
+    "((http|HTTPS)://([a-z.]{1,9}|\\[::1\\])(:[0-9]{0,2})?)?/([a-z%20/]|%[0-9a-fA-F]{2}){0,12}(\\?[a-z=&?%/]{0,9})?"
         .prop_map(String::into_bytes)
+}
+
+/// A host, perhaps with a port.
+fn right_authority() -> impl Strategy<Value = Vec<u8>> {
+    let ipv6 = prop_oneof![
+        "([0-9a-fA-F]{1,4}:){7}[0-9a-f]{1,4}",
+        "([0-9a-f]{1,4}(:[0-9a-f]{1,4}){0,2})?::([0-9a-f]{1,4}(:[0-9a-f]{1,4}){0,2})?",
+        "([0-9a-f]{1,4}:){6}1[0-9]\\.0\\.25[0-5]\\.[1-9]",
+        "::ffff:2[0-4][0-9]\\.0\\.0\\.[0-9]",
+        "[vV][0-9a-f]{1,3}\\.[a-z:!~]{1,5}",
+    ];
+    let host = prop_oneof![
+        "([-a-z0-9._~!$&'()*+,;=]|%[0-9a-fA-F]{2}){0,12}",
+        ipv6.prop_map(|text| format!("[{text}]"))
+    ];
+    (host, "(:[0-9]{0,6})?").prop_map(|(host, port)| [host, port].concat().into_bytes())
 }
 
 /// A head that is right, without a body.
@@ -107,13 +129,12 @@ fn right_head() -> impl Strategy<Value = Vec<u8>> {
         "Connection: close, x\r\n",
         "Connection: keep-alive\r\nExpect: 100-Continue\r\n",
     ]);
-    ("(\r\n){0,2}[A-Z][A-Z-]{2,8}", right_target(), vec(field, 0..5), told, "(X: y\r\n){0,2}").prop_map(
-        |(method, target, fields, told, more)| {
+    ("(\r\n){0,2}[A-Z][A-Z-]{2,8}", right_target(), vec(field, 0..5), told, "(X: y\r\n){0,2}", 1..=9)
+        .prop_map(|(method, target, fields, told, more, minor)| {
             let fields = fields.concat();
-            let rest = format!(" HTTP/1.1\r\nHost: h\r\n{fields}{told}{more}\r\n");
+            let rest = format!(" HTTP/1.{minor}\r\nHost: h\r\n{fields}{told}{more}\r\n");
             [method.as_bytes(), b" ", &target, rest.as_bytes()].concat()
-        },
-    )
+        })
 }
 
 /// A head whose fields tell where the body ends: never, once or more often, in ways that are right or not.
@@ -135,8 +156,10 @@ fn told_head() -> impl Strategy<Value = Vec<u8>> {
 
 /// A chunked body that is right.
 fn right_body() -> impl Strategy<Value = Vec<u8>> {
-    let extension = "[ \t]{0,2}(;[ \t]?[a-z]{1,4}(=\"?[a-z;]{0,4}\"?)?[ \t]{0,2}){0,2}";
-    let chunk = (extension, vec(any::<u8>(), 1..20), any::<bool>());
+    let value = "([a-z!~]{1,4}|\"([a-z;= \t]|\\\\[ -~]){0,4}\")";
+    let extension = format!("([ \t]{{0,2}};[ \t]?[a-z]{{1,4}}([ \t]?=[ \t]?{value})?){{0,2}}");
+    let extension = proptest::string::string_regex(&extension).unwrap().boxed();
+    let chunk = (extension.clone(), vec(any::<u8>(), 1..20), any::<bool>());
     let trailer = "([A-Z][a-z]{6}: [ -~]{0,9}\r\n){0,2}";
     (vec(chunk, 0..4), "0{1,3}", extension, trailer).prop_map(|(chunks, zeros, extension, trailer)| {
         let mut body = Vec::new();
@@ -159,6 +182,7 @@ proptest! {
         head(&bytes, size);
         chunked(&bytes, size);
         target(&bytes);
+        authority(&bytes);
     }
 
     #[test]
@@ -212,5 +236,16 @@ proptest! {
     fn a_target_that_is_right_is_accepted(bytes in right_target()) {
         prop_assert!(super::super::target::split(&bytes, "GET").is_ok());
         target(&bytes);
+    }
+
+    #[test]
+    fn an_authority_that_is_nearly_right_is_read_by_the_grammar(bytes in nearly(right_authority())) {
+        authority(&bytes);
+    }
+
+    #[test]
+    fn an_authority_that_is_right_is_accepted(bytes in right_authority()) {
+        prop_assert!(super::super::authority::split(&bytes).is_some());
+        authority(&bytes);
     }
 }
