@@ -76,6 +76,12 @@ fn a_refusal_says_why_and_ends_the_connection() {
         (format!("GET /{long} HTTP/1.1\r\nHost: h\r\n\r\n"), 414),
         (format!("GET / HTTP/1.1\r\nHost: h\r\nX: {long}\r\n\r\n"), 431),
         ("GET / HTTP/3.0\r\nHost: h\r\n\r\n".to_owned(), 505),
+        ("GET /a b HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(), 400),
+        ("GET /a#b HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(), 400),
+        ("GET * HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(), 400),
+        ("GET h:80 HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(), 400),
+        ("CONNECT h:443 HTTP/1.1\r\nHost: h:443\r\n\r\n".to_owned(), 501),
+        ("CONNECT h: HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(), 400),
         ("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n".to_owned(), 501),
         ("POST / HTTP/1.1\r\nHost: h\r\nExpect: x\r\nContent-Length: 1\r\n\r\n".to_owned(), 417),
         ("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9999999999999\r\n\r\n".to_owned(), 413),
@@ -155,4 +161,146 @@ fn no_more_connections_are_accepted_than_there_may_be_and_the_others_wait() {
     assert_eq!(server.host.requests.load(Ordering::SeqCst), 12);
     drop(two);
     assert_eq!(three.response().text(), "GET /3 ");
+}
+
+/// Sends a request and reads all that comes until the server ends the connection.
+fn all_of(server: &Server, request: impl AsRef<[u8]>) -> String {
+    use std::io::Read;
+    let mut client = server.connect();
+    client.send(request).stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut bytes = Vec::new();
+    client.stream.read_to_end(&mut bytes).unwrap();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[test]
+fn a_host_that_is_none_is_refused() {
+    let server = serve(echo);
+    for host in [
+        &b"a b"[..],
+        b"a/b",
+        b"u@h",
+        b"h, i",
+        b"[::1",
+        b"[::1]x",
+        b"a:b",
+        b"h:1:2",
+        b"::1",
+        b":80",
+        b"caf\xc3\xa9",
+        b"\xe9",
+        b"h?",
+        b"h#",
+        b"h\\i",
+        b"<h>",
+        b"%",
+        b"%zz",
+        b"[::1%25lo]",
+        b"h\x01",
+        b"http://h",
+    ] {
+        for version in ["1.0", "1.1"] {
+            let request = [b"GET / HTTP/", version.as_bytes(), b"\r\nHost: ", host, b"\r\n\r\n"].concat();
+            let answer = all_of(&server, request);
+            assert!(answer.starts_with("HTTP/1.1 400 "), "{}: {answer}", host.escape_ascii());
+        }
+    }
+    for host in
+        ["h", "h:80", "h:", "H-1.example.", "127.0.0.1:8080", "[::1]", "[2001:db8::1]:443", "a_b", "%41", ""]
+    {
+        let answer = all_of(&server, format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{host:?}: {answer}");
+    }
+}
+
+#[test]
+fn an_absolute_target_overrides_host_and_names_one_itself() {
+    let server = serve(|request, reply| {
+        let _ = reply.send_whole(&ok(&[]), request.head.header("host").unwrap_or_default());
+        mcsup_py::app::Verdict::Complete
+    });
+    for (target, expected) in [
+        ("http://h/p", Some("h")),
+        ("HTTP://h:81", Some("h:81")),
+        ("https://[::1]:81?q", Some("[::1]:81")),
+        ("http://u@h/", None),
+        ("http://u:p@h/", None),
+        ("http://@h/", None),
+        ("http:///p", None),
+        ("http://", None),
+        ("http://?q", None),
+        ("http://:80/", None),
+        ("http://a:b/", None),
+        ("http://[::1/", None),
+        ("http://%zz/", None),
+        ("ftp://h/", None),
+    ] {
+        let answer = all_of(&server, format!("GET {target} HTTP/1.1\r\nHost: other\r\n\r\n"));
+        match expected {
+            Some(host) => assert!(answer.ends_with(&format!("\r\n\r\n{host}")), "{target}: {answer}"),
+            None => assert!(answer.starts_with("HTTP/1.1 400 "), "{target}: {answer}"),
+        }
+    }
+}
+
+#[test]
+fn a_later_minor_version_is_served_as_the_latest_that_is_known() {
+    let server = serve(echo);
+    let mut client = server.connect();
+    for minor in 2..=9 {
+        let response = client.send(format!("GET /{minor} HTTP/1.{minor}\r\nHost: h\r\n\r\n")).response();
+        assert_eq!((response.status, response.text()), (200, format!("GET /{minor} ").as_str()));
+        assert!(response.head.starts_with("HTTP/1.1 ") && response.field("connection").is_none());
+    }
+}
+
+#[test]
+fn a_refusal_of_head_is_that_of_get_without_its_body() {
+    let config = EngineConfig { waiting: 0, ..Setup::default().config };
+    for (config, rest) in [
+        (Setup::default().config, "/ HTTP/1.1\r\n\r\n".to_owned()),
+        (Setup::default().config, "/ HTTP/2.0\r\nHost: h\r\n\r\n".to_owned()),
+        (Setup::default().config, "/a b\r\n\r\n".to_owned()),
+        (Setup::default().config, format!("/{} HTTP/1.1\r\n", "a".repeat(9000))),
+        (Setup::default().config, "/ HTTP/1.1\r\nHost: h\r\nExpect: x\r\n\r\n".to_owned()),
+        (
+            Setup::default().config,
+            "/ HTTP/1.1\r\nHost: h\r\nContent-Length: 9999999999999\r\n\r\n".to_owned(),
+        ),
+        (Setup::default().config, "/ HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nx".to_owned()),
+        // No room to wait: 503.
+        (config, "/ HTTP/1.1\r\nHost: h\r\n\r\n".to_owned()),
+    ] {
+        let server = Setup { config, ..Setup::default() }.start(echo);
+        let of = |method: &str| {
+            let answer = all_of(&server, format!("{method} {rest}"));
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            let lines: Vec<_> = head.lines().filter(|line| !line.starts_with("Date:")).collect();
+            (lines.join("\n"), body.to_owned())
+        };
+        let (get, head) = (of("GET"), of("HEAD"));
+        assert_eq!(get.0, head.0);
+        assert!(
+            get.0.contains(&format!("\nContent-Length: {}", get.1.len())) && !get.1.is_empty(),
+            "{get:?}"
+        );
+        assert_eq!(head.1, "", "{rest:.60}");
+        assert_eq!(server.host.requests.load(Ordering::SeqCst), 0);
+    }
+}
+
+#[test]
+fn http2_without_tls_is_answered_in_http2() {
+    let server = serve(echo);
+    let answer = all_of(&server, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+    // SETTINGS first, and status and text on the first stream.
+    assert!(answer.starts_with("\0\0\0\x04\0\0\0\0\0\0\0\x12\x01\x04\0\0\0\x01\x08\x03505"), "{answer:?}");
+    assert!(answer.contains("this server speaks HTTP/1.1"), "{answer:?}");
+}
+
+#[test]
+fn a_tls_handshake_is_refused_with_its_first_byte() {
+    let server = serve(echo);
+    let mut client = server.connect();
+    assert_eq!(client.send(b"\x16").response().status, 400);
 }

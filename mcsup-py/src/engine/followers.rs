@@ -156,6 +156,7 @@ pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io
         Ok::<(), io::Error>(())
     })?;
     let mut state = crew.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+    state.table.refusals.flush();
     if let Some(access) = &mut state.table.access {
         access.flush();
     }

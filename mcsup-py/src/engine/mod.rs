@@ -7,6 +7,7 @@
 
 mod accepting;
 mod body;
+mod bucket;
 mod checks;
 mod clock;
 mod connection;
@@ -21,6 +22,8 @@ mod kick;
 mod leaving;
 mod overdue;
 mod places;
+mod refusal_log;
+mod refusing;
 mod shelf;
 mod table;
 mod together;

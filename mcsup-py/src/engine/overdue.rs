@@ -47,6 +47,10 @@ impl Running {
         self.overdue = false;
     }
 
+    fn is_head(&self) -> bool {
+        self.line.starts_with(b"HEAD ")
+    }
+
     pub(super) fn end(&mut self) {
         self.token = None;
     }
@@ -88,7 +92,7 @@ pub(super) fn see_to(
             continue;
         };
         running.overdue = true;
-        let told = if clock.strike() && table.answer_overdue(token, now) {
+        let told = if clock.strike() && table.answer_overdue(token, running.is_head(), now) {
             "its client was told (504)"
         } else {
             "its client has a part of the answer"

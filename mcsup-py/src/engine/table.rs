@@ -11,15 +11,14 @@ use super::exchange::Answered;
 use super::health;
 use super::leaving::Leaving;
 use super::places::{KICK, LISTENERS, Missed, Places, WAKE};
+use super::refusal_log::RefusalLog;
 use super::shelf::Shelf;
 use super::together::Together;
 use super::{EngineConfig, Host, Listening, Phase};
-use crate::access::{AccessLog, Entry};
+use crate::access::AccessLog;
 use crate::app::Body;
 use crate::http::head::Head;
 use crate::http::reject::{self, Reject};
-use crate::http::response::{BodyFraming, Finish, ResponseHead, reason_of, write_head};
-use crate::http::version::Version;
 use crate::net::poller::{Interest, Poller, Ready};
 use crate::net::stream::Progress;
 use crate::net::timers::after;
@@ -61,6 +60,7 @@ pub(super) struct Table<'a> {
     pub(super) body_memory: usize,
     timers: Timers,
     pub(super) date: Date,
+    pub(super) refusals: RefusalLog,
     pub(super) phase: Phase,
     log_epoch: u32,
 }
@@ -123,6 +123,7 @@ impl<'a> Table<'a> {
             body_memory: BODY_MEMORY,
             timers: Timers::default(),
             date: Date::default(),
+            refusals: RefusalLog::default(),
             phase: Phase::Serving,
             log_epoch: host.log_epoch(),
         };
@@ -351,30 +352,6 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Answers what will not be served, and closes once the client had time to read it.
-    fn refuse(&mut self, token: u64, reject: Reject, now: Instant) {
-        let (date, write) = (self.date.at(now), self.config.timeouts.write);
-        let Some(connection) = self.connections.find(token) else { return };
-        let (head, length) = write_refusal(connection.outgoing.append(), reject, date);
-        log::debug!("refused a request of {:?}: {reject}", connection.peer.remote);
-        if let Some(access) = &mut self.access {
-            let (remote, bytes, took) = (connection.peer.remote, length, Duration::ZERO);
-            access.note(&Entry { head: connection.asked(), remote, response: &head, bytes, took });
-        }
-        let length = connection.incoming.bytes().len();
-        connection.incoming.consume(length);
-        connection.state = State::Flushing { then: Then::Linger };
-        connection.deadline = after(now, write);
-        self.flush(token, now);
-    }
-
-    /// Answers in the place of an application that takes too long; whether the client was told.
-    pub(super) fn answer_overdue(&mut self, token: u64, now: Instant) -> bool {
-        let mut answer = Vec::new();
-        write_refusal(&mut answer, reject::OVERDUE, self.date.at(now));
-        self.connections.stream_of(token).is_some_and(|stream| stream.send_now(&answer))
-    }
-
     /// No permit will ever be free again: what waits is for other workers, or for nobody.
     pub(super) fn give_up_waiting(&mut self, now: Instant) {
         self.offer_waiting(true);
@@ -386,6 +363,7 @@ impl<'a> Table<'a> {
     /// Ends what has waited too long.
     pub(super) fn expire(&mut self, now: Instant) {
         self.end_rest(now);
+        self.refusals.log_count(now);
         while let Some((at, token)) = self.timers.pop(now) {
             let Some(connection) = self.connections.find(token) else {
                 self.connections.note_timer(token);
@@ -432,17 +410,4 @@ impl<'a> Table<'a> {
             self.change_phase(phase, Instant::now());
         }
     }
-}
-
-/// Appends the whole of a refusal; returns its head and the length of its body.
-fn write_refusal(out: &mut Vec<u8>, reject: Reject, date: &[u8]) -> (ResponseHead, u64) {
-    let text = format!("{}\n", reject.why);
-    let mut head = ResponseHead::new();
-    // Constants that are in order.
-    let _ = head.begin(reject.status, reason_of(reject.status).as_bytes());
-    let _ = head.push(b"Content-Type", b"text/plain");
-    let body = BodyFraming::Length(text.len() as u64);
-    write_head(out, &head, &Finish { version: Version::Http11, body, keep_alive: false, date });
-    out.extend_from_slice(text.as_bytes());
-    (head, text.len() as u64)
 }

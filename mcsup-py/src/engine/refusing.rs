@@ -1,0 +1,70 @@
+//! Requests that are not served: the answers of the engine in the application's place.
+
+use std::time::{Duration, Instant};
+
+use super::connection::{Connection, State, Then};
+use super::table::Table;
+use crate::access::Entry;
+use crate::http::foreign;
+use crate::http::reject::{self, Reject};
+use crate::http::response::{BodyFraming, Finish, ResponseHead, reason_of, write_head};
+use crate::http::version::Version;
+use crate::net::timers::after;
+
+impl Table<'_> {
+    /// Answers what will not be served, and closes once the client had time to read it.
+    pub(super) fn refuse(&mut self, token: u64, reject: Reject, now: Instant) {
+        let Self { config, connections, access, date, refusals, .. } = self;
+        let Some(connection) = connections.find(token) else { return };
+        let Connection { state, heads, incoming, outgoing, peer, .. } = &mut *connection;
+        let asked = match state {
+            State::Body { head, .. } | State::Ready { head, .. } => Some(&*head),
+            _ => None,
+        };
+        let received = asked.map_or(incoming.bytes(), |head| head.bytes(incoming));
+        let asked = asked.map(|head| Connection::view(heads, incoming, head));
+        refusals.note(peer.remote, reject, received, now);
+        let mut answer = Vec::new();
+        let (head, bytes) = write_refusal(&mut answer, reject, is_head(received), date.at(now));
+        let answer = if foreign::is_http2(received) { foreign::HTTP2_ANSWER } else { &answer };
+        outgoing.append().extend_from_slice(answer);
+        if let Some(access) = access {
+            let (remote, took) = (peer.remote, Duration::ZERO);
+            access.note(&Entry { head: asked, remote, response: &head, bytes, took });
+        }
+        let length = incoming.bytes().len();
+        incoming.consume(length);
+        connection.state = State::Flushing { then: Then::Linger };
+        connection.deadline = after(now, config.timeouts.write);
+        self.flush(token, now);
+    }
+
+    /// Answers in the place of an application that takes too long; whether the client was told. `is_head`: its method is
+    /// HEAD.
+    pub(super) fn answer_overdue(&mut self, token: u64, is_head: bool, now: Instant) -> bool {
+        let mut answer = Vec::new();
+        write_refusal(&mut answer, reject::OVERDUE, is_head, self.date.at(now));
+        self.connections.stream_of(token).is_some_and(|stream| stream.send_now(&answer))
+    }
+}
+
+/// Whether a request line, of which perhaps no more can be understood, has the method HEAD.
+fn is_head(received: &[u8]) -> bool {
+    let start = received.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    received[start..].starts_with(b"HEAD ")
+}
+
+/// Appends the whole of a refusal; returns its head and the length of its body. An answer to HEAD announces the body of
+/// the answer to GET, and has none (RFC 9110 §9.3.2).
+fn write_refusal(out: &mut Vec<u8>, reject: Reject, is_head: bool, date: &[u8]) -> (ResponseHead, u64) {
+    let text = format!("{}\n", reject.why);
+    let mut head = ResponseHead::new();
+    // Constants that are in order.
+    let _ = head.begin(reject.status, reason_of(reject.status).as_bytes());
+    let _ = head.push(b"Content-Type", b"text/plain");
+    let body = BodyFraming::Length(text.len() as u64);
+    write_head(out, &head, &Finish { version: Version::Http11, body, keep_alive: false, date });
+    let sent = if is_head { "" } else { &text };
+    out.extend_from_slice(sent.as_bytes());
+    (head, sent.len() as u64)
+}
