@@ -1,10 +1,12 @@
 //! Requests that take longer than they may.
 
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mcsup_py::app::Verdict;
+use mcsup_py::app::{Gone, Verdict};
 use mcsup_py::engine::{EngineConfig, Phase, Timeouts};
+use mcsup_py::http::response::ResponseHead;
 
 use crate::fixture::*;
 use crate::hold::Hold;
@@ -95,4 +97,44 @@ fn a_request_in_time_is_none_of_the_deadlines_business() {
         assert_eq!(client.get("/").status, 200);
     }
     assert!(server.host.left.lock().unwrap().is_empty());
+}
+
+#[test]
+fn early_hints_never_follow_the_answer_of_the_deadline() {
+    let (hold, said) = (Hold::default(), Arc::new(Mutex::new(None)));
+    let server = setup().start({
+        let (hold, said) = (hold.clone(), Arc::clone(&said));
+        move |_, reply| {
+            let mut hints = ResponseHead::new();
+            hints.begin(103, b"Early Hints").unwrap();
+            reply.send_interim(&hints).unwrap();
+            hold.stay();
+            *said.lock().unwrap() = Some(reply.send_interim(&hints));
+            Verdict::Failed
+        }
+    });
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_eq!(client.response().status, 103);
+    assert_eq!(client.response().status, 504);
+    wait_until_it_wants_to_leave(&server);
+    server.enter(Phase::Retiring);
+    hold.let_go();
+    client.assert_ended();
+    server.join();
+    assert_eq!(*said.lock().unwrap(), Some(Err(Gone)));
+}
+
+#[test]
+fn head_over_its_time_gets_504_without_a_body() {
+    let hold = Hold::default();
+    let server = setup().start_threads(hold.apps(1));
+    let mut client = server.connect();
+    let response = client.send("HEAD /hold HTTP/1.1\r\nHost: h\r\n\r\n").response_to("HEAD");
+    assert_eq!((response.status, response.field("content-length")), (504, Some("39")));
+    wait_until_it_wants_to_leave(&server);
+    server.enter(Phase::Retiring);
+    hold.let_go();
+    client.assert_ended();
+    server.join();
 }

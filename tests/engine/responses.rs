@@ -147,6 +147,11 @@ fn an_application_that_fails_before_it_spoke_is_a_500() {
     let server = serve(|_, _| Verdict::Failed);
     let response = server.connect().get("/");
     assert_eq!((response.status, response.field("connection")), (500, Some("close")));
+    let mut client = server.connect();
+    let to_head = client.send("HEAD / HTTP/1.1\r\nHost: h\r\n\r\n").response_to("HEAD");
+    assert_eq!(to_head.field("content-length"), response.field("content-length"));
+    assert_eq!(to_head.field("content-length"), Some(response.body.len().to_string().as_str()));
+    client.assert_ended();
 }
 
 #[test]

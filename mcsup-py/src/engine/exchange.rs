@@ -143,6 +143,8 @@ impl<'a> Exchange<'a> {
         // Constants that are in order.
         let _ = head.begin(500, b"Internal Server Error");
         let _ = head.push(b"Content-Type", b"text/plain");
+        // Named, since an answer to HEAD announces it too.
+        let _ = head.push(b"Content-Length", text.len().to_string().as_bytes());
         self.asked.keep_alive = false;
         if self.start(&head, Some(text.len() as u64)).is_ok() {
             self.put(text);
@@ -307,9 +309,14 @@ impl Reply for Exchange<'_> {
     fn send_interim(&mut self, head: &ResponseHead) -> Result<(), Gone> {
         match (self.stage, self.asked.version) {
             (Stage::Gone, _) => Err(Gone),
+            (Stage::Before, Version::Http11) if !self.asked.clock.begin_interim() => self.gone(),
             (Stage::Before, Version::Http11) => {
                 write_interim(self.outgoing.append(), head);
-                self.flush()
+                self.flush()?;
+                if self.outgoing.is_empty() {
+                    self.asked.clock.end_interim();
+                }
+                Ok(())
             }
             _ => Ok(()),
         }
