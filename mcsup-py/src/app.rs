@@ -65,10 +65,17 @@ impl Body {
 /// The two ends of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
-    /// The client's address; `None` on a Unix socket.
+    /// The client's address, as it was when the connection was accepted; `None` on a Unix socket.
     pub remote: Option<SocketAddr>,
     /// Our address, or the path of the Unix socket.
     pub local: Local,
+}
+
+impl Peer {
+    /// Whether all is known that there is: a client by TCP has an address.
+    pub(crate) fn is_known(&self) -> bool {
+        self.remote.is_some() || matches!(self.local, Local::Unix(_))
+    }
 }
 
 /// Our end of a connection.

@@ -1,7 +1,11 @@
 //! Two engines that share a listener: nobody waits for a busy one while the other is idle.
 
-use std::sync::Arc;
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use mcsup_py::engine::Phase;
 
@@ -211,4 +215,63 @@ fn a_small_upload_goes_with_all_of_it_and_with_what_came_behind() {
     assert_eq!(busy.kept[0].response().text(), "POST /up body");
     assert_eq!(busy.kept[0].response().text(), "GET /next ");
     busy.let_go();
+}
+
+/// Resets a client's connection.
+fn reset(stream: TcpStream) {
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(stream);
+}
+
+/// Starts the engine of a place, which notes whose requests it answers.
+fn start_noting(pool: &Arc<Pool>, index: usize) -> (Server, Arc<Mutex<Vec<Option<SocketAddr>>>>) {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&seen);
+    let server = Setup { seat: pool.seat(index), ..Setup::default() }.start(move |request, reply| {
+        noted.lock().unwrap().push(request.peer.remote);
+        echo(request, reply)
+    });
+    (server, seen)
+}
+
+#[test]
+fn a_connection_that_its_client_resets_on_its_way_to_a_sibling_keeps_its_address() {
+    let mut busy = Busy::with(1, |_| ());
+    let address = busy.kept[0].stream.local_addr().unwrap();
+    // A sibling that looks idle, and takes nothing yet.
+    busy.pool.line(1).permits.store(1, Ordering::SeqCst);
+    busy.kept[0].send("GET /a HTTP/1.1\r\nHost: h\r\n\r\n");
+    wait_for("it to be handed over", || busy.pool.handed().len() == 1);
+    reset(busy.kept.remove(0).stream);
+    let (second, seen) = start_noting(&busy.pool, 1);
+    wait_for("its request", || requests(&second) == 1);
+    wait_for("the answer", || !seen.lock().unwrap().is_empty());
+    assert_eq!(*seen.lock().unwrap(), [Some(address)]);
+    busy.let_go();
+}
+
+#[test]
+fn a_connection_whose_client_is_not_known_any_more_is_not_served() {
+    let pool = Pool::of(1);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut clients: Vec<TcpStream> =
+        (0..2).map(|_| TcpStream::connect(listener.local_addr().unwrap()).unwrap()).collect();
+    let accepted: Vec<TcpStream> = (0..2).map(|_| listener.accept().unwrap().0).collect();
+    for client in &mut clients {
+        client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    }
+    let address = clients[1].local_addr().unwrap();
+    reset(clients.remove(0));
+    for stream in &accepted {
+        stream.set_nonblocking(true).unwrap();
+        // As the supervisor gives what no worker has accepted.
+        pool.give(stream.as_fd(), &[]).unwrap();
+    }
+    drop(accepted);
+    let (server, seen) = start_noting(&pool, 0);
+    wait_for("the second request", || requests(&server) > 0);
+    assert_eq!(server.connect().get("/").status, 200);
+    let seen = seen.lock().unwrap();
+    assert_eq!((seen.len(), seen[0]), (2, Some(address)));
+    assert_eq!(requests(&server), 2);
 }

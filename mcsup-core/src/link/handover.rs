@@ -20,7 +20,7 @@ use crate::sys::descriptor;
 /// The version of a datagram's form. Workers of a supervisor's last image and of its next one hand connections to each
 /// other: whoever changes the form, or what the workers of a program mean by the bytes, counts this up, and an upgrade
 /// between the two is refused.
-pub(crate) const FORM: u32 = 1;
+pub(crate) const FORM: u32 = 2;
 
 /// So many bytes may travel with a connection.
 pub const MAX_HANDED: usize = 16 * 1024;

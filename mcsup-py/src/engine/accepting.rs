@@ -83,6 +83,10 @@ impl Table<'_> {
         match stream::accept(listener.fd) {
             Ok((stream, remote)) => {
                 let peer = Peer { remote, local: listener.local.clone() };
+                if !peer.is_known() {
+                    // Reset before its turn. An application would not learn whose request it has.
+                    return true;
+                }
                 let deadline = after(now, self.config.timeouts.head);
                 let token = self.connections.add(|token| Connection::new(stream, peer, token, deadline));
                 self.host.connections(self.connections.len());

@@ -5,8 +5,10 @@
 //! (`drain`). And a worker that has many more connections than a sibling gives some away as their requests come, so that a
 //! pool is balanced soon after a burst of connections or the birth of a worker.
 //!
-//! A connection can go as long as all that it is can be sent along: its descriptor, where it came in, and what was
-//! received and not answered, up to some kilobytes. A larger body goes before it is read, or stays.
+//! A connection can go as long as all that it is can be sent along: its descriptor, both of its ends as accept(2) named
+//! them, and what was received and not answered, up to some kilobytes. A larger body goes before it is read, or stays.
+//! The socket itself is not asked for its ends: one that its client has reset meanwhile has lost them, and its request is
+//! still there.
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -71,7 +73,7 @@ impl Table<'_> {
         }
         let Some(connection) = self.connections.find(token) else { return false };
         let is_fresh = matches!(connection.state, State::Idle { fresh: true });
-        let mut bytes = written(&connection.peer.local, is_fresh);
+        let mut bytes = written(&connection.peer, is_fresh);
         let can_go = connection.write_received(&mut bytes);
         if !can_go || self.host.hand_over(connection.stream.as_fd(), &bytes).is_err() {
             return false;
@@ -102,13 +104,16 @@ impl Table<'_> {
             }
         };
         let stream = Stream::from(fd);
-        // The supervisor itself gives what nobody has accepted; where it came in only the socket knows.
+        // The supervisor itself gives connections that no worker has accepted: only the socket knows their ends.
         let known = match bytes.is_empty() {
-            true => stream.local().map(|local| (Local::Tcp(local), true, &bytes[..])),
+            true => stream
+                .local()
+                .map(|local| (Peer { remote: stream.remote(), local: Local::Tcp(local) }, true, &bytes[..])),
             false => read(&bytes),
         };
-        let Some((local, is_fresh, received)) = known else { return true };
-        let peer = Peer { remote: stream.remote(), local };
+        let Some((peer, is_fresh, received)) = known.filter(|(peer, ..)| peer.is_known()) else {
+            return true;
+        };
         let (head, idle) = (after(now, self.config.timeouts.head), after(now, self.time_between_requests()));
         let token = self.connections.add(|token| {
             let mut connection = Connection::new(stream, peer, token, head);
@@ -124,29 +129,40 @@ impl Table<'_> {
     }
 }
 
-/// Where a connection came in, and whether it has yet to send its first request, as bytes: a letter, a length, a text.
-fn written(local: &Local, is_fresh: bool) -> Vec<u8> {
-    let (kind, text) = match local {
+/// Both ends of a connection, and whether it has yet to send its first request, as bytes: a letter, and for each end a
+/// length and a text. `mcsup_core::link::handover` has the version of this form, which changes with it.
+fn written(peer: &Peer, is_fresh: bool) -> Vec<u8> {
+    let (kind, local) = match &peer.local {
         Local::Tcp(address) => (b't', address.to_string()),
         Local::Unix(path) => (b'u', path.clone()),
     };
+    let remote = peer.remote.map_or_else(String::new, |remote| remote.to_string());
     let mut bytes = vec![if is_fresh { kind.to_ascii_uppercase() } else { kind }];
-    bytes.extend_from_slice(&u16::try_from(text.len()).unwrap_or(u16::MAX).to_le_bytes());
-    bytes.extend_from_slice(text.as_bytes());
+    for text in [local, remote] {
+        bytes.extend_from_slice(&u16::try_from(text.len()).unwrap_or(u16::MAX).to_le_bytes());
+        bytes.extend_from_slice(text.as_bytes());
+    }
     bytes
 }
 
 /// Both, and the rest. `None`: no worker has written this.
-fn read(bytes: &[u8]) -> Option<(Local, bool, &[u8])> {
-    let ([kind, length @ ..], rest) = bytes.split_first_chunk::<3>()?;
-    let (text, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
-    let text = std::str::from_utf8(text).ok()?;
+fn read(bytes: &[u8]) -> Option<(Peer, bool, &[u8])> {
+    let (kind, rest) = bytes.split_first()?;
+    let (local, rest) = read_text(rest)?;
+    let (remote, rest) = read_text(rest)?;
+    let address = |text: &str| text.parse::<SocketAddr>().ok();
     let local = match kind.to_ascii_lowercase() {
-        b't' => Local::Tcp(text.parse::<SocketAddr>().ok()?),
-        b'u' => Local::Unix(text.to_owned()),
+        b't' => Local::Tcp(address(local)?),
+        b'u' => Local::Unix(local.to_owned()),
         _ => return None,
     };
-    Some((local, kind.is_ascii_uppercase(), rest))
+    Some((Peer { remote: address(remote), local }, kind.is_ascii_uppercase(), rest))
+}
+
+fn read_text(bytes: &[u8]) -> Option<(&str, &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<2>()?;
+    let (text, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+    Some((std::str::from_utf8(text).ok()?, rest))
 }
 
 #[cfg(test)]
@@ -154,19 +170,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_a_connection_came_in_survives_the_way() {
-        for local in [
-            Local::Tcp("127.0.0.1:80".parse().unwrap()),
-            Local::Tcp("[::1]:8080".parse().unwrap()),
-            Local::Unix("/run/s".to_owned()),
+    fn both_ends_of_a_connection_survive_the_way() {
+        for (local, remote) in [
+            (Local::Tcp("127.0.0.1:80".parse().unwrap()), Some("192.0.2.7:1")),
+            (Local::Tcp("[::1]:8080".parse().unwrap()), Some("[2001:db8::1]:65535")),
+            (Local::Tcp("[::]:8080".parse().unwrap()), Some("[fe80::1%2]:4711")),
+            (Local::Unix("/run/s".to_owned()), None),
         ] {
+            let peer = Peer { remote: remote.map(|text| text.parse().unwrap()), local };
             for is_fresh in [true, false] {
-                let mut bytes = written(&local, is_fresh);
+                let mut bytes = written(&peer, is_fresh);
                 bytes.extend_from_slice(b"GET /");
-                assert_eq!(read(&bytes), Some((local.clone(), is_fresh, &b"GET /"[..])));
+                assert_eq!(read(&bytes), Some((peer.clone(), is_fresh, &b"GET /"[..])));
             }
         }
         assert_eq!(read(b"t\x05\x00abc"), None);
-        assert_eq!(read(b"?\x00\x00"), None);
+        assert_eq!(read(b"u\x01\x00a"), None);
+        assert_eq!(read(b"?\x00\x00\x00\x00"), None);
     }
 }

@@ -33,7 +33,7 @@ const FILE_STEP: usize =
     if cfg!(any(target_os = "linux", target_os = "android")) { 1 << 20 } else { 128 * 1024 };
 
 impl Stream {
-    /// The client's address; `None` on a Unix socket.
+    /// The client's address; `None` on a Unix socket, and where the client has reset the connection.
     pub fn remote(&self) -> Option<SocketAddr> {
         SockRef::from(&self.0).peer_addr().ok()?.as_socket()
     }
