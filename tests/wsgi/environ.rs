@@ -96,7 +96,7 @@ fn behind_a_unix_socket_the_host_field_names_the_server() {
         ("[::1]", "[::1]", "80"),
         ("[::1]:81", "[::1]", "81"),
         ("", "/run/app.sock", "80"),
-        ("caf\u{e9}", "caf\\u00c3\\u00a9", "80"),
+        ("example.org:", "example.org", "80"),
     ] {
         let code = format!(
             "assert environ['SERVER_NAME'] == '{name}', ascii(environ['SERVER_NAME'])\nassert environ['SERVER_PORT'] == '{port}'\nassert environ['REMOTE_ADDR'] == ''\nassert 'REMOTE_PORT' not in environ"
@@ -104,6 +104,23 @@ fn behind_a_unix_socket_the_host_field_names_the_server() {
         let mut served = Served::new(&wrapped(&code));
         served.local = Local::Unix("/run/app.sock".to_owned());
         checked(served, &format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"), Body::Empty);
+    }
+}
+
+#[test]
+fn an_absolute_target_names_the_host_whatever_the_field_says() {
+    let code = "
+assert environ['HTTP_HOST'] == 'real.example:81', environ['HTTP_HOST']
+assert environ['PATH_INFO'] == '/p' and environ['QUERY_STRING'] == 'q'
+assert (environ['SERVER_NAME'], environ['SERVER_PORT']) == NAMES, environ['SERVER_NAME']";
+    let inet = (Local::Tcp("127.0.0.1:8080".parse().unwrap()), "('127.0.0.1', '8080')");
+    let unix = (Local::Unix("/run/app.sock".to_owned()), "('real.example', '81')");
+    for (local, names) in [inet, unix] {
+        for rest in ["1.1\r\nHost: forged\r\n", "1.1\r\nhost:\r\n", "1.0\r\nHost: forged\r\n", "1.0\r\n"] {
+            let mut served = Served::new(&wrapped(&code.replace("NAMES", names)));
+            served.local = local.clone();
+            checked(served, &format!("GET http://real.example:81/p?q HTTP/{rest}\r\n"), Body::Empty);
+        }
     }
 }
 
@@ -130,7 +147,7 @@ assert environ['CONTENT_TYPE'] == 'text/\\u00e9'";
         let mut served = Served::with(settings, &wrapped(code));
         served.local = local;
         let head =
-            b"POST /caf%C3%A9/%E9?%E9 HTTP/1.1\r\nHost: \xe9\r\nContent-Type: text/\xe9\r\nTransfer-Encoding: chunked\r\n\r\n";
+            b"POST /caf%C3%A9/%E9?%E9 HTTP/1.1\r\nHost: %E9\r\nContent-Type: text/\xe9\r\nTransfer-Encoding: chunked\r\n\r\n";
         served.ask(head, Body::Empty).is_complete();
     }
 }
@@ -218,4 +235,26 @@ fn more_names_than_are_remembered_are_still_understood() {
         let head = format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}X-Last: y\r\n\r\n");
         served.ask(head.as_bytes(), Body::Empty).is_complete();
     }
+}
+
+#[test]
+fn names_that_clients_invent_are_not_interned() {
+    // Of an equal string, made at run time, `intern` returns another one where that is interned already.
+    let code = "
+import sys
+for key in [key for key in environ if key.startswith('HTTP_X_')]:
+    again = ''.join(list(key))
+    assert sys.intern(again) is again, (len(key), key[:40])";
+    let mut served = Served::new(&wrapped(code));
+    let mut ask = |fields: String| {
+        served
+            .ask(format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n").as_bytes(), Body::Empty)
+            .is_complete();
+    };
+    ask(format!("X-Long-{}: v\r\n", "n".repeat(8000)));
+    // Names that are remembered, as many as there may be.
+    for round in 0..10 {
+        ask((0..60).map(|field| format!("Y-{round}-{field}: v\r\n")).collect());
+    }
+    ask((0..60).map(|field| format!("X-Late-{field}: v\r\n")).collect());
 }

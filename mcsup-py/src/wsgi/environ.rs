@@ -15,6 +15,7 @@ use super::file_wrapper::FileWrapper;
 use super::input::Input;
 use super::settings::WsgiSettings;
 use crate::app::{Body, Local, Peer, Request};
+use crate::http::authority;
 use crate::http::framing::Framing;
 use crate::http::head::Head;
 use crate::http::target::percent_decoded;
@@ -62,8 +63,10 @@ const SET_FOR_EACH: [&str; 9] = [
     "wsgi.early_hints",
 ];
 
-/// So many field names are remembered; a client that invents more makes each anew.
+/// So many field names are remembered, none longer than this. CPython 3.12 keeps an interned string for ever, so that no
+/// other name is interned: a client invents as many as it likes.
 const MOST_KEYS: usize = 512;
+const LONGEST_KEPT: usize = 64;
 
 impl Environs {
     pub(super) fn new(mut settings: WsgiSettings, is_draining: IsDraining) -> Self {
@@ -149,7 +152,7 @@ impl Environs {
         base.set_item("SERVER_SOFTWARE", server_software)?;
         base.set_item("SCRIPT_NAME", latin1(py, script_name.as_bytes())?)?;
         if let Local::Tcp(address) = local {
-            base.set_item(intern!(py, "REMOTE_PORT"), py.None())?;
+            base.set_item(intern!(py, "REMOTE_PORT"), intern!(py, ""))?;
             base.set_item("SERVER_NAME", address.ip().to_string())?;
             base.set_item("SERVER_PORT", address.port().to_string())?;
         }
@@ -208,6 +211,10 @@ impl Environs {
             let between = if name.eq_ignore_ascii_case(b"cookie") { "; " } else { "," };
             environ.set_item(key, before.add(between)?.add(value)?)?;
         }
+        // A request of 1.0 may have it in the target alone.
+        if let Some(authority) = head.authority().filter(|_| head.header("host").is_none()) {
+            environ.set_item(intern!(py, "HTTP_HOST"), latin1(py, authority)?)?;
+        }
         Ok(())
     }
 
@@ -224,10 +231,11 @@ impl Environs {
             "CONTENT_TYPE" | "CONTENT_LENGTH" => upper,
             _ => format!("HTTP_{upper}"),
         };
-        let key = PyString::intern(py, &text);
-        if self.keys.len() < MOST_KEYS {
-            self.keys.insert(name.to_vec(), key.clone().unbind());
+        if self.keys.len() >= MOST_KEYS || name.len() > LONGEST_KEPT {
+            return Ok(PyString::new(py, &text));
         }
+        let key = PyString::intern(py, &text);
+        self.keys.insert(name.to_vec(), key.clone().unbind());
         Ok(key)
     }
 }
@@ -239,14 +247,11 @@ fn add_name_by_host(
     head: &Head<'_>,
     path: &str,
 ) -> PyResult<()> {
-    let host = head.header("host").unwrap_or_default();
-    let colon = memchr::memrchr(b':', host).filter(|colon| {
-        let port = &host[colon + 1..];
-        !port.is_empty() && port.iter().all(u8::is_ascii_digit)
-    });
-    let (name, port) = colon.map_or((host, &b"80"[..]), |colon| (&host[..colon], &host[colon + 1..]));
-    // Never empty (PEP 3333).
+    let host = head.authority().or_else(|| head.header("host")).unwrap_or_default();
+    let (name, port) = authority::split(host).unwrap_or_default();
+    // Neither is ever empty (PEP 3333).
     let name = [name, path.as_bytes()].into_iter().find(|name| !name.is_empty()).unwrap_or(b"localhost");
+    let port = if port.is_empty() { b"80" } else { port };
     environ.set_item(intern!(py, "SERVER_NAME"), latin1(py, name)?)?;
     environ.set_item(intern!(py, "SERVER_PORT"), latin1(py, port)?)
 }
