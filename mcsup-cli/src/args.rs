@@ -261,7 +261,7 @@ pub struct RunArgs {
     /// Connections that a worker keeps open at once, further ones wait; 0: as many as it has descriptors [default: 0]
     #[arg(long, value_name = "COUNT", help_heading = "Size limits")]
     pub worker_connections: Option<String>,
-    /// Bytes of a request line, up to 1048576; 0: as many [default: 4094]
+    /// Bytes of a request line, up to 1048576; 0: as many [default: 8190]
     #[arg(long, value_name = "BYTES", help_heading = "Size limits")]
     pub limit_request_line: Option<String>,
     /// Header fields of a request, up to 32768; 0: as many [default: 100]

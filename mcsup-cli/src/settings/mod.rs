@@ -52,7 +52,7 @@ const DEFAULTS: [(&str, &str); 32] = [
     ("--body-timeout", "30"),
     ("--write-timeout", "60"),
     ("--worker-connections", "0"),
-    ("--limit-request-line", "4094"),
+    ("--limit-request-line", "8190"),
     ("--limit-request-fields", "100"),
     ("--limit-request-field-size", "8190"),
     ("--limit-request-body", "1073741824"),

@@ -35,7 +35,7 @@ fn the_defaults_are_gunicorns() {
     assert_eq!(*settings.pool.graceful, Duration::from_secs(30));
     assert_eq!(*settings.http.keep_alive, Duration::from_secs(2));
     let limits = &settings.limits;
-    assert_eq!((*limits.line, *limits.fields, *limits.field_size, *limits.body), (4094, 100, 8190, 1 << 30));
+    assert_eq!((*limits.line, *limits.fields, *limits.field_size, *limits.body), (8190, 100, 8190, 1 << 30));
     assert_eq!(*settings.logging.errors, Destination::Standard);
     assert_eq!(*settings.logging.level, Level::Info);
     assert_eq!((settings.logging.access, settings.app, settings.process.pid), (None, None, None));

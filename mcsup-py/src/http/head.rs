@@ -29,7 +29,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         // RFC 9112 §3 recommends at least 8000 bytes of a request line.
-        Self { line: 4094, fields: 100, field_size: 8190, body: 1 << 30 }
+        Self { line: 8190, fields: 100, field_size: 8190, body: 1 << 30 }
     }
 }
 
