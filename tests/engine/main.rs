@@ -20,3 +20,4 @@ mod siblings;
 mod slow_clients;
 mod threads;
 mod together;
+mod turns;

@@ -22,6 +22,8 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 const SIBLINGS_TIME: Duration = Duration::from_micros(150);
 /// A connection that waits is taken after so many turns in which others might have taken it.
 const MOST_LEFT_TO_SIBLINGS: u32 = 4;
+/// So many queued connections are accepted without a look at anything else.
+const MOST_QUEUED: usize = 512;
 
 impl Table<'_> {
     /// A connection waits at a listener.
@@ -209,18 +211,20 @@ impl Table<'_> {
     }
 
     /// Accepts whatever is queued on the listeners, and among the workers where nobody else will, until a whole round has
-    /// found nothing. Where others go on that queue never ends.
-    pub(super) fn accept_queued(&mut self, now: Instant) {
+    /// found nothing: then `true`. Where others go on that queue never ends. After [`MOST_QUEUED`] the others have a turn:
+    /// `false`.
+    pub(super) fn accept_queued(&mut self, now: Instant) -> bool {
+        let mut accepted = 0;
         loop {
-            let mut found = false;
+            let before = accepted;
             let alone = usize::from(self.host.siblings().count == 0);
             for index in (0..self.listeners.len() + alone).rev() {
-                while self.accept(index, now) {
-                    found = true;
+                while accepted < MOST_QUEUED && self.accept(index, now) {
+                    accepted += 1;
                 }
             }
-            if !found {
-                return;
+            if accepted == before || accepted == MOST_QUEUED {
+                return accepted < MOST_QUEUED;
             }
         }
     }

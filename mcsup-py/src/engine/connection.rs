@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::EngineConfig;
 use super::body::{Fault, Receiving};
+use super::turns::{TURN, Turn};
 use crate::app::{Body, Peer};
 use crate::http::framing::Framing;
 use crate::http::head::{Head, Heads};
@@ -65,8 +66,12 @@ impl HeadBytes {
 /// What came of an attempt to go on.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// More must come from the client.
+    /// More must come from the client, or be taken by it.
     Wait,
+    /// There is more to do at once, but its turn is over.
+    Later,
+    /// A response has left.
+    Sent(Then),
     /// A request is whole.
     Ready,
     /// It will not be served.
@@ -79,6 +84,9 @@ pub(super) enum Step {
 
 /// How much is received at once of what goes to a file.
 const SPOOL_PIECE: usize = 64 * 1024;
+
+/// No more than this of a body is taken together with its head: less than what goes to a file.
+const COMES_ALONG: usize = 32 * 1024;
 
 /// How many bytes a lingering connection may still send, and for how long.
 pub(super) const LINGER_BYTES: usize = 64 * 1024;
@@ -98,6 +106,8 @@ pub(super) struct Connection {
     pub(super) registered: bool,
     pub(super) deadline: Instant,
     pub(super) armed: Armed,
+    /// It waits for a turn: news of it is only noted.
+    pub(super) queued: bool,
     /// What its request's body was granted of the engine's memory.
     pub(super) body_memory: usize,
     /// The socket was empty when it was last read, and the poller has not said otherwise since.
@@ -119,6 +129,7 @@ impl Connection {
             registered: false,
             deadline,
             armed: Armed::default(),
+            queued: false,
             body_memory: 0,
             emptied: false,
             ended: false,
@@ -131,24 +142,60 @@ impl Connection {
         self.ended |= ended;
     }
 
-    /// Receives and parses until a request is whole or the socket is empty.
+    /// Receives and parses until a request is whole, the socket is empty, something large has begun, or the turn is over.
+    /// Never touches a file.
     pub(super) fn advance(&mut self, config: &EngineConfig, now: Instant, body_memory: &mut usize) -> Step {
+        let mut turn = Turn::default();
         loop {
-            if let Some(step) = self.use_received(config, now, body_memory) {
+            if let Some(step) = self.use_received(config, now, body_memory, &mut turn) {
                 return step;
             }
-            match self.receive() {
-                Progress::Blocked(0) => return Step::Wait,
-                // The client may still listen: it has ended its own side only.
-                Progress::Ended if matches!(self.state, State::Body { .. }) => {
-                    return Step::Refuse(reject::INCOMPLETE);
-                }
-                Progress::Ended => return Step::Close,
-                Progress::More(_) | Progress::Blocked(_) => {}
+            if self.is_in_bulk() {
+                return if self.may_receive() { Step::Later } else { Step::Wait };
             }
-            if let State::Body { .. } = self.state {
-                self.deadline = after(now, config.timeouts.body);
+            if let Some(step) = self.receive_more(config, now, &mut turn) {
+                return step;
             }
+        }
+    }
+
+    /// Whether it is in the middle of something that may be large, or of which a file is a part: then it goes on by
+    /// [`Connection::take_turn`], and not by [`Connection::advance`].
+    pub(super) fn is_in_bulk(&self) -> bool {
+        match &self.state {
+            State::Body { receiving, .. } => receiving.is_large(),
+            State::Flushing { .. } | State::Lingering { .. } => true,
+            State::Idle { .. } | State::Head | State::Ready { .. } => false,
+        }
+    }
+
+    /// Goes on with something large for one turn.
+    pub(super) fn take_turn(&mut self, config: &EngineConfig, now: Instant) -> Step {
+        let mut turn = Turn::default();
+        loop {
+            let step = match self.state {
+                State::Flushing { then } => Some(self.send(then, config, now)),
+                State::Body { .. } => self.read_body(&mut turn),
+                State::Lingering { .. } => self.discard(),
+                State::Idle { .. } | State::Head | State::Ready { .. } => Some(Step::Wait),
+            };
+            if let Some(step) = step.or_else(|| self.receive_more(config, now, &mut turn)) {
+                return step;
+            }
+        }
+    }
+
+    /// Sends a turn's worth of what the client has not taken.
+    pub(super) fn send(&mut self, then: Then, config: &EngineConfig, now: Instant) -> Step {
+        let progress = self.stream.send_at_most(&mut self.outgoing, TURN);
+        if !matches!(progress, Progress::Blocked(0)) {
+            self.deadline = after(now, config.timeouts.write);
+        }
+        match progress {
+            Progress::Ended => Step::Close,
+            Progress::Blocked(_) => Step::Wait,
+            Progress::More(_) if self.outgoing.is_empty() => Step::Sent(then),
+            Progress::More(_) => Step::Later,
         }
     }
 
@@ -230,6 +277,26 @@ impl Connection {
         heads.view(head.bytes(incoming))
     }
 
+    /// `None`: something has come.
+    fn receive_more(&mut self, config: &EngineConfig, now: Instant, turn: &mut Turn) -> Option<Step> {
+        if turn.is_over() && self.may_receive() {
+            return Some(Step::Later);
+        }
+        match self.receive() {
+            Progress::Blocked(0) => return Some(Step::Wait),
+            // The client may still listen: it has ended its own side only.
+            Progress::Ended if matches!(self.state, State::Body { .. }) => {
+                return Some(Step::Refuse(reject::INCOMPLETE));
+            }
+            Progress::Ended => return Some(Step::Close),
+            Progress::More(count) | Progress::Blocked(count) => turn.spend(count),
+        }
+        if let State::Body { .. } = self.state {
+            self.deadline = after(now, config.timeouts.body);
+        }
+        None
+    }
+
     fn receive(&mut self) -> Progress {
         if !self.may_receive() {
             return Progress::Blocked(0);
@@ -250,7 +317,13 @@ impl Connection {
     }
 
     /// Goes on with what was received; `None`: more must be received.
-    fn use_received(&mut self, config: &EngineConfig, now: Instant, body_memory: &mut usize) -> Option<Step> {
+    fn use_received(
+        &mut self,
+        config: &EngineConfig,
+        now: Instant,
+        body_memory: &mut usize,
+        turn: &mut Turn,
+    ) -> Option<Step> {
         match self.state {
             State::Idle { .. } if self.incoming.is_empty() => None,
             State::Idle { fresh } => {
@@ -258,16 +331,21 @@ impl Connection {
                     self.deadline = after(now, config.timeouts.head);
                 }
                 self.state = State::Head;
-                self.read_head(config, now, body_memory)
+                self.read_head(config, now, body_memory, turn)
             }
-            State::Head => self.read_head(config, now, body_memory),
-            State::Body { .. } => self.read_body(),
-            State::Lingering { .. } => self.discard(),
-            State::Ready { .. } | State::Flushing { .. } => Some(Step::Wait),
+            State::Head => self.read_head(config, now, body_memory, turn),
+            State::Body { .. } => self.read_body(turn),
+            State::Ready { .. } | State::Flushing { .. } | State::Lingering { .. } => Some(Step::Wait),
         }
     }
 
-    fn read_head(&mut self, config: &EngineConfig, now: Instant, body_memory: &mut usize) -> Option<Step> {
+    fn read_head(
+        &mut self,
+        config: &EngineConfig,
+        now: Instant,
+        body_memory: &mut usize,
+        turn: &mut Turn,
+    ) -> Option<Step> {
         let length = match self.heads.read(self.incoming.bytes(), &config.limits) {
             Ok(Some(length)) => length,
             Ok(None) => return None,
@@ -291,20 +369,25 @@ impl Connection {
                 }
                 self.deadline = after(now, config.timeouts.body);
                 self.state = State::Body { head, receiving };
-                self.read_body()
+                // What has come along already is small as a rule. If not, a file may be needed.
+                if self.incoming.bytes().len() > COMES_ALONG {
+                    Some(Step::Later)
+                } else {
+                    self.read_body(turn)
+                }
             }
         }
     }
 
-    fn read_body(&mut self) -> Option<Step> {
+    fn read_body(&mut self, turn: &mut Turn) -> Option<Step> {
         let State::Body { receiving, .. } = &mut self.state else { return None };
-        match receiving.take(self.incoming.bytes()) {
+        match receiving.take(self.incoming.bytes(), turn) {
             Ok(count) => self.incoming.consume(count),
             Err(Fault::Refused(reject)) => return Some(Step::Refuse(reject)),
             Err(Fault::NoRoom(error)) => return Some(Step::NoRoom(error)),
         }
         if !receiving.is_whole() {
-            return None;
+            return if self.incoming.is_empty() { None } else { Some(Step::Later) };
         }
         let State::Body { head, receiving } = std::mem::replace(&mut self.state, State::Head) else {
             return None;

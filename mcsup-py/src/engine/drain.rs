@@ -27,6 +27,8 @@ const FRESH_TIME: Duration = Duration::from_secs(1);
 const RETIRING_TIME: Duration = Duration::from_secs(2);
 /// And when none does. Clients that ask without a pause are told in an answer, not by a reset; handshakes end.
 const DRAINING_TIME: Duration = Duration::from_millis(20);
+/// For how long what is queued is accepted then, where clients connect without a pause.
+const LAST_LOOK_TIME: Duration = Duration::from_secs(1);
 
 impl Table<'_> {
     /// The host wants something else from now on.
@@ -48,11 +50,13 @@ impl Table<'_> {
 
     /// Takes whoever was still on his way into the line, and closes it.
     pub(super) fn look_for_the_last(&mut self, now: Instant) {
-        if self.leaving.last_look.is_some_and(|at| at <= now) {
-            self.leaving.last_look = None;
-            self.accept_queued(now);
-            self.host.close_listeners();
+        let Some(at) = self.leaving.last_look.filter(|at| *at <= now) else { return };
+        if !self.accept_queued(now) && now < at + LAST_LOOK_TIME {
+            // There are more: in the next turn.
+            return;
         }
+        self.leaving.last_look = None;
+        self.host.close_listeners();
     }
 
     /// Nothing is left to do.

@@ -11,6 +11,7 @@ use super::clock::RequestClock;
 use super::connection::Then;
 use super::leaving::may_keep_open;
 use super::together::Holding;
+use super::turns::TURN;
 use crate::app::{Block, Gone, Reply, Verdict};
 use crate::http::chunked::{LAST_CHUNK, write_chunk};
 use crate::http::response::{BodyFraming, Finish, ResponseHead, may_have_body, write_head, write_interim};
@@ -89,6 +90,8 @@ pub(super) struct Answered {
     pub(super) then: Then,
     /// The connection is to be reset rather than closed.
     pub(super) abort: bool,
+    /// The socket takes no more for now.
+    pub(super) blocked: bool,
     /// The bytes of the body.
     pub(super) bytes: u64,
 }
@@ -126,14 +129,16 @@ impl<'a> Exchange<'a> {
         if self.asked.together && self.outgoing.tail().is_none() && self.outgoing.len() <= SMALL {
             return self.answered(then, false);
         }
-        match self.stream.send(self.outgoing) {
+        // The rest of something large leaves when its connection has a turn: others wait for this permit.
+        match self.stream.send_at_most(self.outgoing, TURN) {
             Progress::Ended => self.answered(Then::Close, true),
-            _ => self.answered(then, false),
+            Progress::Blocked(_) => Answered { blocked: true, ..self.answered(then, false) },
+            Progress::More(_) => self.answered(then, false),
         }
     }
 
     fn answered(&self, then: Then, abort: bool) -> Answered {
-        Answered { then, abort, bytes: self.bytes }
+        Answered { then, abort, blocked: false, bytes: self.bytes }
     }
 
     /// Answers 500 for an application that failed before it said anything.

@@ -24,6 +24,7 @@ use super::overdue::{self, Running};
 use super::places::{KICK, WAKE};
 use super::table::{Job, Table};
 use super::together::{Held, Holding, Watch};
+use super::turns::QUEUE_TIME;
 use super::{EngineConfig, Host, Threads};
 use crate::access::Entry;
 use crate::app::{App, Request};
@@ -79,8 +80,10 @@ struct State<'a> {
     leader: Leader,
     /// How many followers are parked.
     parked: usize,
-    /// How many requests may still be answered before there must be a turn again.
+    /// How many requests may still be answered, and for how long connections may have their turns, before there must be a
+    /// poll again.
     budget: usize,
+    queue_time: Duration,
     /// The usual time in the application.
     service: Duration,
     /// For how many turns whoever leads still looks often, since something was held back.
@@ -113,6 +116,7 @@ pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io
         leader: Leader::Nobody,
         parked: 0,
         budget: 0,
+        queue_time: Duration::ZERO,
         service: Duration::ZERO,
         alert: 0,
         running: threads.apps.iter().map(|_| Running::nothing(Instant::now())).collect(),
@@ -192,6 +196,11 @@ impl<'a> Crew<'a> {
                 let together = state.service < SLOW && state.table.may_leave_together(now);
                 drop(state);
                 let (back, ended) = self.answer(app, job, (now, together), &mut own, (!led).then_some(spare));
+                (state, looked) = (back, Some(ended));
+            } else if let Some(token) = self.next_in_queue(&mut state) {
+                let led = state.leader == Leader::Permit;
+                let now = looked.take().unwrap_or_else(Instant::now);
+                let (back, ended) = self.give_turn(state, token, now, (!led).then_some(spare));
                 (state, looked) = (back, Some(ended));
             } else if state.leader == Leader::Permit {
                 state.table.send_together(Instant::now());
@@ -303,7 +312,40 @@ impl<'a> Crew<'a> {
             let State { running, table, .. } = &mut *state;
             overdue::see_to(running, &self.clocks, limit, table, self.host, now);
         }
-        state.budget = state.table.ready.len();
+        (state.budget, state.queue_time) = (state.table.ready.len(), QUEUE_TIME);
+        (state, now)
+    }
+
+    /// Whose turn it is in the queue, if it is one's.
+    fn next_in_queue(&self, state: &mut State<'a>) -> Option<u64> {
+        // Behind whoever leads there is no hurry: it polls meanwhile.
+        let has_time = state.leader == Leader::Permit || !state.queue_time.is_zero();
+        if has_time { state.table.next_in_queue() } else { None }
+    }
+
+    /// Lets a connection have its turn, where it is in something large with the lock let go; returns when that was done.
+    /// `spare`: who watches over the absence of a leader.
+    fn give_turn<'g>(
+        &'g self,
+        mut state: Guard<'g, 'a>,
+        token: u64,
+        began: Instant,
+        spare: Option<&Thread>,
+    ) -> (Guard<'g, 'a>, Instant) {
+        let ready = state.table.ready.len();
+        if let Some(mut connection) = state.table.begin_turn(token, began) {
+            drop(state);
+            if let Some(spare) = spare {
+                self.go_away(began, spare);
+            }
+            let step = connection.take_turn(&self.config, began);
+            state = self.lock();
+            state.table.end_turn(connection, step, began);
+        }
+        // What has become whole need not wait for the next poll.
+        state.budget += state.table.ready.len().saturating_sub(ready);
+        let now = Instant::now();
+        state.queue_time = state.queue_time.saturating_sub(now - began);
         (state, now)
     }
 
@@ -422,6 +464,10 @@ impl<'a> Crew<'a> {
         while state.leader == Leader::Spare && !self.is_over() {
             state.table.offer_waiting(false);
             (state, _) = self.turn(state, Leader::Spare, batch);
+            while state.leader == Leader::Spare {
+                let Some(token) = self.next_in_queue(&mut state) else { break };
+                (state, _) = self.give_turn(state, token, Instant::now(), None);
+            }
             if state.parked > 0 && !state.table.ready.is_empty() {
                 self.parked.notify_one();
             }

@@ -27,6 +27,7 @@ mod refusing;
 mod shelf;
 mod table;
 mod together;
+mod turns;
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};

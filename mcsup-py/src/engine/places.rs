@@ -22,7 +22,7 @@ pub(super) struct Places {
     serial: u64,
 }
 
-/// A connection, or the place of one that a permit holder is answering.
+/// A connection, or the place of one that a thread has taken out.
 #[derive(Debug)]
 enum Place {
     Here(Box<Connection>),
@@ -59,7 +59,7 @@ impl Places {
         }
     }
 
-    /// Takes the connection out to be answered; its place stays.
+    /// Takes the connection out, to be answered or to have a turn; its place stays.
     pub(super) fn take(&mut self, token: u64) -> Option<Box<Connection>> {
         let stream = Arc::clone(&self.find(token)?.stream);
         let away = Place::Away(stream, Missed { token, ..Missed::default() });

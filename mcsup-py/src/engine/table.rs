@@ -20,7 +20,6 @@ use crate::app::Body;
 use crate::http::head::Head;
 use crate::http::reject::{self, Reject};
 use crate::net::poller::{Interest, Poller, Ready};
-use crate::net::stream::Progress;
 use crate::net::timers::after;
 use crate::net::timers::{Armed, Timers};
 
@@ -30,6 +29,9 @@ const LONGEST_WAIT: Duration = Duration::from_millis(500);
 /// How long a request waits here before its connection is offered to the siblings again, or an idle connection where this
 /// engine retires.
 const OFFER_AGAIN: Duration = Duration::from_millis(2);
+
+/// No more deadlines than this are looked at in one turn.
+const MOST_EXPIRED: usize = 256;
 
 /// The state.
 pub(super) struct Table<'a> {
@@ -54,11 +56,13 @@ pub(super) struct Table<'a> {
     pub(super) connections: Places,
     /// Connections with a whole request, in the order in which it became whole.
     pub(super) ready: VecDeque<u64>,
+    /// Connections that wait for a turn.
+    pub(super) queue: VecDeque<u64>,
     together: Together,
     pub(super) shelf: Shelf,
     /// What is left for bodies in memory that are not small.
     pub(super) body_memory: usize,
-    timers: Timers,
+    pub(super) timers: Timers,
     pub(super) date: Date,
     pub(super) refusals: RefusalLog,
     pub(super) phase: Phase,
@@ -118,6 +122,7 @@ impl<'a> Table<'a> {
             leaving: Leaving::default(),
             connections: Places::default(),
             ready: VecDeque::new(),
+            queue: VecDeque::new(),
             together: Together::default(),
             shelf: Shelf::default(),
             body_memory: BODY_MEMORY,
@@ -134,6 +139,9 @@ impl<'a> Table<'a> {
     /// How long a turn may wait. `answers`: whoever waits answers what is ready; otherwise a sibling may, so that it is
     /// offered again soon.
     pub(super) fn timeout(&self, answers: bool, now: Instant) -> Duration {
+        if !self.queue.is_empty() {
+            return Duration::ZERO;
+        }
         match (self.ready.is_empty(), answers) {
             (false, true) => return Duration::ZERO,
             (false, false) if self.host.siblings().count > 0 => return OFFER_AGAIN,
@@ -166,9 +174,12 @@ impl<'a> Table<'a> {
         if news.readable {
             connection.readable(news.ended);
         }
+        if connection.queued {
+            return;
+        }
         if matches!(connection.state, State::Flushing { .. }) {
             if news.writable {
-                self.flush(token, now);
+                self.queue(token);
             }
         } else if news.readable && (news.ended || !(self.hand_on(token) || self.hand_over_unread(token, now)))
         {
@@ -180,28 +191,36 @@ impl<'a> Table<'a> {
         self.connections.find(token)
     }
 
-    /// Goes on with a connection as far as what it has sent allows.
+    /// Goes on with a connection as far as what it has sent allows, and its turn; or puts it in the queue for one.
     pub(super) fn advance(&mut self, token: u64, now: Instant) {
-        let mut checks = 0;
-        while self.asks_for_health(token, now) {
-            checks += 1;
+        for checks in 1.. {
+            let Self { config, connections, shelf, body_memory, .. } = self;
+            let Some(connection) = connections.find(token) else { return };
+            if connection.is_in_bulk() {
+                return self.queue(token);
+            }
+            shelf.equip(connection);
+            let step = connection.advance(config, now, body_memory);
+            if !(matches!(step, Step::Ready) && health::is_asked_for(config, connection)) {
+                return self.see_to(token, step, now);
+            }
             if !self.answer_health_check(token, checks < health::MOST_IN_A_ROW, now) {
                 return;
             }
         }
     }
 
-    /// Goes on until there is no more to be done, or the next thing is the engine's own to answer: then `true`.
-    fn asks_for_health(&mut self, token: u64, now: Instant) -> bool {
-        let Self { config, connections, shelf, body_memory, .. } = self;
-        let Some(connection) = connections.find(token) else { return false };
-        shelf.equip(connection);
-        match connection.advance(config, now, body_memory) {
+    /// Sees to what came of an attempt to go on.
+    pub(super) fn see_to(&mut self, token: u64, step: Step, now: Instant) {
+        match step {
             Step::Wait => {
-                shelf.put_back_from(connection);
+                if let Some(connection) = self.connections.find(token) {
+                    self.shelf.put_back_from(connection);
+                }
                 self.keep(token);
             }
-            Step::Ready if health::is_asked_for(config, connection) => return true,
+            Step::Later => self.queue(token),
+            Step::Sent(then) => self.proceed(token, then, now),
             Step::Ready if self.ready.len() >= self.config.waiting => self.refuse(token, reject::BUSY, now),
             Step::Ready => self.ready.push_back(token),
             Step::Refuse(reject) => self.refuse(token, reject, now),
@@ -213,7 +232,6 @@ impl<'a> Table<'a> {
             }
             Step::Close => self.close(token),
         }
-        false
     }
 
     /// A connection stays: the poller and the timers know it.
@@ -250,7 +268,9 @@ impl<'a> Table<'a> {
                     self.shelf.equip_to_answer(&mut connection);
                     return Some(Job { connection, head, body });
                 }
-                None => self.put_back(connection),
+                None => {
+                    self.put_back(connection);
+                }
             }
         }
         None
@@ -279,13 +299,13 @@ impl<'a> Table<'a> {
         if aborts {
             connection.stream.abort();
         }
-        self.put_back(connection);
+        let missed = self.put_back(connection);
         match (aborts, all_sent) {
             (true, _) => self.close(token),
             (false, false) if waits => self.together.add(token, now),
             (false, true) => self.proceed(token, then, now),
-            // Also where the socket has room by now: that news has been missed.
-            (false, false) => self.flush(token, now),
+            (false, false) if answered.blocked && !missed.writable => self.keep(token),
+            (false, false) => self.queue(token),
         }
     }
 
@@ -303,33 +323,27 @@ impl<'a> Table<'a> {
         self.together.keep_room(answers);
     }
 
-    fn put_back(&mut self, connection: Box<Connection>) {
+    /// A connection that was away is here again; returns what it has missed.
+    pub(super) fn put_back(&mut self, connection: Box<Connection>) -> Missed {
         let token = connection.token;
-        let Missed { readable, ended, timer, .. } = self.connections.put_back(connection);
-        let Some(connection) = self.connections.find(token) else { return };
-        if readable {
-            connection.readable(ended);
+        let missed = self.connections.put_back(connection);
+        if let Some(connection) = self.connections.find(token) {
+            if missed.readable {
+                connection.readable(missed.ended);
+            }
+            if missed.timer {
+                connection.armed = Armed::default();
+            }
         }
-        if timer {
-            connection.armed = Armed::default();
-        }
+        missed
     }
 
-    /// Sends what a client has not taken yet.
+    /// Sends what is small and has not left yet.
     pub(super) fn flush(&mut self, token: u64, now: Instant) {
-        let write = self.config.timeouts.write;
         let Some(connection) = self.connections.find(token) else { return };
         let State::Flushing { then } = connection.state else { return };
-        match connection.stream.send(&mut connection.outgoing) {
-            Progress::Ended => self.close(token),
-            Progress::Blocked(sent) => {
-                if sent > 0 {
-                    connection.deadline = after(now, write);
-                }
-                self.keep(token);
-            }
-            Progress::More(_) => self.proceed(token, then, now),
-        }
+        let step = connection.send(then, &self.config, now);
+        self.see_to(token, step, now);
     }
 
     /// A response has left.
@@ -360,11 +374,12 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Ends what has waited too long.
+    /// Ends what has waited too long. Of very many the rest waits for the next turn.
     pub(super) fn expire(&mut self, now: Instant) {
         self.end_rest(now);
         self.refusals.log_count(now);
-        while let Some((at, token)) = self.timers.pop(now) {
+        for _ in 0..MOST_EXPIRED {
+            let Some((at, token)) = self.timers.pop(now) else { return };
             let Some(connection) = self.connections.find(token) else {
                 self.connections.note_timer(token);
                 continue;

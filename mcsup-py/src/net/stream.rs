@@ -18,7 +18,7 @@ pub struct Stream(OwnedFd);
 /// What came of an attempt to receive or send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// So many bytes, and there may be more (to receive) or room for more (to send).
+    /// So many bytes, and there may be more (to receive), or all that was to be sent has been.
     More(usize),
     /// So many bytes, and for now no more.
     Blocked(usize),
@@ -67,12 +67,20 @@ impl Stream {
 
     /// Sends as much of `from` as the socket takes.
     pub fn send(&self, from: &mut Outgoing) -> Progress {
+        self.send_at_most(from, usize::MAX)
+    }
+
+    /// Sends as much of `from` as the socket takes, but no more than `most` bytes: a client may read as fast as this
+    /// sends.
+    pub fn send_at_most(&self, from: &mut Outgoing, most: usize) -> Progress {
         let mut sent = 0;
-        while !from.is_empty() {
+        while !from.is_empty() && sent < most {
+            let left = most - sent;
+            let bytes = up_to(left, from.bytes());
             let step = match from.tail() {
-                Some(Tail::File(part)) if from.bytes().is_empty() => self.send_file(part),
-                Some(Tail::Block(part)) => self.send_both(from.bytes(), part.bytes()),
-                _ => rustix::net::send(&self.0, from.bytes(), flags()),
+                Some(Tail::File(part)) if bytes.is_empty() => self.send_file(part, left),
+                Some(Tail::Block(part)) => self.send_both(bytes, up_to(left - bytes.len(), part.bytes())),
+                _ => rustix::net::send(&self.0, bytes, flags()),
             };
             match step {
                 Ok(count) => {
@@ -132,13 +140,17 @@ impl Stream {
         rustix::net::sendmsg(&self.0, parts, &mut rustix::net::SendAncillaryBuffer::default(), flags())
     }
 
-    fn send_file(&self, part: &FilePart) -> rustix::io::Result<usize> {
-        match send_part(&self.0, part)? {
+    fn send_file(&self, part: &FilePart, most: usize) -> rustix::io::Result<usize> {
+        match send_part(&self.0, part, most.min(FILE_STEP))? {
             // The file is shorter than it was: what was announced cannot be kept.
             0 => Err(rustix::io::Errno::PIPE),
             count => Ok(count),
         }
     }
+}
+
+fn up_to(most: usize, bytes: &[u8]) -> &[u8] {
+    &bytes[..bytes.len().min(most)]
 }
 
 impl From<OwnedFd> for Stream {
@@ -188,15 +200,15 @@ fn flags() -> SendFlags {
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn send_part(socket: &OwnedFd, part: &FilePart) -> rustix::io::Result<usize> {
+fn send_part(socket: &OwnedFd, part: &FilePart, most: usize) -> rustix::io::Result<usize> {
     let mut offset = part.offset;
-    let count = usize::try_from(part.length).unwrap_or(FILE_STEP).min(FILE_STEP);
+    let count = usize::try_from(part.length).unwrap_or(most).min(most);
     rustix::fs::sendfile(socket, &part.file, Some(&mut offset), count)
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn send_part(socket: &OwnedFd, part: &FilePart) -> rustix::io::Result<usize> {
-    let mut bytes = vec![0; usize::try_from(part.length).unwrap_or(FILE_STEP).min(FILE_STEP)];
+fn send_part(socket: &OwnedFd, part: &FilePart, most: usize) -> rustix::io::Result<usize> {
+    let mut bytes = vec![0; usize::try_from(part.length).unwrap_or(most).min(most)];
     let count = rustix::io::pread(&part.file, &mut bytes, part.offset)?;
     rustix::net::send(socket, &bytes[..count], flags())
 }

@@ -1,0 +1,171 @@
+//! Turns: how much one connection may do before the others. A client that sends or reads as fast as the engine goes on
+//! would otherwise keep the thread that leads for ever.
+//!
+//! A connection that could go on after its turn stands in a queue behind the others, and news of it is only noted. So does
+//! a connection from the start that is in the middle of something large: a body, an answer that the client has not taken,
+//! what a refused client still sends. A poll and the requests that it has made ready come first; then those in the queue
+//! have their turns, for [`QUEUE_TIME`] at most; then follows the next poll, which does not wait.
+//!
+//! A turn in something large may read or write a file, so it happens with the connection taken out of the table and the
+//! lock let go, as a request does. Others receive, answer and lead meanwhile.
+
+use std::time::{Duration, Instant};
+
+use super::connection::{Connection, State, Step};
+use super::health;
+use super::places::Missed;
+use super::table::Table;
+
+/// What a turn may cost, in bytes that are received, written to a file, or sent. About a tenth of a millisecond.
+pub(super) const TURN: usize = 256 * 1024;
+
+/// For how long those in the queue have their turns between two polls.
+pub(super) const QUEUE_TIME: Duration = Duration::from_micros(500);
+
+/// What is left of one connection's turn.
+#[derive(Debug)]
+pub(super) struct Turn {
+    left: usize,
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self { left: TURN }
+    }
+}
+
+impl Turn {
+    /// Something was done that costs as much as so many bytes.
+    pub(super) fn spend(&mut self, bytes: usize) {
+        self.left = self.left.saturating_sub(bytes);
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.left == 0
+    }
+}
+
+impl Table<'_> {
+    /// Puts a connection behind those that wait for a turn.
+    pub(super) fn queue(&mut self, token: u64) {
+        let Self { connections, timers, queue, .. } = self;
+        let Some(connection) = connections.find(token) else { return };
+        // Its deadline counts also where its client never pauses.
+        timers.arm(token, &mut connection.armed, connection.deadline);
+        if !std::mem::replace(&mut connection.queued, true) {
+            queue.push_back(token);
+        }
+    }
+
+    /// The one whose turn it is.
+    pub(super) fn next_in_queue(&mut self) -> Option<u64> {
+        self.queue.pop_front()
+    }
+
+    /// Begins its turn. In something large: takes the connection out for it. In a head: that was its turn.
+    pub(super) fn begin_turn(&mut self, token: u64, now: Instant) -> Option<Box<Connection>> {
+        let connection = self.connections.find(token)?;
+        connection.queued = false;
+        if connection.is_in_bulk() {
+            return self.connections.take(token);
+        }
+        self.advance(token, now);
+        None
+    }
+
+    /// Ends the turn of a connection that was taken out for it.
+    pub(super) fn end_turn(&mut self, connection: Box<Connection>, step: Step, now: Instant) {
+        let token = connection.token;
+        let Missed { readable, writable, .. } = self.put_back(connection);
+        let Some(connection) = self.connections.find(token) else { return };
+        let is_check = matches!(step, Step::Ready) && health::is_asked_for(&self.config, connection);
+        let missed = if let State::Flushing { .. } = connection.state { writable } else { readable };
+        match step {
+            Step::Wait if missed => self.queue(token),
+            _ if is_check => {
+                if self.answer_health_check(token, true, now) {
+                    self.advance(token, now);
+                }
+            }
+            step => self.see_to(token, step, now),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::app::{Local, Peer};
+    use crate::engine::EngineConfig;
+    use crate::engine::connection::Then;
+    use crate::net::buffer::{BlockPart, Tail};
+    use crate::net::stream::Stream;
+
+    /// A connection, and its client.
+    fn connection() -> (Connection, UnixStream) {
+        let (ours, client) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let peer = Peer { remote: None, local: Local::Unix("s".to_owned()) };
+        (Connection::new(Stream::from(OwnedFd::from(ours)), peer, 1, Instant::now()), client)
+    }
+
+    fn advance(connection: &mut Connection) -> Step {
+        connection.advance(&EngineConfig::default(), Instant::now(), &mut 0)
+    }
+
+    /// How many turns it takes until the client must do something.
+    fn turns(connection: &mut Connection) -> usize {
+        let mut count = 1;
+        loop {
+            match connection.take_turn(&EngineConfig::default(), Instant::now()) {
+                Step::Later => count += 1,
+                Step::Wait => return count,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn many_small_chunks_take_more_turns_than_one_large_chunk() {
+        let large = [&b"10000\r\n"[..], &[b'x'; 65536], b"\r\n"].concat();
+        let [small, large] = [b"1\r\nx\r\n".repeat(large.len() / 6), large].map(|chunks| {
+            let (mut connection, mut client) = connection();
+            client.write_all(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
+            assert!(matches!(advance(&mut connection), Step::Wait));
+            client.write_all(&chunks).unwrap();
+            connection.readable(false);
+            turns(&mut connection)
+        });
+        assert_eq!(large, 1);
+        assert!((3..=20).contains(&small), "{small}");
+    }
+
+    #[test]
+    fn a_turn_sends_its_share_and_no_more_however_fast_the_client_reads() {
+        let (mut connection, mut client) = connection();
+        let reader = std::thread::spawn(move || client.read_to_end(&mut Vec::new()).unwrap());
+        connection.state = State::Flushing { then: Then::Close };
+        connection.outgoing.set_tail(Tail::Block(BlockPart::new(Box::new(vec![b'x'; 4 << 20]), 4 << 20)));
+        let left = |connection: &Connection| match connection.outgoing.tail() {
+            Some(Tail::Block(part)) => part.bytes().len(),
+            _ => 0,
+        };
+        loop {
+            let before = left(&connection);
+            let step = connection.take_turn(&EngineConfig::default(), Instant::now());
+            let sent = before - left(&connection);
+            match step {
+                Step::Sent(Then::Close) => break,
+                Step::Later => assert_eq!(sent, TURN),
+                Step::Wait => assert!(sent < TURN),
+                other => panic!("{other:?}"),
+            }
+        }
+        drop(connection);
+        assert_eq!(reader.join().unwrap(), 4 << 20);
+    }
+}
