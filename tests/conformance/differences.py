@@ -32,6 +32,7 @@ STATUSES = {
 
 # Cases that gunicorn takes and we refuse: status and paragraph.
 STRICTER = {
+    "005": (400, "RFC 9112 3.2: no form of target has a fragment"),
     "025": (501, "RFC 9112 6.1: gzip is a coding that nobody here undoes"),
     "025_line": (501, "RFC 9112 6.1: gzip is a coding that nobody here undoes"),
     "029": (501, "RFC 9112 7: identity is no transfer coding any more"),
@@ -39,14 +40,18 @@ STRICTER = {
     "099": (400, "RFC 9112 8: the body is shorter than announced"),
     "rfc9112_smuggle_gzip_chunked_01": (501, "RFC 9112 6.1: gzip is a coding that nobody here undoes"),
     "rfc9112_smuggle_te_identity_chunked_01": (501, "RFC 9112 7: identity is no transfer coding any more"),
+    "rfc9112_target_absolute_userinfo_01": (400, "RFC 9110 4.2.4: userinfo in a URI that comes from elsewhere is an error"),
+    "rfc9112_target_authority_connect_01": (501, "RFC 9110 9.3.6: CONNECT is for proxies"),
+    "rfc9112_target_authority_ipv6_01": (501, "RFC 9110 9.3.6: CONNECT is for proxies"),
 }
 
 # Cases that gunicorn refuses and we answer otherwise: status and paragraph.
 OTHERWISE = {
+    "006": (200, "RFC 9112 3: request lines of at least 8000 bytes are to be supported, and this one has 4112"),
     "chunked_03": (501, "RFC 9112 6.1: the first of its codings is unknown, whatever follows"),
     "chunked_04": (501, "RFC 9112 6.1: the first of its codings is unknown, whatever follows"),
     "limit_header_default_01": (200, "a limit of 0 is no limit, as both manuals say"),
     "rfc9112_leading_crlf_02": (200, "RFC 9112 2.2: at least one empty line is ignored; we ignore a few"),
-    "rfc9112_te_identity_with_cl_01": (501, "RFC 9112 7: identity is no transfer coding any more"),
+    "rfc9112_te_identity_with_cl_01": (400, "RFC 9112 3.2: its target has a fragment"),
     "rfc9112_te_not_chunked_final_01": (501, "RFC 9112 6.1: gzip is a coding that nobody here undoes"),
 }
