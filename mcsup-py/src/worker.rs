@@ -53,8 +53,6 @@ pub struct WsgiWorker {
     settings: WorkerSettings,
     callable: Option<Py<PyAny>>,
     access: Option<AccessLog>,
-    /// Whether Python knows what children have to let go of.
-    is_hooked: bool,
     /// Has seen the files before they were loaded, so that no change in between is missed.
     watcher: Option<Watcher>,
 }
@@ -62,17 +60,7 @@ pub struct WsgiWorker {
 impl WsgiWorker {
     /// A worker that has loaded nothing yet.
     pub fn new(settings: WorkerSettings) -> Self {
-        Self { settings, callable: None, access: None, is_hooked: false, watcher: None }
-    }
-
-    /// Processes that the application forks shall not hold the listeners.
-    fn let_go_in_children(&mut self, context: Option<&WorkerContext>) {
-        let Some(context) = context.filter(|_| !self.is_hooked) else { return };
-        self.is_hooked = true;
-        let act = Arc::new(context.let_go_in_child());
-        if let Err(error) = Python::attach(|py| fork::in_children(py, Some(act))) {
-            log::warn!("processes that the application forks will hold the listeners: {error}");
-        }
+        Self { settings, callable: None, access: None, watcher: None }
     }
 
     /// Where files are to be watched. Not in a mold: a watcher is a thread.
@@ -87,8 +75,6 @@ impl Worker for WsgiWorker {
     fn load(&mut self, context: Option<&WorkerContext>) -> mcsup_core::Result<()> {
         interpreter::ensure(self.settings.venv.as_deref())
             .map_err(|reason| Error::new(ErrorKind::Boot, reason))?;
-        // Before the application, which may fork while it is loaded.
-        self.let_go_in_children(context);
         if context.is_some() {
             self.begin_to_watch();
         }
@@ -96,8 +82,7 @@ impl Worker for WsgiWorker {
         Ok(())
     }
 
-    fn boot(&mut self, context: &WorkerContext) -> mcsup_core::Result<()> {
-        self.let_go_in_children(Some(context));
+    fn boot(&mut self, _: &WorkerContext) -> mcsup_core::Result<()> {
         self.begin_to_watch();
         self.access = match self.settings.access.clone() {
             Some((format, place)) => open_access_log(format, &place)?,
@@ -107,13 +92,7 @@ impl Worker for WsgiWorker {
     }
 
     fn prepare_to_fork(&mut self) {
-        self.is_hooked = false;
-        let prepared = Python::attach(|py| {
-            // What a worker had to let go of it has let go of.
-            fork::in_children(py, None)?;
-            fork::share_memory(py)
-        });
-        if let Err(error) = prepared {
+        if let Err(error) = Python::attach(fork::share_memory) {
             log::warn!("workers will share less memory: {error}");
         }
     }

@@ -77,7 +77,7 @@ def can_bind(port):
 def state_of(pid):
     """The letter of a process's state and its parent; None where it is gone, or waits only to be reaped."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
     return None if fields[0] in "ZX" else (fields[0], int(fields[1]))
@@ -104,7 +104,7 @@ def zombies_of(pid):
     found = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError):
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
             if fields[0] == "Z" and int(fields[1]) == pid:
                 found.append(int(entry.name))
     return found

@@ -173,6 +173,11 @@ impl Duty {
         self.wake_read.as_fd()
     }
 
+    /// Both ends of the pipe.
+    pub(crate) fn ends(&self) -> [BorrowedFd<'_>; 2] {
+        [self.wake_read.as_fd(), self.wake_write.as_fd()]
+    }
+
     /// Empties the pipe, so that `wake_fd` is readable again at the next change only.
     pub(crate) fn acknowledge(&self) {
         let mut bytes = [0; 64];

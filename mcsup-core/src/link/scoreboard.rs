@@ -99,6 +99,11 @@ impl Seat {
         Board(Arc::clone(&self.lines))
     }
 
+    /// A process that the worker's own code forks has a board of its own, which is empty.
+    pub(crate) fn is_not_for_children(&self) {
+        self.lines.is_not_for_children();
+    }
+
     fn word(&self, word: Word) -> &AtomicU64 {
         let Line(words) = &self.lines[self.index];
         &words[word as usize]
@@ -229,6 +234,11 @@ impl Seat {
 pub(crate) struct Board(Arc<SharedLines>);
 
 impl Board {
+    /// As [`Seat::is_not_for_children`].
+    pub(crate) fn is_not_for_children(&self) {
+        self.0.is_not_for_children();
+    }
+
     /// A worker's line; `None`: there is no such line.
     pub(crate) fn seat(&self, index: usize) -> Option<Seat> {
         (1..self.0.len()).contains(&index).then(|| Seat { lines: Arc::clone(&self.0), index })

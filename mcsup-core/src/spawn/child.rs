@@ -7,6 +7,7 @@
 
 use std::io;
 use std::ops::ControlFlow;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -24,7 +25,8 @@ use crate::listener::open::OpenSet;
 use crate::policy::{BootFailure, ExitStatus};
 use crate::sys::ancestry::ADOPTS;
 use crate::sys::caught::{self, Act};
-use crate::sys::{credentials, descriptor, fork, signal};
+use crate::sys::unshared::Marks;
+use crate::sys::{credentials, descriptor, fork, forked, signal};
 use crate::worker::{Worker, WorkerContext};
 
 /// A worker that is ready to boot.
@@ -32,6 +34,8 @@ struct Prepared {
     context: WorkerContext,
     duty: Arc<Duty>,
     lifeline: JoinHandle<()>,
+    /// Processes that the worker's own code forks share none of its descriptors.
+    marks: Marks,
 }
 
 /// Becomes a worker: prepares the process, loads where that was not done, boots, says that it is ready, runs. Then it
@@ -97,7 +101,7 @@ fn boot<E: Embedder>(
 /// It has run: the process ends, or is a mold from now on, with one thread and without anything that a worker has.
 fn finish(birth: Birth, prepared: Prepared) -> Next {
     let Birth { end, seat, forks: Some(forks), common, .. } = birth else { return ControlFlow::Break(0) };
-    let Prepared { context, duty, lifeline } = prepared;
+    let Prepared { context, duty, lifeline, marks } = prepared;
     if !duty.becomes_mold() {
         return ControlFlow::Break(0);
     }
@@ -107,6 +111,7 @@ fn finish(birth: Birth, prepared: Prepared) -> Next {
     if !duty.becomes_mold() {
         return ControlFlow::Break(0);
     }
+    drop(marks);
     drop((context, duty));
     ControlFlow::Continue(Life::Mold(Box::new(Shape { end, forks, board: seat.board(), common })))
 }
@@ -138,6 +143,7 @@ fn prepare(birth: &mut Birth) -> Result<Prepared> {
     descriptor::prepare_to_let_go().map_err(|error| failed("prepare to let go of listeners", error))?;
     let listeners = std::mem::replace(&mut birth.listeners, Listeners::Open(OpenSet::default()));
     let listeners = Arc::new(listeners.open()?);
+    let marks = keep_from_children(birth, &duty, &listeners);
     let (end, patience) = (birth.end.clone(), common.graceful_timeout);
     let lifeline = lifeline::start(end.clone(), Arc::clone(&duty), Arc::clone(&listeners), patience)
         .map_err(|error| failed("start the lifeline", error))?;
@@ -145,7 +151,15 @@ fn prepare(birth: &mut Birth) -> Result<Prepared> {
     let (seat, handover) = (birth.seat.clone(), Arc::clone(&common.handover));
     let place = (birth.slot, common.generation, birth.max_requests);
     let context = WorkerContext::new(place, listeners, Arc::clone(&duty), seat, handover, end);
-    Ok(Prepared { context, duty, lifeline })
+    Ok(Prepared { context, duty, lifeline, marks })
+}
+
+/// Processes that the worker's own code forks get nothing of this.
+fn keep_from_children(birth: &Birth, duty: &Duty, listeners: &OpenSet) -> Marks {
+    birth.seat.is_not_for_children();
+    let own = duty.ends().into_iter().chain(birth.common.handover.ends()).chain([birth.end.as_fd()]);
+    let forks = birth.forks.iter().map(|forks| forks.as_fd());
+    Marks::on(own.chain(forks).chain(listeners.iter().map(|listener| listener.as_fd())))
 }
 
 /// How often a worker looks whether its supervisor has adopted it.
@@ -171,8 +185,10 @@ pub(super) fn drop_privileges(run_as: Option<&RunAs>) -> Result<()> {
 pub(super) const OF_THE_GROUP: [i32; 7] =
     [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGUSR2, libc::SIGTTIN, libc::SIGTTOU, libc::SIGWINCH];
 
-/// Takes over the signals of a worker: what it and a mold handle, by `own`, and those of the group.
+/// Takes over the signals of a worker: what it and a mold handle, by `own`, and those of the group. Processes that its own
+/// code forks handle none.
 pub(super) fn take_over_signals(own: [(i32, Act); 2]) -> io::Result<()> {
+    forked::watch()?;
     let of_the_group = OF_THE_GROUP.map(|number| (number, Act::Nothing));
     caught::take_over(&own.into_iter().chain(of_the_group).collect::<Vec<_>>())
 }

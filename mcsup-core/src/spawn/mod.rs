@@ -14,7 +14,7 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::sys::fork;
+use crate::sys::{fork, forked};
 use crate::worker::Worker;
 
 /// What a process lives as.
@@ -65,6 +65,12 @@ pub(crate) fn live<E: Embedder>(mut life: Life, mut embedder: E) -> ! {
 }
 
 /// Runs code that is not ours; `None`: it panicked (and the panic hook has said so).
+///
+/// A process that this code has forked, and that comes back from it, ends here.
 fn guarded<T>(code: impl FnOnce() -> T) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(code)).ok()
+    let done = catch_unwind(AssertUnwindSafe(code)).ok();
+    if forked::is_forked_off() {
+        fork::exit_now(if done.is_some() { 0 } else { code::FAILED });
+    }
+    done
 }

@@ -26,11 +26,15 @@ use crate::sys::ancestry::ADOPTS;
 use crate::sys::caught::{Act, Caught};
 use crate::sys::fork::{self, Away, Others};
 use crate::sys::signal::{self, AllBlocked};
+use crate::sys::unshared::Marks;
 use crate::worker::Worker;
 
 /// Becomes a mold: loads where that was not done, says that it is ready, forks what it is told to. In each of the forked
 /// processes this returns as well, with what they are to be.
 pub(super) fn live<E: Embedder>(shape: Shape, loaded: &mut Option<E::Worker>, embedder: &mut E) -> Next {
+    shape.board.is_not_for_children();
+    let own = shape.common.handover.ends().into_iter().chain([shape.end.as_fd(), shape.forks.as_fd()]);
+    let _marks = Marks::on(own);
     let ready = guarded(|| get_ready(&shape, loaded, embedder));
     let ready =
         ready.unwrap_or_else(|| Err(Error::new(ErrorKind::Boot, "the mold panicked while it loaded")));

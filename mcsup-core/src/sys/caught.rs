@@ -3,13 +3,16 @@
 //! A static table has an entry for each signal: what the handler does, how often it ran, and which process sent the
 //! signal last. A pipe can be written to as well, so that a poll(2) wakes. The handler is async-signal-safe: atomics, getpid(2),
 //! write(2) to a non-blocking descriptor, and `errno` as it was.
+//!
+//! A process that a worker's own code forks has the handlers too, until [`let_go_in_child`] has run there. A signal that
+//! comes before is not swallowed: the handler compares the process with its owner, and has the default action done.
 
 use std::ffi::c_void;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
-use super::signal::{Disposition, dispose};
+use super::signal::{Disposition, dispose, disposition};
 use super::{descriptor, registry};
 
 /// What the handler does at a signal.
@@ -72,9 +75,11 @@ impl Entry {
 static TABLE: [Entry; 32] = [const { Entry::new() }; 32];
 /// Where the handler writes to; -1: nowhere.
 static WAKE: AtomicI32 = AtomicI32::new(-1);
-/// The only process in which the handler does something; 0: any. A forked process has copies of everything here, and
-/// the same pipe.
+/// The process that these signals are handled in; 0: any, [`NOBODY`]: none. A forked process has copies of everything here,
+/// and the same pipe.
 static OWNER: AtomicI32 = AtomicI32::new(0);
+/// As [`OWNER`]: in this process no signal is handled.
+const NOBODY: i32 = -1;
 /// How many threads are in the handler.
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
 /// Whether there is a [`Caught`].
@@ -88,9 +93,11 @@ extern "C" fn arrived(number: i32, info: *mut libc::siginfo_t, context: *mut c_v
     let Some(entry) = entry(number) else { return };
     let errno = errno();
     RUNNING.fetch_add(1, Ordering::SeqCst);
-    let owner = OWNER.load(Ordering::Acquire);
-    // SAFETY: getpid(2) has no preconditions.
-    if owner == 0 || owner == unsafe { libc::getpid() } {
+    let is_owner = is_owner();
+    if !is_owner && entry.is_ours.load(Ordering::Acquire) {
+        act_by_default(number);
+    }
+    if is_owner {
         let act = entry.act.load(Ordering::Acquire);
         if act == Act::End as u8 {
             super::exit::exit_now(0);
@@ -114,11 +121,45 @@ extern "C" fn arrived(number: i32, info: *mut libc::siginfo_t, context: *mut c_v
     RUNNING.fetch_sub(1, Ordering::SeqCst);
     set_errno(errno);
     let next = entry.next.load(Ordering::Acquire);
-    if next != 0 {
+    if is_owner && next != 0 {
         // SAFETY: `next` is 0 or the address of the registry's handler, which has this signature (`registry`).
         let next: extern "C" fn(i32, *mut libc::siginfo_t, *mut c_void) =
             unsafe { std::mem::transmute(next as *const ()) };
         next(number, info, context);
+    }
+}
+
+fn is_owner() -> bool {
+    let owner = OWNER.load(Ordering::Acquire);
+    // SAFETY: getpid(2) has no preconditions.
+    owner == 0 || owner == unsafe { libc::getpid() }
+}
+
+/// In the handler: the default action follows when it returns, since the signal is blocked until then.
+///
+/// A child of vfork(2) shares this memory with the worker, so nothing but the disposition is changed.
+fn act_by_default(number: i32) {
+    if dispose(number, &Disposition::default_action()).is_ok() {
+        // SAFETY: neither has preconditions. Unlike raise(3) they name this process also in a child of vfork(2).
+        unsafe { libc::kill(libc::getpid(), number) };
+    }
+}
+
+/// In a process that a worker's own code has forked: the default action for each signal that is still ours. What that code
+/// has installed stays.
+pub(super) fn let_go_in_child() {
+    OWNER.store(NOBODY, Ordering::Release);
+    WAKE.store(-1, Ordering::SeqCst);
+    RUNNING.store(0, Ordering::SeqCst);
+    for (number, entry) in (0..).zip(&TABLE) {
+        if !entry.is_ours.swap(false, Ordering::AcqRel) {
+            continue;
+        }
+        entry.set(Act::Nothing);
+        entry.next.store(0, Ordering::Release);
+        if disposition(number).is_ok_and(|now| now.handler() == ours(number).handler()) {
+            let _ = dispose(number, &Disposition::default_action());
+        }
     }
 }
 
@@ -246,6 +287,7 @@ impl Drop for Caught {
 /// In a process that was forked, for the rest of its life: does `act` at each signal. Called again it changes only what
 /// is done: who has replaced the handler since then keeps the signal. To be called with these signals blocked.
 pub(crate) fn take_over(acts: &[(i32, Act)]) -> io::Result<()> {
+    OWNER.store(i32::try_from(std::process::id()).unwrap_or_default(), Ordering::Release);
     let mut replaced = Vec::new();
     for (number, act) in acts {
         let Some(entry) = entry(*number) else { continue };

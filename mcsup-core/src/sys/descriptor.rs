@@ -147,6 +147,15 @@ fn blank() -> io::Result<&'static File> {
     Ok(BLANK.get_or_init(|| opened))
 }
 
+/// The number of a /dev/null; negative: there is none. By atomics and system calls only, for a process that was forked.
+pub(super) fn null() -> RawFd {
+    match BLANK.get() {
+        Some(blank) => blank.as_raw_fd(),
+        // SAFETY: the path is a C string.
+        None => unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) },
+    }
+}
+
 /// Makes `fd` refer to /dev/null, so that this process no longer holds its previous target. Needs no free descriptor
 /// after [`prepare_to_let_go`]. The number stays open and owned: a concurrent user sees /dev/null, never another file.
 pub(crate) fn let_go(fd: BorrowedFd<'_>) -> io::Result<()> {

@@ -6,6 +6,7 @@ use rustix::process::Pid;
 
 use super::ancestry::ADOPTS;
 pub(crate) use super::exit::exit_now;
+use super::forked;
 
 /// Which side of a fork this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,10 +85,11 @@ pub(crate) fn fork_beside(others: Others) -> io::Result<Side> {
     // the child lacks them: the C library's own locks (memory, streams) are made good by its fork, a host language's are
     // held across it by its hooks, and this crate has none that such a thread could hold. Of others a child may wait for
     // ever for a lock that nobody will release, which is safe, and what the operator was warned of.
-    match unsafe { libc::fork() } {
+    match forked::as_our_own(|| unsafe { libc::fork() }) {
         -1 => Err(io::Error::last_os_error()),
         0 => {
             super::caught::has_forked();
+            forked::is_our_own();
             Ok(Side::Child)
         }
         pid => match Pid::from_raw(pid) {

@@ -6,6 +6,7 @@
 //! - [`anonymous_file`]: files without a name, sealed where that is possible.
 //! - [`exec`]: another program in the place of this one.
 //! - [`fork`]: fork; [`exit`]: an end without exit handlers; [`ancestry`]: whose child a process is.
+//! - [`forked`]: processes that a worker's own code forks; [`unshared`]: descriptors that they do not get.
 //! - [`signal`]: masks and dispositions; [`caught`]: the one handler; [`registry`]: handlers of an application.
 //! - [`credentials`]: users, groups and dropping to them, completely and in order.
 //! - [`shared_memory`]: cache lines of atomics, shared over fork.
@@ -25,9 +26,11 @@ pub(crate) mod descriptor;
 pub(crate) mod exec;
 mod exit;
 pub(crate) mod fork;
+pub(crate) mod forked;
 pub(crate) mod held_file;
 pub(crate) mod listening;
 pub(crate) mod record_lock;
 mod registry;
 pub(crate) mod shared_memory;
 pub(crate) mod signal;
+pub(crate) mod unshared;

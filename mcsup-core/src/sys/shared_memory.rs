@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Deref;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -60,6 +60,36 @@ impl SharedLines {
     }
 }
 
+/// The mapping that [`SharedLines::is_not_for_children`] was said of, and its length; null: none.
+static KEPT: AtomicPtr<Line> = AtomicPtr::new(ptr::null_mut());
+static KEPT_LENGTH: AtomicUsize = AtomicUsize::new(0);
+
+impl SharedLines {
+    /// A process that this process's own code forks has zeroed memory of its own in this place. One mapping at a time.
+    pub(crate) fn is_not_for_children(&self) {
+        KEPT_LENGTH.store(bytes(self.len), Ordering::Release);
+        KEPT.store(self.first.as_ptr(), Ordering::Release);
+    }
+}
+
+/// In a process that a worker's own code has forked. By atomics and a system call only.
+pub(super) fn let_go_in_child() {
+    let (first, length) = (KEPT.swap(ptr::null_mut(), Ordering::AcqRel), KEPT_LENGTH.load(Ordering::Acquire));
+    if first.is_null() {
+        return;
+    }
+    let (access, flags) =
+        (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_FIXED);
+    // SAFETY: exactly what `map` has mapped and nothing has unmapped, replaced in one step by memory of the same length,
+    // which holds valid atomics.
+    unsafe { libc::mmap(first.cast(), length, access, flags, -1, 0) };
+}
+
+/// In a new worker or mold, which says itself what its children do not get.
+pub(super) fn forget() {
+    KEPT.store(ptr::null_mut(), Ordering::Release);
+}
+
 impl Deref for SharedLines {
     type Target = [Line];
 
@@ -72,6 +102,8 @@ impl Deref for SharedLines {
 
 impl Drop for SharedLines {
     fn drop(&mut self) {
+        let first = self.first.as_ptr();
+        let _ = KEPT.compare_exchange(first, ptr::null_mut(), Ordering::AcqRel, Ordering::Relaxed);
         // SAFETY: exactly what `map` mapped, and no reference outlives `self`.
         let _ = unsafe { rustix::mm::munmap(self.first.as_ptr().cast(), bytes(self.len)) };
     }

@@ -188,18 +188,6 @@ impl WorkerContext {
         self.seat.connections(open);
     }
 
-    /// What a process that the worker's own code forks has to do: let go of the listeners, so that the port does not
-    /// stay taken by it. Harmless in such a child alone: to be called there, and never in the worker.
-    pub fn let_go_in_child(&self) -> impl Fn() + Send + Sync + use<> {
-        let (listeners, handover) = (Arc::clone(&self.listeners), Arc::clone(&self.handover));
-        move || {
-            let listeners = listeners.iter().map(|listener| listener.as_fd());
-            for fd in listeners.chain(handover.ends()) {
-                let _ = descriptor::let_go(fd);
-            }
-        }
-    }
-
     /// Lets go of the listeners: this worker accepts no more. What was queued stays for whoever else holds them.
     pub fn close_listeners(&self) {
         self.accepting(0);

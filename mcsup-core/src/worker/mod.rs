@@ -6,11 +6,17 @@ mod context;
 pub use crate::link::handover::MAX_HANDED;
 pub use crate::link::lifeline::Phase;
 pub use crate::link::scoreboard::Sibling;
+pub use crate::sys::forked::is_forked_off;
+pub use crate::sys::unshared::{Unshared, between_forks};
 pub use context::WorkerContext;
 
 use crate::error::Result;
 
 /// The code that runs in each worker process.
+///
+/// It may fork processes of its own. Such a process is no worker: signals have their default action there, but for those that
+/// the worker's code has changed, and it shares none of the worker's descriptors that this crate has opened
+/// ([`Unshared`] adds others). Code that may come back from such a fork asks [`is_forked_off`], and ends the process.
 pub trait Worker {
     /// Loads what all workers of a generation have in common, such as the code to run. Called once before
     /// [`boot`](Self::boot): in the worker's own process or, with a mold, in the mold, whose workers are copies of it and

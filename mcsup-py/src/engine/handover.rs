@@ -10,9 +10,12 @@
 //! The socket itself is not asked for its ends: one that its client has reset meanwhile has lost them, and its request is
 //! still there.
 
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
+
+use mcsup_core::between_forks;
 
 use super::Phase;
 use super::connection::{Connection, State};
@@ -95,15 +98,18 @@ impl Table<'_> {
 
     /// Takes a connection that some worker has handed over; `false`: there is none.
     pub(super) fn take_over(&mut self, now: Instant) -> bool {
-        let (fd, bytes) = match self.host.take_over() {
-            Ok(Some(handed)) => handed,
+        let taken = between_forks(|| {
+            let taken = self.host.take_over()?;
+            Ok::<_, io::Error>(taken.map(|(fd, bytes)| (Stream::from(fd), bytes)))
+        });
+        let (stream, bytes) = match taken {
+            Ok(Some(taken)) => taken,
             Ok(None) => return false,
             Err(error) => {
                 log::error!("a connection was lost on its way from another worker: {error}");
                 return true;
             }
         };
-        let stream = Stream::from(fd);
         // The supervisor itself gives connections that no worker has accepted: only the socket knows their ends.
         let known = match bytes.is_empty() {
             true => stream

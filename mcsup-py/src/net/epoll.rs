@@ -1,9 +1,10 @@
 //! The poller's epoll form: Linux.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use mcsup_core::{Unshared, between_forks};
 use rustix::event::epoll;
 
 use super::{Interest, Ready, timespec, unless_interrupted};
@@ -11,7 +12,7 @@ use super::{Interest, Ready, timespec, unless_interrupted};
 /// An epoll instance. Threads may wait on it at the same time: each piece of news reaches one of them.
 #[derive(Debug)]
 pub struct Poller {
-    epoll: OwnedFd,
+    epoll: Unshared,
 }
 
 /// What one wait has found; kept by a thread and used again.
@@ -23,7 +24,8 @@ const BATCH: usize = 64;
 impl Poller {
     /// A poller that watches nothing.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { epoll: epoll::create(epoll::CreateFlags::CLOEXEC)? })
+        let create = || epoll::create(epoll::CreateFlags::CLOEXEC).map(Unshared::from);
+        Ok(Self { epoll: between_forks(create)? })
     }
 
     /// Watches `fd`; its readiness is reported with `token`.

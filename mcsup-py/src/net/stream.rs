@@ -5,15 +5,16 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use mcsup_core::{Unshared, between_forks};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{RecvFlags, SendFlags};
 use socket2::SockRef;
 
 use super::buffer::{FilePart, Incoming, Outgoing, Tail};
 
-/// A connection.
+/// A connection. Processes that the application forks do not have it, so that it ends when this is dropped.
 #[derive(Debug)]
-pub struct Stream(OwnedFd);
+pub struct Stream(Unshared);
 
 /// What came of an attempt to receive or send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,7 +142,7 @@ impl Stream {
     }
 
     fn send_file(&self, part: &FilePart, most: usize) -> rustix::io::Result<usize> {
-        match send_part(&self.0, part, most.min(FILE_STEP))? {
+        match send_part(self.0.as_fd(), part, most.min(FILE_STEP))? {
             // The file is shorter than it was: what was announced cannot be kept.
             0 => Err(rustix::io::Errno::PIPE),
             count => Ok(count),
@@ -154,9 +155,9 @@ fn up_to(most: usize, bytes: &[u8]) -> &[u8] {
 }
 
 impl From<OwnedFd> for Stream {
-    /// A connection that was accepted elsewhere, non-blocking.
+    /// A connection that was accepted elsewhere, non-blocking; received inside of the same [`between_forks`].
     fn from(fd: OwnedFd) -> Self {
-        Self(fd)
+        Self(fd.into())
     }
 }
 
@@ -172,21 +173,27 @@ impl AsFd for Stream {
 pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(Stream, Option<SocketAddr>)> {
     use rustix::net::SocketFlags;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let (socket, remote) = rustix::net::acceptfrom_with(listener, flags)?;
-    Ok((Stream(socket), remote.and_then(|remote| SocketAddr::try_from(remote).ok())))
+    let (stream, remote) = between_forks(|| {
+        let (socket, remote) = rustix::net::acceptfrom_with(listener, flags)?;
+        Ok::<_, io::Error>((Stream::from(socket), remote))
+    })?;
+    Ok((stream, remote.and_then(|remote| SocketAddr::try_from(remote).ok())))
 }
 
 /// Accepts a connection, and says who it is (`None`: on a Unix socket): non-blocking, close-on-exec, no delay.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(Stream, Option<SocketAddr>)> {
-    let (socket, remote) = rustix::net::acceptfrom(listener)?;
-    let socket = socket2::Socket::from(socket);
-    socket.set_cloexec(true)?;
-    socket.set_nonblocking(true)?;
+    let (stream, remote) = between_forks(|| {
+        let (socket, remote) = rustix::net::acceptfrom(listener)?;
+        Ok::<_, io::Error>((Stream::from(socket), remote))
+    })?;
+    rustix::io::fcntl_setfd(&stream, rustix::io::FdFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&stream, true)?;
+    let socket = SockRef::from(&stream.0);
     let _ = socket.set_tcp_nodelay(true);
     #[cfg(target_vendor = "apple")]
     socket.set_nosigpipe(true)?;
-    Ok((Stream(socket.into()), remote.and_then(|remote| SocketAddr::try_from(remote).ok())))
+    Ok((stream, remote.and_then(|remote| SocketAddr::try_from(remote).ok())))
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -200,14 +207,14 @@ fn flags() -> SendFlags {
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn send_part(socket: &OwnedFd, part: &FilePart, most: usize) -> rustix::io::Result<usize> {
+fn send_part(socket: BorrowedFd<'_>, part: &FilePart, most: usize) -> rustix::io::Result<usize> {
     let mut offset = part.offset;
     let count = usize::try_from(part.length).unwrap_or(most).min(most);
     rustix::fs::sendfile(socket, &part.file, Some(&mut offset), count)
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn send_part(socket: &OwnedFd, part: &FilePart, most: usize) -> rustix::io::Result<usize> {
+fn send_part(socket: BorrowedFd<'_>, part: &FilePart, most: usize) -> rustix::io::Result<usize> {
     let mut bytes = vec![0; usize::try_from(part.length).unwrap_or(most).min(most)];
     let count = rustix::io::pread(&part.file, &mut bytes, part.offset)?;
     rustix::net::send(socket, &bytes[..count], flags())

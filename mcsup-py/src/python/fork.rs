@@ -7,12 +7,10 @@
 //! Where no interpreter runs, none of these does anything.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use pyo3::exceptions::PySystemExit;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 
 thread_local! {
     /// How this thread got hold of the interpreter in [`before`].
@@ -55,39 +53,43 @@ pub fn after_in_child() {
     }
 }
 
-/// Something that Python calls without arguments.
-#[pyclass(frozen, module = "mcsup")]
-struct Hook;
-
-#[pymethods]
-impl Hook {
-    fn __call__(&self) {
-        // Whoever is changing it at this moment is another thread of the parent: here it will never be done.
-        let act = IN_CHILDREN.try_lock().ok().and_then(|act| act.clone());
-        if let Some(act) = act {
-            act();
-        }
+/// In a process that the application has forked, and which has come back from it: ends the process. It is no worker, and
+/// what has called the application is the worker's. `came_by`: the exception that was not caught.
+///
+/// As a script's end would: the exit code is that of a SystemExit, 1 where another exception is printed, and otherwise 0.
+/// Exit functions are not run, since the worker has registered them for itself as well.
+pub fn end_if_forked_off(py: Python<'_>, came_by: Option<&PyErr>) {
+    if !mcsup_core::is_forked_off() {
+        return;
     }
+    let code = match came_by {
+        None => 0,
+        Some(error) if error.is_instance_of::<PySystemExit>(py) => exit_code(py, error),
+        Some(error) => {
+            error.print(py);
+            1
+        }
+    };
+    for name in ["stdout", "stderr"] {
+        let _ = py.import("sys").and_then(|sys| sys.getattr(name)?.call_method0("flush"));
+    }
+    // SAFETY: `_exit` has no preconditions and does not return.
+    unsafe { libc::_exit(code) }
 }
 
-type Act = Arc<dyn Fn() + Send + Sync>;
-
-/// What processes that the application forks have to do. Python can be told of a function, but not to forget it.
-static IN_CHILDREN: Mutex<Option<Act>> = Mutex::new(None);
-
-/// Has `act` called in every process that the application forks by `os.fork`, multiprocessing for example, in place of
-/// what was called before; `None`: nothing.
-pub fn in_children(py: Python<'_>, act: Option<Act>) -> PyResult<()> {
-    static IS_KNOWN: AtomicBool = AtomicBool::new(false);
-    let before = std::mem::replace(&mut *IN_CHILDREN.lock().unwrap_or_else(PoisonError::into_inner), act);
-    drop(before);
-    if IS_KNOWN.swap(true, Ordering::AcqRel) {
-        return Ok(());
+/// `sys.exit(code)`: None is 0, a number itself, and anything else is printed.
+fn exit_code(py: Python<'_>, exit: &PyErr) -> i32 {
+    let Ok(code) = exit.value(py).getattr("code") else { return 1 };
+    if code.is_none() {
+        return 0;
     }
-    let options = PyDict::new(py);
-    options.set_item("after_in_child", Bound::new(py, Hook)?)?;
-    py.import("os")?.call_method("register_at_fork", (), Some(&options))?;
-    Ok(())
+    code.extract().unwrap_or_else(|_| {
+        let printed = py.import("sys").and_then(|sys| {
+            sys.getattr("stderr")?.call_method1("write", (format!("{}\n", code.str()?.to_string_lossy()),))
+        });
+        drop(printed);
+        1
+    })
 }
 
 /// Before the first fork of many: lets the processes to come share memory. What was loaded is taken out of sight of the

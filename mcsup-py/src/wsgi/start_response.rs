@@ -39,6 +39,16 @@ pub(super) enum Stop {
     Gone,
 }
 
+impl Stop {
+    /// The exception, where it is one.
+    pub(super) fn raised(&self) -> Option<&PyErr> {
+        match self {
+            Stop::Raised(error) => Some(error),
+            Stop::Gone => None,
+        }
+    }
+}
+
 impl From<PyErr> for Stop {
     fn from(error: PyErr) -> Self {
         Stop::Raised(error)
@@ -71,6 +81,10 @@ impl Answer {
         act: impl FnOnce(&ResponseHead) -> Option<Result<(), Gone>>,
     ) -> Result<(), Stop> {
         let mut stage = self.stage(py);
+        if mcsup_core::is_forked_off() {
+            // The answer is the worker's to give, and a lock of its may be held for ever here.
+            *stage = Stage::Gone;
+        }
         let sent = match &*stage {
             Stage::Begun(head) => act(head),
             Stage::Gone => return Err(Stop::Gone),

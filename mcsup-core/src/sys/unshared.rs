@@ -1,0 +1,170 @@
+//! Descriptors of a worker or a mold that processes forked by its own code do not share: they are marked, and the child
+//! lets go of each marked number at the fork ([`forked`](super::forked)).
+//!
+//! A fork beside a thread that has just opened such a descriptor, or is about to close one, would find it open and not
+//! marked. So [`between_forks`] is put around both: a fork waits for the threads that are inside of it.
+
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::descriptor;
+
+/// Numbers from here on are never marked. Linux grants so many unless `fs.nr_open` was raised (proc(5)).
+const MOST: usize = 1 << 20;
+
+/// One for each number. The kernel provides a page of it at the first write.
+static MARKS: [AtomicBool; MOST] = [const { AtomicBool::new(false) }; MOST];
+/// All numbers from here on were never marked.
+static END: AtomicUsize = AtomicUsize::new(0);
+/// How many threads are opening or closing a descriptor that is to be marked, or was.
+static INSIDE: AtomicUsize = AtomicUsize::new(0);
+/// How many forks are under way.
+static FORKS: AtomicUsize = AtomicUsize::new(0);
+
+fn set(fd: RawFd, is_marked: bool) {
+    let Some((number, mark)) = usize::try_from(fd).ok().and_then(|at| Some((at, MARKS.get(at)?))) else {
+        return;
+    };
+    mark.store(is_marked, Ordering::Release);
+    if is_marked && END.load(Ordering::Relaxed) <= number {
+        END.fetch_max(number + 1, Ordering::AcqRel);
+    }
+}
+
+/// Marks on descriptors that something else owns and keeps open for as long as this lives.
+#[derive(Debug, Default)]
+pub(crate) struct Marks(Vec<RawFd>);
+
+impl Marks {
+    /// Marks all of `descriptors`.
+    pub(crate) fn on<'a>(descriptors: impl IntoIterator<Item = BorrowedFd<'a>>) -> Self {
+        let numbers: Vec<RawFd> = descriptors.into_iter().map(|fd| fd.as_raw_fd()).collect();
+        for number in &numbers {
+            set(*number, true);
+        }
+        Self(numbers)
+    }
+}
+
+impl Drop for Marks {
+    fn drop(&mut self) {
+        for number in &self.0 {
+            set(*number, false);
+        }
+    }
+}
+
+/// A descriptor of a worker that processes forked by the worker's own code do not share.
+///
+/// In such a process its number refers to /dev/null. So a connection ends when the worker closes it, or dies, whatever
+/// children of the worker are alive.
+#[derive(Debug)]
+pub struct Unshared(ManuallyDrop<OwnedFd>);
+
+impl From<OwnedFd> for Unshared {
+    /// Opened or received inside of the same [`between_forks`].
+    fn from(fd: OwnedFd) -> Self {
+        set(fd.as_raw_fd(), true);
+        Self(ManuallyDrop::new(fd))
+    }
+}
+
+impl AsFd for Unshared {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Drop for Unshared {
+    fn drop(&mut self) {
+        between_forks(|| {
+            set(self.0.as_raw_fd(), false);
+            // SAFETY: dropped here alone, and not used afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.0) };
+        });
+    }
+}
+
+/// For as long a fork waits at most. A thread that is inside for longer has been stopped: then the child may have a
+/// descriptor too many.
+const MOST_LOOKS: u32 = 1000;
+const LOOK_EVERY: Duration = Duration::from_micros(100);
+
+/// Does something during which this process's own code forks no process. It must not wait, fork, or do this in turn.
+pub fn between_forks<T>(act: impl FnOnce() -> T) -> T {
+    /// One thread is inside as long as this lives.
+    struct Inside;
+    impl Drop for Inside {
+        fn drop(&mut self) {
+            INSIDE.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+    loop {
+        INSIDE.fetch_add(1, Ordering::SeqCst);
+        let inside = Inside;
+        if FORKS.load(Ordering::SeqCst) == 0 {
+            let done = act();
+            drop(inside);
+            return done;
+        }
+        drop(inside);
+        while FORKS.load(Ordering::SeqCst) > 0 {
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+}
+
+/// A fork comes: waits until no thread is inside, and lets none in.
+pub(super) fn hold() {
+    FORKS.fetch_add(1, Ordering::SeqCst);
+    for _ in 0..MOST_LOOKS {
+        if INSIDE.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        // A system call alone (nanosleep(2)).
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// A fork is over, in the process that forked.
+pub(super) fn go_on() {
+    FORKS.fetch_sub(1, Ordering::SeqCst);
+}
+
+/// In the child, which has one thread: every marked number refers to /dev/null, and close-on-exec. It stays in use, so that
+/// what still knows it finds no file of the application's behind it.
+pub(super) fn let_go_in_child() {
+    INSIDE.store(0, Ordering::SeqCst);
+    FORKS.store(0, Ordering::SeqCst);
+    let null = descriptor::null();
+    for (fd, mark) in (0..).zip(&MARKS[..END.load(Ordering::Acquire)]) {
+        if mark.swap(false, Ordering::AcqRel) {
+            let_go(fd, null);
+        }
+    }
+    END.store(0, Ordering::Release);
+}
+
+fn let_go(fd: RawFd, null: RawFd) {
+    // SAFETY: nothing in this process uses the number but this crate's own code, which does not run in it. dup2 replaces it
+    // in one step; where that fails (no /dev/null, or a number above a limit that was lowered) it is closed. Both are
+    // async-signal-safe (signal-safety(7)).
+    unsafe {
+        if null < 0 || libc::dup2(null, fd) == -1 {
+            libc::close(fd);
+        } else {
+            libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+        }
+    }
+}
+
+/// In a new worker or mold: what its parent has marked is closed there, or not its own.
+pub(super) fn forget_all() {
+    INSIDE.store(0, Ordering::SeqCst);
+    FORKS.store(0, Ordering::SeqCst);
+    for mark in &MARKS[..END.swap(0, Ordering::AcqRel)] {
+        mark.store(false, Ordering::Release);
+    }
+}
