@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
+use std::sync::Arc;
 
 use super::turns::Turn;
 use crate::app::Body;
@@ -43,7 +44,7 @@ enum Coding {
 #[derive(Debug)]
 enum Kept {
     Memory(Vec<u8>),
-    Spooled { file: File, length: u64 },
+    Spooled { file: Arc<File>, length: u64 },
 }
 
 /// Why a body cannot be received.
@@ -81,6 +82,14 @@ impl Receiving {
     /// Whether it goes to a file: then in large pieces.
     pub(super) fn is_spooled(&self) -> bool {
         matches!(self.kept, Kept::Spooled { .. })
+    }
+
+    /// The file that it goes to.
+    pub(super) fn file(&self) -> Option<Arc<File>> {
+        match &self.kept {
+            Kept::Spooled { file, .. } => Some(Arc::clone(file)),
+            Kept::Memory(_) => None,
+        }
     }
 
     /// Whether what is to come is large, or may need a file: not to be received while others wait for the same lock.
@@ -194,7 +203,7 @@ impl Kept {
             Kept::Memory(bytes) if bytes.len() + data.len() <= in_memory => bytes.extend_from_slice(data),
             Kept::Memory(bytes) => {
                 // Unlinked from the start: it goes with the descriptor, however the process ends.
-                let mut file = tempfile::tempfile()?;
+                let mut file = Arc::new(tempfile::tempfile()?);
                 file.write_all(bytes)?;
                 file.write_all(data)?;
                 let length = (bytes.len() + data.len()) as u64;

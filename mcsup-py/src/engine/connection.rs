@@ -2,6 +2,7 @@
 //!
 //! It receives and parses; it never calls the application, and never waits.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -110,6 +111,8 @@ pub(super) struct Connection {
     pub(super) queued: bool,
     /// What its request's body was granted of the engine's memory.
     pub(super) body_memory: usize,
+    /// The file of its request's body.
+    pub(super) spooled: Option<Arc<File>>,
     /// The socket was empty when it was last read, and the poller has not said otherwise since.
     emptied: bool,
     /// The client has ended its side.
@@ -131,6 +134,7 @@ impl Connection {
             armed: Armed::default(),
             queued: false,
             body_memory: 0,
+            spooled: None,
             emptied: false,
             ended: false,
         }
@@ -385,6 +389,9 @@ impl Connection {
             Ok(count) => self.incoming.consume(count),
             Err(Fault::Refused(reject)) => return Some(Step::Refuse(reject)),
             Err(Fault::NoRoom(error)) => return Some(Step::NoRoom(error)),
+        }
+        if self.spooled.is_none() {
+            self.spooled = receiving.file();
         }
         if !receiving.is_whole() {
             return if self.incoming.is_empty() { None } else { Some(Step::Later) };

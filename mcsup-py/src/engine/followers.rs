@@ -24,7 +24,7 @@ use super::overdue::{self, Running};
 use super::places::{KICK, WAKE};
 use super::table::{Job, Table};
 use super::together::{Held, Holding, Watch};
-use super::turns::QUEUE_TIME;
+use super::turns::{QUEUE_TIME, Queued};
 use super::{EngineConfig, Host, Threads};
 use crate::access::Entry;
 use crate::app::{App, Request};
@@ -197,10 +197,10 @@ impl<'a> Crew<'a> {
                 drop(state);
                 let (back, ended) = self.answer(app, job, (now, together), &mut own, (!led).then_some(spare));
                 (state, looked) = (back, Some(ended));
-            } else if let Some(token) = self.next_in_queue(&mut state) {
+            } else if let Some(next) = self.next_in_queue(&mut state) {
                 let led = state.leader == Leader::Permit;
                 let now = looked.take().unwrap_or_else(Instant::now);
-                let (back, ended) = self.give_turn(state, token, now, (!led).then_some(spare));
+                let (back, ended) = self.give_turn(state, next, now, (!led).then_some(spare));
                 (state, looked) = (back, Some(ended));
             } else if state.leader == Leader::Permit {
                 state.table.send_together(Instant::now());
@@ -317,7 +317,7 @@ impl<'a> Crew<'a> {
     }
 
     /// Whose turn it is in the queue, if it is one's.
-    fn next_in_queue(&self, state: &mut State<'a>) -> Option<u64> {
+    fn next_in_queue(&self, state: &mut State<'a>) -> Option<Queued> {
         // Behind whoever leads there is no hurry: it polls meanwhile.
         let has_time = state.leader == Leader::Permit || !state.queue_time.is_zero();
         if has_time { state.table.next_in_queue() } else { None }
@@ -328,19 +328,19 @@ impl<'a> Crew<'a> {
     fn give_turn<'g>(
         &'g self,
         mut state: Guard<'g, 'a>,
-        token: u64,
+        next: Queued,
         began: Instant,
         spare: Option<&Thread>,
     ) -> (Guard<'g, 'a>, Instant) {
         let ready = state.table.ready.len();
-        if let Some(mut connection) = state.table.begin_turn(token, began) {
+        if let Some(mut work) = state.table.begin_turn(next, began) {
             drop(state);
             if let Some(spare) = spare {
                 self.go_away(began, spare);
             }
-            let step = connection.take_turn(&self.config, began);
+            work.take_turn(&self.config, began);
             state = self.lock();
-            state.table.end_turn(connection, step, began);
+            state.table.end_turn(work, began);
         }
         // What has become whole need not wait for the next poll.
         state.budget += state.table.ready.len().saturating_sub(ready);
@@ -465,8 +465,8 @@ impl<'a> Crew<'a> {
             state.table.offer_waiting(false);
             (state, _) = self.turn(state, Leader::Spare, batch);
             while state.leader == Leader::Spare {
-                let Some(token) = self.next_in_queue(&mut state) else { break };
-                (state, _) = self.give_turn(state, token, Instant::now(), None);
+                let Some(next) = self.next_in_queue(&mut state) else { break };
+                (state, _) = self.give_turn(state, next, Instant::now(), None);
             }
             if state.parked > 0 && !state.table.ready.is_empty() {
                 self.parked.notify_one();

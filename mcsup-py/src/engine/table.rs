@@ -14,6 +14,7 @@ use super::places::{KICK, LISTENERS, Missed, Places, WAKE};
 use super::refusal_log::RefusalLog;
 use super::shelf::Shelf;
 use super::together::Together;
+use super::turns::Queued;
 use super::{EngineConfig, Host, Listening, Phase};
 use crate::access::AccessLog;
 use crate::app::Body;
@@ -56,8 +57,8 @@ pub(super) struct Table<'a> {
     pub(super) connections: Places,
     /// Connections with a whole request, in the order in which it became whole.
     pub(super) ready: VecDeque<u64>,
-    /// Connections that wait for a turn.
-    pub(super) queue: VecDeque<u64>,
+    /// What waits for a turn.
+    pub(super) queue: VecDeque<Queued>,
     together: Together,
     pub(super) shelf: Shelf,
     /// What is left for bodies in memory that are not small.
@@ -252,6 +253,7 @@ impl<'a> Table<'a> {
     pub(super) fn close(&mut self, token: u64) {
         if let Some(mut connection) = self.connections.remove(token) {
             self.body_memory += std::mem::take(&mut connection.body_memory);
+            self.free(&mut connection);
             self.shelf.take_apart(&mut connection);
         }
         let Self { timers, connections, .. } = self;
@@ -287,6 +289,7 @@ impl<'a> Table<'a> {
     ) {
         let (token, write) = (connection.token, self.config.timeouts.write);
         self.body_memory += std::mem::take(&mut connection.body_memory);
+        self.free(&mut connection);
         connection.forget_request(head);
         let then = match answered.then {
             Then::Close if connection.has_unread() => Then::Linger,

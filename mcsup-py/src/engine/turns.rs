@@ -6,11 +6,17 @@
 //! what a refused client still sends. A poll and the requests that it has made ready come first; then those in the queue
 //! have their turns, for [`QUEUE_TIME`] at most; then follows the next poll, which does not wait.
 //!
+//! So does the file of a large body that is not needed any more: to give back the pages of a gibibyte takes a tenth of a
+//! second.
+//!
 //! A turn in something large may read or write a file, so it happens with the connection taken out of the table and the
 //! lock let go, as a request does. Others receive, answer and lead meanwhile.
 
+use std::fs::File;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::EngineConfig;
 use super::connection::{Connection, State, Step};
 use super::health;
 use super::places::Missed;
@@ -45,6 +51,45 @@ impl Turn {
     }
 }
 
+/// What waits for a turn.
+#[derive(Debug)]
+pub(super) enum Queued {
+    /// The connection with this token.
+    Connection(u64),
+    /// A file that is to be given back.
+    File(Arc<File>),
+}
+
+/// What has a turn with the lock let go.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// A connection, and what came of its turn.
+    Connection(Box<Connection>, Step),
+    /// A file; `None`: it has been given back.
+    File(Option<Arc<File>>),
+}
+
+/// So many bytes of a file are given back in one turn.
+const GIVEN_BACK: u64 = 4 << 20;
+
+impl Work {
+    /// The turn.
+    pub(super) fn take_turn(&mut self, config: &EngineConfig, now: Instant) {
+        match self {
+            Work::Connection(connection, step) => *step = connection.take_turn(config, now),
+            Work::File(file) => *file = file.take().and_then(give_back),
+        }
+    }
+}
+
+/// Shortens a file. `None`: it is gone, or an application has kept it.
+fn give_back(mut file: Arc<File>) -> Option<Arc<File>> {
+    let length = Arc::get_mut(&mut file)?.metadata().ok()?.len();
+    let left = length.checked_sub(GIVEN_BACK).filter(|left| *left > 0)?;
+    file.set_len(left).ok()?;
+    Some(file)
+}
+
 impl Table<'_> {
     /// Puts a connection behind those that wait for a turn.
     pub(super) fn queue(&mut self, token: u64) {
@@ -53,28 +98,44 @@ impl Table<'_> {
         // Its deadline counts also where its client never pauses.
         timers.arm(token, &mut connection.armed, connection.deadline);
         if !std::mem::replace(&mut connection.queued, true) {
-            queue.push_back(token);
+            queue.push_back(Queued::Connection(token));
         }
     }
 
+    /// Gives the file back of a body that its connection needs no more.
+    pub(super) fn free(&mut self, connection: &mut Connection) {
+        self.queue.extend(connection.spooled.take().map(Queued::File));
+    }
+
     /// The one whose turn it is.
-    pub(super) fn next_in_queue(&mut self) -> Option<u64> {
+    pub(super) fn next_in_queue(&mut self) -> Option<Queued> {
         self.queue.pop_front()
     }
 
-    /// Begins its turn. In something large: takes the connection out for it. In a head: that was its turn.
-    pub(super) fn begin_turn(&mut self, token: u64, now: Instant) -> Option<Box<Connection>> {
+    /// Begins its turn, or has it, if it is in a head: then `None`.
+    pub(super) fn begin_turn(&mut self, next: Queued, now: Instant) -> Option<Work> {
+        let token = match next {
+            Queued::File(file) => return Some(Work::File(Some(file))),
+            Queued::Connection(token) => token,
+        };
         let connection = self.connections.find(token)?;
         connection.queued = false;
         if connection.is_in_bulk() {
-            return self.connections.take(token);
+            return self.connections.take(token).map(|connection| Work::Connection(connection, Step::Later));
         }
         self.advance(token, now);
         None
     }
 
-    /// Ends the turn of a connection that was taken out for it.
-    pub(super) fn end_turn(&mut self, connection: Box<Connection>, step: Step, now: Instant) {
+    /// Sees to what came of a turn.
+    pub(super) fn end_turn(&mut self, work: Work, now: Instant) {
+        match work {
+            Work::Connection(connection, step) => self.come_back(connection, step, now),
+            Work::File(file) => self.queue.extend(file.map(Queued::File)),
+        }
+    }
+
+    fn come_back(&mut self, connection: Box<Connection>, step: Step, now: Instant) {
         let token = connection.token;
         let Missed { readable, writable, .. } = self.put_back(connection);
         let Some(connection) = self.connections.find(token) else { return };
@@ -142,6 +203,18 @@ mod tests {
         });
         assert_eq!(large, 1);
         assert!((3..=20).contains(&small), "{small}");
+    }
+
+    #[test]
+    fn a_large_file_is_given_back_in_turns_unless_an_application_has_kept_it() {
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        file.set_len(3 * GIVEN_BACK).unwrap();
+        let kept = Arc::clone(&file);
+        assert!(give_back(file).is_none());
+        assert_eq!(kept.metadata().unwrap().len(), 3 * GIVEN_BACK);
+        let file = give_back(give_back(kept).unwrap()).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), GIVEN_BACK);
+        assert!(give_back(file).is_none());
     }
 
     #[test]

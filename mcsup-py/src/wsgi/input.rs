@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
@@ -16,7 +16,7 @@ pub(super) struct Input(Mutex<Source>);
 
 enum Source {
     Memory(Cursor<Vec<u8>>),
-    File { file: BufReader<File>, left: u64 },
+    File { file: BufReader<Arc<File>>, left: u64 },
 }
 
 /// A read of more than this from a file lets other threads of Python run meanwhile.
