@@ -28,6 +28,7 @@ pub(crate) mod unix;
 #[cfg(test)]
 mod tests;
 
+pub use crate::sys::accept_error::AcceptFailure;
 pub use address::Address;
 pub use connection::Connection;
 pub use options::Options;

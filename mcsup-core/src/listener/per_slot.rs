@@ -23,7 +23,8 @@ use super::tcp::TcpListening;
 use super::{Connection, Listener, Local};
 use crate::error::{Error, Result};
 use crate::host::handshakes;
-use crate::sys::{accept_error, listening};
+use crate::sys::accept_error::AcceptFailure;
+use crate::sys::listening;
 
 /// The sockets of one address. Clones share them, and know where the kernel sends connections.
 #[derive(Debug, Clone)]
@@ -211,11 +212,13 @@ fn accept_all(socket: &dyn Listener, waited: &mut Vec<Connection>) -> io::Result
                 failures = 0;
                 waited.push(connection);
             }
-            Err(error) if accept_error::is_empty_queue(&error) => return Ok(()),
             // It does not listen any more.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(()),
-            Err(error) if accept_error::is_lost_connection(&error) && failures < FAILURES => failures += 1,
-            Err(error) => return Err(error),
+            Err(error) => match AcceptFailure::of(&error) {
+                AcceptFailure::Empty => return Ok(()),
+                AcceptFailure::Lost if failures < FAILURES => failures += 1,
+                _ => return Err(error),
+            },
         }
     }
 }

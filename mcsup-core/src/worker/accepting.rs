@@ -10,8 +10,7 @@ use super::context::WorkerContext;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::lifeline::Phase;
-use crate::listener::{Connection, Listener};
-use crate::sys::accept_error;
+use crate::listener::{AcceptFailure, Connection, Listener};
 
 /// How long accepting rests where a descriptor or memory is short.
 const REST: Duration = Duration::from_millis(50);
@@ -97,9 +96,11 @@ fn from_handover(worker: &WorkerContext) -> Result<Tried> {
             Ok(Tried::Lost)
         }
         Ok(None) => Ok(Tried::Empty),
-        Err(error) if accept_error::is_lost_connection(&error) => Ok(Tried::Lost),
-        Err(error) if accept_error::is_shortage(&error) => Ok(Tried::Short(error)),
-        Err(error) => Err(Error::system("take a connection that was handed over", error)),
+        Err(error) => match AcceptFailure::of(&error) {
+            AcceptFailure::Lost => Ok(Tried::Lost),
+            AcceptFailure::Short => Ok(Tried::Short(error)),
+            _ => Err(Error::system("take a connection that was handed over", error)),
+        },
     }
 }
 
@@ -109,15 +110,17 @@ fn from_listener(worker: &WorkerContext, listener: &dyn Listener) -> Result<Trie
         Ok(connection) => {
             Ok(connection.set_nonblocking(false).map_or(Tried::Lost, |()| Tried::Taken(connection)))
         }
-        Err(error) if accept_error::is_empty_queue(&error) => Ok(Tried::Empty),
-        Err(error) if accept_error::is_lost_connection(&error) => Ok(Tried::Lost),
-        Err(error) if accept_error::is_shortage(&error) => Ok(Tried::Short(error)),
-        // The worker has let go of its listeners, because the supervisor is dead.
-        Err(_) if !worker.phase().accepts() => Ok(Tried::Empty),
-        Err(error) => {
-            let step = format!("accept on {}", listener.local());
-            Err(Error::system(step, error).of_kind(ErrorKind::Worker))
-        }
+        Err(error) => match AcceptFailure::of(&error) {
+            AcceptFailure::Empty => Ok(Tried::Empty),
+            AcceptFailure::Lost => Ok(Tried::Lost),
+            AcceptFailure::Short => Ok(Tried::Short(error)),
+            // The worker has let go of its listeners, because the supervisor is dead.
+            AcceptFailure::Broken if !worker.phase().accepts() => Ok(Tried::Empty),
+            AcceptFailure::Broken => {
+                let step = format!("accept on {}", listener.local());
+                Err(Error::system(step, error).of_kind(ErrorKind::Worker))
+            }
+        },
     }
 }
 
@@ -207,7 +210,7 @@ mod tests {
         client
     }
 
-    const OF_ONE_CONNECTION: [i32; 10] = [
+    const OF_ONE_CONNECTION: [i32; 11] = [
         libc::EINTR,
         libc::ECONNABORTED,
         libc::EHOSTDOWN,
@@ -215,6 +218,7 @@ mod tests {
         libc::ENETDOWN,
         libc::ENETUNREACH,
         libc::ENOPROTOOPT,
+        libc::EOPNOTSUPP,
         libc::EPERM,
         libc::EPROTO,
         libc::ETIMEDOUT,

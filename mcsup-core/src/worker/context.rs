@@ -129,9 +129,9 @@ impl WorkerContext {
     /// Takes a connection that some worker has handed over; `None`: there is none.
     ///
     /// # Errors
-    /// No descriptor was left: the connection is lost.
+    /// What [`AcceptFailure`](crate::listener::AcceptFailure) tells apart; after a shortage the connection is still there.
     pub fn take_over(&self) -> io::Result<Option<(OwnedFd, Vec<u8>)>> {
-        self.handover.take()
+        self.handover.take_with_room()
     }
 
     /// Asks to be replaced, for `reason`: another worker is forked, and this one is asked to retire.
