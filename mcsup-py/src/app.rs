@@ -18,6 +18,15 @@ pub trait App {
     ///
     /// The request's body has arrived whole before the call: reading it never waits for the client.
     fn call(&mut self, request: Request<'_>, reply: &mut dyn Reply) -> Verdict;
+
+    /// Whether memory of responses that have left waits for [`App::free`]. Asked before each wait for requests, so it must
+    /// cost next to nothing.
+    fn has_garbage(&self) -> bool {
+        false
+    }
+
+    /// Frees it. It may take as long as a call, and is called on the same thread, while no request is ready.
+    fn free(&mut self) {}
 }
 
 /// One request, whole.

@@ -197,6 +197,15 @@ impl<'a> Crew<'a> {
                 drop(state);
                 let (back, ended) = self.answer(app, job, (now, together), &mut own, (!led).then_some(spare));
                 (state, looked) = (back, Some(ended));
+            } else if app.has_garbage() {
+                // As long as a request, perhaps.
+                state.table.send_together(Instant::now());
+                if state.leader != Leader::Permit {
+                    self.go_away(Instant::now(), spare);
+                }
+                drop(state);
+                app.free();
+                (state, looked) = (self.lock(), None);
             } else if let Some(next) = self.next_in_queue(&mut state) {
                 let led = state.leader == Leader::Permit;
                 let now = looked.take().unwrap_or_else(Instant::now);

@@ -23,6 +23,14 @@ impl<A: App, F: Fn() -> Option<Arc<str>>> BrokenPage<A, F> {
 }
 
 impl<A: App, F: Fn() -> Option<Arc<str>>> App for BrokenPage<A, F> {
+    fn has_garbage(&self) -> bool {
+        self.app.has_garbage()
+    }
+
+    fn free(&mut self) {
+        self.app.free();
+    }
+
     fn call(&mut self, request: Request<'_>, reply: &mut dyn Reply) -> Verdict {
         match (self.broken)() {
             Some(reason) if wants_html(&request.head) => show(&reason, reply),

@@ -4,12 +4,12 @@ use pyo3::exceptions::{PyBrokenPipeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
 use super::draining::IsDraining;
 use super::environ::Environs;
 use super::file_wrapper::FileWrapper;
+use super::held_bytes::{self, HeldBytes};
 use super::settings::WsgiSettings;
 use super::start_response::{Answer, StartResponse, Stop};
 use crate::app::{App, Reply, Request, Verdict};
@@ -62,6 +62,14 @@ impl App for WsgiApp {
             }
             Verdict::Failed
         })
+    }
+
+    fn has_garbage(&self) -> bool {
+        held_bytes::are_deferred()
+    }
+
+    fn free(&mut self) {
+        held_bytes::free_deferred();
     }
 }
 
@@ -147,7 +155,7 @@ fn send_only(block: &Bound<'_, PyAny>, answer: &Answer) -> Result<(), Stop> {
         answer.send_attached(py, |reply, head| reply.send_whole(head, bytes))
     } else {
         // Sent from where it is, and held until it has left.
-        let block = PyBackedBytes::from(bytes_of(block)?.clone());
+        let block = HeldBytes::new(bytes_of(block)?);
         answer.send(py, |reply, head| reply.send_block(head, Box::new(block)))
     }
 }

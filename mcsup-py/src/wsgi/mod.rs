@@ -14,6 +14,7 @@ mod draining;
 mod environ;
 mod errors;
 mod file_wrapper;
+mod held_bytes;
 mod input;
 mod lease;
 mod settings;
