@@ -6,7 +6,10 @@
 //! line says little; what goes wrong then is mended by `handover`.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
+
+use mcsup_core::listener::AcceptFailure;
 
 use super::connection::Connection;
 use super::places::LISTENERS;
@@ -16,8 +19,10 @@ use crate::net::poller::Interest;
 use crate::net::stream;
 use crate::net::timers::after;
 
-/// How long accepting rests when the process or the system has no descriptor left.
+/// How long accepting rests while many requests wait, and behind many connections that have failed.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// So many connections in a row may fail. Where a filter of system calls refuses each accept(2), the error stays.
+const MOST_LOST: u32 = 64;
 /// How long a worker leaves a connection to a sibling that has fewer: about what it takes to schedule one.
 const SIBLINGS_TIME: Duration = Duration::from_micros(150);
 /// A connection that waits is taken after so many turns in which others might have taken it.
@@ -31,7 +36,7 @@ impl Table<'_> {
         if !matches!(self.accepting, Accepting::Yes | Accepting::ForChecks) {
             return;
         }
-        if self.is_full() || (self.lacks_permit && self.ready.len() > self.config.waiting / 2) {
+        if self.lacks_permit && self.ready.len() > self.config.waiting / 2 {
             return self.rest(now + ACCEPT_REST);
         }
         if self.is_for_a_sibling() {
@@ -39,21 +44,9 @@ impl Table<'_> {
             return;
         }
         self.left_to_siblings = 0;
-        if self.accept(index, now) && self.accepting == Accepting::Yes {
+        if self.has_room(now) && self.accept(index, now) && self.accepting == Accepting::Yes {
             self.go_to_the_end_of_the_line(now);
         }
-    }
-
-    /// Whether there may be no further connection. Said once, until there may be again.
-    fn is_full(&mut self) -> bool {
-        let (limit, open) = (self.config.connections, self.connections.len());
-        let is_full = limit > 0 && open >= limit;
-        if is_full && !std::mem::replace(&mut self.said_full, true) {
-            log::warn!("{open} connections are open, as many as there may be: further ones wait");
-        } else if !is_full {
-            self.said_full = false;
-        }
-        is_full
     }
 
     /// Whether somebody else should have the connection that waits, since requests wait here. Not for ever: they may be
@@ -84,13 +77,15 @@ impl Table<'_> {
         let Some(listener) = self.listeners.get(index) else { return self.take_over(now) };
         match stream::accept(listener.fd) {
             Ok((stream, remote)) => {
+                self.lost = 0;
+                self.reserve.accepted(stream.as_fd());
                 let peer = Peer { remote, local: listener.local.clone() };
                 if !peer.is_known() {
                     // Reset before its turn. An application would not learn whose request it has.
                     return true;
                 }
                 let deadline = after(now, self.config.timeouts.head);
-                let token = self.connections.add(|token| Connection::new(stream, peer, token, deadline));
+                let token = self.connections.add(|token| Connection::new(stream, peer, token, now, deadline));
                 self.host.connections(self.connections.len());
                 if !(self.lacks_permit && self.hand_over_unread(token, now)) {
                     self.advance(token, now);
@@ -103,23 +98,25 @@ impl Table<'_> {
 
     /// Whether the next one may be had all the same.
     fn on_accept_error(&mut self, index: usize, error: &io::Error, now: Instant) -> bool {
-        use rustix::io::Errno;
-        match Errno::from_io_error(error) {
-            // One client less: it left the queue before its turn.
-            Some(Errno::CONNABORTED | Errno::INTR) => return true,
-            Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS) => {
-                log::error!("cannot accept connections for a moment: {error}");
-                self.rest(now + ACCEPT_REST);
+        match AcceptFailure::of(error) {
+            AcceptFailure::Empty => false,
+            AcceptFailure::Lost => {
+                self.lost += 1;
+                if self.lost % MOST_LOST == 0 {
+                    self.rest(now + ACCEPT_REST);
+                }
+                self.lost % MOST_LOST != 0
             }
-            // No listener any more: shut down, or let go of. Polled on, it would be ready for ever.
-            Some(Errno::BADF | Errno::NOTSOCK | Errno::INVAL | Errno::OPNOTSUPP) => {
+            AcceptFailure::Short => self.has_room_after(error, now),
+            // Shut down, or let go of. Polled on, it would be ready for ever.
+            AcceptFailure::Broken => {
                 if let Some(listener) = self.listeners.get(index) {
+                    log::warn!("no more connections are accepted at {:?}: {error}", listener.local);
                     let _ = self.poller.delete(listener.fd);
                 }
+                false
             }
-            _ => {}
         }
-        false
     }
 
     /// Stays away from the listeners for a little.
@@ -127,7 +124,7 @@ impl Table<'_> {
         self.rest(now + SIBLINGS_TIME);
     }
 
-    fn rest(&mut self, until: Instant) {
+    pub(super) fn rest(&mut self, until: Instant) {
         match self.accepting {
             Accepting::Yes => self.stop_accepting(Accepting::Resting { until }),
             Accepting::ForChecks => self.stop_accepting(Accepting::NoPermit),

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::EngineConfig;
 use super::body::{Fault, Receiving};
+use super::lingering::Lingering;
 use super::turns::{TURN, Turn};
 use crate::app::{Body, Peer};
 use crate::http::framing::Framing;
@@ -32,7 +33,7 @@ pub(super) enum State {
     /// The client, to take what is left of a response.
     Flushing { then: Then },
     /// The client, to notice that the connection is over.
-    Lingering { budget: usize },
+    Lingering(Lingering),
 }
 
 /// What follows a response that has left.
@@ -89,10 +90,6 @@ const SPOOL_PIECE: usize = 64 * 1024;
 /// No more than this of a body is taken together with its head: less than what goes to a file.
 const COMES_ALONG: usize = 32 * 1024;
 
-/// How many bytes a lingering connection may still send, and for how long.
-pub(super) const LINGER_BYTES: usize = 64 * 1024;
-pub(super) const LINGER_TIME: std::time::Duration = std::time::Duration::from_secs(2);
-
 /// A connection and everything that belongs to it.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -109,8 +106,12 @@ pub(super) struct Connection {
     pub(super) armed: Armed,
     /// It waits for a turn: news of it is only noted.
     pub(super) queued: bool,
+    /// Since when it has been idle or lingering, or the head of its request has been arriving.
+    pub(super) since: Instant,
     /// What its request's body was granted of the engine's memory.
     pub(super) body_memory: usize,
+    /// How many bytes its request's head takes, where it is large.
+    pub(super) head_memory: usize,
     /// The file of its request's body.
     pub(super) spooled: Option<Arc<File>>,
     /// The socket was empty when it was last read, and the poller has not said otherwise since.
@@ -120,7 +121,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: Stream, peer: Peer, token: u64, deadline: Instant) -> Self {
+    pub(super) fn new(stream: Stream, peer: Peer, token: u64, now: Instant, deadline: Instant) -> Self {
         Self {
             stream: Arc::new(stream),
             peer,
@@ -133,7 +134,9 @@ impl Connection {
             deadline,
             armed: Armed::default(),
             queued: false,
+            since: now,
             body_memory: 0,
+            head_memory: 0,
             spooled: None,
             emptied: false,
             ended: false,
@@ -168,7 +171,7 @@ impl Connection {
     pub(super) fn is_in_bulk(&self) -> bool {
         match &self.state {
             State::Body { receiving, .. } => receiving.is_large(),
-            State::Flushing { .. } | State::Lingering { .. } => true,
+            State::Flushing { .. } | State::Lingering(_) => true,
             State::Idle { .. } | State::Head | State::Ready { .. } => false,
         }
     }
@@ -180,7 +183,7 @@ impl Connection {
             let step = match self.state {
                 State::Flushing { then } => Some(self.send(then, config, now)),
                 State::Body { .. } => self.read_body(&mut turn),
-                State::Lingering { .. } => self.discard(),
+                State::Lingering(_) => self.discard(now),
                 State::Idle { .. } | State::Head | State::Ready { .. } => Some(Step::Wait),
             };
             if let Some(step) = step.or_else(|| self.receive_more(config, now, &mut turn)) {
@@ -218,13 +221,14 @@ impl Connection {
     pub(super) fn forget_request(&mut self, head: &HeadBytes) {
         if let HeadBytes::InPlace(length) = head {
             self.incoming.consume(*length);
+            self.incoming.release();
         }
         self.heads.reset();
     }
 
     /// Whether it could do without what it receives with.
     pub(super) fn is_at_rest(&self) -> bool {
-        matches!(self.state, State::Idle { .. }) && self.incoming.is_empty()
+        matches!(self.state, State::Idle { .. } | State::Lingering(_)) && self.incoming.is_empty()
     }
 
     /// Whether the socket may have something for it.
@@ -234,7 +238,7 @@ impl Connection {
 
     /// Whether nothing of a request was read: the socket has all of it.
     pub(super) fn is_unread(&self) -> bool {
-        self.is_at_rest() && !self.ended
+        matches!(self.state, State::Idle { .. }) && self.incoming.is_empty() && !self.ended
     }
 
     /// Appends what was received and is to go with the connection, if it can go elsewhere: nothing, or a request that is
@@ -271,9 +275,9 @@ impl Connection {
     }
 
     /// Waits for the next request.
-    pub(super) fn idle(&mut self, deadline: Instant) {
+    pub(super) fn idle(&mut self, now: Instant, deadline: Instant) {
         self.state = State::Idle { fresh: false };
-        self.deadline = deadline;
+        (self.since, self.deadline) = (now, deadline);
     }
 
     /// What was asked, where that much is known.
@@ -334,12 +338,13 @@ impl Connection {
                 if !fresh {
                     self.deadline = after(now, config.timeouts.head);
                 }
+                self.since = now;
                 self.state = State::Head;
                 self.read_head(config, now, body_memory, turn)
             }
             State::Head => self.read_head(config, now, body_memory, turn),
             State::Body { .. } => self.read_body(turn),
-            State::Ready { .. } | State::Flushing { .. } | State::Lingering { .. } => Some(Step::Wait),
+            State::Ready { .. } | State::Flushing { .. } | State::Lingering(_) => Some(Step::Wait),
         }
     }
 
@@ -367,6 +372,7 @@ impl Connection {
                 *body_memory -= self.body_memory;
                 let head = HeadBytes::Own(self.incoming.bytes()[..length].to_vec());
                 self.incoming.consume(length);
+                self.incoming.release();
                 if delimited.expects_continue && self.incoming.is_empty() {
                     // Where the socket does not take it the client is beyond help by it.
                     self.stream.send_now(b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -408,16 +414,13 @@ impl Connection {
         }
     }
 
-    fn discard(&mut self) -> Option<Step> {
-        let State::Lingering { budget } = &mut self.state else { return None };
-        let count = self.incoming.bytes().len();
-        self.incoming.consume(count);
-        match budget.checked_sub(count) {
-            Some(left) => {
-                *budget = left;
-                None
-            }
-            None => Some(Step::Close),
+    /// Takes no notice of what was received, except for how much it is.
+    fn discard(&mut self, now: Instant) -> Option<Step> {
+        if let State::Lingering(lingering) = &mut self.state {
+            let count = self.incoming.bytes().len();
+            self.incoming.consume(count);
+            self.deadline = lingering.received(count, now);
         }
+        None
     }
 }

@@ -92,6 +92,10 @@ impl Table<'_> {
         self.advance(token, now);
         let (phase, idle_time) = (self.phase, self.idle_time());
         let Some(connection) = self.connections.find(token) else { return };
+        if let State::Lingering(lingering) = &mut connection.state {
+            connection.deadline = connection.deadline.min(lingering.hurry());
+            return self.keep(token);
+        }
         let State::Idle { fresh } = connection.state else { return };
         let patience = match (phase, fresh) {
             (_, true) => FRESH_TIME,

@@ -16,6 +16,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use mcsup_core::between_forks;
+use mcsup_core::listener::AcceptFailure;
 
 use super::Phase;
 use super::connection::{Connection, State};
@@ -105,11 +106,16 @@ impl Table<'_> {
         let (stream, bytes) = match taken {
             Ok(Some(taken)) => taken,
             Ok(None) => return false,
+            // It is still there.
+            Err(error) if AcceptFailure::of(&error) == AcceptFailure::Short => {
+                return self.has_room_after(&error, now);
+            }
             Err(error) => {
                 log::error!("a connection was lost on its way from another worker: {error}");
                 return true;
             }
         };
+        self.reserve.accepted(stream.as_fd());
         // The supervisor itself gives connections that no worker has accepted: only the socket knows their ends.
         let known = match bytes.is_empty() {
             true => stream
@@ -122,9 +128,9 @@ impl Table<'_> {
         };
         let (head, idle) = (after(now, self.config.timeouts.head), after(now, self.time_between_requests()));
         let token = self.connections.add(|token| {
-            let mut connection = Connection::new(stream, peer, token, head);
+            let mut connection = Connection::new(stream, peer, token, now, head);
             if !is_fresh {
-                connection.idle(idle);
+                connection.idle(now, idle);
             }
             connection.incoming.room(received.len()).extend_from_slice(received);
             connection

@@ -20,14 +20,17 @@ mod handover;
 mod health;
 mod kick;
 mod leaving;
+mod lingering;
 mod overdue;
 mod places;
 mod refusal_log;
 mod refusing;
+mod reserve;
 mod shelf;
 mod table;
 mod together;
 mod turns;
+mod unfinished;
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -75,7 +78,9 @@ pub struct EngineConfig {
     pub timeouts: Timeouts,
     /// How much to take.
     pub limits: Limits,
-    /// How many connections may be open; 0: as many as there are descriptors. Further ones wait in the listener's queue.
+    /// How many connections may be open; 0: as many as there are descriptors, less 64 for the application. For a further
+    /// one the connection is closed that has been idle for the longest time; where none is idle it waits in the listener's
+    /// queue.
     pub connections: usize,
     /// How many whole requests may wait for a permit; further ones get 503.
     pub waiting: usize,

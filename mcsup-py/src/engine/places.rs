@@ -125,13 +125,17 @@ impl Places {
         self.slab.len()
     }
 
+    /// Those that are here.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Connection> {
+        self.slab.iter().filter_map(|(_, place)| match place {
+            Place::Here(connection) => Some(&**connection),
+            Place::Away(..) => None,
+        })
+    }
+
     /// The tokens of those that are here.
     pub(super) fn tokens(&self) -> Vec<u64> {
-        let here = self.slab.iter().filter_map(|(_, place)| match place {
-            Place::Here(connection) => Some(connection.token),
-            Place::Away(..) => None,
-        });
-        here.collect()
+        self.iter().map(|connection| connection.token).collect()
     }
 
     fn missed(&mut self, token: u64) -> Option<&mut Missed> {

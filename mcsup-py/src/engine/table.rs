@@ -5,16 +5,19 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::body::BODY_MEMORY;
-use super::connection::{Connection, HeadBytes, LINGER_BYTES, LINGER_TIME, State, Step, Then};
+use super::connection::{Connection, HeadBytes, State, Step, Then};
 use super::date::Date;
 use super::exchange::Answered;
 use super::health;
 use super::leaving::Leaving;
+use super::lingering::Lingering;
 use super::places::{KICK, LISTENERS, Missed, Places, WAKE};
 use super::refusal_log::RefusalLog;
+use super::reserve::Reserve;
 use super::shelf::Shelf;
 use super::together::Together;
 use super::turns::Queued;
+use super::unfinished::LargeHeads;
 use super::{EngineConfig, Host, Listening, Phase};
 use crate::access::AccessLog;
 use crate::app::Body;
@@ -46,8 +49,9 @@ pub(super) struct Table<'a> {
     pub(super) left_to_siblings: u32,
     /// All permits are in the application, and have been for a while.
     pub(super) lacks_permit: bool,
-    /// The log says that there may be no further connection.
-    pub(super) said_full: bool,
+    pub(super) reserve: Reserve,
+    /// How many connections in a row have failed before they were accepted.
+    pub(super) lost: u32,
     /// How many connections are to be given away in this turn.
     pub(super) surplus: usize,
     /// How many the siblings had when some were given away, and when that was.
@@ -63,6 +67,7 @@ pub(super) struct Table<'a> {
     pub(super) shelf: Shelf,
     /// What is left for bodies in memory that are not small.
     pub(super) body_memory: usize,
+    pub(super) large_heads: LargeHeads,
     pub(super) timers: Timers,
     pub(super) date: Date,
     pub(super) refusals: RefusalLog,
@@ -117,7 +122,8 @@ impl<'a> Table<'a> {
             accepting: Accepting::NoPermit,
             left_to_siblings: 0,
             lacks_permit: false,
-            said_full: false,
+            lost: 0,
+            reserve: Reserve::of_this_process(host.wake_fd()),
             surplus: 0,
             weighed: None,
             leaving: Leaving::default(),
@@ -127,6 +133,7 @@ impl<'a> Table<'a> {
             together: Together::default(),
             shelf: Shelf::default(),
             body_memory: BODY_MEMORY,
+            large_heads: LargeHeads::default(),
             timers: Timers::default(),
             date: Date::default(),
             refusals: RefusalLog::default(),
@@ -219,11 +226,19 @@ impl<'a> Table<'a> {
                     self.shelf.put_back_from(connection);
                 }
                 self.keep(token);
+                // An error concerns whole requests.
+                let _ = self.bound_heads(token, now);
             }
-            Step::Later => self.queue(token),
+            Step::Later => {
+                self.queue(token);
+                let _ = self.bound_heads(token, now);
+            }
             Step::Sent(then) => self.proceed(token, then, now),
             Step::Ready if self.ready.len() >= self.config.waiting => self.refuse(token, reject::BUSY, now),
-            Step::Ready => self.ready.push_back(token),
+            Step::Ready => match self.bound_heads(token, now) {
+                Ok(()) => self.ready.push_back(token),
+                Err(reject) => self.refuse(token, reject, now),
+            },
             Step::Refuse(reject) => self.refuse(token, reject, now),
             Step::NoRoom(error) => {
                 log::error!("cannot keep a request's body: {error}");
@@ -252,13 +267,19 @@ impl<'a> Table<'a> {
 
     pub(super) fn close(&mut self, token: u64) {
         if let Some(mut connection) = self.connections.remove(token) {
-            self.body_memory += std::mem::take(&mut connection.body_memory);
-            self.free(&mut connection);
+            self.forget_memory_of(&mut connection);
             self.shelf.take_apart(&mut connection);
         }
         let Self { timers, connections, .. } = self;
         timers.forget_if_many(connections.len(), |token| connections.has(token));
         self.host.connections(self.connections.len());
+    }
+
+    /// A connection's request is over, and what it was granted is free again.
+    fn forget_memory_of(&mut self, connection: &mut Connection) {
+        self.body_memory += std::mem::take(&mut connection.body_memory);
+        self.large_heads.forget(connection);
+        self.free(connection);
     }
 
     /// Takes the request out that has waited longest.
@@ -288,8 +309,7 @@ impl<'a> Table<'a> {
         now: Instant,
     ) {
         let (token, write) = (connection.token, self.config.timeouts.write);
-        self.body_memory += std::mem::take(&mut connection.body_memory);
-        self.free(&mut connection);
+        self.forget_memory_of(&mut connection);
         connection.forget_request(head);
         let then = match answered.then {
             Then::Close if connection.has_unread() => Then::Linger,
@@ -357,12 +377,14 @@ impl<'a> Table<'a> {
             Then::Close => self.close(token),
             Then::Linger => {
                 connection.stream.end();
-                connection.state = State::Lingering { budget: LINGER_BYTES };
-                connection.deadline = now + LINGER_TIME;
+                let mut lingering = Lingering::new(now, phase.accepts());
+                connection.deadline = lingering.received(0, now);
+                connection.state = State::Lingering(lingering);
+                connection.since = now;
                 self.advance(token, now);
             }
             Then::Next => {
-                connection.idle(after(now, keep_alive));
+                connection.idle(now, after(now, keep_alive));
                 self.shelf.put_back_from(connection);
                 if phase.accepts() { self.advance(token, now) } else { self.hurry(token, now) }
             }
@@ -381,6 +403,7 @@ impl<'a> Table<'a> {
     pub(super) fn expire(&mut self, now: Instant) {
         self.end_rest(now);
         self.refusals.log_count(now);
+        self.end_shortage(now);
         for _ in 0..MOST_EXPIRED {
             let Some((at, token)) = self.timers.pop(now) else { return };
             let Some(connection) = self.connections.find(token) else {
@@ -408,7 +431,7 @@ impl<'a> Table<'a> {
                     connection.deadline = after(now, self.config.timeouts.head);
                     self.advance(token, now);
                 }
-                State::Idle { .. } | State::Lingering { .. } => self.close(token),
+                State::Idle { .. } | State::Lingering(_) => self.close(token),
             }
         }
     }

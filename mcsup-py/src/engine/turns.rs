@@ -171,7 +171,8 @@ mod tests {
         let (ours, client) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let peer = Peer { remote: None, local: Local::Unix("s".to_owned()) };
-        (Connection::new(Stream::from(OwnedFd::from(ours)), peer, 1, Instant::now()), client)
+        let now = Instant::now();
+        (Connection::new(Stream::from(OwnedFd::from(ours)), peer, 1, now, now), client)
     }
 
     fn advance(connection: &mut Connection) -> Step {

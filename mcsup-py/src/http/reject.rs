@@ -62,6 +62,7 @@ rejects! {
     LINE_SIZE = 414 "request line is longer than allowed" "RFC 9112 3";
     FIELD_COUNT = 431 "more header fields than allowed" "RFC 6585 5";
     FIELD_SIZE = 431 "header field is larger than allowed" "RFC 6585 5";
+    HEAD_MEMORY = 431 "there is no memory for more large headers" "RFC 6585 5";
 }
 
 #[cfg(test)]

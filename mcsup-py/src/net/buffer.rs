@@ -55,10 +55,16 @@ impl Incoming {
         self.bytes.capacity() == 0
     }
 
-    /// Gives back the memory of an uncommonly large message, if nothing is there.
+    /// How much memory it has.
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Gives back the memory of an uncommonly large message; what is there stays.
     pub fn release(&mut self) {
-        if self.is_empty() && self.bytes.capacity() > KEPT {
-            *self = Self::default();
+        let rest = self.bytes().len();
+        if self.bytes.capacity() > KEPT && self.bytes.capacity() / 2 > rest {
+            *self = Self { bytes: self.bytes().to_vec(), start: 0 };
         }
     }
 }
@@ -231,6 +237,20 @@ mod tests {
         incoming.room(64).extend_from_slice(b"gh");
         assert_eq!(incoming.bytes(), b"cdefgh");
         incoming.consume(6);
+        assert!(incoming.is_empty());
+    }
+
+    #[test]
+    fn a_large_message_that_was_used_leaves_only_what_came_behind_it() {
+        let mut incoming = Incoming::default();
+        incoming.room(100_000).extend_from_slice(&[b'x'; 100_000]);
+        incoming.release();
+        assert!(incoming.capacity() >= 100_000);
+        incoming.consume(99_996);
+        incoming.release();
+        assert_eq!((incoming.bytes(), incoming.capacity()), (&b"xxxx"[..], 4));
+        incoming.consume(4);
+        incoming.release();
         assert!(incoming.is_empty());
     }
 

@@ -1,0 +1,57 @@
+"""A worker that may open few descriptors: the application gets its part of them, and clients are served."""
+
+import contextlib
+import http.client
+
+from harness import PATIENCE, connect
+
+# In each worker.
+LIMIT = 256
+FEW = ["sh", "-c", f'ulimit -n {LIMIT}; exec "$0" "$@"']
+
+# Has more than half of the descriptors open that are left to it.
+OPENING = """
+def app(environ, start_response):
+    body = environ["wsgi.input"].read()
+    for file in [open("/dev/null") for _ in range(40)]:
+        file.close()
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [str(len(body)).encode()]
+"""
+
+# Larger than what a worker keeps in memory.
+UPLOAD = b"0" * (3 << 20)
+
+
+def post(port, body):
+    """One upload on a connection of its own: status and answer."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)) as connection:
+        connection.request("POST", "/", body=body)
+        response = connection.getresponse()
+        return response.status, response.read()
+
+
+def test_silent_clients_take_neither_the_applications_descriptors_nor_the_place_of_others(serve):
+    server = serve(OPENING, through=FEW)
+    silent = [connect(server.port) for _ in range(300)]
+    for _ in range(20):
+        assert server.get() == (200, b"0")
+        assert post(server.port, UPLOAD) == (200, str(len(UPLOAD)).encode())
+    said = [line for line in server.log.splitlines() if "[WARNING]" in line or "[ERROR]" in line]
+    assert len(said) == 1 and f"of {LIMIT} descriptors are open" in said[0], server.log
+    for connection in silent:
+        connection.close()
+    server.wait_log("there is room for connections again", patience=4 * PATIENCE)
+    assert server.get() == (200, b"0")
+    assert server.log.count("there is room for connections again") == 1
+
+
+def test_clients_that_begin_a_request_and_do_not_go_on_keep_no_other_out(serve):
+    server = serve(OPENING, through=FEW)
+    unfinished = [connect(server.port) for _ in range(300)]
+    for connection in unfinished:
+        connection.sendall(b"GET / HTTP/1.1\r\n")
+    for _ in range(5):
+        assert server.get() == (200, b"0")
+    for connection in unfinished:
+        connection.close()
