@@ -103,6 +103,8 @@ mod tests {
             r#"Refused a request from 192.0.2.7:4711: 400 malformed request line (RFC 9112 3); it begins with "GET /\x1b[31m\r\n\x00\"\\\xe9""#
         );
         assert!(line(b"\x16\x03\x01\x02\x00\x01").contains(": 400 TLS handshake on a plain-text port; "));
+        let unix = Refusal { remote: None, reject: reject::TIMEOUT, received: b"GET" }.to_string();
+        assert!(unix.starts_with("Refused a request on a Unix socket: 408 "), "{unix}");
         assert!(line(b"PRI * HTTP/2.0\r\n\r\n").contains(": 400 HTTP/2 without TLS is not spoken here; "));
     }
 
