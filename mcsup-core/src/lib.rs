@@ -54,4 +54,6 @@ pub use listener::{Address, Connection, Listener, Local};
 pub use spawn::birth::MoldThreads;
 pub use supervisor::config::{Children, Config};
 pub use supervisor::{Ending, ForkSide, Prefork, Supervisor};
-pub use worker::{MAX_HANDED, Phase, Sibling, Unshared, Worker, WorkerContext, between_forks, is_forked_off};
+pub use worker::{
+    MAX_HANDED, OwnThreads, Phase, Sibling, Unshared, Worker, WorkerContext, between_forks, is_forked_off,
+};

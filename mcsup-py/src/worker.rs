@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use mcsup_core::{Error, ErrorKind, Worker, WorkerContext};
+use mcsup_core::{Error, ErrorKind, OwnThreads, Worker, WorkerContext};
 use pyo3::prelude::*;
 
 use crate::access::{AccessLog, Format, Sink};
@@ -15,7 +15,7 @@ use crate::app::{App, Local};
 use crate::engine::{self, EngineConfig, Host, Listening, Phase, Siblings, Threads};
 use crate::python::imported::Imported;
 use crate::python::loading::{self, LoadError, Target};
-use crate::python::{ending, fork, interpreter, site, traceback};
+use crate::python::{ending, fork, interpreter, signals, site, traceback};
 use crate::watch::{BrokenPage, ReloadSettings, Watcher};
 use crate::wsgi::{IsDraining, WsgiApp, WsgiSettings};
 
@@ -66,6 +66,7 @@ impl WsgiWorker {
     /// Where files are to be watched. Not in a mold: a watcher is a thread.
     fn begin_to_watch(&mut self) {
         if let (None, Some(reload)) = (&self.watcher, &self.settings.reload) {
+            let _blocked = OwnThreads::block();
             self.watcher = Some(watcher(reload, &self.settings.python_path));
         }
     }
@@ -173,6 +174,7 @@ fn watcher(reload: &ReloadSettings, python_path: &[String]) -> Watcher {
 
 /// A thread of its own, which ends with the process, or soon after the worker is asked to.
 fn start_watching(watcher: Watcher, context: WorkerContext) -> mcsup_core::Result<JoinHandle<()>> {
+    let _blocked = OwnThreads::block();
     let builder = std::thread::Builder::new().name("watcher".to_owned());
     let started = builder.spawn(move || watch(watcher, &context));
     started.map_err(|error| Error::system("start the watcher", error).of_kind(ErrorKind::Worker))
@@ -305,6 +307,13 @@ impl Host for Process<'_> {
     fn leave(&self, reason: &str) {
         if let Err(error) = self.context.leave(reason) {
             log::warn!("the supervisor does not hear that this worker should be replaced: {error}");
+        }
+    }
+
+    fn interrupted(&self) {
+        if let Some(reason) = Python::attach(signals::run_handlers) {
+            log::warn!("A signal handler of the application has ended the worker: {reason}");
+            self.context.finish();
         }
     }
 

@@ -33,6 +33,37 @@ impl Drop for AllBlocked {
     }
 }
 
+/// While this lives, threads that are started get none of the process's signals, so that the kernel sends those to a thread
+/// whose system calls they should interrupt. A thread inherits the mask of the one that starts it.
+///
+/// Not blocked is what concerns a thread itself, or all of them: faults, SIGABRT, and SIGURG, which shows stacks.
+#[derive(Debug)]
+pub struct OwnThreads {
+    _blocked: AllBlocked,
+}
+
+impl OwnThreads {
+    const UNBLOCKED: [i32; 8] = [
+        libc::SIGABRT,
+        libc::SIGBUS,
+        libc::SIGFPE,
+        libc::SIGILL,
+        libc::SIGSEGV,
+        libc::SIGSYS,
+        libc::SIGTRAP,
+        libc::SIGURG,
+    ];
+
+    /// Blocks them in the calling thread.
+    pub fn block() -> Self {
+        let all = AllBlocked::new();
+        let unblocked = Unblocked::new(Self::UNBLOCKED);
+        // The mask before all of this comes back with the other guard.
+        std::mem::forget(unblocked);
+        Self { _blocked: all }
+    }
+}
+
 /// Unblocks every signal, whatever the mask was: a worker must not inherit what its supervisor's parent blocked.
 pub(crate) fn unblock_all() {
     let mut none = MaybeUninit::uninit();

@@ -142,6 +142,11 @@ impl WorkerContext {
         self.end.say(Report::Leaving(reason.to_owned()))
     }
 
+    /// Finishes, as at SIGTERM: this worker ends of its own will, and the supervisor replaces it.
+    pub fn finish(&self) {
+        self.duty.raise(Phase::Draining);
+    }
+
     /// Asks for a reload of the whole pool, for `reason` (`app.py has changed`). Workers that ask for the same one
     /// get one.
     ///

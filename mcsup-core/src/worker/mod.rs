@@ -7,6 +7,7 @@ pub use crate::link::handover::MAX_HANDED;
 pub use crate::link::lifeline::Phase;
 pub use crate::link::scoreboard::Sibling;
 pub use crate::sys::forked::is_forked_off;
+pub use crate::sys::signal::OwnThreads;
 pub use crate::sys::unshared::{Unshared, between_forks};
 pub use context::WorkerContext;
 

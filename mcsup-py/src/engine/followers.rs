@@ -9,11 +9,15 @@
 //! wakes one; and when every permit is in the application, it leads itself: uploads, downloads and deadlines go on,
 //! and nothing is accepted that a sibling process could serve. It sleeps without a timer while nothing happens.
 
+mod parking;
+
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
+
+use mcsup_core::OwnThreads;
 
 use super::clock::RequestClock;
 use super::date::Date;
@@ -31,6 +35,7 @@ use crate::app::{App, Request};
 use crate::engine::connection::Connection;
 use crate::http::response::ResponseHead;
 use crate::net::poller::{Batch, Interest, Poller};
+use parking::{LOOK_AFTER, Parked};
 
 /// A leader that has been away for so long is replaced: soon where another permit may be free, later where all that waits
 /// are clients. The spare looks as often while there are requests.
@@ -61,8 +66,14 @@ pub(super) struct Crew<'a> {
     /// This engine retires, and nobody takes its connections.
     gave_up: Arc<AtomicBool>,
     state: Mutex<State<'a>>,
-    /// Where followers without work park.
-    parked: Condvar,
+    /// Where followers without work park, but for the first,
+    condition: Condvar,
+    /// and how that one is woken.
+    first_kick: Kick,
+    /// A signal has left something to the first follower's thread,
+    interrupted: AtomicBool,
+    /// or may have.
+    must_look: AtomicBool,
     /// When the leader went to the application, in microseconds since `start`; 0: somebody leads.
     away_since: AtomicU64,
     requests: AtomicU64,
@@ -78,8 +89,7 @@ pub(super) struct Crew<'a> {
 struct State<'a> {
     table: Table<'a>,
     leader: Leader,
-    /// How many followers are parked.
-    parked: usize,
+    parked: Parked,
     /// How many requests may still be answered, and for how long connections may have their turns, before there must be a
     /// poll again.
     budget: usize,
@@ -108,13 +118,13 @@ pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io
     table.host.accepting(threads.apps.len());
     let (config, host, logs) = (table.config.clone(), table.host, table.access.is_some());
     let gave_up = Arc::clone(&table.leaving.gave_up);
-    let (kick, spare_kick) = (Kick::new()?, Kick::new()?);
+    let (kick, spare_kick, first_kick) = (Kick::new()?, Kick::new()?, Kick::new()?);
     poller.add(host.wake_fd(), WAKE, Interest::Level)?;
     poller.add(kick.as_fd(), KICK, Interest::Level)?;
     let state = State {
         table,
         leader: Leader::Nobody,
-        parked: 0,
+        parked: Parked::default(),
         budget: 0,
         queue_time: Duration::ZERO,
         service: Duration::ZERO,
@@ -134,7 +144,10 @@ pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io
         logs,
         gave_up,
         state: Mutex::new(state),
-        parked: Condvar::new(),
+        condition: Condvar::new(),
+        first_kick,
+        interrupted: AtomicBool::new(false),
+        must_look: AtomicBool::new(false),
         away_since: AtomicU64::new(0),
         requests: AtomicU64::new(0),
         over: AtomicBool::new(false),
@@ -147,7 +160,10 @@ pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io
     let mut apps = apps.into_iter();
     thread::scope(|scope| {
         let builder = |name: &str, stack| thread::Builder::new().name(name.to_owned()).stack_size(stack);
-        let spare = builder("spare", SPARE_STACK).spawn_scoped(scope, || crew.stand_by())?;
+        let spare = {
+            let _blocked = OwnThreads::block();
+            builder("spare", SPARE_STACK).spawn_scoped(scope, || crew.stand_by())?
+        };
         let (mut first, spare) = (apps.next(), spare.thread());
         for (permit, mut app) in (1..).zip(apps) {
             let (crew, spare) = (&crew, spare.clone());
@@ -183,16 +199,22 @@ impl<'a> Crew<'a> {
                 return self.leave(state, spare);
             }
             self.relieve_spare(&mut state);
+            if let Some(again) = (permit == 0).then(|| self.is_to_attend()).flatten() {
+                own.worked = again;
+                (state, looked) = (self.attend(state, spare), None);
+                continue;
+            }
             let may_answer = state.budget > 0 || state.leader == Leader::Permit;
             if let Some(job) = may_answer.then(|| state.table.take_job()).flatten() {
                 state.budget = state.budget.saturating_sub(1);
+                own.worked = true;
                 let now = looked.take().unwrap_or_else(Instant::now);
                 let watched = self.config.timeouts.request.is_some();
                 if watched || self.permits > 1 {
                     state.running[permit].begin(&job, watched, now);
                 }
                 let led = state.leader == Leader::Permit;
-                self.wake_helpers(&state, led);
+                self.wake_helpers(&mut state, led);
                 let together = state.service < SLOW && state.table.may_leave_together(now);
                 drop(state);
                 let (back, ended) = self.answer(app, job, (now, together), &mut own, (!led).then_some(spare));
@@ -217,13 +239,12 @@ impl<'a> Crew<'a> {
                     // Behind an answer that has left there was a request already.
                     continue;
                 }
-                state.parked += 1;
-                state = self.parked.wait(state).unwrap_or_else(PoisonError::into_inner);
-                state.parked -= 1;
+                state = self.park(state, permit == 0, own.worked);
                 looked = None;
             } else {
                 state.leader = Leader::Permit;
-                let (back, now) = self.turn(state, Leader::Permit, &mut own.batch);
+                let most = if permit == 0 && own.worked { LOOK_AFTER } else { Duration::MAX };
+                let (back, now) = self.turn(state, Leader::Permit, &mut own.batch, most);
                 (state, looked) = (back, Some(now));
                 state.leader = Leader::Nobody;
             }
@@ -243,28 +264,27 @@ impl<'a> Crew<'a> {
     /// The others learn that it is over.
     fn leave(&self, state: Guard<'_, 'a>, spare: &Thread) {
         drop(state);
-        self.parked.notify_all();
+        self.wake_all_parked();
         self.kick.give();
         spare.unpark();
     }
 
     /// Where the application is slow, what waits is not for this thread to answer alone, nor is the news.
-    fn wake_helpers(&self, state: &State<'a>, led: bool) {
+    fn wake_helpers(&self, state: &mut State<'a>, led: bool) {
         if state.service < SLOW {
             return;
         }
         let wanted = state.table.ready.len() + usize::from(!led);
-        for _ in 0..state.parked.min(wanted) {
-            self.parked.notify_one();
-        }
+        self.wake_parked(state, wanted);
     }
 
-    /// One turn: wait for news, receive what has come, see to deadlines.
+    /// One turn: wait for news, for `most` at most, receive what has come, see to deadlines.
     fn turn<'g>(
         &'g self,
         mut state: Guard<'g, 'a>,
         who: Leader,
         batch: &mut Batch,
+        most: Duration,
     ) -> (Guard<'g, 'a>, Instant) {
         // With one permit a request that keeps it is a worker that hangs, unless somebody watches over requests: otherwise
         // nobody else may say that it moves.
@@ -288,12 +308,13 @@ impl<'a> Crew<'a> {
             self.over.store(true, Ordering::Release);
             return (state, now);
         }
-        let mut timeout = state.table.timeout(who == Leader::Permit, now);
+        let mut timeout = state.table.timeout(who == Leader::Permit, now).min(most);
         if let Some(limit) = self.config.timeouts.request {
             let next = overdue::next_deadline(&state.running, limit);
             timeout = next.map_or(timeout, |at| timeout.min(at.saturating_duration_since(now)));
         }
         timeout = self.watch.wait(timeout, state.alert > 0);
+        let waits_for_signals = timeout == most;
         state.alert = state.alert.saturating_sub(1);
         drop(state);
         let waited = if who == Leader::Spare {
@@ -305,9 +326,16 @@ impl<'a> Crew<'a> {
         self.watch.woke();
         let now = Instant::now();
         let mut state = self.lock();
-        if let Err(error) = waited {
-            state.failed.get_or_insert(error);
-            self.over.store(true, Ordering::Release);
+        match waited {
+            Ok(true) => self.is_interrupted(&mut state),
+            Ok(false) if waits_for_signals && batch.news().next().is_none() => {
+                self.must_look.store(true, Ordering::Release);
+            }
+            Ok(false) => {}
+            Err(error) => {
+                state.failed.get_or_insert(error);
+                self.over.store(true, Ordering::Release);
+            }
         }
         state.table.weigh(now);
         for news in batch.news() {
@@ -465,27 +493,27 @@ impl<'a> Crew<'a> {
         if state.leader != Leader::Nobody {
             return;
         }
-        if state.parked > 0 {
-            return self.parked.notify_one();
+        if state.parked.count() > 0 {
+            return self.wake_parked(&mut state, 1);
         }
         state.leader = Leader::Spare;
         state.table.no_permit_is_free();
         while state.leader == Leader::Spare && !self.is_over() {
             state.table.offer_waiting(false);
-            (state, _) = self.turn(state, Leader::Spare, batch);
+            (state, _) = self.turn(state, Leader::Spare, batch, Duration::MAX);
             while state.leader == Leader::Spare {
                 let Some(next) = self.next_in_queue(&mut state) else { break };
                 (state, _) = self.give_turn(state, next, Instant::now(), None);
             }
-            if state.parked > 0 && !state.table.ready.is_empty() {
-                self.parked.notify_one();
+            if !state.table.ready.is_empty() {
+                self.wake_parked(&mut state, 1);
             }
         }
         self.spare_kick.acknowledge();
         // The permit that leads now may be waiting for news that went to us.
         self.kick.give();
         if self.is_over() {
-            self.parked.notify_all();
+            self.wake_all_parked();
         }
     }
 
@@ -505,6 +533,8 @@ struct Own {
     batch: Batch,
     /// Which permit it has.
     permit: usize,
+    /// Whether it has been at work since it last looked for signals.
+    worked: bool,
     date: Date,
     /// The head of its last answer.
     sent: ResponseHead,

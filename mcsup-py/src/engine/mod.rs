@@ -160,6 +160,9 @@ pub trait Host: Sync {
     fn close_listeners(&self);
     /// This process should be replaced, and retire: a request hangs in it.
     fn leave(&self, _reason: &str) {}
+    /// A signal may have come, and its handler may have left something to the thread that runs the engine: this one. No
+    /// lock is held, and it may take as long as a request.
+    fn interrupted(&self) {}
     /// Shows where all threads are.
     fn dump_stacks(&self) {}
 

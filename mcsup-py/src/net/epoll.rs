@@ -7,7 +7,7 @@ use std::time::Duration;
 use mcsup_core::{Unshared, between_forks};
 use rustix::event::epoll;
 
-use super::{Interest, Ready, timespec, unless_interrupted};
+use super::{Interest, Ready, is_interrupted, timespec};
 
 /// An epoll instance. Threads may wait on it at the same time: each piece of news reaches one of them.
 #[derive(Debug)]
@@ -44,12 +44,11 @@ impl Poller {
         Ok(epoll::delete(&self.epoll, fd)?)
     }
 
-    /// Waits for news for at most `timeout`.
-    pub fn wait(&self, batch: &mut Batch, timeout: Duration) -> io::Result<()> {
+    /// Waits for news for at most `timeout`; whether a signal has ended the wait.
+    pub fn wait(&self, batch: &mut Batch, timeout: Duration) -> io::Result<bool> {
         batch.0.clear();
         let room = rustix::buffer::spare_capacity(&mut batch.0);
-        unless_interrupted(epoll::wait(&self.epoll, room, Some(&timespec(timeout))))?;
-        Ok(())
+        is_interrupted(epoll::wait(&self.epoll, room, Some(&timespec(timeout))).map(drop))
     }
 }
 

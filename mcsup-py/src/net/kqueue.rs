@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::sys::event::{EvFlags, EventFilter, FilterFlag, KEvent, Kqueue};
 
-use super::{Interest, Ready, unless_interrupted};
+use super::{Interest, Ready, is_interrupted};
 
 /// A kqueue. Threads may wait on it at the same time: each piece of news reaches one of them.
 #[derive(Debug)]
@@ -49,11 +49,11 @@ impl Poller {
         self.change(fd, EventFilter::EVFILT_READ, EvFlags::EV_DELETE, 0)
     }
 
-    /// Waits for news for at most `timeout`.
-    pub fn wait(&self, batch: &mut Batch, timeout: Duration) -> io::Result<()> {
+    /// Waits for news for at most `timeout`; whether a signal has ended the wait.
+    pub fn wait(&self, batch: &mut Batch, timeout: Duration) -> io::Result<bool> {
         let found = self.queue.kevent(&[], &mut batch.events, Some(timespec(timeout)));
-        batch.count = unless_interrupted(found.map_err(errno))?;
-        Ok(())
+        batch.count = found.unwrap_or_default();
+        is_interrupted(found.map(drop).map_err(errno))
     }
 
     fn change(&self, fd: BorrowedFd<'_>, filter: EventFilter, flags: EvFlags, token: u64) -> io::Result<()> {

@@ -33,11 +33,16 @@ pub struct Ready {
 impl Poller {
     /// Like [`Poller::wait`], but standing aside: the kernel does not count this thread as one that waits, so that what
     /// goes to one of several processes goes to those that do. Also ends when `other` becomes readable.
-    pub fn wait_aside(&self, batch: &mut Batch, timeout: Duration, other: BorrowedFd<'_>) -> io::Result<()> {
+    pub fn wait_aside(
+        &self,
+        batch: &mut Batch,
+        timeout: Duration,
+        other: BorrowedFd<'_>,
+    ) -> io::Result<bool> {
         use rustix::event::{PollFd, PollFlags, poll};
         let mut sources = [PollFd::new(self, PollFlags::IN), PollFd::new(&other, PollFlags::IN)];
-        unless_interrupted(poll(&mut sources, Some(&timespec(timeout))))?;
-        self.wait(batch, Duration::ZERO)
+        let is_cut = is_interrupted(poll(&mut sources, Some(&timespec(timeout))).map(drop))?;
+        Ok(self.wait(batch, Duration::ZERO)? || is_cut)
     }
 }
 
@@ -51,10 +56,11 @@ fn timespec(timeout: Duration) -> rustix::event::Timespec {
 }
 
 /// An interrupted wait is an empty one.
-fn unless_interrupted<T: Default>(result: Result<T, rustix::io::Errno>) -> io::Result<T> {
-    match result {
-        Err(rustix::io::Errno::INTR) => Ok(T::default()),
-        other => Ok(other?),
+fn is_interrupted(waited: Result<(), rustix::io::Errno>) -> io::Result<bool> {
+    match waited {
+        Ok(()) => Ok(false),
+        Err(rustix::io::Errno::INTR) => Ok(true),
+        Err(error) => Err(error.into()),
     }
 }
 

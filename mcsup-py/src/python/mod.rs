@@ -17,6 +17,7 @@ pub mod fork;
 pub mod imported;
 pub mod interpreter;
 pub mod loading;
+pub mod signals;
 pub mod site;
 pub mod standard;
 pub mod traceback;

@@ -1,0 +1,112 @@
+//! Followers without work wait here. The others sleep on a condition. The first one, whose thread runs the host's signal
+//! handlers, waits by poll(2), so that a signal ends its wait: the standard library's condition begins such a wait again.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use super::super::kick::Waited;
+use super::{Crew, Guard, Leader, State};
+
+/// After its last work the first follower looks once more for a signal, at the latest so long afterwards: one that came
+/// between two waits has ended none.
+pub(super) const LOOK_AFTER: Duration = Duration::from_millis(50);
+
+/// Which followers are parked, and which of them are to go on.
+#[derive(Debug, Default)]
+pub(super) struct Parked {
+    /// How many of the others are parked and were not woken.
+    others: usize,
+    /// How many were woken and have not gone on yet.
+    woken: usize,
+    /// Whether the first is parked and was not woken.
+    first: bool,
+}
+
+impl Parked {
+    /// How many could be woken.
+    pub(super) fn count(&self) -> usize {
+        self.others + usize::from(self.first)
+    }
+}
+
+impl<'a> Crew<'a> {
+    /// Waits until this follower is woken. The first one also returns at a signal, and once after its last work.
+    /// `worked`: it has not looked for signals since.
+    pub(super) fn park<'g>(
+        &'g self,
+        mut state: Guard<'g, 'a>,
+        is_first: bool,
+        worked: bool,
+    ) -> Guard<'g, 'a> {
+        if !is_first {
+            state.parked.others += 1;
+            while state.parked.woken == 0 && !self.is_over() {
+                state = self.condition.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            state.parked.woken = state.parked.woken.saturating_sub(1);
+            return state;
+        }
+        state.parked.first = true;
+        drop(state);
+        match self.first_kick.wait(worked.then_some(LOOK_AFTER)) {
+            Waited::Given => self.first_kick.acknowledge(),
+            Waited::Late => self.must_look.store(true, Ordering::Release),
+            Waited::Interrupted => self.interrupted.store(true, Ordering::Release),
+        }
+        let mut state = self.lock();
+        state.parked.first = false;
+        state
+    }
+
+    /// Wakes up to `count` of those that are parked: the first last, since it costs more.
+    pub(super) fn wake_parked(&self, state: &mut State<'a>, count: usize) {
+        let others = count.min(state.parked.others);
+        for _ in 0..others {
+            state.parked.others -= 1;
+            state.parked.woken += 1;
+            self.condition.notify_one();
+        }
+        if count > others && std::mem::take(&mut state.parked.first) {
+            self.first_kick.give();
+        }
+    }
+
+    /// Wakes all, at the end.
+    pub(super) fn wake_all_parked(&self) {
+        self.condition.notify_all();
+        self.first_kick.give();
+    }
+
+    /// A signal has ended a wait of this thread. Its handler may have left work to the first follower's thread.
+    pub(super) fn is_interrupted(&self, state: &mut State<'a>) {
+        self.interrupted.store(true, Ordering::Release);
+        if std::mem::take(&mut state.parked.first) {
+            self.first_kick.give();
+        }
+    }
+
+    /// Whether the first follower is to [attend](Self::attend): then also whether it is to look again soon, since a
+    /// further signal may come while it does.
+    pub(super) fn is_to_attend(&self) -> Option<bool> {
+        if !(self.interrupted.load(Ordering::Acquire) || self.must_look.load(Ordering::Acquire)) {
+            return None;
+        }
+        let interrupted = self.interrupted.swap(false, Ordering::AcqRel);
+        let must_look = self.must_look.swap(false, Ordering::AcqRel);
+        (interrupted || must_look).then_some(interrupted)
+    }
+
+    /// In the first follower, with the lock let go: the host does what a signal's handler has left to it. As in the
+    /// application it may take long, and somebody watches over the leader's absence.
+    pub(super) fn attend<'g>(&'g self, state: Guard<'g, 'a>, spare: &Thread) -> Guard<'g, 'a> {
+        let leads = state.leader == Leader::Nobody;
+        drop(state);
+        if leads {
+            self.go_away(Instant::now(), spare);
+        }
+        self.host.interrupted();
+        self.lock()
+    }
+}
