@@ -1,10 +1,10 @@
 //! How many processes of a cgroup the kernel has killed for lack of memory: memory.events of cgroup v2, memory.oom_control
 //! of v1. Where neither is visible it is not known.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::processes;
+use crate::sys::kernel_text;
 
 /// The mounted cgroup hierarchies that count memory (proc_pid_mountinfo(5)).
 #[derive(Debug)]
@@ -37,13 +37,13 @@ impl Hierarchies {
     }
 
     fn seen_by(proc: &Path) -> Self {
-        let mounts = fs::read_to_string(proc.join("self/mountinfo")).unwrap_or_default();
+        let mounts = kernel_text::read(proc.join("self/mountinfo")).unwrap_or_default();
         Self { proc: proc.to_owned(), mounts: mounts.lines().filter_map(mount).collect() }
     }
 
     /// The counter of the cgroup that process `pid` is in.
     pub(crate) fn counter_of(&self, pid: i32) -> Option<Counter> {
-        let cgroups = fs::read_to_string(self.proc.join(format!("{pid}/cgroup"))).ok()?;
+        let cgroups = kernel_text::read(self.proc.join(format!("{pid}/cgroup"))).ok()?;
         cgroups.lines().find_map(|line| self.counter_in(line))
     }
 
@@ -97,7 +97,7 @@ fn mount(line: &str) -> Option<Mount> {
 impl Counter {
     /// How many processes were killed since the cgroup was made. `None`: the cgroup is gone, or does not count.
     pub(crate) fn kills(&self) -> Option<u64> {
-        kills_in(&fs::read_to_string(&self.file).ok()?)
+        kills_in(&kernel_text::read(&self.file).ok()?)
     }
 }
 
@@ -109,6 +109,7 @@ pub(super) fn kills_in(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     /// A directory that stands for /proc and what is mounted.
     struct Fixture(tempfile::TempDir);
@@ -121,10 +122,14 @@ mod tests {
         }
 
         fn write(&self, name: &str, text: &str) {
+            let top = self.0.path().display().to_string();
+            self.write_bytes(name, text.replace("TOP", &top).as_bytes());
+        }
+
+        fn write_bytes(&self, name: &str, bytes: &[u8]) {
             let path = self.0.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            let top = self.0.path().display().to_string();
-            fs::write(path, text.replace("TOP", &top)).unwrap();
+            fs::write(path, bytes).unwrap();
         }
 
         fn counter(&self, pid: i32) -> Option<Counter> {
@@ -154,6 +159,16 @@ mod tests {
         fixture.write("sys/app.slice/web/memory.events.local", "oom 1\noom_kill 1\n");
         assert_eq!(fixture.kills(7), Some(1));
         assert_eq!(fixture.kills(8), None);
+    }
+
+    #[test]
+    fn a_mount_point_that_is_no_text_hides_no_count() {
+        let fixture =
+            Fixture::new(&[("proc/7/cgroup", "0::/web\n"), ("sys/web/memory.events.local", "oom_kill 2\n")]);
+        let ours = UNIFIED.replace("TOP", &fixture.0.path().display().to_string());
+        let strange = b"40 25 0:30 / /mnt/\xff rw - ext4 /dev/vdb rw\n";
+        fixture.write_bytes("proc/self/mountinfo", &[strange, ours.as_bytes()].concat());
+        assert_eq!(fixture.kills(7), Some(2));
     }
 
     #[test]

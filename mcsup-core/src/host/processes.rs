@@ -9,6 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::sys::kernel_text;
+
 /// Whether the numbers in /proc are those of this process's PID namespace: a process may be in a new one and see the
 /// /proc of the old one, where its numbers mean other processes.
 pub(super) fn numbers_are_ours() -> bool {
@@ -24,7 +26,7 @@ pub(super) fn file_of(pid: i32, name: &str) -> Option<PathBuf> {
 /// Whether a process is about to end, or has ended (proc_pid_stat(5): state and flags).
 pub(crate) fn is_ending(pid: i32) -> bool {
     const PF_EXITING: u64 = 4;
-    let stat = file_of(pid, "stat").and_then(|file| fs::read_to_string(file).ok()).unwrap_or_default();
+    let stat = file_of(pid, "stat").and_then(|file| kernel_text::read(file).ok()).unwrap_or_default();
     let Some((_, fields)) = stat.rsplit_once(')') else { return true };
     let fields: Vec<&str> = fields.split_whitespace().collect();
     let flags = fields.get(6).and_then(|flags| flags.parse::<u64>().ok());
@@ -76,7 +78,7 @@ pub fn describe(pid: i32) -> String {
 /// A process in few words, as a supervisor names who has sent it a signal: nothing of it is read out of its own memory,
 /// which may be swapped out, or locked by a process that hangs.
 pub(crate) fn name(pid: i32) -> String {
-    let name = file_of(pid, "comm").and_then(|file| fs::read_to_string(file).ok());
+    let name = file_of(pid, "comm").and_then(|file| kernel_text::read(file).ok());
     let uid = file_of(pid, "").and_then(|folder| Some(fs::metadata(folder).ok()?.uid()));
     match (name, uid) {
         (Some(name), Some(uid)) => format!("pid {pid} ({}) of user {}", name.trim_end(), user_of(uid)),
@@ -86,7 +88,7 @@ pub(crate) fn name(pid: i32) -> String {
 
 /// The name of a local user, or its number. A directory service is not asked: it may take its time.
 pub(super) fn user_of(uid: u32) -> String {
-    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let users = kernel_text::read("/etc/passwd").unwrap_or_default();
     users.lines().find_map(|line| name_in(line, uid)).map_or_else(|| uid.to_string(), str::to_owned)
 }
 
@@ -141,7 +143,7 @@ pub(super) fn all_pids() -> Vec<i32> {
 
 /// The parent's pid: the second field behind the command's closing parenthesis in proc_pid_stat(5).
 fn parent_of(pid: i32) -> Option<i32> {
-    let stat = fs::read_to_string(file_of(pid, "stat")?).ok()?;
+    let stat = kernel_text::read(file_of(pid, "stat")?).ok()?;
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
@@ -151,7 +153,7 @@ pub(super) fn command_of(pid: i32) -> String {
     let words: Vec<_> =
         line.split(|byte| *byte == 0).filter(|word| !word.is_empty()).map(String::from_utf8_lossy).collect();
     let command = if words.is_empty() {
-        let name = file_of(pid, "comm").and_then(|file| fs::read_to_string(file).ok());
+        let name = file_of(pid, "comm").and_then(|file| kernel_text::read(file).ok());
         name.unwrap_or_default().trim_end().to_owned()
     } else {
         words.join(" ")
@@ -206,7 +208,7 @@ fn listening_sockets() -> Vec<(SocketAddr, u64)> {
 fn tcp_table() -> io::Result<String> {
     let mut all = String::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        match fs::read_to_string(table) {
+        match kernel_text::read(table) {
             Ok(text) => all.push_str(&text),
             Err(error)
                 if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {}

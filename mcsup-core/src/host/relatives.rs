@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::handle::Handle;
 use super::processes;
+use crate::sys::kernel_text;
 
 /// A look costs some microseconds for each process, so it ends here.
 const MOST: usize = 4096;
@@ -36,7 +37,7 @@ pub struct Relative {
 impl Relative {
     /// Looks a process up; `None`: there is none, or it cannot be seen.
     pub fn find(pid: i32) -> Option<Self> {
-        read(pid, &fs::read_to_string(processes::file_of(pid, "stat")?).ok()?)
+        read(pid, &kernel_text::read(processes::file_of(pid, "stat")?).ok()?)
     }
 
     /// A hold on this very process; `None`: it has ended.
@@ -60,7 +61,7 @@ impl Relative {
     ///
     /// Nothing is read out of the process's own memory, whose lock a process that hangs may hold.
     pub(crate) fn name(&self) -> String {
-        match fs::read_to_string(format!("/proc/{}/comm", self.pid)) {
+        match kernel_text::read(format!("/proc/{}/comm", self.pid)) {
             Ok(name) => format!("pid {} ({})", self.pid, name.trim_end().replace(char::is_control, " ")),
             Err(_) => format!("pid {}", self.pid),
         }
@@ -76,7 +77,7 @@ impl Relative {
         let threads = processes::entries_of(self.pid, "task").into_iter().flatten().flatten();
         let mut names = threads
             .take(MOST_THREADS)
-            .filter_map(|thread| fs::read_to_string(thread.path().join("comm")).ok());
+            .filter_map(|thread| kernel_text::read(thread.path().join("comm")).ok());
         names.any(|other| other.trim_end() == name)
     }
 
@@ -138,7 +139,7 @@ impl Lists {
                 let threads = processes::entries_of(pid, "task").into_iter().flatten().flatten();
                 let lists = threads
                     .take(MOST_THREADS)
-                    .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+                    .filter_map(|thread| kernel_text::read(thread.path().join("children")).ok());
                 lists.flat_map(|list| numbers(&list)).collect()
             }
         }
@@ -213,6 +214,25 @@ mod tests {
         assert!(matches!(Lists::new(), Lists::All(_)) || Lists::Kernels.children_of(ours()).contains(&pid));
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_process_is_known_although_the_kernel_cuts_its_name_inside_a_character() {
+        let directory = tempfile::tempdir().unwrap();
+        let named = directory.path().join("aaaaaaaaaaaaaaü");
+        std::os::unix::fs::symlink("/bin/sleep", &named).unwrap();
+        let mut child = Command::new(named).arg("60").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let comm = fs::read(format!("/proc/{pid}/comm")).unwrap();
+        let found =
+            (Relative::find(pid), processes::is_ending(pid), processes::children_of(ours()).contains(&pid));
+        let (named, cpu) = (processes::name(pid), super::super::usage::usage(pid).cpu);
+        let has_thread = found.0.is_some_and(|it| it.has_thread("aaaaaaaaaaaaaa\u{fffd}"));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(comm.starts_with(b"aaaaaaaaaaaaaa") && String::from_utf8(comm).is_err());
+        assert!(matches!(found, (Some(_), false, true)) && cpu.is_some() && has_thread, "{found:?} {cpu:?}");
+        assert!(named.starts_with(&format!("pid {pid} (aaaaaaaaaaaaaa")), "{named}");
     }
 
     #[test]

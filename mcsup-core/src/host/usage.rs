@@ -1,10 +1,10 @@
 //! What a process uses: memory, processor time, threads. Reads /proc; where there is none, or no permission, it knows
 //! nothing and says so.
 
-use std::fs;
 use std::time::Duration;
 
 use super::processes;
+use crate::sys::kernel_text;
 
 /// What a process uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct Usage {
 
 /// What process `pid` uses now. The kernel has these numbers at hand, however large the process is.
 pub fn usage(pid: i32) -> Usage {
-    let read = |file: &str| fs::read_to_string(processes::file_of(pid, file)?).ok();
+    let read = |file: &str| kernel_text::read(processes::file_of(pid, file)?).ok();
     let (cpu, threads) = read("stat").as_deref().and_then(times_and_threads).unzip();
     Usage {
         rss_bytes: read("statm").as_deref().and_then(resident_pages).map(|pages| pages * page_size()),
@@ -31,12 +31,12 @@ pub fn usage(pid: i32) -> Usage {
 /// How much memory process `pid` uses, what it shares with others counted in parts. The kernel walks all its pages for
 /// this: some milliseconds for a large process, and more where it waits for a lock of it. Not for a supervisor.
 pub fn proportional(pid: i32) -> Option<u64> {
-    pss_of(&fs::read_to_string(processes::file_of(pid, "smaps_rollup")?).ok()?)
+    pss_of(&kernel_text::read(processes::file_of(pid, "smaps_rollup")?).ok()?)
 }
 
 /// How much memory process `pid` uses, what it shares counted whole; cheap enough to ask for every second.
 pub(crate) fn resident(pid: i32) -> Option<u64> {
-    let statm = fs::read_to_string(processes::file_of(pid, "statm")?).ok()?;
+    let statm = kernel_text::read(processes::file_of(pid, "statm")?).ok()?;
     Some(resident_pages(&statm)? * page_size())
 }
 

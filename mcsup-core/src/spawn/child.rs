@@ -214,9 +214,8 @@ pub(super) fn lead_group(common: &Common) {
 
 #[cfg(target_os = "linux")]
 pub(super) fn set_name(name: &str) {
-    // The kernel keeps 15 bytes.
-    let short: Vec<u8> = name.bytes().filter(|byte| *byte != 0).take(15).collect();
-    if let Ok(name) = std::ffi::CString::new(short) {
+    let name = name.replace('\0', "");
+    if let Ok(name) = std::ffi::CString::new(crate::sys::kernel_text::thread_name(&name)) {
         let _ = rustix::thread::set_name(&name);
     }
 }

@@ -126,7 +126,7 @@ fn refuse_other_threads() -> io::Result<()> {
     let Some(tasks) = listed(TASKS)? else { return Ok(()) };
     let mut names = Vec::new();
     for task in tasks {
-        let comm = std::fs::read_to_string(task?.path().join("comm")).unwrap_or_default();
+        let comm = super::kernel_text::read(task?.path().join("comm")).unwrap_or_default();
         names.push(comm.trim_end().to_owned());
     }
     if names.len() <= 1 {
@@ -148,7 +148,7 @@ pub(crate) fn other_threads() -> io::Result<Vec<(i32, String)>> {
         let task = task?;
         let number: Option<i32> = task.file_name().to_str().and_then(|number| number.parse().ok());
         // One that has ended meanwhile has no name any more.
-        let name = std::fs::read_to_string(task.path().join("comm")).ok();
+        let name = super::kernel_text::read(task.path().join("comm")).ok();
         let other = number.filter(|number| *number != first).zip(name);
         others.extend(other.map(|(number, name)| (number, name.trim_end().to_owned())));
     }

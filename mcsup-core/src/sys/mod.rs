@@ -14,6 +14,7 @@
 //! - [`held_file`]: one file, changed as the same whatever its name means by then.
 //! - [`record_lock`]: locks of a process on a file, and who has one.
 //! - [`accept_error`]: the meaning of accept(2)'s errors.
+//! - [`kernel_text`]: files with names in them that may be no UTF-8.
 //! - [`listening`]: the queue of a listening socket, and which sockets of a shared port get new connections.
 #![allow(unsafe_code, reason = "this folder is where unsafe lives")]
 
@@ -28,6 +29,7 @@ mod exit;
 pub(crate) mod fork;
 pub(crate) mod forked;
 pub(crate) mod held_file;
+pub(crate) mod kernel_text;
 pub(crate) mod listening;
 pub(crate) mod record_lock;
 mod registry;

@@ -1,0 +1,39 @@
+//! Text with names in it that may be any bytes. The kernel cuts the name of a process at 15 bytes, also inside a character,
+//! and mount points need not be UTF-8.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// The whole file; what is no UTF-8 becomes U+FFFD.
+pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<String> {
+    let bytes = fs::read(path)?;
+    Ok(String::from_utf8(bytes)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+}
+
+/// So much of a name as the kernel keeps of a thread's: 15 bytes, and no part of a character.
+#[cfg(any(target_os = "linux", test))]
+pub(crate) fn thread_name(name: &str) -> &str {
+    let end = (0..=15).rev().find(|end| name.is_char_boundary(*end)).unwrap_or_default();
+    name.get(..end).unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_cut_between_two_characters() {
+        assert_eq!(thread_name("aaaaaaaaaaaaaaü"), "aaaaaaaaaaaaaa");
+        assert_eq!(thread_name("aaaaaaaaaaaaaü and more"), "aaaaaaaaaaaaaü");
+        assert_eq!((thread_name("web"), thread_name("")), ("web", ""));
+    }
+
+    #[test]
+    fn a_text_is_read_whatever_bytes_its_names_have() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(&file, b"7 (a\xc3) S 1\n").unwrap();
+        assert_eq!(read(&file).unwrap(), "7 (a\u{fffd}) S 1\n");
+    }
+}
