@@ -220,7 +220,12 @@ pub fn a_mold_that_does_not_fork_is_replaced() {
         return stop(pool);
     }
     kill(first[0], Signal::KILL);
-    pool.wait_log("does not fork what it is told to: it is killed", 1);
+    pool.wait_log(
+        &format!(
+            "Mold {mold} (generation 1) was killed by its supervisor: not ready within the boot timeout"
+        ),
+        1,
+    );
     wait_for("a successor", || workers(&pool).len() == 3);
     pool.wait_ready(5);
     assert_eq!((molds(&pool).len(), ask_both(&pool, "mark").len()), (2, 2));

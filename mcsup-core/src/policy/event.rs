@@ -45,6 +45,11 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A mold has long not forked what it was told to.
+    MoldStuck {
+        /// Which mold.
+        mold: WorkerId,
+    },
     /// The worker's boot returned `Ok` and it said so.
     Ready {
         /// Who.
@@ -328,7 +333,7 @@ pub enum KillReason {
     GivenUp,
     /// It was still finishing when later workers of its slot had asked to be replaced as well.
     Crowded,
-    /// It is a mold, and could not fork again and again.
+    /// It is a mold, and did not fork what it was told to, or could not again and again.
     Barren,
 }
 
@@ -633,7 +638,7 @@ impl fmt::Display for KillReason {
             }
             KillReason::QuickStop => f.write_str("quick stop"),
             KillReason::GivenUp => f.write_str("its generation was given up"),
-            KillReason::Barren => f.write_str("it could not fork again and again"),
+            KillReason::Barren => f.write_str("it did not fork what it was told to"),
             KillReason::Crowded => f.write_str("later workers of its slot have asked to be replaced too"),
         }
     }

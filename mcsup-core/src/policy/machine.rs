@@ -148,6 +148,7 @@ impl Machine {
         match event {
             Event::Spawned { worker, pid } => self.on_spawned(worker, pid, now, effects),
             Event::SpawnFailed { worker, reason } => self.on_spawn_failed(worker, reason, now, effects),
+            Event::MoldStuck { mold } => self.kill_mold(mold, KillReason::Barren, now, effects),
             Event::Ready { worker } => self.on_ready(worker, now, effects),
             Event::BootFailed { worker, failure } => self.on_boot_failed(worker, failure, now, effects),
             Event::Leaving { worker, reason } => self.on_leaving(worker, &reason, now, effects),

@@ -92,6 +92,8 @@ struct Hand {
     /// What it is still to be told to fork.
     wanted: VecDeque<(WorkerId, Wanted)>,
     born: Moment,
+    /// As a mold: when it last did what it was told to, or began to have something to do.
+    moved: Moment,
     /// Where the kernel counts its out-of-memory kills in this process's cgroup.
     counter: Option<Counter>,
     /// We have sent it SIGKILL.
@@ -213,31 +215,30 @@ impl Crew {
     }
 
     /// Sends a signal. A worker that is in the crew was not reaped, so its pid is still its own. One that has no process
-    /// yet will be killed when it has, where that was asked for.
-    pub(crate) fn signal(&mut self, worker: WorkerId, signal: Signal) {
-        let Some(hand) = self.hands.get_mut(&worker) else { return };
+    /// yet will be killed when it has, where that was asked for; if its mold does nothing, that is returned.
+    pub(crate) fn signal(&mut self, worker: WorkerId, signal: Signal) -> Option<Event> {
+        let hand = self.hands.get_mut(&worker)?;
         hand.is_killed |= signal == Signal::KILL;
         match &mut hand.process {
             Process::Child(pid) | Process::Grandchild { pid, .. } => {
                 let _ = kill_process(*pid, signal);
             }
-            Process::Awaited { mold, since, is_doomed, .. } if signal == Signal::KILL => {
+            Process::Awaited { mold, is_doomed, .. } if signal == Signal::KILL => {
                 *is_doomed = true;
-                let (mold, is_stuck) = (*mold, clock::now().saturating_sub(*since) >= births::FORK_PATIENCE);
-                let Some(mold) = self.hands.get_mut(&mold) else {
-                    return self.hands.get(&worker).into_iter().for_each(|hand| hand.links.link.end());
+                let id = *mold;
+                let Some(mold) = self.hands.get_mut(&id) else {
+                    self.hands.get(&worker)?.links.link.end();
+                    return None;
                 };
                 let before = mold.wanted.len();
                 mold.wanted.retain(|(other, _)| *other != worker);
-                if let (Process::Child(pid), true, true) =
-                    (&mold.process, is_stuck, mold.wanted.len() == before)
-                {
-                    log::error!("mold {pid} does not fork what it is told to: it is killed");
-                    let _ = kill_process(*pid, Signal::KILL);
-                }
+                let was_told = mold.wanted.len() == before;
+                let is_stuck = clock::now().saturating_sub(mold.moved) >= births::FORK_PATIENCE;
+                return (was_told && is_stuck).then_some(Event::MoldStuck { mold: id });
             }
             Process::Awaited { .. } => {}
         }
+        None
     }
 
     /// What to wait on for notice of a lack of memory, and for what.
@@ -339,6 +340,7 @@ impl Hand {
             is_promoted: false,
             wanted: VecDeque::new(),
             born: clock::now(),
+            moved: clock::now(),
             counter: None,
             is_killed: false,
         }

@@ -87,8 +87,8 @@ impl<S: Supervisor> Executor<S> {
             Effect::Quit { worker } => self.crew.say(worker, Order::Quit),
             Effect::ReopenLogs { worker } => self.crew.say(worker, Order::ReopenLogs),
             Effect::Broken { worker, text } => self.crew.say(worker, Order::Broken(text)),
-            Effect::Abort { worker } => self.crew.signal(worker, Signal::ABORT),
-            Effect::Kill { worker } => self.crew.signal(worker, Signal::KILL),
+            Effect::Abort { worker } => events.extend(self.crew.signal(worker, Signal::ABORT)),
+            Effect::Kill { worker } => events.extend(self.crew.signal(worker, Signal::KILL)),
             Effect::Prepare { generation } => events.push(self.prepare(generation)),
             Effect::Commit { generation } => {
                 let gone = self.editions.commit(generation);

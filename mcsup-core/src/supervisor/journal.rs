@@ -245,7 +245,7 @@ fn why(reason: KillReason) -> String {
         }
         KillReason::QuickStop => "a quick stop left it no more time".to_owned(),
         KillReason::GivenUp => "its generation was given up".to_owned(),
-        KillReason::Barren => "it could not fork again and again".to_owned(),
+        KillReason::Barren => "it did not fork what it was told to".to_owned(),
         KillReason::Crowded => "later workers of its slot have asked to be replaced too".to_owned(),
     }
 }

@@ -187,6 +187,23 @@ fn a_mold_that_does_not_answer_for_a_fork_is_killed_and_followed_by_another() {
 }
 
 #[test]
+fn a_mold_that_is_stuck_is_killed_for_that_and_followed_by_another() {
+    let mut life = Life::serving_by(preloading(2));
+    let stuck = mold(&life);
+    life.step(Event::MoldStuck { mold: stuck });
+    // It may be reported once for each worker that it should have forked.
+    life.step(Event::MoldStuck { mold: stuck });
+    assert!(life.killed.contains(&stuck));
+    life.reap_killed();
+    let killed = Some(KillReason::Barren);
+    assert_eq!(life.told(|notice| matches!(notice, Notice::MoldDied { killed: by, .. } if *by == killed)), 1);
+    life.pass(seconds(1));
+    life.molds_ready();
+    assert_ne!(mold(&life), stuck);
+    assert_eq!(life.ready().len(), 2);
+}
+
+#[test]
 fn a_warm_worker_becomes_the_mold_when_its_successor_is_ready_and_everybody_is_forked_from_it() {
     let mut life = Life::serving_by(reforking(3));
     let cold = mold(&life);

@@ -29,8 +29,8 @@ pub(crate) struct Wanted {
 /// has little room.
 const UNANSWERED: usize = 4;
 
-/// A fork takes less, also on a machine that is busy: a mold that has not done it by the time that its worker is given up
-/// never will.
+/// A fork takes less, also on a machine that is busy: a mold that has done none for so long when a worker is given up that
+/// it is to fork never will.
 pub(super) const FORK_PATIENCE: Duration = Duration::from_millis(100);
 
 /// A worker whose mold is gone is born by then, or never.
@@ -71,6 +71,9 @@ impl Crew {
         let mut told = self.awaited(mold).filter(|worker| is_told(worker)).count();
         while told < UNANSWERED {
             let Some(hand) = self.hands.get_mut(&mold) else { return };
+            if told == 0 && !hand.wanted.is_empty() {
+                hand.moved = clock::now();
+            }
             let (Some(forks), Some((worker, wanted))) = (&hand.links.forks, hand.wanted.pop_front()) else {
                 return;
             };
@@ -80,6 +83,13 @@ impl Crew {
             if let (Err(error), Some(hand)) = (sent, self.hands.get_mut(&worker)) {
                 hand.failed(format!("the mold cannot be told: {error}"));
             }
+        }
+    }
+
+    /// A mold has forked a worker, or has said that it cannot.
+    pub(super) fn has_moved(&mut self, mold: WorkerId) {
+        if let Some(mold) = self.hands.get_mut(&mold) {
+            mold.moved = clock::now();
         }
     }
 
@@ -118,6 +128,7 @@ impl Crew {
         if is_doomed && !is_reaped {
             let _ = kill_process(pid, Signal::KILL);
         }
+        self.has_moved(mold);
         Some(Event::Spawned { worker, pid: pid.as_raw_nonzero().get() })
     }
 

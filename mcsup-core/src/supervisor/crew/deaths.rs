@@ -99,6 +99,9 @@ impl Crew {
     /// Takes a process out of the crew.
     pub(super) fn end(&mut self, worker: WorkerId, status: ExitStatus) -> Option<Event> {
         let hand = self.hands.remove(&worker)?;
+        if let Process::Awaited { mold, .. } = hand.process {
+            self.has_moved(mold);
+        }
         let is_mold = hand.links.seat.is_none();
         let member = |pid: Pid| Member { pid: pid.as_raw_nonzero().get(), is_mold };
         self.gone.members.extend(hand.process.pid().map(member));

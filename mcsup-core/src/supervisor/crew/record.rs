@@ -138,6 +138,7 @@ impl Crew {
             is_promoted: record.is_promoted,
             wanted: VecDeque::new(),
             born: record.born,
+            moved: crate::clock::now(),
             counter,
             is_killed: false,
         })

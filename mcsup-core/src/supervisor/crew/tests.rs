@@ -136,6 +136,31 @@ fn a_worker_that_was_to_be_killed_and_is_never_born_has_ended_so() {
 }
 
 #[test]
+fn only_a_mold_that_has_long_forked_nothing_is_stuck() {
+    let mut pool = pool();
+    let stuck = Some(Event::MoldStuck { mold: MOLD });
+    let rest = |pool: &mut Pool| pool.crew.hands.get_mut(&MOLD).unwrap().moved = Moment::ZERO;
+    rest(&mut pool);
+    // It had nothing to do until then.
+    (10..16).for_each(|worker| pool.order(worker));
+    assert_eq!(pool.crew.signal(WorkerId(13), Signal::KILL), None);
+    rest(&mut pool);
+    // One that it was not told to fork is not its fault.
+    assert_eq!(pool.crew.signal(WorkerId(15), Signal::KILL), None);
+    // It has forked one of those before this one.
+    let reason = "no memory".to_owned();
+    let told = pool.told();
+    pool.mold.say(Report::ForkFailed { worker: 10, reason }).unwrap();
+    drop(told);
+    assert!(!pool.crew.reports().is_empty());
+    assert_eq!(pool.crew.signal(WorkerId(11), Signal::KILL), None);
+    rest(&mut pool);
+    assert_eq!(pool.crew.signal(WorkerId(12), Signal::KILL), stuck);
+    // To be killed is not for the crew to decide.
+    assert!(pool.process.try_wait().unwrap().is_none());
+}
+
+#[test]
 fn a_link_that_somebody_else_holds_does_not_keep_a_worker_that_is_never_born() {
     let mut pool = pool();
     pool.order(10);
