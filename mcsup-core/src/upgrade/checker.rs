@@ -38,8 +38,8 @@ pub(crate) struct Checker {
     /// What it answers; open until it ends.
     answer: File,
     said: Vec<u8>,
-    /// What it prints.
-    output: File,
+    /// What it prints; `None`: it has closed that, and it would never let us wait.
+    output: Option<File>,
     printed: Vec<u8>,
     owner: Pid,
     /// How it ended, where another part of this process has reaped it.
@@ -76,12 +76,11 @@ impl Checker {
             }
         };
         drop(blocked);
-        let (answer, output) = (File::from(answer), File::from(output));
         Ok(Self {
             pid,
-            answer,
+            answer: File::from(answer),
             said: Vec::new(),
-            output,
+            output: Some(File::from(output)),
             printed: Vec::new(),
             owner,
             state: State::Runs,
@@ -92,7 +91,8 @@ impl Checker {
     /// What to wait on, until it has answered.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let runs = self.state == State::Runs;
-        [self.answer.as_fd(), self.output.as_fd()].into_iter().filter(move |_| runs)
+        let output = self.output.as_ref().map(AsFd::as_fd);
+        std::iter::once(self.answer.as_fd()).chain(output).filter(move |_| runs)
     }
 
     /// When to look whether it has ended.
@@ -102,8 +102,11 @@ impl Checker {
 
     /// Whether the image can take over, or why not; `None`: it has not said yet.
     pub(crate) fn hear(&mut self, now: Moment) -> Option<std::result::Result<(), String>> {
-        read(&mut self.output, &mut self.printed);
-        if self.state == State::Runs && !read(&mut self.answer, &mut self.said) {
+        // A process that it has started may hold its answer open: its own end counts too, and is seen before the answer
+        // is read.
+        let has_ended = self.has_ended();
+        self.read_output();
+        if self.state == State::Runs && !read(&mut self.answer, &mut self.said) && !has_ended {
             return None;
         }
         // It has ended, or has closed what it should not: either way it ends now. What it is ending with stays.
@@ -112,7 +115,7 @@ impl Checker {
             return Some(Err("the new image has closed its answer, and cannot be ended".to_owned()));
         }
         let status = status?;
-        read(&mut self.output, &mut self.printed);
+        self.read_output();
         if self.said == CAN && status == ExitStatus::Code(0) {
             return Some(Ok(()));
         }
@@ -124,6 +127,19 @@ impl Checker {
         };
         let words = last_lines(&self.printed);
         Some(Err(if words.is_empty() { how } else { format!("{how}: {words}") }))
+    }
+
+    fn read_output(&mut self) {
+        self.output.take_if(|output| read(output, &mut self.printed));
+    }
+
+    /// Whether its end is known; then it is reaped.
+    fn has_ended(&mut self) -> bool {
+        if self.state == State::Runs && self.ended.is_none() {
+            // Not where it is no child of ours, so that its end has been another's to see.
+            self.ended = reap::try_reap(self.pid).filter(|status| *status != ExitStatus::Code(-1));
+        }
+        self.ended.is_some()
     }
 
     /// These children have been reaped by another part of this process; perhaps it is among them.
@@ -276,7 +292,7 @@ mod tests {
             pid: Pid::from_raw(pid.try_into().unwrap()).unwrap(),
             answer: File::from(answer),
             said: Vec::new(),
-            output: File::from(output),
+            output: Some(File::from(output)),
             printed: Vec::new(),
             owner: getpid(),
             state: State::Runs,
@@ -322,6 +338,53 @@ mod tests {
         assert!(checker.state == State::Gone && checker.deadline(begin).is_none());
         // It was reaped.
         assert_eq!(child.wait().unwrap_err().raw_os_error(), Some(libc::ECHILD));
+    }
+
+    #[test]
+    fn one_that_has_closed_its_output_is_waited_for_by_its_answer_alone() {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let (answer, held) = descriptor::pipe(true).unwrap();
+        let mut checker = checker_of(child.id());
+        checker.answer = File::from(answer);
+        assert_eq!((checker.hear(clock::now()), checker.descriptors().count()), (None, 1));
+        drop(held);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn one_that_has_ended_is_heard_although_its_child_holds_its_answer() {
+        for (is_reaped, code) in [(false, 7), (true, 7), (false, 0)] {
+            let mut child = Command::new("sh").args(["-c", &format!("exit {code}")]).spawn().unwrap();
+            let (answer, mut held) =
+                descriptor::pipe(true).map(|(answer, held)| (answer, File::from(held))).unwrap();
+            let mut checker = checker_of(child.id());
+            checker.answer = File::from(answer);
+            if code == 0 {
+                held.write_all(CAN).unwrap();
+            }
+            if is_reaped {
+                let status = loop {
+                    match reap::try_reap(checker.pid) {
+                        Some(status) => break status,
+                        None => std::thread::yield_now(),
+                    }
+                };
+                checker.note_reaped(&[(checker.pid, status)]);
+            }
+            let heard = loop {
+                match checker.hear(clock::now()) {
+                    Some(heard) => break heard,
+                    None => std::thread::yield_now(),
+                }
+            };
+            let expected =
+                if code == 0 { Ok(()) } else { Err("the new image exited with code 7".to_owned()) };
+            assert_eq!(heard, expected);
+            assert!(checker.state == State::Gone);
+            // It was reaped.
+            assert_eq!(child.wait().unwrap_err().raw_os_error(), Some(libc::ECHILD));
+        }
     }
 
     #[test]
