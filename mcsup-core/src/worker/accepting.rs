@@ -17,11 +17,15 @@ const REST: Duration = Duration::from_millis(50);
 /// How often a worker that is to end rests at most.
 const MOST_SHORTAGES: u32 = 20;
 
+/// How many connections in a row may fail. Where a filter of system calls or the network refuses each accept(2), the error
+/// stays, and the queue never ends.
+const MOST_LOST: u32 = 64;
+
 /// The result of one attempt to take a connection.
 enum Tried {
     Taken(Connection),
     /// One was there and has failed; others may wait behind it.
-    Lost,
+    Lost(io::Error),
     /// Every queue is empty.
     Empty,
     /// One may be there, but a descriptor or memory is short.
@@ -39,7 +43,7 @@ impl WorkerContext {
     /// # Errors
     /// An error of poll(2) or accept(2), unless it is about one connection, or says that a descriptor or memory is short.
     pub fn accept(&self) -> Result<Option<Connection>> {
-        let mut shortages = 0;
+        let (mut shortages, mut lost) = (0, 0);
         loop {
             self.beat();
             let is_draining = match self.phase() {
@@ -50,9 +54,13 @@ impl WorkerContext {
             match try_accept(self, is_draining)? {
                 Tried::Taken(connection) => return Ok(Some(connection)),
                 Tried::Empty if is_draining => return Ok(None),
-                Tried::Empty | Tried::Lost => {}
-                Tried::Short(_) if is_draining && shortages >= MOST_SHORTAGES => return Ok(None),
-                Tried::Short(error) => {
+                Tried::Empty => lost = 0,
+                Tried::Lost(_) if lost < MOST_LOST => lost += 1,
+                Tried::Short(_) | Tried::Lost(_) if is_draining && shortages >= MOST_SHORTAGES => {
+                    return Ok(None);
+                }
+                Tried::Short(error) | Tried::Lost(error) => {
+                    lost = 0;
                     if shortages == 0 {
                         log::error!("cannot accept connections for a moment: {error}");
                     }
@@ -67,37 +75,37 @@ impl WorkerContext {
 /// Takes a connection if one is there, after a wait unless `at_once`.
 fn try_accept(worker: &WorkerContext, at_once: bool) -> Result<Tried> {
     let [is_handed_over, are_ready @ ..] = &ready(worker, at_once)?[..] else { return Ok(Tried::Empty) };
-    let mut is_lost = false;
+    let mut lost = None;
     // Connections in the handover have waited at another worker before.
     if *is_handed_over {
         match from_handover(worker)? {
-            Tried::Lost => is_lost = true,
+            Tried::Lost(error) => lost = Some(error),
             Tried::Empty => {}
             taken_or_short => return Ok(taken_or_short),
         }
     }
     for (listener, _) in worker.listeners().iter().zip(are_ready).filter(|(_, is_ready)| **is_ready) {
         match from_listener(worker, &**listener)? {
-            Tried::Lost => is_lost = true,
+            Tried::Lost(error) => lost = Some(error),
             Tried::Empty => {}
             taken_or_short => return Ok(taken_or_short),
         }
     }
-    Ok(if is_lost { Tried::Lost } else { Tried::Empty })
+    Ok(lost.map_or(Tried::Empty, Tried::Lost))
 }
 
 fn from_handover(worker: &WorkerContext) -> Result<Tried> {
     match worker.handover().take_with_room() {
         Ok(Some((connection, bytes))) if bytes.is_empty() => {
-            Ok(Connection::adopt(connection).map_or(Tried::Lost, Tried::Taken))
+            Ok(Connection::adopt(connection).map_or_else(Tried::Lost, Tried::Taken))
         }
         Ok(Some((_, bytes))) => {
             log::error!("a connection was handed over with {} bytes: it is closed", bytes.len());
-            Ok(Tried::Lost)
+            Ok(Tried::Lost(io::ErrorKind::InvalidData.into()))
         }
         Ok(None) => Ok(Tried::Empty),
         Err(error) => match AcceptFailure::of(&error) {
-            AcceptFailure::Lost => Ok(Tried::Lost),
+            AcceptFailure::Lost => Ok(Tried::Lost(error)),
             AcceptFailure::Short => Ok(Tried::Short(error)),
             _ => Err(Error::system("take a connection that was handed over", error)),
         },
@@ -108,11 +116,11 @@ fn from_listener(worker: &WorkerContext, listener: &dyn Listener) -> Result<Trie
     match listener.accept() {
         // BSD sockets inherit the listener's non-blocking mode.
         Ok(connection) => {
-            Ok(connection.set_nonblocking(false).map_or(Tried::Lost, |()| Tried::Taken(connection)))
+            Ok(connection.set_nonblocking(false).map_or_else(Tried::Lost, |()| Tried::Taken(connection)))
         }
         Err(error) => match AcceptFailure::of(&error) {
             AcceptFailure::Empty => Ok(Tried::Empty),
-            AcceptFailure::Lost => Ok(Tried::Lost),
+            AcceptFailure::Lost => Ok(Tried::Lost(error)),
             AcceptFailure::Short => Ok(Tried::Short(error)),
             // The worker has let go of its listeners, because the supervisor is dead.
             AcceptFailure::Broken if !worker.phase().accepts() => Ok(Tried::Empty),
@@ -269,6 +277,19 @@ mod tests {
         assert!(begin.elapsed() >= REST * 4);
         // One that is to end does not wait for ever.
         let (worker, _supervisor) = failing(&[libc::EMFILE; 1000]);
+        worker.raise(Phase::Draining);
+        assert!(worker.accept().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_worker_whose_connections_all_fail_rests_in_between_and_ends_when_it_is_to() {
+        let refused = |count: u32| failing(&vec![libc::EPERM; usize::try_from(count).unwrap()]);
+        let (worker, _supervisor) = refused(3 * (MOST_LOST + 1));
+        let begin = std::time::Instant::now();
+        assert!(worker.accept().unwrap().is_some());
+        assert!(begin.elapsed() >= REST * 3);
+        // The connection is behind more failures than a drain waits for.
+        let (worker, _supervisor) = refused((MOST_SHORTAGES + 2) * (MOST_LOST + 1));
         worker.raise(Phase::Draining);
         assert!(worker.accept().unwrap().is_none());
     }
