@@ -18,8 +18,8 @@ use super::patience::Patience;
 use crate::clock;
 use crate::sys::signal::TerminalOutput;
 
-/// How often a write that a signal interrupts is begun again.
-const INTERRUPTIONS: usize = 16;
+/// How often a write that a signal interrupts is begun again, and one for which there is no room although poll(2) says so.
+const REPETITIONS: usize = 16;
 
 /// Where bytes go, without waiting for longer than asked.
 #[derive(Debug)]
@@ -131,13 +131,15 @@ impl Outlet {
         patience: &Patience,
         piece: impl Fn(&[u8]) -> usize,
     ) -> Result<(), Cut> {
-        let (mut written, mut interruptions) = (0, 0);
+        let (mut written, mut interruptions, mut refusals) = (0, 0, 0);
         while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
             match self.step(rest.get(..piece(rest)).unwrap_or(rest)) {
                 Ok(0) => return Err(Cut { error: Errno::IO, written }),
-                Ok(count) => written += count,
-                Err(Errno::INTR) if interruptions < INTERRUPTIONS => interruptions += 1,
-                Err(Errno::AGAIN) if self.has_room_within(patience) => {}
+                Ok(count) => (written, refusals) = (written + count, 0),
+                Err(Errno::INTR) if interruptions < REPETITIONS => interruptions += 1,
+                Err(Errno::AGAIN) if refusals < REPETITIONS && self.has_room_within(patience) => {
+                    refusals += 1;
+                }
                 Err(error) => return Err(Cut { error, written }),
             }
         }

@@ -50,6 +50,18 @@ fn a_reader_that_does_not_read_is_not_waited_for() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn a_write_that_finds_no_room_where_poll_sees_some_is_given_up() {
+    use rustix::event::{EventfdFlags, eventfd};
+    // It has room for small numbers, and none for this one.
+    let outlet = Outlet::of_file(eventfd(1, EventfdFlags::NONBLOCK).unwrap());
+    assert!(outlet.has_room(Duration::ZERO));
+    let cut =
+        outlet.write(&(u64::MAX - 1).to_ne_bytes(), &Patience::once(Duration::from_secs(60))).unwrap_err();
+    assert_eq!((cut.error, cut.written), (Errno::AGAIN, 0));
+}
+
+#[test]
 fn the_flags_of_a_shared_stream_stay_as_they_are() {
     for (name, outlet, _reader) in outlets() {
         let Held::Shared(shared) = outlet.held else { continue };
