@@ -220,10 +220,11 @@ mod folder {
         let mut at = rustix::fs::open(if path.is_absolute() { "/" } else { "." }, flags, Mode::empty())?;
         let (mut way, mut links) = (steps(path), 0);
         while let Some(step) = way.pop_front() {
-            let next = step_into(&at, &step)?;
+            let next = step_into(&at, &step, OFlags::empty())?;
             let status = fstat(&next)?;
             match kind(&status) {
-                FileType::Directory => at = next,
+                // Only so does the place of an automount become what is mounted there (open(2): O_PATH).
+                FileType::Directory => at = step_into(&at, &step, OFlags::DIRECTORY)?,
                 FileType::Symlink => {
                     links += 1;
                     let target = follow(&next, &status, links, path, &step)?;
@@ -246,8 +247,8 @@ mod folder {
         path.components().filter_map(named).collect()
     }
 
-    fn step_into(at: &OwnedFd, step: &OsStr) -> io::Result<OwnedFd> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    fn step_into(at: &OwnedFd, step: &OsStr, flags: OFlags) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC | flags;
         Ok(rustix::fs::openat(at, step, flags, Mode::empty())?)
     }
 
