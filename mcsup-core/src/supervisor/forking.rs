@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustix::process::Pid;
 
-use super::config::Children;
+use super::config::{Children, Config};
 use super::editions::Edition;
 use super::effects::Executor;
 use super::{ForkSide, Supervisor};
@@ -22,6 +22,11 @@ use crate::sys::ancestry::{self, ADOPTS};
 use crate::sys::fork::{self, Side};
 use crate::sys::signal::AllBlocked;
 
+/// Whether a worker that is forked now leads a process group.
+fn has_own_group(config: &Config) -> bool {
+    config.children != Children::Ignore && ADOPTS && !daemon::has_terminal()
+}
+
 impl<S: Supervisor> Executor<S> {
     /// Makes a worker; `None`: its mold has been told, and will say what came of it.
     pub(super) fn spawn(
@@ -33,6 +38,7 @@ impl<S: Supervisor> Executor<S> {
     ) -> Option<Event> {
         if let Some(edition) = self.editions.get(generation) {
             self.leftovers.note_listeners(&edition.listeners);
+            self.leftovers.note_fork(has_own_group(&edition.config));
         }
         let made = self.seat().and_then(|seat| {
             let made = match mold {
@@ -52,6 +58,9 @@ impl<S: Supervisor> Executor<S> {
 
     /// Makes a mold.
     pub(super) fn spawn_mold(&mut self, mold: WorkerId, generation: u64) -> Event {
+        if let Some(edition) = self.editions.get(generation) {
+            self.leftovers.note_fork(has_own_group(&edition.config));
+        }
         match self.fork_mold(mold, generation) {
             Ok(pid) => Event::Spawned { worker: mold, pid: pid.as_raw_nonzero().get() },
             Err(error) => Event::SpawnFailed { worker: mold, reason: error.to_string() },
@@ -153,7 +162,7 @@ impl<S: Supervisor> Executor<S> {
             supervisor: self.pid,
             descriptors: self.given.descriptors,
             graceful_timeout: config.policy.graceful_timeout,
-            has_own_group: config.children != Children::Ignore && ADOPTS && !daemon::has_terminal(),
+            has_own_group: has_own_group(config),
             name: config.name.clone(),
             threads: config.mold_threads,
         }

@@ -43,6 +43,8 @@ pub(crate) struct Leftovers {
     /// Children that this process had before it looked for leftovers, and the processes below them. `None`: it does not
     /// look for any.
     others: Option<Vec<Relative>>,
+    /// Some worker was forked into the group of this process.
+    shares_group: bool,
     /// Workers and molds that have ended since the last look.
     ended: Vec<Member>,
     /// Those that ended earlier and whose group has processes: their numbers are not given to others meanwhile.
@@ -78,7 +80,7 @@ impl Leftovers {
 
     /// For one whose earlier image had workers, and those `others`: what else is there, that one has named.
     pub(crate) fn adopt(how: Children, others: Option<Vec<Relative>>) -> Self {
-        Self { how, others, ..Self::default() }
+        Self { how, others, shares_group: daemon::has_terminal(), ..Self::default() }
     }
 
     /// For the next image: what [`adopt`](Self::adopt) takes.
@@ -95,12 +97,21 @@ impl Leftovers {
     pub(super) fn set(&mut self, how: Children, members: &[i32]) {
         self.how = how;
         match how {
-            Children::Ignore => self.others = None,
+            // Those that it was about to kill are left alone too.
+            Children::Ignore => {
+                let (listeners, shares_group) = (std::mem::take(&mut self.listeners), self.shares_group);
+                *self = Self { how, listeners, shares_group, ..Self::default() };
+            }
             // Processes that no look has found before may have run beside the pool for long.
             Children::Name | Children::End => {
                 self.others.get_or_insert_with(|| relatives::below(us(), members));
             }
         }
+    }
+
+    /// A process of the pool is forked. Whether it leads a group of its own is settled then: a terminal may go later.
+    pub(super) fn note_fork(&mut self, has_own_group: bool) {
+        self.shares_group |= !has_own_group;
     }
 
     /// Keeps in mind what workers listen on, to be recognized in other processes.
@@ -159,6 +170,7 @@ impl Leftovers {
         self.past.retain(|member| found.iter().any(|process| process.group == member.pid));
         self.known.retain(|_, known| found.iter().any(|process| process.is_same(&known.process)));
         let (mut named, mut unnamed) = (0, 0);
+        let mut is_missed = false;
         for process in found {
             let is_new = !self.known.contains_key(&process.pid);
             let worker = self.worker_of(&process, &ended, is_new);
@@ -168,12 +180,17 @@ impl Leftovers {
             if ends {
                 known.termination = begin_to_end(&process, now);
             }
+            is_missed |= ends && known.termination.is_none();
+            let ends = ends.then_some(known.termination.is_some());
             if is_new && named < MOST_NAMED {
                 named += 1;
                 log_new(&process, worker, &self.listeners, ends);
             } else {
                 unnamed += usize::from(is_new);
             }
+        }
+        if is_missed && !is_end {
+            self.look_at.get_or_insert(now + PATIENCE);
         }
         if unnamed > 0 {
             log::warn!("Left behind as well: {unnamed} more processes");
@@ -186,13 +203,12 @@ impl Leftovers {
         // The number of one that has ended may be another's by now.
         let others = self.others().filter(|other| other.parent == us && other.exists());
         let without: Vec<i32> = members.iter().copied().chain(others.map(|other| other.pid)).collect();
-        let has_own_groups = !daemon::has_terminal();
         relatives::below(us, &without)
             .into_iter()
             .filter(|process| !process.is_zombie)
             // Of a member that lives, or started beside the workers.
             .filter(|process| !members.contains(&process.group))
-            .filter(|process| process.group != group || !has_own_groups)
+            .filter(|process| process.group != group || self.shares_group)
             .filter(|process| !self.others().any(|other| other.is_same(process)))
             .collect()
     }
@@ -275,7 +291,7 @@ fn our_group() -> i32 {
     Relative::find(us()).map_or(0, |process| process.group)
 }
 
-/// Asks it to end, which has a deadline.
+/// Asks it to end, which has a deadline. `None`: it has ended, or no descriptor is free.
 fn begin_to_end(process: &Relative, now: Moment) -> Option<Termination> {
     let handle = process.hold()?;
     if let Err(error) = handle.terminate() {
@@ -284,9 +300,18 @@ fn begin_to_end(process: &Relative, now: Moment) -> Option<Termination> {
     Some(Termination { handle, kill_at: Some(now + PATIENCE) })
 }
 
-fn log_new(process: &Relative, worker: Option<Member>, listeners: &BTreeMap<u64, String>, ends: bool) {
+fn log_new(
+    process: &Relative,
+    worker: Option<Member>,
+    listeners: &BTreeMap<u64, String>,
+    ends: Option<bool>,
+) {
     let (held, process) = (held_by(process, listeners), process.name());
-    let ends = if ends { "; it is ended" } else { "" };
+    let ends = match ends {
+        Some(true) => "; it is ended",
+        Some(false) => "; it cannot be ended now, for it has just ended or no descriptor is free",
+        None => "",
+    };
     match worker {
         Some(member) => log::warn!("Left behind by {member}: {process}, {held}{ends}"),
         None => log::warn!("Left behind by some worker, whose group it has left: {process}, {held}{ends}"),
@@ -400,6 +425,34 @@ mod tests {
             assert!(known.contains(&beside_it.pid) && !known.contains(&left_it.pid), "{known:?}");
         }
         [beside, worker, left].into_iter().for_each(end);
+    }
+
+    #[test]
+    fn what_was_to_be_killed_is_left_alone_once_leftovers_are_ignored() {
+        let (mut left, left_it) = start("sleep", "1000");
+        let mut leftovers = Leftovers::new(Children::End);
+        let termination = begin_to_end(&left_it, Moment::ZERO);
+        assert!(left.wait().unwrap().code().is_none());
+        leftovers.known.insert(left_it.pid, Known { process: left_it, termination });
+        assert_eq!(leftovers.deadline(), Some(PATIENCE));
+        leftovers.set(Children::Ignore, &[]);
+        assert_eq!(leftovers.deadline(), None);
+        leftovers.set(Children::End, &[]);
+        assert_eq!(leftovers.deadline(), None);
+    }
+
+    #[test]
+    fn leftovers_of_workers_without_groups_of_their_own_are_found_when_the_terminal_is_gone() {
+        let mut leftovers = Leftovers::new(Children::End);
+        let (left, left_it) = start("sleep", "1000");
+        assert_eq!(left_it.group, our_group());
+        let finds = |leftovers: &Leftovers| pids(&leftovers.outsiders(&[])).contains(&left_it.pid);
+        leftovers.note_fork(true);
+        let before = finds(&leftovers);
+        leftovers.note_fork(false);
+        let after = finds(&leftovers);
+        end(left);
+        assert_eq!((before, after), (false, true));
     }
 
     #[test]
