@@ -134,7 +134,7 @@ static BLANK: OnceLock<File> = OnceLock::new();
 /// Opens what [`let_go`] needs. Due once in each process that may let go later.
 ///
 /// # Errors
-/// No descriptor is left, or there is no /dev/null.
+/// No descriptor is left.
 pub(crate) fn prepare_to_let_go() -> io::Result<()> {
     blank().map(drop)
 }
@@ -143,7 +143,7 @@ fn blank() -> io::Result<&'static File> {
     if let Some(blank) = BLANK.get() {
         return Ok(blank);
     }
-    let opened = File::open("/dev/null")?;
+    let opened = open_blank("/dev/null")?;
     Ok(BLANK.get_or_init(|| opened))
 }
 
@@ -154,6 +154,11 @@ pub(super) fn null() -> RawFd {
         // SAFETY: the path is a C string.
         None => unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) },
     }
+}
+
+/// Where a root directory has no /dev: the end of a pipe whose other end is closed has nothing to read either.
+fn open_blank(null: &str) -> io::Result<File> {
+    File::open(null).or_else(|_| Ok(pipe(true)?.0.into()))
 }
 
 /// Makes `fd` refer to /dev/null, so that this process no longer holds its previous target. Needs no free descriptor
@@ -201,6 +206,13 @@ mod tests {
         put_back_inherited(taken);
         drop(take_inherited(number).unwrap());
         assert!(take_inherited(-1).is_err());
+    }
+
+    #[test]
+    fn where_there_is_no_dev_null_something_else_is_empty() {
+        use std::io::Read;
+        let mut blank = open_blank("/nowhere/null").unwrap();
+        assert_eq!(blank.read(&mut [0; 8]).unwrap(), 0);
     }
 
     #[test]
