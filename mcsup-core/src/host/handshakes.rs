@@ -78,7 +78,10 @@ mod diag {
     fn hear(socket: &OwnedFd, clients: &mut HashSet<SocketAddr>) -> io::Result<bool> {
         let mut bytes = [0; 1 << 15];
         let (length, _) = recv(socket, &mut bytes[..], RecvFlags::empty())?;
-        let mut rest = &bytes[..length];
+        take(&bytes[..length], clients)
+    }
+
+    fn take(mut rest: &[u8], clients: &mut HashSet<SocketAddr>) -> io::Result<bool> {
         while rest.len() >= HEADER {
             let length = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]);
             let length = usize::try_from(length).unwrap_or(usize::MAX);
@@ -86,7 +89,7 @@ mod diag {
                 return Err(io::ErrorKind::InvalidData.into());
             };
             match u16::from_ne_bytes([rest[4], rest[5]]) {
-                DONE => return Ok(true),
+                DONE => return finished(message),
                 ERROR => return Err(io::ErrorKind::Unsupported.into()),
                 _ => clients.extend(client_in(message)),
             }
@@ -94,6 +97,12 @@ mod diag {
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         }
         Ok(false)
+    }
+
+    /// Behind the header of the last message is an error number, below 0, where the answer is not whole.
+    fn finished(message: &[u8]) -> io::Result<bool> {
+        let number = message.get(..4).and_then(|number| number.try_into().ok()).map_or(0, i32::from_ne_bytes);
+        if number < 0 { Err(io::Error::from_raw_os_error(number.saturating_neg())) } else { Ok(true) }
     }
 
     /// The other end in a `struct inet_diag_msg`: its port is at 6, its address at 24.
@@ -113,6 +122,20 @@ mod diag {
         use std::net::{TcpListener, TcpStream};
 
         use super::*;
+
+        #[test]
+        fn an_answer_that_breaks_off_is_not_taken_as_whole() {
+            let last = |number: i32| {
+                let mut message = vec![20, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+                message[..4].copy_from_slice(&20_u32.to_ne_bytes());
+                message[4..6].copy_from_slice(&DONE.to_ne_bytes());
+                message.extend(number.to_ne_bytes());
+                message
+            };
+            assert!(take(&last(0), &mut HashSet::new()).unwrap());
+            let broken_off = take(&last(-libc::ENOMEM), &mut HashSet::new()).unwrap_err();
+            assert_eq!(broken_off.raw_os_error(), Some(libc::ENOMEM));
+        }
 
         #[test]
         fn a_connection_that_is_there_is_no_handshake() {
