@@ -125,6 +125,10 @@ impl<S: Supervisor> Executor<S> {
         let blocked = AllBlocked::new();
         for signal in self.signals.iter().flat_map(Signals::give_back) {
             let sender = signal.sender.map(|pid| format!(" from {}", processes::name(pid)));
+            // Each worker that ends meanwhile sends one, and is reaped by either image.
+            if signal.name == "CHLD" {
+                continue;
+            }
             log::info!("Signal {}{} waits for the next image", signal.name, sender.unwrap_or_default());
         }
         let error = match self.letter(machine) {
