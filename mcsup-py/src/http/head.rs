@@ -531,6 +531,21 @@ mod tests {
     }
 
     #[test]
+    fn a_head_that_drips_in_is_looked_at_once() {
+        let text =
+            format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", format!("X: {}\r\n", "x".repeat(8000)).repeat(90));
+        let (mut heads, mut seen) = (Heads::default(), 0);
+        for end in (1000..text.len()).step_by(1000) {
+            // A second look would find bare LFs. The last byte may be the CR before one that comes.
+            let mut bytes = text.as_bytes()[..end].to_vec();
+            bytes[..usize::saturating_sub(seen, 1)].fill(b'\n');
+            assert_eq!(heads.read(&bytes, &Limits::default()), Ok(None), "{end}");
+            seen = end;
+        }
+        assert_eq!(heads.read(text.as_bytes(), &Limits::default()), Ok(Some(text.len())));
+    }
+
+    #[test]
     fn a_head_that_just_keeps_the_limits_is_accepted_wherever_it_is_cut() {
         let limits = Limits { line: 14, fields: 2, field_size: 9, body: 0 };
         let bytes = b"GET / HTTP/1.1\r\nHost: a\r\nX: yyyy\r\n\r\n";
