@@ -46,6 +46,28 @@ def test_silent_clients_take_neither_the_applications_descriptors_nor_the_place_
     assert server.log.count("there is room for connections again") == 1
 
 
+def test_uploads_that_do_not_end_leave_the_application_half_of_its_descriptors(serve):
+    server = serve(OPENING.replace("40", "20"), through=FEW)
+    head = f"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {len(UPLOAD)}\r\n\r\n".encode()
+    begun = 200_000
+    uploads = [connect(server.port) for _ in range(150)]
+    for connection in uploads:
+        connection.sendall(head)
+    assert server.get() == (200, b"0")
+    for connection in uploads:
+        connection.sendall(UPLOAD[:begun])
+    for _ in range(5):
+        assert server.get() == (200, b"0")
+    statuses = []
+    for connection in uploads:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.sendall(UPLOAD[begun:])
+        statuses.append(connection.recv(12).partition(b" ")[2])
+        connection.close()
+    assert set(statuses) == {b"200", b"503"} and statuses.count(b"200") >= 20, statuses
+    assert "Too many open files" not in server.log
+
+
 def test_clients_that_begin_a_request_and_do_not_go_on_keep_no_other_out(serve):
     server = serve(OPENING, through=FEW)
     unfinished = [connect(server.port) for _ in range(300)]

@@ -2,14 +2,17 @@
 //!
 //! The kernel gives each new descriptor the lowest free number (POSIX, open). So the number of an accepted connection is at
 //! most the number of open descriptors, also of those that the application has opened, and no call is needed to count
-//! them. Connections, and files for request bodies, take numbers below the reserve. The numbers in it are for the application.
+//! them. Connections take numbers below the reserve. Files for request bodies may take half of it, since each upload has two
+//! descriptors; the rest is for the application alone.
 //!
 //! At the limit a worker does not wait until a connection ends: it closes the one that has been idle for the longest time,
 //! and accepts the next. Without that, clients that connect and are silent would keep all others out.
 
+use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
+use mcsup_core::listener::AcceptFailure;
 use rustix::process::{Resource, getrlimit};
 
 use super::connection::{Connection, State};
@@ -79,16 +82,17 @@ impl Reserve {
         }
     }
 
-    /// Whether a new descriptor has a number that is left to the application.
-    fn is_below(&self, fd: BorrowedFd<'_>) -> bool {
-        fd.as_raw_fd() < self.first
-    }
-
     /// A connection was accepted.
     pub(super) fn accepted(&mut self, connection: BorrowedFd<'_>) {
-        if !self.is_below(connection) {
+        if connection.as_raw_fd() >= self.first {
             self.is_touched = true;
         }
+    }
+
+    /// Whether a file for a body may have a number of the reserve.
+    fn admits(&self, number: RawFd) -> bool {
+        let most = RawFd::try_from(self.limit).unwrap_or(RawFd::MAX);
+        number < self.first + most.saturating_sub(self.first) / 2
     }
 }
 
@@ -107,11 +111,26 @@ impl Table<'_> {
     }
 
     /// accept(2) has said that a descriptor or memory is short; whether another attempt may succeed.
-    pub(super) fn has_room_after(&mut self, error: &std::io::Error, now: Instant) -> bool {
-        if self.reserve.lacked.replace(now).is_none() {
-            log::warn!("cannot accept connections ({error}): idle ones are closed for new ones");
-        }
+    pub(super) fn has_room_after(&mut self, error: &io::Error, now: Instant) -> bool {
+        self.say_shortage(error, now);
         self.make_room(now)
+    }
+
+    /// Whether an error is a shortage, which the log tells of once and not for each request.
+    pub(super) fn is_told_shortage(&mut self, error: &io::Error, now: Instant) -> bool {
+        let is_shortage = AcceptFailure::of(error) == AcceptFailure::Short;
+        if is_shortage {
+            self.say_shortage(error, now);
+        }
+        is_shortage
+    }
+
+    fn say_shortage(&mut self, error: &io::Error, now: Instant) {
+        if self.reserve.lacked.replace(now).is_none() {
+            log::warn!(
+                "no room for connections and bodies ({error}): idle connections are closed for new ones"
+            );
+        }
     }
 
     fn lack(&mut self) -> Option<Lack> {
@@ -161,13 +180,37 @@ impl Table<'_> {
         log::info!("there is room for connections again");
     }
 
-    /// Closes the connection that has been idle for the longest time; otherwise accepting rests until one can be closed.
+    /// Whether the file may stay that the body of a connection has got. For one in the reserve an idle connection is closed.
+    pub(super) fn may_spool(&mut self, token: u64, now: Instant) -> bool {
+        let Some(connection) = self.connections.find(token) else { return true };
+        let Some(number) = connection.spooled.as_ref().map(|file| file.as_raw_fd()) else { return true };
+        // Room is made once for a file.
+        if number < self.reserve.first || std::mem::replace(&mut connection.may_spool, true) {
+            return true;
+        }
+        self.reserve.is_touched = true;
+        self.say_lack(Lack::Descriptors, now);
+        self.close_idle(now).is_ok() || self.reserve.admits(number)
+    }
+
+    /// Closes a connection that is idle; otherwise accepting rests until one can be closed.
     fn make_room(&mut self, now: Instant) -> bool {
+        match self.close_idle(now) {
+            Ok(()) => true,
+            Err(until) => {
+                self.rest(until);
+                false
+            }
+        }
+    }
+
+    /// Closes the connection that has been idle for the longest time. `Err`: there is none; when to look again.
+    fn close_idle(&mut self, now: Instant) -> Result<(), Instant> {
         let mut may_select = true;
         loop {
             let Some((since, token)) = self.reserve.selected.pop() else {
                 if !std::mem::take(&mut may_select) {
-                    break;
+                    return Err(now + REST);
                 }
                 self.reserve.selected = self.select_idle(now);
                 continue;
@@ -180,17 +223,14 @@ impl Table<'_> {
             let at_least = patience(connection);
             if now < since + at_least {
                 self.reserve.selected.push((since, token));
-                self.rest((since + at_least).min(now + REST));
-                return false;
+                return Err((since + at_least).min(now + REST));
             }
             if matches!(connection.state, State::Head) {
                 self.refuse(token, reject::TIMEOUT, now);
             }
             self.close(token);
-            return true;
+            return Ok(());
         }
-        self.rest(now + REST);
-        false
     }
 
     /// The connections to close first: those that linger, then those that are silent, then those with an unfinished head.
@@ -254,6 +294,9 @@ mod tests {
         ] {
             assert_eq!(Reserve::new(limit, next).first, first, "{limit:?}");
         }
+        let reserve = Reserve::new(Some(256), 20);
+        assert!(reserve.admits(100) && reserve.admits(223) && !reserve.admits(224));
+        assert!(Reserve::new(None, 20).admits(1 << 20));
     }
 
     #[test]

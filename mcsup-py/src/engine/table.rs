@@ -22,7 +22,7 @@ use super::{EngineConfig, Host, Listening, Phase};
 use crate::access::AccessLog;
 use crate::app::Body;
 use crate::http::head::Head;
-use crate::http::reject::{self, Reject};
+use crate::http::reject;
 use crate::net::poller::{Interest, Poller, Ready};
 use crate::net::timers::after;
 use crate::net::timers::{Armed, Timers};
@@ -241,10 +241,10 @@ impl<'a> Table<'a> {
             },
             Step::Refuse(reject) => self.refuse(token, reject, now),
             Step::NoRoom(error) => {
-                log::error!("cannot keep a request's body: {error}");
-                let full =
-                    Reject { status: 503, why: "no room for the request's body", source: "RFC 9110 15.6.4" };
-                self.refuse(token, full, now);
+                if !self.is_told_shortage(&error, now) {
+                    log::error!("cannot keep a request's body: {error}");
+                }
+                self.refuse(token, reject::NO_ROOM, now);
             }
             Step::Close => self.close(token),
         }
@@ -279,6 +279,7 @@ impl<'a> Table<'a> {
     fn forget_memory_of(&mut self, connection: &mut Connection) {
         self.body_memory += std::mem::take(&mut connection.body_memory);
         self.large_heads.forget(connection);
+        connection.may_spool = false;
         self.free(connection);
     }
 

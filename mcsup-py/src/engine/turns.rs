@@ -21,6 +21,7 @@ use super::connection::{Connection, State, Step};
 use super::health;
 use super::places::Missed;
 use super::table::Table;
+use crate::http::reject;
 
 /// What a turn may cost, in bytes that are received, written to a file, or sent. About a tenth of a millisecond.
 pub(super) const TURN: usize = 256 * 1024;
@@ -138,6 +139,13 @@ impl Table<'_> {
     fn come_back(&mut self, connection: Box<Connection>, step: Step, now: Instant) {
         let token = connection.token;
         let Missed { readable, writable, .. } = self.put_back(connection);
+        if matches!(step, Step::Wait | Step::Later | Step::Ready) && !self.may_spool(token, now) {
+            // At once: it is small still, and its descriptor is the application's.
+            if let Some(connection) = self.connections.find(token) {
+                connection.spooled = None;
+            }
+            return self.refuse(token, reject::NO_ROOM, now);
+        }
         let Some(connection) = self.connections.find(token) else { return };
         let is_check = matches!(step, Step::Ready) && health::is_asked_for(&self.config, connection);
         let missed = if let State::Flushing { .. } = connection.state { writable } else { readable };
