@@ -93,6 +93,11 @@ impl Worker for WsgiWorker {
     }
 
     fn prepare_to_fork(&mut self) {
+        // No engine looks for the stacks any more.
+        let shown = Python::attach(|py| traceback::dump_stacks_when_asked(py, self.settings.error_log));
+        if let Err(error) = shown {
+            log::warn!("the stacks cannot be shown by a signal: {error}");
+        }
         if let Err(error) = Python::attach(fork::share_memory) {
             log::warn!("workers will share less memory: {error}");
         }
@@ -121,6 +126,9 @@ impl Worker for WsgiWorker {
         });
         let WorkerSettings { engine, wsgi, threads, reload, reopen_error_log, .. } = &self.settings;
         let apps = Python::attach(|py| {
+            if let Err(error) = traceback::keep_stacks(py) {
+                log::warn!("the stacks of requests over their time cannot be shown: {error}");
+            }
             let is_draining: IsDraining = Arc::new(context.is_draining());
             let app = |_| -> Box<dyn App + Send + '_> {
                 let app = WsgiApp::new(callable.clone_ref(py), wsgi.clone(), Arc::clone(&is_draining));
@@ -320,6 +328,14 @@ impl Host for Process<'_> {
     fn dump_stacks(&self) {
         match traceback::dump_stacks() {
             Ok(stacks) => log::error!("Stacks:\n{}", stacks.trim_end()),
+            Err(error) => log::warn!("the stacks cannot be shown: {error}"),
+        }
+    }
+
+    fn show_asked_stacks(&self) {
+        match traceback::take_stacks() {
+            Ok(None) => {}
+            Ok(Some(stacks)) => log::error!("Stacks, which SIGURG asks for:\n{}", stacks.trim_end()),
             Err(error) => log::warn!("the stacks cannot be shown: {error}"),
         }
     }

@@ -1,7 +1,9 @@
 """Requests that take longer than they may: the client is told, the log says where, the worker is replaced."""
 
 import http.client
+import os
 import re
+import signal
 import threading
 
 from harness import SLEEPY, wait_for
@@ -95,3 +97,33 @@ def test_without_a_request_timeout_a_long_request_ends_when_it_ends(serve):
     server = serve(SLEEPY, "--threads", "2", "-t", "2")
     assert server.get("/?sleep=3.5", timeout=20)[0] == 200
     assert not re.search("504|TIMEOUT", server.log)
+
+
+BOOTS_SLOWLY = """
+import time
+def reads_its_model():
+    print("reading", flush=True)
+    time.sleep(60)
+reads_its_model()
+"""
+
+
+def test_the_signal_urg_shows_the_stacks_of_a_worker_in_the_log(serve):
+    server = serve(SLEEPY, "--threads", "2")
+    (worker,) = server.worker_pids()
+    asking = Asking(server, "/?sleep=4")
+    server.wait_log("sleeping 4")
+    os.kill(worker, signal.SIGURG)
+    server.wait_log(r"Stacks, which SIGURG asks for:\n(?:.*\n)*?.*app\.py.*line \d+ in app")
+    assert asking.wait()[0] == 200
+    # It goes on, and shows them once.
+    assert server.log.count("Stacks, which") == 1
+    assert server.worker_pids() == [worker]
+
+
+def test_the_signal_urg_shows_where_a_worker_is_that_boots(serve):
+    server = serve(BOOTS_SLOWLY, "--boot-timeout", "60", wait=False)
+    server.wait_log("reading")
+    (worker,) = server.worker_pids()
+    os.kill(worker, signal.SIGURG)
+    server.wait_log(r"app\.py.*line \d+ in reads_its_model")

@@ -192,6 +192,7 @@ fn shows_stacks_beside_a_full_pipe() {
     unsafe { libc::fcntl(log, libc::F_SETFL, flags) };
     Python::attach(|py| {
         traceback::dump_stacks_when_asked(py, log).unwrap();
+        traceback::keep_stacks(py).unwrap();
         let code = "
 import threading
 begun = threading.Event()
@@ -207,18 +208,51 @@ begun.wait()
         let stacks = traceback::dump_stacks().unwrap();
         assert_eq!(stacks.matches("in waits_there").count(), 1, "{stacks}");
     }
-    // SAFETY: a fork that ends at once; it has a pipe of its own.
-    unsafe {
-        let child = libc::fork();
-        if child == 0 {
-            let shows = traceback::dump_stacks().is_ok();
-            libc::_exit(if shows { 0 } else { 1 });
-        }
-        let mut status = 0;
-        libc::waitpid(child, &mut status, 0);
-        assert_eq!(status, 0);
-        libc::_exit(0);
-    }
+}
+
+#[test]
+fn the_stacks_of_many_deep_threads_are_shown_whole_and_once() {
+    succeeds("shows_the_stacks_of_many_deep_threads");
+}
+
+#[test]
+#[ignore = "run in a process of its own"]
+fn shows_the_stacks_of_many_deep_threads() {
+    start_python();
+    Python::attach(|py| {
+        traceback::dump_stacks_when_asked(py, 2).unwrap();
+        traceback::keep_stacks(py).unwrap();
+        let code = "
+import threading
+def deep_one_with_a_name_that_makes_its_line_long(depth, begun):
+    if depth:
+        return deep_one_with_a_name_that_makes_its_line_long(depth - 1, begun)
+    begun.set()
+    threading.Event().wait()
+def waits_there(begun):
+    begun.set()
+    threading.Event().wait()
+def start(target, *arguments):
+    begun = threading.Event()
+    threading.Thread(target=target, args=(*arguments, begun), daemon=True).start()
+    begun.wait()
+start(waits_there)
+for _ in range(20):
+    start(deep_one_with_a_name_that_makes_its_line_long, 150)
+";
+        module(py, code);
+    });
+    assert_eq!(traceback::take_stacks().unwrap(), None);
+    // The newest thread comes first.
+    let stacks = traceback::dump_stacks().unwrap();
+    assert!(stacks.len() > 100_000, "{}", stacks.len());
+    assert_eq!(stacks.matches("in waits_there").count(), 1, "{stacks}");
+    // SAFETY: it has no preconditions; the handler has run when it returns.
+    unsafe { libc::raise(libc::SIGURG) };
+    assert_eq!(traceback::take_stacks().unwrap().unwrap().matches("in waits_there").count(), 1);
+    assert_eq!(traceback::take_stacks().unwrap(), None);
+    // SAFETY: the process has said all.
+    unsafe { libc::_exit(0) };
 }
 
 #[test]

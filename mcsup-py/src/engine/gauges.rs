@@ -8,6 +8,9 @@ use super::overdue::{self, Running};
 /// The oldest request is looked for as often as this.
 const SOMETIMES: Duration = Duration::from_millis(100);
 
+/// The host looks whether an operator has asked for the stacks as often as this.
+const SELDOM: Duration = Duration::from_millis(500);
+
 /// What the host knows.
 #[derive(Debug)]
 pub(super) struct Gauges {
@@ -15,17 +18,22 @@ pub(super) struct Gauges {
     /// When the oldest of several requests began.
     oldest: Option<Instant>,
     looked: Instant,
+    looked_for_stacks: Instant,
 }
 
 impl Gauges {
     pub(super) fn new(now: Instant) -> Self {
-        Self { waiting: 0, oldest: None, looked: now }
+        Self { waiting: 0, oldest: None, looked: now, looked_for_stacks: now }
     }
 
     /// `waiting`: how many requests no permit has taken. What one permit alone is doing the host knows already.
     pub(super) fn tell(&mut self, waiting: usize, running: &[Running], host: &dyn Host, now: Instant) {
         if waiting != std::mem::replace(&mut self.waiting, waiting) {
             host.waiting(waiting);
+        }
+        if now >= self.looked_for_stacks + SELDOM {
+            self.looked_for_stacks = now;
+            host.show_asked_stacks();
         }
         if running.len() == 1 || now < self.looked + SOMETIMES {
             return;

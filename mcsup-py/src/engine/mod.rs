@@ -165,6 +165,8 @@ pub trait Host: Sync {
     fn interrupted(&self) {}
     /// Shows where all threads are.
     fn dump_stacks(&self) {}
+    /// Shows stacks that a signal has asked for meanwhile. Called about twice a second.
+    fn show_asked_stacks(&self) {}
 
     /// Connections are accepted, and so many requests are done at once; 0: no more are accepted.
     fn accepting(&self, _permits: usize) {}

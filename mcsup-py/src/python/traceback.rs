@@ -1,13 +1,15 @@
 //! Exceptions and stacks as text.
 
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
-use rustix::io::FdFlags;
+use rustix::fs::OFlags;
 use rustix::process::Signal;
 
 /// The traceback as Python prints it: whole, with causes.
@@ -48,75 +50,98 @@ pub fn files_in(text: &str) -> impl Iterator<Item = PathBuf> + '_ {
 /// The signal that shows the stacks and nothing else: harmless by default, and used by nobody who does not ask for it.
 const SHOW_STACKS: Signal = Signal::URG;
 
-/// Where stacks go on their way to the log: a pipe of this process that never waits. The log's own descriptor may be a
-/// full pipe that this process cannot open again, and a signal handler that writes there stops its thread for good.
-struct Stacks {
-    owner: u32,
-    reading: OwnedFd,
-    writing: OwnedFd,
-}
+/// The stacks on their way to the log, while an engine looks for them: a file in memory, which never makes a handler wait.
+/// The log's own descriptor may be a full pipe that this process cannot open again, and a signal handler that writes there
+/// stops its thread for good. A pipe would be too small for the stacks of many threads, of which the oldest come last.
+static STACKS: Mutex<Option<File>> = Mutex::new(None);
 
-static STACKS: Mutex<Option<Stacks>> = Mutex::new(None);
-
-impl Stacks {
-    fn new() -> io::Result<Self> {
-        let (reading, writing) = rustix::pipe::pipe()?;
-        for end in [&reading, &writing] {
-            rustix::io::fcntl_setfd(end, FdFlags::CLOEXEC)?;
-            rustix::io::ioctl_fionbio(end, true)?;
-        }
-        Ok(Self { owner: std::process::id(), reading, writing })
-    }
-
-    /// A fork shares its parent's pipe: it gets one of its own, by the number that the handler knows.
-    fn be_ours(&mut self) -> io::Result<()> {
-        if self.owner == std::process::id() {
-            return Ok(());
-        }
-        let new = Self::new()?;
-        for (new, held) in [(&new.reading, &mut self.reading), (&new.writing, &mut self.writing)] {
-            rustix::io::dup2(new, held)?;
-            rustix::io::fcntl_setfd(held, FdFlags::CLOEXEC)?;
-        }
-        self.owner = new.owner;
-        Ok(())
-    }
-
-    /// All that is in the pipe. Of more than it takes the end is lost.
-    fn take(&self) -> String {
-        let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
-        while let Ok(count @ 1..) = rustix::io::retry_on_intr(|| rustix::io::read(&self.reading, &mut piece))
-        {
-            bytes.extend_from_slice(&piece[..count]);
-        }
-        String::from_utf8_lossy(&bytes).into_owned()
-    }
-}
-
-/// Writes the stacks of all threads to `fd` when the process is aborted or crashes; prepares [`dump_stacks`].
+/// Writes the stacks of all threads to `fd` when the process is aborted or crashes, and when it gets SIGURG.
+///
+/// # Errors
+/// Python's `faulthandler` is not there, or refuses.
 pub fn dump_stacks_when_asked(py: Python<'_>, fd: RawFd) -> PyResult<()> {
+    let options = options(py, fd)?;
+    py.import("faulthandler")?.call_method("enable", (), Some(&options))?;
+    show_by_signal(py, fd)?;
+    *STACKS.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    Ok(())
+}
+
+/// From now on SIGURG leaves the stacks for [`take_stacks`], and [`dump_stacks`] has them.
+///
+/// # Errors
+/// There is no memory or no descriptor for a file, or Python's `faulthandler` refuses; nothing has changed.
+pub fn keep_stacks(py: Python<'_>) -> PyResult<()> {
+    let file = anonymous_file()?;
+    // One handler's pieces stand behind another's, and at the start of what was emptied.
+    rustix::fs::fcntl_setfl(&file, OFlags::APPEND).map_err(io::Error::from)?;
+    show_by_signal(py, file.as_raw_fd())?;
+    *STACKS.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+    Ok(())
+}
+
+fn options(py: Python<'_>, fd: RawFd) -> PyResult<Bound<'_, PyDict>> {
     let options = PyDict::new(py);
     options.set_item("file", fd)?;
     options.set_item("all_threads", true)?;
-    let faulthandler = py.import("faulthandler")?;
-    faulthandler.call_method("enable", (), Some(&options))?;
-    let stacks = Stacks::new()?;
-    options.set_item("file", stacks.writing.as_raw_fd())?;
-    faulthandler.call_method("register", (SHOW_STACKS.as_raw(),), Some(&options))?;
-    *STACKS.lock().unwrap_or_else(PoisonError::into_inner) = Some(stacks);
-    Ok(())
+    Ok(options)
+}
+
+fn show_by_signal(py: Python<'_>, fd: RawFd) -> PyResult<()> {
+    let signal = (SHOW_STACKS.as_raw(),);
+    py.import("faulthandler")?.call_method("register", signal, Some(&options(py, fd)?)).map(drop)
 }
 
 /// The stacks of all threads now. By a signal, whose handler needs no interpreter: the thread that has it may be the one
 /// that hangs.
+///
+/// # Errors
+/// They are not [kept](keep_stacks), or cannot be read.
 pub fn dump_stacks() -> io::Result<String> {
-    let mut held = STACKS.lock().unwrap_or_else(PoisonError::into_inner);
-    let stacks = held.as_mut().ok_or_else(|| io::Error::other("they were never asked for"))?;
-    stacks.be_ours()?;
+    let held = STACKS.lock().unwrap_or_else(PoisonError::into_inner);
+    let file = held.as_ref().ok_or_else(|| io::Error::other("they are not kept"))?;
     // SAFETY: raise(3) has no preconditions. The handler is faulthandler's, or else the signal is ignored by default; in
     // this thread it has run when the call returns.
     unsafe { libc::raise(SHOW_STACKS.as_raw()) };
-    Ok(stacks.take())
+    Ok(take(file)?.unwrap_or_default())
+}
+
+/// The stacks that SIGURG has left since the last call; `None`: it has not come.
+///
+/// # Errors
+/// They cannot be read.
+pub fn take_stacks() -> io::Result<Option<String>> {
+    let held = STACKS.lock().unwrap_or_else(PoisonError::into_inner);
+    held.as_ref().map_or(Ok(None), take)
+}
+
+/// Empties the file. A handler that is writing has the rest of its stacks in the next reading.
+fn take(file: &File) -> io::Result<Option<String>> {
+    let (mut bytes, mut read) = (Vec::new(), 0);
+    loop {
+        bytes.resize(usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX), 0);
+        if bytes.len() == read {
+            break;
+        }
+        file.read_exact_at(&mut bytes[read..], read as u64)?;
+        read = bytes.len();
+    }
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    file.set_len(0)?;
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+#[cfg(target_os = "linux")]
+fn anonymous_file() -> io::Result<File> {
+    use rustix::fs::{MemfdFlags, memfd_create};
+    Ok(memfd_create("mcsup-stacks", MemfdFlags::CLOEXEC)?.into())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn anonymous_file() -> io::Result<File> {
+    tempfile::tempfile()
 }
 
 #[cfg(test)]
