@@ -19,6 +19,16 @@ def app(environ, start_response):
     return [str(len(body)).encode()]
 """
 
+# Keeps far more descriptors than what is left to it.
+HOARDING = """
+kept = []
+def app(environ, start_response):
+    if not kept:
+        kept.extend(open("/dev/null") for _ in range(200))
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "2")])
+    return [b"ok"]
+"""
+
 # Larger than what a worker keeps in memory.
 UPLOAD = b"0" * (3 << 20)
 
@@ -66,6 +76,21 @@ def test_uploads_that_do_not_end_leave_the_application_half_of_its_descriptors(s
         connection.close()
     assert set(statuses) == {b"200", b"503"} and statuses.count(b"200") >= 20, statuses
     assert "Too many open files" not in server.log
+
+
+def test_some_clients_are_served_also_where_the_application_keeps_nearly_all_descriptors(serve):
+    server = serve(HOARDING, "--keep-alive", "60", through=FEW)
+    with contextlib.ExitStack() as open_ones:
+        clients = [
+            open_ones.enter_context(
+                contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE))
+            )
+            for _ in range(10)
+        ]
+        for client in clients * 3:
+            client.request("GET", "/")
+            assert client.getresponse().read() == b"ok"
+    assert "[WARNING]" not in server.log and "[ERROR]" not in server.log
 
 
 def test_clients_that_begin_a_request_and_do_not_go_on_keep_no_other_out(serve):

@@ -21,6 +21,8 @@ use crate::http::reject;
 
 /// How many descriptors are left to the application.
 const RESERVE: u64 = 64;
+/// So many connections there may always be, also where the application has opened more than the reserve.
+const CONNECTIONS: u64 = 16;
 /// A connection that has been idle for a shorter time is not closed: its request may be on its way.
 const IDLE_AT_LEAST: Duration = Duration::from_millis(100);
 /// A head that has not ended after this time counts as idle.
@@ -38,8 +40,10 @@ const SELECTED_SHARE: usize = 16;
 pub(super) struct Reserve {
     /// The first descriptor of the application's; `RawFd::MAX`: there is no limit.
     first: RawFd,
-    /// All descriptors; for the log.
+    /// All descriptors.
     limit: u64,
+    /// How many connections there may be in spite of a shortage.
+    least: usize,
     /// A connection has got a number of the reserve, and since then there may be too few.
     is_touched: bool,
     /// When room was last lacking, while the log says that it is; `None`: it does not say so.
@@ -58,13 +62,11 @@ enum Lack {
 impl Reserve {
     /// For a process with this limit of descriptors, whose next descriptor will have the number `next`.
     fn new(limit: Option<u64>, next: RawFd) -> Self {
-        let first = limit.and_then(|limit| {
-            let next = u64::try_from(next).ok()?;
-            // Of few descriptors the application gets half.
-            let kept = RESERVE.min(limit.saturating_sub(next) / 2);
-            RawFd::try_from(limit - kept).ok()
-        });
+        // Of few descriptors the application gets half.
+        let half = limit.unwrap_or(u64::MAX).saturating_sub(u64::try_from(next).unwrap_or(0)) / 2;
+        let first = limit.and_then(|limit| RawFd::try_from(limit - RESERVE.min(half)).ok());
         Self {
+            least: usize::try_from(CONNECTIONS.min(half)).unwrap_or(0),
             first: first.unwrap_or(RawFd::MAX),
             limit: limit.unwrap_or(u64::MAX),
             is_touched: false,
@@ -138,7 +140,7 @@ impl Table<'_> {
         if most > 0 && open >= most {
             return Some(Lack::Connections);
         }
-        if !self.reserve.is_touched {
+        if !self.reserve.is_touched || open < self.reserve.least {
             return None;
         }
         let next = next_number(self.host.wake_fd());
@@ -184,6 +186,10 @@ impl Table<'_> {
     pub(super) fn may_spool(&mut self, token: u64, now: Instant) -> bool {
         let Some(connection) = self.connections.find(token) else { return true };
         let Some(number) = connection.spooled.as_ref().map(|file| file.as_raw_fd()) else { return true };
+        if self.connections.len() <= self.reserve.least {
+            return true;
+        }
+        let Some(connection) = self.connections.find(token) else { return true };
         // Room is made once for a file.
         if number < self.reserve.first || std::mem::replace(&mut connection.may_spool, true) {
             return true;
@@ -294,6 +300,7 @@ mod tests {
         ] {
             assert_eq!(Reserve::new(limit, next).first, first, "{limit:?}");
         }
+        assert_eq!((Reserve::new(Some(20), 20).least, Reserve::new(Some(40), 20).least), (0, 10));
         let reserve = Reserve::new(Some(256), 20);
         assert!(reserve.admits(100) && reserve.admits(223) && !reserve.admits(224));
         assert!(Reserve::new(None, 20).admits(1 << 20));
