@@ -146,7 +146,12 @@ impl Table<'_> {
             }
             return self.refuse(token, reject::NO_ROOM, now);
         }
+        let goes_on = self.phase.accepts();
         let Some(connection) = self.connections.find(token) else { return };
+        if let (false, State::Lingering(lingering)) = (goes_on, &mut connection.state) {
+            // The engine has begun to end while the connection was away.
+            connection.deadline = connection.deadline.min(lingering.hurry());
+        }
         let is_check = matches!(step, Step::Ready) && health::is_asked_for(&self.config, connection);
         let missed = if let State::Flushing { .. } = connection.state { writable } else { readable };
         match step {
