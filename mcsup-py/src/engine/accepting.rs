@@ -27,6 +27,8 @@ const MOST_LOST: u32 = 64;
 const SIBLINGS_TIME: Duration = Duration::from_micros(150);
 /// A connection that waits is taken after so many turns in which others might have taken it.
 const MOST_LEFT_TO_SIBLINGS: u32 = 4;
+/// So many connections are accepted at once while others have turns.
+const MOST_BETWEEN_TURNS: usize = 16;
 /// So many queued connections are accepted without a look at anything else.
 const MOST_QUEUED: usize = 512;
 
@@ -44,8 +46,16 @@ impl Table<'_> {
             return;
         }
         self.left_to_siblings = 0;
-        if self.has_room(now) && self.accept(index, now) && self.accepting == Accepting::Yes {
-            self.go_to_the_end_of_the_line(now);
+        // Where others have turns it is a while until the next poll.
+        let most = if self.queue.is_empty() { 1 } else { MOST_BETWEEN_TURNS };
+        for _ in 0..most {
+            let accepted = self.has_room(now) && self.accept(index, now);
+            if accepted && self.accepting == Accepting::Yes {
+                self.go_to_the_end_of_the_line(now);
+            }
+            if !accepted || self.accepting != Accepting::Yes || self.host.siblings().free > 0 {
+                return;
+            }
         }
     }
 

@@ -90,6 +90,11 @@ const SPOOL_PIECE: usize = 64 * 1024;
 /// No more than this of a body is taken together with its head: less than what goes to a file.
 const COMES_ALONG: usize = 32 * 1024;
 
+/// A head of which more than this has come is received in turns,
+const LONG_HEAD: usize = 16 * 1024;
+/// of which each of its bytes takes so many.
+const HEAD_WEIGHT: usize = 8;
+
 /// A connection and everything that belongs to it.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -177,6 +182,11 @@ impl Connection {
             State::Flushing { .. } | State::Lingering(_) => true,
             State::Idle { .. } | State::Head | State::Ready { .. } => false,
         }
+    }
+
+    /// Whether more has come of a head than an ordinary one has.
+    pub(super) fn has_long_head(&self) -> bool {
+        matches!(self.state, State::Head) && self.incoming.bytes().len() > LONG_HEAD
     }
 
     /// Goes on with something large for one turn.
@@ -300,12 +310,17 @@ impl Connection {
                 return Some(Step::Refuse(reject::INCOMPLETE));
             }
             Progress::Ended => return Some(Step::Close),
-            Progress::More(count) | Progress::Blocked(count) => turn.spend(count),
+            Progress::More(count) | Progress::Blocked(count) => turn.spend(self.cost_of(count)),
         }
         if let State::Body { .. } = self.state {
             self.deadline = after(now, config.timeouts.body);
         }
         None
+    }
+
+    /// What it costs to receive so many bytes. Those of a head are looked at, in memory that grows with them.
+    fn cost_of(&self, count: usize) -> usize {
+        if let State::Idle { .. } | State::Head = self.state { count * HEAD_WEIGHT } else { count }
     }
 
     fn receive(&mut self) -> Progress {

@@ -189,6 +189,8 @@ impl<'a> Table<'a> {
             if news.writable {
                 self.queue(token);
             }
+        } else if connection.has_long_head() {
+            self.queue(token);
         } else if news.readable && (news.ended || !(self.hand_on(token) || self.hand_over_unread(token, now)))
         {
             self.advance(token, now);
