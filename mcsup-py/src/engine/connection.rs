@@ -14,7 +14,7 @@ use crate::app::{Body, Peer};
 use crate::http::framing::Framing;
 use crate::http::head::{Head, Heads};
 use crate::http::reject::{self, Reject};
-use crate::net::buffer::{Incoming, Outgoing};
+use crate::net::buffer::{Incoming, Outgoing, Tail};
 use crate::net::stream::{Progress, Stream};
 use crate::net::timers::Armed;
 use crate::net::timers::after;
@@ -189,9 +189,21 @@ impl Connection {
         matches!(self.state, State::Head) && self.incoming.bytes().len() > LONG_HEAD
     }
 
+    /// Whether its next turn may wait for a disk.
+    pub(super) fn needs_file(&self) -> bool {
+        match &self.state {
+            State::Body { receiving, .. } => receiving.needs_file(),
+            State::Flushing { .. } => matches!(self.outgoing.tail(), Some(Tail::File(_))),
+            _ => false,
+        }
+    }
+
     /// Goes on with something large for one turn.
     pub(super) fn take_turn(&mut self, config: &EngineConfig, now: Instant) -> Step {
-        let mut turn = Turn::default();
+        let mut turn = match &self.state {
+            State::Body { receiving, .. } => receiving.turn(),
+            _ => Turn::default(),
+        };
         loop {
             let step = match self.state {
                 State::Flushing { then } => Some(self.send(then, config, now)),

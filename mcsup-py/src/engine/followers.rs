@@ -11,6 +11,8 @@
 
 mod parking;
 
+mod spare;
+
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -37,12 +39,6 @@ use crate::http::response::ResponseHead;
 use crate::net::poller::{Batch, Interest, Poller};
 use parking::{LOOK_AFTER, Parked};
 
-/// A leader that has been away for so long is replaced: soon where another permit may be free, later where all that waits
-/// are clients. The spare looks as often while there are requests.
-const PATIENCE: Duration = Duration::from_millis(1);
-const PATIENCE_OF_ONE: Duration = Duration::from_millis(5);
-/// The spare goes to sleep after so many looks without a request.
-const QUIET_LOOKS: u32 = 100;
 /// An application that takes longer than this on average is not worth waiting for, with other permits free.
 const SLOW: Duration = Duration::from_micros(200);
 /// For so many turns after something was held back the next such thing is expected.
@@ -79,6 +75,8 @@ pub(super) struct Crew<'a> {
     requests: AtomicU64,
     over: AtomicBool,
     spare_sleeps: AtomicBool,
+    /// The spare has been called for those that may wait for a disk.
+    files_wait: AtomicBool,
     /// Wakes whoever waits for news,
     kick: Kick,
     /// and the spare alone.
@@ -152,6 +150,7 @@ pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io
         requests: AtomicU64::new(0),
         over: AtomicBool::new(false),
         spare_sleeps: AtomicBool::new(false),
+        files_wait: AtomicBool::new(false),
         kick,
         spare_kick,
         start: Instant::now(),
@@ -199,6 +198,7 @@ impl<'a> Crew<'a> {
                 return self.leave(state, spare);
             }
             self.relieve_spare(&mut state);
+            self.call_for_files(&state, spare);
             if let Some(again) = (permit == 0).then(|| self.is_to_attend()).flatten() {
                 own.worked = again;
                 (state, looked) = (self.attend(state, spare), None);
@@ -360,16 +360,31 @@ impl<'a> Crew<'a> {
         if has_time { state.table.next_in_queue() } else { None }
     }
 
-    /// Lets a connection have its turn, where it is in something large with the lock let go; returns when that was done.
-    /// `spare`: who watches over the absence of a leader.
+    /// Lets one have its turn, and counts it; returns when that was done. `spare`: who watches over the absence of a leader.
     fn give_turn<'g>(
         &'g self,
-        mut state: Guard<'g, 'a>,
+        state: Guard<'g, 'a>,
         next: Queued,
         began: Instant,
         spare: Option<&Thread>,
     ) -> (Guard<'g, 'a>, Instant) {
         let ready = state.table.ready.len();
+        let mut state = self.have_turn(state, next, began, spare);
+        // What has become whole need not wait for the next poll.
+        state.budget += state.table.ready.len().saturating_sub(ready);
+        let now = Instant::now();
+        state.queue_time = state.queue_time.saturating_sub(now - began);
+        (state, now)
+    }
+
+    /// A turn, in something large with the lock let go.
+    fn have_turn<'g>(
+        &'g self,
+        mut state: Guard<'g, 'a>,
+        next: Queued,
+        began: Instant,
+        spare: Option<&Thread>,
+    ) -> Guard<'g, 'a> {
         if let Some(mut work) = state.table.begin_turn(next, began) {
             drop(state);
             if let Some(spare) = spare {
@@ -379,11 +394,7 @@ impl<'a> Crew<'a> {
             state = self.lock();
             state.table.end_turn(work, began);
         }
-        // What has become whole need not wait for the next poll.
-        state.budget += state.table.ready.len().saturating_sub(ready);
-        let now = Instant::now();
-        state.queue_time = state.queue_time.saturating_sub(now - began);
-        (state, now)
+        state
     }
 
     /// Answers one request, with the lock let go; returns when that was done. `spare`: who watches over the absence of a
@@ -447,74 +458,6 @@ impl<'a> Crew<'a> {
 
     fn micros(&self, now: Instant) -> u64 {
         u64::try_from((now - self.start).as_micros()).unwrap_or(u64::MAX)
-    }
-
-    /// The spare's life.
-    fn stand_by(&self) {
-        let (mut batch, mut quiet, mut seen) = (Batch::default(), 0, 0);
-        loop {
-            if quiet < QUIET_LOOKS {
-                thread::park_timeout(self.patience());
-            } else {
-                self.spare_sleeps.store(true, Ordering::SeqCst);
-                if self.away_since.load(Ordering::SeqCst) == 0 {
-                    thread::park();
-                }
-                self.spare_sleeps.store(false, Ordering::SeqCst);
-                quiet = 0;
-            }
-            let requests = self.requests.load(Ordering::Relaxed);
-            quiet =
-                if requests == seen && self.away_since.load(Ordering::Relaxed) == 0 { quiet + 1 } else { 0 };
-            seen = requests;
-            if self.is_over() {
-                return;
-            }
-            if self.is_leader_missed() {
-                self.stand_in(&mut batch);
-            }
-        }
-    }
-
-    fn patience(&self) -> Duration {
-        if self.permits == 1 { PATIENCE_OF_ONE } else { PATIENCE }
-    }
-
-    fn is_leader_missed(&self) -> bool {
-        let since = self.away_since.load(Ordering::Relaxed);
-        let patience = u64::try_from(self.patience().as_micros()).unwrap_or(u64::MAX);
-        since != 0 && self.micros(Instant::now()).saturating_sub(since) > patience
-    }
-
-    /// Has a parked follower lead, or leads until a permit is free again.
-    fn stand_in(&self, batch: &mut Batch) {
-        self.send_held();
-        let mut state = self.lock();
-        if state.leader != Leader::Nobody {
-            return;
-        }
-        if state.parked.count() > 0 {
-            return self.wake_parked(&mut state, 1);
-        }
-        state.leader = Leader::Spare;
-        state.table.no_permit_is_free();
-        while state.leader == Leader::Spare && !self.is_over() {
-            state.table.offer_waiting(false);
-            (state, _) = self.turn(state, Leader::Spare, batch, Duration::MAX);
-            while state.leader == Leader::Spare {
-                let Some(next) = self.next_in_queue(&mut state) else { break };
-                (state, _) = self.give_turn(state, next, Instant::now(), None);
-            }
-            if !state.table.ready.is_empty() {
-                self.wake_parked(&mut state, 1);
-            }
-        }
-        self.spare_kick.acknowledge();
-        // The permit that leads now may be waiting for news that went to us.
-        self.kick.give();
-        if self.is_over() {
-            self.wake_all_parked();
-        }
     }
 
     /// Sends what those that are in the application hold back; `false`: nothing.

@@ -61,8 +61,9 @@ pub(super) struct Table<'a> {
     pub(super) connections: Places,
     /// Connections with a whole request, in the order in which it became whole.
     pub(super) ready: VecDeque<u64>,
-    /// What waits for a turn.
+    /// What waits for a turn; and for one that may wait for a disk.
     pub(super) queue: VecDeque<Queued>,
+    pub(super) files: VecDeque<Queued>,
     together: Together,
     pub(super) shelf: Shelf,
     /// What is left for bodies in memory that are not small.
@@ -130,6 +131,7 @@ impl<'a> Table<'a> {
             connections: Places::default(),
             ready: VecDeque::new(),
             queue: VecDeque::new(),
+            files: VecDeque::new(),
             together: Together::default(),
             shelf: Shelf::default(),
             body_memory: BODY_MEMORY,
@@ -147,7 +149,8 @@ impl<'a> Table<'a> {
     /// How long a turn may wait. `answers`: whoever waits answers what is ready; otherwise a sibling may, so that it is
     /// offered again soon.
     pub(super) fn timeout(&self, answers: bool, now: Instant) -> Duration {
-        if !self.queue.is_empty() {
+        // Without a permit it sees to the files as well.
+        if !self.queue.is_empty() || !(answers || self.files.is_empty()) {
             return Duration::ZERO;
         }
         match (self.ready.is_empty(), answers) {

@@ -1,0 +1,119 @@
+//! The spare thread, which has no permit: it watches over the absence of a leader, and sees to what may wait for a disk.
+
+use std::sync::atomic::Ordering;
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use super::{Crew, Leader, State};
+use crate::net::poller::Batch;
+
+/// A leader that has been away for so long is replaced: soon where another permit may be free, later where all that waits
+/// are clients. The spare looks as often while there are requests.
+const PATIENCE: Duration = Duration::from_millis(1);
+const PATIENCE_OF_ONE: Duration = Duration::from_millis(5);
+/// The spare goes to sleep after so many looks without a request.
+const QUIET_LOOKS: u32 = 100;
+
+impl<'a> Crew<'a> {
+    /// The spare's life.
+    pub(super) fn stand_by(&self) {
+        let (mut batch, mut quiet, mut seen) = (Batch::default(), 0, 0);
+        loop {
+            if quiet < QUIET_LOOKS {
+                thread::park_timeout(self.patience());
+            } else {
+                self.spare_sleeps.store(true, Ordering::SeqCst);
+                if self.away_since.load(Ordering::SeqCst) == 0 {
+                    thread::park();
+                }
+                self.spare_sleeps.store(false, Ordering::SeqCst);
+                quiet = 0;
+            }
+            let requests = self.requests.load(Ordering::Relaxed);
+            quiet =
+                if requests == seen && self.away_since.load(Ordering::Relaxed) == 0 { quiet + 1 } else { 0 };
+            seen = requests;
+            if self.is_over() {
+                return;
+            }
+            if self.files_wait.load(Ordering::SeqCst) {
+                self.see_to_files(&mut batch);
+            }
+            if self.is_leader_missed() {
+                self.stand_in(&mut batch);
+            }
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        if self.permits == 1 { PATIENCE_OF_ONE } else { PATIENCE }
+    }
+
+    fn is_leader_missed(&self) -> bool {
+        let since = self.away_since.load(Ordering::Relaxed);
+        let patience = u64::try_from(self.patience().as_micros()).unwrap_or(u64::MAX);
+        since != 0 && self.micros(Instant::now()).saturating_sub(since) > patience
+    }
+
+    /// Has a parked follower lead, or leads until a permit is free again.
+    fn stand_in(&self, batch: &mut Batch) {
+        self.send_held();
+        let mut state = self.lock();
+        if state.leader != Leader::Nobody {
+            return;
+        }
+        if state.parked.count() > 0 {
+            return self.wake_parked(&mut state, 1);
+        }
+        state.leader = Leader::Spare;
+        state.table.no_permit_is_free();
+        while state.leader == Leader::Spare && !self.is_over() {
+            state.table.offer_waiting(false);
+            (state, _) = self.turn(state, Leader::Spare, batch, Duration::MAX);
+            while state.leader == Leader::Spare && !state.queue_time.is_zero() {
+                let next = state.table.next_in_queue().or_else(|| state.table.next_with_file());
+                let Some(next) = next else { break };
+                (state, _) = self.give_turn(state, next, Instant::now(), None);
+            }
+            if !state.table.ready.is_empty() {
+                self.wake_parked(&mut state, 1);
+            }
+        }
+        self.spare_kick.acknowledge();
+        // The permit that leads now may be waiting for news that went to us.
+        self.kick.give();
+        if self.is_over() {
+            self.wake_all_parked();
+        }
+    }
+
+    /// The spare sees to those that may wait for a disk, until there are none.
+    fn see_to_files(&self, batch: &mut Batch) {
+        let mut state = self.lock();
+        while !self.is_over() {
+            let Some(next) = state.table.next_with_file() else {
+                self.files_wait.store(false, Ordering::SeqCst);
+                return;
+            };
+            let ready = state.table.ready.len();
+            state = self.have_turn(state, next, Instant::now(), None);
+            let has_news = state.table.ready.len() > ready || !state.table.queue.is_empty();
+            if has_news && state.leader == Leader::Permit {
+                // It waits for news of the poller.
+                self.kick.give();
+            }
+            if self.is_leader_missed() {
+                drop(state);
+                self.stand_in(batch);
+                state = self.lock();
+            }
+        }
+    }
+
+    /// Wakes the spare where something may wait for a disk.
+    pub(super) fn call_for_files(&self, state: &State<'a>, spare: &Thread) {
+        if !state.table.files.is_empty() && !self.files_wait.swap(true, Ordering::SeqCst) {
+            spare.unpark();
+        }
+    }
+}
