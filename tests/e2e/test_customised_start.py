@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import mcsup
-from harness import MCSUP, TOP, Load, clean_environment, free_port, get, run, wait_for
+from harness import HELLO, MCSUP, TOP, Load, Server, clean_environment, free_port, get, run, wait_for
 
 BINARY = Path(os.environ.get("CARGO_TARGET_DIR", TOP / "target")) / "debug" / "mcsup"
 PACKAGES = Path(mcsup.__file__).parents[1]
@@ -538,3 +538,21 @@ def test_a_check_runs_the_customisation_as_well(directory, environment):
     (directory / "app.py").write_text("import sitecustomize\nassert sitecustomize.SEEN\napp = print\n")
     result = run("check", "app:app", cwd=directory, env=environment)
     assert (result.returncode, result.stdout) == (0, "app:app can be served\n"), result.stderr
+
+
+def test_names_that_are_no_text_and_entries_that_are_no_strings_hinder_no_start_and_no_upgrade(directory):
+    strange = Path(directory) / os.fsdecode(b"strange-\xff")
+    strange.mkdir()
+    (strange / "app.py").write_text(HELLO)
+    (strange / "sitecustomize.py").write_text("import pathlib, sys\nsys.path.append(pathlib.Path('/nowhere'))\n")
+    environment = clean_environment(PYTHONPATH=str(strange))
+    server = Server(strange, "--pid", "app.pid", "-b", "unix:app.sock", env=environment)
+    try:
+        assert server.get()[0] == 200
+        server.process.send_signal(signal.SIGUSR2)
+        server.wait_log(UPGRADED)
+        assert server.get()[0] == 200
+        assert server.stop() == 0
+        assert not (strange / "app.sock").exists() and not (strange / "app.pid").exists()
+    finally:
+        server.clean_up()

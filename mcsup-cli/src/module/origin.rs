@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use mcsup_py::python::customisation;
+use mcsup_py::python::interpreter;
 use mcsup_py::python::site::{self, Deferred, Script};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -36,8 +37,8 @@ pub(super) struct Origin {
     /// The first entry of `sys.path`, where Python has put it there for the script.
     folder: Option<OsString>,
     /// The rest of `sys.path`.
-    path: Vec<PathBuf>,
-    prefixes: (String, String),
+    path: Vec<OsString>,
+    prefixes: (OsString, OsString),
     /// Whether the operator wants `site`.
     has_site: bool,
     /// What has run before this command, if anything has.
@@ -53,12 +54,12 @@ impl Origin {
         words.truncate(words.len().saturating_sub(own));
         let flags = sys.getattr("flags")?;
         let flag = |name: &str| flags.getattr_opt(name)?.map_or(Ok(false), |value| value.is_truthy());
-        let mut path: Vec<OsString> = sys.getattr("path")?.extract()?;
+        let mut path = interpreter::search_path(py)?.into_iter();
         // Python 3.10 has no `safe_path`.
-        let is_first = !flag("isolated")? && !flag("safe_path")? && !path.is_empty();
-        let folder = is_first.then(|| path.remove(0));
-        let argv: Vec<OsString> = sys.getattr("argv")?.extract()?;
-        let name = argv.into_iter().next().unwrap_or_default();
+        let is_first = !flag("isolated")? && !flag("safe_path")?;
+        let folder = if is_first { path.next().flatten() } else { None };
+        let first = sys.getattr("argv")?.get_item(0);
+        let name = first.and_then(|name| name.extract::<OsString>()).unwrap_or_default();
         Ok(Self {
             words,
             file: file.unwrap_or_else(|| name.clone()),
@@ -67,7 +68,7 @@ impl Origin {
             is_command,
             preparation,
             folder,
-            path: path.into_iter().map(PathBuf::from).collect(),
+            path: path.flatten().collect(),
             prefixes: (sys.getattr("prefix")?.extract()?, sys.getattr("exec_prefix")?.extract()?),
             has_site: !flag("no_site")?,
             customisation: customisation::found(py)?,
@@ -97,7 +98,7 @@ impl Origin {
         };
         Deferred {
             script: Some(script),
-            path: self.path.clone(),
+            path: self.path.iter().map(PathBuf::from).collect(),
             prefixes: Some(self.prefixes.clone()),
             modules: self.customisation.clone().unwrap_or_default(),
         }

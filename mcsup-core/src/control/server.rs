@@ -94,6 +94,7 @@ enum State {
 /// What the next image needs to go on with the same clients: descriptors by number, and whatever is under way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ServerRecord {
+    #[serde(with = "crate::host::recorded_path")]
     path: PathBuf,
     bound: (u64, u64),
     listening: RawFd,

@@ -9,6 +9,7 @@
 //! - [`handle`]: a hold on another process.
 //! - [`processes`]: other processes: who holds a port, who is whose child.
 //! - `handshakes`: clients that are about to be connected.
+//! - `recorded_path`: a path in a record for the next image.
 //! - [`relatives`]: the processes below another one.
 //! - [`survivors`]: those of the application that outlive their worker or server, in words.
 //! - `out_of_memory`: how many processes of a cgroup the kernel has killed for lack of memory; `memory_watch`: notice of it.
@@ -28,6 +29,7 @@ pub mod patience;
 pub mod pidfile;
 pub mod privileges;
 pub mod processes;
+pub(crate) mod recorded_path;
 pub mod relatives;
 pub mod survivors;
 pub mod usage;

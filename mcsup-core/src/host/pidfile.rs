@@ -49,6 +49,7 @@ pub struct PidFile {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PidFileRecord {
     pub(crate) fd: RawFd,
+    #[serde(with = "crate::host::recorded_path")]
     path: PathBuf,
 }
 

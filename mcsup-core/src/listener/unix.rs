@@ -30,6 +30,7 @@ pub(crate) struct UnixListening {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Bound {
     /// Absolute, so that it can be unlinked after a change of directory.
+    #[serde(with = "crate::host::recorded_path")]
     path: PathBuf,
     device: u64,
     inode: u64,

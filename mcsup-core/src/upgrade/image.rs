@@ -38,8 +38,10 @@ pub struct Again {
 /// An [`Image`] as it is written down for the next one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ImageRecord {
+    #[serde(with = "crate::host::recorded_path")]
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<OsString>,
+    #[serde(with = "crate::host::recorded_path")]
     directory: PathBuf,
     pub(crate) again: Option<AgainRecord>,
 }

@@ -37,12 +37,20 @@ pub fn ensure(venv: Option<&Path>) -> Result<(), String> {
 /// one; the binary's interpreter has none.
 pub fn set_arguments(py: Python<'_>, arguments: &[String]) -> PyResult<()> {
     let sys = py.import("sys")?;
-    let before: Vec<OsString> = sys.getattr("argv")?.extract().unwrap_or_default();
-    let script = before.into_iter().next().filter(|script| !script.is_empty());
+    let script = sys.getattr("argv")?.get_item(0).and_then(|script| script.extract::<OsString>());
+    let script = script.ok().filter(|script| !script.is_empty());
     let (first, rest) = arguments.split_at(arguments.len().min(1));
     let first = script.or_else(|| first.first().map(OsString::from));
     let argv: Vec<OsString> = first.into_iter().chain(rest.iter().map(OsString::from)).collect();
     sys.setattr("argv", PyList::new(py, argv)?)
+}
+
+/// `sys.path`. `None` stands for an entry that is no string, which Python's import passes over.
+///
+/// # Errors
+/// It is missing, or cannot be gone through.
+pub fn search_path(py: Python<'_>) -> PyResult<Vec<Option<OsString>>> {
+    py.import("sys")?.getattr("path")?.try_iter()?.map(|entry| Ok(entry?.extract().ok())).collect()
 }
 
 /// Adds variables to `os.environ`, and so to the process's environment.

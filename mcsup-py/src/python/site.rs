@@ -20,7 +20,7 @@ pub struct Deferred {
     /// `sys.path`, without the entry of the script. The supervisor only looks for files there.
     pub path: Vec<PathBuf>,
     /// `sys.prefix` and `sys.exec_prefix`: those of the virtual environment.
-    pub prefixes: Option<(String, String)>,
+    pub prefixes: Option<(OsString, OsString)>,
     /// The modules that the customisation loads.
     pub modules: Vec<String>,
 }

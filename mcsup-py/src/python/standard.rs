@@ -6,6 +6,7 @@
 //! application has the name of a module of the standard library nothing is shared, as then it may be meant.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -14,6 +15,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::interpreter;
 use super::site::{self, Deferred};
 
 /// How many files are looked through: those of a web framework, and not of all that computes behind it.
@@ -91,7 +93,7 @@ fn load(py: Python<'_>, module: &str, python_path: &[String]) -> PyResult<usize>
 }
 
 /// Does `act` while the interpreter has `prefixes`, which some modules remember. `site` finds what was there before.
-fn with_prefixes(py: Python<'_>, prefixes: Option<(String, String)>, act: impl FnOnce()) -> PyResult<()> {
+fn with_prefixes(py: Python<'_>, prefixes: Option<(OsString, OsString)>, act: impl FnOnce()) -> PyResult<()> {
     let Some((prefix, exec_prefix)) = prefixes else {
         act();
         return Ok(());
@@ -145,7 +147,7 @@ impl Places {
             Some(Deferred { script: Some(script), path, .. }) => {
                 script.folder.into_iter().map(PathBuf::from).chain(path).collect()
             }
-            _ => sys.getattr("path")?.extract()?,
+            _ => interpreter::search_path(py)?.into_iter().flatten().map(PathBuf::from).collect(),
         };
         let library = os
             .parent()
