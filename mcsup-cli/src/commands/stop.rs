@@ -31,7 +31,6 @@ fn stop(args: &StopArgs) -> Result<(Exit, Outcome, String), Failure> {
     };
     let pid = supervisor.pid();
     let mut below = Below::new(pid);
-    let workers = below.workers();
     let addresses = processes::listening_addresses(pid);
     let signalled = if args.quick { supervisor.interrupt() } else { supervisor.terminate() };
     match signalled {
@@ -50,10 +49,8 @@ fn stop(args: &StopArgs) -> Result<(Exit, Outcome, String), Failure> {
         left.push(processes::describe(pid));
     }
     let deadline = deadline.unwrap_or_else(|| Instant::now() + AFTER_THE_SUPERVISOR);
-    left.extend(
-        workers.iter().filter(|worker| !worker.wait(Some(deadline))).map(|w| processes::describe(w.pid())),
-    );
-    let others = below.sentence(&workers).map(|others| format!("; {others}")).unwrap_or_default();
+    left.extend(below.pool_left(deadline));
+    let others = below.sentence().map(|others| format!("; {others}")).unwrap_or_default();
     left.extend(addresses.into_iter().filter_map(|address| still_held(address, &below, pid)));
     match left.is_empty() {
         true => Ok((Exit::Done, Outcome::Done, format!("stopped (pid {pid}){others}"))),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::handle::Handle;
 use super::processes;
-use crate::sys::kernel_text;
+use crate::sys::{kernel_text, shared_memory};
 
 /// A look costs some microseconds for each process, so it ends here.
 const MOST: usize = 4096;
@@ -48,7 +48,7 @@ impl Relative {
     }
 
     /// Whether it is still there, if only to be reaped.
-    pub(crate) fn exists(&self) -> bool {
+    pub fn exists(&self) -> bool {
         Self::find(self.pid).is_some_and(|now| now.is_same(self))
     }
 
@@ -79,6 +79,13 @@ impl Relative {
             .take(MOST_THREADS)
             .filter_map(|thread| kernel_text::read(thread.path().join("comm")).ok());
         names.any(|other| other.trim_end() == name)
+    }
+
+    /// Whether it has the scoreboard of a pool in its memory, as workers and molds do, and no process that an application
+    /// forks. Reading that may wait for the process: not for a supervisor's loop.
+    pub fn has_scoreboard(&self) -> bool {
+        let maps = processes::file_of(self.pid, "maps").and_then(|file| kernel_text::read(file).ok());
+        maps.is_some_and(|maps| maps.contains(shared_memory::FILE_NAME))
     }
 
     /// The inode numbers of its sockets; `None`: this user may not know.
@@ -233,6 +240,14 @@ mod tests {
         assert!(comm.starts_with(b"aaaaaaaaaaaaaa") && String::from_utf8(comm).is_err());
         assert!(matches!(found, (Some(_), false, true)) && cpu.is_some() && has_thread, "{found:?} {cpu:?}");
         assert!(named.starts_with(&format!("pid {pid} (aaaaaaaaaaaaaa")), "{named}");
+    }
+
+    #[test]
+    fn a_process_that_shares_a_scoreboard_is_known_by_it() {
+        let us = Relative::find(ours()).unwrap();
+        assert!(!us.has_scoreboard());
+        let _kept = crate::sys::shared_memory::SharedLines::new(2).unwrap();
+        assert!(us.has_scoreboard());
     }
 
     #[test]

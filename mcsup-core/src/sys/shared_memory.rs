@@ -11,6 +11,9 @@ use rustix::mm::{MapFlags, ProtFlags};
 
 use super::anonymous_file;
 
+/// The name of the file, as the mappings of a process show it.
+pub(crate) const FILE_NAME: &str = "mcsup-scoreboard";
+
 /// Sixteen words that share no cache line with other words, also where the processor fetches lines in pairs.
 #[derive(Debug)]
 #[repr(C, align(128))]
@@ -31,7 +34,7 @@ unsafe impl Sync for SharedLines {}
 impl SharedLines {
     /// Maps `len` zeroed lines; with them the file by which they are [mapped again](Self::map).
     pub(crate) fn new(len: usize) -> io::Result<(Self, File)> {
-        let file = anonymous_file::zeroed("mcsup-scoreboard", bytes(len) as u64)?;
+        let file = anonymous_file::zeroed(FILE_NAME, bytes(len) as u64)?;
         Ok((Self::map(&file, len)?, file))
     }
 
