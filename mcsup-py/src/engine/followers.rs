@@ -235,10 +235,11 @@ impl<'a> Crew<'a> {
                 (state, looked) = (back, Some(ended));
             } else if state.leader == Leader::Permit {
                 state.table.send_together(Instant::now());
-                if !state.table.ready.is_empty() {
+                if !(state.table.ready.is_empty() && state.table.queue.is_empty()) {
                     // Behind an answer that has left there was a request already.
                     continue;
                 }
+                self.call_for_files(&state, spare);
                 state = self.park(state, permit == 0, own.worked);
                 looked = None;
             } else {
@@ -312,6 +313,9 @@ impl<'a> Crew<'a> {
         if let Some(limit) = self.config.timeouts.request {
             let next = overdue::next_deadline(&state.running, limit);
             timeout = next.map_or(timeout, |at| timeout.min(at.saturating_duration_since(now)));
+        }
+        if self.is_to_call_for_files(&state) {
+            timeout = Duration::ZERO;
         }
         timeout = self.watch.wait(timeout, state.alert > 0);
         let waits_for_signals = timeout == most;

@@ -110,6 +110,11 @@ impl<'a> Crew<'a> {
         }
     }
 
+    /// Whether something may wait for a disk that the spare does not know of.
+    pub(super) fn is_to_call_for_files(&self, state: &State<'a>) -> bool {
+        !state.table.files.is_empty() && !self.files_wait.load(Ordering::SeqCst)
+    }
+
     /// Wakes the spare where something may wait for a disk.
     pub(super) fn call_for_files(&self, state: &State<'a>, spare: &Thread) {
         if !state.table.files.is_empty() && !self.files_wait.swap(true, Ordering::SeqCst) {
