@@ -50,7 +50,7 @@ soak: $(TEST_VENV)/.ready $(BENCH_VENV)/.ready ## Half an hour: clients of all k
 check-macos: ## Type-check for macOS, without a Mac
 	sh tests/macos/check.sh
 
-bench: $(BENCH_VENV)/.ready ## mcsup beside its peers, which it installs (50 minutes; BENCH_ARGS)
+bench: $(BENCH_VENV)/.ready ## mcsup beside its peers, which it installs (an hour; BENCH_ARGS)
 	$(CARGO) build --release --locked -p mcsup-py --example floor
 	$(BENCH_VENV)/bin/python tests/bench/bench.py $(BENCH_ARGS)
 

@@ -1,7 +1,9 @@
 """The applications of the benchmark: plain WSGI, and Flask."""
 
+import tempfile
 import threading
 import time
+from wsgiref.util import FileWrapper
 
 HELLO = b"hello\n"
 LARGE = b"x" * (1 << 20)
@@ -40,9 +42,23 @@ def nap(environ, start_response):
     return hello(environ, start_response)
 
 
+# Pages of zeros, and none of them on a disk.
+FILE = tempfile.TemporaryFile()
+FILE.truncate(1 << 30)
+
+
+def file(environ, start_response):
+    """A file of one gibibyte."""
+    start_response("200 OK", [("Content-Type", "application/octet-stream"), ("Content-Length", str(1 << 30))])
+    wrap = environ.get("wsgi.file_wrapper", FileWrapper)
+    return wrap(open(f"/proc/self/fd/{FILE.fileno()}", "rb"), 1 << 16)
+
+
 def site(environ, start_response):
-    """Fast answers, and by path a slow one and a large one."""
+    """Fast answers, and by path a slow one and large ones."""
     path = environ["PATH_INFO"]
+    if path == "/file":
+        return file(environ, start_response)
     if path == "/slow":
         time.sleep(1)
     if path == "/large":

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import clients
+import neighbours
 
 BROWSER = [
     "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
@@ -33,7 +34,9 @@ class Case:
     floor: tuple | None = None  # arguments of the floor, where there is one
     logged: bool = False  # once more with an access log
     figure: str = "cpu"  # what the rows are ordered by and compared in: cpu, rps or p99
-    extra: tuple = ()  # another column: key and title
+    extra: tuple = ()  # further columns, each with key and title
+    only: tuple = ()  # servers, where not all; those with threads have `peer_threads`
+    peer_threads: int = 0
 
 
 def wrk(connections, headers=(), script=None):
@@ -48,19 +51,35 @@ def beside_idle(port, seconds):
         return {**result, "kept": kept()}
 
 
-def beside(work, keep):
+def beside(work, keep, new=0):
     """Clients at their pace, a second alone and then beside those that hold the server up."""
 
     def load(port, seconds):
-        alone = clients.paced(port, 1, keep=keep)
+        alone = clients.paced(port, 1, keep=keep, new=new)
         with clients.beside(work, port):
-            result = clients.paced(port, seconds, keep=keep)
+            result = clients.paced(port, seconds, keep=keep, new=new)
         return {**result, "alone": alone["p99"], "also": alone["requests"]}
 
     return load
 
 
-ALONE = ("alone", "p99 ms without")
+ALONE = (("alone", "p99 ms without"),)
+
+
+def unfair(name, what, work):
+    """Small clients beside clients that take all they can get, on one worker."""
+    return Case(
+        f"unfair: {name}",
+        f"{what} Eight clients ask for six bytes 50 times a second each, four of them on new connections. One worker:"
+        " mcsup with its default, granian and gunicorn gthread with four threads.",
+        "site",
+        beside(work, keep=True, new=4),
+        figure="p99",
+        extra=(("requests", "answers"), ("worst", "worst ms"), *ALONE),
+        only=("mcsup", "granian", "gunicorn gthread"),
+        peer_threads=4,
+    )
+
 
 CASES = [
     Case("hello", "Six bytes, 64 connections, wrk's own headers.", "hello", wrk(64), floor=(), logged=True),
@@ -109,7 +128,7 @@ CASES = [
         " serves one kept connection, so that the eight have no answer.",
         "hello",
         beside_idle,
-        extra=("kept", "idle ones kept"),
+        extra=(("kept", "idle ones kept"),),
     ),
     Case(
         "a slow view",
@@ -136,5 +155,23 @@ CASES = [
         "spinning",
         wrk(64, BROWSER),
         figure="rps",
+    ),
+    unfair(
+        "chunks",
+        "Twenty bodies in chunks of one byte that never end, for an application that does not read them.",
+        neighbours.chunk_floods,
+    ),
+    unfair(
+        "uploads",
+        "Four bodies of one gibibyte, again and again, for an application that does not read them.",
+        neighbours.uploads,
+    ),
+    unfair("downloads", "Four files of one gibibyte by `wsgi.file_wrapper`, again and again.", neighbours.downloads),
+    unfair("pipelines", "Four connections with requests that are sent ahead without end.", neighbours.pipelines),
+    unfair("slow readers", "A hundred, of one mebibyte each, ten kibibytes a second.", clients.read_slowly),
+    unfair("heads", "A hundred heads that never end, in fields of eight kilobytes.", neighbours.heads),
+    unfair("drips", "Two hundred heads that come a byte at a time.", neighbours.drips),
+    unfair(
+        "comers", "Sixteen clients that ask on new connections as fast as they have their answers.", neighbours.comers
     ),
 ]

@@ -82,13 +82,16 @@ class Client:
         self.stream, self.busy = None, False
 
 
-def paced(port, seconds, clients=8, each=50, keep=True):
-    """Clients that each ask so many times a second, and if they must wait catch up afterwards."""
+def paced(port, seconds, clients=8, each=50, keep=True, new=0):
+    """Clients that each ask so many times a second, and if they must wait catch up afterwards.
+
+    `new`: so many of them ask on new connections all the same.
+    """
     took, errors = [], 0
     with selectors.DefaultSelector() as selector:
         start = time.monotonic()
         end = start + seconds
-        everyone = [Client(port, selector, start + n / clients / each, keep) for n in range(clients)]
+        everyone = [Client(port, selector, start + n / clients / each, keep and n >= new) for n in range(clients)]
         waiting = [(client.due, n) for n, client in enumerate(everyone)]
         heapq.heapify(waiting)
         while (waiting or any(client.busy for client in everyone)) and time.monotonic() < end + 2:
@@ -126,6 +129,7 @@ def paced(port, seconds, clients=8, each=50, keep=True):
         "rps": answered / seconds,
         "p50": took[len(took) // 2],
         "p99": took[len(took) * 99 // 100],
+        "worst": took[-1],
         "errors": errors + len(took) - answered,
     }
 

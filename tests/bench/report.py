@@ -63,7 +63,7 @@ def table(case, results):
     columns = ["server", FIGURES[case.figure], "of mcsup", "least to most"]
     columns += [title for key, title in FIGURES.items() if key not in (case.figure, "p99")] + ["p50 ms"]
     columns += [] if case.figure == "p99" else ["p99 ms"]
-    columns += ["errors"] + ([case.extra[1]] if case.extra else [])
+    columns += ["errors"] + [title for _, title in case.extra]
     lines = [f"### {case.name}", "", case.what, "", row(columns), row(["---"] * len(columns))]
     for name in best_first:
         median, each = medians[name], [result[case.figure] for result in results[name]]
@@ -72,7 +72,7 @@ def table(case, results):
         cells.append(f"{number(min(each))} to {number(max(each))}")
         cells += [number(median[key]) for key in FIGURES if key not in (case.figure, "p99")] + [number(median["p50"])]
         cells += [] if case.figure == "p99" else [number(median["p99"])]
-        cells += [f"{median['errors']:.0f}"] + ([number(median[case.extra[0]])] if case.extra else [])
+        cells += [f"{median['errors']:.0f}"] + [number(median[key]) for key, _ in case.extra]
         lines.append(row(cells))
     others = [result["others"] for found in results.values() for result in found]
     lines += ["", f"Others used {statistics.median(others):.2f} processors meanwhile, at most {max(others):.2f}."]

@@ -53,12 +53,13 @@ def commands(case, port, scratch):
     found = {"mcsup": [*mcsup, target]}
     if case.logged:
         found["mcsup, access log"] = [*mcsup, "--access-logfile", Path(scratch) / "access.log", target]
+    peer_threads = case.peer_threads or threads
     if threads == 1:
         found["gunicorn sync"] = [*gunicorn, target]
     found["gunicorn gthread"] = [*gunicorn, "-k", "gthread", "--threads", max(threads, 4), target]
     found["granian"] = [
         BIN / "granian", "--interface", "wsgi", "--http", 1, "--no-ws", "--workers", workers, "--blocking-threads",
-        threads, "--host", "127.0.0.1", "--port", port, "--no-log", target,
+        peer_threads, "--host", "127.0.0.1", "--port", port, "--no-log", target,
     ]  # fmt: skip
     if app != "stream":  # It frames no body of unknown length on a connection that it keeps.
         found["uwsgi"] = [
@@ -72,7 +73,7 @@ def commands(case, port, scratch):
         found["fastwsgi"] = [sys.executable, "-c", FAST, app, port, workers, "fastwsgi", case.module]
     if case.floor is not None:
         found["floor"] = [FLOOR, port, *case.floor]
-    gone = missing()
+    gone = missing().keys() | (found.keys() - set(case.only or found))
     return {name: [str(word) for word in command] for name, command in found.items() if name not in gone}
 
 
