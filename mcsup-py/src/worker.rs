@@ -76,6 +76,12 @@ impl Worker for WsgiWorker {
     fn load(&mut self, context: Option<&WorkerContext>) -> mcsup_core::Result<()> {
         interpreter::ensure(self.settings.venv.as_deref())
             .map_err(|reason| Error::new(ErrorKind::Boot, reason))?;
+        if self.settings.threads == 1 {
+            // Before the application, whose own functions for forks are then called beside these threads.
+            if let Err(error) = Python::attach(fork::have_one_thread_at_forks) {
+                log::warn!("threads of the server will run while the application forks: {error}");
+            }
+        }
         if context.is_some() {
             self.begin_to_watch();
         }

@@ -34,8 +34,9 @@ pub fn a_worker_has_nothing_of_its_supervisors() {
         let descriptors = pool.ask("fds");
         let own = || descriptors.lines().filter(|line| !inherited.iter().any(|other| other == line));
         let of = |kind: &str| own().filter(|line| line.starts_with(kind)).count();
-        // The listener, the link, the handover's two ends, the accepted connection; the wake pipe's ends.
-        assert_eq!((of("socket:"), of("pipe:")), (5, 2), "{descriptors}");
+        // The listener, the link, the handover's two ends, the accepted connection; the ends of the pipes
+        // that wake the worker and its lifeline.
+        assert_eq!((of("socket:"), of("pipe:")), (5, 4), "{descriptors}");
         assert_eq!(of("anon_inode:"), 0, "{descriptors}");
     }
     assert_eq!(pool.stop().code(), Some(0));

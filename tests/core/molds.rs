@@ -95,9 +95,10 @@ pub fn a_worker_from_a_mold_has_what_it_needs() {
     pool.wait_ready(4);
     for _ in 0..10 {
         let descriptors: Vec<String> = pool.ask("fds").lines().map(str::to_owned).collect();
-        // The listener, the link, the handover's two ends, the accepted connection; the wake pipe's ends.
+        // The listener, the link, the handover's two ends, the accepted connection; the ends of the pipes
+        // that wake the worker and its lifeline.
         let found = ["socket:", "pipe:", "anon_inode:"].map(|kind| count(&descriptors, kind));
-        assert_eq!(found, [5, 2, 0], "{descriptors:?}");
+        assert_eq!(found, [5, 4, 0], "{descriptors:?}");
     }
     let status = pool.ask("status");
     let field =

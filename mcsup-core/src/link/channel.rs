@@ -193,11 +193,6 @@ impl WorkerEnd {
         first(&received).ok().flatten().map(|(order, _)| order)
     }
 
-    /// Waits for `patience` at most until there is something to [hear](Self::hear); whether there is.
-    pub(crate) fn wait(&self, patience: Duration) -> bool {
-        !self.poll(patience).is_empty()
-    }
-
     /// Waits for `patience` at most; whether the supervisor is gone.
     pub(crate) fn is_orphaned_within(&self, patience: Duration) -> bool {
         self.poll(patience).intersects(PollFlags::HUP | PollFlags::ERR)

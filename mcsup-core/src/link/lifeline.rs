@@ -8,7 +8,6 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -16,9 +15,12 @@ use rustix::event::{PollFd, PollFlags, poll};
 use super::channel::WorkerEnd;
 use super::message::Order;
 use super::scoreboard::Seat;
+use crate::clock;
 use crate::listener::open::OpenSet;
 use crate::policy::Drain;
-use crate::sys::{caught, descriptor, fork, signal};
+use crate::sys::companion::Companion;
+use crate::sys::unshared::Unshared;
+use crate::sys::{caught, descriptor, fork};
 
 /// What a worker is to do. Only ever rises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -207,25 +209,44 @@ pub(crate) fn start(
     duty: Arc<Duty>,
     listeners: Arc<OpenSet>,
     patience: Duration,
-) -> io::Result<JoinHandle<()>> {
-    let builder = std::thread::Builder::new().name(THREAD_NAME.to_owned()).stack_size(128 * 1024);
-    // Signals are for the worker's main thread, whose system calls they should interrupt: a thread inherits the mask.
-    let _blocked = signal::AllBlocked::new();
-    builder.spawn(move || listen(&end, &duty, &listeners, patience))
+) -> io::Result<Companion> {
+    let lifeline = Lifeline { end, duty, listeners, patience, away: Away::new()?, orphaned: OnceLock::new() };
+    let lifeline = Arc::new(lifeline);
+    let asked = Arc::clone(&lifeline);
+    let ask = move |away| asked.away.ask(away);
+    Companion::start(THREAD_NAME, 128 * 1024, move || lifeline.listen(), ask)
 }
 
 /// How often the thread looks whether it is to end, once it may have to.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-fn listen(end: &WorkerEnd, duty: &Duty, listeners: &OpenSet, patience: Duration) {
-    loop {
-        // Elsewhere the process ends, and the thread with it.
-        while duty.becomes_mold.load(Ordering::Acquire) && !end.wait(LOOK_EVERY) {
-            if duty.has_run.load(Ordering::Acquire) {
+struct Lifeline {
+    end: WorkerEnd,
+    duty: Arc<Duty>,
+    listeners: Arc<OpenSet>,
+    patience: Duration,
+    away: Away,
+    /// When the supervisor was found to be gone.
+    orphaned: OnceLock<Instant>,
+}
+
+impl Lifeline {
+    /// Hears orders until the supervisor is gone, the worker has become a mold, or the thread is to be away.
+    fn listen(&self) {
+        while self.orphaned.get().is_none() {
+            if !self.wait_for_order() {
                 return;
             }
+            match self.end.hear() {
+                Some(order) => self.obey(order),
+                None => self.be_orphaned(),
+            }
         }
-        let Some(order) = end.hear() else { break };
+        self.wait_for_end();
+    }
+
+    fn obey(&self, order: Order) {
+        let duty = &self.duty;
         match order {
             Order::Begin => duty.begin(),
             Order::LameDuck => duty.raise(Phase::LameDuck),
@@ -237,36 +258,92 @@ fn listen(end: &WorkerEnd, duty: &Duty, listeners: &OpenSet, patience: Duration)
             Order::Broken(text) => duty.set_broken(text),
         }
     }
-    if !duty.has_begun.load(Ordering::Acquire) {
-        // Nothing is being served, and no process would hear that this worker is ready.
-        fork::exit_now(1);
+
+    /// Whether there is something to hear; `false`: the thread is to end.
+    fn wait_for_order(&self) -> bool {
+        loop {
+            if self.is_to_end() {
+                return false;
+            }
+            let may_end = self.duty.becomes_mold.load(Ordering::Acquire);
+            if self.away.wait(Some(self.end.as_fd()), may_end.then_some(LOOK_EVERY)) {
+                return true;
+            }
+        }
     }
-    log::warn!("the supervisor is gone: finishing what has arrived");
-    duty.raise(Phase::Draining);
-    for listener in listeners.iter() {
-        let _ = descriptor::let_go(listener.as_fd());
+
+    /// Elsewhere than in a mold to be, the process ends, and the thread with it.
+    fn is_to_end(&self) -> bool {
+        let has_become_mold =
+            self.duty.becomes_mold.load(Ordering::Acquire) && self.duty.has_run.load(Ordering::Acquire);
+        self.away.is_asked() || has_become_mold
     }
-    if finishes_within(patience, duty) {
-        return;
+
+    fn be_orphaned(&self) {
+        if !self.duty.has_begun.load(Ordering::Acquire) {
+            // Nothing is being served, and no process would hear that this worker is ready.
+            fork::exit_now(1);
+        }
+        log::warn!("the supervisor is gone: finishing what has arrived");
+        self.orphaned.get_or_init(Instant::now);
+        self.duty.raise(Phase::Draining);
+        for listener in self.listeners.iter() {
+            let _ = descriptor::let_go(listener.as_fd());
+        }
     }
-    log::error!("not finished {patience:?} after the supervisor's end: giving up");
-    fork::exit_now(1);
+
+    /// Bounds how long a worker without a supervisor goes on.
+    fn wait_for_end(&self) {
+        let begin = *self.orphaned.get_or_init(Instant::now);
+        while !self.is_to_end() {
+            let left = self.patience.saturating_sub(begin.elapsed());
+            if left.is_zero() {
+                log::error!("not finished {:?} after the supervisor's end: giving up", self.patience);
+                fork::exit_now(1);
+            }
+            let may_end = self.duty.becomes_mold.load(Ordering::Acquire);
+            self.away.wait(None, Some(if may_end { left.min(LOOK_EVERY) } else { left }));
+        }
+    }
 }
 
-/// Waits for `patience`; less where the worker has finished and its process goes on.
-fn finishes_within(patience: Duration, duty: &Duty) -> bool {
-    if !duty.becomes_mold.load(Ordering::Acquire) {
-        std::thread::sleep(patience);
-        return false;
+/// Whether the thread is to be away, and a pipe that ends its waits then.
+struct Away {
+    is_asked: AtomicBool,
+    read: Unshared,
+    write: Unshared,
+}
+
+impl Away {
+    fn new() -> io::Result<Self> {
+        let (read, write) = descriptor::pipe(true)?;
+        Ok(Self { is_asked: AtomicBool::new(false), read: read.into(), write: write.into() })
     }
-    let begin = Instant::now();
-    while begin.elapsed() < patience {
-        if duty.has_run.load(Ordering::Acquire) {
-            return true;
+
+    fn ask(&self, away: bool) {
+        self.is_asked.store(away, Ordering::Release);
+        if away {
+            // Full means that there is a byte.
+            let _ = rustix::io::write(&self.write, &[0]);
+        } else {
+            let mut bytes = [0; 64];
+            while let Ok(1..) = rustix::io::read(&self.read, &mut bytes) {}
         }
-        std::thread::sleep(LOOK_EVERY);
     }
-    false
+
+    fn is_asked(&self) -> bool {
+        self.is_asked.load(Ordering::Acquire)
+    }
+
+    /// Waits until `source` is readable (then `true`), it is asked, or `limit` is over.
+    fn wait(&self, source: Option<BorrowedFd<'_>>, limit: Option<Duration>) -> bool {
+        let sources = [Some(self.read.as_fd()), source].into_iter().flatten();
+        let mut sources: Vec<_> = sources.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        let limit = limit.map(clock::wait_of);
+        // An error, other than that a signal came, would come at once again.
+        let _ = poll(&mut sources, limit.as_ref());
+        sources.get(1).is_some_and(|source| !source.revents().is_empty())
+    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::process::Pid;
@@ -25,6 +24,7 @@ use crate::listener::open::OpenSet;
 use crate::policy::{BootFailure, ExitStatus};
 use crate::sys::ancestry::ADOPTS;
 use crate::sys::caught::{self, Act};
+use crate::sys::companion::Companion;
 use crate::sys::unshared::Marks;
 use crate::sys::{credentials, descriptor, fork, forked, signal};
 use crate::worker::{Worker, WorkerContext};
@@ -33,7 +33,7 @@ use crate::worker::{Worker, WorkerContext};
 struct Prepared {
     context: WorkerContext,
     duty: Arc<Duty>,
-    lifeline: JoinHandle<()>,
+    lifeline: Companion,
     /// Processes that the worker's own code forks share none of its descriptors.
     marks: Marks,
 }
@@ -106,7 +106,7 @@ fn finish(birth: Birth, prepared: Prepared) -> Next {
         return ControlFlow::Break(0);
     }
     duty.has_run();
-    let _ = lifeline.join();
+    lifeline.end();
     // It may have heard something else meanwhile.
     if !duty.becomes_mold() {
         return ControlFlow::Break(0);

@@ -9,7 +9,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::{caught, shared_memory, unshared};
+use super::{caught, companion, shared_memory, unshared};
 
 /// Whether the functions are registered. A forked process has them too.
 static IS_WATCHED: AtomicBool = AtomicBool::new(false);
@@ -55,6 +55,7 @@ pub(super) fn is_our_own() {
     IS_FORKED_OFF.store(false, Ordering::Relaxed);
     unshared::forget_all();
     shared_memory::forget();
+    companion::forget();
 }
 
 /// A fork does not change it.

@@ -7,6 +7,7 @@
 //! - [`exec`]: another program in the place of this one.
 //! - [`fork`]: fork; [`exit`]: an end without exit handlers; [`ancestry`]: whose child a process is.
 //! - [`forked`]: processes that a worker's own code forks; [`unshared`]: descriptors that they do not get.
+//! - [`companion`]: threads that are away while a worker's code forks.
 //! - [`signal`]: masks and dispositions; [`caught`]: the one handler; [`registry`]: handlers of an application.
 //! - [`credentials`]: users, groups and dropping to them, completely and in order.
 //! - [`shared_memory`]: cache lines of atomics, shared over fork.
@@ -22,6 +23,7 @@ pub(crate) mod accept_error;
 pub(crate) mod ancestry;
 pub(crate) mod anonymous_file;
 pub(crate) mod caught;
+pub(crate) mod companion;
 pub(crate) mod credentials;
 pub(crate) mod descriptor;
 pub(crate) mod exec;

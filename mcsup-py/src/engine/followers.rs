@@ -9,17 +9,17 @@
 //! wakes one; and when every permit is in the application, it leads itself: uploads, downloads and deadlines go on,
 //! and nothing is accepted that a sibling process could serve. It sleeps without a timer while nothing happens.
 
+mod away;
 mod parking;
-
 mod spare;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, Thread};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use mcsup_core::OwnThreads;
+use mcsup_core::beside;
 
 use super::clock::RequestClock;
 use super::date::Date;
@@ -37,6 +37,7 @@ use crate::app::{App, Request};
 use crate::engine::connection::Connection;
 use crate::http::response::ResponseHead;
 use crate::net::poller::{Batch, Interest, Poller};
+use away::Spare;
 use parking::{LOOK_AFTER, Parked};
 
 /// An application that takes longer than this on average is not worth waiting for, with other permits free.
@@ -74,6 +75,7 @@ pub(super) struct Crew<'a> {
     away_since: AtomicU64,
     requests: AtomicU64,
     over: AtomicBool,
+    spare: Spare,
     spare_sleeps: AtomicBool,
     /// The spare has been called for those that may wait for a disk.
     files_wait: AtomicBool,
@@ -149,6 +151,7 @@ pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io
         away_since: AtomicU64::new(0),
         requests: AtomicU64::new(0),
         over: AtomicBool::new(false),
+        spare: Spare::default(),
         spare_sleeps: AtomicBool::new(false),
         files_wait: AtomicBool::new(false),
         kick,
@@ -157,23 +160,21 @@ pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io
     };
     let Threads { apps, life } = threads;
     let mut apps = apps.into_iter();
-    thread::scope(|scope| {
-        let builder = |name: &str, stack| thread::Builder::new().name(name.to_owned()).stack_size(stack);
-        let spare = {
-            let _blocked = OwnThreads::block();
-            builder("spare", SPARE_STACK).spawn_scoped(scope, || crew.stand_by())?
-        };
-        let (mut first, spare) = (apps.next(), spare.thread());
-        for (permit, mut app) in (1..).zip(apps) {
-            let (crew, spare) = (&crew, spare.clone());
-            let follow = move || life(&mut || crew.follow(permit, &mut *app, &spare));
-            builder("follower", FOLLOWER_STACK).spawn_scoped(scope, follow)?;
-        }
-        if let Some(app) = &mut first {
-            crew.follow(0, &mut **app, spare);
-        }
-        Ok::<(), io::Error>(())
-    })?;
+    let (stand_by, ask) = (|| crew.stand_by(), |away| crew.send_spare(away));
+    beside("spare", SPARE_STACK, &stand_by, &ask, || {
+        thread::scope(|scope| {
+            let (crew, mut first) = (&crew, apps.next());
+            for (permit, mut app) in (1..).zip(apps) {
+                let builder = thread::Builder::new().name("follower".to_owned()).stack_size(FOLLOWER_STACK);
+                let follow = move || life(&mut || crew.follow(permit, &mut *app, &crew.spare));
+                builder.spawn_scoped(scope, follow)?;
+            }
+            if let Some(app) = &mut first {
+                crew.follow(0, &mut **app, &crew.spare);
+            }
+            Ok::<(), io::Error>(())
+        })
+    })??;
     let mut state = crew.state.into_inner().unwrap_or_else(PoisonError::into_inner);
     state.table.refusals.flush();
     if let Some(access) = &mut state.table.access {
@@ -188,7 +189,7 @@ impl<'a> Crew<'a> {
     }
 
     /// A follower's life: answer what waits, else lead, else park.
-    fn follow(&self, permit: usize, app: &mut dyn App, spare: &Thread) {
+    fn follow(&self, permit: usize, app: &mut dyn App, spare: &Spare) {
         let mut own = Own { permit, ..Own::default() };
         let mut state = self.lock();
         // What time it was a moment ago, where this thread has just looked.
@@ -263,7 +264,7 @@ impl<'a> Crew<'a> {
     }
 
     /// The others learn that it is over.
-    fn leave(&self, state: Guard<'_, 'a>, spare: &Thread) {
+    fn leave(&self, state: Guard<'_, 'a>, spare: &Spare) {
         drop(state);
         self.wake_all_parked();
         self.kick.give();
@@ -370,7 +371,7 @@ impl<'a> Crew<'a> {
         state: Guard<'g, 'a>,
         next: Queued,
         began: Instant,
-        spare: Option<&Thread>,
+        spare: Option<&Spare>,
     ) -> (Guard<'g, 'a>, Instant) {
         let ready = state.table.ready.len();
         let mut state = self.have_turn(state, next, began, spare);
@@ -387,7 +388,7 @@ impl<'a> Crew<'a> {
         mut state: Guard<'g, 'a>,
         next: Queued,
         began: Instant,
-        spare: Option<&Thread>,
+        spare: Option<&Spare>,
     ) -> Guard<'g, 'a> {
         if let Some(mut work) = state.table.begin_turn(next, began) {
             drop(state);
@@ -409,7 +410,7 @@ impl<'a> Crew<'a> {
         job: Job,
         (began, together): (Instant, bool),
         own: &mut Own,
-        spare: Option<&Thread>,
+        spare: Option<&Spare>,
     ) -> (Guard<'_, 'a>, Instant) {
         let Job { mut connection, head: head_bytes, body } = job;
         let clock = &self.clocks[own.permit];
@@ -452,7 +453,7 @@ impl<'a> Crew<'a> {
     }
 
     /// From now on nobody leads, for the time of a request.
-    fn go_away(&self, now: Instant, spare: &Thread) {
+    fn go_away(&self, now: Instant, spare: &Spare) {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.away_since.store(self.micros(now).max(1), Ordering::SeqCst);
         if self.spare_sleeps.load(Ordering::SeqCst) && self.spare_sleeps.swap(false, Ordering::SeqCst) {

@@ -7,10 +7,13 @@
 //! Where no interpreter runs, none of these does anything.
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use mcsup_core::{call_companions_back, send_companions_away};
 use pyo3::exceptions::PySystemExit;
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 thread_local! {
     /// How this thread got hold of the interpreter in [`before`].
@@ -51,6 +54,35 @@ pub fn after_in_child() {
             ffi::PyGILState_Release(state);
         }
     }
+}
+
+/// Called by Python around each fork of the application.
+#[pyclass(frozen, module = "mcsup")]
+struct Hook {
+    is_before: bool,
+}
+
+#[pymethods]
+impl Hook {
+    fn __call__(&self, py: Python<'_>) {
+        // A thread that is to end may need the interpreter until then.
+        py.detach(if self.is_before { send_companions_away } else { call_companions_back });
+    }
+}
+
+/// From now on the process has no threads of the server's while the application forks by `os.fork`, multiprocessing, or
+/// subprocess with a `preexec_fn`: they end before and begin again afterwards. Where the application is called by one thread the
+/// process then has one, and Python, which counts them, has nothing to warn of.
+pub fn have_one_thread_at_forks(py: Python<'_>) -> PyResult<()> {
+    static IS_KNOWN: AtomicBool = AtomicBool::new(false);
+    if IS_KNOWN.swap(true, Ordering::AcqRel) {
+        return Ok(());
+    }
+    let options = PyDict::new(py);
+    options.set_item("before", Bound::new(py, Hook { is_before: true })?)?;
+    options.set_item("after_in_parent", Bound::new(py, Hook { is_before: false })?)?;
+    py.import("os")?.call_method("register_at_fork", (), Some(&options))?;
+    Ok(())
 }
 
 /// In a process that the application has forked, and which has come back from it: ends the process. It is no worker, and

@@ -3,11 +3,10 @@
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use super::super::kick::Waited;
-use super::{Crew, Guard, Leader, State};
+use super::{Crew, Guard, Leader, Spare, State};
 
 /// After its last work the first follower looks once more for a signal, at the latest so long afterwards: one that came
 /// between two waits has ended none.
@@ -100,7 +99,7 @@ impl<'a> Crew<'a> {
 
     /// In the first follower, with the lock let go: the host does what a signal's handler has left to it. As in the
     /// application it may take long, and somebody watches over the leader's absence.
-    pub(super) fn attend<'g>(&'g self, state: Guard<'g, 'a>, spare: &Thread) -> Guard<'g, 'a> {
+    pub(super) fn attend<'g>(&'g self, state: Guard<'g, 'a>, spare: &Spare) -> Guard<'g, 'a> {
         let leads = state.leader == Leader::Nobody;
         drop(state);
         if leads {

@@ -1,10 +1,10 @@
 //! The spare thread, which has no permit: it watches over the absence of a leader, and sees to what may wait for a disk.
 
 use std::sync::atomic::Ordering;
-use std::thread::{self, Thread};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Crew, Leader, State};
+use super::{Crew, Leader, Spare, State};
 use crate::net::poller::Batch;
 
 /// A leader that has been away for so long is replaced: soon where another permit may be free, later where all that waits
@@ -18,6 +18,7 @@ impl<'a> Crew<'a> {
     /// The spare's life.
     pub(super) fn stand_by(&self) {
         let (mut batch, mut quiet, mut seen) = (Batch::default(), 0, 0);
+        self.spare.begin();
         loop {
             if quiet < QUIET_LOOKS {
                 thread::park_timeout(self.patience());
@@ -33,7 +34,7 @@ impl<'a> Crew<'a> {
             quiet =
                 if requests == seen && self.away_since.load(Ordering::Relaxed) == 0 { quiet + 1 } else { 0 };
             seen = requests;
-            if self.is_over() {
+            if self.is_over() || self.spare.is_away() {
                 return;
             }
             if self.files_wait.load(Ordering::SeqCst) {
@@ -67,7 +68,7 @@ impl<'a> Crew<'a> {
         }
         state.leader = Leader::Spare;
         state.table.no_permit_is_free();
-        while state.leader == Leader::Spare && !self.is_over() {
+        while state.leader == Leader::Spare && !self.is_over() && !self.spare.is_away() {
             state.table.offer_waiting(false);
             (state, _) = self.turn(state, Leader::Spare, batch, Duration::MAX);
             while state.leader == Leader::Spare && !state.queue_time.is_zero() {
@@ -78,6 +79,9 @@ impl<'a> Crew<'a> {
             if !state.table.ready.is_empty() {
                 self.wake_parked(&mut state, 1);
             }
+        }
+        if self.spare.is_away() {
+            self.relieve_spare(&mut state);
         }
         self.spare_kick.acknowledge();
         // The permit that leads now may be waiting for news that went to us.
@@ -90,7 +94,7 @@ impl<'a> Crew<'a> {
     /// The spare sees to those that may wait for a disk, until there are none.
     fn see_to_files(&self, batch: &mut Batch) {
         let mut state = self.lock();
-        while !self.is_over() {
+        while !self.is_over() && !self.spare.is_away() {
             let Some(next) = state.table.next_with_file() else {
                 self.files_wait.store(false, Ordering::SeqCst);
                 return;
@@ -116,7 +120,7 @@ impl<'a> Crew<'a> {
     }
 
     /// Wakes the spare where something may wait for a disk.
-    pub(super) fn call_for_files(&self, state: &State<'a>, spare: &Thread) {
+    pub(super) fn call_for_files(&self, state: &State<'a>, spare: &Spare) {
         if !state.table.files.is_empty() && !self.files_wait.swap(true, Ordering::SeqCst) {
             spare.unpark();
         }
