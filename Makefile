@@ -5,7 +5,7 @@ CARGO ?= cargo
 PORT ?= 8080
 SOAK_SECONDS ?= 600
 # Tests that have a whole form, which takes minutes, beside the short one of `make test`.
-SOAKS := tests/soak $(addprefix tests/e2e/test_,balance.py lifecycle_storm.py broken_deploys.py supervisor_killed.py slow_import.py clocks.py)
+SOAKS := tests/soak $(addprefix tests/e2e/test_,balance.py lifecycle_storm.py broken_deploys.py supervisor_killed.py slow_import.py clocks.py forks_in_views.py)
 VENV := .venv
 TEST_VENV := target/venv
 AGENTS_VENV := target/agents-venv
