@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::EngineConfig;
 use super::body::{Fault, Receiving};
 use super::lingering::Lingering;
-use super::turns::{TURN, Turn};
+use super::turns::{MOST_SENT, Turn};
 use crate::app::{Body, Peer};
 use crate::http::framing::Framing;
 use crate::http::head::{Head, Heads};
@@ -219,7 +219,7 @@ impl Connection {
 
     /// Sends a turn's worth of what the client has not taken.
     pub(super) fn send(&mut self, then: Then, config: &EngineConfig, now: Instant) -> Step {
-        let progress = self.stream.send_at_most(&mut self.outgoing, TURN);
+        let progress = self.stream.send_at_most(&mut self.outgoing, MOST_SENT);
         if !matches!(progress, Progress::Blocked(0)) {
             self.deadline = after(now, config.timeouts.write);
         }

@@ -11,7 +11,7 @@ use super::clock::RequestClock;
 use super::connection::Then;
 use super::leaving::may_keep_open;
 use super::together::Holding;
-use super::turns::TURN;
+use super::turns::MOST_SENT;
 use crate::app::{Block, Gone, Reply, Verdict};
 use crate::http::chunked::{LAST_CHUNK, write_chunk};
 use crate::http::response::{BodyFraming, Finish, ResponseHead, may_have_body, write_head, write_interim};
@@ -130,7 +130,7 @@ impl<'a> Exchange<'a> {
             return self.answered(then, false);
         }
         // The rest of something large leaves when its connection has a turn: others wait for this permit.
-        match self.stream.send_at_most(self.outgoing, TURN) {
+        match self.stream.send_at_most(self.outgoing, MOST_SENT) {
             Progress::Ended => self.answered(Then::Close, true),
             Progress::Blocked(_) => Answered { blocked: true, ..self.answered(then, false) },
             Progress::More(_) => self.answered(then, false),
