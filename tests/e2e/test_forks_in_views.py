@@ -132,7 +132,7 @@ def test_processes_in_views_work_and_leave_nothing(serve, way, threads):
 @PRELOAD
 @pytest.mark.parametrize("way", ["fork", "pty", "pool", "process", "preexec"])
 def test_with_one_thread_python_has_nothing_to_warn_of(serve, way, options):
-    environment = clean_environment(PYTHONWARNINGS="error::DeprecationWarning")
+    environment = clean_environment(PYTHONWARNINGS="always::DeprecationWarning")
     server = serve(WORKING, *options, env=environment)
     for _ in range(ROUNDS):
         assert server.get(f"/{way}", timeout=30) == (200, b"64 0")
