@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::http::head::Head;
 use crate::http::response::ResponseHead;
 pub use crate::net::buffer::Block;
+pub use crate::net::memory::Memory;
 
 /// Answers requests; called on the thread that holds the permit, one request at a time.
 pub trait App {
@@ -45,8 +46,8 @@ pub struct Request<'a> {
 pub enum Body {
     /// No body.
     Empty,
-    /// Held in memory (up to the engine's spool threshold, 64 KiB).
-    Memory(Vec<u8>),
+    /// Held in memory: a small one, or one of up to 2 MiB that said how long it is.
+    Memory(Memory),
     /// Spooled to an unlinked temporary file, positioned at its beginning.
     File {
         /// The open file. Shared: who drops it last gives its pages back, which takes a tenth of a second for a gibibyte.

@@ -168,9 +168,11 @@ fn bodies_that_all_come_at_once_do_not_take_more_memory_than_there_is_for_them()
         // The engine has seen it: a request of its own is answered after it.
         assert_eq!(server.connect().get("/").text(), "file");
     }
-    let kinds: Vec<String> =
-        clients.iter_mut().map(|client| client.send(&body[1..]).response().text().to_owned()).collect();
-    assert_eq!(kinds.iter().filter(|kind| *kind == "memory").count(), 16, "{kinds:?}");
+    // The others hold the memory meanwhile: those that came last wait for it in vain.
+    let mut kinds: Vec<String> =
+        clients.iter_mut().rev().map(|client| client.send(&body[1..]).response().text().to_owned()).collect();
+    kinds.dedup();
+    assert_eq!(kinds, ["file", "memory"]);
 }
 
 #[test]

@@ -415,7 +415,7 @@ pub(crate) fn echo(request: Request<'_>, reply: &mut dyn Reply) -> Verdict {
 pub(crate) fn whole(body: Body) -> Vec<u8> {
     match body {
         Body::Empty => Vec::new(),
-        Body::Memory(bytes) => bytes,
+        Body::Memory(bytes) => bytes.to_vec(),
         Body::File { mut file, .. } => {
             let mut bytes = Vec::new();
             file.read_to_end(&mut bytes).unwrap();

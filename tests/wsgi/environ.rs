@@ -158,7 +158,7 @@ fn type_and_length_have_no_prefix() {
     let code = "
 assert environ['CONTENT_TYPE'] == 'text/x' and environ['CONTENT_LENGTH'] == '2'
 assert 'HTTP_CONTENT_TYPE' not in environ and 'HTTP_CONTENT_LENGTH' not in environ";
-    check(head, Body::Memory(b"ab".to_vec()), code);
+    check(head, Body::Memory(b"ab".to_vec().into()), code);
     check(GET, Body::Empty, "assert 'CONTENT_TYPE' not in environ and 'CONTENT_LENGTH' not in environ");
 }
 
@@ -191,7 +191,7 @@ assert environ['CONTENT_LENGTH'] == '5'
 assert 'HTTP_TRANSFER_ENCODING' not in environ
 assert environ['HTTP_CONNECTION'] == 'close'
 assert environ['wsgi.input'].read() == b'hello'";
-    check(head, Body::Memory(b"hello".to_vec()), code);
+    check(head, Body::Memory(b"hello".to_vec().into()), code);
     let code = "assert environ['CONTENT_LENGTH'] == '0' and environ['wsgi.input'].read() == b''";
     check(head, Body::Empty, code);
 }

@@ -15,7 +15,7 @@ fn both(body: &[u8], code: &str) {
     file.write_all(body).unwrap();
     file.rewind().unwrap();
     let code = format!("stream = environ['wsgi.input']\n{code}");
-    check(&head, Body::Memory(body.to_vec()), &code);
+    check(&head, Body::Memory(body.to_vec().into()), &code);
     check(&head, Body::File { file: file.into(), length: body.len() as u64 }, &code);
     let measure = format!("import io\nstream = io.BytesIO({})\n{code}", python_bytes(body));
     check(&head, Body::Empty, &measure.replace("stream = environ['wsgi.input']\n", ""));
@@ -102,7 +102,7 @@ assert stream.read() == expected[200010:]
 assert stream.read() == b''";
     let head = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 300000\r\n\r\n";
     check(head, Body::File { file: file.into(), length: 300_000 }, code);
-    check(head, Body::Memory(body), code);
+    check(head, Body::Memory(body.into()), code);
 }
 
 #[test]

@@ -76,7 +76,7 @@ fn the_validator_has_nothing_to_complain_of() {
         let bodies = ["Content-Length: 9\r\nContent-Type: text/x", "Transfer-Encoding: chunked"];
         for fields in bodies {
             let head = format!("POST / HTTP/1.1\r\nHost: h\r\n{fields}\r\n\r\n");
-            let outcome = served.ask(head.as_bytes(), Body::Memory(b"ab\nc\nd\nef".to_vec()));
+            let outcome = served.ask(head.as_bytes(), Body::Memory(b"ab\nc\nd\nef".to_vec().into()));
             outcome.is_complete();
             let sent = outcome.events.iter().filter_map(|event| match event {
                 Event::Block(bytes) => Some(&bytes[..]),

@@ -4,20 +4,18 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::sync::Arc;
 
+use super::body_memory::{BodyMemory, LARGEST_IN_MEMORY};
 use super::turns::Turn;
 use crate::app::Body;
 use crate::http::chunked::Decoder;
 use crate::http::framing::Framing;
 use crate::http::reject::{self, Reject};
 use crate::net::buffer::Incoming;
+use crate::net::memory::Memory;
 use crate::net::stream::{Progress, Stream};
 
-/// Larger bodies go to a file,
+/// Larger bodies go to a file, unless [`BodyMemory`] has memory for them.
 const SPOOL_ABOVE: usize = 64 * 1024;
-/// unless they are no larger than this, say so, and there is memory left for bodies of that kind: a file costs a multiple.
-const LARGEST_IN_MEMORY: usize = 2 << 20;
-/// So much there is, in all of an engine.
-pub(super) const BODY_MEMORY: usize = 32 << 20;
 
 /// Chunks are decoded in pieces of this size: after each the turn may be over.
 const DECODED_AT_ONCE: usize = 8 * 1024;
@@ -37,6 +35,8 @@ pub(super) struct Receiving {
     limit: u64,
     /// How much of it may be in memory.
     in_memory: usize,
+    /// It is to be in memory whole, and has not begun.
+    wants_memory: bool,
 }
 
 #[derive(Debug)]
@@ -47,7 +47,7 @@ enum Coding {
 
 #[derive(Debug)]
 enum Kept {
-    Memory(Vec<u8>),
+    Memory(Memory),
     Spooled { file: Arc<File>, length: u64 },
 }
 
@@ -61,9 +61,8 @@ pub(super) enum Fault {
 }
 
 impl Receiving {
-    /// `None`: there is no body. `limit`: the most bytes; 0: any number. `memory`: what is left for bodies that are not
-    /// small; see [`Receiving::granted`].
-    pub(super) fn begin(framing: Framing, limit: u64, memory: usize) -> Result<Option<Self>, Reject> {
+    /// `None`: there is no body. `limit`: the most bytes; 0: any number.
+    pub(super) fn begin(framing: Framing, limit: u64) -> Result<Option<Self>, Reject> {
         let limit = if limit == 0 { u64::MAX } else { limit };
         let (coding, expected) = match framing {
             Framing::Empty => return Ok(None),
@@ -72,15 +71,26 @@ impl Receiving {
             Framing::Chunked => (Coding::Chunked(Decoder::default()), 0),
         };
         let expected = usize::try_from(expected).unwrap_or(usize::MAX);
-        let is_granted = expected > SPOOL_ABOVE && expected <= LARGEST_IN_MEMORY.min(memory);
-        let in_memory = if is_granted { expected } else { SPOOL_ABOVE };
-        let kept = Kept::Memory(Vec::with_capacity(expected.min(in_memory)));
-        Ok(Some(Self { coding, kept, limit, in_memory }))
+        let wants_memory = (SPOOL_ABOVE + 1..=LARGEST_IN_MEMORY).contains(&expected);
+        let room = if wants_memory { 0 } else { expected.min(SPOOL_ABOVE) };
+        let kept = Kept::Memory(Memory::from(Vec::with_capacity(room)));
+        Ok(Some(Self { coding, kept, limit, in_memory: SPOOL_ABOVE, wants_memory }))
     }
 
-    /// How much it takes of the memory for bodies that are not small.
-    pub(super) fn granted(&self) -> usize {
-        if self.in_memory > SPOOL_ABOVE { self.in_memory } else { 0 }
+    /// Whether it is to be in memory whole, and has not begun: see [`Receiving::begin_in`].
+    pub(super) fn wants_memory(&self) -> bool {
+        self.wants_memory
+    }
+
+    /// Begins it, in memory if there is enough; returns how much it takes.
+    pub(super) fn begin_in(&mut self, memory: &mut BodyMemory) -> usize {
+        let Coding::Length(length) = self.coding else { return 0 };
+        let wanted = std::mem::take(&mut self.wants_memory).then(|| usize::try_from(length).ok()).flatten();
+        let Some((length, granted)) = wanted.and_then(|length| Some((length, memory.grant(length)?))) else {
+            return 0;
+        };
+        (self.kept, self.in_memory) = (Kept::Memory(granted), length);
+        length
     }
 
     /// Whether it goes to a file: then in large pieces.
@@ -125,6 +135,7 @@ impl Receiving {
         let (Coding::Length(left), Kept::Memory(bytes)) = (&mut self.coding, &mut self.kept) else {
             return None;
         };
+        let bytes = bytes.append();
         let wanted = usize::try_from(*left).ok().filter(|wanted| *wanted > 0)?;
         if bytes.capacity() - bytes.len() < wanted {
             return None;
@@ -142,7 +153,7 @@ impl Receiving {
     /// Takes what belongs to the body from the front of `input`, as long as the turn lasts; returns how many bytes that
     /// was.
     pub(super) fn take(&mut self, input: &[u8], turn: &mut Turn) -> Result<usize, Fault> {
-        let Self { coding, kept, limit, in_memory } = self;
+        let Self { coding, kept, limit, in_memory, .. } = self;
         match coding {
             Coding::Length(left) => {
                 let count = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
@@ -216,7 +227,9 @@ impl Kept {
 
     fn keep(&mut self, data: &[u8], in_memory: usize) -> io::Result<()> {
         match self {
-            Kept::Memory(bytes) if bytes.len() + data.len() <= in_memory => bytes.extend_from_slice(data),
+            Kept::Memory(bytes) if bytes.len() + data.len() <= in_memory => {
+                bytes.append().extend_from_slice(data);
+            }
             Kept::Memory(bytes) => {
                 // Unlinked from the start: it goes with the descriptor, however the process ends.
                 let mut file = Arc::new(tempfile::tempfile()?);
@@ -237,6 +250,7 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::body_memory::BODY_MEMORY;
     use std::io::Read;
 
     #[test]
@@ -250,8 +264,12 @@ mod tests {
             (LARGEST_IN_MEMORY + 1, BODY_MEMORY, false),
         ] {
             let sent: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
-            let mut receiving = Receiving::begin(Framing::Length(size as u64), 0, memory).unwrap().unwrap();
-            assert_eq!(receiving.granted(), if in_memory && size > SPOOL_ABOVE { size } else { 0 });
+            let mut receiving = Receiving::begin(Framing::Length(size as u64), 0).unwrap().unwrap();
+            let mut memory = BodyMemory::of(memory);
+            assert_eq!(receiving.wants_memory(), size > SPOOL_ABOVE && size <= LARGEST_IN_MEMORY);
+            let granted = receiving.begin_in(&mut memory);
+            assert_eq!(granted, if in_memory && size > SPOOL_ABOVE { size } else { 0 });
+            assert!(!receiving.wants_memory());
             for piece in sent.chunks(4096) {
                 assert!(!receiving.is_whole());
                 assert_eq!(receiving.take(piece, &mut Turn::default()).unwrap(), piece.len());
@@ -259,7 +277,7 @@ mod tests {
             assert!(receiving.is_whole());
             assert_eq!(receiving.take(b"next", &mut Turn::default()).unwrap(), 0);
             let received = match receiving.finish().unwrap() {
-                Body::Memory(bytes) if in_memory => bytes,
+                Body::Memory(bytes) if in_memory => bytes.to_vec(),
                 Body::File { mut file, length } if !in_memory => {
                     assert_eq!(length, size as u64);
                     let mut bytes = Vec::new();
@@ -274,8 +292,8 @@ mod tests {
 
     #[test]
     fn the_limit_holds_for_announced_and_for_chunked_bodies() {
-        assert_eq!(Receiving::begin(Framing::Length(5), 4, 0).unwrap_err(), reject::BODY_SIZE);
-        let mut receiving = Receiving::begin(Framing::Chunked, 4, 0).unwrap().unwrap();
+        assert_eq!(Receiving::begin(Framing::Length(5), 4).unwrap_err(), reject::BODY_SIZE);
+        let mut receiving = Receiving::begin(Framing::Chunked, 4).unwrap().unwrap();
         let refused = receiving.take(b"5\r\nabcde\r\n", &mut Turn::default());
         assert!(matches!(refused, Err(Fault::Refused(reject)) if reject == reject::BODY_SIZE));
     }

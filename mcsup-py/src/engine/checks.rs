@@ -40,7 +40,7 @@ impl Table<'_> {
         };
         connection.state = State::Flushing { then };
         connection.deadline = after(now, timeouts.write);
-        *body_memory += std::mem::take(&mut connection.body_memory);
+        body_memory.give_back(connection);
         large_heads.forget(connection);
         if !keep_alive {
             self.flush(token, now);

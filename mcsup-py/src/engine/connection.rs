@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::EngineConfig;
 use super::body::{Fault, Receiving};
+use super::body_memory::BodyMemory;
 use super::lingering::Lingering;
 use super::turns::{MOST_SENT, Turn};
 use crate::app::{Body, Peer};
@@ -159,10 +160,10 @@ impl Connection {
 
     /// Receives and parses until a request is whole, the socket is empty, something large has begun, or the turn is over.
     /// Never touches a file.
-    pub(super) fn advance(&mut self, config: &EngineConfig, now: Instant, body_memory: &mut usize) -> Step {
+    pub(super) fn advance(&mut self, config: &EngineConfig, now: Instant) -> Step {
         let mut turn = Turn::default();
         loop {
-            if let Some(step) = self.use_received(config, now, body_memory, &mut turn) {
+            if let Some(step) = self.use_received(config, now, &mut turn) {
                 return step;
             }
             if self.is_in_bulk() {
@@ -195,6 +196,18 @@ impl Connection {
             State::Body { receiving, .. } => receiving.needs_file(),
             State::Flushing { .. } => matches!(self.outgoing.tail(), Some(Tail::File(_))),
             _ => false,
+        }
+    }
+
+    /// Whether it has a body that is to be kept in memory, and has not begun.
+    pub(super) fn wants_memory(&self) -> bool {
+        matches!(&self.state, State::Body { receiving, .. } if receiving.wants_memory())
+    }
+
+    /// Begins such a body, in memory if there is any left.
+    pub(super) fn begin_body(&mut self, memory: &mut BodyMemory) {
+        if let State::Body { receiving, .. } = &mut self.state {
+            self.body_memory += receiving.begin_in(memory);
         }
     }
 
@@ -355,13 +368,7 @@ impl Connection {
     }
 
     /// Goes on with what was received; `None`: more must be received.
-    fn use_received(
-        &mut self,
-        config: &EngineConfig,
-        now: Instant,
-        body_memory: &mut usize,
-        turn: &mut Turn,
-    ) -> Option<Step> {
+    fn use_received(&mut self, config: &EngineConfig, now: Instant, turn: &mut Turn) -> Option<Step> {
         match self.state {
             State::Idle { .. } if self.incoming.is_empty() => None,
             State::Idle { fresh } => {
@@ -370,36 +377,28 @@ impl Connection {
                 }
                 self.since = now;
                 self.state = State::Head;
-                self.read_head(config, now, body_memory, turn)
+                self.read_head(config, now, turn)
             }
-            State::Head => self.read_head(config, now, body_memory, turn),
+            State::Head => self.read_head(config, now, turn),
             State::Body { .. } => self.read_body(turn),
             State::Ready { .. } | State::Flushing { .. } | State::Lingering(_) => Some(Step::Wait),
         }
     }
 
-    fn read_head(
-        &mut self,
-        config: &EngineConfig,
-        now: Instant,
-        body_memory: &mut usize,
-        turn: &mut Turn,
-    ) -> Option<Step> {
+    fn read_head(&mut self, config: &EngineConfig, now: Instant, turn: &mut Turn) -> Option<Step> {
         let length = match self.heads.read(self.incoming.bytes(), &config.limits) {
             Ok(Some(length)) => length,
             Ok(None) => return None,
             Err(reject) => return Some(Step::Refuse(reject)),
         };
         let delimited = self.heads.delimited();
-        match Receiving::begin(delimited.framing, config.limits.body, *body_memory) {
+        match Receiving::begin(delimited.framing, config.limits.body) {
             Err(reject) => Some(Step::Refuse(reject)),
             Ok(None) => {
                 self.state = State::Ready { head: HeadBytes::InPlace(length), body: Body::Empty };
                 Some(Step::Ready)
             }
             Ok(Some(receiving)) => {
-                self.body_memory = receiving.granted();
-                *body_memory -= self.body_memory;
                 let head = HeadBytes::Own(self.incoming.bytes()[..length].to_vec());
                 self.incoming.consume(length);
                 self.incoming.release();
@@ -410,7 +409,7 @@ impl Connection {
                 self.deadline = after(now, config.timeouts.body);
                 self.state = State::Body { head, receiving };
                 // What has come along already is small as a rule. If not, a file may be needed.
-                if self.incoming.bytes().len() > COMES_ALONG {
+                if self.wants_memory() || self.incoming.bytes().len() > COMES_ALONG {
                     Some(Step::Later)
                 } else {
                     self.read_body(turn)

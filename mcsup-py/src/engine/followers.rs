@@ -299,6 +299,7 @@ impl<'a> Crew<'a> {
             state.alert = ALERT;
         }
         state.table.follow_host();
+        state.table.body_memory.tidy(now);
         state.table.hand_on_idle(now);
         state.table.look_for_the_last(now);
         let State { table, running, gauges, .. } = &mut *state;

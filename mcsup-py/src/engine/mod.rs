@@ -7,6 +7,7 @@
 
 mod accepting;
 mod body;
+mod body_memory;
 mod bucket;
 mod checks;
 mod clock;
@@ -16,6 +17,7 @@ mod drain;
 mod exchange;
 mod followers;
 mod gauges;
+mod growth;
 mod handover;
 mod health;
 mod kick;

@@ -17,7 +17,7 @@ impl Table<'_> {
     pub(super) fn refuse(&mut self, token: u64, reject: Reject, now: Instant) {
         let Self { config, connections, queue, access, date, refusals, body_memory, large_heads, .. } = self;
         let Some(connection) = connections.find(token) else { return };
-        *body_memory += std::mem::take(&mut connection.body_memory);
+        body_memory.give_back(connection);
         large_heads.forget(connection);
         queue.extend(connection.spooled.take().map(Queued::File));
         let Connection { state, heads, incoming, outgoing, peer, .. } = &mut *connection;

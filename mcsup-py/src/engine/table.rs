@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::body::BODY_MEMORY;
+use super::body_memory::BodyMemory;
 use super::connection::{Connection, HeadBytes, State, Step, Then};
 use super::date::Date;
 use super::exchange::Answered;
@@ -66,8 +66,8 @@ pub(super) struct Table<'a> {
     pub(super) files: VecDeque<Queued>,
     together: Together,
     pub(super) shelf: Shelf,
-    /// What is left for bodies in memory that are not small.
-    pub(super) body_memory: usize,
+    /// Bodies in memory that are not small.
+    pub(super) body_memory: BodyMemory,
     pub(super) large_heads: LargeHeads,
     pub(super) timers: Timers,
     pub(super) date: Date,
@@ -134,7 +134,7 @@ impl<'a> Table<'a> {
             files: VecDeque::new(),
             together: Together::default(),
             shelf: Shelf::default(),
-            body_memory: BODY_MEMORY,
+            body_memory: BodyMemory::default(),
             large_heads: LargeHeads::default(),
             timers: Timers::default(),
             date: Date::default(),
@@ -160,7 +160,10 @@ impl<'a> Table<'a> {
             _ => {}
         }
         let next =
-            [self.timers.next(), self.rests_until(), self.leaving.last_look].into_iter().flatten().min();
+            [self.timers.next(), self.rests_until(), self.leaving.last_look, self.body_memory.next_start()]
+                .into_iter()
+                .flatten()
+                .min();
         next.map_or(LONGEST_WAIT, |at| at.saturating_duration_since(now).min(LONGEST_WAIT))
     }
 
@@ -207,13 +210,13 @@ impl<'a> Table<'a> {
     /// Goes on with a connection as far as what it has sent allows, and its turn; or puts it in the queue for one.
     pub(super) fn advance(&mut self, token: u64, now: Instant) {
         for checks in 1.. {
-            let Self { config, connections, shelf, body_memory, .. } = self;
+            let Self { config, connections, shelf, .. } = self;
             let Some(connection) = connections.find(token) else { return };
             if connection.is_in_bulk() {
                 return self.queue(token);
             }
             shelf.equip(connection);
-            let step = connection.advance(config, now, body_memory);
+            let step = connection.advance(config, now);
             if !(matches!(step, Step::Ready) && health::is_asked_for(config, connection)) {
                 return self.see_to(token, step, now);
             }
@@ -282,7 +285,7 @@ impl<'a> Table<'a> {
 
     /// A connection's request is over, and what it was granted is free again.
     fn forget_memory_of(&mut self, connection: &mut Connection) {
-        self.body_memory += std::mem::take(&mut connection.body_memory);
+        self.body_memory.give_back(connection);
         self.large_heads.forget(connection);
         connection.may_spool = false;
         self.free(connection);

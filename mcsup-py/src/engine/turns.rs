@@ -102,14 +102,25 @@ fn give_back(mut file: Arc<File>) -> Option<Arc<File>> {
 impl Table<'_> {
     /// Puts a connection behind those that wait for a turn.
     pub(super) fn queue(&mut self, token: u64) {
-        let Self { connections, timers, queue, files, .. } = self;
+        let Self { connections, timers, body_memory, .. } = self;
         let Some(connection) = connections.find(token) else { return };
         // Its deadline counts also where its client never pauses.
         timers.arm(token, &mut connection.armed, connection.deadline);
-        if !std::mem::replace(&mut connection.queued, true) {
-            let queue = if connection.needs_file() { files } else { queue };
-            queue.push_back(Queued::Connection(token));
+        if std::mem::replace(&mut connection.queued, true) {
+            return;
         }
+        if connection.wants_memory() {
+            body_memory.wait(token, Instant::now());
+        } else {
+            self.line_up(token);
+        }
+    }
+
+    /// Puts it where those wait that may do what it does.
+    fn line_up(&mut self, token: u64) {
+        let needs_file = self.connections.find(token).is_some_and(|connection| connection.needs_file());
+        let queue = if needs_file { &mut self.files } else { &mut self.queue };
+        queue.push_back(Queued::Connection(token));
     }
 
     /// Gives the file back of a body that its connection needs no more.
@@ -124,7 +135,20 @@ impl Table<'_> {
 
     /// The one whose turn it is among the others.
     pub(super) fn next_in_queue(&mut self) -> Option<Queued> {
+        if self.body_memory.next_start().is_some() {
+            self.begin_bodies(Instant::now());
+        }
         self.queue.pop_front()
+    }
+
+    /// Puts large bodies into the queue as far as there are places for them.
+    fn begin_bodies(&mut self, now: Instant) {
+        while let Some(token) = self.body_memory.next(now) {
+            if let Some(connection) = self.connections.find(token) {
+                connection.begin_body(&mut self.body_memory);
+            }
+            self.line_up(token);
+        }
     }
 
     /// Begins its turn, or has it, if it is in a head: then `None`.
@@ -166,6 +190,7 @@ impl Table<'_> {
             // The engine has begun to end while the connection was away.
             connection.deadline = connection.deadline.min(lingering.hurry());
         }
+        self.body_memory.fed(connection, now);
         let is_check = matches!(step, Step::Ready) && health::is_asked_for(&self.config, connection);
         let missed = if let State::Flushing { .. } = connection.state { writable } else { readable };
         match step {
@@ -203,7 +228,7 @@ mod tests {
     }
 
     fn advance(connection: &mut Connection) -> Step {
-        connection.advance(&EngineConfig::default(), Instant::now(), &mut 0)
+        connection.advance(&EngineConfig::default(), Instant::now())
     }
 
     /// How many turns it takes until the client must do something.

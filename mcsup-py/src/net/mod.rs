@@ -3,9 +3,11 @@
 //! - [`poller`]: epoll or kqueue behind one name.
 //! - [`stream`]: a non-blocking connection: receive, send, send a file, abort.
 //! - [`buffer`]: bytes on their way in and out.
+//! - [`memory`]: memory for large messages, used again.
 //! - [`timers`]: deadlines that cost nothing while they only move on.
 
 pub mod buffer;
+pub mod memory;
 pub mod poller;
 pub mod stream;
 pub mod timers;

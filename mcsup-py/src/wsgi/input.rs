@@ -8,14 +8,14 @@ use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 use pyo3::types::{PyBytes, PyList};
 
-use crate::app::Body;
+use crate::app::{Body, Memory};
 
 /// The stream.
 #[pyclass(frozen, module = "mcsup", name = "InputStream")]
 pub(super) struct Input(Mutex<Source>);
 
 enum Source {
-    Memory(Cursor<Vec<u8>>),
+    Memory(Cursor<Memory>),
     File { file: BufReader<Arc<File>>, left: u64 },
 }
 

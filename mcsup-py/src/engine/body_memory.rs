@@ -1,0 +1,80 @@
+//! Memory for bodies that are not small, in all of an engine: how much is left, and which of the bodies grow.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::connection::Connection;
+use super::growth::Growth;
+use crate::net::memory::{Memory, Spare};
+
+/// A body that is no larger than this and says how long it is is kept in memory, if there is any left: a file costs a multiple.
+pub(super) const LARGEST_IN_MEMORY: usize = 2 << 20;
+/// So much there is.
+pub(super) const BODY_MEMORY: usize = 32 << 20;
+
+/// What is left.
+#[derive(Debug)]
+pub(super) struct BodyMemory {
+    left: usize,
+    spare: Arc<Spare>,
+    growth: Growth,
+}
+
+impl Default for BodyMemory {
+    fn default() -> Self {
+        Self::of(BODY_MEMORY)
+    }
+}
+
+impl BodyMemory {
+    /// So many bytes.
+    pub(super) fn of(left: usize) -> Self {
+        Self { left, spare: Arc::default(), growth: Growth::default() }
+    }
+
+    /// Memory for a body of `length` bytes; `None`: too little is left.
+    pub(super) fn grant(&mut self, length: usize) -> Option<Memory> {
+        self.left = self.left.checked_sub(length)?;
+        Some(self.spare.take(length))
+    }
+
+    /// A body that wants memory waits for it, and for its place.
+    pub(super) fn wait(&mut self, token: u64, now: Instant) {
+        self.growth.wait(token, now);
+    }
+
+    /// The next one that begins.
+    pub(super) fn next(&mut self, now: Instant) -> Option<u64> {
+        self.growth.next(self.has_enough(), now)
+    }
+
+    /// When it does at the latest; `None`: none waits.
+    pub(super) fn next_start(&self) -> Option<Instant> {
+        self.growth.next_start(self.has_enough())
+    }
+
+    /// Something came for a connection's body.
+    pub(super) fn fed(&mut self, connection: &Connection, now: Instant) {
+        if connection.body_memory > 0 {
+            self.growth.fed(connection.token, now);
+        }
+    }
+
+    fn has_enough(&self) -> bool {
+        self.left >= LARGEST_IN_MEMORY
+    }
+
+    /// A connection's request is over, and what its body was granted is free again.
+    pub(super) fn give_back(&mut self, connection: &mut Connection) {
+        let granted = std::mem::take(&mut connection.body_memory);
+        if granted > 0 {
+            self.left += granted;
+            self.growth.leave(connection.token);
+        }
+    }
+
+    /// Called in every turn: memory that is not in use is kept for a moment only.
+    pub(super) fn tidy(&self, now: Instant) {
+        self.spare.tidy(now);
+    }
+}
