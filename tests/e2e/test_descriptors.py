@@ -2,8 +2,11 @@
 
 import contextlib
 import http.client
+import os
+import sys
 
-from harness import PATIENCE, connect
+import pytest
+from harness import PATIENCE, connect, wait_for
 
 # In each worker.
 LIMIT = 256
@@ -102,3 +105,25 @@ def test_clients_that_begin_a_request_and_do_not_go_on_keep_no_other_out(serve):
         assert server.get() == (200, b"0")
     for connection in unfinished:
         connection.close()
+
+
+def files_without_name(pid):
+    """What a process has open of them."""
+    found = []
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            target = os.readlink(f"/proc/{pid}/fd/{number}")
+            found += [target] if target.startswith("/") and target.endswith(" (deleted)") else []
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+def test_a_health_check_with_a_large_body_leaves_no_file_open(serve):
+    server = serve(OPENING, "--health-path", "/health", "--keep-alive", "60")
+    (worker,) = server.worker_pids()
+    before = files_without_name(worker)
+    with connect(server.port) as client:
+        head = f"GET /health HTTP/1.1\r\nHost: h\r\nContent-Length: {len(UPLOAD)}\r\n\r\n".encode()
+        client.sendall(head + UPLOAD)
+        assert client.recv(4096).startswith(b"HTTP/1.1 200")
+        wait_for(lambda: files_without_name(worker) == before, "the file's end")

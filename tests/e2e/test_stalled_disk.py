@@ -9,7 +9,8 @@ from harness import clean_environment, connect, read_all, wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="puts a library before libc's functions")
 
-# A write to a file without a name hangs for as long as there is a file of another name; another one says that it does.
+# A write to a file without a name, or its truncation, hangs while there is a file of another name, which says which of the
+# two; another one says that it does.
 DISK = """
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -17,13 +18,20 @@ DISK = """
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
-ssize_t write(int fd, const void *bytes, size_t count) {
+static void stall(int fd, const char *stalling) {
     struct stat s;
-    if (fstat(fd, &s) == 0 && S_ISREG(s.st_mode) && s.st_nlink == 0 && access(getenv("STALLING"), F_OK) == 0) {
+    if (fstat(fd, &s) == 0 && S_ISREG(s.st_mode) && s.st_nlink == 0 && access(stalling, F_OK) == 0) {
         close(open(getenv("STALLED"), O_CREAT | O_WRONLY, 0600));
-        while (access(getenv("STALLING"), F_OK) == 0) usleep(1000);
+        while (access(stalling, F_OK) == 0) usleep(1000);
     }
+}
+ssize_t write(int fd, const void *bytes, size_t count) {
+    stall(fd, getenv("WRITES_STALL"));
     return ((ssize_t (*)(int, const void *, size_t))dlsym(RTLD_NEXT, "write"))(fd, bytes, count);
+}
+int ftruncate64(int fd, off64_t length) {
+    stall(fd, getenv("TRUNCATIONS_STALL"));
+    return ((int (*)(int, off64_t))dlsym(RTLD_NEXT, "ftruncate64"))(fd, length);
 }
 """
 
@@ -35,20 +43,29 @@ def app(environ, start_response):
 """
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_while_a_disk_stalls_other_clients_are_served(threads, serve, directory):
+HEAD = b"POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.fixture
+def environment(directory):
+    """Of a server with such a disk."""
     if shutil.which("cc") is None:
         pytest.skip("NOT TESTED: needs a C compiler")
     (directory / "disk.c").write_text(DISK)
-    library, stalling, stalled = directory / "disk.so", directory / "stalling", directory / "stalled"
+    library = directory / "disk.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, directory / "disk.c", "-ldl"], check=True)
-    environment = clean_environment(LD_PRELOAD=str(library), STALLING=str(stalling), STALLED=str(stalled))
+    files = {name: str(directory / name) for name in ("WRITES_STALL", "TRUNCATIONS_STALL", "STALLED")}
+    return clean_environment(LD_PRELOAD=str(library), **files)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_while_a_disk_stalls_other_clients_are_served(threads, serve, directory, environment):
+    stalling, stalled = directory / "WRITES_STALL", directory / "STALLED"
     server = serve(APPLICATION, "--threads", str(threads), "--timeout", "5", env=environment)
     (worker,) = server.worker_pids()
     stalling.touch()
     upload = connect(server.port)
-    head = b"POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
-    upload.sendall(head + b"19000\r\n" + b"x" * 0x19000 + b"\r\n0\r\n\r\n")
+    upload.sendall(HEAD + b"19000\r\n" + b"x" * 0x19000 + b"\r\n0\r\n\r\n")
     wait_for(stalled.exists, "the disk to stall")
     for _ in range(50):
         assert server.get() == (200, b"0")
@@ -56,3 +73,19 @@ def test_while_a_disk_stalls_other_clients_are_served(threads, serve, directory)
     stalling.unlink()
     assert read_all(upload).endswith(b"\r\n\r\n102400")
     assert server.worker_pids() == [worker]
+
+
+def test_while_a_refused_uploads_file_is_given_back_other_clients_are_served(serve, directory, environment):
+    stalling, stalled = directory / "TRUNCATIONS_STALL", directory / "STALLED"
+    server = serve(APPLICATION, env=environment)
+    stalling.touch()
+    upload = connect(server.port)
+    # Longer than the part of a file that is given back at once, and then a chunk without a size.
+    upload.sendall(HEAD + b"600000\r\n" + b"x" * 0x600000 + b"\r\nx\r\n")
+    assert upload.recv(4096).startswith(b"HTTP/1.1 400")
+    wait_for(stalled.exists, "the disk to stall")
+    for _ in range(50):
+        assert server.get() == (200, b"0")
+    assert stalling.exists()
+    stalling.unlink()
+    upload.close()

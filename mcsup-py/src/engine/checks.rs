@@ -13,7 +13,7 @@ use crate::net::timers::after;
 impl Table<'_> {
     /// Answers it; whether the connection waits for its next request. `may_go_on`: it may.
     pub(super) fn answer_health_check(&mut self, token: u64, may_go_on: bool, now: Instant) -> bool {
-        let Self { config, connections, shelf, access, date, host, body_memory, large_heads, .. } = self;
+        let Self { config, connections, shelf, access, date, host, .. } = self;
         let (phase, timeouts) = (host.phase(), &config.timeouts);
         let Some(connection) = connections.find(token) else { return false };
         let Some((request, _)) = connection.take_request() else { return false };
@@ -40,8 +40,7 @@ impl Table<'_> {
         };
         connection.state = State::Flushing { then };
         connection.deadline = after(now, timeouts.write);
-        body_memory.give_back(connection);
-        large_heads.forget(connection);
+        self.release(token);
         if !keep_alive {
             self.flush(token, now);
             return false;

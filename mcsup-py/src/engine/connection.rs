@@ -120,8 +120,8 @@ pub(super) struct Connection {
     pub(super) head_memory: usize,
     /// The file of its request's body.
     pub(super) spooled: Option<Arc<File>>,
-    /// That file's descriptor may be one of the application's.
-    pub(super) may_spool: bool,
+    /// A connection was closed for that file, whose descriptor is one of the application's.
+    pub(super) has_made_room: bool,
     /// The socket was empty when it was last read, and the poller has not said otherwise since.
     emptied: bool,
     /// The client has ended its side.
@@ -146,7 +146,7 @@ impl Connection {
             body_memory: 0,
             head_memory: 0,
             spooled: None,
-            may_spool: false,
+            has_made_room: false,
             emptied: false,
             ended: false,
         }

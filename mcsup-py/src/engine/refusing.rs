@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use super::connection::{Connection, State, Then};
 use super::table::Table;
-use super::turns::Queued;
 use crate::access::Entry;
 use crate::http::foreign;
 use crate::http::reject::{self, Reject};
@@ -15,11 +14,9 @@ use crate::net::timers::after;
 impl Table<'_> {
     /// Answers what will not be served, and closes once the client had time to read it.
     pub(super) fn refuse(&mut self, token: u64, reject: Reject, now: Instant) {
-        let Self { config, connections, queue, access, date, refusals, body_memory, large_heads, .. } = self;
+        self.release(token);
+        let Self { config, connections, access, date, refusals, .. } = self;
         let Some(connection) = connections.find(token) else { return };
-        body_memory.give_back(connection);
-        large_heads.forget(connection);
-        queue.extend(connection.spooled.take().map(Queued::File));
         let Connection { state, heads, incoming, outgoing, peer, .. } = &mut *connection;
         let asked = match state {
             State::Body { head, .. } | State::Ready { head, .. } => Some(&*head),

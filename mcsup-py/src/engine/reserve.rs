@@ -191,7 +191,7 @@ impl Table<'_> {
         }
         let Some(connection) = self.connections.find(token) else { return true };
         // Room is made once for a file.
-        if number < self.reserve.first || std::mem::replace(&mut connection.may_spool, true) {
+        if number < self.reserve.first || std::mem::replace(&mut connection.has_made_room, true) {
             return true;
         }
         self.reserve.is_touched = true;

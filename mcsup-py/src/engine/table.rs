@@ -274,8 +274,8 @@ impl<'a> Table<'a> {
     }
 
     pub(super) fn close(&mut self, token: u64) {
+        self.release(token);
         if let Some(mut connection) = self.connections.remove(token) {
-            self.forget_memory_of(&mut connection);
             self.shelf.take_apart(&mut connection);
         }
         let Self { timers, connections, .. } = self;
@@ -283,12 +283,15 @@ impl<'a> Table<'a> {
         self.host.connections(self.connections.len());
     }
 
-    /// A connection's request is over, and what it was granted is free again.
-    fn forget_memory_of(&mut self, connection: &mut Connection) {
-        self.body_memory.give_back(connection);
-        self.large_heads.forget(connection);
-        connection.may_spool = false;
-        self.free(connection);
+    /// A connection's request is answered, refused or given up: what it was granted is free again. The pages of a file are
+    /// given back in turns of the spare, since that may wait for a disk.
+    pub(super) fn release(&mut self, token: u64) {
+        let Self { connections, body_memory, large_heads, files, .. } = self;
+        let Some(connection) = connections.find(token) else { return };
+        body_memory.give_back(connection);
+        large_heads.forget(connection);
+        connection.has_made_room = false;
+        files.extend(connection.spooled.take().map(Queued::File));
     }
 
     /// Takes the request out that has waited longest.
@@ -318,7 +321,6 @@ impl<'a> Table<'a> {
         now: Instant,
     ) {
         let (token, write) = (connection.token, self.config.timeouts.write);
-        self.forget_memory_of(&mut connection);
         connection.forget_request(head);
         let then = match answered.then {
             Then::Close if connection.has_unread() => Then::Linger,
@@ -332,6 +334,7 @@ impl<'a> Table<'a> {
             connection.stream.abort();
         }
         let missed = self.put_back(connection);
+        self.release(token);
         match (aborts, all_sent) {
             (true, _) => self.close(token),
             (false, false) if waits => self.together.add(token, now),

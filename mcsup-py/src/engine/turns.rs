@@ -123,11 +123,6 @@ impl Table<'_> {
         queue.push_back(Queued::Connection(token));
     }
 
-    /// Gives the file back of a body that its connection needs no more.
-    pub(super) fn free(&mut self, connection: &mut Connection) {
-        self.files.extend(connection.spooled.take().map(Queued::File));
-    }
-
     /// The one whose turn it is among those that may wait for a disk.
     pub(super) fn next_with_file(&mut self) -> Option<Queued> {
         self.files.pop_front()
