@@ -151,3 +151,43 @@ fn a_large_answer_that_waits_for_its_client_lets_the_permit_go() {
         goes_on.store(false, Ordering::SeqCst);
     });
 }
+
+/// How many bytes a thread has read, from files and otherwise.
+#[cfg(target_os = "linux")]
+fn read_by(thread: i32) -> u64 {
+    let told = std::fs::read_to_string(format!("/proc/self/task/{thread}/io")).unwrap();
+    told.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_thread_that_has_called_the_application_does_not_read_a_large_file_for_a_client() {
+    const SIZE: u64 = 512 * 1024;
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(SIZE).unwrap();
+    let (tell, told) = mpsc::channel();
+    let server = serve(move |request: Request<'_>, reply: &mut dyn Reply| {
+        tell.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+        if request.head.path() == b"/file" {
+            let _ = reply.send_file(&ok(&[]), file.try_clone().unwrap(), 0, SIZE);
+            return Verdict::Complete;
+        }
+        echo(request, reply)
+    });
+    let mut client = server.connect();
+    assert_eq!(client.get("/").status, 200);
+    let thread = told.recv().unwrap();
+    let before = read_by(thread);
+    // Alone, and with requests behind it, so that answers may leave together.
+    client.send("GET /file HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_eq!(client.response().body.len() as u64, SIZE);
+    let mut others = [server.connect(), server.connect()];
+    for other in &mut others {
+        other.send("GET /file HTTP/1.1\r\nHost: h\r\n\r\n".repeat(2));
+    }
+    for other in &mut others {
+        assert!([other.response(), other.response()].iter().all(|file| file.body.len() as u64 == SIZE));
+    }
+    assert!(told.try_iter().all(|other| other == thread));
+    assert!(read_by(thread) - before < SIZE, "{}", read_by(thread) - before);
+}

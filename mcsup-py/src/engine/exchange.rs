@@ -30,6 +30,9 @@ const QUICK_SUCCESSION: Duration = Duration::from_micros(300);
 /// What may wait for others.
 const SMALL: usize = 16 * 1024;
 
+/// A longer part of a file is not sent from here: to read it may wait for a disk.
+const SHORT_FILE: u64 = 64 * 1024;
+
 /// What the answer depends on.
 #[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
@@ -130,7 +133,11 @@ impl<'a> Exchange<'a> {
             return self.answered(then, false);
         }
         // The rest of something large leaves when its connection has a turn: others wait for this permit.
-        match self.stream.send_at_most(self.outgoing, MOST_SENT) {
+        let most = match self.outgoing.tail() {
+            Some(Tail::File(part)) if part.length > SHORT_FILE => self.outgoing.len(),
+            _ => MOST_SENT,
+        };
+        match self.stream.send_at_most(self.outgoing, most) {
             Progress::Ended => self.answered(Then::Close, true),
             Progress::Blocked(_) => Answered { blocked: true, ..self.answered(then, false) },
             Progress::More(_) => self.answered(then, false),

@@ -329,7 +329,7 @@ impl<'a> Table<'a> {
         connection.state = State::Flushing { then };
         connection.deadline = after(now, write);
         let (all_sent, aborts) = (connection.outgoing.is_empty(), answered.abort);
-        let waits = together && !all_sent && !aborts;
+        let waits = together && !all_sent && connection.outgoing.tail().is_none();
         if aborts {
             connection.stream.abort();
         }
