@@ -259,7 +259,7 @@ pub struct RunArgs {
     pub write_timeout: Option<String>,
 
     /// Connections that a worker keeps open at once: a further one replaces the longest idle one, or waits; 0: as many as it
-    /// has descriptors, less 64 for the application [default: 0]
+    /// has descriptors, less about 64 for the application [default: 0]
     #[arg(long, value_name = "COUNT", help_heading = "Size limits")]
     pub worker_connections: Option<String>,
     /// Bytes of a request line, up to 1048576; 0: as many [default: 8190]

@@ -46,7 +46,7 @@ pub struct Request<'a> {
 pub enum Body {
     /// No body.
     Empty,
-    /// Held in memory: a small one, or one of up to 2 MiB that said how long it is.
+    /// Held in memory: one of up to 64 KiB, or of up to 2 MiB that said how long it is, if memory for such bodies was left.
     Memory(Memory),
     /// Spooled to an unlinked temporary file, positioned at its beginning.
     File {

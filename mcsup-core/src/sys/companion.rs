@@ -143,7 +143,10 @@ pub(super) fn forget() {
     all.list.clear();
 }
 
-/// Runs `body` beside a companion, as [`Companion::start`] has it. Before `body` returns it brings about the end of `life`.
+/// Runs `body` beside a thread of this name that is away while this process's own code forks.
+///
+/// The thread runs `life`, which returns when there is nothing left to do, and soon after `ask(true)`; after `ask(false)` another
+/// thread runs it again. When `body` has returned, `ask(true)` ends it, and its end is awaited.
 ///
 /// # Errors
 /// The system has no thread for it; `body` was not run.

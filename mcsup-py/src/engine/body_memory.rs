@@ -1,4 +1,4 @@
-//! Memory for bodies that are not small, in all of an engine: how much is left, and which of the bodies grow.
+//! Memory for bodies above 64 KiB, in all of an engine: how much is left, and which of the bodies grow.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,7 +9,7 @@ use crate::net::memory::{Memory, Spare};
 
 /// A body that is no larger than this and says how long it is is kept in memory, if there is any left: a file costs a multiple.
 pub(super) const LARGEST_IN_MEMORY: usize = 2 << 20;
-/// So much there is.
+/// How many bytes such bodies may take together: the smaller ones and those in files do not count.
 pub(super) const BODY_MEMORY: usize = 32 << 20;
 
 /// What is left.

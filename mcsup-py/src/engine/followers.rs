@@ -5,8 +5,8 @@
 //! everything while applications are quick, however many permits there are.
 //!
 //! A leader that stays away is what the others are for. Where the application is known to be slow, the leader wakes a
-//! parked follower for each further request and one to lead. Otherwise the spare notices after about a millisecond and
-//! wakes one; and when every permit is in the application, it leads itself: uploads, downloads and deadlines go on,
+//! parked follower for each further request and one to lead. Otherwise the spare notices, after about a
+//! millisecond where there are several permits and five where there is one, and wakes one; and when every permit is in the application, it leads itself: uploads, downloads and deadlines go on,
 //! and nothing is accepted that a sibling process could serve. It sleeps without a timer while nothing happens.
 
 mod away;

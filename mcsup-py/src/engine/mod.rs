@@ -80,7 +80,7 @@ pub struct EngineConfig {
     pub timeouts: Timeouts,
     /// How much to take.
     pub limits: Limits,
-    /// How many connections may be open; 0: as many as there are descriptors, less 64 for the application. For a further
+    /// How many connections may be open; 0: as many as there are descriptors, less about 64 for the application. For a further
     /// one the connection is closed that has been idle for the longest time; where none is idle it waits in the listener's
     /// queue.
     pub connections: usize,

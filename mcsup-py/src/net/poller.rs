@@ -55,7 +55,7 @@ fn timespec(timeout: Duration) -> rustix::event::Timespec {
     }
 }
 
-/// An interrupted wait is an empty one.
+/// Whether a wait was ended by a signal: that is no error.
 fn is_interrupted(waited: Result<(), rustix::io::Errno>) -> io::Result<bool> {
     match waited {
         Ok(()) => Ok(false),

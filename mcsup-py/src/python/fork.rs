@@ -4,7 +4,10 @@
 //! The interpreter is held from [`before`] until the call after the fork, so that no other thread owns it in the
 //! moment of the fork: in the child that thread would be gone, and the interpreter taken for ever.
 //!
-//! Where no interpreter runs, none of these does anything.
+//! Where no interpreter runs, [`before`] does nothing, nor do the calls after the fork.
+//!
+//! The application's own forks have CPython's hooks anyway. What they need beyond these is here as well: no other thread of the
+//! server's, and an end for a process that returns from the application's callable.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
