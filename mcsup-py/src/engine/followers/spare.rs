@@ -106,11 +106,13 @@ impl<'a> Crew<'a> {
                 // It waits for news of the poller.
                 self.kick.give();
             }
+            drop(state);
+            // Where this is the permit's processor too, the kernel would let it wait for some milliseconds.
+            thread::yield_now();
             if self.is_leader_missed() {
-                drop(state);
                 self.stand_in(batch);
-                state = self.lock();
             }
+            state = self.lock();
         }
     }
 
