@@ -108,6 +108,16 @@ CASES = [
         "upload",
         wrk(16, script=Path(__file__).with_name("upload.lua")),
     ),
+    *(
+        Case(
+            f"1 MiB up, {count}",
+            f"The same on {count} connections and two workers: more than is received at once.",
+            "upload",
+            wrk(count, script=Path(__file__).with_name("upload.lua")),
+            workers=2,
+        )
+        for count in (16, 64, 256)
+    ),
     Case(
         "100 x 1 KiB",
         "A hundred pieces of one kibibyte, length unknown, 64 connections. uwsgi does not frame such a body.",
