@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use mcsup_py::app::{Body, Verdict};
+use mcsup_py::app::{Body, Reply, Request, Verdict};
 use mcsup_py::engine::EngineConfig;
 use mcsup_py::http::head::Limits;
 
@@ -173,6 +173,48 @@ fn bodies_that_all_come_at_once_do_not_take_more_memory_than_there_is_for_them()
         clients.iter_mut().rev().map(|client| client.send(&body[1..]).response().text().to_owned()).collect();
     kinds.dedup();
     assert_eq!(kinds, ["file", "memory"]);
+}
+
+#[test]
+fn a_long_head_stays_that_of_its_request_until_its_small_body_has_come() {
+    let server = serve(|request: Request<'_>, reply: &mut dyn Reply| {
+        let head = request.head;
+        let text = format!("{} {}", head.method(), String::from_utf8_lossy(head.target()));
+        let _ = reply.send_whole(&ok(&[]), format!("{text} {}", head.headers().count()).as_bytes());
+        Verdict::Complete
+    });
+    // What this one was received with is there for the next that receives.
+    let mut other = server.connect();
+    assert_eq!(other.get("/other").text(), "GET /other 1");
+    let mut client = server.connect();
+    let fields = format!("X: {}\r\n", "x".repeat(8000)).repeat(3);
+    let head = "POST /long HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n";
+    client.send(format!("{head}{fields}\r\n"));
+    assert_eq!(client.response().status, 100);
+    assert_eq!(other.get("/other").text(), "GET /other 1");
+    client.send("he");
+    assert_eq!(other.get("/other").text(), "GET /other 1");
+    assert_eq!(client.send("llo").response().text(), "POST /long 6");
+}
+
+#[test]
+fn bodies_that_hold_all_memory_and_do_not_end_do_not_make_others_wait_for_it() {
+    let server = serve(|request, reply| {
+        let kind = if matches!(request.body, Body::Memory(_)) { "memory" } else { "file" };
+        let _ = reply.send_whole(&ok(&[]), kind.as_bytes());
+        Verdict::Complete
+    });
+    let mut held: Vec<Client> = (0..16).map(|_| server.connect()).collect();
+    for (count, client) in (0..).zip(&mut held) {
+        // A little is left, enough for the next one.
+        let length = if count == 0 { 1_900_000 } else { 2 << 20 };
+        client.send(format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\nx"));
+    }
+    let body = "x".repeat(70_000);
+    let request = format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    for _ in 0..5 {
+        assert_eq!(server.connect().send(&request).response().text(), "memory");
+    }
 }
 
 #[test]

@@ -82,6 +82,14 @@ impl Receiving {
         self.wants_memory
     }
 
+    /// How many bytes are to come, where that is known.
+    pub(super) fn length_left(&self) -> usize {
+        match self.coding {
+            Coding::Length(left) => usize::try_from(left).unwrap_or(usize::MAX),
+            Coding::Chunked(_) => 0,
+        }
+    }
+
     /// Begins it, in memory if there is enough; returns how much it takes.
     pub(super) fn begin_in(&mut self, memory: &mut BodyMemory) -> usize {
         let Coding::Length(length) = self.coding else { return 0 };

@@ -39,18 +39,18 @@ impl BodyMemory {
     }
 
     /// A body that wants memory waits for it, and for its place.
-    pub(super) fn wait(&mut self, token: u64, now: Instant) {
-        self.growth.wait(token, now);
+    pub(super) fn wait(&mut self, token: u64, length: usize, now: Instant) {
+        self.growth.wait(token, length, now);
     }
 
     /// The next one that begins.
     pub(super) fn next(&mut self, now: Instant) -> Option<u64> {
-        self.growth.next(self.has_enough(), now)
+        self.growth.next(self.left, now)
     }
 
     /// When it does at the latest; `None`: none waits.
     pub(super) fn next_start(&self) -> Option<Instant> {
-        self.growth.next_start(self.has_enough())
+        self.growth.next_start(self.left)
     }
 
     /// Something came for a connection's body.
@@ -60,8 +60,9 @@ impl BodyMemory {
         }
     }
 
-    fn has_enough(&self) -> bool {
-        self.left >= LARGEST_IN_MEMORY
+    /// One that was to begin does not.
+    pub(super) fn leave(&mut self, token: u64) {
+        self.growth.leave(token);
     }
 
     /// A connection's request is over, and what its body was granted is free again.
@@ -69,7 +70,7 @@ impl BodyMemory {
         let granted = std::mem::take(&mut connection.body_memory);
         if granted > 0 {
             self.left += granted;
-            self.growth.leave(connection.token);
+            self.growth.freed(connection.token, Instant::now());
         }
     }
 

@@ -204,10 +204,18 @@ impl Connection {
         matches!(&self.state, State::Body { receiving, .. } if receiving.wants_memory())
     }
 
+    /// How many bytes its body is still to have, where it says so.
+    pub(super) fn body_length(&self) -> usize {
+        let State::Body { receiving, .. } = &self.state else { return 0 };
+        receiving.length_left()
+    }
+
     /// Begins such a body, in memory if there is any left.
-    pub(super) fn begin_body(&mut self, memory: &mut BodyMemory) {
+    pub(super) fn begin_body(&mut self, config: &EngineConfig, memory: &mut BodyMemory, now: Instant) {
         if let State::Body { receiving, .. } = &mut self.state {
             self.body_memory += receiving.begin_in(memory);
+            // Its client has waited for us until now.
+            self.deadline = after(now, config.timeouts.body);
         }
     }
 
@@ -272,6 +280,11 @@ impl Connection {
     /// Whether the socket may have something for it.
     pub(super) fn may_receive(&self) -> bool {
         !self.emptied || self.ended
+    }
+
+    /// Whether a head was read that is needed still.
+    pub(super) fn has_head(&self) -> bool {
+        matches!(self.state, State::Body { .. } | State::Ready { .. })
     }
 
     /// Whether nothing of a request was read: the socket has all of it.

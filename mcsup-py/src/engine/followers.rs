@@ -101,6 +101,8 @@ struct State<'a> {
     /// What each permit is doing.
     running: Vec<Running>,
     gauges: Gauges,
+    /// The spare does what may wait for a disk: it does not watch over the absence of a leader.
+    spare_works: bool,
     failed: Option<io::Error>,
 }
 
@@ -131,6 +133,7 @@ pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io
         alert: 0,
         running: threads.apps.iter().map(|_| Running::nothing(Instant::now())).collect(),
         gauges: Gauges::new(Instant::now()),
+        spare_works: false,
         failed: None,
     };
     let crew = Crew {
@@ -240,6 +243,10 @@ impl<'a> Crew<'a> {
                     // Behind an answer that has left there was a request already.
                     continue;
                 }
+                if state.table.has_work() {
+                    // A body waits for its place, and the leader does not know how long.
+                    self.kick.give();
+                }
                 self.call_for_files(&state, spare);
                 state = self.park(state, permit == 0, own.worked);
                 looked = None;
@@ -273,10 +280,11 @@ impl<'a> Crew<'a> {
 
     /// Where the application is slow, what waits is not for this thread to answer alone, nor is the news.
     fn wake_helpers(&self, state: &mut State<'a>, led: bool) {
-        if state.service < SLOW {
-            return;
-        }
-        let wanted = state.table.ready.len() + usize::from(!led);
+        let wanted = match state.service >= SLOW {
+            true => state.table.ready.len() + usize::from(!led),
+            // Otherwise the spare watches over the absence of this thread.
+            false => usize::from(!led && state.spare_works),
+        };
         self.wake_parked(state, wanted);
     }
 

@@ -13,7 +13,7 @@ const PLACES: usize = 8;
 const STALLED: Duration = Duration::from_millis(5);
 /// and so does one that is not whole and answered after this.
 const LONGEST: Duration = Duration::from_millis(50);
-/// A body waits no longer for memory: slow clients may hold it.
+/// A body waits no longer for memory, and not at all where none came free for so long: slow clients hold it.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// The places, and the bodies that wait for one.
@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_millis(250);
 pub(super) struct Growth {
     places: Vec<Place>,
     waiting: VecDeque<Waiting>,
+    /// When memory last came free.
+    freed: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -33,6 +35,7 @@ struct Place {
 #[derive(Debug)]
 struct Waiting {
     token: u64,
+    length: usize,
     since: Instant,
 }
 
@@ -43,15 +46,14 @@ impl Place {
 }
 
 impl Growth {
-    /// A body is to begin.
-    pub(super) fn wait(&mut self, token: u64, now: Instant) {
-        self.waiting.push_back(Waiting { token, since: now });
+    /// A body of so many bytes is to begin.
+    pub(super) fn wait(&mut self, token: u64, length: usize, now: Instant) {
+        self.waiting.push_back(Waiting { token, length, since: now });
     }
 
-    /// The next one that begins, if there is a place for it. `has_memory`: there is memory for any body.
-    pub(super) fn next(&mut self, has_memory: bool, now: Instant) -> Option<u64> {
-        let start = self.next_start(has_memory)?;
-        if start > now {
+    /// The next one that begins, if there is a place for it. `memory`: how many bytes are left.
+    pub(super) fn next(&mut self, memory: usize, now: Instant) -> Option<u64> {
+        if self.next_start(memory)? > now {
             return None;
         }
         self.places.retain(|place| place.lasts_until() > now);
@@ -61,12 +63,15 @@ impl Growth {
     }
 
     /// When the next one begins at the latest; `None`: none waits.
-    pub(super) fn next_start(&self, has_memory: bool) -> Option<Instant> {
-        let first = self.waiting.front()?.since;
+    pub(super) fn next_start(&self, memory: usize) -> Option<Instant> {
+        let first = self.waiting.front()?;
         let is_full = self.places.len() >= PLACES;
         let place = self.places.iter().filter(|_| is_full).map(Place::lasts_until).min();
-        let memory = if has_memory { first } else { first + PATIENCE };
-        Some(place.unwrap_or(first).max(memory))
+        let memory = match self.freed {
+            Some(freed) if memory < first.length => freed.min(first.since) + PATIENCE,
+            _ => first.since,
+        };
+        Some(place.unwrap_or(first.since).max(memory))
     }
 
     /// Something came for a body.
@@ -76,7 +81,13 @@ impl Growth {
         }
     }
 
-    /// A body is answered, or given up.
+    /// A body is answered, or given up, and its memory is free.
+    pub(super) fn freed(&mut self, token: u64, now: Instant) {
+        self.leave(token);
+        self.freed = Some(now);
+    }
+
+    /// It does without its place.
     pub(super) fn leave(&mut self, token: u64) {
         self.places.retain(|place| place.token != token);
     }
@@ -93,24 +104,24 @@ mod tests {
     /// Bodies 0 to 19 wait, and those begin for which there is a place.
     fn begun(now: Instant) -> Growth {
         let mut growth = Growth::default();
-        (0..20).for_each(|token| growth.wait(token, now));
+        (0..20).for_each(|token| growth.wait(token, 10, now));
         assert_eq!(all(&mut growth, now), (0..8).collect::<Vec<_>>());
         growth
     }
 
     fn all(growth: &mut Growth, now: Instant) -> Vec<u64> {
-        std::iter::from_fn(|| growth.next(true, now)).collect()
+        std::iter::from_fn(|| growth.next(10, now)).collect()
     }
 
     #[test]
     fn the_next_begins_when_one_is_answered() {
         let start = Instant::now();
         let mut growth = begun(start);
-        assert_eq!(growth.next_start(true), Some(start + STALLED));
-        growth.leave(3);
-        assert!(growth.next_start(true) <= Some(start));
+        assert_eq!(growth.next_start(10), Some(start + STALLED));
+        growth.freed(3, start);
+        assert!(growth.next_start(10) <= Some(start));
         assert_eq!(all(&mut growth, start), [8]);
-        assert_eq!(growth.next_start(true), Some(start + STALLED));
+        assert_eq!(growth.next_start(10), Some(start + STALLED));
     }
 
     #[test]
@@ -136,12 +147,16 @@ mod tests {
     #[test]
     fn a_body_waits_for_memory_but_not_for_long() {
         let (start, mut growth) = (Instant::now(), Growth::default());
-        growth.wait(0, start);
-        growth.wait(1, start);
-        assert_eq!(growth.next(false, start), None);
-        assert_eq!(growth.next(true, start + ms(1)), Some(0));
-        assert_eq!(growth.next_start(false), Some(start + PATIENCE));
-        assert_eq!(growth.next(false, start + PATIENCE), Some(1));
-        assert_eq!((growth.next(true, start + PATIENCE), growth.next_start(true)), (None, None));
+        growth.freed(9, start);
+        (0..3).for_each(|token| growth.wait(token, 10, start));
+        assert_eq!(growth.next(9, start), None);
+        assert_eq!(growth.next(10, start + ms(1)), Some(0));
+        assert_eq!(growth.next_start(9), Some(start + PATIENCE));
+        assert_eq!(growth.next(9, start + PATIENCE), Some(1));
+        // That was all that is to be had: slow clients hold the rest.
+        growth.wait(3, 10, start + PATIENCE * 2);
+        assert_eq!(growth.next(9, start + PATIENCE * 2), Some(2));
+        assert_eq!(growth.next(9, start + PATIENCE * 2), Some(3));
+        assert_eq!(growth.next_start(10), None);
     }
 }

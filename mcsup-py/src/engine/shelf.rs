@@ -16,9 +16,10 @@ pub(super) struct Shelf {
 }
 
 impl Shelf {
-    /// Gives a connection what it receives with, if it has nothing and is about to.
+    /// Gives a connection what it receives with, if it has nothing and is about to. One that has a head already keeps it:
+    /// where its fields are is in what would be replaced.
     pub(super) fn equip(&mut self, connection: &mut Connection) {
-        if connection.incoming.is_bare() && connection.may_receive() {
+        if connection.incoming.is_bare() && !connection.has_head() && connection.may_receive() {
             if let Some(tools) = self.incoming.pop() {
                 (connection.incoming, connection.heads) = tools;
             }

@@ -167,6 +167,11 @@ impl<'a> Table<'a> {
         next.map_or(LONGEST_WAIT, |at| at.saturating_duration_since(now).min(LONGEST_WAIT))
     }
 
+    /// Whether there is something to do without further news, now or at a time that has come to be known.
+    pub(super) fn has_work(&self) -> bool {
+        !self.ready.is_empty() || !self.queue.is_empty() || self.body_memory.next_start().is_some()
+    }
+
     /// Something has become ready. `leads`: the thread that says so may accept.
     pub(super) fn on_news(&mut self, news: Ready, leads: bool, now: Instant) {
         match news.token {
@@ -298,6 +303,8 @@ impl<'a> Table<'a> {
     pub(super) fn take_job(&mut self) -> Option<Job> {
         while let Some(token) = self.ready.pop_front() {
             let Some(mut connection) = self.connections.take(token) else { continue };
+            // What stands in the queue for it is about the request before.
+            connection.queued = false;
             match connection.take_request() {
                 Some((head, body)) => {
                     self.shelf.equip_to_answer(&mut connection);
@@ -432,6 +439,15 @@ impl<'a> Table<'a> {
             match connection.state {
                 // Whole already: its answer has no deadline here.
                 State::Ready { .. } => {}
+                // It is for this engine to go on, and not for the client.
+                State::Body { .. } if connection.queued => {
+                    connection.deadline = after(now, self.config.timeouts.body);
+                    self.keep(token);
+                }
+                State::Flushing { .. } if connection.queued => {
+                    connection.deadline = after(now, self.config.timeouts.write);
+                    self.keep(token);
+                }
                 State::Head | State::Body { .. } => self.refuse(token, reject::TIMEOUT, now),
                 State::Flushing { .. } => {
                     connection.stream.abort();
@@ -462,5 +478,81 @@ impl<'a> Table<'a> {
         if phase > self.phase {
             self.change_phase(phase, Instant::now());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::app::{Local, Peer};
+    use crate::net::stream::Stream;
+
+    struct NoHost(UnixStream);
+
+    impl Host for NoHost {
+        fn wake_fd(&self) -> BorrowedFd<'_> {
+            self.0.as_fd()
+        }
+        fn acknowledge(&self) {}
+        fn phase(&self) -> Phase {
+            Phase::Serving
+        }
+        fn log_epoch(&self) -> u32 {
+            0
+        }
+        fn beat(&self) {}
+        fn request_began(&self) {}
+        fn request_ended(&self) {}
+        fn connections(&self, _: usize) {}
+        fn close_listeners(&self) {}
+    }
+
+    /// Calls `check` with a table that has one connection, and with its client.
+    fn with_connection(check: impl FnOnce(&mut Table<'_>, u64, UnixStream)) {
+        let (host, _) = UnixStream::pair().unwrap();
+        let (host, poller) = (NoHost(host), Poller::new().unwrap());
+        let mut table = Table::new(EngineConfig::default(), Vec::new(), &host, &poller, None);
+        let (ours, client) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let peer = Peer { remote: None, local: Local::Unix("s".to_owned()) };
+        let now = Instant::now();
+        let token = table
+            .connections
+            .add(|token| Connection::new(Stream::from(OwnedFd::from(ours)), peer, token, now, now));
+        check(&mut table, token, client);
+    }
+
+    #[test]
+    fn a_connection_that_was_queued_when_its_request_was_taken_can_be_queued_again() {
+        use std::io::Write;
+        with_connection(|table, token, mut client| {
+            client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+            table.queue(token);
+            table.advance(token, Instant::now());
+            let job = table.take_job().unwrap();
+            // A turn, while the application has the request.
+            let next = table.next_in_queue().unwrap();
+            assert!(table.begin_turn(next, Instant::now()).is_none());
+            table.put_back(job.connection);
+            table.queue(token);
+            assert_eq!(table.queue.len(), 1);
+        });
+    }
+
+    #[test]
+    fn the_deadline_of_a_body_does_not_pass_while_it_waits_for_its_place() {
+        use std::io::Write;
+        with_connection(|table, token, mut client| {
+            client.write_all(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 70000\r\n\r\n").unwrap();
+            table.advance(token, Instant::now());
+            assert!(table.has_work() && table.queue.is_empty());
+            let much_later = table.connections.find(token).unwrap().deadline + Duration::from_secs(1);
+            table.expire(much_later);
+            let connection = table.connections.find(token).unwrap();
+            assert!(matches!(connection.state, State::Body { .. }) && connection.deadline > much_later);
+        });
     }
 }

@@ -110,7 +110,7 @@ impl Table<'_> {
             return;
         }
         if connection.wants_memory() {
-            body_memory.wait(token, Instant::now());
+            body_memory.wait(token, connection.body_length(), Instant::now());
         } else {
             self.line_up(token);
         }
@@ -139,8 +139,13 @@ impl Table<'_> {
     /// Puts large bodies into the queue as far as there are places for them.
     fn begin_bodies(&mut self, now: Instant) {
         while let Some(token) = self.body_memory.next(now) {
-            if let Some(connection) = self.connections.find(token) {
-                connection.begin_body(&mut self.body_memory);
+            let Self { connections, config, body_memory, .. } = self;
+            match connections.find(token) {
+                Some(connection) if connection.wants_memory() => {
+                    connection.begin_body(config, body_memory, now);
+                }
+                // It was given up meanwhile.
+                _ => body_memory.leave(token),
             }
             self.line_up(token);
         }

@@ -99,10 +99,14 @@ impl<'a> Crew<'a> {
                 self.files_wait.store(false, Ordering::SeqCst);
                 return;
             };
-            let ready = state.table.ready.len();
+            // The leader of a moment ago may be in the application for long, and this thread in a write for longer.
+            if state.leader == Leader::Nobody {
+                self.wake_parked(&mut state, 1);
+            }
+            state.spare_works = true;
             state = self.have_turn(state, next, Instant::now(), None);
-            let has_news = state.table.ready.len() > ready || !state.table.queue.is_empty();
-            if has_news && state.leader == Leader::Permit {
+            state.spare_works = false;
+            if state.table.has_work() && state.leader == Leader::Permit {
                 // It waits for news of the poller.
                 self.kick.give();
             }
