@@ -63,6 +63,19 @@ fn an_idle_keep_alive_client_does_not_delay_the_drain() {
 }
 
 #[test]
+fn empty_lines_behind_a_body_do_not_delay_the_drain() {
+    for sent in ["\r\n", "\r\n\r"] {
+        let server = serve(echo);
+        let mut client = server.connect();
+        client.send(format!("POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx{sent}"));
+        assert_eq!(client.response().status, 200);
+        server.enter(Phase::Draining);
+        client.assert_ended();
+        server.join();
+    }
+}
+
+#[test]
 fn a_retiring_engine_answers_a_keep_alive_clients_next_request_and_says_that_it_is_the_last() {
     let server = serve(echo);
     let mut client = server.connect();

@@ -59,6 +59,26 @@ fn idle_clients_go_to_the_sibling_and_the_engine_ends_at_once() {
 }
 
 #[test]
+fn a_client_that_has_sent_only_an_empty_line_goes_to_the_sibling() {
+    let (pool, hold) = (Pool::of(2), Hold::default());
+    let old = start(&pool, 0, &hold);
+    let (mut kept, mut fresh) = clients(&old, 2, 2);
+    kept[0].send("\r\n");
+    kept[1].send("\r");
+    fresh[0].send("\r\n");
+    fresh[1].send("\r\n\r");
+    // Answered behind those bytes.
+    kept.extend(clients(&old, 1, 0).0);
+    let new = start(&pool, 1, &hold);
+    old.enter(Phase::Retiring);
+    old.join();
+    wait_for("them to arrive", || connections(&new) == 5);
+    kept[1].send("\n");
+    fresh[1].send("\n");
+    kept.iter_mut().chain(&mut fresh).for_each(goes_on);
+}
+
+#[test]
 fn clients_that_never_pause_see_no_failure_and_no_closed_connection() {
     let (pool, hold) = (Pool::of(2), Hold::default());
     pool.room.store(3, Ordering::SeqCst);

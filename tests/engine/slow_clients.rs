@@ -97,6 +97,22 @@ fn an_idle_connection_ends_at_its_deadline_without_a_word() {
 }
 
 #[test]
+fn a_connection_that_has_sent_only_empty_lines_is_idle() {
+    let timeouts = Timeouts { head: long().head, keep_alive: SHORT, ..long() };
+    let server = hasty(timeouts).start(echo);
+    let mut kept = server.connect();
+    kept.send("POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx\r\n\r\n");
+    assert_eq!(kept.response().text(), "POST /p x");
+    kept.assert_ended();
+    let server = hasty(Timeouts { head: SHORT, ..long() }).start(echo);
+    for sent in ["\r\n", "\r", "\r\n\r\n\r"] {
+        let mut fresh = server.connect();
+        fresh.send(sent);
+        fresh.assert_ended();
+    }
+}
+
+#[test]
 fn a_client_that_takes_nothing_is_given_up() {
     let server = hasty(Timeouts { write: SHORT, ..long() }).start(|request, reply| {
         if request.head.path() == b"/large" {

@@ -289,7 +289,12 @@ impl Connection {
 
     /// Whether nothing of a request was read: the socket has all of it.
     pub(super) fn is_unread(&self) -> bool {
-        matches!(self.state, State::Idle { .. }) && self.incoming.is_empty() && !self.ended
+        matches!(self.state, State::Idle { .. }) && self.has_begun_nothing() && !self.ended
+    }
+
+    /// Whether what was received begins no request: it is nothing, or half of an empty line.
+    fn has_begun_nothing(&self) -> bool {
+        matches!(self.incoming.bytes(), b"" | b"\r")
     }
 
     /// Appends what was received and is to go with the connection, if it can go elsewhere: nothing, or a request that is
@@ -383,8 +388,12 @@ impl Connection {
     /// Goes on with what was received; `None`: more must be received.
     fn use_received(&mut self, config: &EngineConfig, now: Instant, turn: &mut Turn) -> Option<Step> {
         match self.state {
-            State::Idle { .. } if self.incoming.is_empty() => None,
             State::Idle { fresh } => {
+                let empty = self.heads.pass_over_empty_lines(self.incoming.bytes());
+                self.incoming.consume(empty);
+                if self.has_begun_nothing() {
+                    return None;
+                }
                 if !fresh {
                     self.deadline = after(now, config.timeouts.head);
                 }

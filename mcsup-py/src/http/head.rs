@@ -43,6 +43,8 @@ pub struct Heads {
     looked_at: usize,
     line_start: usize,
     lines: usize,
+    /// Empty lines before the request line.
+    empty_lines: usize,
     method: Place,
     target: Place,
     /// Of an absolute target; empty where there is none.
@@ -72,9 +74,20 @@ impl Heads {
         Ok(Some(end))
     }
 
+    /// How many of `bytes`, at whose beginning a request is expected, are empty lines: they are no part of it (RFC 9112
+    /// §2.2). Those beyond the bound are left to [`Heads::read`], which refuses them.
+    pub fn pass_over_empty_lines(&mut self, bytes: &[u8]) -> usize {
+        let mut passed = 0;
+        while self.empty_lines < MOST_EMPTY_LINES && bytes[passed..].starts_with(b"\r\n") {
+            self.empty_lines += 1;
+            passed += 2;
+        }
+        passed
+    }
+
     /// Forgets the head that was read.
     pub fn reset(&mut self) {
-        (self.looked_at, self.line_start, self.lines) = (0, 0, 0);
+        (self.looked_at, self.line_start, self.lines, self.empty_lines) = (0, 0, 0, 0);
         self.fields.clear();
     }
 
@@ -100,8 +113,11 @@ impl Heads {
             let length = end - 1 - self.line_start;
             (self.looked_at, self.line_start) = (end + 1, end + 1);
             match (length, self.lines) {
-                // RFC 9112 §2.2: empty lines before a request line are ignored; httparse skips them too.
-                (0, 0) if end < 8 => continue,
+                // RFC 9112 §2.2: empty lines before a request line are ignored; httparse skips them too. Those that a connection has sent
+                (0, 0) if self.empty_lines < MOST_EMPTY_LINES => {
+                    self.empty_lines += 1;
+                    continue;
+                }
                 (0, 0) => return Err(reject::REQUEST_LINE),
                 (0, _) => return Ok(Some(end + 1)),
                 _ => self.measure(length, limits)?,
@@ -291,6 +307,9 @@ impl<'a> Head<'a> {
 
 /// So many fields need no allocation.
 const USUAL_FIELDS: usize = 128;
+
+/// So many empty lines before a request line are passed over.
+const MOST_EMPTY_LINES: usize = 4;
 
 /// The longest request line or field where the limit is off.
 const MAX_LINE: usize = 65_536;
