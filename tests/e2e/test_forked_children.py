@@ -91,12 +91,15 @@ def held():
     return " ".join(links) + open("/proc/self/maps").read()
 
 def at_once(number):
-    # The signal meets the child between the fork and everything that could mend it.
+    # The signal meets the child between the fork and the end of all that mends it: after each time of up to a millisecond.
     ends = []
-    for _ in range(50):
+    for micros in range(0, 1000, 5):
         pid = os.fork()
         if not pid:
             nothing()
+        then = time.perf_counter() + micros / 1e6
+        while time.perf_counter() < then:
+            pass
         os.kill(pid, number)
         ends.append(ended(pid))
     return str(set(ends))
@@ -263,7 +266,8 @@ def test_clients_of_a_killed_worker_notice_though_its_process_lives(serve, start
     os.kill(worker, signal.SIGKILL)
     for connection in (idle, starter):
         assert read_all(connection.sock) == b""
-    assert not is_gone(pid) or how.startswith("mp-")
+    # multiprocessing ends its own processes, and the kernel hangs up at those of a terminal that nothing holds any more.
+    assert not is_gone(pid) or how.startswith("mp-") or how == "pty"
 
 
 def test_a_response_that_forks_and_closes_ends(serve, started):

@@ -152,14 +152,16 @@ pub(super) fn let_go_in_child() {
     WAKE.store(-1, Ordering::SeqCst);
     RUNNING.store(0, Ordering::SeqCst);
     for (number, entry) in (0..).zip(&TABLE) {
-        if !entry.is_ours.swap(false, Ordering::AcqRel) {
+        if !entry.is_ours.load(Ordering::Acquire) {
             continue;
         }
-        entry.set(Act::Nothing);
-        entry.next.store(0, Ordering::Release);
+        // As long as the handler is installed it must find that the signal is ours: else it would swallow one that comes now.
         if disposition(number).is_ok_and(|now| now.handler() == ours(number).handler()) {
             let _ = dispose(number, &Disposition::default_action());
         }
+        entry.is_ours.store(false, Ordering::Release);
+        entry.set(Act::Nothing);
+        entry.next.store(0, Ordering::Release);
     }
 }
 
