@@ -72,10 +72,12 @@ impl Collected {
     }
 
     pub(crate) fn expect(&mut self, value: &[u8]) -> Result<(), Reject> {
-        if !value.eq_ignore_ascii_case(b"100-continue") {
-            return Err(reject::EXPECTATION);
+        for expectation in tokens(value) {
+            if !expectation.eq_ignore_ascii_case(b"100-continue") {
+                return Err(reject::EXPECTATION);
+            }
+            self.continues = true;
         }
-        self.continues = true;
         Ok(())
     }
 

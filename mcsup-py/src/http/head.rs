@@ -505,6 +505,7 @@ mod tests {
             ("Transfer-Encoding: xchunked\r\n".to_owned(), reject::CODING_UNKNOWN),
             ("Transfer-Encoding:\r\n".to_owned(), reject::CODING),
             ("Expect: more\r\n".to_owned(), reject::EXPECTATION),
+            ("Expect: 100-continue, more\r\n".to_owned(), reject::EXPECTATION),
         ] {
             assert_eq!(framing(&fields), Err(why), "{fields:?}");
         }
