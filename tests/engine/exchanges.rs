@@ -195,7 +195,9 @@ fn a_host_that_is_none_is_refused() {
         b"<h>",
         b"%",
         b"%zz",
-        b"[::1%25lo]",
+        b"[::1%]",
+        b"[::1%lo!]",
+        b"h%lo",
         b"h\x01",
         b"http://h",
     ] {
@@ -205,9 +207,19 @@ fn a_host_that_is_none_is_refused() {
             assert!(answer.starts_with("HTTP/1.1 400 "), "{}: {answer}", host.escape_ascii());
         }
     }
-    for host in
-        ["h", "h:80", "h:", "H-1.example.", "127.0.0.1:8080", "[::1]", "[2001:db8::1]:443", "a_b", "%41", ""]
-    {
+    for host in [
+        "h",
+        "h:80",
+        "h:",
+        "H-1.example.",
+        "127.0.0.1:8080",
+        "[::1]",
+        "[2001:db8::1]:443",
+        "a_b",
+        "%41",
+        "",
+        "[fe80::1%eth0]:80",
+    ] {
         let answer = all_of(&server, format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
         assert!(answer.starts_with("HTTP/1.1 200 "), "{host:?}: {answer}");
     }

@@ -31,7 +31,8 @@ pub(super) fn names_a_host(bytes: &[u8]) -> bool {
     split(bytes).is_some_and(|(host, _)| !host.is_empty())
 }
 
-/// What is between the brackets (RFC 3986 §3.2.2); a zone is no part of it on the wire (RFC 6874 §3).
+/// What is between the brackets (RFC 3986 §3.2.2). RFC 6874 §3 has no zone on the wire, but many clients send one to a
+/// link-local address: a percent sign and unreserved bytes.
 fn is_ip_literal(bytes: &[u8]) -> bool {
     match bytes {
         [b'v' | b'V', rest @ ..] => {
@@ -40,7 +41,14 @@ fn is_ip_literal(bytes: &[u8]) -> bool {
             let fits = |byte: &u8| *byte == b':' || (NAME[usize::from(*byte)] && *byte != b'%');
             digits > 0 && !address.is_empty() && address.iter().all(fits)
         }
-        _ => std::str::from_utf8(bytes).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok()),
+        _ => {
+            let end = memchr::memchr(b'%', bytes).unwrap_or(bytes.len());
+            let (address, zone) = bytes.split_at(end);
+            let is_unreserved = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
+            let has_zone = zone.len() > 1 && zone[1..].iter().all(is_unreserved);
+            (zone.is_empty() || has_zone)
+                && std::str::from_utf8(address).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok())
+        }
     }
 }
 
@@ -86,6 +94,8 @@ mod tests {
             ("[::1]:1", "[::1]", "1"),
             ("[1:2:3:4:5:6:7.8.9.0]", "[1:2:3:4:5:6:7.8.9.0]", ""),
             ("[v1.a:b]", "[v1.a:b]", ""),
+            ("[fe80::1%eth0]:80", "[fe80::1%eth0]", "80"),
+            ("[fe80::1%25br-0.1_~]", "[fe80::1%25br-0.1_~]", ""),
             ("a_b.example..", "a_b.example..", ""),
             ("%41!$&'()*+,;=~", "%41!$&'()*+,;=~", ""),
         ] {
@@ -106,7 +116,14 @@ mod tests {
             "::1",
             "[]",
             "[::1]x",
-            "[::1%25eth0]",
+            "[::1%]",
+            "[::1%e/0]",
+            "[::1%e%0]",
+            "[::1%e:0]",
+            "[::1%e]0]",
+            "[%eth0]",
+            "[v1.a%e]",
+            "127.0.0.1%eth0",
             "[1::2::3]",
             "[v.a]",
             "[vg.a]",

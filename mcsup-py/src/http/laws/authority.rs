@@ -28,8 +28,19 @@ pub(super) fn by_the_grammar(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 fn is_host(bytes: &[u8]) -> bool {
     match bytes {
-        [b'[', inside @ .., b']'] => is_ipv6(inside) || is_ip_of_the_future(inside),
+        [b'[', inside @ .., b']'] => is_ipv6(without_zone(inside)) || is_ip_of_the_future(inside),
         _ => is_registered_name(bytes),
+    }
+}
+
+/// A zone is not in the grammar, and many clients send one.
+fn without_zone(bytes: &[u8]) -> &[u8] {
+    let is_unreserved = |byte: u8| is_plain(byte) && !b"!$&'()*+,;=".contains(&byte);
+    match bytes.iter().position(|byte| *byte == b'%') {
+        Some(at) if at + 1 < bytes.len() && bytes[at + 1..].iter().all(|byte| is_unreserved(*byte)) => {
+            &bytes[..at]
+        }
+        _ => bytes,
     }
 }
 
