@@ -67,6 +67,18 @@ fn a_large_body_arrives_whole() {
 }
 
 #[test]
+fn a_size_may_have_zeros_in_front_and_a_trailer_many_fields() {
+    let server = serve(echo);
+    let mut client = server.connect();
+    let fields = |count: usize| "X: y\r\n".repeat(count);
+    let head = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+    client.send(format!("{head}00000000000000005\r\nhello\r\n000000000000000000\r\n{}\r\n", fields(100)));
+    assert_eq!(client.response().text(), "POST / hello");
+    client.send(format!("{head}0\r\n{}\r\n", fields(101)));
+    assert_eq!(client.response().status, 431);
+}
+
+#[test]
 fn a_client_that_expects_it_is_told_to_continue() {
     let server = serve(echo);
     let mut client = server.connect();
@@ -82,6 +94,26 @@ fn a_client_that_expects_it_is_told_to_continue() {
     assert_eq!(client.response().status, 100);
     client.send("2\r\nhi\r\n0\r\n\r\n");
     assert_eq!(client.response().text(), "POST / hi");
+}
+
+#[test]
+fn an_expectation_is_a_list_whose_empty_members_say_nothing() {
+    let server = serve(echo);
+    for (value, continues) in [
+        ("", false),
+        (",", false),
+        ("100-continue, 100-continue", true),
+        ("100-continue,", true),
+        (" , 100-Continue", true),
+    ] {
+        let mut client = server.connect();
+        client.send(format!("POST / HTTP/1.1\r\nHost: h\r\nExpect: {value}\r\nContent-Length: 2\r\n\r\n"));
+        if continues {
+            assert_eq!(client.response().status, 100, "{value:?}");
+        }
+        client.send("hi");
+        assert_eq!(client.response().text(), "POST / hi", "{value:?}");
+    }
 }
 
 #[test]

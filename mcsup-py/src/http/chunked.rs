@@ -11,7 +11,7 @@ enum State {
     /// In the digits of a size.
     Size {
         size: u64,
-        digits: u8,
+        digits: u16,
     },
     /// Behind it, before the size's CR.
     Extension {
@@ -46,7 +46,10 @@ pub struct Decoder {
 /// More than any proxy adds.
 const MAX_EXTENSIONS: usize = 4096;
 const MAX_TRAILER: usize = 8190;
-const MAX_TRAILER_FIELDS: usize = 32;
+/// As many as a head may have.
+const MAX_TRAILER_FIELDS: usize = 100;
+/// Of a size, with the zeros in front.
+const MAX_DIGITS: u16 = 256;
 
 /// Fields that must not come behind the body, since they say how the message is to be read (RFC 9110 §6.5.1).
 const FORBIDDEN_TRAILERS: [&str; 7] =
@@ -134,15 +137,15 @@ impl Decoder {
     }
 }
 
-fn size_digit(size: u64, digits: u8, byte: u8) -> Result<State, Reject> {
+fn size_digit(size: u64, digits: u16, byte: u8) -> Result<State, Reject> {
     let digit = match byte {
         b'0'..=b'9' => byte - b'0',
         b'a'..=b'f' => byte - b'a' + 10,
         b'A'..=b'F' => byte - b'A' + 10,
         _ => return Err(reject::CHUNK_SIZE),
     };
-    // Sixteen digits are all of u64.
-    if digits == 16 {
+    // A sixteenth of the range is left for one more digit.
+    if size >> 60 != 0 || digits == MAX_DIGITS {
         return Err(reject::CHUNK_SIZE);
     }
     Ok(State::Size { size: size << 4 | u64::from(digit), digits: digits + 1 })
@@ -150,8 +153,10 @@ fn size_digit(size: u64, digits: u8, byte: u8) -> Result<State, Reject> {
 
 fn check_trailer(bytes: &[u8]) -> Result<(), Reject> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_TRAILER_FIELDS];
-    let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(bytes, &mut fields) else {
-        return Err(reject::TRAILER);
+    let fields = match httparse::parse_headers(bytes, &mut fields) {
+        Ok(httparse::Status::Complete((_, fields))) => fields,
+        Err(httparse::Error::TooManyHeaders) => return Err(reject::FIELD_COUNT),
+        Ok(httparse::Status::Partial) | Err(_) => return Err(reject::TRAILER),
     };
     let forbidden = |name: &str| FORBIDDEN_TRAILERS.iter().any(|other| name.eq_ignore_ascii_case(other));
     if fields.iter().any(|field| forbidden(field.name)) { Err(reject::TRAILER) } else { Ok(()) }
@@ -206,6 +211,23 @@ mod tests {
             let body = format!("2{extension}\r\nab\r\n0{extension}\r\n\r\n");
             assert_eq!(decode(&[body.as_bytes()]), Ok((b"ab".to_vec(), true, body.len())), "{body:?}");
         }
+    }
+
+    #[test]
+    fn zeros_in_front_of_a_size_are_counted_and_no_more() {
+        let sized = |digits: &str| decode(&[format!("{digits}\r\nhello\r\n0\r\n\r\n").as_bytes()]);
+        assert_eq!(sized("00000000000000005").unwrap().0, b"hello");
+        assert_eq!(sized(&format!("{:0>256}", 5)).unwrap().0, b"hello");
+        assert_eq!(sized(&format!("{:0>257}", 5)), Err(reject::CHUNK_SIZE));
+        assert_eq!(sized("010000000000000000"), Err(reject::CHUNK_SIZE));
+        assert_eq!(decode(&[b"0ffffffffffffffff\r\nab"]).unwrap().0, b"ab");
+    }
+
+    #[test]
+    fn a_trailer_has_as_many_fields_as_a_head() {
+        let with = |count: usize| decode(&[format!("0\r\n{}\r\n", "X: y\r\n".repeat(count)).as_bytes()]);
+        assert!(with(100).unwrap().1);
+        assert_eq!(with(101), Err(reject::FIELD_COUNT));
     }
 
     #[test]

@@ -79,8 +79,9 @@ fn by_the_grammar(body: &[u8]) -> Vec<u8> {
         let line = take_line(&mut rest);
         let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
         let (digits, extension) = line.split_at(digits);
-        // More than a u64 has: the next on the way may know fewer, and read another size.
-        assert!(digits.len() <= 16, "a size of too many digits: {:?}", Shown(line));
+        let zeros = digits.iter().take_while(|byte| **byte == b'0').count();
+        assert!(digits.len() <= 256, "a size of too many digits: {:?}", Shown(line));
+        assert!(digits.len() - zeros <= 16, "a size that no u64 has: {:?}", Shown(line));
         let size = std::str::from_utf8(digits).ok().and_then(|digits| usize::from_str_radix(digits, 16).ok());
         let Some(size) = size else { panic!("a chunk without a size: {:?}", Shown(line)) };
         assert!(are_extensions(extension), "no extensions: {:?}", Shown(line));
