@@ -101,6 +101,11 @@ fn what_may_have_no_body_has_none() {
             }
         }
     }
+    for request in ["/205", "/205?length", "/205/whole", "/205/file"] {
+        let response = client.get(request);
+        assert_eq!((response.status, response.field("content-length")), (205, Some("0")), "{request}");
+        assert_eq!((response.field("transfer-encoding"), response.text()), (None, ""), "{request}");
+    }
     for way in ["", "/whole", "/file"] {
         client.send(format!("HEAD /200{way} HTTP/1.1\r\nHost: h\r\n\r\n"));
         assert_eq!(client.response_to("HEAD").status, 200);

@@ -184,6 +184,10 @@ impl<'a> Exchange<'a> {
     }
 
     fn delimit(&self, head: &ResponseHead, whole: Option<u64>) -> (Delimit, BodyFraming) {
+        // Clients wait for a body unless it is said that there is none (RFC 9110 §15.3.6).
+        if head.status() == 205 {
+            return (Delimit::Dropped, BodyFraming::Length(0));
+        }
         if !may_have_body(self.asked.method, head.status()) {
             return (Delimit::Dropped, BodyFraming::Given);
         }

@@ -249,7 +249,7 @@ pub fn write_head(out: &mut Vec<u8>, head: &ResponseHead, finish: &Finish<'_>) {
 
 /// Whether a response to `method` with `status` may have a body (RFC 9110 §6.4.1).
 pub fn may_have_body(method: &str, status: u16) -> bool {
-    method != "HEAD" && !(100..200).contains(&status) && status != 204 && status != 304
+    method != "HEAD" && !(100..200).contains(&status) && ![204, 205, 304].contains(&status)
 }
 
 /// Whether a response with `status` may name a length: one of 304 is that of the answer it stands for, one of 1xx or
