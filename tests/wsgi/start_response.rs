@@ -29,6 +29,9 @@ fn a_status_that_is_none_is_refused() {
     for status in ["'OK'", "'20'", "'2000 OK'", "'200OK'", "' 200 OK'", "'099 x'", "''"] {
         calling(&format!("{status}, []")).get().is_refused(&["ValueError", "status"]);
     }
+    for status in ["'100 Continue'", "'101 Switching Protocols'", "'103 Early Hints'", "'199'"] {
+        calling(&format!("{status}, []")).get().is_refused(&["ValueError", "interim"]);
+    }
     for status in ["b'200 OK'", "200", "None"] {
         calling(&format!("{status}, []")).get().is_refused(&["TypeError", "status"]);
     }

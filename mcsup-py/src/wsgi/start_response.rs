@@ -246,6 +246,10 @@ fn set_status(head: &mut ResponseHead, status: &Bound<'_, PyAny>) -> PyResult<()
             }
         };
         let number = number.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0'));
+        if (100..200).contains(&number) {
+            // RFC 9110 §15.2: another follows, and none at all goes to a client of 1.0.
+            return Err(PyValueError::new_err(format!("status {number} is interim: no final answer")));
+        }
         head.begin(number, reason).map_err(|wrong| fault(&wrong))
     })
 }
