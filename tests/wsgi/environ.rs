@@ -89,6 +89,14 @@ assert environ['SERVER_SOFTWARE'] == 'mcsup/test'";
 }
 
 #[test]
+fn the_name_of_an_ipv6_listener_has_brackets() {
+    let code = "assert (environ['SERVER_NAME'], environ['SERVER_PORT']) == ('[::1]', '8080'), environ['SERVER_NAME']";
+    let mut served = Served::new(&wrapped(code));
+    served.local = Local::Tcp("[::1]:8080".parse().unwrap());
+    checked(served, GET, Body::Empty);
+}
+
+#[test]
 fn behind_a_unix_socket_the_host_field_names_the_server() {
     for (host, name, port) in [
         ("example.org", "example.org", "80"),

@@ -153,7 +153,12 @@ impl Environs {
         base.set_item("SCRIPT_NAME", latin1(py, script_name.as_bytes())?)?;
         if let Local::Tcp(address) = local {
             base.set_item(intern!(py, "REMOTE_PORT"), intern!(py, ""))?;
-            base.set_item("SERVER_NAME", address.ip().to_string())?;
+            // RFC 3875 §4.1.14: an IPv6 address has its brackets.
+            let name = match address.ip() {
+                IpAddr::V4(address) => address.to_string(),
+                IpAddr::V6(address) => format!("[{address}]"),
+            };
+            base.set_item("SERVER_NAME", name)?;
             base.set_item("SERVER_PORT", address.port().to_string())?;
         }
         Ok(base)
