@@ -94,6 +94,20 @@ fn what_only_looks_like_a_file_is_read() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn a_file_whose_size_is_made_up_is_read() {
+    for path in ["/proc/version", "/sys/kernel/mm/transparent_hugepage/enabled"] {
+        let Ok(text) = std::fs::read_to_string(path) else { continue };
+        let (_place, mut served) = wrapping(&format!("open('{path}', 'rb')"), "[]");
+        let outcome = served.get();
+        outcome.is_complete();
+        let blocks: Vec<_> =
+            text.as_bytes().chunks(4).map(|bytes| block(std::str::from_utf8(bytes).unwrap())).collect();
+        assert_eq!(outcome.events, blocks, "{path}");
+    }
+}
+
+#[test]
 fn the_file_is_closed() {
     let (_place, mut served) = wrapping("Telling(open(path, 'rb'), environ)", "[]");
     assert_eq!(served.get().events, [block("0123"), block("4567"), block("89"), said("closed")]);

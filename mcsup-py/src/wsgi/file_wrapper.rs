@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::{BorrowedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -67,6 +68,10 @@ impl FileWrapper {
         let owned = unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned().ok()?;
         let file = File::from(owned);
         let metadata = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
+        // Files of procfs and sysfs have no blocks, and st_size is not their length (stat(2), "NOTES").
+        if metadata.blocks() == 0 {
+            return None;
+        }
         Some(Sendable { file, offset, length: metadata.len().saturating_sub(offset) })
     }
 }
