@@ -6,7 +6,7 @@ use rustix::process::Pid;
 
 use super::ancestry::ADOPTS;
 pub(crate) use super::exit::exit_now;
-use super::forked;
+use super::{companion, forked};
 
 /// Which side of a fork this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +89,8 @@ pub(crate) fn fork_beside(others: Others) -> io::Result<Side> {
         -1 => Err(io::Error::last_os_error()),
         0 => {
             super::caught::has_forked();
-            forked::is_our_own();
+            forked::reset();
+            companion::forget();
             Ok(Side::Child)
         }
         pid => match Pid::from_raw(pid) {

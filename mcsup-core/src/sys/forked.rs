@@ -9,7 +9,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::{caught, companion, shared_memory, unshared};
+use super::{caught, shared_memory, unshared};
 
 /// Whether the functions are registered. A forked process has them too.
 static IS_WATCHED: AtomicBool = AtomicBool::new(false);
@@ -51,11 +51,10 @@ pub(super) fn as_our_own<T>(fork: impl FnOnce() -> T) -> T {
 }
 
 /// In a new process of this crate's own: nothing is marked yet, and its code has forked nothing.
-pub(super) fn is_our_own() {
+pub(super) fn reset() {
     IS_FORKED_OFF.store(false, Ordering::Relaxed);
     unshared::forget_all();
     shared_memory::forget();
-    companion::forget();
 }
 
 /// A fork does not change it.
