@@ -5,7 +5,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::sync::Arc;
 
 use super::body_memory::{BodyMemory, LARGEST_IN_MEMORY};
-use super::turns::Turn;
+use super::turn::Turn;
 use crate::app::Body;
 use crate::http::chunked::Decoder;
 use crate::http::framing::Framing;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::connection::Connection;
 use super::growth::Growth;
 use crate::net::memory::{Memory, Spare};
 
@@ -53,11 +52,9 @@ impl BodyMemory {
         self.growth.next_start(self.left)
     }
 
-    /// Something came for a connection's body.
-    pub(super) fn fed(&mut self, connection: &Connection, now: Instant) {
-        if connection.body_memory > 0 {
-            self.growth.fed(connection.token, now);
-        }
+    /// Something came for the body of the connection `token`.
+    pub(super) fn fed(&mut self, token: u64, now: Instant) {
+        self.growth.fed(token, now);
     }
 
     /// One that was to begin does not.
@@ -65,12 +62,11 @@ impl BodyMemory {
         self.growth.leave(token);
     }
 
-    /// A connection's request is over, and what its body was granted is free again.
-    pub(super) fn give_back(&mut self, connection: &mut Connection) {
-        let granted = std::mem::take(&mut connection.body_memory);
+    /// The request of the connection `token` is over, and the `granted` bytes of its body are free again.
+    pub(super) fn give_back(&mut self, token: u64, granted: usize) {
         if granted > 0 {
             self.left += granted;
-            self.growth.freed(connection.token, Instant::now());
+            self.growth.freed(token, Instant::now());
         }
     }
 

@@ -10,7 +10,7 @@ use super::EngineConfig;
 use super::body::{Fault, Receiving};
 use super::body_memory::BodyMemory;
 use super::lingering::Lingering;
-use super::turns::{MOST_SENT, Turn};
+use super::turn::{MOST_SENT, Turn};
 use crate::app::{Body, Peer};
 use crate::http::framing::Framing;
 use crate::http::head::{Head, Heads};

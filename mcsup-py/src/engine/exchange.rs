@@ -11,7 +11,7 @@ use super::clock::RequestClock;
 use super::connection::Then;
 use super::leaving::may_keep_open;
 use super::together::Holding;
-use super::turns::MOST_SENT;
+use super::turn::MOST_SENT;
 use crate::app::{Block, Gone, Reply, Verdict};
 use crate::http::chunked::{LAST_CHUNK, write_chunk};
 use crate::http::response::{BodyFraming, Finish, ResponseHead, may_have_body, write_head, write_interim};

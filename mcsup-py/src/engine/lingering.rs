@@ -6,7 +6,7 @@
 //! same bounds (`SECONDS_TO_LINGER`, `MAX_SECS_TO_LINGER`); nginx has `lingering_timeout` and `lingering_time`.
 //!
 //! A connection that lingers has no buffer while nothing comes, takes its turn as any other, and is the first to be
-//! closed where descriptors are short (`reserve`).
+//! closed where descriptors are short (`room`).
 
 use std::time::{Duration, Instant};
 

@@ -9,6 +9,7 @@ use super::connection::{Connection, HeadBytes, State, Step, Then};
 use super::date::Date;
 use super::exchange::Answered;
 use super::health;
+use super::large_heads::LargeHeads;
 use super::leaving::Leaving;
 use super::lingering::Lingering;
 use super::places::{KICK, LISTENERS, Missed, Places, WAKE};
@@ -16,8 +17,7 @@ use super::refusal_log::RefusalLog;
 use super::reserve::Reserve;
 use super::shelf::Shelf;
 use super::together::Together;
-use super::turns::Queued;
-use super::unfinished::LargeHeads;
+use super::turn::Queued;
 use super::{EngineConfig, Host, Listening, Phase};
 use crate::access::AccessLog;
 use crate::app::Body;
@@ -254,7 +254,7 @@ impl<'a> Table<'a> {
             },
             Step::Refuse(reject) => self.refuse(token, reject, now),
             Step::NoRoom(error) => {
-                if !self.is_told_shortage(&error, now) {
+                if !self.say_if_shortage(&error, now) {
                     log::error!("cannot keep a request's body: {error}");
                 }
                 self.refuse(token, reject::NO_ROOM, now);
@@ -293,8 +293,8 @@ impl<'a> Table<'a> {
     pub(super) fn release(&mut self, token: u64) {
         let Self { connections, body_memory, large_heads, files, .. } = self;
         let Some(connection) = connections.find(token) else { return };
-        body_memory.give_back(connection);
-        large_heads.forget(connection);
+        body_memory.give_back(token, std::mem::take(&mut connection.body_memory));
+        large_heads.change(token, std::mem::take(&mut connection.head_memory), 0);
         connection.has_made_room = false;
         files.extend(connection.spooled.take().map(Queued::File));
     }

@@ -22,52 +22,11 @@ use super::connection::{Connection, State, Step};
 use super::health;
 use super::places::Missed;
 use super::table::Table;
+use super::turn::Queued;
 use crate::http::reject;
-
-/// What a turn may cost, in bytes that are received or written to a file. About a tenth of a millisecond.
-const TURN: usize = 256 * 1024;
-/// How much may be sent in one turn: an answer of a mebibyte, which in four pieces costs a tenth more. About a fifth of a
-/// millisecond.
-pub(super) const MOST_SENT: usize = (1 << 20) + 64 * 1024;
 
 /// For how long those in the queue have their turns between two polls.
 pub(super) const QUEUE_TIME: Duration = Duration::from_micros(500);
-
-/// What is left of one connection's turn.
-#[derive(Debug)]
-pub(super) struct Turn {
-    left: usize,
-}
-
-impl Default for Turn {
-    fn default() -> Self {
-        Self { left: TURN }
-    }
-}
-
-impl Turn {
-    pub(super) fn of(left: usize) -> Self {
-        Self { left }
-    }
-
-    /// Something was done that costs as much as so many bytes.
-    pub(super) fn spend(&mut self, bytes: usize) {
-        self.left = self.left.saturating_sub(bytes);
-    }
-
-    pub(super) fn is_over(&self) -> bool {
-        self.left == 0
-    }
-}
-
-/// What waits for a turn.
-#[derive(Debug)]
-pub(super) enum Queued {
-    /// The connection with this token.
-    Connection(u64),
-    /// A file that is to be given back.
-    File(Arc<File>),
-}
 
 /// What has a turn with the lock let go.
 #[derive(Debug)]
@@ -190,7 +149,7 @@ impl Table<'_> {
             // The engine has begun to end while the connection was away.
             connection.deadline = connection.deadline.min(lingering.hurry());
         }
-        self.body_memory.fed(connection, now);
+        self.body_memory.fed(token, now);
         let is_check = matches!(step, Step::Ready) && health::is_asked_for(&self.config, connection);
         let missed = if let State::Flushing { .. } = connection.state { writable } else { readable };
         match step {
@@ -215,6 +174,7 @@ mod tests {
     use crate::app::{Local, Peer};
     use crate::engine::EngineConfig;
     use crate::engine::connection::Then;
+    use crate::engine::turn::MOST_SENT;
     use crate::net::buffer::{BlockPart, Tail};
     use crate::net::stream::Stream;
 

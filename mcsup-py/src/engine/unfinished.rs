@@ -9,48 +9,15 @@ use super::table::Table;
 use crate::http::reject::{self, Reject};
 use crate::net::stream::PIECE;
 
-/// How many bytes the large heads of a worker may take together.
-const HEAD_MEMORY: usize = 8 << 20;
-
-/// The large heads of unanswered requests.
-#[derive(Debug, Default)]
-pub(super) struct LargeHeads {
-    /// How many bytes they take.
-    used: usize,
-    /// The connections that have one. Each takes more than a piece, so that there are few.
-    tokens: Vec<u64>,
-}
-
-impl LargeHeads {
-    /// Notes how many bytes the head of a connection takes now.
-    pub(super) fn note(&mut self, connection: &mut Connection) {
-        let size = size_of_head(connection);
-        let before = std::mem::replace(&mut connection.head_memory, size);
-        self.used = self.used - before + size;
-        match (before, size) {
-            (0, 1..) => self.tokens.push(connection.token),
-            (1.., 0) => self.tokens.retain(|token| *token != connection.token),
-            _ => {}
-        }
-    }
-
-    /// The connection no longer has a request.
-    pub(super) fn forget(&mut self, connection: &mut Connection) {
-        if connection.head_memory > 0 {
-            self.used -= std::mem::take(&mut connection.head_memory);
-            self.tokens.retain(|token| *token != connection.token);
-        }
-    }
-}
-
 impl Table<'_> {
     /// Keeps the heads within their memory, after the connection `token` has received. `Err`: its whole request must be
     /// refused, since no other one can be.
     pub(super) fn bound_heads(&mut self, token: u64, now: std::time::Instant) -> Result<(), Reject> {
         let Self { connections, large_heads, .. } = self;
         let Some(connection) = connections.find(token) else { return Ok(()) };
-        large_heads.note(connection);
-        while self.large_heads.used > HEAD_MEMORY {
+        let size = size_of_head(connection);
+        large_heads.change(token, std::mem::replace(&mut connection.head_memory, size), size);
+        while self.large_heads.are_too_large() {
             match self.oldest_unfinished() {
                 Some(oldest) => self.refuse(oldest, reject::HEAD_MEMORY, now),
                 None => return Err(reject::HEAD_MEMORY),
@@ -62,10 +29,10 @@ impl Table<'_> {
     /// The connection that has received the same large head for the longest time.
     fn oldest_unfinished(&mut self) -> Option<u64> {
         let Self { connections, large_heads, .. } = self;
-        let unfinished = large_heads.tokens.iter().filter_map(|token| {
-            let connection = connections.find(*token)?;
+        let unfinished = large_heads.tokens().filter_map(|token| {
+            let connection = connections.find(token)?;
             let is_unfinished = matches!(connection.state, State::Head | State::Body { .. });
-            is_unfinished.then_some((connection.since, *token))
+            is_unfinished.then_some((connection.since, token))
         });
         unfinished.min().map(|(_, token)| token)
     }

@@ -1,0 +1,214 @@
+//! Connections that are closed to make room for new ones, and for files of bodies.
+//!
+//! At the limit (`reserve`, `--worker-connections`) a worker does not wait until a connection ends: it closes the one that has
+//! been idle for the longest time, and accepts the next. Without that, clients that connect and are silent would keep all
+//! others out.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use mcsup_core::listener::AcceptFailure;
+
+use super::connection::{Connection, State};
+use super::reserve::{Reserve, next_number};
+use super::table::Table;
+use crate::http::reject;
+
+/// A connection that has been idle for a shorter time is not closed: its request may be on its way.
+const IDLE_AT_LEAST: Duration = Duration::from_millis(100);
+/// A head that has not ended after this time counts as idle.
+const HEAD_AT_LEAST: Duration = Duration::from_secs(1);
+/// How long accepting rests where no connection can be closed.
+const REST: Duration = Duration::from_millis(100);
+/// A shortage is over when nothing was lacking for this time. It bounds the number of lines in the log.
+const CALM: Duration = Duration::from_secs(5);
+/// The connections that one search selects for closing: at least this number, or a share of all connections.
+const SELECTED: usize = 1024;
+const SELECTED_SHARE: usize = 16;
+
+/// What there is not enough of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lack {
+    Connections,
+    Descriptors,
+}
+
+impl Table<'_> {
+    /// Whether there is room for a connection; where there is none, the longest idle one is closed for it. `false`: none
+    /// can be closed, and accepting rests.
+    pub(super) fn has_room(&mut self, now: Instant) -> bool {
+        let Some(lack) = self.lack() else { return true };
+        self.say_lack(lack, now);
+        self.make_room(now)
+    }
+
+    /// accept(2) has said that a descriptor or memory is short; whether another attempt may succeed.
+    pub(super) fn has_room_after(&mut self, error: &io::Error, now: Instant) -> bool {
+        self.say_shortage(error, now);
+        self.make_room(now)
+    }
+
+    /// Whether an error is a shortage: then the log says so, once and not for each request.
+    pub(super) fn say_if_shortage(&mut self, error: &io::Error, now: Instant) -> bool {
+        let is_shortage = AcceptFailure::of(error) == AcceptFailure::Short;
+        if is_shortage {
+            self.say_shortage(error, now);
+        }
+        is_shortage
+    }
+
+    fn say_shortage(&mut self, error: &io::Error, now: Instant) {
+        if self.reserve.lacked.replace(now).is_none() {
+            log::warn!(
+                "no room for connections and bodies ({error}): idle connections are closed for new ones"
+            );
+        }
+    }
+
+    fn lack(&mut self) -> Option<Lack> {
+        let (most, open) = (self.config.connections, self.connections.len());
+        if most > 0 && open >= most {
+            return Some(Lack::Connections);
+        }
+        if !self.reserve.is_touched || open < self.reserve.least {
+            return None;
+        }
+        let next = next_number(self.host.wake_fd());
+        self.reserve.is_touched = next.is_none_or(|next| next >= self.reserve.first);
+        self.reserve.is_touched.then_some(Lack::Descriptors)
+    }
+
+    fn say_lack(&mut self, lack: Lack, now: Instant) {
+        if self.reserve.lacked.replace(now).is_some() {
+            return;
+        }
+        let Reserve { first, limit, .. } = self.reserve;
+        match lack {
+            Lack::Connections => {
+                let open = self.connections.len();
+                log::warn!(
+                    "{open} connections are open, as many as there may be: idle ones are closed for new ones"
+                );
+            }
+            Lack::Descriptors => log::warn!(
+                "{first} of {limit} descriptors are open, and the others are left to the application: idle connections \
+                 are closed for new ones"
+            ),
+        }
+    }
+
+    /// Says that a shortage is over.
+    pub(super) fn end_shortage(&mut self, now: Instant) {
+        let Some(lacked) = self.reserve.lacked else { return };
+        if now.saturating_duration_since(lacked) < CALM {
+            return;
+        }
+        if self.lack().is_some() {
+            self.reserve.lacked = Some(now);
+            return;
+        }
+        self.reserve.lacked = None;
+        self.reserve.selected = Vec::new();
+        log::info!("there is room for connections again");
+    }
+
+    /// Whether the file may stay that the body of a connection has got. For one in the reserve an idle connection is closed.
+    pub(super) fn may_spool(&mut self, token: u64, now: Instant) -> bool {
+        let Some(connection) = self.connections.find(token) else { return true };
+        let Some(number) = connection.spooled.as_ref().map(|file| file.as_raw_fd()) else { return true };
+        if self.connections.len() <= self.reserve.least {
+            return true;
+        }
+        let Some(connection) = self.connections.find(token) else { return true };
+        // Room is made once for a file.
+        if number < self.reserve.first || std::mem::replace(&mut connection.has_made_room, true) {
+            return true;
+        }
+        self.reserve.is_touched = true;
+        self.say_lack(Lack::Descriptors, now);
+        self.close_idle(now).is_ok() || self.reserve.admits(number)
+    }
+
+    /// Closes a connection that is idle; otherwise accepting rests until one can be closed.
+    fn make_room(&mut self, now: Instant) -> bool {
+        match self.close_idle(now) {
+            Ok(()) => true,
+            Err(until) => {
+                self.rest(until);
+                false
+            }
+        }
+    }
+
+    /// Closes the connection that has been idle for the longest time. `Err`: there is none; when to look again.
+    fn close_idle(&mut self, now: Instant) -> Result<(), Instant> {
+        let mut may_select = true;
+        loop {
+            let Some((since, token)) = self.reserve.selected.pop() else {
+                if !std::mem::take(&mut may_select) {
+                    return Err(now + REST);
+                }
+                self.reserve.selected = self.select_idle(now);
+                continue;
+            };
+            let Some(connection) = self.connections.find(token) else { continue };
+            match idle_since(connection) {
+                Some((_, at)) if at == since && is_silent(connection) => {}
+                _ => continue,
+            }
+            let at_least = patience(connection);
+            if now < since + at_least {
+                self.reserve.selected.push((since, token));
+                return Err((since + at_least).min(now + REST));
+            }
+            if matches!(connection.state, State::Head) {
+                self.refuse(token, reject::TIMEOUT, now);
+            }
+            self.close(token);
+            return Ok(());
+        }
+    }
+
+    /// The connections to close first: those that linger, then those that are silent, then those with an unfinished head.
+    fn select_idle(&self, now: Instant) -> Vec<(Instant, u64)> {
+        let mut idle: Vec<_> = self
+            .connections
+            .iter()
+            .filter_map(|connection| {
+                let (rank, since) = idle_since(connection)?;
+                // One that may not be closed yet comes last, whatever it is.
+                let is_early = now < since + patience(connection);
+                Some((is_early, rank, since, connection.token))
+            })
+            .collect();
+        let most = SELECTED.max(idle.len() / SELECTED_SHARE);
+        if idle.len() > most {
+            idle.select_nth_unstable(most);
+            idle.truncate(most);
+        }
+        idle.sort_unstable_by(|one, other| other.cmp(one));
+        idle.into_iter().map(|(_, _, since, token)| (since, token)).collect()
+    }
+}
+
+/// How early a connection is closed to make room, lower is earlier, and since when it has been idle; `None`: it is not idle.
+fn idle_since(connection: &Connection) -> Option<(u8, Instant)> {
+    let rank = match connection.state {
+        State::Lingering(_) => 0,
+        State::Idle { .. } => 1,
+        State::Head => 2,
+        State::Body { .. } | State::Ready { .. } | State::Flushing { .. } => return None,
+    };
+    Some((rank, connection.since))
+}
+
+/// For how long it must have been idle.
+fn patience(connection: &Connection) -> Duration {
+    if matches!(connection.state, State::Head) { HEAD_AT_LEAST } else { IDLE_AT_LEAST }
+}
+
+/// Whether nothing has arrived that the poller has not told of. What a lingering one sends is not used anyway.
+fn is_silent(connection: &Connection) -> bool {
+    matches!(connection.state, State::Lingering(_)) || !connection.stream.has_unread()
+}
