@@ -1,6 +1,7 @@
 """Clients that take all they can get leave the others their share, and the worker alive.
 
-The short form of the cases "unfair" of tests/bench, with mcsup alone: ratios within one run, no speeds.
+The short form of the cases "unfair" of tests/bench, with mcsup alone: ratios within one run, and for the longest wait a part of
+the run's length.
 """
 
 import importlib.util
@@ -33,6 +34,6 @@ def test_eight_small_clients_are_served_beside(neighbour, serve, record_property
     record_property("p50, p99 and worst in ms", [round(beside[key], 1) for key in ("p50", "p99", "worst")])
     assert beside["rps"] > 0.8 * alone["rps"], (alone, beside)
     assert beside["errors"] == 0, beside
-    # Who must wait catches up, so that the answers alone do not tell of a long wait.
+    # A client that had to wait catches up, so the number of answers alone does not show a long wait.
     assert beside["worst"] < SECONDS * 1000 / 5, beside
     assert server.worker_pids() == workers, server.log

@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use mcsup_py::app::{Reply, Request, Verdict};
 
 use crate::fixture::*;
+use crate::hold::Hold;
 
 /// Clients that send for as long as they are let, and beside them those that they must not keep waiting.
 fn beside_floods(head: &str, flood: &[u8], small: impl FnOnce(&Server)) {
@@ -70,19 +71,23 @@ fn a_body_that_is_sent_as_fast_as_it_is_taken_keeps_no_other_client_waiting() {
 #[test]
 fn many_requests_that_were_sent_ahead_do_not_come_before_one_of_another_client() {
     let (order, came) = mpsc::channel();
+    let hold = Hold::default();
+    let held = hold.clone();
     let server = serve(move |request: Request<'_>, reply: &mut dyn Reply| {
         order.send(String::from_utf8_lossy(request.head.path()).into_owned()).unwrap();
         if request.head.path() == b"/first" {
-            // Until then both clients have sent what they send.
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            held.stay();
         }
         echo(request, reply)
     });
     let (mut many, mut one) = (server.connect(), server.connect());
     assert_eq!(one.get("/").status, 200);
     many.send("GET /first HTTP/1.1\r\nHost: h\r\n\r\n");
+    hold.wait_inside(1);
     many.send("GET /many HTTP/1.1\r\nHost: h\r\n\r\n".repeat(50));
-    assert_eq!(one.get("/one").status, 200);
+    one.send("GET /one HTTP/1.1\r\nHost: h\r\n\r\n");
+    hold.let_go();
+    assert_eq!(one.response().status, 200);
     for _ in 0..51 {
         assert_eq!(many.response().status, 200);
     }
