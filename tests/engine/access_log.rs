@@ -37,6 +37,25 @@ fn a_log_that_was_moved_away_is_opened_anew_when_asked() {
 }
 
 #[test]
+fn a_refused_head_is_named_where_it_was_understood() {
+    let (_dir, path, server) = logging(r#"%(r)s %(s)s %(a)s"#);
+    let fields = [
+        ("Content-Length: 9999999999999", 413),
+        ("Expect: x", 417),
+        ("Host: i", 400),
+        ("Transfer-Encoding: x", 501),
+        ("Content-Length: 1, 1", 400),
+    ];
+    let mut lines = String::new();
+    for (field, status) in fields {
+        let head = format!("POST /up HTTP/1.1\r\nHost: h\r\n{field}\r\nUser-Agent: me\r\n\r\n");
+        assert_eq!(server.connect().send(head).response().status, status);
+        lines.push_str(&format!("POST /up HTTP/1.1 {status} me\n"));
+        wait_for("a line", || fs::read_to_string(&path).unwrap() == lines);
+    }
+}
+
+#[test]
 fn a_refused_upload_is_named() {
     let (_dir, path, server) = logging(r#"%(m)s %(U)s %(s)s"#);
     let head = "POST /up HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";

@@ -102,6 +102,59 @@ fn a_refusal_says_why_and_ends_the_connection() {
 }
 
 #[test]
+fn a_malformed_request_line_is_refused_at_its_end() {
+    let server = serve(echo);
+    for (line, status, reason) in [
+        ("GET /", 400, "malformed request line"),
+        ("SSH-2.0-x", 400, "malformed request line"),
+        ("*1", 400, "malformed request line"),
+        ("get / HTTP/1.1", 400, "method"),
+        ("GET /a#b HTTP/1.1", 400, "fragment"),
+        ("GET /\x1b[m HTTP/1.1", 400, "control character"),
+        ("GET /\x7f HTTP/1.1", 400, "control character"),
+        ("GET ftp://h/ HTTP/1.1", 400, "scheme"),
+        ("GET * HTTP/1.1", 400, "a form that its method does not allow"),
+        ("GET / HTTP/2.0", 505, "version"),
+    ] {
+        let mut client = server.connect();
+        client.stream.set_nodelay(true).unwrap();
+        client.send(&line[..2]);
+        let response = client.send(format!("{}\r\n", &line[2..])).response();
+        assert_eq!(response.status, status, "{line:?}");
+        assert!(response.text().contains(reason), "{line:?}: {}", response.text());
+    }
+    let mut client = server.connect();
+    client.stream.set_nodelay(true).unwrap();
+    for part in ["GET /\u{e9} HTTP/1.2\r\n", "Host", ": h\r", "\n\r\n"] {
+        client.send(part);
+    }
+    assert_eq!(client.response().status, 200);
+}
+
+#[test]
+fn a_target_with_bytes_that_are_no_ascii_is_served() {
+    let server = serve(|request, reply| {
+        let parts = [request.head.target(), request.head.path(), request.head.query()].join(&b' ');
+        let _ = reply.send_whole(&ok(&[]), &parts);
+        mcsup_py::app::Verdict::Complete
+    });
+    let mut client = server.connect();
+    for version in ["1.1", "1.5"] {
+        for (target, path, query) in [
+            (&b"/caf\xe9?\xff=\x80"[..], &b"/caf\xe9"[..], &b"\xff=\x80"[..]),
+            (b"/x?q=\xc3\xa9", b"/x", b"q=\xc3\xa9"),
+            (b"http://h/\xe9", b"/\xe9", b""),
+        ] {
+            let request = [b"GET ", target, b" HTTP/", version.as_bytes(), b"\r\nHost: h\r\n\r\n"].concat();
+            let response = client.send(request).response();
+            assert_eq!((response.status, response.body), (200, [target, path, query].join(&b' ')));
+        }
+    }
+    let answer = all_of(&server, b"GET http://h\xe9/ HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("authority"), "{answer}");
+}
+
+#[test]
 fn what_could_be_read_in_two_ways_is_refused_and_nothing_behind_it_is_served() {
     let server = serve(echo);
     let smuggled = "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n";

@@ -140,6 +140,16 @@ fn fields_become_latin_1_text() {
 }
 
 #[test]
+fn bytes_of_the_target_that_are_no_ascii_become_latin_1_text() {
+    let code = "
+assert environ['RAW_URI'] == environ['REQUEST_URI'] == '/\\u00c3\\u00a9/%C3%A9?q=\\u00e9', ascii(environ['RAW_URI'])
+assert environ['PATH_INFO'] == '/\\u00c3\\u00a9/\\u00c3\\u00a9', ascii(environ['PATH_INFO'])
+assert environ['QUERY_STRING'] == 'q=\\u00e9', ascii(environ['QUERY_STRING'])";
+    let mut served = Served::new(&wrapped(code));
+    served.ask(b"GET /\xc3\xa9/%C3%A9?q=\xe9 HTTP/1.1\r\nHost: h\r\n\r\n", Body::Empty).is_complete();
+}
+
+#[test]
 fn every_variable_of_cgi_is_latin_1_text() {
     let code = "
 for key, value in environ.items():

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::Host;
 use super::clock::RequestClock;
 use super::table::{Job, Table};
+use crate::http::target::shown;
 use crate::net::timers::after;
 
 /// What a permit is doing.
@@ -58,7 +59,7 @@ impl Running {
 
 impl fmt::Display for Running {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&String::from_utf8_lossy(&self.line))?;
+        f.write_str(&shown(&self.line))?;
         match self.remote {
             Some(remote) => write!(f, " from {remote}"),
             None => Ok(()),

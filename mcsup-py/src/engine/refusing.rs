@@ -23,7 +23,11 @@ impl Table<'_> {
             _ => None,
         };
         let received = asked.map_or(incoming.bytes(), |head| head.bytes(incoming));
-        let asked = asked.map(|head| Connection::view(heads, incoming, head));
+        let asked = match asked {
+            Some(head) => Some(Connection::view(heads, incoming, head)),
+            // What is wrong is a field, or what it announces.
+            None => heads.is_known().then(|| heads.view(received)),
+        };
         refusals.note(peer.remote, reject, received, now);
         let mut answer = Vec::new();
         let (head, bytes) = write_refusal(&mut answer, reject, is_head(received), date.at(now));

@@ -9,6 +9,7 @@ use std::ops::Range;
 use super::authority;
 use super::framing::{Collected, Delimited};
 use super::reject::{self, Reject};
+use super::request_line::{self, place};
 use super::response::is_token;
 use super::target::{self, Parts};
 use super::version::Version;
@@ -45,6 +46,11 @@ pub struct Heads {
     lines: usize,
     /// Empty lines before the request line.
     empty_lines: usize,
+    /// Where the request line ends, once it is whole; and whether it was checked by itself.
+    line_end: usize,
+    is_line_checked: bool,
+    /// Whether the places from here on are those of a head.
+    is_known: bool,
     method: Place,
     target: Place,
     /// Of an absolute target; empty where there is none.
@@ -69,9 +75,21 @@ impl Heads {
     ///
     /// After a head was found, call [`Heads::reset`] before the next.
     pub fn read(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Reject> {
-        let Some(end) = self.find_end(bytes, limits)? else { return Ok(None) };
-        self.parse(&bytes[..end])?;
-        Ok(Some(end))
+        let read = self.find_end(bytes, limits).and_then(|end| match end {
+            Some(end) => self.parse(&bytes[..end], &bytes[..end]).map(|()| Some(end)),
+            None => Ok(None),
+        });
+        // Its own fault comes before those of fields, whether these have arrived or not.
+        if !matches!(read, Ok(Some(_))) && self.line_end > 0 && !self.is_line_checked {
+            request_line::check(&bytes[..self.line_end])?;
+            self.is_line_checked = true;
+        }
+        read
+    }
+
+    /// Whether the request line was understood, and the fields were taken apart: also of a head that is refused.
+    pub fn is_known(&self) -> bool {
+        self.is_known
     }
 
     /// How many of `bytes`, at whose beginning a request is expected, are empty lines: they are no part of it (RFC 9112
@@ -88,6 +106,7 @@ impl Heads {
     /// Forgets the head that was read.
     pub fn reset(&mut self) {
         (self.looked_at, self.line_start, self.lines, self.empty_lines) = (0, 0, 0, 0);
+        (self.line_end, self.is_line_checked, self.is_known) = (0, false, false);
         self.fields.clear();
     }
 
@@ -121,6 +140,9 @@ impl Heads {
                 (0, 0) => return Err(reject::REQUEST_LINE),
                 (0, _) => return Ok(Some(end + 1)),
                 _ => self.measure(length, limits)?,
+            }
+            if self.lines == 0 {
+                self.line_end = end + 1;
             }
             self.lines += 1;
         }
@@ -160,7 +182,8 @@ impl Heads {
         }
     }
 
-    fn parse(&mut self, bytes: &[u8]) -> Result<(), Reject> {
+    /// `known`: `bytes`, in a form that httparse knows.
+    fn parse(&mut self, known: &[u8], bytes: &[u8]) -> Result<(), Reject> {
         let mut few = [const { MaybeUninit::uninit() }; USUAL_FIELDS];
         let mut many = Vec::new();
         let room = if self.lines <= USUAL_FIELDS {
@@ -170,41 +193,32 @@ impl Heads {
             &mut many[..]
         };
         let mut request = httparse::Request::new(&mut []);
-        match request.parse_with_uninit_headers(bytes, room) {
+        match request.parse_with_uninit_headers(known, room) {
             Ok(httparse::Status::Complete(_)) => {}
             Ok(httparse::Status::Partial) => return Err(reject::REQUEST_LINE),
-            Err(httparse::Error::Version) => return self.parse_other_version(bytes),
-            Err(error) => return Err(explain(error, bytes)),
+            Err(error) => {
+                return match request_line::known_form(known, error) {
+                    Some(known) => self.parse(&known, bytes),
+                    None => Err(request_line::explain(error, bytes)),
+                };
+            }
         }
         self.version = if request.version == Some(0) { Version::Http10 } else { Version::Http11 };
         let method = request.method.unwrap_or_default();
-        check_method(method)?;
-        self.method = place(bytes, method.as_bytes());
-        self.target = place(bytes, request.path.unwrap_or_default().as_bytes());
+        request_line::check_method(method)?;
+        self.method = place(known, method.as_bytes());
+        self.target = place(known, request.path.unwrap_or_default().as_bytes());
         let start = self.target.start;
         let Parts { authority, path, query } = target::split(&bytes[self.target.clone()], method)?;
         let in_bytes = |part: Place| start + part.start..start + part.end;
         (self.authority, self.path, self.query) = (in_bytes(authority), in_bytes(path), in_bytes(query));
-        self.read_fields(bytes, request.headers)
-    }
-
-    /// Parses a head whose version httparse does not know. RFC 9110 §2.5: one of a later minor version is processed as
-    /// the latest that is known.
-    fn parse_other_version(&mut self, bytes: &[u8]) -> Result<(), Reject> {
-        match version_in(bytes) {
-            Some((at, b'1', b'2'..=b'9')) => {
-                let mut known = bytes.to_vec();
-                known[at] = b'1';
-                self.parse(&known)
-            }
-            Some(_) => Err(reject::VERSION),
-            None => Err(reject::REQUEST_LINE),
-        }
+        self.is_known = true;
+        self.read_fields(known, request.headers)
     }
 
     fn read_fields(&mut self, bytes: &[u8], headers: &[httparse::Header<'_>]) -> Result<(), Reject> {
         let mut collected = Collected::default();
-        let (mut hosts, mut types, mut host) = (0, 0, None);
+        let (mut hosts, mut types, mut host, mut found) = (0, 0, None, Ok(()));
         for header in headers {
             let (name, value) = (header.name.as_bytes(), header.value.trim_ascii());
             // A proxy may know a field with a hyphen that CGI cannot tell from one with an underscore: such fields
@@ -212,25 +226,26 @@ impl Heads {
             if memchr::memchr(b'_', name).is_some() {
                 continue;
             }
+            let mut judge = |judged: Result<(), Reject>| found = found.and(judged);
             match name.len() {
                 4 if name.eq_ignore_ascii_case(b"host") => {
-                    if !authority::is_host_field(value) {
-                        return Err(reject::HOST);
-                    }
+                    judge(if authority::is_host_field(value) { Ok(()) } else { Err(reject::HOST) });
                     hosts += 1;
                     host = Some(self.fields.len());
                 }
-                6 if name.eq_ignore_ascii_case(b"expect") => collected.expect(value)?,
+                6 if name.eq_ignore_ascii_case(b"expect") => judge(collected.expect(value)),
                 10 if name.eq_ignore_ascii_case(b"connection") => collected.connection(value),
                 12 if name.eq_ignore_ascii_case(b"content-type") => types += 1,
-                14 if name.eq_ignore_ascii_case(b"content-length") => collected.content_length(value)?,
+                14 if name.eq_ignore_ascii_case(b"content-length") => judge(collected.content_length(value)),
                 17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-                    collected.transfer_encoding(value)?;
+                    judge(collected.transfer_encoding(value));
                 }
                 _ => {}
             }
+            // Also behind a fault: the access log names what was asked.
             self.fields.push((place(bytes, name), place(bytes, value)));
         }
+        found?;
         match hosts {
             0 if self.version == Version::Http11 => return Err(reject::HOST_MISSING),
             0 | 1 => {}
@@ -313,53 +328,6 @@ const MOST_EMPTY_LINES: usize = 4;
 
 /// The longest request line or field where the limit is off.
 const MAX_LINE: usize = 65_536;
-
-/// Where `part`, a slice of `whole`, is in it.
-fn place(whole: &[u8], part: &[u8]) -> Place {
-    let start = (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
-    if start > whole.len() {
-        // An empty slice that httparse did not take from the bytes.
-        return 0..0;
-    }
-    start..start + part.len()
-}
-
-/// gunicorn's rules: stricter than a token, so that a TLS handshake or a typing error is not taken for a method.
-fn check_method(method: &str) -> Result<(), Reject> {
-    let fits = (3..=20).contains(&method.len());
-    let plain = method.bytes().all(|byte| !byte.is_ascii_lowercase() && byte != b'#');
-    if fits && plain { Ok(()) } else { Err(reject::METHOD) }
-}
-
-fn explain(error: httparse::Error, bytes: &[u8]) -> Reject {
-    match error {
-        httparse::Error::HeaderName if is_folded(bytes) => reject::FOLDED,
-        httparse::Error::HeaderName => reject::FIELD_NAME,
-        httparse::Error::NewLine if version_in(bytes).is_none() => reject::REQUEST_LINE,
-        httparse::Error::HeaderValue | httparse::Error::NewLine => reject::FIELD,
-        httparse::Error::TooManyHeaders => reject::FIELD_COUNT,
-        _ => reject::REQUEST_LINE,
-    }
-}
-
-/// The version at the end of a request line of three words: the place of its minor version, the major and the minor
-/// version. `None`: the line has another form.
-fn version_in(bytes: &[u8]) -> Option<(usize, u8, u8)> {
-    let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n'))?;
-    let line = bytes[start..].split(|byte| *byte == b'\r').next()?;
-    let mut words = line.split(|byte| *byte == b' ');
-    let (_, _, version) = (words.next()?, words.next()?, words.next()?);
-    match (version, words.next()) {
-        ([b'H', b'T', b'T', b'P', b'/', major @ b'0'..=b'9', b'.', minor @ b'0'..=b'9'], None) => {
-            Some((start + line.len() - 1, *major, *minor))
-        }
-        _ => None,
-    }
-}
-
-fn is_folded(bytes: &[u8]) -> bool {
-    bytes.windows(3).any(|window| matches!(window, [b'\r', b'\n', b' ' | b'\t']))
-}
 
 #[cfg(test)]
 mod tests {
@@ -446,15 +414,18 @@ mod tests {
             ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::REQUEST_LINE),
             ("GET x HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::TARGET),
             ("GET * HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::TARGET),
-            ("GET /\u{e0} HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::TARGET),
+            ("GET /\x1b HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::TARGET_BYTE),
+            ("GET /\u{e9}\t HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::TARGET_BYTE),
+            ("GET http://\u{e9}/ HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::AUTHORITY),
+            ("GET ftp://h/ HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::SCHEME),
             ("GET h:1 HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::TARGET),
             ("CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::TARGET),
             ("CONNECT h HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::TARGET),
             ("CONNECT h: HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::TARGET),
             ("CONNECT u@h:1 HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::TARGET),
             ("CONNECT h:443 HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::CONNECT),
-            ("GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::TARGET),
-            ("GET http://h#b HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::TARGET),
+            ("GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::FRAGMENT),
+            ("GET http://h#b HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::FRAGMENT),
             ("GET http://u@h/ HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::AUTHORITY),
             ("GET http:/// HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::AUTHORITY),
             ("GET https://:80/ HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), reject::AUTHORITY),

@@ -8,6 +8,7 @@
 //! - [`response`]: a response's head, and its bytes.
 //! - [`version`]: 1.0 and 1.1.
 //! - [`reject`]: every refusal, with its status and the paragraph that asks for it.
+//! - `request_line`: a request line checked by itself, and its forms that httparse does not know.
 //! - `foreign`: other protocols that clients speak by mistake.
 //! - `laws`: what holds for whatever bytes; for tests and fuzzing alone.
 
@@ -21,6 +22,7 @@ pub mod head;
 #[cfg(any(test, feature = "laws"))]
 pub mod laws;
 pub mod reject;
+mod request_line;
 pub mod response;
 pub mod target;
 pub mod version;

@@ -32,6 +32,9 @@ rejects! {
     REQUEST_LINE = 400 "malformed request line" "RFC 9112 3";
     METHOD = 400 "method is no uppercase token of 3 to 20 characters" "RFC 9110 15.5.1, a rule of this server";
     TARGET = 400 "request target has a form that its method does not allow" "RFC 9112 3.2";
+    TARGET_BYTE = 400 "request target contains a control character or DEL" "RFC 3986 2";
+    FRAGMENT = 400 "request target has a fragment" "RFC 9110 7.1";
+    SCHEME = 400 "scheme of the request target is neither http nor https" "RFC 9110 4.2";
     VERSION = 505 "HTTP version is not 1.x" "RFC 9110 15.6.6";
     BARE_LF = 400 "line ends with a bare LF" "RFC 9112 2.2";
     FIELD = 400 "malformed header field" "RFC 9112 5";

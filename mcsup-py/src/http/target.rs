@@ -19,12 +19,14 @@ pub struct Parts {
 /// Takes a target apart.
 ///
 /// # Errors
-/// The refusal of a target whose form `method` does not allow, with bytes that no URI has, or with a fragment, which no
-/// form has; and of each target of CONNECT.
+/// The refusal of a target whose form `method` does not allow, with a byte that [`may_have`] has not, with another scheme
+/// than http and https, or with a fragment, which no form has; and of each target of CONNECT.
 pub fn split(target: &[u8], method: &str) -> Result<Parts, Reject> {
-    // RFC 3986 2: whatever else is meant is escaped.
-    if !target.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#') {
-        return Err(reject::TARGET);
+    if !target.iter().all(|byte| may_have(*byte)) {
+        return Err(reject::TARGET_BYTE);
+    }
+    if memchr::memchr(b'#', target).is_some() {
+        return Err(reject::FRAGMENT);
     }
     let authority = match target.first() {
         _ if method == "CONNECT" => return Err(refusal_of_connect(target)),
@@ -36,6 +38,24 @@ pub fn split(target: &[u8], method: &str) -> Result<Parts, Reject> {
     let question = memchr::memchr(b'?', &target[start..]).map(|at| start + at);
     let query = question.map_or(end, |at| at + 1)..end;
     Ok(Parts { authority, path: start..question.unwrap_or(end), query })
+}
+
+/// Whether a target may have this byte: no control character, blank or DEL. RFC 3986 §2 has those that are no ASCII
+/// escaped, but many clients send them as they are.
+pub(super) fn may_have(byte: u8) -> bool {
+    byte.is_ascii_graphic() || !byte.is_ascii()
+}
+
+/// The target as a log has it: in ASCII alone.
+pub fn shown(target: &[u8]) -> String {
+    let mut text = String::with_capacity(target.len());
+    for byte in target {
+        match byte {
+            b' '..=b'~' => text.push(char::from(*byte)),
+            _ => text.push_str(&format!("\\x{byte:02x}")),
+        }
+    }
+    text
 }
 
 /// RFC 3986 §2.1; what is no escape stays as it is.
@@ -71,10 +91,20 @@ fn authority_of(target: &[u8]) -> Result<Range<usize>, Reject> {
     let is_of = |scheme: &&&str| {
         target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme.as_bytes()))
     };
-    let start = ["http://", "https://"].iter().find(is_of).ok_or(reject::TARGET)?.len();
+    let Some(scheme) = ["http://", "https://"].iter().find(is_of) else {
+        return Err(if names_a_scheme(target) { reject::SCHEME } else { reject::TARGET });
+    };
+    let start = scheme.len();
     let rest = &target[start..];
     let length = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
     if authority::names_a_host(&rest[..length]) { Ok(start..start + length) } else { Err(reject::AUTHORITY) }
+}
+
+/// Whether it begins as a URI of some scheme with an authority (RFC 3986 §3.1).
+fn names_a_scheme(target: &[u8]) -> bool {
+    let Some(length) = target.windows(3).position(|three| three == b"://") else { return false };
+    let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+    target[0].is_ascii_alphabetic() && target[..length].iter().all(fits)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use super::settings::WsgiSettings;
 use super::start_response::{Answer, StartResponse, Stop};
 use crate::app::{App, Reply, Request, Verdict};
 use crate::http::head::Head;
+use crate::http::target::shown;
 use crate::python::{fork, traceback};
 
 /// A WSGI application as the engine's [`App`].
@@ -108,7 +109,7 @@ fn complain(py: Python<'_>, what: &str, head: &Head<'_>, error: &PyErr) {
 
 /// Method and target, for the log.
 fn name(head: &Head<'_>) -> String {
-    format!("{} {}", head.method(), String::from_utf8_lossy(head.target()))
+    format!("{} {}", head.method(), shown(head.target()))
 }
 
 /// Sends what the application returned.

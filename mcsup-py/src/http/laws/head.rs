@@ -5,7 +5,7 @@ use super::super::head::{Heads, Limits};
 use super::super::reject::{self, Reject};
 use super::super::version::Version;
 use super::authority::by_the_grammar;
-use super::{Shown, authority_in, is_token, take_field, take_line};
+use super::{Shown, authority_in, is_token, is_visible, take_field, take_line};
 
 /// So tight that a fuzzer comes to them.
 const TIGHT: Limits = Limits { line: 40, fields: 4, field_size: 30, body: 10 };
@@ -116,7 +116,11 @@ fn is_as_the_grammar_says(head: &[u8], said: &Said<'_>) {
     let plain = [said.method.as_bytes(), said.target, said.version.as_str().as_bytes()].join(&b' ');
     assert_eq!(Shown(&line), Shown(&plain), "the request line says something else");
     assert!(is_token(said.method.as_bytes()), "the method is no token: {:?}", said.method);
-    assert!(said.target.iter().all(u8::is_ascii_graphic), "the target is no URI: {:?}", Shown(said.target));
+    assert!(
+        said.target.iter().all(|byte| is_visible(*byte)),
+        "the target is no URI: {:?}",
+        Shown(said.target)
+    );
 
     let mut fields = Vec::new();
     loop {

@@ -66,6 +66,11 @@ fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 127)
 }
 
+/// No control byte, blank or DEL.
+fn is_visible(byte: u8) -> bool {
+    byte > b' ' && byte != 127
+}
+
 /// Bytes, shown as text in a law's complaint.
 #[derive(PartialEq, Eq)]
 struct Shown<'a>(&'a [u8]);

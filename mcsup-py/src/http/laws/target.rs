@@ -3,12 +3,12 @@
 use super::super::head::{Heads, Limits};
 use super::super::target::{percent_decoded, split};
 use super::authority::by_the_grammar;
-use super::{Shown, authority_in};
+use super::{Shown, authority_in, is_visible};
 
 /// The laws of a target, for whatever `bytes`:
 ///
 /// - Taking it apart and decoding it never panic.
-/// - What was accepted is visible ASCII in a form that its method allows (RFC 9112 §3.2), without a fragment. Nothing that
+/// - What was accepted is visible ASCII, or bytes that are no ASCII, in a form that its method allows (RFC 9112 §3.2), without a fragment. Nothing that
 ///   CONNECT asks for is accepted.
 /// - Scheme, authority, path and query, put together, are the target again; no part has the mark that ends it.
 /// - A head with this target tells the same parts.
@@ -21,7 +21,7 @@ pub fn target(bytes: &[u8]) {
         match split(bytes, method) {
             Ok(parts) => {
                 let (path, query) = (&bytes[parts.path.clone()], &bytes[parts.query.clone()]);
-                assert!(bytes.iter().all(u8::is_ascii_graphic), "no URI: {:?}", Shown(bytes));
+                assert!(bytes.iter().all(|byte| is_visible(*byte)), "no URI: {:?}", Shown(bytes));
                 assert!(!bytes.contains(&b'#') && method != "CONNECT", "{method} {:?}", Shown(bytes));
                 let authority = &bytes[parts.authority.clone()];
                 assert_eq!(Shown(authority), Shown(authority_in(bytes).unwrap_or_default()));
@@ -62,7 +62,7 @@ fn has_a_form_of(method: &str, before: &[u8], path: &[u8]) {
 
 /// `expected`: path and query, where the target is accepted.
 fn head_says(target: &[u8], method: &str, expected: Option<(&[u8], &[u8])>) {
-    let fits = !target.is_empty() && target.iter().all(u8::is_ascii_graphic);
+    let fits = !target.is_empty() && target.iter().all(|byte| is_visible(*byte));
     if !fits || target.len() > 8000 {
         // It would not come as a target: it is none, or the line's end is in it.
         return;
