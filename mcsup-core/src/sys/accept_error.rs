@@ -16,6 +16,10 @@ pub enum AcceptFailure {
 }
 
 impl AcceptFailure {
+    /// How many connections in a row may be [lost](Self::Lost) before accepting rests. Where a filter of system calls or the
+    /// network refuses each accept(2), the error stays, and the queue never ends.
+    pub const MOST_LOST: u32 = 64;
+
     /// What `error`, which accept(2) returned, means.
     ///
     /// Linux reports the errors of a connection's network as accept(2)'s own: "treat them like EAGAIN by retrying"

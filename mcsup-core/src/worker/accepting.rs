@@ -17,9 +17,7 @@ const REST: Duration = Duration::from_millis(50);
 /// How often a worker that is to end rests at most.
 const MOST_SHORTAGES: u32 = 20;
 
-/// How many connections in a row may fail. Where a filter of system calls or the network refuses each accept(2), the error
-/// stays, and the queue never ends.
-const MOST_LOST: u32 = 64;
+const MOST_LOST: u32 = AcceptFailure::MOST_LOST;
 
 /// The result of one attempt to take a connection.
 enum Tried {

@@ -21,8 +21,6 @@ use crate::net::timers::after;
 
 /// How long accepting rests while many requests wait, and behind many connections that have failed.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
-/// So many connections in a row may fail. Where a filter of system calls refuses each accept(2), the error stays.
-const MOST_LOST: u32 = 64;
 /// How long a worker leaves a connection to a sibling that has fewer: about what it takes to schedule one.
 const SIBLINGS_TIME: Duration = Duration::from_micros(150);
 /// A connection that waits is taken after so many turns in which others might have taken it.
@@ -112,10 +110,10 @@ impl Table<'_> {
             AcceptFailure::Empty => false,
             AcceptFailure::Lost => {
                 self.lost += 1;
-                if self.lost % MOST_LOST == 0 {
+                if self.lost % AcceptFailure::MOST_LOST == 0 {
                     self.rest(now + ACCEPT_REST);
                 }
-                self.lost % MOST_LOST != 0
+                self.lost % AcceptFailure::MOST_LOST != 0
             }
             AcceptFailure::Short => self.has_room_after(error, now),
             // Shut down, or let go of. Polled on, it would be ready for ever.
