@@ -151,10 +151,7 @@ impl<'a> Exchange<'a> {
     /// Answers 500 for an application that failed before it said anything.
     fn fail(&mut self) {
         let text = b"Internal Server Error\n";
-        let mut head = ResponseHead::new();
-        // Constants that are in order.
-        let _ = head.begin(500, b"Internal Server Error");
-        let _ = head.push(b"Content-Type", b"text/plain");
+        let mut head = ResponseHead::of_text(500);
         // Named, since an answer to HEAD announces it too.
         let _ = head.push(b"Content-Length", text.len().to_string().as_bytes());
         self.asked.keep_alive = false;

@@ -21,16 +21,14 @@ pub(super) fn is_asked_for(config: &EngineConfig, connection: &Connection) -> bo
 
 /// What is to be said. `siblings`: how many other workers accept.
 pub(super) fn report(phase: Phase, siblings: usize) -> (ResponseHead, &'static [u8]) {
-    let (status, reason, text) = match phase {
-        Phase::Serving => (200, &b"OK"[..], &b"ok\n"[..]),
+    let (status, text) = match phase {
+        Phase::Serving => (200, &b"ok\n"[..]),
         // Whoever asks means the pool: a load balancer must not take a reload for its end.
-        Phase::Retiring if siblings > 0 => (200, &b"OK"[..], &b"ok\n"[..]),
-        _ => (503, &b"Service Unavailable"[..], &b"draining\n"[..]),
+        Phase::Retiring if siblings > 0 => (200, &b"ok\n"[..]),
+        _ => (503, &b"draining\n"[..]),
     };
-    let mut head = ResponseHead::new();
-    // Constants that are in order.
-    let _ = head.begin(status, reason);
-    let _ = head.push(b"Content-Type", b"text/plain");
+    let mut head = ResponseHead::of_text(status);
+    // A constant that is in order.
     let _ = head.push(b"Cache-Control", b"no-store");
     (head, text)
 }

@@ -7,7 +7,7 @@ use super::table::Table;
 use crate::access::Entry;
 use crate::http::foreign;
 use crate::http::reject::{self, Reject};
-use crate::http::response::{BodyFraming, Finish, ResponseHead, reason_of, write_head};
+use crate::http::response::{BodyFraming, Finish, ResponseHead, write_head};
 use crate::http::version::Version;
 use crate::net::timers::after;
 
@@ -64,10 +64,7 @@ fn is_head(received: &[u8]) -> bool {
 /// the answer to GET, and has none (RFC 9110 §9.3.2).
 fn write_refusal(out: &mut Vec<u8>, reject: Reject, is_head: bool, date: &[u8]) -> (ResponseHead, u64) {
     let text = format!("{}\n", reject.why);
-    let mut head = ResponseHead::new();
-    // Constants that are in order.
-    let _ = head.begin(reject.status, reason_of(reject.status).as_bytes());
-    let _ = head.push(b"Content-Type", b"text/plain");
+    let head = ResponseHead::of_text(reject.status);
     let body = BodyFraming::Length(text.len() as u64);
     write_head(out, &head, &Finish { version: Version::Http11, body, keep_alive: false, date });
     let sent = if is_head { "" } else { &text };

@@ -84,6 +84,15 @@ impl ResponseHead {
         Self { status: 200, reason: b"OK".to_vec(), ..Self::default() }
     }
 
+    /// The head of an answer of the engine's own, which is plain text.
+    pub fn of_text(status: u16) -> Self {
+        let mut head = Self::new();
+        // Constants that are in order.
+        let _ = head.begin(status, reason_of(status).as_bytes());
+        let _ = head.push(b"Content-Type", b"text/plain");
+        head
+    }
+
     /// Begins a head anew.
     ///
     /// # Errors
@@ -259,8 +268,9 @@ fn may_have_length(status: u16) -> bool {
 }
 
 /// The standard reason phrase of the statuses that the engine itself answers with.
-pub fn reason_of(status: u16) -> &'static str {
+fn reason_of(status: u16) -> &'static str {
     match status {
+        200 => "OK",
         400 => "Bad Request",
         408 => "Request Timeout",
         413 => "Content Too Large",
