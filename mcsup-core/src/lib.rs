@@ -55,6 +55,6 @@ pub use spawn::birth::MoldThreads;
 pub use supervisor::config::{Children, Config};
 pub use supervisor::{Ending, ForkSide, Prefork, Supervisor};
 pub use worker::{
-    MAX_HANDED, OwnThreads, Phase, Sibling, Unshared, Worker, WorkerContext, beside, between_forks,
+    MAX_HANDED, Phase, Sibling, SignalsBlocked, Unshared, Worker, WorkerContext, beside, between_forks,
     call_companions_back, is_forked_off, send_companions_away,
 };

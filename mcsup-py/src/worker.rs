@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use mcsup_core::{Error, ErrorKind, OwnThreads, Worker, WorkerContext};
+use mcsup_core::{Error, ErrorKind, SignalsBlocked, Worker, WorkerContext};
 use pyo3::prelude::*;
 
 use crate::access::{AccessLog, Format, Sink};
@@ -66,7 +66,7 @@ impl WsgiWorker {
     /// Where files are to be watched. Not in a mold: a watcher is a thread.
     fn begin_to_watch(&mut self) {
         if let (None, Some(reload)) = (&self.watcher, &self.settings.reload) {
-            let _blocked = OwnThreads::block();
+            let _blocked = SignalsBlocked::for_new_threads();
             self.watcher = Some(watcher(reload, &self.settings.python_path));
         }
     }
@@ -188,7 +188,7 @@ fn watcher(reload: &ReloadSettings, python_path: &[String]) -> Watcher {
 
 /// A thread of its own, which ends with the process, or soon after the worker is asked to.
 fn start_watching(watcher: Watcher, context: WorkerContext) -> mcsup_core::Result<JoinHandle<()>> {
-    let _blocked = OwnThreads::block();
+    let _blocked = SignalsBlocked::for_new_threads();
     let builder = std::thread::Builder::new().name("watcher".to_owned());
     let started = builder.spawn(move || watch(watcher, &context));
     started.map_err(|error| Error::system("start the watcher", error).of_kind(ErrorKind::Worker))

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::{Builder, JoinHandle};
 
 use super::forked::is_forked_off;
-use super::signal::OwnThreads;
+use super::signal::SignalsBlocked;
 
 type Life = Box<dyn Fn() + Send + Sync>;
 type Ask = Box<dyn Fn(bool) + Send + Sync>;
@@ -80,7 +80,7 @@ impl Shared {
 
     fn begin(self: &Arc<Self>) -> io::Result<()> {
         let own = Arc::clone(self);
-        let _blocked = OwnThreads::block();
+        let _blocked = SignalsBlocked::for_new_threads();
         let builder = Builder::new().name(self.name.to_owned()).stack_size(self.stack);
         let begun = builder.spawn(move || {
             (own.life)();

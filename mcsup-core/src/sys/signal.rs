@@ -38,11 +38,11 @@ impl Drop for AllBlocked {
 ///
 /// Not blocked is what concerns a thread itself, or all of them: faults, SIGABRT, and SIGURG, which shows stacks.
 #[derive(Debug)]
-pub struct OwnThreads {
+pub struct SignalsBlocked {
     _blocked: AllBlocked,
 }
 
-impl OwnThreads {
+impl SignalsBlocked {
     const UNBLOCKED: [i32; 8] = [
         libc::SIGABRT,
         libc::SIGBUS,
@@ -55,7 +55,7 @@ impl OwnThreads {
     ];
 
     /// Blocks them in the calling thread.
-    pub fn block() -> Self {
+    pub fn for_new_threads() -> Self {
         let all = AllBlocked::new();
         let unblocked = Unblocked::new(Self::UNBLOCKED);
         // The mask before all of this comes back with the other guard.

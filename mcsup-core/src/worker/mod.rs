@@ -8,7 +8,7 @@ pub use crate::link::lifeline::Phase;
 pub use crate::link::scoreboard::Sibling;
 pub use crate::sys::companion::{beside, call_companions_back, send_companions_away};
 pub use crate::sys::forked::is_forked_off;
-pub use crate::sys::signal::OwnThreads;
+pub use crate::sys::signal::SignalsBlocked;
 pub use crate::sys::unshared::{Unshared, between_forks};
 pub use context::WorkerContext;
 
