@@ -26,7 +26,7 @@ impl Default for BodyMemory {
 }
 
 impl BodyMemory {
-    /// So many bytes.
+    /// With `left` bytes.
     pub(super) fn of(left: usize) -> Self {
         Self { left, spare: Arc::default(), growth: Growth::default() }
     }

@@ -196,7 +196,7 @@ impl<'a> Crew<'a> {
     fn follow(&self, permit: usize, app: &mut dyn App, spare: &Spare) {
         let mut own = Own { permit, ..Own::default() };
         let mut state = self.lock();
-        // What time it was a moment ago, where this thread has just looked.
+        // The time, where this thread has just looked: a look costs as much as a short turn may.
         let mut looked = None;
         loop {
             if self.is_over() {
@@ -342,7 +342,7 @@ impl<'a> Crew<'a> {
         let now = Instant::now();
         let mut state = self.lock();
         match waited {
-            Ok(true) => self.is_interrupted(&mut state),
+            Ok(true) => self.note_signal(&mut state),
             Ok(false) if waits_for_signals && batch.news().next().is_none() => {
                 self.must_look.store(true, Ordering::Release);
             }
@@ -370,7 +370,7 @@ impl<'a> Crew<'a> {
 
     /// Whose turn it is in the queue, if it is one's.
     fn next_in_queue(&self, state: &mut State<'a>) -> Option<Queued> {
-        // Behind whoever leads there is no hurry: it polls meanwhile.
+        // Where another thread leads there is no hurry: it polls meanwhile.
         let has_time = state.leader == Leader::Permit || !state.queue_time.is_zero();
         if has_time { state.table.next_in_queue() } else { None }
     }

@@ -60,7 +60,7 @@ impl RefusalLog {
     }
 }
 
-/// One line.
+/// What one line of the log says.
 struct Refusal<'a> {
     remote: Option<SocketAddr>,
     reject: Reject,

@@ -6,8 +6,8 @@
 //! what a refused client still sends. A poll and the requests that it has made ready come first; then those in the queue
 //! have their turns, for [`QUEUE_TIME`] at most; then follows the next poll, which does not wait.
 //!
-//! So does the file of a large body that is not needed any more: to give back the pages of a gibibyte takes a tenth of a
-//! second.
+//! The file of a large body that is no longer needed is given back in turns as well: to give back the pages of a gibibyte takes
+//! a tenth of a second.
 //!
 //! A turn in something large happens with the connection taken out of the table and the lock let go, as a request does.
 //! Others receive, answer and lead meanwhile. If it may read or write a file, it may wait for a disk: then it stands in a
@@ -41,7 +41,7 @@ pub(super) enum Work {
 const GIVEN_BACK: u64 = 4 << 20;
 
 impl Work {
-    /// The turn.
+    /// Goes on with it for one turn, and keeps what came of it.
     pub(super) fn take_turn(&mut self, config: &EngineConfig, now: Instant) {
         match self {
             Work::Connection(connection, step) => *step = connection.take_turn(config, now),

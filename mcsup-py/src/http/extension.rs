@@ -1,4 +1,4 @@
-//! The extensions of a chunk (RFC 9112 §7.1.1), checked byte by byte. No one here needs them; a recipient that reads them
+//! The extensions of a chunk (RFC 9112 §7.1.1), checked byte by byte. This server uses none of them; a recipient that reads them
 //! in another way could find the line's end elsewhere.
 
 use super::response::is_token;

@@ -57,7 +57,7 @@ impl Drop for Memory {
 
 /// Large pieces of memory that are not in use.
 #[derive(Debug, Default)]
-pub struct Spare(Mutex<Pieces>);
+pub(crate) struct Spare(Mutex<Pieces>);
 
 #[derive(Debug, Default)]
 struct Pieces {
@@ -75,7 +75,7 @@ const WARM: Duration = Duration::from_secs(1);
 
 impl Spare {
     /// Memory for `length` bytes, and little more; empty.
-    pub fn take(self: &Arc<Self>, length: usize) -> Memory {
+    pub(crate) fn take(self: &Arc<Self>, length: usize) -> Memory {
         let fits = |piece: &Vec<u8>| (length..=length.saturating_add(EXCESS)).contains(&piece.capacity());
         let mut spare = self.lock();
         let found = spare.pieces.iter().rposition(fits).and_then(|at| spare.pieces.remove(at));
@@ -100,7 +100,7 @@ impl Spare {
     }
 
     /// Gives back what was not used for a while.
-    pub fn tidy(&self, now: Instant) {
+    pub(crate) fn tidy(&self, now: Instant) {
         let mut spare = self.lock();
         if spare.used.is_some_and(|used| now.saturating_duration_since(used) > WARM) {
             let pieces = std::mem::take(&mut *spare);

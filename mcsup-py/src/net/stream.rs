@@ -28,7 +28,7 @@ pub enum Progress {
 }
 
 /// How much is received at once: a usual head and a small body.
-pub const PIECE: usize = 8 * 1024;
+pub(crate) const PIECE: usize = 8 * 1024;
 /// How much of a file is sent in one step: where it goes through our memory, less.
 const FILE_STEP: usize =
     if cfg!(any(target_os = "linux", target_os = "android")) { 1 << 20 } else { 128 * 1024 };

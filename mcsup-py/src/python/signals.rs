@@ -10,7 +10,7 @@ use super::traceback;
 ///
 /// An exception that a handler raises is logged. `Some`: it was a SystemExit or a KeyboardInterrupt, which would end a
 /// program, in one line.
-pub fn run_handlers(py: Python<'_>) -> Option<String> {
+pub(crate) fn run_handlers(py: Python<'_>) -> Option<String> {
     let error = py.check_signals().err()?;
     if error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py) {
         return Some(traceback::one_line(py, &error));

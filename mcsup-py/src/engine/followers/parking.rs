@@ -79,7 +79,7 @@ impl<'a> Crew<'a> {
     }
 
     /// A signal has ended a wait of this thread. Its handler may have left work to the first follower's thread.
-    pub(super) fn is_interrupted(&self, state: &mut State<'a>) {
+    pub(super) fn note_signal(&self, state: &mut State<'a>) {
         self.interrupted.store(true, Ordering::Release);
         if std::mem::take(&mut state.parked.first) {
             self.first_kick.give();
@@ -98,7 +98,7 @@ impl<'a> Crew<'a> {
     }
 
     /// In the first follower, with the lock let go: the host does what a signal's handler has left to it. As in the
-    /// application it may take long, and somebody watches over the leader's absence.
+    /// application it may take long, and the spare watches over the leader's absence.
     pub(super) fn attend<'g>(&'g self, state: Guard<'g, 'a>, spare: &Spare) -> Guard<'g, 'a> {
         let leads = state.leader == Leader::Nobody;
         drop(state);
