@@ -66,7 +66,7 @@ impl BodyMemory {
     pub(super) fn give_back(&mut self, token: u64, granted: usize) {
         if granted > 0 {
             self.left += granted;
-            self.growth.freed(token, Instant::now());
+            self.growth.leave(token);
         }
     }
 

@@ -470,7 +470,10 @@ impl Connection {
         if let State::Lingering(lingering) = &mut self.state {
             let count = self.incoming.bytes().len();
             self.incoming.consume(count);
-            self.deadline = lingering.received(count, now);
+            match lingering.received(count, now) {
+                Some(deadline) => self.deadline = deadline,
+                None => return Some(Step::Close),
+            }
         }
         None
     }

@@ -13,7 +13,7 @@ const PLACES: usize = 8;
 const STALLED: Duration = Duration::from_millis(5);
 /// and so does one that is not whole and answered after this.
 const LONGEST: Duration = Duration::from_millis(50);
-/// A body waits no longer for memory, and not at all where none came free for so long: slow clients hold it.
+/// A body waits no longer for memory, and not at all where only bodies hold it that have lost their places.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// The places, and the bodies that wait for one.
@@ -21,8 +21,6 @@ const PATIENCE: Duration = Duration::from_millis(250);
 pub(super) struct Growth {
     places: Vec<Place>,
     waiting: VecDeque<Waiting>,
-    /// When memory last came free.
-    freed: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -67,10 +65,9 @@ impl Growth {
         let first = self.waiting.front()?;
         let is_full = self.places.len() >= PLACES;
         let place = self.places.iter().filter(|_| is_full).map(Place::lasts_until).min();
-        let memory = match self.freed {
-            Some(freed) if memory < first.length => freed.min(first.since) + PATIENCE,
-            _ => first.since,
-        };
+        // Those that have a place will give their memory back soon.
+        let growing = self.places.iter().filter(|_| memory < first.length).map(Place::lasts_until).max();
+        let memory = growing.map_or(first.since, |ends| ends.min(first.since + PATIENCE));
         Some(place.unwrap_or(first.since).max(memory))
     }
 
@@ -81,13 +78,7 @@ impl Growth {
         }
     }
 
-    /// A body is answered, or given up, and its memory is free.
-    pub(super) fn freed(&mut self, token: u64, now: Instant) {
-        self.leave(token);
-        self.freed = Some(now);
-    }
-
-    /// It does without its place.
+    /// A body is answered, or given up.
     pub(super) fn leave(&mut self, token: u64) {
         self.places.retain(|place| place.token != token);
     }
@@ -118,7 +109,7 @@ mod tests {
         let start = Instant::now();
         let mut growth = begun(start);
         assert_eq!(growth.next_start(10), Some(start + STALLED));
-        growth.freed(3, start);
+        growth.leave(3);
         assert!(growth.next_start(10) <= Some(start));
         assert_eq!(all(&mut growth, start), [8]);
         assert_eq!(growth.next_start(10), Some(start + STALLED));
@@ -145,18 +136,22 @@ mod tests {
     }
 
     #[test]
-    fn a_body_waits_for_memory_but_not_for_long() {
+    fn a_body_waits_for_memory_of_those_that_grow_but_not_for_long() {
         let (start, mut growth) = (Instant::now(), Growth::default());
-        growth.freed(9, start);
         (0..3).for_each(|token| growth.wait(token, 10, start));
-        assert_eq!(growth.next(9, start), None);
-        assert_eq!(growth.next(10, start + ms(1)), Some(0));
-        assert_eq!(growth.next_start(9), Some(start + PATIENCE));
-        assert_eq!(growth.next(9, start + PATIENCE), Some(1));
-        // That was all that is to be had: slow clients hold the rest.
-        growth.wait(3, 10, start + PATIENCE * 2);
-        assert_eq!(growth.next(9, start + PATIENCE * 2), Some(2));
-        assert_eq!(growth.next(9, start + PATIENCE * 2), Some(3));
-        assert_eq!(growth.next_start(10), None);
+        assert_eq!(growth.next(10, start), Some(0));
+        assert_eq!((growth.next(9, start), growth.next_start(9)), (None, Some(start + STALLED)));
+        // Those that hold it are slow, and the next one is for a file.
+        assert_eq!(growth.next(9, start + STALLED), Some(1));
+        for passed in (6..250).map(ms) {
+            growth.fed(1, start + passed);
+            growth.wait(9, 10, start + passed);
+            let begun = growth.next(9, start + passed);
+            assert!(begun.is_none() || passed >= LONGEST, "{begun:?} after {passed:?}");
+            if begun.is_some() {
+                return;
+            }
+        }
+        panic!("the body waits for ever");
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! A close resets a connection that has unread bytes, and a reset takes the answer from a client that has not read it yet
 //! (RFC 9112 9.6). So what the client sends is received and discarded: for as long as it sends something now and then, for
-//! five seconds at any rate, and beyond that only while it sends as fast as an upload does. Apache httpd has the
-//! same bounds (`SECONDS_TO_LINGER`, `MAX_SECS_TO_LINGER`); nginx has `lingering_timeout` and `lingering_time`.
+//! five seconds at any rate, and beyond that only while it sends as fast as an upload does. What it costs is bounded in
+//! bytes, since a client on a fast network would otherwise keep a processor busy. Apache httpd has the same bounds of time (`SECONDS_TO_LINGER`, `MAX_SECS_TO_LINGER`); nginx has `lingering_timeout` and `lingering_time`.
 //!
 //! A connection that lingers has no buffer while nothing comes, takes its turn as any other, and is the first to be
 //! closed where descriptors are short (`room`).
@@ -18,6 +18,8 @@ const AT_LEAST: Duration = Duration::from_secs(5);
 const AT_MOST: Duration = Duration::from_secs(30);
 /// How many bytes earn a further second beyond [`AT_LEAST`].
 const RATE: u64 = 64 * 1024;
+/// No more bytes are received than this: as large is an upload that its client still sends while it reads the answer.
+const MOST_BYTES: u64 = 64 << 20;
 
 /// What a client has sent since its last answer left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,11 +35,14 @@ impl Lingering {
         Self { since: now, received: 0, at_most: if goes_on { AT_MOST } else { AT_LEAST } }
     }
 
-    /// Something more was received; returns the time at which the connection is closed unless more comes.
-    pub(super) fn received(&mut self, count: usize, now: Instant) -> Instant {
-        self.received += count as u64;
+    /// Something more was received; returns the time at which the connection is closed unless more comes; `None`: now.
+    pub(super) fn received(&mut self, count: usize, now: Instant) -> Option<Instant> {
+        self.received = self.received.saturating_add(count as u64);
+        if self.received > MOST_BYTES {
+            return None;
+        }
         let earned = Duration::from_secs(self.received / RATE).clamp(AT_LEAST, self.at_most);
-        (now + IDLE).min(self.since + earned)
+        Some((now + IDLE).min(self.since + earned))
     }
 
     /// The engine is about to end; returns the time at which the connection is closed at the latest.
@@ -57,13 +62,13 @@ mod tests {
     fn lasts(rate: usize, goes_on: bool) -> u64 {
         let start = Instant::now();
         let mut lingering = Lingering::new(start, goes_on);
-        let mut deadline = lingering.received(0, start);
+        let mut deadline = lingering.received(0, start).unwrap();
         for second in 1.. {
             let now = start + second * SECOND;
             if now >= deadline {
                 return (deadline - start).as_secs();
             }
-            deadline = lingering.received(rate, now);
+            deadline = lingering.received(rate, now).unwrap();
         }
         0
     }
@@ -80,8 +85,16 @@ mod tests {
     fn a_client_that_sends_nothing_is_given_two_seconds() {
         let start = Instant::now();
         let mut lingering = Lingering::new(start, true);
-        assert_eq!(lingering.received(0, start), start + 2 * SECOND);
-        assert_eq!(lingering.received(1, start + SECOND), start + 3 * SECOND);
+        assert_eq!(lingering.received(0, start), Some(start + 2 * SECOND));
+        assert_eq!(lingering.received(1, start + SECOND), Some(start + 3 * SECOND));
         assert_eq!(lingering.hurry(), start + 5 * SECOND);
+    }
+
+    #[test]
+    fn a_client_that_sends_much_at_once_does_not_go_on_for_long() {
+        let start = Instant::now();
+        let mut lingering = Lingering::new(start, true);
+        let pieces = (0..).take_while(|_| lingering.received(1 << 20, start).is_some()).count();
+        assert_eq!(pieces, 64);
     }
 }

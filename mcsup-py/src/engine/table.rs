@@ -397,7 +397,7 @@ impl<'a> Table<'a> {
             Then::Linger => {
                 connection.stream.end();
                 let mut lingering = Lingering::new(now, phase.accepts());
-                connection.deadline = lingering.received(0, now);
+                connection.deadline = lingering.received(0, now).unwrap_or(now);
                 connection.state = State::Lingering(lingering);
                 connection.since = now;
                 self.advance(token, now);
