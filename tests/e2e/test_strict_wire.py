@@ -103,9 +103,9 @@ def test_curl_shows_what_is_wrong_with_http2_without_tls(serve):
         pytest.skip("this curl speaks no HTTP/2")
     server = serve(HELLO)
     command = ["curl", "-sSi", "--max-time", str(PATIENCE), "--http2-prior-knowledge", f"http://127.0.0.1:{server.port}/"]
-    for _ in range(20):
-        result = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert result.stdout.startswith("HTTP/2 505") and "this server speaks HTTP/1.1" in result.stdout
+    for method in [[], ["-I"], ["-d", "x"]] * 7:
+        result = subprocess.run(command + method, capture_output=True, text=True, check=True)
+        assert result.stdout.startswith("HTTP/2 505") and "this server speaks HTTP/1.1" in result.stdout, method
     server.wait_log("505 HTTP/2 without TLS is not spoken here; it begins with \"PRI ")
 
 

@@ -11,19 +11,19 @@ pub(crate) fn is_tls(bytes: &[u8]) -> bool {
 }
 
 /// The answer to HTTP/2's preface (RFC 9113 §4.1): empty SETTINGS; on stream 1, which a client's first request has, status
-/// 505 and a line of text; and GOAWAY with HTTP_1_1_REQUIRED. curl and other clients show no answer in HTTP/1.1 here.
+/// 505 and a field that names the reason; and GOAWAY with HTTP_1_1_REQUIRED and the reason again. It has no body, since the
+/// request's method is not known, and HEAD must have none (§8.1.1). curl and other clients show no answer in HTTP/1.1 here.
 pub(crate) const HTTP2_ANSWER: &[u8] = b"\
     \x00\x00\x00\x04\x00\x00\x00\x00\x00\
-    \x00\x00\x12\x01\x04\x00\x00\x00\x01\x08\x03505\x0f\x10\x0atext/plain\
-    \x00\x00\x25\x00\x01\x00\x00\x00\x01this server speaks HTTP/1.1 and 1.0\r\n\
-    \x00\x00\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x0d";
+    \x00\x00\x32\x01\x05\x00\x00\x00\x01\x08\x03505\x00\x07x-error\x23this server speaks HTTP/1.1 and 1.0\
+    \x00\x00\x2b\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0dthis server speaks HTTP/1.1 and 1.0";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_answer_to_http2_is_four_whole_frames() {
+    fn the_answer_to_http2_is_three_whole_frames() {
         let (mut rest, mut kinds) = (HTTP2_ANSWER, Vec::new());
         while let Some((head, behind)) = rest.split_first_chunk::<9>() {
             let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
@@ -31,7 +31,7 @@ mod tests {
             rest = &behind[length..];
         }
         assert!(rest.is_empty());
-        // SETTINGS; HEADERS with END_HEADERS; DATA with END_STREAM; GOAWAY.
-        assert_eq!(kinds, [(4, 0, 0, 0), (1, 4, 1, 18), (0, 1, 1, 37), (7, 0, 0, 8)]);
+        // SETTINGS; HEADERS with END_HEADERS and END_STREAM; GOAWAY.
+        assert_eq!(kinds, [(4, 0, 0, 0), (1, 5, 1, 50), (7, 0, 0, 43)]);
     }
 }
