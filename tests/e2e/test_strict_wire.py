@@ -83,14 +83,14 @@ def test_a_flood_of_refused_requests_is_counted(serve):
     for _ in range(300):
         assert exchange(server.port, b"nonsense\r\n\r\n").startswith(b"HTTP/1.1 400 ")
 
-    def told():
+    def logged():
         return len(REFUSED.findall(server.log)) + sum(map(int, COUNTED.findall(server.log)))
 
-    wait_for(lambda: told() == 300, "each of them to be told or counted")
+    wait_for(lambda: logged() == 300, "each of them to be in the log, in a line or in a count")
     assert COUNTED.search(server.log) and len(REFUSED.findall(server.log)) < 100
 
 
-def test_a_count_is_told_before_the_worker_ends(serve):
+def test_a_count_is_logged_before_the_worker_ends(serve):
     server = serve(HELLO)
     for _ in range(20):
         exchange(server.port, b"nonsense\r\n\r\n")

@@ -64,7 +64,7 @@ fn a_connection_that_lingers_makes_room_before_one_that_may_have_another_request
 }
 
 #[test]
-fn clients_that_do_not_go_on_with_a_head_are_told_so_and_keep_no_other_out() {
+fn clients_that_do_not_go_on_with_a_head_get_408_and_keep_no_other_out() {
     let server = small(4);
     let mut unfinished: Vec<Client> = (0..4).map(|_| server.connect()).collect();
     for client in &mut unfinished {
