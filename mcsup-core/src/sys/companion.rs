@@ -2,10 +2,15 @@
 //!
 //! A process with one thread is safe to fork: no other thread holds a lock that the child would wait for. Such a companion
 //! ends at a safe point when it is asked to, holding nothing, and is started again after the fork.
+//!
+//! One that waits for a disk is not waited for: then the fork happens beside it. Where the system has no thread for one
+//! after a fork, since the new process has taken the place, it is missing until [`mend`] finds one.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
 
 use super::forked::is_forked_off;
 use super::signal::SignalsBlocked;
@@ -13,14 +18,31 @@ use super::signal::SignalsBlocked;
 type Life = Box<dyn Fn() + Send + Sync>;
 type Ask = Box<dyn Fn(bool) + Send + Sync>;
 
+/// For so long a fork waits for companions that do not end.
+const MOST_WAIT: Duration = Duration::from_millis(100);
+/// As often a thread is looked for where one is missing.
+const MEND_EVERY: Duration = Duration::from_millis(100);
+/// After so long it is time that another worker takes the place of this one.
+const MOST_MISSING: Duration = Duration::from_secs(10);
+
 /// All companions of this process.
 struct All {
     /// How many forks are under way.
     forks: usize,
     list: Vec<Arc<Shared>>,
+    shortage: Option<Shortage>,
 }
 
-static ALL: Mutex<All> = Mutex::new(All { forks: 0, list: Vec::new() });
+/// The system has no thread for a companion.
+struct Shortage {
+    since: Instant,
+    last: Instant,
+    is_told: bool,
+}
+
+static ALL: Mutex<All> = Mutex::new(All { forks: 0, list: Vec::new(), shortage: None });
+/// Whether there is a shortage.
+static IS_SHORT: AtomicBool = AtomicBool::new(false);
 
 fn all() -> MutexGuard<'static, All> {
     ALL.lock().unwrap_or_else(PoisonError::into_inner)
@@ -31,7 +53,18 @@ struct Shared {
     stack: usize,
     life: Life,
     ask: Ask,
-    thread: Mutex<Option<JoinHandle<i32>>>,
+    post: Mutex<Post>,
+    ended: Condvar,
+}
+
+/// What is known of a companion's thread.
+#[derive(Default)]
+struct Post {
+    thread: Option<JoinHandle<i32>>,
+    /// Whether the thread has not come back from its life for good.
+    lives: bool,
+    /// Whether it is to live again when it comes back: it was called back before it had ended.
+    lives_on: bool,
 }
 
 /// A thread that is away during forks.
@@ -55,9 +88,9 @@ impl Companion {
         life: impl Fn() + Send + Sync + 'static,
         ask: impl Fn(bool) + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let shared =
-            Shared { name, stack, life: Box::new(life), ask: Box::new(ask), thread: Mutex::default() };
-        let shared = Arc::new(shared);
+        let (life, ask) = (Box::new(life), Box::new(ask));
+        let (post, ended) = (Mutex::default(), Condvar::new());
+        let shared = Arc::new(Shared { name, stack, life, ask, post, ended });
         let mut all = all();
         if all.forks == 0 {
             shared.begin()?;
@@ -69,36 +102,113 @@ impl Companion {
     /// Waits for its end, which something else has brought about.
     pub(crate) fn end(self) {
         all().list.retain(|other| !Arc::ptr_eq(other, &self.0));
-        self.0.join();
+        let thread = self.0.post().thread.take();
+        join(thread);
     }
 }
 
 impl Shared {
-    fn thread(&self) -> MutexGuard<'_, Option<JoinHandle<i32>>> {
-        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
+    fn post(&self) -> MutexGuard<'_, Post> {
+        self.post.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn begin(self: &Arc<Self>) -> io::Result<()> {
+        let mut post = self.post();
         let own = Arc::clone(self);
         let _blocked = SignalsBlocked::for_new_threads();
         let builder = Builder::new().name(self.name.to_owned()).stack_size(self.stack);
-        let begun = builder.spawn(move || {
-            (own.life)();
-            number()
-        })?;
-        *self.thread() = Some(begun);
+        post.thread = Some(builder.spawn(move || own.live())?);
+        post.lives = true;
         Ok(())
     }
 
-    fn join(&self) {
-        let joined = self.thread().take().map(JoinHandle::join);
-        if let Some(Ok(number)) = joined {
-            await_end(number);
+    /// What the thread does; its number in the kernel.
+    fn live(&self) -> i32 {
+        loop {
+            (self.life)();
+            let mut post = self.post();
+            if !std::mem::take(&mut post.lives_on) {
+                post.lives = false;
+                self.ended.notify_all();
+                return number();
+            }
         }
+    }
+
+    fn send_away(&self) {
+        self.post().lives_on = false;
+        (self.ask)(true);
+    }
+
+    /// Waits for the end of the thread, until `latest`.
+    fn await_absence(&self, latest: Instant) {
+        let mut post = self.post();
+        while post.lives {
+            let left = latest.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            post = self.ended.wait_timeout(post, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let thread = post.thread.take();
+        drop(post);
+        join(thread);
+    }
+
+    fn call_back(self: &Arc<Self>) -> io::Result<()> {
+        // First: a thread that comes back from its life after the next look must find that it is not to be away.
+        (self.ask)(false);
+        let mut post = self.post();
+        if post.lives && post.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
+            post.lives_on = true;
+            return Ok(());
+        }
+        let thread = post.thread.take();
+        drop(post);
+        join(thread);
+        self.begin()
     }
 }
 
-/// Before this process's own code forks: returns when no companion is left. To be called by a thread that holds no lock.
+fn join(thread: Option<JoinHandle<i32>>) {
+    if let Some(Ok(number)) = thread.map(JoinHandle::join) {
+        await_end(number);
+    }
+}
+
+impl All {
+    /// Has all of them back, but for those that the system has no thread for.
+    fn call_back(&mut self) {
+        let failed: Vec<_> = self
+            .list
+            .iter()
+            .filter_map(|companion| Some((companion.name, companion.call_back().err()?)))
+            .collect();
+        let now = Instant::now();
+        if failed.is_empty() {
+            if self.shortage.take().is_some() {
+                log::info!("all threads of the server are there again");
+            }
+        } else if let Some(shortage) = &mut self.shortage {
+            shortage.last = now;
+        } else {
+            for (name, error) in failed {
+                log::error!("cannot start the thread {name} again after a fork, trying on: {error}");
+            }
+            self.shortage = Some(Shortage { since: now, last: now, is_told: false });
+        }
+        IS_SHORT.store(self.shortage.is_some(), Ordering::Release);
+    }
+
+    /// Whether it is time, for the first time in this shortage, that another worker takes the place of this one.
+    fn gives_up(&mut self, most: Duration) -> bool {
+        let late = self.shortage.as_mut().filter(|shortage| shortage.since.elapsed() >= most);
+        late.is_some_and(|shortage| !std::mem::replace(&mut shortage.is_told, true))
+    }
+}
+
+/// Before this process's own code forks: returns when no companion is left, or a tenth of a second later where one does not
+/// end. To be called by a thread that holds no lock.
 pub fn send_companions_away() {
     if is_forked_off() {
         return;
@@ -106,8 +216,9 @@ pub fn send_companions_away() {
     let mut all = all();
     all.forks += 1;
     if all.forks == 1 {
-        all.list.iter().for_each(|companion| (companion.ask)(true));
-        all.list.iter().for_each(|companion| companion.join());
+        all.list.iter().for_each(|companion| companion.send_away());
+        let latest = Instant::now() + MOST_WAIT;
+        all.list.iter().for_each(|companion| companion.await_absence(latest));
     }
 }
 
@@ -118,29 +229,45 @@ pub fn call_companions_back() {
     }
     let mut all = all();
     all.forks = all.forks.saturating_sub(1);
-    if all.forks > 0 {
-        return;
+    if all.forks == 0 {
+        all.call_back();
     }
-    for companion in &all.list {
-        (companion.ask)(false);
-        if companion.thread().is_none() {
-            if let Err(error) = companion.begin() {
-                log::error!("cannot start the thread {} again after a fork: {error}", companion.name);
-            }
-        }
+}
+
+/// Looks for threads for companions that are missing since a fork. `true`, once: none was found for so long that another
+/// worker should take the place of this one. Costs a load where none is missing.
+pub(crate) fn mend() -> bool {
+    IS_SHORT.load(Ordering::Acquire) && !is_forked_off() && mend_within(MEND_EVERY, MOST_MISSING)
+}
+
+fn mend_within(every: Duration, most: Duration) -> bool {
+    // Where it is held, companions are sent away or called back.
+    let mut all = match ALL.try_lock() {
+        Ok(all) => all,
+        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        Err(TryLockError::WouldBlock) => return false,
+    };
+    if all.forks == 0 && all.shortage.as_ref().is_some_and(|shortage| shortage.last.elapsed() >= every) {
+        all.call_back();
     }
+    all.gives_up(most)
+}
+
+/// Held by the thread that forks a worker or a mold, across the fork: no other thread of a mold, which the child lacks,
+/// holds it then.
+pub(super) struct Held(#[expect(dead_code, reason = "for its end")] MutexGuard<'static, All>);
+
+pub(super) fn hold() -> Held {
+    Held(all())
 }
 
 /// In a new worker or mold, which has one thread: companions are its parent's, and so is the fork.
 pub(super) fn forget() {
-    let mut all = match ALL.try_lock() {
-        Ok(all) => all,
-        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-        // Held by a thread of a mold that has several, where that is wanted.
-        Err(TryLockError::WouldBlock) => return,
-    };
+    let mut all = all();
     all.forks = 0;
     all.list.clear();
+    all.shortage = None;
+    IS_SHORT.store(false, Ordering::Release);
 }
 
 /// Runs `body` beside a thread of this name that is away while this process's own code forks.
@@ -208,60 +335,5 @@ fn number() -> i32 {
 fn await_end(_: i32) {}
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::Condvar;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    /// What a companion does, and how often it has lived.
-    #[derive(Default)]
-    struct Post {
-        is_away: Mutex<bool>,
-        changed: Condvar,
-        lives: AtomicUsize,
-    }
-
-    impl Post {
-        fn live(&self) {
-            self.lives.fetch_add(1, Ordering::SeqCst);
-            let mut is_away = self.is_away.lock().unwrap();
-            while !*is_away {
-                is_away = self.changed.wait(is_away).unwrap();
-            }
-        }
-
-        fn ask(&self, away: bool) {
-            *self.is_away.lock().unwrap() = away;
-            self.changed.notify_all();
-        }
-    }
-
-    fn is_running(name: &str) -> bool {
-        super::super::fork::other_threads().unwrap().iter().any(|(_, other)| other == name)
-    }
-
-    #[test]
-    #[cfg(target_os = "linux")]
-    fn a_companion_is_away_during_forks_and_back_afterwards() {
-        let post = Post::default();
-        let (live, ask) = (|| post.live(), |away| post.ask(away));
-        beside("companion", 128 * 1024, &live, &ask, || {
-            for forks in 1..20 {
-                send_companions_away();
-                assert!(!is_running("companion"));
-                // Beside another fork.
-                send_companions_away();
-                call_companions_back();
-                assert!(!is_running("companion"));
-                call_companions_back();
-                while post.lives.load(Ordering::SeqCst) == forks {
-                    std::thread::yield_now();
-                }
-                assert!(is_running("companion"));
-            }
-        })
-        .unwrap();
-        assert!(!is_running("companion"));
-        assert_eq!(post.lives.load(Ordering::SeqCst), 20);
-    }
-}
+#[path = "companion_tests.rs"]
+mod tests;

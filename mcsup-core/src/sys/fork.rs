@@ -79,13 +79,16 @@ pub(crate) fn fork_beside(others: Others) -> io::Result<Side> {
     if others == Others::Refuse {
         refuse_other_threads()?;
     }
+    let held = companion::hold();
     // SAFETY: `fork` itself has no preconditions; what matters is what the child may do. Where other threads are refused
     // the process has one thread (checked above, and nothing between starts one), so the child is a whole copy of the
     // parent: no lock is held by a thread that the child lacks, and any code may run in it. Where they are left behind
     // the child lacks them: the C library's own locks (memory, streams) are made good by its fork, a host language's are
     // held across it by its hooks, and this crate has none that such a thread could hold. Of others a child may wait for
     // ever for a lock that nobody will release, which is safe, and what the operator was warned of.
-    match forked::as_our_own(|| unsafe { libc::fork() }) {
+    let made = forked::as_our_own(|| unsafe { libc::fork() });
+    drop(held);
+    match made {
         -1 => Err(io::Error::last_os_error()),
         0 => {
             super::caught::has_forked();

@@ -12,7 +12,7 @@ use crate::link::message::Report;
 use crate::link::scoreboard::{Seat, Sibling};
 use crate::listener::Listener;
 use crate::listener::open::OpenSet;
-use crate::sys::descriptor;
+use crate::sys::{companion, descriptor};
 
 /// A worker's view of its supervisor. A copy is the same view, for a thread of the worker's own.
 #[derive(Debug, Clone)]
@@ -96,9 +96,15 @@ impl WorkerContext {
         self.duty.log_epoch()
     }
 
-    /// Shows that the worker moves. Costs a clock read and a store; due more often than the liveness timeout.
+    /// Shows that the worker moves. Costs a clock read, a load and a store; due more often than the liveness timeout, and a few
+    /// times a second where the worker's code forks: then threads of this crate's that the system had no place for after a
+    /// fork are started.
     pub fn beat(&self) {
         self.seat.beat();
+        if companion::mend() {
+            // Without a supervisor it ends anyway.
+            let _ = self.leave("the system has no thread for it since its application forked");
+        }
     }
 
     /// From now on the worker accepts connections and does up to `permits` requests at once; 0: it accepts no more. Tells

@@ -80,7 +80,8 @@ impl<'a> Crew<'a> {
                 self.wake_parked(&mut state, 1);
             }
         }
-        if self.spare.is_away() {
+        // Where it was sent away it leads no more, even if it was called back since.
+        if !self.is_over() {
             self.relieve_spare(&mut state);
         }
         self.spare_kick.acknowledge();

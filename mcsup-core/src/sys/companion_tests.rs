@@ -1,0 +1,143 @@
+use super::*;
+use std::sync::Condvar;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What a companion does, and how often it has lived.
+#[derive(Default)]
+struct Post {
+    is_away: Mutex<bool>,
+    changed: Condvar,
+    lives: AtomicUsize,
+}
+
+impl Post {
+    fn live(&self) {
+        self.lives.fetch_add(1, Ordering::SeqCst);
+        let mut is_away = self.is_away.lock().unwrap();
+        while !*is_away {
+            is_away = self.changed.wait(is_away).unwrap();
+        }
+    }
+
+    fn ask(&self, away: bool) {
+        *self.is_away.lock().unwrap() = away;
+        self.changed.notify_all();
+    }
+}
+
+fn is_running(name: &str) -> bool {
+    super::super::fork::other_threads().unwrap().iter().any(|(_, other)| other == name)
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_companion_is_away_during_forks_and_back_afterwards() {
+    let post = Post::default();
+    let (live, ask) = (|| post.live(), |away| post.ask(away));
+    beside("companion", 128 * 1024, &live, &ask, || {
+        for forks in 1..20 {
+            send_companions_away();
+            assert!(!is_running("companion"));
+            // Beside another fork.
+            send_companions_away();
+            call_companions_back();
+            assert!(!is_running("companion"));
+            call_companions_back();
+            while post.lives.load(Ordering::SeqCst) == forks {
+                std::thread::yield_now();
+            }
+            assert!(is_running("companion"));
+        }
+    })
+    .unwrap();
+    assert!(!is_running("companion"));
+    assert_eq!(post.lives.load(Ordering::SeqCst), 20);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_fork_goes_on_beside_a_companion_that_does_not_end_and_which_stays() {
+    let (post, stalled) = (Post::default(), Mutex::new(()));
+    let live = || {
+        drop(stalled.lock().unwrap());
+        post.live();
+    };
+    let disk = stalled.lock().unwrap();
+    beside("stalled", 128 * 1024, &live, &|away| post.ask(away), || {
+        send_companions_away();
+        assert!(is_running("stalled"));
+        call_companions_back();
+        // Its end was asked for again while it could not see it: it has to live again afterwards.
+        send_companions_away();
+        drop(disk);
+        call_companions_back();
+        while post.lives.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        assert!(is_running("stalled"));
+        send_companions_away();
+        assert!(!is_running("stalled"));
+        call_companions_back();
+        while post.lives.load(Ordering::SeqCst) < 2 {
+            std::thread::yield_now();
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_companion_that_the_system_had_no_thread_for_comes_back_later() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    // The C library keeps smaller stacks of threads that have ended.
+    const STACK: usize = 512 * 1024 * 1024;
+    let post = Post::default();
+    let (live, ask) = (|| post.live(), |away| post.ask(away));
+    beside("companion", STACK, &live, &ask, || {
+        let limit = getrlimit(Resource::As);
+        send_companions_away();
+        let pages: u64 =
+            std::fs::read_to_string("/proc/self/statm").unwrap().split(' ').next().unwrap().parse().unwrap();
+        let tight = pages * rustix::param::page_size() as u64 + STACK as u64 / 2;
+        setrlimit(Resource::As, rustix::process::Rlimit { current: Some(tight), ..limit }).unwrap();
+        call_companions_back();
+        assert!(!is_running("companion"));
+        assert!(!mend_within(Duration::ZERO, Duration::from_secs(1000)));
+        assert!(!is_running("companion"));
+        assert!(mend_within(Duration::ZERO, Duration::ZERO));
+        assert!(!mend_within(Duration::ZERO, Duration::ZERO), "once");
+        setrlimit(Resource::As, limit).unwrap();
+        while !is_running("companion") {
+            assert!(!mend());
+            std::thread::yield_now();
+        }
+        assert!(!IS_SHORT.load(Ordering::SeqCst));
+    })
+    .unwrap();
+    assert_eq!(post.lives.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn a_process_forked_beside_a_thread_in_a_fork_hook_can_have_companions() {
+    use super::super::fork::{Others, Side, exit_now, fork_beside};
+    use std::sync::mpsc;
+    let (holds, is_held) = mpsc::channel();
+    let hook = std::thread::spawn(move || {
+        let all = all();
+        holds.send(()).unwrap();
+        // For as long as the fork has to wait.
+        std::thread::sleep(Duration::from_millis(50));
+        drop(all);
+    });
+    is_held.recv().unwrap();
+    let Side::Parent(child) = fork_beside(Others::Leave).unwrap() else {
+        // SAFETY: ends this process where it hangs.
+        unsafe { libc::alarm(5) };
+        let companion = Companion::start("child's", 128 * 1024, || {}, |_| {});
+        exit_now(if companion.is_ok() { 7 } else { 1 });
+    };
+    hook.join().unwrap();
+    let options = rustix::process::WaitOptions::empty();
+    let (_, status) = rustix::process::waitpid(Some(child), options).unwrap().unwrap();
+    assert_eq!(status.exit_status(), Some(7));
+}
