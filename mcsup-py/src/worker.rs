@@ -86,6 +86,11 @@ impl Worker for WsgiWorker {
             self.begin_to_watch();
         }
         self.callable = Some(load(&self.settings)?);
+        if self.settings.threads == 1 {
+            if let Err(error) = Python::attach(fork::come_back_when_counted) {
+                log::warn!("Python will count threads of the server when the application forks: {error}");
+            }
+        }
         Ok(())
     }
 
@@ -291,6 +296,7 @@ impl Host for Process<'_> {
     }
 
     fn beat(&self) {
+        fork::call_back_put_off();
         self.context.beat();
     }
 
