@@ -20,6 +20,8 @@ type Ask = Box<dyn Fn(bool) + Send + Sync>;
 
 /// For so long a fork waits for companions that do not end.
 const MOST_WAIT: Duration = Duration::from_millis(100);
+/// Forks that overlap without a pause do not keep companions away for longer: such a process has several threads anyway.
+const MOST_AWAY: Duration = Duration::from_millis(500);
 /// As often a thread is looked for where one is missing.
 const MEND_EVERY: Duration = Duration::from_millis(100);
 /// After so long it is time that another worker takes the place of this one.
@@ -30,6 +32,8 @@ struct All {
     /// How many forks are under way.
     forks: usize,
     list: Vec<Arc<Shared>>,
+    /// Since when they are away; `None` also where they were called back while forks are under way.
+    away: Option<Instant>,
     shortage: Option<Shortage>,
 }
 
@@ -40,9 +44,9 @@ struct Shortage {
     is_told: bool,
 }
 
-static ALL: Mutex<All> = Mutex::new(All { forks: 0, list: Vec::new(), shortage: None });
-/// Whether there is a shortage.
-static IS_SHORT: AtomicBool = AtomicBool::new(false);
+static ALL: Mutex<All> = Mutex::new(All { forks: 0, list: Vec::new(), away: None, shortage: None });
+/// Whether companions are away, or missing.
+static MAY_BE_AWAY: AtomicBool = AtomicBool::new(false);
 
 fn all() -> MutexGuard<'static, All> {
     ALL.lock().unwrap_or_else(PoisonError::into_inner)
@@ -179,6 +183,7 @@ fn join(thread: Option<JoinHandle<i32>>) {
 impl All {
     /// Has all of them back, but for those that the system has no thread for.
     fn call_back(&mut self) {
+        self.away = None;
         let failed: Vec<_> = self
             .list
             .iter()
@@ -197,7 +202,7 @@ impl All {
             }
             self.shortage = Some(Shortage { since: now, last: now, is_told: false });
         }
-        IS_SHORT.store(self.shortage.is_some(), Ordering::Release);
+        MAY_BE_AWAY.store(self.shortage.is_some(), Ordering::Release);
     }
 
     /// Whether it is time, for the first time in this shortage, that another worker takes the place of this one.
@@ -216,6 +221,8 @@ pub fn send_companions_away() {
     let mut all = all();
     all.forks += 1;
     if all.forks == 1 {
+        all.away = Some(Instant::now());
+        MAY_BE_AWAY.store(true, Ordering::Release);
         all.list.iter().for_each(|companion| companion.send_away());
         let latest = Instant::now() + MOST_WAIT;
         all.list.iter().for_each(|companion| companion.await_absence(latest));
@@ -234,13 +241,15 @@ pub fn call_companions_back() {
     }
 }
 
-/// Looks for threads for companions that are missing since a fork. `true`, once: none was found for so long that another
+/// Looks for threads for companions that are missing since a fork, or away for too many of them. `true`, once: none was found for so long that another
 /// worker should take the place of this one. Costs a load where none is missing.
 pub(crate) fn mend() -> bool {
-    IS_SHORT.load(Ordering::Acquire) && !is_forked_off() && mend_within(MEND_EVERY, MOST_MISSING)
+    MAY_BE_AWAY.load(Ordering::Acquire)
+        && !is_forked_off()
+        && mend_within(MEND_EVERY, MOST_MISSING, MOST_AWAY)
 }
 
-fn mend_within(every: Duration, most: Duration) -> bool {
+fn mend_within(every: Duration, most: Duration, most_away: Duration) -> bool {
     // Where it is held, companions are sent away or called back.
     let mut all = match ALL.try_lock() {
         Ok(all) => all,
@@ -248,6 +257,9 @@ fn mend_within(every: Duration, most: Duration) -> bool {
         Err(TryLockError::WouldBlock) => return false,
     };
     if all.forks == 0 && all.shortage.as_ref().is_some_and(|shortage| shortage.last.elapsed() >= every) {
+        all.call_back();
+    }
+    if all.away.is_some_and(|since| since.elapsed() >= most_away) {
         all.call_back();
     }
     all.gives_up(most)
@@ -267,7 +279,8 @@ pub(super) fn forget() {
     all.forks = 0;
     all.list.clear();
     all.shortage = None;
-    IS_SHORT.store(false, Ordering::Release);
+    all.away = None;
+    MAY_BE_AWAY.store(false, Ordering::Release);
 }
 
 /// Runs `body` beside a thread of this name that is away while this process's own code forks.

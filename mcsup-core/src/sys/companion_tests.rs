@@ -2,6 +2,8 @@ use super::*;
 use std::sync::Condvar;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+const LONG: Duration = Duration::from_secs(1000);
+
 /// What a companion does, and how often it has lived.
 #[derive(Default)]
 struct Post {
@@ -56,6 +58,34 @@ fn a_companion_is_away_during_forks_and_back_afterwards() {
 
 #[test]
 #[cfg(target_os = "linux")]
+fn forks_that_overlap_without_a_pause_do_not_keep_a_companion_away() {
+    let post = Post::default();
+    let (live, ask) = (|| post.live(), |away| post.ask(away));
+    beside("overlapped", 128 * 1024, &live, &ask, || {
+        send_companions_away();
+        for _ in 0..3 {
+            send_companions_away();
+            call_companions_back();
+        }
+        assert!(!mend_within(LONG, LONG, LONG));
+        assert!(!is_running("overlapped"));
+        assert!(!mend_within(LONG, LONG, Duration::ZERO));
+        while !is_running("overlapped") {
+            std::thread::yield_now();
+        }
+        // The further ones happen beside it.
+        send_companions_away();
+        assert!(is_running("overlapped"));
+        call_companions_back();
+        call_companions_back();
+        assert!(is_running("overlapped"));
+    })
+    .unwrap();
+    assert!(!is_running("overlapped"));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
 fn a_fork_goes_on_beside_a_companion_that_does_not_end_and_which_stays() {
     let (post, stalled) = (Post::default(), Mutex::new(()));
     let live = || {
@@ -102,16 +132,16 @@ fn a_companion_that_the_system_had_no_thread_for_comes_back_later() {
         setrlimit(Resource::As, rustix::process::Rlimit { current: Some(tight), ..limit }).unwrap();
         call_companions_back();
         assert!(!is_running("companion"));
-        assert!(!mend_within(Duration::ZERO, Duration::from_secs(1000)));
+        assert!(!mend_within(Duration::ZERO, LONG, LONG));
         assert!(!is_running("companion"));
-        assert!(mend_within(Duration::ZERO, Duration::ZERO));
-        assert!(!mend_within(Duration::ZERO, Duration::ZERO), "once");
+        assert!(mend_within(Duration::ZERO, Duration::ZERO, LONG));
+        assert!(!mend_within(Duration::ZERO, Duration::ZERO, LONG), "once");
         setrlimit(Resource::As, limit).unwrap();
         while !is_running("companion") {
             assert!(!mend());
             std::thread::yield_now();
         }
-        assert!(!IS_SHORT.load(Ordering::SeqCst));
+        assert!(!MAY_BE_AWAY.load(Ordering::SeqCst));
     })
     .unwrap();
     assert_eq!(post.lives.load(Ordering::SeqCst), 2);
