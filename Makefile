@@ -19,7 +19,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint test-rust test-docs test-e2e soak check-macos bench clean
+.PHONY: help run test lint test-rust test-docs test-e2e test-pythons soak check-macos bench clean
 
 help: ## Say what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,7 +27,7 @@ help: ## Say what there is to make
 run: $(VENV)/.ready ## Build, make .venv, and serve the mission-control example on port 8080
 	$(VENV)/bin/mcsup -w 2 -b 0.0.0.0:$(PORT) --chdir examples/mission_control server:app
 
-test: lint test-rust test-docs check-macos test-e2e ## Run every check and every test
+test: lint test-rust test-docs check-macos test-e2e test-pythons ## Run every check and every test
 	@echo "all checks passed"
 
 lint: ## Format and lints, warnings denied
@@ -43,6 +43,9 @@ test-docs: ## Documentation and its examples, warnings denied
 
 test-e2e: $(TEST_VENV)/.ready $(AGENTS_VENV)/.ready ## The installed wheel, driven as a user drives it
 	$(TEST_VENV)/bin/python -m pytest -q tests/e2e tests/conformance tests/soak $(PYTEST_ARGS)
+
+test-pythons: $(TEST_VENV)/.ready ## The main part of that with each other CPython from 3.10 on that is here
+	$(TEST_VENV)/bin/python tests/pythons/run.py
 
 soak: $(TEST_VENV)/.ready $(BENCH_VENV)/.ready ## Half an hour: clients of all kinds, storms of reloads, and the rest in full size
 	SOAK_SECONDS=$(SOAK_SECONDS) MCSUP_SOAK=1 $(TEST_VENV)/bin/python -m pytest -q $(SOAKS) $(PYTEST_ARGS)
