@@ -25,9 +25,9 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 const SIBLINGS_TIME: Duration = Duration::from_micros(150);
 /// A connection that waits is taken after so many turns in which others might have taken it.
 const MOST_LEFT_TO_SIBLINGS: u32 = 4;
-/// So many connections are accepted at once while others have turns.
+/// The number of connections that are accepted at once while others have turns.
 const MOST_BETWEEN_TURNS: usize = 16;
-/// So many queued connections are accepted without a look at anything else.
+/// The number of queued connections that are accepted without a look at anything else.
 const MOST_QUEUED: usize = 512;
 
 impl Table<'_> {

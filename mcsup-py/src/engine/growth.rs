@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// So many have a place.
+/// The number of bodies that have a place.
 const PLACES: usize = 8;
 /// A body that nothing came for loses its place,
 const STALLED: Duration = Duration::from_millis(5);

@@ -8,14 +8,14 @@ use super::bucket::Bucket;
 use crate::http::foreign;
 use crate::http::reject::Reject;
 
-/// So many lines at once, and one more each period.
+/// The number of lines at once; one more is allowed each period.
 const MOST_AT_ONCE: u32 = 5;
 const PERIOD: Duration = Duration::from_millis(250);
 
 /// How long refusals are counted before the count is logged.
 const COUNTED_FOR: Duration = Duration::from_secs(1);
 
-/// So many bytes of a request are shown.
+/// The number of bytes of a request that are shown.
 const SHOWN: usize = 64;
 
 /// Which refusals are logged.

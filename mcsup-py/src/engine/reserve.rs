@@ -12,7 +12,7 @@ use rustix::process::{Resource, getrlimit};
 
 /// How many descriptors are left to the application.
 const RESERVE: u64 = 64;
-/// So many connections there may always be, also where the application has opened more than the reserve.
+/// The number of connections that there may always be, also where the application has opened more than the reserve.
 const CONNECTIONS: u64 = 16;
 
 /// The room for connections.

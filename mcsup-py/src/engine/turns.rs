@@ -37,7 +37,7 @@ pub(super) enum Work {
     File(Option<Arc<File>>),
 }
 
-/// So many bytes of a file are given back in one turn.
+/// The number of bytes of a file that are given back in one turn.
 const GIVEN_BACK: u64 = 4 << 20;
 
 impl Work {

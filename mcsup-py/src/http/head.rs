@@ -323,7 +323,7 @@ impl<'a> Head<'a> {
 /// So many fields need no allocation.
 const USUAL_FIELDS: usize = 128;
 
-/// So many empty lines before a request line are passed over.
+/// The number of empty lines before a request line that are passed over.
 const MOST_EMPTY_LINES: usize = 4;
 
 /// The longest request line or field where the limit is off.

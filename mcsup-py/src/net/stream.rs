@@ -19,7 +19,7 @@ pub struct Stream(Unshared);
 /// What came of an attempt to receive or send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// So many bytes. Received: there may be more. Sent: all there was, or as much as was allowed.
+    /// The number of bytes. Received: there may be more. Sent: all there was, or as much as was allowed.
     More(usize),
     /// So many bytes, and for now no more.
     Blocked(usize),

@@ -63,7 +63,7 @@ const SET_FOR_EACH: [&str; 9] = [
     "wsgi.early_hints",
 ];
 
-/// So many field names are remembered, none longer than this. CPython 3.12 keeps an interned string for ever, so that no
+/// The number of field names that are remembered, none longer than this. CPython 3.12 keeps an interned string for ever, so that no
 /// other name is interned: a client invents as many as it likes.
 const MOST_KEYS: usize = 512;
 const LONGEST_KEPT: usize = 64;

@@ -11,7 +11,7 @@ use crate::net::poller::Batch;
 /// are clients. The spare looks as often while there are requests.
 const PATIENCE: Duration = Duration::from_millis(1);
 const PATIENCE_OF_ONE: Duration = Duration::from_millis(5);
-/// The spare goes to sleep after so many looks without a request.
+/// The spare goes to sleep after this number of looks without a request.
 const QUIET_LOOKS: u32 = 100;
 
 impl<'a> Crew<'a> {
