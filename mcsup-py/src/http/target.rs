@@ -19,7 +19,7 @@ pub struct Parts {
 /// Takes a target apart.
 ///
 /// # Errors
-/// The refusal of a target whose form `method` does not allow, with a byte that [`may_have`] has not, with another scheme
+/// The refusal of a target whose form `method` does not allow, with a byte that `may_have` has not, with another scheme
 /// than http and https, or with a fragment, which no form has; and of each target of CONNECT.
 pub fn split(target: &[u8], method: &str) -> Result<Parts, Reject> {
     if !target.iter().all(|byte| may_have(*byte)) {
