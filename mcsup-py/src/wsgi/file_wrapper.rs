@@ -8,6 +8,9 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+/// The largest size that a file without blocks is not believed.
+const LARGEST_MADE_UP: u64 = 64 * 1024;
+
 /// The wrapper.
 #[pyclass(frozen, module = "mcsup")]
 pub(super) struct FileWrapper {
@@ -68,8 +71,9 @@ impl FileWrapper {
         let owned = unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned().ok()?;
         let file = File::from(owned);
         let metadata = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
-        // Files of procfs and sysfs have no blocks, and st_size is not their length (stat(2), "NOTES").
-        if metadata.blocks() == 0 {
+        // Files of procfs and sysfs have no blocks, and st_size is not their length (stat(2), "NOTES"): it is 0, or a page or
+        // so. A larger one without blocks is a hole.
+        if metadata.blocks() == 0 && metadata.len() <= LARGEST_MADE_UP {
             return None;
         }
         Some(Sendable { file, offset, length: metadata.len().saturating_sub(offset) })
