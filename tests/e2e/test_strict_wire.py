@@ -104,8 +104,10 @@ def test_curl_shows_what_is_wrong_with_http2_without_tls(serve):
     server = serve(HELLO)
     command = ["curl", "-sSi", "--max-time", str(PATIENCE), "--http2-prior-knowledge", f"http://127.0.0.1:{server.port}/"]
     for method in [[], ["-I"], ["-d", "x"]] * 7:
-        result = subprocess.run(command + method, capture_output=True, text=True, check=True)
-        assert result.stdout.startswith("HTTP/2 505") and "this server speaks HTTP/1.1" in result.stdout, method
+        result = subprocess.run(command + method, capture_output=True, text=True, check=False)
+        assert result.stdout.startswith("HTTP/2 505") and "this server speaks HTTP/1.1" in result.stdout, (method, result)
+        # curl may find the connection closed while it sends a body. It has shown the answer by then.
+        assert result.returncode == 0 or "-d" in method, (method, result)
     server.wait_log("505 HTTP/2 without TLS is not spoken here; it begins with \"PRI ")
 
 
