@@ -49,6 +49,6 @@ def calls_of(directory):
 
 
 def alarms_in(log):
-    """The lines of a log that are a warning or worse, or no line of the log at all."""
-    quiet = ("[DEBUG]", "[INFO]")
-    return [line for line in log.splitlines() if not any(level in line[:64] for level in quiet)]
+    """The lines of a log that are a warning or worse, or no line of the log at all; but for those about refused requests."""
+    quiet = ("[DEBUG]", "[INFO]", "[WARNING] Refused ")
+    return [line for line in log.splitlines() if not any(level in line[:80] for level in quiet)]

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -48,8 +49,20 @@ class Seen:
             books[answer["pid"]] = answer
             return sorted(books) == workers
 
-        # New connections go round among the workers.
-        wait_for(ask, "each worker to be asked")
+        last = (None, 0.0)
+
+        def has_settled():
+            nonlocal last
+            books.clear()
+            # New connections go round among the workers.
+            wait_for(ask, "each worker to be asked")
+            sizes = [round((books[pid]["malloc"] or 0) / (MIB / 16)) for pid in workers]
+            if sizes != last[0]:
+                last = (sizes, time.monotonic())
+            return time.monotonic() - last[1] > 1.5
+
+        # Memory of large bodies is given back after a second without use.
+        wait_for(has_settled, "the workers' memory to settle", patience=15)
         wait_for(lambda: not sockets_of(server.port), "those that asked to be gone")
         self.malloc = [books[pid]["malloc"] or 0 for pid in workers]
         self.blocks = [books[pid]["blocks"] for pid in workers]
