@@ -49,6 +49,12 @@ def fill(disk):
                     file.write(b"x" * size)
 
 
+def used(disk):
+    """How many bytes are taken."""
+    status = os.statvfs(disk)
+    return (status.f_blocks - status.f_bfree) * status.f_frsize
+
+
 def empty(disk):
     (disk / "filling").unlink()
 
@@ -81,6 +87,8 @@ def test_a_full_disk_stops_nothing_and_is_told(serve, directory, disk):
         operator.wait_at_rest()
         workers, before = server.worker_pids(), descriptors_of(server.pid)
         assert upload(server.port)[0] == "HTTP/1.1 200 OK"
+        # Its file is given back behind the answer.
+        wait_for(lambda: used(disk) < UPLOAD, "the body's file to be given back")
 
         fill(disk)
         # What is left of the logs' last pages is filled as well.
