@@ -83,9 +83,9 @@ class Client:
 
 
 def paced(port, seconds, clients=8, each=50, keep=True, new=0):
-    """Clients that each ask so many times a second, and if they must wait catch up afterwards.
+    """Clients that each ask `each` times a second, and if they must wait catch up afterwards.
 
-    `new`: so many of them ask on new connections all the same.
+    `new`: this number of them asks on new connections all the same.
     """
     took, errors = [], 0
     with selectors.DefaultSelector() as selector:

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::descriptor;
 
-/// Numbers from here on are never marked. Linux grants so many unless `fs.nr_open` was raised (proc(5)).
+/// Numbers from here on are never marked. Linux grants no more unless `fs.nr_open` was raised (proc(5)).
 const MOST: usize = 1 << 20;
 
 /// One for each number. The kernel provides a page of it at the first write.

@@ -23,7 +23,7 @@ const DECODED_AT_ONCE: usize = 8 * 1024;
 /// known before whether a file is needed.
 const SHORT_TURN: usize = 32 * 1024;
 const MOST_IN_SHORT_TURN: usize = SHORT_TURN + DECODED_AT_ONCE;
-/// A byte of the chunked coding itself (size, extension, line end) takes as long as so many bytes of data: measured, 5 ns
+/// A byte of the chunked coding itself (size, extension, line end) takes as long as this many bytes of data: measured, 5 ns
 /// against a tenth or two.
 const CODING_WEIGHT: usize = 32;
 

@@ -1,4 +1,4 @@
-//! A token bucket: at most so many events at once, and so many a second over time. Pure: the time is given.
+//! A token bucket: a bounded number of events at once, and a bounded rate over time. Pure: the time is given.
 
 use std::time::{Duration, Instant};
 

@@ -361,7 +361,7 @@ impl Connection {
         None
     }
 
-    /// What it costs to receive so many bytes. Those of a head are looked at, in memory that grows with them.
+    /// What it costs to receive `count` bytes. Those of a head are looked at, in memory that grows with them.
     fn cost_of(&self, count: usize) -> usize {
         if let State::Idle { .. } | State::Head = self.state { count * HEAD_WEIGHT } else { count }
     }

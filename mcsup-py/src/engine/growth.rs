@@ -44,7 +44,7 @@ impl Place {
 }
 
 impl Growth {
-    /// A body of so many bytes is to begin.
+    /// A body of `length` bytes is to begin.
     pub(super) fn wait(&mut self, token: u64, length: usize, now: Instant) {
         self.waiting.push_back(Waiting { token, length, since: now });
     }

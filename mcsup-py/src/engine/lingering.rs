@@ -58,7 +58,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// For how many seconds a client may send so many bytes each second.
+    /// For how many seconds a client may send `rate` bytes each second.
     fn lasts(rate: usize, goes_on: bool) -> u64 {
         let start = Instant::now();
         let mut lingering = Lingering::new(start, goes_on);

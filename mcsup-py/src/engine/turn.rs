@@ -26,7 +26,7 @@ impl Turn {
         Self { left }
     }
 
-    /// Something was done that costs as much as so many bytes.
+    /// Something was done that costs as much as `bytes` bytes.
     pub(super) fn spend(&mut self, bytes: usize) {
         self.left = self.left.saturating_sub(bytes);
     }
