@@ -12,11 +12,13 @@ pub(crate) fn is_tls(bytes: &[u8]) -> bool {
 
 /// The answer to HTTP/2's preface (RFC 9113 §4.1): empty SETTINGS; on stream 1, which a client's first request has, status
 /// 505 and a field that names the reason; and GOAWAY with HTTP_1_1_REQUIRED and the reason again. It has no body, since the
-/// request's method is not known, and HEAD must have none (§8.1.1). curl and other clients show no answer in HTTP/1.1 here.
+/// request's method is not known, and HEAD must have none (§8.1.1). GOAWAY names stream 1 as the last one: a client that
+/// still sends that request's body takes it for refused otherwise, and drops the answer (§6.8). curl and other clients
+/// show no answer in HTTP/1.1 here.
 pub(crate) const HTTP2_ANSWER: &[u8] = b"\
     \x00\x00\x00\x04\x00\x00\x00\x00\x00\
     \x00\x00\x32\x01\x05\x00\x00\x00\x01\x08\x03505\x00\x07x-error\x23this server speaks HTTP/1.1 and 1.0\
-    \x00\x00\x2b\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0dthis server speaks HTTP/1.1 and 1.0";
+    \x00\x00\x2b\x07\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x0dthis server speaks HTTP/1.1 and 1.0";
 
 #[cfg(test)]
 mod tests {
@@ -24,14 +26,16 @@ mod tests {
 
     #[test]
     fn the_answer_to_http2_is_three_whole_frames() {
-        let (mut rest, mut kinds) = (HTTP2_ANSWER, Vec::new());
+        let (mut rest, mut kinds, mut last) = (HTTP2_ANSWER, Vec::new(), &b""[..]);
         while let Some((head, behind)) = rest.split_first_chunk::<9>() {
             let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
             kinds.push((head[3], head[4], head[8], length));
-            rest = &behind[length..];
+            (last, rest) = behind.split_at(length);
         }
         assert!(rest.is_empty());
         // SETTINGS; HEADERS with END_HEADERS and END_STREAM; GOAWAY.
         assert_eq!(kinds, [(4, 0, 0, 0), (1, 5, 1, 50), (7, 0, 0, 43)]);
+        // The last stream that was answered, and HTTP_1_1_REQUIRED.
+        assert!(last.starts_with(&[0, 0, 0, 1, 0, 0, 0, 0x0d]));
     }
 }
