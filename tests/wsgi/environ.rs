@@ -191,6 +191,16 @@ fn repeated_fields_are_joined() {
 }
 
 #[test]
+fn fields_that_repeat_one_letter_or_nothing_are_joined_as_well() {
+    // Python has one object for each text of that length.
+    let head = "GET / HTTP/1.1\r\nHost: h\r\nX-A: 1\r\nX-B:\r\nCookie: c\r\nX-A: 1\r\nX-B:\r\nCookie: c\r\nX-A: 1\r\n\r\n";
+    let code = "
+got = [environ[name] for name in ('HTTP_X_A', 'HTTP_X_B', 'HTTP_COOKIE')]
+assert got == ['1,1,1', ',', 'c; c'], got";
+    check(head, Body::Empty, code);
+}
+
+#[test]
 fn a_name_with_an_underscore_forges_nothing() {
     let head = "GET / HTTP/1.1\r\nHost: h\r\nX_User: root\r\nX-User: me\r\n\r\n";
     check(head, Body::Empty, "assert environ['HTTP_X_USER'] == 'me'");

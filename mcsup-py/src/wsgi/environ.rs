@@ -310,19 +310,21 @@ fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> 
     }
 }
 
-/// Sets what is not there yet in one look-up; otherwise returns what is.
+/// Sets what is not there yet in one look-up; otherwise returns what is. The value does not tell whether it was there:
+/// texts of one letter or none are one object.
 fn set_default<'py>(
     environ: &Bound<'py, PyDict>,
     key: &Bound<'py, PyString>,
     value: &Bound<'py, PyString>,
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let count = environ.len();
     // SAFETY: three live objects, the first a dict; the result is borrowed from the dict, or null with an exception
     // set, and is made a reference of its own at once.
     let there = unsafe {
         let there = ffi::PyDict_SetDefault(environ.as_ptr(), key.as_ptr(), value.as_ptr());
         Bound::from_borrowed_ptr_or_err(environ.py(), there)?
     };
-    Ok((!there.is(value)).then_some(there))
+    Ok((environ.len() == count).then_some(there))
 }
 
 #[cfg(test)]
