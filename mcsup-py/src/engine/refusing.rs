@@ -25,7 +25,7 @@ impl Table<'_> {
         let received = asked.map_or(incoming.bytes(), |head| head.bytes(incoming));
         let asked = match asked {
             Some(head) => Some(Connection::view(heads, incoming, head)),
-            // What is wrong is a field, or what it announces.
+            // What is wrong is not the request line.
             None => heads.is_known().then(|| heads.view(received)),
         };
         refusals.note(peer.remote, reject, received, now);

@@ -9,9 +9,9 @@ use std::ops::Range;
 use super::authority;
 use super::framing::{Collected, Delimited};
 use super::reject::{self, Reject};
-use super::request_line::{self, place};
+use super::request_line::{self, Line, place};
 use super::response::is_token;
-use super::target::{self, Parts};
+use super::target::Parts;
 use super::version::Version;
 
 /// How large a request may be.
@@ -46,10 +46,9 @@ pub struct Heads {
     lines: usize,
     /// Empty lines before the request line.
     empty_lines: usize,
-    /// Where the request line ends, once it is whole; and whether it was checked by itself.
+    /// Where the request line ends, once it is whole.
     line_end: usize,
-    is_line_checked: bool,
-    /// Whether the places from here on are those of a head.
+    /// Whether the places from here on are those of a request line that was understood.
     is_known: bool,
     method: Place,
     target: Place,
@@ -80,14 +79,14 @@ impl Heads {
             None => Ok(None),
         });
         // Its own fault comes before those of fields, whether these have arrived or not.
-        if !matches!(read, Ok(Some(_))) && self.line_end > 0 && !self.is_line_checked {
-            request_line::check(&bytes[..self.line_end])?;
-            self.is_line_checked = true;
+        if !matches!(read, Ok(Some(_))) && self.line_end > 0 && !self.is_known {
+            self.know(request_line::read(&bytes[..self.line_end])?);
         }
         read
     }
 
-    /// Whether the request line was understood, and the fields were taken apart: also of a head that is refused.
+    /// Whether the request line was understood: then a view says what was asked, also of a head that is refused or not whole.
+    /// It has the fields where all of them were taken apart, otherwise none.
     pub fn is_known(&self) -> bool {
         self.is_known
     }
@@ -106,7 +105,7 @@ impl Heads {
     /// Forgets the head that was read.
     pub fn reset(&mut self) {
         (self.looked_at, self.line_start, self.lines, self.empty_lines) = (0, 0, 0, 0);
-        (self.line_end, self.is_line_checked, self.is_known) = (0, false, false);
+        (self.line_end, self.is_known) = (0, false);
         self.fields.clear();
     }
 
@@ -203,17 +202,17 @@ impl Heads {
                 };
             }
         }
-        self.version = if request.version == Some(0) { Version::Http10 } else { Version::Http11 };
-        let method = request.method.unwrap_or_default();
-        request_line::check_method(method)?;
-        self.method = place(known, method.as_bytes());
-        self.target = place(known, request.path.unwrap_or_default().as_bytes());
-        let start = self.target.start;
-        let Parts { authority, path, query } = target::split(&bytes[self.target.clone()], method)?;
+        self.know(request_line::take_apart(&request, known, bytes)?);
+        self.read_fields(known, request.headers)
+    }
+
+    fn know(&mut self, line: Line) {
+        let Line { method, target, parts: Parts { authority, path, query }, version } = line;
+        let start = target.start;
         let in_bytes = |part: Place| start + part.start..start + part.end;
         (self.authority, self.path, self.query) = (in_bytes(authority), in_bytes(path), in_bytes(query));
+        (self.method, self.target, self.version) = (method, target, version);
         self.is_known = true;
-        self.read_fields(known, request.headers)
     }
 
     fn read_fields(&mut self, bytes: &[u8], headers: &[httparse::Header<'_>]) -> Result<(), Reject> {

@@ -3,32 +3,58 @@
 use std::ops::Range;
 
 use super::reject::{self, Reject};
-use super::target;
+use super::target::{self, Parts};
+use super::version::Version;
 
-/// Checks a whole line, with its CRLF and perhaps empty lines before it.
+/// A request line taken apart: places in the bytes that it was read from.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) method: Range<usize>,
+    pub(super) target: Range<usize>,
+    /// Places in the target.
+    pub(super) parts: Parts,
+    pub(super) version: Version,
+}
+
+/// Takes a whole line apart, with its CRLF and perhaps empty lines before it.
 ///
 /// # Errors
 /// The refusal that a head with this line gets, whatever its fields are.
-pub(super) fn check(line: &[u8]) -> Result<(), Reject> {
-    check_as(line, line)
+pub(super) fn read(line: &[u8]) -> Result<Line, Reject> {
+    read_as(line, line)
 }
 
 /// `known`: `line`, in a form that httparse knows.
-fn check_as(known: &[u8], line: &[u8]) -> Result<(), Reject> {
+fn read_as(known: &[u8], line: &[u8]) -> Result<Line, Reject> {
     let mut request = httparse::Request::new(&mut []);
     if let Err(error) = request.parse(known) {
         return match known_form(known, error) {
-            Some(known) => check_as(&known, line),
+            Some(known) => read_as(&known, line),
             None => Err(explain(error, line)),
         };
     }
+    take_apart(&request, known, line)
+}
+
+/// The line of a request that httparse has read. `known`: what it was read from, `bytes` in a form that httparse knows.
+///
+/// # Errors
+/// The refusal of its method or target.
+pub(super) fn take_apart(
+    request: &httparse::Request<'_, '_>,
+    known: &[u8],
+    bytes: &[u8],
+) -> Result<Line, Reject> {
+    let version = if request.version == Some(0) { Version::Http10 } else { Version::Http11 };
     let method = request.method.unwrap_or_default();
     check_method(method)?;
-    target::split(&line[place(known, request.path.unwrap_or_default().as_bytes())], method).map(|_| ())
+    let target = place(known, request.path.unwrap_or_default().as_bytes());
+    let parts = target::split(&bytes[target.clone()], method)?;
+    Ok(Line { method: place(known, method.as_bytes()), target, parts, version })
 }
 
 /// gunicorn's rules: stricter than a token, so that a TLS handshake or a typing error is not taken for a method.
-pub(super) fn check_method(method: &str) -> Result<(), Reject> {
+fn check_method(method: &str) -> Result<(), Reject> {
     let fits = (3..=20).contains(&method.len());
     let plain = method.bytes().all(|byte| !byte.is_ascii_lowercase() && byte != b'#');
     if fits && plain { Ok(()) } else { Err(reject::METHOD) }
