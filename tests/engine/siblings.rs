@@ -135,6 +135,28 @@ fn a_large_upload_that_was_read_stays() {
 }
 
 #[test]
+fn a_request_behind_a_large_upload_goes_to_an_engine_that_is_idle_only_later() {
+    let body = "x".repeat(20_000);
+    let mut busy = Busy::with(2, |kept| {
+        kept[0].send(format!("POST /up HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", body.len()));
+        kept[0].send(&body[..3]);
+    });
+    let other = Hold::default();
+    let second = start(&busy.pool, 1, &other);
+    let mut second_held = other.occupy(&second, 1);
+    let waiting = || busy.server.host.waiting.load(Ordering::SeqCst);
+    busy.kept[0].send(&body[3..]);
+    wait_for("the upload to wait", || waiting() == 1);
+    busy.kept[1].send("GET /a HTTP/1.1\r\nHost: h\r\n\r\n");
+    wait_for("both to wait", || waiting() == 2);
+    other.let_go();
+    assert_eq!(busy.kept[1].response().text(), "GET /a ");
+    assert_eq!(second_held[0].response().status, 200);
+    busy.let_go();
+    assert_eq!(busy.kept[0].response().text(), format!("POST /up {body}"));
+}
+
+#[test]
 fn new_connections_go_to_the_idle_engine() {
     let mut busy = Busy::with(0, |_| ());
     let idle = start(&busy.pool, 1, &busy.hold);

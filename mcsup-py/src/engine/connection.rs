@@ -6,6 +6,8 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Instant;
 
+use mcsup_core::MAX_HANDED;
+
 use super::EngineConfig;
 use super::body::{Fault, Receiving};
 use super::body_memory::BodyMemory;
@@ -297,22 +299,29 @@ impl Connection {
         matches!(self.incoming.bytes(), b"" | b"\r")
     }
 
-    /// Appends what was received and is to go with the connection, if it can go elsewhere: nothing, or a request that is
-    /// whole, as it came, and what came behind it. A body that was in chunks is not what came, nor is one in a file.
-    pub(super) fn write_received(&self, out: &mut Vec<u8>) -> bool {
-        match &self.state {
-            State::Ready { head: HeadBytes::InPlace(_), body: Body::Empty } => {}
+    /// Whether it can go elsewhere with what was received: nothing, or a request that is whole, as it came, and what came
+    /// behind it. A body that was in chunks is not what came, nor is one in a file.
+    pub(super) fn can_go(&self) -> bool {
+        let before = match &self.state {
+            State::Ready { head: HeadBytes::InPlace(_), body: Body::Empty } => 0,
             State::Ready { head: HeadBytes::Own(head), body: Body::Memory(body) }
                 if matches!(self.heads.delimited().framing, Framing::Length(_)) =>
             {
-                out.extend_from_slice(head);
-                out.extend_from_slice(body);
+                head.len() + body.len()
             }
-            _ if self.is_unread() => {}
+            _ if self.is_unread() => 0,
             _ => return false,
+        };
+        before + self.incoming.bytes().len() <= MAX_HANDED
+    }
+
+    /// Appends what is to go with it.
+    pub(super) fn write_received(&self, out: &mut Vec<u8>) {
+        if let State::Ready { head: HeadBytes::Own(head), body: Body::Memory(body) } = &self.state {
+            out.extend_from_slice(head);
+            out.extend_from_slice(body);
         }
         out.extend_from_slice(self.incoming.bytes());
-        true
     }
 
     /// What is asked, where the head is known and the request has not been taken out.

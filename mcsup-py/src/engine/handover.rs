@@ -29,14 +29,19 @@ use crate::net::timers::after;
 const ON_ITS_WAY: Duration = Duration::from_millis(20);
 
 impl Table<'_> {
-    /// Hands the requests over that wait here, as far as siblings have permits free. `all`: also where they have none.
+    /// Hands the requests over that wait here and can go, as far as siblings have permits free. `all`: also where they have
+    /// none.
     pub(super) fn offer_waiting(&mut self, all: bool) {
-        let free = if all { usize::MAX } else { self.host.siblings().free };
-        let rest = self.ready.split_off(self.ready.len().min(free));
+        let mut free = if all { usize::MAX } else { self.host.siblings().free };
         // What stays keeps its turn.
         let mut kept = std::mem::take(&mut self.ready);
-        kept.retain(|token| !self.hand_over(*token));
-        kept.extend(rest);
+        kept.retain(|token| {
+            if free == 0 || !self.connections.find(*token).is_some_and(|connection| connection.can_go()) {
+                return true;
+            }
+            free -= 1;
+            !self.hand_over(*token)
+        });
         self.ready = kept;
     }
 
@@ -75,11 +80,13 @@ impl Table<'_> {
         if self.phase >= Phase::Draining {
             return false;
         }
-        let Some(connection) = self.connections.find(token) else { return false };
+        let Some(connection) = self.connections.find(token).filter(|connection| connection.can_go()) else {
+            return false;
+        };
         let is_fresh = matches!(connection.state, State::Idle { fresh: true });
         let mut bytes = written(&connection.peer, is_fresh);
-        let can_go = connection.write_received(&mut bytes);
-        if !can_go || self.host.hand_over(connection.stream.as_fd(), &bytes).is_err() {
+        connection.write_received(&mut bytes);
+        if self.host.hand_over(connection.stream.as_fd(), &bytes).is_err() {
             return false;
         }
         if connection.registered {
