@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import os
 import sys
+import threading
 
 import pytest
 from harness import PATIENCE, connect, wait_for
@@ -105,6 +106,38 @@ def test_clients_that_begin_a_request_and_do_not_go_on_keep_no_other_out(serve):
         assert server.get() == (200, b"0")
     for connection in unfinished:
         connection.close()
+
+
+def test_uploads_that_do_not_go_on_keep_no_other_out(serve):
+    server = serve(OPENING, through=FEW)
+    length = 1_000_000
+    head = f"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n".encode()
+    with contextlib.ExitStack() as open_ones:
+        going, dripping, *stalled = (open_ones.enter_context(connect(server.port)) for _ in range(302))
+        for connection in (going, dripping, *stalled):
+            connection.sendall(head + b"00")
+        sent, is_over = 2, threading.Event()
+
+        def go_on():
+            nonlocal sent
+            while not is_over.wait(0.5):
+                going.sendall(b"0" * 2000)
+                sent += 2000
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    dripping.sendall(b"0")
+
+        sender = threading.Thread(target=go_on)
+        sender.start()
+        try:
+            for _ in range(5):
+                assert server.get(timeout=2 * PATIENCE) == (200, b"0")
+        finally:
+            is_over.set()
+            sender.join()
+        going.sendall(b"0" * (length - sent))
+        assert going.recv(4096).startswith(b"HTTP/1.1 200")
+        for connection in (dripping, stalled[0]):
+            assert connection.recv(4096).startswith(b"HTTP/1.1 408")
 
 
 def files_without_name(pid):

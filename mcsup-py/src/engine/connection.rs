@@ -12,6 +12,7 @@ use super::EngineConfig;
 use super::body::{Fault, Receiving};
 use super::body_memory::BodyMemory;
 use super::lingering::Lingering;
+use super::pace::Pace;
 use super::turn::{MOST_SENT, Turn};
 use crate::app::{Body, Peer};
 use crate::http::framing::Framing;
@@ -30,7 +31,7 @@ pub(super) enum State {
     /// The rest of a head.
     Head,
     /// The rest of a body.
-    Body { head: HeadBytes, receiving: Receiving },
+    Body { head: HeadBytes, receiving: Receiving, pace: Pace },
     /// The permit.
     Ready { head: HeadBytes, body: Body },
     /// The client, to take what is left of a response.
@@ -214,9 +215,10 @@ impl Connection {
 
     /// Begins such a body, in memory if there is any left.
     pub(super) fn begin_body(&mut self, config: &EngineConfig, memory: &mut BodyMemory, now: Instant) {
-        if let State::Body { receiving, .. } = &mut self.state {
+        if let State::Body { receiving, pace, .. } = &mut self.state {
             self.body_memory += receiving.begin_in(memory);
             // Its client has waited for us until now.
+            *pace = Pace::new(now);
             self.deadline = after(now, config.timeouts.body);
         }
     }
@@ -355,16 +357,18 @@ impl Connection {
         if turn.is_over() && self.may_receive() {
             return Some(Step::Later);
         }
-        match self.receive() {
+        let count = match self.receive() {
             Progress::Blocked(0) => return Some(Step::Wait),
             // The client may still listen: it has ended its own side only.
             Progress::Ended if matches!(self.state, State::Body { .. }) => {
                 return Some(Step::Refuse(reject::INCOMPLETE));
             }
             Progress::Ended => return Some(Step::Close),
-            Progress::More(count) | Progress::Blocked(count) => turn.spend(self.cost_of(count)),
-        }
-        if let State::Body { .. } = self.state {
+            Progress::More(count) | Progress::Blocked(count) => count,
+        };
+        turn.spend(self.cost_of(count));
+        if let State::Body { pace, .. } = &mut self.state {
+            pace.received(count, now);
             self.deadline = after(now, config.timeouts.body);
         }
         None
@@ -438,7 +442,7 @@ impl Connection {
                     self.stream.send_now(b"HTTP/1.1 100 Continue\r\n\r\n");
                 }
                 self.deadline = after(now, config.timeouts.body);
-                self.state = State::Body { head, receiving };
+                self.state = State::Body { head, receiving, pace: Pace::new(now) };
                 // What has come along already is small as a rule. If not, a file may be needed.
                 if self.wants_memory() || self.incoming.bytes().len() > COMES_ALONG {
                     Some(Step::Later)
@@ -462,7 +466,7 @@ impl Connection {
         if !receiving.is_whole() {
             return if self.incoming.is_empty() { None } else { Some(Step::Later) };
         }
-        let State::Body { head, receiving } = std::mem::replace(&mut self.state, State::Head) else {
+        let State::Body { head, receiving, .. } = std::mem::replace(&mut self.state, State::Head) else {
             return None;
         };
         match receiving.finish() {

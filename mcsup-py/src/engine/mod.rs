@@ -25,6 +25,7 @@ mod large_heads;
 mod leaving;
 mod lingering;
 mod overdue;
+mod pace;
 mod places;
 mod refusal_log;
 mod refusing;
@@ -84,8 +85,8 @@ pub struct EngineConfig {
     /// How much to take.
     pub limits: Limits,
     /// How many connections may be open; 0: as many as there are descriptors, less about 64 for the application. For a further
-    /// one the connection is closed that has been idle for the longest time; where none is idle it waits in the listener's
-    /// queue.
+    /// one the connection is closed that has been idle for the longest time, or whose request has not gone on for seconds;
+    /// where there is none it waits in the listener's queue.
     pub connections: usize,
     /// How many whole requests may wait for a permit; further ones get 503.
     pub waiting: usize,

@@ -30,6 +30,8 @@ pub(super) struct Reserve {
     pub(super) lacked: Option<Instant>,
     /// Connections to close, the next one last, with the moment since which each was idle when it was selected.
     pub(super) selected: Vec<(Instant, u64)>,
+    /// The next search for such connections is not before this moment.
+    pub(super) searches_at: Option<Instant>,
 }
 
 impl Reserve {
@@ -45,6 +47,7 @@ impl Reserve {
             is_touched: false,
             lacked: None,
             selected: Vec::new(),
+            searches_at: None,
         }
     }
 

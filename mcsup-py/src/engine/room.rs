@@ -2,7 +2,7 @@
 //!
 //! At the limit (`reserve`, `--worker-connections`) a worker does not wait until a connection ends: it closes the one that has
 //! been idle for the longest time, and accepts the next. Without that, clients that connect and are silent would keep all
-//! others out.
+//! others out, and so would those that begin a request and do not go on (408, RFC 9110 15.5.9).
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use mcsup_core::listener::AcceptFailure;
 
 use super::connection::{Connection, State};
+use super::pace;
 use super::reserve::{Reserve, next_number};
 use super::table::Table;
 use crate::http::reject;
@@ -146,10 +147,11 @@ impl Table<'_> {
         let mut may_select = true;
         loop {
             let Some((since, token)) = self.reserve.selected.pop() else {
-                if !std::mem::take(&mut may_select) {
-                    return Err(now + REST);
+                let later = self.reserve.searches_at.filter(|at| now < *at);
+                if later.is_some() || !std::mem::take(&mut may_select) {
+                    return Err(*self.reserve.searches_at.insert(later.unwrap_or(now + REST)));
                 }
-                self.reserve.selected = self.select_idle(now);
+                self.select_idle(now);
                 continue;
             };
             let Some(connection) = self.connections.find(token) else { continue };
@@ -162,7 +164,7 @@ impl Table<'_> {
                 self.reserve.selected.push((since, token));
                 return Err((since + at_least).min(now + REST));
             }
-            if matches!(connection.state, State::Head) {
+            if matches!(connection.state, State::Head | State::Body { .. }) {
                 self.refuse(token, reject::TIMEOUT, now);
             }
             self.close(token);
@@ -170,42 +172,50 @@ impl Table<'_> {
         }
     }
 
-    /// The connections to close first: those that linger, then those that are silent, then those with an unfinished head.
-    fn select_idle(&self, now: Instant) -> Vec<(Instant, u64)> {
+    /// Selects the connections to close first: those that linger, then those that are silent, then those with an unfinished
+    /// head, then those with a body that does not go on. A search looks at all connections. It finds those that may be
+    /// closed before the next one, which therefore is [`REST`] later unless there were too many to keep.
+    fn select_idle(&mut self, now: Instant) {
         let mut idle: Vec<_> = self
             .connections
             .iter()
             .filter_map(|connection| {
                 let (rank, since) = idle_since(connection)?;
+                let closes_at = since + patience(connection);
                 // One that may not be closed yet comes last, whatever it is.
-                let is_early = now < since + patience(connection);
-                Some((is_early, rank, since, connection.token))
+                (closes_at <= now + REST).then_some((now < closes_at, rank, since, connection.token))
             })
             .collect();
         let most = SELECTED.max(idle.len() / SELECTED_SHARE);
+        self.reserve.searches_at = (idle.len() <= most).then_some(now + REST);
         if idle.len() > most {
             idle.select_nth_unstable(most);
             idle.truncate(most);
         }
         idle.sort_unstable_by(|one, other| other.cmp(one));
-        idle.into_iter().map(|(_, _, since, token)| (since, token)).collect()
+        self.reserve.selected = idle.into_iter().map(|(_, _, since, token)| (since, token)).collect();
     }
 }
 
 /// How early a connection is closed to make room, lower is earlier, and since when it has been idle; `None`: it is not idle.
+/// A body that waits for its turn is not: it is for this engine to go on.
 fn idle_since(connection: &Connection) -> Option<(u8, Instant)> {
-    let rank = match connection.state {
-        State::Lingering(_) => 0,
-        State::Idle { .. } => 1,
-        State::Head => 2,
-        State::Body { .. } | State::Ready { .. } | State::Flushing { .. } => return None,
-    };
-    Some((rank, connection.since))
+    match &connection.state {
+        State::Lingering(_) => Some((0, connection.since)),
+        State::Idle { .. } => Some((1, connection.since)),
+        State::Head => Some((2, connection.since)),
+        State::Body { pace, .. } if !connection.queued => Some((3, pace.since())),
+        State::Body { .. } | State::Ready { .. } | State::Flushing { .. } => None,
+    }
 }
 
 /// For how long it must have been idle.
 fn patience(connection: &Connection) -> Duration {
-    if matches!(connection.state, State::Head) { HEAD_AT_LEAST } else { IDLE_AT_LEAST }
+    match connection.state {
+        State::Head => HEAD_AT_LEAST,
+        State::Body { .. } => pace::STALLED,
+        _ => IDLE_AT_LEAST,
+    }
 }
 
 /// Whether nothing has arrived that the poller has not told of. What a lingering one sends is not used anyway.
