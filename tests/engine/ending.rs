@@ -175,3 +175,17 @@ fn a_client_that_connected_and_said_nothing_is_let_go_by_a_drain() {
     client.assert_ended();
     server.join();
 }
+
+#[test]
+fn a_client_that_connects_when_a_drain_has_begun_and_says_nothing_is_let_go_as_well() {
+    for _ in 0..3 {
+        let server = serve(echo);
+        assert_eq!(server.connect().get("/").status, 200);
+        let beats = server.host.beats.load(Ordering::SeqCst);
+        server.enter(Phase::Draining);
+        // The listeners are open for some milliseconds more.
+        wait_for("the drain", || server.host.beats.load(Ordering::SeqCst) > beats);
+        let _silent = std::net::TcpStream::connect(server.address);
+        server.join();
+    }
+}

@@ -57,6 +57,8 @@ impl Table<'_> {
         }
         self.leaving.last_look = None;
         self.host.close_listeners();
+        // Those that were taken by this look as well.
+        self.hurry_all(now);
     }
 
     /// Nothing is left to do.
