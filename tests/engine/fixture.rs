@@ -255,6 +255,13 @@ impl Server {
         wait_for("the engine's end", || thread.is_finished());
         thread.join().unwrap().unwrap();
     }
+
+    /// Waits until the engine has failed.
+    pub(crate) fn join_failed(mut self) {
+        let thread = self.thread.take().unwrap();
+        wait_for("the engine's end", || thread.is_finished());
+        assert!(!matches!(thread.join(), Ok(Ok(()))));
+    }
 }
 
 impl Drop for Server {

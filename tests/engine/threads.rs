@@ -246,3 +246,32 @@ fn who_cannot_answer_what_waits_does_not_look_at_it_all_the_time() {
     hold.let_go();
     assert!(clients.iter_mut().all(|client| client.response().status == 200));
 }
+
+#[test]
+fn an_engine_ends_with_the_thread_of_a_permit() {
+    let app = |request: Request<'_>, reply: &mut dyn Reply| {
+        assert!(request.head.path() != b"/fails", "meant to fail");
+        echo(request, reply)
+    };
+    let server = Setup::default().start_threads(vec![app; 3]);
+    let mut client = server.connect();
+    assert_eq!(client.get("/").status, 200);
+    client.send("GET /fails HTTP/1.1\r\nHost: h\r\n\r\n");
+    client.assert_ended();
+    server.join_failed();
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_engine_whose_threads_the_system_refuses_says_so_and_ends() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let told = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = told.split(' ').next().unwrap().parse().unwrap();
+    let before = getrlimit(Resource::As);
+    // Memory for the stacks of some threads.
+    let few = Rlimit { current: Some(pages * 4096 + (64 << 20)), ..before };
+    setrlimit(Resource::As, few).unwrap();
+    let server = Setup::default().start_threads(vec![echo; 64]);
+    server.join_failed();
+    setrlimit(Resource::As, before).unwrap();
+}

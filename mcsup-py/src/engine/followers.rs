@@ -171,7 +171,11 @@ pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io
             for (permit, mut app) in (1..).zip(apps) {
                 let builder = thread::Builder::new().name("follower".to_owned()).stack_size(FOLLOWER_STACK);
                 let follow = move || life(&mut || crew.follow(permit, &mut *app, &crew.spare));
-                builder.spawn_scoped(scope, follow)?;
+                if let Err(error) = builder.spawn_scoped(scope, follow) {
+                    // The others would serve, and this thread wait for them.
+                    crew.give_up();
+                    return Err(error);
+                }
             }
             if let Some(app) = &mut first {
                 crew.follow(0, &mut **app, &crew.spare);
@@ -194,6 +198,7 @@ impl<'a> Crew<'a> {
 
     /// A follower's life: answer what waits, else lead, else park.
     fn follow(&self, permit: usize, app: &mut dyn App, spare: &Spare) {
+        let _ends_others = Fallen(self);
         let mut own = Own { permit, ..Own::default() };
         let mut state = self.lock();
         // The time, where this thread has just looked: a look costs as much as a short turn may.
@@ -269,6 +274,13 @@ impl<'a> Crew<'a> {
             state.table.permit_is_free();
             self.spare_kick.give();
         }
+    }
+
+    /// Ends the engine, where a thread is missing.
+    fn give_up(&self) {
+        let state = self.lock();
+        self.over.store(true, Ordering::Release);
+        self.leave(state, &self.spare);
     }
 
     /// The others learn that it is over.
@@ -482,6 +494,17 @@ impl<'a> Crew<'a> {
 
     fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire)
+    }
+}
+
+/// Ends the engine where a follower unwinds: its connection would never come back, nor perhaps the lead.
+struct Fallen<'c, 'a>(&'c Crew<'a>);
+
+impl Drop for Fallen<'_, '_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.give_up();
+        }
     }
 }
 
