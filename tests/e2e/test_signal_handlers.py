@@ -1,11 +1,13 @@
 """Handlers of signals that the application installs in Python."""
 
+import contextlib
 import os
 import signal
+import threading
 import time
 
 import pytest
-from harness import wait_for
+from harness import connect, wait_for
 
 # Handlers note when they ran, by the clock that all processes share.
 HANDLING = """
@@ -90,6 +92,32 @@ def test_signals_beside_requests_are_all_handled(serve, directory, threads):
         os.kill(worker, signal.SIGUSR1)
         _, at = wait_handled(directory, index + 1)[index]
         assert at - begin < 0.1
+
+
+@THREADS
+def test_a_handler_runs_also_while_the_server_answers_without_python_and_without_a_pause(serve, directory, threads):
+    server = serve(HANDLING, "--threads", threads, "--health-path", "/health")
+    server.get()
+    [worker] = server.worker_pids()
+    stopping = threading.Event()
+
+    def ask():
+        with contextlib.suppress(OSError), connect(server.port) as client:
+            while not stopping.is_set():
+                client.sendall(b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n" * 8)
+                client.recv(65536)
+
+    clients = [threading.Thread(target=ask) for _ in range(4)]
+    for client in clients:
+        client.start()
+    try:
+        for index in range(50):
+            os.kill(worker, signal.SIGUSR1)
+            wait_handled(directory, index + 1)
+    finally:
+        stopping.set()
+        for client in clients:
+            client.join()
 
 
 @THREADS

@@ -210,15 +210,16 @@ impl<'a> Crew<'a> {
             self.relieve_spare(&mut state);
             self.call_for_files(&state, spare);
             if let Some(again) = (permit == 0).then(|| self.is_to_attend()).flatten() {
-                own.worked = again;
                 (state, looked) = (self.attend(state, spare), None);
+                (own.worked, own.looked_for_signals) = (again, Some(Instant::now()));
                 continue;
             }
             let may_answer = state.budget > 0 || state.leader == Leader::Permit;
             if let Some(job) = may_answer.then(|| state.table.take_job()).flatten() {
                 state.budget = state.budget.saturating_sub(1);
-                own.worked = true;
                 let now = looked.take().unwrap_or_else(Instant::now);
+                // The application does it too.
+                (own.worked, own.looked_for_signals) = (true, Some(now));
                 let watched = self.config.timeouts.request.is_some();
                 if watched || self.permits > 1 {
                     state.running[permit].begin(&job, watched, now);
@@ -243,6 +244,7 @@ impl<'a> Crew<'a> {
                 let now = looked.take().unwrap_or_else(Instant::now);
                 let (back, ended) = self.give_turn(state, next, now, (!led).then_some(spare));
                 (state, looked) = (back, Some(ended));
+                self.note_work(&mut own, ended);
             } else if state.leader == Leader::Permit {
                 state.table.send_together(Instant::now());
                 if !(state.table.ready.is_empty() && state.table.queue.is_empty()) {
@@ -262,6 +264,9 @@ impl<'a> Crew<'a> {
                 let (back, now) = self.turn(state, Leader::Permit, &mut own.batch, most);
                 (state, looked) = (back, Some(now));
                 state.leader = Leader::Nobody;
+                if own.batch.news().next().is_some() {
+                    self.note_work(&mut own, now);
+                }
             }
         }
     }
@@ -514,8 +519,10 @@ struct Own {
     batch: Batch,
     /// Which permit it has.
     permit: usize,
-    /// Whether it has been at work since it last looked for signals.
+    /// Whether it has been at work since it last looked for signals,
     worked: bool,
+    /// and when that was; `None`: it has not looked yet.
+    looked_for_signals: Option<Instant>,
     date: Date,
     /// The head of its last answer.
     sent: ResponseHead,

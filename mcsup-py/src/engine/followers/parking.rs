@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::super::kick::Waited;
-use super::{Crew, Guard, Leader, Spare, State};
+use super::{Crew, Guard, Leader, Own, Spare, State};
 
-/// After its last work the first follower looks once more for a signal, at the latest so long afterwards: one that came
-/// between two waits has ended none.
+/// After its last work the first follower looks once more for a signal, at the latest so long afterwards, and as often
+/// while its work never ends: one that came between two waits has ended none.
 pub(super) const LOOK_AFTER: Duration = Duration::from_millis(50);
 
 /// Which followers are parked, and which of them are to go on.
@@ -83,6 +83,17 @@ impl<'a> Crew<'a> {
         self.interrupted.store(true, Ordering::Release);
         if std::mem::take(&mut state.parked.first) {
             self.first_kick.give();
+        }
+    }
+
+    /// A follower has been at work, and not in the application: if it is the first, it looks for a signal now and then.
+    pub(super) fn note_work(&self, own: &mut Own, now: Instant) {
+        if own.permit != 0 {
+            return;
+        }
+        own.worked = true;
+        if now.saturating_duration_since(*own.looked_for_signals.get_or_insert(now)) >= LOOK_AFTER {
+            self.must_look.store(true, Ordering::Release);
         }
     }
 
