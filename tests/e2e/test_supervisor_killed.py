@@ -231,3 +231,18 @@ def test_the_port_is_free_though_a_worker_in_a_request_has_no_descriptor_left(se
     client.join(10)
     assert answers == [(200, b"ok")]
     wait_for(lambda: is_gone(worker), "the worker to go")
+
+
+def test_workers_of_a_killed_supervisor_say_that_it_is_gone_and_complain_of_nothing_else(serve, directory):
+    scene = Scene(serve, directory, preload=False)
+    server = scene.start()
+    workers = server.worker_pids()
+    scene.begin_request()
+    server.kill()
+    server.wait_log("the supervisor is gone", len(workers))
+    # Behind its last look at the listeners, which are let go of at once.
+    wait_for(lambda: any(is_gone(worker) for worker in workers), "the idle worker to go")
+    scene.end_request()
+    wait_for(lambda: all(is_gone(worker) for worker in workers), "the other worker to go")
+    said = [line for line in server.log.splitlines() if "[WARNING]" in line or "[ERROR]" in line]
+    assert said and all("the supervisor is gone" in line for line in said), server.log

@@ -116,7 +116,9 @@ impl Table<'_> {
                 self.lost % AcceptFailure::MOST_LOST != 0
             }
             AcceptFailure::Short => self.has_room_after(error, now),
-            // Shut down, or let go of. Polled on, it would be ready for ever.
+            // This process has let go of its listeners.
+            AcceptFailure::Broken if !self.host.phase().accepts() => false,
+            // Shut down. Polled on, it would be ready for ever.
             AcceptFailure::Broken => {
                 if let Some(listener) = self.listeners.get(index) {
                     log::warn!("no more connections are accepted at {:?}: {error}", listener.local);
