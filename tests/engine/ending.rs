@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use mcsup_py::engine::Phase;
 
 use crate::fixture::*;
+use crate::hold::Hold;
 
 #[test]
 fn a_lame_duck_accepts_and_keeps_connections_as_before() {
@@ -188,4 +189,32 @@ fn a_client_that_connects_when_a_drain_has_begun_and_says_nothing_is_let_go_as_w
         let _silent = std::net::TcpStream::connect(server.address);
         server.join();
     }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_is_queued_when_no_descriptor_is_left_is_answered_as_soon_as_there_is_one() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    use std::os::fd::AsRawFd;
+    let hold = Hold::default();
+    let server = Setup::default().start_threads(hold.apps(1));
+    let mut held = hold.occupy(&server, 1);
+    // These are connected by the kernel.
+    let mut queued: Vec<Client> = (0..3).map(|_| server.connect()).collect();
+    for client in &mut queued {
+        client.send("GET /queued HTTP/1.1\r\nHost: h\r\n\r\n");
+    }
+    let before = getrlimit(Resource::Nofile);
+    let next = std::fs::File::open("/dev/null").unwrap().as_raw_fd();
+    setrlimit(Resource::Nofile, Rlimit { current: Some(u64::try_from(next).unwrap()), ..before }).unwrap();
+    server.enter(Phase::Draining);
+    // Longer than a drain looks for those that are queued, where it finds none.
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    setrlimit(Resource::Nofile, before).unwrap();
+    hold.let_go();
+    assert_eq!(held[0].response().status, 200);
+    for client in &mut queued {
+        assert_eq!(client.response().text(), "GET /queued ");
+    }
+    server.join();
 }

@@ -27,7 +27,7 @@ const FRESH_TIME: Duration = Duration::from_secs(1);
 const RETIRING_TIME: Duration = Duration::from_secs(2);
 /// And when none does. Clients that ask without a pause are told in an answer, not by a reset; handshakes end.
 const DRAINING_TIME: Duration = Duration::from_millis(20);
-/// For how long what is queued is accepted then, where clients connect without a pause.
+/// For how long what is queued is accepted then, where clients connect without a pause, or no descriptor is left for them.
 const LAST_LOOK_TIME: Duration = Duration::from_secs(1);
 
 impl Table<'_> {
@@ -41,6 +41,7 @@ impl Table<'_> {
         if phase == Phase::Draining {
             self.accept_queued(now);
             self.leaving.last_look = Some(now + DRAINING_TIME);
+            self.leaving.looks_until = Some(now + DRAINING_TIME + LAST_LOOK_TIME);
         } else {
             self.leaving.until = Some(after(now, self.idle_time()));
             self.host.close_listeners();
@@ -50,9 +51,12 @@ impl Table<'_> {
 
     /// Takes whoever was still on his way into the line, and closes it.
     pub(super) fn look_for_the_last(&mut self, now: Instant) {
-        let Some(at) = self.leaving.last_look.filter(|at| *at <= now) else { return };
-        if !self.accept_queued(now) && now < at + LAST_LOOK_TIME {
-            // There are more: in the next turn.
+        let Some(_) = self.leaving.last_look.filter(|at| *at <= now) else { return };
+        let has_all = self.accept_queued(now);
+        let is_short = self.reserve.lacked == Some(now);
+        if (is_short || !has_all) && self.leaving.looks_until.is_some_and(|until| now < until) {
+            // There are more: in the next turn, or when one that is open may have ended.
+            self.leaving.last_look = Some(if is_short { now + DRAINING_TIME } else { now });
             return;
         }
         self.leaving.last_look = None;

@@ -15,6 +15,8 @@ pub(super) struct Leaving {
     pub(super) until: Option<Instant>,
     /// When the listeners are looked at for the last time and closed, where nobody else will serve what is in line.
     pub(super) last_look: Option<Instant>,
+    /// Until when a further look may follow it.
+    pub(super) looks_until: Option<Instant>,
     /// It was in vain: from now on an answer is a connection's last. For those who answer without the lock.
     pub(super) gave_up: Arc<AtomicBool>,
 }
