@@ -46,7 +46,7 @@ rejects! {
     HOST_REPEATED = 400 "more than one Host" "RFC 9112 3.2";
     HOST = 400 "Host is neither a host with or without a port, nor empty" "RFC 9112 3.2";
     TYPE_REPEATED = 400 "more than one Content-Type" "RFC 9110 8.3";
-    LENGTH = 400 "Content-Length is no number" "RFC 9112 6.3";
+    LENGTH = 400 "Content-Length is no number below 2^64" "RFC 9112 6.3";
     LENGTH_REPEATED = 400 "more than one Content-Length" "RFC 9112 6.3";
     LENGTH_AND_CODING = 400 "both Content-Length and Transfer-Encoding" "RFC 9112 6.3";
     CODING_ON_1_0 = 400 "Transfer-Encoding on HTTP/1.0" "RFC 9112 6.1";

@@ -30,6 +30,8 @@ fn read_as(known: &[u8], line: &[u8]) -> Result<Line, Reject> {
     if let Err(error) = request.parse(known) {
         return match known_form(known, error) {
             Some(known) => read_as(&known, line),
+            // There is no other line whose end can be wrong.
+            None if error == httparse::Error::NewLine => Err(reject::REQUEST_LINE),
             None => Err(explain(error, line)),
         };
     }
@@ -82,14 +84,13 @@ pub(super) fn known_form(bytes: &[u8], error: httparse::Error) -> Option<Vec<u8>
     Some(known)
 }
 
-/// The refusal of a head that httparse refuses with `error`.
+/// The refusal of a head that httparse refuses with `error`. [`read`] knows better where the fault is in the line.
 pub(super) fn explain(error: httparse::Error, bytes: &[u8]) -> Reject {
     match error {
         httparse::Error::Version if names_a_version(bytes) => reject::VERSION,
         httparse::Error::Token if has_foreign_byte(bytes) => reject::TARGET_BYTE,
         httparse::Error::HeaderName if is_folded(bytes) => reject::FOLDED,
         httparse::Error::HeaderName => reject::FIELD_NAME,
-        httparse::Error::NewLine if !names_a_version(bytes) => reject::REQUEST_LINE,
         httparse::Error::HeaderValue | httparse::Error::NewLine => reject::FIELD,
         httparse::Error::TooManyHeaders => reject::FIELD_COUNT,
         _ => reject::REQUEST_LINE,

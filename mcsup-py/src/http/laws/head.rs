@@ -33,6 +33,7 @@ struct Said<'a> {
 ///   named. Written again in the plainest way it says the same.
 /// - The host of an absolute target is the only one.
 /// - A body has one end: never both a length and a coding, nor two of either.
+/// - What a request line says is known before its fields have come, and whatever they are.
 /// - A limit that a head just keeps does not refuse it, and a limit never changes what a head says.
 ///
 /// # Panics
@@ -47,6 +48,7 @@ pub fn head(bytes: &[u8], size: usize) {
         is_as_the_grammar_says(head, &said);
         has_one_framing(&said);
         comes_to_the_same_when_written_again(&said);
+        is_asked_whatever_follows_the_line(head, &said);
         let just = limits_just_kept(head);
         assert_eq!(is_the_same_in_pieces(bytes, size, &just), Some(end), "{just:?} refuses what keeps them");
         assert!(keeps(&just, &limits), "a head of {just:?} was accepted with {limits:?}");
@@ -188,6 +190,21 @@ fn comes_to_the_same_when_written_again(said: &Said<'_>) {
     let mut heads = Heads::default();
     assert_eq!(heads.read(&plain, &LOOSE), Ok(Some(plain.len())), "refused when written again");
     assert_eq!(self::said(&heads, &plain), *said, "says something else when written again");
+}
+
+fn is_asked_whatever_follows_the_line(head: &[u8], said: &Said<'_>) {
+    let mut rest = without_empty_lines(head);
+    take_line(&mut rest);
+    let line = &head[..head.len() - rest.len()];
+    for next in [&b""[..], b"X", b"X\r\n\r\n", b"\n", b"Host: a b\r\n\r\n"] {
+        let bytes = [line, next].concat();
+        let mut heads = Heads::default();
+        assert!(!matches!(heads.read(&bytes, &LOOSE), Ok(Some(_))), "accepted: {:?}", Shown(&bytes));
+        assert!(heads.is_known(), "not known: {:?}", Shown(&bytes));
+        let asked = self::said(&heads, &bytes);
+        assert_eq!((asked.method, asked.target), (said.method, said.target));
+        assert_eq!((asked.path, asked.query, asked.version), (said.path, said.query, said.version));
+    }
 }
 
 /// The least limits that this head keeps.
