@@ -103,9 +103,14 @@ impl Companion {
         Ok(Self(shared))
     }
 
+    /// No fork asks it for anything from now on.
+    fn leave_forks(&self) {
+        all().list.retain(|other| !Arc::ptr_eq(other, &self.0));
+    }
+
     /// Waits for its end, which something else has brought about.
     pub(crate) fn end(self) {
-        all().list.retain(|other| !Arc::ptr_eq(other, &self.0));
+        self.leave_forks();
         let thread = self.0.post().thread.take();
         join(thread);
     }
@@ -303,6 +308,8 @@ pub fn beside<T>(
         fn drop(&mut self) {
             // A forked process has no such thread.
             if let Some(companion) = self.0.take().filter(|_| !is_forked_off()) {
+                // First: a fork that is over now would call it back.
+                companion.leave_forks();
                 (companion.0.ask)(true);
                 companion.end();
             }

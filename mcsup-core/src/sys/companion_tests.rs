@@ -58,6 +58,31 @@ fn a_companion_is_away_during_forks_and_back_afterwards() {
 
 #[test]
 #[cfg(target_os = "linux")]
+fn a_companion_ends_with_its_body_though_a_fork_is_over_meanwhile() {
+    let (ends, has_ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let (post, is_last) = (Post::default(), AtomicBool::new(false));
+        let ask = |away| {
+            post.ask(away);
+            if is_last.swap(false, Ordering::SeqCst) {
+                // Another thread of the process.
+                std::thread::scope(|scope| {
+                    scope.spawn(|| {
+                        send_companions_away();
+                        call_companions_back();
+                    });
+                });
+            }
+        };
+        beside("called back", 128 * 1024, &|| post.live(), &ask, || is_last.store(true, Ordering::SeqCst))
+            .unwrap();
+        ends.send(()).unwrap();
+    });
+    has_ended.recv_timeout(Duration::from_secs(5)).expect("the companion ends");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
 fn forks_that_overlap_without_a_pause_do_not_keep_a_companion_away() {
     let post = Post::default();
     let (live, ask) = (|| post.live(), |away| post.ask(away));
