@@ -314,3 +314,51 @@ def test_an_upload_is_not_held_by_a_process_that_was_forked_meanwhile(serve, sta
         started(http_connection(server), "fork")
         client.sendall(b"cd")
         assert read_all(client).startswith(b"HTTP/1.1 200")
+
+
+FORKING_HANDLERS = """
+import atexit, os, signal, sys, time
+atexit.register(lambda: open(f"exit-{os.getpid()}", "w").close())
+def ended(pid):
+    deadline = time.monotonic() + 3
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.001)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return "never"
+def fork(number, _):
+    pid = os.fork()
+    if not pid:
+        if number == signal.SIGUSR2:
+            sys.exit(3)
+        if number == signal.SIGALRM:
+            raise ValueError("of the child")
+        return
+    code = ended(pid)
+    with open("ended.new", "w") as file:
+        file.write(f"{code}")
+    os.rename("ended.new", "ended")
+for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM):
+    signal.signal(number, fork)
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+"""
+
+
+@THREADS
+@pytest.mark.parametrize("number, code", [(signal.SIGUSR1, 0), (signal.SIGUSR2, 3), (signal.SIGALRM, 1)])
+def test_a_process_that_a_signal_handler_forks_and_that_comes_back_ends(serve, directory, threads, number, code):
+    server = serve(FORKING_HANDLERS, "--threads", threads)
+    server.get()
+    [worker] = server.worker_pids()
+    os.kill(worker, number)
+    wait_for((directory / "ended").exists, "the forked process to end")
+    assert (directory / "ended").read_text() == str(code)
+    assert not list(directory.glob("exit-*"))
+    assert ("ValueError: of the child" in server.log) == (number == signal.SIGALRM)
+    assert "signal handler" not in server.log
+    assert server.get() == (200, b"ok") and server.worker_pids() == [worker]

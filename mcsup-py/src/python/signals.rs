@@ -4,14 +4,16 @@
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::prelude::*;
 
-use super::traceback;
+use super::{fork, traceback};
 
 /// Runs the handlers of signals that have come, in the interpreter's main thread. Costs little where none has.
 ///
 /// An exception that a handler raises is logged. `Some`: it was a SystemExit or a KeyboardInterrupt, which would end a
 /// program, in one line.
 pub(crate) fn run_handlers(py: Python<'_>) -> Option<String> {
-    let error = py.check_signals().err()?;
+    let raised = py.check_signals().err();
+    fork::end_if_forked_off(py, raised.as_ref());
+    let error = raised?;
     if error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py) {
         return Some(traceback::one_line(py, &error));
     }
