@@ -20,6 +20,12 @@ pub trait App {
     /// The request's body has arrived whole before the call: reading it never waits for the client.
     fn call(&mut self, request: Request<'_>, reply: &mut dyn Reply) -> Verdict;
 
+    /// Whether it runs handlers of signals while its answer waits for the client. Then a wait of the engine's first thread ends
+    /// early when a signal may have come: [`Reply::is_interrupted`] says so, and [`Reply::go_on`] is due after the handlers.
+    fn handles_signals(&self) -> bool {
+        false
+    }
+
     /// Whether memory of responses that have left waits for [`App::free`]. Asked before each wait for requests, so it must
     /// cost next to nothing.
     fn has_garbage(&self) -> bool {
@@ -135,6 +141,16 @@ pub trait Reply {
 
     /// Like [`Reply::send`] for `length` bytes of `file` from `offset` on. The file's own position is not used.
     fn send_file(&mut self, head: &ResponseHead, file: File, offset: u64, length: u64) -> Result<(), Gone>;
+
+    /// Whether the last call has ended before its time, for an application that [handles signals](App::handles_signals).
+    fn is_interrupted(&self) -> bool {
+        false
+    }
+
+    /// Goes on with what was interrupted; it may be again.
+    fn go_on(&mut self) -> Result<(), Gone> {
+        Ok(())
+    }
 
     /// Whether the head has been sent: from then on neither status nor header can be changed.
     fn head_sent(&self) -> bool;

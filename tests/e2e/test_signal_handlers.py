@@ -1,8 +1,10 @@
 """Handlers of signals that the application installs in Python."""
 
 import contextlib
+import http.client
 import os
 import signal
+import socket
 import threading
 import time
 
@@ -161,3 +163,151 @@ def test_an_idle_worker_wakes_no_more_often_for_signals(serve, threads):
     time.sleep(3)
     # A sign of life each half second.
     assert switches() - before <= 12
+
+
+# Answers that wait for their client, in each way that the application's thread can. Handlers raise where the path says so.
+WAITING = """
+import os, signal, tempfile, threading, time
+PIECE = b"x" * 65536
+def note(text):
+    with open("noted", "a") as notes:
+        notes.write(f"{text} {time.monotonic()}\\n")
+
+class Pieces:
+    def __init__(self, count):
+        self.left = count
+    def __iter__(self):
+        return self
+    def __next__(self):
+        if not self.left:
+            raise StopIteration
+        self.left -= 1
+        return PIECE
+    def close(self):
+        note("closed")
+
+def app(environ, start_response):
+    _, way, action, count = environ["PATH_INFO"].split("/")
+    count = int(count)
+    def handle(number, _):
+        note("handled")
+        if action == "raise":
+            raise TimeoutError("of a handler")
+        if action == "write":
+            write(b"y")
+    signal.signal(signal.SIGALRM, handle)
+    write = start_response("200 OK", [])
+    write(b"begin")
+    note("begun")
+    if action != "none":
+        signal.setitimer(signal.ITIMER_REAL, 0.3, 0 if action == "raise" else 0.1)
+    try:
+        if way == "catch":
+            caught = 0
+            for _ in range(count):
+                try:
+                    write(PIECE)
+                except TimeoutError:
+                    caught += 1
+            note("caught" if caught == 1 else "missed")
+        elif way == "write":
+            for _ in range(count):
+                write(PIECE)
+        elif way == "file":
+            file = tempfile.TemporaryFile()
+            for _ in range(count):
+                file.write(PIECE)
+            file.seek(0)
+            return environ["wsgi.file_wrapper"](file)
+        elif way == "iterate":
+            return Pieces(count)
+        return []
+    finally:
+        if way not in ("iterate", "file"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+"""
+
+
+def noted(directory, text):
+    path = directory / "noted"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [float(line.split()[1]) for line in lines if line.startswith(text + " ")]
+
+
+def ask(server, path, window=4096):
+    """Send a request whose answer finds little room at the client."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+    client.settimeout(10)
+    client.connect(("127.0.0.1", server.port))
+    client.sendall(f"GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n".encode())
+    return client
+
+
+def body_of(client):
+    """The body of a chunked answer that is whole."""
+    answer = http.client.HTTPResponse(client)
+    answer.begin()
+    return answer.read()
+
+
+@pytest.mark.parametrize("way", ["write", "iterate", "file"])
+def test_an_exception_of_a_handler_ends_an_answer_that_waits_for_its_client(serve, directory, way):
+    server = serve(WAITING)
+    with ask(server, f"/{way}/raise/160") as client:
+        server.wait_log(rf"Error handling request GET /{way}/raise/160\nTraceback (?:.*\n)*TimeoutError: of a handler")
+        [begun], [handled] = noted(directory, "begun"), noted(directory, "handled")
+        assert handled - begun < 0.4
+        assert bool(noted(directory, "closed")) == (way == "iterate")
+        # It does not pass for a whole answer.
+        with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
+            body_of(client)
+    assert server.get("/write/none/1")[0] == 200
+
+
+@pytest.mark.parametrize("way", ["write", "iterate", "file"])
+def test_handlers_run_while_an_answer_waits_for_its_client_which_gets_all_of_it(serve, directory, way):
+    server = serve(WAITING)
+    with ask(server, f"/{way}/note/160") as client:
+        handled = wait_for(lambda: noted(directory, "handled")[4:] and noted(directory, "handled"), "five handlers to run")
+        assert handled[4] - handled[0] < 0.6
+        body = body_of(client)
+    assert body == b"begin" + b"x" * 160 * 65536
+
+
+def test_a_signal_that_comes_just_before_an_answer_waits_is_handled_soon(serve, directory):
+    server = serve(WAITING)
+    [worker] = server.worker_pids()
+    with ask(server, "/write/none/160"):
+        wait_for(lambda: noted(directory, "begun"), "the answer to begin")
+        for index in range(50):
+            begin = time.monotonic()
+            os.kill(worker, signal.SIGALRM)
+            at = wait_for(lambda: noted(directory, "handled")[index:], "the handler to run")[0]
+            assert at - begin < 0.1
+
+
+def test_an_application_that_catches_a_handlers_exception_goes_on_with_its_answer(serve, directory):
+    server = serve(WAITING)
+    with ask(server, "/catch/raise/160") as client:
+        wait_for(lambda: noted(directory, "handled"), "the handler to run")
+        body = body_of(client)
+    assert noted(directory, "caught")
+    # The piece whose write was interrupted had been taken.
+    assert body == b"begin" + b"x" * 160 * 65536
+
+
+def test_a_handler_may_write_while_the_answer_waits_for_its_client(serve, directory):
+    server = serve(WAITING)
+    with ask(server, "/write/write/160") as client:
+        wait_for(lambda: noted(directory, "handled"), "the handler to run")
+        body = body_of(client)
+    assert body.startswith(b"begin") and body.count(b"x") == 160 * 65536 and b"y" in body
+
+
+def test_signals_do_not_keep_a_client_that_takes_nothing(serve, directory):
+    server = serve(WAITING, "--write-timeout", "1")
+    with ask(server, "/iterate/note/160"):
+        [begun] = wait_for(lambda: noted(directory, "begun"), "the answer to begin")
+        [closed] = wait_for(lambda: noted(directory, "closed"), "the answer to end", patience=4)
+        assert closed - begun < 3

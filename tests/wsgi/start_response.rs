@@ -265,8 +265,21 @@ def application(environ, start_response):
     return [b'c']";
     let outcome = Served::new(code).get();
     outcome.is_complete();
-    let events = [block("a"), said("returned"), block("b"), said("returned"), whole("c")];
+    let events = [block("a"), said("returned"), block("b"), said("returned"), block("c")];
     assert_eq!(outcome.events, events);
+}
+
+#[test]
+fn a_last_block_behind_written_ones_is_sent_while_others_may_run_python() {
+    let code = "
+def application(environ, start_response):
+    start_response('200 OK', [])(b'written')
+    return [b'returned']";
+    let mut served = Served::new(code);
+    served.needs_python = true;
+    let outcome = served.get();
+    outcome.is_complete();
+    assert_eq!(outcome.events, [block("written"), block("returned")]);
 }
 
 #[test]

@@ -18,11 +18,15 @@ use crate::http::response::{BodyFraming, Finish, ResponseHead, may_have_body, wr
 use crate::http::version::Version;
 use crate::net::buffer::{BlockPart, FilePart, Outgoing, Tail};
 use crate::net::stream::{Progress, Stream};
+use crate::net::timers::after;
 
 /// A streaming application waits while more than this is on its way to a slow client,
 const HIGH_WATER: usize = 256 * 1024;
 /// until no more than this is.
 const LOW_WATER: usize = 64 * 1024;
+
+/// While an answer waits for its client, handlers of signals that came just before the wait run so long afterwards.
+const LOOK_FOR_SIGNALS: Duration = Duration::from_millis(50);
 
 /// A piece that follows the one before it within this time may wait for the next.
 const QUICK_SUCCESSION: Duration = Duration::from_micros(300);
@@ -49,6 +53,8 @@ pub(super) struct Asked<'a> {
     pub(super) clock: &'a RequestClock,
     /// Whether a small answer need not leave at once, since others follow soon.
     pub(super) together: bool,
+    /// Whether a signal interrupts it: see [`App::handles_signals`](crate::app::App::handles_signals).
+    pub(super) handles_signals: bool,
     /// Where what does not leave at once is meanwhile.
     pub(super) holding: Holding<'a>,
 }
@@ -74,6 +80,21 @@ enum Delimit {
     Dropped,
 }
 
+/// What was given and is not on its way yet: the wait before it was interrupted.
+#[derive(Debug, Default)]
+enum Rest {
+    #[default]
+    Nothing,
+    Piece(Vec<u8>),
+    File(FilePart),
+}
+
+impl Rest {
+    fn is_any(&self) -> bool {
+        !matches!(self, Rest::Nothing)
+    }
+}
+
 /// The engine's [`Reply`].
 pub(super) struct Exchange<'a> {
     stream: &'a Arc<Stream>,
@@ -85,6 +106,10 @@ pub(super) struct Exchange<'a> {
     bytes: u64,
     /// When a part of it was last sent.
     flushed: Option<Instant>,
+    /// When it is given up, where the client takes nothing until then.
+    given_up: Option<Instant>,
+    is_interrupted: bool,
+    rest: Rest,
 }
 
 /// What an answer came to.
@@ -106,7 +131,9 @@ impl<'a> Exchange<'a> {
         asked: Asked<'a>,
         sent: Option<&'a mut ResponseHead>,
     ) -> Self {
-        Self { stream, outgoing, asked, stage: Stage::Before, sent, bytes: 0, flushed: None }
+        let (stage, rest) = (Stage::Before, Rest::Nothing);
+        let (bytes, flushed, given_up, is_interrupted) = (0, None, None, false);
+        Self { stream, outgoing, asked, stage, sent, bytes, flushed, given_up, is_interrupted, rest }
     }
 
     /// Ends the answer as the application's verdict demands.
@@ -121,6 +148,8 @@ impl<'a> Exchange<'a> {
             _ if self.asked.clock.has_struck() => return self.answered(Then::Linger, false),
             (Stage::Gone | Stage::Before, _) => return self.answered(Then::Close, true),
             (Stage::Body(_), Verdict::Failed) if !said_nothing => return self.answered(Then::Close, true),
+            // A handler's exception has kept a part of it from being sent, and the application goes on without it.
+            (Stage::Body(_), _) if self.rest.is_any() => return self.answered(Then::Close, true),
             (Stage::Body(Delimit::Chunked), Verdict::Complete) => {
                 self.outgoing.append().extend_from_slice(LAST_CHUNK);
             }
@@ -237,29 +266,56 @@ impl<'a> Exchange<'a> {
     /// Sends, and waits while too much is on its way.
     fn flush(&mut self) -> Result<(), Gone> {
         self.flushed = Some(Instant::now());
-        let mut progress = self.stream.send(self.outgoing);
-        if self.outgoing.len() > HIGH_WATER {
-            while self.outgoing.len() > LOW_WATER && progress != Progress::Ended {
-                progress = self.send_when_writable();
-            }
+        match self.stream.send(self.outgoing) {
+            Progress::Ended => return self.gone(),
+            Progress::Blocked(0) => {}
+            Progress::Blocked(_) | Progress::More(_) => self.given_up = None,
         }
-        if progress == Progress::Ended { self.gone() } else { Ok(()) }
+        if self.outgoing.len() > HIGH_WATER { self.flush_to_low_water() } else { Ok(()) }
+    }
+
+    fn flush_to_low_water(&mut self) -> Result<(), Gone> {
+        self.flush_while(|outgoing| outgoing.len() > LOW_WATER)
     }
 
     /// Waits until a file or a block has left, since nothing can be put behind one.
     fn flush_tail(&mut self) -> Result<(), Gone> {
-        let mut progress = Progress::Blocked(0);
-        while self.outgoing.tail().is_some() && progress != Progress::Ended {
-            progress = self.send_when_writable();
-        }
-        if progress == Progress::Ended { self.gone() } else { Ok(()) }
+        self.flush_while(|outgoing| outgoing.tail().is_some())
     }
 
-    fn send_when_writable(&mut self) -> Progress {
-        if self.stream.wait_writable(self.asked.write_timeout) {
-            self.stream.send(self.outgoing)
-        } else {
-            Progress::Ended
+    /// Waits while there is too much, or until it is interrupted.
+    fn flush_while(&mut self, is_too_much: impl Fn(&Outgoing) -> bool) -> Result<(), Gone> {
+        while is_too_much(self.outgoing) {
+            match self.send_when_writable() {
+                None => {
+                    self.is_interrupted = true;
+                    break;
+                }
+                Some(Progress::Ended) => return self.gone(),
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// `None`: a signal may have come before the client took anything.
+    fn send_when_writable(&mut self) -> Option<Progress> {
+        let limit = self.asked.write_timeout;
+        // Signals that come again and again do not move it.
+        let given_up = *self.given_up.get_or_insert_with(|| after(Instant::now(), limit));
+        loop {
+            let left = given_up.saturating_duration_since(Instant::now());
+            let most = if self.asked.handles_signals { left.min(LOOK_FOR_SIGNALS) } else { left };
+            match self.stream.wait_writable(most) {
+                Ok(true) => {
+                    self.given_up = None;
+                    return Some(self.stream.send(self.outgoing));
+                }
+                Ok(false) if Instant::now() >= given_up => return Some(Progress::Ended),
+                Ok(false) | Err(rustix::io::Errno::INTR) if self.asked.handles_signals => return None,
+                Ok(false) | Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return Some(Progress::Ended),
+            }
         }
     }
 
@@ -271,22 +327,17 @@ impl<'a> Exchange<'a> {
 
 impl Reply for Exchange<'_> {
     fn send(&mut self, head: &ResponseHead, chunk: &[u8]) -> Result<(), Gone> {
+        self.is_interrupted = false;
         match self.stage {
             Stage::Gone => return Err(Gone),
             Stage::Before => self.start(head, None)?,
             // Nothing more is wanted of it: not worth a wait for what is on its way.
             Stage::Body(Delimit::Owed(0) | Delimit::Dropped) => return Ok(()),
-            Stage::Body(_) => {
-                self.asked.holding.take_back(self.outgoing);
-                self.flush_tail()?;
-            }
+            // Something that belongs before it is missing.
+            Stage::Body(_) if self.rest.is_any() => return self.gone(),
+            Stage::Body(_) => self.asked.holding.take_back(self.outgoing),
         }
-        self.put(chunk);
-        if self.may_hold() {
-            self.asked.holding.put(self.stream, self.outgoing);
-            return Ok(());
-        }
-        self.flush()
+        self.send_piece(chunk)
     }
 
     fn send_whole(&mut self, head: &ResponseHead, body: &[u8]) -> Result<(), Gone> {
@@ -300,6 +351,7 @@ impl Reply for Exchange<'_> {
     }
 
     fn send_block(&mut self, head: &ResponseHead, block: Block) -> Result<(), Gone> {
+        self.is_interrupted = false;
         self.asked.holding.take_back(self.outgoing);
         let length = (*block).as_ref().len();
         if self.stage == Stage::Before {
@@ -320,6 +372,7 @@ impl Reply for Exchange<'_> {
     }
 
     fn send_interim(&mut self, head: &ResponseHead) -> Result<(), Gone> {
+        self.is_interrupted = false;
         match (self.stage, self.asked.version) {
             (Stage::Gone, _) => Err(Gone),
             (Stage::Before, Version::Http11) if !self.asked.clock.begin_interim() => self.gone(),
@@ -336,6 +389,7 @@ impl Reply for Exchange<'_> {
     }
 
     fn send_file(&mut self, head: &ResponseHead, file: File, offset: u64, length: u64) -> Result<(), Gone> {
+        self.is_interrupted = false;
         self.asked.holding.take_back(self.outgoing);
         if self.stage == Stage::Before {
             self.start(head, Some(length))?;
@@ -350,7 +404,22 @@ impl Reply for Exchange<'_> {
                 Ok(())
             }
             Stage::Body(Delimit::Dropped) => Ok(()),
-            _ => self.copy_file(head, &file, offset, length),
+            Stage::Body(_) if self.rest.is_any() => self.gone(),
+            _ => self.copy_file(FilePart { file, offset, length }),
+        }
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.is_interrupted
+    }
+
+    fn go_on(&mut self) -> Result<(), Gone> {
+        self.is_interrupted = false;
+        match std::mem::take(&mut self.rest) {
+            _ if self.stage == Stage::Gone => Err(Gone),
+            Rest::Nothing => self.flush_to_low_water(),
+            Rest::Piece(piece) => self.send_piece(&piece),
+            Rest::File(part) => self.copy_file(part),
         }
     }
 
@@ -364,20 +433,40 @@ impl Reply for Exchange<'_> {
 }
 
 impl Exchange<'_> {
+    /// A piece of the body, behind all that was sent before.
+    fn send_piece(&mut self, piece: &[u8]) -> Result<(), Gone> {
+        self.flush_tail()?;
+        if self.is_interrupted {
+            self.rest = Rest::Piece(piece.to_vec());
+            return Ok(());
+        }
+        self.put(piece);
+        if self.may_hold() {
+            self.asked.holding.put(self.stream, self.outgoing);
+            return Ok(());
+        }
+        self.flush()
+    }
+
     /// A file in the middle of a response that is framed in another way.
-    fn copy_file(&mut self, head: &ResponseHead, file: &File, offset: u64, length: u64) -> Result<(), Gone> {
+    fn copy_file(&mut self, mut part: FilePart) -> Result<(), Gone> {
+        self.flush_tail()?;
         let mut piece = vec![0; LOW_WATER];
-        let (mut at, end) = (offset, offset + length);
-        while at < end {
-            let most = usize::try_from(end - at).unwrap_or(LOW_WATER).min(LOW_WATER);
-            match file.read_at(&mut piece[..most], at) {
+        while !self.is_interrupted && part.length > 0 && !self.is_full() {
+            let most = usize::try_from(part.length).unwrap_or(LOW_WATER).min(LOW_WATER);
+            match part.file.read_at(&mut piece[..most], part.offset) {
                 Ok(count @ 1..) => {
-                    self.send(head, &piece[..count])?;
-                    at += count as u64;
+                    self.asked.holding.take_back(self.outgoing);
+                    self.send_piece(&piece[..count])?;
+                    part.offset += count as u64;
+                    part.length -= count as u64;
                 }
                 // Shorter than it was, or unreadable: what has left must not pass for the whole.
                 Ok(0) | Err(_) => return self.gone(),
             }
+        }
+        if self.is_interrupted && part.length > 0 {
+            self.rest = Rest::File(part);
         }
         Ok(())
     }

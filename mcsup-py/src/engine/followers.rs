@@ -457,6 +457,7 @@ impl<'a> Crew<'a> {
             write_timeout: self.config.timeouts.write,
             clock,
             together,
+            handles_signals: own.permit == 0 && app.handles_signals(),
             holding: Holding { held: &self.held[own.permit], watch: &self.watch, kick: &self.kick },
         };
         let mut exchange = Exchange::new(stream, outgoing, asked, self.logs.then_some(&mut own.sent));

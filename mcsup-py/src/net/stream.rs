@@ -101,21 +101,18 @@ impl Stream {
         rustix::net::send(&self.0, bytes, flags()) == Ok(bytes.len())
     }
 
-    /// Waits until something can be sent; `false`: it could not within `timeout`.
-    pub fn wait_writable(&self, timeout: Duration) -> bool {
+    /// Waits until something can be sent; `false`: nothing could within `timeout`, or within a day.
+    ///
+    /// # Errors
+    /// Those of poll(2); `INTR`: a signal came.
+    pub fn wait_writable(&self, timeout: Duration) -> rustix::io::Result<bool> {
         // Some systems refuse what is more than 24 days.
         let timeout = timeout.min(Duration::from_secs(24 * 3600));
         let timeout = rustix::event::Timespec {
             tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
             tv_nsec: timeout.subsec_nanos().into(),
         };
-        loop {
-            let mut sources = [PollFd::new(&self.0, PollFlags::OUT)];
-            match poll(&mut sources, Some(&timeout)) {
-                Err(rustix::io::Errno::INTR) => {}
-                result => return result.is_ok_and(|ready| ready > 0),
-            }
-        }
+        Ok(poll(&mut [PollFd::new(&self.0, PollFlags::OUT)], Some(&timeout))? > 0)
     }
 
     /// Whether bytes wait to be received.

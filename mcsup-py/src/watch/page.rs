@@ -23,6 +23,10 @@ impl<A: App, F: Fn() -> Option<Arc<str>>> BrokenPage<A, F> {
 }
 
 impl<A: App, F: Fn() -> Option<Arc<str>>> App for BrokenPage<A, F> {
+    fn handles_signals(&self) -> bool {
+        self.app.handles_signals()
+    }
+
     fn has_garbage(&self) -> bool {
         self.app.has_garbage()
     }

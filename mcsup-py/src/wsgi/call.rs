@@ -65,6 +65,10 @@ impl App for WsgiApp {
         })
     }
 
+    fn handles_signals(&self) -> bool {
+        true
+    }
+
     fn has_garbage(&self) -> bool {
         held_bytes::are_deferred()
     }
@@ -153,7 +157,7 @@ fn only_block<'py>(returned: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, P
 fn send_only(block: &Bound<'_, PyAny>, answer: &Answer) -> Result<(), Stop> {
     let (py, bytes) = (block.py(), bytes_of(block)?.as_bytes());
     if bytes.len() <= SMALL {
-        answer.send_attached(py, |reply, head| reply.send_whole(head, bytes))
+        answer.send_whole(py, bytes)
     } else {
         // Sent from where it is, and held until it has left.
         let block = HeldBytes::new(bytes_of(block)?);

@@ -55,31 +55,60 @@ impl From<PyErr> for Stop {
     }
 }
 
+/// How far something was sent that the client may keep waiting.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    Whole,
+    /// Handlers of signals are to run before it goes on.
+    Interrupted,
+}
+
+impl Sent {
+    fn of(reply: &dyn Reply) -> Self {
+        if reply.is_interrupted() { Sent::Interrupted } else { Sent::Whole }
+    }
+
+    fn go_on(reply: &mut dyn Reply) -> Result<Self, Gone> {
+        reply.go_on().map(|()| Sent::of(reply))
+    }
+}
+
 impl Answer {
-    /// Sends something with the head, detached from Python, since that may wait for the client.
+    /// Sends something with the head, detached from Python, since that may wait for the client. Handlers of signals run
+    /// meanwhile, and an exception of one ends the wait.
     pub(super) fn send(
         &self,
         py: Python<'_>,
         act: impl FnOnce(&mut dyn Reply, &ResponseHead) -> Result<(), Gone> + Send,
     ) -> Result<(), Stop> {
-        self.send_by(py, |head| self.lease.with(py, |reply| act(reply, head)))
+        let act = |reply: &mut dyn Reply, head: &ResponseHead| act(reply, head).map(|()| Sent::of(reply));
+        let mut sent = self.send_by(py, |head| self.lease.with(py, |reply| act(reply, head)))?;
+        while sent == Sent::Interrupted {
+            // No lock is held: a handler may use the answer.
+            py.check_signals()?;
+            sent = self.send_by(py, |_| self.lease.with(py, Sent::go_on))?;
+        }
+        Ok(())
     }
 
-    /// Like [`Answer::send`] for what is only copied: stays attached. Whoever lets go of the interpreter beside a busy
-    /// thread waits for it 5 ms (`sys.getswitchinterval()`).
-    pub(super) fn send_attached(
-        &self,
-        py: Python<'_>,
-        act: impl FnOnce(&mut dyn Reply, &ResponseHead) -> Result<(), Gone>,
-    ) -> Result<(), Stop> {
-        self.send_by(py, |head| self.lease.peek(py, |reply| act(reply, head)))
+    /// Sends a body that is to be copied. As the first and only part of the answer it waits for nothing and is sent attached:
+    /// a thread that lets go of the interpreter beside a busy one waits for it 5 ms (`sys.getswitchinterval()`).
+    pub(super) fn send_whole(&self, py: Python<'_>, body: &[u8]) -> Result<(), Stop> {
+        let mut is_first = true;
+        let mut send = |reply: &mut dyn Reply, head: &ResponseHead| {
+            is_first = !reply.head_sent();
+            if is_first { reply.send_whole(head, body) } else { Ok(()) }
+        };
+        let send = |head: &ResponseHead| self.lease.peek(py, |reply| send(reply, head).map(|()| Sent::Whole));
+        self.send_by(py, send)?;
+        if is_first { Ok(()) } else { self.send(py, |reply, head| reply.send(head, body)) }
     }
 
     fn send_by(
         &self,
         py: Python<'_>,
-        act: impl FnOnce(&ResponseHead) -> Option<Result<(), Gone>>,
-    ) -> Result<(), Stop> {
+        act: impl FnOnce(&ResponseHead) -> Option<Result<Sent, Gone>>,
+    ) -> Result<Sent, Stop> {
         let mut stage = self.stage(py);
         if mcsup_core::is_forked_off() {
             // The answer is the worker's to give, and a lock of its may be held for ever here.
@@ -94,7 +123,7 @@ impl Answer {
             }
         };
         match sent {
-            Some(Ok(())) => Ok(()),
+            Some(Ok(sent)) => Ok(sent),
             Some(Err(Gone)) => {
                 *stage = Stage::Gone;
                 Err(Stop::Gone)
@@ -216,7 +245,12 @@ impl Answer {
         let mut head = ResponseHead::new();
         head.begin(103, b"Early Hints").map_err(|wrong| fault(&wrong))?;
         set_fields(&mut head, headers)?;
-        let _ = self.lease.with(py, |reply| reply.send_interim(&head));
+        let hint = |reply: &mut dyn Reply| reply.send_interim(&head).map(|()| Sent::of(reply));
+        let mut sent = self.lease.with(py, hint);
+        while sent == Some(Ok(Sent::Interrupted)) {
+            py.check_signals()?;
+            sent = self.lease.with(py, Sent::go_on);
+        }
         Ok(())
     }
 }
