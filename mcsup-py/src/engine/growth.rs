@@ -15,6 +15,9 @@ const STALLED: Duration = Duration::from_millis(5);
 const LONGEST: Duration = Duration::from_millis(50);
 /// A body waits no longer for memory, and not at all where only bodies hold it that have lost their places.
 const PATIENCE: Duration = Duration::from_millis(250);
+/// A body waits no longer at all: clients that send for longer than a place lasts would otherwise be received at a fixed
+/// rate, and those behind them later and later.
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
 
 /// The places, and the bodies that wait for one.
 #[derive(Debug, Default)]
@@ -68,7 +71,7 @@ impl Growth {
         // Those that have a place will give their memory back soon.
         let growing = self.places.iter().filter(|_| memory < first.length).map(Place::lasts_until).max();
         let memory = growing.map_or(first.since, |ends| ends.min(first.since + PATIENCE));
-        Some(place.unwrap_or(first.since).max(memory))
+        Some(place.unwrap_or(first.since).max(memory).min(first.since + LONGEST_WAIT))
     }
 
     /// Something came for a body.
@@ -133,6 +136,22 @@ mod tests {
             assert_eq!(all(&mut growth, start + passed), [0; 0]);
         }
         assert_eq!(all(&mut growth, start + LONGEST), (8..16).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn no_body_waits_for_long_behind_many_that_something_always_comes_for() {
+        let (start, mut growth) = (Instant::now(), Growth::default());
+        let mut begun = Vec::new();
+        for passed in (0..2000).map(ms) {
+            let now = start + passed;
+            growth.wait(u64::try_from(passed.as_millis()).unwrap(), 10, now);
+            begun.iter().for_each(|token| growth.fed(*token, now));
+            while let Some(token) = growth.next(usize::MAX, now) {
+                assert!(now - (start + ms(token)) <= LONGEST_WAIT, "{token} began after {passed:?}");
+                begun.push(token);
+            }
+        }
+        assert!(begun.len() >= 1500);
     }
 
     #[test]
