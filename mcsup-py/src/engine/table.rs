@@ -284,7 +284,7 @@ impl<'a> Table<'a> {
             self.shelf.take_apart(&mut connection);
         }
         let Self { timers, connections, .. } = self;
-        timers.forget_if_many(connections.len(), |token| connections.has(token));
+        timers.ended(|token| connections.has(token));
         self.host.connections(self.connections.len());
     }
 

@@ -20,6 +20,8 @@ const FEW: usize = 1024;
 #[derive(Debug, Default)]
 pub struct Timers {
     heap: BinaryHeap<Reverse<(Instant, u64)>>,
+    /// How many things have ended since what belonged to them was last forgotten.
+    ended: usize,
 }
 
 /// When a thing is next looked at: kept by the thing itself, so that moving a deadline on is one comparison.
@@ -35,11 +37,14 @@ impl Timers {
         }
     }
 
-    /// Forgets what belongs to nobody any more, where that has become much: of `living` things each has a few at most.
-    pub fn forget_if_many(&mut self, living: usize, is_alive: impl Fn(u64) -> bool) {
-        if self.heap.len() < FEW || self.heap.len() / 4 < living {
+    /// A thing has ended. Forgets what belongs to no living thing, where that may have become much. For each end it looks at
+    /// two deadlines on average, however many the living have.
+    pub fn ended(&mut self, is_alive: impl Fn(u64) -> bool) {
+        self.ended += 1;
+        if self.heap.len() < FEW || self.heap.len() / 2 > self.ended {
             return;
         }
+        self.ended = 0;
         self.heap.retain(|Reverse((_, key))| is_alive(*key));
         self.heap.shrink_to(2 * self.heap.len().max(FEW));
     }
@@ -80,6 +85,39 @@ mod tests {
         let now = Instant::now();
         assert!(after(now, Duration::MAX) - now >= NEVER);
         assert_eq!(after(now, Duration::from_secs(1)) - now, Duration::from_secs(1));
+    }
+
+    #[test]
+    fn deadlines_of_the_living_are_not_looked_at_for_each_thing_that_ends() {
+        let (mut timers, start) = (Timers::default(), Instant::now());
+        for key in 0..1000 {
+            let mut armed = Armed::default();
+            (0..30).rev().for_each(|second| timers.arm(key, &mut armed, start + Duration::from_secs(second)));
+        }
+        let looks = std::cell::Cell::new(0);
+        for ended in 0..1000 {
+            timers.ended(|key| {
+                looks.set(looks.get() + 1);
+                key > ended
+            });
+        }
+        assert!(looks.get() <= 30_000, "{}", looks.get());
+    }
+
+    #[test]
+    fn deadlines_of_what_has_ended_are_few() {
+        let (mut timers, now) = (Timers::default(), Instant::now());
+        for key in 0..100_000 {
+            timers.arm(key, &mut Armed::default(), now);
+            if key >= 10_000 {
+                timers.ended(|other| other + 10_000 > key);
+                assert!(timers.heap.len() <= 30_000);
+            }
+        }
+        for ended in 90_000..100_000 {
+            timers.ended(|other| other > ended);
+        }
+        assert!(timers.heap.len() <= FEW, "{}", timers.heap.len());
     }
 
     #[test]
