@@ -482,7 +482,7 @@ impl<'a> Table<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
     use std::os::unix::net::UnixStream;
 
@@ -510,19 +510,31 @@ mod tests {
         fn close_listeners(&self) {}
     }
 
-    /// Calls `check` with a table that has one connection, and with its client.
-    fn with_connection(check: impl FnOnce(&mut Table<'_>, u64, UnixStream)) {
+    /// Calls `check` with a table.
+    pub(in crate::engine) fn with_table(check: impl FnOnce(&mut Table<'_>)) {
         let (host, _) = UnixStream::pair().unwrap();
         let (host, poller) = (NoHost(host), Poller::new().unwrap());
-        let mut table = Table::new(EngineConfig::default(), Vec::new(), &host, &poller, None);
+        check(&mut Table::new(EngineConfig::default(), Vec::new(), &host, &poller, None));
+    }
+
+    /// Adds a connection; its token, the table's end and its client.
+    pub(in crate::engine) fn add_connection(
+        table: &mut Table<'_>,
+        now: Instant,
+    ) -> (u64, UnixStream, UnixStream) {
         let (ours, client) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let peer = Peer { remote: None, local: Local::Unix("s".to_owned()) };
-        let now = Instant::now();
-        let token = table
-            .connections
-            .add(|token| Connection::new(Stream::from(OwnedFd::from(ours)), peer, token, now, now));
-        check(&mut table, token, client);
+        let stream = Stream::from(OwnedFd::from(ours.try_clone().unwrap()));
+        (table.connections.add(|token| Connection::new(stream, peer, token, now, now)), ours, client)
+    }
+
+    /// Calls `check` with a table that has one connection, and with its client.
+    fn with_connection(check: impl FnOnce(&mut Table<'_>, u64, UnixStream)) {
+        with_table(|table| {
+            let (token, _, client) = add_connection(table, Instant::now());
+            check(table, token, client);
+        });
     }
 
     #[test]

@@ -16,7 +16,12 @@ impl Table<'_> {
         let Self { connections, large_heads, .. } = self;
         let Some(connection) = connections.find(token) else { return Ok(()) };
         let size = size_of_head(connection);
-        large_heads.change(token, std::mem::replace(&mut connection.head_memory, size), size);
+        let before = std::mem::replace(&mut connection.head_memory, size);
+        large_heads.change(token, before, size);
+        if size <= before {
+            // A refused one, perhaps, for which the loop below goes on: not by a call within a call for each.
+            return Ok(());
+        }
         while self.large_heads.are_too_large() {
             match self.oldest_unfinished() {
                 Some(oldest) => self.refuse(oldest, reject::HEAD_MEMORY, now),
@@ -49,4 +54,47 @@ fn size_of_head(connection: &Connection) -> usize {
         _ => (0, 0),
     };
     if length >= PIECE { size } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Write};
+    use std::time::Instant;
+
+    use super::*;
+    use crate::engine::table::tests::{add_connection, with_table};
+
+    /// As the spare thread's.
+    const STACK: usize = 256 << 10;
+
+    #[test]
+    fn many_heads_are_refused_at_once_also_where_their_clients_take_no_answer() {
+        let refuse = || {
+            with_table(|table| {
+                let now = Instant::now();
+                let clients: Vec<_> = (0..200)
+                    .map(|_| {
+                        let (token, ours, client) = add_connection(table, now);
+                        while (&ours).write(&[0; 4096]).map_err(|error| error.kind())
+                            != Err(ErrorKind::WouldBlock)
+                        {}
+                        let connection = table.find(token).unwrap();
+                        connection.state = State::Head;
+                        connection.incoming.room(32 << 10).resize(PIECE, b'x');
+                        table.bound_heads(token, now).unwrap();
+                        client
+                    })
+                    .collect();
+                let (token, _, _client) = add_connection(table, now + std::time::Duration::from_secs(1));
+                let connection = table.find(token).unwrap();
+                connection.state = State::Head;
+                connection.incoming.room(7 << 20).resize(PIECE, b'x');
+                table.bound_heads(token, now).unwrap();
+                assert!(!table.large_heads.are_too_large());
+                assert!(matches!(table.find(token).unwrap().state, State::Head));
+                drop(clients);
+            });
+        };
+        std::thread::Builder::new().stack_size(STACK).spawn(refuse).unwrap().join().unwrap();
+    }
 }
