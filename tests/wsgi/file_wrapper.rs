@@ -35,6 +35,16 @@ def temporary():
     opened.write(b'0123456789')
     opened.seek(7)
     return opened
+def telling(path):
+    told = open(path, 'rb')
+    def tell():
+        told.close()
+        with open(path + '.other', 'wb') as out:
+            out.write(b'secret')
+        opened.append(open(path + '.other', 'rb'))
+        return 0
+    told.tell = tell
+    return told
 def at(opened, position):
     opened.seek(position)
     return opened
@@ -105,6 +115,15 @@ fn a_file_whose_size_is_made_up_is_read() {
             text.as_bytes().chunks(4).map(|bytes| block(std::str::from_utf8(bytes).unwrap())).collect();
         assert_eq!(outcome.events, blocks, "{path}");
     }
+}
+
+#[test]
+fn a_file_that_is_closed_while_its_position_is_asked_for_is_not_taken_for_another() {
+    let (place, mut served) = wrapping("telling(path)", "[]");
+    let outcome = served.get();
+    std::fs::remove_file(format!("{}.other", place.path().display())).unwrap();
+    assert_eq!(outcome.events, [], "the other file has been sent");
+    outcome.is_refused(&["ValueError"]);
 }
 
 #[test]

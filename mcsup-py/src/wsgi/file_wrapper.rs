@@ -61,13 +61,14 @@ impl FileWrapper {
         if !reads_as_it_is(filelike).ok()? {
             return None;
         }
-        let fd: RawFd = filelike.call_method0("fileno").ok()?.extract().ok()?;
         let offset: u64 = filelike.call_method0("tell").ok()?.extract().ok()?;
+        // Last: the other calls let other threads of Python run, which may close the file and open another.
+        let fd: RawFd = filelike.call_method0("fileno").ok()?.extract().ok()?;
         if fd < 0 {
             return None;
         }
-        // SAFETY: the Python object is alive and owns the descriptor until it is closed, which nothing does while we
-        // are attached.
+        // SAFETY: the Python object is alive and owns the descriptor until it is closed. `fileno` has said that it is not,
+        // and no other thread of Python has run since.
         let owned = unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned().ok()?;
         let file = File::from(owned);
         let metadata = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
