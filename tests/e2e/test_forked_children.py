@@ -316,7 +316,8 @@ def test_an_upload_is_not_held_by_a_process_that_was_forked_meanwhile(serve, sta
         assert read_all(client).startswith(b"HTTP/1.1 200")
 
 
-FORKING_HANDLERS = """
+# Notes how a forked process has ended, and whether a process has run the exit functions.
+NOTING = """
 import atexit, os, signal, sys, time
 atexit.register(lambda: open(f"exit-{os.getpid()}", "w").close())
 def ended(pid):
@@ -329,6 +330,14 @@ def ended(pid):
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     return "never"
+def note_end(pid):
+    code = ended(pid)
+    with open("ended.new", "w") as file:
+        file.write(f"{code}")
+    os.rename("ended.new", "ended")
+"""
+
+FORKING_HANDLERS = NOTING + """
 def fork(number, _):
     pid = os.fork()
     if not pid:
@@ -337,10 +346,7 @@ def fork(number, _):
         if number == signal.SIGALRM:
             raise ValueError("of the child")
         return
-    code = ended(pid)
-    with open("ended.new", "w") as file:
-        file.write(f"{code}")
-    os.rename("ended.new", "ended")
+    note_end(pid)
 for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM):
     signal.signal(number, fork)
 def app(environ, start_response):
@@ -362,3 +368,32 @@ def test_a_process_that_a_signal_handler_forks_and_that_comes_back_ends(serve, d
     assert ("ValueError: of the child" in server.log) == (number == signal.SIGALRM)
     assert "signal handler" not in server.log
     assert server.get() == (200, b"ok") and server.worker_pids() == [worker]
+
+
+FORKING_CLOSE = NOTING + """
+class Answer:
+    def __init__(self, how):
+        self.how = how
+    def __iter__(self):
+        return iter([b"ok"])
+    def close(self):
+        pid = os.fork()
+        if pid:
+            note_end(pid)
+        elif self.how == "exit":
+            sys.exit(3)
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Length", "2")])
+    return Answer(environ["PATH_INFO"][1:])
+"""
+
+
+@THREADS
+@pytest.mark.parametrize("how, code", [("return", 0), ("exit", 3)])
+def test_a_process_that_is_forked_at_the_close_of_an_answer_and_comes_back_ends(serve, directory, threads, how, code):
+    server = serve(FORKING_CLOSE, "--threads", threads)
+    assert server.get(f"/{how}") == (200, b"ok")
+    wait_for((directory / "ended").exists, "the forked process to end")
+    assert (directory / "ended").read_text() == str(code)
+    assert not list(directory.glob("exit-*"))
+    assert "ERROR" not in server.log

@@ -95,8 +95,9 @@ fn serve<'py>(
     let sent = send(&returned, answer);
     fork::end_if_forked_off(py, sent.as_ref().err().and_then(Stop::raised));
     // Always, whatever came of sending it. Where it fails, the response is none the worse.
-    if let Err(error) = close(&returned) {
-        fork::end_if_forked_off(py, Some(&error));
+    let closed = close(&returned);
+    fork::end_if_forked_off(py, closed.as_ref().err());
+    if let Err(error) = closed {
         complain(py, "Error closing the response to", head, &error);
     }
     sent
