@@ -7,10 +7,11 @@ import http.client
 import os
 import signal
 import sys
+import threading
 import time
 
 import pytest
-from harness import clean_environment, connect, is_gone, read_all, state_of, wait_for
+from harness import PATIENCE, clean_environment, connect, get, is_gone, read_all, state_of, wait_for
 
 ROUNDS = 200 if os.environ.get("MCSUP_SOAK") == "1" else 15
 
@@ -219,3 +220,36 @@ def test_a_request_over_its_time_is_answered_although_it_has_forked(serve):
         assert client.recv(4096).startswith(b"HTTP/1.1 504")
     for worker in server.worker_pids():
         os.kill(worker, signal.SIGKILL)
+
+
+# Forks one process after another until there is a file `go`, and tells how many.
+RESTLESS = """
+import os
+def app(environ, start_response):
+    environ["wsgi.errors"].write("forking\\n")
+    count = 0
+    while not os.path.exists("go"):
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+        count += 1
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [str(count).encode()]
+"""
+
+
+def test_other_clients_are_seen_to_while_a_view_forks_without_a_pause(serve, directory):
+    server = serve(RESTLESS, "--health-path", "/health")
+    answers = []
+    client = threading.Thread(target=lambda: answers.append(get(server.port, timeout=30)), daemon=True)
+    client.start()
+    server.wait_log("forking")
+    try:
+        for _ in range(10):
+            assert server.get("/health") == (200, b"ok\n")
+    finally:
+        (directory / "go").touch()
+    client.join(30)
+    [(status, forks)] = answers
+    assert status == 200 and int(forks) < 1000

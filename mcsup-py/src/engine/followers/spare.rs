@@ -19,9 +19,11 @@ impl<'a> Crew<'a> {
     pub(super) fn stand_by(&self) {
         let (mut batch, mut quiet, mut seen) = (Batch::default(), 0, 0);
         self.spare.begin();
+        // After a fork this one goes on with what another was doing. The next fork may follow before it has been patient.
+        let mut wait = if self.is_leader_missed() { Duration::ZERO } else { self.patience() };
         loop {
             if quiet < QUIET_LOOKS {
-                thread::park_timeout(self.patience());
+                thread::park_timeout(std::mem::replace(&mut wait, self.patience()));
             } else {
                 self.spare_sleeps.store(true, Ordering::SeqCst);
                 if self.away_since.load(Ordering::SeqCst) == 0 {
