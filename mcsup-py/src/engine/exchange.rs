@@ -34,7 +34,7 @@ const QUICK_SUCCESSION: Duration = Duration::from_micros(300);
 /// What may wait for others.
 const SMALL: usize = 16 * 1024;
 
-/// A longer part of a file is not sent from here: to read it may wait for a disk.
+/// A longer part of a file is not sent from here, nor is one that is not in memory: to read it may wait for a disk.
 const SHORT_FILE: u64 = 64 * 1024;
 
 /// What the answer depends on.
@@ -163,7 +163,7 @@ impl<'a> Exchange<'a> {
         }
         // The rest of something large leaves when its connection has a turn: others wait for this permit.
         let most = match self.outgoing.tail() {
-            Some(Tail::File(part)) if part.length > SHORT_FILE => self.outgoing.len(),
+            Some(Tail::File(part)) if part.length > SHORT_FILE || !part.is_at_hand() => self.outgoing.len(),
             _ => MOST_SENT,
         };
         match self.stream.send_at_most(self.outgoing, most) {
@@ -469,5 +469,68 @@ impl Exchange<'_> {
             self.rest = Rest::File(part);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use std::io::{IoSliceMut, Write};
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    use rustix::io::{Errno, ReadWriteFlags, pread, preadv2};
+
+    use super::super::kick::Kick;
+    use super::super::table::tests::NoHost;
+    use super::super::together::{Held, Watch};
+    use super::*;
+
+    /// Whether an answer from a file has been sent when it ends.
+    fn is_sent(file: &File, length: u64) -> bool {
+        let (ours, client) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let stream = Arc::new(Stream::from(OwnedFd::from(ours)));
+        let (held, watch, kick) = (Held::default(), Watch::default(), Kick::new().unwrap());
+        let (host, gave_up, clock) = (NoHost(client), AtomicBool::new(false), RequestClock::default());
+        clock.start();
+        let asked = Asked {
+            method: "GET",
+            version: Version::Http11,
+            keep_alive: true,
+            host: &host,
+            gave_up: &gave_up,
+            date: b"",
+            write_timeout: Duration::from_secs(1),
+            handles_signals: false,
+            clock: &clock,
+            together: false,
+            holding: Holding { held: &held, watch: &watch, kick: &kick },
+        };
+        let mut outgoing = Outgoing::default();
+        let mut exchange = Exchange::new(&stream, &mut outgoing, asked, None);
+        exchange.send_file(&ResponseHead::of_text(200), file.try_clone().unwrap(), 0, length).unwrap();
+        let answered = exchange.finish(Verdict::Complete);
+        assert_eq!((answered.then, answered.abort, answered.bytes), (Then::Next, false, length));
+        assert_eq!(outgoing.len(), 0);
+        outgoing.tail().is_none()
+    }
+
+    #[test]
+    fn a_short_file_that_is_not_in_memory_is_not_sent_by_a_permit() {
+        let length = 40_000;
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[b'x'; 40_000]).unwrap();
+        assert!(is_sent(&file, length));
+        file.sync_all().unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        let mut byte = [0];
+        let seen = preadv2(&file, &mut [IoSliceMut::new(&mut byte)], 20_000, ReadWriteFlags::NOWAIT);
+        // Not each file system tells, and some files are in memory always.
+        if seen == Err(Errno::AGAIN) {
+            assert!(!is_sent(&file, length));
+            assert_eq!(pread(&file, &mut vec![0; 40_000], 0), Ok(40_000));
+            assert!(is_sent(&file, length));
+        }
     }
 }

@@ -490,7 +490,7 @@ pub(super) mod tests {
     use crate::app::{Local, Peer};
     use crate::net::stream::Stream;
 
-    struct NoHost(UnixStream);
+    pub(in crate::engine) struct NoHost(pub UnixStream);
 
     impl Host for NoHost {
         fn wake_fd(&self) -> BorrowedFd<'_> {

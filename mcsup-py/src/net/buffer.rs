@@ -97,6 +97,35 @@ pub struct FilePart {
     pub length: u64,
 }
 
+impl FilePart {
+    /// Whether it can be sent without a wait for a disk, as far as its first and last bytes tell; also where the system does
+    /// not tell.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn is_at_hand(&self) -> bool {
+        let (first, last) = (self.offset, self.offset.saturating_add(self.length.saturating_sub(1)));
+        let is_one_page = first / SMALLEST_PAGE == last / SMALLEST_PAGE;
+        self.has_in_memory(last) && (is_one_page || self.has_in_memory(first))
+    }
+
+    /// Whether it can be sent without a wait for a disk: the system does not tell.
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn is_at_hand(&self) -> bool {
+        true
+    }
+
+    #[cfg(target_os = "linux")]
+    fn has_in_memory(&self, at: u64) -> bool {
+        use rustix::io::{Errno, ReadWriteFlags, preadv2};
+        let mut byte = [0];
+        let mut parts = [std::io::IoSliceMut::new(&mut byte)];
+        preadv2(&self.file, &mut parts, at, ReadWriteFlags::NOWAIT) != Err(Errno::AGAIN)
+    }
+}
+
+/// A file is read from a disk by pages at least.
+#[cfg(target_os = "linux")]
+const SMALLEST_PAGE: u64 = 4096;
+
 /// Memory that stays what and where it is for as long as it is held.
 pub type Block = Box<dyn AsRef<[u8]> + Send>;
 
