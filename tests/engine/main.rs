@@ -13,6 +13,7 @@ mod fixture;
 mod health;
 mod hold;
 mod lingering;
+mod listeners;
 mod overdue;
 mod pool;
 mod responses;

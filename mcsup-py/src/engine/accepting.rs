@@ -123,6 +123,7 @@ impl Table<'_> {
                 if let Some(listener) = self.listeners.get(index) {
                     log::warn!("no more connections are accepted at {:?}: {error}", listener.local);
                     let _ = self.poller.delete(listener.fd);
+                    self.broken.push(index);
                 }
                 false
             }
@@ -207,10 +208,13 @@ impl Table<'_> {
         self.watch(self.listeners.len() + 1);
     }
 
-    /// Watches the first so many of the listeners; the queue among the workers is the last.
+    /// Watches the first so many of the listeners, but for those that are broken; the queue among the workers is the last.
     fn watch(&self, count: usize) {
         let listeners = self.listeners.iter().map(|listener| listener.fd).chain(self.host.handed_over_fd());
-        for (fd, token) in listeners.take(count).zip(LISTENERS..) {
+        for (index, (fd, token)) in listeners.take(count).zip(LISTENERS..).enumerate() {
+            if self.broken.contains(&index) {
+                continue;
+            }
             if let Err(error) = self.poller.add(fd, token, Interest::Shared) {
                 log::error!("cannot watch a listener: {error}");
             }

@@ -44,6 +44,8 @@ pub(super) struct Table<'a> {
     pub(super) access: Option<AccessLog>,
     pub(super) poller: &'a Poller,
     pub(super) listeners: Vec<Listening<'a>>,
+    /// The indexes of those at which accept(2) has failed for good.
+    pub(super) broken: Vec<usize>,
     pub(super) accepting: Accepting,
     /// For how many turns in a row a connection was left to the siblings.
     pub(super) left_to_siblings: u32,
@@ -120,6 +122,7 @@ impl<'a> Table<'a> {
             access,
             poller,
             listeners,
+            broken: Vec::new(),
             accepting: Accepting::NoPermit,
             left_to_siblings: 0,
             lacks_permit: false,
