@@ -138,7 +138,7 @@ impl Table<'_> {
     pub(super) fn rest(&mut self, until: Instant) {
         match self.accepting {
             Accepting::Yes => self.stop_accepting(Accepting::Resting { until }),
-            Accepting::ForChecks => self.stop_accepting(Accepting::NoPermit),
+            Accepting::ForChecks => self.stop_accepting(Accepting::Resting { until }),
             _ => {}
         }
     }
@@ -153,7 +153,12 @@ impl Table<'_> {
 
     /// Accepts again where the rest is over.
     pub(super) fn end_rest(&mut self, now: Instant) {
-        if self.rests_until().is_some_and(|until| until <= now) {
+        if self.rests_until().is_none_or(|until| until > now) {
+            return;
+        }
+        if self.lacks_permit {
+            self.no_permit_is_free();
+        } else {
             self.accept_again();
         }
     }

@@ -474,7 +474,11 @@ impl Connection {
                 self.state = State::Ready { head, body };
                 Some(Step::Ready)
             }
-            Err(error) => Some(Step::NoRoom(error)),
+            Err(error) => {
+                // The bytes of the head went with the body.
+                self.heads.reset();
+                Some(Step::NoRoom(error))
+            }
         }
     }
 

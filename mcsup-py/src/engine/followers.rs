@@ -233,7 +233,9 @@ impl<'a> Crew<'a> {
             } else if app.has_garbage() {
                 // As long as a request, perhaps.
                 state.table.send_together(Instant::now());
-                if state.leader != Leader::Permit {
+                let led = state.leader == Leader::Permit;
+                self.leave_queue(&mut state, led);
+                if !led {
                     self.go_away(Instant::now(), spare);
                 }
                 drop(state);
@@ -242,6 +244,10 @@ impl<'a> Crew<'a> {
             } else if let Some(next) = self.next_in_queue(&mut state) {
                 let led = state.leader == Leader::Permit;
                 let now = looked.take().unwrap_or_else(Instant::now);
+                if led {
+                    // The thread that leads may sleep, and does not know of an answer that waits here.
+                    state.table.send_together(now);
+                }
                 let (back, ended) = self.give_turn(state, next, now, (!led).then_some(spare));
                 (state, looked) = (back, Some(ended));
                 self.note_work(&mut own, ended);
@@ -304,6 +310,14 @@ impl<'a> Crew<'a> {
             false => usize::from(!led && state.spare_works),
         };
         self.wake_parked(state, wanted);
+    }
+
+    /// This thread has something else to do than the queue: another one sees to that.
+    fn leave_queue(&self, state: &mut State<'a>, led: bool) {
+        self.wake_helpers(state, led);
+        if led && state.table.has_work() {
+            self.kick.give();
+        }
     }
 
     /// One turn: wait for news, for `most` at most, receive what has come, see to deadlines.

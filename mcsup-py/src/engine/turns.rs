@@ -77,9 +77,12 @@ impl Table<'_> {
 
     /// Puts it where those wait that may do what it does.
     fn line_up(&mut self, token: u64) {
-        let needs_file = self.connections.find(token).is_some_and(|connection| connection.needs_file());
-        let queue = if needs_file { &mut self.files } else { &mut self.queue };
+        let queue = if self.needs_file(token) { &mut self.files } else { &mut self.queue };
         queue.push_back(Queued::Connection(token));
+    }
+
+    fn needs_file(&mut self, token: u64) -> bool {
+        self.connections.find(token).is_some_and(|connection| connection.needs_file())
     }
 
     /// The one whose turn it is among those that may wait for a disk.
@@ -92,7 +95,15 @@ impl Table<'_> {
         if self.body_memory.next_start().is_some() {
             self.begin_bodies(Instant::now());
         }
-        self.queue.pop_front()
+        loop {
+            match self.queue.pop_front()? {
+                // It stood here for the request before. Its next one has a file, and the spare may wait for the disk.
+                Queued::Connection(token) if self.needs_file(token) => {
+                    self.files.push_back(Queued::Connection(token));
+                }
+                next => return Some(next),
+            }
+        }
     }
 
     /// Puts large bodies into the queue as far as there are places for them.

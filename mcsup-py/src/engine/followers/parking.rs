@@ -110,7 +110,9 @@ impl<'a> Crew<'a> {
 
     /// In the first follower, with the lock let go: the host does what a signal's handler has left to it. As in the
     /// application it may take long, and the spare watches over the leader's absence.
-    pub(super) fn attend<'g>(&'g self, state: Guard<'g, 'a>, spare: &Spare) -> Guard<'g, 'a> {
+    pub(super) fn attend<'g>(&'g self, mut state: Guard<'g, 'a>, spare: &Spare) -> Guard<'g, 'a> {
+        let led = state.leader == Leader::Permit;
+        self.leave_queue(&mut state, led);
         let leads = state.leader == Leader::Nobody;
         drop(state);
         if leads {

@@ -70,12 +70,19 @@ impl<'a> Crew<'a> {
         }
         state.leader = Leader::Spare;
         state.table.no_permit_is_free();
+        let mut file_first = false;
         while state.leader == Leader::Spare && !self.is_over() && !self.spare.is_away() {
             state.table.offer_waiting(false);
             (state, _) = self.turn(state, Leader::Spare, batch, Duration::MAX);
             while state.leader == Leader::Spare && !state.queue_time.is_zero() {
-                let next = state.table.next_in_queue().or_else(|| state.table.next_with_file());
+                // Either queue may never end.
+                let next = if file_first {
+                    state.table.next_with_file().or_else(|| state.table.next_in_queue())
+                } else {
+                    state.table.next_in_queue().or_else(|| state.table.next_with_file())
+                };
                 let Some(next) = next else { break };
+                file_first = !file_first;
                 (state, _) = self.give_turn(state, next, Instant::now(), None);
             }
             if !state.table.ready.is_empty() {
