@@ -1,6 +1,7 @@
 //! Connections whose slot has ended, until workers of other slots take them.
 
 use std::collections::VecDeque;
+use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -54,8 +55,7 @@ impl Homeless {
             let given = connection.set_nonblocking(true);
             match given.and_then(|()| handover.give(connection.as_fd(), &[])) {
                 Ok(()) => {}
-                // There is room for a few at a time.
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                Err(error) if passes(&error) => {
                     self.connections.push_front(connection);
                     break;
                 }
@@ -65,6 +65,14 @@ impl Homeless {
         let is_in_vain = before > 0 && self.connections.len() == before;
         self.pause = if is_in_vain { (self.pause * 2).min(LONGEST_PAUSE) } else { FIRST_PAUSE };
     }
+}
+
+/// Whether sendmsg(2) may take it later: there is room for a few at a time, and unix(7) bounds the descriptors that are
+/// on their way for a user.
+fn passes(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let passing = [Errno::AGAIN, Errno::INTR, Errno::NOBUFS, Errno::NOMEM, Errno::TOOMANYREFS];
+    Errno::from_io_error(error).is_some_and(|errno| passing.contains(&errno))
 }
 
 #[cfg(test)]
@@ -77,6 +85,15 @@ mod tests {
 
     fn ms(count: u64) -> Duration {
         Duration::from_millis(count)
+    }
+
+    #[test]
+    fn a_connection_waits_while_the_kernel_takes_no_more_descriptors() {
+        for errno in [libc::EAGAIN, libc::ENOBUFS, libc::ENOMEM, libc::ETOOMANYREFS] {
+            assert!(passes(&io::Error::from_raw_os_error(errno)), "{errno}");
+        }
+        assert!(!passes(&io::Error::from_raw_os_error(libc::ENOTSOCK)));
+        assert!(!passes(&io::ErrorKind::InvalidInput.into()));
     }
 
     #[test]
