@@ -9,9 +9,24 @@ import time
 import pytest
 from harness import PATIENCE, connect, get, is_gone, read_all, wait_for
 
-# The path says what a request starts; the answer is what is to be known of it.
-FORKING = """
-import multiprocessing, os, pty, signal, subprocess, sys, time
+# How a process has ended. None: it has not, and is killed.
+ENDED = """
+import os, signal, time
+def ended(pid):
+    deadline = time.monotonic() + 4
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.001)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+"""
+
+# The path names the process that a request starts; the answer describes it.
+FORKING = ENDED + """
+import multiprocessing, pty, subprocess, sys
 HELD = []
 CAUGHT = []
 signal.signal(signal.SIGUSR2, lambda number, _: CAUGHT.append(number))
@@ -57,17 +72,6 @@ STARTS = {
     "mp-spawn": lambda: by_multiprocessing("spawn"),
     "mp-forkserver": lambda: by_multiprocessing("forkserver"),
 }
-
-def ended(pid):
-    # None: it has not.
-    deadline = time.monotonic() + 4
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.001)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
 
 def seen_in_child(look):
     reading, writing = os.pipe()
@@ -317,19 +321,9 @@ def test_an_upload_is_not_held_by_a_process_that_was_forked_meanwhile(serve, sta
 
 
 # Notes how a forked process has ended, and whether a process has run the exit functions.
-NOTING = """
-import atexit, os, signal, sys, time
+NOTING = ENDED + """
+import atexit, sys
 atexit.register(lambda: open(f"exit-{os.getpid()}", "w").close())
-def ended(pid):
-    deadline = time.monotonic() + 3
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.001)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return "never"
 def note_end(pid):
     code = ended(pid)
     with open("ended.new", "w") as file:

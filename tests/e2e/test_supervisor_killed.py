@@ -240,7 +240,7 @@ def test_workers_of_a_killed_supervisor_say_that_it_is_gone_and_complain_of_noth
     scene.begin_request()
     server.kill()
     server.wait_log("the supervisor is gone", len(workers))
-    # Behind its last look at the listeners, which are let go of at once.
+    # The listeners are closed at once. An idle worker ends after its last look at them.
     wait_for(lambda: any(is_gone(worker) for worker in workers), "the idle worker to go")
     scene.end_request()
     wait_for(lambda: all(is_gone(worker) for worker in workers), "the other worker to go")

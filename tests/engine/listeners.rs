@@ -1,4 +1,4 @@
-//! A listener that is at fault is told of, and hurts no other.
+//! A broken listener is logged, and the others go on.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -26,13 +26,13 @@ impl log::Log for Lines {
 }
 
 #[test]
-fn a_listener_that_was_shut_down_is_told_of_once_and_the_others_serve_on() {
+fn a_listener_that_was_shut_down_is_logged_once_and_the_others_serve_on() {
     log::set_logger(&LINES).unwrap();
     log::set_max_level(log::LevelFilter::Warn);
     let pool = Pool::of(1);
     let server = Setup { unix: true, seat: pool.seat(0), ..Setup::default() }.start(
         |request: Request<'_>, reply: &mut dyn Reply| {
-            // Until nobody accepts any more.
+            // Until no thread accepts any more.
             std::thread::sleep(Duration::from_millis(20));
             echo(request, reply)
         },

@@ -265,8 +265,8 @@ fn an_engine_ends_with_the_thread_of_a_permit() {
 #[cfg(target_os = "linux")]
 fn an_engine_whose_threads_the_system_refuses_says_so_and_ends() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let told = std::fs::read_to_string("/proc/self/statm").unwrap();
-    let pages: u64 = told.split(' ').next().unwrap().parse().unwrap();
+    let memory = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = memory.split(' ').next().unwrap().parse().unwrap();
     let before = getrlimit(Resource::As);
     // Memory for the stacks of some threads.
     let few = Rlimit { current: Some(pages * 4096 + (64 << 20)), ..before };

@@ -36,15 +36,15 @@ def temporary():
     opened.seek(7)
     return opened
 def telling(path):
-    told = open(path, 'rb')
+    file = open(path, 'rb')
     def tell():
-        told.close()
+        file.close()
         with open(path + '.other', 'wb') as out:
             out.write(b'secret')
         opened.append(open(path + '.other', 'rb'))
         return 0
-    told.tell = tell
-    return told
+    file.tell = tell
+    return file
 def at(opened, position):
     opened.seek(position)
     return opened

@@ -116,7 +116,7 @@ impl Table<'_> {
                 self.lost % AcceptFailure::MOST_LOST != 0
             }
             AcceptFailure::Short => self.has_room_after(error, now),
-            // This process has let go of its listeners.
+            // This process has closed its listeners.
             AcceptFailure::Broken if !self.host.phase().accepts() => false,
             // Shut down. Polled on, it would be ready for ever.
             AcceptFailure::Broken => {
@@ -137,8 +137,7 @@ impl Table<'_> {
 
     pub(super) fn rest(&mut self, until: Instant) {
         match self.accepting {
-            Accepting::Yes => self.stop_accepting(Accepting::Resting { until }),
-            Accepting::ForChecks => self.stop_accepting(Accepting::Resting { until }),
+            Accepting::Yes | Accepting::ForChecks => self.stop_accepting(Accepting::Resting { until }),
             _ => {}
         }
     }
@@ -213,7 +212,7 @@ impl Table<'_> {
         self.watch(self.listeners.len() + 1);
     }
 
-    /// Watches the first so many of the listeners, but for those that are broken; the queue among the workers is the last.
+    /// Watches the first `count` listeners, except for broken ones. The queue among the workers is the last listener.
     fn watch(&self, count: usize) {
         let listeners = self.listeners.iter().map(|listener| listener.fd).chain(self.host.handed_over_fd());
         for (index, (fd, token)) in listeners.take(count).zip(LISTENERS..).enumerate() {

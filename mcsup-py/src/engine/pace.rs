@@ -24,7 +24,7 @@ impl Pace {
         Self { since: now, received: 0 }
     }
 
-    /// So many bytes were received.
+    /// Counts bytes that were received.
     pub(super) fn received(&mut self, count: usize, now: Instant) {
         self.received = self.received.saturating_add(count);
         if self.received >= PROGRESS {

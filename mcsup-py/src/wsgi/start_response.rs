@@ -109,11 +109,11 @@ impl Answer {
         py: Python<'_>,
         act: impl FnOnce(&ResponseHead) -> Option<Result<Sent, Gone>>,
     ) -> Result<Sent, Stop> {
-        let mut stage = self.stage(py);
         if mcsup_core::is_forked_off() {
-            // The answer is the worker's to give, and a lock of its may be held for ever here.
-            *stage = Stage::Gone;
+            // The answer is the worker's to give. A thread that the fork did not copy may hold its locks for ever.
+            return Err(Stop::Gone);
         }
+        let mut stage = self.stage(py);
         let sent = match &*stage {
             Stage::Begun(head) => act(head),
             Stage::Gone => return Err(Stop::Gone),
