@@ -188,9 +188,6 @@ pub struct RunArgs {
     /// What to do about threads that run in that process when it forks: refuse or warn [default: warn]
     #[arg(long, value_name = "WORD", help_heading = "Application")]
     pub preload_threads: Option<String>,
-    /// Requests after which a warm worker becomes the process to fork from; 0: never; needs --preload [default: 0]
-    #[arg(long, value_name = "COUNT", help_heading = "Application")]
-    pub refork_after: Option<String>,
 
     /// Workers more than asked for that a reload may start at once, 1 to 512; all: a whole second pool [default: 1]
     #[arg(long, value_name = "INT|all", help_heading = "Reloading")]

@@ -83,7 +83,6 @@ const TESTS: &[Test] = &[
     ("a_mold_that_cannot_load_ends_the_start_with_its_reason", molds::a_mold_that_cannot_load_ends_the_start),
     ("threads_in_a_mold_are_refused_by_name", molds::threads_in_a_mold_are_refused_by_name),
     ("threads_in_a_mold_are_left_behind_where_that_is_wanted", molds::threads_in_a_mold_are_left_behind),
-    ("a_warm_worker_becomes_the_mold", molds::a_warm_worker_becomes_the_mold),
     ("a_reload_has_a_mold_of_its_own", molds::a_reload_has_a_mold_of_its_own),
     ("orphans_of_workers_leave_no_zombie", molds::orphans_of_workers_leave_no_zombie),
     (

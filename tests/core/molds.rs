@@ -281,38 +281,6 @@ pub fn threads_in_a_mold_are_left_behind() {
     stop(pool);
 }
 
-pub fn a_warm_worker_becomes_the_mold() {
-    let pool = start("molded-alike");
-    let (cold, marks) = (molds(&pool)[0], ask_both(&pool, "mark"));
-    pool.wait_log("becomes the mold, warm after 3 requests", 1);
-    let warm = named(&pool, "INFO: Worker ");
-    wait_for("it to be ready", || pool.log().matches("INFO: Mold ").count() >= 2);
-    pool.wait_log(&format!("Mold {cold} has ended"), 1);
-    wait_for("the old mold to be gone", || is_gone(cold));
-    let warm: i32 =
-        warm.into_iter().find(|pid| pool.log().contains(&format!("Mold {pid} is ready"))).unwrap();
-    // It has one thread and, but for what it is just handing on, no listener.
-    assert_eq!(std::fs::read_dir(format!("/proc/{warm}/task")).unwrap().count(), 1);
-    wait_for("it to have nothing of a worker", || {
-        let descriptors = descriptors(warm);
-        let found = ["socket:", "pipe:", "anon_inode:"].map(|kind| count(&descriptors, kind));
-        found == [4, if ADOPTS { 0 } else { 2 }, 0]
-    });
-    // All workers are replaced by copies of it, which know what it has loaded.
-    pool.wait_log("there is a warm mold to fork it from", 1);
-    wait_for("workers from the warm mold", || {
-        let old = &workers(&pool)[..2];
-        old.iter().all(|pid| *pid == warm || is_gone(*pid))
-    });
-    assert_eq!(ask_both(&pool, "mark"), marks);
-    let serving = pool.ask("pid").parse::<i32>().unwrap();
-    kill(serving, Signal::KILL);
-    pool.wait_log(&format!("Worker {serving} (slot"), 1);
-    wait_for("an answer", || pool.ask("pid").parse::<i32>().is_ok());
-    assert_eq!(ask_both(&pool, "mark"), marks);
-    stop(pool);
-}
-
 pub fn a_reload_has_a_mold_of_its_own() {
     let pool = start("molded");
     let (cold, marks) = (molds(&pool)[0], ask_both(&pool, "mark"));

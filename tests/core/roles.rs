@@ -43,11 +43,8 @@ pub fn play(role: &str) -> ExitCode {
             config.policy.workers = 2;
             Prefork::with_config(|| Answering, config).run().into()
         }
-        "molded" | "molded-alike" | "molded-hasty" => {
+        "molded" | "molded-hasty" => {
             let mut config = molded(&address);
-            if role == "molded-alike" {
-                config.policy.refork_after = 3;
-            }
             if role == "molded-hasty" {
                 config.policy.boot_timeout = Duration::from_millis(300);
             }

@@ -151,24 +151,12 @@ def test_nobody_outlives_a_killed_supervisor(serve):
     assert can_bind(server.port)
 
 
-def test_a_warm_worker_becomes_the_mold_and_no_request_is_lost(serve):
-    server = serve(APP, "--preload", "--refork-after", "50", workers=2)
-    (cold,) = molds(server)
-    loaded = ask(server)["loaded"]
-    with Load(server.port) as load:
-        server.wait_log("becomes the mold, warm after 50 requests")
-        server.wait_log(r"Mold \d+ is ready", 2, patience=10)
-        # Its successor, forked from the cold one, and the other are replaced by copies of it.
-        server.wait_log("Slot . has a new worker", 3, patience=10)
-        server.wait_log("has finished", 2, patience=10)
-        load.wait_more(20)
-    assert load.failures == []
-    wait_for(lambda: is_gone(cold), "the cold mold to be gone")
-    warm = int(re.findall(r"Mold (\d+) is ready", server.log)[1])
-    assert len(list(Path(f"/proc/{warm}/task").iterdir())) == 1
+def test_a_process_forked_by_a_molds_worker_lets_go_of_the_listeners(serve):
+    server = serve(APP, "--preload", workers=2)
+    (mold,) = molds(server)
+    assert len(list(Path(f"/proc/{mold}/task").iterdir())) == 1
     one, other = ask_all(server).values()
-    assert one["loaded"] == other["loaded"] == loaded and one["drawn"] != other["drawn"]
-    # What its workers fork lets go of the listeners, and of nothing of the worker's.
+    assert one["loaded"] == other["loaded"] and one["drawn"] != other["drawn"]
     child = ask(server, "/child")
     assert ask(server)["version"] == 1
     dead = child["pid"]

@@ -141,7 +141,7 @@ def holds_the_module(pid):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="open files of other processes are read in /proc")
-@pytest.mark.parametrize("arguments", [[], ["--preload"], ["--preload", "--refork-after", "1"]])
+@pytest.mark.parametrize("arguments", [[], ["--preload"]])
 def test_the_file_that_the_way_back_needs_is_open_in_the_supervisor_only(serve, arguments):
     server = serve(HELLO, *arguments, workers=2)
     server.get()

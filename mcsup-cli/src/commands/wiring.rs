@@ -108,7 +108,6 @@ fn policy(settings: &Settings) -> Policy {
             rss: (recycling.rss.value.unwrap_or(0), recycling.rss_jitter.value),
         },
         preload: settings.mold.preload.value,
-        refork_after: settings.mold.refork_after.value.unwrap_or(0),
         autoscale: settings
             .autoscale
             .as_ref()

@@ -66,8 +66,6 @@ pub struct Mold {
     pub preload: Sourced<bool>,
     /// What to do about threads that run in it.
     pub threads: Sourced<PreloadThreads>,
-    /// After how many requests a worker takes its place; `None`: never. Only with `preload`.
-    pub refork_after: Sourced<Option<u64>>,
 }
 
 /// What makes development easier.
@@ -157,15 +155,10 @@ impl Draining {
 
 impl Mold {
     pub(super) fn resolve(sources: &Sources) -> Result<Self, UsageError> {
-        let preload = sources.flag(|args| args.preload);
-        let refork_after = sources.one("refork_after", |args| &args.refork_after, values::count_or_off)?;
-        if let (Some(count), false) = (*refork_after, *preload) {
-            let origin = &refork_after.origin;
-            return Err(refused("refork_after", &count.to_string(), origin, "it needs preload"));
-        }
-        let threads =
-            sources.one("preload_threads", |args| &args.preload_threads, values::preload_threads)?;
-        Ok(Self { preload, threads, refork_after })
+        Ok(Self {
+            preload: sources.flag(|args| args.preload),
+            threads: sources.one("preload_threads", |args| &args.preload_threads, values::preload_threads)?,
+        })
     }
 }
 

@@ -26,14 +26,13 @@ use crate::logging::{Destination, Level};
 use sources::Sources;
 
 /// The defaults, as the lowest of the command lines. The help repeats them; a test compares the two.
-const DEFAULTS: [(&str, &str); 32] = [
+const DEFAULTS: [(&str, &str); 31] = [
     ("--bind", "127.0.0.1:8000"),
     ("--backlog", "2048"),
     ("--workers", "1"),
     ("--threads", "1"),
     ("--drain-delay", "0"),
     ("--preload-threads", "warn"),
-    ("--refork-after", "0"),
     ("--surge", "1"),
     ("--soak", "2"),
     ("--reload-retries", "0"),

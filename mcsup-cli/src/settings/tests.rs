@@ -212,7 +212,7 @@ fn without_a_word_workers_live_as_long_as_they_can() {
     assert_eq!((*recycling.lifetime_jitter, *settings.draining.delay), (Duration::ZERO, Duration::ZERO));
     assert_eq!((settings.draining.health_path, settings.autoscale), (None, None));
     let mold = settings.mold;
-    assert_eq!((*mold.preload, *mold.threads, *mold.refork_after), (false, PreloadThreads::Warn, None));
+    assert_eq!((*mold.preload, *mold.threads), (false, PreloadThreads::Warn));
     let development = settings.development;
     assert_eq!((*development.reload, *development.engine), (false, ReloadEngine::Auto));
     assert!(development.extra_files.is_empty() && !*settings.reuse_port);
@@ -229,7 +229,7 @@ fn words(line: &str) -> Vec<&str> {
 fn what_is_written_of_a_workers_life_is_what_is_set() {
     let line = "-w 4 --surge all --soak 0 --reload-retries 100 --max-requests 1000 --max-requests-jitter 50 \
                 --max-lifetime 3600 --max-lifetime-jitter 0.5 --max-rss 256M --max-rss-jitter 16K \
-                --drain-delay 3 --health-path /-/health --preload --preload-threads refuse --refork-after 9 \
+                --drain-delay 3 --health-path /-/health --preload --preload-threads refuse \
                 --reload --reload-engine poll --reload-extra-file a --reload-extra-file b.toml --reuse-port --end-children \
                 --min-workers 2 --max-workers 4 --control-socket run/a.sock";
     let settings = good(&words(line), &[]);
@@ -243,7 +243,7 @@ fn what_is_written_of_a_workers_life_is_what_is_set() {
     assert_eq!(*settings.draining.delay, Duration::from_secs(3));
     assert_eq!(settings.draining.health_path.map(|path| path.value).as_deref(), Some("/-/health"));
     let mold = settings.mold;
-    assert_eq!((*mold.preload, *mold.threads, *mold.refork_after), (true, PreloadThreads::Refuse, Some(9)));
+    assert_eq!((*mold.preload, *mold.threads), (true, PreloadThreads::Refuse));
     let development = settings.development;
     assert_eq!((*development.reload, *development.engine), (true, ReloadEngine::Poll));
     assert_eq!(development.extra_files.value, [PathBuf::from("a"), PathBuf::from("b.toml")]);
@@ -297,17 +297,11 @@ fn the_bounds_of_the_pool_go_together() {
 
 #[test]
 fn what_contradicts_itself_is_refused() {
-    let variable = ("MCSUP_CMD_ARGS", "--no-control-socket --refork-after 5");
-    for (line, expected) in [
-        (
-            "--preload --control-socket a.sock",
-            r#"control_socket = "a.sock" (from the command line): no_control_socket is given too (from MCSUP_CMD_ARGS)"#,
-        ),
-        ("", r#"refork_after = "5" (from MCSUP_CMD_ARGS): it needs preload"#),
-    ] {
-        assert_eq!(refusal(&words(line), &[variable]), expected);
-    }
-    assert_eq!(*good(&["--refork-after", "0"], &[]).mold.refork_after, None);
+    let variable = ("MCSUP_CMD_ARGS", "--no-control-socket");
+    assert_eq!(
+        refusal(&["--control-socket", "a.sock"], &[variable]),
+        r#"control_socket = "a.sock" (from the command line): no_control_socket is given too (from MCSUP_CMD_ARGS)"#,
+    );
 }
 
 #[test]
@@ -328,7 +322,6 @@ fn a_refusal_of_a_newer_setting_names_it_too() {
         ("--drain-delay", "", "not a number of seconds"),
         ("--health-path", "health", "it must begin with /"),
         ("--preload-threads", "kill", "expected refuse or warn"),
-        ("--refork-after", "-1", count),
         ("--reload-engine", "magic", "expected auto, poll or inotify"),
         ("--reload-extra-file", "", "it is empty"),
         ("--control-socket", "", "it is empty"),

@@ -26,8 +26,6 @@ pub(crate) struct ForkOrder {
     /// Its line on the scoreboard.
     pub(crate) seat: usize,
     pub(crate) max_requests: u64,
-    /// Whether it has an end of its own for such orders, since it may become a mold.
-    pub(crate) may_become_mold: bool,
     /// What it listens on; the descriptors travel beside it, in this order.
     pub(crate) listeners: Vec<ListenerRecord>,
 }
@@ -37,8 +35,6 @@ pub(crate) struct ForkOrder {
 pub(crate) struct Descriptors<D> {
     /// The worker's end of its link.
     pub(crate) end: D,
-    /// Its end for orders of this kind.
-    pub(crate) forks: Option<D>,
     pub(crate) listeners: Vec<D>,
 }
 
@@ -80,7 +76,7 @@ impl OrderingEnd {
     pub(crate) fn send(&self, order: &ForkOrder, with: &Descriptors<BorrowedFd<'_>>) -> io::Result<()> {
         let bytes = serde_json::to_vec(order)?;
         let descriptors: Vec<BorrowedFd<'_>> =
-            [with.end].into_iter().chain(with.forks).chain(with.listeners.iter().copied()).collect();
+            [with.end].into_iter().chain(with.listeners.iter().copied()).collect();
         if bytes.len() > ROOM || descriptors.len() > MOST {
             return Err(io::Error::other(format!(
                 "{} listeners are too many for a mold",
@@ -143,9 +139,8 @@ impl ForkingEnd {
 fn sort(order: &ForkOrder, descriptors: Vec<OwnedFd>) -> Option<Descriptors<OwnedFd>> {
     let mut descriptors = descriptors.into_iter();
     let end = descriptors.next()?;
-    let forks = if order.may_become_mold { Some(descriptors.next()?) } else { None };
     let listeners: Vec<OwnedFd> = descriptors.collect();
-    (listeners.len() == order.listeners.len()).then_some(Descriptors { end, forks, listeners })
+    (listeners.len() == order.listeners.len()).then_some(Descriptors { end, listeners })
 }
 
 /// Why there is no order to carry out.
@@ -166,17 +161,10 @@ impl AsFd for ForkingEnd {
     }
 }
 
-impl From<OwnedFd> for ForkingEnd {
-    /// The end that a mold was sent for a worker.
-    fn from(end: OwnedFd) -> Self {
-        Self(end)
-    }
-}
-
 impl Descriptors<OwnedFd> {
-    /// The worker's end of its link.
-    pub(crate) fn into_parts(self) -> (WorkerEnd, Option<ForkingEnd>, Vec<OwnedFd>) {
-        (self.end.into(), self.forks.map(Into::into), self.listeners)
+    /// The worker's end of its link, and its listeners.
+    pub(crate) fn into_parts(self) -> (WorkerEnd, Vec<OwnedFd>) {
+        (self.end.into(), self.listeners)
     }
 }
 
@@ -193,14 +181,13 @@ mod tests {
             slot: 1,
             seat: 2,
             max_requests: 3,
-            may_become_mold: false,
             listeners: (0..).take(listeners).map(record).collect(),
         }
     }
 
     fn send(end: &OrderingEnd, order: &ForkOrder, fd: BorrowedFd<'_>) -> io::Result<()> {
         let listeners = vec![fd; order.listeners.len()];
-        end.send(order, &Descriptors { end: fd, forks: None, listeners })
+        end.send(order, &Descriptors { end: fd, listeners })
     }
 
     #[test]

@@ -53,8 +53,6 @@ pub(crate) struct Duty {
     phase: AtomicU8,
     log_epoch: AtomicU32,
     has_begun: AtomicBool,
-    becomes_mold: AtomicBool,
-    has_run: AtomicBool,
     is_broken: AtomicBool,
     broken: Mutex<Option<Arc<str>>>,
     wake_read: OwnedFd,
@@ -71,8 +69,6 @@ impl Duty {
             phase: AtomicU8::new(Phase::Serving as u8),
             log_epoch: AtomicU32::new(0),
             has_begun: AtomicBool::new(false),
-            becomes_mold: AtomicBool::new(false),
-            has_run: AtomicBool::new(false),
             is_broken: AtomicBool::new(false),
             broken: Mutex::new(None),
             wake_read,
@@ -143,21 +139,6 @@ impl Duty {
         }
     }
 
-    /// Whether the worker is to become a mold when it has finished.
-    pub(crate) fn becomes_mold(&self) -> bool {
-        self.becomes_mold.load(Ordering::Acquire) && self.phase() <= Phase::Retiring
-    }
-
-    /// It has finished, and the process goes on: its lifeline ends.
-    pub(crate) fn has_run(&self) {
-        self.has_run.store(true, Ordering::Release);
-    }
-
-    fn promote(&self) {
-        self.becomes_mold.store(true, Ordering::Release);
-        self.raise(Phase::Retiring);
-    }
-
     /// Why what should have followed does not boot. Costs a load while it does.
     pub(crate) fn broken(&self) -> Option<Arc<str>> {
         if !self.is_broken.load(Ordering::Acquire) {
@@ -217,9 +198,6 @@ pub(crate) fn start(
     Companion::start(THREAD_NAME, 128 * 1024, move || lifeline.listen(), ask)
 }
 
-/// How often the thread looks whether it is to end, once it may have to.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
-
 struct Lifeline {
     end: WorkerEnd,
     duty: Arc<Duty>,
@@ -231,7 +209,7 @@ struct Lifeline {
 }
 
 impl Lifeline {
-    /// Hears orders until the supervisor is gone, the worker has become a mold, or the thread is to be away.
+    /// Hears orders until the supervisor is gone or the thread is to be away.
     fn listen(&self) {
         while self.orphaned.get().is_none() {
             if !self.wait_for_order() {
@@ -252,7 +230,6 @@ impl Lifeline {
             Order::LameDuck => duty.raise(Phase::LameDuck),
             Order::Drain(Drain::Retire) => duty.raise(Phase::Retiring),
             Order::Drain(Drain::Stop) => duty.raise(Phase::Draining),
-            Order::Promote => duty.promote(),
             Order::Quit => duty.raise(Phase::Quitting),
             Order::ReopenLogs => duty.reopen_logs(),
             Order::Broken(text) => duty.set_broken(text),
@@ -262,21 +239,13 @@ impl Lifeline {
     /// Whether there is something to hear; `false`: the thread is to end.
     fn wait_for_order(&self) -> bool {
         loop {
-            if self.is_to_end() {
+            if self.away.is_asked() {
                 return false;
             }
-            let may_end = self.duty.becomes_mold.load(Ordering::Acquire);
-            if self.away.wait(Some(self.end.as_fd()), may_end.then_some(LOOK_EVERY)) {
+            if self.away.wait(Some(self.end.as_fd()), None) {
                 return true;
             }
         }
-    }
-
-    /// Elsewhere than in a mold to be, the process ends, and the thread with it.
-    fn is_to_end(&self) -> bool {
-        let has_become_mold =
-            self.duty.becomes_mold.load(Ordering::Acquire) && self.duty.has_run.load(Ordering::Acquire);
-        self.away.is_asked() || has_become_mold
     }
 
     fn be_orphaned(&self) {
@@ -295,14 +264,13 @@ impl Lifeline {
     /// Bounds how long a worker without a supervisor goes on.
     fn wait_for_end(&self) {
         let begin = *self.orphaned.get_or_init(Instant::now);
-        while !self.is_to_end() {
+        while !self.away.is_asked() {
             let left = self.patience.saturating_sub(begin.elapsed());
             if left.is_zero() {
                 log::error!("not finished {:?} after the supervisor's end: giving up", self.patience);
                 fork::exit_now(1);
             }
-            let may_end = self.duty.becomes_mold.load(Ordering::Acquire);
-            self.away.wait(None, Some(if may_end { left.min(LOOK_EVERY) } else { left }));
+            self.away.wait(None, Some(left));
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::policy::{BootFailure, Drain, ExitStatus};
 /// The version of what follows, and of the orders to fork. A supervisor's next image talks to workers of the last one: whoever changes what a tag
 /// or its payload means, or takes one away, counts this up, and an upgrade between the two is refused. A new tag that is
 /// said to newer workers only needs no new number.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = 2;
 
 /// From the supervisor to a worker or a mold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,8 +17,6 @@ pub(crate) enum Order {
     LameDuck,
     /// Finish what there is and end.
     Drain(Drain),
-    /// Finish what there is, and become the mold of the workers to come.
-    Promote,
     /// End now.
     Quit,
     /// Open log files anew.
@@ -79,7 +77,6 @@ impl Message for Order {
             Order::LameDuck => b'd',
             Order::Drain(Drain::Retire) => b'r',
             Order::Drain(Drain::Stop) => b's',
-            Order::Promote => b'p',
             Order::Quit => b'q',
             Order::ReopenLogs => b'l',
             Order::Broken(text) => return (b'b', text.into_bytes()),
@@ -93,7 +90,6 @@ impl Message for Order {
             b'd' => Order::LameDuck,
             b'r' => Order::Drain(Drain::Retire),
             b's' => Order::Drain(Drain::Stop),
-            b'p' => Order::Promote,
             b'q' => Order::Quit,
             b'l' => Order::ReopenLogs,
             b'b' => Order::Broken(String::from_utf8_lossy(payload).into_owned()),
@@ -252,7 +248,7 @@ mod tests {
         }
         let drains = [Drain::Retire, Drain::Stop].map(Order::Drain);
         let broken = Order::Broken("Traceback:\n  line\n".to_owned());
-        let others = [Order::Begin, Order::LameDuck, Order::Promote, Order::Quit, Order::ReopenLogs, broken];
+        let others = [Order::Begin, Order::LameDuck, Order::Quit, Order::ReopenLogs, broken];
         for order in drains.into_iter().chain(others) {
             let bytes = frame(order.clone());
             assert_eq!(first(&bytes), Ok(Some((order, bytes.len()))));

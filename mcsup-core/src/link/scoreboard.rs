@@ -94,11 +94,6 @@ impl Seat {
         self.index
     }
 
-    /// The board that it is on.
-    pub(crate) fn board(&self) -> Board {
-        Board(Arc::clone(&self.lines))
-    }
-
     /// A process that the worker's own code forks has a board of its own, which is empty.
     pub(crate) fn is_not_for_children(&self) {
         self.lines.is_not_for_children();

@@ -115,7 +115,6 @@ impl Machine {
     /// Asks everybody to end now, and kills whoever is left at `kill_at`.
     fn hurry(&mut self, now: Moment, kill_at: Moment, killed: usize, effects: &mut Vec<Effect>) {
         self.phase = Phase::Stopping { ask: Ask::StopQuick, killed };
-        self.hurry_molds(now, kill_at, effects);
         for worker in self.table.select(|entry| entry.state.is_leaving()) {
             let Some(entry) = self.table.get_mut(worker) else { continue };
             let is_draining = matches!(entry.state, State::Draining { .. });

@@ -179,11 +179,6 @@ pub enum Effect {
         /// Its version.
         generation: Generation,
     },
-    /// Ask a worker to finish what it has and to become a mold, warm as it is.
-    Promote {
-        /// Whom.
-        worker: WorkerId,
-    },
     /// Read the settings anew, for a generation that is to be, and open what they want listened on.
     Prepare {
         /// The generation.
@@ -528,17 +523,9 @@ pub enum Notice {
         reason: String,
         again_in: Duration,
     },
-    MoldEnded {
-        pid: i32,
-    },
     MoldUnkillable {
         pid: i32,
         since: Duration,
-    },
-    Promoting {
-        pid: i32,
-        slot: Slot,
-        requests: u64,
     },
     Recycling {
         pid: i32,

@@ -237,7 +237,7 @@ impl Machine {
             return None;
         }
         let mold = self.molds.ready(generation).filter(|_| self.molds.wanted_by.contains(&generation));
-        let allowance = self.draw_allowance(self.wants_warm_mold(generation));
+        let allowance = self.draw_allowance();
         let worker = self.table.add((slot, generation), mold, allowance, now);
         effects.push(Effect::Spawn { worker, slot, generation, mold, enough: allowance.requests });
         Some(worker)

@@ -1,19 +1,17 @@
 //! Molds: processes that have loaded what a generation's workers run, and fork them.
 //!
 //! A generation has at most one that is ready. Workers do not need it once they are forked, so a dead mold takes nothing
-//! down: another is booted, and slots that become empty meanwhile wait for it. A warm worker can take a mold's place.
+//! down: another is booted, and slots that become empty meanwhile wait for it.
 
 use std::time::Duration;
 
 use super::event::{
-    BootFailure, Drain, Effect, Event, Exit, ExitStatus, Generation, KillReason, Moment, Notice, Slot,
-    WorkerId,
+    BootFailure, Effect, Event, Exit, Generation, KillReason, Moment, Notice, Slot, WorkerId,
 };
 use super::machine::{Machine, UNKILLABLE_AFTER};
 use super::molds::Mold;
 use super::restart::Loss;
 use super::status::State;
-use super::table::Entry;
 use crate::error::ErrorKind;
 
 /// The place that molds share in their record of losses.
@@ -38,7 +36,7 @@ impl Machine {
     fn boot_mold(&mut self, generation: Generation, now: Moment, effects: &mut Vec<Effect>) {
         self.note_fork_tried(now);
         let (id, state) = (self.table.next_id(), State::Booting { since: now });
-        let mold = Mold { generation, pid: 0, state, boot: Duration::ZERO, is_warm: false };
+        let mold = Mold { generation, pid: 0, state, boot: Duration::ZERO };
         self.molds.molds.insert(id, mold);
         effects.push(Effect::SpawnMold { mold: id, generation });
     }
@@ -68,7 +66,7 @@ impl Machine {
     fn mold_deadline(&self, mold: &Mold) -> Option<Moment> {
         match mold.state {
             State::Booting { since } => Some(since.saturating_add(self.policy.boot_timeout)),
-            State::Draining { kill_at, .. } | State::Failed { kill_at } => Some(kill_at),
+            State::Failed { kill_at } => Some(kill_at),
             State::Killed { since, .. } => Some(since.saturating_add(UNKILLABLE_AFTER)),
             _ => None,
         }
@@ -146,7 +144,7 @@ impl Machine {
         let loss = match state {
             State::Booting { since } => {
                 let took = now.saturating_sub(since);
-                if !mold.is_warm && mold.generation == self.current {
+                if mold.generation == self.current {
                     match took < self.policy.boot_timeout {
                         true => self.mold_restarts.note_boot(PLACE, took, false, now),
                         false => self.mold_restarts.note_timeout(PLACE, took, now),
@@ -205,28 +203,14 @@ impl Machine {
 
     fn on_mold_ready(&mut self, id: WorkerId, now: Moment, effects: &mut Vec<Effect>) {
         let Some(mold) = self.molds.molds.get_mut(&id) else { return };
-        if mold.is_warm && matches!(mold.state, State::Draining { .. }) {
-            // It was not needed any more, and has finished what it had as a worker.
-            return mold.kill(id, KillReason::GivenUp, now, effects);
-        }
         let State::Booting { since } = mold.state else { return };
         mold.state = State::Ready { since: now, beat: now };
-        let (generation, pid, is_warm) = (mold.generation, mold.pid, mold.is_warm);
-        let after = now.saturating_sub(since);
-        if !is_warm {
-            mold.boot = after;
-            if generation == self.current {
-                self.mold_restarts.note_boot(PLACE, after, true, now);
-            }
+        let (generation, pid, after) = (mold.generation, mold.pid, now.saturating_sub(since));
+        mold.boot = after;
+        if generation == self.current {
+            self.mold_restarts.note_boot(PLACE, after, true, now);
         }
         effects.push(Effect::Tell(Notice::MoldReady { pid, generation, after }));
-        if is_warm {
-            self.retire_molds(|other, mold| other != id && mold.generation == generation, now, effects);
-            for worker in self.table.select(|entry| entry.generation == generation && entry.state.is_ready())
-            {
-                self.mark(worker, "there is a warm mold to fork it from".to_owned(), None, effects);
-            }
-        }
     }
 
     fn on_mold_boot_failed(
@@ -260,12 +244,8 @@ impl Machine {
         match state {
             // Told already.
             State::Failed { .. } => {}
-            State::Draining { .. } if exit.status == ExitStatus::Code(0) => {
-                effects.push(Effect::Tell(Notice::MoldEnded { pid }));
-            }
             State::Killed { reason: KillReason::GivenUp | KillReason::QuickStop, .. }
-            | State::Unkillable { .. }
-            | State::Draining { .. } => {}
+            | State::Unkillable { .. } => {}
             _ => {
                 let exit = exit.clone();
                 effects.push(Effect::Tell(Notice::MoldDied {
@@ -327,7 +307,6 @@ impl Machine {
     /// Only `generation` needs a mold from now on.
     pub(super) fn drop_molds_but(&mut self, generation: Generation, now: Moment, effects: &mut Vec<Effect>) {
         self.molds.wanted_by.retain(|other| *other == generation);
-        self.molds.tried.retain(|other| *other == generation);
         self.molds.again = None;
         self.end_molds(|mold| mold.generation != generation, now, effects);
     }
@@ -339,66 +318,13 @@ impl Machine {
         self.end_molds(|_| true, now, effects);
     }
 
-    /// Molds have nothing to finish; except one that was a worker until now, which ends when it says that it has.
+    /// Molds have nothing to finish.
     fn end_molds(&mut self, which: impl Fn(&Mold) -> bool, now: Moment, effects: &mut Vec<Effect>) {
-        for (id, mold) in &mut self.molds.molds {
-            match mold.state {
-                _ if !which(mold) => {}
-                State::Killed { .. } | State::Unkillable { .. } => {}
-                State::Booting { since } if mold.is_warm && since > now => {
-                    mold.state = State::Draining { how: Drain::Retire, kill_at: since };
-                }
-                State::Draining { .. } if mold.is_warm => {}
-                _ => mold.kill(*id, KillReason::GivenUp, now, effects),
+        for (id, mold) in self.molds.molds.iter_mut().filter(|(_, mold)| which(mold)) {
+            if !matches!(mold.state, State::Killed { .. } | State::Unkillable { .. }) {
+                mold.kill(*id, KillReason::GivenUp, now, effects);
             }
         }
-    }
-
-    /// Asks molds that have something to finish to end now, and kills whoever is left at `kill_at`.
-    pub(super) fn hurry_molds(&mut self, now: Moment, kill_at: Moment, effects: &mut Vec<Effect>) {
-        for (id, mold) in &mut self.molds.molds {
-            if let State::Draining { kill_at: at, .. } = &mut mold.state {
-                *at = (*at).min(kill_at);
-                if kill_at > now {
-                    effects.push(Effect::Quit { worker: *id });
-                }
-            }
-        }
-    }
-
-    fn retire_molds(
-        &mut self,
-        which: impl Fn(WorkerId, &Mold) -> bool,
-        now: Moment,
-        effects: &mut Vec<Effect>,
-    ) {
-        let kill_at = now.saturating_add(self.policy.quick_timeout);
-        for (id, mold) in &mut self.molds.molds {
-            if which(*id, mold) && !mold.state.is_leaving() {
-                mold.state = State::Draining { how: Drain::Retire, kill_at };
-                effects.push(Effect::Quit { worker: *id });
-            }
-        }
-    }
-
-    /// Whether a worker that has served for a while is to take the mold's place.
-    pub(super) fn wants_warm_mold(&self, generation: Generation) -> bool {
-        self.policy.refork_after > 0
-            && self.molds.wanted_by.contains(&generation)
-            && !self.molds.tried.contains(&generation)
-    }
-
-    /// A worker whose successor is ready becomes the mold.
-    pub(super) fn promote(&mut self, worker: WorkerId, now: Moment, effects: &mut Vec<Effect>) {
-        let Some(entry) = self.table.remove(worker) else { return };
-        self.molds.tried.insert(entry.generation);
-        // It drains first, as any worker does.
-        let since = now.saturating_add(self.policy.graceful_timeout);
-        let state = State::Booting { since };
-        let Entry { generation, pid, boot, .. } = entry;
-        let mold = Mold { generation, pid, state, boot, is_warm: true };
-        self.molds.molds.insert(worker, mold);
-        effects.push(Effect::Promote { worker });
     }
 
     /// Nobody is blamed for the time in which the supervisor did not run.
@@ -406,9 +332,7 @@ impl Machine {
         for mold in self.molds.molds.values_mut() {
             match &mut mold.state {
                 State::Booting { since } => *since = since.saturating_add(by),
-                State::Draining { kill_at, .. } | State::Failed { kill_at } => {
-                    *kill_at = kill_at.saturating_add(by);
-                }
+                State::Failed { kill_at } => *kill_at = kill_at.saturating_add(by),
                 State::Killed { since, .. } => *since = since.saturating_add(by),
                 _ => {}
             }

@@ -19,8 +19,6 @@ pub struct Mold {
     pub state: State,
     /// How long its boot took; zero until it is ready.
     pub boot: Duration,
-    /// Whether it has been a worker before.
-    pub is_warm: bool,
 }
 
 /// All molds, and which generations have one.
@@ -29,8 +27,6 @@ pub struct Molds {
     pub(super) molds: BTreeMap<WorkerId, Mold>,
     /// The generations whose workers are forked by a mold.
     pub(super) wanted_by: BTreeSet<Generation>,
-    /// Those for which a warm one was tried.
-    pub(super) tried: BTreeSet<Generation>,
     /// When the next may be booted.
     pub(super) again: Option<Moment>,
 }
@@ -52,16 +48,9 @@ impl Molds {
         self.iter().find(ready).map(|(id, _)| id)
     }
 
-    /// Whether there is one, or one boots. Not one that finishes first what it has as a worker: that may take long.
+    /// Whether there is one, or one boots.
     pub(super) fn has(&self, generation: Generation) -> bool {
-        let counts = |mold: &Mold| !mold.state.is_leaving() && (mold.state.is_ready() || !mold.is_warm);
-        self.molds.values().any(|mold| mold.generation == generation && counts(mold))
-    }
-
-    /// Whether a worker of `generation` is about to take its mold's place.
-    pub(super) fn warms(&self, generation: Generation) -> bool {
-        let warms = |mold: &Mold| mold.is_warm && matches!(mold.state, State::Booting { .. });
-        self.molds.values().any(|mold| mold.generation == generation && warms(mold))
+        self.molds.values().any(|mold| mold.generation == generation && !mold.state.is_leaving())
     }
 
     /// Those that can be told something.

@@ -15,7 +15,7 @@ use super::under_way::Replacing;
 
 impl Machine {
     /// Draws what a worker may use.
-    pub(super) fn draw_allowance(&mut self, wants_warm_mold: bool) -> Allowance {
+    pub(super) fn draw_allowance(&mut self) -> Allowance {
         let Recycling { requests, lifetime, rss } = self.policy.recycling;
         let mut draw = |base: u64, jitter: u64| {
             if base == 0 { 0 } else { base.saturating_add(self.jitter.up_to(jitter)) }
@@ -24,7 +24,6 @@ impl Machine {
         let requests = draw(requests.0, requests.1);
         let lifetime = draw(millis(lifetime.0), millis(lifetime.1));
         let rss = draw(rss.0, rss.1);
-        let requests = if wants_warm_mold { self.policy.refork_after } else { requests };
         Allowance { requests, lifetime: (lifetime > 0).then(|| Duration::from_millis(lifetime)), rss }
     }
 
@@ -38,16 +37,8 @@ impl Machine {
 
     /// A worker has served as many requests as it may.
     pub(super) fn on_enough(&mut self, worker: WorkerId, requests: u64, effects: &mut Vec<Effect>) {
-        let Some(entry) = self.table.get_mut(worker) else { return };
-        entry.is_warm = self.policy.refork_after > 0 && requests >= self.policy.refork_after;
-        let (generation, is_warm, most) = (entry.generation, entry.is_warm, entry.allowance.requests);
-        if is_warm && self.wants_warm_mold(generation) {
-            let reason = format!("it has served {requests} requests and is warm: it becomes the mold");
-            return self.mark(worker, reason, None, effects);
-        }
-        // Where it was to become a mold, and another did, that is no reason to go.
-        let warms_only = is_warm && self.policy.recycling.requests.0 == 0;
-        if most > 0 && requests >= most && !warms_only {
+        let most = self.table.get(worker).map_or(0, |entry| entry.allowance.requests);
+        if most > 0 && requests >= most {
             self.mark(worker, format!("it has served {requests} requests"), None, effects);
         }
     }
@@ -164,19 +155,14 @@ impl Machine {
         let waited_for = |entry: &&Entry| self.recycle_tickets.iter().any(|(_, worker)| *worker == entry.id);
         let asked_for = self.table.iter().filter(marked).find(waited_for);
         let Some(entry) = asked_for.or_else(|| self.table.iter().find(marked)) else { return };
-        // Whoever need not go now can wait for a warm mold, and is forked once and not twice.
-        if !self.molds.can_fork(self.current) || asked_for.is_none() && self.molds.warms(self.current) {
+        if !self.molds.can_fork(self.current) {
             return;
         }
-        let (old, slot, pid, generation) = (entry.id, entry.slot, entry.pid, entry.generation);
-        let (reason, enough) = (entry.recycle.clone().unwrap_or_default(), entry.allowance.requests);
-        let promotes = entry.is_warm && self.wants_warm_mold(generation) && generation == self.current;
-        match promotes {
-            true => effects.push(Effect::Tell(Notice::Promoting { pid, slot, requests: enough })),
-            false => effects.push(Effect::Tell(Notice::Recycling { pid, slot, reason: reason.clone() })),
-        }
+        let (old, slot, pid) = (entry.id, entry.slot, entry.pid);
+        let reason = entry.recycle.clone().unwrap_or_default();
+        effects.push(Effect::Tell(Notice::Recycling { pid, slot, reason: reason.clone() }));
         let new = self.spawn(slot, self.current, now, effects);
-        self.replacing = new.map(|new| Replacing { old, new, slot, reason, promotes, failure: None });
+        self.replacing = new.map(|new| Replacing { old, new, slot, reason, failure: None });
     }
 
     fn go_on_replacing(&mut self, replacing: Replacing, now: Moment, effects: &mut Vec<Effect>) {
@@ -185,10 +171,7 @@ impl Machine {
         match self.table.get(new).map(|entry| entry.state) {
             Some(State::Booting { .. }) => self.replacing = Some(replacing),
             Some(State::Ready { .. }) => {
-                match replacing.promotes && old_serves {
-                    true => self.promote(old, now, effects),
-                    false => self.retire(old, Drain::Retire, now, effects),
-                }
+                self.retire(old, Drain::Retire, now, effects);
                 effects.push(Effect::Tell(Notice::Recycled { slot, reason: replacing.reason }));
                 let answer = Answer::Done(format!("slot {slot} has a new worker"));
                 self.answer_recycle(|worker| worker == old, &answer, effects);

@@ -31,8 +31,6 @@ pub struct Policy {
     pub recycling: Recycling,
     /// Whether a mold loads what workers run, and forks them.
     pub preload: bool,
-    /// After how many requests a worker takes the mold's place; 0: never.
-    pub refork_after: u64,
     /// Between which bounds the number of workers follows the load.
     pub autoscale: Option<Autoscale>,
     /// How long a new image may take to show that it can take over.
@@ -60,7 +58,6 @@ impl Default for Policy {
             plan: Plan::default(),
             recycling: Recycling::default(),
             preload: false,
-            refork_after: 0,
             autoscale: None,
             upgrade_timeout: Duration::from_secs(30),
             development: false,

@@ -31,8 +31,6 @@ pub struct Entry {
     pub leaves: bool,
     /// What it may use before it is replaced.
     pub allowance: Allowance,
-    /// Whether it has served enough to be a mold.
-    pub is_warm: bool,
     /// Why it is to be replaced by a worker of its own generation.
     pub recycle: Option<String>,
 }
@@ -77,7 +75,6 @@ impl Table {
             allowance,
             boot: Duration::ZERO,
             leaves: false,
-            is_warm: false,
             recycle: None,
         };
         self.entries.insert(id, entry);

@@ -46,8 +46,6 @@ pub(super) struct Replacing {
     pub(super) new: WorkerId,
     pub(super) slot: Slot,
     pub(super) reason: String,
-    /// The old one becomes a mold.
-    pub(super) promotes: bool,
     /// What is known about a failure of the new one.
     pub(super) failure: Option<(String, Option<String>)>,
 }

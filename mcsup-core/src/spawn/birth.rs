@@ -23,8 +23,6 @@ pub(crate) struct Birth {
     pub(crate) listeners: Listeners,
     pub(crate) end: WorkerEnd,
     pub(crate) seat: Seat,
-    /// Its end for orders to fork, where it may become a mold.
-    pub(crate) forks: Option<ForkingEnd>,
     pub(crate) common: Arc<Common>,
     pub(crate) origin: Origin,
 }
@@ -87,7 +85,7 @@ pub enum MoldThreads {
     Warn,
 }
 
-/// Everything that a mold is born with, or keeps of the worker that it was.
+/// Everything that a mold is born with.
 pub(crate) struct Shape {
     pub(crate) end: WorkerEnd,
     pub(crate) forks: ForkingEnd,

@@ -6,15 +6,14 @@
 //! supervisor's child only when the process between them has ended: until then the signal would be about that one.
 
 use std::io;
-use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Pid;
 
-use super::birth::{Birth, Common, Listeners, Origin, Shape};
-use super::{Embedder, Life, Next, code, guarded};
+use super::birth::{Birth, Common, Listeners, Origin};
+use super::{Embedder, code, guarded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::privileges::RunAs;
 use crate::link::channel::WorkerEnd;
@@ -33,25 +32,25 @@ use crate::worker::{Worker, WorkerContext};
 struct Prepared {
     context: WorkerContext,
     duty: Arc<Duty>,
-    lifeline: Companion,
+    _lifeline: Companion,
     /// Processes that the worker's own code forks share none of its descriptors.
-    marks: Marks,
+    _marks: Marks,
 }
 
-/// Becomes a worker: prepares the process, loads where that was not done, boots, says that it is ready, runs. Then it
-/// ends, or becomes a mold.
-pub(super) fn live<E: Embedder>(birth: Birth, loaded: &mut Option<E::Worker>, embedder: &mut E) -> Next {
+/// Becomes a worker: prepares the process, loads where its mold has not, boots, says that it is ready, runs. Returns the
+/// exit code.
+pub(super) fn live<E: Embedder>(birth: Birth, loaded: &mut Option<E::Worker>, embedder: &mut E) -> i32 {
     let (end, is_reaped) = (birth.end.clone(), ADOPTS || birth.origin == Origin::Supervisor);
-    let next = run(birth, loaded, embedder);
-    if let (ControlFlow::Break(code), false) = (&next, is_reaped) {
+    let code = run(birth, loaded, embedder);
+    if !is_reaped {
         // The mold may be gone by then.
         let pid = rustix::process::getpid().as_raw_nonzero().get();
-        let _ = end.say(Report::ChildExited { pid, status: ExitStatus::Code(*code) });
+        let _ = end.say(Report::ChildExited { pid, status: ExitStatus::Code(code) });
     }
-    next
+    code
 }
 
-fn run<E: Embedder>(mut birth: Birth, loaded: &mut Option<E::Worker>, embedder: &mut E) -> Next {
+fn run<E: Embedder>(mut birth: Birth, loaded: &mut Option<E::Worker>, embedder: &mut E) -> i32 {
     let booted = prepare(&mut birth).and_then(|prepared| {
         let boot = guarded(|| boot(&prepared.context, birth.common.generation, loaded, embedder));
         boot.unwrap_or_else(|| Err(Error::new(ErrorKind::Boot, "the worker panicked while it booted")))?;
@@ -59,25 +58,25 @@ fn run<E: Embedder>(mut birth: Birth, loaded: &mut Option<E::Worker>, embedder: 
     });
     let (prepared, Some(worker)) = (match booted {
         Ok(prepared) => (prepared, loaded.as_mut()),
-        Err(error) => return ControlFlow::Break(report_failure(&birth.end, &error)),
+        Err(error) => return report_failure(&birth.end, &error),
     }) else {
-        return ControlFlow::Break(code::FAILED);
+        return code::FAILED;
     };
     prepared.context.booted();
     if birth.end.say(Report::Ready).is_err() {
         // The supervisor is gone, and nobody has connected because of us yet.
-        return ControlFlow::Break(code::FAILED);
+        return code::FAILED;
     }
     if !prepared.duty.may_begin() {
-        return ControlFlow::Break(0);
+        return 0;
     }
     match guarded(|| worker.run(&prepared.context)) {
-        Some(Ok(())) => finish(birth, prepared),
+        Some(Ok(())) => 0,
         Some(Err(error)) => {
             log::error!("worker failed: {error}");
-            ControlFlow::Break(code::FAILED)
+            code::FAILED
         }
-        None => ControlFlow::Break(code::FAILED),
+        None => code::FAILED,
     }
 }
 
@@ -96,24 +95,6 @@ fn boot<E: Embedder>(
         }
     };
     worker.boot(context)
-}
-
-/// It has run: the process ends, or is a mold from now on, with one thread and without anything that a worker has.
-fn finish(birth: Birth, prepared: Prepared) -> Next {
-    let Birth { end, seat, forks: Some(forks), common, .. } = birth else { return ControlFlow::Break(0) };
-    let Prepared { context, duty, lifeline, marks } = prepared;
-    if !duty.becomes_mold() {
-        return ControlFlow::Break(0);
-    }
-    duty.has_run();
-    lifeline.end();
-    // It may have heard something else meanwhile.
-    if !duty.becomes_mold() {
-        return ControlFlow::Break(0);
-    }
-    drop(marks);
-    drop((context, duty));
-    ControlFlow::Continue(Life::Mold(Box::new(Shape { end, forks, board: seat.board(), common })))
 }
 
 fn prepare(birth: &mut Birth) -> Result<Prepared> {
@@ -151,15 +132,14 @@ fn prepare(birth: &mut Birth) -> Result<Prepared> {
     let (seat, handover) = (birth.seat.clone(), Arc::clone(&common.handover));
     let place = (birth.slot, common.generation, birth.max_requests);
     let context = WorkerContext::new(place, listeners, Arc::clone(&duty), seat, handover, end);
-    Ok(Prepared { context, duty, lifeline, marks })
+    Ok(Prepared { context, duty, _lifeline: lifeline, _marks: marks })
 }
 
 /// Processes that the worker's own code forks get nothing of this.
 fn keep_from_children(birth: &Birth, duty: &Duty, listeners: &OpenSet) -> Marks {
     birth.seat.is_not_for_children();
     let own = duty.ends().into_iter().chain(birth.common.handover.ends()).chain([birth.end.as_fd()]);
-    let forks = birth.forks.iter().map(|forks| forks.as_fd());
-    Marks::on(own.chain(forks).chain(listeners.iter().map(|listener| listener.as_fd())))
+    Marks::on(own.chain(listeners.iter().map(|listener| listener.as_fd())))
 }
 
 /// How often a worker looks whether its supervisor has adopted it.

@@ -2,7 +2,7 @@
 //! it lives on as, and how it ends.
 //!
 //! - [`birth`]: what they are born with.
-//! - [`child`]: a worker; [`mold`]: a process that workers are forked from. One can become the other.
+//! - [`child`]: a worker; [`mold`]: a process that workers are forked from.
 //! - [`reap`]: how processes ended.
 
 pub(crate) mod birth;
@@ -22,9 +22,6 @@ pub(crate) enum Life {
     Worker(Box<birth::Birth>),
     Mold(Box<birth::Shape>),
 }
-
-/// What a life ends in: another one, or an exit code.
-pub(crate) type Next = ControlFlow<i32, Life>;
 
 /// What an embedder has to say when processes are made.
 pub(crate) trait Embedder {
@@ -46,20 +43,19 @@ mod code {
 }
 
 /// Lives from a fork to the end of the process. Entered with every signal blocked; never returns.
-pub(crate) fn live<E: Embedder>(mut life: Life, mut embedder: E) -> ! {
-    // What this process, or the one that it is a copy of, has loaded.
+pub(crate) fn live<E: Embedder>(life: Life, mut embedder: E) -> ! {
+    // What this process, or the one that it is a copy of, has loaded. It is never dropped: the process ends with it.
     let mut loaded = None;
-    let code = loop {
-        let next = guarded(|| match life {
-            Life::Worker(birth) => child::live(*birth, &mut loaded, &mut embedder),
-            Life::Mold(shape) => mold::live(*shape, &mut loaded, &mut embedder),
-        });
-        match next {
-            Some(ControlFlow::Continue(next)) => life = next,
-            Some(ControlFlow::Break(code)) => break code,
-            None => break code::FAILED,
-        }
+    let birth = match life {
+        Life::Worker(birth) => Some(ControlFlow::Continue(birth)),
+        Life::Mold(shape) => guarded(|| mold::live(*shape, &mut loaded, &mut embedder)),
     };
+    let code = match birth {
+        Some(ControlFlow::Continue(birth)) => guarded(|| child::live(*birth, &mut loaded, &mut embedder)),
+        Some(ControlFlow::Break(code)) => Some(code),
+        None => None,
+    };
+    let code = code.unwrap_or(code::FAILED);
     let _ = std::io::stdout().flush();
     fork::exit_now(code)
 }

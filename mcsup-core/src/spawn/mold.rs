@@ -17,7 +17,7 @@ use super::birth::{Birth, Listeners, MoldThreads, Origin, Shape};
 use super::child::{
     die_with_supervisor, drop_privileges, lead_group, report_failure, set_name, take_over_signals,
 };
-use super::{Embedder, Life, Next, code, guarded, reap};
+use super::{Embedder, code, guarded, reap};
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::channel::WorkerEnd;
 use crate::link::fork_order::Unable;
@@ -29,8 +29,10 @@ use crate::sys::signal::{self, AllBlocked};
 use crate::sys::unshared::Marks;
 use crate::worker::Worker;
 
-/// Becomes a mold: loads where that was not done, says that it is ready, forks what it is told to. In each of the forked
-/// processes this returns as well, with what they are to be.
+/// What a mold ends in: an exit code, or in a process that it has forked the worker that this becomes.
+pub(super) type Next = ControlFlow<i32, Box<Birth>>;
+
+/// Becomes a mold: loads, says that it is ready, forks what it is told to. Returns in each of the forked processes as well.
 pub(super) fn live<E: Embedder>(shape: Shape, loaded: &mut Option<E::Worker>, embedder: &mut E) -> Next {
     shape.board.is_not_for_children();
     let own = shape.common.handover.ends().into_iter().chain([shape.end.as_fd(), shape.forks.as_fd()]);
@@ -59,22 +61,16 @@ fn get_ready<E: Embedder>(shape: &Shape, loaded: &mut Option<E::Worker>, embedde
     // At TERM a mold has nothing to finish, and nothing to report.
     take_over_signals([(libc::SIGTERM, Act::End), (libc::SIGUSR1, Act::Nothing)])
         .map_err(|error| Error::system("take over signals", error).of_kind(ErrorKind::Boot))?;
-    let worker = match loaded {
-        Some(worker) => worker,
-        None => {
-            common.descriptors.restore();
-            drop_privileges(common.run_as.as_ref())?;
-            die_with_supervisor(common.supervisor);
-            lead_group(common);
-            if let Some(name) = &common.name {
-                set_name(name);
-            }
-            signal::unblock_all();
-            let worker = loaded.insert(embedder.make(common.generation));
-            worker.load(None)?;
-            worker
-        }
-    };
+    common.descriptors.restore();
+    drop_privileges(common.run_as.as_ref())?;
+    die_with_supervisor(common.supervisor);
+    lead_group(common);
+    if let Some(name) = &common.name {
+        set_name(name);
+    }
+    signal::unblock_all();
+    let worker = loaded.insert(embedder.make(common.generation));
+    worker.load(None)?;
     judge_threads(worker, common.threads)?;
     worker.prepare_to_fork();
     Ok(())
@@ -139,13 +135,13 @@ impl Mold {
                         let _ = guarded(|| worker.reopen_logs());
                     }
                     Some(Order::Quit | Order::Drain(_)) => return Ok(ControlFlow::Break(0)),
-                    Some(Order::Begin | Order::LameDuck | Order::Promote | Order::Broken(_)) => {}
+                    Some(Order::Begin | Order::LameDuck | Order::Broken(_)) => {}
                     None => return Ok(ControlFlow::Break(code::FAILED)),
                 }
             } else if forks {
                 match self.take(embedder) {
                     Taken::Done => {}
-                    Taken::Child(birth) => return Ok(ControlFlow::Continue(Life::Worker(birth))),
+                    Taken::Child(birth) => return Ok(ControlFlow::Continue(birth)),
                     Taken::Gone => return Ok(ControlFlow::Break(code::FAILED)),
                 }
             }
@@ -182,14 +178,13 @@ impl Mold {
         match self.fork(embedder) {
             Ok(Away::Parent { child }) => self.children.list.extend(child),
             Ok(Away::Child) => {
-                let (end, forks, listeners) = descriptors.into_parts();
+                let (end, listeners) = descriptors.into_parts();
                 return Taken::Child(Box::new(Birth {
                     slot: order.slot,
                     max_requests: order.max_requests,
                     listeners: Listeners::Received(order.listeners, listeners),
                     end,
                     seat,
-                    forks,
                     common: Arc::clone(&self.shape.common),
                     origin: Origin::Mold,
                 }));

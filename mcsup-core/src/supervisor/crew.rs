@@ -46,7 +46,7 @@ pub(crate) struct Links {
     pub(crate) link: SupervisorEnd,
     /// `None`: a mold has none.
     pub(crate) seat: Option<Seat>,
-    /// Our end for orders to fork, where it is a mold or may become one.
+    /// Our end for orders to fork, where it is a mold.
     pub(crate) forks: Option<OrderingEnd>,
 }
 
@@ -87,8 +87,6 @@ impl Process {
 struct Hand {
     process: Process,
     links: Links,
-    /// Told to become a mold.
-    is_promoted: bool,
     /// What it is still to be told to fork.
     wanted: VecDeque<(WorkerId, Wanted)>,
     born: Moment,
@@ -198,20 +196,12 @@ impl Crew {
         }
     }
 
-    /// Says something to all molds, and to whoever is becoming one.
+    /// Says something to all molds.
     pub(crate) fn say_to_molds(&mut self, order: &Order) {
-        let molds = self.hands.iter().filter(|(_, hand)| hand.links.seat.is_none() || hand.is_promoted);
+        let molds = self.hands.iter().filter(|(_, hand)| hand.links.seat.is_none());
         for mold in molds.map(|(mold, _)| *mold).collect::<Vec<_>>() {
             self.say(mold, order.clone());
         }
-    }
-
-    /// Has a worker become a mold.
-    pub(crate) fn promote(&mut self, worker: WorkerId) {
-        if let Some(hand) = self.hands.get_mut(&worker) {
-            hand.is_promoted = true;
-        }
-        self.say(worker, Order::Promote);
     }
 
     /// Sends a signal. A worker that is in the crew was not reaped, so its pid is still its own. One that has no process
@@ -337,7 +327,6 @@ impl Hand {
         Self {
             process,
             links,
-            is_promoted: false,
             wanted: VecDeque::new(),
             born: clock::now(),
             moved: clock::now(),

@@ -80,7 +80,6 @@ impl<S: Supervisor> Executor<S> {
                 self.failed_start.note_mold(&event);
                 events.push(event);
             }
-            Effect::Promote { worker } => self.crew.promote(worker),
             Effect::Drain { worker, how } => self.crew.say(worker, Order::Drain(how)),
             Effect::Begin { worker } => self.crew.say(worker, Order::Begin),
             Effect::LameDuck { worker } => self.crew.say(worker, Order::LameDuck),

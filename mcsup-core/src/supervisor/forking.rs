@@ -12,7 +12,7 @@ use super::{ForkSide, Supervisor};
 use crate::error::{Error, Result};
 use crate::host::daemon;
 use crate::link::channel;
-use crate::link::fork_order::{self, ForkOrder, ForkingEnd, OrderingEnd};
+use crate::link::fork_order::{self, ForkOrder};
 use crate::link::scoreboard::Seat;
 use crate::policy::{Event, WorkerId};
 use crate::spawn::birth::{Birth, Common, Listeners, Origin, Shape};
@@ -83,7 +83,6 @@ impl<S: Supervisor> Executor<S> {
             listeners: Listeners::Open(listeners),
             end,
             seat: seat.clone(),
-            forks: None,
             common: Arc::new(common),
             origin: Origin::Supervisor,
         };
@@ -119,25 +118,18 @@ impl<S: Supervisor> Executor<S> {
         enough: u64,
         seat: &Seat,
     ) -> Result<Option<Pid>> {
-        let failed = |error: io::Error| Error::system("make a link", error);
         let edition = self.edition(generation)?;
-        let (link, end) = channel::pair().map_err(failed)?;
-        let (ours, forks): (Option<OrderingEnd>, Option<ForkingEnd>) =
-            match edition.config.policy.refork_after {
-                0 => (None, None),
-                _ => fork_order::pair().map(|(ours, theirs)| (Some(ours), Some(theirs))).map_err(failed)?,
-            };
+        let (link, end) = channel::pair().map_err(|error| Error::system("make a link", error))?;
         let listeners = edition.listeners.for_slot(slot);
         let order = ForkOrder {
             worker: worker.0,
             slot,
             seat: seat.index(),
             max_requests: enough,
-            may_become_mold: forks.is_some(),
             listeners: listeners.describe(),
         };
-        let links = Links { link, seat: Some(seat.clone()), forks: ours };
-        self.crew.order((worker, mold), links, Wanted { order, end, forks, listeners })?;
+        let links = Links { link, seat: Some(seat.clone()), forks: None };
+        self.crew.order((worker, mold), links, Wanted { order, end, listeners })?;
         Ok(None)
     }
 

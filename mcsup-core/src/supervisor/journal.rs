@@ -64,9 +64,8 @@ fn transaction(notice: &Notice) {
         | Notice::MoldReady { .. }
         | Notice::MoldDied { .. }
         | Notice::MoldFailed { .. }
-        | Notice::MoldEnded { .. } => mold(notice),
-        Notice::Promoting { .. }
-        | Notice::Recycling { .. }
+        | Notice::MoldUnkillable { .. } => mold(notice),
+        Notice::Recycling { .. }
         | Notice::RecyclePostponed { .. }
         | Notice::Recycled { .. }
         | Notice::RecycleFailed { .. } => recycling(notice),
@@ -130,7 +129,6 @@ fn mold(notice: &Notice) {
             let again = seconds(*again_in);
             log::error!("No mold for generation {generation}: {reason}; workers serve on; again in {again}");
         }
-        Notice::MoldEnded { pid } => log::info!("Mold {pid} has ended"),
         Notice::MoldUnkillable { pid, since } => {
             let since = seconds(*since);
             log::error!(
@@ -143,9 +141,6 @@ fn mold(notice: &Notice) {
 
 fn recycling(notice: &Notice) {
     match notice {
-        Notice::Promoting { pid, slot, requests } => {
-            log::info!("Worker {pid} (slot {slot}) becomes the mold, warm after {requests} requests");
-        }
         Notice::Recycling { pid, slot, reason } => {
             log::info!("Recycling worker {pid} (slot {slot}): {reason}; booting its successor");
         }

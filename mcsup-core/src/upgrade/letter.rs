@@ -17,7 +17,7 @@ use crate::sys::descriptor::{self, Identity};
 /// The version of the record's form, all of it: this file's, the supervisor's own part, and the records of policy,
 /// listeners and control socket in that. A field that an older image does without, and that has a default here, needs no
 /// new number; anything else does.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// What both images must mean alike, by version: supervisor and workers talk by it, and workers outlive the exec.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

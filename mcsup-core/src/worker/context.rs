@@ -78,7 +78,7 @@ impl WorkerContext {
     /// Whether this process goes on as a mold when the worker has finished: it does not end, so nothing of what is done at
     /// the end of a process is due.
     pub fn becomes_mold(&self) -> bool {
-        self.duty.becomes_mold()
+        false
     }
 
     /// Becomes readable when [`phase`](Self::phase) or [`log_epoch`](Self::log_epoch) may have changed.

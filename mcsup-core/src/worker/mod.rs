@@ -31,8 +31,7 @@ pub trait Worker {
         Ok(())
     }
 
-    /// In a mold, before the first worker is forked from it: whatever lets its copies share memory. The process is loaded,
-    /// or was a worker until now, and has run.
+    /// In a mold that has loaded, before the first worker is forked from it: whatever lets its copies share memory.
     fn prepare_to_fork(&mut self) {}
 
     /// In a mold: log files are to be opened anew. (A worker sees [`WorkerContext::log_epoch`].)
@@ -55,9 +54,7 @@ pub trait Worker {
         Ok(())
     }
 
-    /// Serves until `context` says otherwise (see [`WorkerContext::phase`]), then returns; the process ends with it, or goes
-    /// on as a mold ([`WorkerContext::becomes_mold`]). Then it has ended its threads, and what it has loaded is still
-    /// there: it is booted and run again in the workers that are forked from it.
+    /// Serves until `context` says otherwise (see [`WorkerContext::phase`]), then returns; the process ends with it.
     ///
     /// # Errors
     /// Whatever keeps it from going on. It is logged, and the worker is replaced.

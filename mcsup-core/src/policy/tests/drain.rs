@@ -183,37 +183,3 @@ fn a_stop_ends_molds_and_whoever_they_have_not_forked_yet() {
     life.obey();
     assert_eq!(life.outcome, Some(Outcome::Stopped));
 }
-
-/// A pool whose only worker is about to become its mold, and has a successor.
-fn with_a_warm_worker() -> (Life, WorkerId) {
-    let mut life = Life::serving_by(Policy { refork_after: 10, ..preloading(1) });
-    let warm = life.ready()[0];
-    life.step(Event::Enough { worker: warm, requests: 10 });
-    life.all_ready();
-    assert!(life.promoted.contains(&warm));
-    (life, warm)
-}
-
-#[test]
-fn a_worker_that_is_to_become_a_mold_finishes_what_it_has_before_it_ends() {
-    let (mut life, warm) = with_a_warm_worker();
-    life.ask(Ask::StopGraceful);
-    assert!(!life.killed.contains(&warm));
-    life.obey();
-    assert_eq!(life.outcome, None);
-    life.worker_ready(warm);
-    life.obey();
-    assert_eq!(life.outcome, Some(Outcome::Stopped));
-}
-
-#[test]
-fn a_worker_that_is_to_become_a_mold_has_no_longer_than_any_to_finish() {
-    let (mut life, warm) = with_a_warm_worker();
-    life.ask(Ask::StopGraceful);
-    life.pass(SAME_ORDER);
-    life.ask(Ask::StopGraceful);
-    assert!(life.quit.contains(&warm));
-    life.pass(seconds(1));
-    life.reap_killed();
-    assert_eq!(life.outcome, Some(Outcome::Stopped));
-}

@@ -75,7 +75,6 @@ pub(super) struct Life {
     pub(super) killed: BTreeSet<WorkerId>,
     pub(super) quit: BTreeSet<WorkerId>,
     pub(super) aborted: BTreeSet<WorkerId>,
-    pub(super) promoted: BTreeSet<WorkerId>,
     begun: BTreeSet<WorkerId>,
     pub(super) lame_ducks: BTreeSet<WorkerId>,
     pub(super) broken: BTreeSet<WorkerId>,
@@ -138,7 +137,6 @@ impl Life {
             killed: BTreeSet::new(),
             quit: BTreeSet::new(),
             aborted: BTreeSet::new(),
-            promoted: BTreeSet::new(),
             begun: BTreeSet::new(),
             lame_ducks: BTreeSet::new(),
             broken: BTreeSet::new(),
@@ -262,12 +260,6 @@ impl Life {
             }
             Effect::Prepare { generation } => return Some(self.prepare(generation)),
             Effect::Exec => return Some(self.exec()),
-            Effect::Promote { worker } => {
-                let (generation, _) = self.living.remove(&worker).expect("promoted: a worker");
-                assert!(!self.drained.contains_key(&worker) && !self.killed.contains(&worker));
-                self.molds.insert(worker, generation);
-                self.promoted.insert(worker);
-            }
             Effect::Drain { worker, how } => {
                 assert!(self.living.contains_key(&worker) && !self.killed.contains(&worker));
                 assert!(self.drained.insert(worker, how).is_none(), "drained twice");

@@ -8,10 +8,6 @@ fn mold(life: &Life) -> WorkerId {
     *life.molds.keys().next().expect("a mold")
 }
 
-fn reforking(workers: usize) -> Policy {
-    Policy { refork_after: 10, ..preloading(workers) }
-}
-
 #[test]
 fn nobody_is_forked_before_the_mold_is_ready() {
     let mut life = Life::start(preloading(2));
@@ -201,95 +197,6 @@ fn a_mold_that_is_stuck_is_killed_for_that_and_followed_by_another() {
     life.molds_ready();
     assert_ne!(mold(&life), stuck);
     assert_eq!(life.ready().len(), 2);
-}
-
-#[test]
-fn a_warm_worker_becomes_the_mold_when_its_successor_is_ready_and_everybody_is_forked_from_it() {
-    let mut life = Life::serving_by(reforking(3));
-    let cold = mold(&life);
-    (life.most, life.fewest_ready) = (0, usize::MAX);
-    let warm = life.ready()[1];
-    life.step(Event::Enough { worker: warm, requests: 10 });
-    assert_eq!((life.promoted.len(), life.booting().len()), (0, 1));
-    life.all_ready();
-    assert!(life.promoted.contains(&warm));
-    life.worker_ready(warm);
-    assert!(life.quit.contains(&cold));
-    for recycled in 1..=3 {
-        assert_eq!(life.booting().len(), 1, "one at a time");
-        let forked = life.machine.table().get(life.booting()[0]).unwrap().mold;
-        assert_eq!(forked, Some(warm));
-        life.all_ready();
-        assert_eq!(life.drained.len(), recycled);
-    }
-    life.obey();
-    assert!(life.booting().is_empty());
-    assert_eq!((life.most, life.fewest_ready, life.molds.len()), (4, 3, 1));
-}
-
-#[test]
-fn only_one_that_has_served_enough_becomes_a_mold_and_not_one_that_somebody_wants_replaced() {
-    let mut life = Life::serving_by(reforking(1));
-    let ticket = life.ask_for_answer(Ask::Recycle(0));
-    life.all_ready();
-    assert!(life.is_done(ticket) && life.promoted.is_empty());
-}
-
-#[test]
-fn the_workers_of_a_reload_can_become_molds_as_well() {
-    let mut life = Life::serving_by(reforking(1));
-    life.reload();
-    life.molds_ready();
-    life.all_ready();
-    life.obey();
-    let worker = life.ready()[0];
-    assert_eq!(life.machine.table().get(worker).unwrap().allowance.requests, 10);
-    life.step(Event::Enough { worker, requests: 10 });
-    life.all_ready();
-    assert!(life.promoted.contains(&worker));
-}
-
-#[test]
-fn a_warm_worker_that_cannot_become_a_mold_leaves_the_cold_one() {
-    let mut life = Life::serving_by(reforking(1));
-    let cold = mold(&life);
-    let warm = life.ready()[0];
-    life.step(Event::Enough { worker: warm, requests: 10 });
-    life.all_ready();
-    life.breaks(warm);
-    assert_eq!((life.molds.keys().copied().collect::<Vec<_>>(), life.quit.len()), (vec![cold], 0));
-    // And nobody else tries.
-    let other = life.ready()[0];
-    life.step(Event::Enough { worker: other, requests: 10 });
-    assert!(life.booting().is_empty());
-}
-
-#[test]
-fn a_cold_mold_that_dies_while_a_warm_one_still_finishes_its_requests_is_replaced_at_once() {
-    let mut life = Life::serving_by(reforking(1));
-    life.live(seconds(60));
-    let (cold, warm) = (mold(&life), life.ready()[0]);
-    life.step(Event::Enough { worker: warm, requests: 10 });
-    life.all_ready();
-    life.dies(cold);
-    assert_eq!(life.molds.len(), 2);
-    // The warm one wins all the same.
-    life.worker_ready(warm);
-    life.obey();
-    assert_eq!(life.molds.keys().copied().collect::<Vec<_>>(), [warm]);
-}
-
-#[test]
-fn whoever_need_not_go_now_waits_for_the_warm_mold() {
-    let mut life = Life::serving_by(reforking(3));
-    let workers = life.ready();
-    for worker in workers.iter().take(2) {
-        life.step(Event::Enough { worker: *worker, requests: 10 });
-    }
-    life.all_ready();
-    assert_eq!((life.promoted.len(), life.booting().len()), (1, 0));
-    life.worker_ready(workers[0]);
-    assert_eq!(life.booting().len(), 1);
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn tell(seed: u64) {
 /// What an operator can be told of was told in some life: none of it is beyond what is tried.
 fn assert_covers(told: &BTreeSet<String>, lives: u64) {
     const ALL: &str = "Booting Ready BootFailed BootTimeout SpawnFailed Died Silent Overdue Retired Leaving MoldBooting \
-        MoldReady MoldDied MoldFailed MoldEnded MoldUnkillable Unkillable Promoting Recycling RecyclePostponed Recycled RecycleFailed Changed \
+        MoldReady MoldDied MoldFailed MoldUnkillable Unkillable Recycling RecyclePostponed Recycled RecycleFailed Changed \
         NewcomerFailed RollingBack RolledBack RollbackFailed ScaleFailed Overloaded Underloaded UpgradePostponed \
         Upgrading UpgradeFailed Upgraded LameDuck Reloading ReloadPostponed ReloadDone ReloadFailed ReloadSuperseded \
         Scaled Stopping Escalated Woke Ended";
@@ -384,11 +384,6 @@ impl World {
                 life.exit(worker, ExitStatus::Code(4));
             }
         }
-        // One that is to become a mold and is not needed any more says that it is ready, and is killed.
-        for worker in life.promoted.iter().copied().filter(|worker| life.exists(*worker)).collect::<Vec<_>>()
-        {
-            life.worker_ready(worker);
-        }
         life.molds_ready();
         life.all_ready();
         if std::mem::take(&mut life.checks_image) {
@@ -527,7 +522,6 @@ fn any_policy(chance: &mut Jitter) -> Policy {
         plan: Plan { surge, soak, retries: size(chance, 2) },
         recycling,
         preload,
-        refork_after: if preload && maybe(chance, 2) { 500 } else { 0 },
         autoscale,
         development: maybe(chance, 3),
         seed: chance.up_to(u64::MAX),

@@ -10,7 +10,7 @@ use super::{Crew, Hand, Links, Process};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::link::channel::WorkerEnd;
-use crate::link::fork_order::{Descriptors, ForkOrder, ForkingEnd};
+use crate::link::fork_order::{Descriptors, ForkOrder};
 use crate::listener::open::OpenSet;
 use crate::policy::{Event, ExitStatus, WorkerId};
 use crate::spawn::reap;
@@ -21,7 +21,6 @@ use crate::sys::ancestry::ADOPTS;
 pub(crate) struct Wanted {
     pub(crate) order: ForkOrder,
     pub(crate) end: WorkerEnd,
-    pub(crate) forks: Option<ForkingEnd>,
     pub(crate) listeners: OpenSet,
 }
 
@@ -40,7 +39,6 @@ impl Wanted {
     fn descriptors(&self) -> Descriptors<BorrowedFd<'_>> {
         Descriptors {
             end: self.end.as_fd(),
-            forks: self.forks.as_ref().map(AsFd::as_fd),
             listeners: self.listeners.iter().map(|listener| listener.as_fd()).collect(),
         }
     }
@@ -99,14 +97,6 @@ impl Crew {
             Process::Awaited { mold: by, .. } if by == mold => Some(*worker),
             _ => None,
         })
-    }
-
-    /// A worker that has become a mold does nothing more that its siblings should know.
-    pub(super) fn on_ready(&mut self, worker: WorkerId) {
-        let Some(hand) = self.hands.get_mut(&worker).filter(|hand| hand.is_promoted) else { return };
-        if let Some(seat) = hand.links.seat.take() {
-            self.scoreboard.give_back(&seat);
-        }
     }
 
     /// A worker has a process; or had one, that has just been reaped.

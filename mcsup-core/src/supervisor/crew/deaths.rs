@@ -60,10 +60,7 @@ impl Crew {
 
     fn on_report(&mut self, worker: WorkerId, report: Report, reaped: &[Pid]) -> Option<Event> {
         Some(match report {
-            Report::Ready => {
-                self.on_ready(worker);
-                Event::Ready { worker }
-            }
+            Report::Ready => Event::Ready { worker },
             Report::Failed(failure) => Event::BootFailed { worker, failure },
             Report::Leaving(reason) => Event::Leaving { worker, reason },
             Report::ReloadWanted(reason) => Event::Changed { reason },

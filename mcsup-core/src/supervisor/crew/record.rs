@@ -29,7 +29,6 @@ struct HandRecord {
     link: EndRecord,
     seat: Option<usize>,
     forks: Option<RawFd>,
-    is_promoted: bool,
     born: Moment,
 }
 
@@ -91,7 +90,6 @@ impl Crew {
             link: hand.links.link.describe(),
             seat: hand.links.seat.as_ref().map(Seat::index),
             forks: hand.links.forks.as_ref().map(|forks| forks.as_fd().as_raw_fd()),
-            is_promoted: hand.is_promoted,
             born: hand.born,
         });
         let board = self.scoreboard.describe().ok_or(io::ErrorKind::Unsupported)?;
@@ -135,7 +133,6 @@ impl Crew {
         Ok(Hand {
             process,
             links: Links { link: SupervisorEnd::adopt(record.link)?, seat, forks },
-            is_promoted: record.is_promoted,
             wanted: VecDeque::new(),
             born: record.born,
             moved: crate::clock::now(),

@@ -37,15 +37,8 @@ impl Pool {
     fn order(&mut self, worker: u64) {
         let (link, end) = channel::pair().unwrap();
         let seat = self.crew.take_seat().unwrap();
-        let order = ForkOrder {
-            worker,
-            slot: 0,
-            seat: seat.index(),
-            max_requests: 0,
-            may_become_mold: false,
-            listeners: Vec::new(),
-        };
-        let wanted = Wanted { order, end, forks: None, listeners: OpenSet::default() };
+        let order = ForkOrder { worker, slot: 0, seat: seat.index(), max_requests: 0, listeners: Vec::new() };
+        let wanted = Wanted { order, end, listeners: OpenSet::default() };
         let links = Links { link, seat: Some(seat), forks: None };
         self.crew.order((WorkerId(worker), MOLD), links, wanted).unwrap();
     }
