@@ -151,12 +151,6 @@ pub struct RunArgs {
     /// Threads in each worker that call the application, 1 to 1024 [default: 1]
     #[arg(long, value_name = "INT", help_heading = "Serving")]
     pub threads: Option<String>,
-    /// Fewest workers that the load may bring the pool down to, 1 to 512; goes with --max-workers
-    #[arg(long, value_name = "INT", help_heading = "Serving")]
-    pub min_workers: Option<String>,
-    /// Most workers that the load may bring the pool up to, 1 to 512; goes with --min-workers
-    #[arg(long, value_name = "INT", help_heading = "Serving")]
-    pub max_workers: Option<String>,
     /// Give each worker listening sockets of its own, among which the kernel spreads connections (SO_REUSEPORT)
     #[arg(long, help_heading = "Serving")]
     pub reuse_port: bool,

@@ -2,7 +2,7 @@
 
 import signal
 
-from harness import HELLO, SLEEPY, Load, free_port, run, wait_for
+from harness import HELLO, Load, free_port, run, wait_for
 from lifecycle import Operator
 
 
@@ -71,20 +71,6 @@ def test_workers_that_cannot_boot_leave_the_pool_at_its_size(serve, directory):
     wait_for(lambda: server.worker_pids() == before, "the workers of before alone")
     assert sizes(directory) == (2, 2)
     assert server.get()[0] == 200
-
-
-def test_the_pool_grows_under_load_and_keeps_to_its_bounds(serve, directory):
-    server = serve(SLEEPY, "--min-workers", 1, "--max-workers", 2, "-p", "app.pid")
-    with Load(server.port, fresh=2, kept=2, path="/?sleep=0.1") as load:
-        server.wait_log(r"A worker more is needed: 1 of 1 permits in use", patience=20)
-        server.wait_log("Scaling from 1 to 2 workers")
-        server.wait_ready(2)
-        load.wait_more(2)
-    assert load.failures == []
-    ended = scale(directory, 99)
-    assert (ended.returncode, ended.stdout) == (1, "")
-    assert "99 workers: autoscaling keeps them within its bounds" in ended.stderr
-    assert sizes(directory)[0] == 2
 
 
 def test_the_number_survives_a_reload_until_the_settings_name_another(serve, directory):

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mcsup_core::control::path_beside;
 use mcsup_core::host::privileges::RunAs;
-use mcsup_core::policy::{Autoscale, Plan, Policy, Recycling, Surge};
+use mcsup_core::policy::{Plan, Policy, Recycling, Surge};
 use mcsup_core::{Address, Children, Config, MoldThreads};
 use mcsup_py::access::Format;
 use mcsup_py::engine::{EngineConfig, Timeouts};
@@ -108,10 +108,6 @@ fn policy(settings: &Settings) -> Policy {
             rss: (recycling.rss.value.unwrap_or(0), recycling.rss_jitter.value),
         },
         preload: settings.mold.preload.value,
-        autoscale: settings
-            .autoscale
-            .as_ref()
-            .map(|bounds| Autoscale { min: bounds.min.value, max: bounds.max.value }),
         development: settings.development.reload.value,
         seed: u64::from(std::process::id()),
         ..Policy::default()

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::args::Invocation;
-use crate::settings::{Autoscale, ControlSocket, Origin, Settings};
+use crate::settings::{ControlSocket, Origin, Settings};
 
 /// Settles a command line beside an environment, where `mcsup.toml` has this text and no other file is there.
 fn settle(text: &str, line: &[&str], environment: &[(&str, &str)]) -> Result<Settings, UsageError> {
@@ -123,9 +123,10 @@ fn a_switch_that_is_false_is_one_that_is_not_there() {
 
 #[test]
 fn what_belongs_together_may_come_from_two_sources() {
-    let settings = settle("min_workers = 1", &["-c", "mcsup.toml", "--max-workers", "3"], &[]).expect("good");
-    let Some(Autoscale { min, max }) = settings.autoscale else { panic!("it scales") };
-    assert_eq!((min.origin, max.origin), (from_file(), Origin::CommandLine));
+    let line = ["-c", "mcsup.toml", "--max-requests-jitter", "3"];
+    let recycling = settle("max_requests = 1", &line, &[]).expect("good").recycling;
+    let origins = (recycling.requests.origin, recycling.requests_jitter.origin);
+    assert_eq!(origins, (from_file(), Origin::CommandLine));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The settings of what happens to workers between start and stop: reload, recycling, scaling, draining, the mold.
+//! The settings of what happens to workers between start and stop: reload, recycling, draining, the mold.
 //!
 //! Each group is settled here, and with it what its settings owe each other. Doing any of it is the supervisor's part.
 
@@ -39,15 +39,6 @@ pub struct Recycling {
     pub rss: Sourced<Option<u64>>,
     /// Up to so many bytes more, drawn for each worker.
     pub rss_jitter: Sourced<u64>,
-}
-
-/// Between which numbers the load may move the number of workers: 1 <= min <= workers <= max <= 512.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Autoscale {
-    /// The fewest workers.
-    pub min: Sourced<usize>,
-    /// The most workers.
-    pub max: Sourced<usize>,
 }
 
 /// How a stop is announced.
@@ -121,29 +112,6 @@ impl Recycling {
     }
 }
 
-impl Autoscale {
-    /// Both bounds or neither, and the number to start with between them.
-    pub(super) fn resolve(sources: &Sources, workers: &Sourced<usize>) -> Result<Option<Self>, UsageError> {
-        let min = sources.optional("min_workers", |args| &args.min_workers, values::workers)?;
-        let max = sources.optional("max_workers", |args| &args.max_workers, values::workers)?;
-        let (min, max) = match (min, max) {
-            (Some(min), Some(max)) => (min, max),
-            (None, None) => return Ok(None),
-            (Some(min), None) => return Err(number("min_workers", &min, "max_workers must be given too")),
-            (None, Some(max)) => return Err(number("max_workers", &max, "min_workers must be given too")),
-        };
-        if *min > *max {
-            let reason = format!("more than max_workers = {} (from {})", *max, max.origin);
-            return Err(number("min_workers", &min, &reason));
-        }
-        if !(*min..=*max).contains(workers) {
-            let reason = format!("not from min_workers = {} to max_workers = {}", *min, *max);
-            return Err(number("workers", workers, &reason));
-        }
-        Ok(Some(Self { min, max }))
-    }
-}
-
 impl Draining {
     pub(super) fn resolve(sources: &Sources) -> Result<Self, UsageError> {
         Ok(Self {
@@ -187,9 +155,4 @@ impl Control {
         };
         Ok(Self { socket })
     }
-}
-
-/// A number that is allowed by itself, but not beside the others.
-fn number(name: &str, given: &Sourced<usize>, reason: &str) -> UsageError {
-    refused(name, &given.to_string(), &given.origin, reason)
 }

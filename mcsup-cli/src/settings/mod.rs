@@ -18,7 +18,7 @@ use std::time::Duration;
 
 pub use choices::{ControlSocket, PreloadThreads, ReloadEngine, Surge};
 pub use file::{ReadFile, reader};
-pub use lifecycle::{Autoscale, Control, Development, Draining, Mold, Recycling, Rollout};
+pub use lifecycle::{Control, Development, Draining, Mold, Recycling, Rollout};
 pub use sources::{Environment, Origin, Sourced};
 
 use crate::args::{RunArgs, UsageError};
@@ -105,8 +105,6 @@ pub struct Settings {
     pub rollout: Rollout,
     /// For when a worker is replaced though nothing is wrong with it.
     pub recycling: Recycling,
-    /// For the number of workers; `None`: it is as it is set.
-    pub autoscale: Option<Autoscale>,
     /// For a stop.
     pub draining: Draining,
     /// For the process that workers are forked from.
@@ -205,7 +203,6 @@ impl Settings {
         read_file: &ReadFile<'_>,
     ) -> Result<Self, UsageError> {
         let sources = Sources::collect(command_line, environment, read_file)?;
-        let workers = sources.one("workers", |args| &args.workers, values::workers)?;
         Ok(Self {
             app: sources.optional("app", |args| &args.app, values::text)?,
             python_path: sources.optional("pythonpath", |args| &args.pythonpath, values::directories)?,
@@ -215,8 +212,7 @@ impl Settings {
                 |args| &args.backlog,
                 |text| values::whole(text, 1..=i32::MAX),
             )?,
-            autoscale: Autoscale::resolve(&sources, &workers)?,
-            workers,
+            workers: sources.one("workers", |args| &args.workers, values::workers)?,
             threads: sources.one(
                 "threads",
                 |args| &args.threads,

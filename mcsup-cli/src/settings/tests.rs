@@ -210,7 +210,7 @@ fn without_a_word_workers_live_as_long_as_they_can() {
     assert_eq!((*recycling.requests, *recycling.lifetime, *recycling.rss), (None, None, None));
     assert_eq!((*recycling.requests_jitter, *recycling.rss_jitter), (0, 0));
     assert_eq!((*recycling.lifetime_jitter, *settings.draining.delay), (Duration::ZERO, Duration::ZERO));
-    assert_eq!((settings.draining.health_path, settings.autoscale), (None, None));
+    assert_eq!(settings.draining.health_path, None);
     let mold = settings.mold;
     assert_eq!((*mold.preload, *mold.threads), (false, PreloadThreads::Warn));
     let development = settings.development;
@@ -231,7 +231,7 @@ fn what_is_written_of_a_workers_life_is_what_is_set() {
                 --max-lifetime 3600 --max-lifetime-jitter 0.5 --max-rss 256M --max-rss-jitter 16K \
                 --drain-delay 3 --health-path /-/health --preload --preload-threads refuse \
                 --reload --reload-engine poll --reload-extra-file a --reload-extra-file b.toml --reuse-port --end-children \
-                --min-workers 2 --max-workers 4 --control-socket run/a.sock";
+                --control-socket run/a.sock";
     let settings = good(&words(line), &[]);
     assert_eq!((*settings.rollout.surge, *settings.rollout.retries), (Surge::All, 100));
     assert_eq!(*settings.rollout.soak, Duration::ZERO);
@@ -248,7 +248,6 @@ fn what_is_written_of_a_workers_life_is_what_is_set() {
     assert_eq!((*development.reload, *development.engine), (true, ReloadEngine::Poll));
     assert_eq!(development.extra_files.value, [PathBuf::from("a"), PathBuf::from("b.toml")]);
     assert!(*settings.reuse_port && *settings.process.end_children);
-    assert_eq!(settings.autoscale.map(|scale| (*scale.min, *scale.max)), Some((2, 4)));
     assert_eq!(*settings.control.socket, ControlSocket::At("run/a.sock".into()));
     assert_eq!(*good(&["--no-control-socket"], &[]).control.socket, ControlSocket::Off);
 }
@@ -257,42 +256,6 @@ fn what_is_written_of_a_workers_life_is_what_is_set() {
 fn a_jitter_without_its_limit_means_nothing() {
     let jitters = "--max-requests-jitter 5 --max-lifetime-jitter 5 --max-rss-jitter 5";
     assert_eq!(*good(&words(jitters), &[]).recycling.requests, None);
-}
-
-#[test]
-fn the_bounds_of_the_pool_go_together() {
-    for (line, expected) in [
-        ("--min-workers 2", r#"min_workers = "2" (from the command line): max_workers must be given too"#),
-        ("--max-workers 2", r#"max_workers = "2" (from the command line): min_workers must be given too"#),
-        (
-            "--min-workers 0 --max-workers 2",
-            r#"min_workers = "0" (from the command line): not from 1 to 512"#,
-        ),
-        (
-            "--min-workers 1 --max-workers 513",
-            r#"max_workers = "513" (from the command line): not from 1 to 512"#,
-        ),
-        (
-            "--min-workers 3 --max-workers 2",
-            r#"min_workers = "3" (from the command line): more than max_workers = 2 (from the command line)"#,
-        ),
-        (
-            "--min-workers 2 --max-workers 4",
-            r#"workers = "1" (from the defaults): not from min_workers = 2 to max_workers = 4"#,
-        ),
-        (
-            "-w 5 --min-workers 2 --max-workers 4",
-            r#"workers = "5" (from the command line): not from min_workers = 2 to max_workers = 4"#,
-        ),
-    ] {
-        assert_eq!(refusal(&words(line), &[]), expected);
-    }
-    for line in ["--min-workers 1 --max-workers 512", "-w 2 --min-workers 2 --max-workers 2"] {
-        assert!(good(&words(line), &[]).autoscale.is_some(), "{line}");
-    }
-    let gunicorn = ("GUNICORN_CMD_ARGS", "--min-workers 1");
-    let scale = good(&["--max-workers", "3"], &[gunicorn]).autoscale.expect("from two sources");
-    assert_eq!((scale.min.origin, scale.max.origin), (Origin::Variable(gunicorn.0), Origin::CommandLine));
 }
 
 #[test]

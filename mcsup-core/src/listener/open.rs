@@ -167,6 +167,7 @@ impl OpenSet {
     }
 
     /// How many connections wait to be accepted, as far as the kernel tells: those over TCP, on Linux.
+    #[cfg(test)]
     pub(crate) fn queued(&self) -> usize {
         self.sockets.iter().map(|listener| listening::queued(listener.as_fd())).sum()
     }

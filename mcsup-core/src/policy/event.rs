@@ -78,8 +78,6 @@ pub enum Event {
     },
     /// How much memory workers use, in bytes; what [`Effect::Measure`] asked for.
     Memory(Vec<(WorkerId, u64)>),
-    /// How busy the pool is; what [`Effect::Measure`] asked for.
-    Load(Load),
     /// A worker has seen that what it runs has changed.
     Changed {
         /// What has changed.
@@ -199,7 +197,7 @@ pub enum Effect {
         /// How many.
         slots: usize,
     },
-    /// Find out how busy the pool is, and how much memory its workers use.
+    /// Find out how much memory the workers use.
     Measure,
     /// Find out whether the image that is there now could take over.
     CheckImage,
@@ -289,19 +287,6 @@ pub enum Answer {
     Superseded,
     /// It cannot be done, or not now; one line.
     Refused(String),
-}
-
-/// How busy a pool is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Load {
-    /// Connections that wait to be accepted.
-    pub queued: usize,
-    /// Requests that wait for a permit.
-    pub waiting: usize,
-    /// Requests in the application.
-    pub running: usize,
-    /// How many there could be.
-    pub permits: usize,
 }
 
 /// How a worker is to finish.
@@ -564,12 +549,6 @@ pub enum Notice {
         from: usize,
         to: usize,
         reason: String,
-    },
-    Overloaded {
-        load: Load,
-    },
-    Underloaded {
-        load: Load,
     },
     UpgradePostponed,
     Upgrading,

@@ -16,7 +16,6 @@ use super::restart::{Loss, Restarts};
 use super::rules::Policy;
 use super::status::{Phase, State};
 use super::table::{Entry, Table};
-use super::trend::Trend;
 use super::under_way::{Refusal, Replacing, Scaling};
 use crate::error::ErrorKind;
 
@@ -54,7 +53,6 @@ pub struct Machine {
     /// When a change that workers have seen begins a reload.
     pub(super) changed_at: Option<Moment>,
     pub(super) scaling: Option<Scaling>,
-    pub(super) trend: Trend,
     pub(super) next_look: Option<Moment>,
     pub(super) replacing: Option<Replacing>,
     pub(super) recycle_tickets: Vec<(Ticket, WorkerId)>,
@@ -100,7 +98,6 @@ impl Machine {
             queued_reload: None,
             changed_at: None,
             scaling: None,
-            trend: Trend::default(),
             next_look: None,
             replacing: None,
             recycle_tickets: Vec::new(),
@@ -154,7 +151,6 @@ impl Machine {
             Event::Leaving { worker, reason } => self.on_leaving(worker, &reason, now, effects),
             Event::Enough { worker, requests } => self.on_enough(worker, requests, effects),
             Event::Memory(used) => self.on_memory(used, effects),
-            Event::Load(load) => self.on_load(load, now, effects),
             Event::Changed { reason } => self.on_changed(reason, now, effects),
             Event::Prepared { generation, policy, closes_listeners } => {
                 self.on_prepared(generation, (policy, closes_listeners), now, effects);

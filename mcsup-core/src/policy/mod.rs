@@ -9,8 +9,7 @@
 //! - [`rules`]: what is decided by.
 //! - [`status`]: the state of one worker and of the pool; [`under_way`]: what is not done yet.
 //! - [`table`], [`molds`]: which workers and molds exist, which slot and generation each belongs to.
-//! - [`restart`]: what slots have lost, and what a boot costs; [`jitter`]: what is left to chance; [`trend`]: what the load
-//!   asks for.
+//! - [`restart`]: what slots have lost, and what a boot costs; [`jitter`]: what is left to chance.
 //!
 //! Decisions:
 //! - [`machine`]: one function for each event, and what is due after each.
@@ -37,18 +36,17 @@ pub mod rules;
 mod scale;
 pub mod status;
 pub mod table;
-pub mod trend;
 pub mod under_way;
 mod upgrade;
 
 pub use event::{
-    Answer, Ask, BootFailure, Drain, Effect, Event, Evidence, Exit, ExitStatus, KillReason, Load, Moment,
-    Notice, OutOfMemory, Outcome, Sender, Ticket, WorkerId,
+    Answer, Ask, BootFailure, Drain, Effect, Event, Evidence, Exit, ExitStatus, KillReason, Moment, Notice,
+    OutOfMemory, Outcome, Sender, Ticket, WorkerId,
 };
 pub use fill::Vacancy;
 pub use machine::Machine;
 pub use record::Record;
-pub use rules::{Autoscale, Plan, Policy, Recycling, RestartPolicy, Surge};
+pub use rules::{Plan, Policy, Recycling, RestartPolicy, Surge};
 pub use status::{Phase, State};
 
 #[cfg(test)]

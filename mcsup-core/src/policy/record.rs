@@ -11,7 +11,6 @@ use super::restart::Restarts;
 use super::rules::Policy;
 use super::status::Phase;
 use super::table::Table;
-use super::trend::Trend;
 use super::under_way::{Refusal, Scaling};
 
 /// All facts of a pool that serves and has nothing else under way, and what waits. Moments are on the machine's monotonic clock, which
@@ -32,7 +31,6 @@ pub struct Record {
     queued_reload: Option<Vec<Ticket>>,
     changed_at: Option<Moment>,
     scaling: Option<Scaling>,
-    trend: Trend,
     recycle_tickets: Vec<(Ticket, WorkerId)>,
     recycle_again: Option<Moment>,
     upgrade_tickets: Vec<Ticket>,
@@ -56,7 +54,6 @@ impl Machine {
             queued_reload: self.queued_reload.clone(),
             changed_at: self.changed_at,
             scaling: self.scaling.clone(),
-            trend: self.trend,
             recycle_tickets: self.recycle_tickets.clone(),
             recycle_again: self.recycle_again,
             upgrade_tickets: self.upgrade_tickets.clone(),
@@ -84,7 +81,6 @@ impl Machine {
             queued_reload,
             changed_at,
             scaling,
-            trend,
             recycle_tickets,
             recycle_again,
             upgrade_tickets,
@@ -106,7 +102,6 @@ impl Machine {
             queued_reload,
             changed_at,
             scaling,
-            trend,
             recycle_tickets,
             recycle_again,
             upgrade_tickets,

@@ -31,8 +31,6 @@ pub struct Policy {
     pub recycling: Recycling,
     /// Whether a mold loads what workers run, and forks them.
     pub preload: bool,
-    /// Between which bounds the number of workers follows the load.
-    pub autoscale: Option<Autoscale>,
     /// How long a new image may take to show that it can take over.
     pub upgrade_timeout: Duration,
     /// Whether workers are told why a reload failed.
@@ -58,7 +56,6 @@ impl Default for Policy {
             plan: Plan::default(),
             recycling: Recycling::default(),
             preload: false,
-            autoscale: None,
             upgrade_timeout: Duration::from_secs(30),
             development: false,
             restart: RestartPolicy::default(),
@@ -70,11 +67,7 @@ impl Default for Policy {
 impl Policy {
     /// The number of workers nearest to `workers` that there may be.
     pub(super) fn allowed(&self, workers: usize) -> usize {
-        let workers = workers.clamp(1, self.max_workers.max(1));
-        match self.autoscale {
-            Some(Autoscale { min, max }) => workers.clamp(min.max(1), max.max(min).max(1)),
-            None => workers,
-        }
+        workers.clamp(1, self.max_workers.max(1))
     }
 }
 
@@ -123,15 +116,6 @@ pub struct Recycling {
     pub lifetime: (Duration, Duration),
     /// Bytes of memory; base 0: any number.
     pub rss: (u64, u64),
-}
-
-/// Bounds between which the pool is as large as its load wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Autoscale {
-    /// The fewest workers.
-    pub min: usize,
-    /// The most.
-    pub max: usize,
 }
 
 /// The shape of the back-off.

@@ -1,15 +1,14 @@
-//! How many workers there should be: as asked, or between two bounds by what hurts.
+//! How many workers there should be, as asked; and when their memory is measured.
 
 use std::time::Duration;
 
-use super::event::{Answer, Drain, Effect, Generation, Load, Moment, Notice, Slot, Ticket};
+use super::event::{Answer, Drain, Effect, Generation, Moment, Notice, Slot, Ticket};
 use super::machine::Machine;
 use super::status::Phase;
 use super::table::Entry;
-use super::trend::Change;
 use super::under_way::Scaling;
 
-/// How often the pool's load and its workers' memory are looked at, where somebody wants to know.
+/// How often the workers' memory is measured, where a limit needs it.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 impl Machine {
@@ -23,11 +22,6 @@ impl Machine {
     ) {
         if target < 1 || target > self.policy.max_workers {
             let reason = format!("{target} workers: expected 1 to {}", self.policy.max_workers);
-            return self.answer(ticket, &Answer::Refused(reason), effects);
-        }
-        let allowed = self.policy.allowed(target);
-        if allowed != target {
-            let reason = format!("{target} workers: autoscaling keeps them within its bounds");
             return self.answer(ticket, &Answer::Refused(reason), effects);
         }
         // What an unfinished change has added so far may fail yet.
@@ -124,8 +118,6 @@ impl Machine {
         }
         let Some(scaling) = self.scaling.take_if(|scaling| slot >= scaling.from) else { return };
         let (from, to) = (scaling.from, self.target);
-        // The load will want it again at the next look.
-        self.trend.rests_until = now.saturating_add(self.policy.restart.cap);
         self.scale(from, now, effects);
         let reason = reason.to_owned();
         effects.push(Effect::Tell(Notice::ScaleFailed { from, to, reason: reason.clone() }));
@@ -138,10 +130,10 @@ impl Machine {
         self.answer(tickets, &Answer::Superseded, effects);
     }
 
-    /// Whether somebody wants to know the load, or the memory.
+    /// Whether a limit needs the workers' memory.
     fn measures(&self) -> bool {
         let ready = matches!(self.phase, Phase::Serving | Phase::Reloading(_));
-        ready && (self.policy.autoscale.is_some() || self.policy.recycling.rss.0 > 0)
+        ready && self.policy.recycling.rss.0 > 0
     }
 
     /// When the next look is due.
@@ -154,24 +146,6 @@ impl Machine {
         if self.measures() && self.next_look.is_none_or(|at| at <= now) {
             self.next_look = Some(now.saturating_add(LOOK_EVERY));
             effects.push(Effect::Measure);
-        }
-    }
-
-    /// How busy the pool is.
-    pub(super) fn on_load(&mut self, load: Load, now: Moment, effects: &mut Vec<Effect>) {
-        let settled = self.phase == Phase::Serving && self.table.is_full(self.target);
-        if self.policy.autoscale.is_none() || !settled || now < self.trend.rests_until {
-            return;
-        }
-        let Some(change) = self.trend.note(&load, self.target) else { return };
-        let (target, notice) = match change {
-            Change::More => (self.target + 1, Notice::Overloaded { load }),
-            Change::Fewer => (self.target - 1, Notice::Underloaded { load }),
-        };
-        if self.policy.allowed(target) != self.target {
-            effects.push(Effect::Tell(notice));
-            self.scaling = Some(Scaling { from: self.target, tickets: Vec::new() });
-            self.scale(target, now, effects);
         }
     }
 }

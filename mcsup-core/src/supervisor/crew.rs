@@ -37,7 +37,7 @@ use crate::link::channel::SupervisorEnd;
 use crate::link::fork_order::OrderingEnd;
 use crate::link::message::Order;
 use crate::link::scoreboard::{Board, Gauges, Scoreboard, Seat};
-use crate::policy::{Event, Evidence, ExitStatus, Load, Moment, OutOfMemory, WorkerId};
+use crate::policy::{Event, Evidence, ExitStatus, Moment, OutOfMemory, WorkerId};
 use crate::sys::ancestry;
 
 /// What joins us to a worker or a mold.
@@ -299,18 +299,6 @@ impl Crew {
             gauges: hand.links.seat.as_ref().map(Seat::gauges).unwrap_or_default(),
             usage: hand.process.pid().map(|pid| usage::usage(pid.as_raw_nonzero().get())).unwrap_or_default(),
         })
-    }
-
-    /// How busy all of them are.
-    pub(crate) fn load(&self, queued: usize) -> Load {
-        let mut load = Load { queued, ..Load::default() };
-        let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-        for gauges in self.hands.values().filter_map(|hand| Some(hand.links.seat.as_ref()?.gauges())) {
-            load.waiting += count(gauges.waiting);
-            load.running += count(gauges.running);
-            load.permits += count(gauges.permits);
-        }
-        load
     }
 
     /// In a forked child: these handles are the supervisor's. Closing a copy of a link's end keeps every lifeline

@@ -101,7 +101,7 @@ impl<S: Supervisor> Executor<S> {
             Effect::RefuseNew => self.editions.refuse_new(),
             Effect::CloseListeners => self.editions.close(),
             Effect::PoolReady { ready, target } => self.supervisor.ready(ready, target),
-            Effect::Measure => events.extend(self.measure()),
+            Effect::Measure => events.push(self.measure()),
             Effect::CheckImage => events.extend(self.check_image(machine)),
             Effect::Exec => events.push(self.exec(machine)),
             Effect::Answer { ticket, answer } => self.answer(ticket, answer),
@@ -190,10 +190,9 @@ impl<S: Supervisor> Executor<S> {
         }
     }
 
-    fn measure(&mut self) -> Vec<Event> {
+    fn measure(&mut self) -> Event {
         self.pace.looks(clock::now());
-        let queued = self.editions.current().map_or(0, |edition| edition.listeners.queued());
-        let measured = vec![Event::Memory(self.crew.memory()), Event::Load(self.crew.load(queued))];
+        let measured = Event::Memory(self.crew.memory());
         self.pace.has_worked(clock::now());
         measured
     }

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use crate::host::processes;
-use crate::policy::{
-    Ask, BootFailure, Evidence, Exit, ExitStatus, KillReason, Load, Notice, OutOfMemory, Outcome,
-};
+use crate::policy::{Ask, BootFailure, Evidence, Exit, ExitStatus, KillReason, Notice, OutOfMemory, Outcome};
 
 /// Writes `notice` to the log.
 pub(crate) fn write(notice: &Notice) {
@@ -72,8 +70,6 @@ fn transaction(notice: &Notice) {
         Notice::ScaleFailed { from, to, reason } => {
             log::error!("Scaling to {to} workers failed, going on with {from}: {reason}");
         }
-        Notice::Overloaded { load } => log::info!("A worker more is needed: {}", busy(load)),
-        Notice::Underloaded { load } => log::info!("A worker fewer will do: {}", busy(load)),
         Notice::UpgradePostponed => log::info!("Upgrade waits until nothing else is under way"),
         Notice::Upgrading => log::info!("Upgrading: asking the new image whether it can take over"),
         Notice::UpgradeFailed { reason } => log::error!("Upgrade failed, this image goes on: {reason}"),
@@ -154,11 +150,6 @@ fn recycling(notice: &Notice) {
         }
         _ => {}
     }
-}
-
-fn busy(load: &Load) -> String {
-    let Load { queued, waiting, running, permits } = load;
-    format!("{running} of {permits} permits in use, {waiting} requests and {queued} connections wait")
 }
 
 fn boot_failed(pid: i32, failure: &BootFailure) {

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 /// How many connections wait to be accepted; 0 where it cannot be known.
-#[cfg(target_os = "linux")]
+#[cfg(all(test, target_os = "linux"))]
 pub(crate) fn queued(socket: BorrowedFd<'_>) -> usize {
     use std::mem::MaybeUninit;
     use std::os::fd::AsRawFd;
@@ -34,7 +34,7 @@ pub(crate) fn queued(socket: BorrowedFd<'_>) -> usize {
 }
 
 /// Not known here.
-#[cfg(not(target_os = "linux"))]
+#[cfg(all(test, not(target_os = "linux")))]
 pub(crate) fn queued(_: BorrowedFd<'_>) -> usize {
     0
 }

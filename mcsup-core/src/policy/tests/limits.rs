@@ -30,7 +30,6 @@ fn longest(chance: &mut Jitter) -> Policy {
     let base = time();
     long.restart = RestartPolicy { base, cap: base.max(time()), ready_cap: time(), stable: time() };
     long.preload = chance.up_to(1) == 0;
-    long.autoscale = (chance.up_to(1) == 0).then_some(Autoscale { min: 1, max: 5 });
     long
 }
 
@@ -55,7 +54,7 @@ fn any_event(workers: &[WorkerId], generation: u64, chance: &mut Jitter) -> Even
             exit: Exit { status: ExitStatus::Code(1), evidence: Evidence::default() },
         },
         4 => Event::Leaving { worker, reason: String::new() },
-        5 => Event::Load(Load { queued: pick(9), running: pick(9), waiting: 0, permits: 3 }),
+        5 => Event::Memory(vec![(worker, u64::MAX)]),
         6 => Event::Late { by: seconds(60) },
         7 => Event::ImageChecked,
         8 => Event::UpgradeFailed { reason: String::new() },

@@ -65,7 +65,7 @@ fn tell(seed: u64) {
 fn assert_covers(told: &BTreeSet<String>, lives: u64) {
     const ALL: &str = "Booting Ready BootFailed BootTimeout SpawnFailed Died Silent Overdue Retired Leaving MoldBooting \
         MoldReady MoldDied MoldFailed MoldUnkillable Unkillable Recycling RecyclePostponed Recycled RecycleFailed Changed \
-        NewcomerFailed RollingBack RolledBack RollbackFailed ScaleFailed Overloaded Underloaded UpgradePostponed \
+        NewcomerFailed RollingBack RolledBack RollbackFailed ScaleFailed UpgradePostponed \
         Upgrading UpgradeFailed Upgraded LameDuck Reloading ReloadPostponed ReloadDone ReloadFailed ReloadSuperseded \
         Scaled Stopping Escalated Woke Ended";
     let missing: Vec<&str> = ALL.split_whitespace().filter(|name| !told.contains(*name)).collect();
@@ -132,8 +132,7 @@ impl World {
             21..=25 => self.somebody_dies(),
             26 => self.somebody_leaves(),
             27..=29 => self.somebody_has_served_enough(),
-            30..=31 => self.memory_is_measured(),
-            32 => self.load_is_measured(),
+            30..=32 => self.memory_is_measured(),
             33 => self.life.step(Event::Tick),
             34..=43 => self.somebody_obeys(),
             44..=51 => self.a_fork_is_answered(),
@@ -217,17 +216,6 @@ impl World {
         let used =
             self.life.ready().into_iter().map(|worker| (worker, self.chance.up_to(300) << 20)).collect();
         self.life.step(Event::Memory(used));
-    }
-
-    /// The same several times: bursts decide nothing.
-    fn load_is_measured(&mut self) {
-        let (load, looks) = match one_in(&mut self.chance, 2) {
-            true => (Load { queued: 3, waiting: 1, running: 8, permits: 8 }, 3),
-            false => (Load { queued: 0, waiting: 0, running: 0, permits: 8 }, 31),
-        };
-        for _ in 0..looks {
-            self.life.step(Event::Load(load));
-        }
     }
 
     /// One who was asked to end does, or one that is dead is reaped.
@@ -505,10 +493,6 @@ fn any_policy(chance: &mut Jitter) -> Policy {
     };
     let soak = if maybe(chance, 2) { Duration::ZERO } else { Duration::from_millis(chance.up_to(5000)) };
     let preload = maybe(chance, 2);
-    let autoscale = maybe(chance, 3).then(|| {
-        let min = 1 + size(chance, 2);
-        Autoscale { min, max: min + size(chance, 3) }
-    });
     let recycling = Recycling {
         requests: (if maybe(chance, 2) { 1000 } else { 0 }, 100),
         lifetime: (if maybe(chance, 4) { seconds(100) } else { Duration::ZERO }, seconds(50)),
@@ -522,7 +506,6 @@ fn any_policy(chance: &mut Jitter) -> Policy {
         plan: Plan { surge, soak, retries: size(chance, 2) },
         recycling,
         preload,
-        autoscale,
         development: maybe(chance, 3),
         seed: chance.up_to(u64::MAX),
         ..Policy::default()

@@ -336,16 +336,16 @@ fn scaling_by_hand_during_a_reload_is_newer_than_what_its_settings_say() {
 
 #[test]
 fn bounds_that_a_failed_reload_brought_do_not_keep_the_pool_out_of_its_own() {
-    let bounds = |min, max| Policy { autoscale: Some(Autoscale { min, max }), ..policy(min) };
-    let mut life = Life::serving_by(bounds(4, 5));
-    life.settings = Settings::New(bounds(1, 3));
+    let bounds = |workers, max_workers| Policy { max_workers, ..policy(workers) };
+    let mut life = Life::serving_by(bounds(3, 3));
+    life.settings = Settings::New(bounds(1, 5));
     life.reload();
-    life.ask(Ask::Scale(2));
+    life.ask(Ask::Scale(5));
     life.obey();
     let newcomer = life.booting()[0];
     life.breaks(newcomer);
     roll(&mut life);
-    assert_eq!((life.phase(), life.ready().len(), life.slots), ("serving", 4, 4));
+    assert_eq!((life.phase(), life.ready().len(), life.slots), ("serving", 3, 3));
 }
 
 #[test]

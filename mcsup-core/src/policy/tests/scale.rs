@@ -1,6 +1,6 @@
 //! How many workers there are.
 
-use super::life::{Life, SECOND, blue_green, policy, seconds};
+use super::life::{Life, blue_green, policy, seconds};
 use crate::policy::*;
 
 #[test]
@@ -32,20 +32,6 @@ fn scaling_during_a_reload_counts_for_both_generations() {
     assert_eq!(life.ready().len(), 2);
 }
 
-const BUSY: Load = Load { queued: 2, waiting: 0, running: 2, permits: 2 };
-const IDLE: Load = Load { queued: 0, waiting: 0, running: 0, permits: 2 };
-
-fn between(min: usize, max: usize) -> Policy {
-    Policy { autoscale: Some(Autoscale { min, max }), ..policy(min) }
-}
-
-fn look(life: &mut Life, looks: usize, load: Load) {
-    for _ in 0..looks {
-        life.live(SECOND);
-        life.step(Event::Load(load));
-    }
-}
-
 #[test]
 fn whoever_scales_is_answered_when_the_added_workers_are_ready() {
     let mut life = Life::serving(1);
@@ -74,9 +60,6 @@ fn a_size_that_there_cannot_be_is_refused() {
         let ticket = life.ask_for_answer(ask);
         assert!(life.is_refused(ticket), "{ask:?}");
     }
-    let mut life = Life::serving_by(between(2, 3));
-    let ticket = life.ask_for_answer(Ask::Scale(4));
-    assert!(life.is_refused(ticket));
 }
 
 #[test]
@@ -134,65 +117,6 @@ fn whoever_leaves_a_slot_has_siblings_that_go_on() {
     let mut life = Life::serving(2);
     life.ask(Ask::ScaleDown);
     assert_eq!(life.drained.values().copied().collect::<Vec<_>>(), [Drain::Retire]);
-}
-
-#[test]
-fn a_pool_is_as_large_as_its_load_wants_and_stays_within_its_bounds() {
-    let mut life = Life::serving_by(between(1, 3));
-    assert!(life.measures > 0);
-    for expected in [2, 3, 3] {
-        look(&mut life, 2, BUSY);
-        life.all_ready();
-        assert_eq!(life.ready().len(), expected);
-    }
-    for expected in [2, 1, 1] {
-        look(&mut life, 29, IDLE);
-        let before = life.ready().len();
-        look(&mut life, 1, IDLE);
-        assert!(life.ready().len() == expected && before >= expected);
-        life.obey();
-    }
-}
-
-#[test]
-fn a_load_that_comes_and_goes_changes_nothing() {
-    let mut life = Life::serving_by(between(1, 3));
-    for _ in 0..20 {
-        look(&mut life, 1, BUSY);
-        look(&mut life, 20, IDLE);
-    }
-    assert_eq!(life.spawns, 1);
-}
-
-#[test]
-fn a_pool_that_cannot_grow_does_not_try_at_every_look() {
-    let mut life = Life::serving_by(between(1, 3));
-    let before = life.spawns;
-    for _ in 0..60 {
-        look(&mut life, 1, BUSY);
-        if let Some(&worker) = life.booting().first() {
-            life.breaks(worker);
-        }
-    }
-    assert!((1..=3).contains(&(life.spawns - before)), "{} tries in a minute", life.spawns - before);
-    assert_eq!(life.ready().len(), 1);
-}
-
-#[test]
-fn autoscaling_waits_for_a_reload_to_end() {
-    let mut life = Life::serving_by(between(1, 3));
-    life.reload();
-    look(&mut life, 10, BUSY);
-    assert_eq!(life.machine.target(), 1);
-    life.all_ready();
-    look(&mut life, 2, BUSY);
-    assert_eq!(life.machine.target(), 2);
-}
-
-#[test]
-fn a_pool_begins_within_its_bounds_and_has_listeners_for_them() {
-    let life = Life::start(Policy { autoscale: Some(Autoscale { min: 3, max: 4 }), ..policy(1) });
-    assert_eq!((life.booting().len(), life.slots), (3, 3));
 }
 
 #[test]
