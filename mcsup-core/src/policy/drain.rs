@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::event::{Answer, Ask, Drain, Effect, KillReason, Moment, Notice, Outcome, Ticket};
 use super::machine::Machine;
 use super::status::{Phase, State};
+use super::step::Step;
 use super::table::Entry;
 use crate::error::ErrorKind;
 
@@ -15,38 +16,32 @@ pub(super) const SAME_ORDER: Duration = Duration::from_millis(250);
 
 impl Machine {
     /// A stop was asked for. The first may be graceful; a second is quick; a third kills.
-    pub(super) fn ask_stop(
-        &mut self,
-        ask: Ask,
-        ticket: Option<Ticket>,
-        now: Moment,
-        effects: &mut Vec<Effect>,
-    ) {
+    pub(super) fn ask_stop(&mut self, ask: Ask, ticket: Option<Ticket>, step: &mut Step) {
         self.stop_tickets.extend(ticket);
-        if self.is_same_order(ask, now) {
+        if self.is_same_order(ask, step.now) {
             return;
         }
-        self.stop_asked = Some((ask, now));
+        self.stop_asked = Some((ask, step.now));
         match self.phase {
             Phase::Ended => {
                 let tickets = std::mem::take(&mut self.stop_tickets);
-                self.answer(tickets, &Answer::Done("stopped".to_owned()), effects);
+                step.answer(tickets, &Answer::Done("stopped".to_owned()));
             }
             Phase::Failing { .. } => {}
             Phase::Stopping { ask: Ask::StopQuick, killed, .. } => {
-                effects.push(Effect::Tell(Notice::Escalated));
-                self.hurry(now, now, killed, effects);
+                step.tell(Notice::Escalated);
+                self.hurry(step.now, killed, step);
             }
             Phase::Stopping { killed, .. } => {
-                effects.push(Effect::Tell(Notice::Escalated));
-                self.hurry(now, now.saturating_add(self.policy.quick_timeout), killed, effects);
+                step.tell(Notice::Escalated);
+                self.hurry(step.after(self.policy.quick_timeout), killed, step);
             }
             Phase::Serving | Phase::Reloading(_) | Phase::RollingBack(_) | Phase::Upgrading { .. }
                 if ask == Ask::StopGraceful && !self.policy.drain_delay.is_zero() =>
             {
-                self.begin_lame_duck(now, effects);
+                self.begin_lame_duck(step);
             }
-            _ => self.begin_stop(ask, now, effects),
+            _ => self.begin_stop(ask, step),
         }
     }
 
@@ -60,60 +55,60 @@ impl Machine {
     }
 
     /// Ends the time in which it only says that it will end.
-    pub(super) fn settle_lame_duck(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        if matches!(self.phase, Phase::LameDuck { until } if until <= now) {
-            self.begin_stop(Ask::StopGraceful, now, effects);
+    pub(super) fn settle_lame_duck(&mut self, step: &mut Step) {
+        if matches!(self.phase, Phase::LameDuck { until } if until <= step.now) {
+            self.begin_stop(Ask::StopGraceful, step);
         }
     }
 
     /// Everybody says that the pool will end, and goes on serving: whoever balances load may learn of it first.
-    fn begin_lame_duck(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+    fn begin_lame_duck(&mut self, step: &mut Step) {
         let lasts = self.policy.drain_delay;
-        self.supersede(now, effects);
-        self.end_everything_else(now, effects);
-        self.phase = Phase::LameDuck { until: now.saturating_add(lasts) };
-        effects.push(Effect::Tell(Notice::LameDuck { lasts }));
+        self.supersede(step);
+        self.end_everything_else(step);
+        self.phase = Phase::LameDuck { until: step.after(lasts) };
+        step.tell(Notice::LameDuck { lasts });
         for worker in self.table.select(|entry| entry.state.is_ready()) {
-            effects.push(Effect::LameDuck { worker });
+            step.push(Effect::LameDuck { worker });
         }
     }
 
-    fn begin_stop(&mut self, ask: Ask, now: Moment, effects: &mut Vec<Effect>) {
-        effects.push(Effect::Tell(Notice::Stopping { ask }));
-        self.end_everything_else(now, effects);
+    fn begin_stop(&mut self, ask: Ask, step: &mut Step) {
+        step.tell(Notice::Stopping { ask });
+        self.end_everything_else(step);
         self.table.cancel_respawns(0);
-        self.end_all_molds(now, effects);
+        self.end_all_molds(step);
         for worker in self.table.select(|entry| matches!(entry.state, State::Booting { .. })) {
-            self.kill(worker, KillReason::GivenUp, now, effects);
+            self.kill(worker, KillReason::GivenUp, step);
         }
         if ask == Ask::StopGraceful {
-            effects.push(Effect::RefuseNew);
+            step.push(Effect::RefuseNew);
         }
-        let kill_at = now.saturating_add(self.policy.graceful_timeout);
+        let kill_at = step.after(self.policy.graceful_timeout);
         self.phase = Phase::Stopping { ask, killed: 0 };
         for worker in self.table.select(|entry| entry.state.is_ready()) {
             if let Some(entry) = self.table.get_mut(worker) {
                 entry.state = State::Draining { how: Drain::Stop, kill_at };
-                effects.push(Effect::Drain { worker, how: Drain::Stop });
+                step.push(Effect::Drain { worker, how: Drain::Stop });
             }
         }
-        effects.push(Effect::CloseListeners);
+        step.push(Effect::CloseListeners);
         if ask == Ask::StopQuick {
-            self.hurry(now, now.saturating_add(self.policy.quick_timeout), 0, effects);
+            self.hurry(step.after(self.policy.quick_timeout), 0, step);
         }
     }
 
     /// Whatever else is under way, or waits, does not happen any more.
-    pub(super) fn end_everything_else(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        self.abandon_rollout(now, effects);
-        self.stop_recycling(now, effects);
-        self.stop_scaling(effects);
-        self.stop_filling(effects);
-        self.end_upgrade(&Answer::Superseded, effects);
+    pub(super) fn end_everything_else(&mut self, step: &mut Step) {
+        self.abandon_rollout(step);
+        self.stop_recycling(step);
+        self.stop_scaling(step);
+        self.stop_filling(step);
+        self.end_upgrade(&Answer::Superseded, step);
     }
 
-    /// Asks everybody to end now, and kills whoever is left at `kill_at`.
-    fn hurry(&mut self, now: Moment, kill_at: Moment, killed: usize, effects: &mut Vec<Effect>) {
+    /// Asks everybody to end step.now, and kills whoever is left at `kill_at`.
+    fn hurry(&mut self, kill_at: Moment, killed: usize, step: &mut Step) {
         self.phase = Phase::Stopping { ask: Ask::StopQuick, killed };
         for worker in self.table.select(|entry| entry.state.is_leaving()) {
             let Some(entry) = self.table.get_mut(worker) else { continue };
@@ -121,14 +116,14 @@ impl Machine {
             if let State::Draining { kill_at: at, .. } | State::Failed { kill_at: at } = &mut entry.state {
                 *at = (*at).min(kill_at);
             }
-            if is_draining && kill_at > now {
-                effects.push(Effect::Quit { worker });
+            if is_draining && kill_at > step.now {
+                step.push(Effect::Quit { worker });
             }
         }
     }
 
     /// Kills a worker that has not finished in its time.
-    pub(super) fn on_overdue(&mut self, entry: &Entry, now: Moment, effects: &mut Vec<Effect>) {
+    pub(super) fn on_overdue(&mut self, entry: &Entry, step: &mut Step) {
         let graceful = KillReason::GracefulTimeout(self.policy.graceful_timeout);
         let is_crowded = self.is_crowded(entry);
         let reason = match &mut self.phase {
@@ -140,23 +135,23 @@ impl Machine {
             _ if is_crowded => KillReason::Crowded,
             _ => graceful,
         };
-        effects.push(Effect::Tell(Notice::Overdue { pid: entry.pid, reason }));
-        self.kill(entry.id, reason, now, effects);
+        step.tell(Notice::Overdue { pid: entry.pid, reason });
+        self.kill(entry.id, reason, step);
     }
 
     /// The first generation cannot boot: ends everything, whatever the number of workers.
-    pub(super) fn fail_start(&mut self, kind: ErrorKind, now: Moment, effects: &mut Vec<Effect>) {
-        self.end_everything_else(now, effects);
+    pub(super) fn fail_start(&mut self, kind: ErrorKind, step: &mut Step) {
+        self.end_everything_else(step);
         self.phase = Phase::Failing { kind };
         self.table.cancel_respawns(0);
-        self.end_all_molds(now, effects);
+        self.end_all_molds(step);
         for worker in self.table.select(|entry| !entry.state.is_leaving()) {
-            self.kill(worker, KillReason::GivenUp, now, effects);
+            self.kill(worker, KillReason::GivenUp, step);
         }
     }
 
     /// Ends the pool once every process has ended, but for those that SIGKILL does not end.
-    pub(super) fn settle_end(&mut self, effects: &mut Vec<Effect>) {
+    pub(super) fn settle_end(&mut self, step: &mut Step) {
         let is_unkillable = |state: &State| matches!(state, State::Unkillable { .. });
         let workers = self.table.iter().map(|entry| (entry.state, entry.pid));
         let molds = self.molds.iter().map(|(_, mold)| (mold.state, mold.pid));
@@ -183,8 +178,8 @@ impl Machine {
             _ => Answer::Done("stopped".to_owned()),
         };
         let tickets = std::mem::take(&mut self.stop_tickets);
-        self.answer(tickets, &answer, effects);
-        effects.push(Effect::Tell(Notice::Ended { outcome }));
-        effects.push(Effect::End(outcome));
+        step.answer(tickets, &answer);
+        step.tell(Notice::Ended { outcome });
+        step.push(Effect::End(outcome));
     }
 }

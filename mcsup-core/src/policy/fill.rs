@@ -15,6 +15,7 @@ use super::event::{Answer, Drain, Effect, KillReason, Moment, Slot, Ticket, Work
 use super::machine::Machine;
 use super::restart::Loss;
 use super::status::State;
+use super::step::Step;
 use super::table::Entry;
 use super::under_way::Refusal;
 
@@ -58,37 +59,37 @@ impl fmt::Display for Vacancy {
 
 impl Machine {
     /// Starts workers in the slots that are empty and whose time has come.
-    pub(super) fn fill(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        self.table.cancel_covered_respawns(self.current, now);
+    pub(super) fn fill(&mut self, step: &mut Step) {
+        self.table.cancel_covered_respawns(self.current, step.now);
         if !self.molds.can_fork(self.current) {
             // These are filled as soon as there is a mold.
-            return self.table.cancel_due_respawns(now);
+            return self.table.cancel_due_respawns(step.now);
         }
         for slot in std::mem::take(&mut self.hurried) {
             match self.vacancy(slot) {
                 _ if slot >= self.target || self.table.is_covered(slot, self.current) => {}
-                Some(_) => self.start_in(slot, now, effects),
+                Some(_) => self.start_in(slot, step),
                 // Its last worker is about to be reaped.
                 None => {
                     self.hurried.insert(slot);
                 }
             }
         }
-        while self.may_fork(now) {
-            let Some(slot) = self.next_due(now) else {
+        while self.may_fork(step.now) {
+            let Some(slot) = self.next_due(step.now) else {
                 // The next fork is as good as any.
                 self.refusal = None;
                 return;
             };
-            self.start_in(slot, now, effects);
+            self.start_in(slot, step);
         }
     }
 
     /// Starts a worker in an empty slot, whatever it waits for.
-    pub(super) fn start_in(&mut self, slot: Slot, now: Moment, effects: &mut Vec<Effect>) {
+    pub(super) fn start_in(&mut self, slot: Slot, step: &mut Step) {
         self.table.cancel_respawn(slot);
-        self.note_fork_tried(now);
-        self.spawn(slot, self.current, now, effects);
+        self.note_fork_tried(step.now);
+        self.spawn(slot, self.current, step);
     }
 
     /// When the next slot is filled.
@@ -144,10 +145,10 @@ impl Machine {
     }
 
     /// Replaces a mold that could not fork again and again: another one may have what it lacks.
-    pub(super) fn replace_barren_mold(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+    pub(super) fn replace_barren_mold(&mut self, step: &mut Step) {
         let barren = self.refusal.as_ref().filter(|refusal| refusal.times >= BARREN);
         if let Some(mold) = barren.and_then(|refusal| refusal.mold) {
-            self.kill_mold(mold, KillReason::Barren, now, effects);
+            self.kill_mold(mold, KillReason::Barren, step);
         }
     }
 
@@ -184,22 +185,16 @@ impl Machine {
     }
 
     /// An operator wants a worker in an empty slot, and does not wait until its time has come.
-    pub(super) fn ask_start(
-        &mut self,
-        slot: Slot,
-        ticket: Option<Ticket>,
-        now: Moment,
-        effects: &mut Vec<Effect>,
-    ) {
+    pub(super) fn ask_start(&mut self, slot: Slot, ticket: Option<Ticket>, step: &mut Step) {
         self.slot_tickets.extend(ticket.map(|ticket| (ticket, slot)));
         self.refusal = None;
         self.molds.again = None;
         self.hurried.insert(slot);
-        self.fill(now, effects);
+        self.fill(step);
     }
 
-    /// Answers each client that waits for a worker in a slot that has one by now, or that is no more.
-    pub(super) fn settle_starts(&mut self, effects: &mut Vec<Effect>) {
+    /// Answers each client that waits for a worker in a slot that has one by step.now, or that is no more.
+    pub(super) fn settle_starts(&mut self, step: &mut Step) {
         let (table, target) = (&self.table, self.target);
         let is_over = |slot: Slot| slot >= target || table.are_served(slot..slot + 1);
         let (over, waiting) =
@@ -211,7 +206,7 @@ impl Machine {
                 true => Answer::Done(format!("slot {slot} has a worker")),
                 false => Answer::Superseded,
             };
-            self.answer([ticket], &answer, effects);
+            step.answer([ticket], &answer);
         }
     }
 
@@ -221,37 +216,31 @@ impl Machine {
         slot: Slot,
         reason: &str,
         detail: Option<&String>,
-        effects: &mut Vec<Effect>,
+        step: &mut Step,
     ) {
         let answer = Answer::Failed { reason: reason.to_owned(), detail: detail.cloned() };
         let waits = |(_, other): &(Ticket, Slot)| *other == slot;
         let tickets: Vec<Ticket> =
             self.slot_tickets.iter().filter(|waiting| waits(waiting)).map(|(ticket, _)| *ticket).collect();
         self.slot_tickets.retain(|waiting| !waits(waiting));
-        self.answer(tickets, &answer, effects);
+        step.answer(tickets, &answer);
     }
 
     /// There is no mold to fork workers for the slots that lack one: requests that wait for them fail.
-    pub(super) fn note_missing_mold(
-        &mut self,
-        reason: &str,
-        detail: Option<&String>,
-        now: Moment,
-        effects: &mut Vec<Effect>,
-    ) {
+    pub(super) fn note_missing_mold(&mut self, reason: &str, detail: Option<&String>, step: &mut Step) {
         for slot in 0..self.target {
             if !self.table.are_served(slot..slot + 1) {
-                self.note_failed_start(slot, reason, detail, effects);
-                self.note_failed_addition(slot, (reason, detail.cloned()), now, effects);
+                self.note_failed_start(slot, reason, detail, step);
+                self.note_failed_addition(slot, (reason, detail.cloned()), step);
             }
         }
     }
 
     /// The pool ends: no slot is filled any more.
-    pub(super) fn stop_filling(&mut self, effects: &mut Vec<Effect>) {
+    pub(super) fn stop_filling(&mut self, step: &mut Step) {
         self.hurried.clear();
         let tickets: Vec<Ticket> = self.slot_tickets.drain(..).map(|(ticket, _)| ticket).collect();
-        self.answer(tickets, &Answer::Superseded, effects);
+        step.answer(tickets, &Answer::Superseded);
     }
 
     /// From when on no worker is ready and none boots, as far as the pool counts on it; `None`: a worker is ready. One that
@@ -314,7 +303,7 @@ impl Machine {
     }
 
     /// Retires each worker that has asked to be replaced and whose slot another one serves.
-    pub(super) fn retire_replaced(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+    pub(super) fn retire_replaced(&mut self, step: &mut Step) {
         let is_replaced = |entry: &Entry| {
             let mut others = self.table.in_slot(entry.slot);
             entry.leaves
@@ -322,15 +311,15 @@ impl Machine {
                 && others.any(|other| other.state.is_ready() && !other.leaves)
         };
         for worker in self.table.select(is_replaced) {
-            self.retire(worker, Drain::Retire, now, effects);
+            self.retire(worker, Drain::Retire, step);
         }
-        self.hurry_crowds(now, effects);
+        self.hurry_crowds(step);
     }
 
     /// Of a slot's workers that have asked to be replaced only [`FINISHING`] finish at once: requests that every worker is
     /// too slow for would pile them up. What an older one is still at is older than all that the later ones gave up.
-    fn hurry_crowds(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        let soon = now.saturating_add(self.policy.quick_timeout);
+    fn hurry_crowds(&mut self, step: &mut Step) {
+        let soon = step.after(self.policy.quick_timeout);
         let is_late = |entry: &Entry| {
             let waits = matches!(entry.state, State::Draining { kill_at, .. } if kill_at > soon);
             waits && self.is_crowded(entry)
@@ -338,7 +327,7 @@ impl Machine {
         for worker in self.table.select(is_late) {
             if let Some(Entry { state: State::Draining { kill_at, .. }, .. }) = self.table.get_mut(worker) {
                 *kill_at = soon;
-                effects.push(Effect::Quit { worker });
+                step.push(Effect::Quit { worker });
             }
         }
     }

@@ -15,6 +15,7 @@ use super::molds::Molds;
 use super::restart::{Loss, Restarts};
 use super::rules::Policy;
 use super::status::{Phase, State};
+use super::step::Step;
 use super::table::{Entry, Table};
 use super::under_way::{Refusal, Replacing, Scaling};
 use crate::error::ErrorKind;
@@ -114,57 +115,57 @@ impl Machine {
 
     /// Forks the first generation.
     pub fn start(&mut self, now: Moment) -> Vec<Effect> {
-        let mut effects = Vec::new();
+        let mut step = Step::at(now);
         if self.target != self.policy.workers {
-            effects.push(Effect::Resize { slots: self.target });
+            step.push(Effect::Resize { slots: self.target });
         }
-        self.settle(now, &mut effects);
-        effects
+        self.settle(&mut step);
+        step.into_effects()
     }
 
     /// Something happened: what is to be done about it, in this order.
     pub fn step(&mut self, event: Event, now: Moment) -> Vec<Effect> {
-        let mut effects = Vec::new();
+        let mut step = Step::at(now);
         let is_round_over = matches!(event, Event::Tick);
-        if !self.on_mold_event(&event, now, &mut effects) {
-            self.on_event(event, now, &mut effects);
+        if !self.on_mold_event(&event, &mut step) {
+            self.on_event(event, &mut step);
         }
-        self.settle(now, &mut effects);
+        self.settle(&mut step);
         if self.next_deadline().is_some_and(|at| at <= now) {
             // Settings that hold again may bound what those given up did not.
-            self.settle(now, &mut effects);
+            self.settle(&mut step);
         }
         // Last: what follows an exec is not reached, and what has happened by then the next image cannot hear of.
         if is_round_over {
-            self.take_over(&mut effects);
+            self.take_over(&mut step);
         }
-        effects
+        step.into_effects()
     }
 
-    fn on_event(&mut self, event: Event, now: Moment, effects: &mut Vec<Effect>) {
+    fn on_event(&mut self, event: Event, step: &mut Step) {
         match event {
-            Event::Spawned { worker, pid } => self.on_spawned(worker, pid, now, effects),
-            Event::SpawnFailed { worker, reason } => self.on_spawn_failed(worker, reason, now, effects),
-            Event::MoldStuck { mold } => self.kill_mold(mold, KillReason::Barren, now, effects),
-            Event::Ready { worker } => self.on_ready(worker, now, effects),
-            Event::BootFailed { worker, failure } => self.on_boot_failed(worker, failure, now, effects),
-            Event::Leaving { worker, reason } => self.on_leaving(worker, &reason, now, effects),
-            Event::Enough { worker, requests } => self.on_enough(worker, requests, effects),
-            Event::Memory(used) => self.on_memory(used, effects),
-            Event::Changed { reason } => self.on_changed(reason, now, effects),
+            Event::Spawned { worker, pid } => self.on_spawned(worker, pid, step),
+            Event::SpawnFailed { worker, reason } => self.on_spawn_failed(worker, reason, step),
+            Event::MoldStuck { mold } => self.kill_mold(mold, KillReason::Barren, step),
+            Event::Ready { worker } => self.on_ready(worker, step),
+            Event::BootFailed { worker, failure } => self.on_boot_failed(worker, failure, step),
+            Event::Leaving { worker, reason } => self.on_leaving(worker, &reason, step),
+            Event::Enough { worker, requests } => self.on_enough(worker, requests, step),
+            Event::Memory(used) => self.on_memory(used, step),
+            Event::Changed { reason } => self.on_changed(reason, step),
             Event::Prepared { generation, policy, closes_listeners } => {
-                self.on_prepared(generation, (policy, closes_listeners), now, effects);
+                self.on_prepared(generation, (policy, closes_listeners), step);
             }
             Event::NotPrepared { generation, reason } => {
-                self.on_not_prepared(generation, reason, now, effects);
+                self.on_not_prepared(generation, reason, step);
             }
             Event::ImageChecked => self.on_image_checked(),
-            Event::UpgradeFailed { reason } => self.on_upgrade_failed(reason, effects),
-            Event::Upgraded { message } => self.on_upgraded(&message, effects),
+            Event::UpgradeFailed { reason } => self.on_upgrade_failed(reason, step),
+            Event::Upgraded { message } => self.on_upgraded(&message, step),
             Event::Beats(beats) => self.on_beats(beats),
-            Event::Exited { worker, exit } => self.on_exited(worker, exit, now, effects),
-            Event::Ask(ask, ticket) => self.on_ask(ask, ticket, now, effects),
-            Event::Late { by } => self.on_late(by, now, effects),
+            Event::Exited { worker, exit } => self.on_exited(worker, exit, step),
+            Event::Ask(ask, ticket) => self.on_ask(ask, ticket, step),
+            Event::Late { by } => self.on_late(by, step),
             Event::Tick => {}
         }
     }
@@ -222,67 +223,45 @@ impl Machine {
     }
 
     /// Has a worker forked; `None`: the mold that would do it is not ready, and its slot stays empty until it is.
-    pub(super) fn spawn(
-        &mut self,
-        slot: Slot,
-        generation: Generation,
-        now: Moment,
-        effects: &mut Vec<Effect>,
-    ) -> Option<WorkerId> {
+    pub(super) fn spawn(&mut self, slot: Slot, generation: Generation, step: &mut Step) -> Option<WorkerId> {
         if !self.molds.can_fork(generation) {
             return None;
         }
         let mold = self.molds.ready(generation).filter(|_| self.molds.wanted_by.contains(&generation));
         let allowance = self.draw_allowance();
-        let worker = self.table.add((slot, generation), mold, allowance, now);
-        effects.push(Effect::Spawn { worker, slot, generation, mold, enough: allowance.requests });
+        let worker = self.table.add((slot, generation), mold, allowance, step.now);
+        step.push(Effect::Spawn { worker, slot, generation, mold, enough: allowance.requests });
         Some(worker)
     }
 
-    pub(super) fn kill(
-        &mut self,
-        worker: WorkerId,
-        reason: KillReason,
-        now: Moment,
-        effects: &mut Vec<Effect>,
-    ) {
+    pub(super) fn kill(&mut self, worker: WorkerId, reason: KillReason, step: &mut Step) {
         let Some(entry) = self.table.get_mut(worker) else { return };
         if !matches!(entry.state, State::Killed { .. } | State::Unkillable { .. }) {
-            entry.state = State::Killed { reason, since: now, ready_since: entry.state.ready_since() };
-            effects.push(Effect::Kill { worker });
+            entry.state = State::Killed { reason, since: step.now, ready_since: entry.state.ready_since() };
+            step.push(Effect::Kill { worker });
         }
     }
 
-    /// Answers everybody who waits for the same thing.
-    pub(super) fn answer(
-        &self,
-        tickets: impl IntoIterator<Item = Ticket>,
-        answer: &Answer,
-        effects: &mut Vec<Effect>,
-    ) {
-        effects.extend(tickets.into_iter().map(|ticket| Effect::Answer { ticket, answer: answer.clone() }));
-    }
-
-    fn on_spawned(&mut self, worker: WorkerId, pid: i32, now: Moment, effects: &mut Vec<Effect>) {
+    fn on_spawned(&mut self, worker: WorkerId, pid: i32, step: &mut Step) {
         let Some(entry) = self.table.get_mut(worker) else { return };
         entry.pid = pid;
         let is_killed = match entry.state {
             State::Killed { reason, .. } | State::Unkillable { reason } => {
-                entry.state = State::Killed { reason, since: now, ready_since: None };
+                entry.state = State::Killed { reason, since: step.now, ready_since: None };
                 entry.mold.is_some()
             }
             _ => false,
         };
         let (slot, generation) = (entry.slot, entry.generation);
         self.refusal = None;
-        effects.push(Effect::Tell(Notice::Booting { worker, slot, generation, pid }));
+        step.tell(Notice::Booting { worker, slot, generation, pid });
         if is_killed {
             // It was given up before its mold had forked it, when there was no process to kill.
-            effects.push(Effect::Kill { worker });
+            step.push(Effect::Kill { worker });
         }
     }
 
-    fn on_spawn_failed(&mut self, worker: WorkerId, reason: String, now: Moment, effects: &mut Vec<Effect>) {
+    fn on_spawn_failed(&mut self, worker: WorkerId, reason: String, step: &mut Step) {
         let Some(entry) = self.table.remove(worker) else { return };
         if self.phase.is_ending() || entry.state.is_leaving() {
             // Whoever counted on it learned already that it was given up.
@@ -290,62 +269,55 @@ impl Machine {
         }
         let (slot, why) = (entry.slot, format!("a worker could not be forked: {reason}"));
         if self.is_new(entry.generation) {
-            return self.newcomer_failed(why, None, now, effects);
+            return self.newcomer_failed(why, None, step);
         }
         if !self.ever_ready {
-            effects.push(Effect::Tell(Notice::SpawnFailed { slot, reason, retry_in: Duration::ZERO }));
-            return self.fail_start(ErrorKind::System, now, effects);
+            step.tell(Notice::SpawnFailed { slot, reason, retry_in: Duration::ZERO });
+            return self.fail_start(ErrorKind::System, step);
         }
-        let retry_in = self.on_fork_refused(entry.mold, &reason, now);
-        self.replace_barren_mold(now, effects);
-        effects.push(Effect::Tell(Notice::SpawnFailed { slot, reason, retry_in }));
-        self.note_failure(&entry, &why, None, now, effects);
+        let retry_in = self.on_fork_refused(entry.mold, &reason, step.now);
+        self.replace_barren_mold(step);
+        step.tell(Notice::SpawnFailed { slot, reason, retry_in });
+        self.note_failure(&entry, &why, None, step);
     }
 
-    fn on_ready(&mut self, worker: WorkerId, now: Moment, effects: &mut Vec<Effect>) {
+    fn on_ready(&mut self, worker: WorkerId, step: &mut Step) {
         let Some(entry) = self.table.get_mut(worker) else { return };
         let State::Booting { since } = entry.state else { return };
-        entry.state = State::Ready { since: now, beat: now };
-        entry.boot = now.saturating_sub(since);
+        entry.state = State::Ready { since: step.now, beat: step.now };
+        entry.boot = step.now.saturating_sub(since);
         let (pid, slot, generation, after) = (entry.pid, entry.slot, entry.generation, entry.boot);
-        effects.push(Effect::Tell(Notice::Ready { pid, slot, after }));
-        effects.push(Effect::Begin { worker });
+        step.tell(Notice::Ready { pid, slot, after });
+        step.push(Effect::Begin { worker });
         self.ever_ready = true;
         if generation == self.current {
-            self.on_boot_worked(slot, after, now);
+            self.on_boot_worked(slot, after, step.now);
         }
         if matches!(self.phase, Phase::LameDuck { .. }) {
-            effects.push(Effect::LameDuck { worker });
+            step.push(Effect::LameDuck { worker });
         }
     }
 
-    fn on_boot_failed(
-        &mut self,
-        worker: WorkerId,
-        failure: BootFailure,
-        now: Moment,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn on_boot_failed(&mut self, worker: WorkerId, failure: BootFailure, step: &mut Step) {
         let Some(entry) = self.table.get_mut(worker) else { return };
         let State::Booting { since } = entry.state else { return };
-        let took = now.saturating_sub(since);
-        entry.state =
-            State::Failed { kill_at: now.saturating_add(self.policy.graceful_timeout.min(LAST_WORDS)) };
+        let took = step.now.saturating_sub(since);
+        entry.state = State::Failed { kill_at: step.after(self.policy.graceful_timeout.min(LAST_WORDS)) };
         let (entry, kind) = (entry.clone(), failure.kind);
         if self.phase.is_ending() {
             return;
         }
         let (reason, detail) = (failure.summary.clone(), failure.detail.clone());
-        effects.push(Effect::Tell(Notice::BootFailed { pid: entry.pid, failure }));
+        step.tell(Notice::BootFailed { pid: entry.pid, failure });
         if self.is_new(entry.generation) {
-            self.newcomer_failed(reason, detail, now, effects);
+            self.newcomer_failed(reason, detail, step);
         } else if !self.ever_ready {
-            self.fail_start(kind, now, effects);
+            self.fail_start(kind, step);
         } else {
             if entry.generation == self.current {
-                self.restarts.note_boot(entry.slot, took, false, now);
+                self.restarts.note_boot(entry.slot, took, false, step.now);
             }
-            self.note_failure(&entry, &reason, detail, now, effects);
+            self.note_failure(&entry, &reason, detail, step);
         }
     }
 
@@ -355,19 +327,18 @@ impl Machine {
         entry: &Entry,
         reason: &str,
         detail: Option<String>,
-        now: Moment,
-        effects: &mut Vec<Effect>,
+        step: &mut Step,
     ) {
         self.note_failed_successor(entry.id, reason, detail.clone());
         if entry.generation == self.current {
-            self.note_failed_start(entry.slot, reason, detail.as_ref(), effects);
-            self.note_failed_return(entry.slot, reason, effects);
-            self.note_failed_addition(entry.slot, (reason, detail), now, effects);
+            self.note_failed_start(entry.slot, reason, detail.as_ref(), step);
+            self.note_failed_return(entry.slot, reason, step);
+            self.note_failed_addition(entry.slot, (reason, detail), step);
         }
     }
 
     /// A worker asks to be replaced: its successor starts, and is ready before it leaves.
-    fn on_leaving(&mut self, worker: WorkerId, reason: &str, now: Moment, effects: &mut Vec<Effect>) {
+    fn on_leaving(&mut self, worker: WorkerId, reason: &str, step: &mut Step) {
         let Some(entry) = self.table.get_mut(worker) else { return };
         let State::Ready { since, .. } = entry.state else { return };
         if entry.leaves {
@@ -377,12 +348,12 @@ impl Machine {
         let entry = entry.clone();
         let Entry { slot, pid, generation, .. } = entry;
         let (is_new, reason) = (self.is_new(generation), reason.to_owned());
-        let respawn_in = if is_new { None } else { self.succeed(&entry, since, now) };
-        effects.push(Effect::Tell(Notice::Leaving { pid, slot, reason: reason.clone(), respawn_in }));
+        let respawn_in = if is_new { None } else { self.succeed(&entry, since, step.now) };
+        step.tell(Notice::Leaving { pid, slot, reason: reason.clone(), respawn_in });
         if is_new {
-            self.retire(worker, Drain::Retire, now, effects);
+            self.retire(worker, Drain::Retire, step);
             let reason = format!("worker {pid} left before the new generation was complete: {reason}");
-            self.newcomer_failed(reason, None, now, effects);
+            self.newcomer_failed(reason, None, step);
         }
     }
 
@@ -394,7 +365,7 @@ impl Machine {
         }
     }
 
-    fn on_exited(&mut self, worker: WorkerId, exit: Exit, now: Moment, effects: &mut Vec<Effect>) {
+    fn on_exited(&mut self, worker: WorkerId, exit: Exit, step: &mut Step) {
         let Some(entry) = self.table.remove(worker) else { return };
         let Entry { slot, generation, pid, state, .. } = entry;
         let killed = match state {
@@ -403,7 +374,7 @@ impl Machine {
             _ => None,
         };
         if let (State::Draining { .. }, ExitStatus::Code(0)) = (state, exit.status) {
-            return effects.push(Effect::Tell(Notice::Retired { pid }));
+            return step.tell(Notice::Retired { pid });
         }
         let asked_for = matches!(killed, Some(KillReason::GivenUp | KillReason::QuickStop));
         let was_draining =
@@ -412,110 +383,110 @@ impl Machine {
         if self.phase.is_ending() || asked_for || was_draining || is_late {
             let quiet = asked_for || matches!(state, State::Failed { .. });
             if !quiet {
-                effects.push(Effect::Tell(Notice::Died { pid, slot, exit, killed, respawn_in: None }));
+                step.tell(Notice::Died { pid, slot, exit, killed, respawn_in: None });
             }
             return;
         }
         if !self.ever_ready && generation == self.current {
-            effects.push(Effect::Tell(Notice::Died { pid, slot, exit, killed, respawn_in: None }));
-            return self.fail_start(ErrorKind::Boot, now, effects);
+            step.tell(Notice::Died { pid, slot, exit, killed, respawn_in: None });
+            return self.fail_start(ErrorKind::Boot, step);
         }
         let was_ready = state.ready_since();
         let is_new = self.is_new(generation);
         if let (State::Booting { since }, true) = (state, generation == self.current) {
-            self.restarts.note_boot(slot, now.saturating_sub(since), false, now);
+            self.restarts.note_boot(slot, step.now.saturating_sub(since), false, step.now);
         }
-        let respawn_in = self.respawn(&entry, was_ready.map_or(Loss::Boot, Loss::Ready), now);
+        let respawn_in = self.respawn(&entry, was_ready.map_or(Loss::Boot, Loss::Ready), step.now);
         let status = exit.status;
-        effects.push(Effect::Tell(Notice::Died { pid, slot, exit, killed, respawn_in }));
+        step.tell(Notice::Died { pid, slot, exit, killed, respawn_in });
         // A boot that failed in its own words, or in ours, was told already.
         let told =
             matches!(state, State::Failed { .. }) || matches!(killed, Some(KillReason::BootTimeout(_)));
         if is_new && !told {
             let when = if was_ready.is_some() { "soon after it was ready" } else { "before it was ready" };
-            self.newcomer_failed(format!("worker {pid} died {when}: {status}"), None, now, effects);
+            self.newcomer_failed(format!("worker {pid} died {when}: {status}"), None, step);
         } else if was_ready.is_none() && !told {
             let reason = format!("worker {pid} died before it was ready: {status}");
-            self.note_failure(&entry, &reason, None, now, effects);
+            self.note_failure(&entry, &reason, None, step);
         }
     }
 
-    fn on_ask(&mut self, ask: Ask, ticket: Option<Ticket>, now: Moment, effects: &mut Vec<Effect>) {
+    fn on_ask(&mut self, ask: Ask, ticket: Option<Ticket>, step: &mut Step) {
         match ask {
-            Ask::StopGraceful | Ask::StopQuick => self.ask_stop(ask, ticket, now, effects),
+            Ask::StopGraceful | Ask::StopQuick => self.ask_stop(ask, ticket, step),
             Ask::ReopenLogs => {
-                self.reopen_logs(effects);
-                self.answer(ticket, &Answer::Done("log files are opened anew".to_owned()), effects);
+                self.reopen_logs(step);
+                step.answer(ticket, &Answer::Done("log files are opened anew".to_owned()));
             }
             _ if self.phase.is_ending() || matches!(self.phase, Phase::LameDuck { .. }) => {
-                self.answer(ticket, &Answer::Refused("the pool is stopping".to_owned()), effects);
+                step.answer(ticket, &Answer::Refused("the pool is stopping".to_owned()));
             }
-            Ask::Reload => self.ask_reload(ticket, now, effects),
-            Ask::Upgrade => self.ask_upgrade(ticket, effects),
-            Ask::Scale(workers) => self.ask_scale(workers, ticket, now, effects),
-            Ask::ScaleUp => self.ask_scale(self.target + 1, ticket, now, effects),
-            Ask::ScaleDown => self.ask_scale(self.target - 1, ticket, now, effects),
-            Ask::Recycle(slot) => self.ask_recycle(slot, ticket, now, effects),
+            Ask::Reload => self.ask_reload(ticket, step),
+            Ask::Upgrade => self.ask_upgrade(ticket, step),
+            Ask::Scale(workers) => self.ask_scale(workers, ticket, step),
+            Ask::ScaleUp => self.ask_scale(self.target + 1, ticket, step),
+            Ask::ScaleDown => self.ask_scale(self.target - 1, ticket, step),
+            Ask::Recycle(slot) => self.ask_recycle(slot, ticket, step),
         }
     }
 
     /// Whoever lives opens its log files anew; molds as well, whose workers inherit them.
-    fn reopen_logs(&self, effects: &mut Vec<Effect>) {
+    fn reopen_logs(&self, step: &mut Step) {
         let lives = |entry: &Entry| {
             entry.pid != 0 && !matches!(entry.state, State::Killed { .. } | State::Unkillable { .. })
         };
         for worker in self.table.select(lives).into_iter().chain(self.molds.living()) {
-            effects.push(Effect::ReopenLogs { worker });
+            step.push(Effect::ReopenLogs { worker });
         }
     }
 
-    fn on_late(&mut self, by: Duration, now: Moment, effects: &mut Vec<Effect>) {
+    fn on_late(&mut self, by: Duration, step: &mut Step) {
         let allowed = by.saturating_add(AFTER_LATE);
-        self.table.forgive(allowed, now);
+        self.table.forgive(allowed, step.now);
         self.forgive_molds(allowed);
         self.forgive_newcomers(allowed);
         if let Phase::Upgrading { until, .. } = &mut self.phase {
             *until = until.saturating_add(allowed);
         }
-        effects.push(Effect::Tell(Notice::Woke { by }));
+        step.tell(Notice::Woke { by });
     }
 
     /// Does everything that has become due.
-    fn settle(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+    fn settle(&mut self, step: &mut Step) {
         if self.phase == Phase::Ended {
             return;
         }
-        self.expire_workers(now, effects);
-        self.expire_molds(now, effects);
-        self.expire_upgrade(now, effects);
-        self.settle_lame_duck(now, effects);
+        self.expire_workers(step);
+        self.expire_molds(step);
+        self.expire_upgrade(step);
+        self.settle_lame_duck(step);
         if self.phase.is_ending() {
-            return self.settle_end(effects);
+            return self.settle_end(step);
         }
-        self.settle_molds(now, effects);
-        self.fill(now, effects);
-        self.retire_replaced(now, effects);
-        self.settle_starts(effects);
+        self.settle_molds(step);
+        self.fill(step);
+        self.retire_replaced(step);
+        self.settle_starts(step);
         if self.phase == Phase::Starting && self.ever_ready {
             self.phase = Phase::Serving;
             let ready = self.table.iter().filter(|entry| entry.state.is_ready()).count();
-            effects.push(Effect::PoolReady { ready, target: self.target });
+            step.push(Effect::PoolReady { ready, target: self.target });
         }
-        self.settle_rollout(now, effects);
+        self.settle_rollout(step);
         // A reload may have begun, whose mold is wanted at once.
-        self.settle_molds(now, effects);
-        self.settle_recycling(now, effects);
-        self.settle_scaling(now, effects);
-        self.settle_upgrade(now, effects);
-        self.settle_looks(now, effects);
+        self.settle_molds(step);
+        self.settle_recycling(step);
+        self.settle_scaling(step);
+        self.settle_upgrade(step);
+        self.settle_looks(step);
     }
 
     /// Does to each worker what its deadline asks for. One may be the end of others, whose deadlines count no more.
-    fn expire_workers(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        for worker in self.table.select(|entry| self.deadline_of(entry).is_some_and(|at| at <= now)) {
+    fn expire_workers(&mut self, step: &mut Step) {
+        for worker in self.table.select(|entry| self.deadline_of(entry).is_some_and(|at| at <= step.now)) {
             let Some(entry) = self.table.get(worker).cloned() else { continue };
-            if self.deadline_of(&entry).is_some_and(|at| at <= now) {
-                self.on_deadline(&entry, now, effects);
+            if self.deadline_of(&entry).is_some_and(|at| at <= step.now) {
+                self.on_deadline(&entry, step);
             }
         }
     }
@@ -534,71 +505,71 @@ impl Machine {
         }
     }
 
-    fn on_deadline(&mut self, entry: &Entry, now: Moment, effects: &mut Vec<Effect>) {
+    fn on_deadline(&mut self, entry: &Entry, step: &mut Step) {
         let &Entry { id, pid, .. } = entry;
         match entry.state {
-            State::Booting { .. } => self.on_boot_timeout(entry, now, effects),
+            State::Booting { .. } => self.on_boot_timeout(entry, step),
             State::Ready { since, beat } => {
                 let Some(limit) = self.policy.timeout else { return };
-                effects.push(Effect::Tell(Notice::Silent { pid, since: now.saturating_sub(beat) }));
-                effects.push(Effect::Abort { worker: id });
+                step.tell(Notice::Silent { pid, since: step.now.saturating_sub(beat) });
+                step.push(Effect::Abort { worker: id });
                 if let Some(entry) = self.table.get_mut(id) {
-                    let kill_at = now.saturating_add(self.policy.abort_patience);
+                    let kill_at = step.after(self.policy.abort_patience);
                     entry.state = State::Aborting { ready_since: since, kill_at, limit };
                 }
             }
-            State::Aborting { limit, .. } => self.kill(id, KillReason::Silent(limit), now, effects),
-            State::Draining { .. } => self.on_overdue(entry, now, effects),
+            State::Aborting { limit, .. } => self.kill(id, KillReason::Silent(limit), step),
+            State::Draining { .. } => self.on_overdue(entry, step),
             // That its boot failed was told, and its slot is filled after its exit.
             State::Failed { .. } => {
-                self.kill(id, KillReason::BootTimeout(self.policy.boot_timeout), now, effects);
+                self.kill(id, KillReason::BootTimeout(self.policy.boot_timeout), step);
             }
-            State::Killed { .. } => self.on_unkillable(entry, now, effects),
+            State::Killed { .. } => self.on_unkillable(entry, step),
             State::Unkillable { .. } => {}
         }
     }
 
     /// A killed worker is still there: its slot no longer waits for its exit, nor does the end of the pool.
-    fn on_unkillable(&mut self, entry: &Entry, now: Moment, effects: &mut Vec<Effect>) {
+    fn on_unkillable(&mut self, entry: &Entry, step: &mut Step) {
         let &Entry { id, pid, slot, state, .. } = entry;
         let State::Killed { reason, since, ready_since } = state else { return };
         if let Some(entry) = self.table.get_mut(id) {
             entry.state = State::Unkillable { reason };
         }
         let respawn_in = match state.is_missed() {
-            true => self.respawn(entry, ready_since.map_or(Loss::Boot, Loss::Ready), now),
+            true => self.respawn(entry, ready_since.map_or(Loss::Boot, Loss::Ready), step.now),
             false => None,
         };
-        let since = now.saturating_sub(since);
-        effects.push(Effect::Tell(Notice::Unkillable { pid, slot, since, respawn_in }));
+        let since = step.now.saturating_sub(since);
+        step.tell(Notice::Unkillable { pid, slot, since, respawn_in });
         if self.is_new(entry.generation) && matches!(reason, KillReason::Silent(_)) {
             let why = format!("worker {pid} was {reason}, and is still there after SIGKILL");
-            self.newcomer_failed(why, None, now, effects);
+            self.newcomer_failed(why, None, step);
         }
     }
 
-    fn on_boot_timeout(&mut self, entry: &Entry, now: Moment, effects: &mut Vec<Effect>) {
+    fn on_boot_timeout(&mut self, entry: &Entry, step: &mut Step) {
         let limit = self.policy.boot_timeout;
         let reason = KillReason::BootTimeout(limit);
-        effects.push(Effect::Tell(Notice::BootTimeout { pid: entry.pid, after: limit }));
-        self.kill(entry.id, reason, now, effects);
+        step.tell(Notice::BootTimeout { pid: entry.pid, after: limit });
+        self.kill(entry.id, reason, step);
         let why = format!("worker {} was {reason}", entry.pid);
         if self.phase.is_ending() {
             return;
         }
         if let Some(mold) = entry.mold.filter(|_| entry.pid == 0) {
             // It has not even been forked; there is no process whose exit would be seen.
-            self.kill_mold(mold, reason, now, effects);
+            self.kill_mold(mold, reason, step);
         }
         if self.is_new(entry.generation) {
-            self.newcomer_failed(why, None, now, effects);
+            self.newcomer_failed(why, None, step);
         } else if !self.ever_ready {
-            self.fail_start(ErrorKind::Boot, now, effects);
+            self.fail_start(ErrorKind::Boot, step);
         } else {
             if entry.generation == self.current && entry.pid != 0 {
-                self.restarts.note_timeout(entry.slot, limit, now);
+                self.restarts.note_timeout(entry.slot, limit, step.now);
             }
-            self.note_failure(entry, &why, None, now, effects);
+            self.note_failure(entry, &why, None, step);
         }
     }
 }

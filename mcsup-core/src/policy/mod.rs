@@ -35,6 +35,7 @@ mod rollout;
 pub mod rules;
 mod scale;
 pub mod status;
+mod step;
 pub mod table;
 pub mod under_way;
 mod upgrade;

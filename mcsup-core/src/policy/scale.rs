@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::event::{Answer, Drain, Effect, Generation, Moment, Notice, Slot, Ticket};
 use super::machine::Machine;
 use super::status::Phase;
+use super::step::Step;
 use super::table::Entry;
 use super::under_way::Scaling;
 
@@ -13,51 +14,45 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 impl Machine {
     /// Somebody wants `target` workers.
-    pub(super) fn ask_scale(
-        &mut self,
-        target: usize,
-        ticket: Option<Ticket>,
-        now: Moment,
-        effects: &mut Vec<Effect>,
-    ) {
+    pub(super) fn ask_scale(&mut self, target: usize, ticket: Option<Ticket>, step: &mut Step) {
         if target < 1 || target > self.policy.max_workers {
             let reason = format!("{target} workers: expected 1 to {}", self.policy.max_workers);
-            return self.answer(ticket, &Answer::Refused(reason), effects);
+            return step.answer(ticket, &Answer::Refused(reason));
         }
         // What an unfinished change has added so far may fail yet.
         let older = self.scaling.take();
         let from = older.as_ref().map_or(self.target, |older| older.from.min(self.target));
         let tickets = older.map(|older| older.tickets).unwrap_or_default();
-        self.answer(tickets, &Answer::Superseded, effects);
+        step.answer(tickets, &Answer::Superseded);
         self.scaling = Some(Scaling { from, tickets: ticket.into_iter().collect() });
-        self.scale(target, now, effects);
+        self.scale(target, step);
         // One that boots goes there as well, whatever its settings say: the newest request wins.
-        self.scale_rollout(target, now, effects);
+        self.scale_rollout(target, step);
     }
 
     /// Goes to `target` workers, in the generation that serves. One that boots goes there as well, unless its settings
     /// name a number of their own.
-    fn scale(&mut self, target: usize, now: Moment, effects: &mut Vec<Effect>) {
+    fn scale(&mut self, target: usize, step: &mut Step) {
         let (from, target) = (self.target, self.policy.allowed(target));
         if target == from {
             return;
         }
-        effects.push(Effect::Tell(Notice::Scaled { from, to: target }));
+        step.tell(Notice::Scaled { from, to: target });
         self.target = target;
         self.table.cancel_respawns(target);
         self.restarts.forget_from(target.min(from));
         match &self.phase {
-            Phase::Reloading(rollout) if rollout.workers == from => self.scale_rollout(target, now, effects),
-            _ => self.leave_slots(now, effects),
+            Phase::Reloading(rollout) if rollout.workers == from => self.scale_rollout(target, step),
+            _ => self.leave_slots(step),
         }
     }
 
     /// The generation that boots goes to `workers`.
-    fn scale_rollout(&mut self, workers: usize, now: Moment, effects: &mut Vec<Effect>) {
+    fn scale_rollout(&mut self, workers: usize, step: &mut Step) {
         match &mut self.phase {
             Phase::Reloading(rollout) if rollout.workers != workers => {
                 rollout.workers = workers;
-                self.leave_slots(now, effects);
+                self.leave_slots(step);
             }
             _ => {}
         }
@@ -80,28 +75,28 @@ impl Machine {
     }
 
     /// Has listeners for the slots that are needed, and nobody in others.
-    pub(super) fn leave_slots(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        effects.push(Effect::Resize { slots: self.slots() });
+    pub(super) fn leave_slots(&mut self, step: &mut Step) {
+        step.push(Effect::Resize { slots: self.slots() });
         let is_left = |entry: &Entry| entry.slot >= self.slots_of(entry.generation);
         for worker in self.table.select(|entry| is_left(entry) && !entry.state.is_leaving()) {
             // Others go on, also with what waits on a socket of the slot's own: the supervisor gives it to them.
-            self.retire(worker, Drain::Retire, now, effects);
+            self.retire(worker, Drain::Retire, step);
         }
     }
 
-    /// Answers whoever waits for a size that the pool has by now, and brings a size that the settings do not allow any
+    /// Answers whoever waits for a size that the pool has by step.now, and brings a size that the settings do not allow any
     /// more back within their bounds.
-    pub(super) fn settle_scaling(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+    pub(super) fn settle_scaling(&mut self, step: &mut Step) {
         if self.phase == Phase::Serving && self.policy.allowed(self.target) != self.target {
-            self.scale(self.target, now, effects);
+            self.scale(self.target, step);
             // Its workers are forked when this is settled next, which must not wait for something to happen.
-            self.fill(now, effects);
+            self.fill(step);
         }
         let Some(Scaling { from, .. }) = self.scaling else { return };
         if self.table.are_served(from.min(self.target)..self.target) {
             let tickets = self.scaling.take().map(|scaling| scaling.tickets).unwrap_or_default();
             let message = format!("{} workers", self.target);
-            self.answer(tickets, &Answer::Done(message), effects);
+            step.answer(tickets, &Answer::Done(message));
         }
     }
 
@@ -110,24 +105,23 @@ impl Machine {
         &mut self,
         slot: Slot,
         (reason, detail): (&str, Option<String>),
-        now: Moment,
-        effects: &mut Vec<Effect>,
+        step: &mut Step,
     ) {
         if self.table.in_slot(slot).any(|entry| entry.state.is_ready()) {
             return;
         }
         let Some(scaling) = self.scaling.take_if(|scaling| slot >= scaling.from) else { return };
         let (from, to) = (scaling.from, self.target);
-        self.scale(from, now, effects);
+        self.scale(from, step);
         let reason = reason.to_owned();
-        effects.push(Effect::Tell(Notice::ScaleFailed { from, to, reason: reason.clone() }));
-        self.answer(scaling.tickets, &Answer::Failed { reason, detail }, effects);
+        step.tell(Notice::ScaleFailed { from, to, reason: reason.clone() });
+        step.answer(scaling.tickets, &Answer::Failed { reason, detail });
     }
 
     /// The pool ends, whatever size somebody wanted.
-    pub(super) fn stop_scaling(&mut self, effects: &mut Vec<Effect>) {
+    pub(super) fn stop_scaling(&mut self, step: &mut Step) {
         let tickets = self.scaling.take().map(|scaling| scaling.tickets).unwrap_or_default();
-        self.answer(tickets, &Answer::Superseded, effects);
+        step.answer(tickets, &Answer::Superseded);
     }
 
     /// Whether a limit needs the workers' memory.
@@ -142,10 +136,10 @@ impl Machine {
     }
 
     /// Looks, when it is time.
-    pub(super) fn settle_looks(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        if self.measures() && self.next_look.is_none_or(|at| at <= now) {
-            self.next_look = Some(now.saturating_add(LOOK_EVERY));
-            effects.push(Effect::Measure);
+    pub(super) fn settle_looks(&mut self, step: &mut Step) {
+        if self.measures() && self.next_look.is_none_or(|at| at <= step.now) {
+            self.next_look = Some(step.after(LOOK_EVERY));
+            step.push(Effect::Measure);
         }
     }
 }

@@ -4,44 +4,43 @@
 use super::event::{Answer, Effect, Moment, Notice, Ticket};
 use super::machine::Machine;
 use super::status::Phase;
+use super::step::Step;
 
 impl Machine {
     /// An upgrade was asked for: begun now, or as soon as it may be.
-    pub(super) fn ask_upgrade(&mut self, ticket: Option<Ticket>, effects: &mut Vec<Effect>) {
+    pub(super) fn ask_upgrade(&mut self, ticket: Option<Ticket>, step: &mut Step) {
         if matches!(self.phase, Phase::LameDuck { .. }) {
-            return self.answer(ticket, &Answer::Refused("the pool is about to stop".to_owned()), effects);
+            return step.answer(ticket, &Answer::Refused("the pool is about to stop".to_owned()));
         }
         let first = !self.wants_upgrade;
         self.wants_upgrade = true;
         self.upgrade_tickets.extend(ticket);
         if first && !self.may_upgrade() {
-            effects.push(Effect::Tell(Notice::UpgradePostponed));
+            step.tell(Notice::UpgradePostponed);
         }
     }
 
     /// Begins an upgrade that waits.
-    pub(super) fn settle_upgrade(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+    pub(super) fn settle_upgrade(&mut self, step: &mut Step) {
         if self.wants_upgrade && self.may_upgrade() {
-            self.phase = Phase::Upgrading {
-                until: now.saturating_add(self.policy.upgrade_timeout),
-                is_checked: false,
-            };
-            effects.push(Effect::Tell(Notice::Upgrading));
-            effects.push(Effect::CheckImage);
+            self.phase =
+                Phase::Upgrading { until: step.after(self.policy.upgrade_timeout), is_checked: false };
+            step.tell(Notice::Upgrading);
+            step.push(Effect::CheckImage);
         }
     }
 
     /// Gives up an upgrade that takes too long.
-    pub(super) fn expire_upgrade(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+    pub(super) fn expire_upgrade(&mut self, step: &mut Step) {
         let Phase::Upgrading { until, is_checked } = self.phase else { return };
-        if until <= now {
+        if until <= step.now {
             let what = if is_checked {
                 "the new image could take over, but a fork that was asked for was not answered"
             } else {
                 "the new image did not answer"
             };
             let reason = format!("{what} within {:?}", self.policy.upgrade_timeout);
-            self.on_upgrade_failed(reason, effects);
+            self.on_upgrade_failed(reason, step);
         }
     }
 
@@ -54,45 +53,45 @@ impl Machine {
 
     /// Lets a new image that can take over do so, once. A fork that was asked for must be answered before: the answer to
     /// this image would be lost with it.
-    pub(super) fn take_over(&mut self, effects: &mut Vec<Effect>) {
+    pub(super) fn take_over(&mut self, step: &mut Step) {
         if self.table.awaits_forks() || self.molds.awaits_forks() {
             return;
         }
         if let Phase::Upgrading { is_checked, .. } = &mut self.phase {
             if std::mem::take(is_checked) {
-                effects.push(Effect::Exec);
+                step.push(Effect::Exec);
             }
         }
     }
 
     /// This image goes on, or goes on again.
-    pub(super) fn on_upgrade_failed(&mut self, reason: String, effects: &mut Vec<Effect>) {
+    pub(super) fn on_upgrade_failed(&mut self, reason: String, step: &mut Step) {
         let is_under_way = matches!(self.phase, Phase::Upgrading { .. });
         if is_under_way {
             self.phase = Phase::Serving;
         } else if !self.is_resumed {
             return;
         }
-        effects.push(Effect::Tell(Notice::UpgradeFailed { reason: reason.clone() }));
-        self.end_upgrade(&Answer::Failed { reason, detail: None }, effects);
+        step.tell(Notice::UpgradeFailed { reason: reason.clone() });
+        self.end_upgrade(&Answer::Failed { reason, detail: None }, step);
     }
 
     /// This image is the new one.
-    pub(super) fn on_upgraded(&mut self, message: &str, effects: &mut Vec<Effect>) {
+    pub(super) fn on_upgraded(&mut self, message: &str, step: &mut Step) {
         if !self.is_resumed {
             return;
         }
         let workers = self.table.iter().filter(|entry| !entry.state.is_leaving()).count();
-        effects.push(Effect::Tell(Notice::Upgraded { workers }));
-        self.end_upgrade(&Answer::Done(message.to_owned()), effects);
+        step.tell(Notice::Upgraded { workers });
+        self.end_upgrade(&Answer::Done(message.to_owned()), step);
     }
 
     /// Whoever waits for an upgrade is answered.
-    pub(super) fn end_upgrade(&mut self, answer: &Answer, effects: &mut Vec<Effect>) {
+    pub(super) fn end_upgrade(&mut self, answer: &Answer, step: &mut Step) {
         self.wants_upgrade = false;
         self.is_resumed = false;
         let tickets: Vec<Ticket> = std::mem::take(&mut self.upgrade_tickets);
-        self.answer(tickets, answer, effects);
+        step.answer(tickets, answer);
     }
 
     /// When a check counts as failed.

@@ -1,0 +1,45 @@
+//! One step of the machine: when it happens, and what it decides.
+
+use std::time::Duration;
+
+use super::event::{Answer, Effect, Moment, Notice, Ticket};
+
+/// The time of an event, and the effects that it has so far.
+#[derive(Debug)]
+pub(super) struct Step {
+    pub(super) now: Moment,
+    effects: Vec<Effect>,
+}
+
+impl Step {
+    /// A step in which nothing is decided yet.
+    pub(super) fn at(now: Moment) -> Self {
+        Self { now, effects: Vec::new() }
+    }
+
+    /// The moment that is `time` away; the last one that there is, where that is too far.
+    pub(super) fn after(&self, time: Duration) -> Moment {
+        self.now.saturating_add(time)
+    }
+
+    /// Has something done, after all that was asked for before.
+    pub(super) fn push(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    /// Tells the operator.
+    pub(super) fn tell(&mut self, notice: Notice) {
+        self.effects.push(Effect::Tell(notice));
+    }
+
+    /// Answers all who wait for the same thing.
+    pub(super) fn answer(&mut self, tickets: impl IntoIterator<Item = Ticket>, answer: &Answer) {
+        let answers = tickets.into_iter().map(|ticket| Effect::Answer { ticket, answer: answer.clone() });
+        self.effects.extend(answers);
+    }
+
+    /// All effects, in their order.
+    pub(super) fn into_effects(self) -> Vec<Effect> {
+        self.effects
+    }
+}
