@@ -3,8 +3,11 @@
 
 use std::time::Duration;
 
-use super::event::{Answer, Ask, Drain, Effect, KillReason, Moment, Notice, Outcome, Ticket};
+use super::effect::{Answer, Drain, Effect, Outcome};
+use super::event::{Ask, Moment, Ticket};
+use super::exit::KillReason;
 use super::machine::Machine;
+use super::notice::{Notice, PoolNotice, WorkerNotice};
 use super::status::{Phase, State};
 use super::step::Step;
 use super::table::Entry;
@@ -29,11 +32,11 @@ impl Machine {
             }
             Phase::Failing { .. } => {}
             Phase::Stopping { ask: Ask::StopQuick, killed, .. } => {
-                step.tell(Notice::Escalated);
+                step.tell(Notice::Pool(PoolNotice::Escalated));
                 self.hurry(step.now, killed, step);
             }
             Phase::Stopping { killed, .. } => {
-                step.tell(Notice::Escalated);
+                step.tell(Notice::Pool(PoolNotice::Escalated));
                 self.hurry(step.after(self.policy.quick_timeout), killed, step);
             }
             Phase::Serving | Phase::Reloading(_) | Phase::RollingBack(_) | Phase::Upgrading { .. }
@@ -67,14 +70,14 @@ impl Machine {
         self.supersede(step);
         self.end_everything_else(step);
         self.phase = Phase::LameDuck { until: step.after(lasts) };
-        step.tell(Notice::LameDuck { lasts });
+        step.tell(Notice::Pool(PoolNotice::LameDuck { lasts }));
         for worker in self.table.select(|entry| entry.state.is_ready()) {
             step.push(Effect::LameDuck { worker });
         }
     }
 
     fn begin_stop(&mut self, ask: Ask, step: &mut Step) {
-        step.tell(Notice::Stopping { ask });
+        step.tell(Notice::Pool(PoolNotice::Stopping { ask }));
         self.end_everything_else(step);
         self.table.cancel_respawns(0);
         self.end_all_molds(step);
@@ -135,7 +138,7 @@ impl Machine {
             _ if is_crowded => KillReason::Crowded,
             _ => graceful,
         };
-        step.tell(Notice::Overdue { pid: entry.pid, reason });
+        step.tell(Notice::Worker(WorkerNotice::Overdue { pid: entry.pid, reason }));
         self.kill(entry.id, reason, step);
     }
 
@@ -179,7 +182,7 @@ impl Machine {
         };
         let tickets = std::mem::take(&mut self.stop_tickets);
         step.answer(tickets, &answer);
-        step.tell(Notice::Ended { outcome });
+        step.tell(Notice::Pool(PoolNotice::Ended { outcome }));
         step.push(Effect::End(outcome));
     }
 }

@@ -11,7 +11,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::event::{Answer, Drain, Effect, KillReason, Moment, Slot, Ticket, WorkerId};
+use super::effect::{Answer, Drain, Effect};
+use super::event::{Moment, Slot, Ticket, WorkerId};
+use super::exit::KillReason;
 use super::machine::Machine;
 use super::restart::Loss;
 use super::status::State;

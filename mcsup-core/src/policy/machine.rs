@@ -6,12 +6,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::event::{
-    Answer, Ask, BootFailure, Drain, Effect, Event, Exit, ExitStatus, Generation, KillReason, Moment, Notice,
-    Slot, Ticket, WorkerId,
-};
+use super::effect::{Answer, Drain, Effect};
+use super::event::{Ask, Event, Generation, Moment, Slot, Ticket, WorkerId};
+use super::exit::{BootFailure, Exit, ExitStatus, KillReason};
 use super::jitter::Jitter;
 use super::molds::Molds;
+use super::notice::{Notice, PoolNotice, WorkerNotice};
 use super::restart::{Loss, Restarts};
 use super::rules::Policy;
 use super::status::{Phase, State};
@@ -254,7 +254,7 @@ impl Machine {
         };
         let (slot, generation) = (entry.slot, entry.generation);
         self.refusal = None;
-        step.tell(Notice::Booting { worker, slot, generation, pid });
+        step.tell(Notice::Worker(WorkerNotice::Booting { worker, slot, generation, pid }));
         if is_killed {
             // It was given up before its mold had forked it, when there was no process to kill.
             step.push(Effect::Kill { worker });
@@ -272,12 +272,12 @@ impl Machine {
             return self.newcomer_failed(why, None, step);
         }
         if !self.ever_ready {
-            step.tell(Notice::SpawnFailed { slot, reason, retry_in: Duration::ZERO });
+            step.tell(Notice::Worker(WorkerNotice::SpawnFailed { slot, reason, retry_in: Duration::ZERO }));
             return self.fail_start(ErrorKind::System, step);
         }
         let retry_in = self.on_fork_refused(entry.mold, &reason, step.now);
         self.replace_barren_mold(step);
-        step.tell(Notice::SpawnFailed { slot, reason, retry_in });
+        step.tell(Notice::Worker(WorkerNotice::SpawnFailed { slot, reason, retry_in }));
         self.note_failure(&entry, &why, None, step);
     }
 
@@ -287,7 +287,7 @@ impl Machine {
         entry.state = State::Ready { since: step.now, beat: step.now };
         entry.boot = step.now.saturating_sub(since);
         let (pid, slot, generation, after) = (entry.pid, entry.slot, entry.generation, entry.boot);
-        step.tell(Notice::Ready { pid, slot, after });
+        step.tell(Notice::Worker(WorkerNotice::Ready { pid, slot, after }));
         step.push(Effect::Begin { worker });
         self.ever_ready = true;
         if generation == self.current {
@@ -308,7 +308,7 @@ impl Machine {
             return;
         }
         let (reason, detail) = (failure.summary.clone(), failure.detail.clone());
-        step.tell(Notice::BootFailed { pid: entry.pid, failure });
+        step.tell(Notice::Worker(WorkerNotice::BootFailed { pid: entry.pid, failure }));
         if self.is_new(entry.generation) {
             self.newcomer_failed(reason, detail, step);
         } else if !self.ever_ready {
@@ -349,7 +349,7 @@ impl Machine {
         let Entry { slot, pid, generation, .. } = entry;
         let (is_new, reason) = (self.is_new(generation), reason.to_owned());
         let respawn_in = if is_new { None } else { self.succeed(&entry, since, step.now) };
-        step.tell(Notice::Leaving { pid, slot, reason: reason.clone(), respawn_in });
+        step.tell(Notice::Worker(WorkerNotice::Leaving { pid, slot, reason: reason.clone(), respawn_in }));
         if is_new {
             self.retire(worker, Drain::Retire, step);
             let reason = format!("worker {pid} left before the new generation was complete: {reason}");
@@ -374,7 +374,7 @@ impl Machine {
             _ => None,
         };
         if let (State::Draining { .. }, ExitStatus::Code(0)) = (state, exit.status) {
-            return step.tell(Notice::Retired { pid });
+            return step.tell(Notice::Worker(WorkerNotice::Retired { pid }));
         }
         let asked_for = matches!(killed, Some(KillReason::GivenUp | KillReason::QuickStop));
         let was_draining =
@@ -383,12 +383,12 @@ impl Machine {
         if self.phase.is_ending() || asked_for || was_draining || is_late {
             let quiet = asked_for || matches!(state, State::Failed { .. });
             if !quiet {
-                step.tell(Notice::Died { pid, slot, exit, killed, respawn_in: None });
+                step.tell(Notice::Worker(WorkerNotice::Died { pid, slot, exit, killed, respawn_in: None }));
             }
             return;
         }
         if !self.ever_ready && generation == self.current {
-            step.tell(Notice::Died { pid, slot, exit, killed, respawn_in: None });
+            step.tell(Notice::Worker(WorkerNotice::Died { pid, slot, exit, killed, respawn_in: None }));
             return self.fail_start(ErrorKind::Boot, step);
         }
         let was_ready = state.ready_since();
@@ -398,7 +398,7 @@ impl Machine {
         }
         let respawn_in = self.respawn(&entry, was_ready.map_or(Loss::Boot, Loss::Ready), step.now);
         let status = exit.status;
-        step.tell(Notice::Died { pid, slot, exit, killed, respawn_in });
+        step.tell(Notice::Worker(WorkerNotice::Died { pid, slot, exit, killed, respawn_in }));
         // A boot that failed in its own words, or in ours, was told already.
         let told =
             matches!(state, State::Failed { .. }) || matches!(killed, Some(KillReason::BootTimeout(_)));
@@ -448,7 +448,7 @@ impl Machine {
         if let Phase::Upgrading { until, .. } = &mut self.phase {
             *until = until.saturating_add(allowed);
         }
-        step.tell(Notice::Woke { by });
+        step.tell(Notice::Pool(PoolNotice::Woke { by }));
     }
 
     /// Does everything that has become due.
@@ -511,7 +511,7 @@ impl Machine {
             State::Booting { .. } => self.on_boot_timeout(entry, step),
             State::Ready { since, beat } => {
                 let Some(limit) = self.policy.timeout else { return };
-                step.tell(Notice::Silent { pid, since: step.now.saturating_sub(beat) });
+                step.tell(Notice::Worker(WorkerNotice::Silent { pid, since: step.now.saturating_sub(beat) }));
                 step.push(Effect::Abort { worker: id });
                 if let Some(entry) = self.table.get_mut(id) {
                     let kill_at = step.after(self.policy.abort_patience);
@@ -541,7 +541,7 @@ impl Machine {
             false => None,
         };
         let since = step.now.saturating_sub(since);
-        step.tell(Notice::Unkillable { pid, slot, since, respawn_in });
+        step.tell(Notice::Worker(WorkerNotice::Unkillable { pid, slot, since, respawn_in }));
         if self.is_new(entry.generation) && matches!(reason, KillReason::Silent(_)) {
             let why = format!("worker {pid} was {reason}, and is still there after SIGKILL");
             self.newcomer_failed(why, None, step);
@@ -551,7 +551,7 @@ impl Machine {
     fn on_boot_timeout(&mut self, entry: &Entry, step: &mut Step) {
         let limit = self.policy.boot_timeout;
         let reason = KillReason::BootTimeout(limit);
-        step.tell(Notice::BootTimeout { pid: entry.pid, after: limit });
+        step.tell(Notice::Worker(WorkerNotice::BootTimeout { pid: entry.pid, after: limit }));
         self.kill(entry.id, reason, step);
         let why = format!("worker {} was {reason}", entry.pid);
         if self.phase.is_ending() {

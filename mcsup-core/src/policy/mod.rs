@@ -5,7 +5,8 @@
 //! reload, a stop during a boot, a suspended laptop) are tested as scripts with a hand-turned clock.
 //!
 //! Facts:
-//! - [`event`]: what can happen and what can be done, two enums.
+//! - [`event`]: what can happen; [`effect`]: what can be done about it; [`notice`]: what an operator reads of it;
+//!   [`exit`]: how processes end.
 //! - [`rules`]: what is decided by.
 //! - [`status`]: the state of one worker and of the pool; [`under_way`]: what is not done yet.
 //! - [`table`], [`molds`]: which workers and molds exist, which slot and generation each belongs to.
@@ -22,12 +23,15 @@
 //! - `drain`: how a pool ends.
 
 mod drain;
+pub mod effect;
 pub mod event;
+pub mod exit;
 mod fill;
 pub mod jitter;
 pub mod machine;
 mod mold;
 pub mod molds;
+pub mod notice;
 pub mod record;
 mod recycle;
 pub mod restart;
@@ -40,12 +44,14 @@ pub mod table;
 pub mod under_way;
 mod upgrade;
 
-pub use event::{
-    Answer, Ask, BootFailure, Drain, Effect, Event, Evidence, Exit, ExitStatus, KillReason, Moment, Notice,
-    OutOfMemory, Outcome, Sender, Ticket, WorkerId,
-};
+pub use effect::{Answer, Drain, Effect, Outcome};
+pub use event::{Ask, Event, Moment, Ticket, WorkerId};
+pub use exit::{BootFailure, Evidence, Exit, ExitStatus, KillReason, OutOfMemory, Sender};
 pub use fill::Vacancy;
 pub use machine::Machine;
+pub use notice::{
+    MoldNotice, Notice, PoolNotice, RecycleNotice, ReloadNotice, ScaleNotice, UpgradeNotice, WorkerNotice,
+};
 pub use record::Record;
 pub use rules::{Plan, Policy, Recycling, RestartPolicy, Surge};
 pub use status::{Phase, State};

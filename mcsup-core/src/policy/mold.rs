@@ -5,11 +5,12 @@
 
 use std::time::Duration;
 
-use super::event::{
-    BootFailure, Effect, Event, Exit, Generation, KillReason, Moment, Notice, Slot, WorkerId,
-};
+use super::effect::Effect;
+use super::event::{Event, Generation, Moment, Slot, WorkerId};
+use super::exit::{BootFailure, Exit, KillReason};
 use super::machine::{Machine, UNKILLABLE_AFTER};
 use super::molds::Mold;
+use super::notice::{MoldNotice, Notice, WorkerNotice};
 use super::restart::Loss;
 use super::status::State;
 use super::step::Step;
@@ -82,7 +83,7 @@ impl Machine {
             let Some(mold) = self.molds.molds.get_mut(&id) else { continue };
             match mold.state {
                 State::Booting { .. } => {
-                    step.tell(Notice::BootTimeout { pid: mold.pid, after: limit });
+                    step.tell(Notice::Worker(WorkerNotice::BootTimeout { pid: mold.pid, after: limit }));
                     self.kill_mold(id, KillReason::BootTimeout(limit), step);
                 }
                 State::Killed { since, .. } if since.saturating_add(UNKILLABLE_AFTER) > step.now => {
@@ -91,7 +92,7 @@ impl Machine {
                 State::Killed { reason, since, .. } => {
                     mold.state = State::Unkillable { reason };
                     let (pid, since) = (mold.pid, step.now.saturating_sub(since));
-                    step.tell(Notice::MoldUnkillable { pid, since });
+                    step.tell(Notice::Mold(MoldNotice::Unkillable { pid, since }));
                     self.give_up_unforked(id, step);
                 }
                 _ => mold.kill(id, KillReason::QuickStop, step),
@@ -167,7 +168,7 @@ impl Machine {
             Event::Spawned { pid, .. } => {
                 mold.pid = *pid;
                 self.refusal = None;
-                step.tell(Notice::MoldBooting { generation, pid: *pid });
+                step.tell(Notice::Mold(MoldNotice::Booting { generation, pid: *pid }));
             }
             Event::SpawnFailed { reason, .. } => {
                 self.on_mold_refused(id, reason, step);
@@ -192,7 +193,7 @@ impl Machine {
         self.rollback_failed(&why, step);
         self.note_missing_mold(&why, None, step);
         let again_in = self.on_fork_refused(None, reason, step.now);
-        step.tell(Notice::MoldFailed { generation, reason: why, again_in });
+        step.tell(Notice::Mold(MoldNotice::Failed { generation, reason: why, again_in }));
     }
 
     fn on_mold_ready(&mut self, id: WorkerId, step: &mut Step) {
@@ -204,7 +205,7 @@ impl Machine {
         if generation == self.current {
             self.mold_restarts.note_boot(PLACE, after, true, step.now);
         }
-        step.tell(Notice::MoldReady { pid, generation, after });
+        step.tell(Notice::Mold(MoldNotice::Ready { pid, generation, after }));
     }
 
     fn on_mold_boot_failed(&mut self, id: WorkerId, failure: &BootFailure, step: &mut Step) {
@@ -215,7 +216,7 @@ impl Machine {
         if self.phase.is_ending() {
             return;
         }
-        step.tell(Notice::BootFailed { pid: mold.pid, failure: failure.clone() });
+        step.tell(Notice::Worker(WorkerNotice::BootFailed { pid: mold.pid, failure: failure.clone() }));
         let told = (failure.summary.clone(), failure.detail.clone());
         self.lose_mold(&mold, state, failure.kind, told, step);
     }
@@ -236,7 +237,7 @@ impl Machine {
             | State::Unkillable { .. } => {}
             _ => {
                 let exit = exit.clone();
-                step.tell(Notice::MoldDied { pid, generation, exit, killed, again_in: None });
+                step.tell(Notice::Mold(MoldNotice::Died { pid, generation, exit, killed, again_in: None }));
                 if killed.is_none() {
                     let reason = format!("mold {pid} died");
                     self.lose_mold(&mold, state, ErrorKind::Boot, (reason, None), step);
@@ -275,7 +276,7 @@ impl Machine {
                 self.note_missing_mold(&reason, detail.as_ref(), step);
             }
             let again_in = self.next_mold().unwrap_or(at).saturating_sub(step.now);
-            step.tell(Notice::MoldFailed { generation, reason, again_in });
+            step.tell(Notice::Mold(MoldNotice::Failed { generation, reason, again_in }));
         }
     }
 

@@ -6,8 +6,10 @@
 
 use std::time::Duration;
 
-use super::event::{Answer, Drain, Moment, Notice, Slot, Ticket, WorkerId};
+use super::effect::{Answer, Drain};
+use super::event::{Moment, Slot, Ticket, WorkerId};
 use super::machine::Machine;
+use super::notice::{Notice, RecycleNotice};
 use super::rules::Recycling;
 use super::status::{Phase, State};
 use super::step::Step;
@@ -83,7 +85,7 @@ impl Machine {
             entry.recycle = Some(reason.clone());
             if postponed {
                 let slot = entry.slot;
-                step.tell(Notice::RecyclePostponed { slot, reason });
+                step.tell(Notice::Recycle(RecycleNotice::Postponed { slot, reason }));
             }
         }
     }
@@ -149,7 +151,7 @@ impl Machine {
         }
         let (old, slot, pid) = (entry.id, entry.slot, entry.pid);
         let reason = entry.recycle.clone().unwrap_or_default();
-        step.tell(Notice::Recycling { pid, slot, reason: reason.clone() });
+        step.tell(Notice::Recycle(RecycleNotice::Begun { pid, slot, reason: reason.clone() }));
         let new = self.spawn(slot, self.current, step);
         self.replacing = new.map(|new| Replacing { old, new, slot, reason, failure: None });
     }
@@ -161,7 +163,7 @@ impl Machine {
             Some(State::Booting { .. }) => self.replacing = Some(replacing),
             Some(State::Ready { .. }) => {
                 self.retire(old, Drain::Retire, step);
-                step.tell(Notice::Recycled { slot, reason: replacing.reason });
+                step.tell(Notice::Recycle(RecycleNotice::Done { slot, reason: replacing.reason }));
                 let answer = Answer::Done(format!("slot {slot} has a new worker"));
                 self.answer_recycle(|worker| worker == old, &answer, step);
             }
@@ -172,7 +174,7 @@ impl Machine {
                 self.recycle_again = Some(step.after(again_in));
                 let unknown = || ("the new worker died before it was ready".to_owned(), None);
                 let (reason, detail) = replacing.failure.unwrap_or_else(unknown);
-                step.tell(Notice::RecycleFailed { slot, reason: reason.clone(), again_in });
+                step.tell(Notice::Recycle(RecycleNotice::Failed { slot, reason: reason.clone(), again_in }));
                 self.answer_recycle(|worker| worker == old, &Answer::Failed { reason, detail }, step);
             }
         }

@@ -7,8 +7,11 @@
 
 use std::time::Duration;
 
-use super::event::{Answer, Drain, Effect, Generation, KillReason, Moment, Notice, Slot, Ticket, WorkerId};
+use super::effect::{Answer, Drain, Effect};
+use super::event::{Generation, Moment, Slot, Ticket, WorkerId};
+use super::exit::KillReason;
 use super::machine::Machine;
+use super::notice::{Notice, ReloadNotice, ScaleNotice};
 use super::rules::Policy;
 use super::status::{Phase, State};
 use super::step::Step;
@@ -39,7 +42,7 @@ impl Machine {
             Phase::Upgrading { .. } => "an upgrade is under way",
             _ => return,
         };
-        step.tell(Notice::ReloadPostponed { reason });
+        step.tell(Notice::Reload(ReloadNotice::Postponed { reason }));
     }
 
     /// A worker has seen a change; others are about to.
@@ -47,7 +50,7 @@ impl Machine {
         let ends = self.phase.is_ending() || matches!(self.phase, Phase::LameDuck { .. });
         if self.changed_at.is_none() && !ends {
             self.changed_at = Some(step.after(SAME_CHANGE));
-            step.tell(Notice::Changed { reason });
+            step.tell(Notice::Reload(ReloadNotice::Wanted { reason }));
         }
     }
 
@@ -148,14 +151,14 @@ impl Machine {
             return self.give_up(reason, detail, step);
         }
         let (generation, left) = (rollout.generation, retries - rollout.failures);
-        step.tell(Notice::NewcomerFailed { generation, reason, left });
+        step.tell(Notice::Reload(ReloadNotice::NewcomerFailed { generation, reason, left }));
     }
 
     /// The new generation failed: it goes, and nothing has changed.
     pub(super) fn give_up(&mut self, reason: String, detail: Option<String>, step: &mut Step) {
         let Some(rollout) = self.end_rollout(step.now) else { return };
         let generation = rollout.generation;
-        step.tell(Notice::ReloadFailed { generation, reason: reason.clone() });
+        step.tell(Notice::Reload(ReloadNotice::Failed { generation, reason: reason.clone() }));
         if self.policy.development {
             let text = detail.clone().unwrap_or_else(|| reason.clone());
             for worker in self.table.select(|entry| entry.state.is_ready() && entry.generation != generation)
@@ -171,7 +174,7 @@ impl Machine {
         match (0..self.target).filter(taken_over).count() {
             0 => step.push(Effect::Discard { generation }),
             slots => {
-                step.tell(Notice::RollingBack { slots });
+                step.tell(Notice::Reload(ReloadNotice::RollingBack { slots }));
                 self.phase = Phase::RollingBack(Rollback { generation, since: step.now });
             }
         }
@@ -219,7 +222,7 @@ impl Machine {
             is_proven: false,
             failures: 0,
         });
-        step.tell(Notice::Reloading { generation });
+        step.tell(Notice::Reload(ReloadNotice::Begun { generation }));
         step.push(Effect::Prepare { generation });
     }
 
@@ -227,7 +230,7 @@ impl Machine {
     pub(super) fn supersede(&mut self, step: &mut Step) {
         let Some(rollout) = self.end_rollout(step.now) else { return };
         let generation = rollout.generation;
-        step.tell(Notice::ReloadSuperseded { generation });
+        step.tell(Notice::Reload(ReloadNotice::Superseded { generation }));
         step.answer(rollout.tickets, &Answer::Superseded);
         self.withdraw(generation, step);
         step.push(Effect::Discard { generation });
@@ -342,11 +345,11 @@ impl Machine {
         self.restarts.forget();
         self.mold_restarts.forget();
         self.table.cancel_respawns(0);
-        step.tell(Notice::ReloadDone { generation, took });
+        step.tell(Notice::Reload(ReloadNotice::Done { generation, took }));
         // Before the last of the old workers is asked to finish: nothing may join a queue that nobody will serve.
         step.push(Effect::Commit { generation });
         if workers != self.target {
-            step.tell(Notice::Scaled { from: self.target, to: workers });
+            step.tell(Notice::Scale(ScaleNotice::Begun { from: self.target, to: workers }));
             self.target = workers;
             step.push(Effect::Resize { slots: workers });
         }
@@ -367,7 +370,7 @@ impl Machine {
         if !self.table.iter().any(|entry| self.is_foreign(entry)) {
             self.phase = Phase::Serving;
             step.push(Effect::Discard { generation });
-            return step.tell(Notice::RolledBack);
+            return step.tell(Notice::Reload(ReloadNotice::RolledBack));
         }
         self.boot_returning(step);
     }
@@ -418,7 +421,7 @@ impl Machine {
         let Phase::RollingBack(Rollback { generation, .. }) = self.phase else { return };
         self.phase = Phase::Serving;
         step.push(Effect::Discard { generation });
-        step.tell(Notice::RollbackFailed { reason: reason.to_owned() });
+        step.tell(Notice::Reload(ReloadNotice::RollbackFailed { reason: reason.to_owned() }));
     }
 
     /// The first new workers have to prove themselves anew for the time in which the supervisor did not run: it has not

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use super::event::{Answer, Drain, Effect, Generation, Moment, Notice, Slot, Ticket};
+use super::effect::{Answer, Drain, Effect};
+use super::event::{Generation, Moment, Slot, Ticket};
 use super::machine::Machine;
+use super::notice::{Notice, ScaleNotice};
 use super::status::Phase;
 use super::step::Step;
 use super::table::Entry;
@@ -37,7 +39,7 @@ impl Machine {
         if target == from {
             return;
         }
-        step.tell(Notice::Scaled { from, to: target });
+        step.tell(Notice::Scale(ScaleNotice::Begun { from, to: target }));
         self.target = target;
         self.table.cancel_respawns(target);
         self.restarts.forget_from(target.min(from));
@@ -114,7 +116,7 @@ impl Machine {
         let (from, to) = (scaling.from, self.target);
         self.scale(from, step);
         let reason = reason.to_owned();
-        step.tell(Notice::ScaleFailed { from, to, reason: reason.clone() });
+        step.tell(Notice::Scale(ScaleNotice::Failed { from, to, reason: reason.clone() }));
         step.answer(scaling.tickets, &Answer::Failed { reason, detail });
     }
 

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::event::{Ask, Drain, KillReason, Moment};
+use super::effect::Drain;
+use super::event::{Ask, Moment};
+use super::exit::KillReason;
 use super::under_way::{Rollback, Rollout};
 use crate::error::ErrorKind;
 

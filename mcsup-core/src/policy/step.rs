@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::event::{Answer, Effect, Moment, Notice, Ticket};
+use super::effect::{Answer, Effect};
+use super::event::{Moment, Ticket};
+use super::notice::Notice;
 
 /// The time of an event, and the effects that it has so far.
 #[derive(Debug)]

@@ -1,8 +1,10 @@
 //! When another image of the supervisor takes over, in the same process: only while nothing else is under way, and only
 //! one that has shown that it can.
 
-use super::event::{Answer, Effect, Moment, Notice, Ticket};
+use super::effect::{Answer, Effect};
+use super::event::{Moment, Ticket};
 use super::machine::Machine;
+use super::notice::{Notice, UpgradeNotice};
 use super::status::Phase;
 use super::step::Step;
 
@@ -16,7 +18,7 @@ impl Machine {
         self.wants_upgrade = true;
         self.upgrade_tickets.extend(ticket);
         if first && !self.may_upgrade() {
-            step.tell(Notice::UpgradePostponed);
+            step.tell(Notice::Upgrade(UpgradeNotice::Postponed));
         }
     }
 
@@ -25,7 +27,7 @@ impl Machine {
         if self.wants_upgrade && self.may_upgrade() {
             self.phase =
                 Phase::Upgrading { until: step.after(self.policy.upgrade_timeout), is_checked: false };
-            step.tell(Notice::Upgrading);
+            step.tell(Notice::Upgrade(UpgradeNotice::Begun));
             step.push(Effect::CheckImage);
         }
     }
@@ -72,7 +74,7 @@ impl Machine {
         } else if !self.is_resumed {
             return;
         }
-        step.tell(Notice::UpgradeFailed { reason: reason.clone() });
+        step.tell(Notice::Upgrade(UpgradeNotice::Failed { reason: reason.clone() }));
         self.end_upgrade(&Answer::Failed { reason, detail: None }, step);
     }
 
@@ -82,7 +84,7 @@ impl Machine {
             return;
         }
         let workers = self.table.iter().filter(|entry| !entry.state.is_leaving()).count();
-        step.tell(Notice::Upgraded { workers });
+        step.tell(Notice::Upgrade(UpgradeNotice::Done { workers }));
         self.end_upgrade(&Answer::Done(message.to_owned()), step);
     }
 

@@ -2,7 +2,7 @@
 
 use super::journal;
 use crate::error::ErrorKind;
-use crate::policy::{BootFailure, Event, Notice, Outcome};
+use crate::policy::{BootFailure, Event, MoldNotice, Notice, Outcome, WorkerNotice};
 
 /// What has gone wrong first. A failure after the start is kept as well, and is no [reason](Self::reason_of) of the end.
 #[derive(Debug, Default)]
@@ -40,20 +40,42 @@ impl FailedStart {
 
 fn failure_in(notice: &Notice) -> Option<BootFailure> {
     let summary = match notice {
-        Notice::BootFailed { failure, .. } => return Some(failure.clone()),
-        Notice::BootTimeout { pid, after } => {
-            format!("process {pid} was not ready within the boot timeout of {}", journal::seconds(*after))
+        Notice::Worker(notice) => match notice {
+            WorkerNotice::BootFailed { failure, .. } => return Some(failure.clone()),
+            WorkerNotice::BootTimeout { pid, after } => {
+                format!("process {pid} was not ready within the boot timeout of {}", journal::seconds(*after))
+            }
+            WorkerNotice::SpawnFailed { slot, reason, .. } => {
+                format!("cannot fork a worker for slot {slot}: {reason}")
+            }
+            WorkerNotice::Died { pid, exit, killed, .. } => {
+                format!("worker {pid} {}", journal::cause(exit, *killed))
+            }
+            WorkerNotice::Unkillable { pid, .. } => unkillable(*pid),
+            WorkerNotice::Booting { .. }
+            | WorkerNotice::Ready { .. }
+            | WorkerNotice::Silent { .. }
+            | WorkerNotice::Overdue { .. }
+            | WorkerNotice::Retired { .. }
+            | WorkerNotice::Leaving { .. } => return None,
+        },
+        Notice::Mold(notice) => match notice {
+            MoldNotice::Died { pid, exit, killed, .. } => {
+                format!("mold {pid} {}", journal::cause(exit, *killed))
+            }
+            MoldNotice::Failed { reason, .. } => format!("no mold: {reason}"),
+            MoldNotice::Unkillable { pid, .. } => unkillable(*pid),
+            MoldNotice::Booting { .. } | MoldNotice::Ready { .. } => return None,
+        },
+        Notice::Recycle(_) | Notice::Reload(_) | Notice::Scale(_) | Notice::Upgrade(_) | Notice::Pool(_) => {
+            return None;
         }
-        Notice::SpawnFailed { slot, reason, .. } => format!("cannot fork a worker for slot {slot}: {reason}"),
-        Notice::Died { pid, exit, killed, .. } => format!("worker {pid} {}", journal::cause(exit, *killed)),
-        Notice::MoldDied { pid, exit, killed, .. } => format!("mold {pid} {}", journal::cause(exit, *killed)),
-        Notice::MoldFailed { reason, .. } => format!("no mold: {reason}"),
-        Notice::Unkillable { pid, .. } | Notice::MoldUnkillable { pid, .. } => {
-            format!("process {pid} was sent SIGKILL and is still there")
-        }
-        _ => return None,
     };
     Some(of_boot(summary))
+}
+
+fn unkillable(pid: i32) -> String {
+    format!("process {pid} was sent SIGKILL and is still there")
 }
 
 fn of_boot(summary: String) -> BootFailure {
@@ -78,23 +100,44 @@ mod tests {
         let exit = Exit { status: ExitStatus::Code(7), evidence: Evidence::default() };
         let mold_exit = exit.clone();
         let notices = [
-            (Notice::BootTimeout { pid: 5, after: second }, "boot timeout of 1.000 s"),
-            (Notice::SpawnFailed { slot: 0, reason: "why".into(), retry_in: second }, "cannot fork a worker"),
+            (Notice::Worker(WorkerNotice::BootTimeout { pid: 5, after: second }), "boot timeout of 1.000 s"),
             (
-                Notice::Died { pid: 5, slot: 0, exit, killed: None, respawn_in: None },
+                Notice::Worker(WorkerNotice::SpawnFailed { slot: 0, reason: "why".into(), retry_in: second }),
+                "cannot fork a worker",
+            ),
+            (
+                Notice::Worker(WorkerNotice::Died { pid: 5, slot: 0, exit, killed: None, respawn_in: None }),
                 "worker 5 exited with code 7",
             ),
             (
-                Notice::MoldDied { pid: 5, generation: 1, exit: mold_exit, killed: None, again_in: None },
+                Notice::Mold(MoldNotice::Died {
+                    pid: 5,
+                    generation: 1,
+                    exit: mold_exit,
+                    killed: None,
+                    again_in: None,
+                }),
                 "mold 5 exited with code 7",
             ),
-            (Notice::MoldFailed { generation: 1, reason: "why".into(), again_in: second }, "no mold: why"),
+            (
+                Notice::Mold(MoldNotice::Failed { generation: 1, reason: "why".into(), again_in: second }),
+                "no mold: why",
+            ),
         ];
         for (notice, expected) in notices {
             let mut failed = FailedStart::default();
-            failed.note(&Notice::Booting { worker: WorkerId(1), slot: 0, generation: 1, pid: 5 });
+            failed.note(&Notice::Worker(WorkerNotice::Booting {
+                worker: WorkerId(1),
+                slot: 0,
+                generation: 1,
+                pid: 5,
+            }));
             failed.note(&notice);
-            failed.note(&Notice::MoldFailed { generation: 1, reason: "later".into(), again_in: second });
+            failed.note(&Notice::Mold(MoldNotice::Failed {
+                generation: 1,
+                reason: "later".into(),
+                again_in: second,
+            }));
             let reason = reason(&mut failed);
             assert!(reason.contains(expected), "{reason}");
         }
@@ -110,7 +153,11 @@ mod tests {
     #[test]
     fn a_failure_after_the_start_is_no_reason_of_a_stop() {
         let mut failed = FailedStart::default();
-        failed.note(&Notice::MoldFailed { generation: 1, reason: "why".into(), again_in: Duration::ZERO });
+        failed.note(&Notice::Mold(MoldNotice::Failed {
+            generation: 1,
+            reason: "why".into(),
+            again_in: Duration::ZERO,
+        }));
         assert!(failed.reason_of(Outcome::Stopped).is_none());
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::journal;
-use crate::policy::{Moment, Notice};
+use crate::policy::{Moment, Notice, ReloadNotice, UpgradeNotice, WorkerNotice};
 
 /// The pool's past; it outlives an upgrade.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -34,24 +34,40 @@ impl History {
     /// Keeps what will be asked for.
     pub(crate) fn note(&mut self, notice: &Notice, now: Moment) {
         match notice {
-            Notice::ReloadDone { .. } => self.reloads += 1,
-            Notice::Upgraded { .. } => self.upgrades += 1,
-            Notice::Died { slot, exit, killed, respawn_in, .. } => {
-                let slot = self.slots.entry(*slot).or_default();
-                slot.restarts += u64::from(respawn_in.is_some());
-                slot.last_death = Some((now, journal::cause(exit, *killed)));
-            }
-            Notice::Unkillable { slot, respawn_in, .. } => {
-                let slot = self.slots.entry(*slot).or_default();
-                slot.restarts += u64::from(respawn_in.is_some());
-                slot.last_death = Some((now, "was sent SIGKILL and is still there".to_owned()));
-            }
-            Notice::Leaving { slot, reason, respawn_in, .. } => {
-                let slot = self.slots.entry(*slot).or_default();
-                slot.restarts += u64::from(respawn_in.is_some());
-                slot.last_death = Some((now, format!("left: {reason}")));
-            }
-            _ => {}
+            Notice::Reload(ReloadNotice::Done { .. }) => self.reloads += 1,
+            Notice::Upgrade(UpgradeNotice::Done { .. }) => self.upgrades += 1,
+            Notice::Worker(notice) => self.note_worker(notice, now),
+            Notice::Reload(_)
+            | Notice::Upgrade(_)
+            | Notice::Mold(_)
+            | Notice::Recycle(_)
+            | Notice::Scale(_)
+            | Notice::Pool(_) => {}
         }
+    }
+
+    fn note_worker(&mut self, notice: &WorkerNotice, now: Moment) {
+        let (slot, respawn_in, cause) = match notice {
+            WorkerNotice::Died { slot, exit, killed, respawn_in, .. } => {
+                (slot, respawn_in, journal::cause(exit, *killed))
+            }
+            WorkerNotice::Unkillable { slot, respawn_in, .. } => {
+                (slot, respawn_in, "was sent SIGKILL and is still there".to_owned())
+            }
+            WorkerNotice::Leaving { slot, reason, respawn_in, .. } => {
+                (slot, respawn_in, format!("left: {reason}"))
+            }
+            WorkerNotice::Booting { .. }
+            | WorkerNotice::Ready { .. }
+            | WorkerNotice::BootFailed { .. }
+            | WorkerNotice::BootTimeout { .. }
+            | WorkerNotice::SpawnFailed { .. }
+            | WorkerNotice::Silent { .. }
+            | WorkerNotice::Overdue { .. }
+            | WorkerNotice::Retired { .. } => return,
+        };
+        let slot = self.slots.entry(*slot).or_default();
+        slot.restarts += u64::from(respawn_in.is_some());
+        slot.last_death = Some((now, cause));
     }
 }

@@ -3,152 +3,168 @@
 use std::time::Duration;
 
 use crate::host::processes;
-use crate::policy::{Ask, BootFailure, Evidence, Exit, ExitStatus, KillReason, Notice, OutOfMemory, Outcome};
+use crate::policy::{
+    Ask, BootFailure, Evidence, Exit, ExitStatus, KillReason, MoldNotice, Notice, OutOfMemory, Outcome,
+    PoolNotice, RecycleNotice, ReloadNotice, ScaleNotice, UpgradeNotice, WorkerNotice,
+};
 
 /// Writes `notice` to the log.
 pub(crate) fn write(notice: &Notice) {
     match notice {
-        Notice::Booting { slot, generation, pid, .. } => {
+        Notice::Worker(notice) => worker(notice),
+        Notice::Mold(notice) => mold(notice),
+        Notice::Recycle(notice) => recycling(notice),
+        Notice::Reload(notice) => reload(notice),
+        Notice::Scale(notice) => scaling(notice),
+        Notice::Upgrade(notice) => upgrade(notice),
+        Notice::Pool(notice) => pool(notice),
+    }
+}
+
+fn worker(notice: &WorkerNotice) {
+    match notice {
+        WorkerNotice::Booting { slot, generation, pid, .. } => {
             log::info!("Booting worker with pid: {pid} (slot {slot}, generation {generation})");
         }
-        Notice::Ready { pid, slot, after } => {
+        WorkerNotice::Ready { pid, slot, after } => {
             log::info!("Worker {pid} is ready after {} (slot {slot})", seconds(*after));
         }
-        Notice::BootFailed { pid, failure } => boot_failed(*pid, failure),
-        Notice::BootTimeout { pid, after } => {
+        WorkerNotice::BootFailed { pid, failure } => boot_failed(*pid, failure),
+        WorkerNotice::BootTimeout { pid, after } => {
             log::error!("Worker {pid} was not ready within the boot timeout of {}: killed", seconds(*after));
         }
-        Notice::SpawnFailed { slot, reason, retry_in } => {
+        WorkerNotice::SpawnFailed { slot, reason, retry_in } => {
             let again =
                 if retry_in.is_zero() { String::new() } else { format!("; again in {}", seconds(*retry_in)) };
             log::error!("Cannot fork a worker for slot {slot}: {reason}{again}");
         }
-        Notice::Died { pid, slot, exit, killed, respawn_in } => died(*pid, *slot, exit, *killed, *respawn_in),
-        Notice::Silent { pid, since } => {
+        WorkerNotice::Died { pid, slot, exit, killed, respawn_in } => {
+            died(*pid, *slot, exit, *killed, *respawn_in);
+        }
+        WorkerNotice::Silent { pid, since } => {
             log::error!("WORKER TIMEOUT (pid: {pid}): no sign of life for {}; aborting it", seconds(*since));
         }
-        Notice::Overdue { pid, reason } => log::warn!("Worker {pid} is killed: {}", why(*reason)),
-        Notice::Leaving { pid, slot, reason, respawn_in } => {
+        WorkerNotice::Overdue { pid, reason } => log::warn!("Worker {pid} is killed: {}", why(*reason)),
+        WorkerNotice::Leaving { pid, slot, reason, respawn_in } => {
             let next = respawning(*respawn_in);
             log::warn!("Worker {pid} (slot {slot}) leaves when its successor is ready: {reason}{next}");
         }
-        Notice::Unkillable { pid, slot, since, respawn_in } => {
+        WorkerNotice::Unkillable { pid, slot, since, respawn_in } => {
             let (since, next) = (seconds(*since), respawning(*respawn_in));
             log::error!(
                 "Worker {pid} (slot {slot}) was sent SIGKILL {since} ago and is still there; it is no longer waited \
                  for{next}"
             );
         }
-        Notice::Retired { pid } => log::info!("Worker {pid} has finished"),
-        Notice::Stopping { ask } => stopping(*ask),
-        Notice::Escalated => log::warn!("Asked to stop again: stopping faster"),
-        Notice::Scaled { from, to } => log::info!("Scaling from {from} to {to} workers"),
-        Notice::Woke { by } => {
-            log::warn!("The supervisor did not run for {}; no worker is blamed for it", seconds(*by));
-        }
-        Notice::Ended { outcome } => ended(*outcome),
-        Notice::LameDuck { lasts } => {
-            log::info!("Asked to stop: serving on for {}, and saying so to whoever asks", seconds(*lasts));
-        }
-        Notice::Changed { reason } => log::info!("Reload wanted: {reason}"),
-        _ => transaction(notice),
+        WorkerNotice::Retired { pid } => log::info!("Worker {pid} has finished"),
     }
 }
 
-/// What is tried, and done or undone.
-fn transaction(notice: &Notice) {
+fn mold(notice: &MoldNotice) {
     match notice {
-        Notice::MoldBooting { .. }
-        | Notice::MoldReady { .. }
-        | Notice::MoldDied { .. }
-        | Notice::MoldFailed { .. }
-        | Notice::MoldUnkillable { .. } => mold(notice),
-        Notice::Recycling { .. }
-        | Notice::RecyclePostponed { .. }
-        | Notice::Recycled { .. }
-        | Notice::RecycleFailed { .. } => recycling(notice),
-        Notice::ScaleFailed { from, to, reason } => {
-            log::error!("Scaling to {to} workers failed, going on with {from}: {reason}");
-        }
-        Notice::UpgradePostponed => log::info!("Upgrade waits until nothing else is under way"),
-        Notice::Upgrading => log::info!("Upgrading: asking the new image whether it can take over"),
-        Notice::UpgradeFailed { reason } => log::error!("Upgrade failed, this image goes on: {reason}"),
-        Notice::Upgraded { workers } => log::info!("Upgraded: a new image supervises {workers} workers"),
-        _ => reload(notice),
-    }
-}
-
-fn reload(notice: &Notice) {
-    match notice {
-        Notice::Reloading { generation } => {
-            log::info!("Reloading: booting generation {generation} beside the serving one");
-        }
-        Notice::ReloadPostponed { reason } => log::info!("Reload waits: {reason}"),
-        Notice::ReloadDone { generation, took } => {
-            log::info!("Reload done: generation {generation} serves after {}", seconds(*took));
-        }
-        Notice::ReloadFailed { generation, reason } => {
-            log::error!(
-                "Reload failed, the old generation goes on serving: generation {generation}: {reason}"
-            );
-        }
-        Notice::ReloadSuperseded { generation } => {
-            log::warn!("Reload superseded by a newer one: generation {generation} is given up");
-        }
-        Notice::NewcomerFailed { generation, reason, left } => {
-            log::warn!("A worker of generation {generation} failed; {left} more may: {reason}");
-        }
-        Notice::RollingBack { slots } => {
-            log::warn!("Rolling back: workers of the old generation are booted for {slots} slots");
-        }
-        Notice::RolledBack => log::info!("Rolled back: the old generation serves every slot"),
-        Notice::RollbackFailed { reason } => {
-            log::error!("Cannot roll back, the new workers go on serving where there are any: {reason}");
-        }
-        _ => {}
-    }
-}
-
-fn mold(notice: &Notice) {
-    match notice {
-        Notice::MoldBooting { generation, pid } => {
+        MoldNotice::Booting { generation, pid } => {
             log::info!("Booting mold with pid: {pid} (generation {generation})");
         }
-        Notice::MoldReady { pid, generation, after } => {
+        MoldNotice::Ready { pid, generation, after } => {
             log::info!("Mold {pid} is ready after {} (generation {generation})", seconds(*after));
         }
-        Notice::MoldDied { pid, generation, exit, killed, again_in } => {
+        MoldNotice::Died { pid, generation, exit, killed, again_in } => {
             let (cause, next) = (cause(exit, *killed), respawning(*again_in));
             log::error!("Mold {pid} (generation {generation}) {cause}; its workers serve on{next}");
         }
-        Notice::MoldFailed { generation, reason, again_in } => {
+        MoldNotice::Failed { generation, reason, again_in } => {
             let again = seconds(*again_in);
             log::error!("No mold for generation {generation}: {reason}; workers serve on; again in {again}");
         }
-        Notice::MoldUnkillable { pid, since } => {
+        MoldNotice::Unkillable { pid, since } => {
             let since = seconds(*since);
             log::error!(
                 "Mold {pid} was sent SIGKILL {since} ago and is still there; it is no longer waited for"
             );
         }
-        _ => {}
     }
 }
 
-fn recycling(notice: &Notice) {
+fn recycling(notice: &RecycleNotice) {
     match notice {
-        Notice::Recycling { pid, slot, reason } => {
+        RecycleNotice::Begun { pid, slot, reason } => {
             log::info!("Recycling worker {pid} (slot {slot}): {reason}; booting its successor");
         }
-        Notice::RecyclePostponed { slot, reason } => {
+        RecycleNotice::Postponed { slot, reason } => {
             log::info!("Recycling of slot {slot} waits until nothing else is under way: {reason}");
         }
-        Notice::Recycled { slot, .. } => log::info!("Slot {slot} has a new worker; the old one finishes"),
-        Notice::RecycleFailed { slot, reason, again_in } => {
+        RecycleNotice::Done { slot, .. } => {
+            log::info!("Slot {slot} has a new worker; the old one finishes");
+        }
+        RecycleNotice::Failed { slot, reason, again_in } => {
             let again = seconds(*again_in);
             log::error!("Recycling of slot {slot} failed, its worker goes on; again in {again}: {reason}");
         }
-        _ => {}
+    }
+}
+
+fn reload(notice: &ReloadNotice) {
+    match notice {
+        ReloadNotice::Wanted { reason } => log::info!("Reload wanted: {reason}"),
+        ReloadNotice::Begun { generation } => {
+            log::info!("Reloading: booting generation {generation} beside the serving one");
+        }
+        ReloadNotice::Postponed { reason } => log::info!("Reload waits: {reason}"),
+        ReloadNotice::Done { generation, took } => {
+            log::info!("Reload done: generation {generation} serves after {}", seconds(*took));
+        }
+        ReloadNotice::Failed { generation, reason } => {
+            log::error!(
+                "Reload failed, the old generation goes on serving: generation {generation}: {reason}"
+            );
+        }
+        ReloadNotice::Superseded { generation } => {
+            log::warn!("Reload superseded by a newer one: generation {generation} is given up");
+        }
+        ReloadNotice::NewcomerFailed { generation, reason, left } => {
+            log::warn!("A worker of generation {generation} failed; {left} more may: {reason}");
+        }
+        ReloadNotice::RollingBack { slots } => {
+            log::warn!("Rolling back: workers of the old generation are booted for {slots} slots");
+        }
+        ReloadNotice::RolledBack => log::info!("Rolled back: the old generation serves every slot"),
+        ReloadNotice::RollbackFailed { reason } => {
+            log::error!("Cannot roll back, the new workers go on serving where there are any: {reason}");
+        }
+    }
+}
+
+fn scaling(notice: &ScaleNotice) {
+    match notice {
+        ScaleNotice::Begun { from, to } => log::info!("Scaling from {from} to {to} workers"),
+        ScaleNotice::Failed { from, to, reason } => {
+            log::error!("Scaling to {to} workers failed, going on with {from}: {reason}");
+        }
+    }
+}
+
+fn upgrade(notice: &UpgradeNotice) {
+    match notice {
+        UpgradeNotice::Postponed => log::info!("Upgrade waits until nothing else is under way"),
+        UpgradeNotice::Begun => log::info!("Upgrading: asking the new image whether it can take over"),
+        UpgradeNotice::Failed { reason } => log::error!("Upgrade failed, this image goes on: {reason}"),
+        UpgradeNotice::Done { workers } => {
+            log::info!("Upgraded: a new image supervises {workers} workers");
+        }
+    }
+}
+
+fn pool(notice: &PoolNotice) {
+    match notice {
+        PoolNotice::LameDuck { lasts } => {
+            log::info!("Asked to stop: serving on for {}, and saying so to whoever asks", seconds(*lasts));
+        }
+        PoolNotice::Stopping { ask } => stopping(*ask),
+        PoolNotice::Escalated => log::warn!("Asked to stop again: stopping faster"),
+        PoolNotice::Woke { by } => {
+            log::warn!("The supervisor did not run for {}; no worker is blamed for it", seconds(*by));
+        }
+        PoolNotice::Ended { outcome } => ended(*outcome),
     }
 }
 

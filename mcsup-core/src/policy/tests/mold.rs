@@ -192,7 +192,12 @@ fn a_mold_that_is_stuck_is_killed_for_that_and_followed_by_another() {
     assert!(life.killed.contains(&stuck));
     life.reap_killed();
     let killed = Some(KillReason::Barren);
-    assert_eq!(life.told(|notice| matches!(notice, Notice::MoldDied { killed: by, .. } if *by == killed)), 1);
+    assert_eq!(
+        life.told(
+            |notice| matches!(notice, Notice::Mold(MoldNotice::Died { killed: by, .. }) if *by == killed)
+        ),
+        1
+    );
     life.pass(seconds(1));
     life.molds_ready();
     assert_ne!(mold(&life), stuck);

@@ -63,18 +63,20 @@ fn tell(seed: u64) {
 
 /// What an operator can be told of was told in some life: none of it is beyond what is tried.
 fn assert_covers(told: &BTreeSet<String>, lives: u64) {
-    const ALL: &str = "Booting Ready BootFailed BootTimeout SpawnFailed Died Silent Overdue Retired Leaving MoldBooting \
-        MoldReady MoldDied MoldFailed MoldUnkillable Unkillable Recycling RecyclePostponed Recycled RecycleFailed Changed \
-        NewcomerFailed RollingBack RolledBack RollbackFailed ScaleFailed UpgradePostponed \
-        Upgrading UpgradeFailed Upgraded LameDuck Reloading ReloadPostponed ReloadDone ReloadFailed ReloadSuperseded \
-        Scaled Stopping Escalated Woke Ended";
+    const ALL: &str = "Worker(Booting Worker(Ready Worker(BootFailed Worker(BootTimeout Worker(SpawnFailed Worker(Died \
+        Worker(Silent Worker(Overdue Worker(Retired Worker(Unkillable Worker(Leaving Mold(Booting Mold(Ready \
+        Mold(Died Mold(Failed Mold(Unkillable Recycle(Begun Recycle(Postponed Recycle(Done Recycle(Failed \
+        Reload(Wanted Reload(NewcomerFailed Reload(RollingBack Reload(RolledBack Reload(RollbackFailed \
+        Reload(Begun Reload(Postponed Reload(Done Reload(Failed Reload(Superseded Scale(Failed Scale(Begun \
+        Upgrade(Postponed Upgrade(Begun Upgrade(Failed Upgrade(Done Pool(LameDuck Pool(Stopping \
+        Pool(Escalated Pool(Woke Pool(Ended";
     let missing: Vec<&str> = ALL.split_whitespace().filter(|name| !told.contains(*name)).collect();
     assert!(lives < LIVES || missing.is_empty(), "never told: {missing:?}");
 }
 
 /// Which notice it is.
 fn name(notice: &Notice) -> String {
-    format!("{notice:?}").chars().take_while(char::is_ascii_alphanumeric).collect()
+    format!("{notice:?}").chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '(').collect()
 }
 
 /// A life, and what is left to chance in it.
@@ -401,7 +403,7 @@ impl World {
             return;
         }
         self.is_well();
-        let fails = |notice: &Notice| matches!(notice, Notice::RollbackFailed { .. });
+        let fails = |notice: &Notice| matches!(notice, Notice::Reload(ReloadNotice::RollbackFailed { .. }));
         let current = self.life.machine.current();
         let is_mixed = self.life.generations().iter().any(|generation| *generation != current);
         assert!(!is_mixed || self.life.told(fails) > 0, "mixed, and nobody was told");

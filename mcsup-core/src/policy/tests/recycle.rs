@@ -101,7 +101,10 @@ fn a_reload_replaces_whoever_was_to_be_recycled_and_one_that_fails_postpones_it(
     assert!(life.is_superseded(ticket) && life.killed.contains(&successor));
     life.obey();
     let later = life.ask_for_answer(Ask::Recycle(1));
-    assert_eq!(life.told(|notice| matches!(notice, Notice::RecyclePostponed { slot: 1, .. })), 1);
+    assert_eq!(
+        life.told(|notice| matches!(notice, Notice::Recycle(RecycleNotice::Postponed { slot: 1, .. }))),
+        1
+    );
     let newcomer = life.booting()[0];
     life.breaks(newcomer);
     // The marks are left over.

@@ -46,11 +46,11 @@ fn a_reload_that_fails_in_any_way_leaves_the_old_generation_serving() {
             life.exit(worker, ExitStatus::Code(4));
         }
         assert_eq!((life.ready(), life.phase()), (old, "serving"));
-        assert_eq!(life.told(|notice| matches!(notice, Notice::ReloadFailed { .. })), 1);
+        assert_eq!(life.told(|notice| matches!(notice, Notice::Reload(ReloadNotice::Failed { .. }))), 1);
         life.reload();
         life.all_ready();
         assert_eq!(life.phase(), "serving");
-        assert_eq!(life.told(|notice| matches!(notice, Notice::ReloadDone { .. })), 1);
+        assert_eq!(life.told(|notice| matches!(notice, Notice::Reload(ReloadNotice::Done { .. }))), 1);
     }
 }
 
@@ -72,9 +72,12 @@ fn a_newer_reload_supersedes_one_that_hangs_but_a_storm_of_them_is_bounded() {
     for _ in 0..100 {
         life.reload();
     }
-    assert_eq!(life.told(|notice| matches!(notice, Notice::Reloading { .. })), 1);
+    assert_eq!(life.told(|notice| matches!(notice, Notice::Reload(ReloadNotice::Begun { .. }))), 1);
     life.pass(SECOND);
-    assert_eq!(life.told(|notice| matches!(notice, Notice::ReloadSuperseded { generation: 2 })), 1);
+    assert_eq!(
+        life.told(|notice| matches!(notice, Notice::Reload(ReloadNotice::Superseded { generation: 2 }))),
+        1
+    );
     life.obey();
     assert_eq!(life.living.len(), 4);
     life.all_ready();
@@ -191,7 +194,7 @@ fn a_failure_after_some_have_retired_gives_each_slot_back_when_an_old_one_is_rea
     roll(&mut life);
     assert_eq!((life.phase(), life.generations()), ("serving", vec![1, 1, 1]));
     assert_eq!((life.fewest_ready, life.discarded.clone()), (3, vec![2]));
-    assert_eq!(life.told(|notice| *notice == Notice::RolledBack), 1);
+    assert_eq!(life.told(|notice| *notice == Notice::Reload(ReloadNotice::RolledBack)), 1);
 }
 
 #[test]
@@ -202,7 +205,7 @@ fn a_rollback_that_cannot_boot_keeps_the_new_worker_and_the_next_reload_makes_al
     let returning = life.booting()[0];
     life.breaks(returning);
     assert_eq!((life.phase(), life.generations()), ("serving", vec![2, 1, 1]));
-    assert_eq!(life.told(|notice| matches!(notice, Notice::RollbackFailed { .. })), 1);
+    assert_eq!(life.told(|notice| matches!(notice, Notice::Reload(ReloadNotice::RollbackFailed { .. }))), 1);
     let ticket = life.reload();
     roll(&mut life);
     assert!(life.is_done(ticket));
@@ -268,8 +271,7 @@ fn as_many_failures_as_the_plan_allows_are_tried_again() {
             let newcomer = life.booting()[0];
             life.breaks(newcomer);
             assert_eq!(life.phase(), "reloading");
-            let counts =
-                |notice: &Notice| matches!(notice, Notice::NewcomerFailed { left: l, .. } if *l == left);
+            let counts = |notice: &Notice| matches!(notice, Notice::Reload(ReloadNotice::NewcomerFailed { left: l, .. }) if *l == left);
             assert!(life.told(counts) > 0);
         }
         let newcomer = life.booting()[0];
@@ -369,7 +371,7 @@ fn a_storm_of_changes_is_one_reload_and_an_operator_who_waits_for_one_is_not_sen
     }
     assert_eq!(life.phase(), "serving");
     life.pass(Duration::from_millis(150));
-    assert_eq!(life.told(|notice| matches!(notice, Notice::Reloading { .. })), 1);
+    assert_eq!(life.told(|notice| matches!(notice, Notice::Reload(ReloadNotice::Begun { .. }))), 1);
     // Again, while an operator's reload waits behind the one that has just begun.
     let ticket = life.reload();
     life.step(Event::Changed { reason: "server.py".to_owned() });

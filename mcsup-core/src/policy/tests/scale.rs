@@ -72,8 +72,14 @@ fn scaling_that_fails_to_boot_goes_back_and_says_so() {
     life.obey();
     assert!(life.is_failed(ticket));
     assert_eq!((life.ready().len(), life.machine.target(), life.slots), (2, 2, 2));
-    assert_eq!(life.told(|notice| matches!(notice, Notice::ScaleFailed { from: 4, to: 2, .. })), 0);
-    assert_eq!(life.told(|notice| matches!(notice, Notice::ScaleFailed { from: 2, to: 4, .. })), 1);
+    assert_eq!(
+        life.told(|notice| matches!(notice, Notice::Scale(ScaleNotice::Failed { from: 4, to: 2, .. }))),
+        0
+    );
+    assert_eq!(
+        life.told(|notice| matches!(notice, Notice::Scale(ScaleNotice::Failed { from: 2, to: 4, .. }))),
+        1
+    );
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn a_first_boot_that_fails_ends_everything_with_one_reason_whatever_the_number_o
             life.exit(worker, ExitStatus::Code(4));
         }
         assert_eq!(life.outcome, Some(Outcome::BootFailed(ErrorKind::Application)));
-        assert_eq!(life.told(|notice| matches!(notice, Notice::BootFailed { .. })), 1);
+        assert_eq!(life.told(|notice| matches!(notice, Notice::Worker(WorkerNotice::BootFailed { .. }))), 1);
         assert_eq!(life.spawns, workers);
     }
 }
@@ -193,7 +193,7 @@ fn a_worker_that_cannot_be_killed_does_not_keep_its_slot_empty() {
     life.step(Event::Tick);
     assert_eq!((life.killed.clone(), life.booting().len()), (BTreeSet::from([frozen]), 0));
     life.live(seconds(5));
-    assert_eq!(life.told(|notice| matches!(notice, Notice::Unkillable { .. })), 1);
+    assert_eq!(life.told(|notice| matches!(notice, Notice::Worker(WorkerNotice::Unkillable { .. }))), 1);
     life.all_ready();
     assert_eq!(life.ready().len(), 2);
     // It ends after all.
@@ -353,7 +353,7 @@ fn of_two_that_boot_too_long_at_once_each_is_killed_once() {
     life.pass(seconds(60));
     let kills = life.effects.iter().filter(|effect| matches!(effect, Effect::Kill { .. })).count();
     assert_eq!((kills, life.killed.len()), (3, 3));
-    assert_eq!(life.told(|notice| matches!(notice, Notice::BootTimeout { .. })), 1);
+    assert_eq!(life.told(|notice| matches!(notice, Notice::Worker(WorkerNotice::BootTimeout { .. }))), 1);
 }
 
 #[test]

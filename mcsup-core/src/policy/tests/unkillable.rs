@@ -141,6 +141,14 @@ fn workers_that_have_asked_to_be_replaced_do_not_pile_up_behind_their_slot() {
         life.reap_killed();
         assert!(life.living.len() <= 4, "{} processes", life.living.len());
     }
-    assert!(life.told(|notice| matches!(notice, Notice::Overdue { reason: KillReason::Crowded, .. })) > 0);
-    assert_eq!(life.told(|notice| matches!(notice, Notice::Died { respawn_in: Some(_), .. })), 0);
+    assert!(
+        life.told(|notice| matches!(
+            notice,
+            Notice::Worker(WorkerNotice::Overdue { reason: KillReason::Crowded, .. })
+        )) > 0
+    );
+    assert_eq!(
+        life.told(|notice| matches!(notice, Notice::Worker(WorkerNotice::Died { respawn_in: Some(_), .. }))),
+        0
+    );
 }

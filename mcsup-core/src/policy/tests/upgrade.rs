@@ -21,7 +21,7 @@ fn an_image_that_can_take_over_does_and_whoever_asked_is_answered_by_it() {
     checked(&mut life, Exec::Succeeds);
     assert_eq!(life.answers[&ticket], Answer::Done("1 to 2".to_owned()));
     assert_eq!((life.phase(), life.ready(), life.execs), ("serving", workers, 1));
-    assert_eq!(life.told(|notice| *notice == Notice::Upgraded { workers: 2 }), 1);
+    assert_eq!(life.told(|notice| *notice == Notice::Upgrade(UpgradeNotice::Done { workers: 2 })), 1);
     // It is a supervisor like any other.
     let worker = life.ready()[0];
     life.dies(worker);
@@ -40,7 +40,7 @@ fn one_that_cannot_or_that_crashes_leaves_this_one_and_whoever_asked_learns_why(
         checked(&mut life, exec);
         assert!(life.is_failed(ticket));
         assert_eq!((life.phase(), life.ready()), ("serving", workers));
-        assert_eq!(life.told(|notice| matches!(notice, Notice::UpgradeFailed { .. })), 1);
+        assert_eq!(life.told(|notice| matches!(notice, Notice::Upgrade(UpgradeNotice::Failed { .. }))), 1);
     }
 }
 
@@ -60,7 +60,7 @@ fn an_image_that_does_not_answer_in_time_has_failed_and_its_answer_is_not_heard_
 fn an_upgrade_waits_until_nothing_else_is_under_way() {
     let mut life = Life::start(policy(2));
     let ticket = life.ask_for_answer(Ask::Upgrade);
-    assert_eq!(life.told(|notice| *notice == Notice::UpgradePostponed), 1);
+    assert_eq!(life.told(|notice| *notice == Notice::Upgrade(UpgradeNotice::Postponed)), 1);
     life.all_ready();
     assert_eq!(life.phase(), "upgrading");
     checked(&mut life, Exec::Fails);

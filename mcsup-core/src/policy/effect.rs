@@ -1,0 +1,170 @@
+//! What can be done about an event, and how it ends. Values only.
+
+use serde::{Deserialize, Serialize};
+
+use super::event::{Generation, Slot, Ticket, WorkerId};
+use super::notice::Notice;
+use crate::error::ErrorKind;
+
+/// Something is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Fork a worker.
+    Spawn {
+        /// Its serial number.
+        worker: WorkerId,
+        /// Its place.
+        slot: Slot,
+        /// Its version.
+        generation: Generation,
+        /// The mold that forks it; `None`: the supervisor itself.
+        mold: Option<WorkerId>,
+        /// After how many requests it says that it has served enough; 0: never.
+        enough: u64,
+    },
+    /// Fork a mold: a process that loads what the workers of a generation run, and forks them.
+    SpawnMold {
+        /// Its serial number.
+        mold: WorkerId,
+        /// Its version.
+        generation: Generation,
+    },
+    /// Read the settings anew, for a generation that is to be, and open what they want listened on.
+    Prepare {
+        /// The generation.
+        generation: Generation,
+    },
+    /// The generation serves alone from now on: what only older ones listened on is let go of.
+    Commit {
+        /// The generation.
+        generation: Generation,
+    },
+    /// The generation will never serve: what was prepared for it is let go of.
+    Discard {
+        /// The generation.
+        generation: Generation,
+    },
+    /// Have listeners for so many slots.
+    Resize {
+        /// How many.
+        slots: usize,
+    },
+    /// Find out how much memory the workers use.
+    Measure,
+    /// Find out whether the image that is there now could take over.
+    CheckImage,
+    /// Let it take over.
+    Exec,
+    /// Tell a worker that has booted to serve.
+    Begin {
+        /// Whom.
+        worker: WorkerId,
+    },
+    /// Tell a worker that the pool will end soon; it goes on serving.
+    LameDuck {
+        /// Whom.
+        worker: WorkerId,
+    },
+    /// Tell a worker why what it runs cannot be replaced by what is there now.
+    Broken {
+        /// Whom.
+        worker: WorkerId,
+        /// Why, in several lines.
+        text: String,
+    },
+    /// Answer whoever waits.
+    Answer {
+        /// Whom.
+        ticket: Ticket,
+        /// What.
+        answer: Answer,
+    },
+    /// Ask a worker to finish what it has and end.
+    Drain {
+        /// Whom.
+        worker: WorkerId,
+        /// In which way.
+        how: Drain,
+    },
+    /// Ask a worker to end now.
+    Quit {
+        /// Whom.
+        worker: WorkerId,
+    },
+    /// Make a worker that does not move show its stacks and die (SIGABRT).
+    Abort {
+        /// Whom.
+        worker: WorkerId,
+    },
+    /// SIGKILL.
+    Kill {
+        /// Whom.
+        worker: WorkerId,
+    },
+    /// Ask a worker to open its log files anew.
+    ReopenLogs {
+        /// Whom.
+        worker: WorkerId,
+    },
+    /// Keep new clients from getting in line: whoever is in it will be served, and then the listeners close.
+    RefuseNew,
+    /// Close the supervisor's own listeners: from now on only the draining workers hold them.
+    CloseListeners,
+    /// A first worker is ready: a process that waits for the start may go on.
+    PoolReady {
+        /// How many are.
+        ready: usize,
+        /// How many there should be.
+        target: usize,
+    },
+    /// Tell the operator.
+    Tell(Notice),
+    /// Nothing is left: leave the loop.
+    End(Outcome),
+}
+
+/// How a worker is to finish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Drain {
+    /// Others go on serving the listeners: stop accepting at once.
+    Retire,
+    /// Nobody else will serve what is queued: accept it first.
+    Stop,
+}
+
+/// What came of something that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// It is done; one line.
+    Done(String),
+    /// It was tried and undone.
+    Failed {
+        /// One line.
+        reason: String,
+        /// Several lines, such as a traceback, whole.
+        detail: Option<String>,
+    },
+    /// Something newer took its place.
+    Superseded,
+    /// It cannot be done, or not now; one line.
+    Refused(String),
+}
+
+/// How a supervisor's life ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// As asked.
+    Stopped,
+    /// As asked, but this many workers had to be killed at the graceful timeout.
+    Forced {
+        /// How many.
+        killed: usize,
+    },
+    /// The first generation could not boot.
+    BootFailed(ErrorKind),
+    /// As asked, but this many processes are still there after SIGKILL.
+    Unkillable {
+        /// How many.
+        left: usize,
+    },
+}

@@ -1,0 +1,136 @@
+//! How processes fail and end, and what is known about the why. Values only.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ErrorKind;
+
+/// Why a boot failed, in the worker's own words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootFailure {
+    /// [`ErrorKind::Application`] where the thing to run could not be loaded, [`ErrorKind::Boot`] otherwise.
+    pub kind: ErrorKind,
+    /// One line.
+    pub summary: String,
+    /// Several lines, such as a traceback, whole.
+    pub detail: Option<String>,
+}
+
+/// How a process ended, with what is known about the why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exit {
+    /// What the kernel reported.
+    pub status: ExitStatus,
+    /// What else was seen.
+    pub evidence: Evidence,
+}
+
+/// What `waitpid` reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// The process called exit with this code.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+}
+
+impl fmt::Display for ExitStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(number) => write!(f, "signal {number}"),
+        }
+    }
+}
+
+/// What was seen around an exit.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Evidence {
+    /// Whether the kernel's out-of-memory kills explain a death by SIGKILL.
+    pub out_of_memory: OutOfMemory,
+    /// Who sent the last signal that the worker noticed.
+    pub sender: Option<Sender>,
+    /// For how long the request that it was busy with had been running.
+    pub request_age: Option<Duration>,
+}
+
+/// What the kernel's count of out-of-memory kills, of the worker's own cgroup, says about a death.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum OutOfMemory {
+    /// Nothing: the count cannot be read, or was not read before.
+    #[default]
+    NotCounted,
+    /// It counts no kill lately.
+    None,
+    /// It counts kills that may be other processes': this death was not shortly after them.
+    Earlier {
+        /// How many.
+        kills: u64,
+        /// They are not older than this.
+        within: Duration,
+    },
+    /// It counts fewer kills than processes died at that moment.
+    Perhaps {
+        /// How many kills.
+        kills: u64,
+        /// How many processes died of SIGKILL.
+        deaths: u64,
+    },
+    /// It counts a kill for this death.
+    Kill,
+}
+
+/// The sender of a signal, as the kernel names it (`si_pid`, `si_uid`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sender {
+    /// The signal's number.
+    pub signal: i32,
+    /// The sender's pid.
+    pub pid: i32,
+    /// The sender's user id.
+    pub uid: u32,
+}
+
+/// Why a worker was killed by its supervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KillReason {
+    /// It was not ready within this time.
+    BootTimeout(Duration),
+    /// It gave no sign of life for this time.
+    Silent(Duration),
+    /// It had not drained within this time.
+    GracefulTimeout(Duration),
+    /// A quick stop left it no more time.
+    QuickStop,
+    /// Its generation was given up before it was ready.
+    GivenUp,
+    /// It was still finishing when later workers of its slot had asked to be replaced as well.
+    Crowded,
+    /// It is a mold, and did not fork what it was told to, or could not again and again.
+    Barren,
+}
+
+impl KillReason {
+    /// Whether it ends a worker that was finishing.
+    pub(super) fn ends_a_drain(self) -> bool {
+        matches!(self, KillReason::GracefulTimeout(_) | KillReason::Crowded)
+    }
+}
+
+impl fmt::Display for KillReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KillReason::BootTimeout(limit) => write!(f, "not ready within the boot timeout of {limit:?}"),
+            KillReason::Silent(limit) => write!(f, "no sign of life within the timeout of {limit:?}"),
+            KillReason::GracefulTimeout(limit) => {
+                write!(f, "not finished within the graceful timeout of {limit:?}")
+            }
+            KillReason::QuickStop => f.write_str("quick stop"),
+            KillReason::GivenUp => f.write_str("its generation was given up"),
+            KillReason::Barren => f.write_str("it did not fork what it was told to"),
+            KillReason::Crowded => f.write_str("later workers of its slot have asked to be replaced too"),
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What an operator should read in the log. Values only: the words are in `supervisor/journal`.
+
+use std::time::Duration;
+
+use super::effect::Outcome;
+use super::event::{Ask, Generation, Slot, WorkerId};
+use super::exit::{BootFailure, Exit, KillReason};
+
+/// What an operator should read in the log.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Notice {
+    /// About one worker.
+    Worker(WorkerNotice),
+    /// About a mold.
+    Mold(MoldNotice),
+    /// About a worker that is replaced by one of its own generation.
+    Recycle(RecycleNotice),
+    /// About a new generation.
+    Reload(ReloadNotice),
+    /// About the number of workers.
+    Scale(ScaleNotice),
+    /// About another image of the supervisor.
+    Upgrade(UpgradeNotice),
+    /// About the pool as a whole.
+    Pool(PoolNotice),
+}
+
+/// About one worker.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs, reason = "the fields are those of the events, named alike")]
+pub enum WorkerNotice {
+    Booting { worker: WorkerId, slot: Slot, generation: Generation, pid: i32 },
+    Ready { pid: i32, slot: Slot, after: Duration },
+    BootFailed { pid: i32, failure: BootFailure },
+    BootTimeout { pid: i32, after: Duration },
+    SpawnFailed { slot: Slot, reason: String, retry_in: Duration },
+    Died { pid: i32, slot: Slot, exit: Exit, killed: Option<KillReason>, respawn_in: Option<Duration> },
+    Silent { pid: i32, since: Duration },
+    Overdue { pid: i32, reason: KillReason },
+    Retired { pid: i32 },
+    Unkillable { pid: i32, slot: Slot, since: Duration, respawn_in: Option<Duration> },
+    Leaving { pid: i32, slot: Slot, reason: String, respawn_in: Option<Duration> },
+}
+
+/// About a mold.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs, reason = "the fields are those of the events, named alike")]
+pub enum MoldNotice {
+    Booting {
+        generation: Generation,
+        pid: i32,
+    },
+    Ready {
+        pid: i32,
+        generation: Generation,
+        after: Duration,
+    },
+    Died {
+        pid: i32,
+        generation: Generation,
+        exit: Exit,
+        killed: Option<KillReason>,
+        again_in: Option<Duration>,
+    },
+    Failed {
+        generation: Generation,
+        reason: String,
+        again_in: Duration,
+    },
+    Unkillable {
+        pid: i32,
+        since: Duration,
+    },
+}
+
+/// About a worker that is replaced by one of its own generation.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs, reason = "the fields are those of the events, named alike")]
+pub enum RecycleNotice {
+    Begun { pid: i32, slot: Slot, reason: String },
+    Postponed { slot: Slot, reason: String },
+    Done { slot: Slot, reason: String },
+    Failed { slot: Slot, reason: String, again_in: Duration },
+}
+
+/// About a new generation.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs, reason = "the fields are those of the events, named alike")]
+pub enum ReloadNotice {
+    Wanted { reason: String },
+    NewcomerFailed { generation: Generation, reason: String, left: usize },
+    RollingBack { slots: usize },
+    RolledBack,
+    RollbackFailed { reason: String },
+    Begun { generation: Generation },
+    Postponed { reason: &'static str },
+    Done { generation: Generation, took: Duration },
+    Failed { generation: Generation, reason: String },
+    Superseded { generation: Generation },
+}
+
+/// About the number of workers.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs, reason = "the fields are those of the events, named alike")]
+pub enum ScaleNotice {
+    Failed { from: usize, to: usize, reason: String },
+    Begun { from: usize, to: usize },
+}
+
+/// About another image of the supervisor.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs, reason = "the fields are those of the events, named alike")]
+pub enum UpgradeNotice {
+    Postponed,
+    Begun,
+    Failed { reason: String },
+    Done { workers: usize },
+}
+
+/// About the pool as a whole.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs, reason = "the fields are those of the events, named alike")]
+pub enum PoolNotice {
+    LameDuck { lasts: Duration },
+    Stopping { ask: Ask },
+    Escalated,
+    Woke { by: Duration },
+    Ended { outcome: Outcome },
+}
