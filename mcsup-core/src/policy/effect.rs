@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::event::{Generation, Slot, Ticket, WorkerId};
+use super::exit::BootFailure;
 use super::notice::Notice;
 use crate::error::ErrorKind;
 
@@ -148,6 +149,31 @@ pub enum Answer {
     Superseded,
     /// It cannot be done, or not now; one line.
     Refused(String),
+}
+
+/// Why something failed: one line, and several where there are more, such as a traceback.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Why {
+    pub(super) reason: String,
+    pub(super) detail: Option<String>,
+}
+
+impl Why {
+    /// A reason without a detail.
+    pub(super) fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), detail: None }
+    }
+
+    /// The answer to a request that has failed for this.
+    pub(super) fn answer(&self) -> Answer {
+        Answer::Failed { reason: self.reason.clone(), detail: self.detail.clone() }
+    }
+}
+
+impl From<&BootFailure> for Why {
+    fn from(failure: &BootFailure) -> Self {
+        Self { reason: failure.summary.clone(), detail: failure.detail.clone() }
+    }
 }
 
 /// How a supervisor's life ended.

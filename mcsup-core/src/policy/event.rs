@@ -26,6 +26,13 @@ pub type Slot = usize;
 /// One version of code and settings, counted from 1.
 pub type Generation = u64;
 
+/// Where a worker is forked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) slot: Slot,
+    pub(super) generation: Generation,
+}
+
 /// Something happened.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {

@@ -4,57 +4,58 @@
 //! a [`Moment`]; what should happen leaves as an [`Effect`]. So whole lives (a crash storm, a reload during a
 //! reload, a stop during a boot, a suspended laptop) are tested as scripts with a hand-turned clock.
 //!
-//! Facts:
+//! Values:
 //! - [`event`]: what can happen; [`effect`]: what can be done about it; [`notice`]: what an operator reads of it;
 //!   [`exit`]: how processes end.
-//! - [`rules`]: what is decided by.
-//! - [`status`]: the state of one worker and of the pool; [`under_way`]: what is not done yet.
-//! - [`table`], [`molds`]: which workers and molds exist, which slot and generation each belongs to.
-//! - [`restart`]: what slots have lost, and what a boot costs; [`jitter`]: what is left to chance.
+//! - [`rules`]: the settings that are decided by; [`jitter`]: what is left to chance.
 //!
-//! Decisions:
-//! - [`machine`]: one function for each event, and what is due after each.
-//! - `fill`: when an empty slot gets a worker.
-//! - `rollout`: when a new generation takes over, and when it is given up.
-//! - `recycle`: when a worker is replaced before anything is wrong with it.
-//! - `mold`: who forks workers that share what is loaded once.
-//! - `scale`: how many workers there should be.
-//! - `upgrade`: when another image of the supervisor takes over; [`record`]: what it is told.
-//! - `drain`: how a pool ends.
+//! Facts:
+//! - [`state`]: where one worker is in its life; [`table`]: which workers there are; `rollout`: a generation on its way;
+//!   [`status`]: the phase of the pool; `pool`: all of these in one.
+//!
+//! Parts, each with a state of its own. A part reads the facts and returns what it decides; it knows no other part:
+//! - [`restart`]: what slots have lost, and what a boot costs; `starts`: when an empty slot gets a worker.
+//! - `refusals`: forks that the system refuses; [`molds`]: processes that fork workers which share what is loaded once.
+//! - `reloads`: reloads that wait; `recycle`: workers that are replaced before anything is wrong with them.
+//! - `scale`: a change of the number of workers; `upgrades`: another image; `stops`: orders to stop.
+//!
+//! The machine:
+//! - [`machine`]: hands each event to the parts, carries out what they decide, and does what is due after each.
 
-mod drain;
 pub mod effect;
 pub mod event;
 pub mod exit;
-mod fill;
 pub mod jitter;
 pub mod machine;
-mod mold;
 pub mod molds;
 pub mod notice;
-pub mod record;
+mod pool;
 mod recycle;
+mod refusals;
+mod reloads;
 pub mod restart;
 mod rollout;
 pub mod rules;
 mod scale;
+mod starts;
+pub mod state;
 pub mod status;
 mod step;
+mod stops;
 pub mod table;
-pub mod under_way;
-mod upgrade;
+mod upgrades;
 
 pub use effect::{Answer, Drain, Effect, Outcome};
 pub use event::{Ask, Event, Moment, Ticket, WorkerId};
 pub use exit::{BootFailure, Evidence, Exit, ExitStatus, KillReason, OutOfMemory, Sender};
-pub use fill::Vacancy;
-pub use machine::Machine;
+pub use machine::{Machine, Record};
 pub use notice::{
     MoldNotice, Notice, PoolNotice, RecycleNotice, ReloadNotice, ScaleNotice, UpgradeNotice, WorkerNotice,
 };
-pub use record::Record;
 pub use rules::{Plan, Policy, Recycling, RestartPolicy, Surge};
-pub use status::{Phase, State};
+pub use starts::Vacancy;
+pub use state::State;
+pub use status::Phase;
 
 #[cfg(test)]
 mod tests;

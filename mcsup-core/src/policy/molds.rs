@@ -1,12 +1,22 @@
-//! Which molds there are, and which generations want one. Decides nothing.
+//! Molds: processes that have loaded what a generation's workers run, and fork them.
+//!
+//! A generation has at most one that is ready. Workers do not need it once they are forked, so a dead mold takes nothing
+//! down: another is booted, and slots that become empty meanwhile wait for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::event::{Generation, Moment, WorkerId};
-use super::status::State;
+use super::event::{Generation, Moment, Slot, WorkerId};
+use super::exit::KillReason;
+use super::pool::{Pool, UNKILLABLE_AFTER};
+use super::restart::{Loss, Restarts};
+use super::rules::Policy;
+use super::state::State;
+
+/// The place that molds share in their record of losses.
+const PLACE: Slot = 0;
 
 /// One mold.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,16 +32,46 @@ pub struct Mold {
 }
 
 /// All molds, and which generations have one.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Molds {
-    pub(super) molds: BTreeMap<WorkerId, Mold>,
+    molds: BTreeMap<WorkerId, Mold>,
     /// The generations whose workers are forked by a mold.
-    pub(super) wanted_by: BTreeSet<Generation>,
+    wanted_by: BTreeSet<Generation>,
     /// When the next may be booted.
-    pub(super) again: Option<Moment>,
+    again: Option<Moment>,
+    restarts: Restarts,
+}
+
+/// What has become of a mold whose deadline has passed.
+#[derive(Debug)]
+pub(super) enum Overdue {
+    /// It has booted for too long: it is to be killed.
+    Boots,
+    /// It was sent SIGKILL and is still there: nothing waits for it any more.
+    Unkillable { since: Duration },
+    /// It has failed, and has not ended: it is to be killed, and is not missed.
+    Fails,
+}
+
+/// A mold that has become ready.
+#[derive(Debug)]
+pub(super) struct Readied {
+    pub(super) pid: i32,
+    pub(super) generation: Generation,
+    pub(super) after: Duration,
 }
 
 impl Molds {
+    /// None yet; the first generation wants one, where the application is loaded beforehand.
+    pub(super) fn new(policy: &Policy) -> Self {
+        Self {
+            molds: BTreeMap::new(),
+            wanted_by: policy.preload.then_some(1).into_iter().collect(),
+            again: None,
+            restarts: Restarts::new(policy.restart, policy.seed.wrapping_add(1)),
+        }
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (WorkerId, &Mold)> {
         self.molds.iter().map(|(id, mold)| (*id, mold))
@@ -39,13 +79,22 @@ impl Molds {
 
     /// Whether workers of `generation` can be forked now.
     pub fn can_fork(&self, generation: Generation) -> bool {
-        !self.wanted_by.contains(&generation) || self.ready(generation).is_some()
+        !self.wants(generation) || self.ready(generation).is_some()
     }
 
     /// The mold that forks workers of `generation`.
     pub fn ready(&self, generation: Generation) -> Option<WorkerId> {
         let ready = |(_, mold): &(WorkerId, &Mold)| mold.generation == generation && mold.state.is_ready();
         self.iter().find(ready).map(|(id, _)| id)
+    }
+
+    /// Whether workers of `generation` are forked by a mold.
+    pub(super) fn wants(&self, generation: Generation) -> bool {
+        self.wanted_by.contains(&generation)
+    }
+
+    pub(super) fn get(&self, id: WorkerId) -> Option<&Mold> {
+        self.molds.get(&id)
     }
 
     /// Whether there is one, or one boots.
@@ -66,8 +115,229 @@ impl Molds {
         self.molds.values().any(|mold| mold.pid == 0)
     }
 
-    /// Whether one boots.
-    pub(super) fn boots(&self) -> bool {
-        self.molds.values().any(|mold| matches!(mold.state, State::Booting { .. }))
+    // When one boots.
+
+    /// A generation that wants a mold and has none, where one may boot.
+    pub(super) fn missing(&self, pool: &Pool, rests: bool) -> Option<Generation> {
+        // One that is new has not failed yet.
+        let may = |generation: Generation| match generation == pool.current {
+            true => !rests,
+            false => pool.is_new(generation),
+        };
+        self.wanted_by.iter().copied().find(|generation| may(*generation) && !self.has(*generation))
+    }
+
+    /// When the mold that is missing boots, if it waits: at the latest when the pool has rested, should it be dark.
+    /// `refused_until`: when the next fork is tried, while the system refuses them.
+    pub(super) fn next(
+        &self,
+        pool: &Pool,
+        dark_from: Option<Moment>,
+        refused_until: Option<Moment>,
+    ) -> Option<Moment> {
+        let lacks = |generation: &Generation| {
+            (*generation == pool.current || pool.is_new(*generation)) && !self.has(*generation)
+        };
+        let refused_until = refused_until.filter(|_| self.wanted_by.iter().any(lacks));
+        let boots = self.molds.values().any(|mold| matches!(mold.state, State::Booting { .. }));
+        let own = self.again.map(|at| {
+            let at = at.max(self.restarts.rest_after_failure_ends());
+            match dark_from {
+                Some(from) if !boots => at.min(from.max(self.restarts.rest_ends())),
+                _ => at,
+            }
+        });
+        own.max(refused_until)
+    }
+
+    /// The mold that is missing need not wait any more.
+    pub(super) fn end_rest(&mut self) {
+        self.again = None;
+    }
+
+    /// Workers of `generation` are forked by a mold.
+    pub(super) fn want(&mut self, generation: Generation) {
+        self.wanted_by.insert(generation);
+    }
+
+    /// A mold is about to be forked.
+    pub(super) fn add(&mut self, id: WorkerId, generation: Generation, now: Moment) {
+        let state = State::Booting { since: now };
+        self.molds.insert(id, Mold { generation, pid: 0, state, boot: Duration::ZERO });
+    }
+
+    // What happens to one.
+
+    /// It was forked: says for which generation.
+    pub(super) fn spawned(&mut self, id: WorkerId, pid: i32) -> Option<Generation> {
+        let mold = self.molds.get_mut(&id)?;
+        mold.pid = pid;
+        Some(mold.generation)
+    }
+
+    /// It has loaded.
+    pub(super) fn readied(&mut self, id: WorkerId, current: Generation, now: Moment) -> Option<Readied> {
+        let mold = self.molds.get_mut(&id)?;
+        let State::Booting { since } = mold.state else { return None };
+        let after = now.saturating_sub(since);
+        mold.state = State::Ready { since: now, beat: now };
+        mold.boot = after;
+        let (pid, generation) = (mold.pid, mold.generation);
+        if generation == current {
+            self.restarts.note_boot(PLACE, after, true, now);
+        }
+        Some(Readied { pid, generation, after })
+    }
+
+    /// It cannot load, and ends by itself, at `kill_at` at the latest. Returns it as it was.
+    pub(super) fn failed(&mut self, id: WorkerId, kill_at: Moment) -> Option<Mold> {
+        let mold = self.molds.get_mut(&id)?;
+        let State::Booting { .. } = mold.state else { return None };
+        let before = mold.clone();
+        mold.state = State::Failed { kill_at };
+        Some(before)
+    }
+
+    /// It is killed. Returns it as it was, unless it was on its way out.
+    pub(super) fn killed(&mut self, id: WorkerId, reason: KillReason, now: Moment) -> Option<Mold> {
+        let mold = self.molds.get_mut(&id).filter(|mold| !mold.state.is_leaving())?;
+        let before = mold.clone();
+        mold.kill(reason, now);
+        Some(before)
+    }
+
+    /// Its exit was seen, or it was never forked.
+    pub(super) fn remove(&mut self, id: WorkerId) -> Option<Mold> {
+        self.molds.remove(&id)
+    }
+
+    /// One that was lost as `mold` is to be replaced: notes the cost.
+    pub(super) fn lost(&mut self, pool: &Pool, mold: &Mold, now: Moment) -> Loss {
+        let State::Booting { since } = mold.state else {
+            return mold.state.ready_since().map_or(Loss::Boot, Loss::Ready);
+        };
+        let took = now.saturating_sub(since);
+        if mold.generation == pool.current {
+            match took < pool.policy.boot_timeout {
+                true => self.restarts.note_boot(PLACE, took, false, now),
+                false => self.restarts.note_timeout(PLACE, took, now),
+            }
+        }
+        Loss::Boot
+    }
+
+    /// The next one boots after a rest: says when, at the earliest.
+    pub(super) fn rest(&mut self, loss: Loss, boot: Duration, now: Moment) -> Moment {
+        let at = match loss {
+            Loss::Ready(since) => self.restarts.after_death(PLACE, (since, boot), now),
+            Loss::Boot => self.restarts.after_failed_boot(PLACE, now),
+        };
+        self.again = Some(at);
+        at
+    }
+
+    /// A new version of the code serves: it starts with a clean record.
+    pub(super) fn forget(&mut self) {
+        self.restarts.forget();
+    }
+
+    // Deadlines.
+
+    /// When the patience with one of them ends.
+    pub(super) fn next_deadline(&self, policy: &Policy) -> Option<Moment> {
+        self.molds.values().filter_map(|mold| mold.deadline(policy)).min()
+    }
+
+    /// Those whose time is up.
+    pub(super) fn overdue(&self, policy: &Policy, now: Moment) -> Vec<WorkerId> {
+        let is_due = |(_, mold): &(WorkerId, &Mold)| mold.deadline(policy).is_some_and(|at| at <= now);
+        self.iter().filter(is_due).map(|(id, _)| id).collect()
+    }
+
+    /// What has become of one whose time was up; `None`: the end of another one has changed that.
+    pub(super) fn expire(&mut self, id: WorkerId, now: Moment) -> Option<(Overdue, i32)> {
+        let mold = self.molds.get_mut(&id)?;
+        let overdue = match mold.state {
+            State::Booting { .. } => Overdue::Boots,
+            State::Killed { since, .. } if since.saturating_add(UNKILLABLE_AFTER) > now => return None,
+            State::Killed { reason, since, .. } => {
+                mold.state = State::Unkillable { reason };
+                Overdue::Unkillable { since: now.saturating_sub(since) }
+            }
+            State::Failed { .. } => {
+                mold.kill(KillReason::QuickStop, now);
+                Overdue::Fails
+            }
+            State::Ready { .. }
+            | State::Aborting { .. }
+            | State::Draining { .. }
+            | State::Unkillable { .. } => return None,
+        };
+        Some((overdue, mold.pid))
+    }
+
+    /// Moves every deadline by `by`.
+    pub(super) fn forgive(&mut self, by: Duration) {
+        for mold in self.molds.values_mut() {
+            match &mut mold.state {
+                State::Booting { since } | State::Killed { since, .. } => *since = since.saturating_add(by),
+                State::Failed { kill_at } => *kill_at = kill_at.saturating_add(by),
+                State::Ready { .. }
+                | State::Aborting { .. }
+                | State::Draining { .. }
+                | State::Unkillable { .. } => {}
+            }
+        }
+    }
+
+    // Ends. Molds have nothing to finish: each returns those that are to be killed.
+
+    /// A generation needs its mold no more.
+    pub(super) fn drop_for(&mut self, generation: Generation, now: Moment) -> Vec<WorkerId> {
+        self.wanted_by.remove(&generation);
+        self.end(|mold| mold.generation == generation, now)
+    }
+
+    /// Only `generation` needs a mold from now on.
+    pub(super) fn keep_only(&mut self, generation: Generation, now: Moment) -> Vec<WorkerId> {
+        self.wanted_by.retain(|other| *other == generation);
+        self.again = None;
+        self.end(|mold| mold.generation != generation, now)
+    }
+
+    /// All molds end.
+    pub(super) fn end_all(&mut self, now: Moment) -> Vec<WorkerId> {
+        self.wanted_by.clear();
+        self.again = None;
+        self.end(|_| true, now)
+    }
+
+    fn end(&mut self, which: impl Fn(&Mold) -> bool, now: Moment) -> Vec<WorkerId> {
+        let mut ended = Vec::new();
+        for (id, mold) in self.molds.iter_mut().filter(|(_, mold)| which(mold)) {
+            if !matches!(mold.state, State::Killed { .. } | State::Unkillable { .. }) {
+                mold.kill(KillReason::GivenUp, now);
+                ended.push(*id);
+            }
+        }
+        ended
+    }
+}
+
+impl Mold {
+    fn kill(&mut self, reason: KillReason, now: Moment) {
+        self.state = State::Killed { reason, since: now, ready_since: self.state.ready_since() };
+    }
+
+    fn deadline(&self, policy: &Policy) -> Option<Moment> {
+        match self.state {
+            State::Booting { since } => Some(since.saturating_add(policy.boot_timeout)),
+            State::Failed { kill_at } => Some(kill_at),
+            State::Killed { since, .. } => Some(since.saturating_add(UNKILLABLE_AFTER)),
+            State::Ready { .. }
+            | State::Aborting { .. }
+            | State::Draining { .. }
+            | State::Unkillable { .. } => None,
+        }
     }
 }

@@ -127,3 +127,45 @@ pub enum PoolNotice {
     Woke { by: Duration },
     Ended { outcome: Outcome },
 }
+
+impl From<WorkerNotice> for Notice {
+    fn from(notice: WorkerNotice) -> Self {
+        Self::Worker(notice)
+    }
+}
+
+impl From<MoldNotice> for Notice {
+    fn from(notice: MoldNotice) -> Self {
+        Self::Mold(notice)
+    }
+}
+
+impl From<RecycleNotice> for Notice {
+    fn from(notice: RecycleNotice) -> Self {
+        Self::Recycle(notice)
+    }
+}
+
+impl From<ReloadNotice> for Notice {
+    fn from(notice: ReloadNotice) -> Self {
+        Self::Reload(notice)
+    }
+}
+
+impl From<ScaleNotice> for Notice {
+    fn from(notice: ScaleNotice) -> Self {
+        Self::Scale(notice)
+    }
+}
+
+impl From<UpgradeNotice> for Notice {
+    fn from(notice: UpgradeNotice) -> Self {
+        Self::Upgrade(notice)
+    }
+}
+
+impl From<PoolNotice> for Notice {
+    fn from(notice: PoolNotice) -> Self {
+        Self::Pool(notice)
+    }
+}

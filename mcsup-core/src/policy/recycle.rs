@@ -1,25 +1,85 @@
 //! Workers that are replaced by others of their own generation, before anything is wrong with them: they have served
-//! enough requests, lived long enough, or use too much memory; or somebody asked.
+//! enough requests, lived long enough, or use too much memory; or an operator asked.
 //!
 //! Capacity first: the successor is ready before the old worker is asked to finish. One at a time, and none while a
 //! reload is under way, which replaces them all.
 
 use std::time::Duration;
 
-use super::effect::{Answer, Drain};
-use super::event::{Moment, Slot, Ticket, WorkerId};
-use super::machine::Machine;
-use super::notice::{Notice, RecycleNotice};
-use super::rules::Recycling;
-use super::status::{Phase, State};
-use super::step::Step;
-use super::table::{Allowance, Entry};
-use super::under_way::Replacing;
+use serde::{Deserialize, Serialize};
 
-impl Machine {
+use super::effect::Why;
+use super::event::{Moment, Slot, Ticket, WorkerId};
+use super::jitter::Jitter;
+use super::pool::Pool;
+use super::rules::{Policy, Recycling};
+use super::state::State;
+use super::status::Phase;
+use super::table::{Allowance, Entry};
+
+/// The replacement that is under way, and who waits for which.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Recycler {
+    jitter: Jitter,
+    #[serde(skip)]
+    replacing: Option<Replacing>,
+    waiting: Vec<WorkerTicket>,
+    /// When a replacement that failed is tried again.
+    again: Option<Moment>,
+}
+
+/// A worker that is being replaced.
+#[derive(Debug, Clone, PartialEq)]
+struct Replacing {
+    old: WorkerId,
+    new: WorkerId,
+    slot: Slot,
+    reason: String,
+    /// What is known about a failure of the new one.
+    failure: Option<Why>,
+}
+
+/// A client that waits until a worker is replaced.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct WorkerTicket {
+    ticket: Ticket,
+    worker: WorkerId,
+}
+
+/// A worker that is to be replaced when its turn comes.
+#[derive(Debug)]
+pub(super) struct Marked {
+    pub(super) worker: WorkerId,
+    pub(super) reason: String,
+}
+
+/// What has come of a replacement.
+#[derive(Debug)]
+pub(super) enum Replaced {
+    /// The new worker is ready, so the old one can go.
+    Done { old: WorkerId, slot: Slot, reason: String, tickets: Vec<Ticket> },
+    /// The new worker has gone, and the old one stays.
+    Failed { slot: Slot, why: Why, tickets: Vec<Ticket> },
+}
+
+/// What is left of a replacement that is given up.
+#[derive(Debug)]
+pub(super) struct GivenUp {
+    /// The new worker, where the old one goes on.
+    pub(super) superfluous: Option<WorkerId>,
+    pub(super) tickets: Vec<Ticket>,
+}
+
+impl Recycler {
+    /// Nothing is being replaced.
+    pub(super) fn new(policy: &Policy) -> Self {
+        let jitter = Jitter::new(policy.seed.wrapping_add(2));
+        Self { jitter, replacing: None, waiting: Vec::new(), again: None }
+    }
+
     /// Draws what a worker may use.
-    pub(super) fn draw_allowance(&mut self) -> Allowance {
-        let Recycling { requests, lifetime, rss } = self.policy.recycling;
+    pub(super) fn draw(&mut self, recycling: &Recycling) -> Allowance {
+        let Recycling { requests, lifetime, rss } = *recycling;
         let mut draw = |base: u64, jitter: u64| {
             if base == 0 { 0 } else { base.saturating_add(self.jitter.up_to(jitter)) }
         };
@@ -30,172 +90,135 @@ impl Machine {
         Allowance { requests, lifetime: (lifetime > 0).then(|| Duration::from_millis(lifetime)), rss }
     }
 
-    /// When a worker has lived long enough.
-    pub(super) fn expires(entry: &Entry) -> Option<Moment> {
-        match (entry.state, entry.allowance.lifetime, &entry.recycle) {
-            (State::Ready { since, .. }, Some(lifetime), None) => Some(since.saturating_add(lifetime)),
-            _ => None,
-        }
+    // Which workers are replaced.
+
+    /// A worker has served `requests`: why it is to be replaced, where these are enough.
+    pub(super) fn judge_requests(entry: &Entry, requests: u64) -> Option<String> {
+        let most = entry.allowance.requests;
+        (most > 0 && requests >= most).then(|| format!("it has served {requests} requests"))
     }
 
-    /// A worker has served as many requests as it may.
-    pub(super) fn on_enough(&mut self, worker: WorkerId, requests: u64, step: &mut Step) {
-        let most = self.table.get(worker).map_or(0, |entry| entry.allowance.requests);
-        if most > 0 && requests >= most {
-            self.mark(worker, format!("it has served {requests} requests"), None, step);
-        }
+    /// A worker uses `bytes` of memory: why it is to be replaced, where these are too many.
+    pub(super) fn judge_memory(entry: &Entry, bytes: u64) -> Option<String> {
+        let (limit, mib) = (entry.allowance.rss, |bytes: u64| bytes / (1 << 20));
+        (limit > 0 && bytes > limit)
+            .then(|| format!("it uses {} MiB of memory, more than {}", mib(bytes), mib(limit)))
     }
 
-    /// How much memory workers use.
-    pub(super) fn on_memory(&mut self, used: Vec<(WorkerId, u64)>, step: &mut Step) {
-        for (worker, bytes) in used {
-            let limit = self.table.get(worker).map_or(0, |entry| entry.allowance.rss);
-            if limit > 0 && bytes > limit {
-                let mib = |bytes: u64| bytes / (1 << 20);
-                let reason = format!("it uses {} MiB of memory, more than {}", mib(bytes), mib(limit));
-                self.mark(worker, reason, None, step);
-            }
-        }
+    /// The workers that have lived long enough.
+    pub(super) fn aged(pool: &Pool, now: Moment) -> Vec<Marked> {
+        let is_old = |entry: &&Entry| expires(entry).is_some_and(|at| at <= now);
+        let mark = |entry: &Entry| {
+            let since = entry.state.ready_since().unwrap_or(now);
+            let reason = format!("it has lived for {} s", now.saturating_sub(since).as_secs());
+            Marked { worker: entry.id, reason }
+        };
+        pool.table.iter().filter(is_old).map(mark).collect()
     }
 
-    /// An operator wants another worker in a slot; in an empty one, a worker now.
-    pub(super) fn ask_recycle(&mut self, slot: Slot, ticket: Option<Ticket>, step: &mut Step) {
-        // Whoever asks does not wait until what failed by itself is tried again.
-        self.recycle_again = None;
-        let ready = self.table.in_slot(slot).find(|entry| entry.state.is_ready()).map(|entry| entry.id);
-        match ready {
-            Some(worker) => self.mark(worker, "somebody asked for it".to_owned(), ticket, step),
-            None if slot < self.target => self.ask_start(slot, ticket, step),
-            None => {
-                let reason = format!("there is no slot {slot}: they are 0 to {}", self.target - 1);
-                step.answer(ticket, &Answer::Refused(reason));
-            }
-        }
+    /// When something of it is due.
+    pub(super) fn next(&self, pool: &Pool) -> Option<Moment> {
+        let is_marked = pool.table.iter().any(|entry| entry.recycle.is_some() && entry.state.is_ready());
+        let again = self.again.filter(|_| is_marked && pool.phase == Phase::Serving);
+        pool.table.iter().filter_map(expires).chain(again).min()
     }
 
-    /// A worker is to be replaced, when its turn comes.
-    pub(super) fn mark(&mut self, worker: WorkerId, reason: String, ticket: Option<Ticket>, step: &mut Step) {
-        let postponed = !matches!(self.phase, Phase::Serving);
-        let Some(entry) = self.table.get_mut(worker) else { return };
-        if !entry.state.is_ready() {
-            return;
-        }
-        self.recycle_tickets.extend(ticket.map(|ticket| (ticket, worker)));
-        if entry.recycle.is_none() {
-            entry.recycle = Some(reason.clone());
-            if postponed {
-                let slot = entry.slot;
-                step.tell(Notice::Recycle(RecycleNotice::Postponed { slot, reason }));
-            }
-        }
+    /// An operator does not wait until a replacement that failed by itself is tried again.
+    pub(super) fn hurry(&mut self) {
+        self.again = None;
     }
 
-    /// Marks whoever has lived long enough, and goes on with the one that is being replaced.
-    pub(super) fn settle_recycling(&mut self, step: &mut Step) {
-        let old = |entry: &Entry| Self::expires(entry).is_some_and(|at| at <= step.now);
-        for worker in self.table.select(old) {
-            let age = self.table.get(worker).and_then(|entry| entry.state.ready_since()).unwrap_or(step.now);
-            let reason = format!("it has lived for {} s", step.now.saturating_sub(age).as_secs());
-            self.mark(worker, reason, None, step);
-        }
-        if self.phase != Phase::Serving {
-            return;
-        }
-        if self.recycle_again.is_some_and(|at| at <= step.now) {
-            self.recycle_again = None;
-        }
-        if let Some(replacing) = self.replacing.take() {
-            self.go_on_replacing(replacing, step);
-        }
-        let may_begin = self.recycle_again.is_none() && !self.wants_upgrade && self.refusal.is_none();
-        if self.replacing.is_none() && may_begin {
-            self.begin_replacing(step);
-        }
-        self.answer_for_the_gone(step);
+    /// A client waits until `worker` is replaced.
+    pub(super) fn wait(&mut self, ticket: Option<Ticket>, worker: WorkerId) {
+        self.waiting.extend(ticket.map(|ticket| WorkerTicket { ticket, worker }));
     }
 
-    /// When a replacement that failed is tried again.
-    pub(super) fn next_recycling(&self) -> Option<Moment> {
-        let marked = self.table.iter().any(|entry| entry.recycle.is_some() && entry.state.is_ready());
-        let again = self.recycle_again.filter(|_| marked && self.phase == Phase::Serving);
-        self.table.iter().filter_map(Self::expires).chain(again).min()
+    // How one is replaced.
+
+    /// Whether a replacement is under way.
+    pub(super) fn is_replacing(&self) -> bool {
+        self.replacing.is_some()
     }
 
-    /// A new worker failed; whether it was one that was to replace another.
-    pub(super) fn note_failed_successor(&mut self, worker: WorkerId, reason: &str, detail: Option<String>) {
-        if let Some(replacing) = self.replacing.as_mut().filter(|replacing| replacing.new == worker) {
-            replacing.failure.get_or_insert((reason.to_owned(), detail));
+    /// The worker that is replaced next, where one may be.
+    pub(super) fn candidate<'a>(&self, pool: &'a Pool) -> Option<&'a Entry> {
+        if self.replacing.is_some() || self.again.is_some() {
+            return None;
         }
-    }
-
-    /// A reload replaces everybody anyway, or the pool ends.
-    pub(super) fn stop_recycling(&mut self, step: &mut Step) {
-        if let Some(Replacing { old, new, .. }) = self.replacing.take() {
-            if self.table.get(old).is_some_and(|entry| entry.state.is_ready()) {
-                self.retire(new, Drain::Retire, step);
-            }
-        }
-        let tickets: Vec<Ticket> = self.recycle_tickets.drain(..).map(|(ticket, _)| ticket).collect();
-        step.answer(tickets, &Answer::Superseded);
-    }
-
-    fn begin_replacing(&mut self, step: &mut Step) {
         // Not where another boots beside it already, which a rollback asked for: it goes as soon as that one is ready.
-        let is_alone = |entry: &Entry| self.table.in_slot(entry.slot).count() == 1;
-        let marked = |entry: &&Entry| entry.recycle.is_some() && entry.state.is_ready() && is_alone(entry);
-        let waited_for = |entry: &&Entry| self.recycle_tickets.iter().any(|(_, worker)| *worker == entry.id);
-        let asked_for = self.table.iter().filter(marked).find(waited_for);
-        let Some(entry) = asked_for.or_else(|| self.table.iter().find(marked)) else { return };
-        if !self.molds.can_fork(self.current) {
-            return;
-        }
-        let (old, slot, pid) = (entry.id, entry.slot, entry.pid);
-        let reason = entry.recycle.clone().unwrap_or_default();
-        step.tell(Notice::Recycle(RecycleNotice::Begun { pid, slot, reason: reason.clone() }));
-        let new = self.spawn(slot, self.current, step);
-        self.replacing = new.map(|new| Replacing { old, new, slot, reason, failure: None });
+        let is_alone = |entry: &Entry| pool.table.in_slot(entry.slot).count() == 1;
+        let is_marked = |entry: &&Entry| entry.recycle.is_some() && entry.state.is_ready() && is_alone(entry);
+        let is_waited_for = |entry: &&Entry| self.waiting.iter().any(|waiting| waiting.worker == entry.id);
+        let asked_for = pool.table.iter().filter(is_marked).find(is_waited_for);
+        asked_for.or_else(|| pool.table.iter().find(is_marked))
     }
 
-    fn go_on_replacing(&mut self, replacing: Replacing, step: &mut Step) {
-        let Replacing { old, new, slot, .. } = replacing;
-        let old_serves = self.table.get(old).is_some_and(|entry| entry.state.is_ready());
-        match self.table.get(new).map(|entry| entry.state) {
-            Some(State::Booting { .. }) => self.replacing = Some(replacing),
-            Some(State::Ready { .. }) => {
-                self.retire(old, Drain::Retire, step);
-                step.tell(Notice::Recycle(RecycleNotice::Done { slot, reason: replacing.reason }));
-                let answer = Answer::Done(format!("slot {slot} has a new worker"));
-                self.answer_recycle(|worker| worker == old, &answer, step);
-            }
-            // The old one is dead as well, or leaves: an ordinary death.
-            _ if !old_serves => {}
-            _ => {
-                let again_in = self.policy.restart.cap;
-                self.recycle_again = Some(step.after(again_in));
-                let unknown = || ("the new worker died before it was ready".to_owned(), None);
-                let (reason, detail) = replacing.failure.unwrap_or_else(unknown);
-                step.tell(Notice::Recycle(RecycleNotice::Failed { slot, reason: reason.clone(), again_in }));
-                self.answer_recycle(|worker| worker == old, &Answer::Failed { reason, detail }, step);
-            }
+    /// `new` boots in the place of `old`.
+    pub(super) fn begin(&mut self, old: WorkerId, new: WorkerId, slot: Slot, reason: String) {
+        self.replacing = Some(Replacing { old, new, slot, reason, failure: None });
+    }
+
+    /// A worker failed: where it is the new one, this says why the replacement does.
+    pub(super) fn note_failure(&mut self, worker: WorkerId, why: &Why) {
+        if let Some(replacing) = self.replacing.as_mut().filter(|replacing| replacing.new == worker) {
+            replacing.failure.get_or_insert_with(|| why.clone());
         }
     }
 
-    /// Whoever waits for a worker to be replaced that has gone by itself: it has been, or will be.
-    fn answer_for_the_gone(&mut self, step: &mut Step) {
-        let gone: Vec<WorkerId> = self.recycle_tickets.iter().map(|(_, worker)| *worker).collect();
-        for worker in gone {
-            if !self.table.get(worker).is_some_and(|entry| entry.state.is_ready()) {
-                let answer = Answer::Done("the worker had left its slot already".to_owned());
-                self.answer_recycle(|other| other == worker, &answer, step);
-            }
+    /// Goes on, at `now`; `None`: nothing has come of it yet, or an ordinary death has.
+    pub(super) fn advance(&mut self, pool: &Pool, now: Moment) -> Option<Replaced> {
+        self.again.take_if(|at| *at <= now);
+        let Replacing { old, new, slot, .. } = *self.replacing.as_ref()?;
+        let serves = |worker| pool.table.get(worker).is_some_and(|entry| entry.state.is_ready());
+        let state = pool.table.get(new).map(|entry| entry.state);
+        if matches!(state, Some(State::Booting { .. })) {
+            return None;
         }
+        let Replacing { reason, failure, .. } = self.replacing.take()?;
+        if serves(new) {
+            return Some(Replaced::Done { old, slot, reason, tickets: self.take_waiting(old) });
+        }
+        if !serves(old) {
+            // It is dead as well, or leaves: an ordinary death.
+            return None;
+        }
+        self.again = Some(now.saturating_add(pool.policy.restart.cap));
+        let why = failure.unwrap_or_else(|| Why::new("the new worker died before it was ready"));
+        Some(Replaced::Failed { slot, why, tickets: self.take_waiting(old) })
     }
 
-    fn answer_recycle(&mut self, which: impl Fn(WorkerId) -> bool, answer: &Answer, step: &mut Step) {
+    /// Clients that wait for a worker to be replaced that has gone by itself: it has been, or will be.
+    pub(super) fn take_gone(&mut self, pool: &Pool) -> Vec<Ticket> {
+        let serves = |waiting: &WorkerTicket| {
+            pool.table.get(waiting.worker).is_some_and(|entry| entry.state.is_ready())
+        };
+        let (waiting, gone) = std::mem::take(&mut self.waiting).into_iter().partition(serves);
+        self.waiting = waiting;
+        let gone: Vec<WorkerTicket> = gone;
+        gone.into_iter().map(|gone| gone.ticket).collect()
+    }
+
+    /// A reload replaces every worker anyway, or the pool ends.
+    pub(super) fn stop(&mut self, pool: &Pool) -> GivenUp {
+        let serves = |worker| pool.table.get(worker).is_some_and(|entry| entry.state.is_ready());
+        let superfluous =
+            self.replacing.take().filter(|replacing| serves(replacing.old)).map(|replacing| replacing.new);
+        GivenUp { superfluous, tickets: self.waiting.drain(..).map(|waiting| waiting.ticket).collect() }
+    }
+
+    fn take_waiting(&mut self, worker: WorkerId) -> Vec<Ticket> {
         let (answered, left) =
-            std::mem::take(&mut self.recycle_tickets).into_iter().partition(|(_, w)| which(*w));
-        self.recycle_tickets = left;
-        let answered: Vec<(Ticket, WorkerId)> = answered;
-        step.answer(answered.into_iter().map(|(ticket, _)| ticket), answer);
+            std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.worker == worker);
+        self.waiting = left;
+        let answered: Vec<WorkerTicket> = answered;
+        answered.into_iter().map(|answered| answered.ticket).collect()
+    }
+}
+
+/// When a worker has lived long enough.
+fn expires(entry: &Entry) -> Option<Moment> {
+    match (entry.state, entry.allowance.lifetime, &entry.recycle) {
+        (State::Ready { since, .. }, Some(lifetime), None) => Some(since.saturating_add(lifetime)),
+        _ => None,
     }
 }

@@ -1,9 +1,9 @@
-//! One step of the machine: when it happens, and what it decides.
+//! One step of the machine: when it happens, and its effects.
 
 use std::time::Duration;
 
 use super::effect::{Answer, Effect};
-use super::event::{Moment, Ticket};
+use super::event::{Moment, Ticket, WorkerId};
 use super::notice::Notice;
 
 /// The time of an event, and the effects that it has so far.
@@ -11,6 +11,13 @@ use super::notice::Notice;
 pub(super) struct Step {
     pub(super) now: Moment,
     effects: Vec<Effect>,
+}
+
+/// One answer to all clients that wait for the same thing.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) tickets: Vec<Ticket>,
+    pub(super) answer: Answer,
 }
 
 impl Step {
@@ -30,14 +37,26 @@ impl Step {
     }
 
     /// Tells the operator.
-    pub(super) fn tell(&mut self, notice: Notice) {
-        self.effects.push(Effect::Tell(notice));
+    pub(super) fn tell(&mut self, notice: impl Into<Notice>) {
+        self.effects.push(Effect::Tell(notice.into()));
+    }
+
+    /// Has processes killed that are known to be on their way out.
+    pub(super) fn kill(&mut self, processes: impl IntoIterator<Item = WorkerId>) {
+        self.effects.extend(processes.into_iter().map(|worker| Effect::Kill { worker }));
     }
 
     /// Answers all who wait for the same thing.
     pub(super) fn answer(&mut self, tickets: impl IntoIterator<Item = Ticket>, answer: &Answer) {
         let answers = tickets.into_iter().map(|ticket| Effect::Answer { ticket, answer: answer.clone() });
         self.effects.extend(answers);
+    }
+
+    /// Gives answers that a part has decided on.
+    pub(super) fn reply(&mut self, replies: impl IntoIterator<Item = Reply>) {
+        for Reply { tickets, answer } in replies {
+            self.answer(tickets, &answer);
+        }
     }
 
     /// All effects, in their order.

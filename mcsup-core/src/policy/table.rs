@@ -1,5 +1,4 @@
-//! The facts: which workers exist, which slot and generation each belongs to, and which slots wait to be filled.
-//! Decides nothing.
+//! The facts: which workers exist, and which slot and generation each belongs to. Decides nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -7,8 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::event::{Generation, Moment, Slot, WorkerId};
-use super::status::State;
+use super::event::{Generation, Moment, Place, Slot, WorkerId};
+use super::state::State;
 
 /// One worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,19 +45,18 @@ pub struct Allowance {
     pub rss: u64,
 }
 
-/// All workers, by serial number (so by age), and the slots that wait for a respawn.
+/// All workers, by serial number, so by age.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Table {
     entries: BTreeMap<WorkerId, Entry>,
-    respawns: BTreeMap<Slot, Moment>,
     serial: u64,
 }
 
 impl Table {
     /// Adds a worker that is about to be forked.
-    pub fn add(
+    pub(super) fn add(
         &mut self,
-        (slot, generation): (Slot, Generation),
+        Place { slot, generation }: Place,
         mold: Option<WorkerId>,
         allowance: Allowance,
         now: Moment,
@@ -154,12 +152,11 @@ impl Table {
         self.in_slot(slot).any(|entry| covers(entry) && !entry.leaves)
     }
 
-    /// Whether nobody covers `slot` and nothing that is to come will fill it: neither a respawn, nor the exit of a worker of
-    /// `current` who is about to be reaped.
+    /// Whether no worker covers `slot`, and none of `current` is about to be reaped there.
     pub fn is_vacant(&self, slot: Slot, current: Generation) -> bool {
         let is_missed =
             |entry: &Entry| entry.slot == slot && entry.generation == current && entry.state.is_missed();
-        !self.respawns.contains_key(&slot) && !self.is_covered(slot, current) && !self.iter().any(is_missed)
+        !self.is_covered(slot, current) && !self.iter().any(is_missed)
     }
 
     /// How many generations besides `current` have workers that are on their way out.
@@ -171,48 +168,6 @@ impl Table {
     /// Whether some fork has neither succeeded nor failed yet.
     pub fn awaits_forks(&self) -> bool {
         self.iter().any(|entry| entry.pid == 0)
-    }
-
-    /// Lets `slot` be filled again at `at`.
-    pub fn respawn_later(&mut self, slot: Slot, at: Moment) {
-        self.respawns.insert(slot, at);
-    }
-
-    /// When `slot` is to be filled again, if it waits for a time.
-    pub fn respawn_of(&self, slot: Slot) -> Option<Moment> {
-        self.respawns.get(&slot).copied()
-    }
-
-    /// Lets a slot that waits be filled at `at`, if that is earlier.
-    pub fn hasten_respawn(&mut self, slot: Slot, at: Moment) {
-        if let Some(planned) = self.respawns.get_mut(&slot) {
-            *planned = at.min(*planned);
-        }
-    }
-
-    /// A slot no longer waits for a time.
-    pub fn cancel_respawn(&mut self, slot: Slot) {
-        self.respawns.remove(&slot);
-    }
-
-    /// The slots whose time has come no longer wait for it.
-    pub fn cancel_due_respawns(&mut self, now: Moment) {
-        self.respawns.retain(|_, at| *at > now);
-    }
-
-    /// The same, of those that have a worker by now.
-    pub fn cancel_covered_respawns(&mut self, current: Generation, now: Moment) {
-        let due = self.respawns.iter().filter(|(_, at)| **at <= now).map(|(slot, _)| *slot);
-        for slot in due.collect::<Vec<_>>() {
-            if self.is_covered(slot, current) {
-                self.respawns.remove(&slot);
-            }
-        }
-    }
-
-    /// Forgets the respawns of the slots from `first` on.
-    pub fn cancel_respawns(&mut self, first: Slot) {
-        self.respawns.retain(|slot, _| *slot < first);
     }
 
     /// Begins every silence anew.
@@ -227,9 +182,6 @@ impl Table {
     /// Moves every deadline by `by`, and begins every silence anew: the supervisor did not run for a while, and nobody is
     /// to blame for what it did not see.
     pub fn forgive(&mut self, by: Duration, now: Moment) {
-        for at in self.respawns.values_mut() {
-            *at = at.saturating_add(by);
-        }
         for entry in self.entries.values_mut() {
             match &mut entry.state {
                 State::Booting { since } => *since = since.saturating_add(by),

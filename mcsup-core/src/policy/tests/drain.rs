@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::life::{Life, MILLISECOND, blue_green, policy, preloading, seconds};
-use crate::policy::drain::SAME_ORDER;
+use crate::policy::stops::SAME_ORDER;
 use crate::policy::*;
 
 #[test]

@@ -209,7 +209,7 @@ impl Life {
             }
             _ => {}
         }
-        self.hurried.clone_from(&self.machine.hurried);
+        self.hurried.clone_from(self.machine.hurried());
         if let Event::Ask(Ask::Recycle(slot), _) = event {
             self.hurried.insert(slot);
         }

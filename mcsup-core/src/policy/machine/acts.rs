@@ -1,0 +1,88 @@
+//! Changes of the table, each with the effects that it needs.
+
+use super::Machine;
+use crate::policy::Answer;
+use crate::policy::effect::{Drain, Effect};
+use crate::policy::event::{Place, WorkerId};
+use crate::policy::exit::KillReason;
+use crate::policy::notice::RecycleNotice;
+use crate::policy::recycle::GivenUp;
+use crate::policy::state::State;
+use crate::policy::status::Phase;
+use crate::policy::step::Step;
+use crate::policy::table::Entry;
+
+impl Machine {
+    /// Has a worker forked; `None`: the mold that would do it is not ready, and its slot stays empty until it is.
+    pub(super) fn spawn(&mut self, place: Place, step: &mut Step) -> Option<WorkerId> {
+        let Place { slot, generation } = place;
+        if !self.molds.can_fork(generation) {
+            return None;
+        }
+        let mold = self.molds.ready(generation).filter(|_| self.molds.wants(generation));
+        let allowance = self.recycler.draw(&self.pool.policy.recycling);
+        let worker = self.pool.table.add(place, mold, allowance, step.now);
+        step.push(Effect::Spawn { worker, slot, generation, mold, enough: allowance.requests });
+        Some(worker)
+    }
+
+    /// Kills a worker, once.
+    pub(super) fn kill(&mut self, worker: WorkerId, reason: KillReason, step: &mut Step) {
+        let Some(entry) = self.pool.table.get_mut(worker) else { return };
+        if !matches!(entry.state, State::Killed { .. } | State::Unkillable { .. }) {
+            entry.state = State::Killed { reason, since: step.now, ready_since: entry.state.ready_since() };
+            step.push(Effect::Kill { worker });
+        }
+    }
+
+    /// Asks a worker to finish while others go on; one that is not ready yet has nothing to finish.
+    pub(super) fn retire(&mut self, worker: WorkerId, how: Drain, step: &mut Step) {
+        let kill_at = step.after(self.pool.policy.graceful_timeout);
+        let Some(entry) = self.pool.table.get_mut(worker) else { return };
+        match entry.state {
+            State::Ready { since, .. } => {
+                entry.state = State::Draining { how, kill_at };
+                let (slot, is_current) = (entry.slot, entry.generation == self.pool.current);
+                step.push(Effect::Drain { worker, how });
+                if is_current {
+                    self.starts.served(slot, step.now.saturating_sub(since));
+                }
+            }
+            State::Booting { .. } => self.kill(worker, KillReason::GivenUp, step),
+            _ => {}
+        }
+    }
+
+    /// A worker is to be replaced by one of its own generation, when its turn comes.
+    pub(super) fn mark(&mut self, worker: WorkerId, reason: String, step: &mut Step) {
+        let is_postponed = self.pool.phase != Phase::Serving;
+        let Some(entry) = self.pool.table.get_mut(worker).filter(|entry| entry.state.is_ready()) else {
+            return;
+        };
+        if entry.recycle.is_none() {
+            entry.recycle = Some(reason.clone());
+            if is_postponed {
+                step.tell(RecycleNotice::Postponed { slot: entry.slot, reason });
+            }
+        }
+    }
+
+    /// Has listeners for the slots that are needed, and no worker in others.
+    pub(super) fn leave_slots(&mut self, step: &mut Step) {
+        step.push(Effect::Resize { slots: self.pool.slots() });
+        let is_left = |entry: &Entry| entry.slot >= self.pool.slots_of(entry.generation);
+        for worker in self.pool.table.select(|entry| is_left(entry) && !entry.state.is_leaving()) {
+            // Others go on, also with what waits on a socket of the slot's own: the supervisor gives it to them.
+            self.retire(worker, Drain::Retire, step);
+        }
+    }
+
+    /// Gives up the replacement of a worker: a reload replaces every one anyway, or the pool ends.
+    pub(super) fn stop_recycling(&mut self, step: &mut Step) {
+        let GivenUp { superfluous, tickets } = self.recycler.stop(&self.pool);
+        if let Some(worker) = superfluous {
+            self.retire(worker, Drain::Retire, step);
+        }
+        step.answer(tickets, &Answer::Superseded);
+    }
+}

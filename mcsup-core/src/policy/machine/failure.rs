@@ -1,0 +1,33 @@
+//! A worker or a mold of the serving generation that cannot boot fails the requests that wait for it.
+
+use super::Machine;
+use crate::policy::effect::Why;
+use crate::policy::event::Slot;
+use crate::policy::step::Step;
+use crate::policy::table::Entry;
+
+impl Machine {
+    /// A worker of a generation that serves could not become ready.
+    pub(super) fn note_failure(&mut self, entry: &Entry, why: &Why, step: &mut Step) {
+        self.recycler.note_failure(entry.id, why);
+        if entry.generation == self.pool.current {
+            self.note_failed_start(entry.slot, why, step);
+            self.note_failed_return(entry.slot, &why.reason, step);
+            self.note_failed_addition(entry.slot, why, step);
+        }
+    }
+
+    /// There is no mold to fork workers for the slots that lack one.
+    pub(super) fn note_missing_mold(&mut self, why: &Why, step: &mut Step) {
+        for slot in 0..self.pool.target {
+            if !self.pool.table.are_served(slot..slot + 1) {
+                self.note_failed_start(slot, why, step);
+                self.note_failed_addition(slot, why, step);
+            }
+        }
+    }
+
+    fn note_failed_start(&mut self, slot: Slot, why: &Why, step: &mut Step) {
+        step.answer(self.starts.take_waiting(slot), &why.answer());
+    }
+}

@@ -1,0 +1,189 @@
+//! Molds: booted where they are missing, and what their loss means for those that need them.
+
+use super::Machine;
+use crate::error::ErrorKind;
+use crate::policy::effect::{Effect, Why};
+use crate::policy::event::{Event, Moment, WorkerId};
+use crate::policy::exit::{BootFailure, Exit, KillReason};
+use crate::policy::molds::{Mold, Overdue, Readied};
+use crate::policy::notice::{MoldNotice, WorkerNotice};
+use crate::policy::restart::Loss;
+use crate::policy::state::State;
+use crate::policy::step::Step;
+
+impl Machine {
+    /// Boots the molds that are wanted and not there.
+    pub(super) fn settle_molds(&mut self, step: &mut Step) {
+        let rests = self.next_mold().is_some_and(|at| at > step.now);
+        if !rests {
+            self.molds.end_rest();
+        }
+        while self.refusals.may_fork(step.now) {
+            let Some(generation) = self.molds.missing(&self.pool, rests) else { return };
+            self.refusals.note_tried(step.now);
+            let mold = self.pool.table.next_id();
+            self.molds.add(mold, generation, step.now);
+            step.push(Effect::SpawnMold { mold, generation });
+        }
+    }
+
+    /// When the mold that is missing boots, if it waits.
+    pub(super) fn next_mold(&self) -> Option<Moment> {
+        self.molds.next(&self.pool, self.starts.dark_from(&self.pool), self.refusals.again())
+    }
+
+    /// When something about a mold is due.
+    pub(super) fn next_mold_deadline(&self) -> Option<Moment> {
+        self.molds.next_deadline(&self.pool.policy).into_iter().chain(self.next_mold()).min()
+    }
+
+    /// Kills those whose time is up.
+    pub(super) fn expire_molds(&mut self, step: &mut Step) {
+        for id in self.molds.overdue(&self.pool.policy, step.now) {
+            let Some((overdue, pid)) = self.molds.expire(id, step.now) else { continue };
+            match overdue {
+                Overdue::Boots => {
+                    let limit = self.pool.policy.boot_timeout;
+                    step.tell(WorkerNotice::BootTimeout { pid, after: limit });
+                    self.kill_mold(id, KillReason::BootTimeout(limit), step);
+                }
+                Overdue::Unkillable { since } => {
+                    step.tell(MoldNotice::Unkillable { pid, since });
+                    self.give_up_unforked(id, step);
+                }
+                Overdue::Fails => step.kill([id]),
+            }
+        }
+    }
+
+    /// A mold cannot even be killed: it owes forks that nothing waits for any more.
+    fn give_up_unforked(&mut self, mold: WorkerId, step: &mut Step) {
+        for worker in self.pool.table.select(|entry| entry.mold == Some(mold) && entry.pid == 0) {
+            let Some(entry) = self.pool.table.get_mut(worker) else { continue };
+            let was_wanted = !entry.state.is_leaving();
+            entry.state = State::Unkillable { reason: KillReason::GivenUp };
+            let entry = entry.clone();
+            if was_wanted && !self.pool.phase.is_ending() {
+                let why = Why::new("its mold is still there after SIGKILL, and does not fork");
+                self.note_failure(&entry, &why, step);
+            }
+        }
+    }
+
+    /// Kills a mold that does not do its work.
+    pub(super) fn kill_mold(&mut self, id: WorkerId, reason: KillReason, step: &mut Step) {
+        let Some(mold) = self.molds.killed(id, reason, step.now) else { return };
+        step.kill([id]);
+        let why = Why::new(format!("mold {} was {reason}", mold.pid));
+        self.lose_mold(&mold, ErrorKind::Boot, why, step);
+    }
+
+    /// Whether `event` is about a mold; if so, it is dealt with.
+    pub(super) fn on_mold_event(&mut self, event: &Event, step: &mut Step) -> bool {
+        let id = match event {
+            Event::Spawned { worker, .. }
+            | Event::SpawnFailed { worker, .. }
+            | Event::Ready { worker }
+            | Event::BootFailed { worker, .. }
+            | Event::Exited { worker, .. } => *worker,
+            _ => return false,
+        };
+        if self.molds.get(id).is_none() {
+            return false;
+        }
+        match event {
+            Event::Spawned { pid, .. } => {
+                if let Some(generation) = self.molds.spawned(id, *pid) {
+                    self.refusals.end();
+                    step.tell(MoldNotice::Booting { generation, pid: *pid });
+                }
+            }
+            Event::SpawnFailed { reason, .. } => self.on_mold_refused(id, reason, step),
+            Event::Ready { .. } => {
+                if let Some(readied) = self.molds.readied(id, self.pool.current, step.now) {
+                    let Readied { pid, generation, after } = readied;
+                    step.tell(MoldNotice::Ready { pid, generation, after });
+                }
+            }
+            Event::BootFailed { failure, .. } => self.on_mold_boot_failed(id, failure, step),
+            Event::Exited { exit, .. } => self.on_mold_exited(id, exit, step),
+            _ => {}
+        }
+        true
+    }
+
+    /// The system refused to fork a mold.
+    fn on_mold_refused(&mut self, id: WorkerId, reason: &str, step: &mut Step) {
+        let Some(mold) = self.molds.remove(id) else { return };
+        let generation = mold.generation;
+        let why = Why::new(format!("a mold could not be forked: {reason}"));
+        let is_lacking = generation == self.pool.current && !self.molds.has(generation);
+        if !is_lacking || self.pool.phase.is_ending() || !self.pool.ever_ready {
+            return self.mold_failed(&mold, Loss::Boot, ErrorKind::System, why, step);
+        }
+        self.rollback_failed(&why.reason, step);
+        self.note_missing_mold(&why, step);
+        let again_in = self.refusals.note(None, reason, step.now);
+        step.tell(MoldNotice::Failed { generation, reason: why.reason, again_in });
+    }
+
+    fn on_mold_boot_failed(&mut self, id: WorkerId, failure: &BootFailure, step: &mut Step) {
+        let kill_at = step.after(self.pool.policy.graceful_timeout);
+        let Some(mold) = self.molds.failed(id, kill_at) else { return };
+        if self.pool.phase.is_ending() {
+            return;
+        }
+        step.tell(WorkerNotice::BootFailed { pid: mold.pid, failure: failure.clone() });
+        self.lose_mold(&mold, failure.kind, Why::from(failure), step);
+    }
+
+    fn on_mold_exited(&mut self, id: WorkerId, exit: &Exit, step: &mut Step) {
+        let Some(mold) = self.molds.remove(id) else { return };
+        let Mold { generation, pid, state, .. } = mold;
+        self.refusals.mold_ended(id);
+        let killed = match state {
+            // It was told already.
+            State::Failed { .. } | State::Unkillable { .. } => return,
+            State::Killed { reason: KillReason::GivenUp | KillReason::QuickStop, .. } => return,
+            State::Killed { reason, .. } => Some(reason),
+            State::Booting { .. } | State::Ready { .. } | State::Aborting { .. } | State::Draining { .. } => {
+                None
+            }
+        };
+        let exit = exit.clone();
+        step.tell(MoldNotice::Died { pid, generation, exit, killed, again_in: None });
+        if killed.is_none() {
+            self.lose_mold(&mold, ErrorKind::Boot, Why::new(format!("mold {pid} died")), step);
+        }
+    }
+
+    /// Notes the cost of a mold that was lost as `mold` shows it, and settles everything that depends on it.
+    fn lose_mold(&mut self, mold: &Mold, kind: ErrorKind, why: Why, step: &mut Step) {
+        let loss = self.molds.lost(&self.pool, mold, step.now);
+        self.mold_failed(mold, loss, kind, why, step);
+    }
+
+    /// A mold cannot do its work. The meaning of that depends on the processes that need it.
+    fn mold_failed(&mut self, mold: &Mold, loss: Loss, kind: ErrorKind, why: Why, step: &mut Step) {
+        let generation = mold.generation;
+        if self.pool.phase.is_ending() {
+            return;
+        }
+        if self.pool.is_new(generation) {
+            return self.give_up(why, step);
+        }
+        if !self.pool.ever_ready {
+            return self.fail_start(kind, step);
+        }
+        if generation == self.pool.current && !self.molds.has(generation) {
+            // A rollback would wait for it, and each reload for the rollback.
+            self.rollback_failed(&why.reason, step);
+            let at = self.molds.rest(loss, mold.boot, step.now);
+            if loss == Loss::Boot {
+                self.note_missing_mold(&why, step);
+            }
+            let again_in = self.next_mold().unwrap_or(at).saturating_sub(step.now);
+            step.tell(MoldNotice::Failed { generation, reason: why.reason, again_in });
+        }
+    }
+}

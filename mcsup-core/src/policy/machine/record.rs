@@ -1,0 +1,78 @@
+//! The facts of a machine for the one that goes on in its place, in another image of the supervisor.
+
+use serde::{Deserialize, Serialize};
+
+use super::Machine;
+use crate::policy::event::Generation;
+use crate::policy::molds::Molds;
+use crate::policy::pool::Pool;
+use crate::policy::recycle::Recycler;
+use crate::policy::refusals::Refusals;
+use crate::policy::reloads::Reloads;
+use crate::policy::rules::Policy;
+use crate::policy::scale::Scaler;
+use crate::policy::starts::Starts;
+use crate::policy::status::Phase;
+use crate::policy::table::Table;
+use crate::policy::upgrades::Upgrades;
+
+/// All facts of a pool that serves and has nothing else under way, and what waits. Moments are on the machine's monotonic
+/// clock, which outlives an image.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    table: Table,
+    current: Generation,
+    newest: Generation,
+    target: usize,
+    configured: usize,
+    molds: Molds,
+    starts: Starts,
+    refusals: Refusals,
+    reloads: Reloads,
+    recycler: Recycler,
+    scaler: Scaler,
+    upgrades: Upgrades,
+}
+
+impl Machine {
+    /// The facts.
+    pub fn record(&self) -> Record {
+        Record {
+            table: self.pool.table.clone(),
+            current: self.pool.current,
+            newest: self.pool.newest,
+            target: self.pool.target,
+            configured: self.pool.configured,
+            molds: self.molds.clone(),
+            starts: self.starts.clone(),
+            refusals: self.refusals.clone(),
+            reloads: self.reloads.clone(),
+            recycler: self.recycler.clone(),
+            scaler: self.scaler.clone(),
+            upgrades: self.upgrades.clone(),
+        }
+    }
+
+    /// Goes on from `record`, deciding by `policy`. Clients that asked for the upgrade are answered at [`Event::Upgraded`],
+    /// or, where it is the old image that goes on, at [`Event::UpgradeFailed`].
+    ///
+    /// [`Event::Upgraded`]: crate::policy::Event::Upgraded
+    /// [`Event::UpgradeFailed`]: crate::policy::Event::UpgradeFailed
+    pub fn resume(record: Record, policy: Policy) -> Self {
+        let Record { table, current, newest, target, configured, molds, starts, refusals, .. } = record;
+        let phase = Phase::Serving;
+        let mut machine = Self {
+            pool: Pool { policy, table, phase, current, newest, target, configured, ever_ready: true },
+            molds,
+            starts,
+            refusals,
+            reloads: record.reloads,
+            recycler: record.recycler,
+            scaler: record.scaler,
+            upgrades: record.upgrades,
+            stops: crate::policy::stops::Stops::default(),
+        };
+        machine.upgrades.resume();
+        machine
+    }
+}

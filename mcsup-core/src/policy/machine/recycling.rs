@@ -1,0 +1,95 @@
+//! Workers that have used what they may, or that an operator names: each gets a successor of its own generation.
+
+use super::Machine;
+use crate::policy::effect::{Answer, Drain};
+use crate::policy::event::{Place, Slot, Ticket, WorkerId};
+use crate::policy::notice::RecycleNotice;
+use crate::policy::recycle::{Marked, Recycler, Replaced};
+use crate::policy::status::Phase;
+use crate::policy::step::Step;
+
+impl Machine {
+    /// A worker has served as many requests as it may.
+    pub(super) fn on_enough(&mut self, worker: WorkerId, requests: u64, step: &mut Step) {
+        let entry = self.pool.table.get(worker);
+        if let Some(reason) = entry.and_then(|entry| Recycler::judge_requests(entry, requests)) {
+            self.mark(worker, reason, step);
+        }
+    }
+
+    /// How much memory workers use.
+    pub(super) fn on_memory(&mut self, used: Vec<(WorkerId, u64)>, step: &mut Step) {
+        for (worker, bytes) in used {
+            let entry = self.pool.table.get(worker);
+            if let Some(reason) = entry.and_then(|entry| Recycler::judge_memory(entry, bytes)) {
+                self.mark(worker, reason, step);
+            }
+        }
+    }
+
+    /// An operator wants another worker in a slot; in an empty one, a worker now.
+    pub(super) fn ask_recycle(&mut self, slot: Slot, ticket: Option<Ticket>, step: &mut Step) {
+        self.recycler.hurry();
+        let mut workers = self.pool.table.in_slot(slot);
+        let ready = workers.find(|entry| entry.state.is_ready()).map(|entry| entry.id);
+        drop(workers);
+        match ready {
+            Some(worker) => {
+                self.recycler.wait(ticket, worker);
+                self.mark(worker, "somebody asked for it".to_owned(), step);
+            }
+            None if slot < self.pool.target => self.ask_start(slot, ticket, step),
+            None => {
+                let reason = format!("there is no slot {slot}: they are 0 to {}", self.pool.target - 1);
+                step.answer(ticket, &Answer::Refused(reason));
+            }
+        }
+    }
+
+    /// Marks each worker that has lived long enough, and goes on with the one that is being replaced.
+    pub(super) fn settle_recycling(&mut self, step: &mut Step) {
+        for Marked { worker, reason } in Recycler::aged(&self.pool, step.now) {
+            self.mark(worker, reason, step);
+        }
+        if self.pool.phase != Phase::Serving {
+            return;
+        }
+        if let Some(replaced) = self.recycler.advance(&self.pool, step.now) {
+            self.end_replacement(replaced, step);
+        }
+        if !self.upgrades.is_wanted() && !self.refusals.is_refused() {
+            self.begin_replacement(step);
+        }
+        let answer = Answer::Done("the worker had left its slot already".to_owned());
+        step.answer(self.recycler.take_gone(&self.pool), &answer);
+    }
+
+    fn begin_replacement(&mut self, step: &mut Step) {
+        let Some(entry) = self.recycler.candidate(&self.pool) else { return };
+        let generation = self.pool.current;
+        if !self.molds.can_fork(generation) {
+            return;
+        }
+        let (old, slot, pid) = (entry.id, entry.slot, entry.pid);
+        let reason = entry.recycle.clone().unwrap_or_default();
+        step.tell(RecycleNotice::Begun { pid, slot, reason: reason.clone() });
+        if let Some(new) = self.spawn(Place { slot, generation }, step) {
+            self.recycler.begin(old, new, slot, reason);
+        }
+    }
+
+    fn end_replacement(&mut self, replaced: Replaced, step: &mut Step) {
+        match replaced {
+            Replaced::Done { old, slot, reason, tickets } => {
+                self.retire(old, Drain::Retire, step);
+                step.tell(RecycleNotice::Done { slot, reason });
+                step.answer(tickets, &Answer::Done(format!("slot {slot} has a new worker")));
+            }
+            Replaced::Failed { slot, why, tickets } => {
+                let (reason, again_in) = (why.reason.clone(), self.pool.policy.restart.cap);
+                step.tell(RecycleNotice::Failed { slot, reason, again_in });
+                step.answer(tickets, &why.answer());
+            }
+        }
+    }
+}

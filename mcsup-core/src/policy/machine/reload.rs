@@ -1,0 +1,282 @@
+//! A reload: begun, driven slot by slot, committed, or given up and rolled back.
+
+use super::Machine;
+use crate::policy::effect::{Answer, Drain, Effect, Why};
+use crate::policy::event::{Generation, Moment, Place, Slot, Ticket};
+use crate::policy::notice::{ReloadNotice, ScaleNotice};
+use crate::policy::reloads::Reloads;
+use crate::policy::rollout::{Next, Rollback, Rollout, Settings};
+use crate::policy::rules::Policy;
+use crate::policy::status::Phase;
+use crate::policy::step::Step;
+use crate::policy::table::Entry;
+
+impl Machine {
+    /// A reload was asked for: begun now, or as soon as it may be. The newest request wins.
+    pub(super) fn ask_reload(&mut self, ticket: Option<Ticket>, step: &mut Step) {
+        step.answer(self.reloads.ask(ticket), &Answer::Superseded);
+        if let Some(reason) = Reloads::obstacle(&self.pool, step.now) {
+            step.tell(ReloadNotice::Postponed { reason });
+        }
+    }
+
+    /// A worker has seen a change.
+    pub(super) fn on_changed(&mut self, reason: String, step: &mut Step) {
+        if !self.pool.is_about_to_end() && self.reloads.note_change(step.now) {
+            step.tell(ReloadNotice::Wanted { reason });
+        }
+    }
+
+    /// The settings of the generation that boots next; `None`: they are what they were.
+    pub(super) fn on_prepared(
+        &mut self,
+        generation: Generation,
+        policy: Option<Policy>,
+        closes_listeners: bool,
+        step: &mut Step,
+    ) {
+        let preloads = policy.as_ref().unwrap_or(&self.pool.policy).preload;
+        let rollout = match &mut self.pool.phase {
+            Phase::Reloading(rollout) if rollout.generation == generation => rollout,
+            // The settings that serve stay, whatever is said of them.
+            _ if generation == self.pool.current => return,
+            _ => return step.push(Effect::Discard { generation }),
+        };
+        if std::mem::replace(&mut rollout.is_prepared, true) {
+            return;
+        }
+        rollout.closes_listeners = closes_listeners;
+        if let Some(policy) = policy {
+            // Scaling survives a reload, unless the settings name another number than they did.
+            if policy.workers != self.pool.configured {
+                rollout.workers = policy.workers;
+            }
+            rollout.workers = policy.allowed(rollout.workers);
+            let before = Settings { policy: self.pool.policy.clone(), configured: self.pool.configured };
+            rollout.before = Some(Box::new(before));
+            self.decide_by(Settings { configured: policy.workers, policy }, step.now);
+        }
+        if self.pool.slots() > self.pool.target {
+            step.push(Effect::Resize { slots: self.pool.slots() });
+        }
+        if preloads {
+            self.molds.want(generation);
+        }
+    }
+
+    /// The settings cannot be read, or not be met.
+    pub(super) fn on_not_prepared(&mut self, generation: Generation, reason: String, step: &mut Step) {
+        if self.pool.is_new(generation) {
+            self.give_up(Why::new(reason), step);
+        }
+    }
+
+    /// Goes on with the reload that is under way, and begins the one that waits.
+    pub(super) fn settle_rollout(&mut self, step: &mut Step) {
+        if self.reloads.take_change(step.now) {
+            self.ask_reload(None, step);
+        }
+        // First: what is given up anyway does not go on.
+        if self.reloads.next_supersession(&self.pool).is_some_and(|at| at <= step.now) {
+            self.supersede(step);
+            self.begin_reload(step);
+        }
+        self.advance_rollout(step);
+        self.advance_rollback(step);
+        if self.reloads.may_begin(&self.pool) {
+            self.begin_reload(step);
+        }
+    }
+
+    fn begin_reload(&mut self, step: &mut Step) {
+        let tickets = self.reloads.take();
+        self.stop_recycling(step);
+        self.pool.newest += 1;
+        let generation = self.pool.newest;
+        self.pool.phase = Phase::Reloading(Rollout::new(generation, self.pool.target, tickets, step.now));
+        step.tell(ReloadNotice::Begun { generation });
+        step.push(Effect::Prepare { generation });
+    }
+
+    fn advance_rollout(&mut self, step: &mut Step) {
+        let Phase::Reloading(rollout) = &mut self.pool.phase else { return };
+        let generation = rollout.generation;
+        if !rollout.is_prepared || !self.molds.can_fork(generation) {
+            return;
+        }
+        match rollout.advance(&self.pool.table, &self.pool.policy.plan, step.now) {
+            Next::Commit => self.commit(step),
+            Next::Replace { retired, booted } => {
+                for worker in retired {
+                    self.retire(worker, Drain::Retire, step);
+                }
+                for slot in booted {
+                    self.spawn(Place { slot, generation }, step);
+                }
+            }
+        }
+    }
+
+    fn commit(&mut self, step: &mut Step) {
+        let Phase::Reloading(rollout) = std::mem::replace(&mut self.pool.phase, Phase::Serving) else {
+            return;
+        };
+        let Rollout { generation, since, tickets, workers, closes_listeners, .. } = rollout;
+        let took = step.now.saturating_sub(since);
+        self.pool.current = generation;
+        self.starts.forget();
+        self.molds.forget();
+        step.tell(ReloadNotice::Done { generation, took });
+        // Before the last of the old workers is asked to finish: nothing may join a queue that no worker will serve.
+        step.push(Effect::Commit { generation });
+        if workers != self.pool.target {
+            step.tell(ScaleNotice::Begun { from: self.pool.target, to: workers });
+            self.pool.target = workers;
+            step.push(Effect::Resize { slots: workers });
+        }
+        // A listener that no other process has is drained first.
+        let how = if closes_listeners { Drain::Stop } else { Drain::Retire };
+        for worker in
+            self.pool.table.select(|entry| entry.generation != generation && !entry.state.is_leaving())
+        {
+            self.retire(worker, how, step);
+        }
+        step.kill(self.molds.keep_only(generation, step.now));
+        let message = format!("generation {generation} serves after {:.3} s", took.as_secs_f64());
+        step.answer(tickets, &Answer::Done(message));
+    }
+
+    /// One of the new generation's workers failed.
+    pub(super) fn newcomer_failed(&mut self, why: Why, step: &mut Step) {
+        let Phase::Reloading(rollout) = &mut self.pool.phase else { return };
+        let generation = rollout.generation;
+        match rollout.note_failure(&self.pool.policy.plan) {
+            Some(left) => step.tell(ReloadNotice::NewcomerFailed { generation, reason: why.reason, left }),
+            None => self.give_up(why, step),
+        }
+    }
+
+    /// The new generation failed: it goes, and nothing has changed.
+    pub(super) fn give_up(&mut self, why: Why, step: &mut Step) {
+        let Some(rollout) = self.end_rollout(step.now) else { return };
+        let generation = rollout.generation;
+        step.tell(ReloadNotice::Failed { generation, reason: why.reason.clone() });
+        if self.pool.policy.development {
+            let text = why.detail.as_ref().unwrap_or(&why.reason);
+            let serves = |entry: &Entry| entry.state.is_ready() && entry.generation != generation;
+            for worker in self.pool.table.select(serves) {
+                step.push(Effect::Broken { worker, text: text.clone() });
+            }
+        }
+        step.answer(rollout.tickets, &why.answer());
+        self.withdraw(generation, step);
+        // Also those that a generation had taken over which this one superseded, or which could not be rolled back.
+        let is_taken_over = |slot: &Slot| self.pool.foreigner(*slot).is_some();
+        match (0..self.pool.target).filter(is_taken_over).count() {
+            0 => step.push(Effect::Discard { generation }),
+            slots => {
+                step.tell(ReloadNotice::RollingBack { slots });
+                self.pool.phase = Phase::RollingBack(Rollback { generation, since: step.now });
+            }
+        }
+    }
+
+    /// A newer reload takes its place; slots that it has taken over already are served on until the newer one does.
+    pub(super) fn supersede(&mut self, step: &mut Step) {
+        let Some(rollout) = self.end_rollout(step.now) else { return };
+        let generation = rollout.generation;
+        step.tell(ReloadNotice::Superseded { generation });
+        step.answer(rollout.tickets, &Answer::Superseded);
+        self.withdraw(generation, step);
+        step.push(Effect::Discard { generation });
+    }
+
+    /// The pool ends: so does the reload that is under way, and the one that waits.
+    pub(super) fn abandon_rollout(&mut self, step: &mut Step) {
+        let queued = self.reloads.stop();
+        let under_way = self.end_rollout(step.now).map(|rollout| rollout.tickets).unwrap_or_default();
+        step.answer(queued.into_iter().chain(under_way), &Answer::Superseded);
+    }
+
+    /// Ends the reload that is under way without a word, as if its settings had never been read.
+    fn end_rollout(&mut self, now: Moment) -> Option<Rollout> {
+        if !matches!(self.pool.phase, Phase::Reloading(_)) {
+            return None;
+        }
+        let Phase::Reloading(mut rollout) = std::mem::replace(&mut self.pool.phase, Phase::Serving) else {
+            return None;
+        };
+        if let Some(before) = rollout.before.take() {
+            self.decide_by(*before, now);
+        }
+        Some(rollout)
+    }
+
+    /// Other settings hold from now on. A worker that was never asked for signs of life is not blamed for having given
+    /// none.
+    fn decide_by(&mut self, settings: Settings, now: Moment) {
+        let Settings { policy, configured } = settings;
+        if policy.timeout != self.pool.policy.timeout {
+            self.pool.table.begin_silences(now);
+        }
+        (self.pool.policy, self.pool.configured) = (policy, configured);
+    }
+
+    /// Takes a generation's workers out of every slot that does not need them.
+    fn withdraw(&mut self, generation: Generation, step: &mut Step) {
+        step.kill(self.molds.drop_for(generation, step.now));
+        self.leave_slots(step);
+        let goes_on = |entry: &Entry| entry.generation == generation && !entry.state.is_leaving();
+        for worker in self.pool.table.select(goes_on) {
+            let Some(entry) = self.pool.table.get(worker) else { continue };
+            let mut others = self.pool.table.in_slot(entry.slot);
+            let has_other = others.any(|other| other.id != worker && other.state.is_ready());
+            if has_other || !entry.state.is_ready() {
+                drop(others);
+                // Those that are ready have accepted connections, and finish them.
+                self.retire(worker, Drain::Retire, step);
+            }
+        }
+    }
+
+    /// Gives slots back to the generation that serves, one batch after the other.
+    fn advance_rollback(&mut self, step: &mut Step) {
+        self.retire_foreigners(step);
+        let Phase::RollingBack(Rollback { generation, .. }) = self.pool.phase else { return };
+        if !self.pool.has_foreigners() {
+            self.pool.phase = Phase::Serving;
+            step.push(Effect::Discard { generation });
+            return step.tell(ReloadNotice::RolledBack);
+        }
+        let generation = self.pool.current;
+        for slot in self.pool.returned() {
+            self.spawn(Place { slot, generation }, step);
+        }
+    }
+
+    /// A worker that holds a slot beside a ready one of the generation that serves is not needed: also where a rollback
+    /// had to be given up, or another reload has begun by now.
+    fn retire_foreigners(&mut self, step: &mut Step) {
+        let is_over = |entry: &Entry| {
+            self.pool.is_foreign(entry) && self.pool.table.is_held(entry.slot, self.pool.current)
+        };
+        for worker in self.pool.table.select(is_over) {
+            self.retire(worker, Drain::Retire, step);
+        }
+    }
+
+    /// A worker of the generation that serves could not boot in `slot`.
+    pub(super) fn note_failed_return(&mut self, slot: Slot, reason: &str, step: &mut Step) {
+        if self.pool.foreigner(slot).is_some() {
+            self.rollback_failed(reason, step);
+        }
+    }
+
+    /// A worker of the old generation cannot be had back: the one that serves its slot goes on.
+    pub(super) fn rollback_failed(&mut self, reason: &str, step: &mut Step) {
+        let Phase::RollingBack(Rollback { generation, .. }) = self.pool.phase else { return };
+        self.pool.phase = Phase::Serving;
+        step.push(Effect::Discard { generation });
+        step.tell(ReloadNotice::RollbackFailed { reason: reason.to_owned() });
+    }
+}

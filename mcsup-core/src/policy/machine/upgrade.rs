@@ -1,0 +1,93 @@
+//! An upgrade: another image is checked, and takes over as soon as every fork has been answered.
+
+use super::Machine;
+use crate::policy::effect::{Answer, Effect};
+use crate::policy::event::{Moment, Ticket};
+use crate::policy::notice::UpgradeNotice;
+use crate::policy::status::Phase;
+use crate::policy::step::Step;
+
+impl Machine {
+    /// An upgrade was asked for: begun now, or as soon as it may be.
+    pub(super) fn ask_upgrade(&mut self, ticket: Option<Ticket>, step: &mut Step) {
+        if self.upgrades.ask(ticket) && !self.may_upgrade() {
+            step.tell(UpgradeNotice::Postponed);
+        }
+    }
+
+    /// Begins an upgrade that waits.
+    pub(super) fn settle_upgrade(&mut self, step: &mut Step) {
+        if self.upgrades.is_wanted() && self.may_upgrade() {
+            let until = step.after(self.pool.policy.upgrade_timeout);
+            self.pool.phase = Phase::Upgrading { until, is_checked: false };
+            step.tell(UpgradeNotice::Begun);
+            step.push(Effect::CheckImage);
+        }
+    }
+
+    /// Gives up an upgrade that takes too long.
+    pub(super) fn expire_upgrade(&mut self, step: &mut Step) {
+        let Phase::Upgrading { until, is_checked } = self.pool.phase else { return };
+        if until <= step.now {
+            let what = if is_checked {
+                "the new image could take over, but a fork that was asked for was not answered"
+            } else {
+                "the new image did not answer"
+            };
+            let reason = format!("{what} within {:?}", self.pool.policy.upgrade_timeout);
+            self.on_upgrade_failed(reason, step);
+        }
+    }
+
+    /// The new image can take over.
+    pub(super) fn on_image_checked(&mut self) {
+        if let Phase::Upgrading { is_checked, .. } = &mut self.pool.phase {
+            *is_checked = true;
+        }
+    }
+
+    /// Lets a new image that can take over do so, once. A fork that was asked for must be answered before: the answer to
+    /// this image would be lost with it.
+    pub(super) fn execute_image(&mut self, step: &mut Step) {
+        if self.pool.table.awaits_forks() || self.molds.awaits_forks() {
+            return;
+        }
+        if let Phase::Upgrading { is_checked, .. } = &mut self.pool.phase {
+            if std::mem::take(is_checked) {
+                step.push(Effect::Exec);
+            }
+        }
+    }
+
+    /// This image goes on, or goes on again.
+    pub(super) fn on_upgrade_failed(&mut self, reason: String, step: &mut Step) {
+        if matches!(self.pool.phase, Phase::Upgrading { .. }) {
+            self.pool.phase = Phase::Serving;
+        } else if !self.upgrades.is_resumed() {
+            return;
+        }
+        step.tell(UpgradeNotice::Failed { reason: reason.clone() });
+        step.answer(self.upgrades.end(), &Answer::Failed { reason, detail: None });
+    }
+
+    /// This image is the new one.
+    pub(super) fn on_upgraded(&mut self, message: String, step: &mut Step) {
+        if self.upgrades.is_resumed() {
+            let workers = self.pool.table.iter().filter(|entry| !entry.state.is_leaving()).count();
+            step.tell(UpgradeNotice::Done { workers });
+            step.answer(self.upgrades.end(), &Answer::Done(message));
+        }
+    }
+
+    /// When a check counts as failed.
+    pub(super) fn next_upgrade_deadline(&self) -> Option<Moment> {
+        match self.pool.phase {
+            Phase::Upgrading { until, .. } => Some(until),
+            _ => None,
+        }
+    }
+
+    fn may_upgrade(&self) -> bool {
+        self.upgrades.may_begin(&self.pool, self.recycler.is_replacing())
+    }
+}

@@ -1,0 +1,286 @@
+//! Events of workers, and what their deadlines ask for.
+
+use std::time::Duration;
+
+use super::Machine;
+use crate::error::ErrorKind;
+use crate::policy::effect::{Drain, Effect, Why};
+use crate::policy::event::{Moment, WorkerId};
+use crate::policy::exit::{BootFailure, Exit, ExitStatus, KillReason};
+use crate::policy::notice::WorkerNotice;
+use crate::policy::restart::Loss;
+use crate::policy::state::State;
+use crate::policy::status::Phase;
+use crate::policy::step::Step;
+use crate::policy::table::Entry;
+
+/// How long a worker whose boot has failed may take to end by itself.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+impl Machine {
+    pub(super) fn on_spawned(&mut self, worker: WorkerId, pid: i32, step: &mut Step) {
+        let Some(entry) = self.pool.table.get_mut(worker) else { return };
+        entry.pid = pid;
+        let is_killed = match entry.state {
+            State::Killed { reason, .. } | State::Unkillable { reason } => {
+                entry.state = State::Killed { reason, since: step.now, ready_since: None };
+                entry.mold.is_some()
+            }
+            _ => false,
+        };
+        let (slot, generation) = (entry.slot, entry.generation);
+        self.refusals.end();
+        step.tell(WorkerNotice::Booting { worker, slot, generation, pid });
+        if is_killed {
+            // It was given up before its mold had forked it, when there was no process to kill.
+            step.push(Effect::Kill { worker });
+        }
+    }
+
+    pub(super) fn on_spawn_failed(&mut self, worker: WorkerId, reason: String, step: &mut Step) {
+        let Some(entry) = self.pool.table.remove(worker) else { return };
+        if self.pool.phase.is_ending() || entry.state.is_leaving() {
+            // That it was given up is known already.
+            return;
+        }
+        let (slot, why) = (entry.slot, Why::new(format!("a worker could not be forked: {reason}")));
+        if self.pool.is_new(entry.generation) {
+            return self.newcomer_failed(why, step);
+        }
+        if !self.pool.ever_ready {
+            step.tell(WorkerNotice::SpawnFailed { slot, reason, retry_in: Duration::ZERO });
+            return self.fail_start(ErrorKind::System, step);
+        }
+        let retry_in = self.refusals.note(entry.mold, &reason, step.now);
+        if let Some(mold) = self.refusals.barren_mold() {
+            self.kill_mold(mold, KillReason::Barren, step);
+        }
+        step.tell(WorkerNotice::SpawnFailed { slot, reason, retry_in });
+        self.note_failure(&entry, &why, step);
+    }
+
+    pub(super) fn on_ready(&mut self, worker: WorkerId, step: &mut Step) {
+        let Some(entry) = self.pool.table.get_mut(worker) else { return };
+        let State::Booting { since } = entry.state else { return };
+        entry.state = State::Ready { since: step.now, beat: step.now };
+        entry.boot = step.now.saturating_sub(since);
+        let (pid, slot, generation, after) = (entry.pid, entry.slot, entry.generation, entry.boot);
+        step.tell(WorkerNotice::Ready { pid, slot, after });
+        step.push(Effect::Begin { worker });
+        self.pool.ever_ready = true;
+        if generation == self.pool.current {
+            self.starts.boot_worked(&self.pool, slot, after, step.now);
+        }
+        if matches!(self.pool.phase, Phase::LameDuck { .. }) {
+            step.push(Effect::LameDuck { worker });
+        }
+    }
+
+    pub(super) fn on_boot_failed(&mut self, worker: WorkerId, failure: BootFailure, step: &mut Step) {
+        let Some(entry) = self.pool.table.get_mut(worker) else { return };
+        let State::Booting { since } = entry.state else { return };
+        let took = step.now.saturating_sub(since);
+        entry.state =
+            State::Failed { kill_at: step.after(self.pool.policy.graceful_timeout.min(LAST_WORDS)) };
+        let (entry, kind) = (entry.clone(), failure.kind);
+        if self.pool.phase.is_ending() {
+            return;
+        }
+        let why = Why::from(&failure);
+        step.tell(WorkerNotice::BootFailed { pid: entry.pid, failure });
+        if self.pool.is_new(entry.generation) {
+            self.newcomer_failed(why, step);
+        } else if !self.pool.ever_ready {
+            self.fail_start(kind, step);
+        } else {
+            if entry.generation == self.pool.current {
+                self.starts.boot_failed(entry.slot, took, step.now);
+            }
+            self.note_failure(&entry, &why, step);
+        }
+    }
+
+    /// A worker asks to be replaced: its successor starts, and is ready before it leaves.
+    pub(super) fn on_leaving(&mut self, worker: WorkerId, reason: String, step: &mut Step) {
+        let Some(entry) = self.pool.table.get_mut(worker).filter(|entry| !entry.leaves) else { return };
+        let State::Ready { since, .. } = entry.state else { return };
+        entry.leaves = true;
+        let entry = entry.clone();
+        let Entry { slot, pid, generation, .. } = entry;
+        if !self.pool.is_new(generation) {
+            let respawn_in = self.starts.leaves(&self.pool, &entry, since, step.now);
+            return step.tell(WorkerNotice::Leaving { pid, slot, reason, respawn_in });
+        }
+        step.tell(WorkerNotice::Leaving { pid, slot, reason: reason.clone(), respawn_in: None });
+        self.retire(worker, Drain::Retire, step);
+        let why = format!("worker {pid} left before the new generation was complete: {reason}");
+        self.newcomer_failed(Why::new(why), step);
+    }
+
+    pub(super) fn on_beats(&mut self, beats: Vec<(WorkerId, Moment)>) {
+        for (worker, at) in beats {
+            if let Some(Entry { state: State::Ready { beat, .. }, .. }) = self.pool.table.get_mut(worker) {
+                *beat = (*beat).max(at);
+            }
+        }
+    }
+
+    pub(super) fn on_exited(&mut self, worker: WorkerId, exit: Exit, step: &mut Step) {
+        let Some(entry) = self.pool.table.remove(worker) else { return };
+        let Entry { slot, generation, pid, state, .. } = entry;
+        let killed = match state {
+            State::Killed { reason, .. } | State::Unkillable { reason } => Some(reason),
+            State::Aborting { limit, .. } => Some(KillReason::Silent(limit)),
+            _ => None,
+        };
+        if let (State::Draining { .. }, ExitStatus::Code(0)) = (state, exit.status) {
+            return step.tell(WorkerNotice::Retired { pid });
+        }
+        let asked_for = matches!(killed, Some(KillReason::GivenUp | KillReason::QuickStop));
+        let was_draining =
+            matches!(state, State::Draining { .. }) || killed.is_some_and(KillReason::ends_a_drain);
+        let is_late = matches!(state, State::Unkillable { .. });
+        if self.pool.phase.is_ending() || asked_for || was_draining || is_late {
+            let quiet = asked_for || matches!(state, State::Failed { .. });
+            if !quiet {
+                step.tell(WorkerNotice::Died { pid, slot, exit, killed, respawn_in: None });
+            }
+            return;
+        }
+        if !self.pool.ever_ready && generation == self.pool.current {
+            step.tell(WorkerNotice::Died { pid, slot, exit, killed, respawn_in: None });
+            return self.fail_start(ErrorKind::Boot, step);
+        }
+        let was_ready = state.ready_since();
+        if let (State::Booting { since }, true) = (state, generation == self.pool.current) {
+            self.starts.boot_failed(slot, step.now.saturating_sub(since), step.now);
+        }
+        let loss = was_ready.map_or(Loss::Boot, Loss::Ready);
+        let respawn_in = self.starts.lost(&self.pool, &entry, loss, step.now);
+        let status = exit.status;
+        step.tell(WorkerNotice::Died { pid, slot, exit, killed, respawn_in });
+        // A boot that failed in its own words, or in ours, was told already.
+        if matches!(state, State::Failed { .. }) || matches!(killed, Some(KillReason::BootTimeout(_))) {
+            return;
+        }
+        if self.pool.is_new(generation) {
+            let when = if was_ready.is_some() { "soon after it was ready" } else { "before it was ready" };
+            self.newcomer_failed(Why::new(format!("worker {pid} died {when}: {status}")), step);
+        } else if was_ready.is_none() {
+            let why = Why::new(format!("worker {pid} died before it was ready: {status}"));
+            self.note_failure(&entry, &why, step);
+        }
+    }
+
+    /// Does to each worker what its deadline asks for. One may be the end of others, whose deadlines count no more.
+    pub(super) fn expire_workers(&mut self, step: &mut Step) {
+        for worker in self.pool.overdue(step.now) {
+            let Some(entry) = self.pool.table.get(worker).cloned() else { continue };
+            if self.pool.deadline_of(&entry).is_some_and(|at| at <= step.now) {
+                self.on_deadline(&entry, step);
+            }
+        }
+    }
+
+    fn on_deadline(&mut self, entry: &Entry, step: &mut Step) {
+        let &Entry { id, pid, .. } = entry;
+        match entry.state {
+            State::Booting { .. } => self.on_boot_timeout(entry, step),
+            State::Ready { since, beat } => {
+                let Some(limit) = self.pool.policy.timeout else { return };
+                step.tell(WorkerNotice::Silent { pid, since: step.now.saturating_sub(beat) });
+                step.push(Effect::Abort { worker: id });
+                if let Some(entry) = self.pool.table.get_mut(id) {
+                    let kill_at = step.after(self.pool.policy.abort_patience);
+                    entry.state = State::Aborting { ready_since: since, kill_at, limit };
+                }
+            }
+            State::Aborting { limit, .. } => self.kill(id, KillReason::Silent(limit), step),
+            State::Draining { .. } => self.on_overdue(entry, step),
+            // That its boot failed was told, and its slot is filled after its exit.
+            State::Failed { .. } => {
+                self.kill(id, KillReason::BootTimeout(self.pool.policy.boot_timeout), step);
+            }
+            State::Killed { .. } => self.on_unkillable(entry, step),
+            State::Unkillable { .. } => {}
+        }
+    }
+
+    /// A killed worker is still there: its slot no longer waits for its exit, nor does the end of the pool.
+    fn on_unkillable(&mut self, entry: &Entry, step: &mut Step) {
+        let &Entry { id, pid, slot, state, .. } = entry;
+        let State::Killed { reason, since, ready_since } = state else { return };
+        if let Some(entry) = self.pool.table.get_mut(id) {
+            entry.state = State::Unkillable { reason };
+        }
+        let loss = ready_since.map_or(Loss::Boot, Loss::Ready);
+        let respawn_in = match state.is_missed() {
+            true => self.starts.lost(&self.pool, entry, loss, step.now),
+            false => None,
+        };
+        let since = step.now.saturating_sub(since);
+        step.tell(WorkerNotice::Unkillable { pid, slot, since, respawn_in });
+        if self.pool.is_new(entry.generation) && matches!(reason, KillReason::Silent(_)) {
+            let why = format!("worker {pid} was {reason}, and is still there after SIGKILL");
+            self.newcomer_failed(Why::new(why), step);
+        }
+    }
+
+    fn on_boot_timeout(&mut self, entry: &Entry, step: &mut Step) {
+        let limit = self.pool.policy.boot_timeout;
+        let reason = KillReason::BootTimeout(limit);
+        step.tell(WorkerNotice::BootTimeout { pid: entry.pid, after: limit });
+        self.kill(entry.id, reason, step);
+        let why = Why::new(format!("worker {} was {reason}", entry.pid));
+        if self.pool.phase.is_ending() {
+            return;
+        }
+        if let Some(mold) = entry.mold.filter(|_| entry.pid == 0) {
+            // It has not even been forked; there is no process whose exit would be seen.
+            self.kill_mold(mold, reason, step);
+        }
+        if self.pool.is_new(entry.generation) {
+            self.newcomer_failed(why, step);
+        } else if !self.pool.ever_ready {
+            self.fail_start(ErrorKind::Boot, step);
+        } else {
+            if entry.generation == self.pool.current && entry.pid != 0 {
+                self.starts.boot_timed_out(entry.slot, limit, step.now);
+            }
+            self.note_failure(entry, &why, step);
+        }
+    }
+
+    /// Retires each worker that has asked to be replaced and whose slot another one serves.
+    pub(super) fn retire_replaced(&mut self, step: &mut Step) {
+        for worker in self.pool.replaced() {
+            self.retire(worker, Drain::Retire, step);
+        }
+        // Of a slot's workers that have asked to be replaced only the last ones finish at once: requests that every
+        // worker is too slow for would pile them up. The requests of an older one are older than those of all later ones.
+        let soon = step.after(self.pool.policy.quick_timeout);
+        for worker in self.pool.crowded(soon) {
+            if let Some(Entry { state: State::Draining { kill_at, .. }, .. }) =
+                self.pool.table.get_mut(worker)
+            {
+                *kill_at = soon;
+                step.push(Effect::Quit { worker });
+            }
+        }
+    }
+
+    /// The first new workers have to prove themselves again for the time in which the supervisor did not run: it has not
+    /// heard yet of those that died in it.
+    pub(super) fn forgive_newcomers(&mut self, by: Duration) {
+        let Phase::Reloading(rollout) = &self.pool.phase else { return };
+        let generation = rollout.generation;
+        if rollout.is_proven {
+            return;
+        }
+        for worker in self.pool.table.select(|entry| entry.generation == generation) {
+            if let Some(Entry { state: State::Ready { since, .. }, .. }) = self.pool.table.get_mut(worker) {
+                *since = since.saturating_add(by);
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The state of one worker: one enum, and what belongs to a state is in its variant.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::effect::Drain;
+use super::event::Moment;
+use super::exit::KillReason;
+
+/// Where a worker is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum State {
+    /// Forked (or about to be), not ready yet.
+    Booting {
+        /// When it was asked for.
+        since: Moment,
+    },
+    /// Serving.
+    Ready {
+        /// When it became ready.
+        since: Moment,
+        /// When it last showed that it moves.
+        beat: Moment,
+    },
+    /// Told to show its stacks and die, because it gave no sign of life.
+    Aborting {
+        /// When it was ready, for the restart decision.
+        ready_since: Moment,
+        /// When patience ends.
+        kill_at: Moment,
+        /// The silence that was allowed.
+        limit: Duration,
+    },
+    /// Asked to finish.
+    Draining {
+        /// In which way.
+        how: Drain,
+        /// When patience ends.
+        kill_at: Moment,
+    },
+    /// Boot failed and it said so; its exit is on the way.
+    Failed {
+        /// When patience ends.
+        kill_at: Moment,
+    },
+    /// Killed; its exit is on the way.
+    Killed {
+        /// Why.
+        reason: KillReason,
+        /// When.
+        since: Moment,
+        /// When it was ready, if it ever was, for the restart decision.
+        ready_since: Option<Moment>,
+    },
+    /// Killed, and still there: frozen, or in a system call that no signal ends. Nothing waits for its exit.
+    Unkillable {
+        /// Why it was killed.
+        reason: KillReason,
+    },
+}
+
+impl State {
+    /// When it became ready, if it ever did.
+    pub fn ready_since(&self) -> Option<Moment> {
+        match *self {
+            State::Ready { since, .. } => Some(since),
+            State::Aborting { ready_since, .. } => Some(ready_since),
+            State::Killed { ready_since, .. } => ready_since,
+            State::Booting { .. }
+            | State::Draining { .. }
+            | State::Failed { .. }
+            | State::Unkillable { .. } => None,
+        }
+    }
+
+    /// Whether it serves and is meant to go on.
+    pub fn is_ready(&self) -> bool {
+        matches!(self, State::Ready { .. })
+    }
+
+    /// Whether it is on its way out.
+    pub fn is_leaving(&self) -> bool {
+        !matches!(self, State::Booting { .. } | State::Ready { .. })
+    }
+
+    /// Whether its exit will be what its slot is filled after: it did not go because it was asked to.
+    pub fn is_missed(&self) -> bool {
+        match self {
+            State::Aborting { .. } | State::Failed { .. } => true,
+            State::Killed { reason, .. } => {
+                matches!(reason, KillReason::BootTimeout(_) | KillReason::Silent(_))
+            }
+            State::Booting { .. }
+            | State::Ready { .. }
+            | State::Draining { .. }
+            | State::Unkillable { .. } => false,
+        }
+    }
+}

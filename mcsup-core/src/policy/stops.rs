@@ -1,0 +1,42 @@
+//! Orders to stop. Each escalates the one before, unless it is the same one again.
+
+use std::time::Duration;
+
+use super::event::{Ask, Moment, Ticket};
+
+/// The same order again within this time is the same order: a service manager signals a process and then its group, and a
+/// terminal and a script may both pass on what a person did once.
+pub(super) const SAME_ORDER: Duration = Duration::from_millis(250);
+
+/// The stop that was asked for last, and who waits for the end.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Stops {
+    last: Option<Order>,
+    tickets: Vec<Ticket>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Order {
+    ask: Ask,
+    at: Moment,
+}
+
+impl Stops {
+    /// One is asked for; says whether it is a further order.
+    pub(super) fn ask(&mut self, ask: Ask, ticket: Option<Ticket>, now: Moment) -> bool {
+        self.tickets.extend(ticket);
+        let is_same = self.last.is_some_and(|last| {
+            let asks_for_more = ask == Ask::StopQuick && last.ask == Ask::StopGraceful;
+            !asks_for_more && now.saturating_sub(last.at) < SAME_ORDER
+        });
+        if !is_same {
+            self.last = Some(Order { ask, at: now });
+        }
+        !is_same
+    }
+
+    /// The pool has ended: returns who waits for that.
+    pub(super) fn take(&mut self) -> Vec<Ticket> {
+        std::mem::take(&mut self.tickets)
+    }
+}
