@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mcsup_core::control::path_beside;
 use mcsup_core::host::privileges::RunAs;
-use mcsup_core::policy::{Plan, Policy, Recycling, Surge};
+use mcsup_core::policy::{Limit, Plan, Policy, Recycling, Surge};
 use mcsup_core::{Address, Children, Config, MoldThreads};
 use mcsup_py::access::Format;
 use mcsup_py::engine::{EngineConfig, Timeouts};
@@ -18,7 +18,7 @@ use mcsup_py::wsgi::WsgiSettings;
 
 use crate::failure::Failure;
 use crate::logging::{Destination, ErrorLog};
-use crate::settings::{self, ControlSocket, Origin, Settings};
+use crate::settings::{self, ControlSocket, Origin, Settings, Sourced};
 
 const NAME_AND_VERSION: &str = concat!("mcsup/", env!("CARGO_PKG_VERSION"));
 
@@ -103,15 +103,20 @@ fn policy(settings: &Settings) -> Policy {
             retries: rollout.retries.value,
         },
         recycling: Recycling {
-            requests: (recycling.requests.value.unwrap_or(0), recycling.requests_jitter.value),
-            lifetime: (recycling.lifetime.value.unwrap_or_default(), recycling.lifetime_jitter.value),
-            rss: (recycling.rss.value.unwrap_or(0), recycling.rss_jitter.value),
+            requests: limit(&recycling.requests, &recycling.requests_jitter),
+            lifetime: limit(&recycling.lifetime, &recycling.lifetime_jitter),
+            rss: limit(&recycling.rss, &recycling.rss_jitter),
         },
         preload: settings.mold.preload.value,
         development: settings.development.reload.value,
         seed: u64::from(std::process::id()),
         ..Policy::default()
     }
+}
+
+/// A limit of a worker; `None`: there is none, whatever its jitter.
+fn limit<T: Copy>(base: &Sourced<Option<T>>, jitter: &Sourced<T>) -> Option<Limit<T>> {
+    base.value.map(|base| Limit { base, jitter: jitter.value })
 }
 
 /// What to serve.

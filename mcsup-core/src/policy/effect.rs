@@ -20,8 +20,8 @@ pub enum Effect {
         generation: Generation,
         /// The mold that forks it; `None`: the supervisor itself.
         mold: Option<WorkerId>,
-        /// After how many requests it says that it has served enough; 0: never.
-        enough: u64,
+        /// After how many requests it says that it has served enough; `None`: never.
+        enough: Option<u64>,
     },
     /// Fork a mold: a process that loads what the workers of a generation run, and forks them.
     SpawnMold {

@@ -227,7 +227,7 @@ impl Machine {
     /// Every process opens its log files again; molds as well, whose workers inherit them.
     fn reopen_logs(&self, step: &mut Step) {
         let lives = |entry: &Entry| {
-            entry.pid != 0 && !matches!(entry.state, State::Killed { .. } | State::Unkillable { .. })
+            entry.pid.is_some() && !matches!(entry.state, State::Killed { .. } | State::Unkillable { .. })
         };
         for worker in self.pool.table.select(lives).into_iter().chain(self.molds.living()) {
             step.push(Effect::ReopenLogs { worker });

@@ -52,7 +52,7 @@ pub use machine::{Machine, Record};
 pub use notice::{
     MoldNotice, Notice, PoolNotice, RecycleNotice, ReloadNotice, ScaleNotice, UpgradeNotice, WorkerNotice,
 };
-pub use rules::{Plan, Policy, Recycling, RestartPolicy, Surge};
+pub use rules::{Limit, Plan, Policy, Recycling, RestartPolicy, Surge};
 pub use starts::Vacancy;
 pub use state::State;
 pub use status::Phase;

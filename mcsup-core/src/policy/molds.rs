@@ -23,8 +23,8 @@ const PLACE: Slot = 0;
 pub struct Mold {
     /// Its version.
     pub generation: Generation,
-    /// Its process, once forked.
-    pub pid: i32,
+    /// Its process; `None`: it has not been forked yet.
+    pub pid: Option<i32>,
     /// Where it is in its life.
     pub state: State,
     /// How long its boot took; zero until it is ready.
@@ -105,14 +105,14 @@ impl Molds {
     /// Those that can be told something.
     pub(super) fn living(&self) -> impl Iterator<Item = WorkerId> {
         self.iter()
-            .filter(|(_, mold)| mold.pid != 0)
+            .filter(|(_, mold)| mold.pid.is_some())
             .filter(|(_, mold)| !matches!(mold.state, State::Killed { .. } | State::Unkillable { .. }))
             .map(|(id, _)| id)
     }
 
     /// Whether some fork has neither succeeded nor failed yet.
     pub(super) fn awaits_forks(&self) -> bool {
-        self.molds.values().any(|mold| mold.pid == 0)
+        self.molds.values().any(|mold| mold.pid.is_none())
     }
 
     // When one boots.
@@ -163,7 +163,7 @@ impl Molds {
     /// A mold is about to be forked.
     pub(super) fn add(&mut self, id: WorkerId, generation: Generation, now: Moment) {
         let state = State::Booting { since: now };
-        self.molds.insert(id, Mold { generation, pid: 0, state, boot: Duration::ZERO });
+        self.molds.insert(id, Mold { generation, pid: None, state, boot: Duration::ZERO });
     }
 
     // What happens to one.
@@ -171,7 +171,7 @@ impl Molds {
     /// It was forked: says for which generation.
     pub(super) fn spawned(&mut self, id: WorkerId, pid: i32) -> Option<Generation> {
         let mold = self.molds.get_mut(&id)?;
-        mold.pid = pid;
+        mold.pid = Some(pid);
         Some(mold.generation)
     }
 
@@ -182,7 +182,7 @@ impl Molds {
         let after = now.saturating_sub(since);
         mold.state = State::Ready { since: now, beat: now };
         mold.boot = after;
-        let (pid, generation) = (mold.pid, mold.generation);
+        let (pid, generation) = (mold.shown_pid(), mold.generation);
         if generation == current {
             self.restarts.note_boot(PLACE, after, true, now);
         }
@@ -273,7 +273,7 @@ impl Molds {
             | State::Draining { .. }
             | State::Unkillable { .. } => return None,
         };
-        Some((overdue, mold.pid))
+        Some((overdue, mold.shown_pid()))
     }
 
     /// Moves every deadline by `by`.
@@ -325,6 +325,11 @@ impl Molds {
 }
 
 impl Mold {
+    /// Its process id as messages name it; 0 for one that has not been forked.
+    pub(super) fn shown_pid(&self) -> i32 {
+        self.pid.unwrap_or(0)
+    }
+
     fn kill(&mut self, reason: KillReason, now: Moment) {
         self.state = State::Killed { reason, since: now, ready_since: self.state.ready_since() };
     }

@@ -102,7 +102,7 @@ impl Pool {
                 Some(kill_at)
             }
             // One that has not been forked yet is killed when it is.
-            State::Killed { since, .. } => (entry.pid != 0).then(|| since.saturating_add(UNKILLABLE_AFTER)),
+            State::Killed { since, .. } => entry.pid.map(|_| since.saturating_add(UNKILLABLE_AFTER)),
             State::Unkillable { .. } => None,
         }
     }

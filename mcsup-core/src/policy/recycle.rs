@@ -12,7 +12,7 @@ use super::effect::Why;
 use super::event::{Moment, Slot, Ticket, WorkerId};
 use super::jitter::Jitter;
 use super::pool::Pool;
-use super::rules::{Policy, Recycling};
+use super::rules::{Limit, Policy, Recycling};
 use super::state::State;
 use super::status::Phase;
 use super::table::{Allowance, Entry};
@@ -79,30 +79,30 @@ impl Recycler {
 
     /// Draws what a worker may use.
     pub(super) fn draw(&mut self, recycling: &Recycling) -> Allowance {
-        let Recycling { requests, lifetime, rss } = *recycling;
-        let mut draw = |base: u64, jitter: u64| {
-            if base == 0 { 0 } else { base.saturating_add(self.jitter.up_to(jitter)) }
-        };
+        let mut draw = |limit: Limit<u64>| limit.base.saturating_add(self.jitter.up_to(limit.jitter));
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let requests = draw(requests.0, requests.1);
-        let lifetime = draw(millis(lifetime.0), millis(lifetime.1));
-        let rss = draw(rss.0, rss.1);
-        Allowance { requests, lifetime: (lifetime > 0).then(|| Duration::from_millis(lifetime)), rss }
+        let lifetime =
+            |limit: Limit<Duration>| Limit { base: millis(limit.base), jitter: millis(limit.jitter) };
+        Allowance {
+            requests: recycling.requests.map(&mut draw),
+            lifetime: recycling.lifetime.map(|limit| Duration::from_millis(draw(lifetime(limit)))),
+            rss: recycling.rss.map(&mut draw),
+        }
     }
 
     // Which workers are replaced.
 
     /// A worker has served `requests`: why it is to be replaced, where these are enough.
     pub(super) fn judge_requests(entry: &Entry, requests: u64) -> Option<String> {
-        let most = entry.allowance.requests;
-        (most > 0 && requests >= most).then(|| format!("it has served {requests} requests"))
+        let is_enough = entry.allowance.requests.is_some_and(|most| requests >= most);
+        is_enough.then(|| format!("it has served {requests} requests"))
     }
 
     /// A worker uses `bytes` of memory: why it is to be replaced, where these are too many.
     pub(super) fn judge_memory(entry: &Entry, bytes: u64) -> Option<String> {
-        let (limit, mib) = (entry.allowance.rss, |bytes: u64| bytes / (1 << 20));
-        (limit > 0 && bytes > limit)
-            .then(|| format!("it uses {} MiB of memory, more than {}", mib(bytes), mib(limit)))
+        let mib = |bytes: u64| bytes / (1 << 20);
+        let limit = entry.allowance.rss.filter(|limit| bytes > *limit)?;
+        Some(format!("it uses {} MiB of memory, more than {}", mib(bytes), mib(limit)))
     }
 
     /// The workers that have lived long enough.

@@ -107,15 +107,24 @@ impl Surge {
     }
 }
 
-/// What a worker may use before it is replaced. Each limit of each worker is drawn once: its base and up to its jitter.
+/// What a worker may use before it is replaced; `None`: any amount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Recycling {
-    /// Requests; base 0: any number.
-    pub requests: (u64, u64),
-    /// Time since it was ready; base zero: any.
-    pub lifetime: (Duration, Duration),
-    /// Bytes of memory; base 0: any number.
-    pub rss: (u64, u64),
+    /// Requests.
+    pub requests: Option<Limit<u64>>,
+    /// Time since it was ready.
+    pub lifetime: Option<Limit<Duration>>,
+    /// Bytes of memory.
+    pub rss: Option<Limit<u64>>,
+}
+
+/// A limit that is drawn for each worker, once: from `base` to `base + jitter`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit<T> {
+    /// The least that is drawn; not zero.
+    pub base: T,
+    /// How much more it may be.
+    pub jitter: T,
 }
 
 /// The shape of the back-off.

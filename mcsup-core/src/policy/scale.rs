@@ -74,5 +74,5 @@ impl Scaler {
 
 /// Whether a limit needs the workers' memory.
 fn measures(pool: &Pool) -> bool {
-    matches!(pool.phase, Phase::Serving | Phase::Reloading(_)) && pool.policy.recycling.rss.0 > 0
+    matches!(pool.phase, Phase::Serving | Phase::Reloading(_)) && pool.policy.recycling.rss.is_some()
 }

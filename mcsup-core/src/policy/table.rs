@@ -20,8 +20,8 @@ pub struct Entry {
     pub generation: Generation,
     /// The mold that forks it; `None`: the supervisor itself.
     pub mold: Option<WorkerId>,
-    /// Its process, once forked; 0 until then.
-    pub pid: i32,
+    /// Its process; `None`: it has not been forked yet.
+    pub pid: Option<i32>,
     /// Where it is in its life.
     pub state: State,
     /// How long its boot took; zero until it is ready.
@@ -34,15 +34,22 @@ pub struct Entry {
     pub recycle: Option<String>,
 }
 
+impl Entry {
+    /// Its process id as messages name it; 0 for one that has not been forked.
+    pub(super) fn shown_pid(&self) -> i32 {
+        self.pid.unwrap_or(0)
+    }
+}
+
 /// What a worker may use before it is replaced: drawn once, when it is forked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Allowance {
-    /// Requests; 0: any number.
-    pub requests: u64,
-    /// Time since it was ready.
+    /// Requests; `None`: any number.
+    pub requests: Option<u64>,
+    /// Time since it was ready; `None`: any.
     pub lifetime: Option<Duration>,
-    /// Bytes of memory; 0: any number.
-    pub rss: u64,
+    /// Bytes of memory; `None`: any number.
+    pub rss: Option<u64>,
 }
 
 /// All workers, by serial number, so by age.
@@ -68,7 +75,7 @@ impl Table {
             slot,
             generation,
             mold,
-            pid: 0,
+            pid: None,
             state,
             allowance,
             boot: Duration::ZERO,
@@ -167,7 +174,7 @@ impl Table {
 
     /// Whether some fork has neither succeeded nor failed yet.
     pub fn awaits_forks(&self) -> bool {
-        self.iter().any(|entry| entry.pid == 0)
+        self.iter().any(|entry| entry.pid.is_none())
     }
 
     /// Begins every silence anew.

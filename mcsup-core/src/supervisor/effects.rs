@@ -73,7 +73,7 @@ impl<S: Supervisor> Executor<S> {
     ) -> Option<Outcome> {
         match effect {
             Effect::Spawn { worker, slot, generation, mold, enough } => {
-                events.extend(self.spawn(worker, (slot, generation), mold, enough));
+                events.extend(self.spawn(worker, (slot, generation), mold, enough.unwrap_or(0)));
             }
             Effect::SpawnMold { mold, generation } => {
                 let event = self.spawn_mold(mold, generation);

@@ -19,7 +19,7 @@ pub(crate) fn status(
         _ => None,
     };
     let mold = machine.molds().iter().last().map(|(id, mold)| MoldStatus {
-        pid: Some(mold.pid),
+        pid: mold.pid,
         generation: Some(mold.generation),
         state: Some(state(&mold.state).to_owned()),
         age_seconds: crew.look(id, now).map(|look| look.age.as_secs_f64()),
@@ -54,7 +54,7 @@ fn worker(entry: &Entry, look: Option<&Look>) -> WorkerStatus {
     let status = WorkerStatus {
         slot: entry.slot,
         generation: Some(entry.generation),
-        pid: Some(entry.pid).filter(|pid| *pid != 0),
+        pid: entry.pid,
         state: Some(state.to_owned()),
         ..WorkerStatus::default()
     };

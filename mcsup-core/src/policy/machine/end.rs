@@ -116,7 +116,7 @@ impl Machine {
             _ if is_crowded => KillReason::Crowded,
             _ => graceful,
         };
-        step.tell(WorkerNotice::Overdue { pid: entry.pid, reason });
+        step.tell(WorkerNotice::Overdue { pid: entry.shown_pid(), reason });
         self.kill(entry.id, reason, step);
     }
 
@@ -136,12 +136,12 @@ impl Machine {
         let is_unkillable = |state: &State| matches!(state, State::Unkillable { .. });
         let workers = self.pool.table.iter().map(|entry| (entry.state, entry.pid));
         let molds = self.molds.iter().map(|(_, mold)| (mold.state, mold.pid));
-        let left: Vec<(State, i32)> = workers.chain(molds).collect();
+        let left: Vec<(State, Option<i32>)> = workers.chain(molds).collect();
         if !left.iter().all(|(state, _)| is_unkillable(state)) {
             return;
         }
         // One that a mold was to fork and never has is no process.
-        let left: Vec<i32> = left.into_iter().map(|(_, pid)| pid).filter(|pid| *pid != 0).collect();
+        let left: Vec<i32> = left.into_iter().filter_map(|(_, pid)| pid).collect();
         let outcome = match self.pool.phase {
             _ if !left.is_empty() => Outcome::Unkillable { left: left.len() },
             Phase::Failing { kind } => Outcome::BootFailed(kind),

@@ -58,7 +58,7 @@ impl Machine {
 
     /// A mold cannot even be killed: it owes forks that nothing waits for any more.
     fn give_up_unforked(&mut self, mold: WorkerId, step: &mut Step) {
-        for worker in self.pool.table.select(|entry| entry.mold == Some(mold) && entry.pid == 0) {
+        for worker in self.pool.table.select(|entry| entry.mold == Some(mold) && entry.pid.is_none()) {
             let Some(entry) = self.pool.table.get_mut(worker) else { continue };
             let was_wanted = !entry.state.is_leaving();
             entry.state = State::Unkillable { reason: KillReason::GivenUp };
@@ -74,7 +74,7 @@ impl Machine {
     pub(super) fn kill_mold(&mut self, id: WorkerId, reason: KillReason, step: &mut Step) {
         let Some(mold) = self.molds.killed(id, reason, step.now) else { return };
         step.kill([id]);
-        let why = Why::new(format!("mold {} was {reason}", mold.pid));
+        let why = Why::new(format!("mold {} was {reason}", mold.shown_pid()));
         self.lose_mold(&mold, ErrorKind::Boot, why, step);
     }
 
@@ -133,13 +133,13 @@ impl Machine {
         if self.pool.phase.is_ending() {
             return;
         }
-        step.tell(WorkerNotice::BootFailed { pid: mold.pid, failure: failure.clone() });
+        step.tell(WorkerNotice::BootFailed { pid: mold.shown_pid(), failure: failure.clone() });
         self.lose_mold(&mold, failure.kind, Why::from(failure), step);
     }
 
     fn on_mold_exited(&mut self, id: WorkerId, exit: &Exit, step: &mut Step) {
         let Some(mold) = self.molds.remove(id) else { return };
-        let Mold { generation, pid, state, .. } = mold;
+        let (&Mold { generation, state, .. }, pid) = (&mold, mold.shown_pid());
         self.refusals.mold_ended(id);
         let killed = match state {
             // It was told already.

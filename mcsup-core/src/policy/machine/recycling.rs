@@ -70,7 +70,7 @@ impl Machine {
         if !self.molds.can_fork(generation) {
             return;
         }
-        let (old, slot, pid) = (entry.id, entry.slot, entry.pid);
+        let (old, slot, pid) = (entry.id, entry.slot, entry.shown_pid());
         let reason = entry.recycle.clone().unwrap_or_default();
         step.tell(RecycleNotice::Begun { pid, slot, reason: reason.clone() });
         if let Some(new) = self.spawn(Place { slot, generation }, step) {

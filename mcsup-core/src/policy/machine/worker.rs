@@ -20,7 +20,7 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 impl Machine {
     pub(super) fn on_spawned(&mut self, worker: WorkerId, pid: i32, step: &mut Step) {
         let Some(entry) = self.pool.table.get_mut(worker) else { return };
-        entry.pid = pid;
+        entry.pid = Some(pid);
         let is_killed = match entry.state {
             State::Killed { reason, .. } | State::Unkillable { reason } => {
                 entry.state = State::Killed { reason, since: step.now, ready_since: None };
@@ -64,7 +64,7 @@ impl Machine {
         let State::Booting { since } = entry.state else { return };
         entry.state = State::Ready { since: step.now, beat: step.now };
         entry.boot = step.now.saturating_sub(since);
-        let (pid, slot, generation, after) = (entry.pid, entry.slot, entry.generation, entry.boot);
+        let (pid, slot, generation, after) = (entry.shown_pid(), entry.slot, entry.generation, entry.boot);
         step.tell(WorkerNotice::Ready { pid, slot, after });
         step.push(Effect::Begin { worker });
         self.pool.ever_ready = true;
@@ -87,7 +87,7 @@ impl Machine {
             return;
         }
         let why = Why::from(&failure);
-        step.tell(WorkerNotice::BootFailed { pid: entry.pid, failure });
+        step.tell(WorkerNotice::BootFailed { pid: entry.shown_pid(), failure });
         if self.pool.is_new(entry.generation) {
             self.newcomer_failed(why, step);
         } else if !self.pool.ever_ready {
@@ -106,7 +106,7 @@ impl Machine {
         let State::Ready { since, .. } = entry.state else { return };
         entry.leaves = true;
         let entry = entry.clone();
-        let Entry { slot, pid, generation, .. } = entry;
+        let (&Entry { slot, generation, .. }, pid) = (&entry, entry.shown_pid());
         if !self.pool.is_new(generation) {
             let respawn_in = self.starts.leaves(&self.pool, &entry, since, step.now);
             return step.tell(WorkerNotice::Leaving { pid, slot, reason, respawn_in });
@@ -127,7 +127,7 @@ impl Machine {
 
     pub(super) fn on_exited(&mut self, worker: WorkerId, exit: Exit, step: &mut Step) {
         let Some(entry) = self.pool.table.remove(worker) else { return };
-        let Entry { slot, generation, pid, state, .. } = entry;
+        let (&Entry { slot, generation, state, .. }, pid) = (&entry, entry.shown_pid());
         let killed = match state {
             State::Killed { reason, .. } | State::Unkillable { reason } => Some(reason),
             State::Aborting { limit, .. } => Some(KillReason::Silent(limit)),
@@ -183,7 +183,7 @@ impl Machine {
     }
 
     fn on_deadline(&mut self, entry: &Entry, step: &mut Step) {
-        let &Entry { id, pid, .. } = entry;
+        let (id, pid) = (entry.id, entry.shown_pid());
         match entry.state {
             State::Booting { .. } => self.on_boot_timeout(entry, step),
             State::Ready { since, beat } => {
@@ -208,7 +208,7 @@ impl Machine {
 
     /// A killed worker is still there: its slot no longer waits for its exit, nor does the end of the pool.
     fn on_unkillable(&mut self, entry: &Entry, step: &mut Step) {
-        let &Entry { id, pid, slot, state, .. } = entry;
+        let (&Entry { id, slot, state, .. }, pid) = (entry, entry.shown_pid());
         let State::Killed { reason, since, ready_since } = state else { return };
         if let Some(entry) = self.pool.table.get_mut(id) {
             entry.state = State::Unkillable { reason };
@@ -227,15 +227,15 @@ impl Machine {
     }
 
     fn on_boot_timeout(&mut self, entry: &Entry, step: &mut Step) {
-        let limit = self.pool.policy.boot_timeout;
+        let (limit, pid) = (self.pool.policy.boot_timeout, entry.shown_pid());
         let reason = KillReason::BootTimeout(limit);
-        step.tell(WorkerNotice::BootTimeout { pid: entry.pid, after: limit });
+        step.tell(WorkerNotice::BootTimeout { pid, after: limit });
         self.kill(entry.id, reason, step);
-        let why = Why::new(format!("worker {} was {reason}", entry.pid));
+        let why = Why::new(format!("worker {pid} was {reason}"));
         if self.pool.phase.is_ending() {
             return;
         }
-        if let Some(mold) = entry.mold.filter(|_| entry.pid == 0) {
+        if let Some(mold) = entry.mold.filter(|_| entry.pid.is_none()) {
             // It has not even been forked; there is no process whose exit would be seen.
             self.kill_mold(mold, reason, step);
         }
@@ -244,7 +244,7 @@ impl Machine {
         } else if !self.pool.ever_ready {
             self.fail_start(ErrorKind::Boot, step);
         } else {
-            if entry.generation == self.pool.current && entry.pid != 0 {
+            if entry.generation == self.pool.current && entry.pid.is_some() {
                 self.starts.boot_timed_out(entry.slot, limit, step.now);
             }
             self.note_failure(entry, &why, step);

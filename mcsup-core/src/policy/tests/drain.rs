@@ -67,7 +67,7 @@ fn a_worker_that_cannot_be_killed_does_not_keep_the_pool_from_ending_and_is_name
     assert_eq!(life.killed, BTreeSet::from([frozen]));
     life.pass(seconds(5));
     assert_eq!(life.outcome, Some(Outcome::Unkillable { left: 1 }));
-    let pid = life.machine.table().get(frozen).unwrap().pid;
+    let pid = life.machine.table().get(frozen).unwrap().pid.unwrap();
     let Some(Answer::Failed { reason, .. }) = life.answers.get(&stop) else { panic!() };
     assert!(reason.contains(&format!("pid {pid}")), "{reason}");
 }

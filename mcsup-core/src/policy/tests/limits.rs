@@ -24,9 +24,10 @@ fn longest(chance: &mut Jitter) -> Policy {
     long.reload_interval = time();
     long.upgrade_timeout = time();
     long.plan.soak = time();
-    long.recycling.lifetime = (time(), time());
-    long.recycling.requests = (u64::MAX, u64::MAX);
-    long.recycling.rss = (u64::MAX, u64::MAX);
+    long.recycling.lifetime = Some(Limit { base: time(), jitter: time() });
+    let most = Some(Limit { base: u64::MAX, jitter: u64::MAX });
+    long.recycling.requests = most;
+    long.recycling.rss = most;
     let base = time();
     long.restart = RestartPolicy { base, cap: base.max(time()), ready_cap: time(), stable: time() };
     long.preload = chance.up_to(1) == 0;

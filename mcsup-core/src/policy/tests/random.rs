@@ -207,8 +207,8 @@ impl World {
     fn somebody_has_served_enough(&mut self) {
         let ready = self.alive(self.life.ready());
         if let Some(worker) = self.pick(&ready) {
-            let enough = self.life.machine.table().get(worker).map_or(0, |entry| entry.allowance.requests);
-            if enough > 0 {
+            let entry = self.life.machine.table().get(worker);
+            if let Some(enough) = entry.and_then(|entry| entry.allowance.requests) {
                 self.life.step(Event::Enough { worker, requests: enough });
             }
         }
@@ -496,9 +496,9 @@ fn any_policy(chance: &mut Jitter) -> Policy {
     let soak = if maybe(chance, 2) { Duration::ZERO } else { Duration::from_millis(chance.up_to(5000)) };
     let preload = maybe(chance, 2);
     let recycling = Recycling {
-        requests: (if maybe(chance, 2) { 1000 } else { 0 }, 100),
-        lifetime: (if maybe(chance, 4) { seconds(100) } else { Duration::ZERO }, seconds(50)),
-        rss: (if maybe(chance, 3) { 200 << 20 } else { 0 }, 10 << 20),
+        requests: maybe(chance, 2).then_some(Limit { base: 1000, jitter: 100 }),
+        lifetime: maybe(chance, 4).then_some(Limit { base: seconds(100), jitter: seconds(50) }),
+        rss: maybe(chance, 3).then_some(Limit { base: 200 << 20, jitter: 10 << 20 }),
     };
     Policy {
         workers,

@@ -10,6 +10,11 @@ fn by(recycling: Recycling, workers: usize) -> Policy {
     Policy { recycling, ..policy(workers) }
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "it is a setting")]
+fn limit<T>(base: T, jitter: T) -> Option<Limit<T>> {
+    Some(Limit { base, jitter })
+}
+
 #[test]
 fn the_successor_is_ready_before_the_old_worker_is_asked_to_finish() {
     let mut life = Life::serving(2);
@@ -167,16 +172,19 @@ fn scaling_a_slot_away_ends_its_recycling() {
 
 #[test]
 fn each_workers_limits_are_drawn_once_from_its_base_and_up_to_its_jitter() {
-    let recycling =
-        Recycling { requests: (1000, 500), lifetime: (seconds(100), seconds(50)), rss: (1 << 30, 1 << 20) };
+    let recycling = Recycling {
+        requests: limit(1000, 500),
+        lifetime: limit(seconds(100), seconds(50)),
+        rss: limit(1 << 30, 1 << 20),
+    };
     let mut life = Life::serving_by(by(recycling, 40));
     let drawn = |life: &Life| life.machine.table().iter().map(|entry| entry.allowance).collect::<Vec<_>>();
     let before = drawn(&life);
     assert!(before.iter().map(|allowance| allowance.requests).collect::<BTreeSet<_>>().len() > 10);
     for allowance in &before {
-        assert!((1000..=1500).contains(&allowance.requests));
+        assert!((1000..=1500).contains(&allowance.requests.unwrap()));
         assert!((seconds(100)..=seconds(150)).contains(&allowance.lifetime.unwrap()));
-        assert!((1 << 30..=(1 << 30) + (1 << 20)).contains(&allowance.rss));
+        assert!((1 << 30..=(1 << 30) + (1 << 20)).contains(&allowance.rss.unwrap()));
     }
     life.live(seconds(10));
     assert_eq!(drawn(&life), before);
@@ -184,7 +192,7 @@ fn each_workers_limits_are_drawn_once_from_its_base_and_up_to_its_jitter() {
 
 #[test]
 fn a_worker_that_has_lived_long_enough_is_replaced() {
-    let recycling = Recycling { lifetime: (seconds(100), Duration::ZERO), ..Recycling::default() };
+    let recycling = Recycling { lifetime: limit(seconds(100), Duration::ZERO), ..Recycling::default() };
     let mut life = Life::serving_by(by(recycling, 1));
     let old = life.ready()[0];
     for _ in 0..10 {
@@ -198,7 +206,7 @@ fn a_worker_that_has_lived_long_enough_is_replaced() {
 
 #[test]
 fn a_worker_that_uses_too_much_memory_is_replaced() {
-    let recycling = Recycling { rss: (100 << 20, 0), ..Recycling::default() };
+    let recycling = Recycling { rss: limit(100 << 20, 0), ..Recycling::default() };
     let mut life = Life::serving_by(by(recycling, 2));
     assert_eq!(life.measures, 1);
     life.live(seconds(1));
@@ -211,7 +219,7 @@ fn a_worker_that_uses_too_much_memory_is_replaced() {
 
 #[test]
 fn a_worker_that_has_served_enough_is_replaced_even_if_it_says_so_during_a_reload_that_fails() {
-    let recycling = Recycling { requests: (10, 0), ..Recycling::default() };
+    let recycling = Recycling { requests: limit(10, 0), ..Recycling::default() };
     let mut life = Life::serving_by(by(recycling, 1));
     life.settings = super::life::Settings::New(policy(1));
     life.reload();

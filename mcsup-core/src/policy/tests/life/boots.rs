@@ -132,7 +132,7 @@ impl Life {
         let gone: Vec<WorkerId> = self.boots.under_way.keys().filter(|id| !boots(id)).copied().collect();
         for worker in gone {
             // One that was never forked cost nothing.
-            let forked = self.machine.table().get(worker).filter(|entry| entry.pid != 0);
+            let forked = self.machine.table().get(worker).filter(|entry| entry.pid.is_some());
             let state = forked.map(|entry| entry.state);
             match state {
                 Some(State::Killed { reason: KillReason::BootTimeout(_), .. }) => {
