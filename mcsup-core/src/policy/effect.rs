@@ -1,11 +1,10 @@
-//! What can be done about an event, and how it ends. Values only.
+//! What can be done about an event, and what is answered. Values only.
 
 use serde::{Deserialize, Serialize};
 
 use super::event::{Generation, Slot, Ticket, WorkerId};
-use super::exit::BootFailure;
+use super::exit::{BootFailure, Outcome};
 use super::notice::Notice;
-use crate::error::ErrorKind;
 
 /// Something is to be done.
 #[derive(Debug, Clone, PartialEq)]
@@ -174,23 +173,4 @@ impl From<&BootFailure> for Why {
     fn from(failure: &BootFailure) -> Self {
         Self { reason: failure.summary.clone(), detail: failure.detail.clone() }
     }
-}
-
-/// How a supervisor's life ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// As asked.
-    Stopped,
-    /// As asked, but this many workers had to be killed at the graceful timeout.
-    Forced {
-        /// How many.
-        killed: usize,
-    },
-    /// The first generation could not boot.
-    BootFailed(ErrorKind),
-    /// As asked, but this many processes are still there after SIGKILL.
-    Unkillable {
-        /// How many.
-        left: usize,
-    },
 }

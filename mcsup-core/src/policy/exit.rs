@@ -1,4 +1,4 @@
-//! How processes fail and end, and what is known about the why. Values only.
+//! How processes and pools fail and end, and what is known about the why. Values only.
 
 use std::fmt;
 use std::time::Duration;
@@ -133,4 +133,23 @@ impl fmt::Display for KillReason {
             KillReason::Crowded => f.write_str("later workers of its slot have asked to be replaced too"),
         }
     }
+}
+
+/// How a supervisor's life ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// As asked.
+    Stopped,
+    /// As asked, but this many workers had to be killed at the graceful timeout.
+    Forced {
+        /// How many.
+        killed: usize,
+    },
+    /// The first generation could not boot.
+    BootFailed(ErrorKind),
+    /// As asked, but this many processes are still there after SIGKILL.
+    Unkillable {
+        /// How many.
+        left: usize,
+    },
 }

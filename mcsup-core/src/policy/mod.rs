@@ -45,9 +45,9 @@ mod stops;
 pub mod table;
 mod upgrades;
 
-pub use effect::{Answer, Drain, Effect, Outcome};
+pub use effect::{Answer, Drain, Effect};
 pub use event::{Ask, Event, Moment, Ticket, WorkerId};
-pub use exit::{BootFailure, Evidence, Exit, ExitStatus, KillReason, OutOfMemory, Sender};
+pub use exit::{BootFailure, Evidence, Exit, ExitStatus, KillReason, OutOfMemory, Outcome, Sender};
 pub use machine::{Machine, Record};
 pub use notice::{
     MoldNotice, Notice, PoolNotice, RecycleNotice, ReloadNotice, ScaleNotice, UpgradeNotice, WorkerNotice,

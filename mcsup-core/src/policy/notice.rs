@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use super::effect::Outcome;
 use super::event::{Ask, Generation, Slot, WorkerId};
-use super::exit::{BootFailure, Exit, KillReason};
+use super::exit::{BootFailure, Exit, KillReason, Outcome};
 
 /// What an operator should read in the log.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,9 +2,9 @@
 
 use super::Machine;
 use crate::error::ErrorKind;
-use crate::policy::effect::{Answer, Drain, Effect, Outcome};
+use crate::policy::effect::{Answer, Drain, Effect};
 use crate::policy::event::{Ask, Moment, Ticket};
-use crate::policy::exit::KillReason;
+use crate::policy::exit::{KillReason, Outcome};
 use crate::policy::notice::{PoolNotice, WorkerNotice};
 use crate::policy::state::State;
 use crate::policy::status::Phase;

@@ -170,7 +170,7 @@ impl Machine {
             return;
         }
         if self.pool.is_new(generation) {
-            return self.give_up(why, step);
+            return self.give_up(&why, step);
         }
         if !self.pool.ever_ready {
             return self.fail_start(kind, step);

@@ -67,7 +67,7 @@ impl Machine {
     /// The settings cannot be read, or not be met.
     pub(super) fn on_not_prepared(&mut self, generation: Generation, reason: String, step: &mut Step) {
         if self.pool.is_new(generation) {
-            self.give_up(Why::new(reason), step);
+            self.give_up(&Why::new(reason), step);
         }
     }
 
@@ -152,12 +152,12 @@ impl Machine {
         let generation = rollout.generation;
         match rollout.note_failure(&self.pool.policy.plan) {
             Some(left) => step.tell(ReloadNotice::NewcomerFailed { generation, reason: why.reason, left }),
-            None => self.give_up(why, step),
+            None => self.give_up(&why, step),
         }
     }
 
     /// The new generation failed: it goes, and nothing has changed.
-    pub(super) fn give_up(&mut self, why: Why, step: &mut Step) {
+    pub(super) fn give_up(&mut self, why: &Why, step: &mut Step) {
         let Some(rollout) = self.end_rollout(step.now) else { return };
         let generation = rollout.generation;
         step.tell(ReloadNotice::Failed { generation, reason: why.reason.clone() });
