@@ -29,84 +29,84 @@ pub enum Effect {
         /// Its version.
         generation: Generation,
     },
-    /// Read the settings anew, for a generation that is to be, and open what they want listened on.
+    /// Read the settings again for a new generation, and open the listeners that they name.
     Prepare {
         /// The generation.
         generation: Generation,
     },
-    /// The generation serves alone from now on: what only older ones listened on is let go of.
+    /// The generation serves alone from now on: listeners of older ones alone are closed.
     Commit {
         /// The generation.
         generation: Generation,
     },
-    /// The generation will never serve: what was prepared for it is let go of.
+    /// The generation will never serve: listeners that were opened for it are closed.
     Discard {
         /// The generation.
         generation: Generation,
     },
-    /// Have listeners for so many slots.
+    /// Have listeners for this number of slots.
     Resize {
         /// How many.
         slots: usize,
     },
     /// Find out how much memory the workers use.
     Measure,
-    /// Find out whether the image that is there now could take over.
+    /// Find out whether the image on disk can take over.
     CheckImage,
-    /// Let it take over.
+    /// Execute it in the supervisor's place.
     Exec,
     /// Tell a worker that has booted to serve.
     Begin {
-        /// Whom.
+        /// Which worker.
         worker: WorkerId,
     },
     /// Tell a worker that the pool will end soon; it goes on serving.
     LameDuck {
-        /// Whom.
+        /// Which worker.
         worker: WorkerId,
     },
     /// Tell a worker why what it runs cannot be replaced by what is there now.
     Broken {
-        /// Whom.
+        /// Which worker.
         worker: WorkerId,
         /// Why, in several lines.
         text: String,
     },
-    /// Answer whoever waits.
+    /// Answer a request.
     Answer {
-        /// Whom.
+        /// Which request.
         ticket: Ticket,
         /// What.
         answer: Answer,
     },
     /// Ask a worker to finish what it has and end.
     Drain {
-        /// Whom.
+        /// Which worker.
         worker: WorkerId,
         /// In which way.
         how: Drain,
     },
     /// Ask a worker to end now.
     Quit {
-        /// Whom.
+        /// Which worker.
         worker: WorkerId,
     },
     /// Make a worker that does not move show its stacks and die (SIGABRT).
     Abort {
-        /// Whom.
+        /// Which worker.
         worker: WorkerId,
     },
     /// SIGKILL.
     Kill {
-        /// Whom.
+        /// Which worker.
         worker: WorkerId,
     },
-    /// Ask a worker to open its log files anew.
+    /// Ask a worker to open its log files again.
     ReopenLogs {
-        /// Whom.
+        /// Which worker.
         worker: WorkerId,
     },
-    /// Keep new clients from getting in line: whoever is in it will be served, and then the listeners close.
+    /// Keep new clients out of the queue: those in it are served before the listeners close.
     RefuseNew,
     /// Close the supervisor's own listeners: from now on only the draining workers hold them.
     CloseListeners,
@@ -128,7 +128,7 @@ pub enum Effect {
 pub enum Drain {
     /// Others go on serving the listeners: stop accepting at once.
     Retire,
-    /// Nobody else will serve what is queued: accept it first.
+    /// No other worker serves the queue: accept it first.
     Stop,
 }
 

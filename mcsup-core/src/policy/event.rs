@@ -16,7 +16,7 @@ pub type Moment = Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct WorkerId(pub u64);
 
-/// Whoever waits for the answer to something that was asked for. Each is answered once.
+/// A request that waits for its answer. Each is answered once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Ticket(pub u64);
 
@@ -50,33 +50,33 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// A mold has long not forked what it was told to.
+    /// A mold has not forked a worker for long, though it was ordered to.
     MoldStuck {
         /// Which mold.
         mold: WorkerId,
     },
     /// The worker's boot returned `Ok` and it said so.
     Ready {
-        /// Who.
+        /// Which worker.
         worker: WorkerId,
     },
     /// The worker's boot failed and it said why; its exit follows.
     BootFailed {
-        /// Who.
+        /// Which worker.
         worker: WorkerId,
         /// Why.
         failure: BootFailure,
     },
     /// A ready worker wants to be replaced.
     Leaving {
-        /// Who.
+        /// Which worker.
         worker: WorkerId,
         /// Why.
         reason: String,
     },
-    /// A ready worker has served as many requests as it was told to, and goes on.
+    /// A ready worker has served all the requests that it may, and goes on.
     Enough {
-        /// Who.
+        /// Which worker.
         worker: WorkerId,
         /// How many it has served.
         requests: u64,
@@ -120,12 +120,12 @@ pub enum Event {
     Beats(Vec<(WorkerId, Moment)>),
     /// The worker's process ended and was reaped.
     Exited {
-        /// Who.
+        /// Which worker.
         worker: WorkerId,
         /// How.
         exit: Exit,
     },
-    /// The operator wants something; somebody may wait for the answer.
+    /// The operator wants something; the ticket waits for the answer.
     Ask(Ask, Option<Ticket>),
     /// The supervisor itself did not run for this long (suspended, stopped): no worker is to blame for it.
     Late {
@@ -147,7 +147,7 @@ pub enum Ask {
     Reload,
     /// A new image of the supervisor.
     Upgrade,
-    /// So many workers.
+    /// This number of workers.
     Scale(usize),
     /// A new worker in the place of the one in this slot.
     Recycle(Slot),
@@ -155,6 +155,6 @@ pub enum Ask {
     ScaleUp,
     /// One worker fewer, never below one.
     ScaleDown,
-    /// Open log files anew.
+    /// Open log files again.
     ReopenLogs,
 }

@@ -50,7 +50,7 @@ impl fmt::Display for ExitStatus {
 pub struct Evidence {
     /// Whether the kernel's out-of-memory kills explain a death by SIGKILL.
     pub out_of_memory: OutOfMemory,
-    /// Who sent the last signal that the worker noticed.
+    /// The sender of the last signal that the worker noticed.
     pub sender: Option<Sender>,
     /// For how long the request that it was busy with had been running.
     pub request_age: Option<Duration>,
@@ -108,7 +108,7 @@ pub enum KillReason {
     GivenUp,
     /// It was still finishing when later workers of its slot had asked to be replaced as well.
     Crowded,
-    /// It is a mold, and did not fork what it was told to, or could not again and again.
+    /// It is a mold, and did not fork the workers that it was ordered to, or could not again and again.
     Barren,
 }
 

@@ -210,7 +210,7 @@ impl Machine {
             Ask::StopGraceful | Ask::StopQuick => self.ask_stop(ask, ticket, step),
             Ask::ReopenLogs => {
                 self.reopen_logs(step);
-                step.answer(ticket, &Answer::Done("log files are opened anew".to_owned()));
+                step.answer(ticket, &Answer::Done("log files are opened again".to_owned()));
             }
             _ if self.pool.is_about_to_end() => {
                 step.answer(ticket, &Answer::Refused("the pool is stopping".to_owned()));

@@ -56,7 +56,7 @@ impl Pool {
         self.phase.is_ending() || matches!(self.phase, Phase::LameDuck { .. })
     }
 
-    /// Whether `generation` is on its way and has not taken over yet.
+    /// Whether `generation` is on its way and does not serve alone yet.
     pub(super) fn is_new(&self, generation: Generation) -> bool {
         matches!(&self.phase, Phase::Reloading(rollout) if rollout.generation == generation)
     }

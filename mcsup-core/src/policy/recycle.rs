@@ -17,7 +17,7 @@ use super::state::State;
 use super::status::Phase;
 use super::table::{Allowance, Entry};
 
-/// The replacement that is under way, and who waits for which.
+/// The replacement that is under way, and the requests that wait for one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Recycler {
     jitter: Jitter,

@@ -14,14 +14,14 @@ const SAME_CHANGE: Duration = Duration::from_millis(150);
 /// The reload that waits, and the change that will ask for one.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Reloads {
-    /// Who waits for it; `None`: no reload waits.
+    /// The requests for it; `None`: no reload waits.
     queued: Option<Vec<Ticket>>,
     /// When a change that workers have seen begins a reload.
     changed_at: Option<Moment>,
 }
 
 impl Reloads {
-    /// One is asked for. The newest request wins: returns who asked for the one that waited.
+    /// One is asked for. The newest request wins: returns the older ones.
     pub(super) fn ask(&mut self, ticket: Option<Ticket>) -> Vec<Ticket> {
         self.queued.replace(ticket.into_iter().collect()).unwrap_or_default()
     }
@@ -76,12 +76,12 @@ impl Reloads {
         [self.changed_at, self.next_supersession(pool), proof].into_iter().flatten().min()
     }
 
-    /// It begins: returns who waits for it.
+    /// It begins: returns the requests for it.
     pub(super) fn take(&mut self) -> Vec<Ticket> {
         self.queued.take().unwrap_or_default()
     }
 
-    /// The pool ends: returns who waits.
+    /// The pool ends: returns the requests that wait.
     pub(super) fn stop(&mut self) -> Vec<Ticket> {
         self.changed_at = None;
         self.take()

@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn deaths_are_forgotten_while_the_slot_is_served_whoever_serves_it() {
+    fn deaths_are_forgotten_while_the_slot_is_served_by_any_worker() {
         let mut restarts = restarts();
         let now = millis(100_000);
         for _ in 0..6 {

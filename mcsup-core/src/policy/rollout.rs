@@ -3,7 +3,7 @@
 //! A reload is a transaction. New workers boot beside the old ones, as many at once as the plan's surge allows. The
 //! first of them must prove themselves: alive for the soak time after they were ready. Then each old worker retires as
 //! soon as a new one is ready in its slot, and never before. If one fails, the new generation goes: the old workers that
-//! are still there never stopped serving, and those that had retired already are booted anew before their successors go.
+//! are still there never stopped serving, and those that had retired already are booted again before their successors go.
 
 use super::event::{Generation, Moment, Slot, Ticket, WorkerId};
 use super::rules::{Plan, Policy};
@@ -17,7 +17,7 @@ pub struct Rollout {
     pub generation: Generation,
     /// When it was begun.
     pub since: Moment,
-    /// Who waits for the answer.
+    /// The requests that wait for the answer.
     pub(super) tickets: Vec<Ticket>,
     /// Whether its settings have been read.
     pub(super) is_prepared: bool,
@@ -40,7 +40,7 @@ pub(super) struct Settings {
     pub(super) configured: usize,
 }
 
-/// A failed generation on its way out of slots that it had taken over.
+/// A failed generation on its way out of slots that it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rollback {
     /// The generation that goes.

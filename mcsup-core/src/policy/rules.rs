@@ -33,7 +33,7 @@ pub struct Policy {
     pub preload: bool,
     /// How long a new image may take to show that it can take over.
     pub upgrade_timeout: Duration,
-    /// Whether workers are told why a reload failed.
+    /// Whether workers learn why a reload failed.
     pub development: bool,
     /// When dead workers are replaced.
     pub restart: RestartPolicy,
@@ -85,7 +85,7 @@ pub struct Plan {
 /// How many workers more than asked for a reload may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Surge {
-    /// So many; 0 is taken for 1.
+    /// This many; 0 is taken for 1.
     Extra(usize),
     /// A whole second pool: the old one retires at once, when all of the new one is ready.
     All,

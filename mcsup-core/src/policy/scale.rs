@@ -30,7 +30,7 @@ pub(super) struct Scaling {
 }
 
 impl Scaler {
-    /// A change begins in the place of an older one: returns who waits for that.
+    /// A change begins in the place of an older one: returns the requests that wait for that.
     pub(super) fn begin(&mut self, pool: &Pool, ticket: Option<Ticket>) -> Vec<Ticket> {
         let older = self.scaling.take();
         // What an unfinished change has added so far may fail yet.
@@ -52,7 +52,7 @@ impl Scaler {
         self.scaling.take_if(|scaling| slot >= scaling.from)
     }
 
-    /// The pool ends, whatever size was asked for: returns who waits.
+    /// The pool ends, whatever size was asked for: returns the requests that wait.
     pub(super) fn stop(&mut self) -> Vec<Ticket> {
         self.scaling.take().map(|scaling| scaling.tickets).unwrap_or_default()
     }

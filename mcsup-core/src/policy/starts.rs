@@ -49,7 +49,7 @@ impl fmt::Display for Vacancy {
     }
 }
 
-/// The losses of each slot, the time at which each empty one is filled, and who waits for it.
+/// The losses of each slot, the time at which each empty one is filled, and the requests that wait for it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Starts {
     restarts: Restarts,
@@ -266,7 +266,7 @@ impl Starts {
         }
     }
 
-    // Who waits for a worker.
+    // Requests that wait for a worker.
 
     /// An operator wants a worker in an empty slot, and does not wait until its time has come.
     pub(super) fn ask(&mut self, slot: Slot, ticket: Option<Ticket>) {
@@ -292,7 +292,7 @@ impl Starts {
         over.into_iter().map(reply).collect()
     }
 
-    /// A worker could not become ready in `slot`: returns who waits for it.
+    /// A worker could not become ready in `slot`: returns the requests that wait for it.
     pub(super) fn take_waiting(&mut self, slot: Slot) -> Vec<Ticket> {
         let (failed, waiting) =
             std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.slot == slot);
@@ -301,7 +301,7 @@ impl Starts {
         failed.into_iter().map(|failed| failed.ticket).collect()
     }
 
-    /// No slot is filled any more: returns who waits for one.
+    /// No slot is filled any more: returns the requests that wait for one.
     pub(super) fn stop(&mut self) -> Vec<Ticket> {
         self.hurried.clear();
         self.waiting.drain(..).map(|waiting| waiting.ticket).collect()

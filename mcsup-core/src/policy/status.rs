@@ -13,16 +13,16 @@ pub enum Phase {
     Serving,
     /// Serving while a new generation takes over.
     Reloading(Rollout),
-    /// Serving while slots that a failed generation had taken over are given back.
+    /// Serving while slots that a failed generation holds are given back.
     RollingBack(Rollback),
-    /// Serving while it is found out whether another image can take over.
+    /// Serving while another image shows whether it can take over.
     Upgrading {
         /// When it counts as failed.
         until: Moment,
         /// Whether it can, and does as soon as every fork has been answered.
         is_checked: bool,
     },
-    /// Serving, but it says to whoever asks that it will end.
+    /// Serving, and its health check says that it will end.
     LameDuck {
         /// When it begins to stop.
         until: Moment,
@@ -34,7 +34,7 @@ pub enum Phase {
         /// How many were killed at the deadline of a graceful stop.
         killed: usize,
     },
-    /// The first generation cannot boot; whoever is left is being reaped.
+    /// The first generation cannot boot; the processes that are left are being reaped.
     Failing {
         /// What kind of failure ends it.
         kind: ErrorKind,

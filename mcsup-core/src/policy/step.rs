@@ -13,7 +13,7 @@ pub(super) struct Step {
     effects: Vec<Effect>,
 }
 
-/// One answer to all clients that wait for the same thing.
+/// One answer to all requests that wait for it.
 #[derive(Debug)]
 pub(super) struct Reply {
     pub(super) tickets: Vec<Ticket>,
@@ -46,7 +46,7 @@ impl Step {
         self.effects.extend(processes.into_iter().map(|worker| Effect::Kill { worker }));
     }
 
-    /// Answers all who wait for the same thing.
+    /// Gives one answer to all requests that wait for it.
     pub(super) fn answer(&mut self, tickets: impl IntoIterator<Item = Ticket>, answer: &Answer) {
         let answers = tickets.into_iter().map(|ticket| Effect::Answer { ticket, answer: answer.clone() });
         self.effects.extend(answers);

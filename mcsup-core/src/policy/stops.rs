@@ -8,7 +8,7 @@ use super::event::{Ask, Moment, Ticket};
 /// terminal and a script may both pass on what a person did once.
 pub(super) const SAME_ORDER: Duration = Duration::from_millis(250);
 
-/// The stop that was asked for last, and who waits for the end.
+/// The stop that was asked for last, and the requests that wait for the end.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Stops {
     last: Option<Order>,
@@ -35,7 +35,7 @@ impl Stops {
         !is_same
     }
 
-    /// The pool has ended: returns who waits for that.
+    /// The pool has ended: returns the requests that wait for that.
     pub(super) fn take(&mut self) -> Vec<Ticket> {
         std::mem::take(&mut self.tickets)
     }

@@ -177,7 +177,7 @@ impl Table {
         self.iter().any(|entry| entry.pid.is_none())
     }
 
-    /// Begins every silence anew.
+    /// Begins every silence again.
     pub fn begin_silences(&mut self, now: Moment) {
         for entry in self.entries.values_mut() {
             if let State::Ready { beat, .. } = &mut entry.state {
@@ -186,8 +186,8 @@ impl Table {
         }
     }
 
-    /// Moves every deadline by `by`, and begins every silence anew: the supervisor did not run for a while, and nobody is
-    /// to blame for what it did not see.
+    /// Moves every deadline by `by`, and begins every silence again: the supervisor did not run for a while, and no
+    /// worker is to blame for signs of life that it did not see.
     pub fn forgive(&mut self, by: Duration, now: Moment) {
         for entry in self.entries.values_mut() {
             match &mut entry.state {

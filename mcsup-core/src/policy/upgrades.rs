@@ -45,7 +45,7 @@ impl Upgrades {
         pool.phase == Phase::Serving && !is_replacing && !self.is_resumed
     }
 
-    /// It is over: returns who waits for it.
+    /// It is over: returns the requests that wait for it.
     pub(super) fn end(&mut self) -> Vec<Ticket> {
         self.is_wanted = false;
         self.is_resumed = false;

@@ -142,7 +142,7 @@ impl Machine {
         let (&Mold { generation, state, .. }, pid) = (&mold, mold.shown_pid());
         self.refusals.mold_ended(id);
         let killed = match state {
-            // It was told already.
+            // The log has it already.
             State::Failed { .. } | State::Unkillable { .. } => return,
             State::Killed { reason: KillReason::GivenUp | KillReason::QuickStop, .. } => return,
             State::Killed { reason, .. } => Some(reason),

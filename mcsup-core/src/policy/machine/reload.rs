@@ -38,7 +38,7 @@ impl Machine {
         let preloads = policy.as_ref().unwrap_or(&self.pool.policy).preload;
         let rollout = match &mut self.pool.phase {
             Phase::Reloading(rollout) if rollout.generation == generation => rollout,
-            // The settings that serve stay, whatever is said of them.
+            // The settings that serve stay.
             _ if generation == self.pool.current => return,
             _ => return step.push(Effect::Discard { generation }),
         };
@@ -170,9 +170,9 @@ impl Machine {
         }
         step.answer(rollout.tickets, &why.answer());
         self.withdraw(generation, step);
-        // Also those that a generation had taken over which this one superseded, or which could not be rolled back.
-        let is_taken_over = |slot: &Slot| self.pool.foreigner(*slot).is_some();
-        match (0..self.pool.target).filter(is_taken_over).count() {
+        // Also slots of a generation that this one has superseded, or that could not be rolled back.
+        let is_foreign = |slot: &Slot| self.pool.foreigner(*slot).is_some();
+        match (0..self.pool.target).filter(is_foreign).count() {
             0 => step.push(Effect::Discard { generation }),
             slots => {
                 step.tell(ReloadNotice::RollingBack { slots });
@@ -181,7 +181,7 @@ impl Machine {
         }
     }
 
-    /// A newer reload takes its place; slots that it has taken over already are served on until the newer one does.
+    /// A newer reload takes its place; slots that it holds already are served by it until the newer one does.
     pub(super) fn supersede(&mut self, step: &mut Step) {
         let Some(rollout) = self.end_rollout(step.now) else { return };
         let generation = rollout.generation;

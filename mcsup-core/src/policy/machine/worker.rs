@@ -159,7 +159,7 @@ impl Machine {
         let respawn_in = self.starts.lost(&self.pool, &entry, loss, step.now);
         let status = exit.status;
         step.tell(WorkerNotice::Died { pid, slot, exit, killed, respawn_in });
-        // A boot that failed in its own words, or in ours, was told already.
+        // The log has the reason of a failed boot already.
         if matches!(state, State::Failed { .. }) || matches!(killed, Some(KillReason::BootTimeout(_))) {
             return;
         }
@@ -197,7 +197,7 @@ impl Machine {
             }
             State::Aborting { limit, .. } => self.kill(id, KillReason::Silent(limit), step),
             State::Draining { .. } => self.on_overdue(entry, step),
-            // That its boot failed was told, and its slot is filled after its exit.
+            // The log has the failure of its boot already, and its slot is filled after its exit.
             State::Failed { .. } => {
                 self.kill(id, KillReason::BootTimeout(self.pool.policy.boot_timeout), step);
             }

@@ -83,7 +83,7 @@ fn a_mold_that_cannot_be_killed_does_not_keep_the_pool_from_ending() {
 }
 
 #[test]
-fn a_stop_during_the_start_or_a_reload_kills_whoever_boots_and_drains_whoever_serves() {
+fn a_stop_during_the_start_or_a_reload_kills_workers_that_boot_and_drains_those_that_serve() {
     let mut life = Life::serving_by(blue_green(2));
     life.reload();
     life.ask(Ask::StopGraceful);
@@ -150,7 +150,7 @@ fn a_reload_under_way_when_that_while_begins_is_withdrawn_without_a_loss_of_capa
 }
 
 #[test]
-fn a_stop_answers_whoever_waits_for_anything_else() {
+fn a_stop_answers_requests_that_wait_for_anything_else() {
     let mut life = Life::serving(2);
     let tickets =
         [Ask::Recycle(1), Ask::Scale(3), Ask::Upgrade, Ask::Reload].map(|ask| life.ask_for_answer(ask));
@@ -173,7 +173,7 @@ fn a_worker_whose_boot_has_failed_does_not_keep_a_pool_from_ending() {
 }
 
 #[test]
-fn a_stop_ends_molds_and_whoever_they_have_not_forked_yet() {
+fn a_stop_ends_molds_and_workers_that_they_have_not_forked_yet() {
     let mut life = Life::serving_by(preloading(2));
     life.forks_later = true;
     let worker = life.ready()[0];

@@ -1,5 +1,5 @@
 //! A pool whose world does what a test says, with a hand-turned clock. What holds in every life (`laws`) is checked at each
-//! step of it, by [`Life::step`]; what a whole life owes, by whoever ends it.
+//! step of it, by [`Life::step`]; what a whole life owes, at its end.
 
 mod boots;
 mod laws;
@@ -58,13 +58,13 @@ pub(super) enum Exec {
 pub(super) struct Life {
     pub(super) machine: Machine,
     pub(super) now: Moment,
-    /// Living workers, and those whose exit nobody has seen yet: generation and slot.
+    /// Living workers, and those whose exit has not been seen yet: generation and slot.
     pub(super) living: BTreeMap<WorkerId, (Generation, Slot)>,
     /// The same of molds.
     pub(super) molds: BTreeMap<WorkerId, Generation>,
     /// Those of both that are dead, and not reaped.
     pub(super) dead: BTreeSet<WorkerId>,
-    /// Molds answer for a fork only when they are told to by `answer_forks`,
+    /// Molds answer for a fork only when `answer_forks` says so,
     pub(super) forks_later: bool,
     /// and this is what they were asked for.
     pub(super) unforked: BTreeMap<WorkerId, (Generation, Slot, WorkerId)>,
@@ -86,7 +86,7 @@ pub(super) struct Life {
     pub(super) settings: Settings,
     pub(super) closes_listeners: bool,
     pub(super) exec: Exec,
-    /// Somebody waits to hear whether an image can take over.
+    /// The policy waits to hear whether an image can take over.
     pub(super) checks_image: bool,
     /// The generations that there are settings and listeners for.
     pub(super) editions: BTreeSet<Generation>,
@@ -101,9 +101,9 @@ pub(super) struct Life {
     /// The most and the fewest that served or were about to, in between two looks.
     pub(super) most: usize,
     pub(super) fewest_ready: usize,
-    /// What happened and what was done, where somebody wants to read it.
+    /// What happened and what was done, where a test wants to read it.
     pub(super) script: Option<Vec<String>>,
-    /// All effects, in their order; none where nobody looks at them.
+    /// All effects, in their order; none where no test looks at them.
     pub(super) effects: Vec<Effect>,
     pub(super) keeps_effects: bool,
     /// How many there were.
@@ -268,7 +268,7 @@ impl Life {
                 assert!(self.exists(worker) && !self.killed.contains(&worker));
                 self.quit.insert(worker);
             }
-            // Nobody is there yet: it is said again when there is.
+            // There is no process yet: it is said again when there is.
             Effect::Kill { worker } if self.unforked.contains_key(&worker) => {}
             Effect::Kill { worker } if self.unborn.contains(&worker) => {}
             Effect::Kill { worker } => {
@@ -306,7 +306,7 @@ impl Life {
                 self.committed.push(generation);
             }
             Effect::Discard { generation } => {
-                assert_ne!(generation, self.machine.current(), "what serves is let go of");
+                assert_ne!(generation, self.machine.current(), "the generation that serves is closed");
                 self.editions.remove(&generation);
                 self.discarded.push(generation);
             }
@@ -324,7 +324,7 @@ impl Life {
 
     fn fork(&mut self, worker: WorkerId, place: (Generation, Slot), mold: Option<WorkerId>) -> Option<Event> {
         self.spawns += 1;
-        assert!(self.editions.contains(&place.0), "forked for a generation that was let go of");
+        assert!(self.editions.contains(&place.0), "forked for a generation that was closed");
         assert!(place.1 < self.slots, "forked for a slot that has no listeners");
         let mold_is_gone = mold.is_some_and(|mold| {
             assert!(self.molds.contains_key(&mold), "forked by a mold that was reaped");
@@ -413,7 +413,7 @@ impl Life {
         self.step(Event::Tick);
     }
 
-    /// Time passes, and everybody moves.
+    /// Time passes, and all workers move.
     pub(super) fn live(&mut self, time: Duration) {
         self.now += time;
         let beats = self.living.keys().map(|worker| (*worker, self.now)).collect();
@@ -471,15 +471,15 @@ impl Life {
         self.unforked.iter().filter(|(_, asked)| asked.2 == mold).map(|(worker, _)| *worker).collect()
     }
 
-    /// Whoever was killed is reaped.
+    /// Processes that were killed are reaped.
     pub(super) fn reap_killed(&mut self) {
-        let is_killed = |life: &Self| life.everybody().find(|worker| life.killed.contains(worker));
+        let is_killed = |life: &Self| life.processes().find(|worker| life.killed.contains(worker));
         while let Some(worker) = is_killed(self) {
             self.dies(worker);
         }
     }
 
-    /// Whoever was killed is reaped; whoever was asked to finish ends.
+    /// Processes that were killed are reaped; those that were asked to finish end.
     pub(super) fn obey(&mut self) {
         self.reap_killed();
         let is_asked = |life: &Self| {
@@ -488,7 +488,7 @@ impl Life {
                     || life.quit.contains(worker)
                     || life.aborted.contains(worker)
             };
-            life.everybody().find(asked)
+            life.processes().find(asked)
         };
         while let Some(worker) = is_asked(self) {
             self.exit(worker, ExitStatus::Code(0));
@@ -497,7 +497,7 @@ impl Life {
 
     // What there is.
 
-    pub(super) fn everybody(&self) -> impl Iterator<Item = WorkerId> {
+    pub(super) fn processes(&self) -> impl Iterator<Item = WorkerId> {
         self.living.keys().chain(self.molds.keys()).copied()
     }
 

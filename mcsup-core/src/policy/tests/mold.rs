@@ -1,4 +1,4 @@
-//! Molds: with whom all of this works as well.
+//! Molds: the pool keeps all its promises with them as well.
 
 use super::life::{Life, preloading, seconds};
 use crate::error::ErrorKind;
@@ -9,7 +9,7 @@ fn mold(life: &Life) -> WorkerId {
 }
 
 #[test]
-fn nobody_is_forked_before_the_mold_is_ready() {
+fn no_worker_is_forked_before_the_mold_is_ready() {
     let mut life = Life::start(preloading(2));
     assert_eq!((life.spawns, life.molds.len()), (0, 1));
     life.molds_ready();

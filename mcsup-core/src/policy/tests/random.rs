@@ -61,7 +61,7 @@ fn tell(seed: u64) {
     panic!("{script}\nMCSUP_SEED={seed} fails, and again: {}", again.is_err());
 }
 
-/// What an operator can be told of was told in some life: none of it is beyond what is tried.
+/// Each notice was given in some life: none is beyond the lives that are tried.
 fn assert_covers(told: &BTreeSet<String>, lives: u64) {
     const ALL: &str = "Worker(Booting Worker(Ready Worker(BootFailed Worker(BootTimeout Worker(SpawnFailed Worker(Died \
         Worker(Silent Worker(Overdue Worker(Retired Worker(Unkillable Worker(Leaving Mold(Booting Mold(Ready \
@@ -100,7 +100,7 @@ impl World {
         Self { life, chance, obeys: true }
     }
 
-    /// Random deeds, then peace, or an end in the midst of it. Returns what the operator was told.
+    /// Random deeds, then peace, or an end in the midst of it. Returns the notices.
     fn live(&mut self) -> Vec<Notice> {
         self.life.begin();
         if !one_in(&mut self.chance, 4) {
@@ -129,17 +129,17 @@ impl World {
 
     fn deed(&mut self) {
         match self.chance.up_to(99) {
-            0..=17 => self.somebody_is_ready(),
-            18..=20 => self.somebodys_boot_fails(),
-            21..=25 => self.somebody_dies(),
-            26 => self.somebody_leaves(),
-            27..=29 => self.somebody_has_served_enough(),
+            0..=17 => self.a_worker_is_ready(),
+            18..=20 => self.a_boot_fails(),
+            21..=25 => self.a_process_dies(),
+            26 => self.a_worker_leaves(),
+            27..=29 => self.a_worker_has_served_enough(),
             30..=32 => self.memory_is_measured(),
             33 => self.life.step(Event::Tick),
-            34..=43 => self.somebody_obeys(),
+            34..=43 => self.a_process_obeys(),
             44..=51 => self.a_fork_is_answered(),
             52..=61 => self.time_passes(),
-            62..=67 => self.everybody_lives(),
+            62..=67 => self.all_live(),
             68..=69 => self.life.fork_fails = !self.life.fork_fails && one_in(&mut self.chance, 3),
             70 => self.supervisor_sleeps(),
             71..=73 => self.settings_change(),
@@ -147,7 +147,7 @@ impl World {
             77 => self.life.step(Event::Changed { reason: "server.py".to_owned() }),
             78 => self.something_stale_comes(),
             79..=86 => self.quiesce_a_little(),
-            _ => self.somebody_asks(),
+            _ => self.an_operator_asks(),
         }
     }
 
@@ -168,14 +168,14 @@ impl World {
         self.alive(booting)
     }
 
-    fn somebody_is_ready(&mut self) {
+    fn a_worker_is_ready(&mut self) {
         let booting = self.booting();
         if let Some(worker) = self.pick(&booting) {
             self.life.worker_ready(worker);
         }
     }
 
-    fn somebodys_boot_fails(&mut self) {
+    fn a_boot_fails(&mut self) {
         let booting = self.booting();
         if let Some(worker) = self.pick(&booting) {
             self.life.boot_fails(worker, ErrorKind::Application);
@@ -186,9 +186,9 @@ impl World {
     }
 
     /// Its exit is seen at once, or later.
-    fn somebody_dies(&mut self) {
-        let everybody = self.alive(self.life.everybody().collect());
-        if let Some(worker) = self.pick(&everybody) {
+    fn a_process_dies(&mut self) {
+        let processes = self.alive(self.life.processes().collect());
+        if let Some(worker) = self.pick(&processes) {
             self.life.note(|_| format!("{worker:?} dies"));
             self.life.dead.insert(worker);
             if !one_in(&mut self.chance, 3) {
@@ -197,14 +197,14 @@ impl World {
         }
     }
 
-    fn somebody_leaves(&mut self) {
+    fn a_worker_leaves(&mut self) {
         let ready = self.alive(self.life.ready());
         if let Some(worker) = self.pick(&ready) {
             self.life.step(Event::Leaving { worker, reason: "tired".to_owned() });
         }
     }
 
-    fn somebody_has_served_enough(&mut self) {
+    fn a_worker_has_served_enough(&mut self) {
         let ready = self.alive(self.life.ready());
         if let Some(worker) = self.pick(&ready) {
             let entry = self.life.machine.table().get(worker);
@@ -220,8 +220,8 @@ impl World {
         self.life.step(Event::Memory(used));
     }
 
-    /// One who was asked to end does, or one that is dead is reaped.
-    fn somebody_obeys(&mut self) {
+    /// A process that was asked to end does, or a dead one is reaped.
+    fn a_process_obeys(&mut self) {
         let life = &self.life;
         let ends = |worker: &WorkerId| {
             life.killed.contains(worker)
@@ -230,7 +230,7 @@ impl World {
                 || life.aborted.contains(worker)
                 || life.dead.contains(worker)
         };
-        let ending: Vec<WorkerId> = life.everybody().filter(ends).collect();
+        let ending: Vec<WorkerId> = life.processes().filter(ends).collect();
         if let Some(worker) = self.pick(&ending) {
             let is_well = !self.life.killed.contains(&worker) && !self.life.dead.contains(&worker);
             self.life.exit(worker, if is_well { ExitStatus::Code(0) } else { ExitStatus::Signal(9) });
@@ -262,7 +262,7 @@ impl World {
         }
     }
 
-    fn everybody_lives(&mut self) {
+    fn all_live(&mut self) {
         let time = Duration::from_millis(self.chance.up_to(10_000));
         self.life.live(time);
     }
@@ -316,7 +316,7 @@ impl World {
         }
     }
 
-    fn somebody_asks(&mut self) {
+    fn an_operator_asks(&mut self) {
         let slot: Slot = usize::try_from(self.chance.up_to(4)).expect("a slot");
         let ask = match self.chance.up_to(60) {
             0..=19 => Ask::Reload,
@@ -344,7 +344,7 @@ impl World {
         }
     }
 
-    /// Nothing fails, everybody does as asked: until nothing is left to be done now.
+    /// Nothing fails, every process does as asked: until nothing is left to be done now.
     fn quiesce(&mut self) {
         for _ in 0..1000 {
             if !self.everything_goes_well() {
@@ -367,7 +367,7 @@ impl World {
         }
         life.obey();
         // Boots that failed end by themselves.
-        for worker in life.everybody().collect::<Vec<_>>() {
+        for worker in life.processes().collect::<Vec<_>>() {
             let state = life.machine.table().get(worker).map(|entry| entry.state);
             let mold = life.machine.molds().iter().find(|(id, _)| *id == worker).map(|(_, mold)| mold.state);
             if matches!(state.or(mold), Some(State::Failed { .. })) {
@@ -406,7 +406,7 @@ impl World {
         let fails = |notice: &Notice| matches!(notice, Notice::Reload(ReloadNotice::RollbackFailed { .. }));
         let current = self.life.machine.current();
         let is_mixed = self.life.generations().iter().any(|generation| *generation != current);
-        assert!(!is_mixed || self.life.told(fails) > 0, "mixed, and nobody was told");
+        assert!(!is_mixed || self.life.told(fails) > 0, "mixed, and without a notice");
         self.life.settings = Settings::Same;
         let ticket = self.life.reload();
         self.time_goes_well();
@@ -433,7 +433,7 @@ impl World {
 
     // The end.
 
-    /// Asked to stop, it ends within the sum of its deadlines, even if nobody obeys but the kernel.
+    /// Asked to stop, it ends within the sum of its deadlines, even if none obeys but the kernel.
     fn end(&mut self) {
         self.obeys = one_in(&mut self.chance, 2);
         self.life.note(|_| "-- the end".to_owned());
@@ -461,7 +461,7 @@ impl World {
                     let beats = self.life.living.keys().map(|worker| (*worker, deadline)).collect();
                     self.life.step(Event::Beats(beats));
                 }
-                // Only whoever is killed is waited for.
+                // Only killed processes are waited for.
                 None => {
                     while let Some(&worker) = self.life.dead.first() {
                         self.life.dies(worker);

@@ -86,7 +86,7 @@ fn a_successor_that_fails_leaves_the_old_worker_and_is_tried_again_later() {
 }
 
 #[test]
-fn whoever_asks_does_not_wait_until_what_failed_before_is_tried_again() {
+fn a_request_does_not_wait_until_a_failed_replacement_is_tried_again() {
     let mut life = Life::serving(2);
     life.ask(Ask::Recycle(0));
     let successor = life.booting()[0];
@@ -97,7 +97,7 @@ fn whoever_asks_does_not_wait_until_what_failed_before_is_tried_again() {
 }
 
 #[test]
-fn a_reload_replaces_whoever_was_to_be_recycled_and_one_that_fails_postpones_it() {
+fn a_reload_replaces_workers_that_were_to_be_recycled_and_one_that_fails_postpones_it() {
     let mut life = Life::serving(2);
     let old = life.ready();
     let ticket = life.ask_for_answer(Ask::Recycle(0));
@@ -121,7 +121,7 @@ fn a_reload_replaces_whoever_was_to_be_recycled_and_one_that_fails_postpones_it(
 }
 
 #[test]
-fn a_reload_that_succeeds_answers_whoever_asked_for_another_worker_meanwhile() {
+fn a_reload_that_succeeds_answers_requests_for_another_worker_meanwhile() {
     let mut life = Life::serving(1);
     life.reload();
     let ticket = life.ask_for_answer(Ask::Recycle(0));

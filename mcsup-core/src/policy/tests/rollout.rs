@@ -101,7 +101,7 @@ fn soaking(workers: usize, retries: usize) -> Policy {
     Policy { plan: Plan { surge: Surge::Extra(1), soak: seconds(5), retries }, ..policy(workers) }
 }
 
-/// Everybody who boots is ready, one after the other, until nobody boots; whoever drains ends.
+/// Workers that boot are ready, one after the other, until none boots; those that drain end.
 fn roll(life: &mut Life) {
     while !life.booting().is_empty() || !life.booting_molds().is_empty() {
         life.molds_ready();
@@ -112,7 +112,7 @@ fn roll(life: &mut Life) {
     }
 }
 
-/// A reload of three workers, the first of which has been taken over.
+/// A reload of three workers, the first slot of which has a new worker.
 fn half_way() -> (Life, Ticket) {
     let mut life = Life::serving(3);
     let ticket = life.reload();
@@ -148,7 +148,7 @@ fn the_first_worker_must_live_through_the_soak_before_the_next_boots() {
 }
 
 #[test]
-fn one_that_dies_during_the_soak_fails_the_reload_with_the_reason_and_nobody_was_retired() {
+fn one_that_dies_during_the_soak_fails_the_reload_with_the_reason_and_no_worker_was_retired() {
     let mut life = Life::serving_by(soaking(3, 0));
     let old = life.ready();
     let ticket = life.reload();
@@ -351,7 +351,7 @@ fn bounds_that_a_failed_reload_brought_do_not_keep_the_pool_out_of_its_own() {
 }
 
 #[test]
-fn addresses_that_are_given_up_are_let_go_of_before_the_last_old_workers_drain_their_queues() {
+fn addresses_that_are_given_up_are_closed_before_the_last_old_workers_drain_their_queues() {
     let mut life = Life::serving_by(blue_green(2));
     let old = life.ready();
     life.closes_listeners = true;
@@ -461,7 +461,7 @@ fn a_reload_can_turn_the_mold_on_and_off() {
     let mut life = Life::serving(2);
     life.settings = Settings::New(preloading(2));
     life.reload();
-    assert!(life.booting().is_empty(), "nobody is forked before the mold is ready");
+    assert!(life.booting().is_empty(), "no worker is forked before the mold is ready");
     roll(&mut life);
     assert_eq!((life.phase(), life.molds.len()), ("serving", 1));
     life.settings = Settings::New(policy(2));

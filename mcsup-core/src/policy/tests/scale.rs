@@ -33,7 +33,7 @@ fn scaling_during_a_reload_counts_for_both_generations() {
 }
 
 #[test]
-fn whoever_scales_is_answered_when_the_added_workers_are_ready() {
+fn a_request_for_a_size_is_answered_when_the_added_workers_are_ready() {
     let mut life = Life::serving(1);
     let ticket = life.ask_for_answer(Ask::Scale(3));
     let booting = life.booting();
@@ -119,14 +119,14 @@ fn slots_that_a_reload_added_are_left_when_scaling_says_so() {
 }
 
 #[test]
-fn whoever_leaves_a_slot_has_siblings_that_go_on() {
+fn a_worker_that_leaves_a_slot_has_siblings_that_go_on() {
     let mut life = Life::serving(2);
     life.ask(Ask::ScaleDown);
     assert_eq!(life.drained.values().copied().collect::<Vec<_>>(), [Drain::Retire]);
 }
 
 #[test]
-fn a_stop_answers_whoever_waits_for_a_size() {
+fn a_stop_answers_requests_that_wait_for_a_size() {
     let mut life = Life::serving(1);
     let ticket = life.ask_for_answer(Ask::Scale(2));
     life.ask(Ask::StopQuick);

@@ -298,7 +298,7 @@ fn workers_that_all_want_to_leave_again_and_again_are_never_missed() {
 }
 
 #[test]
-fn a_supervisor_that_was_suspended_blames_nobody() {
+fn a_supervisor_that_was_suspended_blames_no_worker() {
     let mut life = Life::start(policy(2));
     let booting = life.booting();
     life.step(Event::Ready { worker: booting[0] });
@@ -325,7 +325,7 @@ fn a_worker_that_says_that_it_cannot_boot_and_does_not_end_is_killed_and_replace
 }
 
 #[test]
-fn a_start_that_fails_answers_whoever_waits_for_anything() {
+fn a_start_that_fails_answers_all_requests_that_wait() {
     let mut life = Life::start(policy(2));
     let booting = life.booting();
     let tickets = [Ask::Reload, Ask::Upgrade, Ask::Scale(3)].map(|ask| life.ask_for_answer(ask));
@@ -339,7 +339,7 @@ fn a_start_that_fails_answers_whoever_waits_for_anything() {
 }
 
 #[test]
-fn whoever_asks_a_pool_that_has_ended_is_answered_at_once() {
+fn a_request_to_a_pool_that_has_ended_is_answered_at_once() {
     let mut life = Life::serving(1);
     life.ask(Ask::StopGraceful);
     life.obey();
@@ -374,13 +374,13 @@ fn a_slot_whose_worker_does_not_end_after_its_drain_does_not_wait_for_it() {
 }
 
 #[test]
-fn log_files_are_opened_anew_by_whoever_lives_and_molds_are_among_them() {
+fn log_files_are_opened_again_by_all_that_live_and_molds_are_among_them() {
     let mut life = Life::serving_by(super::life::preloading(2));
     let killed = life.ready()[1];
     life.ask(Ask::ScaleDown);
     life.pass(seconds(30));
     assert!(life.killed.contains(&killed));
     life.ask(Ask::ReopenLogs);
-    let expected = life.everybody().filter(|worker| *worker != killed).collect::<BTreeSet<_>>();
+    let expected = life.processes().filter(|worker| *worker != killed).collect::<BTreeSet<_>>();
     assert_eq!((life.reopened.len(), life.reopened.clone()), (2, expected));
 }

@@ -13,7 +13,7 @@ fn checked(life: &mut Life, exec: Exec) {
 }
 
 #[test]
-fn an_image_that_can_take_over_does_and_whoever_asked_is_answered_by_it() {
+fn an_image_that_can_take_over_does_and_answers_the_request() {
     let mut life = Life::serving(2);
     let workers = life.ready();
     let ticket = life.ask_for_answer(Ask::Upgrade);
@@ -32,7 +32,7 @@ fn an_image_that_can_take_over_does_and_whoever_asked_is_answered_by_it() {
 }
 
 #[test]
-fn one_that_cannot_or_that_crashes_leaves_this_one_and_whoever_asked_learns_why() {
+fn one_that_cannot_or_that_crashes_leaves_this_one_and_the_answer_says_why() {
     for exec in [Exec::Fails, Exec::FallsBack] {
         let mut life = Life::serving(2);
         let workers = life.ready();
@@ -172,7 +172,7 @@ fn no_fork_is_asked_for_and_not_answered_when_the_new_image_takes_over() {
 }
 
 #[test]
-fn an_image_that_can_take_over_is_not_blamed_for_a_fork_that_nobody_answers() {
+fn an_image_that_can_take_over_is_not_blamed_for_a_fork_that_is_not_answered() {
     let mut life = Life::serving_by(preloading(1));
     life.forks_later = true;
     let ticket = life.ask_for_answer(Ask::Upgrade);

@@ -7,7 +7,7 @@ use crate::policy::event::Slot;
 use crate::policy::*;
 
 impl Life {
-    /// The slots that somebody serves, a bit each.
+    /// The slots that are served, a bit each.
     pub(super) fn covered(&self) -> u64 {
         let ready = self.machine.table().iter().filter(|entry| entry.state.is_ready());
         ready.fold(0, |slots, entry| slots | 1 << entry.slot)
@@ -50,7 +50,7 @@ impl Life {
             Some(Outcome::Unkillable { left }) => left,
             Some(_) => 0,
         };
-        assert!(self.everybody().count() <= left, "ended with processes alive");
+        assert!(self.processes().count() <= left, "ended with processes alive");
         let there: BTreeSet<WorkerId> = self.living.keys().chain(self.unforked.keys()).copied().collect();
         assert_eq!(there, known, "workers that are, and workers that are known");
         assert_eq!(self.molds.keys().copied().collect::<BTreeSet<_>>(), molds, "molds");
@@ -72,7 +72,7 @@ impl Life {
         assert!(booting.len() <= 2, "more than two generations boot");
         let doubles = holders.values().filter(|count| **count > 1).count();
         assert!(doubles <= 1, "more than one slot is recycled at a time");
-        // The serving generation's own losses are made good on top of what another has taken over.
+        // The serving generation's own losses are made good on top of the slots that another holds.
         let is_beside = |entry: &table::Entry| {
             table.in_slot(entry.slot).any(|other| other.generation != entry.generation)
         };
