@@ -34,7 +34,7 @@ pub struct Config {
     pub pid_file: Option<PathBuf>,
     /// Where operators ask for things; `None`: nowhere. Read at the start only.
     pub control_socket: Option<PathBuf>,
-    /// Whom the workers run as; `None`: whoever the supervisor is.
+    /// The user and groups of the workers; `None`: those of the supervisor.
     pub run_as: Option<RunAs>,
     /// What to do about threads that run in a mold ([`Policy::preload`]) when it is to fork workers.
     pub mold_threads: MoldThreads,

@@ -7,7 +7,7 @@
 //! - `births`: those that a mold is to fork.
 //! - `deaths`: what they have said, and how they end.
 //! - `kills`: which deaths the kernel's out-of-memory kills explain.
-//! - `record`: what the next image is told.
+//! - `record`: their handles, for the next image.
 
 mod births;
 mod deaths;
@@ -87,10 +87,10 @@ impl Process {
 struct Hand {
     process: Process,
     links: Links,
-    /// What it is still to be told to fork.
+    /// As a mold: the workers that it has not been ordered to fork yet.
     wanted: VecDeque<(WorkerId, Wanted)>,
     born: Moment,
-    /// As a mold: when it last did what it was told to, or began to have something to do.
+    /// As a mold: when it last forked a worker, or was first ordered to.
     moved: Moment,
     /// Where the kernel counts its out-of-memory kills in this process's cgroup.
     counter: Option<Counter>,
@@ -154,7 +154,7 @@ impl Crew {
         })
     }
 
-    /// From now on all children are reaped, whoever has forked them.
+    /// From now on all children are reaped, also those that others have forked.
     pub(crate) fn adopts(&mut self) {
         self.adopts = ancestry::adopts();
     }
@@ -303,10 +303,10 @@ impl Crew {
 
     /// In a forked child: these handles are the supervisor's. Closing a copy of a link's end keeps every lifeline
     /// the supervisor's alone.
-    pub(crate) fn let_go(&mut self) {
+    pub(crate) fn close_in_child(&mut self) {
         self.hands.clear();
         self.scoreboard.let_go();
-        self.kills.let_go();
+        self.kills.close_in_child();
     }
 }
 

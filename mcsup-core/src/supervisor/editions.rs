@@ -67,7 +67,7 @@ impl Editions {
         self.forget(|other| other == generation, &kept)
     }
 
-    /// Has listeners for so many slots. Further ones get connections when [`aim`](Self::aim) says so; those of slots that
+    /// Has listeners for this number of slots. Further ones get connections when [`aim`](Self::aim) says so; those of slots that
     /// are no more get none from now on.
     pub(crate) fn resize(&mut self, slots: usize) -> Result<()> {
         let Some(current) = self.current() else { return Ok(()) };
@@ -89,20 +89,20 @@ impl Editions {
         self.current().is_some_and(|edition| edition.listeners.is_leaving())
     }
 
-    /// Closes those of them to which nothing is coming any more; returns what nobody has accepted.
+    /// Closes those of them to which nothing is coming any more; returns the connections that were not accepted.
     pub(crate) fn end_leaving(&mut self) -> Vec<Connection> {
         let Some(edition) = self.by_generation.get_mut(&self.current) else { return Vec::new() };
         if edition.listeners.is_settled() { edition.listeners.end_leaving() } else { Vec::new() }
     }
 
-    /// Nobody new gets in line any more, so that whoever is in line can be served before the listeners close.
+    /// Keeps new clients out of the queue, so that those in it can be served before the listeners close.
     pub(crate) fn refuse_new(&self) {
         if let Some(current) = self.current() {
             current.listeners.refuse_new_where_lacking(&OpenSet::default());
         }
     }
 
-    /// Closes everything, and takes all paths away so that nobody new comes.
+    /// Closes everything, and takes all paths away so that no new client comes.
     pub(crate) fn close(&mut self) {
         for edition in std::mem::take(&mut self.by_generation).into_values() {
             edition.listeners.withdraw();

@@ -157,7 +157,7 @@ impl<S: Supervisor> Executor<S> {
         journal::write(notice);
     }
 
-    /// Reads the settings anew, and opens what they want listened on beside what is.
+    /// Reads the settings again, and opens the listeners that they name beside the open ones.
     fn prepare(&mut self, generation: u64) -> Event {
         let prepared = self.supervisor.reload(generation).and_then(|config| {
             let policy = config.as_ref().map(|config| Box::new(config.policy.clone()));

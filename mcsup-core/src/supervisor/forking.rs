@@ -1,4 +1,4 @@
-//! Forks: what the supervisor does to make a worker or a mold, and what the new process lets go of.
+//! Forks: how the supervisor makes a worker or a mold, and which handles the new process closes.
 
 use std::io;
 use std::sync::Arc;
@@ -178,14 +178,14 @@ impl<S: Supervisor> Executor<S> {
         forked.map_err(|error| Error::system("fork", error))
     }
 
-    /// In the child: lets go of everything that is the supervisor's, and lives. The caller has let go of what joins it to
-    /// the child.
+    /// In the child: closes all handles of the supervisor, and lives. The caller has closed the supervisor's ends of the
+    /// links to the child.
     fn live(&mut self, life: Life) -> ! {
-        self.crew.let_go();
+        self.crew.close_in_child();
         self.signals = None;
         self.pid_file = None;
-        self.operators.let_go();
-        self.let_go_of_checker();
+        self.operators.close_in_child();
+        self.close_checkers_in_child();
         self.homeless.clear();
         // The first edition's settings have it too.
         self.image = None;

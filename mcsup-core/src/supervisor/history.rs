@@ -1,4 +1,4 @@
-//! What has happened in the life of a pool: numbers and last causes, for whoever asks.
+//! The past of a pool: numbers and last causes, for `mcsup status`.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ pub(crate) struct History {
 pub(crate) struct SlotHistory {
     /// How often a worker was forked because another had died or left.
     pub(crate) restarts: u64,
-    /// When a worker last died that nobody had asked to, and of what.
+    /// When a worker last died without being asked to, and of what.
     pub(crate) last_death: Option<(Moment, String)>,
 }
 

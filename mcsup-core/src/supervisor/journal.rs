@@ -194,7 +194,7 @@ fn died(pid: i32, slot: usize, exit: &Exit, killed: Option<KillReason>, respawn_
     }
 }
 
-/// Who or what ended a worker, as far as it can be known, and no further.
+/// The cause of a worker's end, as far as it can be known, and no further.
 pub(crate) fn cause(exit: &Exit, killed: Option<KillReason>) -> String {
     let Exit { status, evidence } = exit;
     let busy =

@@ -56,7 +56,7 @@ pub(crate) fn live<S: Supervisor>(
     // Put back before the host has its handlers again. A new image has unblocked all of them already.
     let _unblocked = is_new.then(Signals::unblock);
     let outcome = go_on(&mut machine, &mut executor, effects, events);
-    // However it ends: nobody new comes, and whoever asked is answered.
+    // However it ends: no new client comes, and every request is answered.
     executor.editions.close();
     executor.operators.finish();
     let outcome = outcome?;

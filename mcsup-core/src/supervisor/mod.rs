@@ -1,18 +1,18 @@
 //! The supervisor process: one thread that waits, decides by [`policy`](crate::policy), and acts.
 //!
-//! - [`config`]: the settings, grouped by who reads them.
+//! - [`config`]: the settings, grouped by their readers.
 //! - [`prefork`]: the builder.
 //! - `signals`: what arrives from kill(2), as pending bits and one pipe.
 //! - `editions`: what the workers of each generation are made of.
 //! - `crew`: the handles of the living workers and molds.
 //! - `effects`: what the policy asked for, done; `forking`: the part of it that makes processes.
 //! - `failed_start`: the first reason of a start that fails.
-//! - `operator`: who asks at the control socket, and what they are answered; `report`: how everything is.
+//! - `operator`: requests at the control socket, and their answers; `report`: the state of the pool, for a request.
 //! - `slots`: sockets of slots that begin or end.
 //! - `leftovers`: processes of the application that outlive their worker.
 //! - `journal`: what the operator reads; `history`: what is kept of it.
 //! - `given`: what is changed of the process, and put back.
-//! - `upgrading`: another image is tried and executed; `succession`: what such an image takes over.
+//! - `upgrading`: another image is tried and executed; `succession`: such an image takes over the handles.
 //! - `life`: the loop; `pace`: whether it runs when it should; `waiting`: its wait for what happens.
 
 mod crew;
@@ -87,8 +87,8 @@ pub trait Supervisor {
         let _ = (ready, target);
     }
 
-    /// A reload was asked for: reads the settings anew for the workers of `generation`, which is to be; those of older
-    /// generations go on with what they have. `None`: they are what they were.
+    /// A reload was asked for: reads the settings again for the workers of a new `generation`; those of older
+    /// generations go on with theirs. `None`: they are what they were.
     ///
     /// # Errors
     /// What is wrong with the new settings. The reload is given up, and everything stays as it is.
@@ -102,13 +102,13 @@ pub trait Supervisor {
         let _ = generation;
     }
 
-    /// Log files are to be opened anew.
+    /// Opens log files again.
     fn reopen_logs(&mut self) {}
 
     /// A fork is about to happen, in the supervisor or in a mold: for a host language that must know.
     fn before_fork(&mut self) {}
 
-    /// It has happened (or failed: then only the process that forked is told).
+    /// It has happened (or failed: then only the process that forked sees it).
     fn after_fork(&mut self, side: ForkSide) {
         let _ = side;
     }

@@ -12,14 +12,14 @@ use crate::control::server::{ClientId, Server, ServerRecord};
 use crate::control::{Command, Outcome, Reply};
 use crate::policy::{Answer, Ask, Moment, Ticket};
 
-/// Everybody who may ask for something, and those who wait for an answer.
+/// The control socket, and the requests that wait for an answer.
 #[derive(Debug, Default)]
 pub(crate) struct Operators {
     server: Option<Server>,
     waiting: Waiting,
 }
 
-/// Who waits for which ticket; it outlives an upgrade.
+/// The client that waits for each ticket; it outlives an upgrade.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Waiting {
     tickets: BTreeMap<Ticket, ClientId>,
@@ -45,7 +45,7 @@ impl OperatorsRecord {
 pub(crate) enum Wish {
     /// How everything is.
     Status(ClientId),
-    /// A change; `None`: nobody waits for the outcome.
+    /// A change; `None`: no client waits for the outcome.
     Change(Ask, Option<Ticket>),
 }
 
@@ -113,7 +113,7 @@ impl Operators {
         }
     }
 
-    /// The answer to somebody who wants to know something.
+    /// The answer to a question.
     pub(crate) fn tell(&mut self, client: ClientId, reply: &Reply) {
         if let Some(server) = &mut self.server {
             server.answer(client, reply);
@@ -128,7 +128,7 @@ impl Operators {
     }
 
     /// In a forked child: none of it is the child's.
-    pub(crate) fn let_go(&mut self) {
+    pub(crate) fn close_in_child(&mut self) {
         if let Some(server) = self.server.take() {
             server.let_go();
         }

@@ -55,12 +55,12 @@ mod tests {
     }
 
     #[test]
-    fn whoever_wakes_up_long_after_its_deadline_did_not_run() {
+    fn a_supervisor_that_wakes_up_long_after_its_deadline_did_not_run() {
         let mut pace = Pace::new(ms(0));
         pace.looks(ms(10));
         assert_eq!(pace.wakes(Some(ms(500)), ms(1400)), None);
         assert_eq!(pace.wakes(Some(ms(1500)), ms(4500)), Some(ms(3000)));
-        // It says so once; and without a deadline nobody is late.
+        // It says so once; and without a deadline there is no delay.
         assert_eq!(pace.wakes(Some(ms(4600)), ms(4600)), None);
         assert_eq!(pace.wakes(None, ms(90_000)), None);
     }

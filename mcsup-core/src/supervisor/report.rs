@@ -1,4 +1,4 @@
-//! How everything is, for whoever asks: facts of the policy, of the scoreboard, of the kernel and of the past in one.
+//! The state of the pool, for `mcsup status`: facts of the policy, the scoreboard, the kernel and the past in one.
 
 use super::crew::{Crew, Look};
 use super::history::History;

@@ -1,4 +1,4 @@
-//! Where each slot has sockets of its own: they get connections when there is somebody to accept them, and close when
+//! Where each slot has sockets of its own: they get connections when a worker accepts them, and close when
 //! nothing can arrive on them any more.
 
 use std::time::Duration;
@@ -18,7 +18,7 @@ impl<S: Supervisor> Executor<S> {
             self.editions.aim(machine.target());
             self.aimed = wanted;
         }
-        // The next image is told of these sockets; of whoever was taken out of them it would not know.
+        // The next image gets these sockets; it would not know of connections that were taken out of them.
         if self.editions.is_leaving() && !matches!(machine.phase(), Phase::Upgrading { .. }) {
             self.homeless.add(self.editions.end_leaving());
         }

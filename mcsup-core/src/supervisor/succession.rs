@@ -1,4 +1,4 @@
-//! What a new image takes over from the old one: all of its handles, and then its place.
+//! How a new image takes over from the old one: all of its handles, and then its place.
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ pub(super) struct Successor<S> {
 /// meets a process that has no handler for it.
 ///
 /// # Errors
-/// It cannot be, and neither can the old image go on: nobody supervises any more.
+/// It cannot be, and neither can the old image go on: the pool has no supervisor any more.
 pub(super) fn take_over<S: Supervisor>(
     supervisor: S,
     config: Config,
@@ -80,7 +80,7 @@ pub(super) fn take_over<S: Supervisor>(
     Ok(Some(Successor { machine, executor, effects: Vec::new(), events }))
 }
 
-/// What has been taken over so far.
+/// The handles that have been taken over so far.
 #[derive(Default)]
 struct Taken {
     pid_file: Option<PidFile>,
@@ -169,7 +169,7 @@ impl Taken {
     }
 }
 
-/// What has happened by now: who ended meanwhile is reaped, and whoever waits for the upgrade hears of it.
+/// The events of the meantime: processes that have ended are reaped, and the request for the upgrade is answered.
 fn happened<S: Supervisor>(executor: &mut Executor<S>, by: &str, failure: Option<String>) -> Vec<Event> {
     let upgrade = match failure {
         None => Event::Upgraded { message: format!("{by} -> {}", upgrade::US) },

@@ -109,7 +109,7 @@ impl<S: Supervisor> Executor<S> {
     }
 
     /// In a forked child: the dry run is the supervisor's.
-    pub(super) fn let_go_of_checker(&mut self) {
+    pub(super) fn close_checkers_in_child(&mut self) {
         self.end_checker();
         for mut checker in self.ended_checkers.drain(..) {
             checker.let_go();

@@ -1,4 +1,4 @@
-//! Workers that a mold is to fork: what it is told, and what becomes of those that it has not forked yet.
+//! Workers that a mold is to fork: its orders, and the fate of workers that it has not forked yet.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -16,7 +16,7 @@ use crate::policy::{Event, ExitStatus, WorkerId};
 use crate::spawn::reap;
 use crate::sys::ancestry::ADOPTS;
 
-/// What a mold is to be told, and what goes with it.
+/// An order for a mold, and the descriptors that go with it.
 #[derive(Debug)]
 pub(crate) struct Wanted {
     pub(crate) order: ForkOrder,
@@ -79,7 +79,7 @@ impl Crew {
             told += 1;
             // The end of its link, which is closed here, says that there is no such worker; this says why.
             if let (Err(error), Some(hand)) = (sent, self.hands.get_mut(&worker)) {
-                hand.failed(format!("the mold cannot be told: {error}"));
+                hand.failed(format!("the mold cannot be reached: {error}"));
             }
         }
     }
@@ -91,7 +91,7 @@ impl Crew {
         }
     }
 
-    /// Who is still to be forked by a mold.
+    /// The workers that a mold has not forked yet.
     pub(super) fn awaited(&self, mold: WorkerId) -> impl Iterator<Item = WorkerId> {
         self.hands.iter().filter_map(move |(worker, hand)| match hand.process {
             Process::Awaited { mold: by, .. } if by == mold => Some(*worker),
@@ -114,7 +114,7 @@ impl Crew {
             true => Process::Child(pid),
             false => Process::Grandchild { pid, mold, last_word: None },
         };
-        // One that was reaped has no number any more: it may be somebody else's.
+        // One that was reaped has no pid any more: another process may have it.
         if is_doomed && !is_reaped {
             let _ = kill_process(pid, Signal::KILL);
         }
@@ -122,7 +122,7 @@ impl Crew {
         Some(Event::Spawned { worker, pid: pid.as_raw_nonzero().get() })
     }
 
-    /// The end of those that nobody will tell us of: who was never born, and whose mold is gone. Processes that the
+    /// The end of workers that no process reports: those that were never born, and those whose mold is gone. Processes that the
     /// application has forked may keep the link of one open that is not born; it has a moment, for it may be on its way.
     pub(super) fn those_without_end(&mut self) -> Vec<Event> {
         let now = clock::now();
@@ -148,7 +148,7 @@ impl Crew {
             }
             Process::Awaited { failure, .. } => failure.clone(),
             Process::Grandchild { last_word: Some(status), .. } => return self.end(worker, *status),
-            // Nobody knows how.
+            // It is not known how.
             _ => return self.end(worker, ExitStatus::Code(-1)),
         };
         self.end(worker, ExitStatus::Code(-1));

@@ -1,4 +1,4 @@
-//! What workers and molds have said, and how they end: their last words are heard before their ends are told.
+//! Reports of workers and molds, and their ends: the last reports of a process come before its end.
 
 use rustix::process::Pid;
 
@@ -17,14 +17,14 @@ impl Crew {
         self.reports_of(&[])
     }
 
-    /// The same, when these have just been reaped: whoever may be one of them is heard out.
+    /// The same, when these have just been reaped: all reports of a worker that may be one of them are read.
     fn reports_of(&mut self, reaped: &[Pid]) -> Vec<Event> {
         let mut heard: Vec<(WorkerId, Vec<Report>)> = Vec::new();
         for (&worker, hand) in &mut self.hands {
             let how_much = if hand.may_be_in(reaped) { Hear::All } else { Hear::Some };
             heard.push((worker, hand.links.link.hear(how_much)));
         }
-        self.hear_out_grandchildren(&mut heard);
+        self.read_last_of_grandchildren(&mut heard);
         let mut events = Vec::new();
         for (worker, reports) in heard {
             for report in reports {
@@ -38,8 +38,8 @@ impl Crew {
         events
     }
 
-    /// Of whom a mold says that it has ended, the rest is heard before.
-    fn hear_out_grandchildren(&mut self, heard: &mut [(WorkerId, Vec<Report>)]) {
+    /// Reads all reports of workers whose end a mold has reported.
+    fn read_last_of_grandchildren(&mut self, heard: &mut [(WorkerId, Vec<Report>)]) {
         let exited = |report: &Report| match report {
             Report::ChildExited { pid, .. } => Pid::from_raw(*pid),
             _ => None,
@@ -121,7 +121,7 @@ impl Crew {
         u64::try_from(killed.count()).unwrap_or(u64::MAX)
     }
 
-    /// Reaps whoever has ended, hearing their last words first: one that nobody knows may have said that it was born.
+    /// Reaps processes that have ended, after their last reports: an unknown one may have reported that it was born.
     pub(crate) fn reap(&mut self) -> Vec<Event> {
         let ended: Vec<(Pid, ExitStatus)> = match self.adopts {
             true => std::iter::from_fn(reap::reap_any).collect(),
@@ -138,7 +138,7 @@ impl Crew {
         self.kills.deaths(self.killed_by_others(&ended));
         for (pid, status) in ended {
             let is_it = |process: &Process| matches!(process, Process::Child(other) if *other == pid);
-            // Anybody else is an orphan of some worker.
+            // Any other process is an orphan of some worker.
             let worker = self.hands.iter().find(|(_, hand)| is_it(&hand.process)).map(|(worker, _)| *worker);
             self.gone.has_others |= worker.is_none();
             if worker.is_none() {

@@ -23,7 +23,7 @@ const RECENT: Duration = Duration::from_secs(2);
 /// How long a kill is remembered that explains no death.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
-/// The counters are read at most so often while no worker dies.
+/// How often the counters are read at most while no worker dies.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// After notice of a lack of memory the kill may not be counted yet.
@@ -161,7 +161,7 @@ impl Kills {
     }
 
     /// In a forked child.
-    pub(super) fn let_go(&mut self) {
+    pub(super) fn close_in_child(&mut self) {
         self.watch = None;
         self.ledgers.clear();
     }

@@ -1,4 +1,4 @@
-//! What the next image of a supervisor is told about its workers and molds.
+//! The handles of workers and molds, for the next image of the supervisor.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -112,7 +112,7 @@ impl Crew {
             match crew.adopt_hand(hand) {
                 Ok(hand) => crew.hands.insert(worker, hand),
                 Err(error) => {
-                    // What has been taken over so far stays open, so that there is a way back.
+                    // The handles so far stay open, so that there is a way back.
                     std::mem::forget(crew);
                     return Err(error);
                 }

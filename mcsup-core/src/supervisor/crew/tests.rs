@@ -43,7 +43,7 @@ impl Pool {
         self.crew.order((WorkerId(worker), MOLD), links, wanted).unwrap();
     }
 
-    /// What the mold is told next: for whom, and that one's end of its link.
+    /// The mold's next order: its worker, and the worker's end of its link.
     fn told(&self) -> Option<(u64, WorkerEnd)> {
         self.orders.take().unwrap().map(|(order, descriptors)| (order.worker, descriptors.into_parts().0))
     }
@@ -81,7 +81,7 @@ fn a_mold_is_told_a_few_things_at_once_and_more_when_it_has_answered() {
 }
 
 #[test]
-fn whoever_is_not_born_when_the_mold_is_gone_was_not_forked() {
+fn a_worker_that_is_not_born_when_the_mold_is_gone_was_not_forked() {
     let mut pool = pool();
     (10..16).for_each(|worker| pool.order(worker));
     let first = pool.told();
@@ -154,7 +154,7 @@ fn only_a_mold_that_has_long_forked_nothing_is_stuck() {
 }
 
 #[test]
-fn a_link_that_somebody_else_holds_does_not_keep_a_worker_that_is_never_born() {
+fn a_link_that_another_process_holds_does_not_keep_a_worker_that_is_never_born() {
     let mut pool = pool();
     pool.order(10);
     let held = pool.told();
@@ -182,7 +182,7 @@ fn a_link_that_has_ended_is_not_waited_on_while_its_process_lives() {
 }
 
 #[test]
-fn whoever_is_reaped_is_heard_out_first() {
+fn the_reports_of_a_reaped_worker_come_before_its_end() {
     let mut pool = pool();
     let failure = crate::policy::BootFailure {
         kind: crate::error::ErrorKind::Boot,
@@ -223,7 +223,7 @@ fn a_worker_that_is_reaped_before_it_is_heard_was_born_and_has_ended() {
 }
 
 #[test]
-fn a_process_that_is_somebody_elses_is_not_this_workers_too() {
+fn a_process_of_one_worker_is_not_another_ones_too() {
     let mut pool = pool();
     pool.order(10);
     let (_, end) = pool.told().unwrap();
@@ -233,7 +233,7 @@ fn a_process_that_is_somebody_elses_is_not_this_workers_too() {
 }
 
 #[test]
-fn a_process_that_is_none_of_ours_is_nobodys_worker() {
+fn a_process_that_is_no_child_is_no_worker() {
     let mut pool = pool();
     pool.order(10);
     let (_, end) = pool.told().unwrap();
