@@ -4,7 +4,6 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use mcsup_core::{Error, ErrorKind, SignalsBlocked, Worker, WorkerContext};
@@ -104,11 +103,6 @@ impl Worker for WsgiWorker {
     }
 
     fn prepare_to_fork(&mut self) {
-        // No engine looks for the stacks any more.
-        let shown = Python::attach(|py| traceback::dump_stacks_when_asked(py, self.settings.error_log));
-        if let Err(error) = shown {
-            log::warn!("the stacks cannot be shown by a signal: {error}");
-        }
         if let Err(error) = Python::attach(fork::share_memory) {
             log::warn!("workers will share less memory: {error}");
         }
@@ -123,7 +117,6 @@ impl Worker for WsgiWorker {
     }
 
     fn run(&mut self, context: &WorkerContext) -> mcsup_core::Result<()> {
-        // It stays: workers may be forked from this process.
         let Some(callable) = &self.callable else {
             return Err(Error::new(ErrorKind::Worker, "the worker was run before it was booted"));
         };
@@ -150,18 +143,12 @@ impl Worker for WsgiWorker {
             };
             (0..*threads).map(app).collect()
         });
-        let watching = match self.watcher.take() {
-            Some(watcher) => Some(start_watching(watcher, context.clone())?),
-            None => None,
-        };
+        if let Some(watcher) = self.watcher.take() {
+            start_watching(watcher, context.clone())?;
+        }
         let host = Process { context, reopen_error_log: &**reopen_error_log };
         let ended = engine::run(engine, listeners.collect(), &host, Threads { apps, life: attached }, access);
-        if context.becomes_mold() {
-            // It sees soon that there is nothing left to ask for.
-            let _ = watching.map(JoinHandle::join);
-        } else {
-            Python::attach(ending::run_exit_functions);
-        }
+        Python::attach(ending::run_exit_functions);
         ended.map_err(|error| Error::system("serve", error).of_kind(ErrorKind::Worker))
     }
 }
@@ -192,11 +179,11 @@ fn watcher(reload: &ReloadSettings, python_path: &[String]) -> Watcher {
 }
 
 /// A thread of its own, which ends with the process, or soon after the worker is asked to.
-fn start_watching(watcher: Watcher, context: WorkerContext) -> mcsup_core::Result<JoinHandle<()>> {
+fn start_watching(watcher: Watcher, context: WorkerContext) -> mcsup_core::Result<()> {
     let _blocked = SignalsBlocked::for_new_threads();
     let builder = std::thread::Builder::new().name("watcher".to_owned());
     let started = builder.spawn(move || watch(watcher, &context));
-    started.map_err(|error| Error::system("start the watcher", error).of_kind(ErrorKind::Worker))
+    started.map(drop).map_err(|error| Error::system("start the watcher", error).of_kind(ErrorKind::Worker))
 }
 
 /// How often is looked for what the application has imported meanwhile.

@@ -75,12 +75,6 @@ impl WorkerContext {
         move || duty.phase() > Phase::Serving
     }
 
-    /// Whether this process goes on as a mold when the worker has finished: it does not end, so nothing of what is done at
-    /// the end of a process is due.
-    pub fn becomes_mold(&self) -> bool {
-        false
-    }
-
     /// Becomes readable when [`phase`](Self::phase) or [`log_epoch`](Self::log_epoch) may have changed.
     pub fn wake_fd(&self) -> BorrowedFd<'_> {
         self.duty.wake_fd()
