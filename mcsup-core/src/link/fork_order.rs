@@ -4,17 +4,14 @@
 //! Mold and supervisor are one program as a rule, but a mold may be older than an upgrade. One that cannot read what it is
 //! told ends, and another is booted.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
-};
+use rustix::net::SocketType;
 use serde::{Deserialize, Serialize};
 
 use super::channel::WorkerEnd;
+use super::datagram::{self, MAX_DESCRIPTORS};
 use crate::listener::record::ListenerRecord;
 use crate::sys::descriptor;
 
@@ -41,9 +38,6 @@ pub(crate) struct Descriptors<D> {
 /// A record of the largest number of listeners.
 const ROOM: usize = 64 * 1024;
 
-/// The most descriptors that can travel at once (SCM_MAX_FD, unix(7)).
-const MOST: usize = 253;
-
 #[cfg(not(target_vendor = "apple"))]
 const KIND: SocketType = SocketType::SEQPACKET;
 /// There is no other that keeps messages apart.
@@ -52,13 +46,7 @@ const KIND: SocketType = SocketType::DGRAM;
 
 /// A new pair: the supervisor's end and the mold's. Both are close-on-exec and never block.
 pub(crate) fn pair() -> io::Result<(OrderingEnd, ForkingEnd)> {
-    let (ours, theirs) = socketpair(AddressFamily::UNIX, KIND, SocketFlags::empty(), None)?;
-    for end in [&ours, &theirs] {
-        rustix::io::fcntl_setfd(end, rustix::io::FdFlags::CLOEXEC)?;
-        rustix::io::ioctl_fionbio(end, true)?;
-    }
-    // macOS grants two kilobytes unless asked.
-    rustix::net::sockopt::set_socket_send_buffer_size(&ours, 2 * ROOM)?;
+    let (ours, theirs) = datagram::pair(KIND, 2 * ROOM)?;
     Ok((OrderingEnd(ours), ForkingEnd(theirs)))
 }
 
@@ -77,17 +65,13 @@ impl OrderingEnd {
         let bytes = serde_json::to_vec(order)?;
         let descriptors: Vec<BorrowedFd<'_>> =
             [with.end].into_iter().chain(with.listeners.iter().copied()).collect();
-        if bytes.len() > ROOM || descriptors.len() > MOST {
+        if bytes.len() > ROOM || descriptors.len() > MAX_DESCRIPTORS {
             return Err(io::Error::other(format!(
                 "{} listeners are too many for a mold",
                 with.listeners.len()
             )));
         }
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        control.push(SendAncillaryMessage::ScmRights(&descriptors));
-        sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut control, SendFlags::empty())?;
-        Ok(())
+        datagram::send(&self.0, &bytes, &descriptors)
     }
 }
 
@@ -109,25 +93,15 @@ impl ForkingEnd {
     /// order is returned as well, for somebody waits for the answer.
     pub(crate) fn take(&self) -> Result<Option<(ForkOrder, Descriptors<OwnedFd>)>, Unable> {
         let mut room = vec![0; ROOM];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let received =
-            match recvmsg(&self.0, &mut [IoSliceMut::new(&mut room)], &mut control, descriptor::RECEIVE) {
-                Ok(received) if received.bytes == 0 => return Err(Unable::Gone),
-                Ok(received) => received,
-                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Ok(None),
-                Err(_) => return Err(Unable::Gone),
-            };
-        let mut descriptors = Vec::new();
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(more) = message {
-                descriptors.extend(more);
+        let (count, descriptors) = match datagram::receive(&self.0, &mut room) {
+            Ok((0, _)) => return Err(Unable::Gone),
+            Ok(received) => received,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                return Ok(None);
             }
-        }
-        for fd in &descriptors {
-            descriptor::received(fd).map_err(|_| Unable::Gone)?;
-        }
-        let order: ForkOrder = serde_json::from_slice(&room[..received.bytes]).map_err(|_| Unable::Gone)?;
+            Err(_) => return Err(Unable::Gone),
+        };
+        let order: ForkOrder = serde_json::from_slice(&room[..count]).map_err(|_| Unable::Gone)?;
         match sort(&order, descriptors) {
             Some(descriptors) => Ok(Some((order, descriptors))),
             None => Err(Unable::Incomplete { worker: order.worker }),
@@ -230,9 +204,9 @@ mod tests {
     fn more_listeners_than_can_travel_are_refused() {
         let (supervisor, mold) = pair().unwrap();
         let (given, _) = UnixStream::pair().unwrap();
-        assert!(send(&supervisor, &order(MOST), given.as_fd()).is_err());
-        send(&supervisor, &order(MOST - 1), given.as_fd()).unwrap();
-        assert_eq!(mold.take().unwrap().unwrap().1.listeners.len(), MOST - 1);
+        assert!(send(&supervisor, &order(MAX_DESCRIPTORS), given.as_fd()).is_err());
+        send(&supervisor, &order(MAX_DESCRIPTORS - 1), given.as_fd()).unwrap();
+        assert_eq!(mold.take().unwrap().unwrap().1.listeners.len(), MAX_DESCRIPTORS - 1);
         drop(supervisor);
         assert_eq!(mold.take().unwrap_err(), Unable::Gone);
     }

@@ -5,16 +5,13 @@
 //! (`SCM_RIGHTS`, unix(7)), and bytes that only the workers understand. The kernel keeps the order, wakes one taker,
 //! and holds what nobody has taken yet, also while workers come and go.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Mutex;
 
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
-};
+use rustix::net::SocketType;
 
+use super::datagram;
 use crate::sys::descriptor;
 
 /// The version of a datagram's form. Workers of a supervisor's last image and of its next one hand connections to each
@@ -36,13 +33,7 @@ pub(crate) struct Handover {
 
 impl Handover {
     pub(crate) fn new() -> io::Result<Self> {
-        let (give, take) = socketpair(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::empty(), None)?;
-        for end in [&give, &take] {
-            rustix::io::fcntl_setfd(end, rustix::io::FdFlags::CLOEXEC)?;
-            rustix::io::ioctl_fionbio(end, true)?;
-            // macOS grants two kilobytes unless asked.
-            rustix::net::sockopt::set_socket_send_buffer_size(end, 4 * MAX_HANDED)?;
-        }
+        let (give, take) = datagram::pair(SocketType::DGRAM, 4 * MAX_HANDED)?;
         Ok(Self { give, take, room: Mutex::default() })
     }
 
@@ -66,12 +57,7 @@ impl Handover {
         if bytes.len() > MAX_HANDED {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let connections = [connection];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        control.push(SendAncillaryMessage::ScmRights(&connections));
-        sendmsg(&self.give, &[IoSlice::new(bytes)], &mut control, SendFlags::empty())?;
-        Ok(())
+        datagram::send(&self.give, bytes, &[connection])
     }
 
     /// Takes a connection out; `None`: there is none.
@@ -81,23 +67,15 @@ impl Handover {
     pub(crate) fn take(&self) -> io::Result<Option<(OwnedFd, Vec<u8>)>> {
         let mut room = self.room.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         room.resize(MAX_HANDED, 0);
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let received =
-            match recvmsg(&self.take, &mut [IoSliceMut::new(&mut room)], &mut control, descriptor::RECEIVE) {
-                Ok(received) => received,
-                Err(rustix::io::Errno::AGAIN) => return Ok(None),
-                Err(error) => return Err(error.into()),
-            };
-        let bytes = room[..received.bytes].to_vec();
-        let connection = control.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-            _ => None,
-        });
+        let (count, descriptors) = match datagram::receive(&self.take, &mut room) {
+            Ok(received) => received,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(error),
+        };
         // Without one the process had no descriptor left (unix(7)): the connection is lost, the queue goes on.
-        let connection = connection.ok_or_else(|| io::Error::from(rustix::io::Errno::MFILE))?;
-        descriptor::received(&connection)?;
-        Ok(Some((connection, bytes)))
+        let connection =
+            descriptors.into_iter().next().ok_or_else(|| io::Error::from(rustix::io::Errno::MFILE))?;
+        Ok(Some((connection, room[..count].to_vec())))
     }
 
     /// Takes a connection out, as [`take`](Self::take), but leaves it in the queue where no descriptor is free for it.

@@ -9,6 +9,7 @@
 //! - [`handover`]: the queue through which workers hand connections to one another.
 
 pub(crate) mod channel;
+mod datagram;
 pub(crate) mod fork_order;
 pub(crate) mod handover;
 pub(crate) mod lifeline;

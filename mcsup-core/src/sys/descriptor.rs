@@ -5,8 +5,6 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 
-use rustix::net::RecvFlags;
-
 /// A pipe, reading end first: close-on-exec, both ends non-blocking where asked.
 pub(crate) fn pipe(nonblocking: bool) -> io::Result<(OwnedFd, OwnedFd)> {
     #[cfg(not(target_vendor = "apple"))]
@@ -26,21 +24,6 @@ pub(crate) fn pipe(nonblocking: bool) -> io::Result<(OwnedFd, OwnedFd)> {
         }
         Ok(ends)
     }
-}
-
-/// How to ask recvmsg(2) for descriptors: close-on-exec from the beginning, where the system can do that.
-#[cfg(not(target_vendor = "apple"))]
-pub(crate) const RECEIVE: RecvFlags = RecvFlags::CMSG_CLOEXEC;
-#[cfg(target_vendor = "apple")]
-pub(crate) const RECEIVE: RecvFlags = RecvFlags::empty();
-
-/// A descriptor has come by recvmsg(2), asked for by [`RECEIVE`]: it is close-on-exec afterwards, also where the system
-/// could not do that at once.
-pub(crate) fn received(fd: &OwnedFd) -> io::Result<()> {
-    if !RECEIVE.is_empty() {
-        return Ok(());
-    }
-    Ok(rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)?)
 }
 
 /// Takes over a descriptor that this process has inherited, by its number, once.
