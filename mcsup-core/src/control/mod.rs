@@ -1,7 +1,7 @@
-//! What an operator says to a supervisor and hears from it: a Unix socket beside the pid file, one JSON object a line.
+//! Operator commands over a Unix socket beside the pid file, one JSON object a line.
 //!
-//! - [`protocol`]: what is asked and answered, and its bytes; also what a status is made of.
-//! - `server`: the supervisor's end. Never blocks, and never fails the supervisor.
+//! - [`protocol`]: requests, replies and statuses, and their bytes.
+//! - `server`: the supervisor's end, which never blocks; `session`: one of its clients.
 //! - [`client`]: the other end, for commands and for other programs.
 //!
 //! The protocol is documented in `docs/CONTROL.md`.
@@ -11,6 +11,7 @@ pub mod client;
 mod fixture;
 pub mod protocol;
 pub(crate) mod server;
+mod session;
 
 pub use client::{AskError, Client, Peer};
 pub use protocol::{
@@ -19,7 +20,7 @@ pub use protocol::{
 
 use std::path::{Path, PathBuf};
 
-/// Where the control socket of the server with this pid file is: beside it, with the extension `ctl`.
+/// The path of the control socket that belongs to a pid file: its extension is `ctl`.
 pub fn path_beside(pid_file: &Path) -> PathBuf {
     pid_file.with_extension("ctl")
 }

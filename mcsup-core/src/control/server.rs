@@ -1,134 +1,98 @@
-//! The supervisor's end of the control socket: accepts, reads requests, sends replies.
+//! The supervisor's end of the control socket: accepts clients, reads requests, sends replies.
 //!
-//! It never waits (but for the bounded [`Server::finish`]) and never fails the supervisor: whatever a client does, the
-//! worst that becomes of it is that client's end. What a request means is not decided here.
+//! It never blocks, except for the bounded [`Server::finish`], and no client can make the supervisor fail. The caller
+//! decides what a request means.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind as IoKind, Read, Write};
+use std::io::{self, ErrorKind as IoKind, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Socket, Type};
 
-use super::protocol::{MAX_REQUEST, Outcome, Reply, Request};
+use super::protocol::{Outcome, Reply, Request};
+use super::session::{Session, SessionRecord};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::listener::unix;
 use crate::sys::{credentials, descriptor};
 
-/// How many clients are heard at once.
+/// The most clients that are connected at once.
 const MAX_CLIENTS: usize = 64;
 
-/// How many more the kernel keeps until they are welcomed or sent away.
+/// The length of the kernel's queue of clients that are not accepted yet.
 const BACKLOG: i32 = 128;
 
-/// How many requests of one client may be without an answer.
-const MAX_OPEN: usize = 16;
-
-/// How many bytes of replies may wait for a client that does not read.
-const MAX_UNSENT: usize = 1 << 20;
-
-/// How long another instance may hold the directory while it looks who lives there.
+/// The longest wait for another instance's lock on the directory.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long nobody is accepted after the descriptors ran out.
-const DEAF: Duration = Duration::from_millis(200);
+/// The pause in accepting clients after the process ran out of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// How long a supervisor that ends waits for clients to take their last replies.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+/// The longest wait of an ending supervisor for clients to take their last replies.
+const FINAL_FLUSH: Duration = Duration::from_millis(200);
 
-/// A connection, over an upgrade too. A reply is for a client: one that asks for two things at once is told of them in
-/// the order of their completion.
+/// Identifies a client, also across an upgrade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct ClientId(pub(crate) u64);
 
-/// A control socket that is listened on.
+/// The listening control socket and its clients.
 #[derive(Debug)]
 pub(crate) struct Server {
     listening: UnixListener,
     path: PathBuf,
     /// Device and inode of the socket file that we bound.
     bound: (u64, u64),
-    /// The process that removes the path: not its forked children.
+    /// The process that removes the path. Its forked children do not.
     owner: u32,
-    clients: BTreeMap<ClientId, Conversation>,
+    clients: BTreeMap<ClientId, Session>,
     next: u64,
-    /// Until when nobody is accepted, because there are no descriptors left.
-    deaf_until: Option<Duration>,
+    /// The end of a pause in accepting clients.
+    paused_until: Option<Duration>,
     has_warned: bool,
 }
 
-/// One client.
-#[derive(Debug)]
-struct Conversation {
-    stream: UnixStream,
-    unread: Vec<u8>,
-    unsent: Vec<u8>,
-    /// Requests that were passed on and not answered yet.
-    open: usize,
-    state: State,
-}
-
-/// How far a conversation has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-enum State {
-    /// Requests may come.
-    Talking,
-    /// The client asks nothing more: it is closed when it has all its answers.
-    Asked,
-    /// Nothing more is said to it than what is unsent.
-    Dismissed,
-    /// It is gone.
-    Gone,
-}
-
-/// What the next image needs to go on with the same clients: descriptors by number, and whatever is under way.
+/// A [`Server`] as one image of the supervisor passes it to the next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ServerRecord {
     #[serde(with = "crate::host::recorded_path")]
     path: PathBuf,
     bound: (u64, u64),
     listening: RawFd,
-    clients: Vec<ClientRecord>,
+    clients: Vec<(ClientId, SessionRecord)>,
     next: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct ClientRecord {
-    id: ClientId,
-    fd: RawFd,
-    unread: Vec<u8>,
-    unsent: Vec<u8>,
-    open: usize,
-    state: State,
-}
-
 impl ServerRecord {
-    /// All of them.
+    /// The descriptors that must stay open over the exec.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> + '_ {
-        self.clients.iter().map(|client| client.fd).chain([self.listening])
+        self.clients.iter().map(|(_, client)| client.fd).chain([self.listening])
     }
 }
 
 impl Server {
-    /// Listens at `path`, for the own user and root alone. A dead server's socket is replaced; a live one keeps its path
-    /// and is named.
+    /// Listens at `path`, for this process's user and root alone.
+    ///
+    /// The socket of a dead server is replaced.
+    ///
+    /// # Errors
+    /// Another server listens there (the error names it), or a system call fails.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         // Absolute, so that it can be removed after a change of directory.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let refuse = |why: &dyn std::fmt::Display| {
             Error::new(ErrorKind::Bind, format!("cannot open the control socket {}: {why}", path.display()))
         };
-        // Held until we listen, so that nobody takes a socket that is bound and not yet listened on for a dead one.
+        // Held until the socket listens: until then another instance would take it for a dead server's.
         let _lock = lock_directory_of(&path).map_err(|why| refuse(&why))?;
         unix::make_way(&path).map_err(|why| refuse(&why))?;
         let listening = listen(&path).map_err(|error| refuse(&error))?;
@@ -144,7 +108,7 @@ impl Server {
             owner: std::process::id(),
             clients: BTreeMap::new(),
             next: 0,
-            deaf_until: None,
+            paused_until: None,
             has_warned: false,
         }
     }
@@ -154,46 +118,38 @@ impl Server {
         &self.path
     }
 
-    /// What to wait for: room to write where the flag says so, otherwise something to read, never both. A client that
-    /// does not take its replies is not asked for more requests.
+    /// The descriptors to poll, each for writing where the flag is set and for reading otherwise.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = (BorrowedFd<'_>, bool)> {
-        let listening = self.deaf_until.is_none().then(|| (self.listening.as_fd(), false));
-        let clients = self.clients.values().filter_map(|client| {
-            let wants_write = !client.unsent.is_empty();
-            // The end of its requests would be reported for ever.
-            let listens = wants_write || client.state == State::Talking;
-            listens.then(|| (client.stream.as_fd(), wants_write))
-        });
-        listening.into_iter().chain(clients)
+        let listening = self.paused_until.is_none().then(|| (self.listening.as_fd(), false));
+        listening.into_iter().chain(self.clients.values().filter_map(Session::interest))
     }
 
-    /// When [`hear`](Self::hear) is to be called although nothing has come.
+    /// The time to call [`hear`](Self::hear) at without an event.
     pub(crate) fn deadline(&self) -> Option<Duration> {
-        self.deaf_until
+        self.paused_until
     }
 
-    /// Accepts and reads what has come. What is no request is answered here.
+    /// Accepts clients and returns their new requests. Malformed ones are answered here.
     pub(crate) fn hear(&mut self) -> Vec<(ClientId, Request)> {
         self.flush();
         self.accept();
         let mut heard = Vec::new();
         for (id, client) in &mut self.clients {
-            client.hear(|request| heard.push((*id, request)));
+            client.receive(|request| heard.push((*id, request)));
         }
         self.flush();
         heard
     }
 
-    /// Answers a request of `client`; one that is gone does not need it.
+    /// Sends the reply to the request of `client`, if it is still connected.
     pub(crate) fn answer(&mut self, client: ClientId, reply: &Reply) {
         if let Some(client) = self.clients.get_mut(&client) {
-            client.open = client.open.saturating_sub(1);
-            client.say(reply);
+            client.reply(reply);
         }
         self.flush();
     }
 
-    /// Sends what can be sent, and closes whoever is gone.
+    /// Sends queued replies and drops the clients that are gone.
     pub(crate) fn flush(&mut self) {
         self.clients.retain(|_, client| {
             client.flush();
@@ -201,16 +157,16 @@ impl Server {
         });
     }
 
-    /// The last flush of a supervisor that ends: waits a little for clients that are slow.
+    /// Sends the last replies of an ending supervisor, within [`FINAL_FLUSH`].
     pub(crate) fn finish(&mut self) {
-        let deadline = clock::now() + LAST_WORDS;
+        let deadline = clock::now() + FINAL_FLUSH;
         self.flush();
         loop {
             let mut sources: Vec<PollFd<'_>> = self
                 .clients
                 .values()
                 .filter(|client| !client.unsent.is_empty())
-                .map(|client| PollFd::new(&client.stream, PollFlags::OUT))
+                .map(|client| PollFd::new(client, PollFlags::OUT))
                 .collect();
             let left = deadline.saturating_sub(clock::now());
             if sources.is_empty() || left.is_zero() {
@@ -224,21 +180,14 @@ impl Server {
         }
     }
 
-    /// For a forked child: closes everything; the path stays its owner's.
+    /// Closes the descriptors in a forked child and leaves the path to its owner.
     pub(crate) fn let_go(mut self) {
         self.owner = 0;
     }
 
-    /// What the next image needs; the descriptors stay ours.
+    /// Records the server for the next image.
     pub(crate) fn describe(&self) -> ServerRecord {
-        let clients = self.clients.iter().map(|(id, client)| ClientRecord {
-            id: *id,
-            fd: client.stream.as_raw_fd(),
-            unread: client.unread.clone(),
-            unsent: client.unsent.clone(),
-            open: client.open,
-            state: client.state,
-        });
+        let clients = self.clients.iter().map(|(id, client)| (*id, client.record()));
         ServerRecord {
             path: self.path.clone(),
             bound: self.bound,
@@ -248,65 +197,53 @@ impl Server {
         }
     }
 
-    /// Goes on where the last image stopped. A client whose descriptor did not come along is gone.
+    /// The recorded server. A client whose descriptor is not open is dropped.
     pub(crate) fn adopt(record: ServerRecord) -> io::Result<Self> {
         let listening = UnixListener::from(descriptor::take_recorded(record.listening)?);
         listening.set_nonblocking(true)?;
         let mut server = Self::with(listening, record.path, record.bound);
         server.next = record.next;
-        for client in record.clients {
-            if let Ok(fd) = descriptor::take_recorded(client.fd) {
-                server.clients.insert(
-                    client.id,
-                    Conversation {
-                        stream: UnixStream::from(fd),
-                        unread: client.unread,
-                        unsent: client.unsent,
-                        open: client.open,
-                        state: client.state,
-                    },
-                );
-            }
-        }
+        let clients = record.clients.into_iter();
+        server.clients.extend(clients.filter_map(|(id, client)| Some((id, Session::adopt(client)?))));
         Ok(server)
     }
 
     fn accept(&mut self) {
-        if self.deaf_until.is_some_and(|until| clock::now() < until) {
+        if self.paused_until.is_some_and(|until| clock::now() < until) {
             return;
         }
-        self.deaf_until = None;
-        // Bounded: whoever connects all the time does not keep the supervisor from its work.
+        self.paused_until = None;
+        // Bounded, so that a flood of clients does not occupy the supervisor.
         for _ in 0..BACKLOG {
             match self.listening.accept() {
-                Ok((stream, _)) => self.welcome(stream),
+                Ok((stream, _)) => self.admit(stream),
                 Err(error) if error.kind() == IoKind::WouldBlock => return,
                 Err(error) if matches!(error.kind(), IoKind::Interrupted | IoKind::ConnectionAborted) => {}
                 Err(error) => {
-                    // Out of descriptors: the listener stays readable, and waiting for it would not be waiting.
+                    // Out of descriptors: the listener stays readable, and poll(2) would return at once.
                     log::debug!("The control socket cannot accept: {error}");
-                    self.deaf_until = Some(clock::now() + DEAF);
+                    self.paused_until = Some(clock::now() + ACCEPT_PAUSE);
                     return;
                 }
             }
         }
     }
 
-    fn welcome(&mut self, stream: UnixStream) {
+    fn admit(&mut self, stream: UnixStream) {
         if stream.set_nonblocking(true).is_err() {
             return;
         }
-        if let Some(why) = self.objection(&stream) {
-            // There is room for a line in a socket that nothing was written to.
+        if let Some(why) = self.refusal(&stream) {
+            // A socket that nothing was written to has room for a line.
             let _ = (&stream).write(&Reply::new(Outcome::Refused, why).to_line());
             return;
         }
-        self.clients.insert(ClientId(self.next), Conversation::new(stream));
+        self.clients.insert(ClientId(self.next), Session::new(stream));
         self.next += 1;
     }
 
-    /// Why a client is not heard, if so.
-    fn objection(&mut self, stream: &UnixStream) -> Option<String> {
+    /// The reason to refuse a client; `None`: it is admitted.
+    fn refusal(&mut self, stream: &UnixStream) -> Option<String> {
         let ours = rustix::process::geteuid().as_raw();
         match credentials::peer(stream.as_fd()).map(|peer| peer.uid) {
             Ok(peer) if may_command(peer, ours) => {}
@@ -320,7 +257,7 @@ impl Server {
                 }
                 return Some(format!("user id {peer} may not command a server of user id {ours}"));
             }
-            Err(error) => return Some(format!("who is there? {error}")),
+            Err(error) => return Some(format!("the user of the client is unknown: {error}")),
         }
         let is_full = self.clients.len() >= MAX_CLIENTS;
         is_full.then(|| format!("{MAX_CLIENTS} clients are connected already"))
@@ -328,7 +265,7 @@ impl Server {
 }
 
 impl Drop for Server {
-    /// Removes the path while we still listen, so that nobody has taken it for a dead server's.
+    /// Removes the path while the socket still listens: no other server can have replaced it.
     fn drop(&mut self) {
         if self.owner == std::process::id() && identity(&self.path) == Some(self.bound) {
             let _ = fs::remove_file(&self.path);
@@ -336,131 +273,12 @@ impl Drop for Server {
     }
 }
 
-impl Conversation {
-    fn new(stream: UnixStream) -> Self {
-        Self { stream, unread: Vec::new(), unsent: Vec::new(), open: 0, state: State::Talking }
-    }
-
-    /// Reads what has come, in pieces that leave the supervisor time for others, and passes on whole requests.
-    fn hear(&mut self, mut pass_on: impl FnMut(Request)) {
-        if self.state != State::Talking || !self.unsent.is_empty() {
-            return;
-        }
-        let mut piece = [0; 16 * 1024];
-        for _ in 0..4 {
-            match (&self.stream).read(&mut piece) {
-                Ok(0) => self.state = State::Asked,
-                Ok(count) => self.unread.extend_from_slice(&piece[..count]),
-                Err(error) if error.kind() == IoKind::Interrupted => {}
-                Err(error) if error.kind() == IoKind::WouldBlock => return,
-                Err(_) => self.state = State::Gone,
-            }
-            self.understand(&mut pass_on);
-            if self.state != State::Talking {
-                return;
-            }
-        }
-    }
-
-    /// Takes whole lines out of what was read.
-    fn understand(&mut self, pass_on: &mut impl FnMut(Request)) {
-        let unread = std::mem::take(&mut self.unread);
-        let mut lines = unread.split_inclusive(|byte| *byte == b'\n');
-        for line in lines.by_ref() {
-            // The last words of a client that ends are a line without its end.
-            if !line.ends_with(b"\n") && self.state != State::Asked {
-                self.unread = line.to_vec();
-                break;
-            }
-            self.take(line, pass_on);
-        }
-        if self.unread.len() > MAX_REQUEST {
-            self.take(&unread[unread.len() - self.unread.len()..], pass_on);
-        }
-    }
-
-    fn take(&mut self, line: &[u8], pass_on: &mut impl FnMut(Request)) {
-        if matches!(self.state, State::Dismissed | State::Gone) || line.trim_ascii().is_empty() {
-            return;
-        }
-        if line.len() > MAX_REQUEST {
-            let why = format!("a request is at most {MAX_REQUEST} bytes");
-            self.say(&Reply::new(Outcome::Mistaken, why));
-            self.dismiss();
-            return;
-        }
-        match Request::from_line(line) {
-            Ok(_) if self.open >= MAX_OPEN => {
-                let why = format!("{MAX_OPEN} requests of this client are not answered yet");
-                self.say(&Reply::new(Outcome::Refused, why));
-            }
-            Ok(request) => {
-                self.open += 1;
-                pass_on(request);
-            }
-            Err(mistake) => self.say(&Reply::new(Outcome::Mistaken, mistake.to_string())),
-        }
-    }
-
-    fn say(&mut self, reply: &Reply) {
-        if matches!(self.state, State::Dismissed | State::Gone) {
-            return;
-        }
-        let line = reply.to_line();
-        // One reply alone may be longer: a client that reads is not lost for a long traceback.
-        if !self.unsent.is_empty() && self.unsent.len() + line.len() > MAX_UNSENT {
-            log::debug!("A client of the control socket does not read, and is closed");
-            self.state = State::Gone;
-            return;
-        }
-        self.unsent.extend(line);
-        self.flush();
-    }
-
-    /// Says nothing more than what is unsent.
-    fn dismiss(&mut self) {
-        self.unread = Vec::new();
-        if self.state != State::Gone {
-            self.state = State::Dismissed;
-        }
-    }
-
-    fn flush(&mut self) {
-        while !self.unsent.is_empty() && self.state != State::Gone {
-            match (&self.stream).write(&self.unsent) {
-                Ok(count @ 1..) => drop(self.unsent.drain(..count)),
-                Err(error) if error.kind() == IoKind::Interrupted => {}
-                Err(error) if error.kind() == IoKind::WouldBlock => return,
-                _ => self.state = State::Gone,
-            }
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        match self.state {
-            State::Talking => false,
-            State::Asked => self.unsent.is_empty() && (self.open == 0 || self.has_hung_up()),
-            State::Dismissed => self.unsent.is_empty(),
-            State::Gone => true,
-        }
-    }
-
-    /// Whether a client that asks nothing more does not listen either.
-    fn has_hung_up(&self) -> bool {
-        let mut source = [PollFd::new(&self.stream, PollFlags::empty())];
-        let gone = PollFlags::HUP | PollFlags::ERR;
-        matches!(poll(&mut source, Some(&Timespec::default())), Ok(1..))
-            && source[0].revents().intersects(gone)
-    }
-}
-
-/// Whether a user may command a server of user `ours`.
+/// Whether user `peer` may command a server of user `ours`.
 fn may_command(peer: u32, ours: u32) -> bool {
     peer == ours || peer == 0
 }
 
-/// Locks the directory that `path` is in, until the result is dropped; nothing is left behind. Another process's lock is
-/// waited for only for so long.
+/// Locks the directory of `path` until the result is dropped. Leaves no lock file.
 fn lock_directory_of(path: &Path) -> std::result::Result<File, String> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     let file = File::open(directory).map_err(|error| match error.kind() {
@@ -473,8 +291,8 @@ fn lock_directory_of(path: &Path) -> std::result::Result<File, String> {
             Ok(()) => return Ok(file),
             Err(Errno::WOULDBLOCK) if clock::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
             Err(Errno::INTR) => {}
-            // Every process that can read the directory can hold this lock, and must not keep us out by it. What is at
-            // risk without the lock is the moment of two starts at once.
+            // Any process that can read the directory can hold this lock, and must not prevent a start by it. Without the
+            // lock only two starts at the same moment can collide.
             Err(Errno::WOULDBLOCK) => return Ok(file),
             Err(error) => {
                 return Err(format!("the directory {} cannot be locked ({error})", directory.display()));

@@ -1,8 +1,10 @@
 use super::super::fixture::{obey, place, turn, wait};
 use super::super::protocol::Command;
+use super::super::protocol::MAX_REQUEST;
+use super::super::session::MAX_UNSENT;
 use super::*;
 use proptest::prelude::*;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
@@ -191,7 +193,7 @@ fn a_client_that_goes_while_it_waits_is_forgotten() {
 }
 
 #[test]
-fn answers_come_in_the_order_of_completion() {
+fn clients_are_answered_in_the_order_of_completion() {
     let (_directory, path) = place();
     let mut server = Server::open(&path).unwrap();
     let mut clients = [0, 1].map(|_| BufReader::new(connect(&path)));
@@ -207,18 +209,22 @@ fn answers_come_in_the_order_of_completion() {
 }
 
 #[test]
-fn a_client_with_too_many_open_requests_is_told() {
+fn a_second_request_is_refused_until_the_first_has_its_reply() {
     let (_directory, path) = place();
     let mut server = Server::open(&path).unwrap();
     let mut client = BufReader::new(connect(&path));
-    client.get_mut().write_all(&reload().repeat(MAX_OPEN + 1)).unwrap();
-    assert_eq!(heard(&mut server).len(), MAX_OPEN);
-    let refused = line(&mut client).unwrap();
-    assert_eq!(refused.outcome, Outcome::Refused);
+    client.get_mut().write_all(&reload().repeat(2)).unwrap();
+    let received = heard(&mut server);
+    assert_eq!(received.len(), 1);
+    assert_eq!(line(&mut client).unwrap().outcome, Outcome::Refused);
+    server.answer(received[0].0, &Reply::new(Outcome::Done, "well"));
+    assert_eq!(line(&mut client).unwrap().message, "well");
+    client.get_mut().write_all(&reload()).unwrap();
+    assert_eq!(heard(&mut server), received);
 }
 
 #[test]
-fn a_request_that_is_too_long_ends_the_conversation() {
+fn a_request_that_is_too_long_ends_the_session() {
     for bytes in [vec![b'x'; MAX_REQUEST + 1], [vec![b' '; MAX_REQUEST], b"x\n".to_vec()].concat()] {
         let (_directory, path) = place();
         let mut server = Server::open(&path).unwrap();
@@ -239,11 +245,11 @@ fn a_client_that_does_not_read_is_closed_and_delays_nobody() {
     let (_directory, path) = place();
     let mut server = Server::open(&path).unwrap();
     let mut slow = connect(&path);
-    slow.write_all(&reload().repeat(MAX_OPEN)).unwrap();
+    slow.write_all(&reload()).unwrap();
     let id = heard(&mut server)[0].0;
     let long = Reply::new(Outcome::Failed, "no").with_detail("x".repeat(300_000));
     server.answer(id, &long);
-    // What it does not take is kept; it is not asked for more meanwhile.
+    // The rest of its reply is kept, and it is not polled for further requests.
     assert!(!server.clients[&id].unsent.is_empty());
     assert_eq!(server.descriptors().filter(|(_, wants_write)| *wants_write).count(), 1);
     let mut other = BufReader::new(connect(&path));
@@ -339,7 +345,7 @@ fn a_client_that_waits_is_answered_by_the_next_image() {
         *fd = std::os::fd::IntoRawFd::into_raw_fd(source.try_clone_to_owned().unwrap());
     };
     keep(&mut record.listening, server.listening.as_fd());
-    keep(&mut record.clients[0].fd, server.clients[&id].stream.as_fd());
+    keep(&mut record.clients[0].1.fd, server.clients[&id].as_fd());
     server.let_go();
     let mut server = Server::adopt(record).unwrap();
     server.answer(id, &Reply::new(Outcome::Done, "by the next image"));
@@ -357,16 +363,10 @@ fn a_client_that_waits_is_answered_by_the_next_image() {
 fn a_client_that_did_not_come_along_is_gone_and_a_listener_is_an_error() {
     let (_directory, path) = place();
     let server = Server::open(&path).unwrap();
+    let mut client = Session::new(UnixStream::pair().unwrap().0).record();
+    client.fd = -1;
     let mut record = server.describe();
-    let client = ClientRecord {
-        id: ClientId(0),
-        fd: -1,
-        unread: vec![],
-        unsent: vec![],
-        open: 1,
-        state: State::Talking,
-    };
-    record.clients.push(client);
+    record.clients.push((ClientId(0), client));
     record.listening = std::os::fd::IntoRawFd::into_raw_fd(server.listening.try_clone().unwrap());
     server.let_go();
     let adopted = Server::adopt(record.clone()).unwrap();
@@ -396,20 +396,20 @@ proptest! {
     fn whatever_bytes_come_each_answer_is_a_line_of_the_protocol(bytes in bytes()) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
-        let mut conversation = Conversation::new(ours);
+        let mut session = Session::new(ours);
         let mut theirs = theirs;
         let mut heard = 0;
         for piece in bytes.chunks(97) {
             theirs.write_all(piece).unwrap();
-            conversation.hear(|_| heard += 1);
+            session.receive(|_| heard += 1);
         }
         theirs.shutdown(Shutdown::Write).unwrap();
-        conversation.hear(|_| heard += 1);
+        session.receive(|_| heard += 1);
         for _ in 0..heard {
-            conversation.say(&Reply::new(Outcome::Done, "\n\u{0}\"").with_detail("a\nb"));
+            session.reply(&Reply::new(Outcome::Done, "\n\u{0}\"").with_detail("a\nb"));
         }
-        prop_assert!(conversation.unsent.is_empty());
-        drop(conversation);
+        prop_assert!(session.unsent.is_empty());
+        drop(session);
         let mut answers = Vec::new();
         theirs.read_to_end(&mut answers).unwrap();
         prop_assert!(answers.is_empty() || answers.ends_with(b"\n"));

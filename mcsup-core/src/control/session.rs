@@ -1,0 +1,203 @@
+//! One client of the control socket: its unread bytes, its unsent replies, and how far it is.
+
+use std::io::{ErrorKind as IoKind, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::net::UnixStream;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::{Deserialize, Serialize};
+
+use super::protocol::{MAX_REQUEST, Outcome, Reply, Request};
+use crate::sys::descriptor;
+
+/// The most bytes of replies that a client may leave unread.
+pub(super) const MAX_UNSENT: usize = 1 << 20;
+
+/// One client, which has at most one request without a reply.
+#[derive(Debug)]
+pub(super) struct Session {
+    stream: UnixStream,
+    unread: Vec<u8>,
+    pub(super) unsent: Vec<u8>,
+    /// A request was passed on, and its reply is still to come.
+    awaits_reply: bool,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum State {
+    /// Requests can arrive.
+    Open,
+    /// The client has shut down its sending side. The session closes after the last reply.
+    RequestsEnded,
+    /// No further reply is queued. The session closes when the queued ones are sent.
+    Closing,
+    /// The connection is gone.
+    Closed,
+}
+
+/// A [`Session`] as one image of the supervisor passes it to the next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SessionRecord {
+    pub(super) fd: RawFd,
+    unread: Vec<u8>,
+    unsent: Vec<u8>,
+    awaits_reply: bool,
+    state: State,
+}
+
+impl Session {
+    pub(super) fn new(stream: UnixStream) -> Self {
+        Self { stream, unread: Vec::new(), unsent: Vec::new(), awaits_reply: false, state: State::Open }
+    }
+
+    pub(super) fn record(&self) -> SessionRecord {
+        SessionRecord {
+            fd: self.stream.as_raw_fd(),
+            unread: self.unread.clone(),
+            unsent: self.unsent.clone(),
+            awaits_reply: self.awaits_reply,
+            state: self.state,
+        }
+    }
+
+    /// The recorded session; `None`: its descriptor is not open in this process.
+    pub(super) fn adopt(record: SessionRecord) -> Option<Self> {
+        let SessionRecord { fd, unread, unsent, awaits_reply, state } = record;
+        let stream = UnixStream::from(descriptor::take_recorded(fd).ok()?);
+        Some(Self { stream, unread, unsent, awaits_reply, state })
+    }
+
+    /// The descriptor to poll, and whether for writing; `None`: no event is expected.
+    ///
+    /// A client that leaves replies unread is not polled for further requests.
+    pub(super) fn interest(&self) -> Option<(BorrowedFd<'_>, bool)> {
+        let wants_write = !self.unsent.is_empty();
+        // After its requests have ended the socket would be readable forever.
+        (wants_write || self.state == State::Open).then(|| (self.stream.as_fd(), wants_write))
+    }
+
+    /// Reads a bounded number of bytes and passes on the whole requests among them.
+    pub(super) fn receive(&mut self, mut pass_on: impl FnMut(Request)) {
+        if self.state != State::Open || !self.unsent.is_empty() {
+            return;
+        }
+        let mut piece = [0; 16 * 1024];
+        for _ in 0..4 {
+            match (&self.stream).read(&mut piece) {
+                Ok(0) => self.state = State::RequestsEnded,
+                Ok(count) => self.unread.extend_from_slice(&piece[..count]),
+                Err(error) if error.kind() == IoKind::Interrupted => {}
+                Err(error) if error.kind() == IoKind::WouldBlock => return,
+                Err(_) => self.state = State::Closed,
+            }
+            self.split_lines(&mut pass_on);
+            if self.state != State::Open {
+                return;
+            }
+        }
+    }
+
+    fn split_lines(&mut self, pass_on: &mut impl FnMut(Request)) {
+        let unread = std::mem::take(&mut self.unread);
+        let mut lines = unread.split_inclusive(|byte| *byte == b'\n');
+        for line in lines.by_ref() {
+            // The end of the stream also ends a line.
+            if !line.ends_with(b"\n") && self.state != State::RequestsEnded {
+                self.unread = line.to_vec();
+                break;
+            }
+            self.take(line, pass_on);
+        }
+        if self.unread.len() > MAX_REQUEST {
+            self.take(&unread[unread.len() - self.unread.len()..], pass_on);
+        }
+    }
+
+    fn take(&mut self, line: &[u8], pass_on: &mut impl FnMut(Request)) {
+        if matches!(self.state, State::Closing | State::Closed) || line.trim_ascii().is_empty() {
+            return;
+        }
+        if line.len() > MAX_REQUEST {
+            let why = format!("a request is at most {MAX_REQUEST} bytes");
+            self.queue(&Reply::new(Outcome::Mistaken, why));
+            self.close_after_replies();
+            return;
+        }
+        match Request::from_line(line) {
+            Ok(_) if self.awaits_reply => {
+                let why = "the previous request on this connection has no reply yet";
+                self.queue(&Reply::new(Outcome::Refused, why));
+            }
+            Ok(request) => {
+                self.awaits_reply = true;
+                pass_on(request);
+            }
+            Err(mistake) => self.queue(&Reply::new(Outcome::Mistaken, mistake.to_string())),
+        }
+    }
+
+    /// Sends the reply to the request that was passed on.
+    pub(super) fn reply(&mut self, reply: &Reply) {
+        self.awaits_reply = false;
+        self.queue(reply);
+    }
+
+    fn queue(&mut self, reply: &Reply) {
+        if matches!(self.state, State::Closing | State::Closed) {
+            return;
+        }
+        let line = reply.to_line();
+        // A single reply may be longer, so that a long traceback does not close the session of a client that reads.
+        if !self.unsent.is_empty() && self.unsent.len() + line.len() > MAX_UNSENT {
+            log::debug!("A client of the control socket does not read, and is closed");
+            self.state = State::Closed;
+            return;
+        }
+        self.unsent.extend(line);
+        self.flush();
+    }
+
+    fn close_after_replies(&mut self) {
+        self.unread = Vec::new();
+        if self.state != State::Closed {
+            self.state = State::Closing;
+        }
+    }
+
+    /// Writes as much as the socket takes.
+    pub(super) fn flush(&mut self) {
+        while !self.unsent.is_empty() && self.state != State::Closed {
+            match (&self.stream).write(&self.unsent) {
+                Ok(count @ 1..) => drop(self.unsent.drain(..count)),
+                Err(error) if error.kind() == IoKind::Interrupted => {}
+                Err(error) if error.kind() == IoKind::WouldBlock => return,
+                _ => self.state = State::Closed,
+            }
+        }
+    }
+
+    /// Whether the session can be dropped.
+    pub(super) fn is_over(&self) -> bool {
+        match self.state {
+            State::Open => false,
+            State::RequestsEnded => self.unsent.is_empty() && (!self.awaits_reply || self.has_hung_up()),
+            State::Closing => self.unsent.is_empty(),
+            State::Closed => true,
+        }
+    }
+
+    /// Whether the client has closed its receiving side as well.
+    fn has_hung_up(&self) -> bool {
+        let mut source = [PollFd::new(&self.stream, PollFlags::empty())];
+        let gone = PollFlags::HUP | PollFlags::ERR;
+        matches!(poll(&mut source, Some(&Timespec::default())), Ok(1..))
+            && source[0].revents().intersects(gone)
+    }
+}
+
+impl AsFd for Session {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
