@@ -1,19 +1,19 @@
 //! The one error type: what kind of failure, which step failed, on which object, and why.
 //!
-//! Nothing here prints or ends the process: whoever embeds the library decides what becomes of an error.
+//! Nothing here prints or ends the process: the embedding program handles errors.
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 
-/// What every fallible function of this crate returns.
+/// The result of every fallible function of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Which part of the world an [`Error`] belongs to; an embedder maps it to its own exit code.
+/// The area of an [`Error`]; an embedder maps it to its own exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A setting that cannot be meant: an address that does not parse, no listener, too many workers.
+    /// An invalid setting: an address that does not parse, no listener, too many workers.
     Setting,
     /// An address that cannot be bound.
     Bind,
@@ -21,11 +21,11 @@ pub enum ErrorKind {
     PidFile,
     /// A user or group that does not exist, or privileges that cannot be dropped.
     Privileges,
-    /// A system call failed that should not.
+    /// A system call failed unexpectedly.
     System,
     /// A worker could not get ready.
     Boot,
-    /// What the workers were to run could not be loaded.
+    /// The code that workers run could not be loaded.
     Application,
     /// A worker's own code failed while it was running.
     Worker,

@@ -1,39 +1,43 @@
-//! A pre-fork process supervisor as a library: a pool of worker processes on shared sockets, for years, without an
-//! operator's help.
+//! A pre-fork process supervisor as a library: a pool of worker processes on shared sockets.
 //!
 //! # What it is
-//! An embedder implements [`Worker`] (what each process does) and hands a closure that makes one to [`Prefork`]. The
-//! process that calls [`Prefork::run`] becomes the *supervisor*: it owns the listeners, the signals and the pid file,
-//! forks the workers, and replaces whatever dies. It has one thread and runs none of the workers' code.
+//! An embedder implements [`Worker`] (the work of each process) and passes a closure that creates one to
+//! [`Prefork`]. The process that calls [`Prefork::run`] becomes the *supervisor*: it owns the listeners, the
+//! signals
+//! and the pid file, forks the workers, and replaces those that die. It has one thread and runs none of the
+//! workers'
+//! code.
 //!
 //! # The flow
-//! | verb | where |
+//! | step | module |
 //! |---|---|
 //! | open the listeners | [`listener`] |
-//! | wait for something to happen | `supervisor/life` |
-//! | decide what to do about it | [`policy`], pure |
-//! | do it | `supervisor/effects` |
+//! | wait for events | `supervisor/life` |
+//! | decide | [`policy`], pure |
+//! | act | `supervisor/effects` |
 //! | fork a worker, or have a mold fork it | `spawn/child`, `spawn/mold`, `sys/fork` |
-//! | say *ready*, hear *drain* | `link/` |
+//! | report *ready*, order *drain* | `link/` |
 //! | serve | [`Worker::run`] with a [`WorkerContext`] |
-//! | hear an operator, and answer | [`control`] |
-//! | let another image take over | [`upgrade`] |
+//! | take an operator's request, and reply | [`control`] |
+//! | replace the supervisor's program | [`upgrade`] |
 //! | reap, and name the cause | `spawn/reap`, `supervisor/journal` |
 //!
 //! # Guarantees
-//! - A worker is ready when its boot returned `Ok`, never by a timer; until a new generation is ready the old one
-//!   serves, and if it fails the old one never stopped.
-//! - When the supervisor dies, however it dies, its workers finish what they have and end; the listeners are free at
-//!   once.
-//! - Every death is reaped once and told with its cause, as far as it can be known and no further.
-//! - A slot that keeps dying is filled again ever later; a pool that cannot boot ends with a reason.
+//! - A worker is ready when its boot has returned `Ok`, never by a timer. The old generation serves until a
+//!   new one is
+//!   ready, and goes on without a pause if the new one fails.
+//! - When the supervisor dies, its workers finish their requests and end; the listeners are free at once.
+//! - Every death is reaped once and logged with its cause, as far as the cause is known.
+//! - A slot whose workers keep dying is refilled after ever longer delays; a pool that cannot boot ends with
+//!   a reason.
 //!
 //! # Not here
-//! No protocol is spoken, no language is embedded, nothing is printed: lines go to [`log`]. A library error never
+//! The crate speaks no protocol, embeds no language and prints nothing: log lines go to [`log`]. A library
+//! error never
 //! ends the process; [`Ending`] converts to an exit code, and `main` decides.
 //!
 //! # Where to start reading
-//! [`policy::Machine`], then `supervisor/life.rs`: the loop is twenty lines.
+//! [`policy::Machine`], then `supervisor/life.rs`: the loop has twenty lines.
 
 mod clock;
 pub mod control;

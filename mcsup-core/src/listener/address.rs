@@ -7,28 +7,31 @@ use std::str::FromStr;
 
 use crate::error::{Error, ErrorKind};
 
-/// Where to listen, as an operator writes it.
+/// An address to listen on, in an operator's notation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     /// `HOST:PORT`, `HOST` (port 8000), `:PORT` (all IPv4 addresses), `[IPv6]:PORT`, each also behind `tcp://`.
     Tcp {
         /// A name or number, without brackets.
         host: String,
-        /// 0: the kernel chooses.
+        /// The port; 0: the kernel chooses one.
         port: u16,
     },
     /// `unix:PATH`, also `unix://PATH`.
     Unix(PathBuf),
-    /// `fd://N`: a listening socket that this process inherited. It is taken over once.
+    /// `fd://N`: a listening socket that this process inherited. It can be taken once.
     ///
-    /// The number is refused where this process has opened the descriptor itself (it is close-on-exec then), or has taken
-    /// it before. A program hands over a socket of its own by clearing close-on-exec and giving up the ownership
-    /// (`into_raw_fd`). The socket is closed with the pool, also where the first workers cannot boot; a start that fails
-    /// before any worker is forked puts it back, non-blocking.
+    /// A descriptor that this process has opened itself (it is close-on-exec then) or has taken before is
+    /// refused. A
+    /// program passes a socket of its own by clearing close-on-exec and giving up the ownership
+    /// (`into_raw_fd`). The socket
+    /// closes with the pool, also if the first workers cannot boot; a start that fails before the first fork
+    /// puts it back,
+    /// non-blocking.
     Inherited(RawFd),
 }
 
-/// The port of an address that names none, as gunicorn has it.
+/// The port of an address without one, as in gunicorn.
 const DEFAULT_PORT: u16 = 8000;
 
 impl FromStr for Address {
@@ -61,7 +64,7 @@ impl FromStr for Address {
     }
 }
 
-/// Takes host and port apart; the host loses its brackets.
+/// Splits host and port; the host loses its brackets.
 fn split_port(text: &str) -> Result<(&str, Option<&str>), &'static str> {
     if let Some(rest) = text.strip_prefix('[') {
         let (host, rest) = rest.split_once(']').ok_or("no closing bracket")?;
@@ -84,7 +87,7 @@ impl fmt::Display for Address {
         match self {
             Address::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
             Address::Tcp { host, port } => write!(f, "{host}:{port}"),
-            // Or it would be read as the other form.
+            // Without the two slashes the path would parse as the other form.
             Address::Unix(path) if path.as_os_str().as_encoded_bytes().starts_with(b"//") => {
                 write!(f, "unix://{}", path.display())
             }
@@ -123,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused_with_a_reason() {
+    fn an_invalid_address_is_refused_with_a_reason() {
         for text in [
             "",
             "h:",

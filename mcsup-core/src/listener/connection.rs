@@ -1,4 +1,4 @@
-//! An accepted connection, whatever its kind of socket.
+//! An accepted connection over any kind of socket.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -15,7 +15,7 @@ pub enum Connection {
 }
 
 impl Connection {
-    /// A connected socket of either kind, made blocking.
+    /// Wraps a connected socket of either kind and makes it blocking.
     pub(crate) fn adopt(socket: OwnedFd) -> io::Result<Self> {
         let socket = socket2::Socket::from(socket);
         socket.set_nonblocking(false)?;
@@ -24,7 +24,7 @@ impl Connection {
         Ok(if is_unix { Connection::Unix(socket.into()) } else { Connection::Tcp(socket.into()) })
     }
 
-    /// A second handle on the same connection, so that one can be read while the other is written.
+    /// A second handle on the same connection, for reading and writing at the same time.
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(match self {
             Connection::Tcp(stream) => Connection::Tcp(stream.try_clone()?),
@@ -32,7 +32,7 @@ impl Connection {
         })
     }
 
-    /// Ends one direction or both.
+    /// Shuts down one direction or both.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         match self {
             Connection::Tcp(stream) => stream.shutdown(how),
@@ -40,7 +40,7 @@ impl Connection {
         }
     }
 
-    /// Whether reads and writes return at once.
+    /// Sets whether reads and writes return at once.
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         match self {
             Connection::Tcp(stream) => stream.set_nonblocking(nonblocking),

@@ -1,4 +1,4 @@
-//! Listening sockets that were opened by whoever started us: `fd://N`, and systemd's socket activation.
+//! Listening sockets opened by the parent process: `fd://N`, and systemd's socket activation.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -12,7 +12,7 @@ use super::unix::UnixListening;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::descriptor;
 
-/// Takes over descriptor `fd`, which this process has inherited, and which must be a listening stream socket.
+/// Takes the inherited descriptor `fd`, a listening stream socket.
 pub(crate) fn open(fd: RawFd) -> Result<Arc<dyn Listener>> {
     let refuse = |why: &str| Error::new(ErrorKind::Bind, format!("cannot listen on fd://{fd}: {why}"));
     let owned = descriptor::take_inherited(fd).map_err(|error| match error.kind() {
@@ -24,7 +24,7 @@ pub(crate) fn open(fd: RawFd) -> Result<Arc<dyn Listener>> {
     })?;
     match listening(owned) {
         Ok(socket) => of_either_kind(socket),
-        // It is not ours.
+        // The descriptor is not a listener, so it stays open for its owner.
         Err(other) => {
             descriptor::put_back_inherited(other);
             Err(refuse("it is not a listening TCP or Unix stream socket"))
@@ -32,19 +32,19 @@ pub(crate) fn open(fd: RawFd) -> Result<Arc<dyn Listener>> {
     }
 }
 
-/// Gives up a listener that [`open`] has returned, without closing it: its number can be taken again.
+/// Gives up a listener from [`open`] without closing it: its number can be taken again.
 pub(super) fn put_back(listener: Arc<dyn Listener>) {
     descriptor::survive_exec(&[listener.as_fd().as_raw_fd()], true);
-    // The descriptor has no owner from now on, as before it was taken.
+    // The descriptor has no owner from here on, as before it was taken.
     std::mem::forget(listener);
 }
 
-/// The listener whose descriptor a record names.
+/// The listener with a descriptor number from a record.
 pub(crate) fn adopt(fd: RawFd) -> Result<Arc<dyn Listener>> {
     of_either_kind(socket(fd)?)
 }
 
-/// The listening stream socket whose descriptor a record names. What is none stays open.
+/// The listening stream socket with a descriptor number from a record. Any other descriptor stays open.
 pub(crate) fn socket(fd: RawFd) -> Result<Socket> {
     let refuse = || Error::new(ErrorKind::Bind, format!("descriptor {fd} is not a listening stream socket"));
     let owned = descriptor::take_recorded(fd).map_err(|error| refuse().caused_by(error))?;
@@ -59,7 +59,7 @@ fn of_either_kind(socket: Socket) -> Result<Arc<dyn Listener>> {
     Ok(if is_unix { Arc::new(UnixListening::adopt(socket)?) } else { Arc::new(TcpListening::adopt(socket)?) })
 }
 
-/// The socket, if it is a TCP or Unix stream socket that listens.
+/// Checks that `fd` is a listening TCP or Unix stream socket.
 fn listening(fd: OwnedFd) -> std::result::Result<Socket, OwnedFd> {
     let socket = Socket::from(fd);
     let domain = socket.local_addr().map(|address| address.domain());
@@ -74,7 +74,7 @@ fn listens(socket: &Socket) -> bool {
     socket.is_listener().unwrap_or(false)
 }
 
-/// macOS has the option's name, but no answer: a socket that does not listen shows at the first accept.
+/// macOS defines the option and does not answer it. The first accept shows a socket that does not listen.
 #[cfg(target_vendor = "apple")]
 fn listens(_: &Socket) -> bool {
     true

@@ -1,13 +1,13 @@
 //! Listening sockets: named by an [`Address`], opened once by the supervisor, shared by all workers.
 //!
-//! - [`address`]: what an operator writes (`127.0.0.1:8000`, `[::]:80`, `unix:/run/app.sock`, `fd://3`).
-//! - `tcp`, `unix`, `inherited`: how each kind is opened.
-//! - `per_slot`: the sockets of a TCP address that has one for each slot.
-//! - `open`: the set of open listeners of a supervisor, and how it changes.
-//! - `record`: what the next image of a supervisor is told of them.
-//! - [`connection`]: what is accepted from them.
+//! - [`address`]: an operator's notation (`127.0.0.1:8000`, `[::]:80`, `unix:/run/app.sock`, `fd://3`).
+//! - `tcp`, `unix`, `inherited`: opening each kind.
+//! - `per_slot`: the sockets of a TCP address with one socket for each slot.
+//! - `open`: a supervisor's set of open listeners.
+//! - `record`: the open listeners as one image of a supervisor passes them to the next.
+//! - [`connection`]: accepted connections.
 //!
-//! Nothing here waits: listening sockets are non-blocking, and readiness is the caller's business.
+//! Nothing here blocks: listening sockets are non-blocking, and the caller waits for readiness.
 
 use std::fmt;
 use std::io;
@@ -33,22 +33,22 @@ pub use address::Address;
 pub use connection::Connection;
 pub use options::Options;
 
-/// A socket on which connections arrive.
+/// A listening socket.
 pub trait Listener: AsFd + fmt::Debug + Send + Sync {
-    /// Where it listens.
+    /// The address of the socket.
     fn local(&self) -> &Local;
 
-    /// Takes one connection: non-blocking accept, close-on-exec.
+    /// Accepts one connection: non-blocking accept, close-on-exec.
     ///
     /// # Errors
-    /// `WouldBlock` where none waits; otherwise whatever accept(2) says.
+    /// `WouldBlock` for an empty queue; otherwise the error of accept(2).
     fn accept(&self) -> io::Result<Connection>;
 
-    /// Removes what it left in the file system. Called by the supervisor alone, when it stops listening.
+    /// Removes the socket's path. Only the supervisor calls this, when it stops listening.
     fn withdraw(&self) {}
 }
 
-/// Where a listener listens, with the port that the kernel chose for port 0.
+/// A listener's address, with the port that the kernel chose for port 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Local {
     /// A TCP address.

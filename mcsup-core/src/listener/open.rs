@@ -1,5 +1,6 @@
-//! The supervisor's set of open listeners, and how it changes. A change yields a new set, which shares with the old one
-//! what is in both; the old one stays as it is until whoever asked lets it go.
+//! The supervisor's set of open listeners, and its changes. A change yields a new set that shares common
+//! sockets with
+//! the old one; the old one stays valid until it is dropped.
 
 use std::ops::Deref;
 use std::os::fd::AsFd;
@@ -13,25 +14,28 @@ use super::{Address, Connection, Listener, Local, inherited};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::listening;
 
-/// Open listeners, in the order in which they were asked for, each known by its address as the operator wrote it: port 0
-/// keeps the port that it once got. Closed when the last set that has them is dropped; their paths stay until
-/// [`OpenSet::withdraw`], because a worker that drops its copy must not take the path from its siblings.
+/// Open listeners in the configured order, each identified by its address in the operator's notation.
 ///
-/// As a slice it is all of its sockets, in the same order.
+/// Port 0 keeps the port that the kernel chose first. Sockets close when the last set that contains them is
+/// dropped.
+/// Their paths stay until [`OpenSet::withdraw`]: a worker that drops its copy must not remove the path of its
+/// siblings.
+///
+/// It dereferences to the slice of all its sockets, in the same order.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct OpenSet {
     members: Vec<Member>,
     sockets: Vec<Arc<dyn Listener>>,
 }
 
-/// An address, and what listens there.
+/// An address and its sockets.
 #[derive(Debug, Clone)]
 pub(crate) struct Member {
     pub(super) address: Address,
     pub(super) sockets: Sockets,
 }
 
-/// What listens at an address.
+/// The sockets of an address.
 #[derive(Debug, Clone)]
 pub(crate) enum Sockets {
     /// One socket that all workers share.
@@ -50,31 +54,32 @@ impl OpenSet {
         Self::of(vec![Member { address, sockets: Sockets::Shared(listener) }])
     }
 
-    /// Opens all of `addresses`, or none, for a pool of `slots` slots.
+    /// Opens all of `addresses`, or none, for `slots` slots.
     pub(crate) fn open(addresses: &[Address], options: &Options, slots: usize) -> Result<Self> {
         Self::default().opened(addresses, options, slots)
     }
 
-    /// The set for other addresses, options and slots: what both have is kept, what is new is opened. On an error nothing
-    /// has changed. New connections go to the same slots as before, until [`aim`](Self::aim).
+    /// The set for other addresses, options and slots. Common sockets are kept, new ones opened.
     ///
-    /// What is kept has the options that it had, until [`apply`](Self::apply).
+    /// On an error nothing has changed. New connections go to the same slots as before until
+    /// [`aim`](Self::aim), and kept
+    /// sockets have their previous options until [`apply`](Self::apply).
     pub(crate) fn changed_to(&self, addresses: &[Address], options: &Options, slots: usize) -> Result<Self> {
         let is_new = |address: &&Address| self.member(address).is_none();
         if let Some(Address::Inherited(fd)) =
             addresses.iter().filter(is_new).find(|address| matches!(address, Address::Inherited(_)))
         {
-            // By now the number may be anything of ours.
+            // The number may be a descriptor of this process by now.
             let why = format!("cannot listen on fd://{fd}: descriptors are taken over at the start only");
             return Err(Error::new(ErrorKind::Bind, why));
         }
         self.opened(addresses, options, slots)
     }
 
-    /// Gives all that is open what `options` ask for: socket files their mode and owner, queues their length. What cannot
-    /// be changed is logged and stays as it is.
+    /// Applies `options` to all open sockets: mode and owner of socket files, length of queues.
     ///
-    /// An address is served as it was opened: a changed `reuse_port` is for new ones.
+    /// A failed change is logged and leaves the socket unchanged. A changed `reuse_port` applies to new
+    /// addresses only.
     pub(crate) fn apply(&mut self, options: &Options) {
         for member in &self.members {
             let Sockets::Unix(listener) = &member.sockets else { continue };
@@ -85,9 +90,11 @@ impl OpenSet {
         self.set_backlog(options.backlog);
     }
 
-    /// The set for another number of slots. Further slots get no connections until [`aim`](Self::aim) says that they have
-    /// workers. Fewer: the surplus sockets get none from now on; they stay, leaving, until
-    /// [`end_leaving`](Self::end_leaving).
+    /// The set for another number of slots.
+    ///
+    /// Further slots get no connections until [`aim`](Self::aim). Surplus sockets get no new ones from now on
+    /// and stay open,
+    /// leaving, until [`end_leaving`](Self::end_leaving).
     pub(crate) fn resized(&self, slots: usize) -> Result<Self> {
         let members = self.members.iter().map(|member| member.resized(slots));
         let resized = Self::of(members.collect::<Result<_>>()?);
@@ -97,7 +104,7 @@ impl OpenSet {
         Ok(resized)
     }
 
-    /// The set for another number of slots, beside `other`, which was resized already: what both have is shared.
+    /// The set for another number of slots that shares common sockets with the resized set `other`.
     pub(crate) fn resized_beside(&self, other: &Self, slots: usize) -> Result<Self> {
         let members = self.members.iter().map(|member| match other.member(&member.address) {
             Some(shared) => Ok(shared.clone()),
@@ -106,30 +113,34 @@ impl OpenSet {
         Ok(Self::of(members.collect::<Result<_>>()?))
     }
 
-    /// Whether `other` listens where this set does not.
+    /// Whether `other` listens at an address that this set lacks.
     pub(crate) fn lacks_what_is_in(&self, other: &Self) -> bool {
         other.members.iter().any(|member| self.member(&member.address).is_none())
     }
 
-    /// Whether sockets of slots that are no more are still open.
+    /// Whether sockets of removed slots are still open.
     pub(crate) fn is_leaving(&self) -> bool {
         self.groups().any(|group| group.sockets().len() > group.slots())
     }
 
-    /// From now on new connections go to the first `slots` slots, where each has its own sockets. To be said when workers
-    /// have become ready, and before some are asked to leave for good.
+    /// Directs new connections to the first `slots` slots, at addresses with one socket for each slot.
+    ///
+    /// Called when workers have become ready, and before workers are retired for good.
     pub(crate) fn aim(&self, slots: usize) -> Result<()> {
         self.groups().try_for_each(|group| group.aim_at(slots))
     }
 
-    /// Whether a slot that is to go has no socket of its own on which something could still arrive: only now may its
-    /// worker be told to drain. Reads the kernel's table of connections while handshakes are under way.
+    /// Whether the sockets of removed slots will get no further connection: only then may their workers
+    /// drain.
+    ///
+    /// Reads the kernel's table of connections while handshakes are unfinished.
     pub(crate) fn is_settled(&self) -> bool {
         self.groups().all(PerSlot::is_settled)
     }
 
-    /// Ends the sockets of slots that are no more, once the set [is settled](Self::is_settled) and their workers have
-    /// ended. Returns what nobody has accepted: it belongs to whoever serves.
+    /// Stops the sockets of removed slots and returns their queued connections, for other workers.
+    ///
+    /// Called when the set [is settled](Self::is_settled) and the workers of these slots have ended.
     pub(crate) fn end_leaving(&mut self) -> Vec<Connection> {
         let groups = self.members.iter_mut().filter_map(|member| match &mut member.sockets {
             Sockets::PerSlot(group) => Some(group),
@@ -140,12 +151,12 @@ impl OpenSet {
         waited
     }
 
-    /// What the worker of a slot listens on: all that is shared, and its own.
+    /// The listeners of the worker of a slot: all shared ones, and its own.
     pub(crate) fn for_slot(&self, slot: usize) -> Self {
         self.for_slots(&[slot])
     }
 
-    /// The same for a worker that serves several slots.
+    /// The listeners of a worker that serves several slots.
     pub(crate) fn for_slots(&self, slots: &[usize]) -> Self {
         let members = self.members.iter().flat_map(|member| match &member.sockets {
             Sockets::PerSlot(group) => {
@@ -157,7 +168,7 @@ impl OpenSet {
         Self::of(members.collect())
     }
 
-    /// Where it listens: each address once.
+    /// The local addresses, each once.
     pub(crate) fn locals(&self) -> impl Iterator<Item = &Local> {
         self.members.iter().map(|member| match &member.sockets {
             Sockets::Shared(listener) => listener.local(),
@@ -166,14 +177,15 @@ impl OpenSet {
         })
     }
 
-    /// How many connections wait to be accepted, as far as the kernel tells: those over TCP, on Linux.
+    /// The number of connections in the queues, as far as the kernel reports it: over TCP, on Linux.
     #[cfg(test)]
     pub(crate) fn queued(&self) -> usize {
         self.sockets.iter().map(|listener| listening::queued(listener.as_fd())).sum()
     }
 
-    /// From now on nobody new gets in line where `other` does not listen, as far as the sockets are ours alone: whoever
-    /// is in line can be served, and then nobody is lost when the listeners close.
+    /// Keeps new clients out of the queues of TCP addresses that `other` lacks.
+    ///
+    /// Queued clients can then be served before the listeners close.
     pub(crate) fn refuse_new_where_lacking(&self, other: &Self) {
         for member in self.members.iter().filter(|member| other.member(&member.address).is_none()) {
             if !matches!(member.address, Address::Tcp { .. }) {
@@ -187,13 +199,14 @@ impl OpenSet {
         }
     }
 
-    /// Removes what the listeners left in the file system; the supervisor's last act with them.
+    /// Removes the paths of the listeners, as the supervisor's last act.
     pub(crate) fn withdraw(&self) {
         self.withdraw_what_is_not_in(&Self::default());
     }
 
-    /// Removes what those listeners left in the file system that `other` lacks: after a change the old set's, or the new
-    /// one's where the change was not to be.
+    /// Removes the paths of the listeners that `other` lacks: those of the old set after a change, those of
+    /// the new one
+    /// after a failed change.
     pub(crate) fn withdraw_what_is_not_in(&self, other: &Self) {
         for member in &self.members {
             match (&member.sockets, other.member(&member.address)) {
@@ -208,7 +221,7 @@ impl OpenSet {
         }
     }
 
-    /// Undoes the opening of the set, for another try: its paths are removed, and inherited sockets are inherited again.
+    /// Undoes the opening of the set before another attempt: removes paths and returns inherited sockets.
     pub(crate) fn put_back(self) {
         self.put_back_what_is_not_in(&Self::default());
     }
@@ -242,7 +255,7 @@ impl OpenSet {
         })
     }
 
-    /// Takes over what this set has of `addresses`, and opens the rest, or nothing.
+    /// Keeps the common sockets of `addresses` and opens the rest, or nothing.
     fn opened(&self, addresses: &[Address], options: &Options, slots: usize) -> Result<Self> {
         let mut opened = Self::default();
         for address in addresses {
@@ -264,7 +277,7 @@ impl OpenSet {
         Ok(Self::of(opened.members))
     }
 
-    /// Sets the length of the queues. Those of inherited sockets are not our business.
+    /// Sets the length of the queues, except those of inherited sockets.
     fn set_backlog(&mut self, backlog: i32) {
         for member in &mut self.members {
             if matches!(member.address, Address::Inherited(_)) {
@@ -274,7 +287,7 @@ impl OpenSet {
                 group.set_backlog(backlog);
             }
             for listener in member.sockets() {
-                // A socket that listens already takes the new length (listen(2)).
+                // A socket that already listens takes the new length (listen(2)).
                 if let Err(error) = rustix::net::listen(listener.as_fd(), backlog) {
                     log::error!("cannot change the backlog of {}: {error}", listener.local());
                 }

@@ -1,16 +1,17 @@
-//! How listeners are opened, whatever their kind.
+//! Options for opening listeners of any kind.
 
-/// How listeners are opened.
+/// Options for opening listeners.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// How many connections the kernel queues for us, as listen(2) takes it.
+    /// The length of the kernel's queue (listen(2)).
     pub backlog: i32,
     /// The mode of Unix sockets.
     pub unix_mode: u32,
-    /// User and group id that own Unix sockets; `None` in a place: ours.
+    /// User and group id that own Unix sockets; `None`: those of this process.
     pub unix_owner: (Option<u32>, Option<u32>),
-    /// One socket for each slot and TCP address, among which the kernel spreads connections, where it can (Linux);
-    /// else, and for all other addresses, one that the workers share.
+    /// One socket for each slot and TCP address; the kernel spreads connections over them (Linux). Elsewhere,
+    /// and for all
+    /// other addresses, the workers share one socket.
     pub reuse_port: bool,
 }
 

@@ -1,17 +1,23 @@
-//! The sockets of a TCP address that has one for each slot (SO_REUSEPORT). The supervisor holds them all, so that what is
-//! queued on one outlives the worker that accepts from it: the slot's next worker has the same socket.
+//! The sockets of a TCP address with one socket for each slot (SO_REUSEPORT).
 //!
-//! The kernel keeps the sockets of a port in a row, in the order in which they began to listen, and puts the last one in
-//! the place of one that closes. So sockets are only ever added behind the others and ended from the end, and the row is
-//! the same here and there. The kernel never moves a connection from one to another: a socket on which one waits, or with
-//! which a handshake is under way, must not close. Hence a slot begins and ends in two steps each:
+//! The supervisor holds them all, so that the queue of a socket outlives the worker that accepts from it: the
+//! slot's
+//! next worker has the same socket.
+//!
+//! The kernel keeps the sockets of a port in a row, in the order in which they began to listen. When one
+//! closes, the
+//! last one takes its place. So sockets are only added and closed at the end, and both rows stay equal. The
+//! kernel
+//! never moves a connection to another socket: a socket with a queued connection or an unfinished handshake
+//! must not
+//! close. Hence a slot begins and ends in two steps each:
 //!
 //! | | |
 //! |---|---|
-//! | [`PerSlot::resized`] | its socket listens, and gets nothing as long as nobody would accept it |
-//! | [`PerSlot::aim`] | its worker is ready: it gets its share |
-//! | [`PerSlot::aim`] | it gets nothing new; its worker goes on accepting what has come or is coming |
-//! | [`PerSlot::end_leaving`] | nothing is coming ([`PerSlot::is_settled`]), its worker has ended: it closes |
+//! | [`PerSlot::resized`] | its socket listens, and gets no connections while it has no worker |
+//! | [`PerSlot::aim_at`] | its worker is ready: it gets its share |
+//! | [`PerSlot::aim_at`] | it gets no new connections; its worker accepts the queued and the unfinished ones |
+//! | [`PerSlot::end_leaving`] | no connection is coming ([`PerSlot::is_settled`]), its worker has ended: it closes |
 
 use std::collections::HashSet;
 use std::io;
@@ -26,36 +32,36 @@ use crate::host::handshakes;
 use crate::sys::accept_error::AcceptFailure;
 use crate::sys::listening;
 
-/// The sockets of one address. Clones share them, and know where the kernel sends connections.
+/// The sockets of one address. Clones share them and the kernel's target.
 #[derive(Debug, Clone)]
 pub(crate) struct PerSlot {
-    /// In the kernel's order. Those behind the first `slots` are leaving.
+    /// In the kernel's order. The sockets after the first `slots` are leaving.
     sockets: Vec<Arc<dyn Listener>>,
     slots: usize,
     backlog: i32,
     aim: Arc<Mutex<Aim>>,
 }
 
-/// What the kernel was told about new connections.
+/// The current target of new connections in the kernel.
 #[derive(Debug, Default)]
 struct Aim {
-    /// How many sockets, from the first, get some; `None`: all that there are.
+    /// The number of sockets, from the first, that get new connections; `None`: all of them.
     at: Option<usize>,
-    /// The clients with which a handshake was under way when sockets were last taken out; `None`: not known yet.
+    /// Clients with an unfinished handshake when sockets were last excluded; `None`: unknown.
     handshakes: Option<HashSet<SocketAddr>>,
-    /// A leaving socket could not be emptied, and the log says so already.
+    /// A leaving socket could not be emptied, and this is logged.
     is_stuck: bool,
 }
 
 impl PerSlot {
-    /// Puts further sockets beside the one that has the port to itself by now.
+    /// Opens further sockets on the port of `first`, so that there are `slots`.
     pub(crate) fn beside(first: Arc<dyn Listener>, slots: usize, backlog: i32) -> Result<Self> {
         let mut sockets = vec![first];
         add_sockets(&mut sockets, slots, backlog)?;
         Ok(Self { sockets, slots: slots.max(1), backlog, aim: Arc::default() })
     }
 
-    /// Takes over the sockets of our predecessor, in its order.
+    /// Adopts the sockets of the previous image, in its order.
     pub(crate) fn adopt(sockets: Vec<Arc<dyn Listener>>, slots: usize, at: usize, backlog: i32) -> Self {
         let handshakes = if sockets.len() > slots { handshakes_with(&sockets).ok() } else { None };
         Self {
@@ -66,8 +72,9 @@ impl PerSlot {
         }
     }
 
-    /// The same sockets for another number of slots, and further ones where there are too few. New connections go where
-    /// they went before.
+    /// The same sockets for another number of slots, and further ones if there are too few. The target of new
+    /// connections
+    /// stays.
     pub(crate) fn resized(&self, slots: usize) -> Result<Self> {
         let mut resized = Self { slots: slots.max(1), ..self.clone() };
         if slots > self.sockets.len() {
@@ -77,7 +84,7 @@ impl PerSlot {
         Ok(resized)
     }
 
-    /// From now on new connections go to the first `slots` sockets, at least to one.
+    /// Directs new connections to the first `slots` sockets, at least to one.
     pub(crate) fn aim_at(&self, slots: usize) -> Result<()> {
         let slots = slots.clamp(1, self.slots.min(self.sockets.len()));
         let mut aim = self.aim();
@@ -92,8 +99,11 @@ impl PerSlot {
         Ok(())
     }
 
-    /// Whether nothing more will come to the sockets that are leaving: they get nothing new, and all handshakes that
-    /// were under way when that began are over. They are not while the kernel cannot be asked.
+    /// Whether the leaving sockets will get no further connection.
+    ///
+    /// They are excluded from new ones, and all handshakes from before that have ended. `false` while the
+    /// kernel cannot be
+    /// asked.
     pub(crate) fn is_settled(&self) -> bool {
         if self.sockets.len() <= self.slots {
             return true;
@@ -108,14 +118,15 @@ impl PerSlot {
         let Ok(now) = handshakes_with(&self.sockets) else { return false };
         match &mut aim.handshakes {
             Some(handshakes) => handshakes.retain(|client| now.contains(client)),
-            // Those that have begun since are among them: their wait is longer than it must be, and ends.
+            // Later handshakes are among them: the wait is longer than necessary, and still bounded.
             unknown => *unknown = Some(now),
         }
         aim.handshakes.as_ref().is_some_and(HashSet::is_empty)
     }
 
-    /// Ends the sockets that are leaving, for whoever may still hold them, and returns what still waited on them. To be
-    /// called when they are settled, and nobody accepts from them any more.
+    /// Stops the leaving sockets in all processes and returns their queued connections.
+    ///
+    /// Called when they are settled and no process accepts from them any more.
     pub(crate) fn end_leaving(&mut self) -> Vec<Connection> {
         let mut waited = Vec::new();
         if self.aimed_at() > self.slots {
@@ -137,18 +148,19 @@ impl PerSlot {
         waited
     }
 
-    /// Ends the sockets that `other` lacks and that have never got anything: a change that was not to be.
+    /// Stops the sockets that `other` lacks and that never got a connection, after a failed change.
     pub(crate) fn end_what_is_not_in(&self, other: &Self) {
         let used = self.aimed_at().max(other.sockets.len());
         self.sockets.iter().skip(used).rev().for_each(|socket| end(&**socket));
     }
 
-    /// A slot's socket, also while it is leaving. A slot beyond those that there are gets one all the same: no worker is deaf.
+    /// The socket of a slot, also of a leaving one. A slot beyond the last gets some socket: every worker has
+    /// one.
     pub(crate) fn of_slot(&self, slot: usize) -> &Arc<dyn Listener> {
         self.sockets.get(slot).unwrap_or_else(|| &self.sockets[slot % self.slots.min(self.sockets.len())])
     }
 
-    /// All of them, those that are leaving last.
+    /// All sockets, the leaving ones last.
     pub(crate) fn sockets(&self) -> &[Arc<dyn Listener>] {
         &self.sockets
     }
@@ -165,12 +177,12 @@ impl PerSlot {
         self.backlog
     }
 
-    /// What further sockets are to have; see `OpenSet` for those that there are.
+    /// Sets the backlog of further sockets. `OpenSet` changes the existing ones.
     pub(crate) fn set_backlog(&mut self, backlog: i32) {
         self.backlog = backlog;
     }
 
-    /// How many sockets, from the first, get new connections.
+    /// The number of sockets, from the first, that get new connections.
     pub(crate) fn aimed_at(&self) -> usize {
         self.aim().at.unwrap_or(self.sockets.len())
     }
@@ -180,7 +192,7 @@ impl PerSlot {
     }
 }
 
-/// Adds sockets behind the others until there are `count`.
+/// Adds sockets at the end until there are `count`.
 fn add_sockets(sockets: &mut Vec<Arc<dyn Listener>>, count: usize, backlog: i32) -> Result<()> {
     while let (Local::Tcp(address), true) = (sockets[0].local(), sockets.len() < count) {
         let socket = TcpListening::beside(*address, backlog)?;
@@ -196,14 +208,15 @@ fn handshakes_with(sockets: &[Arc<dyn Listener>]) -> io::Result<HashSet<SocketAd
     }
 }
 
-/// How many connections in a row may fail. Where a filter of system calls or the network refuses each accept(2), the
-/// error stays, and the queue never ends.
+/// The most failures in a row. If a system call filter or the network refuses each accept(2), the error
+/// persists and
+/// the queue never ends.
 const FAILURES: u32 = 64;
 
-/// Accepts the connections that wait; one that has failed is passed over.
+/// Accepts all queued connections and skips failed ones.
 ///
 /// # Errors
-/// The system has no room for a connection, or [`FAILURES`] in a row have failed.
+/// No descriptor or memory is left for a connection, or [`FAILURES`] in a row have failed.
 fn accept_all(socket: &dyn Listener, waited: &mut Vec<Connection>) -> io::Result<()> {
     let mut failures = 0;
     loop {
@@ -223,8 +236,9 @@ fn accept_all(socket: &dyn Listener, waited: &mut Vec<Connection>) -> io::Result
     }
 }
 
-/// Stops listening, whoever else holds the socket: to close our copy would leave it in the kernel's row for as long as
-/// that somebody lives.
+/// Stops listening in all processes. After a mere close the socket would stay in the kernel's row until every
+/// process
+/// has closed its copy.
 fn end(socket: &dyn Listener) {
     let _ = socket2::SockRef::from(&socket).shutdown(Shutdown::Both);
 }

@@ -1,5 +1,6 @@
-//! What a supervisor leaves to the next image of itself about its open listeners: the descriptors stay open across the
-//! exec, and this says what they are.
+//! The open listeners as one image of a supervisor passes them to the next: their descriptors stay open
+//! across the
+//! exec, and a record describes them.
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -16,34 +17,38 @@ use crate::error::{Error, ErrorKind, Result};
 /// One open listening socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ListenerRecord {
-    /// As the operator wrote it.
+    /// The address in the operator's notation.
     pub(crate) address: String,
     pub(crate) fd: RawFd,
-    /// Its place, where each slot has its own.
+    /// The socket's place in its row, if each slot has its own.
     pub(crate) slot: Option<SlotRecord>,
-    /// Its file, where it has one that is ours.
+    /// The socket file, if this supervisor bound it.
     pub(crate) bound: Option<Bound>,
 }
 
-/// A socket's place among those of its address.
+/// The place of a socket among those of its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SlotRecord {
     pub(crate) slot: usize,
-    /// How many slots there are; a socket of a later one is leaving.
+    /// The number of slots; a socket of a later slot is leaving.
     slots: usize,
-    /// How many sockets, from the first, get new connections.
+    /// The number of sockets, from the first, that get new connections.
     aimed_at: usize,
     backlog: i32,
 }
 
 impl OpenSet {
-    /// Describes the set, socket by socket, for [`adopt`](Self::adopt).
+    /// Records the set, socket by socket, for [`adopt`](Self::adopt).
     pub(crate) fn describe(&self) -> Vec<ListenerRecord> {
         self.members().iter().flat_map(describe).collect()
     }
 
-    /// The set that was described, in the process that has inherited its descriptors. All or none: on an error all
-    /// descriptors stay open (and may be close-on-exec by now), so that there is a way back.
+    /// The recorded set, in the process that has inherited its descriptors.
+    ///
+    /// # Errors
+    /// No part of the set is adopted. All descriptors stay open (some may be close-on-exec), so that the
+    /// previous image can
+    /// be executed again.
     pub(crate) fn adopt(records: &[ListenerRecord]) -> Result<Self> {
         let mut members = Vec::new();
         let mut rest = records;
@@ -82,7 +87,7 @@ fn describe(member: &Member) -> Vec<ListenerRecord> {
     }
 }
 
-/// All records of one address.
+/// Adopts all records of one address.
 fn adopt_member(records: &[ListenerRecord]) -> Result<Member> {
     let wrong = || Error::new(ErrorKind::System, "take over the listeners: the record contradicts itself");
     let first = records.first().ok_or_else(wrong)?;

@@ -20,7 +20,7 @@ pub(crate) struct TcpListening {
 }
 
 impl TcpListening {
-    /// Binds and listens. Where the port is taken, the error names whoever holds it.
+    /// Binds and listens. For a port in use the error names the process that holds it.
     pub(crate) fn open(host: &str, port: u16, options: &Options) -> Result<Self> {
         let name = || super::Address::Tcp { host: host.to_owned(), port };
         let addresses = (host, port).to_socket_addrs().map_err(|error| {
@@ -40,15 +40,16 @@ impl TcpListening {
         })
     }
 
-    /// A further socket on `address`, beside those of ours that [share](Self::share_port) its port.
+    /// Opens a further socket on `address`, beside our sockets that [share](Self::share_port) its port.
     pub(crate) fn beside(address: SocketAddr, backlog: i32) -> Result<Self> {
         Self::adopt(listen(address, backlog, true).map_err(|error| explain(address, error))?)
     }
 
-    /// From now on further sockets of this user may listen on the same port.
+    /// Lets further sockets of this user listen on the same port.
     ///
-    /// Said only once the socket listens: it was bound as one that shares with nobody, so that a port which
-    /// another server has, sharing or not, was refused, and of two that come at the same moment one has it.
+    /// Called only once the socket listens: it was bound without sharing. So a port that another server has,
+    /// shared or not,
+    /// was refused, and of two servers that start at the same moment one gets the port.
     pub(crate) fn share_port(&self) -> io::Result<()> {
         if listening::SPREADS {
             self.socket.set_reuse_port(true)
@@ -57,7 +58,7 @@ impl TcpListening {
         }
     }
 
-    /// Takes over a socket that listens already.
+    /// Wraps a socket that already listens.
     pub(crate) fn adopt(socket: Socket) -> Result<Self> {
         let step = |error| Error::system("take over a listening TCP socket", error);
         socket.set_nonblocking(true).map_err(step)?;
@@ -86,19 +87,19 @@ impl AsFd for TcpListening {
 
 fn listen(address: SocketAddr, backlog: i32, shares_port: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // So that connections of a former life in TIME_WAIT do not keep us from the port (socket(7)).
+    // Connections of an earlier server in TIME_WAIT would otherwise hold the port (socket(7)).
     socket.set_reuse_address(true)?;
     if shares_port {
         socket.set_reuse_port(true)?;
     }
-    // Inherited by accepted connections on Linux: no system call for each of them.
+    // Accepted connections inherit it on Linux: no system call for each of them.
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(backlog)?;
     Ok(socket)
 }
 
-/// Says who holds the port, or what is missing.
+/// Names the process that holds the port, or the missing privilege.
 fn explain(address: SocketAddr, error: io::Error) -> Error {
     let what = match error.kind() {
         io::ErrorKind::AddrInUse => match processes::holder_of_port(address) {

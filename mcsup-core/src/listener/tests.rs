@@ -1,4 +1,4 @@
-//! The open set as its supervisor uses it: how it changes, what is kept, what is left to the next image.
+//! The open set in the supervisor's use: changes, kept sockets, and the record for the next image.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -44,7 +44,7 @@ fn a_change_keeps_what_is_in_both_and_opens_what_is_new() {
 
     let second = first.changed_to(&[unix(&new), unix(&kept), any.clone(), any], &options, 1).unwrap();
     first.withdraw_what_is_not_in(&second);
-    // What was asked for twice is there once; and port 0 is the port that it was.
+    // A repeated address is there once, and port 0 is the port from the start.
     assert_eq!(second.len(), 3);
     assert_eq!(second.locals().count(), 3);
     assert!(Arc::ptr_eq(&second[2], &first[0]));
@@ -57,7 +57,7 @@ fn a_change_keeps_what_is_in_both_and_opens_what_is_new() {
 }
 
 #[test]
-fn a_change_that_cannot_be_leaves_everything_as_it_was() {
+fn a_failed_change_leaves_everything_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     let (kept, new) = (dir.path().join("kept"), dir.path().join("new"));
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -89,17 +89,17 @@ fn a_kept_socket_file_gets_its_new_mode_and_owner_while_it_is_ours() {
     let options = Options { unix_mode: 0o600, ..Options::default() };
     let set = OpenSet::open(&[unix(&path)], &options, 1).unwrap();
     let born = fs::metadata(&path).unwrap();
-    // Only root may give a file away; to oneself it is allowed.
+    // Only root may give a file to another user; giving it to oneself is allowed.
     let is_root = born.uid() == 0;
     let owner = if is_root { (Some(1), Some(1)) } else { (Some(born.uid()), Some(born.gid())) };
     let wider = Options { unix_mode: 0o666, unix_owner: owner, ..options.clone() };
     let mut set = set.changed_to(&[unix(&path)], &wider, 1).unwrap();
-    // The change may yet not be to be.
+    // The change may still fail.
     assert_eq!(fs::metadata(&path).unwrap().mode(), born.mode());
     set.apply(&wider);
     let now = fs::metadata(&path).unwrap();
     assert_eq!((now.mode() & 0o777, Some(now.uid()), Some(now.gid())), (0o666, owner.0, owner.1));
-    // And back: what is nobody's is whose it was.
+    // And back: without a configured owner the file has its first owner again.
     set.apply(&options);
     let now = fs::metadata(&path).unwrap();
     assert_eq!((now.mode() & 0o777, now.uid(), now.gid()), (0o600, born.uid(), born.gid()));
@@ -128,7 +128,7 @@ fn a_kept_queue_gets_its_new_length() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn what_waits_on_all_listeners_is_counted() {
+fn the_queued_connections_of_all_listeners_are_counted() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.sock");
     let mut wanted = addresses(&["127.0.0.1:0", "127.0.0.2:0"]);
@@ -140,12 +140,12 @@ fn what_waits_on_all_listeners_is_counted() {
     assert_eq!(set.queued(), to.len());
     set[0].accept().unwrap();
     assert_eq!(set.queued(), 2);
-    // A worker that let go of them knows nothing, and does not fail.
+    // A worker that has closed its listeners counts none, and does not fail.
     set.iter().for_each(|listener| crate::sys::descriptor::let_go(listener.as_fd()).unwrap());
     assert_eq!(set.queued(), 0);
 }
 
-/// What an exec does: the descriptors stay, and nothing else does.
+/// Does what an exec does: the descriptors stay, and nothing else does.
 #[test]
 fn a_descriptor_has_one_owner_whatever_addresses_name_its_number() {
     let own = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -155,13 +155,13 @@ fn a_descriptor_has_one_owner_whatever_addresses_name_its_number() {
     assert!(refused.contains("it is close-on-exec"), "{refused}");
     assert_eq!(refused.matches("opened or taken").count(), 1, "{refused}");
     own.local_addr().unwrap();
-    // As if it had come through an exec.
+    // As after an exec.
     rustix::io::fcntl_setfd(&own, rustix::io::FdFlags::empty()).unwrap();
     let _ = own.into_raw_fd();
     let set = open(&address).unwrap();
     assert!(open(&address).is_err());
     drop(set);
-    // What does not listen stays what it was, for its owner.
+    // A descriptor that does not listen stays open for its owner.
     let file = std::fs::File::open("/dev/null").unwrap();
     rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).unwrap();
     assert!(open(&format!("fd://{}", file.as_raw_fd()).parse().unwrap()).is_err());
@@ -178,7 +178,7 @@ fn a_start_that_fails_leaves_an_inherited_socket_inherited() {
     let taken = holder.local_addr().unwrap().to_string().parse().unwrap();
     let open = |addresses: &[Address]| OpenSet::open(addresses, &Options::default(), 1);
     assert!(open(&[inherited.clone(), taken]).is_err());
-    // So does one that fails when all of it is open.
+    // So does a start that fails after all of it is open.
     open(std::slice::from_ref(&inherited)).unwrap().put_back();
     let set = open(std::slice::from_ref(&inherited)).unwrap();
     TcpStream::connect(address).unwrap();
@@ -209,7 +209,7 @@ fn the_next_image_has_the_same_set() {
     for listener in adopted.iter() {
         assert!(rustix::io::fcntl_getfd(listener).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
     }
-    // Its keys are known, its port is the same, and its paths are its own as long as they are.
+    // Its addresses are known, its port is the same, and its paths are its own while they exist.
     let kept = adopted.changed_to(&wanted, &Options::default(), 1).unwrap();
     assert_eq!(port_of(&*kept[0]), address);
     TcpStream::connect(address).unwrap();

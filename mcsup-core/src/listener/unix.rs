@@ -1,4 +1,4 @@
-//! Unix stream listeners: a path that is never stolen from a live server, with the mode that was asked for.
+//! Unix stream listeners with an exact mode. A live server keeps its path.
 
 use std::fs;
 use std::io;
@@ -17,16 +17,16 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::host::processes;
 use crate::sys::held_file::HeldFile;
 
-/// A listening Unix socket. Its path is removed by `withdraw` only, and only while it is still ours.
+/// A listening Unix socket. Only `withdraw` removes its path, and only while the path is ours.
 #[derive(Debug)]
 pub(crate) struct UnixListening {
     socket: Socket,
     local: Local,
-    /// The socket file that we bound; `None` for an inherited socket, whose path is not ours.
+    /// The socket file that this process bound; `None`: the socket was inherited, and its path is not ours.
     bound: Option<Bound>,
 }
 
-/// A socket file: where it is, which it is, and whose it was before it was given away.
+/// A socket file: its path, its identity, and its owner before it was given away.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Bound {
     /// Absolute, so that it can be unlinked after a change of directory.
@@ -47,7 +47,10 @@ struct Access {
 }
 
 impl UnixListening {
-    /// Binds and listens. A file left by a dead server is replaced; a live server keeps its path and is named.
+    /// Binds and listens. Replaces the file of a dead server.
+    ///
+    /// # Errors
+    /// A live server has the path (the error names it), or a system call fails.
     pub(crate) fn open(path: &Path, options: &Options) -> Result<Self> {
         let fail = |error: io::Error| {
             Error::new(ErrorKind::Bind, format!("cannot listen on unix:{}", path.display())).caused_by(error)
@@ -60,14 +63,14 @@ impl UnixListening {
         bind(&socket, path, options.unix_mode).map_err(fail)?;
         socket.listen(options.backlog).map_err(fail)?;
         let bound = give(path, options.unix_owner).map_err(|error| {
-            // A start that fails leaves nothing behind.
+            // A failed start leaves no file behind.
             let _ = fs::remove_file(path);
             fail(error)
         })?;
         Ok(Self { socket, local: Local::Unix(bound.path.clone()), bound: Some(bound) })
     }
 
-    /// Takes over a socket that listens already.
+    /// Wraps a socket that already listens.
     pub(crate) fn adopt(socket: Socket) -> Result<Self> {
         let step = |error| Error::system("take over a listening Unix socket", error);
         socket.set_nonblocking(true).map_err(step)?;
@@ -76,18 +79,19 @@ impl UnixListening {
         Ok(Self { socket, local: Local::Unix(path), bound: None })
     }
 
-    /// Takes over a socket that our predecessor bound, with its path.
+    /// Wraps a socket that the previous image bound, with its path.
     pub(crate) fn adopt_bound(socket: Socket, bound: Bound) -> Result<Self> {
         let adopted = Self::adopt(socket)?;
         Ok(Self { local: Local::Unix(bound.path.clone()), bound: Some(bound), ..adopted })
     }
 
-    /// The socket file, where it is ours.
+    /// The socket file, if it is ours.
     pub(crate) fn bound(&self) -> Option<&Bound> {
         self.bound.as_ref()
     }
 
-    /// Gives the socket file the mode and owner that new options ask for, while it is ours. On an error it has what it had.
+    /// Gives the socket file, while it is ours, the mode and owner of new options. On an error it keeps its
+    /// own.
     pub(crate) fn refit(&self, options: &Options) -> Result<()> {
         let Some(bound) = &self.bound else { return Ok(()) };
         let Some((held, file)) = bound.hold() else { return Ok(()) };
@@ -107,18 +111,18 @@ impl UnixListening {
 }
 
 impl Bound {
-    /// The socket file at `path`.
+    /// Describes the socket file at `path`.
     fn of(path: &Path, file: &fs::Metadata) -> Self {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         Self { path, device: file.dev(), inode: file.ino(), uid: file.uid(), gid: file.gid() }
     }
 
-    /// What is at the path, while it is still ours.
+    /// The file at the path, while it is ours.
     fn file(&self) -> Option<fs::Metadata> {
         fs::symlink_metadata(&self.path).ok().filter(|file| self.is(file))
     }
 
-    /// The same, held: the owner of the folder may rename what is in it at any moment.
+    /// The same file, held: the owner of the folder may rename files in it at any moment.
     fn hold(&self) -> Option<(HeldFile<'_>, fs::Metadata)> {
         let held = HeldFile::at(&self.path).ok()?;
         let file = held.metadata().ok().filter(|file| self.is(file))?;
@@ -130,8 +134,9 @@ impl Bound {
     }
 }
 
-/// Gives the socket file that was bound at `path` a moment ago to its owner. Held, and looked at first: the owner of the
-/// folder may have put another file there, or a second name of one.
+/// Gives the socket file that was just bound at `path` to its owner.
+///
+/// It is held and checked first: the owner of the folder may have replaced it, or added a hard link.
 fn give(path: &Path, (uid, gid): (Option<u32>, Option<u32>)) -> io::Result<Bound> {
     let held = HeldFile::at(path)?;
     let file = held.metadata()?;
@@ -147,7 +152,7 @@ fn give(path: &Path, (uid, gid): (Option<u32>, Option<u32>)) -> io::Result<Bound
     Ok(bound)
 }
 
-/// At no moment is the file more open than before or than wanted.
+/// Changes mode and owner. The file is never more open than before or than wanted.
 fn change(file: &HeldFile<'_>, before: Access, wanted: Access) -> io::Result<()> {
     file.change_mode(before.mode & wanted.mode)?;
     file.change_owner(wanted.uid, wanted.gid)?;
@@ -177,7 +182,7 @@ impl AsFd for UnixListening {
     }
 }
 
-/// Binds under a umask that yields exactly `mode`: there is no moment at which the file is more open than asked.
+/// Binds under a umask that yields exactly `mode`: the file is never more open than that.
 pub(crate) fn bind(socket: &Socket, path: &Path, mode: u32) -> io::Result<()> {
     let address = SockAddr::unix(path)?;
     let before = rustix::process::umask(Mode::from_raw_mode((0o777 & !mode) as _));
@@ -186,7 +191,10 @@ pub(crate) fn bind(socket: &Socket, path: &Path, mode: u32) -> io::Result<()> {
     bound
 }
 
-/// Removes what a dead server left at `path`; where a live one, or something else, is there it says so.
+/// Removes the socket of a dead server at `path`.
+///
+/// # Errors
+/// A live server or another file has the path; the text names it.
 pub(crate) fn make_way(path: &Path) -> std::result::Result<(), String> {
     let file = match fs::symlink_metadata(path) {
         Ok(file) => file,
@@ -197,7 +205,7 @@ pub(crate) fn make_way(path: &Path) -> std::result::Result<(), String> {
     }
     match try_to_connect(path) {
         Ok(stream) => Err(format!("the path is held by {}", holder(&stream))),
-        // Its queue is full: it lives, but does not accept.
+        // A full queue: the server is alive and does not accept.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             Err("the path is held by another process".to_owned())
         }
@@ -208,7 +216,7 @@ pub(crate) fn make_way(path: &Path) -> std::result::Result<(), String> {
     }
 }
 
-/// Connects without waiting for room in the queue of a server that may be stopped.
+/// Connects without waiting for room in the queue: the server may be stopped.
 pub(crate) fn try_to_connect(path: &Path) -> io::Result<UnixStream> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
@@ -216,7 +224,7 @@ pub(crate) fn try_to_connect(path: &Path) -> io::Result<UnixStream> {
     Ok(UnixStream::from(std::os::fd::OwnedFd::from(socket)))
 }
 
-/// Who listens at the other end: the kernel keeps the credentials of whoever called listen(2).
+/// The process that listens at the other end: the kernel keeps the credentials of the listen(2) caller.
 fn holder(stream: &UnixStream) -> String {
     #[cfg(target_os = "linux")]
     if let Ok(peer) = rustix::net::sockopt::socket_peercred(stream) {
@@ -264,7 +272,7 @@ mod tests {
         let (path, victim) = (dir.path().join("a.sock"), dir.path().join("victim"));
         let owner = (Some(rustix::process::geteuid().as_raw()), None);
         let _other = open(&victim, 0o600).unwrap();
-        // What may be there once the name has been swapped.
+        // Files that may be there once the name was swapped.
         std::os::unix::fs::symlink(&victim, &path).unwrap();
         assert!(give(&path, owner).unwrap_err().to_string().contains("taken the place"));
         assert!(open(&path, 0o600).unwrap_err().to_string().contains("no socket"));

@@ -1,4 +1,4 @@
-//! One socket for each slot: whoever comes, comes to a slot that has a worker, and nobody is reset.
+//! One socket for each slot: every connection reaches a slot with a worker, and none is reset.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -23,7 +23,7 @@ fn connect(set: &OpenSet, count: usize) -> Vec<TcpStream> {
     (0..count).map(|_| TcpStream::connect(port_of(&*set[0])).unwrap()).collect()
 }
 
-/// How many connections wait in each slot.
+/// The number of queued connections of each slot.
 fn queues(set: &OpenSet) -> Vec<usize> {
     (0..set.len()).map(|slot| set.for_slot(slot).queued()).collect()
 }
@@ -46,7 +46,7 @@ fn each_slot_has_its_own_socket_and_its_share() {
     assert_eq!(queues.iter().sum::<usize>(), 400);
     // 100 each on average, with a deviation of less than 9.
     assert!(queues.iter().all(|queued| *queued > 30), "{queues:?}");
-    // No worker is deaf.
+    // Every worker has a listener.
     assert_eq!(set.for_slot(7).len(), 1);
     assert_eq!(set.for_slots(&[1, 2]).queued(), queues[1] + queues[2]);
 }
@@ -55,7 +55,7 @@ fn each_slot_has_its_own_socket_and_its_share() {
 fn only_tcp_addresses_that_we_open_have_one_for_each_slot() {
     let dir = tempfile::tempdir().unwrap();
     let inherited = TcpListener::bind("127.0.0.1:0").unwrap();
-    // As if it had come through an exec.
+    // As after an exec.
     rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty()).unwrap();
     let wanted = [Address::Inherited(inherited.into_raw_fd()), unix(&dir.path().join("a.sock"))];
     let set = OpenSet::open(&wanted, &options(), 3).unwrap();
@@ -94,7 +94,7 @@ fn of_servers_that_open_a_port_at_once_one_has_it() {
 }
 
 #[test]
-fn a_further_slot_gets_nothing_before_it_is_said_to_serve() {
+fn a_further_slot_gets_no_connections_before_it_serves() {
     let two = open_for(2);
     let four = two.resized(4).unwrap();
     let mut clients = connect(&two, 100);
@@ -105,12 +105,12 @@ fn a_further_slot_gets_nothing_before_it_is_said_to_serve() {
 }
 
 #[test]
-fn a_change_that_was_not_to_be_leaves_no_slot_behind() {
+fn a_failed_change_leaves_no_slot_behind() {
     let two = open_for(2);
     for _ in 0..3 {
         let wanted = addresses(&["127.0.0.1:0"]);
         let four = two.changed_to(&wanted, &options(), 4).unwrap();
-        // A worker of the generation that failed, which lives a little longer.
+        // A worker of the failed generation that lives a little longer.
         let held: Vec<_> = four.iter().map(|listener| rustix::io::dup(listener.as_fd()).unwrap()).collect();
         four.withdraw_what_is_not_in(&two);
         drop(four);
@@ -126,7 +126,7 @@ fn a_change_that_was_not_to_be_leaves_no_slot_behind() {
 }
 
 #[test]
-fn a_slot_that_leaves_gets_nothing_new_and_what_it_has_is_not_lost() {
+fn a_leaving_slot_gets_no_new_connections_and_loses_no_queued_one() {
     let four = open_for(4);
     let mut clients = connect(&four, 200);
     let before = queues(&four);
@@ -134,7 +134,7 @@ fn a_slot_that_leaves_gets_nothing_new_and_what_it_has_is_not_lost() {
     clients.extend(connect(&four, 200));
     assert_eq!(queues(&four)[2..], before[2..]);
     assert!(two.is_settled());
-    // A worker's program may hold the socket for ever.
+    // The program of a worker may hold the socket forever.
     let _held = rustix::io::dup(four[2].as_fd()).unwrap();
     let waited = two.end_leaving();
     assert_eq!(waited.len(), before[2] + before[3]);
@@ -150,7 +150,7 @@ fn a_slot_that_leaves_gets_nothing_new_and_what_it_has_is_not_lost() {
 }
 
 #[test]
-fn a_slot_that_comes_back_in_time_has_its_old_socket() {
+fn a_slot_that_returns_in_time_has_its_old_socket() {
     let four = open_for(4);
     let _clients = connect(&four, 100);
     let before = queues(&four);
@@ -178,10 +178,10 @@ fn a_change_of_the_settings_may_change_the_number_of_slots_too() {
 }
 
 #[test]
-fn a_handshake_that_is_under_way_is_waited_for() {
+fn an_unfinished_handshake_is_waited_for() {
     let four = open_for(4);
     for listener in four.iter() {
-        // The handshake is over when the client has sent something (tcp(7)): a slow client, in our hands.
+        // The handshake ends when the client has sent a byte (tcp(7)).
         let socket = socket2::SockRef::from(listener);
         crate::sys::listening::tests::defer_accept(socket.as_fd());
     }
@@ -209,7 +209,7 @@ fn a_slot_does_not_close_while_the_kernel_cannot_be_asked_about_handshakes() {
     let mut clients = connect(&four, 64);
     let before = getrlimit(Resource::Nofile);
     let limit = |current| setrlimit(Resource::Nofile, Rlimit { current, ..before }).unwrap();
-    // Not even a descriptor for the question is free.
+    // No descriptor is free, not even for the question.
     limit(Some(0));
     let two = four.resized(2).unwrap();
     let was_settled = two.is_settled();
@@ -241,9 +241,9 @@ fn the_next_image_has_the_same_slots() {
     assert!(queues(&three)[2] > 5);
 }
 
-/// What a worker does: accepts and answers, and when it is told to drain it takes what waits and ends.
+/// A worker's loop: accepts and answers; at `drain` it takes the queued connections and ends.
 fn work(set: &OpenSet, slot: usize, drain: &'static AtomicBool) -> JoinHandle<()> {
-    // Its own copy, as a process has it.
+    // Its own copy, as in another process.
     let own = rustix::io::dup(set.for_slot(slot)[0].as_fd()).unwrap();
     let listener = TcpListener::from(own);
     thread::spawn(move || {
@@ -264,7 +264,7 @@ fn answer(mut stream: TcpStream) {
     stream.write_all(b"served").unwrap();
 }
 
-/// Asks anew for as long as it may, and counts.
+/// Sends requests until `enough`, and counts the answers.
 fn ask_on(address: SocketAddr, asked: &'static AtomicUsize, enough: &'static AtomicBool) -> JoinHandle<()> {
     thread::spawn(move || {
         while !enough.load(SeqCst) {
@@ -291,11 +291,11 @@ fn flag() -> &'static AtomicBool {
 }
 
 #[test]
-fn nobody_is_reset_while_slots_come_and_go() {
+fn no_connection_is_reset_while_slots_come_and_go() {
     static ASKED: AtomicUsize = AtomicUsize::new(0);
     let mut set = open_for(4);
     let address = port_of(&*set[0]);
-    // Nobody accepts yet.
+    // No worker accepts yet.
     let early = connect(&set, 200);
     let (enough, never) = (flag(), flag());
     let loops = [ask_on(address, &ASKED, enough), ask_on(address, &ASKED, enough)];
@@ -307,7 +307,7 @@ fn nobody_is_reset_while_slots_come_and_go() {
         wait_for("the end of all handshakes", || set.is_settled());
         leaving.store(true, SeqCst);
         leavers.into_iter().for_each(|worker| worker.join().unwrap());
-        // Whoever came now to a slot without a worker would wait in vain.
+        // A connection to a slot without a worker would wait in vain.
         answers_go_on(&ASKED);
         assert_eq!(set.end_leaving().len(), 0);
         assert_eq!(set.len(), 2);
