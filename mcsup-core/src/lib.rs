@@ -3,10 +3,8 @@
 //! # What it is
 //! An embedder implements [`Worker`] (the work of each process) and passes a closure that creates one to
 //! [`Prefork`]. The process that calls [`Prefork::run`] becomes the *supervisor*: it owns the listeners, the
-//! signals
-//! and the pid file, forks the workers, and replaces those that die. It has one thread and runs none of the
-//! workers'
-//! code.
+//! signals and the pid file, forks the workers, and replaces those that die. It has one thread and runs none
+//! of the workers' code.
 //!
 //! # The flow
 //! | step | module |
@@ -24,8 +22,7 @@
 //!
 //! # Guarantees
 //! - A worker is ready when its boot has returned `Ok`, never by a timer. The old generation serves until a
-//!   new one is
-//!   ready, and goes on without a pause if the new one fails.
+//!   new one is ready, and goes on without a pause if the new one fails.
 //! - When the supervisor dies, its workers finish their requests and end; the listeners are free at once.
 //! - Every death is reaped once and logged with its cause, as far as the cause is known.
 //! - A slot whose workers keep dying is refilled after ever longer delays; a pool that cannot boot ends with
@@ -33,8 +30,7 @@
 //!
 //! # Not here
 //! The crate speaks no protocol, embeds no language and prints nothing: log lines go to [`log`]. A library
-//! error never
-//! ends the process; [`Ending`] converts to an exit code, and `main` decides.
+//! error never ends the process; [`Ending`] converts to an exit code, and `main` decides.
 //!
 //! # Where to start reading
 //! [`policy::Machine`], then `supervisor/life.rs`: the loop has twenty lines.

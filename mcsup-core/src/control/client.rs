@@ -1,4 +1,4 @@
-//! A client of the control socket: asks, and waits for the answer no longer than it was told to.
+//! A client of the control socket with a bounded wait for the reply.
 
 use std::fmt;
 use std::io::{self, ErrorKind as IoKind, Read, Write};
@@ -15,36 +15,36 @@ use crate::clock;
 use crate::listener::unix;
 use crate::sys::credentials;
 
-/// How long a server whose queue is full is tried again.
+/// The longest wait for a server whose queue is full.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How often.
+/// The interval between attempts.
 const CONNECT_AGAIN: Duration = Duration::from_millis(10);
 
-/// More than any reply.
+/// The longest reply, in bytes.
 const MAX_REPLY: usize = 16 << 20;
 
-/// Why there is no answer.
+/// The reason why there is no reply.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AskError {
-    /// Nobody listens there: no such socket, or a dead server's.
+    /// No server listens there: no such socket, or a dead server's.
     Nobody {
-        /// Where.
+        /// The socket's path.
         path: PathBuf,
     },
-    /// This user may not.
+    /// This user has no permission.
     Permission {
-        /// Where.
+        /// The socket's path.
         path: PathBuf,
     },
-    /// The connection ended before the answer: the supervisor has ended.
+    /// The connection ended before the reply: the supervisor has ended.
     Ended,
-    /// There was no answer in time. A request that was sent is not taken back by that.
+    /// No reply in time. The server still carries out a request that was sent.
     TimedOut,
-    /// What came is no reply.
+    /// The reply is invalid.
     NotUnderstood(Mistake),
-    /// A system call failed that should not.
+    /// A system call failed unexpectedly.
     System(io::Error),
 }
 
@@ -81,25 +81,25 @@ impl From<io::Error> for AskError {
     }
 }
 
-/// The process that listens at a control socket, as the kernel says.
+/// The process that listens at a control socket, according to the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
-    /// Its effective user, when it began to listen.
+    /// Its effective user when it began to listen.
     pub uid: u32,
-    /// `None`: it has no number here, as a process of another PID namespace, or the system does not tell.
+    /// `None`: it is in another PID namespace, or the system does not report it.
     pub pid: Option<i32>,
 }
 
 /// A connection to a server's control socket.
 #[derive(Debug)]
 pub struct Client {
-    /// `None` after an error: whatever comes then would be the answer to an older question.
+    /// `None` after an error: a later line could be the reply to an earlier request.
     stream: Option<UnixStream>,
     received: Vec<u8>,
 }
 
 impl Client {
-    /// Connects to the server that listens at `path`. Waits some seconds for one whose queue is full.
+    /// Connects to the server that listens at `path`. Waits some seconds while its queue is full.
     ///
     /// # Errors
     /// [`AskError::Nobody`], [`AskError::Permission`], [`AskError::TimedOut`] and [`AskError::System`].
@@ -108,7 +108,7 @@ impl Client {
         loop {
             match unix::try_to_connect(path) {
                 Ok(stream) => return Ok(Self { stream: Some(stream), received: Vec::new() }),
-                // Nothing tells when there is room in the queue of a Unix socket.
+                // No event signals room in the queue of a Unix socket.
                 Err(error) if error.kind() == IoKind::WouldBlock && clock::now() < deadline => {
                     std::thread::sleep(CONNECT_AGAIN);
                 }
@@ -125,7 +125,7 @@ impl Client {
         }
     }
 
-    /// Who listens there.
+    /// The process that listens there.
     ///
     /// # Errors
     /// [`AskError::Ended`] after an error, and [`AskError::System`].
@@ -135,8 +135,8 @@ impl Client {
         Ok(Peer { uid, pid })
     }
 
-    /// Asks, and waits for the answer, `timeout` at most (`None`: as long as it takes). After an error the connection
-    /// is closed.
+    /// Sends a request and waits for the reply, `timeout` at most (`None`: without a limit). An error closes
+    /// the connection.
     ///
     /// # Errors
     /// All but [`AskError::Nobody`] and [`AskError::Permission`].
@@ -144,7 +144,7 @@ impl Client {
         let stream = self.stream.take().ok_or(AskError::Ended)?;
         let deadline = timeout.map(|timeout| clock::now().saturating_add(timeout));
         match send(&stream, &request.to_line(), deadline) {
-            // A server that sends us away says why before it closes.
+            // A server that refuses a client sends the reason before it closes.
             Ok(()) | Err(AskError::Ended) => {}
             Err(error) => return Err(error),
         }
@@ -154,7 +154,7 @@ impl Client {
         Ok(reply)
     }
 
-    /// The next line.
+    /// Receives the next line.
     fn receive(&mut self, mut stream: &UnixStream, deadline: Option<Duration>) -> Result<Vec<u8>, AskError> {
         let mut piece = [0; 16 * 1024];
         let mut searched = 0;
@@ -191,7 +191,7 @@ fn send(mut stream: &UnixStream, mut bytes: &[u8], deadline: Option<Duration>) -
     Ok(())
 }
 
-/// Waits until `stream` is ready for `what`.
+/// Waits until `stream` is readable or writable.
 fn wait(stream: &UnixStream, what: PollFlags, deadline: Option<Duration>) -> Result<(), AskError> {
     loop {
         let left = deadline.map(|deadline| deadline.saturating_sub(clock::now()));

@@ -64,7 +64,7 @@ fn no_answer_in_time_is_not_the_servers_end() {
     let mut client = Client::connect(&supervisor.path).unwrap();
     let error = client.ask(&status(), Some(Duration::from_millis(20))).unwrap_err();
     assert!(matches!(error, AskError::TimedOut), "{error:?}");
-    // Its late answer is not to become that of the next question.
+    // Its late reply is not taken for that to the next request.
     assert!(matches!(client.ask(&status(), PATIENCE).unwrap_err(), AskError::Ended));
 }
 

@@ -1,4 +1,4 @@
-//! A supervisor's loop with nothing but a control socket in it, for tests.
+//! A supervisor's loop with only a control socket, for tests.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::protocol::{Command, Outcome, Reply, Request, Status};
 use super::server::{ClientId, Server};
 use crate::clock;
 
-/// A thread that answers. Ends with its value.
+/// A thread that answers. It ends when this is dropped.
 pub(super) struct FakeSupervisor {
     thread: Option<JoinHandle<()>>,
     ended: Arc<AtomicBool>,
@@ -21,7 +21,7 @@ pub(super) struct FakeSupervisor {
 }
 
 impl FakeSupervisor {
-    /// `decide` says what becomes of each request, and may answer several at once, or none.
+    /// `decide` returns replies to a request: one, several, or none.
     pub(super) fn start(
         mut decide: impl FnMut(ClientId, &Request) -> Vec<(ClientId, Reply)> + Send + 'static,
     ) -> Self {
@@ -48,7 +48,7 @@ impl Drop for FakeSupervisor {
     }
 }
 
-/// Once around the loop.
+/// Runs one turn of the loop.
 pub(super) fn turn(
     server: &mut Server,
     patience: Duration,
@@ -62,7 +62,7 @@ pub(super) fn turn(
     }
 }
 
-/// As a supervisor waits; whether anything was ready.
+/// Waits as a supervisor does; returns whether anything was ready.
 pub(super) fn wait(server: &Server, patience: Duration) -> bool {
     let patience =
         server.deadline().map_or(patience, |until| patience.min(until.saturating_sub(clock::now())));
@@ -76,7 +76,7 @@ pub(super) fn wait(server: &Server, patience: Duration) -> bool {
     poll(&mut sources, Some(&timeout)).unwrap() > 0
 }
 
-/// A supervisor that does as it is told.
+/// Carries out every request.
 pub(super) fn obey(client: ClientId, request: &Request) -> Vec<(ClientId, Reply)> {
     let outcome = if request.wait { Outcome::Done } else { Outcome::Begun };
     let reply = Reply::new(outcome, format!("{:?}", request.command));
@@ -89,7 +89,7 @@ pub(super) fn obey(client: ClientId, request: &Request) -> Vec<(ClientId, Reply)
     )]
 }
 
-/// An address for a server, in a directory that goes with the first value.
+/// A socket path in a directory that is removed with the first value.
 pub(super) fn place() -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = Path::new(directory.path()).join("app.ctl");

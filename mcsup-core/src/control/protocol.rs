@@ -1,38 +1,38 @@
-//! Requests and replies, and their bytes: one JSON object a line, UTF-8, with the version of the protocol in it.
+//! Requests and replies, and their bytes: one JSON object a line, UTF-8, with the version of the protocol.
 //!
-//! Fields that one side does not know it ignores, so that a newer client can talk to an older server and the other
-//! way round. Nothing here reads or writes.
+//! Both sides ignore unknown fields, so that clients and servers of different releases understand each other.
+//! Nothing here reads or writes.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// The version of the protocol that is spoken here.
+/// The version of the protocol.
 pub const VERSION: u64 = 1;
 
 /// The longest line that a server accepts, in bytes.
 pub const MAX_REQUEST: usize = 64 * 1024;
 
-/// The commands, as they are spelled in a request.
+/// The commands, as spelled in a request.
 pub const COMMANDS: [&str; 7] = ["status", "reload", "upgrade", "scale", "recycle", "stop", "reopen-logs"];
 
-/// What a client wants.
+/// A client's request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// What is to be done.
+    /// The command.
     pub command: Command,
-    /// Whether the reply is to say how it ended; otherwise it says that it was begun.
+    /// Whether the reply reports the outcome; otherwise it reports the start.
     pub wait: bool,
 }
 
-/// What a server can be told to do.
+/// A command to a server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case")]
 pub enum Command {
-    /// Say how things are.
+    /// Report the server's status.
     Status,
-    /// Boot a new generation beside the old one, and retire the old one once it is ready.
+    /// Boot a new generation beside the old one, and retire the old one when it is ready.
     Reload,
-    /// Replace the supervisor's own program, in place.
+    /// Replace the supervisor's own program in place.
     Upgrade,
     /// Serve with this many workers.
     Scale {
@@ -41,164 +41,167 @@ pub enum Command {
     },
     /// Replace the worker in this slot.
     Recycle {
-        /// Its place in the pool.
+        /// Its slot.
         slot: usize,
     },
-    /// End.
+    /// End the server.
     Stop {
-        /// Without finishing what was begun.
+        /// Whether to abort current requests.
         #[serde(default)]
         quick: bool,
     },
-    /// Open log files anew.
+    /// Reopen log files.
     ReopenLogs,
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// It is done.
     Done,
-    /// It was taken on; how it ends is not waited for.
+    /// It has begun; the client does not wait for the outcome.
     Begun,
     /// It was tried and undone: nothing has changed.
     Failed,
-    /// A newer request took its place.
+    /// A newer request replaced it.
     Superseded,
     /// It cannot be done, now or at all.
     Refused,
-    /// It is no request that this server understands.
+    /// The server does not understand the request.
     Mistaken,
 }
 
-/// A server's answer.
+/// A server's reply.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reply {
-    /// What became of the request.
+    /// The outcome of the request.
     pub outcome: Outcome,
     /// One line for the operator.
     #[serde(default)]
     pub message: String,
-    /// More lines for the operator, such as the traceback of a worker that could not boot.
+    /// Further lines for the operator, such as the traceback of a failed boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// How things are; only as the answer to a status request.
+    /// The server's status, in the reply to a status request only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<Status>,
 }
 
-/// How a server is. What is `None` the server did not say: it does not know, or it is older than the field.
+/// The status of a server. A field is `None` if the server does not know it, or is older than the field.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Status {
-    /// The version of mcsup that runs.
+    /// The version of the running mcsup.
     pub mcsup: Option<String>,
     /// The supervisor's process id.
     pub pid: Option<i32>,
-    /// `starting`, `serving`, `reloading`, `rolling back`, `upgrading`, `lame duck`, `stopping`, `failing` or `ended`.
+    /// `starting`, `serving`, `reloading`, `rolling back`, `upgrading`, `lame duck`, `stopping`, `failing` or
+    /// `ended`.
     pub phase: Option<String>,
-    /// Seconds since the start; an upgrade does not begin it anew.
+    /// Seconds since the start. An upgrade does not reset it.
     pub uptime_seconds: Option<f64>,
-    /// The generation that serves.
+    /// The serving generation.
     pub generation: Option<u64>,
-    /// The generation that is being booted.
+    /// The booting generation.
     pub new_generation: Option<u64>,
-    /// How many workers there are to be.
+    /// The intended number of workers.
     pub target: Option<usize>,
-    /// Where it listens.
+    /// The listening addresses.
     pub listeners: Vec<String>,
-    /// How many reloads have succeeded.
+    /// The number of successful reloads.
     pub reloads: Option<u64>,
-    /// How many upgrades have succeeded.
+    /// The number of successful upgrades.
     pub upgrades: Option<u64>,
-    /// The process that workers are forked from, where the application is loaded once for all.
+    /// The process that workers are forked from, if the application is loaded once for all.
     pub mold: Option<MoldStatus>,
-    /// The workers, those on their way out among them.
+    /// The workers, including retiring ones.
     pub workers: Vec<WorkerStatus>,
-    /// What has happened to each place in the pool.
+    /// The history of each slot.
     pub slots: Vec<SlotStatus>,
 }
 
-/// How a mold is.
+/// The status of a mold.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MoldStatus {
     /// Its process id.
     pub pid: Option<i32>,
-    /// Its version of code and settings.
+    /// Its generation.
     pub generation: Option<u64>,
-    /// Where it is in its life.
+    /// Its state.
     pub state: Option<String>,
     /// Seconds since it was forked.
     pub age_seconds: Option<f64>,
 }
 
-/// How a worker is.
+/// The status of a worker.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WorkerStatus {
-    /// Its place in the pool.
+    /// Its slot.
     pub slot: usize,
-    /// Its version of code and settings.
+    /// Its generation.
     pub generation: Option<u64>,
     /// Its process id.
     pub pid: Option<i32>,
-    /// `booting`, `ready`, `recycling`, `leaving`, `draining`, `aborting`, `failed`, `killed` or `unkillable`.
+    /// `booting`, `ready`, `recycling`, `leaving`, `draining`, `aborting`, `failed`, `killed` or
+    /// `unkillable`.
     pub state: Option<String>,
     /// Seconds since it was forked.
     pub age_seconds: Option<f64>,
-    /// Requests that it has begun in its life.
+    /// The number of requests begun.
     pub requests: Option<u64>,
-    /// Requests that it is at now.
+    /// The number of requests in progress.
     pub in_flight: Option<u64>,
-    /// Seconds since the oldest of these was begun.
+    /// Seconds since the start of the oldest of these.
     pub oldest_request_seconds: Option<f64>,
-    /// Requests that have arrived and wait for a thread.
+    /// The number of requests that wait for a thread.
     pub waiting: Option<u64>,
-    /// Open connections.
+    /// The number of open connections.
     pub connections: Option<u64>,
-    /// Resident memory, what it shares with others counted whole.
+    /// Resident memory; shared pages count in full.
     pub rss_bytes: Option<u64>,
-    /// Resident memory, what it shares with others counted in parts. A server leaves it out: a client counts it.
+    /// Proportional set size; shared pages count in parts. A server omits it, and a client adds it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pss_bytes: Option<u64>,
-    /// Processor time that it has used in its life.
+    /// Processor time used.
     pub cpu_seconds: Option<f64>,
-    /// Share of one processor that it uses now, in percent. A server leaves it out: a client asks twice and divides.
+    /// Current share of one processor, in percent. A server omits it, and a client computes it from two
+    /// statuses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_percent: Option<f64>,
 }
 
-/// What has happened to a place in the pool.
+/// The history of a slot.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SlotStatus {
-    /// Which place.
+    /// Its index.
     pub slot: usize,
-    /// How often its worker has been replaced because it died.
+    /// The number of replacements after a death.
     pub restarts: u64,
-    /// How the last of its workers died that was not asked to.
+    /// The latest unexpected death of one of its workers.
     pub last_death: Option<Death>,
-    /// Seconds until its next worker starts, where it is empty and that is known.
+    /// Seconds until its next worker starts, if it is empty and the time is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_start_seconds: Option<f64>,
-    /// Why it is empty and waits, in one line.
+    /// The reason why it is empty and waits, in one line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waits_because: Option<String>,
 }
 
-/// A worker's unasked-for end.
+/// An unexpected death of a worker.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Death {
     /// Seconds since then.
     pub seconds_ago: f64,
-    /// Its cause, as far as it is known.
+    /// Its cause, as far as known.
     pub cause: String,
 }
 
-/// Why a line is no message: one line of text.
+/// The reason why a line is no valid message, in one line of text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake(String);
 
@@ -211,22 +214,22 @@ impl std::fmt::Display for Mistake {
 impl std::error::Error for Mistake {}
 
 impl Request {
-    /// A request whose outcome is waited for.
+    /// A request that waits for its outcome.
     pub fn new(command: Command) -> Self {
         Self { command, wait: true }
     }
 
-    /// Its bytes, with the end of line.
+    /// Encodes the request as a line.
     pub fn to_line(&self) -> Vec<u8> {
         let mut object = object(&self.command);
         object.insert("wait".to_owned(), self.wait.into());
         line(object)
     }
 
-    /// Reads one line.
+    /// Parses one line.
     ///
     /// # Errors
-    /// What is wrong with it: no JSON object, another version, an unknown command.
+    /// The line is no JSON object, of another version, or names an unknown command.
     pub fn from_line(bytes: &[u8]) -> Result<Self, Mistake> {
         let object = read(bytes)?;
         let wait = match object.get("wait") {
@@ -237,7 +240,7 @@ impl Request {
         let known = || format!("the commands are {}", COMMANDS.join(", "));
         match object.get("command") {
             Some(Value::String(name)) if COMMANDS.contains(&name.as_str()) => {}
-            // Quoted as JSON, and cut: whatever it is, the answer stays one short line.
+            // Quoted as JSON, and cut: the reply stays one short line for any input.
             Some(other) => {
                 let name: String = other.to_string().chars().take(40).collect();
                 return Err(Mistake(format!("unknown command {name}; {}", known())));
@@ -264,30 +267,29 @@ impl Reply {
         self
     }
 
-    /// Adds how things are.
+    /// Adds a status.
     #[must_use]
     pub fn with_status(mut self, status: Status) -> Self {
         self.status = Some(status);
         self
     }
 
-    /// Its bytes, with the end of line.
+    /// Encodes the reply as a line.
     pub fn to_line(&self) -> Vec<u8> {
         line(object(self))
     }
 
-    /// Reads one line.
+    /// Parses one line.
     ///
     /// # Errors
-    /// What is wrong with it: no JSON object, another version, an unknown outcome.
+    /// The line is no JSON object, of another version, or has an unknown outcome.
     pub fn from_line(bytes: &[u8]) -> Result<Self, Mistake> {
         let object = read(bytes)?;
         serde_json::from_value(Value::Object(object)).map_err(|error| Mistake(error.to_string()))
     }
 }
 
-/// A message's fields. Each of ours is an object of text keys and cannot fail to become one; were it otherwise the
-/// other side would be told by its absence.
+/// A message's fields. Every message type serializes to an object with text keys, so this cannot fail.
 fn object(message: &impl Serialize) -> Map<String, Value> {
     match serde_json::to_value(message) {
         Ok(Value::Object(object)) => object,
@@ -410,7 +412,7 @@ mod tests {
     #[test]
     fn the_documented_examples_are_what_is_spoken() {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/CONTROL.md");
-        // A crate that was packaged alone has no documents beside it.
+        // The packaged crate does not contain the documentation.
         let Ok(document) = std::fs::read_to_string(path) else { return };
         let examples: Vec<&str> = document.lines().filter(|line| line.starts_with('{')).collect();
         let (requests, replies): (Vec<&str>, Vec<&str>) =
@@ -424,7 +426,7 @@ mod tests {
         let replies: Vec<Reply> =
             replies.iter().map(|line| Reply::from_line(line.as_bytes()).unwrap()).collect();
         assert_eq!(replies.len(), 7);
-        // Every field of a status is shown, and none that there is not.
+        // The document shows every field of a status, and no other.
         let shown = document.lines().find(|line| line.contains("\"status\":{")).unwrap();
         let read = Reply::from_line(shown.as_bytes()).unwrap();
         let shown: Value = serde_json::from_str(shown).unwrap();

@@ -1,7 +1,7 @@
 //! The supervisor's end of the control socket: accepts clients, reads requests, sends replies.
 //!
-//! It never blocks, except for the bounded [`Server::finish`], and no client can make the supervisor fail. The caller
-//! decides what a request means.
+//! It never blocks, except for the bounded [`Server::finish`], and no client can make the supervisor fail.
+//! The caller decides what a request means.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -291,8 +291,8 @@ fn lock_directory_of(path: &Path) -> std::result::Result<File, String> {
             Ok(()) => return Ok(file),
             Err(Errno::WOULDBLOCK) if clock::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
             Err(Errno::INTR) => {}
-            // Any process that can read the directory can hold this lock, and must not prevent a start by it. Without the
-            // lock only two starts at the same moment can collide.
+            // Any process that can read the directory can hold this lock, and must not prevent a start by it.
+            // Without the lock only two starts at the same moment can collide.
             Err(Errno::WOULDBLOCK) => return Ok(file),
             Err(error) => {
                 return Err(format!("the directory {} cannot be locked ({error})", directory.display()));

@@ -19,7 +19,7 @@ fn connect(path: &Path) -> UnixStream {
     stream
 }
 
-/// Turns the loop until it is as hoped.
+/// Turns the loop until the condition holds.
 fn until(server: &mut Server, mut hoped: impl FnMut(&mut Server) -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !hoped(server) {
@@ -28,7 +28,7 @@ fn until(server: &mut Server, mut hoped: impl FnMut(&mut Server) -> bool) {
     }
 }
 
-/// Turns the loop until requests have come, which it returns.
+/// Turns the loop until requests arrive, and returns them.
 fn heard(server: &mut Server) -> Vec<(ClientId, Request)> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -72,7 +72,7 @@ fn of_two_instances_the_second_is_told_of_the_first() {
     drop(first);
     assert!(!path.exists());
     drop(Server::open(&path).unwrap());
-    // And no lock file is left either.
+    // No lock file is left either.
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 
@@ -171,7 +171,7 @@ fn the_end_of_the_requests_is_an_end_of_line_and_the_answer_still_comes() {
     client.get_mut().write_all(reload().trim_ascii_end()).unwrap();
     client.get_ref().shutdown(Shutdown::Write).unwrap();
     let (id, _) = heard(&mut server).remove(0);
-    // It is not reported as readable for ever.
+    // It is not readable forever.
     server.hear();
     assert!(!wait(&server, SOON));
     server.answer(id, &Reply::new(Outcome::Done, "well"));
@@ -340,7 +340,7 @@ fn a_client_that_waits_is_answered_by_the_next_image() {
     server.hear();
     let text = serde_json::to_string(&server.describe()).unwrap();
     let mut record: ServerRecord = serde_json::from_str(&text).unwrap();
-    // An exec keeps the numbers; here the same process has both, so they are duplicated instead.
+    // An exec keeps the numbers. Here one process has both servers, so the descriptors are duplicated.
     let keep = |fd: &mut RawFd, source: BorrowedFd<'_>| {
         *fd = std::os::fd::IntoRawFd::into_raw_fd(source.try_clone_to_owned().unwrap());
     };
@@ -375,7 +375,7 @@ fn a_client_that_did_not_come_along_is_gone_and_a_listener_is_an_error() {
     assert!(Server::adopt(record).is_err());
 }
 
-/// What looks like requests, more or less.
+/// Bytes that resemble requests.
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         proptest::collection::vec(any::<u8>(), 0..40),

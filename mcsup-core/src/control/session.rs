@@ -148,7 +148,8 @@ impl Session {
             return;
         }
         let line = reply.to_line();
-        // A single reply may be longer, so that a long traceback does not close the session of a client that reads.
+        // A single reply may be longer, so that a long traceback does not close the session of a client that
+        // reads.
         if !self.unsent.is_empty() && self.unsent.len() + line.len() > MAX_UNSENT {
             log::debug!("A client of the control socket does not read, and is closed");
             self.state = State::Closed;

@@ -14,7 +14,8 @@ use super::message::{Garbled, HEAD, MAX_PAYLOAD, Order, Report, announced, first
 use crate::clock;
 use crate::sys::descriptor;
 
-/// A new pair. Both ends are close-on-exec: no program that a worker starts holds a lifeline.
+/// Creates a connected pair. Both ends are close-on-exec, so that no program started by a worker holds a
+/// lifeline.
 pub(crate) fn pair() -> io::Result<(SupervisorEnd, WorkerEnd)> {
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_nonblocking(true)?;
@@ -24,23 +25,25 @@ pub(crate) fn pair() -> io::Result<(SupervisorEnd, WorkerEnd)> {
     ))
 }
 
-/// The supervisor's end: never blocks. Held by nobody else, so that its closing says that the supervisor is gone.
+/// The supervisor's end: never blocks. No other process holds it, so its end of file means that the
+/// supervisor is gone.
 #[derive(Debug)]
 pub(crate) struct SupervisorEnd {
     stream: UnixStream,
     received: Vec<u8>,
-    /// The rest of a long order, for which the socket had no room: the next one must not end up in the middle of it.
+    /// The rest of an order that the socket had no room for. It is sent before the next order.
     unsent: Vec<u8>,
-    /// Nothing more will be heard: nobody has the other end any more, or what it said was garbage.
+    /// No further report will arrive: the other end is closed, or it sent garbage.
     has_ended: bool,
 }
 
-/// How much of what was said is heard at once.
+/// A bound on the bytes that one call of [`SupervisorEnd::hear`] reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hear {
-    /// A bit of it, for the others want to be heard too: whoever says more is heard again.
+    /// A small piece, so that one worker cannot keep the supervisor from the others. The rest is read in
+    /// later turns.
     Some,
-    /// All of it, as far as an honest worker can have said it: these are its last words.
+    /// All that a correct worker can have sent. For the last reports of a process that has ended.
     All,
 }
 
@@ -54,10 +57,10 @@ impl Hear {
     }
 }
 
-/// So much is read at once.
+/// The size of one read.
 const PIECE: usize = 16 * 1024;
 
-/// An end that outlives its supervisor's image: with the pieces of messages that are under way.
+/// A [`SupervisorEnd`] as one image of the supervisor passes it to the next, with incomplete messages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct EndRecord {
     pub(crate) fd: RawFd,
@@ -66,7 +69,7 @@ pub(crate) struct EndRecord {
 }
 
 impl SupervisorEnd {
-    /// What the next image needs.
+    /// Records the end for the next image.
     pub(crate) fn describe(&self) -> EndRecord {
         EndRecord {
             fd: self.stream.as_raw_fd(),
@@ -75,7 +78,7 @@ impl SupervisorEnd {
         }
     }
 
-    /// The end that was described, in the process that has inherited its descriptor.
+    /// The recorded end, in the process that has inherited its descriptor.
     pub(crate) fn adopt(record: EndRecord) -> io::Result<Self> {
         let EndRecord { fd, received, unsent } = record;
         Ok(Self {
@@ -86,7 +89,10 @@ impl SupervisorEnd {
         })
     }
 
-    /// Says something. An error where the worker does not listen (stopped, gone): its deadline will deal with it.
+    /// Sends an order.
+    ///
+    /// # Errors
+    /// The worker does not read (it is stopped or gone). Its deadline handles that.
     pub(crate) fn say(&mut self, order: Order) -> io::Result<()> {
         if self.unsent.len() > MAX_PAYLOAD {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -95,7 +101,8 @@ impl SupervisorEnd {
         self.send()
     }
 
-    /// Sends what the socket takes. The rest goes out before the next order, or when the worker is next listened to.
+    /// Sends as much as the socket takes. The rest goes out before the next order, or at the next
+    /// [`hear`](Self::hear).
     fn send(&mut self) -> io::Result<()> {
         while !self.unsent.is_empty() {
             match self.stream.write(&self.unsent) {
@@ -108,9 +115,9 @@ impl SupervisorEnd {
         Ok(())
     }
 
-    /// What the worker has said by now, so much of it. Garbage ends the conversation, never the supervisor.
+    /// Reads the reports that have arrived, up to a bound. Garbage ends the channel and has no other effect.
     pub(crate) fn hear(&mut self, how_much: Hear) -> Vec<Report> {
-        // Where it fails the worker is gone, as its end will say.
+        // On an error the worker is gone, and its end of file says so.
         let _ = self.send();
         let mut reports = Vec::new();
         let (mut piece, mut count) = ([0; PIECE], 0);
@@ -129,8 +136,8 @@ impl SupervisorEnd {
         reports
     }
 
-    /// Takes all whole reports out of what was received. What remains is less than the longest one: whoever announces
-    /// more talks garbage.
+    /// Takes all complete reports out of the received bytes. The rest is shorter than the longest report: a
+    /// longer length field is garbage.
     fn decode(&mut self, reports: &mut Vec<Report>) {
         let mut at = 0;
         loop {
@@ -145,21 +152,22 @@ impl SupervisorEnd {
         }
     }
 
-    /// It may still be told something. What else it says fails at its end, instead of waiting for room for ever; the
-    /// supervisor's next image finds nothing to hear either.
+    /// Stops reading. Orders can still be sent. Further reports of the worker fail at its end instead of
+    /// blocking, and the supervisor's next image reads no report either.
     fn hear_no_more(&mut self) {
         self.received = Vec::new();
         self.has_ended = true;
         let _ = self.stream.shutdown(Shutdown::Read);
     }
 
-    /// Ends the conversation, for both, whoever else may hold the other end: there is nothing more to [hear](Self::hear).
+    /// Shuts the channel down in both directions and for all holders: no report is left to
+    /// [read](Self::hear).
     pub(crate) fn end(&self) {
-        // Where it fails it has ended already.
+        // On an error it is shut down already.
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 
-    /// Whether everything was [heard](Self::hear) that will ever be said.
+    /// Whether every report that can arrive was [read](Self::hear).
     pub(crate) fn has_ended(&self) -> bool {
         self.has_ended
     }
@@ -171,13 +179,18 @@ impl AsFd for SupervisorEnd {
     }
 }
 
-/// The worker's end; one thread listens, any says something.
+/// The worker's end. One thread reads, any thread sends.
 #[derive(Debug, Clone)]
 pub(crate) struct WorkerEnd(Arc<UnixStream>);
 
 impl WorkerEnd {
-    /// Says something, of reasons not more than anybody reads; an error where the supervisor is gone. A failed boot is the only long report, and the only
-    /// one then: two never mix.
+    /// Sends a report, with its reason cut to a bounded length.
+    ///
+    /// Only the report of a failed boot can be longer than an atomic write. It is the only report at that
+    /// time, so two reports never mix.
+    ///
+    /// # Errors
+    /// The supervisor is gone.
     pub(crate) fn say(&self, report: Report) -> io::Result<()> {
         (&*self.0).write_all(&frame(report.cut()))
     }
@@ -193,7 +206,7 @@ impl WorkerEnd {
         first(&received).ok().flatten().map(|(order, _)| order)
     }
 
-    /// Waits for `patience` at most; whether the supervisor is gone.
+    /// Whether the supervisor is gone, after a wait of at most `patience`.
     pub(crate) fn is_orphaned_within(&self, patience: Duration) -> bool {
         self.poll(patience).intersects(PollFlags::HUP | PollFlags::ERR)
     }
@@ -215,7 +228,7 @@ impl AsFd for WorkerEnd {
 }
 
 impl From<OwnedFd> for WorkerEnd {
-    /// The end that a mold was sent for a worker.
+    /// Wraps the end that a mold received for a worker.
     fn from(end: OwnedFd) -> Self {
         Self(Arc::new(end.into()))
     }

@@ -1,8 +1,10 @@
-//! What a mold is told to fork: a record of the worker, and the descriptors that are its own, in one datagram each. Not
-//! over the link, where an order may wait for room: descriptors travel with the bytes that they belong to, or get lost.
+//! Orders to a mold to fork a worker: one datagram with a record of the worker and its descriptors.
 //!
-//! Mold and supervisor are one program as a rule, but a mold may be older than an upgrade. One that cannot read what it is
-//! told ends, and another is booted.
+//! They do not use the link, where an order may wait for room: descriptors must arrive with the bytes that
+//! describe them.
+//!
+//! Mold and supervisor are usually one program, but a mold may be older than an upgrade. A mold that cannot
+//! read an order ends, and another one is booted.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
@@ -15,19 +17,19 @@ use super::datagram::{self, MAX_DESCRIPTORS};
 use crate::listener::record::ListenerRecord;
 use crate::sys::descriptor;
 
-/// What one worker has that others of its generation have not.
+/// The properties of one worker among those of its generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ForkOrder {
     pub(crate) worker: u64,
     pub(crate) slot: usize,
-    /// Its line on the scoreboard.
+    /// The index of its row on the scoreboard.
     pub(crate) seat: usize,
     pub(crate) max_requests: u64,
-    /// What it listens on; the descriptors travel beside it, in this order.
+    /// Its listeners. Their descriptors arrive in the same order.
     pub(crate) listeners: Vec<ListenerRecord>,
 }
 
-/// The descriptors that travel with an order.
+/// The descriptors that an order carries.
 #[derive(Debug)]
 pub(crate) struct Descriptors<D> {
     /// The worker's end of its link.
@@ -35,16 +37,16 @@ pub(crate) struct Descriptors<D> {
     pub(crate) listeners: Vec<D>,
 }
 
-/// A record of the largest number of listeners.
+/// The largest size of an order.
 const ROOM: usize = 64 * 1024;
 
 #[cfg(not(target_vendor = "apple"))]
 const KIND: SocketType = SocketType::SEQPACKET;
-/// There is no other that keeps messages apart.
+// macOS has no other kind that keeps messages apart.
 #[cfg(target_vendor = "apple")]
 const KIND: SocketType = SocketType::DGRAM;
 
-/// A new pair: the supervisor's end and the mold's. Both are close-on-exec and never block.
+/// Creates a pair: the supervisor's end and the mold's. Both are close-on-exec and non-blocking.
 pub(crate) fn pair() -> io::Result<(OrderingEnd, ForkingEnd)> {
     let (ours, theirs) = datagram::pair(KIND, 2 * ROOM)?;
     Ok((OrderingEnd(ours), ForkingEnd(theirs)))
@@ -55,7 +57,7 @@ pub(crate) fn pair() -> io::Result<(OrderingEnd, ForkingEnd)> {
 pub(crate) struct OrderingEnd(OwnedFd);
 
 impl OrderingEnd {
-    /// The end that has this number, in the process that has inherited it from the last image.
+    /// The end with this descriptor number, in the process that has inherited it from the previous image.
     pub(crate) fn adopt(fd: RawFd) -> io::Result<Self> {
         Ok(Self(descriptor::take_recorded(fd)?))
     }
@@ -86,11 +88,11 @@ impl AsFd for OrderingEnd {
 pub(crate) struct ForkingEnd(OwnedFd);
 
 impl ForkingEnd {
-    /// Takes the next order; `None`: there is none.
+    /// Receives the next order; `None`: none is queued.
     ///
     /// # Errors
-    /// The supervisor is gone, or the descriptors of an order were lost, since this process may have no more: then the
-    /// order is returned as well, for somebody waits for the answer.
+    /// The supervisor is gone. Or the descriptors were lost, because this process is at its limit; the error
+    /// then names the worker, so that the supervisor can be informed.
     pub(crate) fn take(&self) -> Result<Option<(ForkOrder, Descriptors<OwnedFd>)>, Unable> {
         let mut room = vec![0; ROOM];
         let (count, descriptors) = match datagram::receive(&self.0, &mut room) {
@@ -109,7 +111,7 @@ impl ForkingEnd {
     }
 }
 
-/// Which descriptor is which; `None`: some are missing.
+/// Assigns the descriptors; `None`: some are missing.
 fn sort(order: &ForkOrder, descriptors: Vec<OwnedFd>) -> Option<Descriptors<OwnedFd>> {
     let mut descriptors = descriptors.into_iter();
     let end = descriptors.next()?;
@@ -117,14 +119,14 @@ fn sort(order: &ForkOrder, descriptors: Vec<OwnedFd>) -> Option<Descriptors<Owne
     (listeners.len() == order.listeners.len()).then_some(Descriptors { end, listeners })
 }
 
-/// Why there is no order to carry out.
+/// The reason why there is no order to carry out.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Unable {
-    /// Nobody gives any more.
+    /// The supervisor is gone.
     Gone,
-    /// Its descriptors are missing.
+    /// The descriptors of an order are missing.
     Incomplete {
-        /// Whom it was about.
+        /// The worker of that order.
         worker: u64,
     },
 }
@@ -136,7 +138,7 @@ impl AsFd for ForkingEnd {
 }
 
 impl Descriptors<OwnedFd> {
-    /// The worker's end of its link, and its listeners.
+    /// Splits into the worker's end of its link and its listeners.
     pub(crate) fn into_parts(self) -> (WorkerEnd, Vec<OwnedFd>) {
         (self.end.into(), self.listeners)
     }

@@ -1,9 +1,9 @@
-//! A queue of connections between the workers of a pool: whoever cannot serve one for a while puts it in, whoever has
-//! time takes it out. To a worker that takes, it is one more listener.
+//! A queue of connections between the workers of a pool. A busy worker puts connections in, an idle one takes
+//! them out like those of a listener.
 //!
-//! It is a pair of datagram sockets that every worker inherits. A datagram is one connection: its descriptor
-//! (`SCM_RIGHTS`, unix(7)), and bytes that only the workers understand. The kernel keeps the order, wakes one taker,
-//! and holds what nobody has taken yet, also while workers come and go.
+//! It is a pair of datagram sockets that every worker inherits. A datagram carries one connection: its
+//! descriptor (`SCM_RIGHTS`, unix(7)), and bytes that only the workers interpret. The kernel keeps the order,
+//! wakes one receiver, and keeps the queue while workers come and go.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -14,12 +14,14 @@ use rustix::net::SocketType;
 use super::datagram;
 use crate::sys::descriptor;
 
-/// The version of a datagram's form. Workers of a supervisor's last image and of its next one hand connections to each
-/// other: whoever changes the form, or what the workers of a program mean by the bytes, counts this up, and an upgrade
-/// between the two is refused.
+/// The version of the datagrams' format.
+///
+/// After an upgrade, workers of the previous image and of the new one hand connections to each other. A
+/// change of the format, or of the meaning of the bytes, increments this number; an upgrade between different
+/// numbers is refused.
 pub(crate) const FORM: u32 = 2;
 
-/// So many bytes may travel with a connection.
+/// The most bytes that can accompany a connection.
 pub const MAX_HANDED: usize = 16 * 1024;
 
 /// The two ends of the queue.
@@ -27,7 +29,7 @@ pub const MAX_HANDED: usize = 16 * 1024;
 pub(crate) struct Handover {
     give: OwnedFd,
     take: OwnedFd,
-    /// Where datagrams are received.
+    /// The receive buffer.
     room: Mutex<Vec<u8>>,
 }
 
@@ -37,12 +39,12 @@ impl Handover {
         Ok(Self { give, take, room: Mutex::default() })
     }
 
-    /// The descriptors of both ends, for the supervisor's next image.
+    /// Records the descriptors of both ends for the supervisor's next image.
     pub(crate) fn describe(&self) -> (RawFd, RawFd) {
         (self.give.as_raw_fd(), self.take.as_raw_fd())
     }
 
-    /// The queue whose ends were described, in the process that has inherited them.
+    /// The recorded queue, in the process that has inherited both ends.
     pub(crate) fn adopt((give, take): (RawFd, RawFd)) -> io::Result<Self> {
         let give = descriptor::take_recorded(give)?;
         Ok(Self { give, take: descriptor::take_recorded(take)?, room: Mutex::default() })
@@ -51,8 +53,8 @@ impl Handover {
     /// Puts a connection in. The caller closes its own descriptor of it afterwards.
     ///
     /// # Errors
-    /// What sendmsg(2) says: `WouldBlock` where the queue is full; `InvalidInput` for more bytes than may travel. Nothing
-    /// was handed over then.
+    /// The connection was not handed over: `WouldBlock` for a full queue, `InvalidInput` for too many bytes,
+    /// otherwise the error of sendmsg(2).
     pub(crate) fn give(&self, connection: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
         if bytes.len() > MAX_HANDED {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -60,10 +62,10 @@ impl Handover {
         datagram::send(&self.give, bytes, &[connection])
     }
 
-    /// Takes a connection out; `None`: there is none.
+    /// Takes a connection out; `None`: the queue is empty.
     ///
     /// # Errors
-    /// What recvmsg(2) says; a connection may be lost.
+    /// The error of recvmsg(2); a connection may be lost.
     pub(crate) fn take(&self) -> io::Result<Option<(OwnedFd, Vec<u8>)>> {
         let mut room = self.room.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         room.resize(MAX_HANDED, 0);
@@ -72,13 +74,13 @@ impl Handover {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(error) => return Err(error),
         };
-        // Without one the process had no descriptor left (unix(7)): the connection is lost, the queue goes on.
+        // The process had no descriptor left (unix(7)): this connection is lost, and the queue goes on.
         let connection =
             descriptors.into_iter().next().ok_or_else(|| io::Error::from(rustix::io::Errno::MFILE))?;
         Ok(Some((connection, room[..count].to_vec())))
     }
 
-    /// Takes a connection out, as [`take`](Self::take), but leaves it in the queue where no descriptor is free for it.
+    /// Like [`take`](Self::take), but leaves the connection in the queue if no descriptor is free.
     pub(crate) fn take_with_room(&self) -> io::Result<Option<(OwnedFd, Vec<u8>)>> {
         drop(rustix::io::fcntl_dupfd_cloexec(&self.take, 0)?);
         self.take()

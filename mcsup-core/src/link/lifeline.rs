@@ -1,8 +1,8 @@
-//! The worker's listening thread: hears orders while the worker itself is busy, and notices within milliseconds
-//! that its supervisor is gone, on every system and whatever the worker's code does.
+//! The worker's thread for orders: it reads them while the worker is busy, and notices within milliseconds
+//! that its supervisor is gone, on every system and independent of the worker's code.
 //!
-//! It never touches the worker's work: it raises the [`Phase`], wakes the worker, and when the supervisor is dead
-//! lets go of the listeners, so that a new supervisor can have the port at once.
+//! It does no work of the worker: it raises the [`Phase`] and wakes the worker. When the supervisor is dead
+//! it also releases the listeners, so that a new supervisor can bind the port at once.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,32 +22,32 @@ use crate::sys::companion::Companion;
 use crate::sys::unshared::Unshared;
 use crate::sys::{caught, descriptor, fork};
 
-/// What a worker is to do. Only ever rises.
+/// The stage of a worker's life. It only rises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Phase {
     /// Accept and serve.
     Serving,
-    /// Go on accepting and serving, but say to whoever asks that this will end: a load balancer has the time to send its
-    /// clients elsewhere.
+    /// Accept and serve, and report the coming end to health checks, so that a load balancer can redirect its
+    /// clients.
     LameDuck,
-    /// Accept no more, finish, end: a newer generation serves the listeners.
+    /// Stop accepting, finish, end: a newer generation serves the listeners.
     Retiring,
-    /// Accept what is queued, then no more, finish, end.
+    /// Accept the queued connections, then stop accepting, finish, end.
     Draining,
     /// End now.
     Quitting,
 }
 
 impl Phase {
-    /// Whether connections are still accepted as they come.
+    /// Whether the worker accepts new connections.
     pub fn accepts(self) -> bool {
         self <= Phase::LameDuck
     }
 }
 
-/// The phase and what else may change from outside: shared by the worker and its lifeline, joined to the signals that the
-/// process counts.
+/// The worker's phase and its other controls, shared with its lifeline and joined to the signals of the
+/// process.
 #[derive(Debug)]
 pub(crate) struct Duty {
     phase: AtomicU8,
@@ -57,7 +57,7 @@ pub(crate) struct Duty {
     broken: Mutex<Option<Arc<str>>>,
     wake_read: OwnedFd,
     wake_write: OwnedFd,
-    /// Where the sender of a signal is noted, once signals count.
+    /// Notes the sender of a signal, once signals are joined.
     seat: OnceLock<Seat>,
     is_noted: AtomicBool,
 }
@@ -78,8 +78,8 @@ impl Duty {
         })
     }
 
-    /// From now on SIGTERM, which drains, and SIGUSR1, which reopens logs, count: those that `sys/caught` counts. The sender
-    /// of a SIGTERM is noted at `seat`.
+    /// Lets SIGTERM drain and SIGUSR1 reopen logs, as counted by `sys/caught`. Notes the sender of a SIGTERM
+    /// at `seat`.
     pub(crate) fn join_signals(&self, seat: Seat) {
         if self.seat.set(seat).is_ok() {
             caught::wake_by(self.wake_write.as_fd());
@@ -127,19 +127,19 @@ impl Duty {
         self.wake();
     }
 
-    /// Waits until the supervisor knows that the worker is ready; `false`: it is not wanted.
+    /// Waits until the supervisor has confirmed that the worker is ready; `false`: the worker is to end.
     pub(crate) fn may_begin(&self) -> bool {
         loop {
             self.acknowledge();
             if !self.phase().accepts() || self.has_begun.load(Ordering::Acquire) {
                 return self.phase().accepts();
             }
-            // An error, other than that a signal came, would come at once again.
+            // A persistent error would recur at once. Only an interruption by a signal is temporary.
             let _ = poll(&mut [PollFd::new(&self.wake_read, PollFlags::IN)], None);
         }
     }
 
-    /// Why what should have followed does not boot. Costs a load while it does.
+    /// The reason why the next generation does not boot. Costs one load if there is none.
     pub(crate) fn broken(&self) -> Option<Arc<str>> {
         if !self.is_broken.load(Ordering::Acquire) {
             return None;
@@ -161,14 +161,14 @@ impl Duty {
         [self.wake_read.as_fd(), self.wake_write.as_fd()]
     }
 
-    /// Empties the pipe, so that `wake_fd` is readable again at the next change only.
+    /// Empties the pipe, so that `wake_fd` becomes readable at the next change.
     pub(crate) fn acknowledge(&self) {
         let mut bytes = [0; 64];
         while let Ok(1..) = rustix::io::read(&self.wake_read, &mut bytes) {}
     }
 
     fn wake(&self) {
-        // Full means that a wake-up is on its way already.
+        // A full pipe wakes the worker already.
         let _ = rustix::io::write(&self.wake_write, &[0]);
     }
 }
@@ -181,10 +181,10 @@ impl Drop for Duty {
     }
 }
 
-/// The name of the thread: every worker has one, and no process that the application starts.
+/// The name of the thread. Every worker has one; no process that the application starts does.
 pub const THREAD_NAME: &str = "lifeline";
 
-/// Starts the thread. `patience`: how long a worker without a supervisor may go on finishing.
+/// Starts the thread. A worker without a supervisor has at most `patience` to finish.
 pub(crate) fn start(
     end: WorkerEnd,
     duty: Arc<Duty>,
@@ -204,12 +204,12 @@ struct Lifeline {
     listeners: Arc<OpenSet>,
     patience: Duration,
     away: Away,
-    /// When the supervisor was found to be gone.
+    /// The time at which the supervisor was found to be gone.
     orphaned: OnceLock<Instant>,
 }
 
 impl Lifeline {
-    /// Hears orders until the supervisor is gone or the thread is to be away.
+    /// Reads orders until the supervisor is gone or a fork sends the thread away.
     fn listen(&self) {
         while self.orphaned.get().is_none() {
             if !self.wait_for_order() {
@@ -236,7 +236,7 @@ impl Lifeline {
         }
     }
 
-    /// Whether there is something to hear; `false`: the thread is to end.
+    /// Waits for an order; `false`: the thread is to end.
     fn wait_for_order(&self) -> bool {
         loop {
             if self.away.is_asked() {
@@ -250,7 +250,7 @@ impl Lifeline {
 
     fn be_orphaned(&self) {
         if !self.duty.has_begun.load(Ordering::Acquire) {
-            // Nothing is being served, and no process would hear that this worker is ready.
+            // The worker serves no request yet, and no process would learn that it is ready.
             fork::exit_now(1);
         }
         log::warn!("the supervisor is gone: finishing what has arrived");
@@ -261,7 +261,7 @@ impl Lifeline {
         }
     }
 
-    /// Bounds how long a worker without a supervisor goes on.
+    /// Ends the process if the worker does not finish in time without a supervisor.
     fn wait_for_end(&self) {
         let begin = *self.orphaned.get_or_init(Instant::now);
         while !self.away.is_asked() {
@@ -275,7 +275,7 @@ impl Lifeline {
     }
 }
 
-/// Whether the thread is to be away, and a pipe that ends its waits then.
+/// The request to end the thread, and a pipe that interrupts its waits.
 struct Away {
     is_asked: AtomicBool,
     read: Unshared,
@@ -291,7 +291,7 @@ impl Away {
     fn ask(&self, away: bool) {
         self.is_asked.store(away, Ordering::Release);
         if away {
-            // Full means that there is a byte.
+            // A full pipe is readable as well.
             let _ = rustix::io::write(&self.write, &[0]);
         } else {
             let mut bytes = [0; 64];
@@ -303,12 +303,12 @@ impl Away {
         self.is_asked.load(Ordering::Acquire)
     }
 
-    /// Waits until `source` is readable (then `true`), it is asked, or `limit` is over.
+    /// Waits until `source` is readable (returns `true`), the thread is sent away, or `limit` is over.
     fn wait(&self, source: Option<BorrowedFd<'_>>, limit: Option<Duration>) -> bool {
         let sources = [Some(self.read.as_fd()), source].into_iter().flatten();
         let mut sources: Vec<_> = sources.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         let limit = limit.map(clock::wait_of);
-        // An error, other than that a signal came, would come at once again.
+        // A persistent error would recur at once. Only an interruption by a signal is temporary.
         let _ = poll(&mut sources, limit.as_ref());
         sources.get(1).is_some_and(|source| !source.revents().is_empty())
     }
@@ -355,7 +355,7 @@ mod tests {
         let epoch = duty.log_epoch();
         let arrives = |signal| {
             kill_process(getpid(), signal).unwrap();
-            // Another thread may have it.
+            // Another thread may have received it.
             poll(&mut [PollFd::new(&duty.wake_read, PollFlags::IN)], None).unwrap();
             duty.acknowledge();
         };

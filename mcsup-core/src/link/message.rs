@@ -1,72 +1,75 @@
-//! What supervisor and worker say to each other, and its bytes: a tag, a length (u32, little-endian), a payload.
+//! Messages between supervisor and worker: a tag, a length (u32, little-endian), a payload.
 
 use crate::error::ErrorKind;
 use crate::policy::{BootFailure, Drain, ExitStatus};
 
-/// The version of what follows, and of the orders to fork. A supervisor's next image talks to workers of the last one: whoever changes what a tag
-/// or its payload means, or takes one away, counts this up, and an upgrade between the two is refused. A new tag that is
-/// said to newer workers only needs no new number.
+/// The version of these messages and of fork orders.
+///
+/// After an upgrade the supervisor's next image talks to workers of the previous one. A change or removal of
+/// a tag or a payload increments this number; an upgrade between different numbers is refused. A new tag that
+/// only newer workers receive needs no new number.
 pub(crate) const PROTOCOL: u32 = 2;
 
-/// From the supervisor to a worker or a mold.
+/// A message from the supervisor to a worker or a mold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// The worker is known to be ready: serve. Not before, since until then it may be given up like any that boots.
+    /// Serve: the supervisor knows that the worker is ready. Until then it may still give up the boot.
     Begin,
-    /// Go on, but say to whoever asks that this will end.
+    /// Go on, and report the coming end to health checks.
     LameDuck,
-    /// Finish what there is and end.
+    /// Finish the current requests and end.
     Drain(Drain),
     /// End now.
     Quit,
-    /// Open log files anew.
+    /// Reopen log files.
     ReopenLogs,
-    /// What should have followed this worker does not boot, and why: a traceback, for whoever develops it.
+    /// The next generation does not boot; the text is the reason for a developer, such as a traceback.
     Broken(String),
 }
 
-/// From a worker or a mold to its supervisor.
+/// A message from a worker or a mold to its supervisor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Report {
     /// Boot succeeded.
     Ready,
     /// Boot failed; the exit follows.
     Failed(BootFailure),
-    /// It wants to be replaced, and why.
+    /// The worker asks to be replaced, for this reason.
     Leaving(String),
-    /// The whole pool should be replaced, and why: what it was loaded from has changed.
+    /// The worker asks for a reload of the pool, for this reason: its code has changed.
     ReloadWanted(String),
-    /// It has done as many requests as it was born for, and goes on.
+    /// The worker has served its maximum number of requests, and goes on.
     Enough {
-        /// How many that is.
+        /// That number.
         requests: u64,
     },
-    /// A worker that a mold has forked exists, and its supervisor can see it.
+    /// A worker that a mold has forked exists, and the supervisor is its parent.
     Born {
         /// Its process id.
         pid: i32,
     },
     /// A mold could not fork a worker.
     ForkFailed {
-        /// Which.
+        /// The worker of the order.
         worker: u64,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// A worker that is its mold's child has ended, as the mold says; or is about to, as it says itself.
+    /// A worker that is its mold's child has ended; reported by the mold, or by the worker just before its
+    /// end.
     ChildExited {
         /// Its process id.
         pid: i32,
-        /// How.
+        /// Its exit status.
         status: ExitStatus,
     },
 }
 
-/// A message that travels over a channel.
+/// A message of a channel.
 pub(crate) trait Message: Sized {
-    /// The tag and the payload.
+    /// Its tag and its payload.
     fn encode(self) -> (u8, Vec<u8>);
-    /// `None`: no such message.
+    /// The message; `None`: unknown tag or invalid payload.
     fn decode(tag: u8, payload: &[u8]) -> Option<Self>;
 }
 
@@ -159,7 +162,7 @@ impl Message for Report {
     }
 }
 
-/// A message's bytes.
+/// Encodes a message with its header.
 pub(crate) fn frame(message: impl Message) -> Vec<u8> {
     let (tag, payload) = message.encode();
     let mut bytes = vec![tag];
@@ -168,17 +171,17 @@ pub(crate) fn frame(message: impl Message) -> Vec<u8> {
     bytes
 }
 
-/// The bytes before the payload: its tag and its length.
+/// The size of the header: the tag and the length.
 pub(crate) const HEAD: usize = 5;
 
-/// The length of the payload that follows this head.
+/// The length of the payload after this header.
 pub(crate) fn announced(head: &[u8; HEAD]) -> Result<usize, Garbled> {
     let [_, length @ ..] = *head;
     let length = u32::from_le_bytes(length) as usize;
     if length > MAX_PAYLOAD { Err(Garbled) } else { Ok(length) }
 }
 
-/// The first whole message in `bytes`, and how many bytes it has; `Ok(None)`: not all of it is there yet.
+/// The first message in `bytes` and its size; `Ok(None)`: it is incomplete.
 pub(crate) fn first<M: Message>(bytes: &[u8]) -> Result<Option<(M, usize)>, Garbled> {
     let Some((head, rest)) = bytes.split_first_chunk::<HEAD>() else { return Ok(None) };
     let length = announced(head)?;
@@ -187,18 +190,18 @@ pub(crate) fn first<M: Message>(bytes: &[u8]) -> Result<Option<(M, usize)>, Garb
     Ok(Some((message, HEAD + length)))
 }
 
-/// The other end said something that is no message.
+/// The other end sent bytes that are no message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Garbled;
 
-/// More than any traceback; a longer one is cut by whoever sends it.
+/// The largest payload, above the size of any traceback. The sender cuts longer ones.
 pub(crate) const MAX_PAYLOAD: usize = 1 << 20;
 
-/// More than any reason that somebody reads.
+/// The longest reason in a report.
 const MAX_REASON: usize = 4 * 1024;
 
 impl Report {
-    /// As much of it as is said: a reason may be of any length, since an application may give it.
+    /// Cuts a reason, as an application may give one of any length.
     pub(crate) fn cut(mut self) -> Self {
         match &mut self {
             Report::Failed(failure) => cut(&mut failure.summary),

@@ -1,12 +1,15 @@
-//! What joins a supervisor and one worker: a channel for the few things that they say to each other, whose end of
-//! file is the lifeline, and a cell of shared memory for what is said often.
+//! The connection between a supervisor and one worker.
 //!
-//! - [`message`]: what is said, and its bytes.
+//! A channel carries the rare messages; its end of file is the lifeline. A row of shared memory holds the
+//! frequent ones.
+//!
+//! - [`message`]: the messages and their bytes.
 //! - [`channel`]: the supervisor's and the worker's end of a socketpair.
-//! - [`lifeline`]: the worker's thread that listens, also while the worker is busy, and sees its supervisor die.
-//! - [`scoreboard`]: a cache line or two for each worker: beat, requests, connections.
-//! - [`fork_order`]: what a mold is told to fork, with descriptors.
-//! - [`handover`]: the queue through which workers hand connections to one another.
+//! - [`lifeline`]: the worker's thread that reads orders and sees its supervisor die.
+//! - [`scoreboard`]: one row for each worker: beat, requests, connections.
+//! - [`fork_order`]: orders to a mold, with descriptors.
+//! - [`handover`]: the queue of connections between workers.
+//! - `datagram`: datagrams with descriptors, for the last two.
 
 pub(crate) mod channel;
 mod datagram;

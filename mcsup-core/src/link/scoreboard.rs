@@ -1,4 +1,5 @@
-//! What a worker says often: memory that it shares with its supervisor, so that a sign of life costs no system call.
+//! Frequent reports of a worker: memory shared with its supervisor, so that a sign of life costs no system
+//! call.
 
 use std::fs::File;
 use std::io;
@@ -14,74 +15,77 @@ use crate::policy::Sender;
 use crate::sys::descriptor;
 use crate::sys::shared_memory::{Line, SharedLines};
 
-/// The version of what follows: which words there are, what they mean, how lines are laid out. A supervisor's next image
-/// reads what workers of the last one write, and workers of both read each other's: whoever changes any of it counts
-/// this up, and an upgrade between the two is refused.
+/// The version of the layout: the words, their meaning, and the layout of the rows.
+///
+/// After an upgrade the supervisor's next image reads the rows of workers of the previous one, and the
+/// workers read each other's. Any change increments this number; an upgrade between different numbers is
+/// refused.
 pub(crate) const LAYOUT: u32 = 1;
 
-/// Which word of a worker's line holds what. Times are milliseconds on the monotonic clock.
+/// The words of a worker's row. Times are milliseconds on the monotonic clock.
 #[derive(Clone, Copy)]
 enum Word {
     Beat,
-    /// When the current request began; 0: none.
+    /// The start of the current request; 0: none.
     RequestSince,
     Requests,
     Connections,
-    /// How many requests it does at once; 0: it accepts nothing.
+    /// The number of requests that it can serve at once; 0: it does not accept.
     Permits,
-    /// How many it is doing.
+    /// The number of requests in progress.
     Running,
-    /// When it began the last one.
+    /// The start of the latest request.
     Began,
-    /// The last signal that somebody sent to the worker, and who.
+    /// The latest signal from another process, with its sender.
     Signal,
     SenderPid,
     SenderUid,
-    /// How many requests wait for a permit.
+    /// The number of requests that wait for a permit.
     Waiting,
-    /// When the oldest of the requests that it is doing began, as far as it has told; 0: it has not.
+    /// The start of the oldest request in progress; 0: unknown.
     Oldest,
 }
 
-/// The words of the board's own line, the first.
+/// The word of row 0 that counts the rows in use.
 const LINES_IN_USE: usize = 0;
 
-/// A worker that has given no sign for so long is not counted on by its siblings: an idle one beats every half second.
+/// The age of a beat, in milliseconds, from which siblings ignore a worker. An idle worker beats every half
+/// second.
 const LIVELY: u64 = 1_500;
 
-/// A request that began so many milliseconds ago may soon be over.
+/// A request this many milliseconds old may end soon.
 const QUICK: u64 = 2;
 
 /// Another worker that accepts from the same listeners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sibling {
-    /// How many connections it has.
+    /// The number of its connections.
     pub connections: usize,
-    /// How many requests it could begin at once.
+    /// The number of requests that it could start at once.
     pub free: usize,
-    /// Whether it could begin one soon: at once, or after one that has only just begun.
+    /// Whether it could start a request soon: at once, or after one that has just begun.
     pub is_able: bool,
 }
 
-/// What a worker is doing, as it says itself: all of it lags a little.
+/// A worker's own counters. They lag a little.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Gauges {
-    /// How many requests it has done.
+    /// The number of requests served.
     pub(crate) requests: u64,
-    /// How many it is doing.
+    /// The number of requests in progress.
     pub(crate) running: u64,
-    /// How many it does at once; 0: it accepts nothing.
+    /// The number of requests that it can serve at once; 0: it does not accept.
     pub(crate) permits: u64,
-    /// How many wait for a permit.
+    /// The number of requests that wait for a permit.
     pub(crate) waiting: u64,
-    /// How many connections it has.
+    /// The number of open connections.
     pub(crate) connections: u64,
-    /// For how long the oldest of those that it is doing has been running. With several at once up to half a second
-    /// behind, and at least as long as the last one where nothing better is known.
+    /// The age of the oldest request in progress. With several at once it is up to half a second behind, and
+    /// at least the age of the latest one.
     pub(crate) oldest: Option<Duration>,
 }
 
-/// One worker's line, in the supervisor and in the worker. Written by the worker alone, by any of its threads.
+/// One worker's row. Only the worker writes to it, from any of its threads.
 #[derive(Debug, Clone)]
 pub(crate) struct Seat {
     lines: Arc<SharedLines>,
@@ -89,12 +93,12 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    /// Its place on the board.
+    /// Its index on the scoreboard.
     pub(crate) fn index(&self) -> usize {
         self.index
     }
 
-    /// A process that the worker's own code forks has a board of its own, which is empty.
+    /// Gives processes forked by the worker's own code an empty scoreboard of their own.
     pub(crate) fn is_not_for_children(&self) {
         self.lines.is_not_for_children();
     }
@@ -112,7 +116,7 @@ impl Seat {
         self.word(word).store(value, Relaxed);
     }
 
-    /// The line belongs to nobody, or to somebody new.
+    /// Clears the row for a new worker.
     fn clear(&self) {
         for word in &self.lines[self.index].0 {
             word.store(0, Relaxed);
@@ -123,7 +127,7 @@ impl Seat {
         self.set(Word::Beat, clock::now_ms());
     }
 
-    /// From now on connections are accepted, and so many requests are done at once; 0: accepted no more.
+    /// Announces that the worker accepts and serves up to `permits` requests at once; 0: it stops accepting.
     pub(crate) fn accepting(&self, permits: usize) {
         self.set(Word::Permits, permits as u64);
     }
@@ -133,31 +137,31 @@ impl Seat {
         self.set(Word::Beat, now);
         self.set(Word::Began, now);
         self.word(Word::Running).fetch_add(1, Relaxed);
-        // With several at once none of them is the worker's one request.
+        // With several permits no single request is the current one.
         if self.get(Word::Permits) <= 1 {
             self.set(Word::RequestSince, now);
         }
     }
 
-    /// Returns how many have ended with this one: no two threads hear the same number.
+    /// Returns the number of ended requests. No two threads get the same number.
     pub(crate) fn request_ended(&self) -> u64 {
         self.word(Word::Running).fetch_sub(1, Relaxed);
         self.set(Word::RequestSince, 0);
         self.word(Word::Requests).fetch_add(1, Relaxed) + 1
     }
 
-    /// So many requests wait for a permit.
+    /// Sets the number of requests that wait for a permit.
     pub(crate) fn waiting(&self, count: usize) {
         self.set(Word::Waiting, count as u64);
     }
 
-    /// For how long the oldest of several requests has been running; `None`: there is none.
+    /// Sets the age of the oldest of several requests; `None`: there is none.
     pub(crate) fn oldest(&self, age: Option<Duration>) {
         let millis = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         self.set(Word::Oldest, age.map_or(0, |age| clock::now_ms().saturating_sub(millis(age)).max(1)));
     }
 
-    /// The other workers that accept and move.
+    /// The other workers that accept and show signs of life.
     pub(crate) fn siblings(&self) -> impl Iterator<Item = Sibling> + '_ {
         let in_use = usize::try_from(self.lines[0].0[LINES_IN_USE].load(Relaxed)).unwrap_or(usize::MAX);
         let now = clock::now_ms();
@@ -192,19 +196,19 @@ impl Seat {
         Duration::from_millis(self.get(Word::Beat))
     }
 
-    /// For how long the current request has been running, or the oldest of several.
+    /// The age of the current request, or of the oldest of several.
     pub(crate) fn request_age(&self) -> Option<Duration> {
         if self.get(Word::Running) == 0 {
             return None;
         }
         let told = [Word::RequestSince, Word::Oldest].map(|word| self.get(word));
         let since = told.into_iter().filter(|since| *since != 0).min();
-        // Of several that have all just begun nothing was told yet.
+        // All of them have just begun, and the worker has reported no oldest one yet.
         let since = since.unwrap_or_else(|| self.get(Word::Began));
         Some(Duration::from_millis(clock::now_ms().saturating_sub(since)))
     }
 
-    /// All that the worker says of what it is doing.
+    /// All counters of the worker.
     pub(crate) fn gauges(&self) -> Gauges {
         Gauges {
             requests: self.get(Word::Requests),
@@ -224,7 +228,7 @@ impl Seat {
     }
 }
 
-/// All lines, for a mold, whose workers are told which one is theirs.
+/// All rows, for a mold and its workers.
 #[derive(Debug, Clone)]
 pub(crate) struct Board(Arc<SharedLines>);
 
@@ -234,13 +238,13 @@ impl Board {
         self.0.is_not_for_children();
     }
 
-    /// A worker's line; `None`: there is no such line.
+    /// A worker's row; `None`: there is no such row.
     pub(crate) fn seat(&self, index: usize) -> Option<Seat> {
         (1..self.0.len()).contains(&index).then(|| Seat { lines: Arc::clone(&self.0), index })
     }
 }
 
-/// All lines, and which of them are free.
+/// All rows, and the list of free ones.
 #[derive(Debug)]
 pub(crate) struct Scoreboard {
     lines: Arc<SharedLines>,
@@ -249,7 +253,7 @@ pub(crate) struct Scoreboard {
     file: Option<File>,
 }
 
-/// A board that outlives its supervisor's image.
+/// A [`Scoreboard`] as one image of the supervisor passes it to the next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BoardRecord {
     pub(crate) fd: RawFd,
@@ -257,20 +261,20 @@ pub(crate) struct BoardRecord {
 }
 
 impl Scoreboard {
-    /// Room for `workers` workers at once.
+    /// Creates a scoreboard for `workers` workers at once.
     pub(crate) fn new(workers: usize) -> io::Result<Self> {
         let (lines, file) = SharedLines::new(workers + 1)?;
         Ok(Self { lines: Arc::new(lines), free: (1..=workers).rev().collect(), file: Some(file) })
     }
 
-    /// What the next image needs; `None` in a worker.
+    /// Records the scoreboard for the next image; `None` in a worker.
     pub(crate) fn describe(&self) -> Option<BoardRecord> {
         let file = self.file.as_ref()?;
         Some(BoardRecord { fd: file.as_raw_fd(), workers: self.lines.len() - 1 })
     }
 
-    /// The board that was described, in the process that has inherited its descriptor. Every line is free until it is
-    /// [taken again](Self::take_again).
+    /// The recorded scoreboard, in the process that has inherited its descriptor. Every row is free until it
+    /// is [taken again](Self::take_again).
     pub(crate) fn adopt(record: &BoardRecord) -> io::Result<Self> {
         let file = File::from(descriptor::take_recorded(record.fd)?);
         let workers = record.workers;
@@ -279,26 +283,26 @@ impl Scoreboard {
                 Ok(Self { lines: Arc::new(lines), free: (1..=workers).rev().collect(), file: Some(file) })
             }
             Err(error) => {
-                // It stays open, so that there is a way back.
+                // It stays open for the previous image, if that is executed again.
                 std::mem::forget(file);
                 Err(error)
             }
         }
     }
 
-    /// A line that somebody has: as it is. `None`: there is no such line, or it is taken.
+    /// Takes the row of a running worker, unchanged; `None`: there is no such row, or it is taken.
     pub(crate) fn take_again(&mut self, index: usize) -> Option<Seat> {
         let place = self.free.iter().position(|free| *free == index)?;
         self.free.remove(place);
         Some(Seat { lines: Arc::clone(&self.lines), index })
     }
 
-    /// In a forked child: the file is the supervisor's.
+    /// Closes the file in a forked child: it is the supervisor's.
     pub(crate) fn let_go(&mut self) {
         self.file = None;
     }
 
-    /// A cleared line; `None` where all are taken.
+    /// Takes a cleared row; `None`: all are taken.
     pub(crate) fn take(&mut self) -> Option<Seat> {
         let seat = Seat { lines: Arc::clone(&self.lines), index: self.free.pop()? };
         self.lines[0].0[LINES_IN_USE].fetch_max(seat.index as u64 + 1, Relaxed);
@@ -310,7 +314,7 @@ impl Scoreboard {
         Board(Arc::clone(&self.lines))
     }
 
-    /// A reaped worker's line comes back: its siblings do not count on it any more.
+    /// Frees the row of a reaped worker: its siblings ignore it from now on.
     pub(crate) fn give_back(&mut self, seat: &Seat) {
         seat.clear();
         self.free.push(seat.index);
@@ -344,7 +348,7 @@ mod tests {
         assert_eq!(seat.gauges(), Gauges { permits: 2, connections: 5, waiting: 3, ..Gauges::default() });
         seat.request_began();
         seat.request_began();
-        // Nobody has told yet since when: they have just begun.
+        // No oldest request was reported yet: all have just begun.
         assert!(seat.request_age().unwrap() < Duration::from_secs(60));
         seat.oldest(Some(Duration::from_secs(60)));
         assert!(seat.request_age().unwrap() >= Duration::from_secs(60));

@@ -10,7 +10,8 @@ use crate::error::{Error, ErrorKind};
 /// An address to listen on, in an operator's notation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
-    /// `HOST:PORT`, `HOST` (port 8000), `:PORT` (all IPv4 addresses), `[IPv6]:PORT`, each also behind `tcp://`.
+    /// `HOST:PORT`, `HOST` (port 8000), `:PORT` (all IPv4 addresses), `[IPv6]:PORT`, each also behind
+    /// `tcp://`.
     Tcp {
         /// A name or number, without brackets.
         host: String,
@@ -22,12 +23,9 @@ pub enum Address {
     /// `fd://N`: a listening socket that this process inherited. It can be taken once.
     ///
     /// A descriptor that this process has opened itself (it is close-on-exec then) or has taken before is
-    /// refused. A
-    /// program passes a socket of its own by clearing close-on-exec and giving up the ownership
-    /// (`into_raw_fd`). The socket
-    /// closes with the pool, also if the first workers cannot boot; a start that fails before the first fork
-    /// puts it back,
-    /// non-blocking.
+    /// refused. A program passes a socket of its own by clearing close-on-exec and giving up the ownership
+    /// (`into_raw_fd`). The socket closes with the pool, also if the first workers cannot boot; a start that
+    /// fails before the first fork puts it back, non-blocking.
     Inherited(RawFd),
 }
 

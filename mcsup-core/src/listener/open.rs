@@ -1,6 +1,5 @@
 //! The supervisor's set of open listeners, and its changes. A change yields a new set that shares common
-//! sockets with
-//! the old one; the old one stays valid until it is dropped.
+//! sockets with the old one; the old one stays valid until it is dropped.
 
 use std::ops::Deref;
 use std::os::fd::AsFd;
@@ -17,9 +16,8 @@ use crate::sys::listening;
 /// Open listeners in the configured order, each identified by its address in the operator's notation.
 ///
 /// Port 0 keeps the port that the kernel chose first. Sockets close when the last set that contains them is
-/// dropped.
-/// Their paths stay until [`OpenSet::withdraw`]: a worker that drops its copy must not remove the path of its
-/// siblings.
+/// dropped. Their paths stay until [`OpenSet::withdraw`]: a worker that drops its copy must not remove the
+/// path of its siblings.
 ///
 /// It dereferences to the slice of all its sockets, in the same order.
 #[derive(Debug, Default, Clone)]
@@ -62,8 +60,7 @@ impl OpenSet {
     /// The set for other addresses, options and slots. Common sockets are kept, new ones opened.
     ///
     /// On an error nothing has changed. New connections go to the same slots as before until
-    /// [`aim`](Self::aim), and kept
-    /// sockets have their previous options until [`apply`](Self::apply).
+    /// [`aim`](Self::aim), and kept sockets have their previous options until [`apply`](Self::apply).
     pub(crate) fn changed_to(&self, addresses: &[Address], options: &Options, slots: usize) -> Result<Self> {
         let is_new = |address: &&Address| self.member(address).is_none();
         if let Some(Address::Inherited(fd)) =
@@ -93,8 +90,7 @@ impl OpenSet {
     /// The set for another number of slots.
     ///
     /// Further slots get no connections until [`aim`](Self::aim). Surplus sockets get no new ones from now on
-    /// and stay open,
-    /// leaving, until [`end_leaving`](Self::end_leaving).
+    /// and stay open, leaving, until [`end_leaving`](Self::end_leaving).
     pub(crate) fn resized(&self, slots: usize) -> Result<Self> {
         let members = self.members.iter().map(|member| member.resized(slots));
         let resized = Self::of(members.collect::<Result<_>>()?);
@@ -205,8 +201,7 @@ impl OpenSet {
     }
 
     /// Removes the paths of the listeners that `other` lacks: those of the old set after a change, those of
-    /// the new one
-    /// after a failed change.
+    /// the new one after a failed change.
     pub(crate) fn withdraw_what_is_not_in(&self, other: &Self) {
         for member in &self.members {
             match (&member.sockets, other.member(&member.address)) {

@@ -10,8 +10,7 @@ pub struct Options {
     /// User and group id that own Unix sockets; `None`: those of this process.
     pub unix_owner: (Option<u32>, Option<u32>),
     /// One socket for each slot and TCP address; the kernel spreads connections over them (Linux). Elsewhere,
-    /// and for all
-    /// other addresses, the workers share one socket.
+    /// and for all other addresses, the workers share one socket.
     pub reuse_port: bool,
 }
 

@@ -1,16 +1,12 @@
 //! The sockets of a TCP address with one socket for each slot (SO_REUSEPORT).
 //!
 //! The supervisor holds them all, so that the queue of a socket outlives the worker that accepts from it: the
-//! slot's
-//! next worker has the same socket.
+//! slot's next worker has the same socket.
 //!
 //! The kernel keeps the sockets of a port in a row, in the order in which they began to listen. When one
-//! closes, the
-//! last one takes its place. So sockets are only added and closed at the end, and both rows stay equal. The
-//! kernel
-//! never moves a connection to another socket: a socket with a queued connection or an unfinished handshake
-//! must not
-//! close. Hence a slot begins and ends in two steps each:
+//! closes, the last one takes its place. So sockets are only added and closed at the end, and both rows stay
+//! equal. The kernel never moves a connection to another socket: a socket with a queued connection or an
+//! unfinished handshake must not close. Hence a slot begins and ends in two steps each:
 //!
 //! | | |
 //! |---|---|
@@ -73,8 +69,7 @@ impl PerSlot {
     }
 
     /// The same sockets for another number of slots, and further ones if there are too few. The target of new
-    /// connections
-    /// stays.
+    /// connections stays.
     pub(crate) fn resized(&self, slots: usize) -> Result<Self> {
         let mut resized = Self { slots: slots.max(1), ..self.clone() };
         if slots > self.sockets.len() {
@@ -102,8 +97,7 @@ impl PerSlot {
     /// Whether the leaving sockets will get no further connection.
     ///
     /// They are excluded from new ones, and all handshakes from before that have ended. `false` while the
-    /// kernel cannot be
-    /// asked.
+    /// kernel cannot be asked.
     pub(crate) fn is_settled(&self) -> bool {
         if self.sockets.len() <= self.slots {
             return true;
@@ -209,8 +203,7 @@ fn handshakes_with(sockets: &[Arc<dyn Listener>]) -> io::Result<HashSet<SocketAd
 }
 
 /// The most failures in a row. If a system call filter or the network refuses each accept(2), the error
-/// persists and
-/// the queue never ends.
+/// persists and the queue never ends.
 const FAILURES: u32 = 64;
 
 /// Accepts all queued connections and skips failed ones.
@@ -237,8 +230,7 @@ fn accept_all(socket: &dyn Listener, waited: &mut Vec<Connection>) -> io::Result
 }
 
 /// Stops listening in all processes. After a mere close the socket would stay in the kernel's row until every
-/// process
-/// has closed its copy.
+/// process has closed its copy.
 fn end(socket: &dyn Listener) {
     let _ = socket2::SockRef::from(&socket).shutdown(Shutdown::Both);
 }

@@ -1,6 +1,5 @@
 //! The open listeners as one image of a supervisor passes them to the next: their descriptors stay open
-//! across the
-//! exec, and a record describes them.
+//! across the exec, and a record describes them.
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -47,8 +46,7 @@ impl OpenSet {
     ///
     /// # Errors
     /// No part of the set is adopted. All descriptors stay open (some may be close-on-exec), so that the
-    /// previous image can
-    /// be executed again.
+    /// previous image can be executed again.
     pub(crate) fn adopt(records: &[ListenerRecord]) -> Result<Self> {
         let mut members = Vec::new();
         let mut rest = records;

@@ -48,8 +48,7 @@ impl TcpListening {
     /// Lets further sockets of this user listen on the same port.
     ///
     /// Called only once the socket listens: it was bound without sharing. So a port that another server has,
-    /// shared or not,
-    /// was refused, and of two servers that start at the same moment one gets the port.
+    /// shared or not, was refused, and of two servers that start at the same moment one gets the port.
     pub(crate) fn share_port(&self) -> io::Result<()> {
         if listening::SPREADS {
             self.socket.set_reuse_port(true)

@@ -1,4 +1,4 @@
-//! What processes are born with: workers, and the molds that fork them.
+//! Specifications of new processes: workers, and the molds that fork them.
 
 use std::os::fd::{IntoRawFd, OwnedFd};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::link::scoreboard::{Board, Seat};
 use crate::listener::open::OpenSet;
 use crate::listener::record::ListenerRecord;
 
-/// Everything that a worker is born with.
+/// The specification of a worker.
 pub(crate) struct Birth {
     pub(crate) slot: usize,
     pub(crate) max_requests: u64,
@@ -27,14 +27,14 @@ pub(crate) struct Birth {
     pub(crate) origin: Origin,
 }
 
-/// What all processes of a generation have in common.
+/// The common part of all processes of a generation.
 #[derive(Debug)]
 pub(crate) struct Common {
     pub(crate) generation: u64,
     pub(crate) handover: Arc<Handover>,
     pub(crate) run_as: Option<RunAs>,
     pub(crate) supervisor: Pid,
-    /// How many descriptors its processes may have open.
+    /// The limit of open descriptors.
     pub(crate) descriptors: descriptors::Limit,
     pub(crate) graceful_timeout: Duration,
     /// Whether each process leads a process group of its own.
@@ -43,21 +43,21 @@ pub(crate) struct Common {
     pub(crate) threads: MoldThreads,
 }
 
-/// Who has forked a worker.
+/// The process that has forked a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// The supervisor, whose child it is.
+    /// The supervisor; the worker is its child.
     Supervisor,
-    /// A mold, whose preparations are inherited: privileges, dispositions, a name.
+    /// A mold; the worker inherits its preparations: privileges, dispositions, a name.
     Mold,
 }
 
-/// What a worker listens on.
+/// The listeners of a worker.
 #[derive(Debug)]
 pub(crate) enum Listeners {
-    /// Inherited, open.
+    /// Inherited and open.
     Open(OpenSet),
-    /// Received: what they are, and their descriptors.
+    /// Received from the supervisor: records, and their descriptors.
     Received(Vec<ListenerRecord>, Vec<OwnedFd>),
 }
 
@@ -75,17 +75,17 @@ impl Listeners {
     }
 }
 
-/// What to do about threads that run in a mold: workers are forked without them.
+/// The treatment of threads that run in a mold. Forked workers do not have them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MoldThreads {
-    /// Such a mold has failed, and says their names.
+    /// The boot fails, and the log names the threads.
     #[default]
     Refuse,
-    /// Their names are logged, and workers are forked all the same.
+    /// The log names the threads, and workers are forked.
     Warn,
 }
 
-/// Everything that a mold is born with.
+/// The specification of a mold.
 pub(crate) struct Shape {
     pub(crate) end: WorkerEnd,
     pub(crate) forks: ForkingEnd,

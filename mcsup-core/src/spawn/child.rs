@@ -1,9 +1,10 @@
-//! What a freshly forked process does to become a worker. Entered with every signal blocked.
+//! The steps from a fork to a worker. They begin with every signal blocked.
 //!
-//! The order matters: signals are taken over before they are unblocked (a TERM must not end up in the supervisor's
-//! pipe), privileges are dropped before the parent-death signal is set (the kernel clears it at a change of user), and
-//! the parent is compared after it was set (it may have died in between). A worker that a mold has forked is its
-//! supervisor's child only when the process between them has ended: until then the signal would be about that one.
+//! The order matters. Handlers are installed before signals are unblocked: a TERM must not reach the
+//! supervisor's pipe. Privileges are dropped before the parent-death signal is set: the kernel clears it at a
+//! change of user. The parent is compared after that: it may have died before. A worker forked by a mold
+//! becomes its supervisor's child when the process between them ends; until then the signal would concern
+//! that process.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -33,11 +34,11 @@ struct Prepared {
     context: WorkerContext,
     duty: Arc<Duty>,
     _lifeline: Companion,
-    /// Processes that the worker's own code forks share none of its descriptors.
+    // Keeps the worker's descriptors from processes that its own code forks.
     _marks: Marks,
 }
 
-/// Becomes a worker: prepares the process, loads where its mold has not, boots, says that it is ready, runs. Returns the
+/// Runs a worker: prepares the process, loads unless the mold has, boots, reports ready, serves. Returns the
 /// exit code.
 pub(super) fn live<E: Embedder>(birth: Birth, loaded: &mut Option<E::Worker>, embedder: &mut E) -> i32 {
     let (end, is_reaped) = (birth.end.clone(), ADOPTS || birth.origin == Origin::Supervisor);
@@ -64,7 +65,7 @@ fn run<E: Embedder>(mut birth: Birth, loaded: &mut Option<E::Worker>, embedder: 
     };
     prepared.context.booted();
     if birth.end.say(Report::Ready).is_err() {
-        // The supervisor is gone, and nobody has connected because of us yet.
+        // The supervisor is gone, and no client has connected because of this worker yet.
         return code::FAILED;
     }
     if !prepared.duty.may_begin() {
@@ -135,17 +136,17 @@ fn prepare(birth: &mut Birth) -> Result<Prepared> {
     Ok(Prepared { context, duty, _lifeline: lifeline, _marks: marks })
 }
 
-/// Processes that the worker's own code forks get nothing of this.
+/// Keeps the worker's descriptors and its scoreboard from processes that its own code forks.
 fn keep_from_children(birth: &Birth, duty: &Duty, listeners: &OpenSet) -> Marks {
     birth.seat.is_not_for_children();
     let own = duty.ends().into_iter().chain(birth.common.handover.ends()).chain([birth.end.as_fd()]);
     Marks::on(own.chain(listeners.iter().map(|listener| listener.as_fd())))
 }
 
-/// How often a worker looks whether its supervisor has adopted it.
+/// The interval between checks whether the supervisor has adopted the worker.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
-/// Waits until the supervisor is the parent. It is at once, as a rule: the process between them does nothing but end.
+/// Waits until the supervisor is the parent. Usually it is at once: the process between them only exits.
 fn await_adoption(supervisor: Pid, end: &WorkerEnd) {
     while ADOPTS && rustix::process::getppid() != Some(supervisor) {
         if end.is_orphaned_within(LOOK_EVERY) {
@@ -160,20 +161,21 @@ pub(super) fn drop_privileges(run_as: Option<&RunAs>) -> Result<()> {
         .map_err(|error| Error::system("drop privileges", error).of_kind(ErrorKind::Privileges))
 }
 
-/// Signals that mean nothing to a worker or a mold. A terminal or `pkill` sends them to the whole group: the supervisor
-/// gets them too, and decides.
+/// Signals of the process group that workers and molds ignore. A terminal or `pkill` sends them to the
+/// supervisor too, and the supervisor acts on them.
 pub(super) const OF_THE_GROUP: [i32; 7] =
     [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGUSR2, libc::SIGTTIN, libc::SIGTTOU, libc::SIGWINCH];
 
-/// Takes over the signals of a worker: what it and a mold handle, by `own`, and those of the group. Processes that its own
-/// code forks handle none.
+/// Installs the handlers of a worker or mold: those in `own`, and none-actions for the group's signals.
+///
+/// Processes that its own code forks have default actions.
 pub(super) fn take_over_signals(own: [(i32, Act); 2]) -> io::Result<()> {
     forked::watch()?;
     let of_the_group = OF_THE_GROUP.map(|number| (number, Act::Nothing));
     caught::take_over(&own.into_iter().chain(of_the_group).collect::<Vec<_>>())
 }
 
-/// The kernel's own lifeline, where it has one. If the supervisor died before it was set, the link says so.
+/// Sets the kernel's parent-death signal, where it has one. Ends the process if the supervisor died before.
 #[cfg(target_os = "linux")]
 pub(super) fn die_with_supervisor(supervisor: Pid) {
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
@@ -185,7 +187,7 @@ pub(super) fn die_with_supervisor(supervisor: Pid) {
 #[cfg(not(target_os = "linux"))]
 pub(super) fn die_with_supervisor(_: Pid) {}
 
-/// What it starts is in the group too, and known by it when this process is gone.
+/// Makes this process lead a group. The group identifies its descendants when this process is gone.
 pub(super) fn lead_group(common: &Common) {
     if common.has_own_group {
         let _ = rustix::process::setpgid(None, None);
@@ -203,14 +205,14 @@ pub(super) fn set_name(name: &str) {
 #[cfg(not(target_os = "linux"))]
 pub(super) fn set_name(_: &str) {}
 
-/// Says why it could not get ready; returns the exit code.
+/// Reports the failed boot; returns the exit code.
 pub(super) fn report_failure(end: &WorkerEnd, error: &Error) -> i32 {
     let (kind, code) = match error.kind() {
         ErrorKind::Application => (ErrorKind::Application, code::APPLICATION),
         _ => (ErrorKind::Boot, code::BOOT),
     };
     let detail = error.detail().map(|detail| {
-        // Its end says what went wrong.
+        // The end of a traceback names the error.
         let start = detail.len().saturating_sub(MAX_PAYLOAD / 2);
         let start = (start..detail.len()).find(|at| detail.is_char_boundary(*at)).unwrap_or(0);
         detail[start..].to_owned()

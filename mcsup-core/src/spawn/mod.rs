@@ -1,9 +1,8 @@
-//! The first moments of a process that was forked: what it does between the fork and its own code, as named steps. What
-//! it lives on as, and how it ends.
+//! From a fork to the process's own code, and to its exit.
 //!
-//! - [`birth`]: what they are born with.
-//! - [`child`]: a worker; [`mold`]: a process that workers are forked from.
-//! - [`reap`]: how processes ended.
+//! - [`birth`]: the specifications of workers and molds.
+//! - [`child`]: a worker; [`mold`]: a process that forks workers.
+//! - [`reap`]: exit statuses of processes.
 
 pub(crate) mod birth;
 pub(crate) mod child;
@@ -17,34 +16,34 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::sys::{fork, forked};
 use crate::worker::Worker;
 
-/// What a process lives as.
+/// The role of a new process.
 pub(crate) enum Life {
     Worker(Box<birth::Birth>),
     Mold(Box<birth::Shape>),
 }
 
-/// What an embedder has to say when processes are made.
+/// The embedder's hooks around new processes.
 pub(crate) trait Embedder {
     type Worker: Worker;
 
-    /// Makes a worker of a generation, which has loaded nothing yet.
+    /// Creates a worker of a generation. It has loaded nothing yet.
     fn make(&mut self, generation: u64) -> Self::Worker;
-    /// A mold is about to fork.
+    /// Called in a mold before it forks.
     fn before_fork(&mut self);
-    /// It has, or failed to; whether this is the new process.
+    /// Called after a fork, or a failed one, with whether this is the new process.
     fn after_fork(&mut self, is_child: bool);
 }
 
-/// Exit codes; the supervisor has the reason from the link, others see it here.
+/// Exit codes. The supervisor has the reason from the link; other observers see these.
 mod code {
     pub(super) const FAILED: i32 = 1;
     pub(super) const BOOT: i32 = 3;
     pub(super) const APPLICATION: i32 = 4;
 }
 
-/// Lives from a fork to the end of the process. Entered with every signal blocked; never returns.
+/// Runs a forked process to its exit. Entered with every signal blocked.
 pub(crate) fn live<E: Embedder>(life: Life, mut embedder: E) -> ! {
-    // What this process, or the one that it is a copy of, has loaded. It is never dropped: the process ends with it.
+    // The loaded worker of this process, or of the mold that it is a copy of. Exiting does not drop it.
     let mut loaded = None;
     let birth = match life {
         Life::Worker(birth) => Some(ControlFlow::Continue(birth)),
@@ -60,9 +59,9 @@ pub(crate) fn live<E: Embedder>(life: Life, mut embedder: E) -> ! {
     fork::exit_now(code)
 }
 
-/// Runs code that is not ours; `None`: it panicked (and the panic hook has said so).
+/// Runs the embedder's code; `None`: it panicked, and the panic hook has printed that.
 ///
-/// A process that this code has forked, and that comes back from it, ends here.
+/// A process that this code has forked ends here when it returns.
 fn guarded<T>(code: impl FnOnce() -> T) -> Option<T> {
     let done = catch_unwind(AssertUnwindSafe(code)).ok();
     if forked::is_forked_off() {

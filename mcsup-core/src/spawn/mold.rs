@@ -1,8 +1,9 @@
-//! A mold: a process that has loaded what the workers of a generation run, and forks them when its supervisor says so.
+//! A mold: a process that has loaded the code of a generation and forks its workers on orders of the
+//! supervisor.
 //!
-//! It has one thread, holds no listener, and does nothing but wait. Its end is nobody's business but the supervisor's: the
-//! workers are the supervisor's children, not its own, where the kernel has that (`sys/ancestry`); where it has not,
-//! they stay the mold's, which tells how they end.
+//! It has one thread, holds no listener, and only waits. Where the kernel can move orphans (`sys/ancestry`),
+//! workers are children of the supervisor, and the mold's end affects no worker. Elsewhere they stay children
+//! of the mold, and the mold reports how they end.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -29,10 +30,10 @@ use crate::sys::signal::{self, AllBlocked};
 use crate::sys::unshared::Marks;
 use crate::worker::Worker;
 
-/// What a mold ends in: an exit code, or in a process that it has forked the worker that this becomes.
+/// The result of a mold: its exit code, or in a forked process the worker to become.
 pub(super) type Next = ControlFlow<i32, Box<Birth>>;
 
-/// Becomes a mold: loads, says that it is ready, forks what it is told to. Returns in each of the forked processes as well.
+/// Runs a mold: loads, reports ready, forks on orders. Returns in each forked process as well.
 pub(super) fn live<E: Embedder>(shape: Shape, loaded: &mut Option<E::Worker>, embedder: &mut E) -> Next {
     shape.board.is_not_for_children();
     let own = shape.common.handover.ends().into_iter().chain([shape.end.as_fd(), shape.forks.as_fd()]);
@@ -58,7 +59,7 @@ pub(super) fn live<E: Embedder>(shape: Shape, loaded: &mut Option<E::Worker>, em
 
 fn get_ready<E: Embedder>(shape: &Shape, loaded: &mut Option<E::Worker>, embedder: &mut E) -> Result<()> {
     let common = &shape.common;
-    // At TERM a mold has nothing to finish, and nothing to report.
+    // A mold has no request to finish at TERM.
     take_over_signals([(libc::SIGTERM, Act::End), (libc::SIGUSR1, Act::Nothing)])
         .map_err(|error| Error::system("take over signals", error).of_kind(ErrorKind::Boot))?;
     common.descriptors.restore();
@@ -76,7 +77,7 @@ fn get_ready<E: Embedder>(shape: &Shape, loaded: &mut Option<E::Worker>, embedde
     Ok(())
 }
 
-/// How long threads that are ending may take: whoever has waited for one may go on before the kernel has seen its end.
+/// The longest wait for ending threads: join returns before the kernel has removed the thread.
 const ENDING: Duration = Duration::from_millis(100);
 
 fn judge_threads(worker: &impl Worker, threads: MoldThreads) -> Result<()> {
@@ -115,20 +116,20 @@ fn judge_threads(worker: &impl Worker, threads: MoldThreads) -> Result<()> {
     }
 }
 
-/// A mold at work.
+/// A running mold.
 struct Mold {
     shape: Shape,
     children: Children,
 }
 
 impl Mold {
-    /// Does what its supervisor says until it is told to end, or this is one of the processes that it has forked.
+    /// Carries out orders until the mold is to end. Returns in each forked process as well.
     fn serve<E: Embedder>(mut self, worker: &mut E::Worker, embedder: &mut E) -> io::Result<Next> {
         self.children = Children::new()?;
         loop {
             let [link, forks] = self.wait()?;
             self.children.reap(&self.shape.end);
-            // First the link: log files that are to be opened anew are, before they are shared with another worker.
+            // The link comes first, so that log files are reopened before another worker shares them.
             if link {
                 match self.shape.end.hear() {
                     Some(Order::ReopenLogs) => {
@@ -148,7 +149,7 @@ impl Mold {
         }
     }
 
-    /// Waits until the link or the orders have something.
+    /// Waits until the link or the orders are readable.
     fn wait(&self) -> io::Result<[bool; 2]> {
         let mut sources = vec![
             PollFd::from_borrowed_fd(self.shape.end.as_fd(), PollFlags::IN),
@@ -194,7 +195,8 @@ impl Mold {
         Taken::Done
     }
 
-    /// Forks with every signal blocked; in the new process they stay so, and what is the mold's own ends.
+    /// Forks with every signal blocked. In the new process they stay blocked, and the mold's children are
+    /// forgotten.
     fn fork(&mut self, embedder: &mut impl Embedder) -> io::Result<Away> {
         let others = match self.shape.common.threads {
             MoldThreads::Refuse => Others::Refuse,
@@ -213,23 +215,23 @@ impl Mold {
     }
 
     fn failed(&self, worker: u64, reason: &str) -> Taken {
-        // Without a supervisor nobody waits for it.
+        // Without a supervisor no process waits for it.
         let _ = self.shape.end.say(Report::ForkFailed { worker, reason: reason.to_owned() });
         Taken::Done
     }
 }
 
-/// What came of an order.
+/// The result of an order.
 enum Taken {
-    /// It was carried out, or the supervisor knows why not.
+    /// It was carried out, or the supervisor has the reason why not.
     Done,
-    /// This is the worker.
+    /// This process is the worker.
     Child(Box<Birth>),
-    /// Nobody gives orders any more.
+    /// The supervisor is gone.
     Gone,
 }
 
-/// The workers that are the mold's own children, where nobody adopts orphans.
+/// The mold's own children: workers on systems without adoption of orphans.
 #[derive(Debug, Default)]
 struct Children {
     list: Vec<Pid>,
@@ -243,7 +245,7 @@ impl Children {
         Ok(Self { list: Vec::new(), wake })
     }
 
-    /// Tells the supervisor how those have ended that have.
+    /// Reports to the supervisor the exit statuses of ended workers.
     fn reap(&mut self, end: &WorkerEnd) {
         let Some(wake) = &self.wake else { return };
         wake.acknowledge();

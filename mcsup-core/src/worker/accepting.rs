@@ -1,4 +1,4 @@
-//! The accept loop of a worker: the handover first, then each listener, as the worker's phase wants it.
+//! The accept loop of a worker: the handover first, then each listener, as its phase allows.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -12,9 +12,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::link::lifeline::Phase;
 use crate::listener::{AcceptFailure, Connection, Listener};
 
-/// How long accepting rests where a descriptor or memory is short.
+/// The pause in accepting after a shortage of descriptors or memory.
 const REST: Duration = Duration::from_millis(50);
-/// How often a worker that is to end rests at most.
+/// The most pauses of a worker that is to end.
 const MOST_SHORTAGES: u32 = 20;
 
 const MOST_LOST: u32 = AcceptFailure::MOST_LOST;
@@ -22,24 +22,26 @@ const MOST_LOST: u32 = AcceptFailure::MOST_LOST;
 /// The result of one attempt to take a connection.
 enum Tried {
     Taken(Connection),
-    /// One was there and has failed; others may wait behind it.
+    /// A connection was there and failed; others may wait behind it.
     Lost(io::Error),
     /// Every queue is empty.
     Empty,
-    /// One may be there, but a descriptor or memory is short.
+    /// A connection may be there, but descriptors or memory are short.
     Short(io::Error),
 }
 
 impl WorkerContext {
-    /// Waits for a connection, at the listeners and in the handover; `None`: the worker is to finish and return.
+    /// Waits for a connection at the listeners and in the handover; `None`: the worker should finish and
+    /// return.
     ///
-    /// While it waits it shows signs of life. In [`Phase::Draining`] it takes what is queued, and returns `None` when every
-    /// queue is empty. Where no descriptor or memory is left it waits until there is. It closes a connection that another
-    /// worker has [handed over](Self::hand_over) with bytes: a pool that sends bytes along takes them by
-    /// [`take_over`](Self::take_over).
+    /// While it waits it shows signs of life. In [`Phase::Draining`] it takes the queued connections, and
+    /// returns `None` when every queue is empty. In a shortage of descriptors or memory it waits for its end.
+    /// It closes a connection that another worker has [handed over](Self::hand_over) with bytes: a pool that
+    /// sends bytes receives them by [`take_over`](Self::take_over).
     ///
     /// # Errors
-    /// An error of poll(2) or accept(2), unless it is about one connection, or says that a descriptor or memory is short.
+    /// An error of poll(2) or accept(2), unless it concerns one connection or a shortage of descriptors or
+    /// memory.
     pub fn accept(&self) -> Result<Option<Connection>> {
         let (mut shortages, mut lost) = (0, 0);
         loop {
@@ -70,11 +72,11 @@ impl WorkerContext {
     }
 }
 
-/// Takes a connection if one is there, after a wait unless `at_once`.
+/// Takes a queued connection, after a wait unless `at_once`.
 fn try_accept(worker: &WorkerContext, at_once: bool) -> Result<Tried> {
     let [is_handed_over, are_ready @ ..] = &ready(worker, at_once)?[..] else { return Ok(Tried::Empty) };
     let mut lost = None;
-    // Connections in the handover have waited at another worker before.
+    // Connections in the handover have already waited at another worker.
     if *is_handed_over {
         match from_handover(worker)? {
             Tried::Lost(error) => lost = Some(error),
@@ -120,7 +122,7 @@ fn from_listener(worker: &WorkerContext, listener: &dyn Listener) -> Result<Trie
             AcceptFailure::Empty => Ok(Tried::Empty),
             AcceptFailure::Lost => Ok(Tried::Lost(error)),
             AcceptFailure::Short => Ok(Tried::Short(error)),
-            // The worker has let go of its listeners, because the supervisor is dead.
+            // The worker has closed its listeners, because the supervisor is dead.
             AcceptFailure::Broken if !worker.phase().accepts() => Ok(Tried::Empty),
             AcceptFailure::Broken => {
                 let step = format!("accept on {}", listener.local());
@@ -130,23 +132,23 @@ fn from_listener(worker: &WorkerContext, listener: &dyn Listener) -> Result<Trie
     }
 }
 
-/// Whether the handover, and each of the listeners, may have a connection.
+/// Whether the handover and each listener may have a connection.
 ///
-/// It waits for one or for a change, a second at most, so that beats go on; `at_once`: it only looks.
+/// It waits for one or for a change, a second at most, so that beats go on; `at_once`: it does not wait.
 fn ready(worker: &WorkerContext, at_once: bool) -> Result<Vec<bool>> {
     let sources = [worker.wake_fd(), worker.handed_over_fd()];
     let sources = sources.into_iter().chain(worker.listeners().iter().map(|listener| listener.as_fd()));
     let mut sources: Vec<_> = sources.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
     let limit = if at_once { Duration::ZERO } else { Duration::from_secs(1) };
     if !wait(&mut sources, limit)? {
-        // A signal ended the wait, and poll(2) has told nothing: all of them are tried.
+        // A signal ended the wait, and poll(2) reported nothing: all of them are tried.
         return Ok(vec![true; sources.len() - 1]);
     }
     worker.acknowledge();
     Ok(sources[1..].iter().map(|source| !source.revents().is_empty()).collect())
 }
 
-/// Waits until what is short may be there again, or something has changed.
+/// Waits for the end of a shortage, or for a change of the phase.
 fn rest(worker: &WorkerContext) -> Result<()> {
     wait(&mut [PollFd::from_borrowed_fd(worker.wake_fd(), PollFlags::IN)], REST).map(drop)
 }
@@ -208,7 +210,7 @@ mod tests {
         (worker.with_listener(Arc::new(Failing { ready, errors, local })), supervisor)
     }
 
-    /// A connection's client, after its other end was handed over to `worker` with `bytes`.
+    /// The client of a connection whose other end was handed over to `worker` with `bytes`.
     fn handed_over(worker: &WorkerContext, bytes: &[u8]) -> UnixStream {
         let (client, server) = UnixStream::pair().unwrap();
         server.set_nonblocking(true).unwrap();
@@ -273,7 +275,7 @@ mod tests {
         let begin = std::time::Instant::now();
         assert!(worker.accept().unwrap().is_some());
         assert!(begin.elapsed() >= REST * 4);
-        // One that is to end does not wait for ever.
+        // A worker that is to end does not wait forever.
         let (worker, _supervisor) = failing(&[libc::EMFILE; 1000]);
         worker.raise(Phase::Draining);
         assert!(worker.accept().unwrap().is_none());

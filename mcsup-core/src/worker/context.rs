@@ -1,4 +1,4 @@
-//! What a worker is handed by its supervisor: the listeners, what is expected of it, and a place for signs of life.
+//! A worker's view of its supervisor: listeners, phase, and signs of life.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -14,7 +14,7 @@ use crate::listener::Listener;
 use crate::listener::open::OpenSet;
 use crate::sys::{companion, descriptor};
 
-/// A worker's view of its supervisor. A copy is the same view, for a thread of the worker's own.
+/// A worker's view of its supervisor. Clones share it between threads.
 #[derive(Debug, Clone)]
 pub struct WorkerContext {
     slot: usize,
@@ -24,7 +24,7 @@ pub struct WorkerContext {
     seat: Seat,
     handover: Arc<Handover>,
     end: WorkerEnd,
-    /// After so many requests it asks for a successor; 0: never.
+    /// The number of requests after which it asks for a successor; 0: never.
     max_requests: u64,
 }
 
@@ -40,8 +40,8 @@ impl WorkerContext {
         Self { slot, generation, listeners, duty, seat, handover, end, max_requests }
     }
 
-    /// The siblings may count on this worker before the supervisor hears that it is ready: then some of them retire at
-    /// once, and look for somebody who goes on.
+    /// Announces the worker to its siblings before the supervisor learns that it is ready. Siblings that
+    /// retire then find a worker for their connections at once.
     pub(crate) fn booted(&self) {
         self.beat();
         self.accepting(1);
@@ -52,24 +52,24 @@ impl WorkerContext {
         self.slot
     }
 
-    /// The version of code and settings that it belongs to, from 1.
+    /// The generation that the worker belongs to, from 1.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// The listeners, non-blocking. All workers share them, but for those of which each slot has its own
+    /// The non-blocking listeners. All workers share them, except those with one socket for each slot
     /// ([`Options::reuse_port`](crate::listener::Options::reuse_port)).
     pub fn listeners(&self) -> &[Arc<dyn Listener>] {
         &self.listeners
     }
 
-    /// What is expected of the worker now.
+    /// The stage of the worker's life.
     pub fn phase(&self) -> Phase {
         self.duty.phase()
     }
 
-    /// Whether the worker will end soon, from [`Phase::LameDuck`] on: to be asked by whoever outlives the borrow of this
-    /// context.
+    /// Returns a function that says whether the worker will end soon, from [`Phase::LameDuck`] on. The
+    /// function outlives the borrow of this context.
     pub fn is_draining(&self) -> impl Fn() -> bool + Send + Sync + use<> {
         let duty = Arc::clone(&self.duty);
         move || duty.phase() > Phase::Serving
@@ -80,61 +80,65 @@ impl WorkerContext {
         self.duty.wake_fd()
     }
 
-    /// Makes [`wake_fd`](Self::wake_fd) unreadable until the next change. Call it before looking.
+    /// Makes [`wake_fd`](Self::wake_fd) unreadable until the next change. Call it before reading the state.
     pub fn acknowledge(&self) {
         self.duty.acknowledge();
     }
 
-    /// Changes whenever log files should be opened anew.
+    /// Changes whenever log files should be reopened.
     pub fn log_epoch(&self) -> u32 {
         self.duty.log_epoch()
     }
 
-    /// Shows that the worker moves. Costs a clock read, a load and a store; due more often than the liveness timeout, and a few
-    /// times a second where the worker's code forks: then threads of this crate's that the system had no place for after a
-    /// fork are started.
+    /// Shows a sign of life. Costs a clock read, a load and a store.
+    ///
+    /// Due more often than the liveness timeout, and a few times a second if the worker's code forks: it then
+    /// also restarts threads of this crate that the system had no room for after a fork.
     pub fn beat(&self) {
         self.seat.beat();
         if companion::mend() {
-            // Without a supervisor it ends anyway.
+            // Without a supervisor the worker ends anyway.
             let _ = self.leave("the system has no thread for it since its application forked");
         }
     }
 
-    /// From now on the worker accepts connections and does up to `permits` requests at once; 0: it accepts no more. Tells
-    /// its siblings, and nobody else.
+    /// Announces to the siblings that the worker accepts and serves up to `permits` requests at once; 0: it
+    /// stops accepting.
     pub fn accepting(&self, permits: usize) {
         self.seat.accepting(permits);
     }
 
-    /// The other workers that accept from the same listeners and move.
+    /// The other workers that accept from the same listeners and show signs of life.
     pub fn siblings(&self) -> impl Iterator<Item = Sibling> + '_ {
         self.seat.siblings()
     }
 
-    /// Hands a connection to whichever worker takes it first, with up to [`MAX_HANDED`](crate::MAX_HANDED) bytes that
-    /// it will understand. The caller closes its own descriptor afterwards.
+    /// Hands a connection to the first worker that takes it, with up to [`MAX_HANDED`](crate::MAX_HANDED)
+    /// bytes.
+    ///
+    /// The caller closes its own descriptor afterwards.
     ///
     /// # Errors
-    /// `WouldBlock` where many wait already, `InvalidInput` for too many bytes; then nothing was handed over.
+    /// The connection was not handed over: `WouldBlock` for a full queue, `InvalidInput` for too many bytes.
     pub fn hand_over(&self, connection: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
         self.handover.give(connection, bytes)
     }
 
-    /// Readable while a connection waits that some worker has handed over: one more listener.
+    /// Readable while a handed-over connection is queued, like a listener.
     pub fn handed_over_fd(&self) -> BorrowedFd<'_> {
         self.handover.as_fd()
     }
 
-    /// Takes a connection that some worker has handed over; `None`: there is none.
+    /// Takes a connection that a worker has handed over; `None`: there is none.
     ///
     /// # Errors
-    /// What [`AcceptFailure`](crate::listener::AcceptFailure) tells apart; after a shortage the connection is still there.
+    /// See [`AcceptFailure`](crate::listener::AcceptFailure); after a shortage the connection is still
+    /// queued.
     pub fn take_over(&self) -> io::Result<Option<(OwnedFd, Vec<u8>)>> {
         self.handover.take_with_room()
     }
 
-    /// Asks to be replaced, for `reason`: another worker is forked, and this one is asked to retire.
+    /// Asks to be replaced, for `reason`: the supervisor forks another worker and lets this one retire.
     ///
     /// # Errors
     /// The supervisor is gone.
@@ -142,13 +146,13 @@ impl WorkerContext {
         self.end.say(Report::Leaving(reason.to_owned()))
     }
 
-    /// Finishes, as at SIGTERM: this worker ends of its own will, and the supervisor replaces it.
+    /// Finishes, as at SIGTERM: this worker ends on its own, and the supervisor replaces it.
     pub fn finish(&self) {
         self.duty.raise(Phase::Draining);
     }
 
-    /// Asks for a reload of the whole pool, for `reason` (`app.py has changed`). Workers that ask for the same one
-    /// get one.
+    /// Asks for a reload of the whole pool, for `reason` (`app.py has changed`). Equal requests cause one
+    /// reload.
     ///
     /// # Errors
     /// The supervisor is gone.
@@ -156,44 +160,44 @@ impl WorkerContext {
         self.end.say(Report::ReloadWanted(reason.to_owned()))
     }
 
-    /// Why the version that should have replaced this worker's does not boot, if the supervisor has said so. Costs a
-    /// load where it has not.
+    /// The reason why the next generation does not boot, once the supervisor has reported it. Costs one load
+    /// if there is none.
     pub fn broken(&self) -> Option<Arc<str>> {
         self.duty.broken()
     }
 
-    /// A request (or whatever the worker's unit of work is) begins.
+    /// Counts the start of a request, or of another unit of work.
     pub fn request_began(&self) {
         self.seat.request_began();
     }
 
-    /// It has ended. Where it was the last of those that the worker was born for, the supervisor hears of it, and makes a
-    /// successor ready before it asks this worker to retire.
+    /// Counts the end of a request. After the worker's maximum number the supervisor boots a successor and
+    /// then lets this worker retire.
     pub fn request_ended(&self) {
         let requests = self.seat.request_ended();
         if requests == self.max_requests {
-            // Without a supervisor it ends anyway.
+            // Without a supervisor the worker ends anyway.
             let _ = self.end.say(Report::Enough { requests });
         }
     }
 
-    /// So many requests wait until the worker can begin them.
+    /// Reports the number of requests that wait to be started.
     pub fn waiting(&self, count: usize) {
         self.seat.waiting(count);
     }
 
-    /// For how long the oldest request has been running, where several run at once; `None`: none is. Due a few times a
+    /// Reports the age of the oldest of several requests; `None`: none is in progress. Due a few times a
     /// second at most.
     pub fn oldest(&self, age: Option<Duration>) {
         self.seat.oldest(age);
     }
 
-    /// How many connections are open.
+    /// Reports the number of open connections.
     pub fn connections(&self, open: usize) {
         self.seat.connections(open);
     }
 
-    /// Lets go of the listeners: this worker accepts no more. What was queued stays for whoever else holds them.
+    /// Stops accepting in this process. Queued connections stay for other holders of the listeners.
     pub fn close_listeners(&self) {
         self.accepting(0);
         for listener in self.listeners.iter() {
@@ -212,7 +216,7 @@ pub(super) mod tests {
     use crate::link::channel;
     use crate::link::scoreboard::Scoreboard;
 
-    /// A worker that was born for so many requests, and its supervisor's end.
+    /// A worker with a maximum number of requests, and its supervisor's end.
     pub(in crate::worker) fn born_for(max_requests: u64) -> (WorkerContext, channel::SupervisorEnd) {
         seated(Scoreboard::new(1).unwrap().take().unwrap(), max_requests)
     }

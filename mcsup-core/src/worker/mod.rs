@@ -1,4 +1,4 @@
-//! What an embedder writes: a [`Worker`], and what it is handed: a [`WorkerContext`].
+//! The embedder's part: a [`Worker`] to implement, and the [`WorkerContext`] that it receives.
 
 mod accepting;
 mod context;
@@ -16,13 +16,15 @@ use crate::error::Result;
 
 /// The code that runs in each worker process.
 ///
-/// It may fork processes of its own. Such a process is no worker: signals have their default action there, but for those that
-/// the worker's code has changed, and it shares none of the worker's descriptors that this crate has opened
-/// ([`Unshared`] adds others). Code that may come back from such a fork asks [`is_forked_off`], and ends the process.
+/// It may fork processes of its own. Such a process is no worker: signals have their default action there,
+/// except those that the worker's code has changed, and it shares no descriptor that this crate has opened in
+/// the worker ([`Unshared`] adds others). Code that can return from such a fork calls [`is_forked_off`] and
+/// ends the process.
 pub trait Worker {
-    /// Loads what all workers of a generation have in common, such as the code to run. Called once before
-    /// [`boot`](Self::boot): in the worker's own process or, with a mold, in the mold, whose workers are copies of it and
-    /// where there is no `context` yet.
+    /// Loads the common part of all workers of a generation, such as the code to run.
+    ///
+    /// Called once before [`boot`](Self::boot): in the worker's own process or, with a mold, in the mold. Its
+    /// workers are copies of it, and it has no `context`.
     ///
     /// # Errors
     /// As those of [`boot`](Self::boot).
@@ -31,32 +33,33 @@ pub trait Worker {
         Ok(())
     }
 
-    /// In a mold that has loaded, before the first worker is forked from it: whatever lets its copies share memory.
+    /// Prepares a loaded mold for its first fork, so that its copies share memory.
     fn prepare_to_fork(&mut self) {}
 
-    /// In a mold: log files are to be opened anew. (A worker sees [`WorkerContext::log_epoch`].)
+    /// Reopens log files, in a mold. (A worker polls [`WorkerContext::log_epoch`].)
     fn reopen_logs(&mut self) {}
 
-    /// What threads that its code has started are called, by their numbers in the kernel, for whoever is told of them. Those
-    /// that are not named here have the kernel's names.
+    /// Names of the threads this worker started, by kernel thread ID, for log messages.
+    ///
+    /// A thread without an entry has the kernel's name.
     fn thread_names(&self) -> Vec<(i32, String)> {
         Vec::new()
     }
 
-    /// Prepares whatever is this process's own. The worker counts as ready when this returns `Ok`, and not before; until then its
-    /// predecessors go on serving.
+    /// Prepares this process. The worker is ready when this returns `Ok`; until then its predecessors go on
+    /// serving.
     ///
     /// # Errors
-    /// [`ErrorKind::Application`](crate::ErrorKind::Application) where the thing to run could not be loaded, any
+    /// [`ErrorKind::Application`](crate::ErrorKind::Application) if the code to run could not be loaded, any
     /// other kind otherwise. The error's text and detail reach the operator whole.
     fn boot(&mut self, context: &WorkerContext) -> Result<()> {
         let _ = context;
         Ok(())
     }
 
-    /// Serves until `context` says otherwise (see [`WorkerContext::phase`]), then returns; the process ends with it.
+    /// Serves until [`WorkerContext::phase`] ends it, then returns; the process ends with it.
     ///
     /// # Errors
-    /// Whatever keeps it from going on. It is logged, and the worker is replaced.
+    /// The worker cannot go on. The error is logged, and the worker is replaced.
     fn run(&mut self, context: &WorkerContext) -> Result<()>;
 }
