@@ -1,5 +1,5 @@
-//! Leaving the terminal, with an answer for the process that was started there: it ends when the pool serves, or fails
-//! with the pool's own reason and exit code.
+//! Going to the background. The process that was started waits: it ends when the pool serves, or fails with
+//! the pool's reason and exit code.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -9,21 +9,21 @@ use crate::error::{Error, Result};
 use crate::sys::descriptor;
 use crate::sys::fork::{self, Side};
 
-/// Which process this is after [`detach`].
+/// The process that this is after [`detach`].
 #[derive(Debug)]
 pub enum Detached {
-    /// The one in the background: it supervises, and owes the other an answer.
+    /// The process in the background: it supervises, and owes the other one an [`Answer`].
     Daemon(Answer),
-    /// The one that was started, which has heard the answer.
+    /// The process that was started; it has received the answer.
     Original(Verdict),
 }
 
-/// What the process that was started is to do.
+/// The outcome for the process that was started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// The pool serves: end with success.
+    /// The pool serves: exit with success.
     Ready {
-        /// One line about what is missing yet; empty where nothing is.
+        /// One line about a missing part; empty if nothing is missing.
         note: String,
     },
     /// Print `reason` and end with `code`.
@@ -35,33 +35,35 @@ pub enum Verdict {
     },
 }
 
-/// The daemon's end of the pipe on which the other process waits. Dropped unsaid, it counts as a failure.
+/// The daemon's end of the pipe that the other process reads. Dropped without an answer, it means failure.
 #[derive(Debug)]
 pub struct Answer(File);
 
 impl Answer {
-    /// Says that the pool serves; `note`: in one line what is missing yet, if something is.
+    /// Reports that the pool serves; `note` is one line about a missing part, or empty.
     pub fn ready(mut self, note: &str) {
-        // The other process may have been killed, which is no matter here.
+        // The other process may have been killed, and needs no answer then.
         let _ = self.0.write_all(format!("\0{note}\n").as_bytes());
     }
 
-    /// Says that it never will be.
+    /// Reports that the pool cannot serve.
     pub fn failed(mut self, code: u8, reason: &str) {
         let _ = self.0.write_all(&[code.max(1)]);
         let _ = self.0.write_all(reason.as_bytes());
     }
 }
 
-/// Whether this process has a controlling terminal: then process groups decide who may read from it.
+/// Whether this process has a controlling terminal. If so, only its foreground process group may read from
+/// it.
 pub(crate) fn has_terminal() -> bool {
     std::fs::File::open("/dev/tty").is_ok()
 }
 
-/// Goes to the background: a new session, no terminal, stdin from and stdout and stderr to /dev/null, or to `output`.
+/// Detaches: a new session without a terminal, stdin from /dev/null, stdout and stderr to `output` or
+/// /dev/null.
 ///
-/// `hooks` runs around each fork, for a host language that needs it: `hooks(None)` before, `hooks(Some(true))` after
-/// in the child, `hooks(Some(false))` after in the parent.
+/// `hooks` runs around each fork, for a host language: `hooks(None)` before, `hooks(Some(true))` after it in
+/// the child, `hooks(Some(false))` after it in the parent.
 pub fn detach(output: Option<&File>, hooks: impl Fn(Option<bool>)) -> Result<Detached> {
     let failed = |error: rustix::io::Errno| Error::system("go to the background", error);
     let (ours, theirs) = descriptor::pipe(false)
@@ -72,7 +74,8 @@ pub fn detach(output: Option<&File>, hooks: impl Fn(Option<bool>)) -> Result<Det
     }
     drop(ours);
     rustix::process::setsid().map_err(failed)?;
-    // The second fork: not a session leader, so no terminal that is opened later becomes ours.
+    // The second fork: not a session leader, so that a terminal opened later does not become the controlling
+    // one.
     if fork_with(&hooks)? == Part::Parent {
         fork::exit_now(0);
     }
@@ -106,8 +109,8 @@ fn redirect(output: Option<&File>) -> Result<()> {
     Ok(())
 }
 
-/// Waits for the answer. The first byte decides, and a line follows success: workers hold copies of the pipe, so its end
-/// may be long in coming.
+/// Waits for the answer. The first byte decides, and a line follows success. The end of the pipe would come
+/// late: workers hold copies of it.
 fn listen(pipe: OwnedFd) -> Verdict {
     let mut pipe = BufReader::new(File::from(pipe));
     let mut code = [0];

@@ -1,10 +1,12 @@
-//! How many descriptors a process may have open: more for the supervisor, which has some for each worker; for its workers as
-//! many as it was given itself, because some programs use select(2), or close all that they could have.
+//! The limit of open descriptors.
+//!
+//! The supervisor raises its own, as it has some for each worker. Its workers keep the original limit: some
+//! programs use select(2), or close every possible descriptor.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
-/// A soft limit; `None` in it: there is none.
+/// A soft limit; `None`: unlimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Limit(Option<u64>);
 
@@ -13,7 +15,7 @@ pub(crate) fn limit() -> Limit {
     Limit(getrlimit(Resource::Nofile).current)
 }
 
-/// Raises this process's limit as far as it may.
+/// Raises this process's limit to its maximum.
 pub(crate) fn raise() {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
@@ -22,12 +24,12 @@ pub(crate) fn raise() {
 }
 
 impl Limit {
-    /// How many.
+    /// The number of descriptors.
     pub(crate) fn count(self) -> usize {
         self.0.map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX))
     }
 
-    /// Gives this process the limit back. Descriptors beyond it stay open.
+    /// Restores the limit in this process. Descriptors above it stay open.
     pub(crate) fn restore(self) {
         if getrlimit(Resource::Nofile).current != self.0 {
             set(self.0);

@@ -1,12 +1,12 @@
-//! A hold on a process that is not our child: a signal through it reaches that process or none, and never one that was
-//! given the same pid.
+//! A handle on a process that is not a child. A signal through it never reaches another process with the same
+//! pid.
 
 use std::io;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
-/// A hold on a process.
+/// A handle on a process.
 #[derive(Debug)]
 pub struct Handle {
     pid: Pid,
@@ -14,15 +14,15 @@ pub struct Handle {
     fd: std::os::fd::OwnedFd,
 }
 
-/// How often a process is looked for where the kernel has no pidfd.
+/// The interval between checks where the kernel has no pidfd.
 #[cfg(not(target_os = "linux"))]
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 impl Handle {
-    /// Takes hold of a process.
+    /// Opens a handle on a process.
     ///
     /// # Errors
-    /// `NotFound` where there is none.
+    /// `NotFound`: there is no such process.
     pub fn open(pid: i32) -> io::Result<Self> {
         let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::NotFound)?;
         #[cfg(target_os = "linux")]
@@ -68,7 +68,7 @@ impl Handle {
         Ok(rustix::process::kill_process(self.pid, signal)?)
     }
 
-    /// Waits until it has ended; `false`: it had not by `deadline` (`None`: for ever).
+    /// Waits until it has ended; `false`: it had not by `deadline` (`None`: no limit).
     pub fn wait(&self, deadline: Option<Instant>) -> bool {
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -81,12 +81,12 @@ impl Handle {
         }
     }
 
-    /// Whether it has ended by now.
+    /// Whether it has ended.
     pub fn has_ended(&self) -> bool {
         self.ends_within(Some(Duration::ZERO))
     }
 
-    /// Looks whether it has ended, for at most `patience`.
+    /// Waits for its end, for at most `patience`.
     #[cfg(target_os = "linux")]
     fn ends_within(&self, patience: Option<Duration>) -> bool {
         use rustix::event::{PollFd, PollFlags, poll};
@@ -115,7 +115,7 @@ mod tests {
         let handle = Handle::open(child.id().try_into().unwrap()).unwrap();
         assert!(!handle.has_ended());
         handle.terminate().unwrap();
-        // Elsewhere a process that ended is there until it is reaped.
+        // Elsewhere an ended process exists until it is reaped.
         if cfg!(target_os = "linux") {
             assert!(handle.wait(Some(Instant::now() + Duration::from_secs(5))));
         }

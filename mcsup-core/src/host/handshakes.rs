@@ -1,14 +1,14 @@
-//! Handshakes with clients that are under way on a TCP port.
+//! Clients with an unfinished handshake on a TCP port.
 //!
-//! The kernel is asked by sock_diag(7), which looks through its connections and tells only those that were asked for. Its
-//! text, proc_net(5), has a line for each connection that has ended lately too: tens of thousands on a busy host, which
-//! would stop the supervisor for as long as it reads them. It is read where sock_diag is not to be had.
+//! sock_diag(7) filters connections in the kernel. The text in proc_net(5) also has a line for each recently
+//! ended connection: tens of thousands on a busy host, which would stop the supervisor while it reads them.
+//! The text is the fallback where sock_diag is unavailable.
 
 use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 
-/// The clients with which a handshake is under way on `port`. Where the system shows none, none is known.
+/// The clients with an unfinished handshake on `port`. Empty where the system shows none.
 ///
 /// # Errors
 /// The kernel cannot be asked now, for example because no descriptor is free.
@@ -48,7 +48,7 @@ mod diag {
     pub(super) fn handshakes_with(port: u16) -> io::Result<HashSet<SocketAddr>> {
         let socket =
             socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(SOCK_DIAG))?;
-        // The kernel answers at once: this is for one that does not.
+        // The kernel answers at once. The timeout covers a filter or emulation that does not.
         set_socket_timeout(&socket, Timeout::Recv, Some(std::time::Duration::from_millis(100)))?;
         let mut clients = HashSet::new();
         for family in FAMILIES {
@@ -58,7 +58,7 @@ mod diag {
         Ok(clients)
     }
 
-    /// Sends `struct inet_diag_req_v2` of <linux/inet_diag.h>: only our own port is filled in.
+    /// Sends `struct inet_diag_req_v2` of <linux/inet_diag.h> with only the local port filled in.
     fn ask(socket: &OwnedFd, family: AddressFamily, port: u16) -> io::Result<()> {
         let length = HEADER + 56;
         let mut request = Vec::with_capacity(length);
@@ -74,7 +74,7 @@ mod diag {
         Ok(())
     }
 
-    /// Reads some messages; whether the last of them was among them.
+    /// Reads some messages; returns whether the last one was among them.
     fn hear(socket: &OwnedFd, clients: &mut HashSet<SocketAddr>) -> io::Result<bool> {
         let mut bytes = [0; 1 << 15];
         let (length, _) = recv(socket, &mut bytes[..], RecvFlags::empty())?;
@@ -99,13 +99,13 @@ mod diag {
         Ok(false)
     }
 
-    /// Behind the header of the last message is an error number, below 0, where the answer is not whole.
+    /// Checks the last message: an error number below 0 after its header marks an incomplete answer.
     fn finished(message: &[u8]) -> io::Result<bool> {
         let number = message.get(..4).and_then(|number| number.try_into().ok()).map_or(0, i32::from_ne_bytes);
         if number < 0 { Err(io::Error::from_raw_os_error(number.saturating_neg())) } else { Ok(true) }
     }
 
-    /// The other end in a `struct inet_diag_msg`: its port is at 6, its address at 24.
+    /// The peer's address in a `struct inet_diag_msg`: port at 6, address at 24.
     fn client_in(message: &[u8]) -> Option<SocketAddr> {
         let port = u16::from_be_bytes(message.get(6..8)?.try_into().ok()?);
         let address: [u8; 16] = message.get(24..40)?.try_into().ok()?;

@@ -1,4 +1,4 @@
-//! Notices an out-of-memory condition of a cgroup at once: a descriptor to wait on, where the kernel has one.
+//! Immediate notice of a cgroup's out-of-memory condition, by a descriptor to poll.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -7,7 +7,7 @@ use rustix::event::PollFlags;
 
 use super::out_of_memory::Counter;
 
-/// A wait for the news of one [`Counter`].
+/// A watch on one [`Counter`].
 #[derive(Debug)]
 pub(crate) struct Watch {
     #[cfg(target_os = "linux")]
@@ -17,7 +17,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// `None`: the kernel has no such news, or not for this user.
+    /// Starts to watch; `None`: the kernel gives no notice, or not to this user.
     pub(crate) fn new(counter: &Counter) -> Option<Self> {
         #[cfg(target_os = "linux")]
         return Some(Self { inner: linux::Inner::new(counter)? });
@@ -28,7 +28,7 @@ impl Watch {
         }
     }
 
-    /// What to wait on, and for what.
+    /// The descriptor to poll, and the events.
     pub(crate) fn source(&self) -> (BorrowedFd<'_>, PollFlags) {
         #[cfg(target_os = "linux")]
         return self.inner.source();
@@ -36,10 +36,10 @@ impl Watch {
         match self.inner {}
     }
 
-    /// Whether there is news; clears it. The news may come shortly before the kill is counted.
+    /// Whether there is news; clears it. It may arrive shortly before the kill is counted.
     ///
     /// # Errors
-    /// The cgroup was removed: there will be no news, and poll(2) would return at once for ever.
+    /// The cgroup was removed: no further news comes, and poll(2) would return at once forever.
     pub(crate) fn take(&self) -> io::Result<bool> {
         #[cfg(target_os = "linux")]
         return self.inner.take();
@@ -59,8 +59,8 @@ mod linux {
 
     use super::Counter;
 
-    /// v2: the file itself has an exceptional condition after each change until it is read (cgroups(7)). v1: an eventfd
-    /// that was registered for memory.oom_control.
+    /// cgroup v2: the file has an exceptional condition after each change until it is read (cgroups(7)). v1:
+    /// an eventfd, registered for memory.oom_control.
     #[derive(Debug)]
     pub(super) struct Inner {
         file: File,
@@ -92,7 +92,7 @@ mod linux {
                 if let Some(event) = &self.event {
                     let _ = rustix::io::read(event, &mut bytes[..8]);
                 }
-                // The end of a cgroup is an event as well (v1), or an error for ever (v2): reading tells it.
+                // The end of a cgroup is an event as well (v1), or a permanent error (v2); a read detects it.
                 self.file.read_at(&mut bytes, 0)?;
             }
             Ok(is_new)
@@ -117,7 +117,7 @@ pub(crate) mod tests {
     use std::path::Path;
     use std::process::{Child, Command};
 
-    /// A new cgroup, with a process in it.
+    /// A new cgroup with a process in it.
     pub(crate) struct Inhabited {
         directory: tempfile::TempDir,
         process: Child,
@@ -125,14 +125,14 @@ pub(crate) mod tests {
     }
 
     impl Inhabited {
-        /// One of v2; `None`: none can be made here.
+        /// A cgroup of v2; `None`: none can be made here.
         fn unified() -> Option<Self> {
             let places = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(Path::new);
             let top = places.into_iter().find(|place| place.join("cgroup.controllers").exists())?;
             Self::below(top, true)
         }
 
-        /// One of each version that there is here.
+        /// A cgroup of each version that is available here.
         pub(crate) fn all() -> Vec<Self> {
             let first_version = Path::new("/sys/fs/cgroup/memory");
             let first_version = first_version.join("memory.oom_control").exists().then_some(first_version);
@@ -149,7 +149,7 @@ pub(crate) mod tests {
             Some(inhabited)
         }
 
-        /// The kernel gives notice of the file for v2 in the same way as of memory.events.
+        /// The kernel reports changes of this file of v2 in the same way as those of memory.events.
         pub(crate) fn counter(&self) -> Counter {
             let name = if self.is_unified { "cgroup.events" } else { "memory.oom_control" };
             Counter { file: self.directory.path().join(name), is_unified: self.is_unified }
@@ -180,7 +180,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// Waits for what `watch` waits for.
+    /// Waits for an event of `watch`.
     pub(crate) fn wait_on(watch: &Watch) {
         let (fd, flags) = watch.source();
         let mut sources = [rustix::event::PollFd::from_borrowed_fd(fd, flags)];

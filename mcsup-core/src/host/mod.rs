@@ -1,20 +1,19 @@
-//! What the supervisor owes the machine it runs on: a pid file, a place in the background, and plain words about
-//! who else is there.
+//! The supervisor and its host: pid file, background, and other processes.
 //!
 //! - [`pidfile`]: a file whose lock is held for life.
-//! - [`own_file`]: files of ours in folders that other users may write.
-//! - [`patience`]: how long the writes of a log may wait, taken together.
-//! - [`outlet`]: a way out for lines on which no process waits for its reader.
-//! - [`daemon`]: leaving the terminal, with an answer for the process that waits.
-//! - [`handle`]: a hold on another process.
-//! - [`processes`]: other processes: who holds a port, who is whose child.
-//! - `handshakes`: clients that are about to be connected.
+//! - [`own_file`]: this server's files in folders that other users may write.
+//! - [`patience`]: a common bound on the waits of a log's writes.
+//! - [`outlet`]: an output for log lines that never blocks on its reader.
+//! - [`daemon`]: going to the background, with an answer for the waiting process.
+//! - [`handle`]: a handle on another process.
+//! - [`processes`]: descriptions of other processes: the holder of a port, children.
+//! - `handshakes`: clients with an unfinished handshake.
 //! - `recorded_path`: a path in a record for the next image.
-//! - [`relatives`]: the processes below another one.
-//! - [`survivors`]: those of the application that outlive their worker or server, in words.
-//! - `out_of_memory`: how many processes of a cgroup the kernel has killed for lack of memory; `memory_watch`: notice of it.
-//! - `descriptors`: how many a process may have open.
-//! - [`usage`]: what a process uses of memory and processor.
+//! - [`relatives`]: the descendants of a process.
+//! - [`survivors`]: processes of the application that outlive their worker or server.
+//! - `out_of_memory`: the number of out-of-memory kills of a cgroup; `memory_watch`: notice of them.
+//! - `descriptors`: the limit of open descriptors.
+//! - [`usage`]: memory and processor time of a process.
 //! - [`privileges`]: users and groups by name.
 
 pub mod daemon;

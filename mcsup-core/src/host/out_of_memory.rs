@@ -1,12 +1,12 @@
-//! How many processes of a cgroup the kernel has killed for lack of memory: memory.events of cgroup v2, memory.oom_control
-//! of v1. Where neither is visible it is not known.
+//! The number of out-of-memory kills in a cgroup: memory.events of cgroup v2, memory.oom_control of v1.
+//! Unknown where neither is visible.
 
 use std::path::{Path, PathBuf};
 
 use super::processes;
 use crate::sys::kernel_text;
 
-/// The mounted cgroup hierarchies that count memory (proc_pid_mountinfo(5)).
+/// The mounted cgroup hierarchies with memory counters (proc_pid_mountinfo(5)).
 #[derive(Debug)]
 pub(crate) struct Hierarchies {
     proc: PathBuf,
@@ -16,12 +16,12 @@ pub(crate) struct Hierarchies {
 #[derive(Debug)]
 struct Mount {
     is_unified: bool,
-    /// Which cgroup is seen at the mount point.
+    /// The cgroup that is visible at the mount point.
     root: String,
     at: PathBuf,
 }
 
-/// The file in which the kernel counts for one cgroup.
+/// The file with the kernel's count for one cgroup.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Counter {
     pub(super) file: PathBuf,
@@ -29,7 +29,7 @@ pub(crate) struct Counter {
 }
 
 impl Hierarchies {
-    /// Those of this process.
+    /// Finds those of this process.
     pub(crate) fn new() -> Self {
         let seen = Self::seen_by(Path::new("/proc"));
         // Without mounts no process has a counter.
@@ -41,7 +41,7 @@ impl Hierarchies {
         Self { proc: proc.to_owned(), mounts: mounts.lines().filter_map(mount).collect() }
     }
 
-    /// The counter of the cgroup that process `pid` is in.
+    /// The counter of the cgroup of process `pid`.
     pub(crate) fn counter_of(&self, pid: i32) -> Option<Counter> {
         let cgroups = kernel_text::read(self.proc.join(format!("{pid}/cgroup"))).ok()?;
         cgroups.lines().find_map(|line| self.counter_in(line))
@@ -55,8 +55,8 @@ impl Hierarchies {
         if !is_unified && !controllers.split(',').any(|name| name == "memory") {
             return None;
         }
-        // A kill in a child cgroup counts in its ancestors' memory.events as well, and in no memory.events.local but its
-        // own. The count of v1 is a cgroup's own.
+        // A kill in a child cgroup also counts in its ancestors' memory.events, but only in its own
+        // memory.events.local. The count of v1 covers one cgroup only.
         let files: &[&str] =
             if is_unified { &["memory.events.local", "memory.events"] } else { &["memory.oom_control"] };
         let mounts = self.mounts.iter().filter(|mount| mount.is_unified == is_unified);
@@ -69,7 +69,7 @@ impl Hierarchies {
 }
 
 impl Mount {
-    /// `None`: the cgroup is outside of what is mounted here.
+    /// The directory of a cgroup; `None`: it is not visible under this mount.
     fn directory_of(&self, cgroup: &str) -> Option<PathBuf> {
         let below = cgroup.strip_prefix(self.root.trim_end_matches('/'))?;
         let is_below = below.is_empty() || below.starts_with('/');
@@ -80,7 +80,7 @@ impl Mount {
     }
 }
 
-/// `ID PARENT DEVICE ROOT MOUNT_POINT OPTIONS … - TYPE SOURCE SUPER_OPTIONS`.
+/// Parses `ID PARENT DEVICE ROOT MOUNT_POINT OPTIONS … - TYPE SOURCE SUPER_OPTIONS`.
 fn mount(line: &str) -> Option<Mount> {
     let (front, back) = line.split_once(" - ")?;
     let mut back = back.split(' ');
@@ -95,13 +95,14 @@ fn mount(line: &str) -> Option<Mount> {
 }
 
 impl Counter {
-    /// How many processes were killed since the cgroup was made. `None`: the cgroup is gone, or does not count.
+    /// The number of kills since the cgroup was made; `None`: the cgroup is gone, or does not count.
     pub(crate) fn kills(&self) -> Option<u64> {
         kills_in(&kernel_text::read(&self.file).ok()?)
     }
 }
 
-/// The line `oom_kill N`. Each process of a group that is killed as a whole (`oom_group_kill`) is in it as well.
+/// Parses the line `oom_kill N`. It includes each process of a group that is killed as a whole
+/// (`oom_group_kill`).
 pub(super) fn kills_in(text: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
 }
@@ -111,7 +112,7 @@ mod tests {
     use super::*;
     use std::fs;
 
-    /// A directory that stands for /proc and what is mounted.
+    /// A directory in place of /proc and the mounts.
     struct Fixture(tempfile::TempDir);
 
     impl Fixture {
@@ -155,7 +156,7 @@ mod tests {
             ("sys/app.slice/web/memory.events", EVENTS),
         ]);
         assert_eq!(fixture.kills(7), Some(3));
-        // Two of them were in cgroups below it.
+        // Two of them were in child cgroups.
         fixture.write("sys/app.slice/web/memory.events.local", "oom 1\noom_kill 1\n");
         assert_eq!(fixture.kills(7), Some(1));
         assert_eq!(fixture.kills(8), None);

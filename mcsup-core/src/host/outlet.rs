@@ -1,9 +1,9 @@
-//! A way out for lines on which no process waits for its reader: a full pipe, a stopped terminal, a slow socket.
+//! An output for log lines that never blocks on its reader: a full pipe, a stopped terminal, a slow socket.
 //!
-//! Standard streams are shared with the process that started this one, and so are their flags: `O_NONBLOCK` set
-//! there would reach a shell's own descriptor. So a pipe or a terminal is opened once more, as a description of ours.
-//! Where that is not permitted (a pipe of another user) the kernel is asked, write by write, not to wait; where it cannot
-//! do that either, a write follows only when poll(2) has seen room for it.
+//! Standard streams and their flags are shared with the parent process: `O_NONBLOCK` set there would affect a
+//! shell's own descriptor. So a pipe or a terminal is opened again, as a separate description. Where that is
+//! not permitted (a pipe of another user) each write asks the kernel not to wait. Where the kernel cannot do
+//! that, poll(2) must have reported room before each write.
 
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -18,15 +18,16 @@ use super::patience::Patience;
 use crate::clock;
 use crate::sys::signal::TerminalOutput;
 
-/// How often a write that a signal interrupts is begun again, and one for which there is no room although poll(2) says so.
+/// The most repetitions of a write that a signal interrupts, or that finds no room although poll(2) reports
+/// some.
 const REPETITIONS: usize = 16;
 
-/// Where bytes go, without waiting for longer than asked.
+/// An output for bytes with a bounded wait.
 #[derive(Debug)]
 pub struct Outlet {
     held: Held,
     way: Way,
-    /// A terminal may stop a process of its background that writes, instead of taking the bytes.
+    /// A terminal may stop a background process that writes, instead of taking the bytes.
     is_terminal: bool,
 }
 
@@ -36,29 +37,29 @@ enum Held {
     Shared(BorrowedFd<'static>),
 }
 
-/// How to write so that it does not wait.
+/// The method of a write that does not block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// A file, or a description that does not wait by itself.
+    /// write(2) to a file, or to a non-blocking description.
     Plain,
-    /// Such a description of a pipe.
+    /// The same for a non-blocking description of a pipe.
     Pipe,
-    /// A pipe or a device that waits by itself.
+    /// A pipe or device with a blocking description.
     Waiting,
     Socket,
 }
 
-/// Not everything could be written.
+/// An incomplete write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cut {
-    /// Why.
+    /// The error.
     pub error: Errno,
-    /// How many bytes are written.
+    /// The number of bytes written before it.
     pub written: usize,
 }
 
 impl Outlet {
-    /// A file that is opened non-blocking ([`append`](super::own_file::append)), or a socket.
+    /// Wraps a file opened non-blocking ([`append`](super::own_file::append)), or a socket.
     pub fn of_file(file: impl Into<OwnedFd>) -> Self {
         let file = file.into();
         let way = match kind_of(file.as_fd()) {
@@ -70,7 +71,7 @@ impl Outlet {
         Self { held: Held::Ours(file), way, is_terminal }
     }
 
-    /// A stream that others use too.
+    /// Wraps a stream that is shared with other processes.
     pub fn of_stream(stream: BorrowedFd<'static>) -> Self {
         let kind = kind_of(stream);
         let waits = matches!(kind, FileType::Fifo | FileType::CharacterDevice);
@@ -83,7 +84,7 @@ impl Outlet {
         Self { held: Held::Shared(stream), way, is_terminal: stream.is_terminal() }
     }
 
-    /// From now on bytes go to `file`, by the same number where that is ours.
+    /// Redirects the output to `file`. A descriptor of our own keeps its number.
     ///
     /// # Errors
     /// Nothing has changed.
@@ -93,7 +94,7 @@ impl Outlet {
             *self = Self::of_file(file);
             return Ok(());
         };
-        // Not dup3, which is not everywhere. A program that is started between the two inherits the file, no more.
+        // dup3 is not available everywhere. A program started between the two calls inherits the file.
         rustix::io::dup2(&file, held)?;
         rustix::io::fcntl_setfd(&*held, FdFlags::CLOEXEC)?;
         Self { way: self.way, is_terminal: self.is_terminal, .. } = Self::of_file(file);
@@ -105,7 +106,7 @@ impl Outlet {
         self.as_fd().as_raw_fd()
     }
 
-    /// Writes `bytes`, in one call where the system takes them so; waits for room as long as `patience` lasts.
+    /// Writes `bytes`, in one call if the system takes them; waits for room as long as `patience` lasts.
     ///
     /// # Errors
     /// The first one, and how much was written by then.
@@ -113,8 +114,8 @@ impl Outlet {
         self.write_in_pieces(bytes, patience, |rest| rest.len())
     }
 
-    /// The same for lines that may be written each for itself: a pipe takes each of them whole or not at all, as far as it
-    /// promises that for their length.
+    /// Writes lines that may be written separately. A pipe takes each line whole or not at all, up to the
+    /// length for which it guarantees that.
     ///
     /// # Errors
     /// As for [`write`](Self::write).
@@ -146,7 +147,7 @@ impl Outlet {
         Ok(())
     }
 
-    /// Writes what can be written at once.
+    /// Writes as much as is possible at once.
     fn step(&self, bytes: &[u8]) -> Result<usize, Errno> {
         let _allowed = self.is_terminal.then(TerminalOutput::allowed);
         match self.way {
@@ -159,7 +160,7 @@ impl Outlet {
         }
     }
 
-    /// A pipe that can be written to has room for as much as it takes whole, unless another process is quicker.
+    /// Writes to a pipe as much as poll(2) guarantees, unless another process fills it first.
     fn write_what_fits(&self, bytes: &[u8]) -> Result<usize, Errno> {
         match self.has_room(Duration::ZERO) {
             true => rustix::io::write(self, bytes.get(..whole_lines(bytes)).unwrap_or(bytes)),
@@ -167,7 +168,7 @@ impl Outlet {
         }
     }
 
-    /// Waits for room, at the expense of `patience`. Where that has ended the next write is tried without a wait.
+    /// Waits for room and charges the wait to `patience`. When that is spent, it checks without a wait.
     fn has_room_within(&self, patience: &Patience) -> bool {
         let left = patience.left();
         if left.is_zero() {
@@ -179,7 +180,7 @@ impl Outlet {
         has_room
     }
 
-    /// Waits for room. Also `true` where the next write is an error.
+    /// Waits for room. Also `true` if the next write fails.
     fn has_room(&self, patience: Duration) -> bool {
         let timeout = clock::wait_of(patience);
         matches!(poll(&mut [PollFd::new(self, PollFlags::OUT)], Some(&timeout)), Ok(1..))
@@ -195,12 +196,12 @@ impl AsFd for Outlet {
     }
 }
 
-/// One that cannot be looked at is written to as a file, and says by itself what is wrong.
+/// The type of a descriptor. An unknown one is treated as a file, whose write reports the error.
 fn kind_of(fd: BorrowedFd<'_>) -> FileType {
     rustix::fs::fstat(fd).map_or(FileType::Unknown, |status| FileType::from_raw_mode(status.st_mode))
 }
 
-/// How much of `bytes` ends with a line and is no longer than what a pipe takes whole; of a longer line a part.
+/// The length of the whole lines that a pipe takes atomically; of a longer line a part.
 fn whole_lines(bytes: &[u8]) -> usize {
     let most = bytes.len().min(rustix::pipe::PIPE_BUF);
     let fits = bytes.get(..most).unwrap_or(bytes);
@@ -212,7 +213,7 @@ const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
 #[cfg(target_vendor = "apple")]
 const NO_SIGNAL: SendFlags = SendFlags::empty();
 
-/// The same pipe or device, as a description of ours that does not wait.
+/// Opens the same pipe or device as a non-blocking description of our own.
 #[cfg(target_os = "linux")]
 fn open_again(stream: BorrowedFd<'_>) -> Option<OwnedFd> {
     use rustix::fs::{Mode, OFlags, fstat, open};
@@ -222,17 +223,17 @@ fn open_again(stream: BorrowedFd<'_>) -> Option<OwnedFd> {
     ((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)).then_some(again)
 }
 
-/// Opening a descriptor by name makes a copy here, which shares its flags.
+/// Opening a descriptor by name duplicates it here, with shared flags.
 #[cfg(not(target_os = "linux"))]
 fn open_again(_: BorrowedFd<'_>) -> Option<OwnedFd> {
     None
 }
 
-/// Writes without waiting, whatever the description does by itself.
+/// Writes without blocking on any description.
 #[cfg(target_os = "linux")]
 fn write_at_once(to: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
     use rustix::io::{ReadWriteFlags, pwritev2};
-    // This offset is none: where the stream is.
+    // This offset means the current position.
     pwritev2(to, &[io::IoSlice::new(bytes)], u64::MAX, ReadWriteFlags::NOWAIT)
 }
 

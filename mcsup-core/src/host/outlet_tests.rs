@@ -21,7 +21,7 @@ fn fill(outlet: &Outlet) -> usize {
     }
 }
 
-/// All ways to a full pipe or socket.
+/// All methods of writing, each to a full pipe or socket.
 fn outlets() -> Vec<(&'static str, Outlet, Box<dyn Read + Send>)> {
     let (ours, theirs) = std::io::pipe().unwrap();
     let reopened = Outlet::of_stream(stream(theirs));
@@ -53,7 +53,7 @@ fn a_reader_that_does_not_read_is_not_waited_for() {
 #[cfg(target_os = "linux")]
 fn a_write_that_finds_no_room_where_poll_sees_some_is_given_up() {
     use rustix::event::{EventfdFlags, eventfd};
-    // It has room for small numbers, and none for this one.
+    // It has room for small writes, but not for this one.
     let outlet = Outlet::of_file(eventfd(1, EventfdFlags::NONBLOCK).unwrap());
     assert!(outlet.has_room(Duration::ZERO));
     let cut =
@@ -126,7 +126,7 @@ fn a_slow_reader_is_waited_for_within_one_budget_for_all_writes() {
                 reader.read_exact(&mut [0; 16384]).unwrap();
                 reader
             });
-            // Fills what was read, so that the next round waits again.
+            // Refills it, so that the next round waits as well.
             match outlet.write(&[b'x'; 8192], &patience) {
                 Ok(()) => waited += 1,
                 Err(_) => lost += 1,

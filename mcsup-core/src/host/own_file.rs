@@ -1,9 +1,10 @@
-//! Files of ours in folders that other users may write: no link is followed, and an owner changes only on a descriptor.
+//! This server's files in folders that other users may write: links are not followed, and only open files
+//! change owner.
 //!
-//! A supervisor that is root writes logs and a pid file into folders in which its workers' user may rename, remove and
-//! link at any moment. So a name is looked at once, when it is opened; whatever is checked and changed afterwards is
-//! the open file. Two kinds of names are exempt, because an operator means the stream behind them:
-//! `/dev/stdout`, `/dev/stderr`, `/dev/fd/N` and their like under `/proc`.
+//! A supervisor that is root writes logs and a pid file into folders in which its workers' user may rename,
+//! remove and link at any moment. So a name is resolved once, when it is opened; all later checks and changes
+//! use the open file. Names of open streams are exempt: `/dev/stdout`, `/dev/stderr`, `/dev/fd/N` and their
+//! like under `/proc`.
 
 use std::fmt;
 use std::fs::File;
@@ -14,13 +15,13 @@ use std::path::{Component, Path};
 use rustix::fs::{FileType, Gid, Mode, OFlags, Stat, Uid, fstat};
 use rustix::io::Errno;
 
-/// Mode of a log file: not everyone may read what applications log and clients ask for.
+/// The mode of a log file: requests and application logs are not public.
 pub const LOG_MODE: u32 = 0o640;
 
-/// How often a name is tried again that comes and goes.
+/// The most attempts to open a name that appears and disappears.
 const TRIES: usize = 8;
 
-/// Why a file is left alone although the system would allow it.
+/// The reason why a file is not used although the system would allow it.
 #[derive(Debug)]
 struct Refused(String);
 
@@ -36,17 +37,17 @@ fn refused(why: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, Refused(why.into()))
 }
 
-/// Whether a file was left alone because it may be a trap: a link, a second name, a file of another user.
+/// Whether a file was refused as a possible trap: a link, a second name, a file of another user.
 pub fn is_refusal(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<Refused>())
 }
 
-/// Opens `path` to append to it, and makes it with `mode` where there is none.
+/// Opens `path` for appending, and creates it with `mode`.
 ///
-/// Never waits: a FIFO is opened without a reader too, and keeps what fits into it. The descriptor is non-blocking.
+/// Never blocks: a FIFO is opened without a reader too, and buffers lines. The descriptor is non-blocking.
 ///
 /// # Errors
-/// What open(2) says; and a refusal ([`is_refusal`]) of a link, or of a file with several names where this is root.
+/// The error of open(2), or a refusal ([`is_refusal`]): a link, or as root a file with several names.
 pub fn append(path: &Path, mode: u32) -> io::Result<File> {
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     if is_stream(path) {
@@ -62,8 +63,9 @@ pub fn append(path: &Path, mode: u32) -> io::Result<File> {
     Ok(file.into())
 }
 
-/// Opens the regular file `path` to read and rewrite it, and makes it with `mode` where there is none; says whether it
-/// did. Root takes a file that is root's or belongs to `user`, and no other.
+/// Opens the regular file `path` for reading and writing; creates it with `mode`, and returns whether it did.
+///
+/// Root accepts a file of root or of `user`, and no other.
 pub(crate) fn rewrite(path: &Path, mode: u32, user: Option<u32>) -> io::Result<(File, bool)> {
     let place = Place::of(path)?;
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -80,7 +82,7 @@ pub(crate) fn rewrite(path: &Path, mode: u32, user: Option<u32>) -> io::Result<(
     Ok((file.into(), is_new))
 }
 
-/// Opens the regular file `path` to read it. Not a link, and never waits.
+/// Opens the regular file `path` for reading. Follows no link, and never blocks.
 pub(crate) fn read(path: &Path) -> io::Result<File> {
     let place = Place::of(path)?;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -91,10 +93,10 @@ pub(crate) fn read(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Gives the open file to a user. Only a regular file is given; a standard stream never is.
+/// Gives the open file to a user. Only regular files change owner, standard streams never do.
 ///
 /// # Errors
-/// A refusal where it has several names, or is neither root's, nor ours, nor that user's.
+/// A refusal: the file has several names, or belongs to another user than root, this process's, or that one.
 pub fn give(path: &Path, file: impl AsFd, (uid, gid): (u32, u32)) -> io::Result<()> {
     let status = fstat(file.as_fd())?;
     let same = (status.st_uid, status.st_gid) == (uid, gid);
@@ -117,7 +119,7 @@ fn kind(status: &Stat) -> FileType {
     FileType::from_raw_mode(status.st_mode)
 }
 
-/// A second name may be in a place where only root may write. Another user can write by it no more than by its own.
+/// Refuses a file with several names, as root: another name may be in a place where only root may write.
 fn has_one_name(status: &Stat) -> io::Result<()> {
     let is_root = rustix::process::geteuid().is_root();
     let is_one = kind(status) != FileType::RegularFile || status.st_nlink <= 1;
@@ -128,7 +130,7 @@ fn several_names(status: &Stat) -> io::Error {
     refused(format!("it has {} names (hard links)", status.st_nlink))
 }
 
-/// Whether an operator who names this means a stream that is open already, or that the system names so.
+/// Whether an operator means an open stream by this name.
 fn is_stream(path: &Path) -> bool {
     let parts: Option<Vec<&str>> = path.components().map(|part| part.as_os_str().to_str()).collect();
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -142,7 +144,7 @@ fn is_stream(path: &Path) -> bool {
     }
 }
 
-/// A name in a folder that is held.
+/// A name in a held folder.
 struct Place<'a> {
     path: &'a Path,
     folder: OwnedFd,
@@ -163,7 +165,7 @@ impl<'a> Place<'a> {
         rustix::fs::openat(&self.folder, self.name, flags | OFlags::NOFOLLOW, Mode::empty())
     }
 
-    /// A file that is made is new, so no other process has put it there.
+    /// Opens or creates the file. A created one is new: no other process has put it there.
     fn open_or_make(&self, flags: OFlags, mode: u32) -> Result<(OwnedFd, bool), Errno> {
         let mode = Mode::from_raw_mode(mode as rustix::fs::RawMode);
         let make = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
@@ -182,7 +184,7 @@ impl<'a> Place<'a> {
         Err(Errno::EXIST)
     }
 
-    /// Also opened for reading where that is permitted, so that the FIFO outlives its readers.
+    /// Reopens a FIFO for reading too, if permitted, so that it outlives its readers.
     fn reader_too(&self, flags: OFlags, status: &Stat) -> Option<OwnedFd> {
         let both = self.open((flags - OFlags::WRONLY) | OFlags::RDWR).ok()?;
         let now = fstat(&both).ok()?;
@@ -200,7 +202,7 @@ impl<'a> Place<'a> {
     }
 }
 
-/// Folders on the way to a file.
+/// Folders on the path to a file.
 #[cfg(target_os = "linux")]
 mod folder {
     use super::*;
@@ -208,10 +210,10 @@ mod folder {
     use std::ffi::{OsStr, OsString};
     use std::os::unix::ffi::OsStringExt;
 
-    /// As many links as the kernel follows in one path.
+    /// The most links in one path, as in the kernel.
     const MOST_LINKS: usize = 40;
 
-    /// Holds a folder. Root follows only root's links on the way: another user's may lead elsewhere by now.
+    /// Holds a folder. Root follows only root's links on the path: another user may redirect its own.
     pub(super) fn hold(path: &Path) -> io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         if !rustix::process::geteuid().is_root() {
@@ -223,7 +225,7 @@ mod folder {
             let next = step_into(&at, &step, OFlags::empty())?;
             let status = fstat(&next)?;
             match kind(&status) {
-                // Only so does the place of an automount become what is mounted there (open(2): O_PATH).
+                // Only this resolves an automount point to the mounted directory (open(2): O_PATH).
                 FileType::Directory => at = step_into(&at, &step, OFlags::DIRECTORY)?,
                 FileType::Symlink => {
                     links += 1;
@@ -252,7 +254,7 @@ mod folder {
         Ok(rustix::fs::openat(at, step, flags, Mode::empty())?)
     }
 
-    /// Where a link leads that is followed.
+    /// The target of a link, if it may be followed.
     fn follow(
         link: &OwnedFd,
         status: &Stat,
@@ -275,7 +277,7 @@ mod folder {
     }
 }
 
-/// Folders on the way to a file: the system has no handle on a link here.
+/// Folders on the path to a file: the system has no handle on a link here.
 #[cfg(not(target_os = "linux"))]
 mod folder {
     use super::*;

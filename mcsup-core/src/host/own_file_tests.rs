@@ -3,7 +3,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
-/// A folder with a file in it that must not change.
+/// A folder with a file that must not change.
 struct Bench {
     folder: tempfile::TempDir,
 }

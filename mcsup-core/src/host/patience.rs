@@ -1,22 +1,22 @@
-//! How long the writes of a log may wait for a slow reader, taken together.
+//! A common bound on the waits of a log's writes for a slow reader.
 //!
-//! A reader that takes a little at a time ends each wait in time, so a limit for one write is no limit: each further one
-//! would wait again.
+//! A reader that takes a few bytes at a time ends each wait early. A limit on one write would therefore not
+//! bound the waits of many.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock;
 
-/// How long the reader of a log is waited for, in any [`RENEWED_AFTER`]. All clients of a worker may wait meanwhile.
+/// The longest wait for a log's reader in any [`RENEWED_AFTER`]. All clients of a worker may wait meanwhile.
 const READER_PATIENCE: Duration = Duration::from_millis(50);
 
-/// When that budget is full again.
+/// The time without waits after which the budget is full again.
 pub const RENEWED_AFTER: Duration = Duration::from_secs(10);
 
-/// A budget of time for waits. It is full again once nothing has waited for a while.
+/// A budget of time for waits. It is full again when nothing has waited for a while.
 ///
-/// So the waits of any such while come to no more than the budget. Threads that wait at the same time have it each.
+/// Waits in quick succession therefore share one budget. Threads that wait at the same time have it each.
 #[derive(Debug)]
 pub struct Patience {
     most: Duration,
@@ -24,42 +24,42 @@ pub struct Patience {
     spent: Mutex<Spent>,
 }
 
-/// What waits have taken.
+/// The time that waits have used.
 #[derive(Debug, Clone, Copy)]
 struct Spent {
     time: Duration,
-    /// When the last of them ended.
+    /// The end of the last wait.
     at: Duration,
 }
 
 impl Patience {
-    /// At most `most` in any `renewed_after`.
+    /// A budget of `most` in any `renewed_after`.
     pub const fn new(most: Duration, renewed_after: Duration) -> Self {
         let spent = Spent { time: Duration::ZERO, at: Duration::ZERO };
         Self { most, renewed_after, spent: Mutex::new(spent) }
     }
 
-    /// What a worker has for the reader of one log.
+    /// A worker's budget for the reader of one log.
     pub const fn with_a_reader() -> Self {
         Self::new(READER_PATIENCE, RENEWED_AFTER)
     }
 
-    /// At most `most` in all.
+    /// A budget of `most` in all.
     pub const fn once(most: Duration) -> Self {
         Self::new(most, Duration::MAX)
     }
 
-    /// Nothing waits.
+    /// An empty budget.
     pub const fn none() -> Self {
         Self::once(Duration::ZERO)
     }
 
-    /// How long a wait may be that begins now.
+    /// The longest permitted wait that begins now.
     pub(crate) fn left(&self) -> Duration {
         self.left_at(clock::now())
     }
 
-    /// Takes a wait that ends now off the budget.
+    /// Charges a wait that ends now.
     pub(crate) fn spend(&self, waited: Duration) {
         self.spend_at(waited, clock::now());
     }
@@ -75,7 +75,7 @@ impl Patience {
         *spent = Spent { time: before.saturating_add(waited), at: now };
     }
 
-    /// What of it counts for a wait that begins now.
+    /// The part of it that counts for a wait that begins now.
     fn counted(&self, spent: Spent, now: Duration) -> Duration {
         let is_over = now.saturating_sub(spent.at) >= self.renewed_after;
         if is_over { Duration::ZERO } else { spent.time }
@@ -97,7 +97,7 @@ mod tests {
         patience.spend_at(ms(20), ms(1_020));
         assert_eq!(patience.left_at(ms(1_020)), ms(30));
         patience.spend_at(ms(30), ms(9_000));
-        // The first wait is long ago, the last one is not.
+        // The first wait was long ago, the last one was not.
         assert_eq!(patience.left_at(ms(18_999)), ms(0));
         assert_eq!(patience.left_at(ms(19_000)), ms(50));
         patience.spend_at(ms(5), ms(19_005));

@@ -1,10 +1,9 @@
-//! The pid file: its lock, held for life, says whether a supervisor runs, and which process that is; its text says the
-//! same to other programs.
+//! The pid file. Its lock identifies the running supervisor; its text tells other programs the same.
 //!
-//! The lock is a write lock of fcntl(2). The kernel tells which process has it, so that no text is trusted; a process
-//! that may only read the file cannot have one; it ends with the process, survives an exec, and no child shares it. Its
-//! one drawback is that it ends as soon as the process closes *any* descriptor of the file: so this process never opens
-//! a pid file that it holds (`HELD`).
+//! The lock is a write lock of fcntl(2), held until the process ends. The kernel reports the process that has
+//! it, so no text is trusted. A process that may only read the file cannot take it. It survives an exec, and
+//! no child shares it. Its drawback: it ends when the process closes *any* descriptor of the file. So this
+//! process never opens a pid file that it holds (`HELD`).
 
 use std::fs::{File, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -24,20 +23,20 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::sys::descriptor;
 use crate::sys::record_lock::{self, Conflict};
 
-/// How long a lock is waited for that only a reader has, and a text that is about to be written.
+/// The longest wait for a reader's lock to end, and for a text that is about to be written.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// How often they are looked at.
+/// The interval between checks.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// The pid files that a process of this program holds: that process, device and inode. A forked child has a copy, and
-/// is another process.
+/// The pid files that a process of this program holds: the process, device and inode. A forked child has a
+/// copy of the list and is another process.
 static HELD: Mutex<Vec<(u32, Identity)>> = Mutex::new(Vec::new());
 
 /// Device and inode.
 type Identity = (u64, u64);
 
-/// A pid file that this process holds.
+/// A pid file held by this process.
 #[derive(Debug)]
 pub struct PidFile {
     file: File,
@@ -45,7 +44,7 @@ pub struct PidFile {
     owner: u32,
 }
 
-/// A pid file that outlives its supervisor's image: the process keeps its lock, and the pid is the same.
+/// A [`PidFile`] as one image of the supervisor passes it to the next: process, lock and pid stay the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PidFileRecord {
     pub(crate) fd: RawFd,
@@ -53,7 +52,7 @@ pub(crate) struct PidFileRecord {
     path: PathBuf,
 }
 
-/// What a pid file says about a supervisor.
+/// The supervisor of a pid file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Running {
     /// There is no file, or no process holds its lock.
@@ -63,29 +62,32 @@ pub enum Running {
 }
 
 impl PidFile {
-    /// What the next image needs.
+    /// Records the file for the next image.
     pub(crate) fn describe(&self) -> PidFileRecord {
         PidFileRecord { fd: self.file.as_raw_fd(), path: self.path.clone() }
     }
 
-    /// The file that was described, in the same process, which has inherited its descriptor.
+    /// The recorded file, in the same process, which has inherited its descriptor.
     pub(crate) fn adopt(record: PidFileRecord) -> io::Result<Self> {
         let PidFileRecord { fd, path } = record;
         let file = File::from(descriptor::take_recorded(fd)?);
-        // It is held already, except after an image that knew another kind of lock.
+        // The lock is held already, except after an image with another kind of lock.
         let _ = record_lock::take(&file);
         Self::register(file, path)
     }
 
-    /// Locks `path` and writes this process's pid into it. Where another process holds it, the error names it.
+    /// Locks `path` and writes this process's pid into it.
     ///
-    /// A lock that takes no more than the right to read keeps a start waiting for half a second; then the file is
-    /// replaced by a new one. Where it cannot be, the error names the process that has the lock.
+    /// A lock that needs only the right to read delays a start for half a second; then a new file replaces
+    /// the locked one.
+    ///
+    /// # Errors
+    /// Another process holds the file, or its lock prevents the replacement; the error names it.
     pub fn hold(path: &Path) -> Result<Self> {
         Self::hold_beside(path, None)
     }
 
-    /// The same where a file of the pool's user, by its id, is as good as one of this process's own.
+    /// Like [`hold`](Self::hold), but also accepts a file of the pool's user.
     pub(crate) fn hold_beside(path: &Path, user: Option<u32>) -> Result<Self> {
         // A path that still works after a change of directory.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -101,15 +103,15 @@ impl PidFile {
         }
         let deadline = clock::now() + PATIENCE;
         loop {
-            // For its owner alone until it is locked.
+            // Private to its owner until it is locked.
             let (mut file, is_new) = own_file::rewrite(&path, 0o600, user).map_err(fail)?;
             if record_lock::take(&file).map_err(fail)? {
-                // Its last holder may have removed the path between our open and our lock.
+                // The last holder may have removed the path before this process locked the file.
                 if !is_still(&file, &path) {
                     continue;
                 }
                 if let Err(error) = write_pid(&mut file, is_new) {
-                    // It names no process, and the lock is still ours.
+                    // It names no process, and this process still has the lock.
                     if is_still(&file, &path) {
                         let _ = std::fs::remove_file(&path);
                     }
@@ -128,10 +130,10 @@ impl PidFile {
         }
     }
 
-    /// Who holds the pid file `path`. Takes no lock.
+    /// The holder of the pid file `path`. Takes no lock.
     ///
     /// # Errors
-    /// It cannot be read, it is held by a process that cannot be seen from here, or it names another one.
+    /// The file cannot be read, its holder is in another PID namespace, or its text names another process.
     pub fn running(path: &Path) -> Result<Running> {
         let fail = |error: io::Error| {
             Error::new(ErrorKind::PidFile, format!("cannot read the pid file {}", path.display()))
@@ -158,7 +160,7 @@ impl PidFile {
         }
     }
 
-    /// From here on this process knows that it holds the file.
+    /// Adds the file to the list of held ones.
     fn register(file: File, path: PathBuf) -> io::Result<Self> {
         let (owner, there) = (std::process::id(), file.metadata()?);
         let mut all = HELD.lock().unwrap_or_else(PoisonError::into_inner);
@@ -168,7 +170,7 @@ impl PidFile {
 }
 
 impl Drop for PidFile {
-    /// Removes the path, then lets go of the lock. A forked copy only closes its descriptor.
+    /// Removes the path, then releases the lock. A forked copy only closes its descriptor.
     fn drop(&mut self) {
         if self.owner != std::process::id() {
             return;
@@ -183,7 +185,7 @@ impl Drop for PidFile {
     }
 }
 
-/// Whether this process holds what is at `path`; found out without opening it.
+/// Whether this process holds the file at `path`. Does not open it.
 fn is_ours(path: &Path) -> bool {
     let Ok(there) = std::fs::symlink_metadata(path) else { return false };
     let ours = (std::process::id(), (there.dev(), there.ino()));
@@ -198,10 +200,10 @@ fn held(path: &Path, by: Option<i32>) -> Error {
     )
 }
 
-/// A holder for which the kernel has no number here.
+/// The description of a holder that has no pid in this namespace.
 const UNSEEN: &str = "a process that cannot be seen from here (of another PID namespace)";
 
-/// Why the holder is not taken for the process that is named.
+/// The reason why the holder is not accepted as the named process.
 fn disagreement(holder: Option<i32>, named: Option<i32>) -> String {
     let who = holder.map_or_else(|| UNSEEN.to_owned(), processes::describe);
     match named {
@@ -210,7 +212,7 @@ fn disagreement(holder: Option<i32>, named: Option<i32>) -> String {
     }
 }
 
-/// A lock that only a reader has, on a file that cannot be replaced.
+/// The error for a reader's lock on a file that cannot be replaced.
 fn kept_out(path: &Path, by: Option<i32>, error: io::Error) -> Error {
     let who = by.map_or_else(|| "a process that the system does not name".to_owned(), processes::describe);
     let why = format!(
@@ -221,13 +223,14 @@ fn kept_out(path: &Path, by: Option<i32>, error: io::Error) -> Error {
     Error::new(ErrorKind::PidFile, why).caused_by(error)
 }
 
-/// Removes `path` if it is still `file`, which another process keeps from being locked.
+/// Removes `path` if it is still `file`, because another process prevents its locking.
 ///
-/// It removes no file of a start that succeeds at the same time, although a look and a removal are two steps:
+/// It never removes the file of a start that succeeds at the same time, although check and removal are two
+/// steps:
 ///
-/// - No other start removes the path between them, to make a file of its own: it would need the [`Turn`].
-/// - No other start locks `file` between them, should the reader go: our read lock is in its way. One that has locked it
-///   before is in the way of ours.
+/// - No other start can remove the path between them and create its own file: it would need the [`Turn`].
+/// - No other start can lock `file` between them if the reader ends: this process's read lock prevents it. A
+///   start that locked it before prevents the read lock.
 fn remove_stale(file: &File, path: &Path) -> io::Result<()> {
     let _turn = Turn::wait_for(path)?;
     if record_lock::take_shared(file)? && is_still(file, path) {
@@ -236,7 +239,7 @@ fn remove_stale(file: &File, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The right to remove a stale pid file, which one start has at a time: a lock on a file that no other user may open.
+/// The exclusive right to remove a stale pid file: a lock on a file that no other user may open.
 struct Turn {
     path: PathBuf,
     _locked: File,
@@ -264,7 +267,7 @@ impl Turn {
 }
 
 impl Drop for Turn {
-    /// Removes the path while it is locked: no other start has it then.
+    /// Removes the path while it is locked: no other start has the lock then.
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
     }
@@ -285,13 +288,13 @@ fn read_pid(file: &mut File) -> Option<i32> {
 }
 
 fn write_pid(file: &mut File, is_new: bool) -> io::Result<()> {
-    // 0644 whatever the umask: a pid is no secret, and `mcsup status` may run as another user.
+    // 0644 with any umask: a pid is public, and `mcsup status` may run as another user.
     if is_new || file.metadata()?.len() == 0 {
         file.set_permissions(Permissions::from_mode(0o644))?;
     }
     file.set_len(0)?;
     file.seek(SeekFrom::Start(0))?;
-    // One write: a reader sees all of it or nothing.
+    // A single write, so that no reader sees a part of it.
     file.write_all(format!("{}\n", std::process::id()).as_bytes())
 }
 

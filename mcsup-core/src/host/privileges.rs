@@ -1,16 +1,16 @@
-//! Users and groups as an operator names them, looked up before the first fork.
+//! Users and groups in the operator's notation, resolved before the first fork.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::credentials::{self, Credentials};
 
-/// Whom the workers run as.
+/// The user and groups of the workers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunAs(pub(crate) Credentials);
 
 impl RunAs {
-    /// Looks up a user and a group by name or number. `None` in both: the workers stay who the supervisor is.
+    /// Resolves a user and a group by name or number; `None`: the workers keep the supervisor's.
     ///
-    /// The supplementary groups are the user's own, never the supervisor's.
+    /// The supplementary groups are those of the user, never those of the supervisor.
     pub fn look_up(user: Option<&str>, group: Option<&str>) -> Result<Option<Self>> {
         if user.is_none() && group.is_none() {
             return Ok(None);

@@ -1,5 +1,5 @@
-//! Other processes, in words: who holds a port, who is whose child. Reads /proc; where there is none it knows less
-//! and says less.
+//! Descriptions of other processes: the holder of a port, parents and children. Uses /proc; without it,
+//! results are empty.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -11,19 +11,20 @@ use std::path::{Path, PathBuf};
 
 use crate::sys::kernel_text;
 
-/// Whether the numbers in /proc are those of this process's PID namespace: a process may be in a new one and see the
-/// /proc of the old one, where its numbers mean other processes.
+/// Whether the numbers in /proc belong to this process's PID namespace.
+///
+/// A process in a new namespace may see the /proc of the old one, with numbers of other processes.
 pub(super) fn numbers_are_ours() -> bool {
     let ours = std::process::id().to_string();
     fs::read_link("/proc/self").is_ok_and(|number| number.as_os_str() == ours.as_str())
 }
 
-/// Where /proc tells something of a process; `None`: it has none of this process's numbers.
+/// The path of a file of a process in /proc; `None`: /proc belongs to another PID namespace.
 pub(super) fn file_of(pid: i32, name: &str) -> Option<PathBuf> {
     numbers_are_ours().then(|| format!("/proc/{pid}/{name}").into())
 }
 
-/// Whether a process is about to end, or has ended (proc_pid_stat(5): state and flags).
+/// Whether a process is ending or has ended (proc_pid_stat(5): state and flags).
 pub(crate) fn is_ending(pid: i32) -> bool {
     const PF_EXITING: u64 = 4;
     let stat = file_of(pid, "stat").and_then(|file| kernel_text::read(file).ok()).unwrap_or_default();
@@ -33,12 +34,12 @@ pub(crate) fn is_ending(pid: i32) -> bool {
     matches!(fields.first(), Some(&("Z" | "X"))) || flags.is_none_or(|flags| flags & PF_EXITING != 0)
 }
 
-/// What is in such a folder.
+/// The entries of a folder of a process in /proc.
 pub(super) fn entries_of(pid: i32, name: &str) -> Option<fs::ReadDir> {
     fs::read_dir(file_of(pid, name)?).ok()
 }
 
-/// A process as an operator would name it.
+/// A process, described for an operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
     /// Its id.
@@ -52,13 +53,13 @@ pub struct Process {
 }
 
 impl Process {
-    /// Looks a process up; `None` where it does not exist, or cannot be seen.
+    /// Looks a process up; `None`: it does not exist, or is not visible.
     pub fn find(pid: i32) -> Option<Self> {
         let uid = fs::metadata(file_of(pid, "")?).ok()?.uid();
         Some(Self { pid, parent: parent_of(pid)?, command: command_of(pid), user: user_of(uid) })
     }
 
-    /// Whether the first process has adopted it: it is a daemon, or its parent has died without it.
+    /// Whether the first process has adopted it: it is a daemon, or its parent has died.
     pub fn is_orphan(&self) -> bool {
         self.parent == 1
     }
@@ -70,13 +71,13 @@ impl fmt::Display for Process {
     }
 }
 
-/// A process in words, also where nothing but its number is known.
+/// Describes a process, by its pid alone if nothing else is known.
 pub fn describe(pid: i32) -> String {
     Process::find(pid).map_or_else(|| format!("pid {pid}"), |process| process.to_string())
 }
 
-/// A process in few words, as a supervisor names who has sent it a signal: nothing of it is read out of its own memory,
-/// which may be swapped out, or locked by a process that hangs.
+/// Describes a process briefly, as the sender of a signal. Does not read its memory, which may be swapped
+/// out, or locked by a hanging process.
 pub(crate) fn name(pid: i32) -> String {
     let name = file_of(pid, "comm").and_then(|file| kernel_text::read(file).ok());
     let uid = file_of(pid, "").and_then(|folder| Some(fs::metadata(folder).ok()?.uid()));
@@ -86,13 +87,13 @@ pub(crate) fn name(pid: i32) -> String {
     }
 }
 
-/// The name of a local user, or its number. A directory service is not asked: it may take its time.
+/// The name of a local user, or its number. Does not ask a directory service, which may be slow.
 pub(super) fn user_of(uid: u32) -> String {
     let users = kernel_text::read("/etc/passwd").unwrap_or_default();
     users.lines().find_map(|line| name_in(line, uid)).map_or_else(|| uid.to_string(), str::to_owned)
 }
 
-/// passwd(5): name, password, user id, …
+/// Parses a line of passwd(5): name, password, user id, …
 fn name_in(line: &str, uid: u32) -> Option<&str> {
     let mut fields = line.split(':');
     let name = fields.next().filter(|name| !name.is_empty())?;
@@ -100,8 +101,8 @@ fn name_in(line: &str, uid: u32) -> Option<&str> {
     (number == uid).then_some(name)
 }
 
-/// Who listens where `address` wants to: the process that was there first, with the number of those that share the
-/// socket with it.
+/// Describes the process that listens where `address` would: the first one, and the number of those that
+/// share its socket.
 pub fn holder_of_port(address: SocketAddr) -> Option<String> {
     let sockets: HashSet<u64> = listening_sockets()
         .into_iter()
@@ -141,13 +142,13 @@ pub(super) fn all_pids() -> Vec<i32> {
     entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// The parent's pid: the second field behind the command's closing parenthesis in proc_pid_stat(5).
+/// The pid of the parent: the second field after the command's closing parenthesis in proc_pid_stat(5).
 fn parent_of(pid: i32) -> Option<i32> {
     let stat = kernel_text::read(file_of(pid, "stat")?).ok()?;
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// Its command line, shortened, in one line.
+/// The command line of a process, shortened, on one line.
 pub(super) fn command_of(pid: i32) -> String {
     let line = file_of(pid, "cmdline").and_then(|file| fs::read(file).ok()).unwrap_or_default();
     let words: Vec<_> =
@@ -159,7 +160,8 @@ pub(super) fn command_of(pid: i32) -> String {
         words.join(" ")
     };
     let command = command.replace(char::is_control, " ");
-    // Long enough for two paths into a virtual environment, `.../bin/python3 .../bin/mcsup`, and some arguments.
+    // Long enough for two paths into a virtual environment, `.../bin/python3 .../bin/mcsup`, and some
+    // arguments.
     match command.char_indices().nth(200) {
         Some((end, _)) => format!("{}…", &command[..end]),
         None => command,
@@ -171,18 +173,18 @@ fn holders_of(sockets: &HashSet<u64>) -> Vec<i32> {
     all_pids().into_iter().filter(|pid| !sockets_of(*pid).is_disjoint(sockets)).collect()
 }
 
-/// The inode numbers of the sockets that `pid` has open.
+/// The inode numbers of the sockets of `pid`.
 fn sockets_of(pid: i32) -> HashSet<u64> {
     let Some(entries) = entries_of(pid, "fd") else { return HashSet::new() };
     entries.flatten().filter_map(|entry| socket_of(&fs::read_link(entry.path()).ok()?)).collect()
 }
 
-/// The inode number of the socket that a link in /proc/PID/fd stands for.
+/// The inode number of the socket behind a link in /proc/PID/fd.
 pub(super) fn socket_of(target: &Path) -> Option<u64> {
     target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// The clients whose handshake with our TCP port `port` is under way: no listener's queue has them yet.
+/// The clients with an unfinished handshake on the TCP port `port`: no listener's queue contains them yet.
 pub(super) fn handshakes_by_text(port: u16) -> io::Result<HashSet<SocketAddr>> {
     const SYN_RECV: &str = "03";
     let clients = tcp_table()?
@@ -201,7 +203,7 @@ fn listening_sockets() -> Vec<(SocketAddr, u64)> {
     tcp_table().unwrap_or_default().lines().filter_map(listening_line).collect()
 }
 
-/// The kernel's table of TCP sockets, of both families. The lines of its head are no sockets.
+/// The kernel's table of TCP sockets, of both families. Header lines do not parse as sockets.
 ///
 /// # Errors
 /// A table that this user may see cannot be read.
@@ -233,7 +235,7 @@ fn hex_socket(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(hex_address(ip)?, u16::from_str_radix(port, 16).ok()?))
 }
 
-/// The kernel prints an address as 32-bit words in the machine's byte order.
+/// Parses an address: 32-bit words in the machine's byte order.
 fn hex_address(text: &str) -> Option<IpAddr> {
     let words: Option<Vec<u32>> =
         (0..text.len() / 8).map(|i| u32::from_str_radix(text.get(i * 8..i * 8 + 8)?, 16).ok()).collect();
@@ -245,7 +247,7 @@ fn hex_address(text: &str) -> Option<IpAddr> {
     }
 }
 
-/// Whether two listeners want the same port: equal addresses, or one of them all addresses.
+/// Whether two listeners conflict: equal ports, and equal or unspecified addresses.
 fn collides(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() == other.port()
         && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())

@@ -1,4 +1,4 @@
-//! A path as a record for the next image has it, for serde's `with`: as text where it is UTF-8, else as bytes.
+//! A path in a record for the next image, for serde's `with`: as text if it is UTF-8, otherwise as bytes.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -20,15 +20,19 @@ enum Read {
     Bytes(Vec<u8>),
 }
 
+/// Serializes as text or bytes.
+///
 /// # Errors
-/// As the serializer has them.
+/// Those of the serializer.
 pub(crate) fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
     let bytes = path.as_os_str().as_bytes();
     path.to_str().map_or(Written::Bytes(bytes), Written::Text).serialize(to)
 }
 
+/// Deserializes text or bytes.
+///
 /// # Errors
-/// It is neither text nor bytes.
+/// The value is neither.
 pub(crate) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<PathBuf, D::Error> {
     Ok(match Read::deserialize(from)? {
         Read::Text(text) => text.into(),

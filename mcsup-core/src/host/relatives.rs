@@ -1,5 +1,5 @@
-//! The processes below another one: its children, their children, and so on. Reads /proc; where there is none, or that
-//! of another PID namespace, none is known.
+//! The descendants of a process. Uses /proc; without it, or with that of another PID namespace, there are
+//! none.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
@@ -10,16 +10,16 @@ use super::handle::Handle;
 use super::processes;
 use crate::sys::{kernel_text, shared_memory};
 
-/// A look costs some microseconds for each process, so it ends here.
+/// The most descendants of one search: each costs some microseconds.
 const MOST: usize = 4096;
 
-/// Threads of one process whose children are looked for.
+/// The most threads of one process whose children are listed.
 const MOST_THREADS: usize = 256;
 
-/// Descriptors of one process that are looked at.
+/// The most descriptors of one process that are examined.
 const MOST_DESCRIPTORS: usize = 1024;
 
-/// A process, as proc_pid_stat(5) describes it.
+/// A process, from proc_pid_stat(5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Relative {
     /// Its id.
@@ -28,38 +28,38 @@ pub struct Relative {
     pub parent: i32,
     /// Its process group.
     pub group: i32,
-    /// It has ended, and waits to be reaped.
+    /// Whether it has ended and was not reaped.
     pub is_zombie: bool,
-    /// In ticks since the system's start: with the id it names a process for ever.
+    /// Its start in ticks since boot. Together with the pid it identifies a process.
     started: u64,
 }
 
 impl Relative {
-    /// Looks a process up; `None`: there is none, or it cannot be seen.
+    /// Looks a process up; `None`: there is none, or it is not visible.
     pub fn find(pid: i32) -> Option<Self> {
         read(pid, &kernel_text::read(processes::file_of(pid, "stat")?).ok()?)
     }
 
-    /// A hold on this very process; `None`: it has ended.
+    /// A handle on this very process; `None`: it has ended.
     pub fn hold(&self) -> Option<Handle> {
         let handle = Handle::open(self.pid).ok()?;
-        // The number may have been given to another process before the handle was opened, and not after.
+        // The pid may have been reused before the handle was opened, but not after.
         (Self::find(self.pid)?.started == self.started).then_some(handle)
     }
 
-    /// Whether it is still there, if only to be reaped.
+    /// Whether it exists, including as a zombie.
     pub fn exists(&self) -> bool {
         Self::find(self.pid).is_some_and(|now| now.is_same(self))
     }
 
-    /// Whether `other` is this very process.
+    /// Whether `other` is the same process.
     pub fn is_same(&self, other: &Relative) -> bool {
         (self.pid, self.started) == (other.pid, other.started)
     }
 
-    /// Its number and its name, which are read on the supervisor's loop.
+    /// Describes it by pid and name, quickly enough for the supervisor's loop.
     ///
-    /// Nothing is read out of the process's own memory, whose lock a process that hangs may hold.
+    /// Does not read the process's own memory: a hanging process may hold its lock.
     pub(crate) fn name(&self) -> String {
         match kernel_text::read(format!("/proc/{}/comm", self.pid)) {
             Ok(name) => format!("pid {} ({})", self.pid, name.trim_end().replace(char::is_control, " ")),
@@ -67,7 +67,8 @@ impl Relative {
         }
     }
 
-    /// Its number and its command line. Reading that may wait for the process: not for a supervisor's loop.
+    /// Describes it by pid and command line. May wait for the process, so it does not suit the supervisor's
+    /// loop.
     pub fn describe(&self) -> String {
         format!("pid {} ({})", self.pid, processes::command_of(self.pid))
     }
@@ -81,14 +82,16 @@ impl Relative {
         names.any(|other| other.trim_end() == name)
     }
 
-    /// Whether it has the scoreboard of a pool in its memory, as workers and molds do, and no process that an application
-    /// forks. Reading that may wait for the process: not for a supervisor's loop.
+    /// Whether it maps the scoreboard of a pool: workers and molds do, processes forked by an application do
+    /// not.
+    ///
+    /// May wait for the process, so it does not suit the supervisor's loop.
     pub fn has_scoreboard(&self) -> bool {
         let maps = processes::file_of(self.pid, "maps").and_then(|file| kernel_text::read(file).ok());
         maps.is_some_and(|maps| maps.contains(shared_memory::FILE_NAME))
     }
 
-    /// The inode numbers of its sockets; `None`: this user may not know.
+    /// The inode numbers of its sockets; `None`: this user has no permission.
     pub(crate) fn sockets(&self) -> Option<BTreeSet<u64>> {
         let entries = processes::entries_of(self.pid, "fd")?;
         let targets =
@@ -97,7 +100,7 @@ impl Relative {
     }
 }
 
-/// All processes below `root`, but for those in `without` and the processes below these.
+/// All descendants of `root`, except the processes in `without` and their descendants.
 pub fn below(root: i32, without: &[i32]) -> Vec<Relative> {
     let lists = Lists::new();
     let mut found = Vec::new();
@@ -117,7 +120,7 @@ pub fn below(root: i32, without: &[i32]) -> Vec<Relative> {
     found
 }
 
-/// Where children are found: the kernel's own lists, or where it has none, all processes.
+/// The source of children: the kernel's lists, or without them a scan of all processes.
 enum Lists {
     Kernels,
     All(BTreeMap<i32, Vec<i32>>),
@@ -157,7 +160,8 @@ fn numbers(list: &str) -> Vec<i32> {
     list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
-/// Fields 3 to 5 and 22. The command in field 2 may hold anything, so one counts from its last parenthesis.
+/// Parses fields 3 to 5 and 22. The command in field 2 may contain anything, so fields count from the last
+/// parenthesis.
 fn read(pid: i32, stat: &str) -> Option<Relative> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let is_zombie = matches!(fields.next()?, "Z" | "X");
@@ -200,7 +204,7 @@ mod tests {
         assert!([shells, sleeps].iter().all(|pid| pids(&[]).contains(pid)), "{:?}", pids(&[]));
         assert!([shells, sleeps].iter().all(|pid| !pids(&[shells]).contains(pid)));
         let sleep = Relative::find(sleeps).unwrap();
-        // The shell says its number before it has become another program.
+        // The shell prints its pid before it becomes another program.
         let begin = std::time::Instant::now();
         while !sleep.describe().ends_with("(sleep 60)") && begin.elapsed().as_secs() < 10 {
             std::thread::yield_now();
@@ -264,7 +268,7 @@ mod tests {
         const INSIDE: &str = "MCSUP_TEST_INSIDE";
         let ours = ours();
         if std::env::var_os(INSIDE).is_some() {
-            // A process of this number is there, and it is a stranger.
+            // A process with this pid exists, and it is another one.
             assert!(std::path::Path::new(&format!("/proc/{ours}/stat")).exists() && !numbers_are_ours());
             assert_eq!((Relative::find(ours), below(ours, &[])), (None, Vec::new()));
             assert_eq!((children_of(ours), listening_addresses(ours)), (Vec::new(), Vec::new()));

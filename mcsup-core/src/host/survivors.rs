@@ -1,14 +1,16 @@
-//! Processes outside of the pool that outlive their worker or their server: how long to wait, and how to name them.
+//! Processes outside of the pool that outlive their worker or their server: the wait before they count, and
+//! their names.
 
 use std::time::Duration;
 
-/// Many processes end a moment after their parent: those are not counted.
+/// The delay before survivors are counted: many processes end shortly after their parent.
 pub const SETTLE: Duration = Duration::from_millis(250);
 
-/// The most that one look, or one sentence, names.
+/// The most processes that one sentence names.
 pub const MOST_NAMED: usize = 16;
 
-/// How many are still running, and which; `None`: none is. `which`: for example "that the application started".
+/// A sentence that counts and names survivors; `None`: there are none. `which` is a clause such as "that the
+/// application started".
 pub fn sentence(which: &str, mut names: impl ExactSizeIterator<Item = String>) -> Option<String> {
     let count = names.len();
     let mut listed: Vec<String> = names.by_ref().take(MOST_NAMED).collect();

@@ -1,23 +1,23 @@
-//! What a process uses: memory, processor time, threads. Reads /proc; where there is none, or no permission, it knows
-//! nothing and says so.
+//! Memory, processor time and threads of a process. Uses /proc; without it, or without permission, values are
+//! unknown.
 
 use std::time::Duration;
 
 use super::processes;
 use crate::sys::kernel_text;
 
-/// What a process uses.
+/// The resources of a process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Resident memory, what it shares with others counted whole.
+    /// Resident memory; shared pages count in full.
     pub rss_bytes: Option<u64>,
-    /// Processor time in its life, its own and the kernel's for it.
+    /// User and system time used.
     pub cpu: Option<Duration>,
-    /// Its threads.
+    /// The number of threads.
     pub threads: Option<u32>,
 }
 
-/// What process `pid` uses now. The kernel has these numbers at hand, however large the process is.
+/// The current usage of process `pid`. Cheap for a process of any size.
 pub fn usage(pid: i32) -> Usage {
     let read = |file: &str| kernel_text::read(processes::file_of(pid, file)?).ok();
     let (cpu, threads) = read("stat").as_deref().and_then(times_and_threads).unzip();
@@ -28,13 +28,15 @@ pub fn usage(pid: i32) -> Usage {
     }
 }
 
-/// How much memory process `pid` uses, what it shares with others counted in parts. The kernel walks all its pages for
-/// this: some milliseconds for a large process, and more where it waits for a lock of it. Not for a supervisor.
+/// The proportional set size of process `pid`: shared pages count in parts.
+///
+/// The kernel walks all its pages: some milliseconds for a large process, and more if it waits for a lock of
+/// the process. Not for a supervisor.
 pub fn proportional(pid: i32) -> Option<u64> {
     pss_of(&kernel_text::read(processes::file_of(pid, "smaps_rollup")?).ok()?)
 }
 
-/// How much memory process `pid` uses, what it shares counted whole; cheap enough to ask for every second.
+/// The resident memory of process `pid`; shared pages count in full. Cheap enough for every second.
 pub(crate) fn resident(pid: i32) -> Option<u64> {
     let statm = kernel_text::read(processes::file_of(pid, "statm")?).ok()?;
     Some(resident_pages(&statm)? * page_size())
@@ -45,15 +47,16 @@ fn resident_pages(statm: &str) -> Option<u64> {
     statm.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// The line `Pss:   N kB`.
+/// Parses the line `Pss:   N kB`.
 fn pss_of(rollup: &str) -> Option<u64> {
     let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kilobytes * 1024)
 }
 
-/// proc_pid_stat(5): fields 14 and 15 (utime, stime) in ticks, field 20 (num_threads). The command in field 2 may hold
-/// anything, so one counts from its last parenthesis, behind which field 3 comes.
+/// Parses proc_pid_stat(5): fields 14 and 15 (utime, stime) in ticks, field 20 (num_threads).
+///
+/// The command in field 2 may contain anything, so fields count from the last parenthesis, before field 3.
 fn times_and_threads(stat: &str) -> Option<(u64, u32)> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let user: u64 = fields.nth(14 - 3)?.parse().ok()?;
