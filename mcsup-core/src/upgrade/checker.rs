@@ -1,6 +1,8 @@
-//! A dry run of the new image: a child that executes it with the real letter and the real descriptors, and is to say
-//! whether it could go on from there. It is heard without waiting, and is killed when it is not wanted any more. One that
-//! SIGKILL does not end (frozen, or in an uninterruptible wait) is named and left.
+//! A dry run of the new image: a child executes it with the real state and descriptors, and reports whether
+//! it could take over.
+//!
+//! The supervisor polls it without waiting, and kills it when it is no longer needed. A process that SIGKILL
+//! does not end (frozen, or in an uninterruptible wait) is logged and left alone.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -19,30 +21,30 @@ use crate::sys::fork::{self, Side};
 use crate::sys::signal::AllBlocked;
 use crate::sys::{descriptor, exec, signal};
 
-/// So much of what it says is kept: its last words.
+/// The number of bytes kept of its output: the last ones.
 const LAST_WORDS: usize = 16 * 1024;
 
-/// How long the kernel may take to end it after SIGKILL.
+/// The time that the kernel may take to end it after SIGKILL.
 const AFTER_KILL: Duration = Duration::from_secs(5);
 
-/// How often it is looked for until then. Its SIGCHLD may have been another's as well.
+/// The interval between attempts to reap it. One SIGCHLD may stand for several children.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// How long a drop may wait for its end.
+/// The longest wait of a drop for its end.
 const AT_DROP: Duration = Duration::from_millis(500);
 
-/// A dry run that is under way. Killed when it is dropped.
+/// A running dry run. Killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Checker {
     pid: Pid,
-    /// What it answers; open until it ends.
+    /// The pipe with its answer, open until it ends.
     answer: File,
     said: Vec<u8>,
-    /// What it prints; `None`: it has closed that, and it would never let us wait.
+    /// The pipe with its output; `None`: closed by the child, and thus always readable.
     output: Option<File>,
     printed: Vec<u8>,
     owner: Pid,
-    /// How it ended, where another part of this process has reaped it.
+    /// Its exit status, if other code in this process has reaped it.
     ended: Option<ExitStatus>,
     state: State,
 }
@@ -50,22 +52,22 @@ pub(crate) struct Checker {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Runs,
-    /// It was sent SIGKILL then.
+    /// SIGKILL was sent at this time.
     Killed(Moment),
-    /// It is still there long after that, and was named.
+    /// SIGKILL did not end it, and the log says so.
     Named,
-    /// It was reaped, or is not ours.
+    /// It was reaped, or it is not this process's child.
     Gone,
 }
 
 impl Checker {
-    /// Starts `image` with `letter`; it has `limit` to end.
+    /// Starts `image` with `letter`; it must end within `limit`.
     pub(crate) fn start(image: &Image, letter: &Letter, limit: Duration) -> Result<Self> {
         let failed = |error: std::io::Error| Error::system("start the new image", error);
         let (answer, to_answer) = descriptor::pipe(true).map_err(failed)?;
         let (output, to_print) = descriptor::pipe(true).map_err(failed)?;
         let owner = getpid();
-        // No handler of ours may run in the child.
+        // No handler of this process may run in the child.
         let blocked = AllBlocked::new();
         let pid = match fork::fork().map_err(failed)? {
             Side::Parent(pid) => pid,
@@ -88,28 +90,29 @@ impl Checker {
         })
     }
 
-    /// What to wait on, until it has answered.
+    /// The descriptors to poll until it has answered.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let runs = self.state == State::Runs;
         let output = self.output.as_ref().map(AsFd::as_fd);
         std::iter::once(self.answer.as_fd()).chain(output).filter(move |_| runs)
     }
 
-    /// When to look whether it has ended.
+    /// The time of the next attempt to reap it.
     pub(crate) fn deadline(&self, now: Moment) -> Option<Moment> {
         matches!(self.state, State::Killed(_)).then(|| now + LOOK_EVERY)
     }
 
-    /// Whether the image can take over, or why not; `None`: it has not said yet.
+    /// Whether the image can take over, or why not; `None`: it has not answered yet.
     pub(crate) fn hear(&mut self, now: Moment) -> Option<std::result::Result<(), String>> {
-        // A process that it has started may hold its answer open: its own end counts too, and is seen before the answer
-        // is read.
+        // A process started by it may hold the answer open, so its own end counts too. The end is checked
+        // before the answer is read, so that no part of the answer is missed.
         let has_ended = self.has_ended();
         self.read_output();
         if self.state == State::Runs && !read(&mut self.answer, &mut self.said) && !has_ended {
             return None;
         }
-        // It has ended, or has closed what it should not: either way it ends now. What it is ending with stays.
+        // It has ended, or has closed its answer too early; it must end in both cases. A status that it has
+        // already stays.
         let status = self.end(now);
         if self.state == State::Named {
             return Some(Err("the new image has closed its answer, and cannot be ended".to_owned()));
@@ -120,7 +123,7 @@ impl Checker {
             return Some(Ok(()));
         }
         let how = match status {
-            // Another part of this process has reaped it.
+            // Other code in this process has reaped it.
             ExitStatus::Code(-1) => "the new image ended".to_owned(),
             ExitStatus::Code(code) => format!("the new image exited with code {code}"),
             ExitStatus::Signal(number) => format!("the new image was ended by signal {number}"),
@@ -133,16 +136,16 @@ impl Checker {
         self.output.take_if(|output| read(output, &mut self.printed));
     }
 
-    /// Whether its end is known; then it is reaped.
+    /// Whether it has ended; reaps it then.
     fn has_ended(&mut self) -> bool {
         if self.state == State::Runs && self.ended.is_none() {
-            // Not where it is no child of ours, so that its end has been another's to see.
+            // The status -1 means that it is no child of this process, so that another process reaps it.
             self.ended = reap::try_reap(self.pid).filter(|status| *status != ExitStatus::Code(-1));
         }
         self.ended.is_some()
     }
 
-    /// These children have been reaped by another part of this process; perhaps it is among them.
+    /// Takes its exit status from children that other code in this process has reaped.
     pub(crate) fn note_reaped(&mut self, reaped: &[(Pid, ExitStatus)]) {
         if let Some((_, status)) =
             reaped.iter().find(|(pid, _)| *pid == self.pid && self.state != State::Gone)
@@ -151,22 +154,23 @@ impl Checker {
         }
     }
 
-    /// Its process.
+    /// Its pid.
     pub(crate) fn pid(&self) -> i32 {
         self.pid.as_raw_nonzero().get()
     }
 
-    /// For a forked child: none of it is the child's.
+    /// Forgets it in a forked child, as it is no child of that process.
     pub(crate) fn let_go(&mut self) {
         self.state = State::Gone;
     }
 
-    /// Ends it without waiting: SIGKILL once, and a look whether it can be reaped. `None`: it is still there.
+    /// Kills it once and tries to reap it, without waiting; `None`: it still exists.
     ///
-    /// To be called between the reaping of other children and the next fork: so its number is not another child's.
+    /// Called between the reaping of other children and the next fork, so that its pid belongs to no other
+    /// child.
     pub(crate) fn end(&mut self, now: Moment) -> Option<ExitStatus> {
         if self.state == State::Runs && self.ended.is_none() {
-            // Where another part of this process has reaped it, its number may be anybody's by now.
+            // If other code in this process has reaped it, its pid may belong to any process by now.
             if reap::is_child(self.pid) {
                 let _ = kill_process(self.pid, Signal::KILL);
             }
@@ -185,7 +189,7 @@ impl Checker {
             (None, State::Killed(since)) if now.saturating_sub(since) >= AFTER_KILL => self.name(AFTER_KILL),
             (None, _) => {}
         }
-        // The first process of a container reaps all of its children.
+        // As the first process of a container, the supervisor may have reaped it by a wait for any child.
         let has_affirmed = status == Some(ExitStatus::Code(-1)) && self.said == CAN;
         if has_affirmed { Some(ExitStatus::Code(0)) } else { status }
     }
@@ -200,7 +204,7 @@ impl Checker {
 }
 
 impl Drop for Checker {
-    /// Does not wait for one that cannot be ended.
+    /// Waits for a short time at most.
     fn drop(&mut self) {
         if self.owner != getpid() {
             return;
@@ -218,7 +222,7 @@ impl Drop for Checker {
     }
 }
 
-/// In the child.
+/// Executes the image, in the child.
 fn become_image(
     image: &Image,
     letter: &Letter,
@@ -229,7 +233,7 @@ fn become_image(
     let answer = descriptors.last().copied().unwrap_or(-1);
     let error = match exec::end_with(owner, limit) {
         Ok(()) => {
-            // What it prints is for us, unless a listener has that number.
+            // Its output comes to this process, unless a listener has that number.
             if !descriptors.contains(&1) {
                 let _ = rustix::stdio::dup2_stdout(&output);
             }
@@ -252,7 +256,7 @@ fn become_image(
     fork::exit_now(127)
 }
 
-/// Reads what is there; whether that was all.
+/// Reads the available bytes; returns whether the end was reached.
 fn read(from: &mut File, into: &mut Vec<u8>) -> bool {
     let mut piece = [0; 4096];
     let mut ended = false;
@@ -271,7 +275,7 @@ fn read(from: &mut File, into: &mut Vec<u8>) -> bool {
     ended
 }
 
-/// The last lines in one.
+/// The last lines, joined.
 fn last_lines(printed: &[u8]) -> String {
     let text = String::from_utf8_lossy(printed);
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
@@ -285,7 +289,7 @@ mod tests {
 
     use super::*;
 
-    /// One of a process that was started otherwise. The other ends of its pipes are closed.
+    /// A dry run with another process. The other ends of its pipes are closed.
     fn checker_of(pid: u32) -> Checker {
         let (answer, output) = (descriptor::pipe(true).unwrap().0, descriptor::pipe(true).unwrap().0);
         Checker {
@@ -327,7 +331,7 @@ mod tests {
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         let (mut checker, begin) = (checker_of(child.id()), clock::now());
         let heard = loop {
-            // It is looked for again and again, and nothing else is waited on.
+            // Each call tries again to reap it, and it has no other event.
             match checker.hear(begin) {
                 Some(heard) => break heard,
                 None => assert!(checker.deadline(begin).is_some() && checker.descriptors().count() == 0),
@@ -389,7 +393,7 @@ mod tests {
 
     #[test]
     fn one_that_cannot_be_killed_is_left_in_the_end() {
-        // It runs as if it had not heard the SIGKILL.
+        // State as after a SIGKILL that had no effect.
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         let (mut checker, begin) = (checker_of(child.id()), clock::now());
         checker.state = State::Killed(begin);
@@ -399,7 +403,7 @@ mod tests {
         assert!(left.ends_with("cannot be ended"), "{left}");
         assert_eq!(checker.deadline(begin + AFTER_KILL), None);
         drop(checker);
-        // Neither does a drop wait without end.
+        // A drop does not wait without end either.
         let mut checker = checker_of(child.id());
         checker.state = State::Killed(begin);
         drop(checker);

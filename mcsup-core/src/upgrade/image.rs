@@ -1,5 +1,7 @@
-//! What a supervisor is, as a program: what was executed, with which words, and where. Settled when the process begins,
-//! before anything changes the directory, so that an upgrade starts what the operator started.
+//! The program of a supervisor: executable, arguments and directory.
+//!
+//! They are recorded when the process begins, before the directory changes, so that an upgrade starts the
+//! operator's program.
 
 use std::ffi::OsString;
 use std::io;
@@ -13,29 +15,30 @@ use serde::{Deserialize, Serialize};
 use super::VARIABLE;
 use crate::sys::exec;
 
-/// A program to execute, as it was when the process began.
+/// A program to execute, as recorded when the process began.
 #[derive(Debug, Clone)]
 pub struct Image {
     /// The executable's path, absolute.
     pub program: PathBuf,
-    /// All words of its command line, its own name first.
+    /// Its command line, including its own name.
     pub arguments: Vec<OsString>,
-    /// The directory in which it is started.
+    /// Its working directory.
     pub directory: PathBuf,
-    /// How it is executed again once its files may be others, where that takes more than its open executable.
+    /// The command for executing this image again after its files changed, if its open executable is not
+    /// enough.
     pub again: Option<Again>,
 }
 
-/// How an image that consists of more files than its executable comes back.
+/// The command for executing an image again that has more files than its executable.
 #[derive(Debug, Clone)]
 pub struct Again {
     /// The command line, in place of [`Image::arguments`].
     pub arguments: Vec<OsString>,
-    /// A file that it needs open. Its descriptor has the same number in the program that is executed.
+    /// A file that must be open under the same descriptor number in the executed program.
     pub file: Arc<OwnedFd>,
 }
 
-/// An [`Image`] as it is written down for the next one.
+/// An [`Image`] as it is passed to the next image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ImageRecord {
     #[serde(with = "crate::host::recorded_path")]
@@ -46,7 +49,7 @@ pub(crate) struct ImageRecord {
     pub(crate) again: Option<AgainRecord>,
 }
 
-/// An [`Again`] as it is written down.
+/// An [`Again`] as it is passed to the next image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AgainRecord {
     arguments: Vec<OsString>,
@@ -54,11 +57,11 @@ pub(crate) struct AgainRecord {
 }
 
 impl Image {
-    /// This process: the executable by the name that it was started by, where that still means it, so that a link that
-    /// is put somewhere else is followed. To be called before the directory changes.
+    /// Describes this process. Keeps the name that it was started by, if that still refers to the executable,
+    /// so that a changed symbolic link takes effect. Called before the directory changes.
     ///
     /// # Errors
-    /// The system does not say which executable this is, or the directory is gone.
+    /// The system does not report the executable, or the directory is gone.
     pub fn of_this_process() -> io::Result<Self> {
         let arguments: Vec<OsString> = std::env::args_os().collect();
         let directory = std::env::current_dir()?;
@@ -69,8 +72,7 @@ impl Image {
         Ok(Self { program, arguments, directory, again: None })
     }
 
-    /// Becomes the program that is there now, with `value` in [`VARIABLE`] and otherwise the environment as it is.
-    /// Returns only where that failed.
+    /// Executes the program that is installed now, with `value` in [`VARIABLE`]. Returns only on an error.
     pub(crate) fn execute(&self, value: &str) -> io::Error {
         start(&self.program, &self.arguments, &self.directory, value)
     }
@@ -86,7 +88,7 @@ impl Image {
 }
 
 impl ImageRecord {
-    /// The image that was described, whose file is `file`.
+    /// The recorded image, with `file` as its open file.
     pub(crate) fn adopt(self, file: Option<OwnedFd>) -> Image {
         let Self { program, arguments, directory, again } = self;
         let again = again
@@ -95,7 +97,7 @@ impl ImageRecord {
         Image { program, arguments, directory, again }
     }
 
-    /// Becomes this very image again, whose executable is open as `executable`; without that, by its path.
+    /// Executes this image again, by its open executable; without one, by its path.
     pub(crate) fn execute_again(&self, executable: Option<RawFd>, value: &str) -> io::Error {
         let Some(executable) = executable else {
             return start(&self.program, &self.arguments, &self.directory, value);
@@ -115,7 +117,7 @@ fn start(program: &Path, arguments: &[OsString], directory: &Path, value: &str) 
     }
 }
 
-/// Where a shell would have found `name`.
+/// The paths that a shell would try for `name`.
 fn candidates(name: &Path, directory: &Path) -> Vec<PathBuf> {
     if name.components().count() > 1 || name.is_absolute() {
         return vec![directory.join(name)];

@@ -1,4 +1,5 @@
-//! What the old image leaves to the new one: a record in a sealed file, and descriptors that stay open over the exec.
+//! The state passed from the old image to the new one: a record in a sealed file, and descriptors that stay
+//! open.
 
 use std::fs::File;
 use std::io;
@@ -14,12 +15,14 @@ use crate::link::{handover, message, scoreboard};
 use crate::sys::anonymous_file;
 use crate::sys::descriptor::{self, Identity};
 
-/// The version of the record's form, all of it: this file's, the supervisor's own part, and the records of policy,
-/// listeners and control socket in that. A field that an older image does without, and that has a default here, needs no
-/// new number; anything else does.
+/// The version of the whole record: this file's part, the supervisor's, and the records of policy, listeners
+/// and control socket in it.
+///
+/// A new field that older images ignore and that has a default here needs no new number; any other change
+/// does.
 pub(crate) const VERSION: u32 = 3;
 
-/// What both images must mean alike, by version: supervisor and workers talk by it, and workers outlive the exec.
+/// The versions of the interfaces between both images and workers that outlive the exec.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Interfaces {
     link: u32,
@@ -30,22 +33,22 @@ struct Interfaces {
 const INTERFACES: Interfaces =
     Interfaces { link: message::PROTOCOL, scoreboard: scoreboard::LAYOUT, handover: handover::FORM };
 
-/// What every version of a record begins with.
+/// The beginning of every version of a record.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Heading {
     version: u32,
-    /// Who wrote it.
+    /// The name and version of the writer.
     pub(crate) by: String,
 }
 
-/// What the way back needs.
+/// The information for the return to the old image.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Return {
-    /// What the old image is,
+    /// The old image.
     pub(crate) image: ImageRecord,
-    /// and its executable, open, so that it is there also when its path means another.
+    /// Its executable, open, in case its path refers to another one.
     pub(crate) executable: Option<RawFd>,
-    /// All that stays open, with what each is.
+    /// All descriptors that stay open, with their identities.
     pub(crate) descriptors: Vec<(RawFd, Identity)>,
 }
 
@@ -63,17 +66,17 @@ struct Way {
     back: Return,
 }
 
-/// A written letter, and the numbers of everything that goes with it.
+/// A written state and all its descriptors.
 #[derive(Debug)]
 pub(crate) struct Letter {
     file: File,
-    /// Held as long as the letter is.
+    /// Held as long as the state is.
     _executable: Option<File>,
     descriptors: Vec<RawFd>,
 }
 
 impl Letter {
-    /// Writes `pool` down, whose descriptors are `descriptors`.
+    /// Writes the record `pool` with its descriptors.
     pub(crate) fn write(image: &Image, pool: &impl Serialize, descriptors: &[RawFd]) -> Result<Self> {
         let failed = |error: io::Error| Error::system("write down what the new image needs", error);
         let executable = own_executable();
@@ -100,18 +103,18 @@ impl Letter {
         Ok(Self { file, _executable: executable, descriptors: all })
     }
 
-    /// The number by which the new image finds it.
+    /// The descriptor number for the new image.
     pub(crate) fn fd(&self) -> RawFd {
         self.file.as_raw_fd()
     }
 
-    /// Everything that must stay open for the new image.
+    /// All descriptors that must stay open for the new image.
     pub(crate) fn descriptors(&self) -> &[RawFd] {
         &self.descriptors
     }
 }
 
-/// What is in a letter, as far as it can be read.
+/// A received state, as far as it can be read.
 #[derive(Debug)]
 pub(crate) struct Opened {
     bytes: Vec<u8>,
@@ -120,7 +123,7 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Reads as much of a letter as every version has.
+    /// Reads the part that every version has.
     pub(crate) fn read(file: &File) -> Result<Self> {
         let bytes = anonymous_file::contents(file)
             .map_err(|error| Error::system("read what the old image has left", error))?;
@@ -129,7 +132,7 @@ impl Opened {
         Ok(Self { bytes, heading, back })
     }
 
-    /// The supervisor's part of it, proven to be what this image understands, with descriptors that are what they were.
+    /// The supervisor's record, if this image understands it and all descriptors have their identities.
     pub(crate) fn pool<P: DeserializeOwned>(&self) -> Result<P> {
         let refused = |why: String| Error::new(ErrorKind::System, why);
         let Heading { version, by } = &self.heading;
@@ -158,7 +161,7 @@ fn unreadable(error: serde_json::Error) -> Error {
     Error::system("understand what the old image has left", io::Error::from(error))
 }
 
-/// The executable that this process runs, whatever its path means by now.
+/// Opens the executable of this process, independent of its path.
 fn own_executable() -> Option<File> {
     File::open("/proc/self/exe").ok()
 }

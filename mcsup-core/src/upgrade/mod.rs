@@ -1,16 +1,17 @@
-//! Another image of the supervisor takes over in the same process: pid, children, listeners and locks stay what they are.
+//! Upgrades: another image of the supervisor takes over in the same process, with its pid, children,
+//! listeners and locks.
 //!
-//! - [`image`]: what to execute, settled when the process begins.
-//! - `letter`: what the old image leaves to the new one: a record in a sealed file, and open descriptors.
-//! - [`detour`]: another program in the place of one that has not begun.
-//! - `checker`: a dry run of the new image, as a child, with the real letter.
-//! - [`succession`]: what a process finds that is such a new image; and the way back to the old one, which is taken
-//!   unless the new one has taken over.
+//! - [`image`]: the program to execute, recorded when the process begins.
+//! - `letter`: the state passed to the new image: a record in a sealed file, and open descriptors.
+//! - [`detour`]: replacing a program that has not begun.
+//! - `checker`: a dry run of the new image, as a child with the real state.
+//! - [`succession`]: the new image's view of the state, and the return to the old image if it does not take
+//!   over.
 //!
-//! What the record is made of is the supervisor's business; nothing here decides when.
+//! The supervisor defines the contents of the record and the time of an upgrade.
 //!
-//! The letter travels by the environment variable [`VARIABLE`]: `check:FD:ANSWER` in the dry run, `resume:FD` after the
-//! exec, `fallback:FD:REASON` on the way back.
+//! The environment variable [`VARIABLE`] names the state's descriptor: `check:FD:ANSWER` in the dry run,
+//! `resume:FD` after the exec, `fallback:FD:REASON` on the return to the old image.
 
 pub(crate) mod checker;
 pub mod detour;
@@ -21,11 +22,11 @@ pub mod succession;
 pub use image::{Again, Image};
 pub use succession::Succession;
 
-/// Names the letter to a process that is a new image.
+/// The variable that names the state's descriptor to a new image.
 pub const VARIABLE: &str = "MCSUP_RESUME";
 
-/// This program and its version, as the other image reads it.
+/// This program and its version, for the other image.
 pub(crate) const US: &str = concat!("mcsup ", env!("CARGO_PKG_VERSION"));
 
-/// What the new image says when it can take over.
+/// The answer of a new image that can take over.
 const CAN: &[u8] = b"OK\n";

@@ -1,7 +1,7 @@
-//! What a process finds that was started as a new image of a supervisor, or as the old one again.
+//! The state that a process finds when it is started as a new image of a supervisor, or as the old one again.
 //!
-//! Until it has taken over, the way back is open: the old image's executable and everything that it needs are still
-//! there. Whoever drops a succession before that, by an error or a panic, takes that way.
+//! Until it has taken over, the old image can be executed again: its executable and descriptors are still
+//! open. An error or a panic before that drops the value, and its drop executes the old image.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
@@ -11,21 +11,22 @@ use super::{CAN, Image, VARIABLE};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::{descriptor, exec};
 
-/// What is to be done with a letter.
+/// The task of this process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Task {
-    /// Say on this descriptor whether one could.
+    /// Answer on this descriptor whether this image could take over.
     Check(RawFd),
-    /// Go on from it.
+    /// Take over.
     Resume,
-    /// Go on from it, after another image could not.
+    /// Continue as the old image, after a new one failed for this reason.
     FallBack(String),
 }
 
-/// The place of another image, which this process is to take. Dropped before it has, it puts the old image back.
+/// The state of another image that this process should take over. Its drop returns to the old image unless
+/// that is done.
 ///
-/// An embedder that does fallible things before [`Prefork::run`](crate::Prefork::run) takes it first and hands it over
-/// by [`Prefork::succeed`](crate::Prefork::succeed); others need not know about it.
+/// An embedder with fallible steps before [`Prefork::run`](crate::Prefork::run) takes it first and passes it
+/// to [`Prefork::succeed`](crate::Prefork::succeed); other embedders do not need it.
 #[derive(Debug)]
 pub struct Succession {
     task: Task,
@@ -35,11 +36,11 @@ pub struct Succession {
 }
 
 impl Succession {
-    /// What this process is to take over, if it was started for that. The variable that says so is taken out of the
-    /// environment: to be called on the process's only thread.
+    /// Reads the state, if this process was started to take over. Removes the variable from the environment,
+    /// so it must run on the process's only thread.
     ///
     /// # Errors
-    /// What was left cannot be read at all.
+    /// The state cannot be read.
     pub fn from_environment() -> Result<Option<Self>> {
         let Some(value) = exec::take_variable(VARIABLE) else { return Ok(None) };
         let wrong = || Error::new(ErrorKind::System, format!("{VARIABLE} is not what an upgrade sets it to"));
@@ -49,8 +50,7 @@ impl Succession {
         Ok(Some(Self::begin(task, letter)?))
     }
 
-    /// Nothing that goes with the letter is for a program that this process starts meanwhile: a lifeline that such a one
-    /// holds would not end with us.
+    /// Makes all descriptors close-on-exec: a program started meanwhile would otherwise hold a lifeline open.
     fn begin(task: Task, letter: File) -> Result<Self> {
         let opened = Opened::read(&letter)?;
         let this = Self { task, letter, opened, is_over: false };
@@ -61,35 +61,34 @@ impl Succession {
         Ok(this)
     }
 
-    /// Everything that goes with the letter.
+    /// All descriptors of the state.
     fn descriptors(&self) -> Vec<RawFd> {
         let described = self.opened.back.descriptors.iter().map(|(fd, _)| *fd);
         described.chain([self.letter.as_raw_fd()]).collect()
     }
 
-    /// Whether this process is only to say whether it could take over. It must not change anything that others see:
-    /// no file, no log, no terminal.
+    /// Whether this is a dry run. It must change no file, log or terminal.
     pub fn is_check(&self) -> bool {
         matches!(self.task, Task::Check(_))
     }
 
-    /// Gives up: executes the old image again, with the reason. Returns only where there is no way back (in a dry run
-    /// there is none, and none is needed).
+    /// Executes the old image again, with the reason. Returns only if there is none, as in a dry run, or on
+    /// an error.
     pub fn give_up(mut self, reason: &str) {
         self.fall_back(reason);
     }
 
-    /// What the old image has left of its pool.
+    /// The old image's record of its pool.
     pub(crate) fn pool<P: serde::de::DeserializeOwned>(&self) -> Result<P> {
         self.opened.pool()
     }
 
-    /// Who left it.
+    /// The name and version of the old image.
     pub(crate) fn by(&self) -> &str {
         &self.opened.heading.by
     }
 
-    /// Why this image is here again, where it is the old one.
+    /// The reason why a new image failed, if this is the old image again.
     pub(crate) fn failure(&self) -> Option<&str> {
         match &self.task {
             Task::FallBack(reason) => Some(reason),
@@ -97,20 +96,20 @@ impl Succession {
         }
     }
 
-    /// Says that this image could take over.
+    /// Answers that this image could take over.
     pub(crate) fn affirm(mut self) -> Result<()> {
         self.is_over = true;
         let Task::Check(fd) = self.task else { return Ok(()) };
         let failed = |error| Error::system("answer the old image", error);
         let mut answer = File::from(descriptor::take_recorded(fd).map_err(failed)?);
         std::io::Write::write_all(&mut answer, CAN).map_err(failed)?;
-        // Its end is to say that this process has ended.
+        // The pipe closes only when this process ends.
         let _ = answer.into_raw_fd();
         Ok(())
     }
 
-    /// This image has taken over: there is no way back any more, and nothing of it is kept. Returns what this image was
-    /// started as, where it is the old one again.
+    /// Ends the return to the old image and closes its files: this image has taken over. Returns the recorded
+    /// image, if this is the old image again.
     pub(crate) fn complete(mut self) -> Option<Image> {
         self.is_over = true;
         let take = |fd: RawFd| descriptor::take_recorded(fd).ok();
@@ -147,7 +146,7 @@ impl Drop for Succession {
     }
 }
 
-/// The value of [`VARIABLE`].
+/// Parses the value of [`VARIABLE`].
 fn parse(value: &str) -> Option<(Task, RawFd)> {
     let (word, rest) = value.split_once(':')?;
     let (fd, more) = match rest.split_once(':') {
@@ -163,7 +162,7 @@ fn parse(value: &str) -> Option<(Task, RawFd)> {
     Some((task, fd.parse().ok()?))
 }
 
-/// A reason that fits into a variable and into a line.
+/// Makes a reason fit into a variable and into one line.
 fn tame(reason: &str) -> String {
     reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(2_000).collect()
 }
