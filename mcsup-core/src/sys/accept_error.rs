@@ -1,29 +1,31 @@
-//! The meaning of accept(2)'s errors: an empty queue, one connection that failed, a shortage, or a broken listener.
+//! Classification of accept(2)'s errors.
 
 use std::io;
 
-/// Why accept(2) gave no connection.
+/// The reason why accept(2) returned no connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AcceptFailure {
-    /// No connection waits.
+    /// The queue is empty.
     Empty,
-    /// One connection has failed before it was accepted, or a signal came; others may wait behind it.
+    /// One connection failed before it was accepted, or a signal arrived. Others may be queued.
     Lost,
-    /// No descriptor or memory is left for a connection, which stays in the queue.
+    /// No descriptor or memory is left. The connection stays in the queue.
     Short,
-    /// The listener itself is at fault: the next call will fail as well.
+    /// The listener itself is at fault: further calls will fail as well.
     Broken,
 }
 
 impl AcceptFailure {
-    /// How many connections in a row may be [lost](Self::Lost) before accepting rests. Where a filter of system calls or the
-    /// network refuses each accept(2), the error stays, and the queue never ends.
+    /// The most [lost](Self::Lost) connections in a row before accepting pauses.
+    ///
+    /// If a system call filter or the network refuses each accept(2), the error persists and the queue never
+    /// ends.
     pub const MOST_LOST: u32 = 64;
 
-    /// What `error`, which accept(2) returned, means.
+    /// Classifies an error of accept(2).
     ///
-    /// Linux reports the errors of a connection's network as accept(2)'s own: "treat them like EAGAIN by retrying"
-    /// (accept(2), Error handling). A signal (EINTR) says nothing about the queue either.
+    /// Linux reports network errors of a connection as errors of accept(2): "treat them like EAGAIN by
+    /// retrying" (accept(2), Error handling). A signal (EINTR) says nothing about the queue either.
     #[must_use]
     pub fn of(error: &io::Error) -> Self {
         #[cfg(target_os = "linux")]

@@ -1,12 +1,13 @@
-//! Whose child a process becomes when its parent ends, and what it hears of that.
+//! Adoption of orphans: the parent of a process whose own parent has ended.
 
 use std::io;
 
-/// Whether this system has processes that adopt the orphans among their descendants.
+/// Whether this system has processes that adopt orphaned descendants.
 pub(crate) const ADOPTS: bool = cfg!(all(target_os = "linux", not(mcsup_force_fallback)));
 
-/// Makes this process the one that adopts (PR_SET_CHILD_SUBREAPER, prctl(2)). Neither a fork nor an exec changes that:
-/// forked processes are not what their parent is, and the next image is. Does nothing where no process can.
+/// Makes this process adopt orphans (PR_SET_CHILD_SUBREAPER, prctl(2)). Does nothing where no process can.
+///
+/// Forked processes do not inherit the property; the next image keeps it.
 pub(crate) fn adopt_orphans() -> io::Result<()> {
     #[cfg(all(target_os = "linux", not(mcsup_force_fallback)))]
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
@@ -20,7 +21,7 @@ pub(crate) fn stop_adopting() -> io::Result<()> {
     Ok(())
 }
 
-/// Whether this process adopts orphans because it was made to.
+/// Whether this process adopts orphans by that property.
 pub(crate) fn is_subreaper() -> bool {
     #[cfg(target_os = "linux")]
     let adopts = rustix::process::child_subreaper().is_ok_and(|of| of.is_some());
@@ -29,7 +30,7 @@ pub(crate) fn is_subreaper() -> bool {
     adopts
 }
 
-/// Whether processes become our children that we have not forked.
+/// Whether unknown processes can become children of this one.
 pub(crate) fn adopts() -> bool {
     let is_first = rustix::process::getpid() == rustix::process::Pid::INIT;
     is_first || is_subreaper()

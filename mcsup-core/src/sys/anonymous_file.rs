@@ -1,11 +1,11 @@
-//! Files without a name, which live as long as somebody has them open or mapped: in memory where the kernel has such
-//! (memfd_create(2)), elsewhere in the directory for temporary files, unlinked at once.
+//! Files without a name: in memory if the kernel supports that (memfd_create(2)), otherwise unlinked
+//! temporary files.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// A file of `size` zeros, which keeps its size.
+/// Creates a file of `size` zeros with a fixed size.
 pub(crate) fn zeroed(name: &str, size: u64) -> io::Result<File> {
     let (file, _) = make(name)?;
     file.set_len(size)?;
@@ -13,7 +13,7 @@ pub(crate) fn zeroed(name: &str, size: u64) -> io::Result<File> {
     Ok(file)
 }
 
-/// A file that holds `bytes` and can only be read.
+/// Creates a read-only file with the contents `bytes`.
 pub(crate) fn holding(name: &str, bytes: &[u8]) -> io::Result<File> {
     let (file, reading) = make(name)?;
     file.write_all_at(bytes, 0)?;
@@ -21,7 +21,7 @@ pub(crate) fn holding(name: &str, bytes: &[u8]) -> io::Result<File> {
     Ok(reading.unwrap_or(file))
 }
 
-/// All of a file, whose position may be somebody else's business.
+/// Reads a whole file, independent of its position.
 pub(crate) fn contents(file: &File) -> io::Result<Vec<u8>> {
     let size = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
     let mut bytes = vec![0; size];
@@ -29,14 +29,14 @@ pub(crate) fn contents(file: &File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What a seal forbids.
+/// The change that a seal forbids.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Change {
     Size,
     Everything,
 }
 
-/// The file, and where it cannot be sealed another opening of it that can only be read.
+/// Creates the file, and a read-only opening of it if it cannot be sealed.
 #[cfg(all(target_os = "linux", not(mcsup_force_fallback)))]
 fn make(name: &str) -> io::Result<(File, Option<File>)> {
     use rustix::fs::{MemfdFlags, memfd_create};
@@ -76,7 +76,7 @@ fn make(name: &str) -> io::Result<(File, Option<File>)> {
 
 #[cfg(not(all(target_os = "linux", not(mcsup_force_fallback))))]
 fn seal(_: &File, change: Change) -> io::Result<()> {
-    // No seals here: nobody but us has it open for writing.
+    // There are no seals here: only this process has it open for writing.
     let _ = change == Change::Everything || change == Change::Size;
     Ok(())
 }

@@ -1,11 +1,12 @@
-//! Signals that this process handles itself: one handler for all of them, which uses nothing but statics.
+//! Signals that this process handles itself: one handler for all, which uses only statics.
 //!
-//! A static table has an entry for each signal: what the handler does, how often it ran, and which process sent the
-//! signal last. A pipe can be written to as well, so that a poll(2) wakes. The handler is async-signal-safe: atomics, getpid(2),
-//! write(2) to a non-blocking descriptor, and `errno` as it was.
+//! A static table has an entry for each signal: the action, the count, and the latest sender. The handler
+//! also writes to a pipe, so that a poll(2) wakes. It is async-signal-safe: atomics, getpid(2), write(2) to a
+//! non-blocking descriptor, and `errno` is preserved.
 //!
-//! A process that a worker's own code forks has the handlers too, until [`let_go_in_child`] has run there. A signal that
-//! comes before is not swallowed: the handler compares the process with its owner, and has the default action done.
+//! A process forked by a worker's own code inherits the handlers until [`let_go_in_child`] has run there. A
+//! signal before that is not lost: the handler finds that its process is not the owner and triggers the
+//! default action.
 
 use std::ffi::c_void;
 use std::io;
@@ -15,33 +16,33 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicUsize,
 use super::signal::{Disposition, dispose, disposition};
 use super::{descriptor, registry};
 
-/// What the handler does at a signal.
+/// The handler's action at a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Act {
-    /// Nothing. Unlike SIG_IGN this is not inherited by programs that the process starts, until the terminal itself
+    /// None. Unlike SIG_IGN, programs that the process starts do not inherit it, unless the terminal itself
     /// sends the signal ([`is_the_terminals`]).
     Nothing,
-    /// Counts it, notes the sender and writes to the pipe.
+    /// Count it, note the sender and write to the pipe.
     Count,
-    /// Ends the process at once, with code 0.
+    /// End the process at once, with code 0.
     End,
 }
 
-/// A process that has sent a signal, by kill(2) or sigqueue(3).
+/// The sender of a signal, by kill(2) or sigqueue(3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Origin {
     pub(crate) pid: i32,
     pub(crate) uid: u32,
 }
 
-/// One signal: what the handler does at it, and what it has seen.
+/// The handler's state for one signal.
 struct Entry {
     act: AtomicU8,
     /// Whether the handler was installed by [`take_over`].
     is_ours: AtomicBool,
     count: AtomicU32,
-    /// 0: the kernel itself, or a terminal.
+    /// 0: the kernel or a terminal.
     pid: AtomicI32,
     uid: AtomicU32,
     /// A handler to call afterwards; 0: none. See [`registry`].
@@ -71,18 +72,18 @@ impl Entry {
     }
 }
 
-/// One for each signal that is no real-time signal, by its number.
+/// One entry for each standard signal, by number.
 static TABLE: [Entry; 32] = [const { Entry::new() }; 32];
-/// Where the handler writes to; -1: nowhere.
+/// The descriptor that the handler writes to; -1: none.
 static WAKE: AtomicI32 = AtomicI32::new(-1);
-/// The process that these signals are handled in; 0: any, [`NOBODY`]: none. A forked process has copies of everything here,
-/// and the same pipe.
+/// The process that handles these signals; 0: any, [`NOBODY`]: none. A forked process has copies of all
+/// statics, and the same pipe.
 static OWNER: AtomicI32 = AtomicI32::new(0);
-/// As [`OWNER`]: in this process no signal is handled.
+/// A value of [`OWNER`]: this process handles no signal.
 const NOBODY: i32 = -1;
-/// How many threads are in the handler.
+/// The number of threads in the handler.
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
-/// Whether there is a [`Caught`].
+/// Whether a [`Caught`] exists.
 static IS_CLAIMED: AtomicBool = AtomicBool::new(false);
 
 fn entry(number: i32) -> Option<&'static Entry> {
@@ -107,7 +108,7 @@ extern "C" fn arrived(number: i32, info: *mut libc::siginfo_t, context: *mut c_v
         if is_the_terminals(number, info) {
             let is_unused = act == Act::Nothing as u8 && entry.is_ours.load(Ordering::Acquire);
             if is_unused {
-                // sigaction(2) is async-signal-safe. The call that was interrupted begins again and now gets through.
+                // sigaction(2) is async-signal-safe. The interrupted call restarts, and then succeeds.
                 let _ = dispose(number, &Disposition::ignored());
             }
         } else if act == Act::Count as u8 {
@@ -122,7 +123,8 @@ extern "C" fn arrived(number: i32, info: *mut libc::siginfo_t, context: *mut c_v
     set_errno(errno);
     let next = entry.next.load(Ordering::Acquire);
     if is_owner && next != 0 {
-        // SAFETY: `next` is 0 or the address of the registry's handler, which has this signature (`registry`).
+        // SAFETY: `next` is 0 or the address of the registry's handler, which has this signature
+        // (`registry`).
         let next: extern "C" fn(i32, *mut libc::siginfo_t, *mut c_void) =
             unsafe { std::mem::transmute(next as *const ()) };
         next(number, info, context);
@@ -135,18 +137,19 @@ fn is_owner() -> bool {
     owner == 0 || owner == unsafe { libc::getpid() }
 }
 
-/// In the handler: the default action follows when it returns, since the signal is blocked until then.
+/// Triggers the default action from the handler. It follows when the handler returns, as the signal is
+/// blocked until then.
 ///
-/// A child of vfork(2) shares this memory with the worker, so nothing but the disposition is changed.
+/// A child of vfork(2) shares this memory with the worker, so only the disposition changes.
 fn act_by_default(number: i32) {
     if dispose(number, &Disposition::default_action()).is_ok() {
-        // SAFETY: neither has preconditions. Unlike raise(3) they name this process also in a child of vfork(2).
+        // SAFETY: neither has preconditions. Unlike raise(3) they name this process also in a child of
+        // vfork(2).
         unsafe { libc::kill(libc::getpid(), number) };
     }
 }
 
-/// In a process that a worker's own code has forked: the default action for each signal that is still ours. What that code
-/// has installed stays.
+/// Restores default actions in a process forked by a worker's own code. Handlers installed by that code stay.
 pub(super) fn let_go_in_child() {
     OWNER.store(NOBODY, Ordering::Release);
     WAKE.store(-1, Ordering::SeqCst);
@@ -155,7 +158,8 @@ pub(super) fn let_go_in_child() {
         if !entry.is_ours.load(Ordering::Acquire) {
             continue;
         }
-        // As long as the handler is installed it must find that the signal is ours: else it would swallow one that comes now.
+        // While the handler is installed it must find the entry in use: otherwise it would swallow a signal
+        // that arrives now.
         if disposition(number).is_ok_and(|now| now.handler() == ours(number).handler()) {
             let _ = dispose(number, &Disposition::default_action());
         }
@@ -168,18 +172,18 @@ pub(super) fn let_go_in_child() {
 fn wake() {
     let fd = WAKE.load(Ordering::SeqCst);
     if fd >= 0 {
-        // SAFETY: one byte of a constant. The descriptor is open: it is closed after `stop_waking` only. A full pipe
-        // means that a wake-up is on its way already.
+        // SAFETY: one byte of a constant. The descriptor is open: it is closed after `stop_waking` only. A
+        // full pipe means that a wake-up is on its way already.
         unsafe { libc::write(fd, [0_u8].as_ptr().cast(), 1) };
     }
 }
 
-/// Writes to `fd`, which must not block, at each signal that is counted. Until [`stop_waking`] it must stay open.
+/// Writes to the non-blocking `fd` at each counted signal. It must stay open until [`stop_waking`].
 pub(crate) fn wake_by(fd: BorrowedFd<'_>) {
     WAKE.store(fd.as_raw_fd(), Ordering::SeqCst);
 }
 
-/// No descriptor is written to any more when this returns.
+/// Stops these writes. None is in progress when this returns.
 pub(crate) fn stop_waking() {
     WAKE.store(-1, Ordering::SeqCst);
     while RUNNING.load(Ordering::SeqCst) != 0 {
@@ -187,17 +191,17 @@ pub(crate) fn stop_waking() {
     }
 }
 
-/// In a new process: no thread is in the handler, because this one is the only thread.
+/// Resets the count of threads in the handler, in a new process with one thread.
 pub(super) fn has_forked() {
     RUNNING.store(0, Ordering::SeqCst);
 }
 
-/// How often `number` has arrived since it is counted.
+/// The number of arrivals of `number` since counting began.
 pub(crate) fn count(number: i32) -> u32 {
     entry(number).map_or(0, |entry| entry.count.load(Ordering::Acquire))
 }
 
-/// The process that has sent `number` last, where a process did.
+/// The latest process that sent `number`, if a process did.
 pub(crate) fn origin(number: i32) -> Option<Origin> {
     entry(number).and_then(Entry::origin)
 }
@@ -208,8 +212,8 @@ fn ours(number: i32) -> Disposition {
     Disposition::of(handler, if number == libc::SIGCHLD { flags | libc::SA_NOCLDSTOP } else { flags })
 }
 
-/// Signals of this process that are counted, from [`Caught::new`] until it is dropped: then each disposition is what it
-/// was before. One at a time.
+/// Counts signals of this process from [`Caught::new`] until it is dropped; then the previous dispositions
+/// return. A process has at most one.
 #[derive(Debug)]
 pub(crate) struct Caught {
     before: Vec<(i32, Disposition)>,
@@ -218,10 +222,10 @@ pub(crate) struct Caught {
 }
 
 impl Caught {
-    /// Counts each of `numbers`.
+    /// Starts to count each of `numbers`.
     ///
     /// # Errors
-    /// No descriptor is left; `AlreadyExists` where this process has another one.
+    /// No descriptor is left; `AlreadyExists`: this process has another one.
     pub(crate) fn new(numbers: impl IntoIterator<Item = i32>) -> io::Result<Self> {
         let (wake, write) = descriptor::pipe(true)?;
         if IS_CLAIMED.swap(true, Ordering::AcqRel) {
@@ -240,25 +244,25 @@ impl Caught {
         Ok(this)
     }
 
-    /// Ignores `number` as long.
+    /// Ignores `number` until the drop.
     pub(crate) fn ignore(&mut self, number: i32) -> io::Result<()> {
         self.before.push((number, dispose(number, &Disposition::ignored())?));
         Ok(())
     }
 
-    /// Whether `number` has arrived since the last call, and from where.
+    /// Takes the arrivals of `number` since the last call; returns the latest sender.
     pub(crate) fn take(&self, number: i32) -> Option<Option<Origin>> {
         let entry = entry(number)?;
         (entry.count.swap(0, Ordering::AcqRel) > 0).then(|| entry.origin())
     }
 
-    /// Sends `number` to this process again. While it is blocked the kernel keeps it, over an exec too.
+    /// Sends `number` to this process again. A blocked signal stays pending, also across an exec.
     pub(crate) fn give_back(&self, number: i32) {
         // SAFETY: kill(2) has no preconditions.
         unsafe { libc::kill(libc::getpid(), number) };
     }
 
-    /// Makes it unreadable until the next signal. To be called before looking.
+    /// Makes the descriptor unreadable until the next signal. Called before the counts are taken.
     pub(crate) fn acknowledge(&self) {
         let mut bytes = [0; 256];
         while let Ok(1..) = rustix::io::read(&self.wake, &mut bytes) {}
@@ -274,7 +278,7 @@ impl AsFd for Caught {
 impl Drop for Caught {
     fn drop(&mut self) {
         for (number, before) in self.before.drain(..).rev() {
-            // It was valid before.
+            // The disposition was valid before.
             let _ = dispose(number, &before);
             if let Some(entry) = entry(number) {
                 entry.set(Act::Nothing);
@@ -286,8 +290,9 @@ impl Drop for Caught {
     }
 }
 
-/// In a process that was forked, for the rest of its life: does `act` at each signal. Called again it changes only what
-/// is done: who has replaced the handler since then keeps the signal. To be called with these signals blocked.
+/// Installs `acts` in a forked process, for the rest of its life. Called with these signals blocked.
+///
+/// A second call changes only the actions: a handler that replaced this one since then stays.
 pub(crate) fn take_over(acts: &[(i32, Act)]) -> io::Result<()> {
     OWNER.store(i32::try_from(std::process::id()).unwrap_or_default(), Ordering::Release);
     let mut replaced = Vec::new();
@@ -310,10 +315,10 @@ pub(crate) fn take_over(acts: &[(i32, Act)]) -> io::Result<()> {
     Ok(())
 }
 
-/// Signals that a worker does nothing at go back to their defaults, and SIGPIPE is ignored.
+/// Restores the default actions of the signals that workers do not use, and ignores SIGPIPE.
 ///
-/// A signal whose handler is the registry's keeps it: the registry installs its handler once, and must call what the
-/// application registers. A client that goes away is an error of one write, never the end of a process.
+/// A signal with the registry's handler keeps it: the registry installs its handler once, and must call the
+/// application's actions. A client that disconnects is an error of one write, and never ends the process.
 fn reset_other_signals(registrys_handler: Option<usize>) -> io::Result<()> {
     for number in registry::OTHERS {
         let now = super::signal::disposition(number)?.handler();
@@ -350,9 +355,9 @@ const SI_USER: i32 = 0x10001;
 #[cfg(target_vendor = "apple")]
 const SI_QUEUE: i32 = 0x10002;
 
-/// Whether a terminal sends this because a process of the group reads or writes in its background.
+/// Whether a terminal sends the signal, because a background process of the group reads or writes.
 ///
-/// It is no order to anyone, and comes again at each attempt: the call begins again until it is allowed.
+/// The signal is no order to the process, and recurs: the call restarts until the terminal permits it.
 fn is_the_terminals(number: i32, info: Option<&libc::siginfo_t>) -> bool {
     matches!(number, libc::SIGTTIN | libc::SIGTTOU) && info.is_some_and(is_the_kernels)
 }
@@ -367,7 +372,7 @@ fn is_the_kernels(info: &libc::siginfo_t) -> bool {
     origin_of(info).is_none()
 }
 
-/// `None` for what the kernel or a terminal raised itself.
+/// The sender; `None`: the kernel or a terminal raised the signal.
 fn origin_of(info: &libc::siginfo_t) -> Option<Origin> {
     match info.si_code {
         // SAFETY: for these two codes the kernel fills in `si_pid` and `si_uid` (sigaction(2)).

@@ -1,10 +1,11 @@
-//! Threads of a worker's own that can be away while its code forks.
+//! Threads that stop while the process's own code forks.
 //!
-//! A process with one thread is safe to fork: no other thread holds a lock that the child would wait for. Such a companion
-//! ends at a safe point when it is asked to, holding nothing, and is started again after the fork.
+//! A process with one thread is safe to fork: no other thread holds a lock that the child would wait for. A
+//! companion stops at a safe point on request, without locks, and restarts after the fork.
 //!
-//! One that waits for a disk is not waited for: then the fork happens beside it. Where the system has no thread for one
-//! after a fork, since the new process has taken the place, it is missing until [`mend`] finds one.
+//! A companion that waits for a disk is not waited for: the fork then happens beside it. If the system has no
+//! room for a thread after a fork, because the new process uses it, the companion is missing until [`mend`]
+//! can start it.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,26 +19,26 @@ use super::signal::SignalsBlocked;
 type Life = Box<dyn Fn() + Send + Sync>;
 type Ask = Box<dyn Fn(bool) + Send + Sync>;
 
-/// For so long a fork waits for companions that do not end.
+/// The longest wait of a fork for companions.
 const MOST_WAIT: Duration = Duration::from_millis(100);
-/// Forks that overlap without a pause do not keep companions away for longer: such a process has several threads anyway.
+/// The longest absence of companions during overlapping forks. Such a process has several threads anyway.
 const MOST_AWAY: Duration = Duration::from_millis(500);
-/// As often a thread is looked for where one is missing.
+/// The interval between attempts to start a missing thread.
 const MEND_EVERY: Duration = Duration::from_millis(100);
-/// After so long it is time that another worker takes the place of this one.
+/// The absence after which another worker should replace this one.
 const MOST_MISSING: Duration = Duration::from_secs(10);
 
 /// All companions of this process.
 struct All {
-    /// How many forks are under way.
+    /// The number of forks in progress.
     forks: usize,
     list: Vec<Arc<Shared>>,
-    /// Since when they are away; `None` also where they were called back while forks are under way.
+    /// The start of their absence; `None` as well if they were restarted during forks.
     away: Option<Instant>,
     shortage: Option<Shortage>,
 }
 
-/// The system has no thread for a companion.
+/// A period in which the system has no thread for a companion.
 struct Shortage {
     since: Instant,
     last: Instant,
@@ -45,7 +46,7 @@ struct Shortage {
 }
 
 static ALL: Mutex<All> = Mutex::new(All { forks: 0, list: Vec::new(), away: None, shortage: None });
-/// Whether companions are away, or missing.
+/// Whether companions are stopped or missing.
 static MAY_BE_AWAY: AtomicBool = AtomicBool::new(false);
 
 fn all() -> MutexGuard<'static, All> {
@@ -61,17 +62,17 @@ struct Shared {
     ended: Condvar,
 }
 
-/// What is known of a companion's thread.
+/// The state of a companion's thread.
 #[derive(Default)]
 struct Post {
     thread: Option<JoinHandle<i32>>,
-    /// Whether the thread has not come back from its life for good.
+    /// Whether the thread runs, and has not stopped for good.
     lives: bool,
-    /// Whether it is to live again when it comes back: it was called back before it had ended.
+    /// Whether to run again instead of stopping: a restart was requested before it had stopped.
     lives_on: bool,
 }
 
-/// A thread that is away during forks.
+/// A thread that stops during forks.
 pub(crate) struct Companion(Arc<Shared>);
 
 impl std::fmt::Debug for Companion {
@@ -81,8 +82,8 @@ impl std::fmt::Debug for Companion {
 }
 
 impl Companion {
-    /// Starts it. `life` returns when there is nothing left to do, and soon after `ask(true)`; after `ask(false)` it is
-    /// called again, by another thread.
+    /// Starts it. `life` returns when its work is done, and soon after `ask(true)`. After `ask(false)`
+    /// another thread runs it again.
     ///
     /// # Errors
     /// The system has no thread for it.
@@ -103,12 +104,12 @@ impl Companion {
         Ok(Self(shared))
     }
 
-    /// No fork asks it for anything from now on.
+    /// Excludes it from stops and restarts by forks.
     fn leave_forks(&self) {
         all().list.retain(|other| !Arc::ptr_eq(other, &self.0));
     }
 
-    /// Waits for its end, which something else has brought about.
+    /// Waits for its end. The caller has caused it.
     pub(crate) fn end(self) {
         self.leave_forks();
         let thread = self.0.post().thread.take();
@@ -131,7 +132,7 @@ impl Shared {
         Ok(())
     }
 
-    /// What the thread does; its number in the kernel.
+    /// The thread's main function; returns its kernel thread ID.
     fn live(&self) -> i32 {
         loop {
             (self.life)();
@@ -149,7 +150,7 @@ impl Shared {
         (self.ask)(true);
     }
 
-    /// Waits for the end of the thread, until `latest`.
+    /// Waits until the thread has stopped, or until `latest`.
     fn await_absence(&self, latest: Instant) {
         let mut post = self.post();
         while post.lives {
@@ -165,7 +166,7 @@ impl Shared {
     }
 
     fn call_back(self: &Arc<Self>) -> io::Result<()> {
-        // First: a thread that comes back from its life after the next look must find that it is not to be away.
+        // This comes first: a thread that stops after the next check must see the request to run.
         (self.ask)(false);
         let mut post = self.post();
         if post.lives && post.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
@@ -186,7 +187,7 @@ fn join(thread: Option<JoinHandle<i32>>) {
 }
 
 impl All {
-    /// Has all of them back, but for those that the system has no thread for.
+    /// Restarts all of them, as far as the system has threads.
     fn call_back(&mut self) {
         self.away = None;
         let failed: Vec<_> = self
@@ -210,15 +211,16 @@ impl All {
         MAY_BE_AWAY.store(self.shortage.is_some(), Ordering::Release);
     }
 
-    /// Whether it is time, for the first time in this shortage, that another worker takes the place of this one.
+    /// Whether another worker should replace this one. `true` once in each shortage.
     fn gives_up(&mut self, most: Duration) -> bool {
         let late = self.shortage.as_mut().filter(|shortage| shortage.since.elapsed() >= most);
         late.is_some_and(|shortage| !std::mem::replace(&mut shortage.is_told, true))
     }
 }
 
-/// Before this process's own code forks: returns when no companion is left, or a tenth of a second later where one does not
-/// end. To be called by a thread that holds no lock.
+/// Stops all companions before the process's own code forks. Waits for them, but at most a tenth of a second.
+///
+/// The calling thread must hold no lock.
 pub fn send_companions_away() {
     if is_forked_off() {
         return;
@@ -234,7 +236,7 @@ pub fn send_companions_away() {
     }
 }
 
-/// After the fork, in the process that forked; nothing happens in the other one.
+/// Restarts the companions after a fork, in the process that forked. Does nothing in the child.
 pub fn call_companions_back() {
     if is_forked_off() {
         return;
@@ -246,8 +248,9 @@ pub fn call_companions_back() {
     }
 }
 
-/// Looks for threads for companions that are missing since a fork, or away for too many of them. `true`, once: none was found for so long that another
-/// worker should take the place of this one. Costs a load where none is missing.
+/// Restarts companions that are missing or stopped for too long. Costs one load if there are none.
+///
+/// Returns `true` once if a thread was unavailable for so long that another worker should replace this one.
 pub(crate) fn mend() -> bool {
     MAY_BE_AWAY.load(Ordering::Acquire)
         && !is_forked_off()
@@ -255,7 +258,7 @@ pub(crate) fn mend() -> bool {
 }
 
 fn mend_within(every: Duration, most: Duration, most_away: Duration) -> bool {
-    // Where it is held, companions are sent away or called back.
+    // A lock that is held belongs to a stop or restart in progress.
     let mut all = match ALL.try_lock() {
         Ok(all) => all,
         Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -270,15 +273,15 @@ fn mend_within(every: Duration, most: Duration, most_away: Duration) -> bool {
     all.gives_up(most)
 }
 
-/// Held by the thread that forks a worker or a mold, across the fork: no other thread of a mold, which the child lacks,
-/// holds it then.
+/// A lock held across a fork of a worker or mold by the forking thread. No other thread, missing in the
+/// child, can hold it then.
 pub(super) struct Held(#[expect(dead_code, reason = "for its end")] MutexGuard<'static, All>);
 
 pub(super) fn hold() -> Held {
     Held(all())
 }
 
-/// In a new worker or mold, which has one thread: companions are its parent's, and so is the fork.
+/// Clears the list in a new worker or mold: it has one thread, and the companions belong to its parent.
 pub(super) fn forget() {
     let mut all = all();
     all.forks = 0;
@@ -288,13 +291,14 @@ pub(super) fn forget() {
     MAY_BE_AWAY.store(false, Ordering::Release);
 }
 
-/// Runs `body` beside a thread of this name that is away while this process's own code forks.
+/// Runs `body` beside a thread that stops while this process's own code forks.
 ///
-/// The thread runs `life`, which returns when there is nothing left to do, and soon after `ask(true)`; after `ask(false)` another
-/// thread runs it again. When `body` has returned, `ask(true)` ends it, and its end is awaited.
+/// The thread runs `life`, which returns when its work is done, and soon after `ask(true)`. After
+/// `ask(false)` another thread runs it again. When `body` has returned, `ask(true)` ends the thread, and this
+/// function waits for that.
 ///
 /// # Errors
-/// The system has no thread for it; `body` was not run.
+/// The system has no thread for it; `body` did not run.
 pub fn beside<T>(
     name: &'static str,
     stack: usize,
@@ -302,21 +306,21 @@ pub fn beside<T>(
     ask: &(dyn Fn(bool) + Sync),
     body: impl FnOnce() -> T,
 ) -> io::Result<T> {
-    /// Ends the companion, also where `body` panics.
+    /// Ends the companion, also if `body` panics.
     struct Ended(Option<Companion>);
     impl Drop for Ended {
         fn drop(&mut self) {
             // A forked process has no such thread.
             if let Some(companion) = self.0.take().filter(|_| !is_forked_off()) {
-                // First: a fork that is over now would call it back.
+                // This comes first: a fork that ends now would restart the thread.
                 companion.leave_forks();
                 (companion.0.ask)(true);
                 companion.end();
             }
         }
     }
-    // SAFETY: only the lifetime changes. The references are used by the thread, which `Ended` joins before this function
-    // returns or unwinds, and through the list, from which it takes the companion before.
+    // SAFETY: only the lifetime changes. The references are used by the thread, which `Ended` joins before
+    // this function returns or unwinds, and through the list, from which it takes the companion before.
     let (life, ask) = unsafe {
         (
             std::mem::transmute::<&(dyn Fn() + Sync), &'static (dyn Fn() + Sync)>(life),
@@ -327,13 +331,13 @@ pub fn beside<T>(
     Ok(body())
 }
 
-/// The calling thread's number in the kernel.
+/// The kernel thread ID of the calling thread.
 #[cfg(target_os = "linux")]
 fn number() -> i32 {
     rustix::thread::gettid().as_raw_nonzero().get()
 }
 
-/// The kernel counts a thread for a moment after it was joined.
+/// Waits until the kernel has removed a joined thread.
 #[cfg(target_os = "linux")]
 fn await_end(number: i32) {
     const MOST_LOOKS: u32 = 1000;

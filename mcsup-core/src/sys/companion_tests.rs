@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 const LONG: Duration = Duration::from_secs(1000);
 
-/// What a companion does, and how often it has lived.
+/// A companion's thread function and the number of its runs.
 #[derive(Default)]
 struct Post {
     is_away: Mutex<bool>,
@@ -122,7 +122,7 @@ fn a_fork_goes_on_beside_a_companion_that_does_not_end_and_which_stays() {
         send_companions_away();
         assert!(is_running("stalled"));
         call_companions_back();
-        // Its end was asked for again while it could not see it: it has to live again afterwards.
+        // It was stopped again before it could notice, and has to run again afterwards.
         send_companions_away();
         drop(disk);
         call_companions_back();
@@ -180,7 +180,7 @@ fn a_process_forked_beside_a_thread_in_a_fork_hook_can_have_companions() {
     let hook = std::thread::spawn(move || {
         let all = all();
         holds.send(()).unwrap();
-        // For as long as the fork has to wait.
+        // At least the wait of the fork.
         std::thread::sleep(Duration::from_millis(50));
         drop(all);
     });

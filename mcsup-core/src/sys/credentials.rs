@@ -1,5 +1,5 @@
-//! Users and groups by name, who is at the other end of a socket, and dropping to a user: groups, then group, then
-//! user, then a proof that there is no way back.
+//! Users and groups by name, the peer of a socket, and dropping privileges: groups, then group, then user,
+//! then a proof that root cannot be regained.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
 use std::ptr;
 
-/// Whom a worker is to run as.
+/// The user and groups of a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Credentials {
     pub(crate) uid: u32,
@@ -45,27 +45,27 @@ pub(crate) fn user_of(uid: u32) -> io::Result<Option<(String, u32)>> {
     )
 }
 
-/// The process at the other end of a connected Unix socket: the one that connected, or that began to listen.
+/// The process at the other end of a connected Unix socket: the one that connected, or that called listen(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Peer {
-    /// Its effective user then.
+    /// Its effective user at that time.
     pub(crate) uid: u32,
-    /// `None`: it has no number here, as a process of another PID namespace, or the system does not tell.
+    /// `None`: it is in another PID namespace, or the system does not report it.
     pub(crate) pid: Option<i32>,
 }
 
-/// Who is at the other end of a connected Unix socket.
+/// The peer of a connected Unix socket.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
-    // Not by rustix, which knows no peer without a process id: one of another pid namespace has 0 here, and a user all
-    // the same.
+    // rustix requires a process id for each peer. A peer in another PID namespace has 0 here, and a user
+    // nevertheless.
     let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
     // SAFETY: a `ucred` is three integers, for which any bytes are a value.
     unsafe { read_option(socket, (libc::SOL_SOCKET, libc::SO_PEERCRED), &mut peer) }?;
     Ok(Peer { uid: peer.uid, pid: Some(peer.pid).filter(|pid| *pid > 0) })
 }
 
-/// Who is at the other end of a connected Unix socket.
+/// The peer of a connected Unix socket.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
     use std::os::fd::AsRawFd;
@@ -100,20 +100,21 @@ unsafe fn read_option<T>(
 ) -> io::Result<()> {
     use std::os::fd::AsRawFd;
     let mut size = libc::socklen_t::try_from(size_of::<T>()).unwrap_or(0);
-    // SAFETY: the descriptor is open, and `value` has room for `size` bytes, which are all that is written; by this
-    // function's contract it is a value afterwards.
+    // SAFETY: the descriptor is open, and `value` has room for `size` bytes, which are all that is written;
+    // by this function's contract it is a value afterwards.
     check(unsafe {
         libc::getsockopt(socket.as_raw_fd(), level, option, std::ptr::from_mut(value).cast(), &mut size)
     })
 }
 
-/// The groups that `user` belongs to, `gid` among them.
+/// The groups of `user`, including `gid`.
 pub(crate) fn groups_of(user: &str, gid: u32) -> io::Result<Vec<u32>> {
     let user = CString::new(user).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut groups: Vec<GroupId> = vec![0; 64];
     loop {
         let mut count = i32::try_from(groups.len()).unwrap_or(i32::MAX);
-        // SAFETY: `user` is a C string, `groups` has room for `count` ids, and the call writes no more than that.
+        // SAFETY: `user` is a C string, `groups` has room for `count` ids, and the call writes no more than
+        // that.
         let fits =
             unsafe { libc::getgrouplist(user.as_ptr(), gid as GroupId, groups.as_mut_ptr(), &mut count) };
         let needed = usize::try_from(count).unwrap_or(0);
@@ -125,8 +126,11 @@ pub(crate) fn groups_of(user: &str, gid: u32) -> io::Result<Vec<u32>> {
     }
 }
 
-/// Becomes `to`, completely: supplementary groups, group, user, in this order, since each step needs the
-/// privilege that the next one gives up. An error also where a privilege could be taken back.
+/// Drops all privileges: supplementary groups, group, user. Each step needs the privilege that the next one
+/// drops.
+///
+/// # Errors
+/// A step failed, or root's privileges could be regained.
 pub(crate) fn drop_to(to: &Credentials) -> io::Result<()> {
     let count = to.groups.len();
     // SAFETY: `groups` points at `count` ids.
@@ -179,12 +183,12 @@ fn entry<T: Copy>(name: &str, call: ByName<T>) -> io::Result<Option<T>> {
     )
 }
 
-/// Calls one of the `get..._r` family with a buffer that grows until the answer fits; `read` takes out of the record
-/// what is wanted while the buffer, into which it points, still lives.
+/// Calls a function of the `get..._r` family with a growing buffer. `read` extracts the result while the
+/// buffer lives.
 ///
 /// # Errors
-/// The look-up itself failed, which says nothing about the entry: no descriptor or memory is left, or a service does
-/// not answer.
+/// The look-up failed, and the entry may exist: no descriptor or memory is left, or a service does not
+/// respond.
 fn look_up<T, V>(
     call: impl Fn(*mut T, *mut libc::c_char, libc::size_t, *mut *mut T) -> libc::c_int,
     read: impl FnOnce(&T) -> V,
@@ -198,7 +202,7 @@ fn look_up<T, V>(
             libc::EINTR => {}
             // SAFETY: a non-null `found` points at `record`, which the call filled in.
             0 if !found.is_null() => return Ok(Some(read(unsafe { &*found }))),
-            // "Not found" in the words of getpwnam(3), which differ by C library and service.
+            // The variants of "not found" in getpwnam(3), by C library and service.
             0 | libc::ENOENT | libc::ESRCH | libc::EBADF | libc::EPERM => return Ok(None),
             error => return Err(io::Error::from_raw_os_error(error)),
         }
@@ -232,7 +236,7 @@ mod tests {
         assert_eq!(find_group("no-such-group-here").unwrap(), None);
     }
 
-    /// Looks up an entry by a call that answers with each of `answers` in turn, and finds it at a 0.
+    /// Looks up an entry by a call that returns each of `answers` in turn; 0 finds it.
     fn look_up_with(answers: &[libc::c_int]) -> io::Result<Option<u32>> {
         let left = std::cell::RefCell::new(answers.iter());
         look_up(

@@ -1,11 +1,11 @@
-//! Descriptors that come from outside, and replacing what a descriptor refers to.
+//! Inherited descriptors, and redirecting open ones.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 
-/// A pipe, reading end first: close-on-exec, both ends non-blocking where asked.
+/// Creates a close-on-exec pipe, reading end first. Both ends are non-blocking if requested.
 pub(crate) fn pipe(nonblocking: bool) -> io::Result<(OwnedFd, OwnedFd)> {
     #[cfg(not(target_vendor = "apple"))]
     {
@@ -26,10 +26,10 @@ pub(crate) fn pipe(nonblocking: bool) -> io::Result<(OwnedFd, OwnedFd)> {
     }
 }
 
-/// Takes over a descriptor that this process has inherited, by its number, once.
+/// Takes the ownership of an inherited descriptor, once.
 ///
-/// An inherited descriptor has come through an exec, so it is not close-on-exec. What this program has opened itself is,
-/// and so is what was taken: such a number has an owner.
+/// An inherited descriptor has come through an exec, so it is not close-on-exec. Descriptors that this
+/// program opened or took are close-on-exec and have an owner.
 ///
 /// # Errors
 /// It is not open, or has an owner.
@@ -43,20 +43,22 @@ pub(crate) fn take_inherited(fd: RawFd) -> io::Result<OwnedFd> {
     take_recorded(fd)
 }
 
-/// Gives up what [`take_inherited`] has returned: it is as it was.
+/// Gives up a descriptor from [`take_inherited`], unchanged.
 pub(crate) fn put_back_inherited(fd: OwnedFd) {
     survive_exec(&[fd.into_raw_fd()], true);
 }
 
-/// Takes over a descriptor whose number a record of this library names: the letter of an image before this one, or a
-/// fork order. Close-on-exec afterwards.
+/// Takes the ownership of a descriptor named by a record of this library: the previous image's state, or a
+/// fork order.
+///
+/// It is close-on-exec afterwards.
 ///
 /// # Errors
 /// It is not open.
 pub(crate) fn take_recorded(fd: RawFd) -> io::Result<OwnedFd> {
     flags(fd)?;
-    // SAFETY: it is open, and nothing else in this process owns it: the writer of the record has left it to its reader,
-    // and an inherited one is not close-on-exec until it is taken (sd_listen_fds(3)).
+    // SAFETY: it is open, and nothing else in this process owns it: the writer of the record has left it to
+    // its reader, and an inherited one is not close-on-exec until it is taken (sd_listen_fds(3)).
     let owned = unsafe { OwnedFd::from_raw_fd(fd) };
     rustix::io::fcntl_setfd(&owned, rustix::io::FdFlags::CLOEXEC)?;
     Ok(owned)
@@ -70,15 +72,16 @@ fn flags(fd: RawFd) -> io::Result<i32> {
     }
 }
 
-/// Whether a program that this process becomes has these descriptors too. Numbers that are not open are passed over.
+/// Sets whether descriptors stay open across an exec. Skips numbers that are not open.
 pub(crate) fn survive_exec(fds: &[RawFd], survive: bool) {
     for fd in fds {
-        // SAFETY: F_SETFD changes a flag of the number in this process; one that is not open is refused with EBADF.
+        // SAFETY: F_SETFD changes a flag of the number in this process; one that is not open is refused with
+        // EBADF.
         unsafe { libc::fcntl(*fd, libc::F_SETFD, if survive { 0 } else { libc::FD_CLOEXEC }) };
     }
 }
 
-/// What a descriptor refers to: the same for all copies of it, also in other processes.
+/// The identity of a descriptor's target: equal for all copies, also in other processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Identity {
     kind: u32,
@@ -86,7 +89,7 @@ pub(crate) struct Identity {
     inode: u64,
 }
 
-/// What `fd` refers to.
+/// Identifies the target of `fd`.
 ///
 /// # Errors
 /// It is not open.
@@ -106,15 +109,15 @@ pub(crate) fn identity(fd: RawFd) -> io::Result<Identity> {
     })
 }
 
-/// The inode number of what `fd` refers to.
+/// The inode number of the target of `fd`.
 pub(crate) fn inode(fd: BorrowedFd<'_>) -> Option<u64> {
     identity(fd.as_raw_fd()).ok().map(|identity| identity.inode)
 }
 
-/// Opened beforehand, so that a process without a free descriptor can let go as well.
+/// /dev/null, opened in advance: a process without a free descriptor can use it as well.
 static BLANK: OnceLock<File> = OnceLock::new();
 
-/// Opens what [`let_go`] needs. Due once in each process that may let go later.
+/// Opens the target of [`let_go`]. Due once in each process that may call it.
 ///
 /// # Errors
 /// No descriptor is left.
@@ -130,7 +133,7 @@ fn blank() -> io::Result<&'static File> {
     Ok(BLANK.get_or_init(|| opened))
 }
 
-/// The number of a /dev/null; negative: there is none. By atomics and system calls only, for a process that was forked.
+/// The number of a /dev/null; negative: none. Uses only atomics and system calls, for a forked process.
 pub(super) fn null() -> RawFd {
     match BLANK.get() {
         Some(blank) => blank.as_raw_fd(),
@@ -139,17 +142,19 @@ pub(super) fn null() -> RawFd {
     }
 }
 
-/// Where a root directory has no /dev: the end of a pipe whose other end is closed has nothing to read either.
+/// Opens /dev/null, or without a /dev the reading end of a closed pipe, as it also yields no data.
 fn open_blank(null: &str) -> io::Result<File> {
     File::open(null).or_else(|_| Ok(pipe(true)?.0.into()))
 }
 
-/// Makes `fd` refer to /dev/null, so that this process no longer holds its previous target. Needs no free descriptor
-/// after [`prepare_to_let_go`]. The number stays open and owned: a concurrent user sees /dev/null, never another file.
+/// Makes `fd` refer to /dev/null, so that this process no longer holds its previous target.
+///
+/// Needs no free descriptor after [`prepare_to_let_go`]. The number stays open and owned: a concurrent user
+/// sees /dev/null, never another file.
 pub(crate) fn let_go(fd: BorrowedFd<'_>) -> io::Result<()> {
     let null = blank()?;
     let replaced = match replace(fd, null) {
-        // The number is beyond the limit that this process has by now, and dup2 refuses such numbers.
+        // The number is above the current limit, and dup2 refuses such numbers.
         Err(error) if error.raw_os_error() == Some(libc::EBADF) => {
             use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
             let limit = getrlimit(Resource::Nofile);
@@ -166,7 +171,8 @@ pub(crate) fn let_go(fd: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 fn replace(fd: BorrowedFd<'_>, by: &File) -> io::Result<()> {
-    // SAFETY: both numbers are open; dup2 replaces the second in one step, and its owner still owns an open file.
+    // SAFETY: both numbers are open; dup2 replaces the second in one step, and its owner still owns an open
+    // file.
     let replaced = unsafe { libc::dup2(by.as_raw_fd(), fd.as_raw_fd()) };
     if replaced == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
@@ -182,7 +188,7 @@ mod tests {
         let file = File::open("/dev/null").unwrap();
         let number = file.as_raw_fd();
         assert_eq!(take_inherited(number).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-        // As if it had come through an exec.
+        // As after an exec.
         put_back_inherited(file.into());
         let taken = take_inherited(number).unwrap();
         assert_eq!(take_inherited(number).unwrap_err().kind(), io::ErrorKind::AlreadyExists);

@@ -1,4 +1,4 @@
-//! Another program in the place of this one, and what must be settled in a child before.
+//! Executing another program, and the preparations for that in a child.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
@@ -7,7 +7,7 @@ use std::path::Path;
 use std::ptr;
 use std::time::Duration;
 
-/// Replaces this process's program; returns only where that failed, and why.
+/// Replaces this process's program. Returns only on an error.
 pub(crate) fn execute(
     program: &Path,
     arguments: &[OsString],
@@ -30,8 +30,8 @@ pub(crate) fn execute(
         strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
     };
     let (arguments_, variables_) = (pointers(&arguments), pointers(&variables));
-    // SAFETY: the path is a C string, both arrays hold C strings and end with a null pointer, and all of them live in
-    // `arguments` and `variables` until the call returns, if it does.
+    // SAFETY: the path is a C string, both arrays hold C strings and end with a null pointer, and all of them
+    // live in `arguments` and `variables` until the call returns, if it does.
     unsafe { libc::execve(program.as_ptr(), arguments_.as_ptr(), variables_.as_ptr()) };
     io::Error::last_os_error()
 }
@@ -40,10 +40,10 @@ fn text(bytes: &OsStr) -> io::Result<CString> {
     CString::new(bytes.as_bytes().to_vec()).map_err(|_| io::ErrorKind::InvalidInput.into())
 }
 
-/// The environment that this process was started with, whatever was changed in it since.
+/// The environment at the start of this process, independent of later changes.
 ///
 /// # Errors
-/// The system does not tell.
+/// The system does not report it.
 pub(crate) fn original_environment() -> io::Result<Vec<(OsString, OsString)>> {
     Ok(variables(original_block()?.split(|byte| *byte == 0)))
 }
@@ -54,21 +54,23 @@ fn original_block() -> io::Result<Vec<u8>> {
     if is_whole(&block) { Ok(block) } else { Err(io::ErrorKind::InvalidData.into()) }
 }
 
-/// Whether a block of variables is as the kernel has made it. A program that changes its own title writes over it.
+/// Whether the kernel's block of variables is intact. A program that changes its title overwrites it.
 #[cfg(any(not(target_vendor = "apple"), test))]
 fn is_whole(block: &[u8]) -> bool {
     let has_gap = block.starts_with(&[0]) || block.windows(2).any(|pair| pair == [0, 0]);
     block.is_empty() || (block.ends_with(&[0]) && !has_gap)
 }
 
-/// `KERN_PROCARGS2`: the number of arguments, the executable's path, zero bytes, the arguments, the environment.
+/// `KERN_PROCARGS2`: the number of arguments, the executable's path, zero bytes, the arguments, the
+/// environment.
 #[cfg(target_vendor = "apple")]
 fn original_block() -> io::Result<Vec<u8>> {
     let pid = libc::c_int::try_from(std::process::id()).map_err(io::Error::other)?;
     let mut name = [libc::CTL_KERN, libc::KERN_PROCARGS2, pid];
     let mut block = vec![0_u8; 1 << 20];
     let mut length = block.len();
-    // SAFETY: the name has three numbers; `block` has room for `length` bytes, and the call sets that to what it wrote.
+    // SAFETY: the name has three numbers; `block` has room for `length` bytes, and the call sets that to what
+    // it wrote.
     let done = unsafe {
         libc::sysctl(name.as_mut_ptr(), 3, block.as_mut_ptr().cast(), &raw mut length, ptr::null_mut(), 0)
     };
@@ -79,7 +81,7 @@ fn original_block() -> io::Result<Vec<u8>> {
     environment_in(&block).map(<[u8]>::to_vec).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// The environment in what `KERN_PROCARGS2` has.
+/// The environment in a `KERN_PROCARGS2` block.
 #[cfg(any(target_vendor = "apple", test))]
 fn environment_in(block: &[u8]) -> Option<&[u8]> {
     let (count, rest) = block.split_first_chunk::<4>()?;
@@ -93,19 +95,20 @@ fn environment_in(block: &[u8]) -> Option<&[u8]> {
     Some(rest)
 }
 
-/// Names and values, up to the first entry that is empty.
+/// Parses names and values, up to the first empty entry.
 fn variables<'a>(entries: impl Iterator<Item = &'a [u8]>) -> Vec<(OsString, OsString)> {
     let text = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
     let pair = |entry: &'a [u8]| {
-        // A name may begin with the sign, and what has none is no variable.
+        // A name may begin with the sign, and an entry without one is no variable.
         let sign = entry.iter().skip(1).position(|byte| *byte == b'=')? + 1;
         Some((text(&entry[..sign]), text(&entry[sign + 1..])))
     };
     entries.take_while(|entry| !entry.is_empty()).filter_map(pair).collect()
 }
 
-/// Stops the timers that count processor time. An exec keeps them, and their signals would end the next program. The
-/// timer of real time stays: [`end_with`] has set it.
+/// Stops the timers of processor time. An exec keeps them, and their signals would end the next program.
+///
+/// The timer of real time stays: [`end_with`] has set it.
 pub(crate) fn stop_profiling_timers() {
     // SAFETY: an `itimerval` is four integers, for which zero is valid; it means that the timer stops.
     let none: libc::itimerval = unsafe { std::mem::zeroed() };
@@ -115,19 +118,23 @@ pub(crate) fn stop_profiling_timers() {
     }
 }
 
-/// This process ends with its parent, where the kernel offers that, and after `limit` in any case, also when it has
-/// become another program. An error where the parent is gone already.
+/// Makes this process end with its parent, if the kernel supports that, and after `limit` in any case.
+/// Survives an exec.
+///
+/// # Errors
+/// The parent is gone already.
 pub(crate) fn end_with(parent: rustix::process::Pid, limit: Duration) -> io::Result<()> {
     let seconds = u32::try_from(limit.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
-    // SAFETY: no preconditions; an alarm is kept over an exec (alarm(2)), and its signal's default is the end.
+    // SAFETY: no preconditions; an alarm is kept over an exec (alarm(2)), and its signal's default is the
+    // end.
     unsafe { libc::alarm(seconds) };
     #[cfg(target_os = "linux")]
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
 }
 
-/// Takes a variable out of this process's environment. Beside other threads, which may read it meanwhile, it stays
-/// there.
+/// Removes a variable from this process's environment and returns it. With other threads, which may read it,
+/// the variable stays.
 pub(crate) fn take_variable(name: &str) -> Option<OsString> {
     let value = std::env::var_os(name)?;
     if super::fork::has_one_thread() {

@@ -1,4 +1,4 @@
-//! The end of a process without its exit handlers.
+//! Exit without exit handlers.
 
 /// Ends the process at once: no exit handlers, no destructors.
 pub(crate) fn exit_now(code: i32) -> ! {

@@ -1,4 +1,4 @@
-//! Fork, and the end of a process without its exit handlers.
+//! Fork.
 
 use std::io;
 
@@ -8,37 +8,37 @@ use super::ancestry::ADOPTS;
 pub(crate) use super::exit::exit_now;
 use super::{companion, forked};
 
-/// Which side of a fork this is.
+/// The side of a fork.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
-    /// The process that forked; the child's pid.
+    /// The process that forked, with the child's pid.
     Parent(Pid),
     /// The new process.
     Child,
 }
 
-/// What becomes of a fork while the process has other threads than the calling one.
+/// The treatment of other threads at a fork.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Others {
-    /// It is refused, with their names: a lock that another thread holds would stay held in the child for ever.
+    /// Refuse the fork, and name them: a lock held by another thread would stay held in the child forever.
     Refuse,
-    /// It happens, and the child lacks them. For whoever was told, and wants it so.
+    /// Fork, and leave them out of the child. For a caller that has been warned.
     Leave,
 }
 
-/// Forks. Refused with the names of the threads where this process has more than one.
+/// Forks a process with one thread. The error names the threads if there are more.
 pub(crate) fn fork() -> io::Result<Side> {
     fork_beside(Others::Refuse)
 }
 
-/// Forks a process that becomes the child of whoever adopts our orphans. Where nobody does it stays ours: then its pid is
-/// returned, and it is ours to reap.
+/// Forks a process that becomes a child of the adopter of orphans. Without an adopter it stays a child of
+/// this process, and its pid is returned for reaping.
 pub(crate) fn fork_away(others: Others) -> io::Result<Away> {
     let between = match fork_beside(others)? {
         Side::Parent(child) if !ADOPTS => return Ok(Away::Parent { child: Some(child) }),
         Side::Parent(between) => between,
         Side::Child if !ADOPTS => return Ok(Away::Child),
-        // It has one thread, whatever its parent has.
+        // This process has one thread, independent of its parent.
         Side::Child => match fork_beside(Others::Leave) {
             Ok(Side::Child) => return Ok(Away::Child),
             Ok(Side::Parent(_)) => exit_now(0),
@@ -51,19 +51,19 @@ pub(crate) fn fork_away(others: Others) -> io::Result<Away> {
     }
 }
 
-/// Which side of a [`fork_away`] this is.
+/// The side of a [`fork_away`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Away {
     /// The process that forked.
     Parent {
-        /// The new process, where it stays our child.
+        /// The new process, if it stays a child of this one.
         child: Option<Pid>,
     },
     /// The new process.
     Child,
 }
 
-/// The exit code of a child, once it has ended; `None`: it has another end, or somebody else has seen it.
+/// Waits for a child; returns its exit code, or `None` after another end, or if other code has reaped it.
 fn ended(child: Pid) -> Option<i32> {
     loop {
         match rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty()) {
@@ -80,12 +80,13 @@ pub(crate) fn fork_beside(others: Others) -> io::Result<Side> {
         refuse_other_threads()?;
     }
     let held = companion::hold();
-    // SAFETY: `fork` itself has no preconditions; what matters is what the child may do. Where other threads are refused
-    // the process has one thread (checked above, and nothing between starts one), so the child is a whole copy of the
-    // parent: no lock is held by a thread that the child lacks, and any code may run in it. Where they are left behind
-    // the child lacks them: the C library's own locks (memory, streams) are made good by its fork, a host language's are
-    // held across it by its hooks, and this crate has none that such a thread could hold. Of others a child may wait for
-    // ever for a lock that nobody will release, which is safe, and what the operator was warned of.
+    // SAFETY: `fork` itself has no preconditions; what matters is what the child may do. Where other threads
+    // are refused the process has one thread (checked above, and nothing between starts one), so the child is
+    // a whole copy of the parent: no lock is held by a thread that the child lacks, and any code may run in
+    // it. Where they are left behind the child lacks them: the C library's own locks (memory, streams) are
+    // made good by its fork, a host language's are held across it by its hooks, and this crate has none that
+    // such a thread could hold. Of others a child may wait for ever for a lock that nobody will release,
+    // which is safe, and what the operator was warned of.
     let made = forked::as_our_own(|| unsafe { libc::fork() });
     drop(held);
     match made {
@@ -103,17 +104,17 @@ pub(crate) fn fork_beside(others: Others) -> io::Result<Side> {
     }
 }
 
-/// Whether this is the process's only thread, as far as the system tells.
+/// Whether this is the process's only thread, as far as the system reports.
 pub(crate) fn has_one_thread() -> bool {
     refuse_other_threads().is_ok()
 }
 
-/// Refuses a process that has other threads than the calling one, with their names.
+/// Refuses a process with other threads than the calling one, and names them.
 ///
-/// The kernel lists a thread for a moment after it was joined, so a second look follows where others are seen.
+/// The kernel lists a thread for a moment after it was joined, so threads are listed again before the error.
 ///
 /// # Errors
-/// The others are still there, or the threads cannot be listed.
+/// The others still exist, or the threads cannot be listed.
 pub(crate) fn require_one_thread() -> io::Result<()> {
     const LOOKS: u32 = 50;
     for _ in 1..LOOKS {
@@ -125,7 +126,7 @@ pub(crate) fn require_one_thread() -> io::Result<()> {
     refuse_other_threads()
 }
 
-/// Where /proc is: an error that names the threads beside the calling one. Elsewhere the caller's word counts.
+/// Refuses a process with other threads, where /proc exists. Elsewhere the caller is trusted.
 fn refuse_other_threads() -> io::Result<()> {
     let Some(tasks) = listed(TASKS)? else { return Ok(()) };
     let mut names = Vec::new();
@@ -140,18 +141,18 @@ fn refuse_other_threads() -> io::Result<()> {
     Err(io::Error::other(message))
 }
 
-/// The threads of this process beside its first one: their numbers, and what the kernel calls them. None where it does
-/// not say.
+/// The kernel thread IDs and names of this process's other threads than its first one. Empty where there is
+/// no /proc.
 ///
 /// # Errors
-/// It could not be asked: nobody knows.
+/// The threads cannot be listed.
 pub(crate) fn other_threads() -> io::Result<Vec<(i32, String)>> {
     let first = i32::try_from(std::process::id()).unwrap_or_default();
     let mut others = Vec::new();
     for task in listed(TASKS)?.into_iter().flatten() {
         let task = task?;
         let number: Option<i32> = task.file_name().to_str().and_then(|number| number.parse().ok());
-        // One that has ended meanwhile has no name any more.
+        // A thread that has ended meanwhile has no name.
         let name = super::kernel_text::read(task.path().join("comm")).ok();
         let other = number.filter(|number| *number != first).zip(name);
         others.extend(other.map(|(number, name)| (number, name.trim_end().to_owned())));
@@ -159,11 +160,13 @@ pub(crate) fn other_threads() -> io::Result<Vec<(i32, String)>> {
     Ok(others)
 }
 
-/// Where the kernel lists the threads of this process.
+/// The kernel's list of this process's threads.
 const TASKS: &str = "/proc/self/task";
 
-/// What is in a directory; `None`: there is no such directory. Where it cannot be read, for lack of descriptors say, that
-/// does not mean that it is empty.
+/// Lists a directory; `None`: it does not exist.
+///
+/// # Errors
+/// It cannot be read, for lack of descriptors for example. It need not be empty then.
 fn listed(directory: &str) -> io::Result<Option<std::fs::ReadDir>> {
     match std::fs::read_dir(directory) {
         Ok(entries) => Ok(Some(entries)),

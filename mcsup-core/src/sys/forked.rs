@@ -1,38 +1,40 @@
-//! Processes that a worker's own code forks. Such a process is no worker: nothing of this crate runs in it, and it shares
-//! nothing of this crate's with the worker.
+//! Processes forked by a worker's own code. None of this crate runs in them, and they share none of its
+//! descriptors or memory.
 //!
-//! pthread_atfork(3) calls the functions below at each fork(3) of the process, in whichever language it is called. A child may
-//! lack the thread that holds a lock, so they use atomics and system calls only. [`fork`](super::fork) is passed over: what
-//! it makes are workers and molds. vfork(2) and posix_spawn(3) are no concern: their children execute another program, which
-//! gets no descriptor that is close-on-exec and no handler.
+//! pthread_atfork(3) calls the functions below at each fork(3) of the process, from any language. A child may
+//! lack the thread that holds a lock, so they use only atomics and system calls. They ignore
+//! [`fork`](super::fork), because it creates workers and molds. vfork(2) and posix_spawn(3) need no
+//! treatment: their children execute another program, without close-on-exec descriptors and handlers.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::{caught, shared_memory, unshared};
 
-/// Whether the functions are registered. A forked process has them too.
+/// Whether the functions are registered. Forked processes inherit them.
 static IS_WATCHED: AtomicBool = AtomicBool::new(false);
-/// The thread that forks on behalf of this crate; 0: none does.
+/// The thread that forks for this crate; 0: none.
 static FORKING: AtomicUsize = AtomicUsize::new(0);
-/// Whether this process was forked by a worker's own code.
+/// Whether a worker's own code has forked this process.
 static IS_FORKED_OFF: AtomicBool = AtomicBool::new(false);
 
-/// Whether this process was forked by a worker's or a mold's own code, so that it is neither. Costs a load.
+/// Whether a worker's or mold's own code has forked this process, so that it is neither. Costs a load.
 pub fn is_forked_off() -> bool {
     IS_FORKED_OFF.load(Ordering::Relaxed)
 }
 
-/// From now on a process that this process's code forks lets go of everything that this crate has marked. Due in each
-/// worker and mold before its code runs.
+/// Makes processes forked by this process's own code release everything that this crate has marked.
+///
+/// Due in each worker and mold before its code runs.
 ///
 /// # Errors
-/// There is no memory to note it in.
+/// No memory is left for the registration.
 pub(crate) fn watch() -> io::Result<()> {
     if IS_WATCHED.swap(true, Ordering::AcqRel) {
         return Ok(());
     }
-    // SAFETY: the three are functions of this program, which stays loaded: a worker's process ends without unloading.
+    // SAFETY: the three are functions of this program, which stays loaded: a worker's process ends without
+    // unloading.
     match unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) } {
         0 => Ok(()),
         error => {
@@ -42,7 +44,7 @@ pub(crate) fn watch() -> io::Result<()> {
     }
 }
 
-/// The fork that `fork` makes is this crate's own.
+/// Runs `fork` as a fork of this crate.
 pub(super) fn as_our_own<T>(fork: impl FnOnce() -> T) -> T {
     FORKING.store(this_thread(), Ordering::SeqCst);
     let made = fork();
@@ -50,14 +52,14 @@ pub(super) fn as_our_own<T>(fork: impl FnOnce() -> T) -> T {
     made
 }
 
-/// In a new process of this crate's own: nothing is marked yet, and its code has forked nothing.
+/// Resets the state in a new process of this crate.
 pub(super) fn reset() {
     IS_FORKED_OFF.store(false, Ordering::Relaxed);
     unshared::forget_all();
     shared_memory::forget();
 }
 
-/// A fork does not change it.
+/// The calling thread. A fork does not change it.
 fn this_thread() -> usize {
     // SAFETY: pthread_self has no preconditions.
     (unsafe { libc::pthread_self() }) as usize

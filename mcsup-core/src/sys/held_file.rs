@@ -1,10 +1,10 @@
-//! A file in a folder that may be somebody else's: looked at and changed as the same file, whatever its name means by then.
+//! A file in a folder of another user, checked and changed as the same file although its name may be swapped.
 
 use std::fs;
 use std::io;
 use std::path::Path;
 
-/// A file, held where the system can hold a socket file: on Linux. Elsewhere it is its name, never followed as a link.
+/// A held file. Linux can hold a socket file; elsewhere this is its name, never followed as a link.
 #[derive(Debug)]
 pub(crate) struct HeldFile<'a> {
     #[cfg(target_os = "linux")]
@@ -17,7 +17,7 @@ pub(crate) struct HeldFile<'a> {
 
 #[cfg(target_os = "linux")]
 impl<'a> HeldFile<'a> {
-    /// What is at `path` now.
+    /// Holds the file that is at `path` now.
     pub(crate) fn at(path: &'a Path) -> io::Result<Self> {
         use rustix::fs::{CWD, Mode, OFlags, openat};
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -32,7 +32,7 @@ impl<'a> HeldFile<'a> {
     pub(crate) fn change_mode(&self, mode: u32) -> io::Result<()> {
         use std::os::fd::AsRawFd;
         use std::os::unix::fs::PermissionsExt;
-        // fchmod(2) takes no such descriptor; by this name the kernel goes to the file that is held, not to its path.
+        // fchmod(2) refuses such a descriptor. This name leads the kernel to the held file, not to its path.
         let held = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         fs::set_permissions(held, fs::Permissions::from_mode(mode))
     }
@@ -47,7 +47,7 @@ impl<'a> HeldFile<'a> {
 
 #[cfg(not(target_os = "linux"))]
 impl<'a> HeldFile<'a> {
-    /// What is at `path`, at each moment.
+    /// Refers to the file that is at `path` at each call.
     pub(crate) fn at(path: &'a Path) -> io::Result<Self> {
         fs::symlink_metadata(path).map(|_| Self { path })
     }

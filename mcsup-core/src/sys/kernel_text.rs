@@ -1,18 +1,18 @@
-//! Text with names in it that may be any bytes. The kernel cuts the name of a process at 15 bytes, also inside a character,
+//! Kernel files with names of arbitrary bytes: a process name is cut at 15 bytes, even inside a character,
 //! and mount points need not be UTF-8.
 
 use std::fs;
 use std::io;
 use std::path::Path;
 
-/// The whole file; what is no UTF-8 becomes U+FFFD.
+/// Reads a whole file. Invalid UTF-8 becomes U+FFFD.
 pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<String> {
     let bytes = fs::read(path)?;
     Ok(String::from_utf8(bytes)
         .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
 
-/// So much of a name as the kernel keeps of a thread's: 15 bytes, and no part of a character.
+/// The part of a name that the kernel keeps for a thread: at most 15 bytes, without a partial character.
 #[cfg(any(target_os = "linux", test))]
 pub(crate) fn thread_name(name: &str) -> &str {
     let end = (0..=15).rev().find(|end| name.is_char_boundary(*end)).unwrap_or_default();

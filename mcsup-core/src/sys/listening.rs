@@ -1,11 +1,10 @@
-//! The queue of a listening TCP socket, beyond what rustix and socket2 offer.
-//!
-//! How many connections wait in it, and which sockets of a shared port get the new ones. Only Linux has either.
+//! The queue of a listening TCP socket, beyond rustix and socket2: its length, and the target of new
+//! connections. Linux only.
 
 use std::io;
 use std::os::fd::BorrowedFd;
 
-/// How many connections wait to be accepted; 0 where it cannot be known.
+/// The number of queued connections; 0 if unknown.
 #[cfg(all(test, target_os = "linux"))]
 pub(crate) fn queued(socket: BorrowedFd<'_>) -> usize {
     use std::mem::MaybeUninit;
@@ -26,33 +25,36 @@ pub(crate) fn queued(socket: BorrowedFd<'_>) -> usize {
     if answer != 0 {
         return 0;
     }
-    // SAFETY: it was zeroed, and its fields are integers: whatever part of it the kernel filled in, it is a value.
+    // SAFETY: it was zeroed, and its fields are integers: whatever part of it the kernel filled in, it is a
+    // value.
     let info = unsafe { info.assume_init() };
-    // Of a socket that listens, the kernel tells its queue here (tcp_get_info in net/ipv4/tcp.c).
+    // For a listening socket the kernel reports its queue here (tcp_get_info in net/ipv4/tcp.c).
     const LISTEN: u8 = 10;
     if info.tcpi_state == LISTEN { usize::try_from(info.tcpi_unacked).unwrap_or(usize::MAX) } else { 0 }
 }
 
-/// Not known here.
+/// Unknown here.
 #[cfg(all(test, not(target_os = "linux")))]
 pub(crate) fn queued(_: BorrowedFd<'_>) -> usize {
     0
 }
 
-/// Whether the kernel spreads connections over the sockets that share a port. Elsewhere SO_REUSEPORT gives all of them
-/// to one.
+/// Whether the kernel spreads connections over the sockets of a port. Elsewhere SO_REUSEPORT gives all to one
+/// socket.
 pub(crate) const SPREADS: bool = cfg!(target_os = "linux");
 
-/// From now on each new connection goes to one of the first `count` of the sockets that share `socket`'s port, in the
-/// order in which they began to listen, drawn at random. Those that have begun their handshake stay where they are.
+/// Directs new connections to the first `count` of the sockets that share `socket`'s port.
+///
+/// They count in the order in which they began to listen; each connection goes to a random one. Unfinished
+/// handshakes stay at their socket.
 ///
 /// # Errors
-/// What setsockopt(2) says.
+/// The error of setsockopt(2).
 #[cfg(target_os = "linux")]
 pub(crate) fn aim(socket: BorrowedFd<'_>, count: u32) -> io::Result<()> {
     use std::os::fd::AsRawFd;
 
-    // A random number rather than the packet's hash, which nobody may have computed yet.
+    // A random number, as the packet's hash may not be computed yet.
     let random = u32::from_ne_bytes((libc::SKF_AD_OFF + libc::SKF_AD_RANDOM).to_ne_bytes());
     let step =
         |code: u32, k: u32| libc::sock_filter { code: u16::try_from(code).unwrap_or(0), jt: 0, jf: 0, k };
@@ -75,24 +77,25 @@ pub(crate) fn aim(socket: BorrowedFd<'_>, count: u32) -> io::Result<()> {
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Nothing to aim here.
+/// Unsupported here.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn aim(_: BorrowedFd<'_>, _: u32) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// From now on nobody new gets in line: the kernel drops what would begin a handshake, so that its sender tries again a
-/// second later, and finds whoever listens by then. Handshakes that have begun go on; so do connections, which have the
-/// filter as well and never see such a packet.
+/// Keeps new clients out of the queue: the kernel drops the first packet of a handshake.
+///
+/// The client repeats it a second later and then reaches the next listener. Unfinished handshakes continue.
+/// Connections inherit the filter and never receive such a packet.
 ///
 /// # Errors
-/// What setsockopt(2) says.
+/// The error of setsockopt(2).
 #[cfg(target_os = "linux")]
 pub(crate) fn refuse_new(socket: BorrowedFd<'_>) -> io::Result<()> {
     use socket2::{SockFilter, SockRef};
 
-    // A socket's filter sees a segment from its TCP header on (tcp_v4_rcv in net/ipv4/tcp_ipv4.c), with the flags in byte
-    // 13 (RFC 9293, 3.1).
+    // A socket's filter sees a segment from its TCP header on (tcp_v4_rcv in net/ipv4/tcp_ipv4.c), with the
+    // flags in byte 13 (RFC 9293, 3.1).
     const FLAGS: u32 = 13;
     const SYN: u32 = 0x02;
     let step =
@@ -106,21 +109,21 @@ pub(crate) fn refuse_new(socket: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&socket).attach_filter(&drop_syn)
 }
 
-/// The kernel has no such filter here.
+/// Does nothing: the kernel has no such filter here.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn refuse_new(_: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits until every packet for which [`aim`] came too late has its socket: some milliseconds, once.
+/// Waits until all packets from before an [`aim`] have reached their socket: some milliseconds.
 #[cfg(target_os = "linux")]
 pub(crate) fn let_packets_pass() {
-    // The kernel looks sockets up in read-side critical sections of RCU, and this waits for those under way
-    // (membarrier(2)). Where it is forbidden a handshake of the last microseconds is overlooked.
+    // The kernel looks sockets up in read-side critical sections of RCU, and this waits for those in progress
+    // (membarrier(2)). If it is forbidden, a handshake of the last microseconds is overlooked.
     let _ = rustix::thread::membarrier(rustix::thread::MembarrierCommand::Global);
 }
 
-/// Nothing to wait for here.
+/// Does nothing here.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn let_packets_pass() {}
 
@@ -130,7 +133,7 @@ pub(crate) mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::AsFd;
 
-    /// The handshake of a connection is over only when its client has sent something.
+    /// Makes handshakes end only when the client has sent data.
     pub(crate) fn defer_accept(socket: BorrowedFd<'_>) {
         use std::os::fd::AsRawFd;
         let seconds: libc::c_int = 10;
@@ -159,7 +162,7 @@ pub(crate) mod tests {
         old.write_all(b"x").unwrap();
         accepted.read_exact(&mut [0]).unwrap();
         listener.set_nonblocking(true).unwrap();
-        // The late one has begun when the kernel shows it.
+        // The kernel lists the late connection once it has begun.
         while !std::fs::read_to_string("/proc/net/tcp").unwrap().lines().any(|line| {
             let fields: Vec<_> = line.split_whitespace().collect();
             fields.get(2).is_some_and(|to| to.ends_with(&format!(":{:04X}", address.port())))
@@ -185,7 +188,7 @@ pub(crate) mod tests {
         assert_eq!(queued(listener.as_fd()), 3);
         listener.accept().unwrap();
         assert_eq!(queued(listener.as_fd()), 2);
-        // Neither is a queue.
+        // Neither is a listener.
         assert_eq!(queued(clients[0].as_fd()), 0);
         assert_eq!(queued(std::io::stdin().as_fd()), 0);
     }

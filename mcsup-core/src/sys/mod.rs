@@ -1,22 +1,23 @@
-//! The only unsafe room of this crate: what rustix leaves out of its safe interface.
+//! The only unsafe code of this crate: system calls that rustix does not wrap safely.
 //!
-//! Each file wraps one family of system calls behind functions that are safe to call, and proves at each block why.
-//! Nothing here decides anything.
+//! Each file wraps one family of system calls in safe functions, with a proof at each unsafe block. Nothing
+//! here makes decisions.
 //!
-//! - [`anonymous_file`]: files without a name, sealed where that is possible.
-//! - [`exec`]: another program in the place of this one.
-//! - [`fork`]: fork; [`exit`]: an end without exit handlers; [`ancestry`]: whose child a process is.
-//! - [`forked`]: processes that a worker's own code forks; [`unshared`]: descriptors that they do not get.
-//! - [`companion`]: threads that are away while a worker's code forks.
-//! - [`signal`]: masks and dispositions; [`caught`]: the one handler; [`registry`]: handlers of an application.
-//! - [`credentials`]: users, groups and dropping to them, completely and in order.
+//! - [`anonymous_file`]: files without a name, sealed if possible.
+//! - [`exec`]: executing another program.
+//! - [`fork`]: fork; [`exit`]: exit without handlers; [`ancestry`]: adoption of orphans.
+//! - [`forked`]: processes forked by a worker's own code; [`unshared`]: descriptors that they do not share.
+//! - [`companion`]: threads that stop while a worker's code forks.
+//! - [`signal`]: masks and dispositions; [`caught`]: the one handler; [`registry`]: handlers of an
+//!   application.
+//! - [`credentials`]: users, groups, and dropping privileges.
 //! - [`shared_memory`]: cache lines of atomics, shared over fork.
-//! - [`descriptor`]: taking over inherited descriptors, and replacing what one refers to.
-//! - [`held_file`]: one file, changed as the same whatever its name means by then.
-//! - [`record_lock`]: locks of a process on a file, and who has one.
-//! - [`accept_error`]: the meaning of accept(2)'s errors.
-//! - [`kernel_text`]: files with names in them that may be no UTF-8.
-//! - [`listening`]: the queue of a listening socket, and which sockets of a shared port get new connections.
+//! - [`descriptor`]: taking inherited descriptors, and redirecting open ones.
+//! - [`held_file`]: one file, changed as the same although its name may be swapped.
+//! - [`record_lock`]: a process's locks on a file, and their holders.
+//! - [`accept_error`]: classification of accept(2)'s errors.
+//! - [`kernel_text`]: kernel files with names that may not be UTF-8.
+//! - [`listening`]: the queue of a listening socket, and the target of new connections.
 #![allow(unsafe_code, reason = "this folder is where unsafe lives")]
 
 pub(crate) mod accept_error;

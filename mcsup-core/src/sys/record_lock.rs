@@ -1,29 +1,31 @@
-//! Record locks of fcntl(2) over a whole file. They belong to a process: an exec keeps them, a fork does not share them,
-//! and the kernel tells who has one. A write lock needs a descriptor that may write.
+//! Record locks of fcntl(2) over a whole file.
+//!
+//! They belong to a process: an exec keeps them, a fork does not share them, and the kernel reports the
+//! holder. A write lock needs a writable descriptor.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-// Their type differs by system.
+// The type differs by system.
 const READ: libc::c_short = libc::F_RDLCK as libc::c_short;
 const WRITE: libc::c_short = libc::F_WRLCK as libc::c_short;
 const NONE: libc::c_short = libc::F_UNLCK as libc::c_short;
 
-/// A lock of another process that is in the way.
+/// A conflicting lock of another process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Conflict {
-    /// A write lock; otherwise it takes no more than the right to read.
+    /// A write lock; otherwise a read lock, for which read access suffices.
     pub(crate) is_exclusive: bool,
-    /// Who has it; `None`: no process that can be seen from here, as one of another PID namespace.
+    /// Its holder; `None`: it is not visible here, as in another PID namespace.
     pub(crate) pid: Option<i32>,
 }
 
-/// Takes the write lock; `false`: a lock of another process is in the way.
+/// Takes the write lock; `false`: another process has a lock.
 pub(crate) fn take(file: impl AsFd) -> io::Result<bool> {
     set(file, WRITE)
 }
 
-/// Takes a read lock, beside those of others; `false`: the write lock of another process is in the way.
+/// Takes a read lock, beside other read locks; `false`: another process has the write lock.
 pub(crate) fn take_shared(file: impl AsFd) -> io::Result<bool> {
     set(file, READ)
 }
@@ -36,7 +38,7 @@ fn set(file: impl AsFd, wanted: libc::c_short) -> io::Result<bool> {
     }
 }
 
-/// What a write lock of ours would meet. A read lock may be told although there is a write lock elsewhere in the file.
+/// A lock that conflicts with a write lock. May report a read lock although another part has a write lock.
 pub(crate) fn in_the_way(file: impl AsFd) -> io::Result<Option<Conflict>> {
     conflict(file, WRITE)
 }
@@ -53,7 +55,8 @@ fn conflict(file: impl AsFd, wanted: libc::c_short) -> io::Result<Option<Conflic
 }
 
 fn call(file: &impl AsFd, command: libc::c_int, kind: libc::c_short) -> io::Result<libc::flock> {
-    // SAFETY: a `flock` is integers, for which zero is a value: from the file's begin to its end, wherever that is.
+    // SAFETY: a `flock` is integers, for which zero is a value: from the file's begin to its end, wherever
+    // that is.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
     lock.l_type = kind;
     lock.l_whence = libc::SEEK_SET as _;

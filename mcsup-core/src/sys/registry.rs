@@ -1,37 +1,38 @@
-//! Handlers that come through the signal-hook-registry crate, in a process that was forked.
+//! Handlers of the signal-hook-registry crate, in a forked process.
 //!
-//! The registry installs its own handler at the first registration of a signal, never again, and calls from it all that
-//! was registered. A supervisor's host may have registered signals there. In the worker the host's actions must not run
-//! (one may end the process at SIGTERM), and what the worker's own code registers must.
+//! The registry installs its handler at the first registration of a signal, and calls all registered actions
+//! from it. A supervisor's host may have registered actions. They must not run in the worker (one may end the
+//! process at SIGTERM), and actions registered by the worker's own code must.
 //!
-//! SIGCHLD is the exception: the host's actions for it stay. A runtime such as tokio registers it once per process and
-//! believes so after a fork, too: without its action it would never learn that a child of the worker has ended.
+//! SIGCHLD is the exception: the host's actions for it stay. A runtime such as tokio registers it once per
+//! process and relies on that after a fork: without its action it would never learn that a child of the
+//! worker has ended.
 
 use super::signal::{Disposition, dispose, disposition};
 
-/// Signals that a worker does nothing at, and that its supervisor or its host may have changed.
+/// Signals that a worker does not use, and that its supervisor or host may have changed.
 pub(super) const OTHERS: [i32; 5] =
     [libc::SIGCHLD, libc::SIGALRM, libc::SIGVTALRM, libc::SIGPROF, libc::SIGABRT];
 
-/// What is known of the registry.
+/// The state of the registry.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    /// The address of its handler; `None`: it handles nothing.
+    /// The address of its handler; `None`: it handles no signal.
     pub(super) handler: Option<usize>,
-    /// Signals whose disposition was that handler. It is called after ours.
+    /// Signals that had this handler. It is called after the worker's own.
     pub(super) taken: Vec<(i32, usize)>,
 }
 
-/// Drops the host's actions: for the signals in `replaced`, and for [`OTHERS`] but SIGCHLD.
+/// Drops the host's actions: for the signals in `replaced`, and for [`OTHERS`] except SIGCHLD.
 ///
-/// `replaced` are the signals that have our handler now, with their dispositions before. To be called with all signals
-/// blocked.
+/// `replaced` are the signals with the worker's handler, and their previous dispositions. Called with all
+/// signals blocked.
 pub(super) fn clear(replaced: &[(i32, Disposition)]) -> Known {
     let others: Vec<_> =
         OTHERS.iter().filter_map(|number| Some((*number, disposition(*number).ok()?.handler()?))).collect();
     let before: Vec<_> =
         replaced.iter().filter_map(|(number, before)| Some((*number, before.handler()?))).collect();
-    // Where no signal has a handler the registry has none either.
+    // If no signal has a handler, the registry has none either.
     let is_possible = !(others.is_empty() && before.is_empty());
     let Some(handler) = is_possible.then(find).flatten() else { return Known::default() };
     let is_its = |(_, other): &(i32, usize)| *other == handler;
@@ -47,13 +48,13 @@ pub(super) fn clear(replaced: &[(i32, Disposition)]) -> Known {
     Known { handler: Some(handler), taken }
 }
 
-/// Signals at which the registry refuses ordinary registrations, so that it hardly knows them.
+/// Signals for which the registry refuses ordinary registrations, so that it rarely handles them.
 const UNUSUAL: [i32; 3] = [libc::SIGILL, libc::SIGFPE, libc::SIGSEGV];
 
-/// The registry's handler, seen where the registry installs it: at a signal that it does not know yet.
+/// Finds the registry's handler: the registry installs it at a signal that it does not handle yet.
 ///
-/// A signal of ours will not do: the host may have registered each of them. Nor will one that ordinary code registers:
-/// the registry would know it from now on, and never install its handler there.
+/// A signal of this crate is unsuitable: the host may have registered it. An ordinary signal is unsuitable
+/// too: the registry would consider its handler installed there from now on.
 fn find() -> Option<usize> {
     UNUSUAL.into_iter().find_map(|number| {
         let before = dispose(number, &Disposition::default_action()).ok()?;
@@ -62,7 +63,7 @@ fn find() -> Option<usize> {
         if let Ok(action) = registered {
             signal_hook_registry::unregister(action);
         }
-        // It was known already where this is the default.
+        // If this is the default, the registry handled the signal already.
         dispose(number, &before).ok()?.handler()
     })
 }

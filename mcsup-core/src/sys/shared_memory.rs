@@ -1,5 +1,5 @@
-//! Memory that is shared by a process and those that it forks, and with the program that it becomes: cache lines of
-//! atomics, zeroed at the start, in a file without a name.
+//! Memory shared with forked processes and with the next program: zeroed cache lines of atomics in a file
+//! without a name.
 
 use std::fs::File;
 use std::io;
@@ -11,10 +11,10 @@ use rustix::mm::{MapFlags, ProtFlags};
 
 use super::anonymous_file;
 
-/// The name of the file, as the mappings of a process show it.
+/// The name of the file in the mappings of a process.
 pub(crate) const FILE_NAME: &str = "mcsup-scoreboard";
 
-/// Sixteen words that share no cache line with other words, also where the processor fetches lines in pairs.
+/// Sixteen words in cache lines of their own, including on processors that fetch lines in pairs.
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub(crate) struct Line(pub(crate) [AtomicU64; 16]);
@@ -32,20 +32,23 @@ unsafe impl Send for SharedLines {}
 unsafe impl Sync for SharedLines {}
 
 impl SharedLines {
-    /// Maps `len` zeroed lines; with them the file by which they are [mapped again](Self::map).
+    /// Maps `len` zeroed lines; returns them with their file, for [`map`](Self::map).
     pub(crate) fn new(len: usize) -> io::Result<(Self, File)> {
         let file = anonymous_file::zeroed(FILE_NAME, bytes(len) as u64)?;
         Ok((Self::map(&file, len)?, file))
     }
 
-    /// Maps the `len` lines that `file` holds. An error where it is too short for them.
+    /// Maps `len` lines of `file`.
+    ///
+    /// # Errors
+    /// The file is too short, or mmap(2) fails.
     pub(crate) fn map(file: &File, len: usize) -> io::Result<Self> {
         let needed = size_of::<Line>().checked_mul(len).and_then(|size| u64::try_from(size).ok());
         if needed.is_none_or(|needed| file.metadata().map_or(0, |file| file.len()) < needed) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        // SAFETY: the kernel chooses the place, so no existing mapping is touched; the file is as long as the mapping,
-        // and of those that `new` makes, which keep their size.
+        // SAFETY: the kernel chooses the place, so no existing mapping is touched; the file is as long as the
+        // mapping, and of those that `new` makes, which keep their size.
         let memory = unsafe {
             rustix::mm::mmap(
                 ptr::null_mut(),
@@ -63,19 +66,19 @@ impl SharedLines {
     }
 }
 
-/// The mapping that [`SharedLines::is_not_for_children`] was said of, and its length; null: none.
+/// The mapping of [`SharedLines::is_not_for_children`], and its length; null: none.
 static KEPT: AtomicPtr<Line> = AtomicPtr::new(ptr::null_mut());
 static KEPT_LENGTH: AtomicUsize = AtomicUsize::new(0);
 
 impl SharedLines {
-    /// A process that this process's own code forks has zeroed memory of its own in this place. One mapping at a time.
+    /// Gives processes forked by this process's own code zeroed memory in this place. One mapping at a time.
     pub(crate) fn is_not_for_children(&self) {
         KEPT_LENGTH.store(bytes(self.len), Ordering::Release);
         KEPT.store(self.first.as_ptr(), Ordering::Release);
     }
 }
 
-/// In a process that a worker's own code has forked. By atomics and a system call only.
+/// Replaces the mapping in a process forked by a worker's own code. Uses only atomics and a system call.
 pub(super) fn let_go_in_child() {
     let (first, length) = (KEPT.swap(ptr::null_mut(), Ordering::AcqRel), KEPT_LENGTH.load(Ordering::Acquire));
     if first.is_null() {
@@ -83,12 +86,12 @@ pub(super) fn let_go_in_child() {
     }
     let (access, flags) =
         (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_FIXED);
-    // SAFETY: exactly what `map` has mapped and nothing has unmapped, replaced in one step by memory of the same length,
-    // which holds valid atomics.
+    // SAFETY: exactly what `map` has mapped and nothing has unmapped, replaced in one step by memory of the
+    // same length, which holds valid atomics.
     unsafe { libc::mmap(first.cast(), length, access, flags, -1, 0) };
 }
 
-/// In a new worker or mold, which says itself what its children do not get.
+/// Forgets the parent's mapping, in a new worker or mold.
 pub(super) fn forget() {
     KEPT.store(ptr::null_mut(), Ordering::Release);
 }
@@ -97,8 +100,8 @@ impl Deref for SharedLines {
     type Target = [Line];
 
     fn deref(&self) -> &[Line] {
-        // SAFETY: the mapping holds `len` lines, is page-aligned and holds integers (values of every atomic), and lives as
-        // long as `self`; other processes write to it through atomics only.
+        // SAFETY: the mapping holds `len` lines, is page-aligned and holds integers (values of every atomic),
+        // and lives as long as `self`; other processes write to it through atomics only.
         unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.len) }
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
 
-/// Every signal is blocked while this lives; the mask before it comes back when it is dropped.
+/// Blocks every signal while it lives; its drop restores the previous mask.
 #[derive(Debug)]
 pub(crate) struct AllBlocked {
     before: libc::sigset_t,
@@ -33,10 +33,11 @@ impl Drop for AllBlocked {
     }
 }
 
-/// While this lives, threads that are started get none of the process's signals, so that the kernel sends those to a thread
-/// whose system calls they should interrupt. A thread inherits the mask of the one that starts it.
+/// While it lives, new threads start with the process's signals blocked.
 ///
-/// Not blocked is what concerns a thread itself, or all of them: faults, SIGABRT, and SIGURG, which shows stacks.
+/// The kernel then sends these signals to the thread whose system calls they should interrupt. A thread
+/// inherits the mask of its creator. Signals about a thread itself, or about all threads, stay unblocked:
+/// faults, SIGABRT, and SIGURG, the signal that logs stacks.
 #[derive(Debug)]
 pub struct SignalsBlocked {
     _blocked: AllBlocked,
@@ -58,13 +59,13 @@ impl SignalsBlocked {
     pub fn for_new_threads() -> Self {
         let all = AllBlocked::new();
         let unblocked = Unblocked::new(Self::UNBLOCKED);
-        // The mask before all of this comes back with the other guard.
+        // The other guard restores the mask from before both.
         std::mem::forget(unblocked);
         Self { _blocked: all }
     }
 }
 
-/// Unblocks every signal, whatever the mask was: a worker must not inherit what its supervisor's parent blocked.
+/// Unblocks every signal: a worker must not inherit the mask of its supervisor's parent.
 pub(crate) fn unblock_all() {
     let mut none = MaybeUninit::uninit();
     // SAFETY: the set is valid for writes and initialised by `sigemptyset` before it is read.
@@ -74,7 +75,7 @@ pub(crate) fn unblock_all() {
     }
 }
 
-/// Some signals are not blocked while this lives; the mask before it comes back when it is dropped.
+/// Unblocks some signals while it lives; its drop restores the previous mask.
 #[derive(Debug)]
 pub(crate) struct Unblocked {
     before: libc::sigset_t,
@@ -84,9 +85,9 @@ impl Unblocked {
     /// Unblocks `numbers` in the calling thread: a parent may have left any of them blocked.
     pub(crate) fn new(numbers: impl IntoIterator<Item = i32>) -> Self {
         let (mut set, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
-        // SAFETY: both sets are valid for writes; `sigemptyset` initialises the first before it is changed and read
-        // (a number that is no signal is refused), and `pthread_sigmask`, which cannot fail with a valid `how`, the
-        // second.
+        // SAFETY: both sets are valid for writes; `sigemptyset` initialises the first before it is changed
+        // and read (a number that is no signal is refused), and `pthread_sigmask`, which cannot fail with a
+        // valid `how`, the second.
         let before = unsafe {
             libc::sigemptyset(set.as_mut_ptr());
             for number in numbers {
@@ -106,9 +107,10 @@ impl Drop for Unblocked {
     }
 }
 
-/// SIGTTOU is blocked while this lives: the kernel then lets a background process write to its terminal (`stty tostop`).
+/// Blocks SIGTTOU while it lives: the kernel then lets a background process write to its terminal (`stty
+/// tostop`).
 ///
-/// Otherwise each write(2) raises the signal and, behind a handler, begins again without an end.
+/// Otherwise each write(2) raises the signal and, with a handler, restarts forever.
 #[derive(Debug)]
 pub(crate) struct TerminalOutput {
     before: libc::sigset_t,
@@ -118,8 +120,8 @@ impl TerminalOutput {
     /// Blocks the signal in the calling thread.
     pub(crate) fn allowed() -> Self {
         let (mut set, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
-        // SAFETY: both sets are valid for writes; `sigemptyset` initialises the first before it is changed and read, and
-        // `pthread_sigmask`, which cannot fail with a valid `how`, the second.
+        // SAFETY: both sets are valid for writes; `sigemptyset` initialises the first before it is changed
+        // and read, and `pthread_sigmask`, which cannot fail with a valid `how`, the second.
         let before = unsafe {
             libc::sigemptyset(set.as_mut_ptr());
             libc::sigaddset(set.as_mut_ptr(), libc::SIGTTOU);
@@ -137,7 +139,7 @@ impl Drop for TerminalOutput {
     }
 }
 
-/// What a process does at a signal: handler, flags and mask, as sigaction(2) has them.
+/// A process's disposition of a signal: handler, flags and mask, as in sigaction(2).
 #[derive(Clone, Copy)]
 pub(crate) struct Disposition(pub(super) libc::sigaction);
 
@@ -153,7 +155,7 @@ impl Disposition {
         Self::of(libc::SIG_DFL, 0)
     }
 
-    /// The signal is ignored, by programs that this process becomes as well.
+    /// The signal is ignored, also by programs that this process executes.
     pub(crate) fn ignored() -> Self {
         Self::of(libc::SIG_IGN, 0)
     }
@@ -166,13 +168,13 @@ impl Disposition {
         Self(this)
     }
 
-    /// The address of the handler, where there is one.
+    /// The address of the handler, if there is one.
     pub(super) fn handler(&self) -> Option<libc::sighandler_t> {
         Some(self.0.sa_sigaction).filter(|action| ![libc::SIG_DFL, libc::SIG_IGN].contains(action))
     }
 }
 
-/// What this process does at `number` now.
+/// The current disposition of `number`.
 pub(super) fn disposition(number: i32) -> io::Result<Disposition> {
     let mut now = Disposition::default_action();
     // SAFETY: nothing is changed, and `now` has room for the answer; an invalid number is refused.
@@ -180,11 +182,11 @@ pub(super) fn disposition(number: i32) -> io::Result<Disposition> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(now) }
 }
 
-/// Changes what this process does at `number`; returns what it did.
+/// Sets the disposition of `number`; returns the previous one.
 pub(super) fn dispose(number: i32, wanted: &Disposition) -> io::Result<Disposition> {
     let mut before = Disposition::default_action();
-    // SAFETY: both are valid. The handler of a `Disposition` is SIG_DFL, SIG_IGN, `caught::arrived` or one that
-    // sigaction(2) has returned, so a function of that signature which stays where it is.
+    // SAFETY: both are valid. The handler of a `Disposition` is SIG_DFL, SIG_IGN, `caught::arrived` or one
+    // that sigaction(2) has returned, so a function of that signature which stays where it is.
     let result = unsafe { libc::sigaction(number, &wanted.0, &mut before.0) };
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(before) }
 }

@@ -1,8 +1,8 @@
-//! Descriptors of a worker or a mold that processes forked by its own code do not share: they are marked, and the child
-//! lets go of each marked number at the fork ([`forked`](super::forked)).
+//! Descriptors of a worker or mold that processes forked by its own code do not share. They are marked, and
+//! the child releases each marked number at the fork ([`forked`](super::forked)).
 //!
-//! A fork beside a thread that has just opened such a descriptor, or is about to close one, would find it open and not
-//! marked. So [`between_forks`] is put around both: a fork waits for the threads that are inside of it.
+//! A fork beside a thread that has just opened such a descriptor, or is closing one, would find it open and
+//! unmarked. So [`between_forks`] surrounds both operations: a fork waits for the threads inside.
 
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -14,13 +14,13 @@ use super::descriptor;
 /// Numbers from here on are never marked. Linux grants no more unless `fs.nr_open` was raised (proc(5)).
 const MOST: usize = 1 << 20;
 
-/// One for each number. The kernel provides a page of it at the first write.
+/// One mark for each number. The kernel provides a page of it at the first write.
 static MARKS: [AtomicBool; MOST] = [const { AtomicBool::new(false) }; MOST];
-/// All numbers from here on were never marked.
+/// The end of the numbers that were ever marked.
 static END: AtomicUsize = AtomicUsize::new(0);
-/// How many threads are opening or closing a descriptor that is to be marked, or was.
+/// The number of threads inside of [`between_forks`].
 static INSIDE: AtomicUsize = AtomicUsize::new(0);
-/// How many forks are under way.
+/// The number of forks in progress.
 static FORKS: AtomicUsize = AtomicUsize::new(0);
 
 fn set(fd: RawFd, is_marked: bool) {
@@ -33,7 +33,7 @@ fn set(fd: RawFd, is_marked: bool) {
     }
 }
 
-/// Marks on descriptors that something else owns and keeps open for as long as this lives.
+/// Marks on descriptors that stay open and owned by others while this lives.
 #[derive(Debug, Default)]
 pub(crate) struct Marks(Vec<RawFd>);
 
@@ -58,13 +58,13 @@ impl Drop for Marks {
 
 /// A descriptor of a worker that processes forked by the worker's own code do not share.
 ///
-/// In such a process its number refers to /dev/null. So a connection ends when the worker closes it, or dies, whatever
-/// children of the worker are alive.
+/// In such a process its number refers to /dev/null. So a connection ends when the worker closes it or dies,
+/// even if children of the worker live.
 #[derive(Debug)]
 pub struct Unshared(ManuallyDrop<OwnedFd>);
 
 impl From<OwnedFd> for Unshared {
-    /// Opened or received inside of the same [`between_forks`].
+    /// Wraps a descriptor that was opened or received inside of the same [`between_forks`].
     fn from(fd: OwnedFd) -> Self {
         set(fd.as_raw_fd(), true);
         Self(ManuallyDrop::new(fd))
@@ -87,14 +87,14 @@ impl Drop for Unshared {
     }
 }
 
-/// For as long a fork waits at most. A thread that is inside for longer has been stopped: then the child may have a
-/// descriptor too many.
+/// The longest wait of a fork, as a number of checks. A thread that is inside for longer has been stopped;
+/// the child may then share one descriptor.
 const MOST_LOOKS: u32 = 1000;
 const LOOK_EVERY: Duration = Duration::from_micros(100);
 
-/// Does something during which this process's own code forks no process. It must not wait, fork, or do this in turn.
+/// Runs `act` while this process's own code cannot fork. It must not block, fork, or nest.
 pub fn between_forks<T>(act: impl FnOnce() -> T) -> T {
-    /// One thread is inside as long as this lives.
+    /// Counts one thread as inside while it lives.
     struct Inside;
     impl Drop for Inside {
         fn drop(&mut self) {
@@ -116,25 +116,26 @@ pub fn between_forks<T>(act: impl FnOnce() -> T) -> T {
     }
 }
 
-/// A fork comes: waits until no thread is inside, and lets none in.
+/// Waits before a fork until no thread is inside, and admits none.
 pub(super) fn hold() {
     FORKS.fetch_add(1, Ordering::SeqCst);
     for _ in 0..MOST_LOOKS {
         if INSIDE.load(Ordering::SeqCst) == 0 {
             return;
         }
-        // A system call alone (nanosleep(2)).
+        // This is a system call only (nanosleep(2)).
         std::thread::sleep(LOOK_EVERY);
     }
 }
 
-/// A fork is over, in the process that forked.
+/// Ends a fork in the process that forked.
 pub(super) fn go_on() {
     FORKS.fetch_sub(1, Ordering::SeqCst);
 }
 
-/// In the child, which has one thread: every marked number refers to /dev/null, and close-on-exec. It stays in use, so that
-/// what still knows it finds no file of the application's behind it.
+/// Redirects every marked number to /dev/null in a child with one thread, close-on-exec.
+///
+/// The numbers stay in use, so that code that still has one finds no file of the application behind it.
 pub(super) fn let_go_in_child() {
     INSIDE.store(0, Ordering::SeqCst);
     FORKS.store(0, Ordering::SeqCst);
@@ -148,9 +149,9 @@ pub(super) fn let_go_in_child() {
 }
 
 fn let_go(fd: RawFd, null: RawFd) {
-    // SAFETY: nothing in this process uses the number but this crate's own code, which does not run in it. dup2 replaces it
-    // in one step; where that fails (no /dev/null, or a number above a limit that was lowered) it is closed. Both are
-    // async-signal-safe (signal-safety(7)).
+    // SAFETY: nothing in this process uses the number but this crate's own code, which does not run in it.
+    // dup2 replaces it in one step; where that fails (no /dev/null, or a number above a limit that was
+    // lowered) it is closed. Both are async-signal-safe (signal-safety(7)).
     unsafe {
         if null < 0 || libc::dup2(null, fd) == -1 {
             libc::close(fd);
@@ -160,7 +161,7 @@ fn let_go(fd: RawFd, null: RawFd) {
     }
 }
 
-/// In a new worker or mold: what its parent has marked is closed there, or not its own.
+/// Forgets the marks of the parent, in a new worker or mold: their descriptors are closed or foreign there.
 pub(super) fn forget_all() {
     INSIDE.store(0, Ordering::SeqCst);
     FORKS.store(0, Ordering::SeqCst);
