@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::protocol::{Command, Outcome, Reply, Request, Status};
+use super::protocol::{Command, Outcome, Reply, Request};
 use super::server::{ClientId, Server};
+use super::status::Status;
 use crate::clock;
 
 /// A thread that answers. It ends when this is dropped.

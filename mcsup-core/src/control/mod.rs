@@ -1,6 +1,6 @@
 //! Operator commands over a Unix socket beside the pid file, one JSON object a line.
 //!
-//! - [`protocol`]: requests, replies and statuses, and their bytes.
+//! - [`protocol`]: requests and replies, and their bytes; `status`: the status of a server in a reply.
 //! - `server`: the supervisor's end, which never blocks; `session`: one of its clients.
 //! - [`client`]: the other end, for commands and for other programs.
 //!
@@ -12,11 +12,11 @@ mod fixture;
 pub mod protocol;
 pub(crate) mod server;
 mod session;
+mod status;
 
 pub use client::{AskError, Client, Peer};
-pub use protocol::{
-    Command, Death, Mistake, MoldStatus, Outcome, Reply, Request, SlotStatus, Status, WorkerStatus,
-};
+pub use protocol::{Command, Mistake, Outcome, Reply, Request};
+pub use status::{Death, MoldStatus, SlotStatus, Status, WorkerStatus};
 
 use std::path::{Path, PathBuf};
 
