@@ -123,7 +123,7 @@ impl Below {
 
 fn us_and_above() -> BTreeSet<i32> {
     let mut found = BTreeSet::new();
-    let mut next = i32::try_from(std::process::id()).ok();
+    let mut next = Some(processes::own_pid());
     while let Some(pid) = next.filter(|pid| *pid > 0 && found.insert(*pid)) {
         next = Relative::find(pid).map(|process| process.parent);
     }
@@ -147,13 +147,9 @@ mod tests {
 
     use super::*;
 
-    fn ours() -> i32 {
-        i32::try_from(std::process::id()).unwrap()
-    }
-
     #[test]
     fn the_process_that_stops_a_server_is_no_leftover_of_it() {
-        let us = Relative::find(ours()).unwrap();
+        let us = Relative::find(processes::own_pid()).unwrap();
         let below = Below::new(us.parent);
         assert!(below.seen.contains_key(&us.pid));
         assert!(below.others_left(Instant::now()).iter().all(|seen| seen.process.pid != us.pid));
@@ -163,7 +159,7 @@ mod tests {
     fn one_for_which_no_descriptor_is_free_is_named_all_the_same() {
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
-        let mut below = Below::new(ours());
+        let mut below = Below::new(processes::own_pid());
         let seen = below.seen.get_mut(&pid).unwrap();
         seen.handle = None;
         let deadline = || Instant::now() + Duration::from_millis(30);

@@ -99,7 +99,7 @@ impl PidFile {
                 .caused_by(error)
         };
         if is_ours(&path) {
-            return Err(held(&path, i32::try_from(std::process::id()).ok()));
+            return Err(held(&path, Some(processes::own_pid())));
         }
         let deadline = clock::now() + PATIENCE;
         loop {
@@ -140,7 +140,7 @@ impl PidFile {
                 .caused_by(error)
         };
         if is_ours(path) {
-            return Ok(i32::try_from(std::process::id()).map_or(Running::No, Running::Pid));
+            return Ok(Running::Pid(processes::own_pid()));
         }
         let mut file = match own_file::read(path) {
             Ok(file) => file,

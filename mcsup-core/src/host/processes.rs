@@ -11,6 +11,11 @@ use std::path::{Path, PathBuf};
 
 use crate::sys::kernel_text;
 
+/// The pid of this process.
+pub fn own_pid() -> i32 {
+    rustix::process::getpid().as_raw_nonzero().get()
+}
+
 /// Whether the numbers in /proc belong to this process's PID namespace.
 ///
 /// A process in a new namespace may see the /proc of the old one, with numbers of other processes.

@@ -174,12 +174,9 @@ fn read(pid: i32, stat: &str) -> Option<Relative> {
 #[cfg(target_os = "linux")]
 mod tests {
     use super::*;
+    use processes::own_pid;
     use std::io::{BufRead, BufReader};
     use std::process::{Command, Stdio};
-
-    fn ours() -> i32 {
-        i32::try_from(std::process::id()).unwrap()
-    }
 
     #[test]
     fn the_files_of_proc_are_read_as_documented() {
@@ -200,7 +197,7 @@ mod tests {
         let mut line = String::new();
         BufReader::new(shell.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let (shells, sleeps) = (i32::try_from(shell.id()).unwrap(), line.trim().parse::<i32>().unwrap());
-        let pids = |without: &[i32]| below(ours(), without).iter().map(|it| it.pid).collect::<Vec<_>>();
+        let pids = |without: &[i32]| below(own_pid(), without).iter().map(|it| it.pid).collect::<Vec<_>>();
         assert!([shells, sleeps].iter().all(|pid| pids(&[]).contains(pid)), "{:?}", pids(&[]));
         assert!([shells, sleeps].iter().all(|pid| !pids(&[shells]).contains(pid)));
         let sleep = Relative::find(sleeps).unwrap();
@@ -220,9 +217,11 @@ mod tests {
     fn children_are_found_without_the_kernels_lists_too() {
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
-        let by_scan = Lists::scan().children_of(ours());
+        let by_scan = Lists::scan().children_of(own_pid());
         assert!(by_scan.contains(&pid), "{by_scan:?}");
-        assert!(matches!(Lists::new(), Lists::All(_)) || Lists::Kernels.children_of(ours()).contains(&pid));
+        assert!(
+            matches!(Lists::new(), Lists::All(_)) || Lists::Kernels.children_of(own_pid()).contains(&pid)
+        );
         child.kill().unwrap();
         child.wait().unwrap();
     }
@@ -235,8 +234,11 @@ mod tests {
         let mut child = Command::new(named).arg("60").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         let comm = fs::read(format!("/proc/{pid}/comm")).unwrap();
-        let found =
-            (Relative::find(pid), processes::is_ending(pid), processes::children_of(ours()).contains(&pid));
+        let found = (
+            Relative::find(pid),
+            processes::is_ending(pid),
+            processes::children_of(own_pid()).contains(&pid),
+        );
         let (named, cpu) = (processes::name(pid), super::super::usage::usage(pid).cpu);
         let has_thread = found.0.is_some_and(|it| it.has_thread("aaaaaaaaaaaaaa\u{fffd}"));
         child.kill().unwrap();
@@ -248,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_process_that_shares_a_scoreboard_is_known_by_it() {
-        let us = Relative::find(ours()).unwrap();
+        let us = Relative::find(own_pid()).unwrap();
         assert!(!us.has_scoreboard());
         let _kept = crate::sys::shared_memory::SharedLines::new(2).unwrap();
         assert!(us.has_scoreboard());
@@ -256,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_process_that_was_given_the_number_of_another_is_not_held() {
-        let us = Relative::find(ours()).unwrap();
+        let us = Relative::find(own_pid()).unwrap();
         assert!(us.hold().is_some());
         assert!(Relative { started: us.started + 1, ..us }.hold().is_none());
     }
@@ -266,7 +268,7 @@ mod tests {
         use super::super::usage;
         use processes::{children_of, describe, listening_addresses, name, numbers_are_ours};
         const INSIDE: &str = "MCSUP_TEST_INSIDE";
-        let ours = ours();
+        let ours = own_pid();
         if std::env::var_os(INSIDE).is_some() {
             // A process with this pid exists, and it is another one.
             assert!(std::path::Path::new(&format!("/proc/{ours}/stat")).exists() && !numbers_are_ours());

@@ -17,6 +17,7 @@ use super::birth::{Birth, Common, Listeners, Origin};
 use super::{Embedder, code, guarded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::privileges::RunAs;
+use crate::host::processes::own_pid;
 use crate::link::channel::WorkerEnd;
 use crate::link::lifeline::{self, Duty};
 use crate::link::message::{MAX_PAYLOAD, Report};
@@ -45,7 +46,7 @@ pub(super) fn live<E: Embedder>(birth: Birth, loaded: &mut Option<E::Worker>, em
     let code = run(birth, loaded, embedder);
     if !is_reaped {
         // The mold may be gone by then.
-        let pid = rustix::process::getpid().as_raw_nonzero().get();
+        let pid = own_pid();
         let _ = end.say(Report::ChildExited { pid, status: ExitStatus::Code(code) });
     }
     code
@@ -103,7 +104,7 @@ fn prepare(birth: &mut Birth) -> Result<Prepared> {
     let common = Arc::clone(&birth.common);
     if birth.origin == Origin::Mold {
         await_adoption(common.supervisor, &birth.end);
-        let pid = rustix::process::getpid().as_raw_nonzero().get();
+        let pid = own_pid();
         birth.end.say(Report::Born { pid }).map_err(|error| failed("say that it is born", error))?;
     }
     let duty = Arc::new(Duty::new().map_err(|error| failed("make a pipe", error))?);
