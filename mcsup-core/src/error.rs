@@ -1,4 +1,4 @@
-//! The one error type: what kind of failure, which step failed, on which object, and why.
+//! The one error type: the kind of failure, the failed step, its object, and the cause.
 //!
 //! Nothing here prints or ends the process: the embedding program handles errors.
 
@@ -72,7 +72,7 @@ impl Error {
         self
     }
 
-    /// What kind of failure this is.
+    /// The kind of failure.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }

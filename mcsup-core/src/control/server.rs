@@ -50,7 +50,7 @@ pub(crate) struct ClientId(pub(crate) u64);
 pub(crate) struct Server {
     listening: UnixListener,
     path: PathBuf,
-    /// Device and inode of the socket file that we bound.
+    /// Device and inode of the socket file that this process bound.
     bound: (u64, u64),
     /// The process that removes the path. Its forked children do not.
     owner: u32,
@@ -113,7 +113,7 @@ impl Server {
         }
     }
 
-    /// Where it listens.
+    /// The path of the socket.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -309,7 +309,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(UnixListener::from(OwnedFd::from(socket)))
 }
 
-/// Device and inode of what is at `path`.
+/// Device and inode of the file at `path`.
 fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }

@@ -80,13 +80,13 @@ pub(crate) fn fork_beside(others: Others) -> io::Result<Side> {
         refuse_other_threads()?;
     }
     let held = companion::hold();
-    // SAFETY: `fork` itself has no preconditions; what matters is what the child may do. Where other threads
-    // are refused the process has one thread (checked above, and nothing between starts one), so the child is
-    // a whole copy of the parent: no lock is held by a thread that the child lacks, and any code may run in
-    // it. Where they are left behind the child lacks them: the C library's own locks (memory, streams) are
-    // made good by its fork, a host language's are held across it by its hooks, and this crate has none that
-    // such a thread could hold. Of others a child may wait for ever for a lock that nobody will release,
-    // which is safe, and what the operator was warned of.
+    // SAFETY: `fork` itself has no preconditions; the question is the code that the child may run. Where
+    // other threads are refused the process has one thread (checked above, and nothing between starts one),
+    // so the child is a whole copy of the parent: no lock is held by a thread that the child lacks, and any
+    // code may run in it. Where they are left behind the child lacks them. The C library's own locks (memory,
+    // streams) are reset by its fork, a host language's are held across it by its hooks, and this crate has
+    // none that such a thread could hold. For a lock of other code the child may wait forever. That is safe,
+    // and the operator was warned of it.
     let made = forked::as_our_own(|| unsafe { libc::fork() });
     drop(held);
     match made {
