@@ -30,7 +30,7 @@ use exit::Exit;
 use failure::Failure;
 use mcsup_core::host::outlet::Outlet;
 use mcsup_core::host::patience::Patience;
-use mcsup_core::upgrade::{Image, Succession};
+use mcsup_core::upgrade::{Image, Resumption};
 use settings::Settings;
 
 /// How long the last words of a server wait for room in standard error.
@@ -42,23 +42,23 @@ pub struct Start {
     /// What an upgrade executes; `None`: it cannot be known, and upgrades are refused.
     pub image: Option<Image>,
     /// Whose place it is to take.
-    pub succession: mcsup_core::Result<Option<Succession>>,
+    pub resumption: mcsup_core::Result<Option<Resumption>>,
 }
 
 impl Start {
     /// As an executable. To be called first of all, while there is one thread.
     pub fn of_this_process() -> Self {
-        Self { image: Image::of_this_process().ok(), succession: Succession::from_environment() }
+        Self { image: Image::of_this_process().ok(), resumption: Resumption::from_environment() }
     }
 }
 
 /// Does what `argv` asks for, the program's own name first; returns the exit code of the process.
 pub fn run(argv: &[OsString], start: Start) -> Exit {
-    let Start { image, succession } = start;
-    let done = succession.map_err(Failure::from).and_then(|mut succession| {
-        let done = dispatch(argv, image, &mut succession);
-        if let (Err(failure), Some(succession)) = (&done, succession) {
-            succession.give_up(&failure.to_string());
+    let Start { image, resumption } = start;
+    let done = resumption.map_err(Failure::from).and_then(|mut resumption| {
+        let done = dispatch(argv, image, &mut resumption);
+        if let (Err(failure), Some(resumption)) = (&done, resumption) {
+            resumption.give_up(&failure.to_string());
         }
         done
     });
@@ -89,7 +89,7 @@ fn complain(argv: &[OsString], failure: &Failure) {
 fn dispatch(
     argv: &[OsString],
     image: Option<Image>,
-    succession: &mut Option<Succession>,
+    resumption: &mut Option<Resumption>,
 ) -> Result<(Exit, String), Failure> {
     let line = |(exit, text): (Exit, String)| (exit, text + "\n");
     match args::parse(argv.iter().cloned())? {
@@ -104,7 +104,7 @@ fn dispatch(
                 Ok(Settings::resolve(args, &|name| std::env::var_os(name), &read_file)?)
             };
             let settings = read()?;
-            commands::serve::run(&settings, Box::new(read), argv, (image, succession))
+            commands::serve::run(&settings, Box::new(read), argv, (image, resumption))
         }
     }
 }

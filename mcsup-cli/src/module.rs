@@ -14,7 +14,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mcsup_core::upgrade::{Again, Image, Succession, VARIABLE, detour};
+use mcsup_core::upgrade::{Image, Reexec, Resumption, VARIABLE, detour};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -45,7 +45,7 @@ mod extension {
             return start_again(module, &origin, own);
         }
         let start =
-            Start { image: image(module, &origin, own).ok(), succession: Succession::from_environment() };
+            Start { image: image(module, &origin, own).ok(), resumption: Resumption::from_environment() };
         // Python's own copy was made when it began.
         py.import("os")?.getattr("environ")?.call_method1("pop", (VARIABLE, py.None()))?;
         // Detached: the supervisor runs no Python, and a worker attaches for each request.
@@ -90,8 +90,8 @@ fn start_again(module: &Bound<'_, PyModule>, origin: &Origin, own: &[OsString]) 
     let words: Vec<OsString> = words.chain(own.iter().cloned()).collect();
     let error = detour::execute(&program, &words, &(origin::VARIABLE.into(), text.into()));
     let reason = format!("cannot execute {} without site: {error}", program.display());
-    if let Ok(Some(succession)) = Succession::from_environment() {
-        succession.give_up(&reason);
+    if let Ok(Some(resumption)) = Resumption::from_environment() {
+        resumption.give_up(&reason);
     }
     let _ = writeln!(std::io::stderr(), "mcsup: {reason}");
     Ok(Exit::Refused.code())
@@ -103,7 +103,7 @@ fn image(module: &Bound<'_, PyModule>, origin: &Origin, own: &[OsString]) -> PyR
     let program: PathBuf = module.py().import("sys")?.getattr("executable")?.extract()?;
     let file: PathBuf = module.getattr("__file__")?.extract()?;
     Ok(Image {
-        again: again(&program, origin, own, &file),
+        reexec: reexec(&program, origin, own, &file),
         program,
         arguments: origin.words.iter().chain(own).cloned().collect(),
         directory: std::env::current_dir()?,
@@ -112,7 +112,7 @@ fn image(module: &Bound<'_, PyModule>, origin: &Origin, own: &[OsString]) -> PyR
 
 /// This module is in a file that an upgrade of the package replaces, so the way back needs it open. `None` where there is
 /// no /proc to find it by, or where this is the way back already.
-fn again(program: &Path, origin: &Origin, own: &[OsString], file: &Path) -> Option<Again> {
+fn reexec(program: &Path, origin: &Origin, own: &[OsString], file: &Path) -> Option<Reexec> {
     if file.starts_with("/proc") || !Path::new("/proc/self/fd").exists() {
         return None;
     }
@@ -121,7 +121,7 @@ fn again(program: &Path, origin: &Origin, own: &[OsString], file: &Path) -> Opti
     let origin_text = serde_json::to_string(&origin.text().ok()?).ok()?;
     let code = AGAIN.replace("FD", &file.as_raw_fd().to_string()).replace("ORIGIN", &origin_text);
     let words = [program.into()].into_iter().chain(origin.options()).chain(["-c".into(), code.into()]);
-    Some(Again { arguments: words.chain(own.iter().cloned()).collect(), file: Arc::new(file) })
+    Some(Reexec { arguments: words.chain(own.iter().cloned()).collect(), file: Arc::new(file) })
 }
 
 /// Loads this module from an open file, and runs it.

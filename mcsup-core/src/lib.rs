@@ -51,10 +51,10 @@ pub mod worker;
 pub use error::{Error, ErrorKind, Result};
 pub use link::lifeline::THREAD_NAME as LIFELINE_THREAD;
 pub use listener::{Address, Connection, Listener, Local};
-pub use spawn::birth::MoldThreads;
+pub use spawn::spec::MoldThreads;
 pub use supervisor::config::{Children, Config};
 pub use supervisor::{Ending, ForkSide, Prefork, Supervisor};
 pub use worker::{
-    MAX_HANDED, Phase, Sibling, SignalsBlocked, Unshared, Worker, WorkerContext, beside, between_forks,
-    call_companions_back, is_forked_off, send_companions_away,
+    MAX_HANDED, Phase, Sibling, SignalsBlocked, Unshared, Worker, WorkerContext, between_forks,
+    is_forked_off, restart_companions, stop_companions, with_companion,
 };

@@ -364,6 +364,6 @@ impl Host for Process<'_> {
     }
 
     fn take_over(&self) -> io::Result<Option<(OwnedFd, Vec<u8>)>> {
-        self.context.take_over()
+        self.context.take_handed_over()
     }
 }

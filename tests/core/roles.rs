@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::hosts;
 use mcsup_core::host::privileges::RunAs;
-use mcsup_core::upgrade::{self, Image, Succession};
+use mcsup_core::upgrade::{self, Image, Resumption};
 use mcsup_core::{Config, Connection, ErrorKind, MoldThreads, Prefork, Result, Worker, WorkerContext};
 
 /// The environment variable that names the role.
@@ -176,14 +176,14 @@ fn upgradable(role: &str, address: &str) -> ExitCode {
     config.control_socket = path(CONTROL);
     let arguments = std::env::args_os().collect();
     let directory = std::env::current_dir().unwrap();
-    config.image = path(IMAGE).map(|program| Image { program, arguments, directory, again: None });
+    config.image = path(IMAGE).map(|program| Image { program, arguments, directory, reexec: None });
     std::env::set_current_dir("/").unwrap();
     let is_taking_over = std::env::var(upgrade::VARIABLE).is_ok_and(|task| task.starts_with("resume:"));
     match role {
         "ahead" => write_another_version(),
         "refusing" if is_taking_over => config.policy.workers = 0,
         "panicking" if is_taking_over => {
-            let _succession = Succession::from_environment().unwrap();
+            let _succession = Resumption::from_environment().unwrap();
             panic!("cannot go on");
         }
         _ => {}

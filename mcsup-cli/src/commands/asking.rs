@@ -58,7 +58,7 @@ pub(super) fn unanswered(args: &ServerArgs, error: &AskError) -> Failure {
         }
         (AskError::TimedOut, None) => Failure::new(Exit::Unfinished, error.to_string()),
         (AskError::Ended, _) => Failure::new(Exit::NotRunning, error.to_string()),
-        (AskError::Nobody { .. }, _) => match holder(args) {
+        (AskError::NoServer { .. }, _) => match holder(args) {
             // There is a server, and it cannot be asked.
             Ok(Some(pid)) => Failure::refused(format!(
                 "the server runs ({}), but has no control socket: {error}",

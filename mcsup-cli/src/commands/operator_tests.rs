@@ -49,7 +49,7 @@ fn no_server_an_ended_one_and_a_slow_one_are_told_apart() {
     let expected = (Exit::Unfinished, "not finished within 0.05 seconds; it goes on".to_owned());
     assert_eq!(asked(&slow, Some(Duration::from_millis(50))), expected);
     std::fs::remove_file(&ending.path).expect("its socket");
-    let expected = format!("not running: nobody listens at {}", ending.path.display());
+    let expected = format!("not running: no server listens at {}", ending.path.display());
     assert_eq!(asked(&ending, None), (Exit::NotRunning, expected));
 }
 

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::rc::Rc;
 
 use mcsup_core::host::daemon::{self, Answer, Detached, Verdict};
-use mcsup_core::upgrade::{Image, Succession};
+use mcsup_core::upgrade::{Image, Resumption};
 use mcsup_core::{Config, Ending, Prefork};
 use mcsup_py::python::fork;
 use mcsup_py::worker;
@@ -18,12 +18,12 @@ use crate::logging::{Destination, ErrorLog, Level, LogError};
 use crate::settings::Settings;
 
 /// Serves until it is asked to stop; the text is for standard output. `reread` reads the settings again, for a reload;
-/// `image` is what an upgrade executes, and a succession is the place of another image that this one is to take.
+/// `image` is what an upgrade executes, and a resumption is the place of another image that this one is to take.
 pub(crate) fn run(
     settings: &Settings,
     reread: Reread,
     argv: &[OsString],
-    (image, succession): (Option<Image>, &mut Option<Succession>),
+    (image, resumption): (Option<Image>, &mut Option<Resumption>),
 ) -> Result<(Exit, String), Failure> {
     // Before anything is done: what cannot be meant is refused.
     wiring::target(settings)?;
@@ -43,7 +43,7 @@ pub(crate) fn run(
     }
     let answer = Rc::new(Cell::new(None));
     // An image that takes over is in the background already.
-    if settings.process.daemon.value && succession.is_none() {
+    if settings.process.daemon.value && resumption.is_none() {
         match detach()? {
             Detached::Original(Verdict::Ready { note }) => {
                 let text = if note.is_empty() { note } else { note + "\n" };
@@ -55,7 +55,7 @@ pub(crate) fn run(
             Detached::Daemon(pipe) => answer.set(Some(pipe)),
         }
     }
-    let ended = serve(settings, reread, config, argv, (&answer, succession));
+    let ended = serve(settings, reread, config, argv, (&answer, resumption));
     match (ended, answer.take()) {
         // Whoever waits for the daemon prints it.
         (Err(failure), Some(answer)) => {
@@ -78,22 +78,22 @@ fn serve(
     reread: Reread,
     config: Config,
     argv: &[OsString],
-    (answer, succession): (&Rc<Cell<Option<Answer>>>, &mut Option<Succession>),
+    (answer, resumption): (&Rc<Cell<Option<Answer>>>, &mut Option<Resumption>),
 ) -> Result<Exit, Failure> {
     // A dry run touches no file: what it says is for the one who asks.
-    let is_check = succession.as_ref().is_some_and(Succession::is_check);
+    let is_check = resumption.as_ref().is_some_and(Resumption::is_check);
     let errors = if is_check { &Destination::Standard } else { &settings.logging.errors.value };
-    let log = install_log(errors, settings.logging.level.value, succession.is_some())?;
+    let log = install_log(errors, settings.logging.level.value, resumption.is_some())?;
     let output = Output { log, is_daemon: settings.process.daemon.value };
     if !is_check {
         output.redirect()?;
-        output.give_away(settings, &config, succession.is_some())?;
+        output.give_away(settings, &config, resumption.is_some())?;
     }
     let pool = Pool::new(settings, (reread, Known::of(settings, &config)), argv, output, Rc::clone(answer))?;
-    if succession.is_none() {
+    if resumption.is_none() {
         log::info!("Starting mcsup {}", env!("CARGO_PKG_VERSION"));
     }
-    outcome(&Prefork::with_config(pool, config).succeed(succession.take()).run())
+    outcome(&Prefork::with_config(pool, config).resume(resumption.take()).run())
 }
 
 /// An image that takes a pool over goes on without a log that cannot be opened: standard error is what it was.

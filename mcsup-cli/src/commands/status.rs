@@ -34,7 +34,7 @@ pub(crate) fn run(args: &StatusArgs) -> Result<(Exit, String), Failure> {
         (Ok(reply), Some(Ok(pid))) => seen_from_outside(pid, &reply.message, args),
         (Ok(reply), None) => asking::judge(&reply, args),
         (Err(error), Some(Ok(pid))) => seen_from_outside(pid, &error.to_string(), args),
-        (Err(error @ (AskError::Nobody { .. } | AskError::Ended)), None) => {
+        (Err(error @ (AskError::NoServer { .. } | AskError::Ended)), None) => {
             not_running(args, &format!("not running: {error}"))
         }
         (Err(error), None) => Err(asking::unanswered(args, &error)),

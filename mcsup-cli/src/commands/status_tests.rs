@@ -74,7 +74,7 @@ fn a_server_that_does_not_run_is_said_to_whoever_asks() {
     std::fs::remove_file(&server.path).unwrap();
     let (exit, text) = run(&args(server.args())).unwrap();
     assert_eq!(exit, Exit::NotRunning);
-    assert!(text.starts_with("not running: nobody listens at "), "{text}");
+    assert!(text.starts_with("not running: no server listens at "), "{text}");
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn a_server_that_cannot_be_asked_is_seen_from_outside() {
     let (exit, text) = run(&args(by_pid_file.clone())).unwrap();
     assert_eq!(exit, Exit::Done);
     assert!(text.starts_with(&format!("running: pid {ours}")), "{text}");
-    assert!(text.lines().last().unwrap().starts_with("no more is known: nobody listens at "), "{text}");
+    assert!(text.lines().last().unwrap().starts_with("no more is known: no server listens at "), "{text}");
     let (_, text) = run(&args(ServerArgs { json: true, ..by_pid_file })).unwrap();
     let status = Reply::from_line(text.as_bytes()).unwrap().status.unwrap();
     assert_eq!(status.pid, i32::try_from(ours).ok());

@@ -29,7 +29,7 @@ const MAX_REPLY: usize = 16 << 20;
 #[non_exhaustive]
 pub enum AskError {
     /// No server listens there: no such socket, or a dead server's.
-    Nobody {
+    NoServer {
         /// The socket's path.
         path: PathBuf,
     },
@@ -51,7 +51,7 @@ pub enum AskError {
 impl fmt::Display for AskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            AskError::Nobody { path } => write!(f, "nobody listens at {}", path.display()),
+            AskError::NoServer { path } => write!(f, "no server listens at {}", path.display()),
             AskError::Permission { path } => write!(f, "no permission to connect to {}", path.display()),
             AskError::Ended => f.write_str("the server ended before it answered"),
             AskError::TimedOut => f.write_str("no answer in time"),
@@ -102,7 +102,7 @@ impl Client {
     /// Connects to the server that listens at `path`. Waits some seconds while its queue is full.
     ///
     /// # Errors
-    /// [`AskError::Nobody`], [`AskError::Permission`], [`AskError::TimedOut`] and [`AskError::System`].
+    /// [`AskError::NoServer`], [`AskError::Permission`], [`AskError::TimedOut`] and [`AskError::System`].
     pub fn connect(path: &Path) -> Result<Self, AskError> {
         let deadline = clock::now() + CONNECT_PATIENCE;
         loop {
@@ -115,7 +115,7 @@ impl Client {
                 Err(error) => {
                     let path = path.to_owned();
                     return Err(match error.kind() {
-                        IoKind::NotFound | IoKind::ConnectionRefused => AskError::Nobody { path },
+                        IoKind::NotFound | IoKind::ConnectionRefused => AskError::NoServer { path },
                         IoKind::PermissionDenied => AskError::Permission { path },
                         IoKind::WouldBlock => AskError::TimedOut,
                         _ => AskError::System(error),
@@ -139,7 +139,7 @@ impl Client {
     /// the connection.
     ///
     /// # Errors
-    /// All but [`AskError::Nobody`] and [`AskError::Permission`].
+    /// All but [`AskError::NoServer`] and [`AskError::Permission`].
     pub fn ask(&mut self, request: &Request, timeout: Option<Duration>) -> Result<Reply, AskError> {
         let stream = self.stream.take().ok_or(AskError::Ended)?;
         let deadline = timeout.map(|timeout| clock::now().saturating_add(timeout));

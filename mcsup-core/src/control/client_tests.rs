@@ -47,15 +47,15 @@ fn an_answer_comes_when_it_is_known_and_not_before() {
 }
 
 #[test]
-fn nobody_is_told_from_a_dead_server_by_nothing() {
+fn a_dead_server_is_reported_like_a_missing_one() {
     let (directory, path) = place();
     let error = Client::connect(&path).unwrap_err();
-    assert!(matches!(error, AskError::Nobody { .. }), "{error:?}");
-    assert_eq!(error.to_string(), format!("nobody listens at {}", path.display()));
+    assert!(matches!(error, AskError::NoServer { .. }), "{error:?}");
+    assert_eq!(error.to_string(), format!("no server listens at {}", path.display()));
     drop(UnixListener::bind(&path).unwrap());
-    assert!(matches!(Client::connect(&path).unwrap_err(), AskError::Nobody { .. }));
+    assert!(matches!(Client::connect(&path).unwrap_err(), AskError::NoServer { .. }));
     let missing = directory.path().join("no/such/app.ctl");
-    assert!(matches!(Client::connect(&missing).unwrap_err(), AskError::Nobody { .. }));
+    assert!(matches!(Client::connect(&missing).unwrap_err(), AskError::NoServer { .. }));
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn a_server_that_ends_has_not_answered() {
     let mut server = Server::open(&path).unwrap();
     let mut client = Client::connect(&path).unwrap();
     let thread = std::thread::spawn(move || client.ask(&status(), PATIENCE));
-    while server.hear().is_empty() {
+    while server.receive().is_empty() {
         std::thread::yield_now();
     }
     drop(server);
@@ -83,7 +83,7 @@ fn a_server_that_ends_has_not_answered() {
 }
 
 #[test]
-fn what_is_no_reply_is_not_understood() {
+fn an_invalid_reply_is_an_error() {
     let (_directory, path) = place();
     let listener = UnixListener::bind(&path).unwrap();
     for line in ["hello\n", "{\"version\":2,\"outcome\":\"done\"}\n", "{\"version\":1}\n"] {
@@ -113,7 +113,7 @@ fn an_answer_may_come_in_pieces_and_be_long() {
 }
 
 #[test]
-fn a_server_that_refuses_to_hear_is_heard() {
+fn the_reply_of_a_server_that_refuses_a_client_is_read() {
     let (_directory, path) = place();
     let listener = UnixListener::bind(&path).unwrap();
     let mut client = Client::connect(&path).unwrap();

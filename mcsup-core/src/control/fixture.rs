@@ -56,7 +56,7 @@ pub(super) fn turn(
     decide: &mut impl FnMut(ClientId, &Request) -> Vec<(ClientId, Reply)>,
 ) {
     wait(server, patience);
-    for (client, request) in server.hear() {
+    for (client, request) in server.receive() {
         for (client, reply) in decide(client, &request) {
             server.answer(client, &reply);
         }

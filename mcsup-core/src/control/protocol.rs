@@ -238,13 +238,13 @@ mod tests {
     }
 
     #[test]
-    fn a_request_may_leave_out_what_has_a_default_and_hold_what_is_unknown() {
+    fn a_request_may_omit_defaults_and_have_unknown_fields() {
         let request = Request::from_line(br#"{"version": 1, "command": "stop", "colour": "red"}"#);
         assert_eq!(request, Ok(Request::new(Command::Stop { quick: false })));
     }
 
     #[test]
-    fn a_mistake_says_what_is_wrong() {
+    fn a_mistake_names_its_reason() {
         for (line, expected) in [
             (&b"reload"[..], "not JSON: expected value at line 1 column 1"),
             (b"\xff", "not JSON: expected value at line 1 column 1"),
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn the_documented_examples_are_what_is_spoken() {
+    fn the_documented_examples_are_valid() {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/CONTROL.md");
         // The packaged crate does not contain the documentation.
         let Ok(document) = std::fs::read_to_string(path) else { return };

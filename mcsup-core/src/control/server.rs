@@ -124,21 +124,21 @@ impl Server {
         listening.into_iter().chain(self.clients.values().filter_map(Session::interest))
     }
 
-    /// The time to call [`hear`](Self::hear) at without an event.
+    /// The time to call [`receive`](Self::receive) at without an event.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         self.paused_until
     }
 
     /// Accepts clients and returns their new requests. Malformed ones are answered here.
-    pub(crate) fn hear(&mut self) -> Vec<(ClientId, Request)> {
+    pub(crate) fn receive(&mut self) -> Vec<(ClientId, Request)> {
         self.flush();
         self.accept();
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         for (id, client) in &mut self.clients {
-            client.receive(|request| heard.push((*id, request)));
+            client.receive(|request| received.push((*id, request)));
         }
         self.flush();
-        heard
+        received
     }
 
     /// Sends the reply to the request of `client`, if it is still connected.
@@ -181,7 +181,7 @@ impl Server {
     }
 
     /// Closes the descriptors in a forked child and leaves the path to its owner.
-    pub(crate) fn let_go(mut self) {
+    pub(crate) fn close_in_child(mut self) {
         self.owner = 0;
     }
 

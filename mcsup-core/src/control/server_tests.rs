@@ -29,13 +29,13 @@ fn until(server: &mut Server, mut hoped: impl FnMut(&mut Server) -> bool) {
 }
 
 /// Turns the loop until requests arrive, and returns them.
-fn heard(server: &mut Server) -> Vec<(ClientId, Request)> {
+fn next_requests(server: &mut Server) -> Vec<(ClientId, Request)> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         wait(server, SOON);
-        let heard = server.hear();
-        if !heard.is_empty() {
-            return heard;
+        let received = server.receive();
+        if !received.is_empty() {
+            return received;
         }
         assert!(Instant::now() < deadline, "waited in vain for a request");
     }
@@ -63,7 +63,7 @@ fn the_socket_is_its_owners_alone_whatever_the_umask() {
 }
 
 #[test]
-fn of_two_instances_the_second_is_told_of_the_first() {
+fn the_error_of_a_second_instance_names_the_first() {
     let (directory, path) = place();
     let first = Server::open(&path).unwrap();
     let error = Server::open(&path).unwrap_err().to_string();
@@ -124,7 +124,7 @@ fn a_path_that_is_no_longer_ours_is_left_alone() {
 #[test]
 fn a_forked_child_lets_go_without_removing_the_path() {
     let (_directory, path) = place();
-    Server::open(&path).unwrap().let_go();
+    Server::open(&path).unwrap().close_in_child();
     assert!(path.exists());
     assert_eq!(UnixStream::connect(&path).unwrap_err().kind(), IoKind::ConnectionRefused);
 }
@@ -157,10 +157,10 @@ fn half_a_line_is_waited_for() {
     for byte in &line[..line.len() - 1] {
         client.write_all(&[*byte]).unwrap();
         assert!(wait(&server, PATIENCE / 10));
-        assert_eq!(server.hear(), []);
+        assert_eq!(server.receive(), []);
     }
     client.write_all(b"\n").unwrap();
-    assert_eq!(heard(&mut server)[0].1, Request::new(Command::Reload));
+    assert_eq!(next_requests(&mut server)[0].1, Request::new(Command::Reload));
 }
 
 #[test]
@@ -170,9 +170,9 @@ fn the_end_of_the_requests_is_an_end_of_line_and_the_answer_still_comes() {
     let mut client = BufReader::new(connect(&path));
     client.get_mut().write_all(reload().trim_ascii_end()).unwrap();
     client.get_ref().shutdown(Shutdown::Write).unwrap();
-    let (id, _) = heard(&mut server).remove(0);
+    let (id, _) = next_requests(&mut server).remove(0);
     // It is not readable forever.
-    server.hear();
+    server.receive();
     assert!(!wait(&server, SOON));
     server.answer(id, &Reply::new(Outcome::Done, "well"));
     assert_eq!(line(&mut client).unwrap().message, "well");
@@ -186,10 +186,10 @@ fn a_client_that_goes_while_it_waits_is_forgotten() {
     let mut server = Server::open(&path).unwrap();
     let mut client = connect(&path);
     client.write_all(&reload()).unwrap();
-    let (id, _) = heard(&mut server).remove(0);
+    let (id, _) = next_requests(&mut server).remove(0);
     drop(client);
     until(&mut server, |server| server.clients.is_empty());
-    server.answer(id, &Reply::new(Outcome::Done, "nobody hears it"));
+    server.answer(id, &Reply::new(Outcome::Done, "the client is gone"));
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn clients_are_answered_in_the_order_of_completion() {
     let mut ids = Vec::new();
     for client in &mut clients {
         client.get_mut().write_all(&reload()).unwrap();
-        ids.push(heard(&mut server)[0].0);
+        ids.push(next_requests(&mut server)[0].0);
     }
     for place in [1, 0] {
         server.answer(ids[place], &Reply::new(Outcome::Done, format!("for {place}")));
@@ -214,13 +214,13 @@ fn a_second_request_is_refused_until_the_first_has_its_reply() {
     let mut server = Server::open(&path).unwrap();
     let mut client = BufReader::new(connect(&path));
     client.get_mut().write_all(&reload().repeat(2)).unwrap();
-    let received = heard(&mut server);
+    let received = next_requests(&mut server);
     assert_eq!(received.len(), 1);
     assert_eq!(line(&mut client).unwrap().outcome, Outcome::Refused);
     server.answer(received[0].0, &Reply::new(Outcome::Done, "well"));
     assert_eq!(line(&mut client).unwrap().message, "well");
     client.get_mut().write_all(&reload()).unwrap();
-    assert_eq!(heard(&mut server), received);
+    assert_eq!(next_requests(&mut server), received);
 }
 
 #[test]
@@ -241,12 +241,12 @@ fn a_request_that_is_too_long_ends_the_session() {
 }
 
 #[test]
-fn a_client_that_does_not_read_is_closed_and_delays_nobody() {
+fn a_client_that_does_not_read_is_closed_and_delays_no_other() {
     let (_directory, path) = place();
     let mut server = Server::open(&path).unwrap();
     let mut slow = connect(&path);
     slow.write_all(&reload()).unwrap();
-    let id = heard(&mut server)[0].0;
+    let id = next_requests(&mut server)[0].0;
     let long = Reply::new(Outcome::Failed, "no").with_detail("x".repeat(300_000));
     server.answer(id, &long);
     // The rest of its reply is kept, and it is not polled for further requests.
@@ -254,7 +254,7 @@ fn a_client_that_does_not_read_is_closed_and_delays_nobody() {
     assert_eq!(server.descriptors().filter(|(_, wants_write)| *wants_write).count(), 1);
     let mut other = BufReader::new(connect(&path));
     other.get_mut().write_all(&reload()).unwrap();
-    let (second, _) = heard(&mut server).remove(0);
+    let (second, _) = next_requests(&mut server).remove(0);
     server.answer(second, &Reply::new(Outcome::Done, "quick"));
     assert_eq!(line(&mut other).unwrap().message, "quick");
     for _ in 0..5 {
@@ -269,7 +269,7 @@ fn a_client_that_reads_late_gets_everything() {
     let mut server = Server::open(&path).unwrap();
     let mut client = BufReader::new(connect(&path));
     client.get_mut().write_all(&reload()).unwrap();
-    let id = heard(&mut server)[0].0;
+    let id = next_requests(&mut server)[0].0;
     let long = Reply::new(Outcome::Failed, "no").with_detail("x".repeat(2 * MAX_UNSENT));
     server.answer(id, &long);
     let thread = std::thread::spawn(move || line(&mut client));
@@ -286,9 +286,9 @@ fn the_last_replies_are_sent_before_the_end_but_not_waited_for_without_end() {
     for stream in [client.get_mut(), &mut deaf] {
         stream.write_all(&reload()).unwrap();
     }
-    let mut ids = heard(&mut server);
+    let mut ids = next_requests(&mut server);
     if ids.len() == 1 {
-        ids.extend(heard(&mut server));
+        ids.extend(next_requests(&mut server));
     }
     let long = Reply::new(Outcome::Done, "stopped").with_detail("x".repeat(900_000));
     for (id, _) in ids {
@@ -332,12 +332,12 @@ fn a_client_that_waits_is_answered_by_the_next_image() {
     let mut server = Server::open(&path).unwrap();
     let mut client = BufReader::new(connect(&path));
     client.get_mut().write_all(&reload()).unwrap();
-    let id = heard(&mut server)[0].0;
+    let id = next_requests(&mut server)[0].0;
     let next = reload();
     let (head, tail) = next.split_at(10);
     client.get_mut().write_all(head).unwrap();
     wait(&server, PATIENCE / 10);
-    server.hear();
+    server.receive();
     let text = serde_json::to_string(&server.describe()).unwrap();
     let mut record: ServerRecord = serde_json::from_str(&text).unwrap();
     // An exec keeps the numbers. Here one process has both servers, so the descriptors are duplicated.
@@ -346,15 +346,15 @@ fn a_client_that_waits_is_answered_by_the_next_image() {
     };
     keep(&mut record.listening, server.listening.as_fd());
     keep(&mut record.clients[0].1.fd, server.clients[&id].as_fd());
-    server.let_go();
+    server.close_in_child();
     let mut server = Server::adopt(record).unwrap();
     server.answer(id, &Reply::new(Outcome::Done, "by the next image"));
     assert_eq!(line(&mut client).unwrap().message, "by the next image");
     client.get_mut().write_all(tail).unwrap();
-    assert_eq!(heard(&mut server), [(id, Request::new(Command::Reload))]);
+    assert_eq!(next_requests(&mut server), [(id, Request::new(Command::Reload))]);
     let mut another = connect(&path);
     another.write_all(&reload()).unwrap();
-    assert_eq!(heard(&mut server)[0].0, ClientId(1));
+    assert_eq!(next_requests(&mut server)[0].0, ClientId(1));
     drop(server);
     assert!(!path.exists());
 }
@@ -368,7 +368,7 @@ fn a_client_that_did_not_come_along_is_gone_and_a_listener_is_an_error() {
     let mut record = server.describe();
     record.clients.push((ClientId(0), client));
     record.listening = std::os::fd::IntoRawFd::into_raw_fd(server.listening.try_clone().unwrap());
-    server.let_go();
+    server.close_in_child();
     let adopted = Server::adopt(record.clone()).unwrap();
     assert!(adopted.clients.is_empty());
     record.listening = -1;
@@ -398,14 +398,14 @@ proptest! {
         ours.set_nonblocking(true).unwrap();
         let mut session = Session::new(ours);
         let mut theirs = theirs;
-        let mut heard = 0;
+        let mut received = 0;
         for piece in bytes.chunks(97) {
             theirs.write_all(piece).unwrap();
-            session.receive(|_| heard += 1);
+            session.receive(|_| received += 1);
         }
         theirs.shutdown(Shutdown::Write).unwrap();
-        session.receive(|_| heard += 1);
-        for _ in 0..heard {
+        session.receive(|_| received += 1);
+        for _ in 0..received {
             session.reply(&Reply::new(Outcome::Done, "\n\u{0}\"").with_detail("a\nb"));
         }
         prop_assert!(session.unsent.is_empty());

@@ -100,7 +100,7 @@ fn fork_with(hooks: &impl Fn(Option<bool>)) -> Result<Part> {
 }
 
 fn redirect(output: Option<&File>) -> Result<()> {
-    let failed = |error: std::io::Error| Error::system("let go of the terminal", error);
+    let failed = |error: std::io::Error| Error::system("detach from the terminal", error);
     let null = File::options().read(true).write(true).open("/dev/null").map_err(failed)?;
     let output = output.map_or(null.as_fd(), AsFd::as_fd);
     rustix::stdio::dup2_stdin(&null).map_err(|error| failed(error.into()))?;

@@ -53,7 +53,7 @@ mod diag {
         let mut clients = HashSet::new();
         for family in FAMILIES {
             ask(&socket, family, port)?;
-            while !hear(&socket, &mut clients)? {}
+            while !receive(&socket, &mut clients)? {}
         }
         Ok(clients)
     }
@@ -75,7 +75,7 @@ mod diag {
     }
 
     /// Reads some messages; returns whether the last one was among them.
-    fn hear(socket: &OwnedFd, clients: &mut HashSet<SocketAddr>) -> io::Result<bool> {
+    fn receive(socket: &OwnedFd, clients: &mut HashSet<SocketAddr>) -> io::Result<bool> {
         let mut bytes = [0; 1 << 15];
         let (length, _) = recv(socket, &mut bytes[..], RecvFlags::empty())?;
         take(&bytes[..length], clients)
@@ -124,7 +124,7 @@ mod diag {
         use super::*;
 
         #[test]
-        fn an_answer_that_breaks_off_is_not_taken_as_whole() {
+        fn an_incomplete_answer_is_an_error() {
             let last = |number: i32| {
                 let mut message = vec![20, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0];
                 message[..4].copy_from_slice(&20_u32.to_ne_bytes());
@@ -146,7 +146,7 @@ mod diag {
         }
 
         #[test]
-        fn a_handshake_that_is_not_over_is_told_with_its_client() {
+        fn an_unfinished_handshake_is_reported_with_its_client() {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             crate::sys::listening::tests::defer_accept(std::os::fd::AsFd::as_fd(&listener));
             let address = listener.local_addr().unwrap();

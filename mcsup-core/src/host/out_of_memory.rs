@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_system_that_does_not_count_says_nothing() {
+    fn a_system_that_does_not_count_has_no_counter() {
         let fixture = Fixture::new(&[
             ("proc/self/mountinfo", UNIFIED),
             ("proc/7/cgroup", "0::/web\n"),

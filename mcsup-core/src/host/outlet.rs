@@ -154,14 +154,14 @@ impl Outlet {
             Way::Plain | Way::Pipe => rustix::io::write(self, bytes),
             Way::Socket => rustix::net::send(self, bytes, SendFlags::DONTWAIT | NO_SIGNAL),
             Way::Waiting => match write_at_once(self.as_fd(), bytes) {
-                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => self.write_what_fits(bytes),
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => self.write_fitting(bytes),
                 outcome => outcome,
             },
         }
     }
 
     /// Writes to a pipe as much as poll(2) guarantees, unless another process fills it first.
-    fn write_what_fits(&self, bytes: &[u8]) -> Result<usize, Errno> {
+    fn write_fitting(&self, bytes: &[u8]) -> Result<usize, Errno> {
         match self.has_room(Duration::ZERO) {
             true => rustix::io::write(self, bytes.get(..whole_lines(bytes)).unwrap_or(bytes)),
             false => Err(Errno::AGAIN),

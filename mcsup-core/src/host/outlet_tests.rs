@@ -99,7 +99,7 @@ fn a_line_that_is_longer_than_a_pipe_takes_whole_is_cut() {
 }
 
 #[test]
-fn a_file_that_takes_the_place_of_another_is_written_as_what_it_is() {
+fn a_replacing_file_is_written_by_its_own_kind() {
     let (_reader, writing) = std::io::pipe().unwrap();
     let mut outlet = Outlet::of_stream(stream(writing));
     let number = outlet.number();

@@ -70,7 +70,7 @@ fn a_second_name_of_a_file_is_neither_opened_nor_given_by_root() {
 }
 
 #[test]
-fn what_changes_owner_is_the_open_file_whatever_its_name_means_by_then() {
+fn the_open_file_changes_owner_although_its_name_was_swapped() {
     if !is_root() {
         return;
     }

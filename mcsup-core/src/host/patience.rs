@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_once_has_no_second_budget() {
+    fn a_budget_for_once_is_not_renewed() {
         let patience = Patience::once(ms(50));
         patience.spend_at(ms(50), ms(60));
         assert_eq!(patience.left_at(Duration::from_secs(1 << 40)), ms(0));

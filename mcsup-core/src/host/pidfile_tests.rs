@@ -51,13 +51,13 @@ fn a_stale_file_is_removed_by_one_start_at_a_time() {
 
 #[test]
 fn a_stale_file_that_another_start_has_locked_meanwhile_is_not_removed() {
-    use crate::sys::fork::{self, Others, Side};
+    use crate::sys::fork::{self, OtherThreads, Side};
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.pid");
     let stale = own_file::rewrite(&path, 0o600, None).unwrap().0;
     let (mut locked, say) = std::io::pipe().unwrap();
     let (done, end) = std::io::pipe().unwrap();
-    match fork::fork_beside(Others::Leave).unwrap() {
+    match fork::fork_beside(OtherThreads::LeaveBehind).unwrap() {
         Side::Child => {
             drop((locked, end));
             let _ = record_lock::take(&stale).map(|_| (&say).write_all(b"."));

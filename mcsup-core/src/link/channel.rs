@@ -37,22 +37,22 @@ pub(crate) struct SupervisorEnd {
     has_ended: bool,
 }
 
-/// A bound on the bytes that one call of [`SupervisorEnd::hear`] reads.
+/// A bound on the bytes that one call of [`SupervisorEnd::receive`] reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Hear {
+pub(crate) enum ReadLimit {
     /// A small piece, so that one worker cannot keep the supervisor from the others. The rest is read in
     /// later turns.
-    Some,
+    Turn,
     /// All that a correct worker can have sent. For the last reports of a process that has ended.
     All,
 }
 
-impl Hear {
+impl ReadLimit {
     fn most(self) -> usize {
         match self {
-            Hear::Some => PIECE,
+            ReadLimit::Turn => PIECE,
             // No socket holds more.
-            Hear::All => 2 * MAX_PAYLOAD,
+            ReadLimit::All => 2 * MAX_PAYLOAD,
         }
     }
 }
@@ -62,7 +62,7 @@ const PIECE: usize = 16 * 1024;
 
 /// A [`SupervisorEnd`] as one image of the supervisor passes it to the next, with incomplete messages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct EndRecord {
+pub(crate) struct ChannelRecord {
     pub(crate) fd: RawFd,
     received: Vec<u8>,
     unsent: Vec<u8>,
@@ -70,8 +70,8 @@ pub(crate) struct EndRecord {
 
 impl SupervisorEnd {
     /// Records the end for the next image.
-    pub(crate) fn describe(&self) -> EndRecord {
-        EndRecord {
+    pub(crate) fn describe(&self) -> ChannelRecord {
+        ChannelRecord {
             fd: self.stream.as_raw_fd(),
             received: self.received.clone(),
             unsent: self.unsent.clone(),
@@ -79,8 +79,8 @@ impl SupervisorEnd {
     }
 
     /// The recorded end, in the process that has inherited its descriptor.
-    pub(crate) fn adopt(record: EndRecord) -> io::Result<Self> {
-        let EndRecord { fd, received, unsent } = record;
+    pub(crate) fn adopt(record: ChannelRecord) -> io::Result<Self> {
+        let ChannelRecord { fd, received, unsent } = record;
         Ok(Self {
             stream: UnixStream::from(descriptor::take_recorded(fd)?),
             received,
@@ -93,17 +93,17 @@ impl SupervisorEnd {
     ///
     /// # Errors
     /// The worker does not read (it is stopped or gone). Its deadline handles that.
-    pub(crate) fn say(&mut self, order: Order) -> io::Result<()> {
+    pub(crate) fn send(&mut self, order: Order) -> io::Result<()> {
         if self.unsent.len() > MAX_PAYLOAD {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         self.unsent.append(&mut frame(order));
-        self.send()
+        self.flush()
     }
 
     /// Sends as much as the socket takes. The rest goes out before the next order, or at the next
-    /// [`hear`](Self::hear).
-    fn send(&mut self) -> io::Result<()> {
+    /// [`hear`](Self::receive).
+    fn flush(&mut self) -> io::Result<()> {
         while !self.unsent.is_empty() {
             match self.stream.write(&self.unsent) {
                 Ok(count) => drop(self.unsent.drain(..count)),
@@ -116,9 +116,9 @@ impl SupervisorEnd {
     }
 
     /// Reads the reports that have arrived, up to a bound. Garbage ends the channel and has no other effect.
-    pub(crate) fn hear(&mut self, how_much: Hear) -> Vec<Report> {
+    pub(crate) fn receive(&mut self, how_much: ReadLimit) -> Vec<Report> {
         // On an error the worker is gone, and its end of file says so.
-        let _ = self.send();
+        let _ = self.flush();
         let mut reports = Vec::new();
         let (mut piece, mut count) = ([0; PIECE], 0);
         while !self.has_ended && count < how_much.most() {
@@ -147,27 +147,27 @@ impl SupervisorEnd {
                     at += length;
                 }
                 Ok(None) => return drop(self.received.drain(..at)),
-                Err(Garbled) => return self.hear_no_more(),
+                Err(Garbled) => return self.stop_receiving(),
             }
         }
     }
 
     /// Stops reading. Orders can still be sent. Further reports of the worker fail at its end instead of
     /// blocking, and the supervisor's next image reads no report either.
-    fn hear_no_more(&mut self) {
+    fn stop_receiving(&mut self) {
         self.received = Vec::new();
         self.has_ended = true;
         let _ = self.stream.shutdown(Shutdown::Read);
     }
 
     /// Shuts the channel down in both directions and for all holders: no report is left to
-    /// [read](Self::hear).
+    /// [read](Self::receive).
     pub(crate) fn end(&self) {
         // On an error it is shut down already.
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 
-    /// Whether every report that can arrive was [read](Self::hear).
+    /// Whether every report that can arrive was [read](Self::receive).
     pub(crate) fn has_ended(&self) -> bool {
         self.has_ended
     }
@@ -191,12 +191,12 @@ impl WorkerEnd {
     ///
     /// # Errors
     /// The supervisor is gone.
-    pub(crate) fn say(&self, report: Report) -> io::Result<()> {
+    pub(crate) fn send(&self, report: Report) -> io::Result<()> {
         (&*self.0).write_all(&frame(report.cut()))
     }
 
     /// Waits for the next order; `None`: the supervisor is gone.
-    pub(crate) fn hear(&self) -> Option<Order> {
+    pub(crate) fn receive(&self) -> Option<Order> {
         let mut head = [0; HEAD];
         (&*self.0).read_exact(&mut head).ok()?;
         let length = announced(&head).ok()?;
@@ -243,47 +243,47 @@ mod tests {
     fn an_order_that_is_longer_than_the_socket_has_room_arrives_whole_and_before_the_next() {
         let (mut supervisor, worker) = pair().unwrap();
         let long = Order::Broken("x".repeat(MAX_PAYLOAD));
-        supervisor.say(long.clone()).unwrap();
-        supervisor.say(Order::Drain(Drain::Stop)).unwrap();
+        supervisor.send(long.clone()).unwrap();
+        supervisor.send(Order::Drain(Drain::Stop)).unwrap();
         assert!(!supervisor.unsent.is_empty(), "the socket has room for everything");
-        let heard = std::thread::spawn(move || [worker.hear(), worker.hear(), worker.hear()]);
+        let received = std::thread::spawn(move || [worker.receive(), worker.receive(), worker.receive()]);
         while !supervisor.unsent.is_empty() {
-            assert!(supervisor.hear(Hear::Some).is_empty());
+            assert!(supervisor.receive(ReadLimit::Turn).is_empty());
             std::thread::yield_now();
         }
         drop(supervisor);
-        assert_eq!(heard.join().unwrap(), [Some(long), Some(Order::Drain(Drain::Stop)), None]);
+        assert_eq!(received.join().unwrap(), [Some(long), Some(Order::Drain(Drain::Stop)), None]);
     }
 
     #[test]
-    fn a_worker_that_says_too_much_is_heard_bit_by_bit_and_all_of_it_at_its_end() {
+    fn the_reports_of_a_busy_worker_are_read_in_pieces_and_all_of_them_at_its_end() {
         let (mut supervisor, worker) = pair().unwrap();
         let ready = frame(Report::Ready);
         let said = 4 * PIECE / ready.len();
         (&*worker.0).write_all(&ready.repeat(said)).unwrap();
-        let heard = supervisor.hear(Hear::Some).len();
-        assert_eq!(heard, PIECE / ready.len());
+        let received = supervisor.receive(ReadLimit::Turn).len();
+        assert_eq!(received, PIECE / ready.len());
         assert!(!supervisor.has_ended());
         drop(worker);
-        assert_eq!(supervisor.hear(Hear::All).len(), said - heard);
+        assert_eq!(supervisor.receive(ReadLimit::All).len(), said - received);
         assert!(supervisor.has_ended());
     }
 
     #[test]
-    fn garbage_ends_what_is_heard_but_not_what_is_told_also_in_the_next_image() {
+    fn garbage_ends_the_reading_but_not_the_sending_also_in_the_next_image() {
         let (mut supervisor, worker) = pair().unwrap();
-        worker.say(Report::Ready).unwrap();
+        worker.send(Report::Ready).unwrap();
         (&*worker.0).write_all(b"?\0\0\0\0 and more").unwrap();
-        assert_eq!(supervisor.hear(Hear::Some), [Report::Ready]);
+        assert_eq!(supervisor.receive(ReadLimit::Turn), [Report::Ready]);
         assert!(supervisor.has_ended() && supervisor.received.is_empty());
-        assert!(worker.say(Report::Ready).is_err(), "it waits for nobody");
-        assert!(supervisor.hear(Hear::All).is_empty());
-        supervisor.say(Order::Quit).unwrap();
-        assert_eq!(worker.hear(), Some(Order::Quit));
+        assert!(worker.send(Report::Ready).is_err(), "the worker is not blocked");
+        assert!(supervisor.receive(ReadLimit::All).is_empty());
+        supervisor.send(Order::Quit).unwrap();
+        assert_eq!(worker.receive(), Some(Order::Quit));
         let record = supervisor.describe();
         std::mem::forget(supervisor);
         let mut next = SupervisorEnd::adopt(record).unwrap();
-        assert!(next.hear(Hear::Some).is_empty() && next.has_ended());
+        assert!(next.receive(ReadLimit::Turn).is_empty() && next.has_ended());
     }
 
     #[test]
@@ -291,14 +291,14 @@ mod tests {
         let (mut supervisor, worker) = pair().unwrap();
         let length = u32::try_from(MAX_PAYLOAD + 1).unwrap().to_le_bytes();
         (&*worker.0).write_all(&[&b"L"[..], &length].concat()).unwrap();
-        assert!(supervisor.hear(Hear::Some).is_empty() && supervisor.has_ended());
+        assert!(supervisor.receive(ReadLimit::Turn).is_empty() && supervisor.has_ended());
     }
 
     #[test]
-    fn a_worker_that_does_not_listen_is_told_only_so_much() {
+    fn orders_to_a_worker_that_does_not_read_are_bounded() {
         let (mut supervisor, _worker) = pair().unwrap();
         let long = || Order::Broken("x".repeat(MAX_PAYLOAD));
-        let refused = (0..4).map(|_| supervisor.say(long())).find_map(Result::err);
+        let refused = (0..4).map(|_| supervisor.send(long())).find_map(Result::err);
         assert_eq!(refused.map(|error| error.kind()), Some(io::ErrorKind::WouldBlock));
     }
 }

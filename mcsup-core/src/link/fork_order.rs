@@ -23,7 +23,7 @@ pub(crate) struct ForkOrder {
     pub(crate) worker: u64,
     pub(crate) slot: usize,
     /// The index of its row on the scoreboard.
-    pub(crate) seat: usize,
+    pub(crate) row: usize,
     pub(crate) max_requests: u64,
     /// Its listeners. Their descriptors arrive in the same order.
     pub(crate) listeners: Vec<ListenerRecord>,
@@ -93,20 +93,20 @@ impl ForkingEnd {
     /// # Errors
     /// The supervisor is gone. Or the descriptors were lost, because this process is at its limit; the error
     /// then names the worker, so that the supervisor can be informed.
-    pub(crate) fn take(&self) -> Result<Option<(ForkOrder, Descriptors<OwnedFd>)>, Unable> {
+    pub(crate) fn take(&self) -> Result<Option<(ForkOrder, Descriptors<OwnedFd>)>, ReceiveError> {
         let mut room = vec![0; ROOM];
         let (count, descriptors) = match datagram::receive(&self.0, &mut room) {
-            Ok((0, _)) => return Err(Unable::Gone),
+            Ok((0, _)) => return Err(ReceiveError::Gone),
             Ok(received) => received,
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
                 return Ok(None);
             }
-            Err(_) => return Err(Unable::Gone),
+            Err(_) => return Err(ReceiveError::Gone),
         };
-        let order: ForkOrder = serde_json::from_slice(&room[..count]).map_err(|_| Unable::Gone)?;
+        let order: ForkOrder = serde_json::from_slice(&room[..count]).map_err(|_| ReceiveError::Gone)?;
         match sort(&order, descriptors) {
             Some(descriptors) => Ok(Some((order, descriptors))),
-            None => Err(Unable::Incomplete { worker: order.worker }),
+            None => Err(ReceiveError::Incomplete { worker: order.worker }),
         }
     }
 }
@@ -121,7 +121,7 @@ fn sort(order: &ForkOrder, descriptors: Vec<OwnedFd>) -> Option<Descriptors<Owne
 
 /// The reason why there is no order to carry out.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Unable {
+pub(crate) enum ReceiveError {
     /// The supervisor is gone.
     Gone,
     /// The descriptors of an order are missing.
@@ -155,7 +155,7 @@ mod tests {
         ForkOrder {
             worker: 7,
             slot: 1,
-            seat: 2,
+            row: 2,
             max_requests: 3,
             listeners: (0..).take(listeners).map(record).collect(),
         }
@@ -210,6 +210,6 @@ mod tests {
         send(&supervisor, &order(MAX_DESCRIPTORS - 1), given.as_fd()).unwrap();
         assert_eq!(mold.take().unwrap().unwrap().1.listeners.len(), MAX_DESCRIPTORS - 1);
         drop(supervisor);
-        assert_eq!(mold.take().unwrap_err(), Unable::Gone);
+        assert_eq!(mold.take().unwrap_err(), ReceiveError::Gone);
     }
 }

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_descriptor_is_free_for_stays_in_the_queue() {
+    fn a_connection_stays_in_the_queue_while_no_descriptor_is_free() {
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
         let handover = Handover::new().unwrap();
         let (_client, server) = UnixStream::pair().unwrap();
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_says_so_and_keeps_nothing() {
+    fn a_full_queue_is_an_error_and_keeps_no_connection() {
         let handover = Handover::new().unwrap();
         let (_client, server) = UnixStream::pair().unwrap();
         let refused =

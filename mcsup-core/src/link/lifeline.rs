@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::channel::WorkerEnd;
 use super::message::Order;
-use super::scoreboard::Seat;
+use super::scoreboard::ScoreboardRow;
 use crate::clock;
 use crate::listener::open::OpenSet;
 use crate::policy::Drain;
@@ -49,7 +49,7 @@ impl Phase {
 /// The worker's phase and its other controls, shared with its lifeline and joined to the signals of the
 /// process.
 #[derive(Debug)]
-pub(crate) struct Duty {
+pub(crate) struct WorkerControl {
     phase: AtomicU8,
     log_epoch: AtomicU32,
     has_begun: AtomicBool,
@@ -58,11 +58,11 @@ pub(crate) struct Duty {
     wake_read: OwnedFd,
     wake_write: OwnedFd,
     /// Notes the sender of a signal, once signals are joined.
-    seat: OnceLock<Seat>,
+    row: OnceLock<ScoreboardRow>,
     is_noted: AtomicBool,
 }
 
-impl Duty {
+impl WorkerControl {
     pub(crate) fn new() -> io::Result<Self> {
         let (wake_read, wake_write) = descriptor::pipe(true)?;
         Ok(Self {
@@ -73,15 +73,15 @@ impl Duty {
             broken: Mutex::new(None),
             wake_read,
             wake_write,
-            seat: OnceLock::new(),
+            row: OnceLock::new(),
             is_noted: AtomicBool::new(false),
         })
     }
 
     /// Lets SIGTERM drain and SIGUSR1 reopen logs, as counted by `sys/caught`. Notes the sender of a SIGTERM
-    /// at `seat`.
-    pub(crate) fn join_signals(&self, seat: Seat) {
-        if self.seat.set(seat).is_ok() {
+    /// at `row`.
+    pub(crate) fn join_signals(&self, row: ScoreboardRow) {
+        if self.row.set(row).is_ok() {
             caught::wake_by(self.wake_write.as_fd());
         }
     }
@@ -98,10 +98,10 @@ impl Duty {
     }
 
     fn is_terminated(&self) -> bool {
-        let Some(seat) = self.seat.get().filter(|_| caught::count(libc::SIGTERM) > 0) else { return false };
+        let Some(row) = self.row.get().filter(|_| caught::count(libc::SIGTERM) > 0) else { return false };
         if !self.is_noted.swap(true, Ordering::Relaxed) {
             if let Some(origin) = caught::origin(libc::SIGTERM) {
-                seat.signalled(libc::SIGTERM, (origin.pid, origin.uid));
+                row.signalled(libc::SIGTERM, (origin.pid, origin.uid));
             }
         }
         true
@@ -113,7 +113,7 @@ impl Duty {
     }
 
     pub(crate) fn log_epoch(&self) -> u32 {
-        let asked = self.seat.get().map_or(0, |_| caught::count(libc::SIGUSR1));
+        let asked = self.row.get().map_or(0, |_| caught::count(libc::SIGUSR1));
         self.log_epoch.load(Ordering::Acquire).wrapping_add(asked)
     }
 
@@ -173,9 +173,9 @@ impl Duty {
     }
 }
 
-impl Drop for Duty {
+impl Drop for WorkerControl {
     fn drop(&mut self) {
-        if self.seat.get().is_some() {
+        if self.row.get().is_some() {
             caught::stop_waking();
         }
     }
@@ -187,23 +187,30 @@ pub const THREAD_NAME: &str = "lifeline";
 /// Starts the thread. A worker without a supervisor has at most `patience` to finish.
 pub(crate) fn start(
     end: WorkerEnd,
-    duty: Arc<Duty>,
+    control: Arc<WorkerControl>,
     listeners: Arc<OpenSet>,
     patience: Duration,
 ) -> io::Result<Companion> {
-    let lifeline = Lifeline { end, duty, listeners, patience, away: Away::new()?, orphaned: OnceLock::new() };
+    let lifeline = Lifeline {
+        end,
+        control,
+        listeners,
+        patience,
+        stop_request: StopRequest::new()?,
+        orphaned: OnceLock::new(),
+    };
     let lifeline = Arc::new(lifeline);
     let asked = Arc::clone(&lifeline);
-    let ask = move |away| asked.away.ask(away);
+    let ask = move |stop_request| asked.stop_request.ask(stop_request);
     Companion::start(THREAD_NAME, 128 * 1024, move || lifeline.listen(), ask)
 }
 
 struct Lifeline {
     end: WorkerEnd,
-    duty: Arc<Duty>,
+    control: Arc<WorkerControl>,
     listeners: Arc<OpenSet>,
     patience: Duration,
-    away: Away,
+    stop_request: StopRequest,
     /// The time at which the supervisor was found to be gone.
     orphaned: OnceLock<Instant>,
 }
@@ -215,7 +222,7 @@ impl Lifeline {
             if !self.wait_for_order() {
                 return;
             }
-            match self.end.hear() {
+            match self.end.receive() {
                 Some(order) => self.obey(order),
                 None => self.be_orphaned(),
             }
@@ -224,73 +231,73 @@ impl Lifeline {
     }
 
     fn obey(&self, order: Order) {
-        let duty = &self.duty;
+        let control = &self.control;
         match order {
-            Order::Begin => duty.begin(),
-            Order::LameDuck => duty.raise(Phase::LameDuck),
-            Order::Drain(Drain::Retire) => duty.raise(Phase::Retiring),
-            Order::Drain(Drain::Stop) => duty.raise(Phase::Draining),
-            Order::Quit => duty.raise(Phase::Quitting),
-            Order::ReopenLogs => duty.reopen_logs(),
-            Order::Broken(text) => duty.set_broken(text),
+            Order::Begin => control.begin(),
+            Order::LameDuck => control.raise(Phase::LameDuck),
+            Order::Drain(Drain::Retire) => control.raise(Phase::Retiring),
+            Order::Drain(Drain::Stop) => control.raise(Phase::Draining),
+            Order::Quit => control.raise(Phase::Quitting),
+            Order::ReopenLogs => control.reopen_logs(),
+            Order::Broken(text) => control.set_broken(text),
         }
     }
 
     /// Waits for an order; `false`: the thread is to end.
     fn wait_for_order(&self) -> bool {
         loop {
-            if self.away.is_asked() {
+            if self.stop_request.is_asked() {
                 return false;
             }
-            if self.away.wait(Some(self.end.as_fd()), None) {
+            if self.stop_request.wait(Some(self.end.as_fd()), None) {
                 return true;
             }
         }
     }
 
     fn be_orphaned(&self) {
-        if !self.duty.has_begun.load(Ordering::Acquire) {
+        if !self.control.has_begun.load(Ordering::Acquire) {
             // The worker serves no request yet, and no process would learn that it is ready.
             fork::exit_now(1);
         }
         log::warn!("the supervisor is gone: finishing what has arrived");
         self.orphaned.get_or_init(Instant::now);
-        self.duty.raise(Phase::Draining);
+        self.control.raise(Phase::Draining);
         for listener in self.listeners.iter() {
-            let _ = descriptor::let_go(listener.as_fd());
+            let _ = descriptor::redirect_to_null(listener.as_fd());
         }
     }
 
     /// Ends the process if the worker does not finish in time without a supervisor.
     fn wait_for_end(&self) {
         let begin = *self.orphaned.get_or_init(Instant::now);
-        while !self.away.is_asked() {
+        while !self.stop_request.is_asked() {
             let left = self.patience.saturating_sub(begin.elapsed());
             if left.is_zero() {
                 log::error!("not finished {:?} after the supervisor's end: giving up", self.patience);
                 fork::exit_now(1);
             }
-            self.away.wait(None, Some(left));
+            self.stop_request.wait(None, Some(left));
         }
     }
 }
 
 /// The request to end the thread, and a pipe that interrupts its waits.
-struct Away {
+struct StopRequest {
     is_asked: AtomicBool,
     read: Unshared,
     write: Unshared,
 }
 
-impl Away {
+impl StopRequest {
     fn new() -> io::Result<Self> {
         let (read, write) = descriptor::pipe(true)?;
         Ok(Self { is_asked: AtomicBool::new(false), read: read.into(), write: write.into() })
     }
 
-    fn ask(&self, away: bool) {
-        self.is_asked.store(away, Ordering::Release);
-        if away {
+    fn ask(&self, stop_request: bool) {
+        self.is_asked.store(stop_request, Ordering::Release);
+        if stop_request {
             // A full pipe is readable as well.
             let _ = rustix::io::write(&self.write, &[0]);
         } else {
@@ -319,27 +326,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_worker_serves_only_when_it_is_told_that_it_is_known_to_be_ready() {
-        let duty = Arc::new(Duty::new().unwrap());
-        let waits = Arc::clone(&duty);
+    fn a_worker_serves_only_when_its_supervisor_has_confirmed_that_it_is_ready() {
+        let control = Arc::new(WorkerControl::new().unwrap());
+        let waits = Arc::clone(&control);
         let worker = std::thread::spawn(move || waits.may_begin());
-        duty.reopen_logs();
-        duty.begin();
+        control.reopen_logs();
+        control.begin();
         assert!(worker.join().unwrap());
-        let unwanted = Duty::new().unwrap();
+        let unwanted = WorkerControl::new().unwrap();
         unwanted.raise(Phase::Retiring);
         unwanted.begin();
         assert!(!unwanted.may_begin());
     }
 
     #[test]
-    fn a_phase_only_rises_and_is_what_it_was_raised_to() {
+    fn a_phase_only_rises() {
         use Phase::{Draining, LameDuck, Quitting, Retiring, Serving};
-        let duty = Duty::new().unwrap();
+        let control = WorkerControl::new().unwrap();
         for phase in [Serving, LameDuck, Retiring, Draining, Quitting] {
-            duty.raise(phase);
-            duty.raise(Serving);
-            assert_eq!(duty.phase(), phase);
+            control.raise(phase);
+            control.raise(Serving);
+            assert_eq!(control.phase(), phase);
             assert_eq!(phase.accepts(), phase == Serving || phase == LameDuck);
         }
     }
@@ -348,23 +355,23 @@ mod tests {
     fn a_signal_drains_or_reopens_logs_and_its_sender_is_noted() {
         use crate::sys::caught::Act;
         use rustix::process::{Signal, getpid, kill_process};
-        let seat = crate::link::scoreboard::Scoreboard::new(1).unwrap().take().unwrap();
-        let duty = Duty::new().unwrap();
-        caught::take_over(&[(libc::SIGTERM, Act::Count), (libc::SIGUSR1, Act::Count)]).unwrap();
-        duty.join_signals(seat.clone());
-        let epoch = duty.log_epoch();
+        let row = crate::link::scoreboard::Scoreboard::new(1).unwrap().take().unwrap();
+        let control = WorkerControl::new().unwrap();
+        caught::install(&[(libc::SIGTERM, Act::Count), (libc::SIGUSR1, Act::Count)]).unwrap();
+        control.join_signals(row.clone());
+        let epoch = control.log_epoch();
         let arrives = |signal| {
             kill_process(getpid(), signal).unwrap();
             // Another thread may have received it.
-            poll(&mut [PollFd::new(&duty.wake_read, PollFlags::IN)], None).unwrap();
-            duty.acknowledge();
+            poll(&mut [PollFd::new(&control.wake_read, PollFlags::IN)], None).unwrap();
+            control.acknowledge();
         };
         arrives(Signal::USR1);
-        assert_eq!((duty.phase(), duty.log_epoch()), (Phase::Serving, epoch + 1));
+        assert_eq!((control.phase(), control.log_epoch()), (Phase::Serving, epoch + 1));
         arrives(Signal::TERM);
-        assert_eq!(duty.phase(), Phase::Draining);
-        assert_eq!(seat.last_sender().map(|sender| sender.pid), Some(getpid().as_raw_nonzero().get()));
-        duty.raise(Phase::Quitting);
-        assert_eq!(duty.phase(), Phase::Quitting);
+        assert_eq!(control.phase(), Phase::Draining);
+        assert_eq!(row.last_sender().map(|sender| sender.pid), Some(getpid().as_raw_nonzero().get()));
+        control.raise(Phase::Quitting);
+        assert_eq!(control.phase(), Phase::Quitting);
     }
 }

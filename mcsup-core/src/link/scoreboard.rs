@@ -87,12 +87,12 @@ pub(crate) struct Gauges {
 
 /// One worker's row. Only the worker writes to it, from any of its threads.
 #[derive(Debug, Clone)]
-pub(crate) struct Seat {
+pub(crate) struct ScoreboardRow {
     lines: Arc<SharedLines>,
     index: usize,
 }
 
-impl Seat {
+impl ScoreboardRow {
     /// Its index on the scoreboard.
     pub(crate) fn index(&self) -> usize {
         self.index
@@ -230,17 +230,17 @@ impl Seat {
 
 /// All rows, for a mold and its workers.
 #[derive(Debug, Clone)]
-pub(crate) struct Board(Arc<SharedLines>);
+pub(crate) struct ScoreboardRows(Arc<SharedLines>);
 
-impl Board {
-    /// As [`Seat::is_not_for_children`].
+impl ScoreboardRows {
+    /// As [`ScoreboardRow::is_not_for_children`].
     pub(crate) fn is_not_for_children(&self) {
         self.0.is_not_for_children();
     }
 
     /// A worker's row; `None`: there is no such row.
-    pub(crate) fn seat(&self, index: usize) -> Option<Seat> {
-        (1..self.0.len()).contains(&index).then(|| Seat { lines: Arc::clone(&self.0), index })
+    pub(crate) fn row(&self, index: usize) -> Option<ScoreboardRow> {
+        (1..self.0.len()).contains(&index).then(|| ScoreboardRow { lines: Arc::clone(&self.0), index })
     }
 }
 
@@ -255,7 +255,7 @@ pub(crate) struct Scoreboard {
 
 /// A [`Scoreboard`] as one image of the supervisor passes it to the next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct BoardRecord {
+pub(crate) struct ScoreboardRecord {
     pub(crate) fd: RawFd,
     workers: usize,
 }
@@ -268,14 +268,14 @@ impl Scoreboard {
     }
 
     /// Records the scoreboard for the next image; `None` in a worker.
-    pub(crate) fn describe(&self) -> Option<BoardRecord> {
+    pub(crate) fn describe(&self) -> Option<ScoreboardRecord> {
         let file = self.file.as_ref()?;
-        Some(BoardRecord { fd: file.as_raw_fd(), workers: self.lines.len() - 1 })
+        Some(ScoreboardRecord { fd: file.as_raw_fd(), workers: self.lines.len() - 1 })
     }
 
     /// The recorded scoreboard, in the process that has inherited its descriptor. Every row is free until it
-    /// is [taken again](Self::take_again).
-    pub(crate) fn adopt(record: &BoardRecord) -> io::Result<Self> {
+    /// is [taken again](Self::take_existing).
+    pub(crate) fn adopt(record: &ScoreboardRecord) -> io::Result<Self> {
         let file = File::from(descriptor::take_recorded(record.fd)?);
         let workers = record.workers;
         match SharedLines::map(&file, workers.saturating_add(1)) {
@@ -291,33 +291,33 @@ impl Scoreboard {
     }
 
     /// Takes the row of a running worker, unchanged; `None`: there is no such row, or it is taken.
-    pub(crate) fn take_again(&mut self, index: usize) -> Option<Seat> {
+    pub(crate) fn take_existing(&mut self, index: usize) -> Option<ScoreboardRow> {
         let place = self.free.iter().position(|free| *free == index)?;
         self.free.remove(place);
-        Some(Seat { lines: Arc::clone(&self.lines), index })
+        Some(ScoreboardRow { lines: Arc::clone(&self.lines), index })
     }
 
     /// Closes the file in a forked child: it is the supervisor's.
-    pub(crate) fn let_go(&mut self) {
+    pub(crate) fn close_in_child(&mut self) {
         self.file = None;
     }
 
     /// Takes a cleared row; `None`: all are taken.
-    pub(crate) fn take(&mut self) -> Option<Seat> {
-        let seat = Seat { lines: Arc::clone(&self.lines), index: self.free.pop()? };
-        self.lines[0].0[LINES_IN_USE].fetch_max(seat.index as u64 + 1, Relaxed);
-        seat.beat();
-        Some(seat)
+    pub(crate) fn take(&mut self) -> Option<ScoreboardRow> {
+        let row = ScoreboardRow { lines: Arc::clone(&self.lines), index: self.free.pop()? };
+        self.lines[0].0[LINES_IN_USE].fetch_max(row.index as u64 + 1, Relaxed);
+        row.beat();
+        Some(row)
     }
 
-    pub(crate) fn board(&self) -> Board {
-        Board(Arc::clone(&self.lines))
+    pub(crate) fn board(&self) -> ScoreboardRows {
+        ScoreboardRows(Arc::clone(&self.lines))
     }
 
     /// Frees the row of a reaped worker: its siblings ignore it from now on.
-    pub(crate) fn give_back(&mut self, seat: &Seat) {
-        seat.clear();
-        self.free.push(seat.index);
+    pub(crate) fn give_back(&mut self, row: &ScoreboardRow) {
+        row.clear();
+        self.free.push(row.index);
     }
 }
 
@@ -326,40 +326,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_comes_back_and_is_cleared() {
+    fn a_row_is_cleared_before_it_is_used_again() {
         let mut board = Scoreboard::new(1).unwrap();
-        let seat = board.take().unwrap();
-        seat.request_began();
-        seat.signalled(15, (1, 0));
-        assert!(seat.request_age().is_some());
+        let row = board.take().unwrap();
+        row.request_began();
+        row.signalled(15, (1, 0));
+        assert!(row.request_age().is_some());
         assert!(board.take().is_none());
-        board.give_back(&seat);
-        let seat = board.take().unwrap();
-        assert_eq!((seat.request_age(), seat.last_sender()), (None, None));
+        board.give_back(&row);
+        let row = board.take().unwrap();
+        assert_eq!((row.request_age(), row.last_sender()), (None, None));
     }
 
     #[test]
-    fn the_supervisor_sees_what_a_worker_is_doing() {
+    fn the_supervisor_sees_the_counters_of_a_worker() {
         let mut board = Scoreboard::new(1).unwrap();
-        let seat = board.take().unwrap();
-        seat.accepting(2);
-        seat.connections(5);
-        seat.waiting(3);
-        assert_eq!(seat.gauges(), Gauges { permits: 2, connections: 5, waiting: 3, ..Gauges::default() });
-        seat.request_began();
-        seat.request_began();
+        let row = board.take().unwrap();
+        row.accepting(2);
+        row.connections(5);
+        row.waiting(3);
+        assert_eq!(row.gauges(), Gauges { permits: 2, connections: 5, waiting: 3, ..Gauges::default() });
+        row.request_began();
+        row.request_began();
         // No oldest request was reported yet: all have just begun.
-        assert!(seat.request_age().unwrap() < Duration::from_secs(60));
-        seat.oldest(Some(Duration::from_secs(60)));
-        assert!(seat.request_age().unwrap() >= Duration::from_secs(60));
-        assert_eq!(seat.request_ended(), 1);
-        assert!(seat.gauges().oldest.unwrap() >= Duration::from_secs(60));
-        assert_eq!(seat.request_ended(), 2);
-        let gauges = seat.gauges();
+        assert!(row.request_age().unwrap() < Duration::from_secs(60));
+        row.oldest(Some(Duration::from_secs(60)));
+        assert!(row.request_age().unwrap() >= Duration::from_secs(60));
+        assert_eq!(row.request_ended(), 1);
+        assert!(row.gauges().oldest.unwrap() >= Duration::from_secs(60));
+        assert_eq!(row.request_ended(), 2);
+        let gauges = row.gauges();
         assert_eq!((gauges.requests, gauges.running, gauges.oldest), (2, 0, None));
-        seat.request_began();
-        seat.oldest(None);
-        assert!(seat.request_age().unwrap() < Duration::from_secs(60));
+        row.request_began();
+        row.oldest(None);
+        assert!(row.request_age().unwrap() < Duration::from_secs(60));
     }
 
     #[test]
@@ -369,11 +369,11 @@ mod tests {
         let (_one, two) = (board.take().unwrap(), board.take().unwrap());
         two.connections(7);
         let fd = board.file.as_ref().unwrap().try_clone().unwrap().into_raw_fd();
-        let record = BoardRecord { fd, ..board.describe().unwrap() };
+        let record = ScoreboardRecord { fd, ..board.describe().unwrap() };
         let mut adopted = Scoreboard::adopt(&record).unwrap();
-        let again = adopted.take_again(two.index()).unwrap();
+        let again = adopted.take_existing(two.index()).unwrap();
         assert_eq!(again.gauges().connections, 7);
-        assert!(adopted.take_again(two.index()).is_none() && adopted.take_again(4).is_none());
+        assert!(adopted.take_existing(two.index()).is_none() && adopted.take_existing(4).is_none());
         again.connections(8);
         assert_eq!(two.gauges().connections, 8);
         let new = adopted.take().unwrap();
@@ -381,13 +381,13 @@ mod tests {
     }
 
     #[test]
-    fn workers_see_what_their_siblings_could_take() {
+    fn workers_see_the_free_permits_of_their_siblings() {
         let mut board = Scoreboard::new(3).unwrap();
         let (one, other, booting) = (board.take().unwrap(), board.take().unwrap(), board.take().unwrap());
         one.accepting(2);
         other.accepting(1);
         other.connections(7);
-        let seen = |seat: &Seat| seat.siblings().collect::<Vec<_>>();
+        let seen = |row: &ScoreboardRow| row.siblings().collect::<Vec<_>>();
         assert_eq!(seen(&one), [Sibling { connections: 7, free: 1, is_able: true }]);
         other.request_began();
         assert_eq!(seen(&one)[0].free, 0);

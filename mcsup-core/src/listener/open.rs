@@ -110,7 +110,7 @@ impl OpenSet {
     }
 
     /// Whether `other` listens at an address that this set lacks.
-    pub(crate) fn lacks_what_is_in(&self, other: &Self) -> bool {
+    pub(crate) fn lacks_any_of(&self, other: &Self) -> bool {
         other.members.iter().any(|member| self.member(&member.address).is_none())
     }
 
@@ -197,16 +197,16 @@ impl OpenSet {
 
     /// Removes the paths of the listeners, as the supervisor's last act.
     pub(crate) fn withdraw(&self) {
-        self.withdraw_what_is_not_in(&Self::default());
+        self.withdraw_unless_in(&Self::default());
     }
 
     /// Removes the paths of the listeners that `other` lacks: those of the old set after a change, those of
     /// the new one after a failed change.
-    pub(crate) fn withdraw_what_is_not_in(&self, other: &Self) {
+    pub(crate) fn withdraw_unless_in(&self, other: &Self) {
         for member in &self.members {
             match (&member.sockets, other.member(&member.address)) {
                 (Sockets::PerSlot(group), Some(Member { sockets: Sockets::PerSlot(others), .. })) => {
-                    group.end_what_is_not_in(others);
+                    group.stop_unless_in(others);
                 }
                 (_, Some(_)) => {}
                 (Sockets::Unix(listener), None) => listener.withdraw(),
@@ -218,11 +218,11 @@ impl OpenSet {
 
     /// Undoes the opening of the set before another attempt: removes paths and returns inherited sockets.
     pub(crate) fn put_back(self) {
-        self.put_back_what_is_not_in(&Self::default());
+        self.put_back_unless_in(&Self::default());
     }
 
-    fn put_back_what_is_not_in(self, other: &Self) {
-        self.withdraw_what_is_not_in(other);
+    fn put_back_unless_in(self, other: &Self) {
+        self.withdraw_unless_in(other);
         for member in self.members.into_iter().filter(|member| other.member(&member.address).is_none()) {
             if let (Address::Inherited(_), Sockets::Shared(listener)) = (member.address, member.sockets) {
                 inherited::put_back(listener);
@@ -264,7 +264,7 @@ impl OpenSet {
             match member {
                 Ok(member) => opened.members.push(member),
                 Err(error) => {
-                    opened.put_back_what_is_not_in(self);
+                    opened.put_back_unless_in(self);
                     return Err(error);
                 }
             }

@@ -143,7 +143,7 @@ impl PerSlot {
     }
 
     /// Stops the sockets that `other` lacks and that never got a connection, after a failed change.
-    pub(crate) fn end_what_is_not_in(&self, other: &Self) {
+    pub(crate) fn stop_unless_in(&self, other: &Self) {
         let used = self.aimed_at().max(other.sockets.len());
         self.sockets.iter().skip(used).rev().for_each(|socket| end(&**socket));
     }

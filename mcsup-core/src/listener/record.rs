@@ -87,7 +87,7 @@ fn describe(member: &Member) -> Vec<ListenerRecord> {
 
 /// Adopts all records of one address.
 fn adopt_member(records: &[ListenerRecord]) -> Result<Member> {
-    let wrong = || Error::new(ErrorKind::System, "take over the listeners: the record contradicts itself");
+    let wrong = || Error::new(ErrorKind::System, "adopt the listeners: the record contradicts itself");
     let first = records.first().ok_or_else(wrong)?;
     let address: Address = first.address.parse()?;
     let sockets = match (&first.slot, &first.bound) {

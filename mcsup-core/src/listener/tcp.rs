@@ -59,7 +59,7 @@ impl TcpListening {
 
     /// Wraps a socket that already listens.
     pub(crate) fn adopt(socket: Socket) -> Result<Self> {
-        let step = |error| Error::system("take over a listening TCP socket", error);
+        let step = |error| Error::system("adopt a listening TCP socket", error);
         socket.set_nonblocking(true).map_err(step)?;
         let local = socket.local_addr().map_err(step)?;
         let local = local.as_socket().ok_or_else(|| step(io::Error::other("it has no TCP address")))?;

@@ -34,7 +34,7 @@ fn unix(path: &Path) -> Address {
 }
 
 #[test]
-fn a_change_keeps_what_is_in_both_and_opens_what_is_new() {
+fn a_change_keeps_common_sockets_and_opens_new_ones() {
     let dir = tempfile::tempdir().unwrap();
     let (kept, old, new) = (dir.path().join("kept"), dir.path().join("old"), dir.path().join("new"));
     let any = addresses(&["127.0.0.1:0"])[0].clone();
@@ -43,7 +43,7 @@ fn a_change_keeps_what_is_in_both_and_opens_what_is_new() {
     let inode = fs::metadata(&kept).unwrap().ino();
 
     let second = first.changed_to(&[unix(&new), unix(&kept), any.clone(), any], &options, 1).unwrap();
-    first.withdraw_what_is_not_in(&second);
+    first.withdraw_unless_in(&second);
     // A repeated address is there once, and port 0 is the port from the start.
     assert_eq!(second.len(), 3);
     assert_eq!(second.locals().count(), 3);
@@ -105,7 +105,7 @@ fn a_kept_socket_file_gets_its_new_mode_and_owner_while_it_is_ours() {
     assert_eq!((now.mode() & 0o777, now.uid(), now.gid()), (0o600, born.uid(), born.gid()));
 
     fs::remove_file(&path).unwrap();
-    fs::write(&path, "somebody else's").unwrap();
+    fs::write(&path, "another process's").unwrap();
     let before = fs::metadata(&path).unwrap().mode();
     set.apply(&wider);
     set.withdraw();
@@ -141,7 +141,7 @@ fn the_queued_connections_of_all_listeners_are_counted() {
     set[0].accept().unwrap();
     assert_eq!(set.queued(), 2);
     // A worker that has closed its listeners counts none, and does not fail.
-    set.iter().for_each(|listener| crate::sys::descriptor::let_go(listener.as_fd()).unwrap());
+    set.iter().for_each(|listener| crate::sys::descriptor::redirect_to_null(listener.as_fd()).unwrap());
     assert_eq!(set.queued(), 0);
 }
 

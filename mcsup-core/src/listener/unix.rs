@@ -72,7 +72,7 @@ impl UnixListening {
 
     /// Wraps a socket that already listens.
     pub(crate) fn adopt(socket: Socket) -> Result<Self> {
-        let step = |error| Error::system("take over a listening Unix socket", error);
+        let step = |error| Error::system("adopt a listening Unix socket", error);
         socket.set_nonblocking(true).map_err(step)?;
         let address = socket.local_addr().map_err(step)?;
         let path = address.as_pathname().map(Path::to_owned).unwrap_or_default();

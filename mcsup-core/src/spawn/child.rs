@@ -13,13 +13,13 @@ use std::time::Duration;
 
 use rustix::process::Pid;
 
-use super::birth::{Birth, Common, Listeners, Origin};
-use super::{Embedder, code, guarded};
+use super::spec::{GenerationSpec, Listeners, Origin, WorkerSpec};
+use super::{Hooks, code, guarded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::privileges::RunAs;
 use crate::host::processes::own_pid;
 use crate::link::channel::WorkerEnd;
-use crate::link::lifeline::{self, Duty};
+use crate::link::lifeline::{self, WorkerControl};
 use crate::link::message::{MAX_PAYLOAD, Report};
 use crate::listener::open::OpenSet;
 use crate::policy::{BootFailure, ExitStatus};
@@ -33,7 +33,7 @@ use crate::worker::{Worker, WorkerContext};
 /// A worker that is ready to boot.
 struct Prepared {
     context: WorkerContext,
-    duty: Arc<Duty>,
+    control: Arc<WorkerControl>,
     _lifeline: Companion,
     // Keeps the worker's descriptors from processes that its own code forks.
     _marks: Marks,
@@ -41,35 +41,35 @@ struct Prepared {
 
 /// Runs a worker: prepares the process, loads unless the mold has, boots, reports ready, serves. Returns the
 /// exit code.
-pub(super) fn live<E: Embedder>(birth: Birth, loaded: &mut Option<E::Worker>, embedder: &mut E) -> i32 {
-    let (end, is_reaped) = (birth.end.clone(), ADOPTS || birth.origin == Origin::Supervisor);
-    let code = run(birth, loaded, embedder);
+pub(super) fn run<E: Hooks>(spec: WorkerSpec, loaded: &mut Option<E::Worker>, hooks: &mut E) -> i32 {
+    let (end, is_reaped) = (spec.end.clone(), ADOPTS || spec.origin == Origin::Supervisor);
+    let code = serve(spec, loaded, hooks);
     if !is_reaped {
         // The mold may be gone by then.
         let pid = own_pid();
-        let _ = end.say(Report::ChildExited { pid, status: ExitStatus::Code(code) });
+        let _ = end.send(Report::ChildExited { pid, status: ExitStatus::Code(code) });
     }
     code
 }
 
-fn run<E: Embedder>(mut birth: Birth, loaded: &mut Option<E::Worker>, embedder: &mut E) -> i32 {
-    let booted = prepare(&mut birth).and_then(|prepared| {
-        let boot = guarded(|| boot(&prepared.context, birth.common.generation, loaded, embedder));
+fn serve<E: Hooks>(mut spec: WorkerSpec, loaded: &mut Option<E::Worker>, hooks: &mut E) -> i32 {
+    let booted = prepare(&mut spec).and_then(|prepared| {
+        let boot = guarded(|| boot(&prepared.context, spec.common.generation, loaded, hooks));
         boot.unwrap_or_else(|| Err(Error::new(ErrorKind::Boot, "the worker panicked while it booted")))?;
         Ok(prepared)
     });
     let (prepared, Some(worker)) = (match booted {
         Ok(prepared) => (prepared, loaded.as_mut()),
-        Err(error) => return report_failure(&birth.end, &error),
+        Err(error) => return report_failure(&spec.end, &error),
     }) else {
         return code::FAILED;
     };
     prepared.context.booted();
-    if birth.end.say(Report::Ready).is_err() {
+    if spec.end.send(Report::Ready).is_err() {
         // The supervisor is gone, and no client has connected because of this worker yet.
         return code::FAILED;
     }
-    if !prepared.duty.may_begin() {
+    if !prepared.control.may_begin() {
         return 0;
     }
     match guarded(|| worker.run(&prepared.context)) {
@@ -82,16 +82,16 @@ fn run<E: Embedder>(mut birth: Birth, loaded: &mut Option<E::Worker>, embedder: 
     }
 }
 
-fn boot<E: Embedder>(
+fn boot<E: Hooks>(
     context: &WorkerContext,
     generation: u64,
     loaded: &mut Option<E::Worker>,
-    embedder: &mut E,
+    hooks: &mut E,
 ) -> Result<()> {
     let worker = match loaded {
         Some(worker) => worker,
         None => {
-            let worker = loaded.insert(embedder.make(generation));
+            let worker = loaded.insert(hooks.make(generation));
             worker.load(Some(context))?;
             worker
         }
@@ -99,23 +99,23 @@ fn boot<E: Embedder>(
     worker.boot(context)
 }
 
-fn prepare(birth: &mut Birth) -> Result<Prepared> {
+fn prepare(spec: &mut WorkerSpec) -> Result<Prepared> {
     let failed = |step: &str, error: io::Error| Error::system(step, error).of_kind(ErrorKind::Boot);
-    let common = Arc::clone(&birth.common);
-    if birth.origin == Origin::Mold {
-        await_adoption(common.supervisor, &birth.end);
+    let common = Arc::clone(&spec.common);
+    if spec.origin == Origin::Mold {
+        await_adoption(common.supervisor, &spec.end);
         let pid = own_pid();
-        birth.end.say(Report::Born { pid }).map_err(|error| failed("say that it is born", error))?;
+        spec.end.send(Report::Born { pid }).map_err(|error| failed("report the fork", error))?;
     }
-    let duty = Arc::new(Duty::new().map_err(|error| failed("make a pipe", error))?);
-    take_over_signals([(libc::SIGTERM, Act::Count), (libc::SIGUSR1, Act::Count)])
-        .map_err(|error| failed("take over signals", error))?;
-    duty.join_signals(birth.seat.clone());
-    if birth.origin == Origin::Supervisor {
+    let control = Arc::new(WorkerControl::new().map_err(|error| failed("make a pipe", error))?);
+    install_handlers([(libc::SIGTERM, Act::Count), (libc::SIGUSR1, Act::Count)])
+        .map_err(|error| failed("install signal handlers", error))?;
+    control.join_signals(spec.row.clone());
+    if spec.origin == Origin::Supervisor {
         common.descriptors.restore();
         drop_privileges(common.run_as.as_ref())?;
     }
-    if ADOPTS || birth.origin == Origin::Supervisor {
+    if ADOPTS || spec.origin == Origin::Supervisor {
         die_with_supervisor(common.supervisor);
     }
     lead_group(&common);
@@ -123,24 +123,24 @@ fn prepare(birth: &mut Birth) -> Result<Prepared> {
         set_name(name);
     }
     // Before the application, which may use up all descriptors.
-    descriptor::prepare_to_let_go().map_err(|error| failed("prepare to let go of listeners", error))?;
-    let listeners = std::mem::replace(&mut birth.listeners, Listeners::Open(OpenSet::default()));
+    descriptor::prepare_null().map_err(|error| failed("open /dev/null", error))?;
+    let listeners = std::mem::replace(&mut spec.listeners, Listeners::Open(OpenSet::default()));
     let listeners = Arc::new(listeners.open()?);
-    let marks = keep_from_children(birth, &duty, &listeners);
-    let (end, patience) = (birth.end.clone(), common.graceful_timeout);
-    let lifeline = lifeline::start(end.clone(), Arc::clone(&duty), Arc::clone(&listeners), patience)
+    let marks = keep_from_children(spec, &control, &listeners);
+    let (end, patience) = (spec.end.clone(), common.graceful_timeout);
+    let lifeline = lifeline::start(end.clone(), Arc::clone(&control), Arc::clone(&listeners), patience)
         .map_err(|error| failed("start the lifeline", error))?;
     signal::unblock_all();
-    let (seat, handover) = (birth.seat.clone(), Arc::clone(&common.handover));
-    let place = (birth.slot, common.generation, birth.max_requests);
-    let context = WorkerContext::new(place, listeners, Arc::clone(&duty), seat, handover, end);
-    Ok(Prepared { context, duty, _lifeline: lifeline, _marks: marks })
+    let (row, handover) = (spec.row.clone(), Arc::clone(&common.handover));
+    let place = (spec.slot, common.generation, spec.max_requests);
+    let context = WorkerContext::new(place, listeners, Arc::clone(&control), row, handover, end);
+    Ok(Prepared { context, control, _lifeline: lifeline, _marks: marks })
 }
 
 /// Keeps the worker's descriptors and its scoreboard from processes that its own code forks.
-fn keep_from_children(birth: &Birth, duty: &Duty, listeners: &OpenSet) -> Marks {
-    birth.seat.is_not_for_children();
-    let own = duty.ends().into_iter().chain(birth.common.handover.ends()).chain([birth.end.as_fd()]);
+fn keep_from_children(spec: &WorkerSpec, control: &WorkerControl, listeners: &OpenSet) -> Marks {
+    spec.row.is_not_for_children();
+    let own = control.ends().into_iter().chain(spec.common.handover.ends()).chain([spec.end.as_fd()]);
     Marks::on(own.chain(listeners.iter().map(|listener| listener.as_fd())))
 }
 
@@ -170,10 +170,10 @@ pub(super) const OF_THE_GROUP: [i32; 7] =
 /// Installs the handlers of a worker or mold: those in `own`, and none-actions for the group's signals.
 ///
 /// Processes that its own code forks have default actions.
-pub(super) fn take_over_signals(own: [(i32, Act); 2]) -> io::Result<()> {
+pub(super) fn install_handlers(own: [(i32, Act); 2]) -> io::Result<()> {
     forked::watch()?;
     let of_the_group = OF_THE_GROUP.map(|number| (number, Act::Nothing));
-    caught::take_over(&own.into_iter().chain(of_the_group).collect::<Vec<_>>())
+    caught::install(&own.into_iter().chain(of_the_group).collect::<Vec<_>>())
 }
 
 /// Sets the kernel's parent-death signal, where it has one. Ends the process if the supervisor died before.
@@ -189,7 +189,7 @@ pub(super) fn die_with_supervisor(supervisor: Pid) {
 pub(super) fn die_with_supervisor(_: Pid) {}
 
 /// Makes this process lead a group. The group identifies its descendants when this process is gone.
-pub(super) fn lead_group(common: &Common) {
+pub(super) fn lead_group(common: &GenerationSpec) {
     if common.has_own_group {
         let _ = rustix::process::setpgid(None, None);
     }
@@ -219,7 +219,7 @@ pub(super) fn report_failure(end: &WorkerEnd, error: &Error) -> i32 {
         detail[start..].to_owned()
     });
     let failure = BootFailure { kind, summary: error.to_string(), detail };
-    if end.say(Report::Failed(failure)).is_err() {
+    if end.send(Report::Failed(failure)).is_err() {
         log::error!("{error}");
     }
     code

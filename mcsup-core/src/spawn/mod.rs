@@ -1,13 +1,13 @@
 //! From a fork to the process's own code, and to its exit.
 //!
-//! - [`birth`]: the specifications of workers and molds.
+//! - [`spec`]: the specifications of workers and molds.
 //! - [`child`]: a worker; [`mold`]: a process that forks workers.
 //! - [`reap`]: exit statuses of processes.
 
-pub(crate) mod birth;
 pub(crate) mod child;
 pub(crate) mod mold;
 pub(crate) mod reap;
+pub(crate) mod spec;
 
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -17,13 +17,13 @@ use crate::sys::{fork, forked};
 use crate::worker::Worker;
 
 /// The role of a new process.
-pub(crate) enum Life {
-    Worker(Box<birth::Birth>),
-    Mold(Box<birth::Shape>),
+pub(crate) enum Role {
+    Worker(Box<spec::WorkerSpec>),
+    Mold(Box<spec::MoldSpec>),
 }
 
 /// The embedder's hooks around new processes.
-pub(crate) trait Embedder {
+pub(crate) trait Hooks {
     type Worker: Worker;
 
     /// Creates a worker of a generation. It has loaded nothing yet.
@@ -42,15 +42,15 @@ mod code {
 }
 
 /// Runs a forked process to its exit. Entered with every signal blocked.
-pub(crate) fn live<E: Embedder>(life: Life, mut embedder: E) -> ! {
+pub(crate) fn run_process<E: Hooks>(role: Role, mut hooks: E) -> ! {
     // The loaded worker of this process, or of the mold that it is a copy of. Exiting does not drop it.
     let mut loaded = None;
-    let birth = match life {
-        Life::Worker(birth) => Some(ControlFlow::Continue(birth)),
-        Life::Mold(shape) => guarded(|| mold::live(*shape, &mut loaded, &mut embedder)),
+    let spec = match role {
+        Role::Worker(spec) => Some(ControlFlow::Continue(spec)),
+        Role::Mold(spec) => guarded(|| mold::run(*spec, &mut loaded, &mut hooks)),
     };
-    let code = match birth {
-        Some(ControlFlow::Continue(birth)) => guarded(|| child::live(*birth, &mut loaded, &mut embedder)),
+    let code = match spec {
+        Some(ControlFlow::Continue(spec)) => guarded(|| child::run(*spec, &mut loaded, &mut hooks)),
         Some(ControlFlow::Break(code)) => Some(code),
         None => None,
     };

@@ -14,41 +14,41 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::Pid;
 
-use super::birth::{Birth, Listeners, MoldThreads, Origin, Shape};
 use super::child::{
-    die_with_supervisor, drop_privileges, lead_group, report_failure, set_name, take_over_signals,
+    die_with_supervisor, drop_privileges, install_handlers, lead_group, report_failure, set_name,
 };
-use super::{Embedder, code, guarded, reap};
+use super::spec::{Listeners, MoldSpec, MoldThreads, Origin, WorkerSpec};
+use super::{Hooks, code, guarded, reap};
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::channel::WorkerEnd;
-use crate::link::fork_order::Unable;
+use crate::link::fork_order::ReceiveError;
 use crate::link::message::{Order, Report};
 use crate::sys::ancestry::ADOPTS;
 use crate::sys::caught::{Act, Caught};
-use crate::sys::fork::{self, Away, Others};
+use crate::sys::fork::{self, OrphanSide, OtherThreads};
 use crate::sys::signal::{self, AllBlocked};
 use crate::sys::unshared::Marks;
 use crate::worker::Worker;
 
 /// The result of a mold: its exit code, or in a forked process the worker to become.
-pub(super) type Next = ControlFlow<i32, Box<Birth>>;
+pub(super) type Next = ControlFlow<i32, Box<WorkerSpec>>;
 
 /// Runs a mold: loads, reports ready, forks on orders. Returns in each forked process as well.
-pub(super) fn live<E: Embedder>(shape: Shape, loaded: &mut Option<E::Worker>, embedder: &mut E) -> Next {
-    shape.board.is_not_for_children();
-    let own = shape.common.handover.ends().into_iter().chain([shape.end.as_fd(), shape.forks.as_fd()]);
+pub(super) fn run<E: Hooks>(spec: MoldSpec, loaded: &mut Option<E::Worker>, hooks: &mut E) -> Next {
+    spec.board.is_not_for_children();
+    let own = spec.common.handover.ends().into_iter().chain([spec.end.as_fd(), spec.forks.as_fd()]);
     let _marks = Marks::on(own);
-    let ready = guarded(|| get_ready(&shape, loaded, embedder));
+    let ready = guarded(|| get_ready(&spec, loaded, hooks));
     let ready =
         ready.unwrap_or_else(|| Err(Error::new(ErrorKind::Boot, "the mold panicked while it loaded")));
     if let Err(error) = ready {
-        return ControlFlow::Break(report_failure(&shape.end, &error));
+        return ControlFlow::Break(report_failure(&spec.end, &error));
     }
     let Some(worker) = loaded.as_mut() else { return ControlFlow::Break(code::FAILED) };
-    if shape.end.say(Report::Ready).is_err() {
+    if spec.end.send(Report::Ready).is_err() {
         return ControlFlow::Break(code::FAILED);
     }
-    match (Mold { shape, children: Children::default() }).serve(worker, embedder) {
+    match (Mold { spec, children: Children::default() }).serve(worker, hooks) {
         Ok(next) => next,
         Err(error) => {
             log::error!("the mold failed: {error}");
@@ -57,11 +57,11 @@ pub(super) fn live<E: Embedder>(shape: Shape, loaded: &mut Option<E::Worker>, em
     }
 }
 
-fn get_ready<E: Embedder>(shape: &Shape, loaded: &mut Option<E::Worker>, embedder: &mut E) -> Result<()> {
-    let common = &shape.common;
+fn get_ready<E: Hooks>(spec: &MoldSpec, loaded: &mut Option<E::Worker>, hooks: &mut E) -> Result<()> {
+    let common = &spec.common;
     // A mold has no request to finish at TERM.
-    take_over_signals([(libc::SIGTERM, Act::End), (libc::SIGUSR1, Act::Nothing)])
-        .map_err(|error| Error::system("take over signals", error).of_kind(ErrorKind::Boot))?;
+    install_handlers([(libc::SIGTERM, Act::End), (libc::SIGUSR1, Act::Nothing)])
+        .map_err(|error| Error::system("install signal handlers", error).of_kind(ErrorKind::Boot))?;
     common.descriptors.restore();
     drop_privileges(common.run_as.as_ref())?;
     die_with_supervisor(common.supervisor);
@@ -70,7 +70,7 @@ fn get_ready<E: Embedder>(shape: &Shape, loaded: &mut Option<E::Worker>, embedde
         set_name(name);
     }
     signal::unblock_all();
-    let worker = loaded.insert(embedder.make(common.generation));
+    let worker = loaded.insert(hooks.make(common.generation));
     worker.load(None)?;
     judge_threads(worker, common.threads)?;
     worker.prepare_to_fork();
@@ -118,20 +118,20 @@ fn judge_threads(worker: &impl Worker, threads: MoldThreads) -> Result<()> {
 
 /// A running mold.
 struct Mold {
-    shape: Shape,
+    spec: MoldSpec,
     children: Children,
 }
 
 impl Mold {
     /// Carries out orders until the mold is to end. Returns in each forked process as well.
-    fn serve<E: Embedder>(mut self, worker: &mut E::Worker, embedder: &mut E) -> io::Result<Next> {
+    fn serve<E: Hooks>(mut self, worker: &mut E::Worker, hooks: &mut E) -> io::Result<Next> {
         self.children = Children::new()?;
         loop {
             let [link, forks] = self.wait()?;
-            self.children.reap(&self.shape.end);
+            self.children.reap(&self.spec.end);
             // The link comes first, so that log files are reopened before another worker shares them.
             if link {
-                match self.shape.end.hear() {
+                match self.spec.end.receive() {
                     Some(Order::ReopenLogs) => {
                         let _ = guarded(|| worker.reopen_logs());
                     }
@@ -140,9 +140,9 @@ impl Mold {
                     None => return Ok(ControlFlow::Break(code::FAILED)),
                 }
             } else if forks {
-                match self.take(embedder) {
+                match self.take(hooks) {
                     Taken::Done => {}
-                    Taken::Child(birth) => return Ok(ControlFlow::Continue(birth)),
+                    Taken::Child(spec) => return Ok(ControlFlow::Continue(spec)),
                     Taken::Gone => return Ok(ControlFlow::Break(code::FAILED)),
                 }
             }
@@ -152,8 +152,8 @@ impl Mold {
     /// Waits until the link or the orders are readable.
     fn wait(&self) -> io::Result<[bool; 2]> {
         let mut sources = vec![
-            PollFd::from_borrowed_fd(self.shape.end.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.shape.forks.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.spec.end.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.spec.forks.as_fd(), PollFlags::IN),
         ];
         sources.extend(self.children.wake.iter().map(|wake| PollFd::new(wake, PollFlags::IN)));
         match poll(&mut sources, None) {
@@ -164,29 +164,29 @@ impl Mold {
     }
 
     /// Carries out one order.
-    fn take(&mut self, embedder: &mut impl Embedder) -> Taken {
-        let (order, descriptors) = match self.shape.forks.take() {
+    fn take(&mut self, hooks: &mut impl Hooks) -> Taken {
+        let (order, descriptors) = match self.spec.forks.take() {
             Ok(Some(taken)) => taken,
             Ok(None) => return Taken::Done,
-            Err(Unable::Gone) => return Taken::Gone,
-            Err(Unable::Incomplete { worker }) => {
+            Err(ReceiveError::Gone) => return Taken::Gone,
+            Err(ReceiveError::Incomplete { worker }) => {
                 return self.failed(worker, "the mold has no descriptors left");
             }
         };
-        let Some(seat) = self.shape.board.seat(order.seat) else {
+        let Some(row) = self.spec.board.row(order.row) else {
             return self.failed(order.worker, "there is no such line on the scoreboard");
         };
-        match self.fork(embedder) {
-            Ok(Away::Parent { child }) => self.children.list.extend(child),
-            Ok(Away::Child) => {
+        match self.fork(hooks) {
+            Ok(OrphanSide::Parent { child }) => self.children.list.extend(child),
+            Ok(OrphanSide::Child) => {
                 let (end, listeners) = descriptors.into_parts();
-                return Taken::Child(Box::new(Birth {
+                return Taken::Child(Box::new(WorkerSpec {
                     slot: order.slot,
                     max_requests: order.max_requests,
                     listeners: Listeners::Received(order.listeners, listeners),
                     end,
-                    seat,
-                    common: Arc::clone(&self.shape.common),
+                    row,
+                    common: Arc::clone(&self.spec.common),
                     origin: Origin::Mold,
                 }));
             }
@@ -197,26 +197,26 @@ impl Mold {
 
     /// Forks with every signal blocked. In the new process they stay blocked, and the mold's children are
     /// forgotten.
-    fn fork(&mut self, embedder: &mut impl Embedder) -> io::Result<Away> {
-        let others = match self.shape.common.threads {
-            MoldThreads::Refuse => Others::Refuse,
-            MoldThreads::Warn => Others::Leave,
+    fn fork(&mut self, hooks: &mut impl Hooks) -> io::Result<OrphanSide> {
+        let others = match self.spec.common.threads {
+            MoldThreads::Refuse => OtherThreads::Refuse,
+            MoldThreads::Warn => OtherThreads::LeaveBehind,
         };
         let blocked = AllBlocked::new();
-        embedder.before_fork();
-        let forked = fork::fork_away(others);
-        let is_child = matches!(forked, Ok(Away::Child));
+        hooks.before_fork();
+        let forked = fork::fork_orphan(others);
+        let is_child = matches!(forked, Ok(OrphanSide::Child));
         if is_child {
             std::mem::forget(blocked);
             self.children = Children::default();
         }
-        embedder.after_fork(is_child);
+        hooks.after_fork(is_child);
         forked
     }
 
     fn failed(&self, worker: u64, reason: &str) -> Taken {
         // Without a supervisor no process waits for it.
-        let _ = self.shape.end.say(Report::ForkFailed { worker, reason: reason.to_owned() });
+        let _ = self.spec.end.send(Report::ForkFailed { worker, reason: reason.to_owned() });
         Taken::Done
     }
 }
@@ -226,7 +226,7 @@ enum Taken {
     /// It was carried out, or the supervisor has the reason why not.
     Done,
     /// This process is the worker.
-    Child(Box<Birth>),
+    Child(Box<WorkerSpec>),
     /// The supervisor is gone.
     Gone,
 }
@@ -252,7 +252,7 @@ impl Children {
         self.list.retain(|child| {
             let Some(status) = reap::try_reap(*child) else { return true };
             let pid = child.as_raw_nonzero().get();
-            let _ = end.say(Report::ChildExited { pid, status });
+            let _ = end.send(Report::ChildExited { pid, status });
             false
         });
     }

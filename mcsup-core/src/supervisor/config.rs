@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::host::privileges::RunAs;
 use crate::listener::{Address, Options};
 use crate::policy::Policy;
-use crate::spawn::birth::MoldThreads;
+use crate::spawn::spec::MoldThreads;
 use crate::upgrade::Image;
 
 /// What becomes of processes that the workers' code starts and that outlive their worker. Linux alone.

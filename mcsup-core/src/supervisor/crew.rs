@@ -36,7 +36,7 @@ use crate::host::usage::{self, Usage};
 use crate::link::channel::SupervisorEnd;
 use crate::link::fork_order::OrderingEnd;
 use crate::link::message::Order;
-use crate::link::scoreboard::{Board, Gauges, Scoreboard, Seat};
+use crate::link::scoreboard::{Gauges, Scoreboard, ScoreboardRow, ScoreboardRows};
 use crate::policy::{Event, Evidence, ExitStatus, Moment, OutOfMemory, WorkerId};
 use crate::sys::ancestry;
 
@@ -45,7 +45,7 @@ use crate::sys::ancestry;
 pub(crate) struct Links {
     pub(crate) link: SupervisorEnd,
     /// `None`: a mold has none.
-    pub(crate) seat: Option<Seat>,
+    pub(crate) row: Option<ScoreboardRow>,
     /// Our end for orders to fork, where it is a mold.
     pub(crate) forks: Option<OrderingEnd>,
 }
@@ -160,18 +160,18 @@ impl Crew {
     }
 
     /// The lines of all workers, for a mold.
-    pub(crate) fn board(&self) -> Board {
+    pub(crate) fn board(&self) -> ScoreboardRows {
         self.scoreboard.board()
     }
 
     /// A scoreboard line for a worker that is about to be forked.
-    pub(crate) fn take_seat(&mut self) -> Option<Seat> {
+    pub(crate) fn take_seat(&mut self) -> Option<ScoreboardRow> {
         self.scoreboard.take()
     }
 
     /// The fork failed: the line comes back.
-    pub(crate) fn give_back(&mut self, seat: &Seat) {
-        self.scoreboard.give_back(seat);
+    pub(crate) fn give_back(&mut self, row: &ScoreboardRow) {
+        self.scoreboard.give_back(row);
     }
 
     /// A forked worker or mold.
@@ -188,9 +188,9 @@ impl Crew {
     }
 
     /// Says something to a worker.
-    pub(crate) fn say(&mut self, worker: WorkerId, order: Order) {
+    pub(crate) fn send(&mut self, worker: WorkerId, order: Order) {
         if let Some(hand) = self.hands.get_mut(&worker) {
-            if let Err(error) = hand.links.link.say(order) {
+            if let Err(error) = hand.links.link.send(order) {
                 log::debug!("worker {} does not listen: {error}", worker.0);
             }
         }
@@ -198,9 +198,9 @@ impl Crew {
 
     /// Says something to all molds.
     pub(crate) fn say_to_molds(&mut self, order: &Order) {
-        let molds = self.hands.iter().filter(|(_, hand)| hand.links.seat.is_none());
+        let molds = self.hands.iter().filter(|(_, hand)| hand.links.row.is_none());
         for mold in molds.map(|(mold, _)| *mold).collect::<Vec<_>>() {
-            self.say(mold, order.clone());
+            self.send(mold, order.clone());
         }
     }
 
@@ -281,7 +281,7 @@ impl Crew {
         let beats = self
             .hands
             .iter()
-            .filter_map(|(&worker, hand)| Some((worker, hand.links.seat.as_ref()?.last_beat())));
+            .filter_map(|(&worker, hand)| Some((worker, hand.links.row.as_ref()?.last_beat())));
         Event::Beats(beats.collect())
     }
 
@@ -296,7 +296,7 @@ impl Crew {
         let hand = self.hands.get(&worker)?;
         Some(Look {
             age: now.saturating_sub(hand.born),
-            gauges: hand.links.seat.as_ref().map(Seat::gauges).unwrap_or_default(),
+            gauges: hand.links.row.as_ref().map(ScoreboardRow::gauges).unwrap_or_default(),
             usage: hand.process.pid().map(|pid| usage::usage(pid.as_raw_nonzero().get())).unwrap_or_default(),
         })
     }
@@ -305,7 +305,7 @@ impl Crew {
     /// the supervisor's alone.
     pub(crate) fn close_in_child(&mut self) {
         self.hands.clear();
-        self.scoreboard.let_go();
+        self.scoreboard.close_in_child();
         self.kills.close_in_child();
     }
 }
@@ -340,8 +340,8 @@ impl Hand {
     fn evidence(&self, out_of_memory: OutOfMemory) -> Evidence {
         Evidence {
             out_of_memory,
-            sender: self.links.seat.as_ref().and_then(Seat::last_sender),
-            request_age: self.links.seat.as_ref().and_then(Seat::request_age),
+            sender: self.links.row.as_ref().and_then(ScoreboardRow::last_sender),
+            request_age: self.links.row.as_ref().and_then(ScoreboardRow::request_age),
         }
     }
 }

@@ -43,7 +43,7 @@ impl Editions {
         let Some(current) = self.current() else { return Ok(false) };
         let config = config.unwrap_or_else(|| current.config.clone());
         let listeners = current.listeners.changed_to(&config.addresses, &config.listener, slots)?;
-        let closes = listeners.lacks_what_is_in(&current.listeners);
+        let closes = listeners.lacks_any_of(&current.listeners);
         self.by_generation.insert(generation, Edition { config, listeners });
         Ok(closes)
     }
@@ -113,7 +113,7 @@ impl Editions {
         let gone: Vec<u64> =
             self.by_generation.keys().copied().filter(|generation| which(*generation)).collect();
         for edition in gone.iter().filter_map(|generation| self.by_generation.remove(generation)) {
-            edition.listeners.withdraw_what_is_not_in(kept);
+            edition.listeners.withdraw_unless_in(kept);
         }
         gone
     }

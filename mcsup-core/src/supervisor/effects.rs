@@ -22,10 +22,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::host::pidfile::PidFile;
 use crate::link::handover::Handover;
 use crate::link::message::Order;
-use crate::link::scoreboard::Board;
+use crate::link::scoreboard::ScoreboardRows;
 use crate::policy::{Answer, Effect, Event, Machine, Moment, Notice, Outcome, Policy, Ticket};
 use crate::upgrade::Image;
-use crate::upgrade::checker::Checker;
+use crate::upgrade::dry_run::DryRun;
 
 /// The supervisor's handles on the world, and the acts that use them.
 #[derive(Debug)]
@@ -54,9 +54,9 @@ pub(crate) struct Executor<S> {
     /// What an upgrade executes.
     pub(crate) image: Option<Image>,
     /// An upgrade's dry run, while there is one.
-    pub(crate) checker: Option<Checker>,
+    pub(crate) dry_run: Option<DryRun>,
     /// Earlier ones, which were killed and are not reaped yet.
-    pub(super) ended_checkers: Vec<Checker>,
+    pub(super) ended_checkers: Vec<DryRun>,
     /// Why the first generation could not boot, for the caller of the library.
     pub(crate) failed_start: FailedStart,
 }
@@ -80,12 +80,12 @@ impl<S: Supervisor> Executor<S> {
                 self.failed_start.note_mold(&event);
                 events.push(event);
             }
-            Effect::Drain { worker, how } => self.crew.say(worker, Order::Drain(how)),
-            Effect::Begin { worker } => self.crew.say(worker, Order::Begin),
-            Effect::LameDuck { worker } => self.crew.say(worker, Order::LameDuck),
-            Effect::Quit { worker } => self.crew.say(worker, Order::Quit),
-            Effect::ReopenLogs { worker } => self.crew.say(worker, Order::ReopenLogs),
-            Effect::Broken { worker, text } => self.crew.say(worker, Order::Broken(text)),
+            Effect::Drain { worker, how } => self.crew.send(worker, Order::Drain(how)),
+            Effect::Begin { worker } => self.crew.send(worker, Order::Begin),
+            Effect::LameDuck { worker } => self.crew.send(worker, Order::LameDuck),
+            Effect::Quit { worker } => self.crew.send(worker, Order::Quit),
+            Effect::ReopenLogs { worker } => self.crew.send(worker, Order::ReopenLogs),
+            Effect::Broken { worker, text } => self.crew.send(worker, Order::Broken(text)),
             Effect::Abort { worker } => events.extend(self.crew.signal(worker, Signal::ABORT)),
             Effect::Kill { worker } => events.extend(self.crew.signal(worker, Signal::KILL)),
             Effect::Prepare { generation } => events.push(self.prepare(generation)),
@@ -139,7 +139,7 @@ impl<S: Supervisor> Executor<S> {
 
     /// The processes of the pool.
     fn members(&self) -> Vec<i32> {
-        self.crew.pids().chain(self.checker.iter().chain(&self.ended_checkers).map(Checker::pid)).collect()
+        self.crew.pids().chain(self.dry_run.iter().chain(&self.ended_checkers).map(DryRun::pid)).collect()
     }
 
     /// The pool has ended; what has outlived it is named or ended.
@@ -205,8 +205,8 @@ pub(super) fn lines_for(policy: &Policy) -> usize {
 }
 
 /// The scoreboard is as long as it was at the start: a pool that may become larger than that needs another start.
-fn judge_room(board: &Board, current: &Policy, wanted: &Policy) -> Result<()> {
-    if wanted.max_workers <= current.max_workers || board.seat(lines_for(wanted)).is_some() {
+fn judge_room(board: &ScoreboardRows, current: &Policy, wanted: &Policy) -> Result<()> {
+    if wanted.max_workers <= current.max_workers || board.row(lines_for(wanted)).is_some() {
         return Ok(());
     }
     let why = format!(

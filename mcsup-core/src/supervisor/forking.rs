@@ -13,10 +13,10 @@ use crate::error::{Error, Result};
 use crate::host::daemon;
 use crate::link::channel;
 use crate::link::fork_order::{self, ForkOrder};
-use crate::link::scoreboard::Seat;
+use crate::link::scoreboard::ScoreboardRow;
 use crate::policy::{Event, WorkerId};
-use crate::spawn::birth::{Birth, Common, Listeners, Origin, Shape};
-use crate::spawn::{self, Embedder, Life};
+use crate::spawn::spec::{GenerationSpec, Listeners, MoldSpec, Origin, WorkerSpec};
+use crate::spawn::{self, Hooks, Role};
 use crate::supervisor::crew::{Links, Wanted};
 use crate::sys::ancestry::{self, ADOPTS};
 use crate::sys::fork::{self, Side};
@@ -40,13 +40,13 @@ impl<S: Supervisor> Executor<S> {
             self.leftovers.note_listeners(&edition.listeners);
             self.leftovers.note_fork(has_own_group(&edition.config));
         }
-        let made = self.seat().and_then(|seat| {
+        let made = self.row().and_then(|row| {
             let made = match mold {
-                Some(mold) => self.order_worker((worker, mold), (slot, generation), enough, &seat),
-                None => self.fork_worker(worker, (slot, generation), enough, &seat).map(Some),
+                Some(mold) => self.order_worker((worker, mold), (slot, generation), enough, &row),
+                None => self.fork_worker(worker, (slot, generation), enough, &row).map(Some),
             };
             if made.is_err() {
-                self.crew.give_back(&seat);
+                self.crew.give_back(&row);
             }
             made
         });
@@ -72,25 +72,25 @@ impl<S: Supervisor> Executor<S> {
         worker: WorkerId,
         (slot, generation): (usize, u64),
         enough: u64,
-        seat: &Seat,
+        row: &ScoreboardRow,
     ) -> Result<Pid> {
         let edition = self.edition(generation)?;
         let (listeners, common) = (edition.listeners.for_slot(slot), self.common(generation, edition));
         let (link, end) = channel::pair().map_err(|error| Error::system("make a link", error))?;
-        let birth = Birth {
+        let spec = WorkerSpec {
             slot,
             max_requests: enough,
             listeners: Listeners::Open(listeners),
             end,
-            seat: seat.clone(),
+            row: row.clone(),
             common: Arc::new(common),
             origin: Origin::Supervisor,
         };
         let Some(pid) = self.fork()? else {
             drop(link);
-            self.live(Life::Worker(Box::new(birth)))
+            self.live(Role::Worker(Box::new(spec)))
         };
-        self.crew.join(worker, pid, Links { link, seat: Some(seat.clone()), forks: None });
+        self.crew.join(worker, pid, Links { link, row: Some(row.clone()), forks: None });
         Ok(pid)
     }
 
@@ -101,12 +101,12 @@ impl<S: Supervisor> Executor<S> {
         self.crew.adopts();
         let (link, end) = channel::pair().map_err(failed)?;
         let (ours, forks) = fork_order::pair().map_err(failed)?;
-        let shape = Shape { end, forks, board: self.crew.board(), common };
+        let spec = MoldSpec { end, forks, board: self.crew.board(), common };
         let Some(pid) = self.fork()? else {
             drop((link, ours));
-            self.live(Life::Mold(Box::new(shape)))
+            self.live(Role::Mold(Box::new(spec)))
         };
-        self.crew.join(mold, pid, Links { link, seat: None, forks: Some(ours) });
+        self.crew.join(mold, pid, Links { link, row: None, forks: Some(ours) });
         Ok(pid)
     }
 
@@ -116,7 +116,7 @@ impl<S: Supervisor> Executor<S> {
         (worker, mold): (WorkerId, WorkerId),
         (slot, generation): (usize, u64),
         enough: u64,
-        seat: &Seat,
+        row: &ScoreboardRow,
     ) -> Result<Option<Pid>> {
         let edition = self.edition(generation)?;
         let (link, end) = channel::pair().map_err(|error| Error::system("make a link", error))?;
@@ -124,16 +124,16 @@ impl<S: Supervisor> Executor<S> {
         let order = ForkOrder {
             worker: worker.0,
             slot,
-            seat: seat.index(),
+            row: row.index(),
             max_requests: enough,
             listeners: listeners.describe(),
         };
-        let links = Links { link, seat: Some(seat.clone()), forks: None };
+        let links = Links { link, row: Some(row.clone()), forks: None };
         self.crew.order((worker, mold), links, Wanted { order, end, listeners })?;
         Ok(None)
     }
 
-    fn seat(&mut self) -> Result<Seat> {
+    fn row(&mut self) -> Result<ScoreboardRow> {
         self.crew.take_seat().ok_or_else(|| {
             Error::system("take a scoreboard line", io::Error::other("too many workers at once"))
         })
@@ -145,9 +145,9 @@ impl<S: Supervisor> Executor<S> {
         self.editions.get(generation).ok_or_else(missing)
     }
 
-    fn common(&self, generation: u64, edition: &Edition) -> Common {
+    fn common(&self, generation: u64, edition: &Edition) -> GenerationSpec {
         let config = &edition.config;
-        Common {
+        GenerationSpec {
             generation,
             handover: Arc::clone(&self.handover),
             run_as: config.run_as.clone(),
@@ -180,7 +180,7 @@ impl<S: Supervisor> Executor<S> {
 
     /// In the child: closes all handles of the supervisor, and lives. The caller has closed the supervisor's ends of the
     /// links to the child.
-    fn live(&mut self, life: Life) -> ! {
+    fn live(&mut self, role: Role) -> ! {
         self.crew.close_in_child();
         self.signals = None;
         self.pid_file = None;
@@ -191,14 +191,14 @@ impl<S: Supervisor> Executor<S> {
         self.image = None;
         drop(std::mem::take(&mut self.editions));
         self.supervisor.after_fork(ForkSide::Worker);
-        spawn::live(life, Embedding(&mut self.supervisor))
+        spawn::run_process(role, Embedding(&mut self.supervisor))
     }
 }
 
 /// What a supervisor has to say in the processes that it has forked.
 struct Embedding<'a, S>(&'a mut S);
 
-impl<S: Supervisor> Embedder for Embedding<'_, S> {
+impl<S: Supervisor> Hooks for Embedding<'_, S> {
     type Worker = S::Worker;
 
     fn make(&mut self, generation: u64) -> S::Worker {

@@ -19,8 +19,8 @@ use super::leftovers::Leftovers;
 use super::operator::{Operators, Wish};
 use super::pace::Pace;
 use super::report;
+use super::resumption::{Successor, take_over};
 use super::signals::{Meaning, Signals};
-use super::succession::{Successor, take_over};
 use super::waiting::Waiting;
 use crate::clock;
 use crate::control::server::ClientId;
@@ -34,19 +34,19 @@ use crate::link::message::Order;
 use crate::listener::open::OpenSet;
 use crate::policy::{Ask, BootFailure, Effect, Event, Machine, Moment, Outcome, Ticket};
 use crate::sys::ancestry;
-use crate::upgrade::Succession;
+use crate::upgrade::Resumption;
 
-/// Runs a pool until it ends; one that another image had before, where there is a succession.
+/// Runs a pool until it ends; one that another image had before, where there is a resumption.
 pub(crate) fn live<S: Supervisor>(
     supervisor: S,
     config: Config,
-    succession: Option<Succession>,
+    resumption: Option<Resumption>,
 ) -> Result<(Outcome, Option<BootFailure>)> {
-    let is_new = succession.is_none();
+    let is_new = resumption.is_none();
     let given = Given::look();
     let mut put_back = PutBack(given);
-    let begun = match succession {
-        Some(succession) => take_over(supervisor, config, succession)?,
+    let begun = match resumption {
+        Some(resumption) => take_over(supervisor, config, resumption)?,
         None => Some(begin(supervisor, config, given)?),
     };
     // A dry run is over.
@@ -151,7 +151,7 @@ fn open_rest<S: Supervisor>(
         pace: Pace::new(clock::now()),
         waiting: Waiting::default(),
         image,
-        checker: None,
+        dry_run: None,
         ended_checkers: Vec::new(),
         failed_start: FailedStart::default(),
     })

@@ -12,7 +12,7 @@
 //! - `leftovers`: processes of the application that outlive their worker.
 //! - `journal`: what the operator reads; `history`: what is kept of it.
 //! - `given`: what is changed of the process, and put back.
-//! - `upgrading`: another image is tried and executed; `succession`: such an image takes over the handles.
+//! - `upgrading`: another image is tried and executed; `resumption`: such an image takes over the handles.
 //! - `life`: the loop; `pace`: whether it runs when it should; `waiting`: its wait for what happens.
 
 mod crew;
@@ -30,9 +30,9 @@ mod operator;
 mod pace;
 mod prefork;
 mod report;
+mod resumption;
 mod signals;
 mod slots;
-mod succession;
 mod upgrading;
 mod waiting;
 

@@ -90,7 +90,7 @@ impl Operators {
     pub(crate) fn hear(&mut self) -> Vec<Wish> {
         let Some(server) = &mut self.server else { return Vec::new() };
         let mut wishes = Vec::new();
-        for (client, request) in server.hear() {
+        for (client, request) in server.receive() {
             let Some(ask) = meant(&request.command) else {
                 wishes.push(Wish::Status(client));
                 continue;
@@ -130,7 +130,7 @@ impl Operators {
     /// In a forked child: none of it is the child's.
     pub(crate) fn close_in_child(&mut self) {
         if let Some(server) = self.server.take() {
-            server.let_go();
+            server.close_in_child();
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind};
 use crate::listener::Address;
 use crate::policy::Outcome;
 use crate::sys::fork;
-use crate::upgrade::{Image, Succession};
+use crate::upgrade::{Image, Resumption};
 
 /// A pre-fork pool: settings, then [`run`](Self::run).
 ///
@@ -37,7 +37,7 @@ pub struct Prefork<S> {
     supervisor: S,
     config: Config,
     mistake: Option<Error>,
-    succession: Option<Succession>,
+    resumption: Option<Resumption>,
 }
 
 impl<S: Supervisor> Prefork<S> {
@@ -48,7 +48,7 @@ impl<S: Supervisor> Prefork<S> {
 
     /// A pool with all settings at once.
     pub fn with_config(supervisor: S, config: Config) -> Self {
-        Self { supervisor, config, mistake: None, succession: None }
+        Self { supervisor, config, mistake: None, resumption: None }
     }
 
     /// Listens on `address` as well (see [`Address`] for its forms). What does not parse is an error of
@@ -105,10 +105,10 @@ impl<S: Supervisor> Prefork<S> {
     }
 
     /// Takes the place of another image of this supervisor. Needed only where
-    /// [`Succession::from_environment`] was called already; otherwise [`run`](Self::run) does so.
+    /// [`Resumption::from_environment`] was called already; otherwise [`run`](Self::run) does so.
     #[must_use]
-    pub fn succeed(mut self, succession: Option<Succession>) -> Self {
-        self.succession = succession;
+    pub fn resume(mut self, resumption: Option<Resumption>) -> Self {
+        self.resumption = resumption;
         self
     }
 
@@ -127,7 +127,7 @@ impl<S: Supervisor> Prefork<S> {
     /// - on Linux, that it adopts its orphaned descendants (PR_SET_CHILD_SUBREAPER), where it needs to;
     /// - the umask, for the moment in which a Unix socket is made.
     ///
-    /// [`VARIABLE`](crate::upgrade::VARIABLE) is taken out of the environment and not put back: the letter that it names is
+    /// [`VARIABLE`](crate::upgrade::VARIABLE) is taken out of the environment and not put back: the state that it names is
     /// read by then. The program of a new image begins with all signals blocked, and they stay unblocked.
     ///
     /// When it returns no worker or mold is left. The name of the process is never changed: workers and molds alone have
@@ -148,14 +148,14 @@ impl<S: Supervisor> Prefork<S> {
     /// a signal once per process, believes so after a fork, and wakes by a pipe that all forked processes share. Use
     /// signal-hook-registry in such a host, or start tokio in workers only.
     pub fn run(self) -> Ending {
-        let Self { supervisor, config, mistake, succession } = self;
-        let result = match succession.map_or_else(Succession::from_environment, |given| Ok(Some(given))) {
+        let Self { supervisor, config, mistake, resumption } = self;
+        let result = match resumption.map_or_else(Resumption::from_environment, |given| Ok(Some(given))) {
             Err(error) => Err(error),
-            Ok(succession) => match mistake.or_else(|| obstacle(&config, succession.as_ref())) {
-                None => life::live(supervisor, config, succession),
+            Ok(resumption) => match mistake.or_else(|| obstacle(&config, resumption.as_ref())) {
+                None => life::live(supervisor, config, resumption),
                 Some(error) => {
-                    if let Some(succession) = succession {
-                        succession.give_up(&error.to_string());
+                    if let Some(resumption) = resumption {
+                        resumption.give_up(&error.to_string());
                     }
                     Err(error)
                 }
@@ -181,10 +181,10 @@ impl<S: Supervisor> Prefork<S> {
 }
 
 /// What keeps the pool from a start.
-fn obstacle(config: &Config, succession: Option<&Succession>) -> Option<Error> {
+fn obstacle(config: &Config, resumption: Option<&Resumption>) -> Option<Error> {
     mistake_in(config).or_else(|| {
         // The old image, here again, is the last one that can supervise the pool: better without forks than not at all.
-        let is_last = succession.is_some_and(|succession| succession.failure().is_some());
+        let is_last = resumption.is_some_and(|resumption| resumption.failure().is_some());
         let threads = fork::require_one_thread().err().filter(|_| !is_last)?;
         Some(Error::system("cannot supervise", threads))
     })

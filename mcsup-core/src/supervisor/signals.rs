@@ -103,13 +103,13 @@ impl AsFd for Signals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::fork::{self, Others, Side};
+    use crate::sys::fork::{self, OtherThreads, Side};
     use crate::sys::signal::AllBlocked;
     use rustix::process::{Signal, WaitOptions, getpid, kill_process, waitpid};
 
     /// Runs it in a process of one thread, whose mask is that of the whole process.
     fn in_a_process(test: fn()) {
-        match fork::fork_beside(Others::Leave).unwrap() {
+        match fork::fork_beside(OtherThreads::LeaveBehind).unwrap() {
             Side::Child => fork::exit_now(std::panic::catch_unwind(test).map_or(1, |()| 0)),
             Side::Parent(child) => {
                 let (_, status) = waitpid(Some(child), WaitOptions::empty()).unwrap().unwrap();

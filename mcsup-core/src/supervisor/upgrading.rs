@@ -20,10 +20,10 @@ use crate::policy::{Event, Machine, Moment, Phase, Record};
 use crate::sys::descriptor;
 use crate::sys::signal::AllBlocked;
 use crate::upgrade::Image;
-use crate::upgrade::checker::Checker;
-use crate::upgrade::letter::Letter;
+use crate::upgrade::dry_run::DryRun;
+use crate::upgrade::state::UpgradeState;
 
-/// A whole pool, for the next image. Its form is covered by the letter's version.
+/// A whole pool, for the next image. Its form is covered by the state's version.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct PoolRecord {
     pub(super) machine: Record,
@@ -60,10 +60,12 @@ impl<S: Supervisor> Executor<S> {
     pub(super) fn check_image(&mut self, machine: &Machine) -> Option<Event> {
         self.end_checker();
         let limit = machine.policy().upgrade_timeout;
-        let checker = self.letter(machine).and_then(|(image, letter)| Checker::start(&image, &letter, limit));
-        match checker {
-            Ok(checker) => {
-                self.checker = Some(checker);
+        let dry_run = self
+            .upgrade_state(machine)
+            .and_then(|(image, upgrade_state)| DryRun::start(&image, &upgrade_state, limit));
+        match dry_run {
+            Ok(dry_run) => {
+                self.dry_run = Some(dry_run);
                 None
             }
             Err(error) => Some(Event::UpgradeFailed { reason: error.to_string() }),
@@ -72,35 +74,35 @@ impl<S: Supervisor> Executor<S> {
 
     /// What to wait on while a dry run is under way.
     pub(super) fn checker_descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.checker.iter().flat_map(Checker::descriptors)
+        self.dry_run.iter().flat_map(DryRun::descriptors)
     }
 
     /// When to look whether a dry run that was killed has ended.
     pub(super) fn checker_deadline(&self, now: Moment) -> Option<Moment> {
-        self.checker.iter().chain(&self.ended_checkers).filter_map(|checker| checker.deadline(now)).min()
+        self.dry_run.iter().chain(&self.ended_checkers).filter_map(|dry_run| dry_run.deadline(now)).min()
     }
 
     /// Nothing waits for the dry run any more: it is ended in the turns of the loop to come.
     fn end_checker(&mut self) {
-        self.ended_checkers.extend(self.checker.take());
+        self.ended_checkers.extend(self.dry_run.take());
     }
 
-    /// What the dry run has come to; one that nothing waits for is ended. See [`Checker::end`] for when to call it.
+    /// What the dry run has come to; one that nothing waits for is ended. See [`DryRun::end`] for when to call it.
     pub(super) fn hear_checker(&mut self, machine: &Machine, now: Moment) -> Option<Event> {
         if !matches!(machine.phase(), Phase::Upgrading { .. }) {
             self.end_checker();
         }
         let reaped = self.crew.take_reaped_others();
-        for checker in self.checker.iter_mut().chain(&mut self.ended_checkers) {
-            checker.note_reaped(&reaped);
+        for dry_run in self.dry_run.iter_mut().chain(&mut self.ended_checkers) {
+            dry_run.note_reaped(&reaped);
         }
-        self.ended_checkers.retain_mut(|checker| checker.end(now).is_none());
-        let checker = self.checker.as_mut()?;
+        self.ended_checkers.retain_mut(|dry_run| dry_run.end(now).is_none());
+        let dry_run = self.dry_run.as_mut()?;
         // Whatever is on its way to the workers gets there first: the next image would not know of it.
         if !self.homeless.is_empty() {
             return None;
         }
-        let said = checker.hear(now)?;
+        let said = dry_run.poll(now)?;
         self.end_checker();
         Some(match said {
             Ok(()) => Event::ImageChecked,
@@ -111,8 +113,8 @@ impl<S: Supervisor> Executor<S> {
     /// In a forked child: the dry run is the supervisor's.
     pub(super) fn close_checkers_in_child(&mut self) {
         self.end_checker();
-        for mut checker in self.ended_checkers.drain(..) {
-            checker.let_go();
+        for mut dry_run in self.ended_checkers.drain(..) {
+            dry_run.forget_in_child();
         }
     }
 
@@ -130,22 +132,22 @@ impl<S: Supervisor> Executor<S> {
             }
             log::info!("Signal {}{} waits for the next image", signal.name, sender.unwrap_or_default());
         }
-        let error = match self.letter(machine) {
-            Ok((image, letter)) => execute(&image, &letter),
+        let error = match self.upgrade_state(machine) {
+            Ok((image, upgrade_state)) => execute(&image, &upgrade_state),
             Err(error) => error,
         };
         drop(blocked);
         Event::UpgradeFailed { reason: error.to_string() }
     }
 
-    fn letter(&self, machine: &Machine) -> Result<(Image, Letter)> {
+    fn upgrade_state(&self, machine: &Machine) -> Result<(Image, UpgradeState)> {
         let Some(image) = self.image.clone() else {
             let why = "the program that has this pool did not say how it was started";
             return Err(Error::new(ErrorKind::Setting, why));
         };
         let record = self.record(machine)?;
-        let letter = Letter::write(&image, &record, &record.descriptors())?;
-        Ok((image, letter))
+        let upgrade_state = UpgradeState::write(&image, &record, &record.descriptors())?;
+        Ok((image, upgrade_state))
     }
 
     fn record(&self, machine: &Machine) -> Result<PoolRecord> {
@@ -170,12 +172,12 @@ impl<S: Supervisor> Executor<S> {
 }
 
 /// Returns where it failed, with everything as it was.
-fn execute(image: &Image, letter: &Letter) -> Error {
+fn execute(image: &Image, upgrade_state: &UpgradeState) -> Error {
     log::logger().flush();
     let here = std::fs::File::open(".");
-    descriptor::survive_exec(letter.descriptors(), true);
-    let error = image.execute(&format!("resume:{}", letter.fd()));
-    descriptor::survive_exec(letter.descriptors(), false);
+    descriptor::survive_exec(upgrade_state.descriptors(), true);
+    let error = image.execute(&format!("resume:{}", upgrade_state.fd()));
+    descriptor::survive_exec(upgrade_state.descriptors(), false);
     if let Ok(here) = here {
         let _ = rustix::process::fchdir(here.as_fd());
     }

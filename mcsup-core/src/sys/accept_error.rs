@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_networks_errors_are_about_one_connection_and_not_about_the_listener() {
+    fn network_errors_concern_one_connection_and_not_the_listener() {
         // accept(2), "Error handling".
         for number in [
             libc::ENETDOWN,

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_it_holds_can_be_read_again_and_never_changed() {
+    fn its_contents_can_be_read_and_never_changed() {
         let file = holding("mcsup-test", b"one\ntwo").unwrap();
         assert!(file.write_all_at(b"X", 0).is_err());
         assert_eq!(contents(&file).unwrap(), b"one\ntwo");

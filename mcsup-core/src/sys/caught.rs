@@ -4,7 +4,7 @@
 //! also writes to a pipe, so that a poll(2) wakes. It is async-signal-safe: atomics, getpid(2), write(2) to a
 //! non-blocking descriptor, and `errno` is preserved.
 //!
-//! A process forked by a worker's own code inherits the handlers until [`let_go_in_child`] has run there. A
+//! A process forked by a worker's own code inherits the handlers until [`release_in_child`] has run there. A
 //! signal before that is not lost: the handler finds that its process is not the owner and triggers the
 //! default action.
 
@@ -39,7 +39,7 @@ pub(crate) struct Origin {
 /// The handler's state for one signal.
 struct Entry {
     act: AtomicU8,
-    /// Whether the handler was installed by [`take_over`].
+    /// Whether the handler was installed by [`install`].
     is_ours: AtomicBool,
     count: AtomicU32,
     /// 0: the kernel or a terminal.
@@ -76,11 +76,11 @@ impl Entry {
 static TABLE: [Entry; 32] = [const { Entry::new() }; 32];
 /// The descriptor that the handler writes to; -1: none.
 static WAKE: AtomicI32 = AtomicI32::new(-1);
-/// The process that handles these signals; 0: any, [`NOBODY`]: none. A forked process has copies of all
+/// The process that handles these signals; 0: any, [`NO_PROCESS`]: none. A forked process has copies of all
 /// statics, and the same pipe.
 static OWNER: AtomicI32 = AtomicI32::new(0);
 /// A value of [`OWNER`]: this process handles no signal.
-const NOBODY: i32 = -1;
+const NO_PROCESS: i32 = -1;
 /// The number of threads in the handler.
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
 /// Whether a [`Caught`] exists.
@@ -150,8 +150,8 @@ fn act_by_default(number: i32) {
 }
 
 /// Restores default actions in a process forked by a worker's own code. Handlers installed by that code stay.
-pub(super) fn let_go_in_child() {
-    OWNER.store(NOBODY, Ordering::Release);
+pub(super) fn release_in_child() {
+    OWNER.store(NO_PROCESS, Ordering::Release);
     WAKE.store(-1, Ordering::SeqCst);
     RUNNING.store(0, Ordering::SeqCst);
     for (number, entry) in (0..).zip(&TABLE) {
@@ -293,7 +293,7 @@ impl Drop for Caught {
 /// Installs `acts` in a forked process, for the rest of its life. Called with these signals blocked.
 ///
 /// A second call changes only the actions: a handler that replaced this one since then stays.
-pub(crate) fn take_over(acts: &[(i32, Act)]) -> io::Result<()> {
+pub(crate) fn install(acts: &[(i32, Act)]) -> io::Result<()> {
     OWNER.store(i32::try_from(std::process::id()).unwrap_or_default(), Ordering::Release);
     let mut replaced = Vec::new();
     for (number, act) in acts {

@@ -221,7 +221,7 @@ impl All {
 /// Stops all companions before the process's own code forks. Waits for them, but at most a tenth of a second.
 ///
 /// The calling thread must hold no lock.
-pub fn send_companions_away() {
+pub fn stop_companions() {
     if is_forked_off() {
         return;
     }
@@ -237,7 +237,7 @@ pub fn send_companions_away() {
 }
 
 /// Restarts the companions after a fork, in the process that forked. Does nothing in the child.
-pub fn call_companions_back() {
+pub fn restart_companions() {
     if is_forked_off() {
         return;
     }
@@ -299,7 +299,7 @@ pub(super) fn forget() {
 ///
 /// # Errors
 /// The system has no thread for it; `body` did not run.
-pub fn beside<T>(
+pub fn with_companion<T>(
     name: &'static str,
     stack: usize,
     life: &(dyn Fn() + Sync),

@@ -36,15 +36,15 @@ fn is_running(name: &str) -> bool {
 fn a_companion_is_away_during_forks_and_back_afterwards() {
     let post = Post::default();
     let (live, ask) = (|| post.live(), |away| post.ask(away));
-    beside("companion", 128 * 1024, &live, &ask, || {
+    with_companion("companion", 128 * 1024, &live, &ask, || {
         for forks in 1..20 {
-            send_companions_away();
+            stop_companions();
             assert!(!is_running("companion"));
             // Beside another fork.
-            send_companions_away();
-            call_companions_back();
+            stop_companions();
+            restart_companions();
             assert!(!is_running("companion"));
-            call_companions_back();
+            restart_companions();
             while post.lives.load(Ordering::SeqCst) == forks {
                 std::thread::yield_now();
             }
@@ -68,14 +68,16 @@ fn a_companion_ends_with_its_body_though_a_fork_is_over_meanwhile() {
                 // Another thread of the process.
                 std::thread::scope(|scope| {
                     scope.spawn(|| {
-                        send_companions_away();
-                        call_companions_back();
+                        stop_companions();
+                        restart_companions();
                     });
                 });
             }
         };
-        beside("called back", 128 * 1024, &|| post.live(), &ask, || is_last.store(true, Ordering::SeqCst))
-            .unwrap();
+        with_companion("called back", 128 * 1024, &|| post.live(), &ask, || {
+            is_last.store(true, Ordering::SeqCst);
+        })
+        .unwrap();
         ends.send(()).unwrap();
     });
     has_ended.recv_timeout(Duration::from_secs(5)).expect("the companion ends");
@@ -86,11 +88,11 @@ fn a_companion_ends_with_its_body_though_a_fork_is_over_meanwhile() {
 fn forks_that_overlap_without_a_pause_do_not_keep_a_companion_away() {
     let post = Post::default();
     let (live, ask) = (|| post.live(), |away| post.ask(away));
-    beside("overlapped", 128 * 1024, &live, &ask, || {
-        send_companions_away();
+    with_companion("overlapped", 128 * 1024, &live, &ask, || {
+        stop_companions();
         for _ in 0..3 {
-            send_companions_away();
-            call_companions_back();
+            stop_companions();
+            restart_companions();
         }
         assert!(!mend_within(LONG, LONG, LONG));
         assert!(!is_running("overlapped"));
@@ -99,10 +101,10 @@ fn forks_that_overlap_without_a_pause_do_not_keep_a_companion_away() {
             std::thread::yield_now();
         }
         // The further ones happen beside it.
-        send_companions_away();
+        stop_companions();
         assert!(is_running("overlapped"));
-        call_companions_back();
-        call_companions_back();
+        restart_companions();
+        restart_companions();
         assert!(is_running("overlapped"));
     })
     .unwrap();
@@ -118,21 +120,21 @@ fn a_fork_goes_on_beside_a_companion_that_does_not_end_and_which_stays() {
         post.live();
     };
     let disk = stalled.lock().unwrap();
-    beside("stalled", 128 * 1024, &live, &|away| post.ask(away), || {
-        send_companions_away();
+    with_companion("stalled", 128 * 1024, &live, &|away| post.ask(away), || {
+        stop_companions();
         assert!(is_running("stalled"));
-        call_companions_back();
+        restart_companions();
         // It was stopped again before it could notice, and has to run again afterwards.
-        send_companions_away();
+        stop_companions();
         drop(disk);
-        call_companions_back();
+        restart_companions();
         while post.lives.load(Ordering::SeqCst) == 0 {
             std::thread::yield_now();
         }
         assert!(is_running("stalled"));
-        send_companions_away();
+        stop_companions();
         assert!(!is_running("stalled"));
-        call_companions_back();
+        restart_companions();
         while post.lives.load(Ordering::SeqCst) < 2 {
             std::thread::yield_now();
         }
@@ -148,14 +150,14 @@ fn a_companion_that_the_system_had_no_thread_for_comes_back_later() {
     const STACK: usize = 512 * 1024 * 1024;
     let post = Post::default();
     let (live, ask) = (|| post.live(), |away| post.ask(away));
-    beside("companion", STACK, &live, &ask, || {
+    with_companion("companion", STACK, &live, &ask, || {
         let limit = getrlimit(Resource::As);
-        send_companions_away();
+        stop_companions();
         let pages: u64 =
             std::fs::read_to_string("/proc/self/statm").unwrap().split(' ').next().unwrap().parse().unwrap();
         let tight = pages * rustix::param::page_size() as u64 + STACK as u64 / 2;
         setrlimit(Resource::As, rustix::process::Rlimit { current: Some(tight), ..limit }).unwrap();
-        call_companions_back();
+        restart_companions();
         assert!(!is_running("companion"));
         assert!(!mend_within(Duration::ZERO, LONG, LONG));
         assert!(!is_running("companion"));
@@ -174,7 +176,7 @@ fn a_companion_that_the_system_had_no_thread_for_comes_back_later() {
 
 #[test]
 fn a_process_forked_beside_a_thread_in_a_fork_hook_can_have_companions() {
-    use super::super::fork::{Others, Side, exit_now, fork_beside};
+    use super::super::fork::{OtherThreads, Side, exit_now, fork_beside};
     use std::sync::mpsc;
     let (holds, is_held) = mpsc::channel();
     let hook = std::thread::spawn(move || {
@@ -185,7 +187,7 @@ fn a_process_forked_beside_a_thread_in_a_fork_hook_can_have_companions() {
         drop(all);
     });
     is_held.recv().unwrap();
-    let Side::Parent(child) = fork_beside(Others::Leave).unwrap() else {
+    let Side::Parent(child) = fork_beside(OtherThreads::LeaveBehind).unwrap() else {
         // SAFETY: ends this process where it hangs.
         unsafe { libc::alarm(5) };
         let companion = Companion::start("child's", 128 * 1024, || {}, |_| {});

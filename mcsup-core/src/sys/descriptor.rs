@@ -117,11 +117,11 @@ pub(crate) fn inode(fd: BorrowedFd<'_>) -> Option<u64> {
 /// /dev/null, opened in advance: a process without a free descriptor can use it as well.
 static BLANK: OnceLock<File> = OnceLock::new();
 
-/// Opens the target of [`let_go`]. Due once in each process that may call it.
+/// Opens the target of [`redirect_to_null`]. Due once in each process that may call it.
 ///
 /// # Errors
 /// No descriptor is left.
-pub(crate) fn prepare_to_let_go() -> io::Result<()> {
+pub(crate) fn prepare_null() -> io::Result<()> {
     blank().map(drop)
 }
 
@@ -149,9 +149,9 @@ fn open_blank(null: &str) -> io::Result<File> {
 
 /// Makes `fd` refer to /dev/null, so that this process no longer holds its previous target.
 ///
-/// Needs no free descriptor after [`prepare_to_let_go`]. The number stays open and owned: a concurrent user
+/// Needs no free descriptor after [`prepare_null`]. The number stays open and owned: a concurrent user
 /// sees /dev/null, never another file.
-pub(crate) fn let_go(fd: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn redirect_to_null(fd: BorrowedFd<'_>) -> io::Result<()> {
     let null = blank()?;
     let replaced = match replace(fd, null) {
         // The number is above the current limit, and dup2 refuses such numbers.
@@ -205,11 +205,11 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_beyond_the_limit_is_let_go_too() {
+    fn a_descriptor_above_the_limit_is_redirected_too() {
         let before = getrlimit(Resource::Nofile);
         let high = rustix::io::fcntl_dupfd_cloexec(File::open("/dev/zero").unwrap(), 200).unwrap();
         setrlimit(Resource::Nofile, Rlimit { current: Some(100), ..before }).unwrap();
-        let_go(high.as_fd()).unwrap();
+        redirect_to_null(high.as_fd()).unwrap();
         assert_eq!(getrlimit(Resource::Nofile).current, Some(100));
         setrlimit(Resource::Nofile, before).unwrap();
         let null = File::open("/dev/null").unwrap();
@@ -217,8 +217,8 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_is_let_go_of_though_no_other_is_free() {
-        prepare_to_let_go().unwrap();
+    fn a_descriptor_is_redirected_although_no_other_is_free() {
+        prepare_null().unwrap();
         let held = File::open("/dev/zero").unwrap();
         let before = getrlimit(Resource::Nofile);
         // At this limit every number below it is open.
@@ -227,9 +227,9 @@ mod tests {
         drop(lowest_free);
         setrlimit(Resource::Nofile, Rlimit { current: Some(limit), ..before }).unwrap();
         assert!(File::open("/dev/null").is_err());
-        let let_go = let_go(held.as_fd());
+        let redirect_to_null = redirect_to_null(held.as_fd());
         setrlimit(Resource::Nofile, before).unwrap();
-        let_go.unwrap();
+        redirect_to_null.unwrap();
         let null = File::open("/dev/null").unwrap();
         assert_eq!(identity(held.as_raw_fd()).unwrap(), identity(null.as_raw_fd()).unwrap());
     }

@@ -138,7 +138,7 @@ pub(crate) fn end_with(parent: rustix::process::Pid, limit: Duration) -> io::Res
 pub(crate) fn take_variable(name: &str) -> Option<OsString> {
     let value = std::env::var_os(name)?;
     if super::fork::has_one_thread() {
-        // SAFETY: nobody else reads or changes the environment at the same time: this is the only thread.
+        // SAFETY: the environment is not read or changed at the same time: this is the only thread.
         unsafe { std::env::remove_var(name) };
     }
     Some(OsString::from_vec(value.into_vec()))

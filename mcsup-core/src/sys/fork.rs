@@ -19,41 +19,41 @@ pub(crate) enum Side {
 
 /// The treatment of other threads at a fork.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Others {
+pub(crate) enum OtherThreads {
     /// Refuse the fork, and name them: a lock held by another thread would stay held in the child forever.
     Refuse,
     /// Fork, and leave them out of the child. For a caller that has been warned.
-    Leave,
+    LeaveBehind,
 }
 
 /// Forks a process with one thread. The error names the threads if there are more.
 pub(crate) fn fork() -> io::Result<Side> {
-    fork_beside(Others::Refuse)
+    fork_beside(OtherThreads::Refuse)
 }
 
 /// Forks a process that becomes a child of the adopter of orphans. Without an adopter it stays a child of
 /// this process, and its pid is returned for reaping.
-pub(crate) fn fork_away(others: Others) -> io::Result<Away> {
+pub(crate) fn fork_orphan(others: OtherThreads) -> io::Result<OrphanSide> {
     let between = match fork_beside(others)? {
-        Side::Parent(child) if !ADOPTS => return Ok(Away::Parent { child: Some(child) }),
+        Side::Parent(child) if !ADOPTS => return Ok(OrphanSide::Parent { child: Some(child) }),
         Side::Parent(between) => between,
-        Side::Child if !ADOPTS => return Ok(Away::Child),
+        Side::Child if !ADOPTS => return Ok(OrphanSide::Child),
         // This process has one thread, independent of its parent.
-        Side::Child => match fork_beside(Others::Leave) {
-            Ok(Side::Child) => return Ok(Away::Child),
+        Side::Child => match fork_beside(OtherThreads::LeaveBehind) {
+            Ok(Side::Child) => return Ok(OrphanSide::Child),
             Ok(Side::Parent(_)) => exit_now(0),
             Err(error) => exit_now(error.raw_os_error().unwrap_or(libc::EAGAIN)),
         },
     };
     match ended(between) {
-        Some(0) | None => Ok(Away::Parent { child: None }),
+        Some(0) | None => Ok(OrphanSide::Parent { child: None }),
         Some(errno) => Err(io::Error::from_raw_os_error(errno)),
     }
 }
 
-/// The side of a [`fork_away`].
+/// The side of a [`fork_orphan`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Away {
+pub(crate) enum OrphanSide {
     /// The process that forked.
     Parent {
         /// The new process, if it stays a child of this one.
@@ -75,8 +75,8 @@ fn ended(child: Pid) -> Option<i32> {
 }
 
 /// Forks beside other threads, or refuses to.
-pub(crate) fn fork_beside(others: Others) -> io::Result<Side> {
-    if others == Others::Refuse {
+pub(crate) fn fork_beside(others: OtherThreads) -> io::Result<Side> {
+    if others == OtherThreads::Refuse {
         refuse_other_threads()?;
     }
     let held = companion::hold();

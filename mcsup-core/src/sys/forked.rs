@@ -86,7 +86,7 @@ extern "C" fn in_child() {
         return;
     }
     IS_FORKED_OFF.store(true, Ordering::Relaxed);
-    caught::let_go_in_child();
-    unshared::let_go_in_child();
-    shared_memory::let_go_in_child();
+    caught::release_in_child();
+    unshared::release_in_child();
+    shared_memory::release_in_child();
 }

@@ -151,7 +151,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn who_is_refused_tries_again_and_finds_the_next_listener_and_who_was_there_goes_on() {
+    fn a_refused_client_reaches_the_next_listener_and_an_accepted_one_goes_on() {
         use std::io::{Read, Write};
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -180,7 +180,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn connections_that_nobody_accepts_are_counted() {
+    fn queued_connections_are_counted() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let connect = || TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         assert_eq!(queued(listener.as_fd()), 0);

@@ -79,7 +79,7 @@ impl SharedLines {
 }
 
 /// Replaces the mapping in a process forked by a worker's own code. Uses only atomics and a system call.
-pub(super) fn let_go_in_child() {
+pub(super) fn release_in_child() {
     let (first, length) = (KEPT.swap(ptr::null_mut(), Ordering::AcqRel), KEPT_LENGTH.load(Ordering::Acquire));
     if first.is_null() {
         return;

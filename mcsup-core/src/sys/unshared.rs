@@ -136,19 +136,19 @@ pub(super) fn go_on() {
 /// Redirects every marked number to /dev/null in a child with one thread, close-on-exec.
 ///
 /// The numbers stay in use, so that code that still has one finds no file of the application behind it.
-pub(super) fn let_go_in_child() {
+pub(super) fn release_in_child() {
     INSIDE.store(0, Ordering::SeqCst);
     FORKS.store(0, Ordering::SeqCst);
     let null = descriptor::null();
     for (fd, mark) in (0..).zip(&MARKS[..END.load(Ordering::Acquire)]) {
         if mark.swap(false, Ordering::AcqRel) {
-            let_go(fd, null);
+            release(fd, null);
         }
     }
     END.store(0, Ordering::Release);
 }
 
-fn let_go(fd: RawFd, null: RawFd) {
+fn release(fd: RawFd, null: RawFd) {
     // SAFETY: nothing in this process uses the number but this crate's own code, which does not run in it.
     // dup2 replaces it in one step; where that fails (no /dev/null, or a number above a limit that was
     // lowered) it is closed. Both are async-signal-safe (signal-safety(7)).

@@ -9,7 +9,7 @@ use crate::sys::exec;
 /// Executes `program` with the process's original environment and `added`. Returns only on an error.
 ///
 /// A program calls this when its process does not suit a supervisor, for example because it has other
-/// threads. It must not have taken a [`Succession`](super::Succession): descriptors and blocked signals pass
+/// threads. It must not have taken a [`Resumption`](super::Resumption): descriptors and blocked signals pass
 /// on unchanged. If the system does not report the original environment, the current one is used.
 pub fn execute(program: &Path, arguments: &[OsString], added: &(OsString, OsString)) -> io::Error {
     let environment = exec::original_environment().unwrap_or_else(|_| std::env::vars_os().collect());

@@ -26,12 +26,12 @@ pub struct Image {
     pub directory: PathBuf,
     /// The command for executing this image again after its files changed, if its open executable is not
     /// enough.
-    pub again: Option<Again>,
+    pub reexec: Option<Reexec>,
 }
 
 /// The command for executing an image again that has more files than its executable.
 #[derive(Debug, Clone)]
-pub struct Again {
+pub struct Reexec {
     /// The command line, in place of [`Image::arguments`].
     pub arguments: Vec<OsString>,
     /// A file that must be open under the same descriptor number in the executed program.
@@ -46,12 +46,13 @@ pub(crate) struct ImageRecord {
     pub(crate) arguments: Vec<OsString>,
     #[serde(with = "crate::host::recorded_path")]
     directory: PathBuf,
-    pub(crate) again: Option<AgainRecord>,
+    #[serde(rename = "again")]
+    pub(crate) reexec: Option<ReexecRecord>,
 }
 
-/// An [`Again`] as it is passed to the next image.
+/// An [`Reexec`] as it is passed to the next image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct AgainRecord {
+pub(crate) struct ReexecRecord {
     arguments: Vec<OsString>,
     pub(crate) file: RawFd,
 }
@@ -69,7 +70,7 @@ impl Image {
         let name = arguments.first().map(Path::new).filter(|name| !name.as_os_str().is_empty());
         let found = name.into_iter().flat_map(|name| candidates(name, &directory));
         let program = found.into_iter().find(|path| is_same(path, &executable)).unwrap_or(executable);
-        Ok(Self { program, arguments, directory, again: None })
+        Ok(Self { program, arguments, directory, reexec: None })
     }
 
     /// Executes the program that is installed now, with `value` in [`VARIABLE`]. Returns only on an error.
@@ -78,23 +79,23 @@ impl Image {
     }
 
     pub(crate) fn describe(&self) -> ImageRecord {
-        let again = self
-            .again
-            .as_ref()
-            .map(|again| AgainRecord { arguments: again.arguments.clone(), file: again.file.as_raw_fd() });
+        let reexec = self.reexec.as_ref().map(|reexec| ReexecRecord {
+            arguments: reexec.arguments.clone(),
+            file: reexec.file.as_raw_fd(),
+        });
         let Self { program, arguments, directory, .. } = self.clone();
-        ImageRecord { program, arguments, directory, again }
+        ImageRecord { program, arguments, directory, reexec }
     }
 }
 
 impl ImageRecord {
     /// The recorded image, with `file` as its open file.
     pub(crate) fn adopt(self, file: Option<OwnedFd>) -> Image {
-        let Self { program, arguments, directory, again } = self;
-        let again = again
+        let Self { program, arguments, directory, reexec } = self;
+        let reexec = reexec
             .zip(file)
-            .map(|(AgainRecord { arguments, .. }, file)| Again { arguments, file: file.into() });
-        Image { program, arguments, directory, again }
+            .map(|(ReexecRecord { arguments, .. }, file)| Reexec { arguments, file: file.into() });
+        Image { program, arguments, directory, reexec }
     }
 
     /// Executes this image again, by its open executable; without one, by its path.
@@ -103,7 +104,7 @@ impl ImageRecord {
             return start(&self.program, &self.arguments, &self.directory, value);
         };
         let program = PathBuf::from(format!("/proc/self/fd/{executable}"));
-        let arguments = self.again.as_ref().map_or(&self.arguments, |again| &again.arguments);
+        let arguments = self.reexec.as_ref().map_or(&self.arguments, |reexec| &reexec.arguments);
         start(&program, arguments, &self.directory, value)
     }
 }

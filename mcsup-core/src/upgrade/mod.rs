@@ -2,10 +2,10 @@
 //! listeners and locks.
 //!
 //! - [`image`]: the program to execute, recorded when the process begins.
-//! - `letter`: the state passed to the new image: a record in a sealed file, and open descriptors.
+//! - `state`: the state passed to the new image: a record in a sealed file, and open descriptors.
 //! - [`detour`]: replacing a program that has not begun.
-//! - `checker`: a dry run of the new image, as a child with the real state.
-//! - [`succession`]: the new image's view of the state, and the return to the old image if it does not take
+//! - `dry_run`: a dry run of the new image, as a child with the real state.
+//! - [`resumption`]: the new image's view of the state, and the return to the old image if it does not take
 //!   over.
 //!
 //! The supervisor defines the contents of the record and the time of an upgrade.
@@ -13,20 +13,20 @@
 //! The environment variable [`VARIABLE`] names the state's descriptor: `check:FD:ANSWER` in the dry run,
 //! `resume:FD` after the exec, `fallback:FD:REASON` on the return to the old image.
 
-pub(crate) mod checker;
 pub mod detour;
+pub(crate) mod dry_run;
 pub mod image;
-pub(crate) mod letter;
-pub mod succession;
+pub mod resumption;
+pub(crate) mod state;
 
-pub use image::{Again, Image};
-pub use succession::Succession;
+pub use image::{Image, Reexec};
+pub use resumption::Resumption;
 
 /// The variable that names the state's descriptor to a new image.
 pub const VARIABLE: &str = "MCSUP_RESUME";
 
 /// This program and its version, for the other image.
-pub(crate) const US: &str = concat!("mcsup ", env!("CARGO_PKG_VERSION"));
+pub(crate) const PROGRAM: &str = concat!("mcsup ", env!("CARGO_PKG_VERSION"));
 
 /// The answer of a new image that can take over.
-const CAN: &[u8] = b"OK\n";
+const READY: &[u8] = b"OK\n";

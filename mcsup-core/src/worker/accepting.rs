@@ -37,7 +37,7 @@ impl WorkerContext {
     /// While it waits it shows signs of life. In [`Phase::Draining`] it takes the queued connections, and
     /// returns `None` when every queue is empty. In a shortage of descriptors or memory it waits for its end.
     /// It closes a connection that another worker has [handed over](Self::hand_over) with bytes: a pool that
-    /// sends bytes receives them by [`take_over`](Self::take_over).
+    /// sends bytes receives them by [`take_handed_over`](Self::take_handed_over).
     ///
     /// # Errors
     /// An error of poll(2) or accept(2), unless it concerns one connection or a shortage of descriptors or
@@ -164,7 +164,7 @@ fn wait(sources: &mut [PollFd<'_>], limit: Duration) -> Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::context::tests::born_for;
+    use super::super::context::tests::with_max_requests;
     use super::*;
     use crate::link::channel::SupervisorEnd;
     use std::io::{Read, Write};
@@ -206,7 +206,7 @@ mod tests {
         let ready = std::fs::File::open("/dev/null").unwrap().into();
         let local = crate::listener::Local::Unix("/none".into());
         let errors = Mutex::new(errors.to_vec());
-        let (worker, supervisor) = born_for(0);
+        let (worker, supervisor) = with_max_requests(0);
         (worker.with_listener(Arc::new(Failing { ready, errors, local })), supervisor)
     }
 
@@ -254,8 +254,8 @@ mod tests {
     }
 
     #[test]
-    fn a_drain_goes_on_behind_what_was_handed_over_and_cannot_be_served() {
-        let (worker, _supervisor) = born_for(0);
+    fn a_drain_goes_on_after_a_handed_over_connection_that_cannot_be_served() {
+        let (worker, _supervisor) = with_max_requests(0);
         worker.raise(Phase::Draining);
         let _with_bytes = handed_over(&worker, b"bytes");
         let no_socket = std::fs::File::open("/dev/null").unwrap();
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_whose_connections_all_fail_rests_in_between_and_ends_when_it_is_to() {
+    fn a_worker_whose_connections_all_fail_pauses_and_still_drains() {
         let refused = |count: u32| failing(&vec![libc::EPERM; usize::try_from(count).unwrap()]);
         let (worker, _supervisor) = refused(3 * (MOST_LOST + 1));
         let begin = std::time::Instant::now();
@@ -295,8 +295,8 @@ mod tests {
     }
 
     #[test]
-    fn what_was_handed_over_is_accepted_as_well() {
-        let (worker, _supervisor) = born_for(0);
+    fn a_handed_over_connection_is_accepted() {
+        let (worker, _supervisor) = with_max_requests(0);
         let _other = handed_over(&worker, b"for another kind of worker");
         let mut client = handed_over(&worker, &[]);
         worker.accept().unwrap().unwrap().write_all(b"hello").unwrap();

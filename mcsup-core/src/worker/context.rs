@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use crate::link::channel::WorkerEnd;
 use crate::link::handover::Handover;
-use crate::link::lifeline::{Duty, Phase};
+use crate::link::lifeline::{Phase, WorkerControl};
 use crate::link::message::Report;
-use crate::link::scoreboard::{Seat, Sibling};
+use crate::link::scoreboard::{ScoreboardRow, Sibling};
 use crate::listener::Listener;
 use crate::listener::open::OpenSet;
 use crate::sys::{companion, descriptor};
@@ -20,8 +20,8 @@ pub struct WorkerContext {
     slot: usize,
     generation: u64,
     listeners: Arc<OpenSet>,
-    duty: Arc<Duty>,
-    seat: Seat,
+    control: Arc<WorkerControl>,
+    row: ScoreboardRow,
     handover: Arc<Handover>,
     end: WorkerEnd,
     /// The number of requests after which it asks for a successor; 0: never.
@@ -32,12 +32,12 @@ impl WorkerContext {
     pub(crate) fn new(
         (slot, generation, max_requests): (usize, u64, u64),
         listeners: Arc<OpenSet>,
-        duty: Arc<Duty>,
-        seat: Seat,
+        control: Arc<WorkerControl>,
+        row: ScoreboardRow,
         handover: Arc<Handover>,
         end: WorkerEnd,
     ) -> Self {
-        Self { slot, generation, listeners, duty, seat, handover, end, max_requests }
+        Self { slot, generation, listeners, control, row, handover, end, max_requests }
     }
 
     /// Announces the worker to its siblings before the supervisor learns that it is ready. Siblings that
@@ -65,29 +65,29 @@ impl WorkerContext {
 
     /// The stage of the worker's life.
     pub fn phase(&self) -> Phase {
-        self.duty.phase()
+        self.control.phase()
     }
 
     /// Returns a function that says whether the worker will end soon, from [`Phase::LameDuck`] on. The
     /// function outlives the borrow of this context.
     pub fn is_draining(&self) -> impl Fn() -> bool + Send + Sync + use<> {
-        let duty = Arc::clone(&self.duty);
-        move || duty.phase() > Phase::Serving
+        let control = Arc::clone(&self.control);
+        move || control.phase() > Phase::Serving
     }
 
     /// Becomes readable when [`phase`](Self::phase) or [`log_epoch`](Self::log_epoch) may have changed.
     pub fn wake_fd(&self) -> BorrowedFd<'_> {
-        self.duty.wake_fd()
+        self.control.wake_fd()
     }
 
     /// Makes [`wake_fd`](Self::wake_fd) unreadable until the next change. Call it before reading the state.
     pub fn acknowledge(&self) {
-        self.duty.acknowledge();
+        self.control.acknowledge();
     }
 
     /// Changes whenever log files should be reopened.
     pub fn log_epoch(&self) -> u32 {
-        self.duty.log_epoch()
+        self.control.log_epoch()
     }
 
     /// Shows a sign of life. Costs a clock read, a load and a store.
@@ -95,7 +95,7 @@ impl WorkerContext {
     /// Due more often than the liveness timeout, and a few times a second if the worker's code forks: it then
     /// also restarts threads of this crate that the system had no room for after a fork.
     pub fn beat(&self) {
-        self.seat.beat();
+        self.row.beat();
         if companion::mend() {
             // Without a supervisor the worker ends anyway.
             let _ = self.leave("the system has no thread for it since its application forked");
@@ -105,12 +105,12 @@ impl WorkerContext {
     /// Announces to the siblings that the worker accepts and serves up to `permits` requests at once; 0: it
     /// stops accepting.
     pub fn accepting(&self, permits: usize) {
-        self.seat.accepting(permits);
+        self.row.accepting(permits);
     }
 
     /// The other workers that accept from the same listeners and show signs of life.
     pub fn siblings(&self) -> impl Iterator<Item = Sibling> + '_ {
-        self.seat.siblings()
+        self.row.siblings()
     }
 
     /// Hands a connection to the first worker that takes it, with up to [`MAX_HANDED`](crate::MAX_HANDED)
@@ -134,7 +134,7 @@ impl WorkerContext {
     /// # Errors
     /// See [`AcceptFailure`](crate::listener::AcceptFailure); after a shortage the connection is still
     /// queued.
-    pub fn take_over(&self) -> io::Result<Option<(OwnedFd, Vec<u8>)>> {
+    pub fn take_handed_over(&self) -> io::Result<Option<(OwnedFd, Vec<u8>)>> {
         self.handover.take_with_room()
     }
 
@@ -143,12 +143,12 @@ impl WorkerContext {
     /// # Errors
     /// The supervisor is gone.
     pub fn leave(&self, reason: &str) -> io::Result<()> {
-        self.end.say(Report::Leaving(reason.to_owned()))
+        self.end.send(Report::Leaving(reason.to_owned()))
     }
 
     /// Finishes, as at SIGTERM: this worker ends on its own, and the supervisor replaces it.
     pub fn finish(&self) {
-        self.duty.raise(Phase::Draining);
+        self.control.raise(Phase::Draining);
     }
 
     /// Asks for a reload of the whole pool, for `reason` (`app.py has changed`). Equal requests cause one
@@ -157,51 +157,51 @@ impl WorkerContext {
     /// # Errors
     /// The supervisor is gone.
     pub fn ask_reload(&self, reason: &str) -> io::Result<()> {
-        self.end.say(Report::ReloadWanted(reason.to_owned()))
+        self.end.send(Report::ReloadWanted(reason.to_owned()))
     }
 
     /// The reason why the next generation does not boot, once the supervisor has reported it. Costs one load
     /// if there is none.
     pub fn broken(&self) -> Option<Arc<str>> {
-        self.duty.broken()
+        self.control.broken()
     }
 
     /// Counts the start of a request, or of another unit of work.
     pub fn request_began(&self) {
-        self.seat.request_began();
+        self.row.request_began();
     }
 
     /// Counts the end of a request. After the worker's maximum number the supervisor boots a successor and
     /// then lets this worker retire.
     pub fn request_ended(&self) {
-        let requests = self.seat.request_ended();
+        let requests = self.row.request_ended();
         if requests == self.max_requests {
             // Without a supervisor the worker ends anyway.
-            let _ = self.end.say(Report::Enough { requests });
+            let _ = self.end.send(Report::Enough { requests });
         }
     }
 
     /// Reports the number of requests that wait to be started.
     pub fn waiting(&self, count: usize) {
-        self.seat.waiting(count);
+        self.row.waiting(count);
     }
 
     /// Reports the age of the oldest of several requests; `None`: none is in progress. Due a few times a
     /// second at most.
     pub fn oldest(&self, age: Option<Duration>) {
-        self.seat.oldest(age);
+        self.row.oldest(age);
     }
 
     /// Reports the number of open connections.
     pub fn connections(&self, open: usize) {
-        self.seat.connections(open);
+        self.row.connections(open);
     }
 
     /// Stops accepting in this process. Queued connections stay for other holders of the listeners.
     pub fn close_listeners(&self) {
         self.accepting(0);
         for listener in self.listeners.iter() {
-            let _ = descriptor::let_go(listener.as_fd());
+            let _ = descriptor::redirect_to_null(listener.as_fd());
         }
     }
 
@@ -217,8 +217,8 @@ pub(super) mod tests {
     use crate::link::scoreboard::Scoreboard;
 
     /// A worker with a maximum number of requests, and its supervisor's end.
-    pub(in crate::worker) fn born_for(max_requests: u64) -> (WorkerContext, channel::SupervisorEnd) {
-        seated(Scoreboard::new(1).unwrap().take().unwrap(), max_requests)
+    pub(in crate::worker) fn with_max_requests(max_requests: u64) -> (WorkerContext, channel::SupervisorEnd) {
+        with_row(Scoreboard::new(1).unwrap().take().unwrap(), max_requests)
     }
 
     impl WorkerContext {
@@ -229,27 +229,28 @@ pub(super) mod tests {
         }
 
         pub(in crate::worker) fn raise(&self, phase: Phase) {
-            self.duty.raise(phase);
+            self.control.raise(phase);
         }
     }
 
-    fn seated(seat: Seat, max_requests: u64) -> (WorkerContext, channel::SupervisorEnd) {
+    fn with_row(row: ScoreboardRow, max_requests: u64) -> (WorkerContext, channel::SupervisorEnd) {
         let (ours, theirs) = channel::pair().unwrap();
-        let (duty, handover) = (Arc::new(Duty::new().unwrap()), Arc::new(Handover::new().unwrap()));
+        let (control, handover) =
+            (Arc::new(WorkerControl::new().unwrap()), Arc::new(Handover::new().unwrap()));
         let place = (0, 1, max_requests);
-        (WorkerContext::new(place, Arc::default(), duty, seat, handover, theirs), ours)
+        (WorkerContext::new(place, Arc::default(), control, row, handover, theirs), ours)
     }
 
     #[test]
-    fn a_worker_that_has_done_what_it_was_born_for_says_so_once() {
+    fn a_worker_reports_its_maximum_of_requests_once() {
         for (max_requests, expected) in [(3, vec![Report::Enough { requests: 3 }]), (0, vec![]), (6, vec![])]
         {
-            let (worker, mut supervisor) = born_for(max_requests);
+            let (worker, mut supervisor) = with_max_requests(max_requests);
             for _ in 0..5 {
                 worker.request_began();
                 worker.request_ended();
             }
-            assert_eq!(supervisor.hear(channel::Hear::Some), expected);
+            assert_eq!(supervisor.receive(channel::ReadLimit::Turn), expected);
         }
     }
 
@@ -257,18 +258,18 @@ pub(super) mod tests {
     fn a_worker_that_has_booted_is_counted_on_before_it_accepts() {
         let mut board = Scoreboard::new(2).unwrap();
         let (old, new) = (board.take().unwrap(), board.take().unwrap());
-        let (new, _supervisor) = seated(new, 0);
+        let (new, _supervisor) = with_row(new, 0);
         assert_eq!(old.siblings().count(), 0);
         new.booted();
         assert_eq!(old.siblings().map(|sibling| sibling.free).collect::<Vec<_>>(), [1]);
     }
 
     #[test]
-    fn whoever_asks_hears_that_the_worker_will_end_before_it_does() {
-        let (worker, _supervisor) = born_for(0);
+    fn the_coming_end_of_a_worker_is_visible_before_it_drains() {
+        let (worker, _supervisor) = with_max_requests(0);
         let is_draining = worker.is_draining();
         assert!(!is_draining());
-        worker.duty.raise(Phase::LameDuck);
+        worker.control.raise(Phase::LameDuck);
         assert!(is_draining() && worker.phase().accepts());
     }
 }

@@ -6,7 +6,7 @@ mod context;
 pub use crate::link::handover::MAX_HANDED;
 pub use crate::link::lifeline::Phase;
 pub use crate::link::scoreboard::Sibling;
-pub use crate::sys::companion::{beside, call_companions_back, send_companions_away};
+pub use crate::sys::companion::{restart_companions, stop_companions, with_companion};
 pub use crate::sys::forked::is_forked_off;
 pub use crate::sys::signal::SignalsBlocked;
 pub use crate::sys::unshared::{Unshared, between_forks};

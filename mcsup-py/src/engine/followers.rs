@@ -19,7 +19,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mcsup_core::beside;
+use mcsup_core::with_companion;
 
 use super::clock::RequestClock;
 use super::date::Date;
@@ -165,7 +165,7 @@ pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io
     let Threads { apps, life } = threads;
     let mut apps = apps.into_iter();
     let (stand_by, ask) = (|| crew.stand_by(), |away| crew.send_spare(away));
-    beside("spare", SPARE_STACK, &stand_by, &ask, || {
+    with_companion("spare", SPARE_STACK, &stand_by, &ask, || {
         thread::scope(|scope| {
             let (crew, mut first) = (&crew, apps.next());
             for (permit, mut app) in (1..).zip(apps) {

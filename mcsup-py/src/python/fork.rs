@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, ThreadId};
 
-use mcsup_core::{call_companions_back, send_companions_away};
+use mcsup_core::{restart_companions, stop_companions};
 use pyo3::exceptions::PySystemExit;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -84,10 +84,10 @@ impl Hook {
         let is_late = LATE_IN.get() == Some(&thread::current().id());
         // A thread that is to end may need the interpreter until then.
         match self.0 {
-            When::Before => py.detach(send_companions_away),
+            When::Before => py.detach(stop_companions),
             When::After if is_late => {}
             When::Late if !is_late || put_off() => {}
-            When::After | When::Late => py.detach(call_companions_back),
+            When::After | When::Late => py.detach(restart_companions),
         }
     }
 }
@@ -116,7 +116,7 @@ fn put_off() -> bool {
 pub fn call_back_put_off() {
     if PUT_OFF.load(Ordering::Acquire) > 0 {
         for _ in 0..PUT_OFF.swap(0, Ordering::AcqRel) {
-            call_companions_back();
+            restart_companions();
         }
     }
 }

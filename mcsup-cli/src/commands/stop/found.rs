@@ -47,7 +47,7 @@ fn listener_at(args: &ServerArgs) -> Result<Option<Handle>, Failure> {
     let path = asking::socket(args)?;
     let mut client = match Client::connect(&path) {
         Ok(client) => client,
-        Err(AskError::Nobody { .. }) => return Ok(None),
+        Err(AskError::NoServer { .. }) => return Ok(None),
         Err(error) => return Err(asking::unanswered(args, &error)),
     };
     let peer = client.peer().map_err(|error| asking::unanswered(args, &error))?;

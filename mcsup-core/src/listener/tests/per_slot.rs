@@ -112,7 +112,7 @@ fn a_failed_change_leaves_no_slot_behind() {
         let four = two.changed_to(&wanted, &options(), 4).unwrap();
         // A worker of the failed generation that lives a little longer.
         let held: Vec<_> = four.iter().map(|listener| rustix::io::dup(listener.as_fd()).unwrap()).collect();
-        four.withdraw_what_is_not_in(&two);
+        four.withdraw_unless_in(&two);
         drop(four);
         let four = two.resized(4).unwrap();
         four.aim(4).unwrap();
@@ -171,7 +171,7 @@ fn a_change_of_the_settings_may_change_the_number_of_slots_too() {
     let clients = connect(&first, 90);
     assert!(queues(&first).iter().all(|queued| *queued > 5));
     second.aim(2).unwrap();
-    first.withdraw_what_is_not_in(&second);
+    first.withdraw_unless_in(&second);
     assert!(second.is_settled());
     let waited = second.end_leaving().len();
     assert_eq!((second.len(), second.queued() + waited), (4, clients.len()));

@@ -3,7 +3,7 @@
 use rustix::process::Pid;
 
 use super::{Crew, Hand, Member, Process};
-use crate::link::channel::Hear;
+use crate::link::channel::ReadLimit;
 use crate::link::message::Report;
 use crate::policy::{Event, Exit, ExitStatus, OutOfMemory, WorkerId};
 use crate::spawn::reap;
@@ -21,8 +21,8 @@ impl Crew {
     fn reports_of(&mut self, reaped: &[Pid]) -> Vec<Event> {
         let mut heard: Vec<(WorkerId, Vec<Report>)> = Vec::new();
         for (&worker, hand) in &mut self.hands {
-            let how_much = if hand.may_be_in(reaped) { Hear::All } else { Hear::Some };
-            heard.push((worker, hand.links.link.hear(how_much)));
+            let how_much = if hand.may_be_in(reaped) { ReadLimit::All } else { ReadLimit::Turn };
+            heard.push((worker, hand.links.link.receive(how_much)));
         }
         self.read_last_of_grandchildren(&mut heard);
         let mut events = Vec::new();
@@ -53,7 +53,7 @@ impl Crew {
                 continue;
             };
             if ended.contains(pid) {
-                reports.append(&mut links.link.hear(Hear::All));
+                reports.append(&mut links.link.receive(ReadLimit::All));
             }
         }
     }
@@ -99,7 +99,7 @@ impl Crew {
         if let Process::Awaited { mold, .. } = hand.process {
             self.has_moved(mold);
         }
-        let is_mold = hand.links.seat.is_none();
+        let is_mold = hand.links.row.is_none();
         let member = |pid: Pid| Member { pid: pid.as_raw_nonzero().get(), is_mold };
         self.gone.members.extend(hand.process.pid().map(member));
         let out_of_memory = match status == KILLED && !hand.is_killed {
@@ -107,8 +107,8 @@ impl Crew {
             false => OutOfMemory::default(),
         };
         let evidence = hand.evidence(out_of_memory);
-        if let Some(seat) = &hand.links.seat {
-            self.scoreboard.give_back(seat);
+        if let Some(row) = &hand.links.row {
+            self.scoreboard.give_back(row);
         }
         Some(Event::Exited { worker, exit: Exit { status, evidence } })
     }

@@ -9,16 +9,16 @@ use serde::{Deserialize, Serialize};
 
 use super::kills::Kills;
 use super::{Crew, Gone, Hand, Links, Process};
-use crate::link::channel::{EndRecord, SupervisorEnd};
+use crate::link::channel::{ChannelRecord, SupervisorEnd};
 use crate::link::fork_order::OrderingEnd;
-use crate::link::scoreboard::{BoardRecord, Scoreboard, Seat};
+use crate::link::scoreboard::{Scoreboard, ScoreboardRecord, ScoreboardRow};
 use crate::policy::{Moment, WorkerId};
 use crate::sys::ancestry;
 
 /// A crew that outlives its supervisor's image.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct CrewRecord {
-    board: BoardRecord,
+    board: ScoreboardRecord,
     hands: Vec<HandRecord>,
 }
 
@@ -26,8 +26,8 @@ pub(crate) struct CrewRecord {
 struct HandRecord {
     worker: WorkerId,
     process: ProcessRecord,
-    link: EndRecord,
-    seat: Option<usize>,
+    link: ChannelRecord,
+    row: Option<usize>,
     forks: Option<RawFd>,
     born: Moment,
 }
@@ -88,7 +88,7 @@ impl Crew {
             worker: *worker,
             process: hand.process.describe(),
             link: hand.links.link.describe(),
-            seat: hand.links.seat.as_ref().map(Seat::index),
+            row: hand.links.row.as_ref().map(ScoreboardRow::index),
             forks: hand.links.forks.as_ref().map(|forks| forks.as_fd().as_raw_fd()),
             born: hand.born,
         });
@@ -124,15 +124,15 @@ impl Crew {
     fn adopt_hand(&mut self, record: HandRecord) -> io::Result<Hand> {
         let wrong = || io::Error::other("the record contradicts itself");
         let process = record.process.adopt().ok_or_else(wrong)?;
-        let seat = match record.seat {
-            Some(index) => Some(self.scoreboard.take_again(index).ok_or_else(wrong)?),
+        let row = match record.row {
+            Some(index) => Some(self.scoreboard.take_existing(index).ok_or_else(wrong)?),
             None => None,
         };
         let counter = self.kills.own();
         let forks = record.forks.map(OrderingEnd::adopt).transpose()?;
         Ok(Hand {
             process,
-            links: Links { link: SupervisorEnd::adopt(record.link)?, seat, forks },
+            links: Links { link: SupervisorEnd::adopt(record.link)?, row, forks },
             wanted: VecDeque::new(),
             born: record.born,
             moved: crate::clock::now(),

@@ -28,7 +28,7 @@ fn pool() -> Pool {
     let process = sleeper();
     let mut crew = Crew::new(8).unwrap();
     let ((link, mold), (forks, orders)) = (channel::pair().unwrap(), fork_order::pair().unwrap());
-    let links = Links { link, seat: None, forks: Some(forks) };
+    let links = Links { link, row: None, forks: Some(forks) };
     crew.join(MOLD, Pid::from_child(&process), links);
     Pool { crew, orders, mold, process }
 }
@@ -36,10 +36,10 @@ fn pool() -> Pool {
 impl Pool {
     fn order(&mut self, worker: u64) {
         let (link, end) = channel::pair().unwrap();
-        let seat = self.crew.take_seat().unwrap();
-        let order = ForkOrder { worker, slot: 0, seat: seat.index(), max_requests: 0, listeners: Vec::new() };
+        let row = self.crew.take_seat().unwrap();
+        let order = ForkOrder { worker, slot: 0, row: row.index(), max_requests: 0, listeners: Vec::new() };
         let wanted = Wanted { order, end, listeners: OpenSet::default() };
-        let links = Links { link, seat: Some(seat), forks: None };
+        let links = Links { link, row: Some(row), forks: None };
         self.crew.order((WorkerId(worker), MOLD), links, wanted).unwrap();
     }
 
@@ -72,7 +72,7 @@ fn a_mold_is_told_a_few_things_at_once_and_more_when_it_has_answered() {
     assert_eq!(told.iter().map(|(worker, _)| *worker).collect::<Vec<_>>(), [10, 11, 12, 13]);
     assert!(pool.crew.reports().is_empty());
     let reason = "no memory".to_owned();
-    pool.mold.say(Report::ForkFailed { worker: 10, reason }).unwrap();
+    pool.mold.send(Report::ForkFailed { worker: 10, reason }).unwrap();
     drop(told.remove(0));
     let events = pool.crew.reports();
     assert_eq!(events.iter().map(failed).collect::<Vec<_>>(), [Some((10, "no memory"))]);
@@ -113,7 +113,7 @@ fn a_worker_that_was_to_be_killed_before_it_was_born_is_killed_then() {
     pool.crew.signal(WorkerId(10), Signal::KILL);
     let mut worker = sleeper();
     let pid = i32::try_from(worker.id()).unwrap();
-    end.say(Report::Born { pid }).unwrap();
+    end.send(Report::Born { pid }).unwrap();
     assert_eq!(pool.crew.reports(), [Event::Spawned { worker: WorkerId(10), pid }]);
     let status = worker.wait().unwrap();
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(Signal::KILL.as_raw()));
@@ -143,7 +143,7 @@ fn only_a_mold_that_has_long_forked_nothing_is_stuck() {
     // It has forked one of those before this one.
     let reason = "no memory".to_owned();
     let told = pool.told();
-    pool.mold.say(Report::ForkFailed { worker: 10, reason }).unwrap();
+    pool.mold.send(Report::ForkFailed { worker: 10, reason }).unwrap();
     drop(told);
     assert!(!pool.crew.reports().is_empty());
     assert_eq!(pool.crew.signal(WorkerId(11), Signal::KILL), None);
@@ -189,7 +189,7 @@ fn the_reports_of_a_reaped_worker_come_before_its_end() {
         summary: "no module".to_owned(),
         detail: Some("x".repeat(64 * 1024)),
     };
-    pool.mold.say(Report::Failed(failure.clone())).unwrap();
+    pool.mold.send(Report::Failed(failure.clone())).unwrap();
     pool.process.kill().unwrap();
     let child = WaitId::Pid(Pid::from_child(&pool.process));
     waitid(child, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
@@ -211,7 +211,7 @@ fn a_worker_that_is_reaped_before_it_is_heard_was_born_and_has_ended() {
     let mut worker = sleeper();
     let process = Pid::from_child(&worker);
     let pid = process.as_raw_nonzero().get();
-    end.say(Report::Born { pid }).unwrap();
+    end.send(Report::Born { pid }).unwrap();
     drop(end);
     worker.kill().unwrap();
     waitid(WaitId::Pid(process), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
@@ -228,7 +228,7 @@ fn a_process_of_one_worker_is_not_another_ones_too() {
     pool.order(10);
     let (_, end) = pool.told().unwrap();
     let pid = Pid::from_child(&pool.process).as_raw_nonzero().get();
-    end.say(Report::Born { pid }).unwrap();
+    end.send(Report::Born { pid }).unwrap();
     assert!(pool.crew.reports().is_empty());
 }
 
@@ -237,7 +237,7 @@ fn a_process_that_is_no_child_is_no_worker() {
     let mut pool = pool();
     pool.order(10);
     let (_, end) = pool.told().unwrap();
-    end.say(Report::Born { pid: 1 }).unwrap();
+    end.send(Report::Born { pid: 1 }).unwrap();
     let events = pool.crew.reports();
     assert_eq!(events.is_empty(), ADOPTS, "{events:?}");
 }

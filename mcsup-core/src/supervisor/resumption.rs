@@ -27,7 +27,7 @@ use crate::link::handover::Handover;
 use crate::listener::open::OpenSet;
 use crate::policy::{Effect, Event, Machine};
 use crate::sys::{ancestry, signal};
-use crate::upgrade::{self, Succession};
+use crate::upgrade::{self, Resumption};
 
 /// A pool that goes on.
 pub(super) struct Successor<S> {
@@ -49,28 +49,28 @@ pub(super) struct Successor<S> {
 pub(super) fn take_over<S: Supervisor>(
     supervisor: S,
     config: Config,
-    succession: Succession,
+    resumption: Resumption,
 ) -> Result<Option<Successor<S>>> {
     // Declared in this order, so that whatever goes wrong the way back is taken before a handle is closed.
     let mut taken = Taken::default();
-    let succession = succession;
-    if succession.is_check() {
-        succession.pool::<PoolRecord>()?;
-        succession.affirm()?;
+    let resumption = resumption;
+    if resumption.is_check() {
+        resumption.pool::<PoolRecord>()?;
+        resumption.affirm()?;
         return Ok(None);
     }
-    let machine = match taken.take(&succession, &config) {
+    let machine = match taken.take(&resumption, &config) {
         Ok(machine) => machine,
         Err(error) => {
-            succession.give_up(&error.to_string());
+            resumption.give_up(&error.to_string());
             return Err(error);
         }
     };
-    let (by, failure) = (succession.by().to_owned(), succession.failure().map(str::to_owned));
+    let (by, failure) = (resumption.by().to_owned(), resumption.failure().map(str::to_owned));
     let Some(mut executor) = taken.executor(supervisor, config) else {
         return Err(Error::system("take over", std::io::Error::other("something is missing")));
     };
-    if let Some(image) = succession.complete() {
+    if let Some(image) = resumption.complete() {
         // By its own path there may be another by now.
         executor.image = Some(image);
     }
@@ -104,12 +104,12 @@ struct Rest {
 
 impl Taken {
     /// Takes all of it.
-    fn take(&mut self, succession: &Succession, config: &Config) -> Result<Machine> {
+    fn take(&mut self, resumption: &Resumption, config: &Config) -> Result<Machine> {
         let failed = |step: &str| {
             let step = format!("take over {step}");
             move |error: std::io::Error| Error::system(step, error)
         };
-        let record: PoolRecord = succession.pool()?;
+        let record: PoolRecord = resumption.pool()?;
         self.crew = Some(Crew::adopt(record.crew).map_err(failed("the workers"))?);
         self.handover = Some(Handover::adopt(record.handover).map_err(failed("the handover queue"))?);
         self.listeners = Some(OpenSet::adopt(&record.listeners)?);
@@ -162,7 +162,7 @@ impl Taken {
             pace: Pace::new(clock::now()),
             waiting: Waiting::default(),
             image,
-            checker: None,
+            dry_run: None,
             ended_checkers: Vec::new(),
             failed_start: FailedStart::default(),
         })
@@ -172,7 +172,7 @@ impl Taken {
 /// The events of the meantime: processes that have ended are reaped, and the request for the upgrade is answered.
 fn happened<S: Supervisor>(executor: &mut Executor<S>, by: &str, failure: Option<String>) -> Vec<Event> {
     let upgrade = match failure {
-        None => Event::Upgraded { message: format!("{by} -> {}", upgrade::US) },
+        None => Event::Upgraded { message: format!("{by} -> {}", upgrade::PROGRAM) },
         Some(reason) => Event::UpgradeFailed { reason },
     };
     let mut events = vec![executor.crew.beats(), upgrade];

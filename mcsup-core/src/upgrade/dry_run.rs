@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, getpid, kill_process};
 
-use super::letter::Letter;
-use super::{CAN, Image};
+use super::state::UpgradeState;
+use super::{Image, READY};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::policy::{ExitStatus, Moment};
@@ -35,7 +35,7 @@ const AT_DROP: Duration = Duration::from_millis(500);
 
 /// A running dry run. Killed when dropped.
 #[derive(Debug)]
-pub(crate) struct Checker {
+pub(crate) struct DryRun {
     pid: Pid,
     /// The pipe with its answer, open until it ends.
     answer: File,
@@ -60,9 +60,9 @@ enum State {
     Gone,
 }
 
-impl Checker {
-    /// Starts `image` with `letter`; it must end within `limit`.
-    pub(crate) fn start(image: &Image, letter: &Letter, limit: Duration) -> Result<Self> {
+impl DryRun {
+    /// Starts `image` with `state`; it must end within `limit`.
+    pub(crate) fn start(image: &Image, upgrade_state: &UpgradeState, limit: Duration) -> Result<Self> {
         let failed = |error: std::io::Error| Error::system("start the new image", error);
         let (answer, to_answer) = descriptor::pipe(true).map_err(failed)?;
         let (output, to_print) = descriptor::pipe(true).map_err(failed)?;
@@ -73,8 +73,8 @@ impl Checker {
             Side::Parent(pid) => pid,
             Side::Child => {
                 let descriptors: Vec<RawFd> =
-                    letter.descriptors().iter().copied().chain([to_answer.as_raw_fd()]).collect();
-                become_image(image, letter, &descriptors, File::from(to_print), (owner, limit))
+                    upgrade_state.descriptors().iter().copied().chain([to_answer.as_raw_fd()]).collect();
+                become_image(image, upgrade_state, &descriptors, File::from(to_print), (owner, limit))
             }
         };
         drop(blocked);
@@ -103,7 +103,7 @@ impl Checker {
     }
 
     /// Whether the image can take over, or why not; `None`: it has not answered yet.
-    pub(crate) fn hear(&mut self, now: Moment) -> Option<std::result::Result<(), String>> {
+    pub(crate) fn poll(&mut self, now: Moment) -> Option<std::result::Result<(), String>> {
         // A process started by it may hold the answer open, so its own end counts too. The end is checked
         // before the answer is read, so that no part of the answer is missed.
         let has_ended = self.has_ended();
@@ -119,7 +119,7 @@ impl Checker {
         }
         let status = status?;
         self.read_output();
-        if self.said == CAN && status == ExitStatus::Code(0) {
+        if self.said == READY && status == ExitStatus::Code(0) {
             return Some(Ok(()));
         }
         let how = match status {
@@ -160,7 +160,7 @@ impl Checker {
     }
 
     /// Forgets it in a forked child, as it is no child of that process.
-    pub(crate) fn let_go(&mut self) {
+    pub(crate) fn forget_in_child(&mut self) {
         self.state = State::Gone;
     }
 
@@ -190,7 +190,7 @@ impl Checker {
             (None, _) => {}
         }
         // As the first process of a container, the supervisor may have reaped it by a wait for any child.
-        let has_affirmed = status == Some(ExitStatus::Code(-1)) && self.said == CAN;
+        let has_affirmed = status == Some(ExitStatus::Code(-1)) && self.said == READY;
         if has_affirmed { Some(ExitStatus::Code(0)) } else { status }
     }
 
@@ -203,7 +203,7 @@ impl Checker {
     }
 }
 
-impl Drop for Checker {
+impl Drop for DryRun {
     /// Waits for a short time at most.
     fn drop(&mut self) {
         if self.owner != getpid() {
@@ -225,7 +225,7 @@ impl Drop for Checker {
 /// Executes the image, in the child.
 fn become_image(
     image: &Image,
-    letter: &Letter,
+    upgrade_state: &UpgradeState,
     descriptors: &[RawFd],
     mut output: File,
     (owner, limit): (Pid, Duration),
@@ -243,7 +243,7 @@ fn become_image(
             let _ = rustix::io::ioctl_fionbio(&output, false);
             descriptor::survive_exec(descriptors, true);
             signal::unblock_all();
-            image.execute(&format!("check:{}:{answer}", letter.fd()))
+            image.execute(&format!("check:{}:{answer}", upgrade_state.fd()))
         }
         Err(error) => error,
     };
@@ -290,9 +290,9 @@ mod tests {
     use super::*;
 
     /// A dry run with another process. The other ends of its pipes are closed.
-    fn checker_of(pid: u32) -> Checker {
+    fn dry_run_of(pid: u32) -> DryRun {
         let (answer, output) = (descriptor::pipe(true).unwrap().0, descriptor::pipe(true).unwrap().0);
-        Checker {
+        DryRun {
             pid: Pid::from_raw(pid.try_into().unwrap()).unwrap(),
             answer: File::from(answer),
             said: Vec::new(),
@@ -317,8 +317,8 @@ mod tests {
         let mut said = String::new();
         from_cat.read_line(&mut said).unwrap();
         shell.wait().unwrap();
-        let mut checker = checker_of(said.trim().parse().unwrap());
-        assert_eq!(checker.hear(clock::now()), Some(Err("the new image ended".to_owned())));
+        let mut dry_run = dry_run_of(said.trim().parse().unwrap());
+        assert_eq!(dry_run.poll(clock::now()), Some(Err("the new image ended".to_owned())));
         to_cat.write_all(b"alive").unwrap();
         drop(to_cat);
         said.clear();
@@ -329,17 +329,17 @@ mod tests {
     #[test]
     fn one_that_has_closed_its_answer_is_killed_and_reaped_without_waiting() {
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
-        let (mut checker, begin) = (checker_of(child.id()), clock::now());
-        let heard = loop {
+        let (mut dry_run, begin) = (dry_run_of(child.id()), clock::now());
+        let answer = loop {
             // Each call tries again to reap it, and it has no other event.
-            match checker.hear(begin) {
-                Some(heard) => break heard,
-                None => assert!(checker.deadline(begin).is_some() && checker.descriptors().count() == 0),
+            match dry_run.poll(begin) {
+                Some(answer) => break answer,
+                None => assert!(dry_run.deadline(begin).is_some() && dry_run.descriptors().count() == 0),
             }
             std::thread::yield_now();
         };
-        assert_eq!(heard, Err("the new image was ended by signal 9".to_owned()));
-        assert!(checker.state == State::Gone && checker.deadline(begin).is_none());
+        assert_eq!(answer, Err("the new image was ended by signal 9".to_owned()));
+        assert!(dry_run.state == State::Gone && dry_run.deadline(begin).is_none());
         // It was reaped.
         assert_eq!(child.wait().unwrap_err().raw_os_error(), Some(libc::ECHILD));
     }
@@ -348,44 +348,44 @@ mod tests {
     fn one_that_has_closed_its_output_is_waited_for_by_its_answer_alone() {
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         let (answer, held) = descriptor::pipe(true).unwrap();
-        let mut checker = checker_of(child.id());
-        checker.answer = File::from(answer);
-        assert_eq!((checker.hear(clock::now()), checker.descriptors().count()), (None, 1));
+        let mut dry_run = dry_run_of(child.id());
+        dry_run.answer = File::from(answer);
+        assert_eq!((dry_run.poll(clock::now()), dry_run.descriptors().count()), (None, 1));
         drop(held);
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
     #[test]
-    fn one_that_has_ended_is_heard_although_its_child_holds_its_answer() {
+    fn the_answer_of_an_ended_one_is_read_although_its_child_holds_the_pipe() {
         for (is_reaped, code) in [(false, 7), (true, 7), (false, 0)] {
             let mut child = Command::new("sh").args(["-c", &format!("exit {code}")]).spawn().unwrap();
             let (answer, mut held) =
                 descriptor::pipe(true).map(|(answer, held)| (answer, File::from(held))).unwrap();
-            let mut checker = checker_of(child.id());
-            checker.answer = File::from(answer);
+            let mut dry_run = dry_run_of(child.id());
+            dry_run.answer = File::from(answer);
             if code == 0 {
-                held.write_all(CAN).unwrap();
+                held.write_all(READY).unwrap();
             }
             if is_reaped {
                 let status = loop {
-                    match reap::try_reap(checker.pid) {
+                    match reap::try_reap(dry_run.pid) {
                         Some(status) => break status,
                         None => std::thread::yield_now(),
                     }
                 };
-                checker.note_reaped(&[(checker.pid, status)]);
+                dry_run.note_reaped(&[(dry_run.pid, status)]);
             }
-            let heard = loop {
-                match checker.hear(clock::now()) {
-                    Some(heard) => break heard,
+            let answer = loop {
+                match dry_run.poll(clock::now()) {
+                    Some(answer) => break answer,
                     None => std::thread::yield_now(),
                 }
             };
             let expected =
                 if code == 0 { Ok(()) } else { Err("the new image exited with code 7".to_owned()) };
-            assert_eq!(heard, expected);
-            assert!(checker.state == State::Gone);
+            assert_eq!(answer, expected);
+            assert!(dry_run.state == State::Gone);
             // It was reaped.
             assert_eq!(child.wait().unwrap_err().raw_os_error(), Some(libc::ECHILD));
         }
@@ -395,18 +395,18 @@ mod tests {
     fn one_that_cannot_be_killed_is_left_in_the_end() {
         // State as after a SIGKILL that had no effect.
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
-        let (mut checker, begin) = (checker_of(child.id()), clock::now());
-        checker.state = State::Killed(begin);
-        assert_eq!(checker.hear(begin), None);
-        assert_eq!(checker.hear(begin + AFTER_KILL / 2), None);
-        let left = checker.hear(begin + AFTER_KILL).unwrap().unwrap_err();
+        let (mut dry_run, begin) = (dry_run_of(child.id()), clock::now());
+        dry_run.state = State::Killed(begin);
+        assert_eq!(dry_run.poll(begin), None);
+        assert_eq!(dry_run.poll(begin + AFTER_KILL / 2), None);
+        let left = dry_run.poll(begin + AFTER_KILL).unwrap().unwrap_err();
         assert!(left.ends_with("cannot be ended"), "{left}");
-        assert_eq!(checker.deadline(begin + AFTER_KILL), None);
-        drop(checker);
+        assert_eq!(dry_run.deadline(begin + AFTER_KILL), None);
+        drop(dry_run);
         // A drop does not wait without end either.
-        let mut checker = checker_of(child.id());
-        checker.state = State::Killed(begin);
-        drop(checker);
+        let mut dry_run = dry_run_of(child.id());
+        dry_run.state = State::Killed(begin);
+        drop(dry_run);
         assert!(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
         child.wait().unwrap();

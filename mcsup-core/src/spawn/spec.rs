@@ -12,24 +12,24 @@ use crate::host::privileges::RunAs;
 use crate::link::channel::WorkerEnd;
 use crate::link::fork_order::ForkingEnd;
 use crate::link::handover::Handover;
-use crate::link::scoreboard::{Board, Seat};
+use crate::link::scoreboard::{ScoreboardRow, ScoreboardRows};
 use crate::listener::open::OpenSet;
 use crate::listener::record::ListenerRecord;
 
 /// The specification of a worker.
-pub(crate) struct Birth {
+pub(crate) struct WorkerSpec {
     pub(crate) slot: usize,
     pub(crate) max_requests: u64,
     pub(crate) listeners: Listeners,
     pub(crate) end: WorkerEnd,
-    pub(crate) seat: Seat,
-    pub(crate) common: Arc<Common>,
+    pub(crate) row: ScoreboardRow,
+    pub(crate) common: Arc<GenerationSpec>,
     pub(crate) origin: Origin,
 }
 
 /// The common part of all processes of a generation.
 #[derive(Debug)]
-pub(crate) struct Common {
+pub(crate) struct GenerationSpec {
     pub(crate) generation: u64,
     pub(crate) handover: Arc<Handover>,
     pub(crate) run_as: Option<RunAs>,
@@ -86,9 +86,9 @@ pub enum MoldThreads {
 }
 
 /// The specification of a mold.
-pub(crate) struct Shape {
+pub(crate) struct MoldSpec {
     pub(crate) end: WorkerEnd,
     pub(crate) forks: ForkingEnd,
-    pub(crate) board: Board,
-    pub(crate) common: Arc<Common>,
+    pub(crate) board: ScoreboardRows,
+    pub(crate) common: Arc<GenerationSpec>,
 }

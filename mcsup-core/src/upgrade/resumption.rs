@@ -6,8 +6,8 @@
 use std::fs::File;
 use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 
-use super::letter::Opened;
-use super::{CAN, Image, VARIABLE};
+use super::state::ReceivedState;
+use super::{Image, READY, VARIABLE};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::{descriptor, exec};
 
@@ -26,16 +26,16 @@ enum Task {
 /// that is done.
 ///
 /// An embedder with fallible steps before [`Prefork::run`](crate::Prefork::run) takes it first and passes it
-/// to [`Prefork::succeed`](crate::Prefork::succeed); other embedders do not need it.
+/// to [`Prefork::resume`](crate::Prefork::resume); other embedders do not need it.
 #[derive(Debug)]
-pub struct Succession {
+pub struct Resumption {
     task: Task,
-    letter: File,
-    opened: Opened,
+    upgrade_state: File,
+    opened: ReceivedState,
     is_over: bool,
 }
 
-impl Succession {
+impl Resumption {
     /// Reads the state, if this process was started to take over. Removes the variable from the environment,
     /// so it must run on the process's only thread.
     ///
@@ -46,14 +46,15 @@ impl Succession {
         let wrong = || Error::new(ErrorKind::System, format!("{VARIABLE} is not what an upgrade sets it to"));
         let value = value.into_string().map_err(|_| wrong())?;
         let (task, fd) = parse(&value).ok_or_else(wrong)?;
-        let letter = File::from(descriptor::take_inherited(fd).map_err(|error| wrong().caused_by(error))?);
-        Ok(Some(Self::begin(task, letter)?))
+        let upgrade_state =
+            File::from(descriptor::take_inherited(fd).map_err(|error| wrong().caused_by(error))?);
+        Ok(Some(Self::begin(task, upgrade_state)?))
     }
 
     /// Makes all descriptors close-on-exec: a program started meanwhile would otherwise hold a lifeline open.
-    fn begin(task: Task, letter: File) -> Result<Self> {
-        let opened = Opened::read(&letter)?;
-        let this = Self { task, letter, opened, is_over: false };
+    fn begin(task: Task, upgrade_state: File) -> Result<Self> {
+        let opened = ReceivedState::read(&upgrade_state)?;
+        let this = Self { task, upgrade_state, opened, is_over: false };
         descriptor::survive_exec(&this.descriptors(), false);
         if let Task::Check(answer) = this.task {
             descriptor::survive_exec(&[answer], false);
@@ -63,8 +64,8 @@ impl Succession {
 
     /// All descriptors of the state.
     fn descriptors(&self) -> Vec<RawFd> {
-        let described = self.opened.back.descriptors.iter().map(|(fd, _)| *fd);
-        described.chain([self.letter.as_raw_fd()]).collect()
+        let described = self.opened.fallback.descriptors.iter().map(|(fd, _)| *fd);
+        described.chain([self.upgrade_state.as_raw_fd()]).collect()
     }
 
     /// Whether this is a dry run. It must change no file, log or terminal.
@@ -102,7 +103,7 @@ impl Succession {
         let Task::Check(fd) = self.task else { return Ok(()) };
         let failed = |error| Error::system("answer the old image", error);
         let mut answer = File::from(descriptor::take_recorded(fd).map_err(failed)?);
-        std::io::Write::write_all(&mut answer, CAN).map_err(failed)?;
+        std::io::Write::write_all(&mut answer, READY).map_err(failed)?;
         // The pipe closes only when this process ends.
         let _ = answer.into_raw_fd();
         Ok(())
@@ -113,9 +114,9 @@ impl Succession {
     pub(crate) fn complete(mut self) -> Option<Image> {
         self.is_over = true;
         let take = |fd: RawFd| descriptor::take_recorded(fd).ok();
-        drop(self.opened.back.executable.and_then(take));
-        let image = self.opened.back.image.clone();
-        let file = image.again.as_ref().and_then(|again| take(again.file));
+        drop(self.opened.fallback.executable.and_then(take));
+        let image = self.opened.fallback.image.clone();
+        let file = image.reexec.as_ref().and_then(|again| take(again.file));
         self.failure().is_some().then(|| image.adopt(file))
     }
 
@@ -127,16 +128,16 @@ impl Succession {
         self.is_over = true;
         log::error!("The new image cannot take over, the old one goes on: {reason}");
         log::logger().flush();
-        let (back, descriptors) = (&self.opened.back, self.descriptors());
+        let (fallback, descriptors) = (&self.opened.fallback, self.descriptors());
         descriptor::survive_exec(&descriptors, true);
-        let value = format!("fallback:{}:{}", self.letter.as_raw_fd(), tame(reason));
-        let error = back.image.execute_again(back.executable, &value);
+        let value = format!("fallback:{}:{}", self.upgrade_state.as_raw_fd(), sanitize(reason));
+        let error = fallback.image.execute_again(fallback.executable, &value);
         descriptor::survive_exec(&descriptors, false);
         log::error!("The old image cannot be executed either: {error}");
     }
 }
 
-impl Drop for Succession {
+impl Drop for Resumption {
     fn drop(&mut self) {
         self.fall_back(if std::thread::panicking() {
             "it panicked"
@@ -163,42 +164,42 @@ fn parse(value: &str) -> Option<(Task, RawFd)> {
 }
 
 /// Makes a reason fit into a variable and into one line.
-fn tame(reason: &str) -> String {
+fn sanitize(reason: &str) -> String {
     reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(2_000).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::letter::Letter;
+    use super::super::state::UpgradeState;
     use super::*;
 
     #[test]
-    fn what_goes_with_a_letter_is_for_no_program_that_is_started_meanwhile() {
+    fn descriptors_of_the_state_are_closed_in_other_programs() {
         let [file, answer] = [(); 2].map(|()| tempfile::tempfile().unwrap());
         let image = Image {
             program: "/bin/true".into(),
             arguments: vec!["true".into()],
             directory: "/".into(),
-            again: None,
+            reexec: None,
         };
-        let letter = Letter::write(&image, &(), &[file.as_raw_fd()]).unwrap();
-        descriptor::survive_exec(letter.descriptors(), true);
+        let upgrade_state = UpgradeState::write(&image, &(), &[file.as_raw_fd()]).unwrap();
+        descriptor::survive_exec(upgrade_state.descriptors(), true);
         descriptor::survive_exec(&[answer.as_raw_fd()], true);
         let flags = |fd: &File| rustix::io::fcntl_getfd(fd).unwrap();
         assert!(flags(&file).is_empty() && flags(&answer).is_empty());
-        let inherited = descriptor::take_inherited(letter.fd()).unwrap();
-        std::mem::forget(letter);
-        let succession = Succession::begin(Task::Check(answer.as_raw_fd()), File::from(inherited)).unwrap();
-        for fd in [&file, &answer, &succession.letter] {
+        let inherited = descriptor::take_inherited(upgrade_state.fd()).unwrap();
+        std::mem::forget(upgrade_state);
+        let resumption = Resumption::begin(Task::Check(answer.as_raw_fd()), File::from(inherited)).unwrap();
+        for fd in [&file, &answer, &resumption.upgrade_state] {
             assert_eq!(flags(fd), rustix::io::FdFlags::CLOEXEC);
         }
     }
 
     #[test]
-    fn the_variable_says_what_to_do_with_which_letter() {
+    fn the_variable_names_the_task_and_the_state() {
         assert_eq!(parse("check:5:6"), Some((Task::Check(6), 5)));
         assert_eq!(parse("resume:5"), Some((Task::Resume, 5)));
-        let reason = tame("no: such\nfile\0");
+        let reason = sanitize("no: such\nfile\0");
         assert_eq!(reason, "no: such file ");
         assert_eq!(parse(&format!("fallback:7:{reason}")), Some((Task::FallBack(reason), 7)));
         for wrong in ["", "resume", "resume:x", "resume:5:6", "check:5", "other:5"] {

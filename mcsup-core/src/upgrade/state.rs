@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::image::ImageRecord;
-use super::{Image, US};
+use super::{Image, PROGRAM};
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::{handover, message, scoreboard};
 use crate::sys::anonymous_file;
@@ -43,7 +43,7 @@ pub(crate) struct Heading {
 
 /// The information for the return to the old image.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Return {
+pub(crate) struct Fallback {
     /// The old image.
     pub(crate) image: ImageRecord,
     /// Its executable, open, in case its path refers to another one.
@@ -57,40 +57,42 @@ struct Record<P> {
     #[serde(flatten)]
     heading: Heading,
     interfaces: Interfaces,
-    back: Return,
+    #[serde(rename = "back")]
+    fallback: Fallback,
     pool: P,
 }
 
 #[derive(Deserialize)]
-struct Way {
-    back: Return,
+struct FallbackOnly {
+    #[serde(rename = "back")]
+    fallback: Fallback,
 }
 
 /// A written state and all its descriptors.
 #[derive(Debug)]
-pub(crate) struct Letter {
+pub(crate) struct UpgradeState {
     file: File,
     /// Held as long as the state is.
     _executable: Option<File>,
     descriptors: Vec<RawFd>,
 }
 
-impl Letter {
+impl UpgradeState {
     /// Writes the record `pool` with its descriptors.
     pub(crate) fn write(image: &Image, pool: &impl Serialize, descriptors: &[RawFd]) -> Result<Self> {
         let failed = |error: io::Error| Error::system("write down what the new image needs", error);
         let executable = own_executable();
         let number = executable.as_ref().map(AsRawFd::as_raw_fd);
         let image = image.describe();
-        let again = image.again.as_ref().map(|again| again.file);
+        let again = image.reexec.as_ref().map(|again| again.file);
         let mut all: Vec<RawFd> = descriptors.iter().copied().chain(number).chain(again).collect();
         all.sort_unstable();
         all.dedup();
         let identified = all.iter().map(|fd| Ok((*fd, descriptor::identity(*fd)?)));
         let record = Record {
-            heading: Heading { version: VERSION, by: US.to_owned() },
+            heading: Heading { version: VERSION, by: PROGRAM.to_owned() },
             interfaces: INTERFACES,
-            back: Return {
+            fallback: Fallback {
                 image,
                 executable: number,
                 descriptors: identified.collect::<io::Result<_>>().map_err(failed)?,
@@ -116,20 +118,20 @@ impl Letter {
 
 /// A received state, as far as it can be read.
 #[derive(Debug)]
-pub(crate) struct Opened {
+pub(crate) struct ReceivedState {
     bytes: Vec<u8>,
     pub(crate) heading: Heading,
-    pub(crate) back: Return,
+    pub(crate) fallback: Fallback,
 }
 
-impl Opened {
+impl ReceivedState {
     /// Reads the part that every version has.
     pub(crate) fn read(file: &File) -> Result<Self> {
         let bytes = anonymous_file::contents(file)
             .map_err(|error| Error::system("read what the old image has left", error))?;
         let heading = serde_json::from_slice(&bytes).map_err(unreadable)?;
-        let Way { back } = serde_json::from_slice(&bytes).map_err(unreadable)?;
-        Ok(Self { bytes, heading, back })
+        let FallbackOnly { fallback } = serde_json::from_slice(&bytes).map_err(unreadable)?;
+        Ok(Self { bytes, heading, fallback })
     }
 
     /// The supervisor's record, if this image understands it and all descriptors have their identities.
@@ -138,17 +140,17 @@ impl Opened {
         let Heading { version, by } = &self.heading;
         if *version != VERSION {
             return Err(refused(format!(
-                "{by} has left a record of version {version}, {US} reads version {VERSION}: a restart is needed"
+                "{by} has left a record of version {version}, {PROGRAM} reads version {VERSION}: a restart is needed"
             )));
         }
         let record: Record<P> = serde_json::from_slice(&self.bytes).map_err(unreadable)?;
         if record.interfaces != INTERFACES {
             let (theirs, ours) = (record.interfaces, INTERFACES);
             return Err(refused(format!(
-                "workers of {by} and of {US} do not understand each other ({theirs:?}, {ours:?}): a restart is needed"
+                "workers of {by} and of {PROGRAM} do not understand each other ({theirs:?}, {ours:?}): a restart is needed"
             )));
         }
-        for (fd, identity) in &record.back.descriptors {
+        for (fd, identity) in &record.fallback.descriptors {
             if descriptor::identity(*fd).ok() != Some(*identity) {
                 return Err(refused(format!("descriptor {fd} did not come along from {by}")));
             }
@@ -172,41 +174,42 @@ mod tests {
 
     use super::*;
 
-    fn letter(pool: &impl Serialize, descriptors: &[RawFd]) -> Letter {
+    fn upgrade_state(pool: &impl Serialize, descriptors: &[RawFd]) -> UpgradeState {
         let image = Image {
             program: PathBuf::from("/bin/true"),
             arguments: vec!["true".into()],
             directory: PathBuf::from("/"),
-            again: None,
+            reexec: None,
         };
-        Letter::write(&image, pool, descriptors).unwrap()
+        UpgradeState::write(&image, pool, descriptors).unwrap()
     }
 
-    fn changed(letter: &Letter, from: &str, to: &str) -> Opened {
-        let text = String::from_utf8(anonymous_file::contents(&letter.file).unwrap()).unwrap();
+    fn changed(upgrade_state: &UpgradeState, from: &str, to: &str) -> ReceivedState {
+        let text = String::from_utf8(anonymous_file::contents(&upgrade_state.file).unwrap()).unwrap();
         assert!(text.contains(from), "{text}");
         let file = anonymous_file::holding("test", text.replacen(from, to, 1).as_bytes()).unwrap();
-        Opened::read(&file).unwrap()
+        ReceivedState::read(&file).unwrap()
     }
 
     #[test]
-    fn a_letter_is_read_as_it_was_written() {
+    fn a_state_is_read_as_it_was_written() {
         let file = tempfile::tempfile().unwrap();
-        let letter = letter(&vec![1, 2], &[file.as_raw_fd()]);
-        assert!(letter.descriptors().contains(&letter.fd()));
-        let opened = Opened::read(&letter.file).unwrap();
+        let upgrade_state = upgrade_state(&vec![1, 2], &[file.as_raw_fd()]);
+        assert!(upgrade_state.descriptors().contains(&upgrade_state.fd()));
+        let opened = ReceivedState::read(&upgrade_state.file).unwrap();
         assert_eq!(opened.pool::<Vec<u32>>().unwrap(), [1, 2]);
-        assert_eq!(opened.back.image.arguments, ["true"]);
+        assert_eq!(opened.fallback.image.arguments, ["true"]);
     }
 
     #[test]
-    fn another_version_is_refused_by_name_and_still_says_the_way_back() {
-        let letter = letter(&(), &[]);
-        let opened = changed(&letter, &format!("\"version\":{VERSION}"), "\"version\":99");
+    fn another_version_is_refused_and_its_fallback_is_still_read() {
+        let upgrade_state = upgrade_state(&(), &[]);
+        let opened = changed(&upgrade_state, &format!("\"version\":{VERSION}"), "\"version\":99");
         let refused = opened.pool::<()>().unwrap_err().to_string();
         assert!(refused.contains("version 99") && refused.contains("mcsup "), "{refused}");
-        assert_eq!(opened.back.image.program, PathBuf::from("/bin/true"));
-        let refused = changed(&letter, "\"scoreboard\":", "\"scoreboard\":9").pool::<()>().unwrap_err();
+        assert_eq!(opened.fallback.image.program, PathBuf::from("/bin/true"));
+        let refused =
+            changed(&upgrade_state, "\"scoreboard\":", "\"scoreboard\":9").pool::<()>().unwrap_err();
         assert!(refused.to_string().contains("do not understand each other"), "{refused}");
     }
 
@@ -214,8 +217,8 @@ mod tests {
     fn a_descriptor_that_is_something_else_by_now_is_noticed() {
         let file = tempfile::tempfile().unwrap();
         let fd = file.as_raw_fd();
-        let letter = letter(&(), &[fd]);
-        let opened = Opened::read(&letter.file).unwrap();
+        let upgrade_state = upgrade_state(&(), &[fd]);
+        let opened = ReceivedState::read(&upgrade_state.file).unwrap();
         opened.pool::<()>().unwrap();
         rustix::io::dup2(
             tempfile::tempfile().unwrap(),
