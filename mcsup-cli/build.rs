@@ -1,4 +1,4 @@
-//! Tells the binary where the Python library is that it was linked with.
+//! Adds the path of the Python library to the binary.
 
 fn main() {
     pyo3_build_config::add_libpython_rpath_link_args();

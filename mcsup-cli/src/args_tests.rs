@@ -78,7 +78,7 @@ fn stop_may_be_quick_or_not_waited_for() {
 }
 
 #[test]
-fn orders_are_commands_of_the_control_socket() {
+fn commands_for_a_server_are_those_of_the_control_socket() {
     for (line, command) in [
         (&["reload"][..], control::Command::Reload),
         (&["upgrade"], control::Command::Upgrade),
@@ -87,8 +87,8 @@ fn orders_are_commands_of_the_control_socket() {
         (&["reopen-logs"], control::Command::ReopenLogs),
     ] {
         let line: Vec<&str> = line.iter().copied().chain(["-p", "a.pid", "--no-wait"]).collect();
-        let args = OrderArgs { server: beside("a.pid"), no_wait: true };
-        assert_eq!(read(&line), Ok(Invocation::Order(command, args)), "{line:?}");
+        let args = ControlArgs { server: beside("a.pid"), no_wait: true };
+        assert_eq!(read(&line), Ok(Invocation::Control(command, args)), "{line:?}");
     }
 }
 
@@ -276,6 +276,7 @@ fn help_and_version_are_text_to_show() {
     for part in [
         "mcsup [run] [OPTIONS] APP",
         "mcsup stop -p PIDFILE",
+        "[default: 127.0.0.1:8000]",
         "--write-timeout <SECS>",
         "GUNICORN_CMD_ARGS",
         "USR2",
@@ -289,6 +290,38 @@ fn help_and_version_are_text_to_show() {
     assert_eq!(shown(&["help", "stop"]), shown(&["stop", "--help"]));
     for line in [&["--version"][..], &["-v"], &["-V"], &["run", "--version"]] {
         assert_eq!(shown(line), format!("mcsup {}\n", env!("CARGO_PKG_VERSION")), "{line:?}");
+    }
+}
+
+/// The help of `mcsup run` in a terminal of 80 columns.
+fn narrow_help() -> String {
+    let command = command().mut_subcommand("run", |run| run.term_width(80));
+    command.try_get_matches_from(["mcsup", "run", "--help"]).expect_err("help").render().to_string()
+}
+
+#[test]
+fn the_help_fits_80_columns_and_its_foot_is_not_ragged() {
+    let help = narrow_help();
+    for line in help.lines() {
+        assert!(line.chars().count() <= 80 || line.contains("[default: %(h)s"), "{line}");
+    }
+    let foot = &help[help.find("APP is").expect("a foot")..];
+    for lines in foot.lines().collect::<Vec<_>>().windows(2) {
+        let next = lines[1].split(' ').next().unwrap_or_default();
+        let had_room = lines[0].len() + 1 + next.len() <= 80;
+        assert!(lines[0].is_empty() || next.is_empty() || !had_room, "{lines:?}");
+    }
+}
+
+#[test]
+fn the_help_of_each_option_states_its_default_once() {
+    let command = defaults::stated(RunArgs::command());
+    for (option, value) in defaults::DEFAULTS {
+        let argument =
+            command.get_arguments().find(|argument| argument.get_long() == option.strip_prefix("--"));
+        let help = argument.and_then(clap::Arg::get_help).map(ToString::to_string).unwrap_or_default();
+        assert!(help.ends_with(&format!(" [default: {value}]")), "{option} {value}: {help}");
+        assert_eq!(help.matches("[default:").count(), 1, "{option}: {help}");
     }
 }
 

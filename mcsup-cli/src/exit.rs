@@ -1,36 +1,36 @@
-//! The exit codes of the command: one table, the same as `docs/EXIT_CODES.md`. Ends nothing itself.
+//! The exit codes of the command: one table, the same as `docs/EXIT_CODES.md`.
 
 use std::process::ExitCode;
 
-/// How the command ended.
+/// The result of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// As asked.
+    /// The command succeeded.
     Done,
-    /// The system refused something that was needed.
+    /// The system or the server refused a request.
     Refused,
     /// The command line or a setting is wrong.
     Usage,
-    /// No worker became ready.
+    /// No worker became ready, or a reload, upgrade, scale or recycle failed.
     BootFailed,
-    /// There is no application to serve.
+    /// The application could not be loaded.
     NotLoaded,
-    /// The end was not as graceful as asked for.
+    /// Workers were killed at the graceful timeout.
     Killed,
-    /// There is no server.
+    /// No server runs.
     NotRunning,
-    /// There still is a server.
+    /// A process of the pool or a port is left after a stop.
     LeftRunning,
-    /// A newer request took the place of this one.
+    /// A newer request replaced this one.
     Superseded,
-    /// It is not over yet.
+    /// The command did not finish within its timeout.
     Unfinished,
-    /// The server has ended, and a process of it has not.
+    /// The server ended, and SIGKILL did not end one of its processes.
     Unkillable,
 }
 
 impl Exit {
-    /// Every way to end, in the order of the codes.
+    /// All results, in the order of their codes.
     pub const ALL: [Exit; 11] = [
         Exit::Done,
         Exit::Refused,
@@ -45,7 +45,7 @@ impl Exit {
         Exit::Unkillable,
     ];
 
-    /// The number that the caller sees.
+    /// The exit code.
     pub const fn code(self) -> u8 {
         match self {
             Exit::Done => 0,
@@ -62,38 +62,39 @@ impl Exit {
         }
     }
 
-    /// The way to end that has this number; a number that is none of ours means that something was refused.
+    /// The result with this code; [`Exit::Refused`] for an unknown code.
     pub fn from_code(code: u8) -> Self {
         Self::ALL.into_iter().find(|exit| exit.code() == code).unwrap_or(Exit::Refused)
     }
 
-    /// What the number means, as the table in `docs/EXIT_CODES.md` says it.
+    /// The meaning of the code, in the words of `docs/EXIT_CODES.md`.
     pub const fn meaning(self) -> &'static str {
         match self {
             Exit::Done => {
-                "ended as asked; `status`: it runs; `stop`: it is stopped (processes that its application started \
-                 may run on, and are named), or was not running; `--no-wait`: it was begun"
+                "success; `status`: the server runs; `stop`: the server is stopped (processes that its application \
+                 started may still run, and are named), or was not running; `--no-wait`: the command has begun"
             }
             Exit::Refused => {
-                "could not start or go on: an address, the pid file, a file, a permission; or the server refused a command"
+                "the server could not start or continue: an address, the pid file, a file, a permission; or the \
+                 server refused a command"
             }
-            Exit::Usage => "bad usage or settings; nothing was started",
+            Exit::Usage => "wrong usage or settings; nothing was started",
             Exit::BootFailed => {
                 "a worker could not boot: it died, hung or failed for a reason other than its application; `reload`, \
-                 `upgrade`, `scale`, `recycle`: it failed for whatever reason, and nothing has changed"
+                 `upgrade`, `scale`, `recycle`: the command failed for any reason, and nothing has changed"
             }
             Exit::NotLoaded => {
-                "the application could not be loaded: no such module or attribute, not callable, or it raised"
+                "the application could not be loaded: no such module or attribute, not callable, or an exception"
             }
             Exit::Killed => "stopped, but workers had to be killed at the graceful timeout",
-            Exit::NotRunning => "there is no server, or it ended before it answered; `status`: not running",
+            Exit::NotRunning => "no server runs, or the server ended before it answered",
             Exit::LeftRunning => {
-                "`stop`: a process of the pool is left running, or one of its ports is still held, and is named"
+                "`stop`: a process of the pool still runs, or a port is still held; the message names it"
             }
-            Exit::Superseded => "a newer request took the place of this one before it was done",
-            Exit::Unfinished => "not finished within `--timeout`; it goes on",
+            Exit::Superseded => "a newer request replaced this one before it was done",
+            Exit::Unfinished => "not finished within `--timeout`; the command continues",
             Exit::Unkillable => {
-                "stopped, but a worker or mold is still there seconds after SIGKILL, and is named"
+                "stopped, but SIGKILL did not end a worker or mold within seconds; the log names it"
             }
         }
     }
@@ -111,7 +112,7 @@ mod tests {
 
     use super::*;
 
-    /// The number and the meaning in each row `| code | meaning |` that begins with a number.
+    /// Code and meaning of each row `| code | meaning |` that begins with a number.
     fn rows(document: &str) -> Vec<(u8, String)> {
         let row = |line: &str| {
             let mut cells = line.trim().strip_prefix('|')?.split('|').map(str::trim);

@@ -1,4 +1,4 @@
-//! Why the command ends without having done what was asked: an exit code, and a text for standard error.
+//! The error of a command: an exit code, and a text for standard error.
 
 use std::fmt;
 
@@ -8,12 +8,12 @@ use crate::args::UsageError;
 use crate::exit::Exit;
 use crate::logging::LogError;
 
-/// An exit code and its reason; the first line says what is wrong.
+/// An exit code and its reason, the summary in the first line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// How the process ends.
+    /// The exit code of the process.
     pub exit: Exit,
-    /// Whether the error log has the reason already.
+    /// Whether the error log already has the reason.
     pub(crate) is_logged: bool,
     reason: String,
 }
@@ -23,18 +23,18 @@ impl Failure {
         Self { exit, is_logged: false, reason: reason.into() }
     }
 
-    /// A setting that cannot be meant.
+    /// An error in the usage or in a setting.
     pub(crate) fn usage(reason: impl Into<String>) -> Self {
         Self::new(Exit::Usage, reason)
     }
 
-    /// The same failure, which the error log has already.
+    /// Marks the failure as written to the error log.
     pub(crate) fn logged(mut self) -> Self {
         self.is_logged = true;
         self
     }
 
-    /// Something that the system refuses.
+    /// A refusal by the system or by the server.
     pub(crate) fn refused(reason: impl Into<String>) -> Self {
         Self::new(Exit::Refused, reason)
     }

@@ -2,14 +2,14 @@
 //!
 //! | step | where |
 //! |---|---|
-//! | words of the command line become text values | [`args`] |
-//! | command line, environment, settings file and defaults become typed values | [`settings`] |
-//! | a subcommand does its work | `commands/` |
-//! | lines go to the error log | [`logging`] |
-//! | how it went becomes an exit code | [`exit`], [`failure`] |
+//! | parse the command line into text values | [`args`] |
+//! | merge command line, environment, settings file and defaults into typed values | [`settings`] |
+//! | run the subcommand | `commands/` |
+//! | write the error log | [`logging`] |
+//! | turn the result into an exit code | [`exit`], [`failure`] |
 //!
-//! [`run`] is behind the binary (`main.rs`) and behind the wheel's extension module (`module.rs`) alike. An embedder
-//! misses nothing that is here.
+//! The binary (`main.rs`) and the wheel's extension module (`module.rs`) both call [`run`]. The libraries do all of the
+//! work; an embedder can do without this crate.
 
 pub mod args;
 #[cfg(feature = "python")]
@@ -20,6 +20,7 @@ pub mod logging;
 #[cfg(feature = "python")]
 mod module;
 pub mod settings;
+mod values;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -33,26 +34,26 @@ use mcsup_core::host::patience::Patience;
 use mcsup_core::upgrade::{Image, Resumption};
 use settings::Settings;
 
-/// How long the last words of a server wait for room in standard error.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Longest wait for room in standard error when a server ends with an error.
+const LAST_MESSAGE: Duration = Duration::from_secs(1);
 
-/// How this process began, settled before anything else.
+/// How this process was started, determined before anything else.
 #[derive(Debug)]
 pub struct Start {
-    /// What an upgrade executes; `None`: it cannot be known, and upgrades are refused.
+    /// The image that an upgrade executes; `None`: unknown, and upgrades are refused.
     pub image: Option<Image>,
-    /// Whose place it is to take.
+    /// The supervisor that this process replaces, if an upgrade has started it.
     pub resumption: mcsup_core::Result<Option<Resumption>>,
 }
 
 impl Start {
-    /// As an executable. To be called first of all, while there is one thread.
+    /// The start of an executable. Call it first of all, while the process has one thread.
     pub fn of_this_process() -> Self {
         Self { image: Image::of_this_process().ok(), resumption: Resumption::from_environment() }
     }
 }
 
-/// Does what `argv` asks for, the program's own name first; returns the exit code of the process.
+/// Runs the command line `argv`, the program's own name first; returns the exit code of the process.
 pub fn run(argv: &[OsString], start: Start) -> Exit {
     let Start { image, resumption } = start;
     let done = resumption.map_err(Failure::from).and_then(|mut resumption| {
@@ -64,23 +65,23 @@ pub fn run(argv: &[OsString], start: Start) -> Exit {
     });
     match done {
         Ok((exit, text)) => {
-            // A closed standard output is no error of ours.
+            // A closed standard output is the reader's choice, not an error.
             let _ = std::io::stdout().write_all(text.as_bytes());
             exit
         }
         Err(failure) => {
-            complain(argv, &failure);
+            print_failure(argv, &failure);
             failure.exit
         }
     }
 }
 
-/// Says on standard error what is wrong. The end of a server waits for no reader.
-fn complain(argv: &[OsString], failure: &Failure) {
+/// Prints the error on standard error. A server that ends does not wait for a reader for long.
+fn print_failure(argv: &[OsString], failure: &Failure) {
     let line = format!("mcsup: {failure}\n");
     if matches!(args::parse(argv.iter().cloned()), Ok(Invocation::Run(_))) {
         let _ =
-            Outlet::of_stream(rustix::stdio::stderr()).write(line.as_bytes(), &Patience::once(LAST_WORDS));
+            Outlet::of_stream(rustix::stdio::stderr()).write(line.as_bytes(), &Patience::once(LAST_MESSAGE));
     } else {
         let _ = std::io::stderr().write_all(line.as_bytes());
     }
@@ -91,12 +92,12 @@ fn dispatch(
     image: Option<Image>,
     resumption: &mut Option<Resumption>,
 ) -> Result<(Exit, String), Failure> {
-    let line = |(exit, text): (Exit, String)| (exit, text + "\n");
+    let with_newline = |(exit, text): (Exit, String)| (exit, text + "\n");
     match args::parse(argv.iter().cloned())? {
         Invocation::Show(text) => Ok((Exit::Done, text)),
-        Invocation::Stop(args) => commands::stop::run(&args).map(line),
-        Invocation::Status(args) => commands::status::run(&args).map(line),
-        Invocation::Order(command, args) => commands::operator::run(command, &args).map(line),
+        Invocation::Stop(args) => commands::stop::run(&args).map(with_newline),
+        Invocation::Status(args) => commands::status::run(&args).map(with_newline),
+        Invocation::Control(command, args) => commands::operator::run(command, &args).map(with_newline),
         Invocation::Run(args) => {
             let read_file = settings::reader(std::env::current_dir().unwrap_or_default());
             let read = move || {

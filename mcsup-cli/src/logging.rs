@@ -2,9 +2,9 @@
 //! reopened.
 //!
 //! Supervisor and workers share one open file. `O_APPEND` and one `write` for each record keep the lines of several
-//! processes whole, also when a record has many lines (a traceback). A log that cannot be written is no reason to
-//! stop serving. A log without a reader is not waited for: such records are counted, and the next one that is written says
-//! how many. The level and the access log are settled elsewhere.
+//! processes whole, also when a record has many lines (a traceback). The server serves on when a log cannot be written.
+//! A process does not wait for the reader of a full log: it counts the lost records, and the next record that is
+//! written states their number.
 
 mod line;
 mod sink;
@@ -24,26 +24,26 @@ use sink::Sink;
 /// `log::error!(target: CRITICAL, "...")` logs one.
 pub const CRITICAL: &str = "critical";
 
-/// The least level that is logged.
+/// The lowest level that is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
     /// Everything.
     Debug,
-    /// What a server does.
+    /// Normal operation.
     Info,
-    /// What may go wrong soon.
+    /// Possible problems.
     Warning,
-    /// What went wrong.
+    /// Errors.
     Error,
-    /// Only what ends the server.
+    /// Errors that end the server.
     Critical,
 }
 
 impl Level {
-    /// Every level, the most talkative first.
+    /// All levels, the lowest first.
     pub const ALL: [Level; 5] = [Level::Debug, Level::Info, Level::Warning, Level::Error, Level::Critical];
 
-    /// As an operator writes it.
+    /// The name of the level in settings.
     pub const fn name(self) -> &'static str {
         match self {
             Level::Debug => "debug",
@@ -55,16 +55,16 @@ impl Level {
     }
 }
 
-/// Where a log goes.
+/// The destination of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
     /// The standard stream of that log.
     Standard,
-    /// A file, appended to; made with mode 0640 where there is none.
+    /// A file, which records are appended to; created with mode 0640.
     File(PathBuf),
 }
 
-/// The log could not be set up or reopened.
+/// An error while a log is opened or reopened.
 #[derive(Debug)]
 pub struct LogError {
     step: String,
@@ -72,7 +72,7 @@ pub struct LogError {
 }
 
 impl LogError {
-    /// What the system said, or why a file was refused.
+    /// The error of the system, or the reason of a refusal.
     pub(crate) fn cause(&self) -> &io::Error {
         &self.source
     }
@@ -90,19 +90,19 @@ impl std::error::Error for LogError {
     }
 }
 
-/// Writes bytes to the log as they are, in one write.
+/// Writes bytes to the log unchanged, in one write.
 pub type RawWriter = Arc<dyn Fn(&[u8]) + Send + Sync>;
 
-/// The error log of this process. Clones are the same log; after a fork the child's is the same open file.
+/// The error log of this process. Clones and children of a fork share the open file.
 #[derive(Debug, Clone)]
 pub struct ErrorLog {
     sink: Arc<Sink>,
 }
 
 impl ErrorLog {
-    /// Opens the log and makes it the one that the `log` macros write to; a process does so once.
+    /// Opens the log and installs it for the `log` macros, once in a process.
     ///
-    /// A relative path is settled now, so that a later change of directory does not move the file.
+    /// A relative path is resolved now: a later change of directory does not move the file.
     pub fn install(destination: &Destination, level: Level) -> Result<Self, LogError> {
         let log = Self::open(destination)?;
         let logger = log.logger(level);
@@ -139,42 +139,46 @@ impl ErrorLog {
             .filter_level(all)
             .filter_module(CRITICAL, critical)
             .format(line::write)
-            .target(env_logger::Target::Pipe(Box::new(sink::Whole(Arc::clone(&self.sink)))))
+            .target(env_logger::Target::Pipe(Box::new(sink::RecordWriter(Arc::clone(&self.sink)))))
             .build()
     }
 
-    /// In the child of a fork: the parent reports its own lost records. A worker may also wait a little for a slow reader,
-    /// which a supervisor never does.
-    pub fn is_a_workers(&self) {
-        self.sink.is_a_workers();
+    /// Makes the log that of a worker, in the child of a fork.
+    ///
+    /// The parent reports its own lost records. A worker waits shortly for a slow reader; a supervisor never waits.
+    pub fn use_in_worker(&self) {
+        self.sink.use_in_worker();
     }
 
-    /// Opens the file again under its name, after it was moved away. On an error the old file stays in use.
+    /// Opens the file again under its name, after a rotation. On an error the old file stays in use.
     ///
-    /// Call it in the supervisor first, which may have rights that the workers lack, then in each worker.
+    /// Call it first in the supervisor, which may have permissions that the workers lack, then in each worker.
     pub fn reopen(&self) -> Result<(), LogError> {
         self.sink.reopen()
     }
 
-    /// Gives the log file, also each one that is made later, to the user that the workers run as, so that they can
-    /// reopen it. Does nothing for a standard stream, or for a file that is no regular one.
+    /// Changes the owner of the log file, also after a reopen, to the user of the workers.
+    ///
+    /// The workers can then reopen it. Does nothing for a standard stream or a file that is not regular.
     pub fn give_to(&self, uid: u32, gid: u32) -> Result<(), LogError> {
         self.sink.give_to(uid, gid)
     }
 
-    /// Makes standard output and error the log's file, for a daemon, whose prints would be lost otherwise. Does
-    /// nothing where the log is a standard stream itself.
+    /// Redirects standard output and error of a daemon to the log file.
+    ///
+    /// Does nothing where the log is a standard stream.
     pub fn take_standard_streams(&self) -> Result<(), LogError> {
         self.sink.take_standard_streams()
     }
 
-    /// The log's descriptor, for code that writes to it by itself (a dump of stacks in a crash). Its number stays
-    /// the same when the log is reopened.
+    /// The descriptor of the log, for code that writes stack dumps in a crash.
+    ///
+    /// Its number stays the same when the log is reopened.
     pub fn fd(&self) -> RawFd {
         self.sink.fd()
     }
 
-    /// A writer for text that is not ours, such as `wsgi.errors`.
+    /// A writer for the application's own text, such as `wsgi.errors`.
     pub fn raw_writer(&self) -> RawWriter {
         let sink = Arc::clone(&self.sink);
         Arc::new(move |bytes| sink.write(bytes))

@@ -1,4 +1,4 @@
-//! The `mcsup` binary. Everything is in the library.
+//! The `mcsup` binary: calls the library.
 
 use std::process::ExitCode;
 

@@ -1,8 +1,8 @@
 //! The wheel's extension module: `mcsup._mcsup.main(argv)` is the command.
 //!
-//! Python has started by then, and may have run code of the user's: `.pth` files, `sitecustomize`, the agents that start
-//! there. Such code belongs to the processes that run the application. Where there was any, this process is executed
-//! again as the same interpreter without `site`, and the workers run it.
+//! The interpreter may already have run code of the user: `.pth` files, `sitecustomize`, agents that start there. That
+//! code belongs to the workers. Where there was any, this process executes the same interpreter again without `site`,
+//! and each worker runs it.
 
 mod entry;
 mod origin;
@@ -28,8 +28,7 @@ use origin::Origin;
 mod extension {
     use super::*;
 
-    /// Runs the command and returns its exit code. `origin` is how this interpreter would have been started if it had
-    /// `site`.
+    /// Runs the command and returns its exit code. `origin` describes the start of the interpreter with `site`.
     #[pyfunction(pass_module, signature = (argv, origin = None))]
     fn main(module: &Bound<'_, PyModule>, argv: Vec<OsString>, origin: Option<String>) -> PyResult<u8> {
         let py = module.py();
@@ -42,11 +41,11 @@ mod extension {
             }
         };
         if origin.is_customised() && !is_deferred(py)? && is_for_a_supervisor(&argv) {
-            return start_again(module, &origin, own);
+            return execute_without_site(module, &origin, own);
         }
         let start =
             Start { image: image(module, &origin, own).ok(), resumption: Resumption::from_environment() };
-        // Python's own copy was made when it began.
+        // Python copied the environment at its start.
         py.import("os")?.getattr("environ")?.call_method1("pop", (VARIABLE, py.None()))?;
         // Detached: the supervisor runs no Python, and a worker attaches for each request.
         let is_run = is_for_a_supervisor(&argv);
@@ -61,26 +60,25 @@ mod extension {
     }
 }
 
-/// Whether this interpreter was started without `site`, by us or by the operator.
+/// Whether this interpreter runs without `site`.
 fn is_deferred(py: Python<'_>) -> PyResult<bool> {
     py.import("sys")?.getattr("flags")?.getattr("no_site")?.is_truthy()
 }
 
-/// The origin that an interpreter without `site` was given. No program that is started later sees it.
+/// Takes the origin from the environment of an interpreter without `site`.
 fn take_variable(py: Python<'_>) -> PyResult<Option<String>> {
     let environ = py.import("os")?.getattr("environ")?;
     let value: Option<String> = environ.call_method1("pop", (origin::VARIABLE, py.None()))?.extract()?;
     Ok(if is_deferred(py)? { value } else { None })
 }
 
-/// Other commands start no process, and need no second interpreter.
+/// Whether the command starts a supervisor. Other commands need no second interpreter.
 fn is_for_a_supervisor(argv: &[OsString]) -> bool {
     matches!(args::parse(argv.iter().cloned()), Ok(Invocation::Run(_)))
 }
 
-/// Executes this process again, without `site` and with the environment that it was started with. Returns only where
-/// that failed.
-fn start_again(module: &Bound<'_, PyModule>, origin: &Origin, own: &[OsString]) -> PyResult<u8> {
+/// Executes the interpreter again, without `site` and with its original environment. Returns only after an error.
+fn execute_without_site(module: &Bound<'_, PyModule>, origin: &Origin, own: &[OsString]) -> PyResult<u8> {
     let program: PathBuf = module.py().import("sys")?.getattr("executable")?.extract()?;
     let file: PathBuf = module.getattr("__file__")?.extract()?;
     let text = origin.text().map_err(|error| PyValueError::new_err(error.to_string()))?;
@@ -97,8 +95,9 @@ fn start_again(module: &Bound<'_, PyModule>, origin: &Origin, own: &[OsString]) 
     Ok(Exit::Refused.code())
 }
 
-/// How an upgrade starts this again: the interpreter as it was started, so that a new one, or a new package in its
-/// environment, is found.
+/// The image that an upgrade executes: the interpreter by its original command line.
+///
+/// The upgrade then finds a new interpreter or a new package.
 fn image(module: &Bound<'_, PyModule>, origin: &Origin, own: &[OsString]) -> PyResult<Image> {
     let program: PathBuf = module.py().import("sys")?.getattr("executable")?.extract()?;
     let file: PathBuf = module.getattr("__file__")?.extract()?;
@@ -110,21 +109,22 @@ fn image(module: &Bound<'_, PyModule>, origin: &Origin, own: &[OsString]) -> PyR
     })
 }
 
-/// This module is in a file that an upgrade of the package replaces, so the way back needs it open. `None` where there is
-/// no /proc to find it by, or where this is the way back already.
+/// The image to return to if an upgrade fails: this module from an open file, since its name may be replaced.
+///
+/// `None` without /proc, or if this process was started so itself.
 fn reexec(program: &Path, origin: &Origin, own: &[OsString], file: &Path) -> Option<Reexec> {
     if file.starts_with("/proc") || !Path::new("/proc/self/fd").exists() {
         return None;
     }
     let file = OwnedFd::from(std::fs::File::open(file).ok()?);
-    // JSON's text of a text is Python's too.
+    // A JSON string is a Python string.
     let origin_text = serde_json::to_string(&origin.text().ok()?).ok()?;
     let code = AGAIN.replace("FD", &file.as_raw_fd().to_string()).replace("ORIGIN", &origin_text);
     let words = [program.into()].into_iter().chain(origin.options()).chain(["-c".into(), code.into()]);
     Some(Reexec { arguments: words.chain(own.iter().cloned()).collect(), file: Arc::new(file) })
 }
 
-/// Loads this module from an open file, and runs it.
+/// Python code that loads this module from an open file and runs it.
 const AGAIN: &str = "\
 import sys
 from _frozen_importlib import ModuleSpec, module_from_spec

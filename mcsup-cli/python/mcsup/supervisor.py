@@ -1,11 +1,11 @@
-"""The `mcsup` command in an interpreter without `site`, as which mcsup starts this file. It is no interface."""
+"""The `mcsup` command in an interpreter without `site`. Internal: mcsup itself starts this file."""
 
 import sys
 from _frozen_importlib import module_from_spec
 from _frozen_importlib_external import ExtensionFileLoader, FileFinder
 from _imp import extension_suffixes
 
-# This file's folder is for no module but the one that is loaded here. Python 3.10 has no `safe_path`.
+# No other module is imported from this file's folder. Python 3.10 has no `safe_path`.
 if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
     del sys.path[0]
 folder = __file__.rpartition("/")[0]

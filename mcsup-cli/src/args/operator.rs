@@ -1,12 +1,12 @@
-//! The words of the commands that go to a server which runs.
+//! The arguments of the commands for a running server.
 
 use std::time::Duration;
 
 use clap::{Args, Parser};
 
-use crate::settings::values;
+use crate::values;
 
-/// Which server is meant, and how the answer is to come.
+/// Selects a server, and the form of its answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct ServerArgs {
     /// The server's pid file; its control socket is beside it, with the extension `ctl`
@@ -15,7 +15,7 @@ pub struct ServerArgs {
     /// The server's control socket, where it is not beside a pid file [env: MCSUP_CONTROL_SOCKET]
     #[arg(short = 's', long, value_name = "PATH")]
     pub control_socket: Option<String>,
-    /// Seconds to wait at most; what was begun goes on [default: until there is an outcome; for `status` 10]
+    /// Longest time to wait, in seconds; a command that has begun continues [default: no limit; for `status` 10]
     #[arg(long, value_name = "SECS", value_parser = values::positive_seconds)]
     pub timeout: Option<Duration>,
     /// Print the answer as one JSON object
@@ -23,11 +23,11 @@ pub struct ServerArgs {
     pub json: bool,
 }
 
-/// Say how a server is: exit code 0 if it runs, 6 if not.
+/// Show the state of a server: exit code 0 if it runs, 6 if not.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Parser)]
 #[command(args_override_self = true, allow_negative_numbers = true)]
 pub struct StatusArgs {
-    /// Which server.
+    /// The server.
     #[command(flatten)]
     pub server: ServerArgs,
 }
@@ -36,49 +36,49 @@ pub struct StatusArgs {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Parser)]
 #[command(args_override_self = true, allow_negative_numbers = true)]
 pub struct StopArgs {
-    /// Which server.
+    /// The server.
     #[command(flatten)]
     pub server: ServerArgs,
-    /// Break off the requests that it is at
+    /// Abort the requests in progress
     #[arg(long)]
     pub quick: bool,
-    /// Return once it was asked
+    /// Return once the signal is sent
     #[arg(long)]
     pub no_wait: bool,
 }
 
-/// What every command has that changes something.
+/// The arguments of every command that changes a server.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Parser)]
 #[command(args_override_self = true, allow_negative_numbers = true)]
-pub struct OrderArgs {
-    /// Which server.
+pub struct ControlArgs {
+    /// The server.
     #[command(flatten)]
     pub server: ServerArgs,
-    /// Return once it was begun
+    /// Return once the command has begun
     #[arg(long)]
     pub no_wait: bool,
 }
 
-/// Change the number of workers; it survives a reload.
+/// Change the number of workers; the new number survives a reload.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Parser)]
 #[command(args_override_self = true, allow_negative_numbers = true)]
 pub struct ScaleArgs {
-    /// How many workers, 1 to 512
+    /// Number of workers, 1 to 512
     #[arg(value_name = "N", value_parser = values::workers)]
     pub workers: usize,
-    /// The rest.
+    /// The server and how to wait.
     #[command(flatten)]
-    pub order: OrderArgs,
+    pub control: ControlArgs,
 }
 
-/// Replace the worker in one place of the pool; its successor is ready before it goes.
+/// Replace the worker of one slot; its successor is ready before it ends.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Parser)]
 #[command(args_override_self = true, allow_negative_numbers = true)]
 pub struct RecycleArgs {
-    /// The worker's place, as `mcsup status` shows it
+    /// The worker's slot, as `mcsup status` shows it
     #[arg(value_name = "SLOT")]
     pub slot: usize,
-    /// The rest.
+    /// The server and how to wait.
     #[command(flatten)]
-    pub order: OrderArgs,
+    pub control: ControlArgs,
 }

@@ -1,4 +1,4 @@
-//! A server that does nothing but answer at a control socket, for tests of what asks it.
+//! Fake servers that only answer at a control socket, for tests of its clients.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -9,14 +9,14 @@ use mcsup_core::control::{Outcome, Reply, Request, Status};
 
 use crate::args::operator::ServerArgs;
 
-/// Answers for as long as the test runs.
+/// A server in a thread, which answers until the test ends.
 pub(super) struct FakeServer {
     pub(super) path: PathBuf,
     _directory: tempfile::TempDir,
 }
 
 impl FakeServer {
-    /// `decide` makes each answer; `None` closes the connection.
+    /// Calls `decide` for each reply; `None` closes the connection.
     pub(super) fn start(mut decide: impl FnMut(Request) -> Option<Reply> + Send + 'static) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("app.ctl");
@@ -29,25 +29,25 @@ impl FakeServer {
         Self { path, _directory: directory }
     }
 
-    /// Arguments that mean this server.
+    /// Arguments that select this server.
     pub(super) fn args(&self) -> ServerArgs {
         ServerArgs { control_socket: Some(self.path.to_str().unwrap().to_owned()), ..ServerArgs::default() }
     }
 
-    /// Its pid file, which nobody has made.
+    /// The path of its pid file, which does not exist.
     pub(super) fn pid_file(&self) -> String {
         self.path.with_extension("pid").to_str().unwrap().to_owned()
     }
 }
 
-/// A process of its own that listens at a control socket, and says that it is `pid`, or itself.
+/// A server in its own process, which claims a pid.
 pub(super) struct FakeProcess {
     pub(super) child: Child,
     pub(super) path: PathBuf,
     _directory: tempfile::TempDir,
 }
 
-/// Where such a process listens, and who it says that it is.
+/// Variables with the path of the socket and the claimed pid.
 const LISTEN: &str = "MCSUP_TEST_LISTEN";
 const CLAIM: &str = "MCSUP_TEST_CLAIM";
 
@@ -68,12 +68,12 @@ impl FakeProcess {
         Self { child, path, _directory: directory }
     }
 
-    /// Arguments that mean this server.
+    /// Arguments that select this server.
     pub(super) fn args(&self) -> ServerArgs {
         ServerArgs { control_socket: Some(self.path.to_str().unwrap().to_owned()), ..ServerArgs::default() }
     }
 
-    /// The signal that has ended it.
+    /// The signal that ended it.
     pub(super) fn signal(&mut self) -> Option<i32> {
         std::os::unix::process::ExitStatusExt::signal(&self.child.wait().unwrap())
     }
@@ -86,7 +86,7 @@ impl Drop for FakeProcess {
     }
 }
 
-/// No test, but what the process above does: it answers until a signal ends it.
+/// The code of [`FakeProcess`]: answers until a signal ends the process.
 #[test]
 fn a_process_that_listens() {
     let Some(path) = std::env::var_os(LISTEN) else { return };
@@ -101,7 +101,7 @@ fn a_process_that_listens() {
 fn converse(mut stream: &UnixStream, decide: &mut impl FnMut(Request) -> Option<Reply>) {
     for line in BufReader::new(stream).split(b'\n') {
         match decide(Request::from_line(&line.unwrap()).unwrap()) {
-            // Whoever asked may have gone.
+            // The client may have gone.
             Some(reply) => drop(stream.write_all(&reply.to_line())),
             None => return,
         }

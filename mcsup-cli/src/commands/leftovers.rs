@@ -1,4 +1,4 @@
-//! Processes below a server that may outlive it, as far as they can be seen from outside: its pool's, and others.
+//! The descendants of a server, seen from outside: its workers and molds, and processes of the application.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -9,25 +9,25 @@ use mcsup_core::host::processes;
 use mcsup_core::host::relatives::{self, Relative};
 use mcsup_core::host::survivors::{self, SETTLE};
 
-/// How often they are looked for while the server ends: it may start some until then.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Interval of the scans while the server ends and may still start processes.
+const SCAN_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How often one is looked for that is not held.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Poll interval for a process without a handle.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The processes below a server, from the first look on.
-pub(super) struct Below {
+/// The descendants of a server, collected from the first scan on.
+pub(super) struct Descendants {
     server: i32,
     seen: BTreeMap<i32, Seen>,
-    /// This process and those above it: the application may have started it.
+    /// This process and its ancestors: the application may have started it.
     own: BTreeSet<i32>,
 }
 
 struct Seen {
     process: Relative,
-    /// `None`: no descriptor is free for one.
+    /// `None`: no descriptor is free for a handle.
     handle: Option<Handle>,
-    /// A worker or a mold, which the server ends itself.
+    /// Whether it is a worker or mold, which the server itself ends.
     is_of_pool: bool,
     name: String,
 }
@@ -41,7 +41,7 @@ impl Seen {
         Relative::find(self.process.pid).is_some_and(|now| now.is_same(&self.process) && !now.is_zombie)
     }
 
-    /// Waits until it has ended; `false`: it had not by `deadline`.
+    /// Waits for its end; `false` at `deadline`.
     fn wait(&self, deadline: Instant) -> bool {
         if let Some(handle) = &self.handle {
             return handle.wait(Some(deadline));
@@ -51,20 +51,20 @@ impl Seen {
             if left.is_zero() {
                 return false;
             }
-            std::thread::sleep(left.min(LOOK_AGAIN));
+            std::thread::sleep(left.min(POLL_INTERVAL));
         }
         true
     }
 }
 
-impl Below {
+impl Descendants {
     pub(super) fn new(server: i32) -> Self {
-        let mut below = Self { server, seen: BTreeMap::new(), own: us_and_above() };
-        below.look();
-        below
+        let mut descendants = Self { server, seen: BTreeMap::new(), own: own_and_ancestors() };
+        descendants.scan();
+        descendants
     }
 
-    fn look(&mut self) {
+    fn scan(&mut self) {
         for process in relatives::below(self.server, &[]).into_iter().filter(|process| !process.is_zombie) {
             if self.seen.get(&process.pid).is_some_and(|seen| seen.process.is_same(&process)) {
                 continue;
@@ -79,29 +79,29 @@ impl Below {
         }
     }
 
-    /// Waits until the server has ended; `false`: it had not by `deadline`.
+    /// Waits for the end of the server; `false` at `deadline`.
     pub(super) fn wait(&mut self, server: &Handle, deadline: Option<Instant>) -> bool {
         loop {
-            let next = Instant::now() + LOOK_EVERY;
+            let next = Instant::now() + SCAN_INTERVAL;
             if server.wait(Some(deadline.map_or(next, |deadline| deadline.min(next)))) {
                 return true;
             }
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return false;
             }
-            self.look();
+            self.scan();
         }
     }
 
-    /// Those of the pool that have not ended by `deadline`, in words.
+    /// Descriptions of workers and molds that still run at `deadline`.
     pub(super) fn pool_left(&self, deadline: Instant) -> Vec<String> {
         let pool = self.seen.values().filter(|seen| seen.is_of_pool && !seen.wait(deadline));
         pool.map(|seen| processes::describe(seen.process.pid)).collect()
     }
 
-    /// A sentence about the others that outlive the server.
+    /// A sentence that names the other processes that outlive the server.
     pub(super) fn sentence(&self) -> Option<String> {
-        // What ran beside the server before it looks like what its application has started.
+        // It includes processes that were siblings of the server: they look like the application's.
         let left = self.others_left(Instant::now() + SETTLE);
         survivors::sentence(
             "outside of the pool",
@@ -115,13 +115,13 @@ impl Below {
         others.filter(|seen| !seen.wait(deadline)).collect()
     }
 
-    /// Those that have not ended.
+    /// The pids of all descendants that still run.
     pub(super) fn pids(&self) -> impl Iterator<Item = i32> + '_ {
         self.seen.values().filter(|seen| !seen.has_ended()).map(|seen| seen.process.pid)
     }
 }
 
-fn us_and_above() -> BTreeSet<i32> {
+fn own_and_ancestors() -> BTreeSet<i32> {
     let mut found = BTreeSet::new();
     let mut next = Some(processes::own_pid());
     while let Some(pid) = next.filter(|pid| *pid > 0 && found.insert(*pid)) {
@@ -150,21 +150,22 @@ mod tests {
     #[test]
     fn the_process_that_stops_a_server_is_no_leftover_of_it() {
         let us = Relative::find(processes::own_pid()).unwrap();
-        let below = Below::new(us.parent);
+        let below = Descendants::new(us.parent);
         assert!(below.seen.contains_key(&us.pid));
         assert!(below.others_left(Instant::now()).iter().all(|seen| seen.process.pid != us.pid));
     }
 
     #[test]
-    fn one_for_which_no_descriptor_is_free_is_named_all_the_same() {
+    fn a_process_without_a_handle_is_named_too() {
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
-        let mut below = Below::new(processes::own_pid());
+        let mut below = Descendants::new(processes::own_pid());
         let seen = below.seen.get_mut(&pid).unwrap();
         seen.handle = None;
         let deadline = || Instant::now() + Duration::from_millis(30);
-        let names =
-            |below: &Below| below.others_left(deadline()).iter().map(|it| it.process.pid).collect::<Vec<_>>();
+        let names = |below: &Descendants| {
+            below.others_left(deadline()).iter().map(|it| it.process.pid).collect::<Vec<_>>()
+        };
         let before = (names(&below).contains(&pid), below.pids().any(|other| other == pid));
         child.kill().unwrap();
         child.wait().unwrap();

@@ -1,6 +1,6 @@
-//! What the command does, a file for each kind of subcommand.
+//! The subcommands, one file for each kind.
 
-mod asking;
+mod client;
 #[cfg(test)]
 mod fixture;
 mod leftovers;

@@ -1,17 +1,16 @@
-//! `mcsup reload`, `upgrade`, `scale`, `recycle` and `reopen-logs`: one question to the server, whose answer is the
-//! outcome.
+//! `mcsup reload`, `upgrade`, `scale`, `recycle` and `reopen-logs`: one request to the control socket.
 
 use mcsup_core::control::Command;
 
-use super::asking;
-use crate::args::operator::OrderArgs;
+use super::client;
+use crate::args::operator::ControlArgs;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-/// Has the server do it.
-pub(crate) fn run(command: Command, args: &OrderArgs) -> Result<(Exit, String), Failure> {
-    let reply = asking::ask(&args.server, command, !args.no_wait)?;
-    asking::judge(&reply, &args.server)
+/// Sends the command and returns its outcome.
+pub(crate) fn run(command: Command, args: &ControlArgs) -> Result<(Exit, String), Failure> {
+    let reply = client::request(&args.server, command, !args.no_wait)?;
+    client::result(&reply, &args.server)
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use mcsup_core::control::{Outcome, Reply};
 use mcsup_core::host::pidfile::PidFile;
 use std::time::Duration;
 
-fn order(server: ServerArgs) -> OrderArgs {
-    OrderArgs { server, no_wait: false }
+fn order(server: ServerArgs) -> ControlArgs {
+    ControlArgs { server, no_wait: false }
 }
 
 #[test]
@@ -18,7 +18,7 @@ fn what_is_done_is_said_and_what_is_begun_too() {
     let scale = Command::Scale { workers: 4 };
     let done = run(scale.clone(), &order(server.args()));
     assert_eq!(done, Ok((Exit::Done, "Scale { workers: 4 }".to_owned())));
-    let begun = run(scale, &OrderArgs { server: server.args(), no_wait: true });
+    let begun = run(scale, &ControlArgs { server: server.args(), no_wait: true });
     assert_eq!(begun, Ok((Exit::Done, "begun: Scale { workers: 4 }".to_owned())));
 }
 

@@ -1,4 +1,4 @@
-//! The supervisor's side of a WSGI pool: which workers each generation has, and the logs that all share.
+//! The supervisor's side of a WSGI pool: the worker settings of each generation, and the shared logs.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -13,51 +13,51 @@ use mcsup_core::{Config, Error, ErrorKind, ForkSide, Local, Supervisor};
 use mcsup_py::python::{fork, standard};
 use mcsup_py::worker::{WorkerSettings, WsgiWorker};
 
-use super::wiring::{self, Known};
+use super::wiring::{self, UserLookup};
 use crate::failure::Failure;
 use crate::logging::{Destination, ErrorLog, LogError};
 use crate::settings::Settings;
 
-/// Reads the settings anew, from wherever they came.
-pub(super) type Reread = Box<dyn Fn() -> Result<Settings, Failure>>;
+/// Reads the settings from all sources again.
+pub(super) type ReadSettings = Box<dyn Fn() -> Result<Settings, Failure>>;
 
 /// The supervisor's side of a WSGI pool.
 pub(super) struct Pool {
-    /// What the workers of the first generation are made with,
+    /// Worker settings of the first generation.
     first: WorkerSettings,
-    /// and those of later ones.
+    /// Worker settings of the later generations.
     workers: BTreeMap<u64, WorkerSettings>,
     settings: Settings,
-    known: Known,
-    reread: Reread,
+    users: UserLookup,
+    read_settings: ReadSettings,
     argv: Vec<OsString>,
     output: Output,
     answer: Rc<Cell<Option<Answer>>>,
 }
 
 impl Pool {
-    /// The first generation, by `settings`.
+    /// Makes the pool with its first generation.
     pub(super) fn new(
         settings: &Settings,
-        (reread, known): (Reread, Known),
+        (read_settings, users): (ReadSettings, UserLookup),
         argv: &[OsString],
         output: Output,
         answer: Rc<Cell<Option<Answer>>>,
     ) -> Result<Self, Failure> {
         let first = worker_settings(settings, argv, &output)?;
         let (settings, argv) = (settings.clone(), argv.to_vec());
-        Ok(Self { first, workers: BTreeMap::new(), settings, known, reread, argv, output, answer })
+        Ok(Self { first, workers: BTreeMap::new(), settings, users, read_settings, argv, output, answer })
     }
 
-    fn warn_of_what_stays(&self, new: &Settings) {
-        for name in what_stays(&self.settings, new) {
+    fn warn_of_fixed_settings(&self, new: &Settings) {
+        for name in changed_fixed_settings(&self.settings, new) {
             log::warn!("{name} has changed: that takes effect at the next start, not at a reload");
         }
     }
 }
 
-/// What was changed in vain: the supervisor has it for life.
-fn what_stays(old: &Settings, new: &Settings) -> Vec<&'static str> {
+/// Names of changed settings that a reload does not apply.
+fn changed_fixed_settings(old: &Settings, new: &Settings) -> Vec<&'static str> {
     // An address that is kept keeps its sockets.
     let is_kept = new.binds.value.iter().any(|bind| old.binds.value.contains(bind));
     let same = [
@@ -65,7 +65,7 @@ fn what_stays(old: &Settings, new: &Settings) -> Vec<&'static str> {
         ("pid", old.process.pid == new.process.pid),
         ("daemon", old.process.daemon.value == new.process.daemon.value),
         ("reuse_port", old.reuse_port.value == new.reuse_port.value || !is_kept),
-        // What is loaded stays.
+        // Loaded modules stay loaded.
         ("no_share_stdlib", old.no_share_stdlib.value || !new.no_share_stdlib.value),
         ("control_socket", old.control == new.control),
         ("error_logfile", old.logging.errors == new.logging.errors),
@@ -78,19 +78,19 @@ impl Supervisor for Pool {
     type Worker = WsgiWorker;
 
     fn worker(&mut self, generation: u64) -> WsgiWorker {
-        // The supervisor's to give, not a worker's.
+        // The supervisor answers, not a worker.
         drop(self.answer.take());
         WsgiWorker::new(self.workers.get(&generation).unwrap_or(&self.first).clone())
     }
 
     fn reload(&mut self, generation: u64) -> mcsup_core::Result<Option<Config>> {
         let refused = |failure: Failure| Error::new(ErrorKind::Setting, failure.to_string());
-        let settings = (self.reread)().map_err(refused)?;
+        let settings = (self.read_settings)().map_err(refused)?;
         let worker = worker_settings(&settings, &self.argv, &self.output).map_err(refused)?;
-        let config = wiring::pool(&settings, Some(&self.known)).map_err(refused)?;
-        self.known = Known::of(&settings, &config);
+        let config = wiring::pool(&settings, Some(&self.users)).map_err(refused)?;
+        self.users = UserLookup::of(&settings, &config);
         self.output.give_away(&settings, &config, true).map_err(refused)?;
-        self.warn_of_what_stays(&settings);
+        self.warn_of_fixed_settings(&settings);
         share_standard_library(&settings, &worker);
         self.workers.insert(generation, worker);
         Ok(Some(config))
@@ -131,13 +131,13 @@ impl Supervisor for Pool {
             ForkSide::Supervisor | ForkSide::Mold => fork::after_in_parent(),
             ForkSide::Worker => {
                 fork::after_in_child();
-                self.output.log.is_a_workers();
+                self.output.log.use_in_worker();
             }
         }
     }
 }
 
-/// What a pool lacks that serves already, in one line; empty where it is complete.
+/// States the number of missing workers; empty if the pool is complete.
 fn missing(ready: usize, target: usize) -> String {
     match target.saturating_sub(ready) {
         0 => String::new(),
@@ -145,8 +145,9 @@ fn missing(ready: usize, target: usize) -> String {
     }
 }
 
-/// Before the first fork. Not beside a mold: it shares everything with its workers, and a third copy of what they write
-/// to would stay here.
+/// Imports the standard library modules of the application, before the first fork.
+///
+/// Not with a mold, which shares all memory with its workers: the supervisor would hold a further copy.
 fn share_standard_library(settings: &Settings, worker: &WorkerSettings) {
     if !*settings.mold.preload && !*settings.no_share_stdlib {
         standard::share(&worker.target.module, &worker.python_path);
@@ -164,7 +165,7 @@ fn worker_settings(
     Ok(worker)
 }
 
-/// The error log, and in a daemon with it whatever is printed.
+/// The error log, and in a daemon also standard output and error.
 #[derive(Clone)]
 pub(super) struct Output {
     pub(super) log: ErrorLog,
@@ -178,13 +179,14 @@ impl Output {
         }
     }
 
-    /// A daemon has no terminal: what it prints belongs into the log, where that is a file.
+    /// Redirects the standard streams of a daemon, which has no terminal, to the log file.
     pub(super) fn redirect(&self) -> Result<(), LogError> {
         if self.is_daemon { self.log.take_standard_streams() } else { Ok(()) }
     }
 
-    /// The logs are files that may be written, and those of workers of another user are that user's, so that they can
-    /// open them again. A pool that serves goes on with its old files where one is refused.
+    /// Checks that the log files can be written, and gives them to the user of the workers.
+    ///
+    /// The workers can then reopen them. A serving pool keeps its old files where one is refused.
     pub(super) fn give_away(
         &self,
         settings: &Settings,
@@ -215,7 +217,7 @@ impl Output {
     }
 }
 
-/// Opens a log file that only workers write to.
+/// Creates a log file that only workers write to.
 fn prepare(path: &Path, owner: Option<(u32, u32)>) -> std::io::Result<()> {
     let file = own_file::append(path, own_file::LOG_MODE)?;
     owner.map_or(Ok(()), |owner| own_file::give(path, file, owner))
@@ -233,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_a_start_settles_is_named() {
+    fn a_changed_setting_that_only_a_start_applies_is_named() {
         let start = "-b :1 -b :2";
         for (now, expected) in [
             ("-b :1 -b :2 --workers 3 --preload", vec![]),
@@ -244,7 +246,7 @@ mod tests {
             ("-b :1 --no-control-socket", vec!["control_socket"]),
             ("-b :1 --no-share-stdlib", vec!["no_share_stdlib"]),
         ] {
-            assert_eq!(what_stays(&settings(start), &settings(now)), expected, "{now}");
+            assert_eq!(changed_fixed_settings(&settings(start), &settings(now)), expected, "{now}");
         }
     }
 }

@@ -10,22 +10,24 @@ use mcsup_core::{Config, Ending, Prefork};
 use mcsup_py::python::fork;
 use mcsup_py::worker;
 
-use super::pool::{Output, Pool, Reread};
-use super::wiring::{self, Known};
+use super::pool::{Output, Pool, ReadSettings};
+use super::wiring::{self, UserLookup};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::logging::{Destination, ErrorLog, Level, LogError};
 use crate::settings::Settings;
 
-/// Serves until it is asked to stop; the text is for standard output. `reread` reads the settings again, for a reload;
-/// `image` is what an upgrade executes, and a resumption is the place of another image that this one is to take.
+/// Serves until a stop; returns a text for standard output.
+///
+/// A reload calls `read_settings`. An upgrade executes `image`. A `resumption` comes from the supervisor that this
+/// process replaces.
 pub(crate) fn run(
     settings: &Settings,
-    reread: Reread,
+    read_settings: ReadSettings,
     argv: &[OsString],
     (image, resumption): (Option<Image>, &mut Option<Resumption>),
 ) -> Result<(Exit, String), Failure> {
-    // Before anything is done: what cannot be meant is refused.
+    // Invalid settings are refused before anything changes.
     wiring::target(settings)?;
     wiring::access_log(settings)?;
     if let Some(directory) = &settings.process.chdir {
@@ -42,7 +44,7 @@ pub(crate) fn run(
         return Ok((Exit::Done, app.unwrap_or_default()));
     }
     let answer = Rc::new(Cell::new(None));
-    // An image that takes over is in the background already.
+    // An upgraded image is in the background already.
     if settings.process.daemon.value && resumption.is_none() {
         match detach()? {
             Detached::Original(Verdict::Ready { note }) => {
@@ -55,14 +57,14 @@ pub(crate) fn run(
             Detached::Daemon(pipe) => answer.set(Some(pipe)),
         }
     }
-    let ended = serve(settings, reread, config, argv, (&answer, resumption));
+    let ended = serve(settings, read_settings, config, argv, (&answer, resumption));
     match (ended, answer.take()) {
-        // Whoever waits for the daemon prints it.
+        // The process that waits for the daemon prints it.
         (Err(failure), Some(answer)) => {
             answer.failed(failure.exit.code(), &failure.to_string());
             Ok((failure.exit, String::new()))
         }
-        // On standard error by way of the log already.
+        // The log has written it to standard error.
         (Err(failure), None)
             if settings.logging.errors.value == Destination::Standard && failure.is_logged =>
         {
@@ -75,12 +77,12 @@ pub(crate) fn run(
 /// Opens the log and runs the pool.
 fn serve(
     settings: &Settings,
-    reread: Reread,
+    read_settings: ReadSettings,
     config: Config,
     argv: &[OsString],
     (answer, resumption): (&Rc<Cell<Option<Answer>>>, &mut Option<Resumption>),
 ) -> Result<Exit, Failure> {
-    // A dry run touches no file: what it says is for the one who asks.
+    // A dry run changes no file, and reports on standard error to the supervisor that runs it.
     let is_check = resumption.as_ref().is_some_and(Resumption::is_check);
     let errors = if is_check { &Destination::Standard } else { &settings.logging.errors.value };
     let log = install_log(errors, settings.logging.level.value, resumption.is_some())?;
@@ -89,14 +91,20 @@ fn serve(
         output.redirect()?;
         output.give_away(settings, &config, resumption.is_some())?;
     }
-    let pool = Pool::new(settings, (reread, Known::of(settings, &config)), argv, output, Rc::clone(answer))?;
+    let pool = Pool::new(
+        settings,
+        (read_settings, UserLookup::of(settings, &config)),
+        argv,
+        output,
+        Rc::clone(answer),
+    )?;
     if resumption.is_none() {
         log::info!("Starting mcsup {}", env!("CARGO_PKG_VERSION"));
     }
     outcome(&Prefork::with_config(pool, config).resume(resumption.take()).run())
 }
 
-/// An image that takes a pool over goes on without a log that cannot be opened: standard error is what it was.
+/// Opens the log. After an upgrade a log that cannot be opened is replaced by standard error.
 fn install_log(errors: &Destination, level: Level, takes_over: bool) -> Result<ErrorLog, LogError> {
     match ErrorLog::install(errors, level) {
         Err(error) if takes_over => {

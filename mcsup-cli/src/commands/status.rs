@@ -1,6 +1,6 @@
-//! `mcsup status`: whether a server runs, and how it is as far as it says so itself.
+//! `mcsup status`: the state of a server, from the server itself or from outside.
 
-mod picture;
+mod table;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -9,35 +9,35 @@ use mcsup_core::control::{AskError, Client, Command, Outcome, Reply, Request, St
 use mcsup_core::host::pidfile::{PidFile, Running};
 use mcsup_core::host::{processes, usage};
 
-use super::asking;
+use super::client;
 use crate::args::operator::{ServerArgs, StatusArgs};
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-/// Between the two looks at what the workers have used of the processor.
-const APART: Duration = Duration::from_millis(250);
+/// Interval between the two requests from which CPU% is computed.
+const CPU_INTERVAL: Duration = Duration::from_millis(250);
 
-/// What the server says about itself, otherwise what can be seen of it from outside.
+/// Shows the status of the server, otherwise its visible processes and addresses.
 pub(crate) fn run(args: &StatusArgs) -> Result<(Exit, String), Failure> {
     let args = &args.server;
-    let socket = asking::socket(args)?;
-    let holder = match asking::pid_file(args).map(PidFile::running) {
+    let socket = client::socket(args)?;
+    let holder = match client::pid_file(args).map(PidFile::running) {
         Some(Ok(Running::No)) => return not_running(args, "not running"),
         Some(Ok(Running::Pid(pid))) => Some(Ok(pid)),
-        // As for a server of another PID namespace, which can be asked all the same.
+        // A server of another PID namespace may still answer.
         Some(Err(error)) => Some(Err(error)),
         None => None,
     };
-    match (ask(&socket, args.timeout.unwrap_or(asking::ANSWERS_WITHIN)), holder) {
-        (Ok(reply), _) if reply.outcome == Outcome::Done => tell(&reply, args),
+    match (ask(&socket, args.timeout.unwrap_or(client::REPLY_TIMEOUT)), holder) {
+        (Ok(reply), _) if reply.outcome == Outcome::Done => show(&reply, args),
         (_, Some(Err(error))) => Err(error.into()),
         (Ok(reply), Some(Ok(pid))) => seen_from_outside(pid, &reply.message, args),
-        (Ok(reply), None) => asking::judge(&reply, args),
+        (Ok(reply), None) => client::result(&reply, args),
         (Err(error), Some(Ok(pid))) => seen_from_outside(pid, &error.to_string(), args),
         (Err(error @ (AskError::NoServer { .. } | AskError::Ended)), None) => {
             not_running(args, &format!("not running: {error}"))
         }
-        (Err(error), None) => Err(asking::unanswered(args, &error)),
+        (Err(error), None) => Err(client::no_reply_error(args, &error)),
     }
 }
 
@@ -46,15 +46,15 @@ fn ask(socket: &Path, timeout: Duration) -> Result<Reply, AskError> {
     let peer = client.peer()?;
     let mut reply = ask_twice(&mut client, timeout)?;
     if let Some(status) = &mut reply.status {
-        // Otherwise its numbers mean other processes here.
+        // In another PID namespace its pids are those of other processes.
         if peer.pid.is_some() && status.pid == peer.pid {
-            measure(status);
+            add_proportional_memory(status);
         }
     }
     Ok(reply)
 }
 
-/// The second time so that the use of the processor can be told.
+/// Requests the status twice, to compute the CPU usage in between.
 fn ask_twice(client: &mut Client, timeout: Duration) -> Result<Reply, AskError> {
     let status = Request::new(Command::Status);
     let first = client.ask(&status, Some(timeout))?;
@@ -63,11 +63,11 @@ fn ask_twice(client: &mut Client, timeout: Duration) -> Result<Reply, AskError> 
         return Ok(first);
     }
     let begun = Instant::now();
-    std::thread::sleep(APART);
+    std::thread::sleep(CPU_INTERVAL);
     match client.ask(&status, Some(timeout)) {
         Ok(mut second) => {
             if let (Some(before), Some(after)) = (&first.status, &mut second.status) {
-                divide(before, after, begun.elapsed());
+                add_cpu_percent(before, after, begun.elapsed());
             }
             Ok(second)
         }
@@ -75,20 +75,20 @@ fn ask_twice(client: &mut Client, timeout: Duration) -> Result<Reply, AskError> 
     }
 }
 
-/// Counts the figures that the server leaves to its clients, as far as this user may.
-fn measure(status: &mut Status) {
+/// Adds the proportional set size of the workers, as far as this user may read it.
+fn add_proportional_memory(status: &mut Status) {
     for worker in &mut status.workers {
         worker.pss_bytes = worker.pss_bytes.or_else(|| usage::proportional(worker.pid?));
     }
 }
 
-/// The share of a processor that each worker has used between two looks.
-fn divide(before: &Status, after: &mut Status, elapsed: Duration) {
+/// Adds the CPU usage of each worker between two replies.
+fn add_cpu_percent(before: &Status, after: &mut Status, elapsed: Duration) {
     for worker in &mut after.workers {
         let earlier =
             before.workers.iter().find(|other| (other.slot, other.pid) == (worker.slot, worker.pid));
         let used = earlier.and_then(|earlier| Some(worker.cpu_seconds? - earlier.cpu_seconds?));
-        // By the server's clock where it says how late it is: it may have looked when we did not expect it.
+        // The server's own clock is better: it may have measured later than it was asked.
         let between = earlier
             .and_then(|earlier| Some(worker.age_seconds? - earlier.age_seconds?))
             .filter(|seconds| *seconds > 0.0)
@@ -97,18 +97,18 @@ fn divide(before: &Status, after: &mut Status, elapsed: Duration) {
     }
 }
 
-fn tell(reply: &Reply, args: &ServerArgs) -> Result<(Exit, String), Failure> {
+fn show(reply: &Reply, args: &ServerArgs) -> Result<(Exit, String), Failure> {
     match &reply.status {
-        Some(status) if !args.json => Ok((Exit::Done, picture::picture(status))),
-        _ => asking::judge(reply, args),
+        Some(status) if !args.json => Ok((Exit::Done, table::text(status))),
+        _ => client::result(reply, args),
     }
 }
 
 fn not_running(args: &ServerArgs, why: &str) -> Result<(Exit, String), Failure> {
-    asking::say(Exit::NotRunning, &Reply::new(Outcome::Refused, why), args)
+    client::print_reply(Exit::NotRunning, &Reply::new(Outcome::Refused, why), args)
 }
 
-/// What anybody can see of a server that runs and does not say how it is.
+/// The visible processes and addresses of a server that does not answer.
 fn seen_from_outside(pid: i32, why: &str, args: &ServerArgs) -> Result<(Exit, String), Failure> {
     let listeners: Vec<String> =
         processes::listening_addresses(pid).iter().map(ToString::to_string).collect();
@@ -124,7 +124,7 @@ fn seen_from_outside(pid: i32, why: &str, args: &ServerArgs) -> Result<(Exit, St
     let message = if args.json { why } else { &text };
     let mut reply = Reply::new(Outcome::Done, message);
     reply.status = Some(status);
-    asking::say(Exit::Done, &reply, args)
+    client::print_reply(Exit::Done, &reply, args)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ fn busy_server() -> FakeServer {
         assert_eq!(request.command, Command::Status);
         let worker = WorkerStatus {
             pid: Some(7),
-            // Two looks that are 250 ms apart by its own clock.
+            // Two replies that are 250 ms apart by its own clock.
             age_seconds: Some(10.0 + asked * 0.25),
             cpu_seconds: Some(3.0 + asked * 0.1),
             ..WorkerStatus::default()
@@ -29,7 +29,7 @@ fn busy_server() -> FakeServer {
 }
 
 #[test]
-fn the_picture_has_the_share_of_a_processor() {
+fn the_table_has_the_cpu_usage() {
     let (exit, text) = run(&args(busy_server().args())).unwrap();
     assert_eq!(exit, Exit::Done);
     assert!(text.starts_with("serving: pid 6 for -"), "{text}");
@@ -38,7 +38,7 @@ fn the_picture_has_the_share_of_a_processor() {
 }
 
 #[test]
-fn the_object_has_it_too() {
+fn the_json_has_the_cpu_usage() {
     let server = busy_server();
     let (exit, text) = run(&args(ServerArgs { json: true, ..server.args() })).unwrap();
     assert_eq!((exit, text.lines().count()), (Exit::Done, 1));
@@ -47,7 +47,7 @@ fn the_object_has_it_too() {
 }
 
 #[test]
-fn a_worker_that_came_between_two_looks_has_no_share_yet() {
+fn a_worker_that_is_in_one_reply_only_has_no_cpu_usage() {
     let worker =
         |slot, pid, cpu| WorkerStatus { slot, pid: Some(pid), cpu_seconds: cpu, ..WorkerStatus::default() };
     let before =
@@ -56,13 +56,13 @@ fn a_worker_that_came_between_two_looks_has_no_share_yet() {
         workers: vec![worker(0, 7, Some(1.5)), worker(1, 9, Some(0.2)), worker(2, 10, None)],
         ..Status::default()
     };
-    divide(&before, &mut after, Duration::from_millis(250));
+    add_cpu_percent(&before, &mut after, Duration::from_millis(250));
     let shares: Vec<_> = after.workers.iter().map(|worker| worker.cpu_percent).collect();
     assert_eq!(shares, [Some(200.0), None, None]);
 }
 
 #[test]
-fn a_server_that_does_not_run_is_said_to_whoever_asks() {
+fn a_server_that_does_not_run_is_reported_as_not_running() {
     let server = busy_server();
     let by_pid_file = ServerArgs { pid: Some(server.pid_file()), ..ServerArgs::default() };
     assert_eq!(run(&args(by_pid_file.clone())), Ok((Exit::NotRunning, "not running".to_owned())));
@@ -81,7 +81,7 @@ fn a_server_that_does_not_run_is_said_to_whoever_asks() {
 fn a_socket_that_is_named_wins_over_a_pid_file() {
     let server = busy_server();
     let both = ServerArgs { pid: Some(server.pid_file()), ..server.args() };
-    // Nobody holds the pid file.
+    // No process holds the pid file.
     assert!(run(&args(both.clone())).unwrap().1.starts_with("serving: pid 6"));
     let _held = PidFile::hold(server.pid_file().as_ref()).unwrap();
     std::fs::remove_file(&server.path).unwrap();

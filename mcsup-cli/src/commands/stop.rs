@@ -1,5 +1,6 @@
-//! `mcsup stop`: asks the supervisor to end, and waits until every process of its pool is gone and its ports are
-//! free. Which process that is, `found` finds out.
+//! `mcsup stop`: ends the supervisor by a signal, and waits until its pool is gone and its ports are free.
+//!
+//! `found` determines the process that gets the signal.
 
 mod found;
 
@@ -9,28 +10,28 @@ use std::time::{Duration, Instant};
 use mcsup_core::control::{Outcome, Reply};
 use mcsup_core::host::processes;
 
-use super::asking;
-use super::leftovers::Below;
+use super::client;
+use super::leftovers::Descendants;
 use crate::args::operator::StopArgs;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-/// Once the supervisor is gone its workers have been reaped by it; this is for those of one that was killed.
-const AFTER_THE_SUPERVISOR: Duration = Duration::from_secs(5);
+/// Longest wait for the workers of a supervisor that was killed; any other one has reaped its workers.
+const WORKERS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Stops the server that is meant. One that does not run is stopped already.
+/// Stops the selected server. Succeeds if it does not run.
 pub(crate) fn run(args: &StopArgs) -> Result<(Exit, String), Failure> {
     let (exit, outcome, text) = stop(args)?;
-    asking::say(exit, &Reply::new(outcome, text), &args.server)
+    client::print_reply(exit, &Reply::new(outcome, text), &args.server)
 }
 
-/// By signals: they also reach a server that has no control socket, or does not hear it.
+/// Stops by a signal, which also reaches a server without a working control socket.
 fn stop(args: &StopArgs) -> Result<(Exit, Outcome, String), Failure> {
     let Some(supervisor) = found::find(&args.server)? else {
         return Ok((Exit::Done, Outcome::Done, "not running".to_owned()));
     };
     let pid = supervisor.pid();
-    let mut below = Below::new(pid);
+    let mut descendants = Descendants::new(pid);
     let addresses = processes::listening_addresses(pid);
     let signalled = if args.quick { supervisor.interrupt() } else { supervisor.terminate() };
     match signalled {
@@ -45,13 +46,13 @@ fn stop(args: &StopArgs) -> Result<(Exit, Outcome, String), Failure> {
     }
     let deadline = args.server.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let mut left = Vec::new();
-    if !below.wait(&supervisor, deadline) {
+    if !descendants.wait(&supervisor, deadline) {
         left.push(processes::describe(pid));
     }
-    let deadline = deadline.unwrap_or_else(|| Instant::now() + AFTER_THE_SUPERVISOR);
-    left.extend(below.pool_left(deadline));
-    let others = below.sentence().map(|others| format!("; {others}")).unwrap_or_default();
-    left.extend(addresses.into_iter().filter_map(|address| still_held(address, &below, pid)));
+    let deadline = deadline.unwrap_or_else(|| Instant::now() + WORKERS_TIMEOUT);
+    left.extend(descendants.pool_left(deadline));
+    let others = descendants.sentence().map(|others| format!("; {others}")).unwrap_or_default();
+    left.extend(addresses.into_iter().filter_map(|address| still_held(address, &descendants, pid)));
     match left.is_empty() {
         true => Ok((Exit::Done, Outcome::Done, format!("stopped (pid {pid}){others}"))),
         false => {
@@ -60,9 +61,9 @@ fn stop(args: &StopArgs) -> Result<(Exit, Outcome, String), Failure> {
     }
 }
 
-/// A port that a process of the pool or of its application still holds; another server may have taken it since.
-fn still_held(address: SocketAddr, below: &Below, supervisor: i32) -> Option<String> {
-    below
+/// Names a port that the supervisor or a descendant still holds; another server may have taken it since.
+fn still_held(address: SocketAddr, descendants: &Descendants, supervisor: i32) -> Option<String> {
+    descendants
         .pids()
         .chain([supervisor])
         .any(|pid| processes::listening_addresses(pid).contains(&address))

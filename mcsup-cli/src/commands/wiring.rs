@@ -1,4 +1,4 @@
-//! Settings in the words of the library: what the supervisor, the workers and their engines are made with.
+//! Translates settings to the configuration of the supervisor, the workers and their engines.
 
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use mcsup_core::control::path_beside;
 use mcsup_core::host::privileges::RunAs;
 use mcsup_core::policy::{Limit, Plan, Policy, Recycling, Surge};
-use mcsup_core::{Address, Children, Config, MoldThreads};
+use mcsup_core::{Children, Config, MoldThreads};
 use mcsup_py::access::Format;
 use mcsup_py::engine::{EngineConfig, Timeouts};
 use mcsup_py::http::head::Limits;
@@ -22,16 +22,17 @@ use crate::settings::{self, ControlSocket, Origin, Settings, Sourced};
 
 const NAME_AND_VERSION: &str = concat!("mcsup/", env!("CARGO_PKG_VERSION"));
 
-/// What the names of user and group meant when they were looked up, which may have taken a server elsewhere its time: a
-/// supervisor whose workers run asks only for other names.
+/// The result of a look-up of user and group names.
+///
+/// A directory service may be slow: a supervisor whose workers run looks up only changed names.
 #[derive(Debug, Clone)]
-pub(super) struct Known {
+pub(super) struct UserLookup {
     names: (Option<String>, Option<String>),
     run_as: Option<RunAs>,
 }
 
-impl Known {
-    /// As `config` was made from `settings`.
+impl UserLookup {
+    /// The look-up with which `config` was made from `settings`.
     pub(super) fn of(settings: &Settings, config: &Config) -> Self {
         Self { names: names(settings), run_as: config.run_as.clone() }
     }
@@ -42,24 +43,19 @@ fn names(settings: &Settings) -> (Option<String>, Option<String>) {
     (text(&settings.process.user), text(&settings.process.group))
 }
 
-/// What the supervisor is started with.
-pub(super) fn pool(settings: &Settings, known: Option<&Known>) -> Result<Config, Failure> {
+/// The configuration of the supervisor.
+pub(super) fn pool(settings: &Settings, previous: Option<&UserLookup>) -> Result<Config, Failure> {
     let text = |setting: &Option<crate::settings::Sourced<String>>| {
         setting.as_ref().map(|setting| setting.value.clone())
     };
     let process = &settings.process;
     let (user, group) = names(settings);
-    let run_as = match known.filter(|known| known.names == (user.clone(), group.clone())) {
-        Some(known) => known.run_as.clone(),
+    let run_as = match previous.filter(|previous| previous.names == (user.clone(), group.clone())) {
+        Some(previous) => previous.run_as.clone(),
         None => RunAs::look_up(user.as_deref(), group.as_deref())?,
     };
     let mut config = Config {
-        addresses: settings
-            .binds
-            .value
-            .iter()
-            .map(|bind| bind.parse())
-            .collect::<Result<Vec<Address>, _>>()?,
+        addresses: settings.binds.value.clone(),
         pid_file: process.pid.as_ref().map(|path| path.value.clone()),
         name: text(&process.name),
         ..Config::default()
@@ -85,7 +81,7 @@ pub(super) fn pool(settings: &Settings, known: Option<&Known>) -> Result<Config,
     Ok(config)
 }
 
-/// What the supervisor decides by.
+/// The policy of the supervisor.
 fn policy(settings: &Settings) -> Policy {
     let (rollout, recycling) = (&settings.rollout, &settings.recycling);
     Policy {
@@ -119,12 +115,12 @@ fn limit<T: Copy>(base: &Sourced<Option<T>>, jitter: &Sourced<T>) -> Option<Limi
     base.value.map(|base| Limit { base, jitter: jitter.value })
 }
 
-/// What to serve.
+/// The application to load.
 pub(super) fn target(settings: &Settings) -> Result<Target, Failure> {
     settings.target()?.parse().map_err(Failure::usage)
 }
 
-/// What each worker is made with.
+/// The settings of each worker.
 pub(super) fn worker_settings(
     settings: &Settings,
     argv: &[OsString],
@@ -135,7 +131,7 @@ pub(super) fn worker_settings(
         environment.iter().rev().find(|(name, _)| name == "SCRIPT_NAME").map(|(_, value)| value.clone());
     let wsgi = WsgiSettings {
         multithread: settings.threads.value > 1,
-        // Also with one worker: during a reload two generations serve.
+        // Also with one worker: two generations serve during a reload.
         multiprocess: true,
         server_software: NAME_AND_VERSION.to_owned(),
         script_name: given.or_else(|| std::env::var("SCRIPT_NAME").ok()).unwrap_or_default(),
@@ -157,7 +153,7 @@ pub(super) fn worker_settings(
     })
 }
 
-/// Whoever develops waits for each reload, and sees for himself what comes of it.
+/// The soak of a reload; none by default with `--reload`, where a developer waits for the result.
 fn soak(settings: &Settings) -> Duration {
     match settings.rollout.soak.origin {
         Origin::Default if settings.development.reload.value => Duration::ZERO,
@@ -165,7 +161,7 @@ fn soak(settings: &Settings) -> Duration {
     }
 }
 
-/// How changes of files are noticed, where they are to be.
+/// The settings of `--reload`, if it is on.
 fn development(settings: &Settings) -> Option<ReloadSettings> {
     let development = &settings.development;
     let engine = match development.engine.value {
@@ -181,7 +177,7 @@ fn engine(settings: &Settings) -> EngineConfig {
     let (http, limits) = (&settings.http, &settings.limits);
     let request = match &http.request {
         Some(given) => given.value,
-        // One thread that hangs is a worker that hangs.
+        // With one thread a request that hangs is a worker that hangs.
         None if settings.threads.value == 1 => settings.pool.timeout.value,
         None => None,
     };

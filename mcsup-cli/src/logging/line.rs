@@ -1,4 +1,4 @@
-//! The form of a line: `[2026-11-25 07:50:01 +0000] [PID] [LEVEL] message`.
+//! The format of a log line: `[2026-11-25 07:50:01 +0000] [PID] [LEVEL] message`.
 
 use std::io::{self, Write};
 
@@ -8,17 +8,17 @@ use log::{Level, Record};
 
 use super::CRITICAL;
 
-/// Formats one record. The process id is asked for each time, since a worker is a fork of the supervisor.
+/// Formats one record. The process id is read each time: a fork changes it.
 pub(super) fn write(line: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
-    line.write_all(of_level(level(record), record.args()).as_bytes())
+    line.write_all(format_level(level(record), record.args()).as_bytes())
 }
 
-/// A line that comes from the log itself.
-pub(super) fn of(level: Level, text: &str) -> String {
-    of_level(name(level), &format_args!("{text}"))
+/// A line that the log writes itself.
+pub(super) fn format(level: Level, text: &str) -> String {
+    format_level(name(level), &format_args!("{text}"))
 }
 
-fn of_level(level: &str, text: &std::fmt::Arguments<'_>) -> String {
+fn format_level(level: &str, text: &std::fmt::Arguments<'_>) -> String {
     let now = ZonedDateTime::now();
     let time = now.strftime("%Y-%m-%d %H:%M:%S %z");
     format!("[{time}] [{}] [{level}] {text}\n", std::process::id())

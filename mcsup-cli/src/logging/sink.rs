@@ -1,6 +1,6 @@
-//! The open file behind the log: writes records whole, and loses some rather than wait.
+//! The open file of the log: writes whole records, and drops records instead of waiting.
 //!
-//! The next record for which there is room says how many were lost.
+//! The next record that is written states how many were dropped.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -16,26 +16,26 @@ use super::{Destination, LogError, line};
 
 static NONE: Patience = Patience::none();
 
-/// Where the bytes go.
+/// The open log and its count of lost records.
 #[derive(Debug)]
 pub(super) struct Sink {
     /// `None`: standard error.
     path: Option<PathBuf>,
-    /// Of the open file. It stays the same, so that no copy of it (faulthandler's) ever means another file.
+    /// Descriptor number of the open file. It never changes, since faulthandler keeps a copy.
     number: RawFd,
-    held: RwLock<Held>,
+    file: RwLock<OpenFile>,
     /// Records that this process could not write.
     lost: AtomicU64,
-    /// A worker's, which waits for a slow reader; the supervisor never does.
+    /// Whether this is a worker, which waits for a slow reader; the supervisor never waits.
     is_patient: AtomicBool,
     patience: Patience,
 }
 
 /// An open file.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct OpenFile {
     outlet: Outlet,
-    /// Who owns the files that are made from now on.
+    /// User and group of the files that are created from now on.
     owner: Option<(u32, u32)>,
 }
 
@@ -53,7 +53,7 @@ impl Sink {
         Self {
             path,
             number: outlet.number(),
-            held: RwLock::new(Held { outlet, owner: None }),
+            file: RwLock::new(OpenFile { outlet, owner: None }),
             lost: AtomicU64::new(0),
             is_patient: AtomicBool::new(false),
             patience: Patience::with_a_reader(),
@@ -64,26 +64,26 @@ impl Sink {
         self.number
     }
 
-    /// Writes all of `bytes`, in one call where the system takes them so.
+    /// Writes all of `bytes`, in one call where the system takes them at once.
     pub(super) fn write(&self, bytes: &[u8]) {
-        // While records are lost each further one is tried at once.
+        // No waiting after a loss: the reader is still slow.
         let waits = self.is_patient.load(Relaxed) && self.lost.load(Relaxed) == 0;
         let patience = if waits { &self.patience } else { &NONE };
-        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
-        if let Err(cut) = self.tell(&held.outlet).and_then(|()| held.outlet.write(bytes, patience)) {
-            self.note(cut);
+        let held = self.file.read().unwrap_or_else(PoisonError::into_inner);
+        if let Err(cut) = self.report_lost(&held.outlet).and_then(|()| held.outlet.write(bytes, patience)) {
+            self.count_lost(&cut);
         }
     }
 
-    /// In the child of a fork: the parent reports its own lost records.
-    pub(super) fn is_a_workers(&self) {
+    /// Resets the count in the child of a fork: the parent reports its own lost records.
+    pub(super) fn use_in_worker(&self) {
         self.lost.store(0, Relaxed);
         self.is_patient.store(true, Relaxed);
     }
 
     pub(super) fn reopen(&self) -> Result<(), LogError> {
         let Some(path) = &self.path else { return Ok(()) };
-        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.file.write().unwrap_or_else(PoisonError::into_inner);
         let file = own_file::append(path, LOG_MODE).map_err(|source| failed("reopen", path, source))?;
         if let Some(owner) = held.owner {
             own_file::give(path, &file, owner).map_err(|source| failed("give away", path, source))?;
@@ -93,7 +93,7 @@ impl Sink {
 
     pub(super) fn give_to(&self, uid: u32, gid: u32) -> Result<(), LogError> {
         let Some(path) = &self.path else { return Ok(()) };
-        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.file.write().unwrap_or_else(PoisonError::into_inner);
         own_file::give(path, &held.outlet, (uid, gid)).map_err(|source| failed("give away", path, source))?;
         held.owner = Some((uid, gid));
         Ok(())
@@ -101,34 +101,35 @@ impl Sink {
 
     pub(super) fn take_standard_streams(&self) -> Result<(), LogError> {
         let Some(path) = &self.path else { return Ok(()) };
-        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        let held = self.file.read().unwrap_or_else(PoisonError::into_inner);
         rustix::stdio::dup2_stdout(&held.outlet)
             .and_then(|()| rustix::stdio::dup2_stderr(&held.outlet))
             .map_err(|error| failed("print to", path, error.into()))
     }
 
-    /// Before the next record: says how many this process has lost. On a line of its own, since the one before may have
-    /// been written in part.
-    fn tell(&self, outlet: &Outlet) -> Result<(), Cut> {
+    /// Writes the number of records that this process has lost, before the next record.
+    ///
+    /// On its own line, since the previous record may be incomplete.
+    fn report_lost(&self, outlet: &Outlet) -> Result<(), Cut> {
         let count = self.lost.swap(0, Relaxed);
         if count == 0 {
             return Ok(());
         }
         let text = format!("This log could not be written: {count} records of this process are lost");
-        let line = line::of(log::Level::Error, &text);
+        let line = line::format(log::Level::Error, &text);
         outlet.write(format!("\n{line}").as_bytes(), &NONE).inspect_err(|_| {
             self.lost.fetch_add(count, Relaxed);
         })
     }
 
-    /// A record is lost. The first loss is reported on standard error.
-    fn note(&self, cut: Cut) {
+    /// Counts a lost record. The first loss is reported on standard error.
+    fn count_lost(&self, cut: &Cut) {
         let is_first = self.lost.fetch_add(1, Relaxed) == 0;
         let Some(path) = self.path.as_ref().filter(|_| is_first) else { return };
         let error = io::Error::from(cut.error);
         let text = format!("Cannot write the log file {}: {error}; records are lost", path.display());
         let outlet = Outlet::of_stream(rustix::stdio::stderr());
-        let _ = outlet.write(line::of(log::Level::Error, &text).as_bytes(), &NONE);
+        let _ = outlet.write(line::format(log::Level::Error, &text).as_bytes(), &NONE);
     }
 }
 
@@ -136,10 +137,10 @@ fn failed(verb: &str, path: &Path, source: io::Error) -> LogError {
     LogError { step: format!("{verb} the log file {}", path.display()), source }
 }
 
-/// The sink as env_logger wants it, which hands over each record in one call.
-pub(super) struct Whole(pub(super) Arc<Sink>);
+/// The sink as a writer for env_logger, which passes each record in one call.
+pub(super) struct RecordWriter(pub(super) Arc<Sink>);
 
-impl io::Write for Whole {
+impl io::Write for RecordWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.write(bytes);
         Ok(bytes.len())
@@ -152,13 +153,13 @@ impl io::Write for Whole {
 
 #[cfg(test)]
 impl Sink {
-    /// A sink over any descriptor.
+    /// A sink that writes to any descriptor.
     pub(super) fn over(fd: std::os::fd::OwnedFd) -> Sink {
         Self::with(Some(PathBuf::from("/")), Outlet::of_file(fd))
     }
 
-    /// Writes go to `fd` from now on.
-    pub(super) fn put(&self, fd: std::os::fd::OwnedFd) {
-        self.held.write().unwrap().outlet.replace(fd).unwrap();
+    /// Redirects writes to `fd`.
+    pub(super) fn redirect(&self, fd: std::os::fd::OwnedFd) {
+        self.file.write().unwrap().outlet.replace(fd).unwrap();
     }
 }

@@ -166,7 +166,7 @@ fn what_could_not_be_written_is_counted_and_told_when_it_can_be() {
     drop(ours);
     log.raw_writer()(b"lost\n");
     log.raw_writer()(b"lost\n");
-    log.sink.put(std::fs::File::create(bench.path()).unwrap().into());
+    log.sink.redirect(std::fs::File::create(bench.path()).unwrap().into());
     log.raw_writer()(b"written\n");
     log.raw_writer()(b"written\n");
     let text = text(&bench.path());
@@ -181,7 +181,7 @@ fn a_slow_reader_of_a_workers_log_is_not_waited_for_at_each_record() {
     rustix::io::ioctl_fionbio(&writer, true).unwrap();
     let filler = writer.try_clone().unwrap();
     let log = ErrorLog { sink: Arc::new(Sink::over(writer.into())) };
-    log.is_a_workers();
+    log.use_in_worker();
     let mut received = Vec::new();
     for _ in 0..20 {
         while rustix::io::write(&filler, &[b'x'; 4096]).is_ok() {}
@@ -212,8 +212,8 @@ fn what_the_parent_has_lost_is_not_told_by_its_child() {
     let log = ErrorLog { sink: Arc::new(Sink::over(theirs.into())) };
     drop(ours);
     log.raw_writer()(b"lost\n");
-    log.is_a_workers();
-    log.sink.put(std::fs::File::create(bench.path()).unwrap().into());
+    log.use_in_worker();
+    log.sink.redirect(std::fs::File::create(bench.path()).unwrap().into());
     log.raw_writer()(b"written\n");
     assert_eq!(text(&bench.path()), "written\n");
 }

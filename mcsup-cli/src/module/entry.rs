@@ -1,5 +1,4 @@
-//! What `__main__` is in the interpreter that runs the command: the command itself, by whatever name, or a program that
-//! calls it.
+//! Determines whether `__main__` is the command itself, under any name, or a program that calls it.
 
 use std::ffi::OsString;
 use std::fs;
@@ -10,27 +9,27 @@ use pyo3::prelude::*;
 /// The module of the command, as `python -m` runs it.
 const MODULE: &str = "mcsup.__main__";
 
-/// The line of a script that takes the command from its module.
+/// The line of a script that imports the command.
 const IMPORT: &str = "from mcsup.__main__ import main";
 
-/// How long a console script may be.
-const MOST: u64 = 64 * 1024;
+/// Largest size of a console script.
+const MOST_BYTES: u64 = 64 * 1024;
 
-/// `__main__`, as Python has made it.
+/// The properties of `__main__`.
 #[derive(Debug, Default)]
 pub(super) struct Entry {
-    /// Its file, where it has one.
+    /// Its file, if it has one.
     pub(super) file: Option<OsString>,
-    /// The name of its module, where `python -m` has found it.
+    /// The name of its module, if `python -m` found it.
     pub(super) module: Option<String>,
-    /// Whether it is the command, and nothing else.
+    /// Whether it is the command and no program that calls it.
     pub(super) is_command: bool,
-    /// The line with which a distribution's script adds to `sys.path`.
+    /// The line of a distribution's script that extends `sys.path`.
     pub(super) preparation: Option<String>,
 }
 
 impl Entry {
-    /// That of this interpreter. `package` is the folder of mcsup.
+    /// Inspects this interpreter. `package` is the folder of mcsup.
     pub(super) fn of_this_process(py: Python<'_>, package: &Path) -> PyResult<Self> {
         let main = py.import("__main__")?;
         let attribute =
@@ -38,7 +37,7 @@ impl Entry {
         let spec = attribute("__spec__")?;
         let module = spec.map(|spec| spec.getattr("name")?.extract::<String>()).transpose()?;
         let file = attribute("__file__")?.map(|file| file.extract::<OsString>()).transpose()?;
-        // A folder that is run has a specification too, with this name.
+        // A folder that is run has a spec of this name.
         let module = module.filter(|name| name != "__main__");
         let kind = match (&module, &file) {
             (Some(name), _) => Kind::of_module(name),
@@ -53,9 +52,9 @@ impl Entry {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Kind {
-    /// The command, after this line where it has one.
+    /// The command, with its line of preparation.
     Command(Option<String>),
-    /// Anything else: it may do more than to call the command.
+    /// A program that may do more than call the command.
     Program,
 }
 
@@ -65,23 +64,22 @@ impl Kind {
     }
 
     fn of_file(file: &Path, package: &Path) -> Self {
-        // A link has another name than the script that it leads to.
+        // A link has another name than its script.
         let path = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
         let module: PathBuf = package.join("__main__.py");
         if path == fs::canonicalize(&module).unwrap_or(module) {
             return Self::Command(None);
         }
-        let is_short = fs::metadata(&path).is_ok_and(|status| status.len() <= MOST);
+        let is_short = fs::metadata(&path).is_ok_and(|status| status.len() <= MOST_BYTES);
         let text = if is_short { fs::read_to_string(&path).unwrap_or_default() } else { String::new() };
         match Self::of_text(&text) {
-            // Whatever an installer writes into a script of this name.
+            // A script of this name, with any content, is an installer's.
             Self::Program if path.file_name().is_some_and(|name| name == "mcsup") => Self::Command(None),
             kind => kind,
         }
     }
 
-    /// A script that does no more than installers' scripts do is the command: pip's, uv's, and Nix's, which adds folders to
-    /// `sys.path`.
+    /// Recognises the scripts of installers: pip, uv, and Nix, which adds folders to `sys.path`.
     fn of_text(text: &str) -> Self {
         let mut preparation = None;
         let mut imports = false;
@@ -98,8 +96,9 @@ impl Kind {
     }
 }
 
-/// Whether a line of a console script prepares no more than the name in `sys.argv`. The lines with quotes start an
-/// interpreter whose path is too long for a first line.
+/// Whether a line belongs to the scripts of installers.
+///
+/// The lines with quotes start an interpreter whose path is too long for a first line.
 fn is_boilerplate(line: &str) -> bool {
     let starts = [
         "#",

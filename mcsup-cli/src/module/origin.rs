@@ -1,5 +1,6 @@
-//! How the interpreter was started, and what had happened to it by then. The interpreter that supervises is another one
-//! where that matters, and learns it from the first one.
+//! The start of the interpreter: its command line, its paths, and the customisation that it has loaded.
+//!
+//! A second interpreter, without `site`, gets this description from the first one.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -15,38 +16,39 @@ use serde::{Deserialize, Serialize};
 use super::entry::Entry;
 use super::words;
 
-/// Names the origin to an interpreter that was started without `site`. `/proc/PID/environ` of the supervisor and its
-/// workers shows it for good: that is the memory of the exec, which removing a variable does not change.
+/// Variable with the origin, for an interpreter without `site`.
+///
+/// `/proc/PID/environ` shows it permanently: it is a copy from the exec, which removing a variable does not change.
 pub(super) const VARIABLE: &str = "MCSUP_ORIGIN";
 
-/// The start of an interpreter.
+/// The description of an interpreter's start.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Origin {
-    /// All words before those of the command.
+    /// The words before the command's own arguments.
     pub(super) words: Vec<OsString>,
     /// `sys.argv[0]`.
     name: OsString,
     /// The file of `__main__`.
     file: OsString,
-    /// The module that `python -m` has found for `__main__`.
+    /// The module of `__main__`, with `python -m`.
     module: Option<String>,
-    /// Whether `__main__` is the command, and no program that calls it.
+    /// Whether `__main__` is the command and no program that calls it.
     is_command: bool,
-    /// The line with which a distribution's script adds to `sys.path`.
+    /// The line of a distribution's script that extends `sys.path`.
     preparation: Option<String>,
-    /// The first entry of `sys.path`, where Python has put it there for the script.
+    /// The first entry of `sys.path`, if Python added it for the script.
     folder: Option<OsString>,
     /// The rest of `sys.path`.
     path: Vec<OsString>,
     prefixes: (OsString, OsString),
-    /// Whether the operator wants `site`.
+    /// Whether the interpreter was started with `site`.
     has_site: bool,
-    /// What has run before this command, if anything has.
+    /// Modules that customisation loaded before this command; `None`: no customisation ran.
     customisation: Option<Vec<String>>,
 }
 
 impl Origin {
-    /// The start of this interpreter; `own` are the words of the command, `package` is the folder of mcsup.
+    /// Describes this interpreter. `own` is the number of the command's arguments, `package` the folder of mcsup.
     pub(super) fn of_this_process(py: Python<'_>, own: usize, package: &Path) -> PyResult<Self> {
         let Entry { file, module, is_command, preparation } = Entry::of_this_process(py, package)?;
         let sys = py.import("sys")?;
@@ -75,14 +77,14 @@ impl Origin {
         })
     }
 
-    /// The origin in `text`, which this interpreter was started with. It leaves `site` to the workers.
+    /// Parses the origin that this interpreter was started with, and leaves `site` to the workers.
     pub(super) fn given(py: Python<'_>, text: &str, own: &[OsString]) -> PyResult<Self> {
         let origin: Self =
             serde_json::from_str(text).map_err(|error| PyValueError::new_err(error.to_string()))?;
         if origin.has_site {
             site::defer(origin.deferred(own));
         }
-        // What was started here is a script of ours.
+        // The script that runs here is mcsup's own.
         py.import("sys")?.getattr("argv")?.set_item(0, &origin.name)?;
         Ok(origin)
     }
@@ -104,14 +106,16 @@ impl Origin {
         }
     }
 
-    /// Whether a supervisor is to run in another interpreter than this one. Not where another program has called the
-    /// command: what that has done in this process is meant for the workers.
+    /// Whether the supervisor needs another interpreter than this one.
+    ///
+    /// Not if a program has called the command: the workers inherit the changes of that program.
     pub(super) fn is_customised(&self) -> bool {
         self.is_command && self.customisation.is_some()
     }
 
-    /// Gives the process the name that the kernel gives one whose file is the script, so that `pgrep mcsup` finds it. An
-    /// exec of the interpreter, for want of customisation or for an upgrade, has called it `python`.
+    /// Names the process after its script, so that `pgrep mcsup` finds it.
+    ///
+    /// After an exec of the interpreter the name is `python`.
     pub(super) fn name_process(&self) {
         if !self.is_command || self.module.is_some() {
             return;
@@ -122,7 +126,7 @@ impl Origin {
         }
     }
 
-    /// Advice to an operator whose program has called the command in a process that cannot fork.
+    /// Advice for a program that called the command in a process with other threads.
     pub(super) fn advice(&self, py: Python<'_>) -> Option<String> {
         let found = self
             .customisation
@@ -138,12 +142,12 @@ impl Origin {
         ))
     }
 
-    /// The interpreter's own options, and no `site`.
+    /// The interpreter's options, with `-S`.
     pub(super) fn options(&self) -> impl Iterator<Item = OsString> {
         words::options(&self.words).into_iter().chain(["-S".into()])
     }
 
-    /// As [`Origin::given`] reads it.
+    /// The text that [`Origin::given`] parses.
     pub(super) fn text(&self) -> serde_json::Result<String> {
         serde_json::to_string(self)
     }

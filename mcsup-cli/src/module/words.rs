@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-/// The options of an interpreter: without its own name, and without what it runs.
+/// The options of an interpreter, without its name and its script.
 pub(super) fn options(words: &[OsString]) -> Vec<OsString> {
     let (mut options, mut rest) = (Vec::new(), words.iter().skip(1));
     while let Some(word) = rest.next() {
@@ -13,7 +13,7 @@ pub(super) fn options(words: &[OsString]) -> Vec<OsString> {
         };
         if letters.starts_with(b"-") {
             options.push(word.clone());
-            // The only long option that has a value.
+            // The only long option with a value.
             if word == "--check-hash-based-pycs" {
                 options.extend(rest.next().cloned());
             }

@@ -1,7 +1,7 @@
-//! The settings file: TOML whose keys are the long names of the options, made into the words of a command line.
+//! The settings file: TOML whose keys are the long names of the options, translated to a command line.
 //!
-//! Knows which keys there are from the options themselves, and of a value only which shape it has: what it means is
-//! judged as on a command line. The text is handed in by a function; [`reader`] makes the one that reads the disk.
+//! The options define the keys. This module checks the type of a value; its text is parsed as on a command line. A
+//! function passes the text of the file; [`reader`] makes the one that reads the disk.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -18,22 +18,22 @@ pub type ReadFile<'a> = dyn Fn(&Path) -> io::Result<String> + 'a;
 
 /// Reads files from the disk, relative paths from the directory `start`.
 ///
-/// A path in a command line or a variable is meant from where the server was started. The server may have changed its
-/// directory since, and a reload reads the file anew: `start` must be absolute, and taken before `--chdir` is followed.
+/// A path in a command line or a variable is relative to the directory of the start. A reload reads the file again
+/// after `--chdir`: `start` must be absolute, and determined before it.
 pub fn reader(start: PathBuf) -> impl Fn(&Path) -> io::Result<String> {
     move |path| read_text(&start.join(path))
 }
 
-/// More than any settings file.
+/// Largest settings file.
 const MOST_BYTES: u64 = 1 << 20;
 
-/// The text of a regular file. A FIFO or a device is never waited for: a reload runs in the supervisor's loop.
+/// Reads a regular file. Opening never blocks on a FIFO or device: a reload runs in the event loop.
 fn read_text(path: &Path) -> io::Result<String> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = std::fs::File::from(rustix::fs::open(path, flags, Mode::empty())?);
     let kind = FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode);
     if kind != FileType::RegularFile {
-        return Err(io::Error::other(format!("it is {}, not a regular file", in_words(kind))));
+        return Err(io::Error::other(format!("it is {}, not a regular file", kind_name(kind))));
     }
     let mut text = String::new();
     file.take(MOST_BYTES + 1).read_to_string(&mut text)?;
@@ -43,7 +43,7 @@ fn read_text(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-fn in_words(kind: FileType) -> &'static str {
+fn kind_name(kind: FileType) -> &'static str {
     match kind {
         FileType::Directory => "a directory",
         FileType::Fifo => "a FIFO",
@@ -52,7 +52,7 @@ fn in_words(kind: FileType) -> &'static str {
     }
 }
 
-/// Reads the options in the file at `path`.
+/// Parses the options in the file at `path`.
 pub(super) fn read(path: &Path, read_file: &ReadFile<'_>) -> Result<RunArgs, UsageError> {
     let text = read_file(path).map_err(|error| {
         UsageError::new(format!("cannot read the settings file {}: {error}", path.display()))
@@ -62,17 +62,17 @@ pub(super) fn read(path: &Path, read_file: &ReadFile<'_>) -> Result<RunArgs, Usa
     args::parse_words(&file.name, words.iter().map(String::as_str))
 }
 
-/// A key, where it stands, and its value.
+/// A key, its byte offset, and its value.
 type Entry<'a> = (&'a str, usize, &'a Spanned<DeValue<'a>>);
 
-/// A file that is being read.
+/// The file that is parsed.
 struct File<'a> {
     name: String,
     text: &'a str,
 }
 
 impl File<'_> {
-    /// The whole file as the words of a command line.
+    /// Translates the file to the words of a command line.
     fn words(&self) -> Result<Vec<String>, UsageError> {
         let table = DeTable::parse(self.text)
             .map_err(|error| self.wrong(error.span().map_or(0, |span| span.start), error.message()))?;
@@ -89,7 +89,7 @@ impl File<'_> {
                 None => app = Some(self.scalar(key, value)?),
             }
         }
-        // Behind all options, so that it is none of them, whatever it looks like.
+        // Behind `--`: the application is no option, also if it begins with a hyphen.
         words.extend(app.into_iter().flat_map(|app| ["--".to_owned(), app]));
         Ok(words)
     }
@@ -104,10 +104,10 @@ impl File<'_> {
     ) -> Result<(), UsageError> {
         match (option.get_action(), value.get_ref()) {
             (ArgAction::SetTrue, DeValue::Boolean(true)) => words.push(format!("--{long}")),
-            // As if it were not there: no source can turn off what another turns on.
+            // Has no effect: no source turns off a flag of another.
             (ArgAction::SetTrue, DeValue::Boolean(false)) => {}
             (ArgAction::SetTrue, other) => {
-                let reason = format!("{key} is true or false, not {}", a_kind(other));
+                let reason = format!("{key} is true or false, not {}", type_name(other));
                 return Err(self.wrong(value.span().start, &reason));
             }
             (ArgAction::Append, DeValue::Array(items)) => {
@@ -128,19 +128,19 @@ impl File<'_> {
         Ok(())
     }
 
-    /// A value as it would stand on a command line.
+    /// Translates one value to the text of a command line.
     fn scalar(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Result<String, UsageError> {
         match value.get_ref() {
-            // On a command line there can be none, and the system's calls take none.
+            // A command line cannot contain it, and system calls end at it.
             DeValue::String(text) if text.contains('\0') => {
                 Err(self.wrong(value.span().start, &format!("{key} holds a null character")))
             }
             DeValue::String(text) => Ok(text.clone().into_owned()),
-            // As it is written: 0o27 is a umask.
+            // Unchanged: 0o27 is a umask.
             DeValue::Integer(number) => Ok(number.to_string()),
             DeValue::Float(number) => Ok(number.to_string()),
             other => {
-                let reason = format!("{key} is a text or a number, not {}", a_kind(other));
+                let reason = format!("{key} is a text or a number, not {}", type_name(other));
                 Err(self.wrong(value.span().start, &reason))
             }
         }
@@ -155,7 +155,7 @@ impl File<'_> {
         self.wrong(at, &reason)
     }
 
-    /// A mistake at a place.
+    /// An error with its line.
     fn wrong(&self, at: usize, reason: &str) -> UsageError {
         let before = self.text.as_bytes().iter().take(at);
         let line = 1 + before.filter(|byte| **byte == b'\n').count();
@@ -163,7 +163,7 @@ impl File<'_> {
     }
 }
 
-/// The entries of a table as they stand in the file.
+/// The entries of a table in the order of the file.
 fn in_order<'a>(table: &'a DeTable<'a>) -> Vec<Entry<'a>> {
     let entries = table.iter().map(|(key, value)| (key.get_ref().as_ref(), key.span().start, value));
     let mut entries: Vec<Entry<'a>> = entries.collect();
@@ -171,7 +171,7 @@ fn in_order<'a>(table: &'a DeTable<'a>) -> Vec<Entry<'a>> {
     entries
 }
 
-/// What may stand in the file: whatever sets something, but for the name of the file.
+/// Whether an option may stand in the file: all settings except the name of the file.
 fn is_setting(option: &Arg) -> bool {
     matches!(option.get_action(), ArgAction::Set | ArgAction::Append | ArgAction::SetTrue)
         && option.get_id() != "config"
@@ -193,7 +193,7 @@ fn option<'a>(command: &'a Command, key: &str) -> Option<&'a Arg> {
     command.get_arguments().filter(|option| is_setting(option)).find(|option| keys(option).contains(&key))
 }
 
-/// The key that a slip of the finger may have become `key`.
+/// The known key of which `key` may be a typing error.
 fn nearest(command: &Command, key: &str) -> Option<String> {
     let written = as_key(&key.to_lowercase());
     let known = command.get_arguments().filter(|option| is_setting(option)).flat_map(keys);
@@ -201,7 +201,7 @@ fn nearest(command: &Command, key: &str) -> Option<String> {
     known.min_by_key(far).filter(|near| far(near) <= 1 + near.len() / 5)
 }
 
-/// How many letters must be added, removed, changed or swapped with their neighbour to make one word of the other.
+/// Edit distance: letters added, removed, changed or swapped with their neighbour.
 fn distance(one: &[u8], other: &[u8]) -> usize {
     let mut rows: Vec<Vec<usize>> = vec![(0..=other.len()).collect()];
     for (i, a) in one.iter().enumerate() {
@@ -219,7 +219,7 @@ fn distance(one: &[u8], other: &[u8]) -> usize {
     rows[one.len()][other.len()]
 }
 
-fn a_kind(value: &DeValue<'_>) -> &'static str {
+fn type_name(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a text",
         DeValue::Integer(_) | DeValue::Float(_) => "a number",

@@ -4,8 +4,8 @@ use super::*;
 use crate::args::Invocation;
 use crate::settings::{ControlSocket, Origin, Settings};
 
-/// Settles a command line beside an environment, where `mcsup.toml` has this text and no other file is there.
-fn settle(text: &str, line: &[&str], environment: &[(&str, &str)]) -> Result<Settings, UsageError> {
+/// Resolves a command line and an environment, where `mcsup.toml` has this text and no other file is there.
+fn resolve(text: &str, line: &[&str], environment: &[(&str, &str)]) -> Result<Settings, UsageError> {
     let argv = std::iter::once(&"mcsup").chain(line).map(Into::into);
     let Invocation::Run(args) = args::parse(argv)? else { panic!("{line:?} does not run") };
     let look_up =
@@ -17,12 +17,16 @@ fn settle(text: &str, line: &[&str], environment: &[(&str, &str)]) -> Result<Set
     Settings::resolve(*args, &look_up, &read_file)
 }
 
+fn addresses(settings: &Settings) -> Vec<String> {
+    settings.binds.value.iter().map(ToString::to_string).collect()
+}
+
 fn good(text: &str) -> Settings {
-    settle(text, &["-c", "mcsup.toml"], &[]).unwrap_or_else(|error| panic!("{text}\n{error}"))
+    resolve(text, &["-c", "mcsup.toml"], &[]).unwrap_or_else(|error| panic!("{text}\n{error}"))
 }
 
 fn refusal(text: &str) -> String {
-    settle(text, &["-c", "mcsup.toml"], &[]).expect_err(text).to_string()
+    resolve(text, &["-c", "mcsup.toml"], &[]).expect_err(text).to_string()
 }
 
 fn from_file() -> Origin {
@@ -52,8 +56,8 @@ fn a_file_sets_what_options_set() {
         "#,
     );
     assert_eq!(settings.target(), Ok("server:app"));
+    assert_eq!(addresses(&settings), ["127.0.0.1:8000", "unix:a.sock"]);
     assert_eq!((*settings.workers, settings.workers.origin), (4, from_file()));
-    assert_eq!(settings.binds.value, ["127.0.0.1:8000", "unix:a.sock"]);
     assert_eq!(*settings.pool.graceful, Duration::from_millis(30_500));
     assert_eq!(*settings.http.keep_alive, Duration::from_secs(7));
     assert_eq!((*settings.mold.preload, settings.mold.preload.origin), (true, from_file()));
@@ -91,13 +95,13 @@ fn the_file_is_below_the_command_lines_and_above_the_rest() {
         ("workers = 9", &[], &[config, low, mcsup], 4, Origin::Variable("MCSUP_CMD_ARGS")),
         ("workers = 9", &["-w5"], &[both, low, mcsup], 5, Origin::CommandLine),
     ] {
-        let settings = settle(text, line, environment).expect(text);
+        let settings = resolve(text, line, environment).expect(text);
         let found = (settings.workers.value, settings.workers.origin);
         assert_eq!(found, (expected, origin), "{text} {line:?} {environment:?}");
     }
-    let listening = |text| settle(text, &[], &[config, ("PORT", "9000")]).expect(text).binds.value;
-    assert_eq!(listening("bind = ':1'"), [":1"]);
-    // A list of nothing is none.
+    let listening = |text| addresses(&resolve(text, &[], &[config, ("PORT", "9000")]).expect(text));
+    assert_eq!(listening("bind = ':1'"), ["0.0.0.0:1"]);
+    // An empty list sets nothing.
     assert_eq!(listening("bind = []"), ["0.0.0.0:9000"]);
 }
 
@@ -108,14 +112,14 @@ fn the_highest_source_that_names_a_file_names_the_file() {
         (&[], &[("MCSUP_CMD_ARGS", "--config=mcsup.toml"), ("GUNICORN_CMD_ARGS", "-c other")]),
         (&[], &[("GUNICORN_CMD_ARGS", "-c mcsup.toml")]),
     ] {
-        assert_eq!(*settle("threads = 7", line, environment).expect("good").threads, 7);
+        assert_eq!(*resolve("threads = 7", line, environment).expect("good").threads, 7);
     }
 }
 
 #[test]
 fn a_switch_that_is_false_is_one_that_is_not_there() {
     let text = "preload = false\ndaemon = false\nno_control_socket = false\ncontrol_socket = 'a'";
-    let settings = settle(text, &["-c", "mcsup.toml", "-D"], &[]).expect("good");
+    let settings = resolve(text, &["-c", "mcsup.toml", "-D"], &[]).expect("good");
     assert_eq!((*settings.mold.preload, settings.mold.preload.origin), (false, Origin::Default));
     assert_eq!((*settings.process.daemon, settings.process.daemon.origin), (true, Origin::CommandLine));
     assert_eq!(*settings.control.socket, ControlSocket::At("a".into()));
@@ -124,7 +128,7 @@ fn a_switch_that_is_false_is_one_that_is_not_there() {
 #[test]
 fn what_belongs_together_may_come_from_two_sources() {
     let line = ["-c", "mcsup.toml", "--max-requests-jitter", "3"];
-    let recycling = settle("max_requests = 1", &line, &[]).expect("good").recycling;
+    let recycling = resolve("max_requests = 1", &line, &[]).expect("good").recycling;
     let origins = (recycling.requests.origin, recycling.requests_jitter.origin);
     assert_eq!(origins, (from_file(), Origin::CommandLine));
 }
@@ -228,7 +232,7 @@ fn a_file_that_is_not_read_is_told_with_its_reason() {
             format!(r#"config = "python:a.conf" (from GUNICORN_CMD_ARGS): {python}"#),
         ),
     ] {
-        let answer = settle("", line, environment).map_err(|error| error.to_string());
+        let answer = resolve("", line, environment).map_err(|error| error.to_string());
         assert_eq!(answer.expect_err("not read"), expected);
     }
 }

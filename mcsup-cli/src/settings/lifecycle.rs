@@ -1,79 +1,81 @@
-//! The settings of what happens to workers between start and stop: reload, recycling, draining, the mold.
+//! Settings of reload, recycling, draining, the mold and the control socket.
 //!
-//! Each group is settled here, and with it what its settings owe each other. Doing any of it is the supervisor's part.
+//! Each group checks the relations between its settings. The supervisor applies them.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::choices::{ControlSocket, PreloadThreads, ReloadEngine, Surge};
 use super::sources::{Sourced, Sources, refused};
-use super::values;
 use crate::args::UsageError;
+use crate::values::{
+    self,
+    choices::{ControlSocket, PreloadThreads, ReloadEngine, Surge},
+};
 
-/// How often a reload may try in vain.
+/// Largest number of failed workers in a reload.
 const MOST_RETRIES: usize = 100;
 
-/// How a reload goes about it.
+/// Settings of a reload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rollout {
-    /// How many workers more than asked for there may be.
+    /// Extra workers at once.
     pub surge: Sourced<Surge>,
-    /// How long the first new worker must stay alive after it is ready; zero: it need not.
+    /// Time that the first new worker must live after it is ready.
     pub soak: Sourced<Duration>,
-    /// New workers that may fail before the reload is given up, 0 to 100.
+    /// New workers that may fail before the reload is rolled back, 0 to 100.
     pub retries: Sourced<usize>,
 }
 
-/// When a worker is replaced though nothing is wrong with it. A jitter without its limit means nothing.
+/// Limits after which a healthy worker is replaced. A jitter without its limit has no effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recycling {
-    /// After so many requests; `None`: never for that.
+    /// Requests; `None`: no limit.
     pub requests: Sourced<Option<u64>>,
-    /// Up to so many more, drawn for each worker.
+    /// Largest random addition to `requests`, drawn for each worker.
     pub requests_jitter: Sourced<u64>,
-    /// After so long; `None`: never for that.
+    /// Time; `None`: no limit.
     pub lifetime: Sourced<Option<Duration>>,
-    /// Up to so much longer, drawn for each worker.
+    /// Largest random addition to `lifetime`, drawn for each worker.
     pub lifetime_jitter: Sourced<Duration>,
-    /// Beyond so many bytes of resident memory; `None`: never for that.
+    /// Bytes of resident memory; `None`: no limit.
     pub rss: Sourced<Option<u64>>,
-    /// Up to so many bytes more, drawn for each worker.
+    /// Largest random addition to `rss`, drawn for each worker.
     pub rss_jitter: Sourced<u64>,
 }
 
-/// How a stop is announced.
+/// Announcement of a stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draining {
-    /// How long connections are still accepted while the health path already says no.
+    /// Time in which connections are still accepted while the health check answers 503.
     pub delay: Sourced<Duration>,
-    /// The path at which mcsup itself answers; begins with `/`, without a query.
+    /// Path of the health check; begins with `/`, without a query.
     pub health_path: Option<Sourced<String>>,
 }
 
-/// The process that loads the application once, and that workers are forked from.
+/// Settings of the mold, which loads the application once and forks the workers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mold {
-    /// Whether there is one.
+    /// Whether there is a mold.
     pub preload: Sourced<bool>,
-    /// What to do about threads that run in it.
+    /// Reaction to threads that run in it.
     pub threads: Sourced<PreloadThreads>,
 }
 
-/// What makes development easier.
+/// Settings for development.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Development {
     /// Whether to reload when a file has changed.
     pub reload: Sourced<bool>,
-    /// How that is noticed.
+    /// Method that detects changes.
     pub engine: Sourced<ReloadEngine>,
-    /// Files to watch beside those that the application loaded.
+    /// Additional files to watch.
     pub extra_files: Sourced<Vec<PathBuf>>,
 }
 
-/// How operators reach the server.
+/// Settings of the control socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Control {
-    /// By which socket.
+    /// Its place.
     pub socket: Sourced<ControlSocket>,
 }
 

@@ -1,11 +1,8 @@
-//! The settings of a server, grouped by who reads them, each with the source that it came from.
+//! The settings of a server, grouped by their users, each with its source.
 //!
-//! [`Settings::resolve`] is pure: it takes the command line, a way to look up variables and a way to read the settings
-//! file, and touches neither the process's environment nor the file system. So it can be asked again at a reload. Whether a directory exists or a port is free shows when it is used.
+//! [`Settings::resolve`] has no side effects: functions that the caller passes look up variables and read the settings
+//! file. A reload calls it again. It does not check whether a directory exists or a port is free.
 
-pub(crate) mod values;
-
-mod choices;
 mod file;
 mod lifecycle;
 mod sources;
@@ -16,135 +13,104 @@ mod tests;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use choices::{ControlSocket, PreloadThreads, ReloadEngine, Surge};
 pub use file::{ReadFile, reader};
 pub use lifecycle::{Control, Development, Draining, Mold, Recycling, Rollout};
 pub use sources::{Environment, Origin, Sourced};
 
+pub use crate::values::choices::{ControlSocket, PreloadThreads, ReloadEngine, Surge};
+
+use mcsup_core::Address;
+
 use crate::args::{RunArgs, UsageError};
 use crate::logging::{Destination, Level};
+use crate::values;
 use sources::Sources;
 
-/// The defaults, as the lowest of the command lines. The help repeats them; a test compares the two.
-const DEFAULTS: [(&str, &str); 31] = [
-    ("--bind", "127.0.0.1:8000"),
-    ("--backlog", "2048"),
-    ("--workers", "1"),
-    ("--threads", "1"),
-    ("--drain-delay", "0"),
-    ("--preload-threads", "warn"),
-    ("--surge", "1"),
-    ("--soak", "2"),
-    ("--reload-retries", "0"),
-    ("--max-requests", "0"),
-    ("--max-requests-jitter", "0"),
-    ("--max-lifetime", "0"),
-    ("--max-lifetime-jitter", "0"),
-    ("--max-rss", "0"),
-    ("--max-rss-jitter", "0"),
-    ("--reload-engine", "auto"),
-    ("--timeout", "30"),
-    ("--graceful-timeout", "30"),
-    ("--boot-timeout", "60"),
-    ("--keep-alive", "2"),
-    ("--header-timeout", "15"),
-    ("--body-timeout", "30"),
-    ("--write-timeout", "60"),
-    ("--worker-connections", "0"),
-    ("--limit-request-line", "8190"),
-    ("--limit-request-fields", "100"),
-    ("--limit-request-field-size", "8190"),
-    ("--limit-request-body", "1073741824"),
-    ("--access-logformat", r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s""#),
-    ("--error-logfile", "-"),
-    ("--log-level", "info"),
-];
-
-/// The most threads in a worker: beyond that they only wait for each other.
+/// Largest number of threads in a worker: more would only wait for each other.
 const MOST_THREADS: usize = 1024;
 
-/// The most connections of a worker: beyond that the system's own limits come first.
+/// Largest number of connections of a worker: the system's own limits are below.
 const MOST_CONNECTIONS: usize = 1 << 24;
 
-/// The largest head that is worth a connection's memory: bytes of one line, and fields.
+/// Largest request head: bytes of one line, and fields.
 const LARGEST_LINE: usize = 1 << 20;
 const MOST_FIELDS: usize = 32_768;
 
-/// Everything that a server is started with.
+/// All settings of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// What to serve, as `MODULE:ATTRIBUTE`.
+    /// The application, as `MODULE:ATTRIBUTE`.
     pub app: Option<Sourced<String>>,
     /// Directories to search for modules first.
     pub python_path: Option<Sourced<Vec<String>>>,
-    /// Where to listen; each is known to be an address.
-    pub binds: Sourced<Vec<String>>,
-    /// Connections that may wait in the kernel's queue.
+    /// Addresses to listen on.
+    pub binds: Sourced<Vec<Address>>,
+    /// Connections that may wait in the queue of a listening socket.
     pub backlog: Sourced<i32>,
     /// Worker processes, 1 to 512.
     pub workers: Sourced<usize>,
     /// Threads in each worker that call the application, 1 to 1024.
     pub threads: Sourced<usize>,
-    /// Load the application, report, and end.
+    /// Load the application, report, and exit.
     pub check_config: Sourced<bool>,
-    /// Whether what is imported of the standard library is left to each worker.
+    /// Whether each worker imports the standard library itself.
     pub no_share_stdlib: Sourced<bool>,
-    /// Whether each worker has listening sockets of its own.
+    /// Whether each worker has its own listening sockets.
     pub reuse_port: Sourced<bool>,
-    /// For the supervisor.
+    /// Timeouts of the supervisor.
     pub pool: PoolTimeouts,
-    /// For the request engine.
+    /// Timeouts of the request engine.
     pub http: HttpTimeouts,
-    /// For the request engine.
+    /// Size limits of the request engine.
     pub limits: Limits,
-    /// For whoever makes the processes what they are.
+    /// User, directory, name and files of the processes.
     pub process: Process,
-    /// For the logs.
+    /// Logs.
     pub logging: Logging,
-    /// For a reload.
+    /// Reload.
     pub rollout: Rollout,
-    /// For when a worker is replaced though nothing is wrong with it.
+    /// Replacement of healthy workers.
     pub recycling: Recycling,
-    /// For a stop.
+    /// Stop.
     pub draining: Draining,
-    /// For the process that workers are forked from.
+    /// The mold, which forks workers with `--preload`.
     pub mold: Mold,
-    /// For whoever changes the application while it is served.
+    /// Reload on changed files.
     pub development: Development,
-    /// For the operator's commands.
+    /// Control socket.
     pub control: Control,
 }
 
-/// How long the supervisor waits for its workers.
+/// Timeouts of the supervisor for its workers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolTimeouts {
-    /// For a sign of life; `None`: for ever.
+    /// Longest time without a beat; `None`: unlimited.
     pub timeout: Sourced<Option<Duration>>,
-    /// For requests to be finished, once asked to stop; zero: not at all.
+    /// Longest drain of a stopping worker; zero: none.
     pub graceful: Sourced<Duration>,
-    /// For a new worker to be ready.
+    /// Longest boot.
     pub boot: Sourced<Duration>,
 }
 
-/// How long a connection may take.
+/// Timeouts of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpTimeouts {
-    /// For the whole head of a request.
+    /// Longest time for the head of a request.
     pub header: Sourced<Duration>,
-    /// For the next bytes of a request body.
+    /// Longest time without progress of a request body.
     pub body: Sourced<Duration>,
-    /// For the next request; zero: no connection is kept.
+    /// Longest idle time before the next request; zero: no keep-alive.
     pub keep_alive: Sourced<Duration>,
-    /// For the application to answer a request; `None`: as the pool's timeout where there is one thread, otherwise for ever.
+    /// Longest time of a request in the application; `None`: the pool's timeout with one thread, otherwise unlimited.
     pub request: Option<Sourced<Option<Duration>>>,
-    /// For the client to take the next bytes of a response.
+    /// Longest time without progress of a response.
     pub write: Sourced<Duration>,
 }
 
-/// How large a request may be.
+/// Size limits of requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections of one worker; 0: any number.
+    /// Connections of one worker; 0: no limit.
     pub connections: Sourced<usize>,
     /// Bytes of the request line.
     pub line: Sourced<usize>,
@@ -152,51 +118,51 @@ pub struct Limits {
     pub fields: Sourced<usize>,
     /// Bytes of one header field.
     pub field_size: Sourced<usize>,
-    /// Bytes of the body; `u64::MAX`: unlimited.
+    /// Bytes of the body; `u64::MAX`: no limit.
     pub body: Sourced<u64>,
 }
 
-/// What the processes are.
+/// Properties of the processes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
-    /// Where to be before the application is loaded.
+    /// Directory to change to before the application is loaded.
     pub chdir: Option<Sourced<PathBuf>>,
-    /// Variables to add to the application's environment, in the order given.
+    /// Variables for the application's environment, in order.
     pub env: Sourced<Vec<(String, String)>>,
-    /// Whom to run the workers as: a name or number.
+    /// User of the workers: a name or number.
     pub user: Option<Sourced<String>>,
-    /// Which group to run the workers as: a name or number.
+    /// Group of the workers: a name or number.
     pub group: Option<Sourced<String>>,
-    /// Bits that a Unix socket shall not have, 0 to 0o777; without it the socket's mode is 0660.
+    /// Permission bits that a Unix socket lacks, 0 to 0o777; without it the mode is 0660.
     pub umask: Option<Sourced<u32>>,
     /// The pid file.
     pub pid: Option<Sourced<PathBuf>>,
-    /// Whether to go to the background.
+    /// Whether the server runs in the background.
     pub daemon: Sourced<bool>,
-    /// Whether what the application has started ends with its worker.
+    /// Whether processes that the application has started end with their worker.
     pub end_children: Sourced<bool>,
-    /// What process listings show.
+    /// Name in process listings.
     pub name: Option<Sourced<String>>,
 }
 
-/// What is logged, and where.
+/// Settings of the logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logging {
-    /// The least level.
+    /// Lowest level of the error log.
     pub level: Sourced<Level>,
-    /// The error log; standard means standard error.
+    /// Error log; the standard stream is standard error.
     pub errors: Sourced<Destination>,
-    /// The access log; standard means standard output.
+    /// Access log; the standard stream is standard output.
     pub access: Option<Sourced<Destination>>,
-    /// The form of a line in the access log; `json` for one object a line.
+    /// Format of the access log; `json`: one object a line.
     pub access_format: Sourced<String>,
 }
 
 impl Settings {
-    /// Settles every setting from the command line, the environment, the settings file and the defaults.
+    /// Merges command line, environment, settings file and defaults.
     ///
-    /// A reload asks again with the same command line and environment; the file is read anew each time. A path in it
-    /// is passed to `read_file` as it was given: [`reader`] settles it against the directory of the start.
+    /// A reload calls it again with the same command line and environment; each call reads the file. `read_file` gets
+    /// the path as it was given: [`reader`] resolves it against the directory of the start.
     pub fn resolve(
         command_line: RunArgs,
         environment: &Environment<'_>,
@@ -206,7 +172,7 @@ impl Settings {
         Ok(Self {
             app: sources.optional("app", |args| &args.app, values::text)?,
             python_path: sources.optional("pythonpath", |args| &args.pythonpath, values::directories)?,
-            binds: sources.many("bind", |args| &args.bind, values::bind)?,
+            binds: sources.many("bind", |args| &args.bind, values::address)?,
             backlog: sources.one(
                 "backlog",
                 |args| &args.backlog,
@@ -235,7 +201,7 @@ impl Settings {
         })
     }
 
-    /// The application to serve, or the one line that says it is missing.
+    /// The application to serve, or an error if there is none.
     pub fn target(&self) -> Result<&str, UsageError> {
         let missing = || UsageError::new("no application: name one as MODULE:ATTRIBUTE (try 'mcsup --help')");
         self.app.as_ref().map(|app| app.value.as_str()).ok_or_else(missing)

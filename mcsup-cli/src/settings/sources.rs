@@ -1,8 +1,8 @@
-//! Where values come from, and which source wins.
+//! The sources of values and their precedence.
 //!
-//! Every source is a command line in the end: the defaults are one, `PORT` and `WEB_CONCURRENCY` are a flag each, and
-//! the two `*_CMD_ARGS` and the settings file are whole ones. So there is one table of flags, and one rule: the highest source that names a
-//! setting gives it. A list is one value: a higher list replaces a lower one, as with gunicorn.
+//! Each source is parsed as a command line: the defaults, `PORT`, `WEB_CONCURRENCY`, the two `*_CMD_ARGS` and the
+//! settings file. There is one table of options and one rule: the highest source that names a setting sets it. A list
+//! is one value: a higher list replaces a lower one, as with gunicorn.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -10,18 +10,18 @@ use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::DEFAULTS;
 use super::file::{self, ReadFile};
-use super::values::{self, Refused};
+use crate::args::defaults::DEFAULTS;
 use crate::args::{self, RunArgs, UsageError};
+use crate::values::{self, Refused};
 
-/// Looks a variable up in an environment.
+/// Looks up a variable in an environment.
 pub type Environment<'a> = dyn Fn(&str) -> Option<OsString> + 'a;
 
-/// Where a value came from.
+/// The source of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Nobody gave it.
+    /// The default.
     Default,
     /// The environment variable of this name.
     Variable(&'static str),
@@ -42,12 +42,12 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A value that remembers where it came from.
+/// A value with its source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sourced<T> {
-    /// What was given.
+    /// The value.
     pub value: T,
-    /// By whom.
+    /// Its source.
     pub origin: Origin,
 }
 
@@ -59,11 +59,11 @@ impl<T> Deref for Sourced<T> {
     }
 }
 
-/// The sources, the one that wins first.
+/// The sources, the highest first.
 pub(super) struct Sources(Vec<(Origin, RunArgs)>);
 
 impl Sources {
-    /// Collects what was given. Reads the environment through `environment` only, the settings file through `read_file`.
+    /// Parses all sources. `environment` looks up variables, `read_file` reads the settings file.
     pub(super) fn collect(
         command_line: RunArgs,
         environment: &Environment<'_>,
@@ -75,7 +75,7 @@ impl Sources {
                 sources.push((Origin::Variable(name), args::parse_variable(name, &value)?));
             }
         }
-        // Whoever stands above it may name it, whoever stands below may not.
+        // Only the sources above the file may name it.
         let mut sources = Self(sources);
         if let Some(path) = sources.optional("config", |args| &args.config, values::settings_file)? {
             let args = file::read(&path, read_file)?;
@@ -85,7 +85,7 @@ impl Sources {
         Ok(sources)
     }
 
-    /// What counts where nobody wrote an option.
+    /// Adds the sources below the settings file.
     fn add_lowest(&mut self, environment: &Environment<'_>) -> Result<(), UsageError> {
         if let Some(workers) = variable(environment, "WEB_CONCURRENCY")? {
             let args = RunArgs { workers: Some(workers), ..RunArgs::default() };
@@ -99,7 +99,7 @@ impl Sources {
         Ok(())
     }
 
-    /// A setting that may be left out.
+    /// A setting without a default.
     pub(super) fn optional<T>(
         &self,
         name: &str,
@@ -113,7 +113,7 @@ impl Sources {
         Ok(Some(Sourced { value, origin: origin.clone() }))
     }
 
-    /// A setting that has a default.
+    /// A setting with a default.
     pub(super) fn one<T>(
         &self,
         name: &str,
@@ -123,7 +123,7 @@ impl Sources {
         self.optional(name, field, parse)?.ok_or_else(|| UsageError::new(format!("{name} has no default")))
     }
 
-    /// A setting that may be given repeatedly.
+    /// A repeatable setting.
     pub(super) fn many<T>(
         &self,
         name: &str,
@@ -139,7 +139,7 @@ impl Sources {
         Ok(Sourced { value, origin: origin.clone() })
     }
 
-    /// A flag that is on where any source names it; no source can turn it off.
+    /// A flag that any source turns on; no source turns it off.
     pub(super) fn flag(&self, field: impl Fn(&RunArgs) -> bool) -> Sourced<bool> {
         match self.0.iter().find(|(_, args)| field(args)) {
             Some((origin, _)) => Sourced { value: true, origin: origin.clone() },
@@ -148,7 +148,7 @@ impl Sources {
     }
 }
 
-/// A variable that is set and not empty: shells and container files leave `PORT=` behind where they mean "not set".
+/// A variable that is set and not empty: scripts and container files write `PORT=` for "not set".
 fn variable(environment: &Environment<'_>, name: &str) -> Result<Option<String>, UsageError> {
     match environment(name).map(OsString::into_string) {
         None => Ok(None),
@@ -163,7 +163,7 @@ pub(super) fn defaults() -> Result<RunArgs, UsageError> {
     args::parse_words("the defaults", words)
 }
 
-/// A value that cannot be.
+/// The error for a value that is refused.
 pub(super) fn refused(name: &str, value: &str, origin: &Origin, reason: &str) -> UsageError {
     UsageError::new(format!("{name} = {value:?} (from {origin}): {reason}"))
 }

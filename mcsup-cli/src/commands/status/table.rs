@@ -1,23 +1,23 @@
-//! A server's state as a text for an operator: a head, a line for each worker, and who died last of what.
+//! The status of a server as text: a head, a row for each worker, the next starts, the last deaths.
 
 use std::fmt::Write;
 
 use mcsup_core::control::{SlotStatus, Status, WorkerStatus};
 
-/// Their column is aligned on the right, but for those that hold words.
+/// The headers. All columns but `STATE` are aligned on the right.
 const COLUMNS: [&str; 14] = [
     "SLOT", "PID", "GEN", "STATE", "AGE", "REQS", "BUSY", "OLDEST", "WAIT", "CONN", "RSS", "PSS", "CPU%",
     "RESTARTS",
 ];
 
-/// The column of words.
+/// Index of the only column of words.
 const STATE: usize = 3;
 
-/// What is not known.
+/// Text for an unknown value.
 const UNKNOWN: &str = "-";
 
 /// The whole text, without the end of its last line.
-pub(super) fn picture(status: &Status) -> String {
+pub(super) fn text(status: &Status) -> String {
     let mut text = head(status);
     let rows = rows(status);
     if !rows.is_empty() {
@@ -39,7 +39,7 @@ pub(super) fn picture(status: &Status) -> String {
 
 fn head(status: &Status) -> String {
     let mut text = status.phase.clone().unwrap_or_else(|| "running".to_owned());
-    // Writing to a text does not fail.
+    // Writing to a String does not fail.
     let _ = write!(text, ": pid {} for {}", or_unknown(status.pid), age(status.uptime_seconds));
     if let Some(version) = &status.mcsup {
         let _ = write!(text, ", mcsup {version}");
@@ -63,14 +63,14 @@ fn head(status: &Status) -> String {
     text
 }
 
-/// A worker that is about to be replaced serves until it is.
+/// Whether a worker serves; one that is being replaced still does.
 fn serves(worker: &WorkerStatus) -> bool {
     matches!(worker.state.as_deref(), Some("ready" | "recycling" | "leaving"))
 }
 
 type Row = [String; COLUMNS.len()];
 
-/// A row for each worker, and for each place that has none.
+/// A row for each worker, and for each slot without one.
 fn rows(status: &Status) -> Vec<Row> {
     let restarts = |slot| status.slots.iter().find(|place| place.slot == slot).map(|place| place.restarts);
     let mut workers: Vec<&WorkerStatus> = status.workers.iter().collect();
@@ -131,7 +131,7 @@ fn table(rows: &[Row]) -> String {
     lines.join("\n")
 }
 
-/// When each empty place gets a worker, and why it waits.
+/// The next start of each empty slot, and the reason of the wait.
 fn waiting(slots: &[SlotStatus]) -> String {
     let line = |place: &SlotStatus| {
         let why = place.waits_because.as_ref()?;
@@ -144,7 +144,7 @@ fn waiting(slots: &[SlotStatus]) -> String {
     slots.iter().filter_map(line).collect()
 }
 
-/// The newest first.
+/// The last death of each slot, the newest first.
 fn deaths(slots: &[SlotStatus]) -> String {
     let mut all: Vec<_> =
         slots.iter().filter_map(|place| Some((place.slot, place.last_death.as_ref()?))).collect();
@@ -160,7 +160,7 @@ fn or_unknown(value: Option<impl ToString>) -> String {
     value.map_or_else(|| UNKNOWN.to_owned(), |value| value.to_string())
 }
 
-/// A time in the two units that matter.
+/// A time in its two largest units.
 fn age(seconds: Option<f64>) -> String {
     const MINUTE: u64 = 60;
     const HOUR: u64 = 60 * MINUTE;
@@ -178,7 +178,7 @@ fn age(seconds: Option<f64>) -> String {
     }
 }
 
-/// A number of requests: exact while it is short.
+/// A number of requests, exact up to five digits.
 fn count(number: u64) -> String {
     match number {
         0..100_000 => number.to_string(),
@@ -187,7 +187,7 @@ fn count(number: u64) -> String {
     }
 }
 
-/// In binary units, three digits or four.
+/// A size in binary units, with three or four digits.
 fn bytes(number: Option<u64>) -> String {
     let Some(number) = number else { return UNKNOWN.to_owned() };
     let mut value = number as f64;
@@ -207,7 +207,7 @@ mod tests {
     use mcsup_core::control::{Death, MoldStatus};
 
     #[test]
-    fn times_counts_and_bytes_are_for_people() {
+    fn times_counts_and_bytes_are_readable() {
         for (seconds, expected) in [
             (0.04, "0.0s"),
             (0.44, "0.4s"),
@@ -305,13 +305,13 @@ next starts:
 last deaths:
   slot 2, 3.0s ago: signal 9 (SIGKILL) from pid 1
   slot 0, 1h06m ago: exit code 1";
-        assert_eq!(picture(&status), expected);
+        assert_eq!(text(&status), expected);
     }
 
     #[test]
-    fn a_server_that_says_little_is_shown_with_that() {
+    fn unknown_values_are_shown_as_a_hyphen() {
         assert_eq!(
-            picture(&Status::default()),
+            text(&Status::default()),
             "running: pid - for -\nworkers: 0 of - ready, generation -, - reloads, - upgrades"
         );
     }

@@ -1,29 +1,31 @@
-//! What the text of a value means, and which values are allowed.
+//! Parses the text of values and checks their ranges.
 //!
-//! Each function gives a reason that completes the sentence "this value was refused: …". None knows where the text
-//! came from; [`super::sources`] adds that.
+//! An error completes the sentence "this value was refused: …". `settings/sources` adds the source of the value.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use mcsup_core::Address;
+use mcsup_core::{Address, Error};
 
-use super::choices::{PreloadThreads, ReloadEngine, Surge};
 use crate::logging::{Destination, Level};
 
-/// The most worker processes: the length of the scoreboard.
+pub(crate) mod choices;
+
+use choices::{PreloadThreads, ReloadEngine, Surge};
+
+/// Largest number of workers: the length of the scoreboard.
 const MOST_WORKERS: usize = 512;
 
-/// The longest time that is accepted: long enough to mean "never", short enough that no clock overflows.
+/// Longest time: in effect unlimited, and too short to overflow a clock.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Why a value is refused.
+/// The reason why a value is refused.
 pub(crate) type Refused = String;
 
-/// A whole decimal number in a range.
-pub(super) fn whole<T>(text: &str, range: RangeInclusive<T>) -> Result<T, Refused>
+/// Parses a whole decimal number in a range.
+pub(crate) fn whole<T>(text: &str, range: RangeInclusive<T>) -> Result<T, Refused>
 where
     T: FromStr + PartialOrd + std::fmt::Display,
 {
@@ -31,15 +33,15 @@ where
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err("not a whole number".to_owned());
     }
-    // Digits that do not fit the type are out of range too.
+    // Digits that do not fit the type are out of range as well.
     match text.parse() {
         Ok(number) if range.contains(&number) => Ok(number),
         _ => Err(format!("not from {} to {}", range.start(), range.end())),
     }
 }
 
-/// A limit of which 0 says that there is none, which is as much as `most`.
-pub(super) fn limit<T>(text: &str, most: T) -> Result<T, Refused>
+/// Parses a limit; 0 means `most`.
+pub(crate) fn limit<T>(text: &str, most: T) -> Result<T, Refused>
 where
     T: FromStr + PartialOrd + std::fmt::Display + Copy + Default,
 {
@@ -47,13 +49,13 @@ where
     whole(text, none..=most).map(|limit| if limit == none { most } else { limit })
 }
 
-/// A number of worker processes.
+/// Parses a number of workers.
 pub(crate) fn workers(text: &str) -> Result<usize, Refused> {
     whole(text, 1..=MOST_WORKERS)
 }
 
-/// Workers more than asked for: a number of them, or as many again.
-pub(super) fn surge(text: &str) -> Result<Surge, Refused> {
+/// Parses the extra workers of a reload: a number, or `all`.
+pub(crate) fn surge(text: &str) -> Result<Surge, Refused> {
     match text {
         "all" => Ok(Surge::All),
         _ if text.bytes().any(|byte| byte.is_ascii_alphabetic()) => {
@@ -63,18 +65,18 @@ pub(super) fn surge(text: &str) -> Result<Surge, Refused> {
     }
 }
 
-/// Any whole number from 0.
-pub(super) fn count(text: &str) -> Result<u64, Refused> {
+/// Parses any whole number from 0.
+pub(crate) fn count(text: &str) -> Result<u64, Refused> {
     whole(text, 0..=u64::MAX)
 }
 
-/// A whole number where 0 turns the limit off.
-pub(super) fn count_or_off(text: &str) -> Result<Option<u64>, Refused> {
+/// Parses a whole number; 0 turns the limit off.
+pub(crate) fn count_or_off(text: &str) -> Result<Option<u64>, Refused> {
     count(text).map(|count| Some(count).filter(|count| *count != 0))
 }
 
-/// An amount of memory: bytes, or KiB, MiB or GiB by their first letter.
-pub(super) fn bytes(text: &str) -> Result<u64, Refused> {
+/// Parses an amount of memory: bytes, or KiB, MiB or GiB by their first letter.
+pub(crate) fn bytes(text: &str) -> Result<u64, Refused> {
     let unit = match text.as_bytes().last() {
         Some(b'K' | b'k') => 1 << 10,
         Some(b'M' | b'm') => 1 << 20,
@@ -89,13 +91,13 @@ pub(super) fn bytes(text: &str) -> Result<u64, Refused> {
     bytes.ok_or_else(|| format!("more than {} bytes", u64::MAX))
 }
 
-/// An amount of memory where 0 turns the limit off.
-pub(super) fn bytes_or_off(text: &str) -> Result<Option<u64>, Refused> {
+/// Parses an amount of memory; 0 turns the limit off.
+pub(crate) fn bytes_or_off(text: &str) -> Result<Option<u64>, Refused> {
     bytes(text).map(|bytes| Some(bytes).filter(|bytes| *bytes != 0))
 }
 
-/// A time in seconds, with or without a fraction; 0 is allowed.
-pub(super) fn seconds(text: &str) -> Result<Duration, Refused> {
+/// Parses a time in seconds, with or without a fraction; 0 is allowed.
+pub(crate) fn seconds(text: &str) -> Result<Duration, Refused> {
     let plain =
         text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'+' | b'e' | b'E'));
     let number: f64 = text.parse().ok().filter(|_| plain).ok_or("not a number of seconds")?;
@@ -108,7 +110,7 @@ pub(super) fn seconds(text: &str) -> Result<Duration, Refused> {
     }
 }
 
-/// A time in seconds where none at all would mean that nothing ever succeeds.
+/// Parses a time in seconds that is more than 0.
 pub(crate) fn positive_seconds(text: &str) -> Result<Duration, Refused> {
     match seconds(text)? {
         Duration::ZERO => Err("must be more than 0 seconds".to_owned()),
@@ -116,15 +118,15 @@ pub(crate) fn positive_seconds(text: &str) -> Result<Duration, Refused> {
     }
 }
 
-/// A time in seconds where 0 turns the limit off.
-pub(super) fn seconds_or_off(text: &str) -> Result<Option<Duration>, Refused> {
+/// Parses a time in seconds; 0 turns the limit off.
+pub(crate) fn seconds_or_off(text: &str) -> Result<Option<Duration>, Refused> {
     seconds(text).map(|time| Some(time).filter(|time| !time.is_zero()))
 }
 
-/// Permission bits in octal: `007`, `0o007`, or one digit.
+/// Parses permission bits in octal: `007`, `0o007`, or one digit.
 ///
-/// Without a leading 0, `22` is decimal to gunicorn and octal to everyone else: it is refused, not guessed.
-pub(super) fn umask(text: &str) -> Result<u32, Refused> {
+/// `22` without a leading 0 is refused: it is decimal for gunicorn and octal elsewhere.
+pub(crate) fn umask(text: &str) -> Result<u32, Refused> {
     let digits = match text.strip_prefix("0o").or_else(|| text.strip_prefix("0O")) {
         Some(digits) => digits,
         None if text.len() == 1 || text.starts_with('0') => text,
@@ -142,36 +144,36 @@ pub(super) fn umask(text: &str) -> Result<u32, Refused> {
         .ok_or_else(|| "not from 0 to 0777".to_owned())
 }
 
-/// An address to listen on. Kept as text: whoever binds parses it again, and says it as the operator wrote it.
-pub(super) fn bind(text: &str) -> Result<String, Refused> {
-    text.parse::<Address>().map(|_| text.to_owned()).map_err(|error| error.to_string())
+/// Parses an address to listen on.
+pub(crate) fn address(text: &str) -> Result<Address, Refused> {
+    text.parse().map_err(|error: Error| error.to_string())
 }
 
-/// `NAME=VALUE`; the value may be empty and may hold more `=`.
-pub(super) fn variable(text: &str) -> Result<(String, String), Refused> {
+/// Parses `NAME=VALUE`; the value may be empty and may contain `=`.
+pub(crate) fn variable(text: &str) -> Result<(String, String), Refused> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("expected NAME=VALUE".to_owned()),
     }
 }
 
-/// Directories separated by commas; empty places are skipped.
-pub(super) fn directories(text: &str) -> Result<Vec<String>, Refused> {
+/// Splits directories at commas and skips empty ones.
+pub(crate) fn directories(text: &str) -> Result<Vec<String>, Refused> {
     Ok(text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect())
 }
 
-/// Any text but the empty one.
-pub(super) fn text(text: &str) -> Result<String, Refused> {
+/// Accepts any text that is not empty.
+pub(crate) fn text(text: &str) -> Result<String, Refused> {
     if text.is_empty() { Err("it is empty".to_owned()) } else { Ok(text.to_owned()) }
 }
 
-/// The path of a file or directory.
-pub(super) fn path(value: &str) -> Result<PathBuf, Refused> {
+/// Parses the path of a file or directory.
+pub(crate) fn path(value: &str) -> Result<PathBuf, Refused> {
     text(value).map(PathBuf::from)
 }
 
-/// The path of a request's target, without a query.
-pub(super) fn request_path(path: &str) -> Result<String, Refused> {
+/// Parses the path of a request target, without a query.
+pub(crate) fn request_path(path: &str) -> Result<String, Refused> {
     if !path.starts_with('/') {
         return Err("it must begin with /".to_owned());
     }
@@ -181,8 +183,8 @@ pub(super) fn request_path(path: &str) -> Result<String, Refused> {
     Ok(path.to_owned())
 }
 
-/// What to do about threads at a fork.
-pub(super) fn preload_threads(text: &str) -> Result<PreloadThreads, Refused> {
+/// Parses the reaction to threads at a fork.
+pub(crate) fn preload_threads(text: &str) -> Result<PreloadThreads, Refused> {
     match text {
         "refuse" => Ok(PreloadThreads::Refuse),
         "warn" => Ok(PreloadThreads::Warn),
@@ -190,8 +192,8 @@ pub(super) fn preload_threads(text: &str) -> Result<PreloadThreads, Refused> {
     }
 }
 
-/// How changes of files are noticed.
-pub(super) fn reload_engine(text: &str) -> Result<ReloadEngine, Refused> {
+/// Parses the method that detects changed files.
+pub(crate) fn reload_engine(text: &str) -> Result<ReloadEngine, Refused> {
     match text {
         "auto" => Ok(ReloadEngine::Auto),
         "poll" => Ok(ReloadEngine::Poll),
@@ -200,24 +202,24 @@ pub(super) fn reload_engine(text: &str) -> Result<ReloadEngine, Refused> {
     }
 }
 
-/// The settings file.
-pub(super) fn settings_file(text: &str) -> Result<PathBuf, Refused> {
+/// Parses the path of the settings file.
+pub(crate) fn settings_file(text: &str) -> Result<PathBuf, Refused> {
     if text.ends_with(".py") || text.starts_with("python:") {
         return Err("gunicorn's Python settings files are not read by this version; write TOML".to_owned());
     }
     path(text)
 }
 
-/// Where a log goes: `-` or a file.
-pub(super) fn destination(text: &str) -> Result<Destination, Refused> {
+/// Parses the destination of a log: `-` or a file.
+pub(crate) fn destination(text: &str) -> Result<Destination, Refused> {
     match text {
         "-" => Ok(Destination::Standard),
         _ => path(text).map(Destination::File),
     }
 }
 
-/// The name of a level, in any case.
-pub(super) fn level(text: &str) -> Result<Level, Refused> {
+/// Parses the name of a level, in any case.
+pub(crate) fn level(text: &str) -> Result<Level, Refused> {
     Level::ALL
         .into_iter()
         .find(|level| level.name().eq_ignore_ascii_case(text))

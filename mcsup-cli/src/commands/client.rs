@@ -1,4 +1,4 @@
-//! Asking a server through its control socket: which one is meant, and what its answer means to the caller.
+//! The client of the control socket: selects the server, and turns its reply into an exit code.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -12,13 +12,13 @@ use crate::args::operator::ServerArgs;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-/// Names the control socket where the command line names neither it nor a pid file.
+/// Variable with the path of the control socket, for command lines without socket and pid file.
 const VARIABLE: &str = "MCSUP_CONTROL_SOCKET";
 
-/// How long a server may take to say how it is; after that it counts as one that does not answer.
-pub(super) const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+/// Longest wait for a status; after it the server counts as not answering.
+pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where the server listens that is meant.
+/// The control socket of the selected server.
 pub(super) fn socket(args: &ServerArgs) -> Result<PathBuf, Failure> {
     choose(args, std::env::var_os(VARIABLE))
 }
@@ -28,12 +28,12 @@ fn choose(args: &ServerArgs, variable: Option<OsString>) -> Result<PathBuf, Fail
     let beside = || args.pid.as_ref().map(|pid_file| path_beside(pid_file.as_ref()));
     let variable = || variable.filter(|path| !path.is_empty()).map(PathBuf::from);
     given.or_else(beside).or_else(variable).ok_or_else(|| {
-        let how = format!("-p PIDFILE, by -s PATH or by {VARIABLE}");
-        Failure::usage(format!("which server is meant must be said by {how} (try 'mcsup --help')"))
+        let how = format!("-p PIDFILE, -s PATH or {VARIABLE}");
+        Failure::usage(format!("no server is selected: name one by {how} (try 'mcsup --help')"))
     })
 }
 
-/// The pid file, if that is what says which server is meant: a socket that is named comes first.
+/// The pid file, if it selects the server: a named socket has precedence.
 pub(super) fn pid_file(args: &ServerArgs) -> Option<&Path> {
     match args.control_socket {
         Some(_) => None,
@@ -41,16 +41,16 @@ pub(super) fn pid_file(args: &ServerArgs) -> Option<&Path> {
     }
 }
 
-/// Asks the server that is meant to do something.
-pub(super) fn ask(args: &ServerArgs, command: Command, wait: bool) -> Result<Reply, Failure> {
+/// Sends a command to the selected server and returns its reply.
+pub(super) fn request(args: &ServerArgs, command: Command, wait: bool) -> Result<Reply, Failure> {
     let path = socket(args)?;
-    let asked =
+    let reply =
         Client::connect(&path).and_then(|mut client| client.ask(&Request { command, wait }, args.timeout));
-    asked.map_err(|error| unanswered(args, &error))
+    reply.map_err(|error| no_reply_error(args, &error))
 }
 
-/// Why there is no answer.
-pub(super) fn unanswered(args: &ServerArgs, error: &AskError) -> Failure {
+/// The error for a request without a reply.
+pub(super) fn no_reply_error(args: &ServerArgs, error: &AskError) -> Failure {
     match (error, args.timeout) {
         (AskError::TimedOut, Some(limit)) => {
             let limit = limit.as_secs_f64();
@@ -59,7 +59,7 @@ pub(super) fn unanswered(args: &ServerArgs, error: &AskError) -> Failure {
         (AskError::TimedOut, None) => Failure::new(Exit::Unfinished, error.to_string()),
         (AskError::Ended, _) => Failure::new(Exit::NotRunning, error.to_string()),
         (AskError::NoServer { .. }, _) => match holder(args) {
-            // There is a server, and it cannot be asked.
+            // A server runs, without a control socket.
             Ok(Some(pid)) => Failure::refused(format!(
                 "the server runs ({}), but has no control socket: {error}",
                 processes::describe(pid)
@@ -71,7 +71,7 @@ pub(super) fn unanswered(args: &ServerArgs, error: &AskError) -> Failure {
     }
 }
 
-/// Who holds the pid file, where that is what was named.
+/// The process that holds the pid file, if that selects the server.
 fn holder(args: &ServerArgs) -> Result<Option<i32>, Failure> {
     let Some(pid_file) = pid_file(args) else { return Ok(None) };
     Ok(match PidFile::running(pid_file)? {
@@ -80,20 +80,20 @@ fn holder(args: &ServerArgs) -> Result<Option<i32>, Failure> {
     })
 }
 
-/// What an answer means to the caller.
-pub(super) fn judge(reply: &Reply, args: &ServerArgs) -> Result<(Exit, String), Failure> {
+/// The exit code and text for a reply.
+pub(super) fn result(reply: &Reply, args: &ServerArgs) -> Result<(Exit, String), Failure> {
     let exit = match reply.outcome {
         Outcome::Done | Outcome::Begun => Exit::Done,
         Outcome::Failed => Exit::BootFailed,
         Outcome::Superseded => Exit::Superseded,
-        // A mistake of ours is a server that is older than this command.
+        // `Mistaken`: the server is older than this command.
         Outcome::Refused | Outcome::Mistaken => Exit::Refused,
     };
-    say(exit, reply, args)
+    print_reply(exit, reply, args)
 }
 
-/// The end of a command: an object for a program, or a text, which belongs to standard error where something is wrong.
-pub(super) fn say(exit: Exit, reply: &Reply, args: &ServerArgs) -> Result<(Exit, String), Failure> {
+/// Formats a reply: as JSON, or as text, which goes to standard error after an error.
+pub(super) fn print_reply(exit: Exit, reply: &Reply, args: &ServerArgs) -> Result<(Exit, String), Failure> {
     if args.json {
         return Ok((exit, String::from_utf8_lossy(reply.to_line().trim_ascii_end()).into_owned()));
     }
@@ -140,9 +140,9 @@ mod tests {
             (Outcome::Mistaken, Exit::Refused),
         ] {
             let reply = Reply::new(outcome, "so it is").with_detail("Traceback:\n  line\n");
-            let (code, line) = judge(&reply, &json).expect("an object is printed whatever it says");
+            let (code, line) = result(&reply, &json).expect("an object is printed whatever it says");
             assert_eq!((code, Reply::from_line(line.as_bytes()).as_ref()), (exit, Ok(&reply)));
-            let (code, text) = match judge(&reply, &text) {
+            let (code, text) = match result(&reply, &text) {
                 Ok(ended) => ended,
                 Err(failure) => (failure.exit, failure.to_string()),
             };

@@ -1,0 +1,50 @@
+//! The default of each option that has one, and its place in the help.
+
+use clap::Command;
+
+/// Option and value, in the order of the help.
+pub(crate) const DEFAULTS: [(&str, &str); 31] = [
+    ("--bind", "127.0.0.1:8000"),
+    ("--backlog", "2048"),
+    ("--workers", "1"),
+    ("--threads", "1"),
+    ("--drain-delay", "0"),
+    ("--preload-threads", "warn"),
+    ("--surge", "1"),
+    ("--soak", "2"),
+    ("--reload-retries", "0"),
+    ("--max-requests", "0"),
+    ("--max-requests-jitter", "0"),
+    ("--max-lifetime", "0"),
+    ("--max-lifetime-jitter", "0"),
+    ("--max-rss", "0"),
+    ("--max-rss-jitter", "0"),
+    ("--reload-engine", "auto"),
+    ("--timeout", "30"),
+    ("--graceful-timeout", "30"),
+    ("--boot-timeout", "60"),
+    ("--keep-alive", "2"),
+    ("--header-timeout", "15"),
+    ("--body-timeout", "30"),
+    ("--write-timeout", "60"),
+    ("--worker-connections", "0"),
+    ("--limit-request-line", "8190"),
+    ("--limit-request-fields", "100"),
+    ("--limit-request-field-size", "8190"),
+    ("--limit-request-body", "1073741824"),
+    ("--access-logformat", r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s""#),
+    ("--error-logfile", "-"),
+    ("--log-level", "info"),
+];
+
+/// States each default at the end of its option's help.
+pub(super) fn stated(mut command: Command) -> Command {
+    for (option, value) in DEFAULTS {
+        let name = option.trim_start_matches('-').replace('-', "_");
+        command = command.mut_arg(name, |argument| {
+            let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+            argument.help(format!("{help} [default: {value}]"))
+        });
+    }
+    command
+}
