@@ -1,0 +1,93 @@
+//! The pages in `docs/` agree with the sources.
+
+use std::fs;
+use std::path::Path;
+
+use super::sources::top;
+
+#[test]
+fn the_documented_signals_are_those_of_the_table() {
+    let table = fs::read_to_string(top().join("mcsup-core/src/supervisor/signals.rs")).unwrap();
+    let document = fs::read_to_string(top().join("docs/SIGNALS.md")).unwrap();
+    let supervisor = document.split("## To a worker").next().unwrap();
+    let names = table.lines().filter_map(|line| line.trim().strip_prefix("(libc::SIG")?.split(',').next());
+    for name in names {
+        let documented = supervisor.lines().any(|row| {
+            let cell = row.split('|').nth(1).unwrap_or_default();
+            cell.split([',', ' ']).any(|word| word == name)
+        });
+        assert!(documented, "docs/SIGNALS.md does not say what {name} means");
+    }
+}
+
+#[test]
+fn the_documented_phases_are_those_of_the_policy() {
+    let source = fs::read_to_string(top().join("mcsup-core/src/policy/status.rs")).unwrap();
+    let document = fs::read_to_string(top().join("docs/CONTROL.md")).unwrap();
+    let (_, sentence) = document.split_once("`phase` is").unwrap();
+    let documented: Vec<&str> = quoted(sentence.split(';').next().unwrap()).collect();
+    let rows = source.lines().filter_map(|line| line.trim().strip_prefix("Phase::")?.split_once("=> \""));
+    let names: Vec<&str> = rows.filter_map(|(_, word)| word.strip_suffix("\",")).collect();
+    assert!(names.len() > 5, "{names:?}");
+    assert_eq!(documented, names, "docs/CONTROL.md names other phases than the policy");
+}
+
+/// What is between backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// The names of the tests in a file: Rust's functions behind `#[test]`, Python's that pytest collects.
+fn tests_in(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let name_of = |line: &str, word: &str| {
+        let (name, _) = line.trim().strip_prefix(word)?.split_once('(')?;
+        Some(name.to_owned())
+    };
+    if path.extension().is_some_and(|extension| extension == "py") {
+        let names = text.lines().filter_map(|line| name_of(line, "def "));
+        return names.filter(|name| name.starts_with("test_")).collect();
+    }
+    let behind_attribute = text.split("#[test]").skip(1);
+    behind_attribute.filter_map(|rest| rest.lines().find_map(|line| name_of(line, "fn "))).collect()
+}
+
+#[test]
+fn the_documented_tests_of_each_row_of_pep_3333_are_there() {
+    let document = fs::read_to_string(top().join("docs/WSGI.md")).unwrap();
+    let mut rows = 0;
+    for line in document.lines() {
+        let cells: Vec<_> = line.split('|').map(str::trim).collect();
+        let [_, number, _, _, cited, _] = cells[..] else { continue };
+        let Ok(number) = number.parse::<usize>() else { continue };
+        rows += 1;
+        assert_eq!(number, rows, "a row is missing or out of order");
+        let (mut there, mut file, mut count) = (Vec::new(), "", 0);
+        for word in quoted(cited) {
+            if word.contains('/') {
+                (there, file) = (tests_in(&top().join(word)), word);
+            } else {
+                assert!(there.iter().any(|name| name == word), "row {number}: {file} has no test {word}");
+                count += 1;
+            }
+        }
+        assert!(count > 0, "row {number} names no test");
+    }
+    assert_eq!(rows, 32);
+}
+
+#[test]
+fn the_files_that_the_pages_name_are_there() {
+    for entry in fs::read_dir(top().join("docs")).unwrap() {
+        let page = entry.unwrap().path();
+        let text = fs::read_to_string(&page).unwrap();
+        for line in text.lines() {
+            for word in quoted(line).filter(|word| word.starts_with("tests/") || word.starts_with("docs/")) {
+                // A folder may be meant, or a module without its ending.
+                let path = top().join(word);
+                let is_there = path.exists() || path.with_extension("rs").exists();
+                assert!(is_there, "{} names {word}, which is not there", page.display());
+            }
+        }
+    }
+}

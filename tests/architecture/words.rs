@@ -1,0 +1,123 @@
+//! No comment, page or name has a word of the list: plain technical English says the same.
+
+use std::fs;
+use std::path::Path;
+
+use super::sources::{files, top};
+
+/// The words, and in their place: the noun that is meant, *it*, or the plain verb.
+const WORDS: [&str; 14] = [
+    "whoever",
+    "whomever",
+    "nobody",
+    "somebody",
+    "anybody",
+    "anew",
+    "is told",
+    "are told",
+    "so many",
+    "let go of",
+    "lets go of",
+    "letting go of",
+    "heard out",
+    "which is to be",
+];
+
+/// Where the words are still to be replaced.
+const NOT_YET: [&str; 0] = [];
+
+/// Where the sources and pages are.
+const FOLDERS: [&str; 6] = ["docs", "examples", "mcsup-cli", "mcsup-core", "mcsup-py", "tests"];
+
+/// The file that has to name the words.
+const THIS: &str = "tests/architecture/words.rs";
+
+/// A finding: line and word.
+type Finding = (usize, &'static str);
+
+/// Comments and names of a source, or the whole of a page, line by line and without the marks of comments.
+fn prose(path: &Path, text: &str) -> Vec<String> {
+    let is_page = path.extension().is_some_and(|extension| extension == "md");
+    let plain = |line: &str| {
+        let line = line.trim();
+        if is_page {
+            return line.to_owned();
+        }
+        let line = line.trim_start_matches(['/', '!', '#', '*']);
+        without_literals(line).replace('_', " ")
+    };
+    text.lines().map(plain).collect()
+}
+
+/// Text in quotes is for an operator or for a test: log lines and messages stay as they are.
+fn without_literals(line: &str) -> String {
+    if line.contains("\"\"\"") {
+        return line.to_owned();
+    }
+    line.split('"').step_by(2).collect::<Vec<_>>().join(" ")
+}
+
+/// The words in `lines`, also where a line ends in the middle of one.
+fn findings(lines: &[String]) -> Vec<Finding> {
+    let (mut text, mut starts) = (String::new(), Vec::new());
+    for line in lines {
+        starts.push(text.len());
+        text.push_str(&line.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase());
+        text.push(' ');
+    }
+    let mut found = Vec::new();
+    for word in WORDS {
+        for (at, _) in text.match_indices(word) {
+            let is_letter = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
+            let (before, behind) = (text[..at].chars().next_back(), text[at + word.len()..].chars().next());
+            if !is_letter(before) && !is_letter(behind) {
+                found.push((starts.partition_point(|start| *start <= at), word));
+            }
+        }
+    }
+    found
+}
+
+fn findings_in(path: &Path) -> Vec<Finding> {
+    findings(&prose(path, &fs::read_to_string(path).unwrap()))
+}
+
+#[test]
+fn the_words_are_plain() {
+    let top = top();
+    let mut paths: Vec<_> = FOLDERS
+        .iter()
+        .flat_map(|folder| files(&top.join(folder), &["rs", "py", "md", "sh", "toml"]))
+        .collect();
+    let roots = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile"].map(|name| top.join(name));
+    paths.extend(roots.into_iter().filter(|path| path.exists()));
+    let mut wrong = Vec::new();
+    for path in paths {
+        let name = path.strip_prefix(&top).unwrap();
+        let is_open = NOT_YET.iter().any(|folder| name.starts_with(folder));
+        if is_open || name == Path::new(THIS) || name.components().any(|part| part.as_os_str() == "target") {
+            continue;
+        }
+        for (line, word) in findings_in(&path) {
+            wrong.push(format!("{}:{line}: {word}", name.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{} places:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn a_folder_that_is_done_is_not_in_the_list() {
+    for folder in NOT_YET {
+        let path = top().join(folder);
+        let paths = if path.is_dir() { files(&path, &["rs", "py", "md"]) } else { vec![path] };
+        assert!(paths.iter().any(|path| !findings_in(path).is_empty()), "{folder} is done");
+    }
+}
+
+#[test]
+fn a_word_is_found_in_a_comment_and_in_a_name_and_not_in_a_literal() {
+    let lines = |text: &str| findings(&prose(Path::new("a.rs"), text));
+    assert_eq!(lines("/// It is\n    /// told.\n"), [(1, "is told")]);
+    assert_eq!(lines("fn nobody_waits() {}\n"), [(1, "nobody")]);
+    assert_eq!(lines("log(\"nobody listens\"); // A renewal.\n"), []);
+}
