@@ -19,7 +19,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint test-rust test-docs test-e2e test-pythons soak check-macos bench clean
+.PHONY: help run test lint test-rust test-docs api test-e2e test-pythons soak check-macos bench clean
 
 help: ## Say what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,11 @@ test-rust: target/.nextest ## Unit and process tests
 test-docs: ## Documentation and its examples, warnings denied
 	$(CARGO) test --workspace --doc --locked
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+	$(PYTHON) tests/public_items.py $(CARGO_TARGET_DIR)/doc
+
+api: ## Write docs/API.md, the list of the public items
+	$(CARGO) doc --workspace --no-deps --locked
+	$(PYTHON) tests/public_items.py $(CARGO_TARGET_DIR)/doc --write
 
 test-e2e: $(TEST_VENV)/.ready $(AGENTS_VENV)/.ready ## The installed wheel, driven as a user drives it
 	$(TEST_VENV)/bin/python -m pytest -q tests/e2e tests/conformance tests/soak $(PYTEST_ARGS)
