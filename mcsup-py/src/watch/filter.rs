@@ -39,7 +39,7 @@ impl Filter {
     pub(super) fn add_extra(&mut self, path: &Path) {
         let path = self.here.join(path);
         if path.is_dir() {
-            self.patterns.push(Pattern::all_in(&path));
+            self.patterns.extend(Pattern::all_in(&path));
         } else if let Some(pattern) = Pattern::new(&path).filter(|_| !path.exists()) {
             self.patterns.push(pattern);
         } else {

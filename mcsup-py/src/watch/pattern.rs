@@ -4,168 +4,132 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use glob::MatchOptions;
+
+/// The rules of a shell: a wildcard matches no `/`, and no dot at the beginning of a name.
+const AS_IN_A_SHELL: MatchOptions =
+    MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
+
 /// An absolute path with wildcards in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pattern {
-    /// What is before the first name with wildcards.
+    whole: glob::Pattern,
+    /// The directory before the first name with wildcards.
     base: PathBuf,
     /// The names of directories below it.
-    folders: Vec<String>,
-    /// The file's.
-    name: String,
+    folders: Vec<Folder>,
+    /// The name of the file.
+    name: glob::Pattern,
+}
+
+/// One name between the base and the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Folder {
+    Plain(String),
+    Wild(glob::Pattern),
+    /// `**`
+    AnyDepth,
 }
 
 impl Pattern {
-    /// `None`: there are no wildcards in it.
+    /// `None`: the path has no wildcards.
     pub(super) fn new(path: &Path) -> Option<Self> {
-        let mut names = path.components().map(|part| part.as_os_str());
-        let is_wild = |name: &str| name.contains(['*', '?', '[']);
-        let mut base = PathBuf::new();
-        let first = names.by_ref().find(|name| {
-            let is_first = is_wild(&name.to_string_lossy());
-            if !is_first {
-                base.push(name);
-            }
-            is_first
-        })?;
-        let mut folders: Vec<String> =
-            [first].into_iter().chain(names).map(|name| name.to_string_lossy().into_owned()).collect();
-        // `templates/**`: all files below.
-        let name = if folders.last().is_some_and(|last| last == "**") {
-            Some("*".to_owned())
-        } else {
-            folders.pop()
-        };
-        Some(Self { base, folders, name: name? })
+        let mut names: Vec<String> =
+            path.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
+        let first = names.iter().position(|name| is_wild(name))?;
+        let wild = names.split_off(first);
+        Self::below(names.iter().collect(), &wild)
     }
 
     /// Every visible file in `folder`.
-    pub(super) fn all_in(folder: &Path) -> Self {
-        Self { base: folder.to_owned(), folders: Vec::new(), name: "*".to_owned() }
+    pub(super) fn all_in(folder: &Path) -> Option<Self> {
+        Self::below(folder.to_owned(), &["*".to_owned()])
     }
 
-    /// Whether it is the pattern of this path.
+    fn below(base: PathBuf, names: &[String]) -> Option<Self> {
+        let mut names: Vec<String> = names.iter().map(|name| well_formed(name)).collect();
+        // `templates/**`: all files below.
+        if names.last().is_some_and(|last| last == "**") {
+            names.push("*".to_owned());
+        }
+        let escaped = glob::Pattern::escape(&base.to_string_lossy());
+        let whole =
+            glob::Pattern::new(&format!("{}/{}", escaped.trim_end_matches('/'), names.join("/"))).ok()?;
+        let name = glob::Pattern::new(&names.pop()?).ok()?;
+        let folder = |name: String| match name.as_str() {
+            "**" => Some(Folder::AnyDepth),
+            wild if is_wild(wild) => glob::Pattern::new(wild).ok().map(Folder::Wild),
+            _ => Some(Folder::Plain(name)),
+        };
+        let folders = names.into_iter().map(folder).collect::<Option<_>>()?;
+        Some(Self { whole, base, folders, name })
+    }
+
+    /// Whether the pattern matches this path.
     pub(super) fn matches(&self, path: &Path) -> bool {
-        let Ok(below) = path.strip_prefix(&self.base) else { return false };
-        let names: Vec<_> = below.iter().map(|name| name.to_string_lossy()).collect();
-        let Some((name, folders)) = names.split_last() else { return false };
-        self.matches_name(name) && match_folders(&self.folders, folders)
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        self.matches_name(&name) && self.whole.matches_with(&path.to_string_lossy(), AS_IN_A_SHELL)
     }
 
-    /// Whether it may be the pattern of a file of this name.
+    /// Whether the pattern can match a file of this name.
     pub(super) fn matches_name(&self, name: &str) -> bool {
-        match_name(&self.name, name)
+        matches(&self.name, name)
     }
 
-    /// Adds the directories in which its files can be now.
+    /// Adds the existing directories that can contain its files.
     pub(super) fn directories(&self, found: &mut BTreeSet<PathBuf>) {
         expand(&self.base, &self.folders, found);
     }
 }
 
-fn expand(base: &Path, folders: &[String], found: &mut BTreeSet<PathBuf>) {
+fn is_wild(name: &str) -> bool {
+    name.contains(['*', '?', '['])
+}
+
+/// Whether a pattern without `/` matches a name. A leading dot must be in the pattern, also where `*` matches nothing.
+fn matches(pattern: &glob::Pattern, name: &str) -> bool {
+    let is_shown = !name.starts_with('.') || pattern.as_str().starts_with('.');
+    is_shown && pattern.matches_with(name, AS_IN_A_SHELL)
+}
+
+/// A name that `glob` accepts: as in a shell, a bracket without an end is a character, and `a**` is `a*`.
+fn well_formed(name: &str) -> String {
+    if name == "**" {
+        return name.to_owned();
+    }
+    let mut name = name.replace("[^", "[!");
+    while name.contains("**") {
+        name = name.replace("**", "*");
+    }
+    if glob::Pattern::new(&name).is_ok() { name } else { name.replace('[', "[[]") }
+}
+
+fn expand(base: &Path, folders: &[Folder], found: &mut BTreeSet<PathBuf>) {
     let Some((first, rest)) = folders.split_first() else {
         found.insert(base.to_owned());
         return;
     };
-    if first == "**" {
-        expand(base, rest, found);
-    } else if !first.contains(['*', '?', '[']) {
-        return expand(&base.join(first), rest, found);
+    match first {
+        Folder::Plain(name) => return expand(&base.join(name), rest, found),
+        Folder::AnyDepth => expand(base, rest, found),
+        Folder::Wild(_) => {}
     }
     let Ok(entries) = fs::read_dir(base) else { return };
     for entry in entries.flatten() {
-        // Not through links: they may lead round in a circle.
+        // Not through links, which may form a circle.
         if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             continue;
         }
         let name = entry.file_name();
-        match first.as_str() {
-            "**" if !is_hidden(&name.to_string_lossy()) => expand(&entry.path(), folders, found),
-            "**" => {}
-            first if match_name(first, &name.to_string_lossy()) => expand(&entry.path(), rest, found),
-            _ => {}
-        }
-    }
-}
-
-fn match_folders<T: AsRef<str>>(patterns: &[String], names: &[T]) -> bool {
-    match (patterns.split_first(), names.split_first()) {
-        (None, None) => true,
-        (None, Some(_)) => false,
-        (Some((first, rest)), None) => first == "**" && match_folders(rest, names),
-        (Some((first, rest)), Some((name, others))) if first == "**" => {
-            match_folders(rest, names) || (!is_hidden(name.as_ref()) && match_folders(patterns, others))
-        }
-        (Some((first, rest)), Some((name, others))) => {
-            match_name(first, name.as_ref()) && match_folders(rest, others)
-        }
-    }
-}
-
-fn is_hidden(name: &str) -> bool {
-    name.starts_with('.')
-}
-
-/// As in a shell: a name that begins with a dot wants a pattern that does.
-fn match_name(pattern: &str, name: &str) -> bool {
-    if is_hidden(name) && !is_hidden(pattern) {
-        return false;
-    }
-    let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
-    // Where the last star was, and what it was last tried with: one star to go back to is enough.
-    let (mut at, mut seen, mut star) = (0, 0, None);
-    while seen < name.len() {
-        match pattern.get(at) {
-            Some('*') => {
-                star = Some((at, seen));
-                at += 1;
-                continue;
-            }
-            Some('[') => {
-                if let Some((fits, next)) = match_class(&pattern[at..], name[seen]) {
-                    if fits {
-                        (at, seen) = (at + next, seen + 1);
-                        continue;
-                    }
-                } else if name[seen] == '[' {
-                    (at, seen) = (at + 1, seen + 1);
-                    continue;
-                }
-            }
-            Some(other) if *other == '?' || *other == name[seen] => {
-                (at, seen) = (at + 1, seen + 1);
-                continue;
+        let name = name.to_string_lossy();
+        match first {
+            Folder::AnyDepth if !name.starts_with('.') => expand(&entry.path(), folders, found),
+            Folder::Wild(pattern) if matches(pattern, &name) => {
+                expand(&entry.path(), rest, found);
             }
             _ => {}
         }
-        let Some((place, tried)) = star else { return false };
-        star = Some((place, tried + 1));
-        (at, seen) = (place + 1, tried + 1);
     }
-    pattern[at..].iter().all(|left| *left == '*')
-}
-
-/// Whether a character is in the class at the beginning of `pattern`, and the length of that; `None`: it has no end,
-/// and so is none.
-fn match_class(pattern: &[char], character: char) -> Option<(bool, usize)> {
-    let is_negated = matches!(pattern.get(1), Some('!' | '^'));
-    let start = if is_negated { 2 } else { 1 };
-    // One that comes first is a member.
-    let end = (start + 1..pattern.len()).find(|at| pattern[*at] == ']')?;
-    let members = &pattern[start..end];
-    let mut at = 0;
-    let mut is_member = false;
-    while at < members.len() {
-        if at + 2 < members.len() && members[at + 1] == '-' {
-            is_member |= (members[at]..=members[at + 2]).contains(&character);
-            at += 3;
-        } else {
-            is_member |= members[at] == character;
-            at += 1;
-        }
-    }
-    Some((is_member != is_negated, end + 1))
 }
 
 #[cfg(test)]
@@ -189,10 +153,13 @@ mod tests {
             ("[!a-c]1", "d1", true),
             ("[]x]", "]", true),
             ("[x", "[x", true),
+            ("[^a]", "b", true),
+            ("a**c", "abc", true),
             ("*", "", true),
             ("**", "anything", true),
         ] {
-            assert_eq!(match_name(pattern, name), fits, "{pattern} {name}");
+            let whole = Pattern::new(&Path::new("/t").join(pattern)).unwrap();
+            assert_eq!(whole.matches_name(name), fits, "{pattern} {name}");
         }
     }
 
@@ -210,6 +177,9 @@ mod tests {
             ("/t/**", "/t/b/a.txt", true),
             ("/t/**", "/u/a.txt", false),
             ("/t/[ab]/*", "/t/c/x", false),
+            ("/t/**", "/t/.git/a.txt", false),
+            ("/t/**/b/**/*.txt", "/t/a/b/c/d.txt", true),
+            ("/t [1/*", "/t [1/a", true),
         ] {
             let is_match = Pattern::new(Path::new(pattern)).unwrap().matches(Path::new(path));
             assert_eq!(is_match, fits, "{pattern} {path}");
