@@ -93,7 +93,7 @@ pub enum Surge {
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { surge: Surge::Extra(1), soak: Duration::ZERO, retries: 0 }
+        Self { surge: Surge::Extra(1), soak: Duration::from_secs(2), retries: 0 }
     }
 }
 

@@ -21,12 +21,17 @@ pub(super) fn seconds(n: u64) -> Duration {
 }
 
 pub(super) fn policy(workers: usize) -> Policy {
-    Policy { workers, timeout: Some(seconds(30)), ..Policy::default() }
+    Policy { workers, timeout: Some(seconds(30)), plan: plan(), ..Policy::default() }
+}
+
+/// The default without a soak, which most scripts do not wait for.
+pub(super) fn plan() -> Plan {
+    Plan { soak: Duration::ZERO, ..Plan::default() }
 }
 
 /// A whole second pool at a reload.
 pub(super) fn blue_green(workers: usize) -> Policy {
-    Policy { plan: Plan { surge: Surge::All, ..Plan::default() }, ..policy(workers) }
+    Policy { plan: Plan { surge: Surge::All, ..plan() }, ..policy(workers) }
 }
 
 /// A pool whose workers are forked by a mold.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::life::{Life, SECOND, Settings, blue_green, policy, preloading, seconds};
+use super::life::{Life, SECOND, Settings, blue_green, plan, policy, preloading, seconds};
 use crate::error::ErrorKind;
 use crate::policy::*;
 
@@ -245,7 +245,7 @@ fn what_a_superseded_reload_has_taken_over_is_given_back_when_the_next_one_fails
 
 #[test]
 fn several_slots_are_given_back_while_a_worker_that_returns_boots_beside_another() {
-    let plan = Plan { surge: Surge::Extra(2), ..Plan::default() };
+    let plan = Plan { surge: Surge::Extra(2), ..plan() };
     let mut life = Life::serving_by(Policy { plan, ..policy(4) });
     life.reload();
     life.all_ready();
@@ -263,7 +263,7 @@ fn several_slots_are_given_back_while_a_worker_that_returns_boots_beside_another
 
 #[test]
 fn as_many_failures_as_the_plan_allows_are_tried_again() {
-    let plan = Plan { retries: 2, ..Plan::default() };
+    let plan = Plan { retries: 2, ..plan() };
     let mut life = Life::serving_by(Policy { plan, ..policy(1) });
     for _ in 0..2 {
         life.reload();
@@ -415,7 +415,7 @@ fn a_reload_that_hangs_is_not_superseded_for_ever_while_what_was_superseded_stil
 
 #[test]
 fn a_slot_that_both_generations_have_lost_is_served_by_the_old_one_first() {
-    let plan = Plan { retries: 1, ..Plan::default() };
+    let plan = Plan { retries: 1, ..plan() };
     let mut life = Life::serving_by(Policy { plan, ..policy(2) });
     life.reload();
     let first = life.booting()[0];
