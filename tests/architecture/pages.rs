@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::sources::top;
+use super::sources::{CRATES, files, top};
 
 #[test]
 fn the_documented_signals_are_those_of_the_table() {
@@ -76,18 +76,45 @@ fn the_documented_tests_of_each_row_of_pep_3333_are_there() {
     assert_eq!(rows, 32);
 }
 
+/// Whether a word names a file, folder or module below `folder`.
+fn is_there(folder: &Path, word: &str) -> bool {
+    let path = folder.join(word);
+    path.exists() || path.with_extension("rs").exists()
+}
+
 #[test]
 fn the_files_that_the_pages_name_are_there() {
-    for entry in fs::read_dir(top().join("docs")).unwrap() {
-        let page = entry.unwrap().path();
+    let roots = ["tests/", "docs/", "examples/", "mcsup-core/", "mcsup-py/", "mcsup-cli/"];
+    for page in files(&top().join("docs"), &["md"]) {
         let text = fs::read_to_string(&page).unwrap();
-        for line in text.lines() {
-            for word in quoted(line).filter(|word| word.starts_with("tests/") || word.starts_with("docs/")) {
-                // A folder may be meant, or a module without its ending.
-                let path = top().join(word);
-                let is_there = path.exists() || path.with_extension("rs").exists();
-                assert!(is_there, "{} names {word}, which is not there", page.display());
-            }
+        for word in text.lines().flat_map(quoted) {
+            let is_path = roots.iter().any(|root| word.starts_with(root));
+            assert!(
+                !is_path || is_there(&top(), word),
+                "{} names {word}, which is not there",
+                page.display()
+            );
         }
     }
+}
+
+#[test]
+fn the_modules_that_the_architecture_names_are_there() {
+    let text = fs::read_to_string(top().join("docs/ARCHITECTURE.md")).unwrap();
+    let folders: Vec<_> = CRATES.map(|name| (name, top().join(name).join("src"))).into();
+    let mut count = 0;
+    for (section, text) in text.split("\n## ").map(|part| part.split_once('\n').unwrap_or((part, ""))) {
+        for word in text.lines().flat_map(quoted) {
+            let path = word.split("::").next().unwrap_or_default();
+            let Some((first, _)) = path.split_once('/').filter(|_| !path.contains(' ')) else { continue };
+            let mut own = folders.iter().filter(|(name, folder)| {
+                (section == *name || !section.starts_with("mcsup-")) && folder.join(first).is_dir()
+            });
+            let Some((_, folder)) = own.next() else { continue };
+            let found = is_there(folder, path) || own.any(|(_, folder)| is_there(folder, path));
+            assert!(found, "{section}: there is no {word}");
+            count += 1;
+        }
+    }
+    assert!(count > 30, "{count} modules are named");
 }

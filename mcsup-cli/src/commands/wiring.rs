@@ -216,10 +216,12 @@ mod tests {
 
     #[test]
     fn the_command_has_the_defaults_of_the_library() {
-        let settings = Settings::resolve(RunArgs::default(), &|_| None, &|_| unreachable!("no file is named"));
+        let settings =
+            Settings::resolve(RunArgs::default(), &|_| None, &|_| unreachable!("no file is named"));
         let ours = policy(&settings.unwrap());
         // A worker of the library may run for longer than 30 s without a beat; the engine beats.
-        let expected = Policy { timeout: Some(Duration::from_secs(30)), seed: ours.seed, ..Policy::default() };
+        let expected =
+            Policy { timeout: Some(Duration::from_secs(30)), seed: ours.seed, ..Policy::default() };
         assert_eq!(ours, expected);
     }
 }
