@@ -24,9 +24,9 @@ KINDS = {
 INTRODUCTION = """\
 # Public items
 
-The public items of the three crates, as rustdoc lists them. `make api` writes this page; `make test-docs` fails where
-it is out of date. An item of this list is an interface: its name and its meaning change with an entry in the
-[CHANGELOG](../CHANGELOG.md).
+The public items of the three crates, as rustdoc lists them. `make api` writes this page; `make test-docs`
+fails where it is out of date. An item of this list is an interface: its name and its meaning change with an
+entry in the [CHANGELOG](../CHANGELOG.md).
 """
 
 

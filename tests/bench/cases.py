@@ -142,7 +142,7 @@ CASES = [
     ),
     Case(
         "a slow view",
-        "Two workers with one thread. Somebody asks for a view of one second again and again; eight clients ask for"
+        "Two workers with one thread. One client requests a view of one second repeatedly; eight clients ask for"
         " six bytes 50 times a second each, on new connections.",
         "site",
         beside(clients.ask_for_a_slow_view, keep=False),

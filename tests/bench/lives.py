@@ -191,7 +191,7 @@ LIVES = [
     ),
     Life(
         "a killed worker",
-        "From `kill -9` of the only worker to an answer of its successor, which has imported the application anew.",
+        "From `kill -9` of the only worker to an answer of its successor, which has imported the application again.",
         partial(rows, respawn, servers.HERE, "hello", ["mcsup", "gunicorn sync", "gunicorn gthread", "uwsgi"], 1),
         (("respawn", "ms to an answer"),),
     ),
