@@ -31,7 +31,7 @@ def pytest_terminal_summary(terminalreporter):
 def directory(request, monkeypatch):
     """An empty directory, kept where the test fails. No process that the test started outlives it."""
     path = Path(tempfile.mkdtemp(prefix="mcsup-"))
-    # Workers may run as somebody else.
+    # Workers may run as another user.
     path.chmod(0o755)
     monkeypatch.setenv(harness.MARK, str(path))
     yield path

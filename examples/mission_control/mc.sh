@@ -46,7 +46,7 @@ restart() {
 
 reload() {
     # The new code is loaded beside the old; if it fails the old one goes on serving, and the log says why.
-    # Asked first, because the pid in a file of a server that is gone may be somebody else's by now.
+    # Asked first, because the pid in a file of a server that is gone may belong to another process by now.
     "$MCSUP" status -p "$PIDFILE" >/dev/null || { echo "mission control is not running" >&2; exit 6; }
     kill -HUP "$(cat "$PIDFILE")"
     echo "reloading; see $LOG"

@@ -58,7 +58,7 @@ fn hello(
     }
 }
 
-/// What the engine allocates for [`REQUESTS`] requests on one connection, after as many that nobody counts and one for
+/// What the engine allocates for [`REQUESTS`] requests on one connection, after as many that are not counted and one for
 /// each thread.
 fn allocations(permits: usize, access_format: Option<&str>) -> counting::Counted {
     let dir = tempfile::tempdir().unwrap();

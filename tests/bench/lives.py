@@ -35,7 +35,7 @@ class Life:
     what: str
     rows: Callable  # returns for each server a function that measures it once
     columns: tuple  # of the figures: key and title; rows are ordered by the first
-    share: int = 1  # of the repetitions that are asked for, one in so many
+    share: int = 1  # one in this number of the requested repetitions
 
 
 def start(pool, folder, name):

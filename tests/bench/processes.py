@@ -85,7 +85,7 @@ def used_by_us():
 
 
 def used_by_all():
-    """Seconds of processor time that anybody used on this machine."""
+    """Seconds of processor time that all processes of this machine have used."""
     user, nice, system, _, _, irq, softirq = map(int, Path("/proc/stat").read_text().split()[1:8])
     return (user + nice + system + irq + softirq) / TICKS
 
@@ -125,7 +125,7 @@ def wait_until_it_answers(server, port, pause=0.01):
 
 
 def wait_until_at_rest(pid, looks=20, pause=0.01):
-    """Wait until a process and all that come of it have used no processor time for so many looks in a row."""
+    """Wait until a process and all that come of it have used no processor time for `looks` looks in a row."""
     used, quiet, deadline = used_by(pid), 0, time.monotonic() + 15
     while quiet < looks and time.monotonic() < deadline:
         time.sleep(pause)

@@ -26,7 +26,7 @@ STATUSES = {
     "LimitRequestLine": {414},
     "ObsoleteFolding": {400},
     "UnsupportedTransferCoding": {501},
-    # The client has ended in the middle: nobody is there to be answered.
+    # The client has ended in the middle: no client is left for an answer.
     "NoMoreData": {None, 408},
 }
 

@@ -24,7 +24,7 @@ pub fn a_worker_has_nothing_of_its_supervisors() {
     // A replacement is forked while another worker's link is open.
     kill(pool.workers()[0], Signal::KILL);
     pool.wait_ready(3);
-    // What whoever started this test has left open is inherited by everybody.
+    // All processes inherit the descriptors that the parent of this test has left open.
     let inherited: Vec<String> = std::fs::read_dir("/proc/self/fd")
         .unwrap()
         .filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok())
@@ -94,8 +94,8 @@ pub fn privileges_are_dropped_completely() {
     let mut pool = Pool::start("unprivileged");
     pool.wait_ready(1);
     let status = pool.ask("status");
-    let nobody = std::fs::read_to_string("/etc/passwd").unwrap();
-    let entry = nobody.lines().find(|line| line.starts_with("nobody:")).unwrap().to_owned();
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
+    let entry = passwd.lines().find(|line| line.starts_with("nobody:")).unwrap().to_owned();
     let (uid, gid) = (entry.split(':').nth(2).unwrap(), entry.split(':').nth(3).unwrap());
     assert_eq!(field(&status, "Uid"), [uid; 4].join(" "));
     assert_eq!(field(&status, "Gid"), [gid; 4].join(" "));

@@ -3,7 +3,7 @@
 //! A supervisor forks, and refuses to beside other threads, which libtest has. So this target has no harness: it runs
 //! each test in its own process of one thread. It answers nextest (`--list`, `--exact NAME`) and runs all by itself.
 //!
-//! A test is a function that starts this program anew in a role (see `roles`), which is a pool of the kind that it
+//! A test is a function that starts this program again in a role (see `roles`), which is a pool of the kind that it
 //! needs, and watches it from outside. Add one to [`TESTS`].
 
 #![allow(
@@ -78,7 +78,7 @@ const TESTS: &[Test] = &[
     ("a_mold_that_is_asked_to_end_ends_and_is_replaced", molds::a_mold_that_is_asked_to_end_is_replaced),
     ("a_stopped_mold_does_not_stop_the_pool", molds::a_stopped_mold_does_not_stop_the_pool),
     ("a_mold_that_does_not_fork_is_replaced", molds::a_mold_that_does_not_fork_is_replaced),
-    ("nobody_outlives_a_killed_supervisor_with_a_mold", molds::nobody_outlives_a_killed_supervisor),
+    ("no_process_outlives_a_killed_supervisor_with_a_mold", molds::no_process_outlives_a_killed_supervisor),
     ("a_mold_that_loads_does_not_outlive_its_supervisor", molds::a_mold_that_loads_dies_with_its_supervisor),
     ("a_mold_that_cannot_load_ends_the_start_with_its_reason", molds::a_mold_that_cannot_load_ends_the_start),
     ("threads_in_a_mold_are_refused_by_name", molds::threads_in_a_mold_are_refused_by_name),

@@ -84,7 +84,7 @@ fn descriptors(pid: i32) -> Vec<String> {
 }
 
 fn count(all: &[String], kind: &str) -> usize {
-    // What whoever started this test has left open is inherited by everybody.
+    // All processes inherit the descriptors that the parent of this test has left open.
     let inherited = descriptors(std::process::id().try_into().unwrap());
     all.iter().filter(|one| one.starts_with(kind) && !inherited.contains(one)).count()
 }
@@ -216,7 +216,7 @@ pub fn a_mold_that_does_not_fork_is_replaced() {
     let (mold, first) = (molds(&pool)[0], workers(&pool));
     kill(mold, Signal::STOP);
     if !ADOPTS {
-        // Nobody would tell of a worker's end.
+        // No process would report a worker's end.
         kill(mold, Signal::CONT);
         return stop(pool);
     }
@@ -233,7 +233,7 @@ pub fn a_mold_that_does_not_fork_is_replaced() {
     stop(pool);
 }
 
-pub fn nobody_outlives_a_killed_supervisor() {
+pub fn no_process_outlives_a_killed_supervisor() {
     let mut pool = start("molded");
     let all: Vec<i32> = molds(&pool).into_iter().chain(workers(&pool)).collect();
     pool.signal(Signal::KILL);

@@ -1,4 +1,4 @@
-//! The pools that the tests look at: this program, started anew with a role in its environment.
+//! The pools that the tests look at: this program, started again with a role in its environment.
 
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, IntoRawFd};

@@ -71,7 +71,7 @@ impl Upgradable {
     }
 }
 
-/// A script in one step, so that nobody finds a part of it.
+/// Writes a script in one step, so that no reader finds a part of it.
 fn write_image(path: &Path, script: &str) {
     let new = path.with_extension("new");
     std::fs::write(&new, format!("#!/bin/sh\n{script}\n")).unwrap();

@@ -1,11 +1,11 @@
 """Clients that send their next request when they have the answer to the last: `python closed_loop.py PORT FRESH KEPT SEED`.
 
-FRESH of them open a connection for each request, KEPT keep theirs until they are told `Connection: close`. Each answer is
+FRESH of them open a connection for each request, KEPT keep theirs until they receive `Connection: close`. Each answer is
 compared with what it must be, byte for byte. Whatever goes wrong is noted with its time (CLOCK_MONOTONIC, which all
 processes share) and the client's port, so that it can be laid at the door of a process that was killed, or cannot.
 
 For each line on standard input there is one of JSON on standard output; at the end of input the clients finish what they
-are at. A process of their own: they owe nothing to whoever drives the server.
+are at. A process of their own: they are independent of the process that drives the server.
 """
 
 import hashlib
@@ -61,7 +61,7 @@ class Loop(threading.Thread):
         self.port = self.pid = None
         self.nth = self.answered = self.lost_idle = 0
         self.slowest = (0.0, 0.0)
-        # For whoever looks for the reason of a hang: since when, on which port, with which worker, at what.
+        # To find the reason of a hang: since when, on which port, with which worker, at what.
         self.doing = None
 
     def run(self):

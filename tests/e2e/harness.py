@@ -56,7 +56,7 @@ def wait_for(condition, what, patience=PATIENCE):
 
 
 def free_port():
-    """A port that nobody listens on now."""
+    """A free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -111,7 +111,7 @@ def zombies_of(pid):
 
 
 def marked(directory):
-    """The living processes that come of a test, whoever their parent is now: pid and command."""
+    """The living processes that come of a test, with any parent: pid and command."""
     mark, found = f"{MARK}={directory}".encode(), {}
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):

@@ -27,7 +27,7 @@ PIDFD_GETFD = 438
 
 
 class Operator:
-    """Somebody at a server's control socket."""
+    """An operator at a server's control socket."""
 
     def __init__(self, path, patience=60.0):
         self.path, self.patience = Path(path), patience
@@ -189,13 +189,13 @@ class Witness(threading.Thread):
             self.excused.setdefault(slot, set()).add(pid)
 
     def let_go(self, slots):
-        """The pool has only so many slots now; by the next look it may have more again."""
+        """The pool has only this number of slots now; by the next look it may have more again."""
         with self.lock:
             self.held = {slot for slot in self.held if slot < slots}
 
     @property
     def is_content(self):
-        """Whether nobody is missing."""
+        """Whether no worker is missing."""
         with self.lock:
             return not self.excused
 

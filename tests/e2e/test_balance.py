@@ -1,4 +1,4 @@
-"""Who answers what: connections and requests spread over workers and threads, and nobody waits while somebody is idle.
+"""Who answers what: connections and requests spread over workers and threads, and no request waits while a worker is idle.
 
 MCSUP_SOAK=1 asks for the whole forms, which take minutes; otherwise each test is a short form of itself.
 """
@@ -70,12 +70,12 @@ def clients(directory):
             return made
 
         yield opened
-    # Whoever is inside where a test has failed.
+    # For requests that are inside after a failed test.
     (directory / "open").touch()
 
 
 def hold(server, clients, count=1):
-    """Clients that keep so many threads inside the application."""
+    """Clients that keep this number of threads inside the application."""
     inside = server.log.count("one is inside")
     holders = [client.ask("/hold") for client in clients(server, count)]
     server.wait_log("one is inside", inside + count)

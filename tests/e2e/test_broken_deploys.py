@@ -21,7 +21,7 @@ RAISES = "raise RuntimeError('no database')\n"
 HANGS = "import time\ntime.sleep(3600)\n"
 # It is ready, and some moments later it is no more.
 DIES = APPLICATION + "import threading\nthreading.Timer(0.2, os._exit, (7,)).start()\n"
-# It is ready, and has no answer for anybody for longer than a request may take.
+# It is ready, and answers no request for longer than a request may take.
 SLOW = APPLICATION.replace('    number, size', '    time.sleep(20)\n    number, size')
 GOOD = """
 bind = ["127.0.0.1:{port}"]
@@ -81,7 +81,7 @@ def lost_with_one(failures, begun, ended):
     """What was lost with the one process that died meanwhile: of each client the request that it was at, and no other."""
     lost = [failure for failure in failures if begun <= failure["at"] <= ended and "504" not in failure["error"]]
     assert len({failure["client"] for failure in lost}) == len(lost), lost
-    # Their connections ended; nobody was refused, kept waiting or answered badly.
+    # Their connections ended; no client was refused, kept waiting or answered badly.
     ends = "Broken: the end of the connection|ConnectionResetError|BrokenPipeError"
     assert all(re.match(ends, failure["error"]) for failure in lost), lost
     return lost
@@ -117,12 +117,12 @@ def test_a_broken_deploy_fails_with_its_reason_and_the_next_good_one_works(serve
     noticed = {}
     for failure in seen["failures"]:
         kind = next((kind for kind, begun, ended in times if begun <= failure["at"] <= ended), "between two reloads")
-        # Nobody else has a request timeout that passes; its answers may come when the reload has failed already.
+        # No other version has a request timeout that passes; its answers may come when the reload has failed already.
         kind = "answers too late" if "504" in failure["error"] else kind
         noticed.setdefault(kind, []).append(failure["error"])
     record_property("failed", {kind: len(errors) for kind, errors in noticed.items()})
     # Two versions begin well and have taken requests when they fail. What they were at is lost where the process ends
-    # by itself, and otherwise answered by mcsup; nobody else notices anything.
+    # by itself, and otherwise answered by mcsup; no other client notices anything.
     deaths = [(begun, ended) for kind, begun, ended in times if kind == "dies after it was ready"]
     lost = noticed.pop("dies after it was ready", [])
     assert sum(len(lost_with_one(seen["failures"], *death)) for death in deaths) == len(lost)

@@ -1,4 +1,4 @@
-"""Time that passes without the supervisor, and a wall clock that jumps: nobody is blamed for either.
+"""Time that passes without the supervisor, and a wall clock that jumps: no worker is killed for either.
 
 MCSUP_SOAK=1 stops the supervisor for a minute instead of seconds, and moves its wall clock where faketime(1) is installed.
 """
@@ -19,7 +19,7 @@ LONG, TIMEOUT = (60, 20) if WHOLE else (2.2, 1)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 @pytest.mark.parametrize("preload", [False, True])
-def test_a_supervisor_that_stood_still_kills_nobody(serve, directory, preload):
+def test_a_supervisor_that_stood_still_kills_no_worker(serve, directory, preload):
     options = ["--timeout", TIMEOUT, "--request-timeout", "0", "--pid", "app.pid", "--soak", "0"]
     options += ["--boot-timeout", TIMEOUT] + ["--preload"] * preload
     server = serve(SLEEPY, *options, workers=2)
@@ -45,7 +45,7 @@ def test_a_supervisor_that_stood_still_kills_nobody(serve, directory, preload):
     server.assert_nothing_left()
 
 
-def test_no_decision_is_made_by_a_clock_that_somebody_can_set():
+def test_no_decision_is_made_by_a_clock_that_can_be_set():
     """Deadlines, ages and back-offs are on CLOCK_MONOTONIC: the sources know no other clock where they decide."""
     wall = re.compile(r"SystemTime|CLOCK_REALTIME|ClockId::Realtime|UNIX_EPOCH|gettimeofday|libc::time\b|jiff|chrono")
     found = [

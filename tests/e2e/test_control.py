@@ -10,7 +10,7 @@ from harness import HELLO, MCSUP, PATIENCE, SLEEPY, clean_environment, connect, 
 from lifecycle import Operator
 
 BROKEN = "raise RuntimeError('no database')\n"
-# It is loaded once somebody allows it.
+# It is loaded once the test allows it.
 WAITS = "import os, time\nwhile not os.path.exists('go'):\n    time.sleep(0.01)\n" + HELLO
 # It fails as often as the file says.
 FAILS = """
@@ -45,8 +45,8 @@ def test_the_socket_is_where_it_was_asked_for_and_the_environment_may_name_it(se
     named = clean_environment(MCSUP_CONTROL_SOCKET="other.sock")
     for ended in (ask(directory, "status", "-s", "other.sock"), ask(directory, "status", env=named)):
         assert ended.returncode == 0 and f"pid {server.pid} " in ended.stdout, ended
-    nobody = {name: value for name, value in clean_environment().items() if name != "MCSUP_CONTROL_SOCKET"}
-    assert ask(directory, "status", env=nobody).returncode == 2
+    without_socket = {name: value for name, value in clean_environment().items() if name != "MCSUP_CONTROL_SOCKET"}
+    assert ask(directory, "status", env=without_socket).returncode == 2
 
 
 def test_a_server_without_a_socket_serves_and_commands_say_that_it_has_none(serve, directory):
@@ -78,7 +78,7 @@ def test_a_second_server_with_the_same_path_goes_without_and_names_the_first(ser
     assert ended.returncode == 0 and f"pid {first.pid} " in ended.stdout, ended
 
 
-def test_whoever_does_not_wait_is_told_that_it_was_begun(serve, directory):
+def test_a_command_that_does_not_wait_reports_that_it_has_begun(serve, directory):
     server = serve(HELLO, "-p", "app.pid", "--soak", "0")
     for words, line in [(["reload"], "Reload done: generation 2 serves"), (["scale", 2], "Scaling from 1 to 2 workers")]:
         ended = ask(directory, *words, "-p", "app.pid", "--no-wait")
@@ -86,7 +86,7 @@ def test_whoever_does_not_wait_is_told_that_it_was_begun(serve, directory):
         server.wait_log(line)
 
 
-def test_a_reload_that_takes_long_goes_on_without_whoever_waits_until_a_newer_one_takes_its_place(serve, directory):
+def test_a_reload_outlives_the_wait_of_its_client_until_a_newer_one_replaces_it(serve, directory):
     (directory / "go").touch()
     server = serve(WAITS, "-p", "app.pid", "--soak", "0")
     (directory / "go").unlink()

@@ -57,7 +57,7 @@ def test_a_start_that_fails_says_why_and_leaves_nothing(daemon, directory):
     assert not (directory / "app.pid").exists()
 
 
-def test_a_port_in_use_is_told_at_the_terminal(daemon, directory):
+def test_a_port_in_use_is_reported_at_the_terminal(daemon, directory):
     result, port = daemon()
     assert result.returncode == 0
     second = run("-D", "-b", f"127.0.0.1:{port}", "app:app", cwd=directory, timeout=20)
@@ -99,7 +99,7 @@ def test_a_stop_that_takes_too_long_says_what_is_left(daemon, directory):
     wait_for(lambda: is_gone(pid), "the end")
 
 
-def test_a_pid_that_is_somebody_elses_now_is_left_alone(directory):
+def test_a_pid_that_belongs_to_another_process_now_is_left_alone(directory):
     (directory / "app.pid").write_text(f"{os.getpid()}\n")
     assert run("status", "-p", "app.pid", cwd=directory).returncode == 6
     stopped = run("stop", "-p", "app.pid", cwd=directory)

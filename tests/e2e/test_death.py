@@ -78,7 +78,7 @@ def test_signals_meant_for_the_group_do_not_end_a_worker(serve):
 
 
 def test_a_worker_that_hangs_is_aborted_with_its_stacks_in_the_log_and_replaced(serve):
-    # Nobody watches over requests, so the worker as a whole gives no sign of life.
+    # No deadline watches requests, so the worker as a whole gives no sign of life.
     server = serve(SLEEPY, "-t", "1", "--request-timeout", "0")
     (worker,) = server.worker_pids()
     failure = []

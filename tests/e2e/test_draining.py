@@ -1,4 +1,4 @@
-"""A pool that is asked to stop says so before it does, and nobody whom it has let in is turned away."""
+"""A pool that is asked to stop says so before it does, and serves every client that it has accepted."""
 
 import select
 import signal
@@ -29,7 +29,7 @@ def test_a_pool_that_is_about_to_stop_serves_on_and_says_so(serve):
     server.assert_nothing_left()
 
 
-def test_health_is_told_while_the_only_thread_is_in_the_application(serve):
+def test_health_is_answered_while_the_only_thread_is_in_the_application(serve):
     server = serve(SLEEPY, "--health-path", "/healthz")
     busy = connect(server.port)
     busy.sendall(b"GET /?sleep=2 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
@@ -56,7 +56,7 @@ class Newcomers:
             thread.start()
 
     def wait(self):
-        """Wait until nobody gets in any more."""
+        """Wait until no client gets in any more."""
         for thread in self.threads:
             thread.join(2 * PATIENCE)
             assert not thread.is_alive(), "a client that is neither answered nor refused"
@@ -88,7 +88,7 @@ class Newcomers:
 
 
 @pytest.mark.parametrize("options", [[], ["--reuse-port"]], ids=["shared", "own listeners"])
-def test_a_stop_turns_nobody_away_whose_connection_was_made(serve, options):
+def test_a_stop_serves_every_client_whose_connection_was_made(serve, options):
     for _ in range(3):
         server = serve(HELLO, *options, workers=2)
         clients = Newcomers(server.port)

@@ -1,4 +1,4 @@
-"""A full disk: serving goes on, whoever cannot be served is told, the logs say so, and afterwards all is as before."""
+"""A full disk: serving goes on, a client that cannot be served gets an error, the logs report it; later all is as before."""
 
 import contextlib
 import os
@@ -77,7 +77,7 @@ def processor_time(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def test_a_full_disk_stops_nothing_and_is_told(serve, directory, disk):
+def test_a_full_disk_stops_nothing_and_is_reported(serve, directory, disk):
     options = ["--pid", disk / "app.pid", "--error-logfile", disk / "error.log", "--access-logfile", disk / "access.log"]
     options += ["--soak", "0", "--threads", "2", "--limit-request-body", "0"]
     server = serve(APPLICATION, *options, workers=2, env=clean_environment(TMPDIR=str(disk)), wait=False)

@@ -39,7 +39,7 @@ EXPECTED = (
 
 
 class Killer(threading.Thread):
-    """Kills a worker at random whenever it is told to, some moments later."""
+    """Kills a worker at random on request, some moments later."""
 
     def __init__(self, server, control, witness, seed):
         super().__init__(daemon=True)
@@ -139,7 +139,7 @@ def as_text(kinds):
 
 
 def at_rest(server, operator):
-    """What the processes have open while nobody is connected: the supervisor's, and each worker's."""
+    """The open descriptors without connections: the supervisor's, and each worker's."""
     operator.wait_at_rest()
     status = operator.wait_status(
         lambda status: not any(worker["connections"] for worker in status["workers"]), "the last connection to go", 10

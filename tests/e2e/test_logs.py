@@ -59,7 +59,7 @@ def test_the_access_log_can_be_json(serve, directory):
     assert (entry["method"], entry["path"], entry["status"], entry["remote_addr"]) == ("GET", "/x", 200, "127.0.0.1")
 
 
-def test_both_logs_are_opened_anew_in_all_processes(serve, directory):
+def test_both_logs_are_reopened_in_all_processes(serve, directory):
     server = serve(
         "import sys\n" + HELLO.replace("start_response(", "environ['wsgi.errors'].write('served\\n'); start_response("),
         "--error-logfile", "error.log", "--access-logfile", "access.log", "--access-logformat", "%(U)s",

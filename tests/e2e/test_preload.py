@@ -125,7 +125,7 @@ def test_what_does_not_load_ends_the_start(serve):
     assert "nothing_of_that_name" in server.log and workers(server) == []
 
 
-def test_a_killed_mold_is_replaced_and_nobody_notices(serve):
+def test_a_killed_mold_is_replaced_and_no_client_notices(serve):
     server = serve(APP, "--preload", workers=2)
     with Load(server.port) as load:
         for count in range(2, 4):
@@ -143,7 +143,7 @@ def test_a_killed_mold_is_replaced_and_nobody_notices(serve):
     server.assert_nothing_left()
 
 
-def test_nobody_outlives_a_killed_supervisor(serve):
+def test_no_process_outlives_a_killed_supervisor(serve):
     server = serve(APP, "--preload", workers=2)
     everybody = molds(server) + workers(server)
     server.kill()
@@ -151,7 +151,7 @@ def test_nobody_outlives_a_killed_supervisor(serve):
     assert can_bind(server.port)
 
 
-def test_a_process_forked_by_a_molds_worker_lets_go_of_the_listeners(serve):
+def test_a_process_forked_by_a_molds_worker_closes_the_listeners(serve):
     server = serve(APP, "--preload", workers=2)
     (mold,) = molds(server)
     assert len(list(Path(f"/proc/{mold}/task").iterdir())) == 1
@@ -240,7 +240,7 @@ def test_a_worker_that_hangs_shows_its_stacks(serve):
     assert ask(server)["version"] == 1
 
 
-def test_workers_write_to_logs_that_were_opened_anew(serve, directory):
+def test_workers_write_to_reopened_logs(serve, directory):
     server = serve(APP, "--preload", "--error-logfile", "error.log", workers=1, wait=False)
     log = directory / "error.log"
     wait_for(lambda: log.exists() and "is ready" in log.read_text() and "Worker" in log.read_text(), "the worker")

@@ -18,7 +18,7 @@ def app(environ, start_response):
 
 
 def recycled(server, count, reason, patience=20):
-    """Wait until so many workers have been replaced and have finished; what the log says of each: pid, slot, reason."""
+    """Wait until `count` workers have been replaced and have finished; return pid, slot and reason of each from the log."""
     server.wait_log(r"Slot \d+ has a new worker", count, patience)
     found = re.findall(rf"Recycling worker (\d+) \(slot (\d+)\): ({reason}); booting its successor", server.log)
     assert len(found) >= count, server.log

@@ -120,7 +120,7 @@ def test_a_descriptor_that_was_not_inherited(directory):
     assert "fd://77" in complaint(run("-b", "fd://77", "app:app", cwd=directory), REFUSED)
 
 
-def test_a_port_that_somebody_else_holds(directory):
+def test_a_port_that_another_process_holds(directory):
     (directory / "app.py").write_text(HELLO)
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
@@ -171,7 +171,7 @@ def python_is_for_everybody():
 
 
 @as_root
-def test_workers_run_as_the_user_that_was_asked_for_and_as_nobody_else(serve):
+def test_workers_run_as_the_configured_user_and_no_other(serve):
     if not python_is_for_everybody():
         pytest.skip("this Python is not for nobody to read; tests/core covers the privileges")
     server = serve(HELLO, "-u", "nobody", "-g", "nogroup", workers=2)

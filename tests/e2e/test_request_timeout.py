@@ -1,4 +1,4 @@
-"""Requests that take longer than they may: the client is told, the log says where, the worker is replaced."""
+"""Requests that take longer than they may: the client gets 504, the log says where, the worker is replaced."""
 
 import http.client
 import os
@@ -48,7 +48,7 @@ def test_a_request_over_its_time_gets_504_its_stack_is_logged_and_the_worker_rep
     # The next one is there before this one has gone, and serves.
     server.wait_ready(2)
     assert int(server.get()[1]) != worker
-    # What does not move is killed when its time to finish is over, and not counted against anybody.
+    # A worker that does not move is killed when its time to finish is over, and counts against no slot.
     server.wait_log(f"Worker {worker} .*was killed by its supervisor: not finished within the graceful timeout")
     assert "WORKER TIMEOUT" not in server.log
     assert server.stop() == 0

@@ -1,11 +1,11 @@
-"""Slow and silent clients keep nobody waiting, and go at their deadline."""
+"""Slow and silent clients delay no other client, and go at their deadline."""
 
 import time
 
 from harness import HELLO, connect, read_all
 
 
-def test_a_hundred_slow_and_silent_clients_keep_nobody_waiting(serve):
+def test_a_hundred_slow_and_silent_clients_delay_no_other_client(serve):
     server = serve(HELLO, "--header-timeout", "2", "--body-timeout", "2", workers=1)
     start = time.monotonic()
     half = [connect(server.port) for _ in range(50)]

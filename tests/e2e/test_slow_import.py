@@ -1,4 +1,4 @@
-"""An import that takes long slows nobody down: whoever asks during a reload is answered by those who serve."""
+"""An import that takes long slows no client down: old workers answer during a reload."""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""A graceful stop answers everybody who has asked, and waits for nobody who has not."""
+"""A graceful stop answers every request that has arrived, and waits for no silent client."""
 
 import os
 import signal
@@ -60,7 +60,7 @@ def test_a_stop_waits_for_no_deadline_of_kept_clients_that_have_nothing_to_ask(s
     server.assert_nothing_left()
 
 
-def test_nobody_can_connect_any_more_once_the_stop_has_begun(serve):
+def test_no_client_can_connect_once_the_stop_has_begun(serve):
     server = serve(SLEEPY)
     client = connect(server.port)
     client.sendall(b"GET /?sleep=1 HTTP/1.1\r\nHost: h\r\n\r\n")

@@ -47,7 +47,7 @@ class Scene:
         self.mode("good")
 
     def mode(self, mode):
-        # At once: nobody reads half of it.
+        # At once: no reader sees half of it.
         (self.directory / "mode.new").write_text(mode)
         (self.directory / "mode.new").rename(self.directory / "mode")
 

@@ -57,7 +57,7 @@ def test_a_dead_servers_unix_socket_is_replaced(serve, directory):
     assert ask_unix(directory / "app.sock").startswith(b"HTTP/1.1 200 OK")
 
 
-def test_a_stale_pid_file_keeps_nobody_out(serve, directory):
+def test_a_stale_pid_file_prevents_no_start(serve, directory):
     (directory / "app.pid").write_text(f"{os.getpid()}\n")
     server = serve(HELLO, "-p", "app.pid")
     assert server.get()[0] == 200

@@ -21,7 +21,7 @@ REFUSED = "Upgrade failed, this image goes on: (.*)"
 
 @pytest.fixture
 def package(directory):
-    """A copy of the installed package, which comes first for whoever has its directory in PYTHONPATH."""
+    """A copy of the installed package, which comes first with its directory in PYTHONPATH."""
     (directory / "app.py").write_text(HELLO)
     copy = directory / "copy" / "mcsup"
     shutil.copytree(Path(mcsup.__file__).parent, copy)

@@ -24,7 +24,7 @@ fn every_answer_is_a_line_refusals_too() {
 }
 
 #[test]
-fn a_log_that_was_moved_away_is_opened_anew_when_asked() {
+fn a_log_that_was_moved_away_is_reopened_on_request() {
     let (dir, path, server) = logging("%(U)s");
     server.connect().get("/before");
     wait_for("a line", || !fs::read_to_string(&path).unwrap().is_empty());

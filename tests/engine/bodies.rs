@@ -79,7 +79,7 @@ fn a_size_may_have_zeros_in_front_and_a_trailer_many_fields() {
 }
 
 #[test]
-fn a_client_that_expects_it_is_told_to_continue() {
+fn a_client_that_expects_it_gets_100_continue() {
     let server = serve(echo);
     let mut client = server.connect();
     client.send("POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
@@ -129,7 +129,7 @@ fn who_has_no_body_to_send_or_speaks_1_0_is_not_told_to_continue() {
     client.send("GET /warm HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
     assert_eq!(client.response().status, 200);
     client.send("POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
-    // The engine has read that head once it has answered somebody who came after it.
+    // The engine has read that head once it has answered a client that came after it.
     assert_eq!(server.connect().get("/").status, 200);
     client.send("hi");
     let response = client.response();

@@ -1,4 +1,4 @@
-//! How an engine ends: nobody is lost who had said something, nobody is waited for who says nothing.
+//! The end of an engine: it answers every request that has arrived, and waits for no silent client.
 
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;

@@ -1,4 +1,4 @@
-//! The health check, and what the host is told of the load.
+//! The health check, and the load that the host sees.
 
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
@@ -64,7 +64,7 @@ fn a_lame_duck_says_that_it_drains_and_serves_all_the_same() {
 #[test]
 fn one_that_retires_says_that_the_pool_serves_while_a_sibling_goes_on() {
     let (pool, hold) = (Pool::of(2), Hold::default());
-    // Whoever is connected stays.
+    // Connected clients stay.
     pool.room.store(0, Ordering::SeqCst);
     let old = Setup { seat: pool.seat(0), ..setup() }.start_threads(hold.apps(1));
     let (mut client, mut other) = (old.connect(), old.connect());
@@ -110,7 +110,7 @@ fn it_is_answered_while_all_permits_are_in_the_application() {
 }
 
 #[test]
-fn whoever_is_accepted_for_its_sake_goes_to_a_sibling_that_is_free() {
+fn a_client_that_is_accepted_for_its_sake_goes_to_a_free_sibling() {
     let (pool, hold) = (Pool::of(2), Hold::default());
     let busy = Setup { seat: pool.seat(0), ..setup() }.start_threads(hold.apps(1));
     let _held = hold.occupy(&busy, 1);

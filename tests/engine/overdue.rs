@@ -31,7 +31,7 @@ fn a_request_over_its_time_gets_504_and_the_worker_wants_to_be_replaced_once() {
     wait_until_it_wants_to_leave(&server);
     server.enter(Phase::Retiring);
     hold.let_go();
-    // What the application says in the end reaches nobody.
+    // The late answer of the application reaches no client.
     client.assert_ended();
     let host = std::sync::Arc::clone(&server.host);
     server.join();

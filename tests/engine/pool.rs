@@ -39,7 +39,7 @@ pub(crate) struct Seat {
 }
 
 impl Pool {
-    /// For so many engines, none of which runs yet.
+    /// For a number of engines, none of which runs yet.
     pub(crate) fn of(engines: usize) -> Arc<Self> {
         let flags = rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK;
         Arc::new(Self {

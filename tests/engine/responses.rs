@@ -307,7 +307,7 @@ fn a_large_block_is_held_until_it_has_left_and_never_copied() {
     for client in &mut clients {
         client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
     }
-    // The application is done with all of them, and nobody has taken anything: ours, its own, and one for each client.
+    // The application is done with all of them, and no client has read anything: ours, its own, and one for each client.
     wait_for("three calls", || server.host.requests.load(Ordering::SeqCst) == 3);
     wait_for("three held blocks", || Arc::strong_count(&body) == 5);
     for client in &mut clients {

@@ -161,14 +161,14 @@ fn where_no_sibling_takes_them_their_time_is_bounded() {
         said = response.field("connection").map(str::to_owned);
     }
     assert_eq!(said.as_deref(), Some("close"));
-    // Whoever is not silent, and whoever is.
+    // Active clients and silent ones.
     kept.iter_mut().for_each(Client::assert_ended);
     old.join();
     assert!(pool.handed().is_empty());
 }
 
 #[test]
-fn the_last_one_takes_back_what_nobody_has_taken() {
+fn the_last_one_takes_back_connections_that_no_sibling_has_taken() {
     let (pool, hold) = (Pool::of(2), Hold::default());
     let old = start(&pool, 0, &hold);
     let (mut kept, _) = clients(&old, 2, 0);
@@ -192,7 +192,7 @@ fn the_last_one_takes_back_what_nobody_has_taken() {
 }
 
 #[test]
-fn a_client_that_asks_without_a_pause_is_told_in_a_drain_and_not_cut_off() {
+fn a_busy_client_gets_connection_close_in_a_drain_and_is_not_cut_off() {
     for _ in 0..20 {
         let server = serve(echo);
         let mut client = server.connect();

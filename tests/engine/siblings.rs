@@ -1,4 +1,4 @@
-//! Two engines that share a listener: nobody waits for a busy one while the other is idle.
+//! Two engines that share a listener: no client waits for a busy one while the other is idle.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -105,7 +105,7 @@ fn a_request_that_waits_goes_to_an_engine_that_is_idle_only_later() {
     let other = Hold::default();
     let second = start(&busy.pool, 1, &other);
     let mut second_held = other.occupy(&second, 1);
-    // Both are busy: whoever receives this has nobody to give it to.
+    // Both are busy: the engine that receives this has no sibling for it.
     busy.kept[0].send(end);
     other.let_go();
     assert_eq!(busy.kept[0].response().text(), "GET /a ");
@@ -168,7 +168,7 @@ fn new_connections_go_to_the_idle_engine() {
 }
 
 #[test]
-fn a_draining_engine_takes_what_was_handed_over_and_nobody_has_taken() {
+fn a_draining_engine_takes_handed_over_connections_that_no_sibling_has_taken() {
     let mut busy = Busy::with(2, |_| ());
     // A sibling that looks idle, and is gone before it takes anything.
     busy.pool.line(1).permits.store(1, Ordering::SeqCst);
@@ -226,7 +226,7 @@ fn a_small_upload_goes_with_all_of_it_and_with_what_came_behind() {
     let other = Hold::default();
     let second = start(&busy.pool, 1, &other);
     let mut second_held = other.occupy(&second, 1);
-    // Nobody is idle when it arrives, so that it is read.
+    // No engine is idle when it arrives, so that it is read.
     busy.kept[0].send(
         "POST /up HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbodyGET /next HTTP/1.1\r\nHost: h\r\n\r\n",
     );

@@ -1,4 +1,4 @@
-//! Clients that take their time keep nobody else waiting, and not for ever.
+//! Slow clients delay no other client, and end at their deadline.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -32,7 +32,7 @@ fn long() -> Timeouts {
 const SHORT: Duration = Duration::from_millis(300);
 
 #[test]
-fn half_heads_and_silent_clients_keep_nobody_waiting_and_end_at_their_deadline() {
+fn half_heads_and_silent_clients_delay_no_other_and_end_at_their_deadline() {
     let server = hasty(Timeouts { head: SHORT, ..long() }).start(echo);
     let mut half: Vec<Client> = (0..50).map(|_| server.connect()).collect();
     for client in &mut half {

@@ -216,7 +216,7 @@ fn more_requests_than_may_wait_are_refused_at_once() {
     for client in &mut kept {
         client.send("GET /waiting HTTP/1.1\r\nHost: h\r\n\r\n");
     }
-    // Who came first is not said: of five, two wait and three are told.
+    // The order is not fixed: of five clients two wait and three get 503.
     std::thread::scope(|scope| {
         let statuses: Vec<_> =
             kept.iter_mut().map(|client| scope.spawn(|| client.response().status)).collect();

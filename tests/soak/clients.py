@@ -121,7 +121,7 @@ class Wire:
             raise Wrong(f"more than was asked for: {extra[:200]!r}")
 
     def expect_silence(self):
-        """Nothing is here that nobody asked for."""
+        """No byte is here that no request asked for."""
         if self.left or select.select([self.socket], [], [], 0)[0]:
             raise Wrong(f"unasked for: {self.left[:200] or self.receive()[:200]!r}")
 
@@ -484,7 +484,7 @@ class Stalled(Client):
             if status != 200:
                 raise Wrong(f"status {status}")
             poll = select.poll()
-            # A reset is told unasked; what there is to read is not asked for.
+            # poll(2) always reports a reset; readable bytes are not requested.
             poll.register(wire.socket, 0)
             if not poll.poll(1000 * (WRITE_TIMEOUT + LATE)):
                 raise Wrong("a client that takes nothing is not cut off")

@@ -159,7 +159,7 @@ def test_an_idle_connection_costs_a_worker_little(serve, many_descriptors, clien
 
 
 def stall(serve, clients, path, count, threads, record_property, size):
-    """Downloads that nobody takes; returns by how much the worker has grown."""
+    """Downloads that no client reads; returns by how much the worker has grown."""
     server = serve(DOWNLOADS, *FOREVER, "--threads", threads)
     [worker] = server.worker_pids()
     # Once in full, for whatever is made once.
@@ -190,7 +190,7 @@ def stall(serve, clients, path, count, threads, record_property, size):
 
 
 def take(client, path, count):
-    """Takes so many bytes of a body that is all zeros but for its framing."""
+    """Takes a number of bytes of a body that is all zeros but for its framing."""
     received = ask(client, path).partition(b"\r\n\r\n")[2] if path else b""
     zeros = received.count(0)
     while zeros < count:
@@ -199,7 +199,7 @@ def take(client, path, count):
         zeros += piece.count(0)
 
 
-def test_files_that_nobody_takes_cost_no_memory(serve, many_descriptors, clients, record_property):
+def test_files_that_no_client_reads_cost_no_memory(serve, many_descriptors, clients, record_property):
     count = 1000 if WHOLE else 30
     grown = stall(serve, clients, "/file", count, 2, record_property, 100_000_000)
     # The kernel reads the file as the client takes it: nothing of it is in the worker, and no thread is kept.
@@ -207,7 +207,7 @@ def test_files_that_nobody_takes_cost_no_memory(serve, many_descriptors, clients
     assert grown < count * 16 * KIB + SLACK
 
 
-def test_streams_that_nobody_takes_are_kept_to_the_high_water_mark(serve, many_descriptors, clients, record_property):
+def test_streams_that_no_client_reads_are_kept_to_the_high_water_mark(serve, many_descriptors, clients, record_property):
     # A stream keeps its thread: as many threads as clients, and one for everybody else.
     count = 200 if WHOLE else 30
     grown = stall(serve, clients, "/stream", count, count + 2, record_property, 100_000_000)
@@ -215,7 +215,7 @@ def test_streams_that_nobody_takes_are_kept_to_the_high_water_mark(serve, many_d
     assert grown < count * (HIGH_WATER + CHUNK + THREAD) + SLACK
 
 
-def test_a_block_that_nobody_takes_is_kept_once(serve, many_descriptors, clients, record_property):
+def test_a_block_that_no_client_reads_is_kept_once(serve, many_descriptors, clients, record_property):
     # All of them are sent the same bytes object, which the application keeps anyway.
     count = 30
     grown = stall(serve, clients, "/block", count, 2, record_property, 8_000_000)

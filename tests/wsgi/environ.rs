@@ -249,7 +249,7 @@ fn the_script_name_is_taken_off_the_path_at_a_slash_only() {
 }
 
 #[test]
-fn threads_and_processes_are_told_truthfully() {
+fn the_flags_for_threads_and_processes_are_correct() {
     let settings = WsgiSettings { multithread: true, multiprocess: false, ..settings() };
     let code = "assert environ['wsgi.multithread'] is True\nassert environ['wsgi.multiprocess'] is False";
     checked(Served::with(settings, &wrapped(code)), GET, Body::Empty);

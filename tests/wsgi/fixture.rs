@@ -54,7 +54,7 @@ pub(crate) struct Served {
     journal: Journal,
     /// Our end of the connections.
     pub(crate) local: Local,
-    /// After so many sends the client is gone.
+    /// The number of sends after which the client is gone.
     pub(crate) patience: usize,
     /// Whether the worker will end soon.
     pub(crate) is_draining: Arc<AtomicBool>,

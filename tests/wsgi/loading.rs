@@ -163,7 +163,7 @@ fn an_exit_at_import_is_an_error_as_well() {
 }
 
 #[test]
-fn a_missing_attribute_is_told_with_its_neighbours() {
+fn a_missing_attribute_is_reported_with_its_neighbours() {
     let files = [("has_others.py", "def create_app(): pass\ndef aplication(): pass\ndef app(): pass\n")];
     let error = refusal(&files, "has_others:application");
     has(
@@ -184,7 +184,7 @@ fn what_cannot_be_called_is_refused_by_its_kind() {
 }
 
 #[test]
-fn a_factory_that_fails_is_told_from_an_import_that_does() {
+fn a_factory_that_fails_is_distinguished_from_an_import_that_does() {
     let files = [("bad_factory.py", "def make(level):\n    return 1 / level\n")];
     let error = refusal(&files, "bad_factory:make(0)");
     has(&error.summary, &["the factory bad_factory:make(0) failed: ZeroDivisionError"]);

@@ -141,7 +141,7 @@ fn to_look_for_files_runs_no_code_of_a_module() {
 import sys, types
 class Lazy(types.ModuleType):
     def __getattribute__(self, name):
-        raise AssertionError('somebody asked for ' + name)
+        raise AssertionError('a test asked for ' + name)
 sys.modules['watched_lazy'] = Lazy('watched_lazy')
 sys.modules['watched_stranger'] = object()
 sys.modules['watched_none'] = None

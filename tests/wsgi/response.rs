@@ -11,7 +11,7 @@ fn returning(headers: &str, returned: &str) -> Served {
     ))
 }
 
-/// An iterable that tells of its `close()`, over blocks that are told of when they are asked for.
+/// An iterable that reports its `close()` and each request of a block.
 const TELLING: &str = "
 class Telling:
     def __init__(self, environ, blocks, broken=False):
@@ -125,7 +125,7 @@ def application(environ, start_response):
 }
 
 #[test]
-fn close_is_called_when_the_client_is_gone_and_nobody_is_blamed() {
+fn close_is_called_when_the_client_is_gone_and_nothing_is_logged() {
     let mut served = telling("[]", "[b'a', b'b', b'c']");
     served.patience = 1;
     let outcome = served.get();
@@ -204,7 +204,7 @@ def application(environ, start_response):
 }
 
 #[test]
-fn the_traceback_of_an_exception_that_nobody_caught_has_its_frames() {
+fn the_traceback_of_an_uncaught_exception_has_its_frames() {
     let code = "
 def view():
     return 1 / 0
@@ -321,7 +321,7 @@ fn any_kind_of_iterable_is_served() {
         "[b'a', b'b']",
         "{b'a': 1, b'b': 2}",
         "map(bytes, ([97], [98]))",
-        // Nobody asks how many there are: the answer need not be true.
+        // len() is not called: its result need not be true.
         "type('Lying', (), {'__len__': lambda self: 1, '__iter__': lambda self: iter([b'a', b'b'])})()",
     ] {
         assert_eq!(returning("[]", returned).get().events, [block("a"), block("b")], "{returned}");

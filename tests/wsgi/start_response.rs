@@ -187,7 +187,7 @@ def application(environ, start_response):
 }
 
 #[test]
-fn nobody_holds_on_to_a_traceback() {
+fn no_reference_to_a_traceback_is_kept() {
     let code = "
 import sys, weakref
 class Local:
@@ -316,7 +316,7 @@ fn an_application_that_never_calls_it_has_failed() {
 }
 
 #[test]
-fn after_the_request_write_reaches_nobody() {
+fn after_the_request_write_reaches_no_client() {
     let code = "
 kept = []
 def application(environ, start_response):

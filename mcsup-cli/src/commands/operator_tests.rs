@@ -35,7 +35,7 @@ fn a_reload_that_failed_shows_the_traceback_whole() {
 }
 
 #[test]
-fn no_server_an_ended_one_and_a_slow_one_are_told_apart() {
+fn no_server_an_ended_one_and_a_slow_one_are_distinguished() {
     let asked = |server: &FakeServer, timeout| {
         let failure =
             run(Command::Reload, &order(ServerArgs { timeout, ..server.args() })).expect_err("no answer");

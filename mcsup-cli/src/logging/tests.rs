@@ -145,7 +145,7 @@ fn a_reopen_that_fails_leaves_the_old_file_in_use() {
 }
 
 #[test]
-fn a_log_that_cannot_be_opened_is_told_with_its_path() {
+fn the_error_of_a_log_that_cannot_be_opened_has_its_path() {
     let error = ErrorLog::open(&Destination::File("/nowhere/at/all/e.log".into())).unwrap_err().to_string();
     assert!(error.starts_with("cannot open the log file /nowhere/at/all/e.log: No such file"), "{error}");
 }

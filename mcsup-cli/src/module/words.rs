@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_options_of_an_interpreter_are_told_from_what_it_runs() {
+    fn the_options_of_an_interpreter_end_before_its_script() {
         for (line, expected) in [
             ("python bin/mcsup", ""),
             ("python -B bin/mcsup", "-B"),

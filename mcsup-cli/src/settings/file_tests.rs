@@ -211,12 +211,12 @@ fn a_mistake_in_the_file_has_a_place() {
 }
 
 #[test]
-fn the_first_mistake_is_told() {
+fn the_first_mistake_is_reported() {
     assert_eq!(refusal("zz = 1\naa = 2"), "mcsup.toml:1: unknown key 'zz'");
 }
 
 #[test]
-fn a_file_that_is_not_read_is_told_with_its_reason() {
+fn a_file_that_is_not_read_is_reported_with_its_reason() {
     let python = "gunicorn's Python settings files are not read by this version; write TOML";
     for (line, environment, expected) in [
         (
@@ -238,7 +238,7 @@ fn a_file_that_is_not_read_is_told_with_its_reason() {
 }
 
 #[test]
-fn a_file_is_read_anew_and_from_where_the_server_was_started() {
+fn a_file_is_read_again_and_relative_to_the_directory_of_the_start() {
     let start = tempfile::tempdir().expect("a directory");
     let file = start.path().join("mcsup.toml");
     let Ok(Invocation::Run(args)) = args::parse(["mcsup", "-c", "mcsup.toml"].map(Into::into)) else {
