@@ -43,7 +43,7 @@ pub struct WorkerSettings {
     pub environment: Vec<(String, String)>,
     /// The error log's descriptor, where stacks are dumped when the process is aborted.
     pub error_log: RawFd,
-    /// Opens the error log anew, behind the same descriptor.
+    /// Reopens the error log, with the same descriptor.
     pub reopen_error_log: Arc<dyn Fn() + Send + Sync>,
 }
 
@@ -226,7 +226,7 @@ fn load(settings: &WorkerSettings) -> mcsup_core::Result<Py<PyAny>> {
     })
 }
 
-/// A thread that Python knows for all of its life, not anew for each request: its thread-local data stay.
+/// Attaches a thread to Python for its whole life, not for each request: its thread-local data stay.
 fn attached(live: &mut (dyn FnMut() + Send)) {
     Python::attach(|py| py.detach(live));
 }
@@ -240,7 +240,7 @@ fn in_words_of_core(error: LoadError) -> Error {
     }
 }
 
-/// Loads the application in this process and lets go of it again: what `--check-config` does.
+/// Loads the application in this process and drops it, for `--check-config`.
 ///
 /// # Errors
 /// Why it cannot be loaded.

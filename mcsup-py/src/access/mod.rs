@@ -64,7 +64,7 @@ impl AccessLog {
         }
     }
 
-    /// Opens the file anew, after what was noted went to the old one.
+    /// Reopens the file, after the pending lines went to the old one.
     pub fn reopen(&mut self) {
         self.flush();
         self.sink.reopen();

@@ -143,7 +143,7 @@ fn append(
 mod tests {
     use super::*;
 
-    /// Has room for so many bytes more.
+    /// A file with a limited number of free bytes.
     struct Disk {
         content: Vec<u8>,
         room: usize,

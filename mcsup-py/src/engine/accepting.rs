@@ -1,9 +1,8 @@
-//! Which worker takes a new connection. It stays with that worker, so the balance of a pool is decided here.
+//! Accepts connections, and so decides the balance of a pool: a connection stays with the worker that accepts it.
 //!
-//! The kernel wakes the first of the processes that stand in line at a listener, and only one that waits. Whoever has
-//! taken a connection and is not the least loaded goes to the end of the line, so the line is sorted by load without
-//! anybody's doing. A worker whose permits are all taken does not stand in it. A busy worker is not woken, so in a burst the
-//! line says little; what goes wrong then is mended by `handover`.
+//! The kernel wakes the first of the processes that wait at a listener. A worker that has accepted a connection and is
+//! not the least loaded moves to the end of the kernel's order, which is so sorted by load. A worker without a free
+//! permit does not wait. The kernel wakes no busy worker, so the order means little in a burst; `handover` corrects that.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -12,7 +11,7 @@ use std::time::{Duration, Instant};
 use mcsup_core::listener::AcceptFailure;
 
 use super::connection::Connection;
-use super::places::LISTENERS;
+use super::connections::LISTENERS;
 use super::table::{Accepting, Table};
 use crate::app::Peer;
 use crate::net::poller::Interest;
@@ -23,7 +22,7 @@ use crate::net::timers::after;
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// How long a worker leaves a connection to a sibling that has fewer: about what it takes to schedule one.
 const SIBLINGS_TIME: Duration = Duration::from_micros(150);
-/// A connection that waits is taken after so many turns in which others might have taken it.
+/// A waiting connection is accepted after this number of turns in which siblings might have accepted it.
 const MOST_LEFT_TO_SIBLINGS: u32 = 4;
 /// The number of connections that are accepted at once while others have turns.
 const MOST_BETWEEN_TURNS: usize = 16;
@@ -49,7 +48,7 @@ impl Table<'_> {
         for _ in 0..most {
             let accepted = self.has_room(now) && self.accept(index, now);
             if accepted && self.accepting == Accepting::Yes {
-                self.go_to_the_end_of_the_line(now);
+                self.move_to_end_of_order(now);
             }
             if !accepted || self.accepting != Accepting::Yes || self.host.siblings().free > 0 {
                 return;
@@ -57,16 +56,17 @@ impl Table<'_> {
         }
     }
 
-    /// Whether somebody else should have the connection that waits, since requests wait here. Not for ever: they may be
-    /// slower than they look.
+    /// Whether a sibling should have the waiting connection, since requests wait here.
+    ///
+    /// Only for some turns: the siblings may be slower than they look.
     fn is_for_a_sibling(&self) -> bool {
         !self.ready.is_empty()
             && self.left_to_siblings < MOST_LEFT_TO_SIBLINGS
             && self.host.siblings().free > 0
     }
 
-    /// A connection was taken: unless this worker still has the fewest, the next one is for somebody else.
-    fn go_to_the_end_of_the_line(&mut self, now: Instant) {
+    /// After an accept: leaves the next connection to a sibling, unless this worker still has the fewest.
+    fn move_to_end_of_order(&mut self, now: Instant) {
         let siblings = self.host.siblings();
         if siblings.count == 0 || self.connections.len() < siblings.fewest {
             return;
@@ -200,7 +200,7 @@ impl Table<'_> {
             for listener in
                 self.listeners.iter().map(|listener| listener.fd).chain(self.host.handed_over_fd())
             {
-                // Let go of because the supervisor is dead: then it is as it should be.
+                // Closed because the supervisor is dead: no error.
                 let _ = self.poller.delete(listener);
             }
         }
@@ -225,9 +225,10 @@ impl Table<'_> {
         }
     }
 
-    /// Accepts whatever is queued on the listeners, and among the workers where nobody else will, until a whole round has
-    /// found nothing: then `true`. Where others go on that queue never ends. After [`MOST_QUEUED`] the others have a turn:
-    /// `false`.
+    /// Accepts all queued connections of the listeners; also those of the handover queue, if no sibling does.
+    ///
+    /// `true`: a whole round has found none. `false`: after [`MOST_QUEUED`] other connections have a turn. With siblings
+    /// the handover queue never ends.
     pub(super) fn accept_queued(&mut self, now: Instant) -> bool {
         let mut accepted = 0;
         loop {

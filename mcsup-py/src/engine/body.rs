@@ -19,8 +19,8 @@ const SPOOL_ABOVE: usize = 64 * 1024;
 
 /// Chunks are decoded in pieces of this size: after each the turn may be over.
 const DECODED_AT_ONCE: usize = 8 * 1024;
-/// Chunks that come while the body is in memory have a short turn, in which so many bytes of data fit at most: so it is
-/// known before whether a file is needed.
+/// The turn of chunks while the body is in memory is short: its largest amount of data is known before, and with it
+/// whether a file is needed.
 const SHORT_TURN: usize = 32 * 1024;
 const MOST_IN_SHORT_TURN: usize = SHORT_TURN + DECODED_AT_ONCE;
 /// A byte of the chunked coding itself (size, extension, line end) takes as long as this many bytes of data: measured, 5 ns

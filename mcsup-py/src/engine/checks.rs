@@ -1,4 +1,4 @@
-//! Answers health checks from the table, by whoever leads.
+//! Answers health checks from the table, in the leading thread.
 
 use std::time::{Duration, Instant};
 
@@ -13,11 +13,11 @@ use crate::net::timers::after;
 impl Table<'_> {
     /// Answers it; whether the connection waits for its next request. `may_go_on`: it may.
     pub(super) fn answer_health_check(&mut self, token: u64, may_go_on: bool, now: Instant) -> bool {
-        let Self { config, connections, shelf, access, date, host, .. } = self;
+        let Self { config, connections, buffer_pool, access, date, host, .. } = self;
         let (phase, timeouts) = (host.phase(), &config.timeouts);
         let Some(connection) = connections.find(token) else { return false };
         let Some((request, _)) = connection.take_request() else { return false };
-        shelf.equip_to_answer(connection);
+        buffer_pool.equip_to_answer(connection);
         let Connection { heads, incoming, outgoing, peer, .. } = &mut *connection;
         let asked = Connection::view(heads, incoming, &request);
         let keep_alive =
@@ -51,12 +51,12 @@ impl Table<'_> {
     /// Sends what leaves the connection open. What follows it was perhaps received already, and is not looked at from here:
     /// that would be a call within a call for each.
     fn has_left(&mut self, token: u64, now: Instant) -> bool {
-        let Self { config, connections, shelf, .. } = self;
+        let Self { config, connections, buffer_pool, .. } = self;
         let Some(connection) = connections.find(token) else { return false };
         match connection.stream.send(&mut connection.outgoing) {
             Progress::More(_) => {
                 connection.idle(now, after(now, config.timeouts.keep_alive));
-                shelf.put_back_from(connection);
+                buffer_pool.put_back_from(connection);
                 return true;
             }
             Progress::Blocked(_) => self.keep(token),

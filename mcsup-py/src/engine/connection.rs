@@ -94,9 +94,9 @@ const SPOOL_PIECE: usize = 64 * 1024;
 /// No more than this of a body is taken together with its head: less than what goes to a file.
 const COMES_ALONG: usize = 32 * 1024;
 
-/// A head of which more than this has come is received in turns,
+/// A head of more bytes than this is received in turns.
 const LONG_HEAD: usize = 16 * 1024;
-/// of which each of its bytes takes so many.
+/// The share of the turn that a byte of such a head takes.
 const HEAD_WEIGHT: usize = 8;
 
 /// A connection and everything that belongs to it.

@@ -1,16 +1,16 @@
-//! How an engine ends: who is still served, and for how long.
+//! The end of an engine: which connections it still serves, and for how long.
 //!
-//! A lame duck serves as before. A retiring engine has siblings that go on: whoever is idle goes to one of them and
-//! notices nothing, whoever is being answered follows after his answer. Where there is nobody to go to, or not soon
-//! enough, and in every drain, the next answer says `Connection: close`. What has arrived is answered, under the ordinary
-//! deadlines; only those of whom nothing has arrived are hurried. A connection is closed between two requests only after
-//! a last look at its socket; a request that meets the close on its way cannot be helped (RFC 9112 §9.5), and its client
-//! may send it again (§9.3.1).
+//! A lame duck serves as before. A retiring engine has siblings that serve on: idle connections move to a sibling, and
+//! active ones follow after their answer; their clients notice nothing. If no sibling takes a connection soon enough,
+//! and in every drain, the next answer has `Connection: close`. Requests that have arrived are answered under the
+//! ordinary deadlines; only silent connections get shorter ones. The engine checks the socket before it closes a
+//! connection between two requests. A request that crosses the close is lost (RFC 9112 §9.5); its client may send it
+//! again (§9.3.1).
 //!
-//! What is queued is accepted until a whole round has found nothing, and once more a moment later, when handshakes that
-//! were under way are over; what the kernel connects between that and the close of the last copy of a listener is reset
-//! by it. Whoever drains a pool keeps new clients away meanwhile, where the kernel lets it. Workers that end together empty one queue; each also looks for
-//! what it has handed over itself and nobody has taken, before it ends.
+//! Queued connections are accepted until a whole round has found none, and once more a moment later, when handshakes in
+//! progress are over. The kernel resets connections that it makes between that and the close of the last copy of a
+//! listener. The supervisor keeps new clients away meanwhile, if the kernel supports it. Workers that end together
+//! share one queue; before its end each also takes back the connections that it handed over and no sibling has taken.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ const FRESH_TIME: Duration = Duration::from_secs(1);
 /// How long a keep-alive client may still send a request, when other workers go on: it may have sent it before it could
 /// know.
 const RETIRING_TIME: Duration = Duration::from_secs(2);
-/// And when none does. Clients that ask without a pause are told in an answer, not by a reset; handshakes end.
+/// The same without siblings. Busy clients get `Connection: close` in an answer, not a reset; handshakes end.
 const DRAINING_TIME: Duration = Duration::from_millis(20);
 /// For how long what is queued is accepted then, where clients connect without a pause, or no descriptor is left for them.
 const LAST_LOOK_TIME: Duration = Duration::from_secs(1);
@@ -49,7 +49,7 @@ impl Table<'_> {
         self.hurry_all(now);
     }
 
-    /// Takes whoever was still on his way into the line, and closes it.
+    /// Accepts the last connections of the queue, and closes the listeners.
     pub(super) fn look_for_the_last(&mut self, now: Instant) {
         let Some(_) = self.leaving.last_look.filter(|at| *at <= now) else { return };
         let has_all = self.accept_queued(now);
@@ -74,7 +74,7 @@ impl Table<'_> {
             return false;
         }
         if self.host.siblings().count == 0 {
-            // What is on its way among the workers is nobody else's.
+            // No sibling takes connections of the handover queue.
             while self.take_over(now) {}
             self.hurry_all(now);
         }

@@ -7,10 +7,10 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::Host;
-use super::clock::RequestClock;
+use super::answer_race::AnswerRace;
+use super::coalescing::Holding;
 use super::connection::Then;
 use super::leaving::may_keep_open;
-use super::together::Holding;
 use super::turn::MOST_SENT;
 use crate::app::{Block, Gone, Reply, Verdict};
 use crate::http::chunked::{LAST_CHUNK, write_chunk};
@@ -49,8 +49,8 @@ pub(super) struct Asked<'a> {
     pub(super) gave_up: &'a AtomicBool,
     pub(super) date: &'a [u8],
     pub(super) write_timeout: Duration,
-    /// Who has the right to begin the answer: the application, or whoever finds that it takes too long.
-    pub(super) clock: &'a RequestClock,
+    /// The race for the start of the answer between application and deadline.
+    pub(super) race: &'a AnswerRace,
     /// Whether a small answer need not leave at once, since others follow soon.
     pub(super) together: bool,
     /// Whether a signal interrupts it: see [`App::handles_signals`](crate::app::App::handles_signals).
@@ -72,7 +72,7 @@ enum Stage {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Delimit {
-    /// So many bytes are still owed.
+    /// The number of bytes still to send.
     Owed(u64),
     Chunked,
     UntilClose,
@@ -101,7 +101,7 @@ pub(super) struct Exchange<'a> {
     outgoing: &'a mut Outgoing,
     asked: Asked<'a>,
     stage: Stage,
-    /// Where to put a copy of the head that is sent, if somebody wants it.
+    /// Gets a copy of the head that is sent, for the access log.
     sent: Option<&'a mut ResponseHead>,
     bytes: u64,
     /// When a part of it was last sent.
@@ -145,7 +145,7 @@ impl<'a> Exchange<'a> {
         }
         match (self.stage, verdict) {
             // The client has been told, and has the time to read it.
-            _ if self.asked.clock.has_struck() => return self.answered(Then::Linger, false),
+            _ if self.asked.race.has_expired() => return self.answered(Then::Linger, false),
             (Stage::Gone | Stage::Before, _) => return self.answered(Then::Close, true),
             (Stage::Body(_), Verdict::Failed) if !said_nothing => return self.answered(Then::Close, true),
             // A handler's exception has kept a part of it from being sent, and the application goes on without it.
@@ -191,7 +191,7 @@ impl<'a> Exchange<'a> {
 
     /// Puts the head on its way. `whole`: the length of the body, where all of it is known.
     fn start(&mut self, head: &ResponseHead, whole: Option<u64>) -> Result<(), Gone> {
-        if !self.asked.clock.begin_answer() {
+        if !self.asked.race.begin_answer() {
             return self.gone();
         }
         let (delimit, body) = self.delimit(head, whole);
@@ -375,12 +375,12 @@ impl Reply for Exchange<'_> {
         self.is_interrupted = false;
         match (self.stage, self.asked.version) {
             (Stage::Gone, _) => Err(Gone),
-            (Stage::Before, Version::Http11) if !self.asked.clock.begin_interim() => self.gone(),
+            (Stage::Before, Version::Http11) if !self.asked.race.begin_interim() => self.gone(),
             (Stage::Before, Version::Http11) => {
                 write_interim(self.outgoing.append(), head);
                 self.flush()?;
                 if self.outgoing.is_empty() {
-                    self.asked.clock.end_interim();
+                    self.asked.race.end_interim();
                 }
                 Ok(())
             }
@@ -481,9 +481,9 @@ mod tests {
 
     use rustix::io::{Errno, ReadWriteFlags, pread, preadv2};
 
-    use super::super::kick::Kick;
+    use super::super::coalescing::{Held, Watch};
     use super::super::table::tests::NoHost;
-    use super::super::together::{Held, Watch};
+    use super::super::waker::Waker;
     use super::*;
 
     /// Whether an answer from a file has been sent when it ends.
@@ -491,9 +491,9 @@ mod tests {
         let (ours, client) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let stream = Arc::new(Stream::from(OwnedFd::from(ours)));
-        let (held, watch, kick) = (Held::default(), Watch::default(), Kick::new().unwrap());
-        let (host, gave_up, clock) = (NoHost(client), AtomicBool::new(false), RequestClock::default());
-        clock.start();
+        let (held, watch, waker) = (Held::default(), Watch::default(), Waker::new().unwrap());
+        let (host, gave_up, race) = (NoHost(client), AtomicBool::new(false), AnswerRace::default());
+        race.start();
         let asked = Asked {
             method: "GET",
             version: Version::Http11,
@@ -503,9 +503,9 @@ mod tests {
             date: b"",
             write_timeout: Duration::from_secs(1),
             handles_signals: false,
-            clock: &clock,
+            race: &race,
             together: false,
-            holding: Holding { held: &held, watch: &watch, kick: &kick },
+            holding: Holding { held: &held, watch: &watch, waker: &waker },
         };
         let mut outgoing = Outgoing::default();
         let mut exchange = Exchange::new(&stream, &mut outgoing, asked, None);

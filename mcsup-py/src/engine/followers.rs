@@ -21,17 +21,17 @@ use std::time::{Duration, Instant};
 
 use mcsup_core::with_companion;
 
-use super::clock::RequestClock;
+use super::answer_race::AnswerRace;
+use super::coalescing::{Held, Holding, Watch};
+use super::connections::{HOST_WAKE, WAKER};
 use super::date::Date;
 use super::exchange::{Asked, Exchange};
 use super::gauges::Gauges;
-use super::kick::Kick;
 use super::overdue::{self, Running};
-use super::places::{KICK, WAKE};
 use super::table::{Job, Table};
-use super::together::{Held, Holding, Watch};
 use super::turn::Queued;
 use super::turns::QUEUE_TIME;
+use super::waker::Waker;
 use super::{EngineConfig, Host, Threads};
 use crate::access::Entry;
 use crate::app::{App, Request};
@@ -43,36 +43,36 @@ use parking::{LOOK_AFTER, Parked};
 
 /// An application that takes longer than this on average is not worth waiting for, with other permits free.
 const SLOW: Duration = Duration::from_micros(200);
-/// For so many turns after something was held back the next such thing is expected.
+/// Poll iterations to stay in low-latency mode after a delayed write.
 const ALERT: u32 = 10;
 /// Applications recurse.
 const FOLLOWER_STACK: usize = 8 << 20;
 const SPARE_STACK: usize = 256 << 10;
 
 /// Everything that the threads share.
-pub(super) struct Crew<'a> {
+pub(super) struct Shared<'a> {
     config: EngineConfig,
     host: &'a dyn Host,
     poller: &'a Poller,
     permits: usize,
     /// One for each.
-    clocks: Vec<RequestClock>,
+    races: Vec<AnswerRace>,
     held: Vec<Held>,
     watch: Watch,
     /// Whether there is an access log.
     logs: bool,
-    /// This engine retires, and nobody takes its connections.
+    /// This engine retires, and no sibling takes its connections.
     gave_up: Arc<AtomicBool>,
     state: Mutex<State<'a>>,
     /// Where followers without work park, but for the first,
     condition: Condvar,
     /// and how that one is woken.
-    first_kick: Kick,
+    first_waker: Waker,
     /// A signal has left something to the first follower's thread,
     interrupted: AtomicBool,
     /// or may have.
     must_look: AtomicBool,
-    /// When the leader went to the application, in microseconds since `start`; 0: somebody leads.
+    /// The time when the leader entered the application, in microseconds since `start`; 0: a thread leads.
     away_since: AtomicU64,
     requests: AtomicU64,
     over: AtomicBool,
@@ -80,10 +80,10 @@ pub(super) struct Crew<'a> {
     spare_sleeps: AtomicBool,
     /// The spare has been called for those that may wait for a disk.
     files_wait: AtomicBool,
-    /// Wakes whoever waits for news,
-    kick: Kick,
+    /// Wakes the thread that waits at the poller,
+    waker: Waker,
     /// and the spare alone.
-    spare_kick: Kick,
+    spare_waker: Waker,
     start: Instant,
 }
 
@@ -97,7 +97,7 @@ struct State<'a> {
     queue_time: Duration,
     /// The usual time in the application.
     service: Duration,
-    /// For how many turns whoever leads still looks often, since something was held back.
+    /// Remaining iterations with short waits after a delayed write.
     alert: u32,
     /// What each permit is doing.
     running: Vec<Running>,
@@ -109,24 +109,24 @@ struct State<'a> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Leader {
-    Nobody,
+    None,
     Permit,
     Spare,
 }
 
 type Guard<'g, 'a> = MutexGuard<'g, State<'a>>;
 
-/// Runs the crew: the calling thread is the first follower.
+/// Runs the shared: the calling thread is the first follower.
 pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io::Result<()> {
     table.host.accepting(threads.apps.len());
     let (config, host, logs) = (table.config.clone(), table.host, table.access.is_some());
     let gave_up = Arc::clone(&table.leaving.gave_up);
-    let (kick, spare_kick, first_kick) = (Kick::new()?, Kick::new()?, Kick::new()?);
-    poller.add(host.wake_fd(), WAKE, Interest::Level)?;
-    poller.add(kick.as_fd(), KICK, Interest::Level)?;
+    let (waker, spare_waker, first_waker) = (Waker::new()?, Waker::new()?, Waker::new()?);
+    poller.add(host.wake_fd(), HOST_WAKE, Interest::Level)?;
+    poller.add(waker.as_fd(), WAKER, Interest::Level)?;
     let state = State {
         table,
-        leader: Leader::Nobody,
+        leader: Leader::None,
         parked: Parked::default(),
         budget: 0,
         queue_time: Duration::ZERO,
@@ -137,19 +137,19 @@ pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io
         spare_works: false,
         failed: None,
     };
-    let crew = Crew {
+    let shared = Shared {
         config,
         host,
         poller,
         permits: threads.apps.len(),
         watch: Watch::default(),
         held: threads.apps.iter().map(|_| Held::default()).collect(),
-        clocks: threads.apps.iter().map(|_| RequestClock::default()).collect(),
+        races: threads.apps.iter().map(|_| AnswerRace::default()).collect(),
         logs,
         gave_up,
         state: Mutex::new(state),
         condition: Condvar::new(),
-        first_kick,
+        first_waker,
         interrupted: AtomicBool::new(false),
         must_look: AtomicBool::new(false),
         away_since: AtomicU64::new(0),
@@ -158,32 +158,32 @@ pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io
         spare: Spare::default(),
         spare_sleeps: AtomicBool::new(false),
         files_wait: AtomicBool::new(false),
-        kick,
-        spare_kick,
+        waker,
+        spare_waker,
         start: Instant::now(),
     };
     let Threads { apps, life } = threads;
     let mut apps = apps.into_iter();
-    let (stand_by, ask) = (|| crew.stand_by(), |away| crew.send_spare(away));
+    let (stand_by, ask) = (|| shared.stand_by(), |away| shared.send_spare(away));
     with_companion("spare", SPARE_STACK, &stand_by, &ask, || {
         thread::scope(|scope| {
-            let (crew, mut first) = (&crew, apps.next());
+            let (shared, mut first) = (&shared, apps.next());
             for (permit, mut app) in (1..).zip(apps) {
                 let builder = thread::Builder::new().name("follower".to_owned()).stack_size(FOLLOWER_STACK);
-                let follow = move || life(&mut || crew.follow(permit, &mut *app, &crew.spare));
+                let follow = move || life(&mut || shared.follow(permit, &mut *app, &shared.spare));
                 if let Err(error) = builder.spawn_scoped(scope, follow) {
                     // The others would serve, and this thread wait for them.
-                    crew.give_up();
+                    shared.give_up();
                     return Err(error);
                 }
             }
             if let Some(app) = &mut first {
-                crew.follow(0, &mut **app, &crew.spare);
+                shared.follow(0, &mut **app, &shared.spare);
             }
             Ok::<(), io::Error>(())
         })
     })??;
-    let mut state = crew.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut state = shared.state.into_inner().unwrap_or_else(PoisonError::into_inner);
     state.table.refusals.flush();
     if let Some(access) = &mut state.table.access {
         access.flush();
@@ -191,7 +191,7 @@ pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io
     state.failed.map_or(Ok(()), Err)
 }
 
-impl<'a> Crew<'a> {
+impl<'a> Shared<'a> {
     fn lock(&self) -> Guard<'_, 'a> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -259,7 +259,7 @@ impl<'a> Crew<'a> {
                 }
                 if state.table.has_work() {
                     // A body waits for its place, and the leader does not know how long.
-                    self.kick.give();
+                    self.waker.wake();
                 }
                 self.call_for_files(&state, spare);
                 state = self.park(state, permit == 0, own.worked);
@@ -269,7 +269,7 @@ impl<'a> Crew<'a> {
                 let most = if permit == 0 && own.worked { LOOK_AFTER } else { Duration::MAX };
                 let (back, now) = self.turn(state, Leader::Permit, &mut own.batch, most);
                 (state, looked) = (back, Some(now));
-                state.leader = Leader::Nobody;
+                state.leader = Leader::None;
                 if own.batch.news().next().is_some() {
                     self.note_work(&mut own, now);
                 }
@@ -281,9 +281,9 @@ impl<'a> Crew<'a> {
     /// would be never, and all that time nothing would be accepted, and every request would cost a wake-up.
     fn relieve_spare(&self, state: &mut State<'a>) {
         if state.leader == Leader::Spare {
-            state.leader = Leader::Nobody;
+            state.leader = Leader::None;
             state.table.permit_is_free();
-            self.spare_kick.give();
+            self.spare_waker.wake();
         }
     }
 
@@ -298,7 +298,7 @@ impl<'a> Crew<'a> {
     fn leave(&self, state: Guard<'_, 'a>, spare: &Spare) {
         drop(state);
         self.wake_all_parked();
-        self.kick.give();
+        self.waker.wake();
         spare.unpark();
     }
 
@@ -316,7 +316,7 @@ impl<'a> Crew<'a> {
     fn leave_queue(&self, state: &mut State<'a>, led: bool) {
         self.wake_helpers(state, led);
         if led && state.table.has_work() {
-            self.kick.give();
+            self.waker.wake();
         }
     }
 
@@ -328,8 +328,8 @@ impl<'a> Crew<'a> {
         batch: &mut Batch,
         most: Duration,
     ) -> (Guard<'g, 'a>, Instant) {
-        // With one permit a request that keeps it is a worker that hangs, unless somebody watches over requests: otherwise
-        // nobody else may say that it moves.
+        // With one permit and no request deadline a request that keeps the permit is a worker that hangs: then only the
+        // permit's thread may beat.
         if who == Leader::Permit || self.permits > 1 || self.config.timeouts.request.is_some() {
             self.host.beat();
         }
@@ -364,7 +364,7 @@ impl<'a> Crew<'a> {
         state.alert = state.alert.saturating_sub(1);
         drop(state);
         let waited = if who == Leader::Spare {
-            self.poller.wait_aside(batch, timeout, self.spare_kick.as_fd())
+            self.poller.wait_aside(batch, timeout, self.spare_waker.as_fd())
         } else {
             self.away_since.store(0, Ordering::Relaxed);
             self.poller.wait(batch, timeout)
@@ -385,15 +385,15 @@ impl<'a> Crew<'a> {
         }
         state.table.weigh(now);
         for news in batch.news() {
-            if news.token == KICK {
-                self.kick.acknowledge();
+            if news.token == WAKER {
+                self.waker.acknowledge();
             }
             state.table.on_news(news, who == Leader::Permit, now);
         }
         state.table.expire(now);
         if let Some(limit) = self.config.timeouts.request {
             let State { running, table, .. } = &mut *state;
-            overdue::see_to(running, &self.clocks, limit, table, self.host, now);
+            overdue::see_to(running, &self.races, limit, table, self.host, now);
         }
         (state.budget, state.queue_time) = (state.table.ready.len(), QUEUE_TIME);
         (state, now)
@@ -454,8 +454,8 @@ impl<'a> Crew<'a> {
         spare: Option<&Spare>,
     ) -> (Guard<'_, 'a>, Instant) {
         let Job { mut connection, head: head_bytes, body } = job;
-        let clock = &self.clocks[own.permit];
-        clock.start();
+        let race = &self.races[own.permit];
+        race.start();
         if let Some(spare) = spare {
             self.go_away(began, spare);
         }
@@ -469,10 +469,10 @@ impl<'a> Crew<'a> {
             gave_up: &self.gave_up,
             date: own.date.at(began),
             write_timeout: self.config.timeouts.write,
-            clock,
+            race,
             together,
             handles_signals: own.permit == 0 && app.handles_signals(),
-            holding: Holding { held: &self.held[own.permit], watch: &self.watch, kick: &self.kick },
+            holding: Holding { held: &self.held[own.permit], watch: &self.watch, waker: &self.waker },
         };
         let mut exchange = Exchange::new(stream, outgoing, asked, self.logs.then_some(&mut own.sent));
         self.host.request_began();
@@ -494,7 +494,7 @@ impl<'a> Crew<'a> {
         (state, now)
     }
 
-    /// From now on nobody leads, for the time of a request.
+    /// Gives up the lead for the time of a request.
     fn go_away(&self, now: Instant, spare: &Spare) {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.away_since.store(self.micros(now).max(1), Ordering::SeqCst);
@@ -518,7 +518,7 @@ impl<'a> Crew<'a> {
 }
 
 /// Ends the engine where a follower unwinds: its connection would never come back, nor perhaps the lead.
-struct Fallen<'c, 'a>(&'c Crew<'a>);
+struct Fallen<'c, 'a>(&'c Shared<'a>);
 
 impl Drop for Fallen<'_, '_> {
     fn drop(&mut self) {

@@ -1,4 +1,4 @@
-//! What the host is told of the engine's load. Once a turn at most, and only what has changed: it costs a request nothing.
+//! Reports the engine's load to the host: at most once a turn, and only changes, so it costs a request nothing.
 
 use std::time::{Duration, Instant};
 

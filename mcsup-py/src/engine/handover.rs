@@ -66,7 +66,7 @@ impl Table<'_> {
     /// Looks how many connections too many this worker has. Within an eighth the pool is balanced: it is not worth a move.
     pub(super) fn weigh(&mut self, now: Instant) {
         let (own, fewest) = (self.connections.len(), self.host.siblings().fewest);
-        // What was given away is on its way, and counted by nobody: the sibling has not moved since.
+        // Connections in the queue are not counted yet: the sibling has not moved since.
         if self.weighed.is_some_and(|(then, at)| then == fewest && now < at + ON_ITS_WAY) {
             self.surplus = 0;
             return;
@@ -76,7 +76,7 @@ impl Table<'_> {
     }
 
     pub(super) fn hand_over(&mut self, token: u64) -> bool {
-        // From then on the others end as well. What was handed over before is taken back by the drain, if by nobody else.
+        // The siblings end as well. The drain takes back connections that no sibling has taken.
         if self.phase >= Phase::Draining {
             return false;
         }

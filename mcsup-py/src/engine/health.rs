@@ -8,7 +8,7 @@ use super::connection::Connection;
 use super::{EngineConfig, Phase};
 use crate::http::response::ResponseHead;
 
-/// After so many that a client has sent ahead its connection ends: nobody shall keep whoever leads.
+/// Largest number of pipelined health checks of a connection: they occupy the leading thread.
 pub(super) const MOST_IN_A_ROW: u32 = 16;
 
 /// Whether this is what the request asks for that has just become whole.
@@ -23,7 +23,7 @@ pub(super) fn is_asked_for(config: &EngineConfig, connection: &Connection) -> bo
 pub(super) fn report(phase: Phase, siblings: usize) -> (ResponseHead, &'static [u8]) {
     let (status, text) = match phase {
         Phase::Serving => (200, &b"ok\n"[..]),
-        // Whoever asks means the pool: a load balancer must not take a reload for its end.
+        // The check is about the pool: a load balancer must not take a reload for its end.
         Phase::Retiring if siblings > 0 => (200, &b"ok\n"[..]),
         _ => (503, &b"draining\n"[..]),
     };

@@ -13,7 +13,7 @@ pub(super) struct Leaving {
     pub(super) tokens: Vec<u64>,
     /// Until when it is tried.
     pub(super) until: Option<Instant>,
-    /// When the listeners are looked at for the last time and closed, where nobody else will serve what is in line.
+    /// The time of the last check and the close of the listeners, if no sibling serves their queue.
     pub(super) last_look: Option<Instant>,
     /// Until when a further look may follow it.
     pub(super) looks_until: Option<Instant>,

@@ -6,12 +6,15 @@
 //! a table: never a thread, never the application.
 
 mod accepting;
+mod answer_race;
 mod body;
 mod body_memory;
 mod bucket;
+mod buffer_pool;
 mod checks;
-mod clock;
+mod coalescing;
 mod connection;
+mod connections;
 mod date;
 mod drain;
 mod exchange;
@@ -20,23 +23,20 @@ mod gauges;
 mod growth;
 mod handover;
 mod health;
-mod kick;
 mod large_heads;
 mod leaving;
 mod lingering;
 mod overdue;
 mod pace;
-mod places;
 mod refusal_log;
 mod refusing;
 mod reserve;
 mod room;
-mod shelf;
 mod table;
-mod together;
 mod turn;
 mod turns;
 mod unfinished;
+mod waker;
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -121,11 +121,11 @@ pub struct Listening<'a> {
 pub enum Phase {
     /// Accept and serve.
     Serving,
-    /// Go on, but say to whoever asks that this will end.
+    /// Serve, but announce the end in the health check.
     LameDuck,
-    /// Others serve the listeners from now on: accept no more, finish, return.
+    /// Siblings serve the listeners: accept no more, finish, return.
     Retiring,
-    /// Nobody else will: accept what is queued, finish, return.
+    /// No sibling serves the listeners: accept the queue, finish, return.
     Draining,
     /// Return now.
     Quitting,
@@ -146,9 +146,9 @@ pub trait Host: Sync {
     fn acknowledge(&self);
     /// What is expected now.
     fn phase(&self) -> Phase;
-    /// Changes when log files are to be opened anew.
+    /// Changes when log files are to be reopened.
     fn log_epoch(&self) -> u32;
-    /// Log files are being opened anew: those that are not the engine's.
+    /// Reopens log files that are not the engine's.
     fn reopen_logs(&self) {}
     /// The engine moves: called at least once a second while no request keeps it.
     fn beat(&self);
@@ -156,9 +156,9 @@ pub trait Host: Sync {
     fn request_began(&self);
     /// It came back.
     fn request_ended(&self);
-    /// So many connections are open.
+    /// Reports the number of open connections.
     fn connections(&self, open: usize);
-    /// So many requests wait for a permit.
+    /// Reports the number of requests that wait for a permit.
     fn waiting(&self, _count: usize) {}
     /// For how long the oldest request has been with the application, where there are several permits; `None`: none is.
     fn oldest(&self, _age: Option<Duration>) {}
@@ -174,7 +174,7 @@ pub trait Host: Sync {
     /// Shows stacks that a signal has asked for meanwhile. Called about twice a second.
     fn show_asked_stacks(&self) {}
 
-    /// Connections are accepted, and so many requests are done at once; 0: no more are accepted.
+    /// Reports the permits of an engine that accepts; 0: it accepts no more.
     fn accepting(&self, _permits: usize) {}
     /// The other processes that accept from the same listeners.
     fn siblings(&self) -> Siblings {

@@ -1,15 +1,15 @@
-//! Requests that take too long: what is said about them, what their clients get, and what becomes of the worker.
+//! Requests over their deadline: their log record, their answer, and the replacement of the worker.
 //!
-//! At the deadline the operator reads which request it is and where all threads are; the client gets 504, unless it has a
-//! part of an answer already; and the worker asks to be replaced, and finishes whatever else it has. Nobody can take a
-//! thread out of an application, so the request itself goes on until it ends or the process does.
+//! At the deadline the log gets the request and the stacks of all threads. The client gets 504, unless it has a part of
+//! an answer already. The worker requests its replacement, and finishes its other requests. A thread cannot be taken out
+//! of an application, so the request itself continues until it or the process ends.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::Host;
-use super::clock::RequestClock;
+use super::answer_race::AnswerRace;
 use super::table::{Job, Table};
 use crate::http::target::shown;
 use crate::net::timers::after;
@@ -27,7 +27,7 @@ pub(super) struct Running {
     overdue: bool,
 }
 
-/// So much of a target is told.
+/// Bytes of a target in a log record.
 const LONGEST_TARGET: usize = 200;
 
 impl Running {
@@ -35,7 +35,7 @@ impl Running {
         Self { token: None, since: now, line: Vec::new(), remote: None, overdue: false }
     }
 
-    /// `watched`: it has a deadline, so that somebody may want its name.
+    /// `watched`: the request has a deadline, so its name may be needed.
     pub(super) fn begin(&mut self, job: &Job, watched: bool, now: Instant) {
         self.line.clear();
         if watched {
@@ -81,19 +81,19 @@ pub(super) fn next_deadline(running: &[Running], limit: Duration) -> Option<Inst
 /// Sees to the requests that have taken `limit` or more.
 pub(super) fn see_to(
     running: &mut [Running],
-    clocks: &[RequestClock],
+    races: &[AnswerRace],
     limit: Duration,
     table: &mut Table<'_>,
     host: &dyn Host,
     now: Instant,
 ) {
-    for (running, clock) in running.iter_mut().zip(clocks) {
+    for (running, race) in running.iter_mut().zip(races) {
         let Some(token) = running.token.filter(|_| !running.overdue && now >= after(running.since, limit))
         else {
             continue;
         };
         running.overdue = true;
-        let told = if clock.strike() && table.answer_overdue(token, running.is_head(), now) {
+        let told = if race.expire() && table.answer_overdue(token, running.is_head(), now) {
             "its client was told (504)"
         } else {
             "its client has a part of the answer"

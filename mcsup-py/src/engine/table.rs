@@ -5,18 +5,18 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::body_memory::BodyMemory;
+use super::buffer_pool::BufferPool;
+use super::coalescing::Coalesced;
 use super::connection::{Connection, HeadBytes, State, Step, Then};
+use super::connections::{Connections, HOST_WAKE, LISTENERS, Missed, WAKER};
 use super::date::Date;
 use super::exchange::Answered;
 use super::health;
 use super::large_heads::LargeHeads;
 use super::leaving::Leaving;
 use super::lingering::Lingering;
-use super::places::{KICK, LISTENERS, Missed, Places, WAKE};
 use super::refusal_log::RefusalLog;
 use super::reserve::Reserve;
-use super::shelf::Shelf;
-use super::together::Together;
 use super::turn::Queued;
 use super::{EngineConfig, Host, Listening, Phase};
 use crate::access::AccessLog;
@@ -60,14 +60,14 @@ pub(super) struct Table<'a> {
     pub(super) weighed: Option<(usize, Instant)>,
     /// Those who go to a sibling, since this engine retires.
     pub(super) leaving: Leaving,
-    pub(super) connections: Places,
+    pub(super) connections: Connections,
     /// Connections with a whole request, in the order in which it became whole.
     pub(super) ready: VecDeque<u64>,
     /// What waits for a turn; and for one that may wait for a disk.
     pub(super) queue: VecDeque<Queued>,
     pub(super) files: VecDeque<Queued>,
-    together: Together,
-    pub(super) shelf: Shelf,
+    coalesced: Coalesced,
+    pub(super) buffer_pool: BufferPool,
     /// Bodies in memory that are not small.
     pub(super) body_memory: BodyMemory,
     pub(super) large_heads: LargeHeads,
@@ -82,9 +82,9 @@ pub(super) struct Table<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Accepting {
     Yes,
-    /// Not while no permit is free: whoever has one, here or in another process, shall have the connections.
+    /// Not while no permit is free: a worker with a free one accepts the connections.
     NoPermit,
-    /// The same, but somebody may want to know of this worker's health.
+    /// The same, but the listeners are watched for health checks.
     ForChecks,
     /// Not for a moment: others go first, or there is no descriptor left.
     Resting {
@@ -131,12 +131,12 @@ impl<'a> Table<'a> {
             surplus: 0,
             weighed: None,
             leaving: Leaving::default(),
-            connections: Places::default(),
+            connections: Connections::default(),
             ready: VecDeque::new(),
             queue: VecDeque::new(),
             files: VecDeque::new(),
-            together: Together::default(),
-            shelf: Shelf::default(),
+            coalesced: Coalesced::default(),
+            buffer_pool: BufferPool::default(),
             body_memory: BodyMemory::default(),
             large_heads: LargeHeads::default(),
             timers: Timers::default(),
@@ -149,8 +149,8 @@ impl<'a> Table<'a> {
         table
     }
 
-    /// How long a turn may wait. `answers`: whoever waits answers what is ready; otherwise a sibling may, so that it is
-    /// offered again soon.
+    /// Longest wait of a turn. `answers`: the waiting thread answers complete requests; otherwise they are soon offered
+    /// to a sibling again.
     pub(super) fn timeout(&self, answers: bool, now: Instant) -> Duration {
         // Without a permit it sees to the files as well.
         if !self.queue.is_empty() || !(answers || self.files.is_empty()) {
@@ -179,9 +179,9 @@ impl<'a> Table<'a> {
     pub(super) fn on_news(&mut self, news: Ready, leads: bool, now: Instant) {
         match news.token {
             // Looked at in every turn.
-            WAKE => self.host.acknowledge(),
+            HOST_WAKE => self.host.acknowledge(),
             // For the thread that was waiting alone.
-            KICK => {}
+            WAKER => {}
             token if token >= LISTENERS => {
                 if leads || self.accepting == Accepting::ForChecks {
                     self.on_listener(usize::try_from(token - LISTENERS).unwrap_or(usize::MAX), now);
@@ -218,12 +218,12 @@ impl<'a> Table<'a> {
     /// Goes on with a connection as far as what it has sent allows, and its turn; or puts it in the queue for one.
     pub(super) fn advance(&mut self, token: u64, now: Instant) {
         for checks in 1.. {
-            let Self { config, connections, shelf, .. } = self;
+            let Self { config, connections, buffer_pool, .. } = self;
             let Some(connection) = connections.find(token) else { return };
             if connection.is_in_bulk() {
                 return self.queue(token);
             }
-            shelf.equip(connection);
+            buffer_pool.equip(connection);
             let step = connection.advance(config, now);
             if !(matches!(step, Step::Ready) && health::is_asked_for(config, connection)) {
                 return self.see_to(token, step, now);
@@ -239,7 +239,7 @@ impl<'a> Table<'a> {
         match step {
             Step::Wait => {
                 if let Some(connection) = self.connections.find(token) {
-                    self.shelf.put_back_from(connection);
+                    self.buffer_pool.put_back_from(connection);
                 }
                 self.keep(token);
                 // An error concerns whole requests.
@@ -284,7 +284,7 @@ impl<'a> Table<'a> {
     pub(super) fn close(&mut self, token: u64) {
         self.release(token);
         if let Some(mut connection) = self.connections.remove(token) {
-            self.shelf.take_apart(&mut connection);
+            self.buffer_pool.take_apart(&mut connection);
         }
         let Self { timers, connections, .. } = self;
         timers.ended(|token| connections.has(token));
@@ -310,7 +310,7 @@ impl<'a> Table<'a> {
             connection.queued = false;
             match connection.take_request() {
                 Some((head, body)) => {
-                    self.shelf.equip_to_answer(&mut connection);
+                    self.buffer_pool.equip_to_answer(&mut connection);
                     return Some(Job { connection, head, body });
                 }
                 None => {
@@ -347,7 +347,7 @@ impl<'a> Table<'a> {
         self.release(token);
         match (aborts, all_sent) {
             (true, _) => self.close(token),
-            (false, false) if waits => self.together.add(token, now),
+            (false, false) if waits => self.coalesced.add(token, now),
             (false, true) => self.proceed(token, then, now),
             (false, false) if answered.blocked && !missed.writable => self.keep(token),
             (false, false) => self.queue(token),
@@ -356,16 +356,16 @@ impl<'a> Table<'a> {
 
     /// Whether an answer may wait for others: some are about to be given, and none has waited for long.
     pub(super) fn may_leave_together(&self, now: Instant) -> bool {
-        !self.ready.is_empty() && self.together.has_time(now)
+        !self.ready.is_empty() && self.coalesced.has_time(now)
     }
 
     /// Sends the answers that have waited for one another.
     pub(super) fn send_together(&mut self, now: Instant) {
-        let mut answers = self.together.take();
+        let mut answers = self.coalesced.take();
         for token in answers.drain(..) {
             self.flush(token, now);
         }
-        self.together.keep_room(answers);
+        self.coalesced.keep_room(answers);
     }
 
     /// A connection that was away is here again; returns what it has missed.
@@ -407,13 +407,13 @@ impl<'a> Table<'a> {
             }
             Then::Next => {
                 connection.idle(now, after(now, keep_alive));
-                self.shelf.put_back_from(connection);
+                self.buffer_pool.put_back_from(connection);
                 if phase.accepts() { self.advance(token, now) } else { self.hurry(token, now) }
             }
         }
     }
 
-    /// No permit will ever be free again: what waits is for other workers, or for nobody.
+    /// No permit becomes free again: hands waiting requests to siblings, or refuses them.
     pub(super) fn give_up_waiting(&mut self, now: Instant) {
         self.offer_waiting(true);
         for token in std::mem::take(&mut self.ready) {

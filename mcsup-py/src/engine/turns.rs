@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 
 use super::EngineConfig;
 use super::connection::{Connection, State, Step};
+use super::connections::Missed;
 use super::health;
-use super::places::Missed;
 use super::table::Table;
 use super::turn::Queued;
 use crate::http::reject;

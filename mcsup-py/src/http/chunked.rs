@@ -38,7 +38,7 @@ enum State {
 #[derive(Debug)]
 pub struct Decoder {
     state: State,
-    /// Bytes of extensions so far: nobody needs them, so there is a limit to them.
+    /// Bytes of extensions so far, with a limit: no use of them is known.
     extensions: usize,
     trailer: Vec<u8>,
 }
@@ -122,7 +122,7 @@ impl Decoder {
 
     fn trailer_byte(&mut self, byte: u8) -> Result<State, Reject> {
         if byte == b'\n' && self.trailer.last() != Some(&b'\r') {
-            // Whoever takes it for a line's end finds the body's end, and a next request, where we find fields.
+            // A parser that accepts it as a line end finds another end of the body, and another next request.
             return Err(reject::BARE_LF);
         }
         self.trailer.push(byte);

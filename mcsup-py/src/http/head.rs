@@ -319,7 +319,7 @@ impl<'a> Head<'a> {
     }
 }
 
-/// So many fields need no allocation.
+/// Largest number of fields without an allocation.
 const USUAL_FIELDS: usize = 128;
 
 /// The number of empty lines before a request line that are passed over.

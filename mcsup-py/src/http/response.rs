@@ -93,7 +93,7 @@ impl ResponseHead {
         head
     }
 
-    /// Begins a head anew.
+    /// Clears the head and sets its status.
     ///
     /// # Errors
     /// A status or reason that cannot be sent.

@@ -1,5 +1,5 @@
-//! Bytes on their way in and out. Capacity is kept from one ordinary exchange to the next, not by the connection but by
-//! whoever serves them; what a large one needed is given back.
+//! Buffers for received and sent bytes. A worker keeps the capacity of ordinary exchanges, not each connection; the
+//! memory of large ones is freed.
 
 use std::fmt;
 use std::fs::File;
@@ -82,7 +82,7 @@ pub struct Outgoing {
 pub enum Tail {
     /// A part of a file.
     File(FilePart),
-    /// Memory that somebody else has made.
+    /// Memory with another owner.
     Block(BlockPart),
 }
 

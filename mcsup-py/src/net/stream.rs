@@ -21,7 +21,7 @@ pub struct Stream(Unshared);
 pub enum Progress {
     /// The number of bytes. Received: there may be more. Sent: all there was, or as much as was allowed.
     More(usize),
-    /// So many bytes, and for now no more.
+    /// The number of bytes; no more are possible now.
     Blocked(usize),
     /// The client has ended its side, or is gone.
     Ended,

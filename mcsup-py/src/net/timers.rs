@@ -13,7 +13,7 @@ pub fn after(now: Instant, wait: Duration) -> Instant {
     now.checked_add(wait).unwrap_or_else(|| now + NEVER)
 }
 
-/// So many are not worth a look.
+/// Number of stale timers that need no cleanup.
 const FEW: usize = 1024;
 
 /// The deadlines of the things that are known by a key.

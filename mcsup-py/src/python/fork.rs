@@ -98,7 +98,7 @@ static PUT_OFF: AtomicUsize = AtomicUsize::new(0);
 /// Has the interpreter call the threads back when it goes on with the application's code; `false`: it cannot.
 fn put_off() -> bool {
     extern "C" fn make_good(_: *mut c_void) -> c_int {
-        // It is held by the interpreter's own call, and let go of meanwhile as above.
+        // The interpreter's own call holds it; it is released meanwhile, as above.
         Python::attach(|py| py.detach(call_back_put_off));
         0
     }

@@ -1,6 +1,6 @@
-//! The files of what has been imported: what a reload would load anew.
+//! The files of imported modules, which a reload loads again.
 //!
-//! Not those of the standard library, which nobody edits, nor our own, which the supervisor has loaded for all.
+//! Without those of the standard library, which are not edited, and of mcsup, which the supervisor has loaded.
 
 use std::path::{Path, PathBuf};
 

@@ -87,7 +87,7 @@ fn start(program: &Path) -> Result<(), String> {
         .map_err(|_| "the path of Python contains a zero byte".to_owned())?;
     let mut config = MaybeUninit::<ffi::PyConfig>::uninit();
     // SAFETY: the order that PEP 587 gives: initialise the configuration, change it, start, clear it. No other thread
-    // runs Python yet. After a start this thread holds the interpreter; saving its state lets go of it, as
+    // runs Python yet. After a start this thread holds the interpreter; saving its state releases it, as
     // `Python::attach` expects.
     unsafe {
         let config = config.as_mut_ptr();

@@ -218,7 +218,7 @@ fn literals<'py>(
     Ok((PyTuple::new(py, arguments)?, options))
 }
 
-/// Names of `owner` that somebody may have meant.
+/// Names of `owner` of which `name` may be a typing error.
 fn near_names(owner: &Bound<'_, PyAny>, name: &str) -> Vec<String> {
     let py = owner.py();
     let usual = ["app", "application", "create_app", "make_app"];

@@ -261,7 +261,7 @@ impl<'a> Search<'a> {
     }
 }
 
-/// The text of a file, if it is one, and one that somebody has written.
+/// The text of a regular file, unless it is too large for source code.
 fn code_of(path: &Path) -> Option<String> {
     let about = fs::metadata(path).ok()?;
     if !about.is_file() || about.len() > LARGEST_FILE {
@@ -297,8 +297,9 @@ fn imports_of(statement: &str, wanted: &str) -> bool {
     from.is_some_and(|name| top_of(name) == wanted)
 }
 
-/// What the code of a module in `package` imports at its top level, and whether each is a module for certain. A line of
-/// a text that looks like it counts too: then something is loaded that nobody needs.
+/// The names that the code of a module in `package` imports at its top level, and whether each is certainly a module.
+///
+/// A line of a text that looks like an import counts too: then a module is loaded without need.
 fn imports(code: &str, package: &str) -> Vec<(String, bool)> {
     let mut found = Vec::new();
     for line in code.lines() {

@@ -47,7 +47,7 @@ pub fn files_in(text: &str) -> impl Iterator<Item = PathBuf> + '_ {
     names.map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
-/// The signal that shows the stacks and nothing else: harmless by default, and used by nobody who does not ask for it.
+/// The signal that shows the stacks and nothing else: harmless by default, and sent only on purpose.
 const SHOW_STACKS: Signal = Signal::URG;
 
 /// The stacks on their way to the log, while an engine looks for them: a file in memory, which never makes a handler wait.

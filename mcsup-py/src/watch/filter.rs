@@ -78,7 +78,7 @@ impl Filter {
             || (is_python(path) && path.parent().is_some_and(|parent| self.folders.contains(parent)))
     }
 
-    /// Whether it also counts that it is gone. Of a Python file that nobody has loaded it does not.
+    /// Whether the removal of a file counts. That of a Python file which is not loaded does not.
     pub(super) fn misses(&self, path: &Path) -> bool {
         self.files.contains(path) || self.patterns.iter().any(|pattern| pattern.matches(path))
     }
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_told_in_one_line() {
+    fn a_change_is_described_in_one_line() {
         let filter = filter();
         let words = |paths: &[&str]| filter.in_words(&paths.iter().map(PathBuf::from).collect());
         assert_eq!(words(&["/srv/lib/a.py"]), "lib/a.py has changed");

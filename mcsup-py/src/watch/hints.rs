@@ -51,7 +51,7 @@ impl Hints {
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             // Reading a file is no change, and each import reads many.
             if !event.as_ref().is_ok_and(|event| matches!(event.kind, EventKind::Access(_))) {
-                // Nobody listens any more: the process ends.
+                // The receiver is gone: the process ends.
                 let _ = sender.send(event);
             }
         })
@@ -66,7 +66,7 @@ impl Hints {
         if new.is_empty() {
             return Ok(false);
         }
-        // All at once, since some systems begin anew with each.
+        // All at once, since some systems start again with each.
         let mut paths = self.watcher.paths_mut();
         for path in new {
             match paths.add(&path, RecursiveMode::NonRecursive) {
@@ -110,7 +110,7 @@ impl Hints {
         for path in &event.paths {
             counts |= filter.may_want(path);
             if moves && self.watched.remove(path) {
-                // What will be there is another directory, and is watched anew.
+                // A later directory of this name is another one, with its own watch.
                 let _ = self.watcher.unwatch(path);
                 counts = true;
             }

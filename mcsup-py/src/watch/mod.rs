@@ -156,7 +156,7 @@ impl Watcher {
         }
     }
 
-    /// Like [`Watcher::wait`], but not longer than `patience`. What began to change by then is told by a later call.
+    /// Like [`Watcher::wait`], but not longer than `patience`. A change that has begun by then is returned by a later call.
     pub fn wait_for(&mut self, patience: Duration) -> Option<String> {
         let until = after(Instant::now(), patience);
         loop {

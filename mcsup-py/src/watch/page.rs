@@ -43,7 +43,7 @@ impl<A: App, F: Fn() -> Option<Arc<str>>> App for BrokenPage<A, F> {
     }
 }
 
-/// Whether somebody looks at a page: nobody else names this type.
+/// Whether a browser asks for a page: only browsers accept this type by name.
 fn wants_html(head: &Head<'_>) -> bool {
     let names_html = |value: &[u8]| {
         value.split(|byte| *byte == b',').any(|range| {

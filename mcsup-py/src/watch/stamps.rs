@@ -22,8 +22,9 @@ struct Stamp {
 pub(super) struct Stamps(BTreeMap<PathBuf, Stamp>);
 
 impl Stamps {
-    /// Takes note of the files that count now and did not by the filter `before`. What happened to the others, also that
-    /// they have come to be, is told by the next look.
+    /// Stamps the files that match now and did not match the filter `before`.
+    ///
+    /// The next scan reports changes of the others, also their creation.
     pub(super) fn learn(&mut self, filter: &Filter, before: &Filter) {
         self.0.extend(take(filter).into_iter().filter(|(path, _)| !before.wants(path)));
     }

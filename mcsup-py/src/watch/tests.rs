@@ -123,7 +123,7 @@ fn python_files_that_appear_beside_it_count_and_other_files_do_not() {
         expect_nothing(&mut watcher);
         place.write("new.py", "new");
         expect(&mut watcher, "new.py has changed");
-        // Nobody has loaded it.
+        // It is not loaded.
         fs::remove_file(place.at("new.py")).unwrap();
         expect_nothing(&mut watcher);
     });

@@ -21,7 +21,7 @@ use crate::python::{fork, traceback};
 pub struct WsgiApp {
     callable: Py<PyAny>,
     environs: Environs,
-    /// The callable of the last request, where nobody has kept it.
+    /// The callable of the last request, unless the application has kept it.
     start_response: Option<Py<StartResponse>>,
 }
 
@@ -141,7 +141,7 @@ fn send_file(wrapper: &Bound<'_, FileWrapper>, answer: &Answer) -> Option<Result
     Some(answer.send(py, |reply, head| reply.send_file(head, part.file, part.offset, length)))
 }
 
-/// A body up to this size is copied in less time than it takes to let go of the interpreter and get it back.
+/// A body up to this size is copied in less time than it takes to release the interpreter and get it back.
 const SMALL: usize = 64 * 1024;
 
 /// The block of a list or tuple of one: its length is the body's.

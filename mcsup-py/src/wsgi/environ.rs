@@ -294,7 +294,7 @@ fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> 
     // Nearly all; and half as dear. Python has the strings of one letter ready.
     if bytes.len() > 1 && bytes.is_ascii() {
         // SAFETY: a new str of `length` ASCII characters, whose memory holds as many bytes and a zero that is there
-        // already; nobody else has it before it is filled; null comes with an exception set.
+        // already; no other reference exists before it is filled; null comes with an exception set.
         unsafe {
             let text = Bound::from_owned_ptr_or_err(py, ffi::PyUnicode_New(length, 127))?;
             let memory = ffi::PyUnicode_1BYTE_DATA(text.as_ptr());

@@ -12,7 +12,7 @@ use crate::app::Reply;
 #[derive(Default)]
 pub(super) struct Lease(Mutex<Option<Lent>>);
 
-/// The reply, its lifetime erased; whoever holds the lease's lock may use it.
+/// The reply, its lifetime erased; the holder of the lease's lock may use it.
 struct Lent(NonNull<dyn Reply>);
 
 // SAFETY: the pointer is used under the lease's lock only, by one thread at a time, while `lend` waits.

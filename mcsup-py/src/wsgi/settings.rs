@@ -1,4 +1,4 @@
-//! What the application is told of its server.
+//! The server's properties in the environ.
 
 use super::errors::ErrorSink;
 

@@ -35,7 +35,7 @@ enum Stage {
 pub(super) enum Stop {
     /// The application's fault.
     Raised(PyErr),
-    /// The client is gone; nobody's fault.
+    /// The client is gone.
     Gone,
 }
 
@@ -92,7 +92,7 @@ impl Answer {
     }
 
     /// Sends a body that is to be copied. As the first and only part of the answer it waits for nothing and is sent attached:
-    /// a thread that lets go of the interpreter beside a busy one waits for it 5 ms (`sys.getswitchinterval()`).
+    /// a thread that releases the interpreter beside a busy one waits for it 5 ms (`sys.getswitchinterval()`).
     pub(super) fn send_whole(&self, py: Python<'_>, body: &[u8]) -> Result<(), Stop> {
         let mut is_first = true;
         let mut send = |reply: &mut dyn Reply, head: &ResponseHead| {
@@ -132,7 +132,7 @@ impl Answer {
         }
     }
 
-    /// Begins anew, for another request: nobody else has it any more.
+    /// Resets it for another request: no other reference exists.
     pub(super) fn reset(&self, py: Python<'_>) {
         if let Stage::Begun(head) = std::mem::take(&mut *self.stage(py)) {
             *self.used(py) = Some(head);

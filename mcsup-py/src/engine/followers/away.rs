@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, Thread};
 
-use super::{Crew, Leader};
+use super::{Leader, Shared};
 
 /// The thread without a permit. It may be another one after each fork of the application.
 #[derive(Debug, Default)]
@@ -31,17 +31,17 @@ impl Spare {
     }
 }
 
-impl Crew<'_> {
+impl Shared<'_> {
     /// Has the spare's thread end soon, holding nothing, or lets it be again.
     pub(super) fn send_spare(&self, away: bool) {
         self.spare.is_away.store(away, Ordering::Release);
         if !away {
             return;
         }
-        // Only one that leads acknowledges the kick.
+        // Only one that leads acknowledges the waker.
         let state = self.lock();
         if state.leader == Leader::Spare {
-            self.spare_kick.give();
+            self.spare_waker.wake();
         }
         drop(state);
         self.spare.unpark();

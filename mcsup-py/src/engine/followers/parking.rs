@@ -5,8 +5,8 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::super::kick::Waited;
-use super::{Crew, Guard, Leader, Own, Spare, State};
+use super::super::waker::Waited;
+use super::{Guard, Leader, Own, Shared, Spare, State};
 
 /// After its last work the first follower looks once more for a signal, at the latest so long afterwards, and as often
 /// while its work never ends: one that came between two waits has ended none.
@@ -30,7 +30,7 @@ impl Parked {
     }
 }
 
-impl<'a> Crew<'a> {
+impl<'a> Shared<'a> {
     /// Waits until this follower is woken. The first one also returns at a signal, and once after its last work.
     /// `worked`: it has not looked for signals since.
     pub(super) fn park<'g>(
@@ -49,8 +49,8 @@ impl<'a> Crew<'a> {
         }
         state.parked.first = true;
         drop(state);
-        match self.first_kick.wait(worked.then_some(LOOK_AFTER)) {
-            Waited::Given => self.first_kick.acknowledge(),
+        match self.first_waker.wait(worked.then_some(LOOK_AFTER)) {
+            Waited::Woken => self.first_waker.acknowledge(),
             Waited::Late => self.must_look.store(true, Ordering::Release),
             Waited::Interrupted => self.interrupted.store(true, Ordering::Release),
         }
@@ -68,21 +68,21 @@ impl<'a> Crew<'a> {
             self.condition.notify_one();
         }
         if count > others && std::mem::take(&mut state.parked.first) {
-            self.first_kick.give();
+            self.first_waker.wake();
         }
     }
 
     /// Wakes all, at the end.
     pub(super) fn wake_all_parked(&self) {
         self.condition.notify_all();
-        self.first_kick.give();
+        self.first_waker.wake();
     }
 
     /// A signal has ended a wait of this thread. Its handler may have left work to the first follower's thread.
     pub(super) fn note_signal(&self, state: &mut State<'a>) {
         self.interrupted.store(true, Ordering::Release);
         if std::mem::take(&mut state.parked.first) {
-            self.first_kick.give();
+            self.first_waker.wake();
         }
     }
 
@@ -113,7 +113,7 @@ impl<'a> Crew<'a> {
     pub(super) fn attend<'g>(&'g self, mut state: Guard<'g, 'a>, spare: &Spare) -> Guard<'g, 'a> {
         let led = state.leader == Leader::Permit;
         self.leave_queue(&mut state, led);
-        let leads = state.leader == Leader::Nobody;
+        let leads = state.leader == Leader::None;
         drop(state);
         if leads {
             self.go_away(Instant::now(), spare);

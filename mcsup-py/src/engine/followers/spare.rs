@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Crew, Leader, Spare, State};
+use super::{Leader, Shared, Spare, State};
 use crate::net::poller::Batch;
 
 /// A leader that has been away for so long is replaced: soon where another permit may be free, later where all that waits
@@ -14,7 +14,7 @@ const PATIENCE_OF_ONE: Duration = Duration::from_millis(5);
 /// The spare goes to sleep after this number of looks without a request.
 const QUIET_LOOKS: u32 = 100;
 
-impl<'a> Crew<'a> {
+impl<'a> Shared<'a> {
     /// The spare's life.
     pub(super) fn stand_by(&self) {
         let (mut batch, mut quiet, mut seen) = (Batch::default(), 0, 0);
@@ -62,7 +62,7 @@ impl<'a> Crew<'a> {
     fn stand_in(&self, batch: &mut Batch) {
         self.send_held();
         let mut state = self.lock();
-        if state.leader != Leader::Nobody {
+        if state.leader != Leader::None {
             return;
         }
         if state.parked.count() > 0 {
@@ -93,9 +93,9 @@ impl<'a> Crew<'a> {
         if !self.is_over() {
             self.relieve_spare(&mut state);
         }
-        self.spare_kick.acknowledge();
+        self.spare_waker.acknowledge();
         // The permit that leads now may be waiting for news that went to us.
-        self.kick.give();
+        self.waker.wake();
         if self.is_over() {
             self.wake_all_parked();
         }
@@ -110,7 +110,7 @@ impl<'a> Crew<'a> {
                 return;
             };
             // The leader of a moment ago may be in the application for long, and this thread in a write for longer.
-            if state.leader == Leader::Nobody {
+            if state.leader == Leader::None {
                 self.wake_parked(&mut state, 1);
             }
             state.spare_works = true;
@@ -118,7 +118,7 @@ impl<'a> Crew<'a> {
             state.spare_works = false;
             if state.table.has_work() && state.leader == Leader::Permit {
                 // It waits for news of the poller.
-                self.kick.give();
+                self.waker.wake();
             }
             drop(state);
             // Where this is the permit's processor too, the kernel would let it wait for some milliseconds.

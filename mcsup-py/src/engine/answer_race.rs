@@ -1,22 +1,24 @@
-//! The race for an answer: the application and the deadline of its request want to begin it, and one of them does. What
-//! the application sends before its answer takes part, since nothing may follow the deadline's.
+//! The race for the start of an answer between the application and the deadline of its request.
+//!
+//! An interim response of the application takes part, since nothing may follow the deadline's answer.
 
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 
-/// Who has begun the answer to a permit's request: the application, or the deadline. One of them, never both. While an
-/// interim response leaves the deadline cannot begin.
+/// The winner of the race for a permit's request: the application or the deadline, never both.
+///
+/// The deadline cannot win while an interim response is sent.
 #[derive(Debug, Default)]
-pub(super) struct RequestClock(AtomicU8);
+pub(super) struct AnswerRace(AtomicU8);
 
-const NOBODY: u8 = 0;
+const OPEN: u8 = 0;
 const APPLICATION: u8 = 1;
 const DEADLINE: u8 = 2;
 const INTERIM: u8 = 3;
 
-impl RequestClock {
+impl AnswerRace {
     /// A new request.
     pub(super) fn start(&self) {
-        self.0.store(NOBODY, SeqCst);
+        self.0.store(OPEN, SeqCst);
     }
 
     /// The application begins to answer; `false`: too late.
@@ -31,23 +33,23 @@ impl RequestClock {
 
     /// All of the interim response has left, so that an answer may follow it.
     pub(super) fn end_interim(&self) {
-        self.0.store(NOBODY, SeqCst);
+        self.0.store(OPEN, SeqCst);
     }
 
     /// The application begins something.
     fn begin(&self, what: u8) -> bool {
         // A part of an interim response that waits for its client goes with what follows.
         let begin = |from| self.0.compare_exchange(from, what, SeqCst, SeqCst).is_ok();
-        begin(NOBODY) || begin(INTERIM)
+        begin(OPEN) || begin(INTERIM)
     }
 
-    /// The deadline has come; `false`: the application has begun to answer.
-    pub(super) fn strike(&self) -> bool {
-        self.0.compare_exchange(NOBODY, DEADLINE, SeqCst, SeqCst).is_ok()
+    /// Wins the race for the deadline; `false`: the application has begun to answer.
+    pub(super) fn expire(&self) -> bool {
+        self.0.compare_exchange(OPEN, DEADLINE, SeqCst, SeqCst).is_ok()
     }
 
     /// Whether the deadline came first.
-    pub(super) fn has_struck(&self) -> bool {
+    pub(super) fn has_expired(&self) -> bool {
         self.0.load(SeqCst) == DEADLINE
     }
 }
@@ -58,21 +60,21 @@ mod tests {
 
     #[test]
     fn nothing_begins_behind_the_deadlines_answer() {
-        let clock = RequestClock::default();
+        let clock = AnswerRace::default();
         assert!(clock.begin_interim());
         clock.end_interim();
-        assert!(clock.strike() && clock.has_struck());
+        assert!(clock.expire() && clock.has_expired());
         assert!(!clock.begin_interim() && !clock.begin_answer());
         clock.start();
-        assert!(clock.begin_answer() && !clock.strike());
+        assert!(clock.begin_answer() && !clock.expire());
     }
 
     #[test]
     fn the_deadline_does_not_begin_while_an_interim_response_leaves() {
-        let clock = RequestClock::default();
-        assert!(clock.begin_interim() && !clock.strike());
+        let clock = AnswerRace::default();
+        assert!(clock.begin_interim() && !clock.expire());
         // Another one, and the answer, go behind what waits for the client.
         assert!(clock.begin_interim() && clock.begin_answer());
-        assert!(!clock.strike() && !clock.has_struck());
+        assert!(!clock.expire() && !clock.has_expired());
     }
 }

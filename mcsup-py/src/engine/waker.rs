@@ -1,4 +1,4 @@
-//! A kick: what one thread gives another that waits for news.
+//! The waker: ends the wait of a thread at the poller or in poll(2).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -8,32 +8,32 @@ use std::time::Duration;
 use mcsup_core::{Unshared, between_forks};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// The end of a wait for a kick.
+/// The end of a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waited {
-    Given,
-    /// None came in time.
+    Woken,
+    /// At the limit.
     Late,
-    /// A signal came.
+    /// By a signal.
     Interrupted,
 }
 
-/// Ends a wait.
+/// A socketpair; its first end is waited on.
 #[derive(Debug)]
-pub(super) struct Kick(Unshared, Unshared);
+pub(super) struct Waker(Unshared, Unshared);
 
-impl Kick {
+impl Waker {
     pub(super) fn new() -> io::Result<Self> {
         between_forks(|| {
-            let (waited_on, given) = UnixStream::pair()?;
+            let (waited_on, waking) = UnixStream::pair()?;
             waited_on.set_nonblocking(true)?;
-            given.set_nonblocking(true)?;
-            Ok(Self(OwnedFd::from(waited_on).into(), OwnedFd::from(given).into()))
+            waking.set_nonblocking(true)?;
+            Ok(Self(OwnedFd::from(waited_on).into(), OwnedFd::from(waking).into()))
         })
     }
 
-    pub(super) fn give(&self) {
-        // Full means that one is on its way already.
+    pub(super) fn wake(&self) {
+        // A full socket has a wake-up in it already.
         let _ = rustix::io::write(&self.1, &[0]);
     }
 
@@ -42,13 +42,13 @@ impl Kick {
         while matches!(rustix::io::read(&self.0, &mut bytes), Ok(1..)) {}
     }
 
-    /// Waits for one, for `limit` at most.
+    /// Waits to be woken, for `limit` at most.
     pub(super) fn wait(&self, limit: Option<Duration>) -> Waited {
         let limit = limit.map(|limit| Timespec { tv_sec: 0, tv_nsec: limit.subsec_nanos().into() });
         match poll(&mut [PollFd::new(&self.0, PollFlags::IN)], limit.as_ref()) {
             Ok(0) => Waited::Late,
             Err(rustix::io::Errno::INTR) => Waited::Interrupted,
-            _ => Waited::Given,
+            _ => Waited::Woken,
         }
     }
 

@@ -1,29 +1,29 @@
-//! What leaves together. Where several requests are ready and the application is quick, a small answer waits for the next
-//! ones, half a millisecond at most: whoever reads them on this machine, a proxy as a rule, is woken once and not for each,
-//! and a wake-up costs more than a request. In the same way small pieces of one body that come in quick succession leave
-//! together. PEP 3333 allows that where "a different thread" goes on sending while the application is busy: here it is
-//! whoever leads, some milliseconds later at most.
+//! Write coalescing. If several requests are ready and the application is quick, a small answer waits for the next ones,
+//! half a millisecond at most. A client on the same machine, usually a proxy, is then woken once instead of for each
+//! answer, and a wake-up costs more than a request. Successive small pieces of one body are sent together for the same
+//! reason. PEP 3333 allows that if "a different thread" continues to send while the application is busy: here it is the
+//! leading thread, some milliseconds later at most.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::kick::Kick;
+use super::waker::Waker;
 use crate::net::buffer::Outgoing;
 use crate::net::stream::Stream;
 
-/// For so long an answer may wait for others.
+/// Longest wait of an answer for others.
 const LONGEST: Duration = Duration::from_micros(500);
 
 /// The answers that wait, by the tokens of their connections.
 #[derive(Debug, Default)]
-pub(super) struct Together {
+pub(super) struct Coalesced {
     answers: Vec<u64>,
     /// When the first was given; `None`: there is none.
     since: Option<Instant>,
 }
 
-impl Together {
+impl Coalesced {
     pub(super) fn add(&mut self, token: u64, now: Instant) {
         self.answers.push(token);
         self.since.get_or_insert(now);
@@ -45,8 +45,9 @@ impl Together {
     }
 }
 
-/// What a permit holds back while the application goes on: an answer that is complete but not closed yet, or pieces of a
-/// body that come in quick succession. Nobody knows how long the application will be: whoever leads looks after it.
+/// The delayed bytes of a permit: a complete answer before its `close()`, or small pieces of a body.
+///
+/// The application may take any time: the leading thread sends them after a while.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     /// Looked at without the lock, since there is nothing nearly always.
@@ -54,20 +55,20 @@ pub(super) struct Held {
     bytes: Mutex<Option<(Arc<Stream>, Outgoing)>>,
 }
 
-/// Makes sure that somebody looks: whoever leads does not wait for long while anything is held, and is woken if it does.
+/// Shortens the wait of the leading thread while any permit has delayed bytes, and wakes it from a long one.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     /// How many permits hold something.
     holding: AtomicUsize,
-    /// Whoever leads waits for longer than something may be held.
+    /// Whether the leading thread waits for longer than bytes may be delayed.
     sleeps: AtomicBool,
 }
 
-/// While something may be held, whoever leads looks as often as this.
+/// Interval of the leading thread's checks while bytes may be delayed.
 const LOOK: Duration = Duration::from_millis(2);
 
 impl Watch {
-    /// Whoever leads is about to wait for `timeout`; returns for how long it may. `alert`: something was held lately.
+    /// Shortens the `timeout` of the leading thread's next wait. `alert`: bytes were delayed lately.
     pub(super) fn wait(&self, timeout: Duration, alert: bool) -> Duration {
         if timeout <= LOOK {
             return timeout;
@@ -87,8 +88,8 @@ impl Watch {
 pub(super) struct Holding<'a> {
     pub(super) held: &'a Held,
     pub(super) watch: &'a Watch,
-    /// Wakes whoever leads.
-    pub(super) kick: &'a Kick,
+    /// Wakes the leading thread.
+    pub(super) waker: &'a Waker,
 }
 
 impl Holding<'_> {
@@ -102,7 +103,7 @@ impl Holding<'_> {
         self.held.is_any.store(true, Ordering::Release);
         self.watch.holding.fetch_add(1, Ordering::SeqCst);
         if self.watch.sleeps.load(Ordering::SeqCst) && self.watch.sleeps.swap(false, Ordering::SeqCst) {
-            self.kick.give();
+            self.waker.wake();
         }
     }
 
@@ -130,7 +131,7 @@ impl Held {
         if bytes.is_empty() {
             return false;
         }
-        // A client that is gone is noticed by the next attempt of whoever holds it.
+        // The next attempt of the owner detects a client that is gone.
         let _ = stream.send(bytes);
         if bytes.is_empty() {
             watch.holding.fetch_sub(1, Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! Where connections are kept, and the tokens that they are known by.
+//! The table of open connections, and their tokens.
 
 use std::sync::Arc;
 
@@ -8,21 +8,21 @@ use super::connection::Connection;
 use crate::net::poller::Ready;
 use crate::net::stream::Stream;
 
-/// Tokens of what is no connection. A connection's is its place in the table below a serial number, so that news of
+/// Tokens of other sources. The token of a connection is a serial number above its place in the table, so that news of
 /// one that has ended is not taken for news of its successor.
-pub(super) const WAKE: u64 = u64::MAX;
-pub(super) const KICK: u64 = u64::MAX - 1;
+pub(super) const HOST_WAKE: u64 = u64::MAX;
+pub(super) const WAKER: u64 = u64::MAX - 1;
 pub(super) const LISTENERS: u64 = u64::MAX - 1024;
 const PLACE_BITS: u32 = 32;
 
 /// All connections.
 #[derive(Debug, Default)]
-pub(super) struct Places {
+pub(super) struct Connections {
     slab: Slab<Place>,
     serial: u64,
 }
 
-/// A connection, or the place of one that a thread has taken out.
+/// A connection, or its place while a thread has taken it out.
 #[derive(Debug)]
 enum Place {
     Here(Box<Connection>),
@@ -30,7 +30,7 @@ enum Place {
     Away(Arc<Stream>, Missed),
 }
 
-/// What happened to a connection while it was away.
+/// Events of a connection while a thread had taken it out.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Missed {
     token: u64,
@@ -41,7 +41,7 @@ pub(super) struct Missed {
     pub(super) timer: bool,
 }
 
-impl Places {
+impl Connections {
     /// Makes room for a connection that knows its own token.
     pub(super) fn add(&mut self, make: impl FnOnce(u64) -> Connection) -> u64 {
         self.serial += 1;
@@ -146,7 +146,7 @@ impl Places {
     }
 }
 
-/// Below [`LISTENERS`] for the first two thousand million connections; then serial numbers begin anew.
+/// Below [`LISTENERS`] for the first two thousand million connections; then serial numbers start again.
 fn token_of(serial: u64, place: usize) -> u64 {
     (serial & 0x7fff_ffff) << PLACE_BITS | (place as u64 & ((1 << PLACE_BITS) - 1))
 }

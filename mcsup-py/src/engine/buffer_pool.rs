@@ -1,21 +1,20 @@
-//! What connections receive and answer with, kept for whoever needs it next: an idle connection has none of it, and a busy worker
-//! uses the same few buffers, still warm, for all of them.
+//! The pool of buffers of connections: an idle connection has none, and a busy worker reuses a few warm ones.
 
 use super::connection::Connection;
 use crate::http::head::Heads;
 use crate::net::buffer::{Incoming, Outgoing};
 
-/// So many are kept: more are in use at once only in bursts.
+/// Largest number of kept buffers: only bursts use more at once.
 const MOST: usize = 64;
 
 /// Empty buffers.
 #[derive(Debug, Default)]
-pub(super) struct Shelf {
+pub(super) struct BufferPool {
     incoming: Vec<(Incoming, Heads)>,
     outgoing: Vec<Outgoing>,
 }
 
-impl Shelf {
+impl BufferPool {
     /// Gives a connection what it receives with, if it has nothing and is about to. One that has a head already keeps it:
     /// where its fields are is in what would be replaced.
     pub(super) fn equip(&mut self, connection: &mut Connection) {
