@@ -42,7 +42,7 @@ struct All {
 struct Shortage {
     since: Instant,
     last: Instant,
-    is_told: bool,
+    is_reported: bool,
 }
 
 static ALL: Mutex<All> = Mutex::new(All { forks: 0, list: Vec::new(), away: None, shortage: None });
@@ -206,7 +206,7 @@ impl All {
             for (name, error) in failed {
                 log::error!("cannot start the thread {name} again after a fork, trying on: {error}");
             }
-            self.shortage = Some(Shortage { since: now, last: now, is_told: false });
+            self.shortage = Some(Shortage { since: now, last: now, is_reported: false });
         }
         MAY_BE_AWAY.store(self.shortage.is_some(), Ordering::Release);
     }
@@ -214,7 +214,7 @@ impl All {
     /// Whether another worker should replace this one. `true` once in each shortage.
     fn gives_up(&mut self, most: Duration) -> bool {
         let late = self.shortage.as_mut().filter(|shortage| shortage.since.elapsed() >= most);
-        late.is_some_and(|shortage| !std::mem::replace(&mut shortage.is_told, true))
+        late.is_some_and(|shortage| !std::mem::replace(&mut shortage.is_reported, true))
     }
 }
 

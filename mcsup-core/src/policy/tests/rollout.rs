@@ -174,7 +174,7 @@ fn the_answer_to_a_reload_that_fails_has_the_traceback() {
 }
 
 #[test]
-fn in_development_the_old_workers_are_told_why_they_are_still_there() {
+fn in_development_the_old_workers_get_the_reason_of_the_failure() {
     let mut life = Life::serving_by(Policy { development: true, ..policy(2) });
     let old = life.ready();
     life.reload();
@@ -444,7 +444,7 @@ fn an_answer_that_comes_too_late_lets_go_only_of_what_will_never_serve() {
 }
 
 #[test]
-fn the_soak_begins_anew_when_the_supervisor_did_not_see_it() {
+fn the_soak_begins_again_when_the_supervisor_did_not_see_it() {
     let mut life = Life::serving_by(soaking(2, 0));
     life.reload();
     let newcomer = life.booting()[0];

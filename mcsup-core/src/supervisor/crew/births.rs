@@ -65,8 +65,8 @@ impl Crew {
         let Some(Hand { links: Links { forks: Some(_), .. }, wanted, .. }) = self.hands.get(&mold) else {
             return;
         };
-        let is_told = |worker: &WorkerId| !wanted.iter().any(|(other, _)| other == worker);
-        let mut told = self.awaited(mold).filter(|worker| is_told(worker)).count();
+        let is_ordered = |worker: &WorkerId| !wanted.iter().any(|(other, _)| other == worker);
+        let mut told = self.awaited(mold).filter(|worker| is_ordered(worker)).count();
         while told < UNANSWERED {
             let Some(hand) = self.hands.get_mut(&mold) else { return };
             if told == 0 && !hand.wanted.is_empty() {

@@ -65,7 +65,7 @@ fn failed(event: &Event) -> Option<(u64, &str)> {
 }
 
 #[test]
-fn a_mold_is_told_a_few_things_at_once_and_more_when_it_has_answered() {
+fn a_mold_gets_a_few_orders_at_once_and_more_when_it_has_answered() {
     let mut pool = pool();
     (10..16).for_each(|worker| pool.order(worker));
     let mut told: Vec<_> = std::iter::from_fn(|| pool.told()).collect();
