@@ -192,7 +192,7 @@ const IMPORTS: Duration = Duration::from_secs(1);
 /// Asks for a reload at each change, while this worker is one that a reload would replace.
 fn watch(mut watcher: Watcher, context: &WorkerContext) {
     let (mut imported, mut broken) = (Imported::default(), None);
-    while context.phase() == mcsup_core::Phase::Serving {
+    while context.phase() == Phase::Serving {
         match Python::attach(|py| imported.look(py)) {
             Ok(files) => watcher.add_files(files),
             Err(error) => log::debug!("what was imported cannot be told: {error}"),
@@ -265,13 +265,7 @@ impl Host for Process<'_> {
     }
 
     fn phase(&self) -> Phase {
-        match self.context.phase() {
-            mcsup_core::Phase::Serving => Phase::Serving,
-            mcsup_core::Phase::LameDuck => Phase::LameDuck,
-            mcsup_core::Phase::Retiring => Phase::Retiring,
-            mcsup_core::Phase::Draining => Phase::Draining,
-            mcsup_core::Phase::Quitting => Phase::Quitting,
-        }
+        self.context.phase()
     }
 
     fn log_epoch(&self) -> u32 {

@@ -43,6 +43,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use mcsup_core::Phase;
+
 use crate::access::AccessLog;
 use crate::app::{App, Local};
 use crate::http::head::Limits;
@@ -114,28 +116,6 @@ pub struct Listening<'a> {
     pub fd: BorrowedFd<'a>,
     /// Where it listens.
     pub local: Local,
-}
-
-/// What is expected of the engine. Only ever rises.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
-    /// Accept and serve.
-    Serving,
-    /// Serve, but announce the end in the health check.
-    LameDuck,
-    /// Siblings serve the listeners: accept no more, finish, return.
-    Retiring,
-    /// No sibling serves the listeners: accept the queue, finish, return.
-    Draining,
-    /// Return now.
-    Quitting,
-}
-
-impl Phase {
-    /// Whether connections are still accepted as they come.
-    pub(crate) fn accepts(self) -> bool {
-        self <= Phase::LameDuck
-    }
 }
 
 /// What the engine needs of the process that it runs in.
