@@ -1,4 +1,4 @@
-//! One connection: what it is waiting for, and how a request becomes whole.
+//! One connection: its state, and the parsing of a request until it is complete.
 //!
 //! It receives and parses; it never calls the application, and never waits.
 
@@ -23,7 +23,7 @@ use crate::net::stream::{Progress, Stream};
 use crate::net::timers::Armed;
 use crate::net::timers::after;
 
-/// What a connection is waiting for.
+/// The event that a connection waits for.
 #[derive(Debug)]
 pub(super) enum State {
     /// The first byte of a request; `fresh`: of the first one.
@@ -40,7 +40,7 @@ pub(super) enum State {
     Lingering(Lingering),
 }
 
-/// What follows a response that has left.
+/// The state after a response was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Then {
     /// The next request.
@@ -69,7 +69,7 @@ impl HeadBytes {
     }
 }
 
-/// What came of an attempt to go on.
+/// The result of one step of a connection.
 #[derive(Debug)]
 pub(super) enum Step {
     /// More must come from the client, or be taken by it.

@@ -31,7 +31,7 @@ const DRAINING_TIME: Duration = Duration::from_millis(20);
 const LAST_LOOK_TIME: Duration = Duration::from_secs(1);
 
 impl Table<'_> {
-    /// The host wants something else from now on.
+    /// Changes to the phase that the host requests.
     pub(super) fn change_phase(&mut self, phase: Phase, now: Instant) {
         self.phase = phase;
         if phase.accepts() || phase == Phase::Quitting {
@@ -65,7 +65,7 @@ impl Table<'_> {
         self.hurry_all(now);
     }
 
-    /// Nothing is left to do.
+    /// Whether the engine has ended.
     pub(super) fn is_over(&mut self, now: Instant) -> bool {
         if self.phase == Phase::Quitting {
             return true;

@@ -1,4 +1,4 @@
-//! One answer: frames what the application says and sends it, or leaves it to the poller.
+//! One answer: frames the application's response and sends it, or leaves it to the poller.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -62,7 +62,7 @@ pub(super) struct Asked<'a> {
 /// How far the answer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Nothing was said yet.
+    /// Nothing was sent yet.
     Before,
     /// The head is out; the body is delimited like this.
     Body(Delimit),
@@ -112,7 +112,7 @@ pub(super) struct Exchange<'a> {
     rest: Rest,
 }
 
-/// What an answer came to.
+/// The result of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Answered {
     pub(super) then: Then,

@@ -1,11 +1,11 @@
 //! The threads: followers, each with a permit to call the application, and a spare one without.
 //!
-//! One thread *leads*: it waits for news, receives and parses. When a request is whole it answers it itself, without
-//! leading meanwhile: no hand-off, no wake-up. Back from the application it leads again. So one thread does
-//! everything while applications are quick, however many permits there are.
+//! One thread *leads*: it waits for events, receives and parses. It also answers a complete request, and does not lead
+//! meanwhile: no hand-off, no wake-up. After the application it leads again. So one thread does everything while the
+//! application is quick, with any number of permits.
 //!
-//! A leader that stays away is what the others are for. Where the application is known to be slow, the leader wakes a
-//! parked follower for each further request and one to lead. Otherwise the spare notices, after about a
+//! The other threads replace a leader that stays away. If the application is known to be slow, the leader wakes a
+//! parked follower for each further request and one to lead. Otherwise the spare detects it, after about a
 //! millisecond where there are several permits and five where there is one, and wakes one; and when every permit is in the application, it leads itself: uploads, downloads and deadlines go on,
 //! and nothing is accepted that a sibling process could serve. It sleeps without a timer while nothing happens.
 
@@ -64,13 +64,13 @@ pub(super) struct Shared<'a> {
     /// This engine retires, and no sibling takes its connections.
     gave_up: Arc<AtomicBool>,
     state: Mutex<State<'a>>,
-    /// Where followers without work park, but for the first,
+    /// Followers without work park here, except the first.
     condition: Condvar,
-    /// and how that one is woken.
+    /// Wakes the first follower.
     first_waker: Waker,
-    /// A signal has left something to the first follower's thread,
+    /// A signal handler has left work to the first follower's thread.
     interrupted: AtomicBool,
-    /// or may have.
+    /// A signal handler may have left work to the first follower's thread.
     must_look: AtomicBool,
     /// The time when the leader entered the application, in microseconds since `start`; 0: a thread leads.
     away_since: AtomicU64,
@@ -80,9 +80,9 @@ pub(super) struct Shared<'a> {
     spare_sleeps: AtomicBool,
     /// The spare has been called for those that may wait for a disk.
     files_wait: AtomicBool,
-    /// Wakes the thread that waits at the poller,
+    /// Wakes the thread that waits at the poller.
     waker: Waker,
-    /// and the spare alone.
+    /// Wakes the spare alone.
     spare_waker: Waker,
     start: Instant,
 }
@@ -116,7 +116,7 @@ enum Leader {
 
 type Guard<'g, 'a> = MutexGuard<'g, State<'a>>;
 
-/// Runs the shared: the calling thread is the first follower.
+/// Runs all threads until the engine ends: the calling thread is the first follower.
 pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io::Result<()> {
     table.host.accepting(threads.apps.len());
     let (config, host, logs) = (table.config.clone(), table.host, table.access.is_some());
@@ -196,7 +196,7 @@ impl<'a> Shared<'a> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A follower's life: answer what waits, else lead, else park.
+    /// The loop of a follower: answers a waiting request, otherwise leads, otherwise parks.
     fn follow(&self, permit: usize, app: &mut dyn App, spare: &Spare) {
         let _ends_others = Fallen(self);
         let mut own = Own { permit, ..Own::default() };
@@ -294,7 +294,7 @@ impl<'a> Shared<'a> {
         self.leave(state, &self.spare);
     }
 
-    /// The others learn that it is over.
+    /// Wakes the other threads at the end.
     fn leave(&self, state: Guard<'_, 'a>, spare: &Spare) {
         drop(state);
         self.wake_all_parked();
@@ -423,7 +423,7 @@ impl<'a> Shared<'a> {
         (state, now)
     }
 
-    /// A turn, in something large with the lock let go.
+    /// One turn, without the lock during a large transfer.
     fn have_turn<'g>(
         &'g self,
         mut state: Guard<'g, 'a>,
@@ -443,7 +443,7 @@ impl<'a> Shared<'a> {
         state
     }
 
-    /// Answers one request, with the lock let go; returns when that was done. `spare`: who watches over the absence of a
+    /// Answers one request, without the lock; returns when that was done. `spare`: who watches over the absence of a
     /// leader.
     fn answer(
         &self,
@@ -507,7 +507,7 @@ impl<'a> Shared<'a> {
         u64::try_from((now - self.start).as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// Sends what those that are in the application hold back; `false`: nothing.
+    /// Sends the delayed bytes of permits that are in the application; `false`: there are none.
     fn send_held(&self) -> bool {
         self.held.iter().filter(|held| held.send(&self.watch)).count() > 0
     }

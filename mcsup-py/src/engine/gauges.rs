@@ -11,7 +11,7 @@ const SOMETIMES: Duration = Duration::from_millis(100);
 /// The host looks whether an operator has asked for the stacks as often as this.
 const SELDOM: Duration = Duration::from_millis(500);
 
-/// What the host knows.
+/// The values that the host has.
 #[derive(Debug)]
 pub(super) struct Gauges {
     waiting: usize,

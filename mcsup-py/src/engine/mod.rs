@@ -1,9 +1,9 @@
 //! The request engine: connections in, requests to the [`App`], responses out.
 //!
-//! Follow a request: `followers` wait and accept, `connection` receives until a request is whole, a follower hands it
-//! to the application, `exchange` frames what it answers, `table` keeps the connection meanwhile and flushes what the
-//! socket did not take. `drain` says how all of that ends. An idle, half-sent or half-taken message costs a place in
-//! a table: never a thread, never the application.
+//! The path of a request: `followers` wait and accept, `connection` receives until a request is complete, a follower
+//! passes it to the application, `exchange` frames the answer, `table` keeps the connection and flushes the rest of the
+//! answer. `drain` ends the engine. An idle connection or an incomplete message uses a place in a table, and neither a
+//! thread nor the application.
 
 mod accepting;
 mod answer_race;
@@ -118,13 +118,13 @@ pub struct Listening<'a> {
     pub local: Local,
 }
 
-/// What the engine needs of the process that it runs in.
+/// The process that the engine runs in.
 pub trait Host: Sync {
     /// Readable whenever [`phase`](Self::phase) or [`log_epoch`](Self::log_epoch) may have changed.
     fn wake_fd(&self) -> BorrowedFd<'_>;
     /// Makes it unreadable until the next change.
     fn acknowledge(&self);
-    /// What is expected now.
+    /// The phase of the worker.
     fn phase(&self) -> Phase;
     /// Changes when log files are to be reopened.
     fn log_epoch(&self) -> u32;
@@ -142,7 +142,7 @@ pub trait Host: Sync {
     fn waiting(&self, _count: usize) {}
     /// For how long the oldest request has been with the application, where there are several permits; `None`: none is.
     fn oldest(&self, _age: Option<Duration>) {}
-    /// Nothing more will be accepted.
+    /// Closes the listeners.
     fn close_listeners(&self);
     /// This process should be replaced, and retire: a request hangs in it.
     fn leave(&self, _reason: &str) {}

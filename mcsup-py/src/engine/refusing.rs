@@ -1,4 +1,4 @@
-//! Requests that are not served: the answers of the engine in the application's place.
+//! The engine's own answers to requests that the application does not get.
 
 use std::time::{Duration, Instant};
 

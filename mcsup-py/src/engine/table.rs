@@ -1,5 +1,6 @@
-//! The state of the engine: connections, requests that wait for a permit, deadlines, listeners. Everything here happens
-//! under one lock and never waits.
+//! The state of the engine: connections, requests that wait for a permit, deadlines, listeners.
+//!
+//! One lock protects it; no code here waits.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -467,7 +468,7 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Does what the host wants from now on.
+    /// Applies a new phase of the host.
     pub(super) fn follow_host(&mut self) {
         let epoch = self.host.log_epoch();
         if epoch != self.log_epoch {

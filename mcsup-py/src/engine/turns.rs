@@ -1,5 +1,5 @@
-//! Turns: how much one connection may do before the others. A client that sends or reads as fast as the engine goes on
-//! would otherwise keep the thread that leads for ever.
+//! Turns limit the work for one connection before the others have theirs. A client that sends or reads as fast as the
+//! engine would otherwise occupy the leading thread permanently.
 //!
 //! A connection that could go on after its turn stands in a queue behind the others, and news of it is only noted. So does
 //! a connection from the start that is in the middle of something large: a body, an answer that the client has not taken,
@@ -9,8 +9,8 @@
 //! The file of a large body that is no longer needed is given back in turns as well: to give back the pages of a gibibyte takes
 //! a tenth of a second.
 //!
-//! A turn in something large happens with the connection taken out of the table and the lock let go, as a request does.
-//! Others receive, answer and lead meanwhile. If it may read or write a file, it may wait for a disk: then it stands in a
+//! During a turn of a large transfer the connection is out of the table and the lock is free, as during a request.
+//! Other threads receive, answer and lead meanwhile. If it may read or write a file, it may wait for a disk: then it stands in a
 //! queue of its own, which the spare thread sees to, since a permit that waited would keep all requests waiting.
 
 use std::fs::File;
@@ -28,7 +28,7 @@ use crate::http::reject;
 /// For how long those in the queue have their turns between two polls.
 pub(super) const QUEUE_TIME: Duration = Duration::from_micros(500);
 
-/// What has a turn with the lock let go.
+/// Work for one turn without the lock.
 #[derive(Debug)]
 pub(super) enum Work {
     /// A connection, and what came of its turn.

@@ -1,4 +1,4 @@
-//! The memory for heads: what those of unanswered requests may take beyond a connection's first piece.
+//! The budget of memory for the heads of unanswered requests, beyond a connection's first piece.
 //!
 //! A head may be much larger than what is received at once, and a client may leave as many unfinished as it has
 //! connections. So there is a budget for all of a worker, as there is one for bodies (`body`). Beyond it the oldest

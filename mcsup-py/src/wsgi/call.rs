@@ -59,7 +59,7 @@ impl App for WsgiApp {
             match outcome {
                 Ok(()) => return Verdict::Complete,
                 Err(Stop::Gone) => log::debug!("The client of {} left", name(&head)),
-                Err(Stop::Raised(error)) => complain(py, "Error handling request", &head, &error),
+                Err(Stop::Raised(error)) => log_error(py, "Error handling request", &head, &error),
             }
             Verdict::Failed
         })
@@ -98,7 +98,7 @@ fn serve<'py>(
     let closed = close(&returned);
     fork::end_if_forked_off(py, closed.as_ref().err());
     if let Err(error) = closed {
-        complain(py, "Error closing the response to", head, &error);
+        log_error(py, "Error closing the response to", head, &error);
     }
     sent
 }
@@ -108,7 +108,7 @@ fn is_of_the_client(py: Python<'_>, error: &PyErr, answer: &Answer) -> bool {
     answer.is_gone(py) && error.is_instance_of::<PyBrokenPipeError>(py)
 }
 
-fn complain(py: Python<'_>, what: &str, head: &Head<'_>, error: &PyErr) {
+fn log_error(py: Python<'_>, what: &str, head: &Head<'_>, error: &PyErr) {
     log::error!("{what} {}\n{}", name(head), traceback::format(py, error).trim_end());
 }
 

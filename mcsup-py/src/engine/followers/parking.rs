@@ -108,7 +108,7 @@ impl<'a> Shared<'a> {
         (interrupted || must_look).then_some(interrupted)
     }
 
-    /// In the first follower, with the lock let go: the host does what a signal's handler has left to it. As in the
+    /// In the first follower, without the lock: the host does the work that a signal handler has left. As in the
     /// application it may take long, and the spare watches over the leader's absence.
     pub(super) fn attend<'g>(&'g self, mut state: Guard<'g, 'a>, spare: &Spare) -> Guard<'g, 'a> {
         let led = state.leader == Leader::Permit;

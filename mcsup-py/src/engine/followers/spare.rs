@@ -15,7 +15,7 @@ const PATIENCE_OF_ONE: Duration = Duration::from_millis(5);
 const QUIET_LOOKS: u32 = 100;
 
 impl<'a> Shared<'a> {
-    /// The spare's life.
+    /// The loop of the spare.
     pub(super) fn stand_by(&self) {
         let (mut batch, mut quiet, mut seen) = (Batch::default(), 0, 0);
         self.spare.begin();
