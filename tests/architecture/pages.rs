@@ -76,6 +76,33 @@ fn the_documented_tests_of_each_row_of_pep_3333_are_there() {
     assert_eq!(rows, 32);
 }
 
+/// The anchor of a heading, as GitHub makes it.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = text.chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn the_links_of_the_pages_lead_somewhere() {
+    let mut pages = files(&top().join("docs"), &["md"]);
+    pages.extend(["README.md", "CHANGELOG.md"].map(|name| top().join(name)));
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap();
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for target in targets.filter(|target| !target.contains("://")) {
+            let (file, wanted) = target.split_once('#').unwrap_or((target, ""));
+            let file = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            assert!(file.exists(), "{} links to {target}", page.display());
+            if !wanted.is_empty() {
+                let text = fs::read_to_string(&file).unwrap();
+                let is_there = text.lines().any(|line| line.starts_with('#') && anchor(line) == wanted);
+                assert!(is_there, "{} links to {target}", page.display());
+            }
+        }
+    }
+}
+
 /// Whether a word names a file, folder or module below `folder`.
 fn is_there(folder: &Path, word: &str) -> bool {
     let path = folder.join(word);
