@@ -18,10 +18,10 @@ use crate::python::{ending, fork, interpreter, signals, site, traceback};
 use crate::watch::{BrokenPage, ReloadSettings, Watcher};
 use crate::wsgi::{IsDraining, WsgiApp, WsgiSettings};
 
-/// What a WSGI worker is made with.
+/// The settings of a WSGI worker.
 #[derive(Clone)]
 pub struct WorkerSettings {
-    /// What to serve.
+    /// The application.
     pub target: Target,
     /// Put in front of `sys.path`.
     pub python_path: Vec<String>,
@@ -35,7 +35,7 @@ pub struct WorkerSettings {
     pub engine: EngineConfig,
     /// Format and place of the access log.
     pub access: Option<(Format, String)>,
-    /// What the application may know.
+    /// The server's properties for the application.
     pub wsgi: WsgiSettings,
     /// For development: asks for a reload when files change, and shows browsers why it failed.
     pub reload: Option<ReloadSettings>,

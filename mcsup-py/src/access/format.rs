@@ -62,7 +62,7 @@ impl Format {
     /// Compiles a format; the word `json` asks for JSON.
     ///
     /// # Errors
-    /// What cannot be understood, and where.
+    /// An invalid part of the format, and its position.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text == "json" {
             return Ok(Format::Json);
@@ -259,7 +259,7 @@ fn user(entry: &Entry<'_>) -> Option<Vec<u8>> {
     decoded.split(|byte| *byte == b':').next().map(<[u8]>::to_vec)
 }
 
-/// What a CGI variable of this name would be, for those that the request determines.
+/// The value of a CGI variable that the request determines.
 fn variable(entry: &Entry<'_>, name: &str) -> Option<Vec<u8>> {
     let head = entry.head?;
     let owned = |bytes: &[u8]| Some(bytes.to_vec());

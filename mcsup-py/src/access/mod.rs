@@ -18,11 +18,11 @@ use crate::http::response::ResponseHead;
 /// One answered request.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry<'a> {
-    /// What was asked; `None` where it could not be understood.
+    /// The request head; `None` if it was not understood.
     pub head: Option<Head<'a>>,
-    /// Who asked; `None` on a Unix socket.
+    /// The client's address; `None` on a Unix socket.
     pub remote: Option<SocketAddr>,
-    /// What was answered.
+    /// The answer's head.
     pub response: &'a ResponseHead,
     /// The bytes of the body that were handed over.
     pub bytes: u64,

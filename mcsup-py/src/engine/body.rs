@@ -131,7 +131,7 @@ impl Receiving {
         }
     }
 
-    /// What one turn of it may cost.
+    /// The cost limit of one turn.
     pub(super) fn turn(&self) -> Turn {
         let is_short = matches!(self.coding, Coding::Chunked(_)) && !self.needs_file();
         if is_short { Turn::of(SHORT_TURN) } else { Turn::default() }

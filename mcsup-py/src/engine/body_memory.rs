@@ -11,7 +11,7 @@ pub(super) const LARGEST_IN_MEMORY: usize = 2 << 20;
 /// How many bytes such bodies may take together: the smaller ones and those in files do not count.
 pub(super) const BODY_MEMORY: usize = 32 << 20;
 
-/// What is left.
+/// The free memory.
 #[derive(Debug)]
 pub(super) struct BodyMemory {
     left: usize,

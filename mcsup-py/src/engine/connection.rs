@@ -117,7 +117,7 @@ pub(super) struct Connection {
     pub(super) queued: bool,
     /// Since when it has been idle or lingering, or the head of its request has been arriving.
     pub(super) since: Instant,
-    /// What its request's body was granted of the engine's memory.
+    /// The engine's memory that the request's body may use.
     pub(super) body_memory: usize,
     /// How many bytes its request's head takes, where it is large.
     pub(super) head_memory: usize,
@@ -326,7 +326,7 @@ impl Connection {
         out.extend_from_slice(self.incoming.bytes());
     }
 
-    /// What is asked, where the head is known and the request has not been taken out.
+    /// The head of the request, if it is known and not taken out.
     pub(super) fn asked(&self) -> Option<Head<'_>> {
         match &self.state {
             State::Body { head, .. } | State::Ready { head, .. } => {
@@ -347,7 +347,7 @@ impl Connection {
         (self.since, self.deadline) = (now, deadline);
     }
 
-    /// What was asked, where that much is known.
+    /// The head of the request, if it is known.
     pub(super) fn view<'a>(heads: &'a Heads, incoming: &'a Incoming, head: &'a HeadBytes) -> Head<'a> {
         heads.view(head.bytes(incoming))
     }
@@ -374,7 +374,7 @@ impl Connection {
         None
     }
 
-    /// What it costs to receive `count` bytes. Those of a head are looked at, in memory that grows with them.
+    /// The cost of `count` received bytes. Bytes of a head are parsed, in memory that grows with them.
     fn cost_of(&self, count: usize) -> usize {
         if let State::Idle { .. } | State::Head = self.state { count * HEAD_WEIGHT } else { count }
     }

@@ -31,13 +31,13 @@ const LOOK_FOR_SIGNALS: Duration = Duration::from_millis(50);
 /// A piece that follows the one before it within this time may wait for the next.
 const QUICK_SUCCESSION: Duration = Duration::from_micros(300);
 
-/// What may wait for others.
+/// Largest answer that may wait for others.
 const SMALL: usize = 16 * 1024;
 
 /// A longer part of a file is not sent from here, nor is one that is not in memory: to read it may wait for a disk.
 const SHORT_FILE: u64 = 64 * 1024;
 
-/// What the answer depends on.
+/// The properties of the request and the engine that an answer depends on.
 #[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
     pub(super) method: &'a str,
@@ -80,7 +80,7 @@ enum Delimit {
     Dropped,
 }
 
-/// What was given and is not on its way yet: the wait before it was interrupted.
+/// The part of an answer that is not sent yet, because the wait before it was interrupted.
 #[derive(Debug, Default)]
 enum Rest {
     #[default]

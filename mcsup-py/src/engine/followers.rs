@@ -99,7 +99,7 @@ struct State<'a> {
     service: Duration,
     /// Remaining iterations with short waits after a delayed write.
     alert: u32,
-    /// What each permit is doing.
+    /// The request of each permit.
     running: Vec<Running>,
     gauges: Gauges,
     /// The spare does what may wait for a disk: it does not watch over the absence of a leader.
@@ -528,7 +528,7 @@ impl Drop for Fallen<'_, '_> {
     }
 }
 
-/// What a follower keeps for itself.
+/// The data of one follower.
 #[derive(Default)]
 struct Own {
     batch: Batch,

@@ -19,7 +19,7 @@ pub(super) fn is_asked_for(config: &EngineConfig, connection: &Connection) -> bo
         .is_some_and(|head| head.path() == path.as_bytes() && matches!(head.method(), "GET" | "HEAD"))
 }
 
-/// What is to be said. `siblings`: how many other workers accept.
+/// The answer to a health check. `siblings`: the number of other workers that accept.
 pub(super) fn report(phase: Phase, siblings: usize) -> (ResponseHead, &'static [u8]) {
     let (status, text) = match phase {
         Phase::Serving => (200, &b"ok\n"[..]),

@@ -21,7 +21,7 @@ const RATE: u64 = 64 * 1024;
 /// No more bytes are received than this: as large is an upload that its client still sends while it reads the answer.
 const MOST_BYTES: u64 = 64 << 20;
 
-/// What a client has sent since its last answer left.
+/// The bytes that a client has sent since its last answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Lingering {
     since: Instant,

@@ -180,7 +180,7 @@ pub trait Host: Sync {
     }
 }
 
-/// What other processes have and could take.
+/// The load of the other workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Siblings {
     /// How many there are.
@@ -196,7 +196,7 @@ pub struct Siblings {
 pub struct Threads<'a> {
     /// One for each permit; the first is called on the thread that runs the engine.
     pub apps: Vec<Box<dyn App + Send + 'a>>,
-    /// What is put around the life of every further thread, for a language that must know its threads.
+    /// Runs around each further thread, for a language that must register its threads.
     pub life: fn(&mut (dyn FnMut() + Send)),
 }
 
@@ -217,7 +217,7 @@ impl Default for Siblings {
 /// Serves until `host` says otherwise and the last connection has ended.
 ///
 /// # Errors
-/// What keeps the engine as a whole from going on; a client's faults never do.
+/// An error that ends the engine; an error of a client never does.
 pub fn run(
     config: &EngineConfig,
     listeners: Vec<Listening<'_>>,

@@ -14,7 +14,7 @@ use super::table::{Job, Table};
 use crate::http::target::shown;
 use crate::net::timers::after;
 
-/// What a permit is doing.
+/// The request of a permit.
 #[derive(Debug)]
 pub(super) struct Running {
     /// The connection whose request it is; `None`: nothing.

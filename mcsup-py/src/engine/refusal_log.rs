@@ -60,7 +60,7 @@ impl RefusalLog {
     }
 }
 
-/// What one line of the log says.
+/// The content of one log line.
 struct Refusal<'a> {
     remote: Option<SocketAddr>,
     reject: Reject,

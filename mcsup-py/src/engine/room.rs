@@ -28,7 +28,7 @@ const CALM: Duration = Duration::from_secs(5);
 const SELECTED: usize = 1024;
 const SELECTED_SHARE: usize = 16;
 
-/// What there is not enough of.
+/// The resource that is short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lack {
     Connections,

@@ -64,7 +64,7 @@ pub(super) struct Table<'a> {
     pub(super) connections: Connections,
     /// Connections with a whole request, in the order in which it became whole.
     pub(super) ready: VecDeque<u64>,
-    /// What waits for a turn; and for one that may wait for a disk.
+    /// The queue of turns, and that of turns that may wait for a disk.
     pub(super) queue: VecDeque<Queued>,
     pub(super) files: VecDeque<Queued>,
     coalesced: Coalesced,
@@ -103,7 +103,7 @@ pub(super) struct Job {
 }
 
 impl Job {
-    /// What is asked.
+    /// The head of the request.
     pub(super) fn head(&self) -> Head<'_> {
         Connection::view(&self.connection.heads, &self.connection.incoming, &self.head)
     }

@@ -3,13 +3,13 @@
 use std::fs::File;
 use std::sync::Arc;
 
-/// What a turn may cost, in bytes that are received or written to a file. About a tenth of a millisecond.
+/// The cost limit of a turn, in bytes received or written to a file. About a tenth of a millisecond.
 const TURN: usize = 256 * 1024;
 /// How much may be sent in one turn: an answer of a mebibyte, which in four pieces costs a tenth more. About a fifth of a
 /// millisecond.
 pub(super) const MOST_SENT: usize = (1 << 20) + 64 * 1024;
 
-/// What is left of one connection's turn.
+/// The rest of one connection's turn.
 #[derive(Debug)]
 pub(super) struct Turn {
     left: usize,
@@ -36,7 +36,7 @@ impl Turn {
     }
 }
 
-/// What waits for a turn.
+/// An entry of the queue of turns.
 #[derive(Debug)]
 pub(super) enum Queued {
     /// The connection with this token.

@@ -31,8 +31,8 @@ pub(super) fn names_a_host(bytes: &[u8]) -> bool {
     split(bytes).is_some_and(|(host, _)| !host.is_empty())
 }
 
-/// What is between the brackets (RFC 3986 §3.2.2). RFC 6874 §3 has no zone on the wire, but many clients send one to a
-/// link-local address: a percent sign and unreserved bytes.
+/// Whether bytes are the content of brackets (RFC 3986 §3.2.2). RFC 6874 §3 has no zone on the wire, but many clients
+/// send one to a link-local address: a percent sign and unreserved bytes.
 fn is_ip_literal(bytes: &[u8]) -> bool {
     match bytes {
         [b'v' | b'V', rest @ ..] => {

@@ -28,7 +28,7 @@ pub(crate) struct Collected {
     continues: bool,
 }
 
-/// What the head says about the message and its connection.
+/// The framing of the message and the end of its connection, from the head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Delimited {
     /// How the body is delimited.

@@ -7,7 +7,7 @@ use std::fmt;
 pub struct Reject {
     /// The response's status.
     pub status: u16,
-    /// What is wrong with the request.
+    /// The error in the request.
     pub why: &'static str,
     /// Where that is written.
     pub source: &'static str,

@@ -17,7 +17,7 @@ pub struct ResponseHead {
     names_server: bool,
 }
 
-/// What cannot be sent, since a client could read it as something else.
+/// A part of a head that is not sent, since a client could misread it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HeadFault {
     /// No status from 100 to 999.
@@ -174,7 +174,7 @@ impl ResponseHead {
     }
 }
 
-/// What the engine adds to a head.
+/// The fields that the engine adds to a head.
 #[derive(Debug, Clone, Copy)]
 pub struct Finish<'a> {
     /// The version that the request spoke.

@@ -15,7 +15,7 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// What is there.
+    /// The buffered bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
@@ -77,7 +77,7 @@ pub struct Outgoing {
     tail: Option<Tail>,
 }
 
-/// What is sent from where it is.
+/// A body that is sent from its own memory or file.
 #[derive(Debug)]
 pub enum Tail {
     /// A part of a file.
@@ -129,7 +129,7 @@ const SMALLEST_PAGE: u64 = 4096;
 /// Memory that stays what and where it is for as long as it is held.
 pub type Block = Box<dyn AsRef<[u8]> + Send>;
 
-/// What is left of a block.
+/// The unsent part of a block.
 pub struct BlockPart {
     block: Block,
     start: usize,
@@ -174,7 +174,7 @@ impl Outgoing {
         &mut self.bytes
     }
 
-    /// What comes behind the bytes.
+    /// The body behind the bytes.
     pub fn tail(&self) -> Option<&Tail> {
         self.tail.as_ref()
     }

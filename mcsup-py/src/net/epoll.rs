@@ -15,7 +15,7 @@ pub struct Poller {
     epoll: Unshared,
 }
 
-/// What one wait has found; kept by a thread and used again.
+/// The events of one wait; a thread keeps and reuses it.
 #[allow(missing_debug_implementations, reason = "rustix's event has none")]
 pub struct Batch(Vec<epoll::Event>);
 
@@ -66,7 +66,7 @@ impl Default for Batch {
 }
 
 impl Batch {
-    /// What has become ready.
+    /// The ready sources.
     pub fn news(&self) -> impl Iterator<Item = Ready> {
         use epoll::EventFlags as Flags;
         self.0.iter().map(|event| {

@@ -14,7 +14,7 @@ pub struct Poller {
     queue: Kqueue,
 }
 
-/// What one wait has found; kept by a thread and used again.
+/// The events of one wait; a thread keeps and reuses it.
 #[derive(Debug)]
 pub struct Batch {
     events: Vec<KEvent>,
@@ -94,7 +94,7 @@ impl Default for Batch {
 }
 
 impl Batch {
-    /// What has become ready.
+    /// The ready sources.
     pub fn news(&self) -> impl Iterator<Item = Ready> {
         self.events[..self.count].iter().map(|event| Ready {
             token: event.udata() as u64,

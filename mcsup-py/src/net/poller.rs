@@ -17,7 +17,7 @@ pub enum Interest {
     Edge,
 }
 
-/// What is ready.
+/// One event of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ready {
     /// The token that it was registered with.

@@ -16,7 +16,7 @@ use super::buffer::{FilePart, Incoming, Outgoing, Tail};
 #[derive(Debug)]
 pub struct Stream(Unshared);
 
-/// What came of an attempt to receive or send.
+/// The result of an attempt to receive or send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
     /// The number of bytes. Received: there may be more. Sent: all there was, or as much as was allowed.

@@ -17,8 +17,8 @@ const FINDERS: [&str; 3] = ["__editable___", "_editable_impl_", "editables"];
 /// Our own.
 const OURS: [&str; 2] = ["__main__", "mcsup"];
 
-/// What ran in this process before mcsup: the modules that belong to neither Python nor mcsup. `None`: nothing did, and
-/// there is one thread.
+/// The modules of this process that belong to neither Python nor mcsup. `None`: no customisation ran, and there is one
+/// thread.
 pub fn found(py: Python<'_>) -> PyResult<Option<Vec<String>>> {
     let sys = py.import("sys")?;
     let standard = sys.getattr("stdlib_module_names")?;

@@ -1,4 +1,4 @@
-//! What a Python process does before it ends: work that was handed to executors is finished, the application's exit
+//! The end of a Python process: pending work of executors is finished, the application's exit
 //! functions run, and what it printed is flushed.
 //!
 //! The interpreter is never finalised, and threads that the application started itself are not waited for: either can
@@ -8,9 +8,9 @@ use pyo3::prelude::*;
 
 /// Finishes executors, runs the functions that were registered with `atexit`, and flushes standard output and error.
 pub fn run_exit_functions(py: Python<'_>) {
-    complain(py, "finishing an executor", finish_executors(py));
+    log_error(py, "finishing an executor", finish_executors(py));
     let ran = py.import("atexit").and_then(|atexit| atexit.call_method0("_run_exitfuncs"));
-    complain(py, "running an exit function", ran.map(drop));
+    log_error(py, "running an exit function", ran.map(drop));
     for name in ["stdout", "stderr"] {
         // Closed or replaced streams are the application's business.
         let _ = py.import("sys").and_then(|sys| sys.getattr(name)?.call_method0("flush"));
@@ -25,7 +25,7 @@ fn finish_executors(py: Python<'_>) -> PyResult<()> {
     functions.iter().rev().try_for_each(|function| function.call0().map(drop))
 }
 
-fn complain(py: Python<'_>, what: &str, result: PyResult<()>) {
+fn log_error(py: Python<'_>, what: &str, result: PyResult<()>) {
     if let Err(error) = result {
         log::error!("{what} failed\n{}", super::traceback::format(py, &error).trim_end());
     }

@@ -1,5 +1,5 @@
-//! What CPython must do around a fork: hold its own locks across it, and mend its state in the child
-//! (`PyOS_BeforeFork` and its kin). Without these a child can hang, and repeats its parent's random numbers.
+//! CPython's hooks around a fork: it holds its own locks across it, and repairs its state in the child
+//! (`PyOS_BeforeFork` and similar). Without them a child can hang, and repeats its parent's random numbers.
 //!
 //! The interpreter is held from [`before`] until the call after the fork, so that no other thread owns it in the
 //! moment of the fork: in the child that thread would be gone, and the interpreter taken for ever.

@@ -47,7 +47,7 @@ impl fmt::Display for Target {
 pub struct LoadError {
     /// One line.
     pub summary: String,
-    /// What Python printed, whole, where an exception is to blame.
+    /// The complete traceback, if an exception is the cause.
     pub traceback: Option<String>,
 }
 
@@ -67,7 +67,7 @@ impl LoadError {
 /// expression.
 ///
 /// # Errors
-/// What is missing or was raised, with the traceback whole.
+/// The missing name or the exception, with the complete traceback.
 pub fn load(py: Python<'_>, target: &Target, python_path: &[String]) -> Result<Py<PyAny>, LoadError> {
     let broken = |error: PyErr| LoadError::raised(py, "Python cannot load applications", &error);
     standard::forget_what_is_shadowed(py, python_path).map_err(broken)?;

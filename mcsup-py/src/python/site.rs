@@ -12,7 +12,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-/// What a start without `site` has left to do, and what the interpreter would be if it had been done.
+/// The rest of a start without `site`, and the attributes of the interpreter with it.
 #[derive(Debug, Clone, Default)]
 pub struct Deferred {
     /// The script of the process, where there is one.
@@ -36,7 +36,7 @@ pub struct Script {
     pub file: OsString,
     /// The module that `python -m` has found for `__main__`.
     pub module: Option<String>,
-    /// What Python puts in front of `sys.path` for it.
+    /// The entry that Python puts in front of `sys.path`.
     pub folder: Option<OsString>,
     /// A line of the script that adds to `sys.path`, as some distributions' scripts have.
     pub preparation: Option<String>,
@@ -50,7 +50,7 @@ pub fn defer(deferred: Deferred) {
     *DEFERRED.lock().unwrap_or_else(PoisonError::into_inner) = Some(deferred);
 }
 
-/// What [`run`] will do in this process.
+/// The arguments for [`run`] in this process.
 pub(super) fn deferred() -> Option<Deferred> {
     DEFERRED.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }

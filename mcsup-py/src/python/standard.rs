@@ -43,7 +43,7 @@ const NEVER: [&str; 11] = [
 /// They change the standard library, and want to be there before it.
 const PATCHES: [&str; 2] = ["gevent", "eventlet"];
 
-/// What was loaded here that Python had not loaded by itself.
+/// The modules that were imported here and not by Python itself.
 static SHARED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// Loads what `module` will import of the standard library, if an interpreter runs.

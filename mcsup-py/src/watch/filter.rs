@@ -9,7 +9,7 @@ use super::pattern::Pattern;
 /// Which files count. It only ever grows.
 #[derive(Debug, Clone)]
 pub(super) struct Filter {
-    /// What relative paths are relative to.
+    /// The directory that relative paths begin at.
     here: PathBuf,
     /// Files that were named, or the application was loaded from.
     files: BTreeSet<PathBuf>,
@@ -112,7 +112,7 @@ impl Filter {
         found
     }
 
-    /// What has changed, in one line.
+    /// Describes a change in one line.
     pub(super) fn in_words(&self, changed: &BTreeSet<PathBuf>) -> String {
         let Some(first) = changed.first() else { return "nothing has changed".to_owned() };
         let name = first.strip_prefix(&self.here).unwrap_or(first).display().to_string();
@@ -125,7 +125,7 @@ impl Filter {
     }
 }
 
-/// What Python can import, unlike what editors put beside it.
+/// Whether Python can import a file, unlike an editor's temporary one.
 fn is_python(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().as_encoded_bytes();
     name.ends_with(b".py") && !name.starts_with(b".")

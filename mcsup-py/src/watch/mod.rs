@@ -1,4 +1,4 @@
-//! What `--reload` does: waits until files that the application was loaded from have changed, and says which.
+//! The watcher of `--reload`: waits for a change of the application's files, and names the file.
 //!
 //! Events of the system are hints, nothing more: each has the stamps of the files compared with those of the look
 //! before. So an editor that replaces a file, a lost event and a directory that goes and comes back are all the same;
@@ -48,7 +48,7 @@ pub enum Engine {
     Inotify,
 }
 
-/// What is watched beside the files of the application, and how.
+/// The settings of the watcher: additional files, and the method.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ReloadSettings {
     /// How changes are noticed.
@@ -70,12 +70,12 @@ pub struct Watcher {
     filter: Filter,
     stamps: Stamps,
     source: Source,
-    /// What has changed since the last answer.
+    /// The change since the last call.
     changed: BTreeSet<PathBuf>,
     debounce: Debounce,
 }
 
-/// What makes it look.
+/// The trigger of a scan.
 #[derive(Debug)]
 enum Source {
     /// Hints; and time, where there is an interval.

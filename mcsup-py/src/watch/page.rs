@@ -1,4 +1,4 @@
-//! What a browser is shown while the newest version does not boot, in place of the application's answer.
+//! The page with the traceback for browsers, while the newest version does not boot.
 //!
 //! Everybody else is served by the application, in the last version that was good.
 

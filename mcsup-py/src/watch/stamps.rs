@@ -1,4 +1,4 @@
-//! What the files that count looked like at the last look, and which of them have changed since.
+//! The state of the watched files at the last scan, and the files that have changed since.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::filter::Filter;
 
-/// What tells one version of a file from another. Not its mode or owner; a touch is a change.
+/// The attributes that identify a version of a file. Without mode and owner; a touch is a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     /// Seconds and nanoseconds.
@@ -29,7 +29,7 @@ impl Stamps {
         self.0.extend(take(filter).into_iter().filter(|(path, _)| !before.wants(path)));
     }
 
-    /// What has changed, come or gone since the last look.
+    /// The files that have changed, appeared or vanished since the last scan.
     pub(super) fn look(&mut self, filter: &Filter) -> Vec<PathBuf> {
         let before = std::mem::replace(&mut self.0, take(filter));
         let now = &self.0;

@@ -2,7 +2,7 @@
 
 use super::errors::ErrorSink;
 
-/// What an application may know about its server.
+/// The server's properties in the environ.
 #[derive(Clone)]
 pub struct WsgiSettings {
     /// Whether another thread of this process may call the application at the same time.

@@ -4,7 +4,7 @@ use super::super::chunked::{Decoder, LAST_CHUNK, write_chunk};
 use super::super::reject::Reject;
 use super::{Shown, is_text, is_token, take_field, take_line};
 
-/// What came of a body.
+/// The result of decoding a body.
 #[derive(Debug, PartialEq, Eq)]
 struct Decoded {
     data: Vec<u8>,

@@ -13,7 +13,7 @@ const TIGHT: Limits = Limits { line: 40, fields: 4, field_size: 30, body: 10 };
 /// None but the engine's own.
 const LOOSE: Limits = Limits { line: 0, fields: usize::MAX, field_size: 0, body: 0 };
 
-/// What a head says.
+/// The content of a head.
 #[derive(Debug, PartialEq, Eq)]
 struct Said<'a> {
     method: &'a str,

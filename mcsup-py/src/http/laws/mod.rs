@@ -1,4 +1,4 @@
-//! What holds for whatever bytes a client sends: the laws of this folder's parsers.
+//! The laws of this folder's parsers: properties that hold for any bytes of a client.
 //!
 //! Each law is a plain function that panics where it is broken. The fuzz targets in `mcsup-py/fuzz` and the tests
 //! beside this file call the same ones. A build without tests and without the feature `laws` has none of them.
