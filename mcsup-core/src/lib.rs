@@ -33,7 +33,7 @@
 //! error never ends the process; [`Ending`] converts to an exit code, and `main` decides.
 //!
 //! # Where to start reading
-//! [`policy::Machine`], then `supervisor/life.rs`: the loop has twenty lines.
+//! `policy/machine.rs`, then `supervisor/life.rs`: the loop has twenty lines.
 
 mod clock;
 pub mod control;

@@ -8,7 +8,7 @@ use super::notice::Notice;
 
 /// Something is to be done.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// Fork a worker.
     Spawn {
         /// Its serial number.
@@ -125,7 +125,7 @@ pub enum Effect {
 
 /// How a worker is to finish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Drain {
+pub(crate) enum Drain {
     /// Others go on serving the listeners: stop accepting at once.
     Retire,
     /// No other worker serves the queue: accept it first.
@@ -134,7 +134,7 @@ pub enum Drain {
 
 /// What came of something that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// It is done; one line.
     Done(String),
     /// It was tried and undone.

@@ -8,23 +8,23 @@ use super::exit::{BootFailure, Exit};
 use super::rules::Policy;
 
 /// A point on the supervisor's monotonic clock, counted from an origin of its own choice.
-pub type Moment = Duration;
+pub(crate) type Moment = Duration;
 
 /// One worker's serial number: never used twice in a supervisor's life, unlike a pid.
 ///
 /// A mold has one as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct WorkerId(pub u64);
+pub(crate) struct WorkerId(pub(crate) u64);
 
 /// A request that waits for its answer. Each is answered once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Ticket(pub u64);
+pub(crate) struct Ticket(pub(crate) u64);
 
 /// A stable place in the pool, counted from 0.
-pub type Slot = usize;
+pub(crate) type Slot = usize;
 
 /// One version of code and settings, counted from 1.
-pub type Generation = u64;
+pub(crate) type Generation = u64;
 
 /// Where a worker is forked to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub(super) struct Place {
 
 /// Something happened.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Event {
+pub(crate) enum Event {
     /// The fork that [`Effect::Spawn`](super::Effect::Spawn) or [`Effect::SpawnMold`](super::Effect::SpawnMold) asked for succeeded.
     Spawned {
         /// Whose fork.
@@ -138,7 +138,7 @@ pub enum Event {
 
 /// What an operator can ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ask {
+pub(crate) enum Ask {
     /// Finish what has arrived, then end. Asked again, it escalates.
     StopGraceful,
     /// End now.

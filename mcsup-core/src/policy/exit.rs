@@ -9,27 +9,27 @@ use crate::error::ErrorKind;
 
 /// Why a boot failed, in the worker's own words.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BootFailure {
+pub(crate) struct BootFailure {
     /// [`ErrorKind::Application`] where the thing to run could not be loaded, [`ErrorKind::Boot`] otherwise.
-    pub kind: ErrorKind,
+    pub(crate) kind: ErrorKind,
     /// One line.
-    pub summary: String,
+    pub(crate) summary: String,
     /// Several lines, such as a traceback, whole.
-    pub detail: Option<String>,
+    pub(crate) detail: Option<String>,
 }
 
 /// How a process ended, with what is known about the why.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exit {
+pub(crate) struct Exit {
     /// What the kernel reported.
-    pub status: ExitStatus,
+    pub(crate) status: ExitStatus,
     /// What else was seen.
-    pub evidence: Evidence,
+    pub(crate) evidence: Evidence,
 }
 
 /// What `waitpid` reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExitStatus {
+pub(crate) enum ExitStatus {
     /// The process called exit with this code.
     Code(i32),
     /// This signal ended it.
@@ -47,18 +47,18 @@ impl fmt::Display for ExitStatus {
 
 /// What was seen around an exit.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Evidence {
+pub(crate) struct Evidence {
     /// Whether the kernel's out-of-memory kills explain a death by SIGKILL.
-    pub out_of_memory: OutOfMemory,
+    pub(crate) out_of_memory: OutOfMemory,
     /// The sender of the last signal that the worker noticed.
-    pub sender: Option<Sender>,
+    pub(crate) sender: Option<Sender>,
     /// For how long the request that it was busy with had been running.
-    pub request_age: Option<Duration>,
+    pub(crate) request_age: Option<Duration>,
 }
 
 /// What the kernel's count of out-of-memory kills, of the worker's own cgroup, says about a death.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum OutOfMemory {
+pub(crate) enum OutOfMemory {
     /// Nothing: the count cannot be read, or was not read before.
     #[default]
     NotCounted,
@@ -84,18 +84,18 @@ pub enum OutOfMemory {
 
 /// The sender of a signal, as the kernel names it (`si_pid`, `si_uid`).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sender {
+pub(crate) struct Sender {
     /// The signal's number.
-    pub signal: i32,
+    pub(crate) signal: i32,
     /// The sender's pid.
-    pub pid: i32,
+    pub(crate) pid: i32,
     /// The sender's user id.
-    pub uid: u32,
+    pub(crate) uid: u32,
 }
 
 /// Why a worker was killed by its supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum KillReason {
+pub(crate) enum KillReason {
     /// It was not ready within this time.
     BootTimeout(Duration),
     /// It gave no sign of life for this time.

@@ -22,7 +22,7 @@ mod size;
 mod upgrade;
 mod worker;
 
-pub use record::Record;
+pub(crate) use record::Record;
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ const AFTER_LATE: Duration = Duration::from_secs(1);
 
 /// The pool's state and everything that it is decided from.
 #[derive(Debug, Clone)]
-pub struct Machine {
+pub(crate) struct Machine {
     pool: Pool,
     molds: Molds,
     starts: Starts,
@@ -64,7 +64,7 @@ pub struct Machine {
 
 impl Machine {
     /// A pool that has not begun.
-    pub fn new(policy: Policy) -> Self {
+    pub(crate) fn new(policy: Policy) -> Self {
         Self {
             molds: Molds::new(&policy),
             starts: Starts::new(&policy),
@@ -79,7 +79,7 @@ impl Machine {
     }
 
     /// Forks the first generation.
-    pub fn start(&mut self, now: Moment) -> Vec<Effect> {
+    pub(crate) fn start(&mut self, now: Moment) -> Vec<Effect> {
         let mut step = Step::at(now);
         if self.pool.target != self.pool.policy.workers {
             step.push(Effect::Resize { slots: self.pool.target });
@@ -89,7 +89,7 @@ impl Machine {
     }
 
     /// Something happened: what is to be done about it, in this order.
-    pub fn step(&mut self, event: Event, now: Moment) -> Vec<Effect> {
+    pub(crate) fn step(&mut self, event: Event, now: Moment) -> Vec<Effect> {
         let mut step = Step::at(now);
         let is_round_over = matches!(event, Event::Tick);
         if !self.on_mold_event(&event, &mut step) {
@@ -108,7 +108,7 @@ impl Machine {
     }
 
     /// When [`Event::Tick`] is due at the latest; `None`: nothing waits for time.
-    pub fn next_deadline(&self) -> Option<Moment> {
+    pub(crate) fn next_deadline(&self) -> Option<Moment> {
         if self.pool.phase == Phase::Ended {
             return None;
         }
@@ -130,7 +130,7 @@ impl Machine {
     }
 
     /// Why an empty slot waits, and until when; `None`: it has a worker, or one is about to be reaped.
-    pub fn vacancy(&self, slot: Slot) -> Option<(Vacancy, Option<Moment>)> {
+    pub(crate) fn vacancy(&self, slot: Slot) -> Option<(Vacancy, Option<Moment>)> {
         if !self.starts.is_waiting(&self.pool, slot) {
             return None;
         }
@@ -144,32 +144,32 @@ impl Machine {
     }
 
     /// Where the pool is in its life.
-    pub fn phase(&self) -> &Phase {
+    pub(crate) fn phase(&self) -> &Phase {
         &self.pool.phase
     }
 
     /// The facts.
-    pub fn table(&self) -> &Table {
+    pub(crate) fn table(&self) -> &Table {
         &self.pool.table
     }
 
     /// The molds.
-    pub fn molds(&self) -> &Molds {
+    pub(crate) fn molds(&self) -> &Molds {
         &self.molds
     }
 
     /// How many workers there should be.
-    pub fn target(&self) -> usize {
+    pub(crate) fn target(&self) -> usize {
         self.pool.target
     }
 
     /// The generation that serves.
-    pub fn current(&self) -> Generation {
+    pub(crate) fn current(&self) -> Generation {
         self.pool.current
     }
 
     /// What it decides by.
-    pub fn policy(&self) -> &Policy {
+    pub(crate) fn policy(&self) -> &Policy {
         &self.pool.policy
     }
 

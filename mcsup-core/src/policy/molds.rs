@@ -20,20 +20,20 @@ const PLACE: Slot = 0;
 
 /// One mold.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Mold {
+pub(crate) struct Mold {
     /// Its version.
-    pub generation: Generation,
+    pub(crate) generation: Generation,
     /// Its process; `None`: it has not been forked yet.
-    pub pid: Option<i32>,
+    pub(crate) pid: Option<i32>,
     /// Where it is in its life.
-    pub state: State,
+    pub(crate) state: State,
     /// How long its boot took; zero until it is ready.
-    pub boot: Duration,
+    pub(crate) boot: Duration,
 }
 
 /// All molds, and which generations have one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Molds {
+pub(crate) struct Molds {
     molds: BTreeMap<WorkerId, Mold>,
     /// The generations whose workers are forked by a mold.
     wanted_by: BTreeSet<Generation>,
@@ -73,17 +73,17 @@ impl Molds {
     }
 
     /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = (WorkerId, &Mold)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (WorkerId, &Mold)> {
         self.molds.iter().map(|(id, mold)| (*id, mold))
     }
 
     /// Whether workers of `generation` can be forked now.
-    pub fn can_fork(&self, generation: Generation) -> bool {
+    pub(crate) fn can_fork(&self, generation: Generation) -> bool {
         !self.wants(generation) || self.ready(generation).is_some()
     }
 
     /// The mold that forks workers of `generation`.
-    pub fn ready(&self, generation: Generation) -> Option<WorkerId> {
+    pub(crate) fn ready(&self, generation: Generation) -> Option<WorkerId> {
         let ready = |(_, mold): &(WorkerId, &Mold)| mold.generation == generation && mold.state.is_ready();
         self.iter().find(ready).map(|(id, _)| id)
     }

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::event::{Ask, Generation, Slot, WorkerId};
+use super::event::{Ask, Generation, Slot};
 use super::exit::{BootFailure, Exit, KillReason, Outcome};
 
 /// What an operator should read in the log.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Notice {
+pub(crate) enum Notice {
     /// About one worker.
     Worker(WorkerNotice),
     /// About a mold.
@@ -26,9 +26,8 @@ pub enum Notice {
 
 /// About one worker.
 #[derive(Debug, Clone, PartialEq)]
-#[allow(missing_docs, reason = "the fields are those of the events, named alike")]
-pub enum WorkerNotice {
-    Booting { worker: WorkerId, slot: Slot, generation: Generation, pid: i32 },
+pub(crate) enum WorkerNotice {
+    Booting { slot: Slot, generation: Generation, pid: i32 },
     Ready { pid: i32, slot: Slot, after: Duration },
     BootFailed { pid: i32, failure: BootFailure },
     BootTimeout { pid: i32, after: Duration },
@@ -43,49 +42,26 @@ pub enum WorkerNotice {
 
 /// About a mold.
 #[derive(Debug, Clone, PartialEq)]
-#[allow(missing_docs, reason = "the fields are those of the events, named alike")]
-pub enum MoldNotice {
-    Booting {
-        generation: Generation,
-        pid: i32,
-    },
-    Ready {
-        pid: i32,
-        generation: Generation,
-        after: Duration,
-    },
-    Died {
-        pid: i32,
-        generation: Generation,
-        exit: Exit,
-        killed: Option<KillReason>,
-        again_in: Option<Duration>,
-    },
-    Failed {
-        generation: Generation,
-        reason: String,
-        again_in: Duration,
-    },
-    Unkillable {
-        pid: i32,
-        since: Duration,
-    },
+pub(crate) enum MoldNotice {
+    Booting { generation: Generation, pid: i32 },
+    Ready { pid: i32, generation: Generation, after: Duration },
+    Died { pid: i32, generation: Generation, exit: Exit, killed: Option<KillReason> },
+    Failed { generation: Generation, reason: String, again_in: Duration },
+    Unkillable { pid: i32, since: Duration },
 }
 
 /// About a worker that is replaced by one of its own generation.
 #[derive(Debug, Clone, PartialEq)]
-#[allow(missing_docs, reason = "the fields are those of the events, named alike")]
-pub enum RecycleNotice {
+pub(crate) enum RecycleNotice {
     Begun { pid: i32, slot: Slot, reason: String },
     Postponed { slot: Slot, reason: String },
-    Done { slot: Slot, reason: String },
+    Done { slot: Slot },
     Failed { slot: Slot, reason: String, again_in: Duration },
 }
 
 /// About a new generation.
 #[derive(Debug, Clone, PartialEq)]
-#[allow(missing_docs, reason = "the fields are those of the events, named alike")]
-pub enum ReloadNotice {
+pub(crate) enum ReloadNotice {
     Wanted { reason: String },
     NewcomerFailed { generation: Generation, reason: String, left: usize },
     RollingBack { slots: usize },
@@ -100,16 +76,14 @@ pub enum ReloadNotice {
 
 /// About the number of workers.
 #[derive(Debug, Clone, PartialEq)]
-#[allow(missing_docs, reason = "the fields are those of the events, named alike")]
-pub enum ScaleNotice {
+pub(crate) enum ScaleNotice {
     Failed { from: usize, to: usize, reason: String },
     Begun { from: usize, to: usize },
 }
 
 /// About another image of the supervisor.
 #[derive(Debug, Clone, PartialEq)]
-#[allow(missing_docs, reason = "the fields are those of the events, named alike")]
-pub enum UpgradeNotice {
+pub(crate) enum UpgradeNotice {
     Postponed,
     Begun,
     Failed { reason: String },
@@ -118,8 +92,7 @@ pub enum UpgradeNotice {
 
 /// About the pool as a whole.
 #[derive(Debug, Clone, PartialEq)]
-#[allow(missing_docs, reason = "the fields are those of the events, named alike")]
-pub enum PoolNotice {
+pub(crate) enum PoolNotice {
     LameDuck { lasts: Duration },
     Stopping { ask: Ask },
     Escalated,

@@ -34,7 +34,6 @@ struct Replacing {
     old: WorkerId,
     new: WorkerId,
     slot: Slot,
-    reason: String,
     /// What is known about a failure of the new one.
     failure: Option<Why>,
 }
@@ -57,7 +56,7 @@ pub(super) struct Marked {
 #[derive(Debug)]
 pub(super) enum Replaced {
     /// The new worker is ready, so the old one can go.
-    Done { old: WorkerId, slot: Slot, reason: String, tickets: Vec<Ticket> },
+    Done { old: WorkerId, slot: Slot, tickets: Vec<Ticket> },
     /// The new worker has gone, and the old one stays.
     Failed { slot: Slot, why: Why, tickets: Vec<Ticket> },
 }
@@ -154,8 +153,8 @@ impl Recycler {
     }
 
     /// `new` boots in the place of `old`.
-    pub(super) fn begin(&mut self, old: WorkerId, new: WorkerId, slot: Slot, reason: String) {
-        self.replacing = Some(Replacing { old, new, slot, reason, failure: None });
+    pub(super) fn begin(&mut self, old: WorkerId, new: WorkerId, slot: Slot) {
+        self.replacing = Some(Replacing { old, new, slot, failure: None });
     }
 
     /// A worker failed: where it is the new one, this says why the replacement does.
@@ -174,9 +173,9 @@ impl Recycler {
         if matches!(state, Some(State::Booting { .. })) {
             return None;
         }
-        let Replacing { reason, failure, .. } = self.replacing.take()?;
+        let Replacing { failure, .. } = self.replacing.take()?;
         if serves(new) {
-            return Some(Replaced::Done { old, slot, reason, tickets: self.take_waiting(old) });
+            return Some(Replaced::Done { old, slot, tickets: self.take_waiting(old) });
         }
         if !serves(old) {
             // It is dead as well, or leaves: an ordinary death.

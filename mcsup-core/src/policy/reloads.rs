@@ -34,7 +34,7 @@ impl Reloads {
             Phase::Reloading(rollout) if now < rollout.since.saturating_add(pool.policy.reload_interval) => {
                 Some("another reload has only just begun")
             }
-            Phase::RollingBack(_) => Some("a failed generation is still being rolled back"),
+            Phase::RollingBack { .. } => Some("a failed generation is still being rolled back"),
             Phase::Upgrading { .. } => Some("an upgrade is under way"),
             _ => None,
         }

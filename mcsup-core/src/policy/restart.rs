@@ -33,7 +33,7 @@ pub(super) enum Loss {
 
 /// The losses of each slot, and the last boot.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Restarts {
+pub(crate) struct Restarts {
     policy: RestartPolicy,
     losses: BTreeMap<Slot, Losses>,
     last_boot: Option<Boot>,
@@ -63,12 +63,17 @@ struct Boot {
 
 impl Restarts {
     /// No losses yet; `seed` starts the jitter.
-    pub fn new(policy: RestartPolicy, seed: u64) -> Self {
+    pub(crate) fn new(policy: RestartPolicy, seed: u64) -> Self {
         Self { policy, losses: BTreeMap::new(), last_boot: None, usual: None, jitter: Jitter::new(seed) }
     }
 
     /// A worker that was ready since `ready` after a boot of `boot` has died: when its slot is filled again.
-    pub fn after_death(&mut self, slot: Slot, (ready, boot): (Moment, Duration), now: Moment) -> Moment {
+    pub(crate) fn after_death(
+        &mut self,
+        slot: Slot,
+        (ready, boot): (Moment, Duration),
+        now: Moment,
+    ) -> Moment {
         self.note_served(slot, now.saturating_sub(ready));
         let losses = self.losses.entry(slot).or_default();
         losses.deaths = losses.deaths.saturating_add(1);
@@ -76,12 +81,12 @@ impl Restarts {
     }
 
     /// When the successor of a worker that was ready at `ready` may start, if its slot has lost others lately.
-    pub fn after_ready(&self, (ready, boot): (Moment, Duration), now: Moment) -> Moment {
+    pub(crate) fn after_ready(&self, (ready, boot): (Moment, Duration), now: Moment) -> Moment {
         ready.saturating_add(self.rest(boot).min(self.policy.ready_cap)).max(now)
     }
 
     /// A worker died that never was ready, and that is noted: when its slot is filled again.
-    pub fn after_failed_boot(&mut self, slot: Slot, now: Moment) -> Moment {
+    pub(crate) fn after_failed_boot(&mut self, slot: Slot, now: Moment) -> Moment {
         let doublings = self.failures(slot).saturating_sub(1).min(16);
         now.saturating_add(
             self.jittered(self.policy.base.saturating_mul(1 << doublings).min(self.policy.cap)),
@@ -89,7 +94,7 @@ impl Restarts {
     }
 
     /// A boot has ended, after `took`.
-    pub fn note_boot(&mut self, slot: Slot, took: Duration, worked: bool, now: Moment) {
+    pub(crate) fn note_boot(&mut self, slot: Slot, took: Duration, worked: bool, now: Moment) {
         self.last_boot = Some(Boot { ended: now, took, worked });
         let losses = self.losses.entry(slot).or_default();
         losses.failures = if worked { 0 } else { losses.failures.saturating_add(1) };
@@ -99,19 +104,19 @@ impl Restarts {
     }
 
     /// A boot was given up at its timeout: most of the time it has only waited for something.
-    pub fn note_timeout(&mut self, slot: Slot, took: Duration, now: Moment) {
+    pub(crate) fn note_timeout(&mut self, slot: Slot, took: Duration, now: Moment) {
         let most = self.usual.map_or(self.policy.cap, |usual| self.rest(usual));
         self.note_boot(slot, took.min(most), false, now);
     }
 
     /// How long a boot may take before the pool no longer counts on it: four times a usual one, and at least as long as
     /// boots are charged in full.
-    pub fn patience(&self) -> Duration {
+    pub(crate) fn patience(&self) -> Duration {
         self.usual.map_or(self.policy.cap, |usual| self.rest(usual)).max(self.policy.cap / REST)
     }
 
     /// A slot was served for this long, by a worker that has died or leaves.
-    pub fn note_served(&mut self, slot: Slot, time: Duration) {
+    pub(crate) fn note_served(&mut self, slot: Slot, time: Duration) {
         let Some(losses) = self.losses.get_mut(&slot) else { return };
         losses.served = losses.served.saturating_add(time);
         while losses.deaths > 0 && losses.served >= self.policy.stable {
@@ -124,32 +129,32 @@ impl Restarts {
     }
 
     /// How many boots of a slot have failed in a row.
-    pub fn failures(&self, slot: Slot) -> u32 {
+    pub(crate) fn failures(&self, slot: Slot) -> u32 {
         self.losses.get(&slot).map_or(0, |losses| losses.failures)
     }
 
     /// How many workers of a slot have died lately that were ready.
-    pub fn deaths(&self, slot: Slot) -> u32 {
+    pub(crate) fn deaths(&self, slot: Slot) -> u32 {
         self.losses.get(&slot).map_or(0, |losses| losses.deaths)
     }
 
     /// When the pool has rested from its last boot.
-    pub fn rest_ends(&self) -> Moment {
+    pub(crate) fn rest_ends(&self) -> Moment {
         self.last_boot.map_or(Duration::ZERO, |boot| boot.ended.saturating_add(self.rest(boot.took)))
     }
 
     /// The same where that boot failed; otherwise at once.
-    pub fn rest_after_failure_ends(&self) -> Moment {
+    pub(crate) fn rest_after_failure_ends(&self) -> Moment {
         self.last_boot.filter(|boot| !boot.worked).map_or(Duration::ZERO, |_| self.rest_ends())
     }
 
     /// The slots from `first` on are no more, or are new.
-    pub fn forget_from(&mut self, first: Slot) {
+    pub(crate) fn forget_from(&mut self, first: Slot) {
         self.losses.retain(|slot, _| *slot < first);
     }
 
     /// A new version of the code starts with a clean record.
-    pub fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.losses.clear();
         self.last_boot = None;
     }

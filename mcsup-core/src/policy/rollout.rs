@@ -1,4 +1,4 @@
-//! A new generation on its way, and a failed one on its way out: what is next.
+//! A new generation on its way: what is next.
 //!
 //! A reload is a transaction. New workers boot beside the old ones, as many at once as the plan's surge allows. The
 //! first of them must prove themselves: alive for the soak time after they were ready. Then each old worker retires as
@@ -12,11 +12,11 @@ use super::table::{Entry, Table};
 
 /// A new generation on its way.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Rollout {
+pub(crate) struct Rollout {
     /// The new generation.
-    pub generation: Generation,
+    pub(crate) generation: Generation,
     /// When it was begun.
-    pub since: Moment,
+    pub(crate) since: Moment,
     /// The requests that wait for the answer.
     pub(super) tickets: Vec<Ticket>,
     /// Whether its settings have been read.
@@ -38,15 +38,6 @@ pub struct Rollout {
 pub(super) struct Settings {
     pub(super) policy: Policy,
     pub(super) configured: usize,
-}
-
-/// A failed generation on its way out of slots that it holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rollback {
-    /// The generation that goes.
-    pub generation: Generation,
-    /// When it was begun.
-    pub since: Moment,
 }
 
 /// What is next in a rollout.

@@ -24,7 +24,7 @@ use super::table::Entry;
 
 /// Why a slot has no worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Vacancy {
+pub(crate) enum Vacancy {
     /// This many of its workers have died lately.
     Deaths(u32),
     /// This many of its boots have failed in a row.

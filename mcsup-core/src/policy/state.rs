@@ -10,7 +10,7 @@ use super::exit::KillReason;
 
 /// Where a worker is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub enum State {
+pub(crate) enum State {
     /// Forked (or about to be), not ready yet.
     Booting {
         /// When it was asked for.
@@ -62,7 +62,7 @@ pub enum State {
 
 impl State {
     /// When it became ready, if it ever did.
-    pub fn ready_since(&self) -> Option<Moment> {
+    pub(crate) fn ready_since(&self) -> Option<Moment> {
         match *self {
             State::Ready { since, .. } => Some(since),
             State::Aborting { ready_since, .. } => Some(ready_since),
@@ -75,17 +75,17 @@ impl State {
     }
 
     /// Whether it serves and is meant to go on.
-    pub fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         matches!(self, State::Ready { .. })
     }
 
     /// Whether it is on its way out.
-    pub fn is_leaving(&self) -> bool {
+    pub(crate) fn is_leaving(&self) -> bool {
         !matches!(self, State::Booting { .. } | State::Ready { .. })
     }
 
     /// Whether its exit will be what its slot is filled after: it did not go because it was asked to.
-    pub fn is_missed(&self) -> bool {
+    pub(crate) fn is_missed(&self) -> bool {
         match self {
             State::Aborting { .. } | State::Failed { .. } => true,
             State::Killed { reason, .. } => {

@@ -1,12 +1,12 @@
 //! The phase of a pool: one enum, and what belongs to a phase is in its variant.
 
-use super::event::{Ask, Moment};
-use super::rollout::{Rollback, Rollout};
+use super::event::{Ask, Generation, Moment};
+use super::rollout::Rollout;
 use crate::error::ErrorKind;
 
 /// Where the pool is in its life.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// No worker has been ready yet.
     Starting,
     /// Serving.
@@ -14,7 +14,10 @@ pub enum Phase {
     /// Serving while a new generation takes over.
     Reloading(Rollout),
     /// Serving while slots that a failed generation holds are given back.
-    RollingBack(Rollback),
+    RollingBack {
+        /// The failed generation.
+        generation: Generation,
+    },
     /// Serving while another image shows whether it can take over.
     Upgrading {
         /// When it counts as failed.
@@ -45,12 +48,12 @@ pub enum Phase {
 
 impl Phase {
     /// In one or two words.
-    pub fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Phase::Starting => "starting",
             Phase::Serving => "serving",
             Phase::Reloading(_) => "reloading",
-            Phase::RollingBack(_) => "rolling back",
+            Phase::RollingBack { .. } => "rolling back",
             Phase::Upgrading { .. } => "upgrading",
             Phase::LameDuck { .. } => "lame duck",
             Phase::Stopping { .. } => "stopping",
@@ -60,7 +63,7 @@ impl Phase {
     }
 
     /// Whether the pool is on its way out.
-    pub fn is_ending(&self) -> bool {
+    pub(crate) fn is_ending(&self) -> bool {
         matches!(self, Phase::Stopping { .. } | Phase::Failing { .. } | Phase::Ended)
     }
 }

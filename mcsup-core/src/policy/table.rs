@@ -11,27 +11,27 @@ use super::state::State;
 
 /// One worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Its serial number.
-    pub id: WorkerId,
+    pub(crate) id: WorkerId,
     /// Its place.
-    pub slot: Slot,
+    pub(crate) slot: Slot,
     /// Its version.
-    pub generation: Generation,
+    pub(crate) generation: Generation,
     /// The mold that forks it; `None`: the supervisor itself.
-    pub mold: Option<WorkerId>,
+    pub(crate) mold: Option<WorkerId>,
     /// Its process; `None`: it has not been forked yet.
-    pub pid: Option<i32>,
+    pub(crate) pid: Option<i32>,
     /// Where it is in its life.
-    pub state: State,
+    pub(crate) state: State,
     /// How long its boot took; zero until it is ready.
-    pub boot: Duration,
+    pub(crate) boot: Duration,
     /// It has asked to be replaced, and serves until its successor does.
-    pub leaves: bool,
+    pub(crate) leaves: bool,
     /// What it may use before it is replaced.
-    pub allowance: Allowance,
+    pub(crate) allowance: Allowance,
     /// Why it is to be replaced by a worker of its own generation.
-    pub recycle: Option<String>,
+    pub(crate) recycle: Option<String>,
 }
 
 impl Entry {
@@ -43,18 +43,18 @@ impl Entry {
 
 /// What a worker may use before it is replaced: drawn once, when it is forked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Allowance {
+pub(crate) struct Allowance {
     /// Requests; `None`: any number.
-    pub requests: Option<u64>,
+    pub(crate) requests: Option<u64>,
     /// Time since it was ready; `None`: any.
-    pub lifetime: Option<Duration>,
+    pub(crate) lifetime: Option<Duration>,
     /// Bytes of memory; `None`: any number.
-    pub rss: Option<u64>,
+    pub(crate) rss: Option<u64>,
 }
 
 /// All workers, by serial number, so by age.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Table {
+pub(crate) struct Table {
     entries: BTreeMap<WorkerId, Entry>,
     serial: u64,
 }
@@ -87,98 +87,93 @@ impl Table {
     }
 
     /// A serial number that was never used.
-    pub fn next_id(&mut self) -> WorkerId {
+    pub(crate) fn next_id(&mut self) -> WorkerId {
         self.serial += 1;
         WorkerId(self.serial)
     }
 
     /// The worker, if it still exists.
-    pub fn get(&self, id: WorkerId) -> Option<&Entry> {
+    pub(crate) fn get(&self, id: WorkerId) -> Option<&Entry> {
         self.entries.get(&id)
     }
 
     /// The worker, to change its state.
-    pub fn get_mut(&mut self, id: WorkerId) -> Option<&mut Entry> {
+    pub(crate) fn get_mut(&mut self, id: WorkerId) -> Option<&mut Entry> {
         self.entries.get_mut(&id)
     }
 
     /// Takes a reaped worker out.
-    pub fn remove(&mut self, id: WorkerId) -> Option<Entry> {
+    pub(crate) fn remove(&mut self, id: WorkerId) -> Option<Entry> {
         self.entries.remove(&id)
     }
 
     /// All workers, oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.entries.values()
     }
 
     /// The serial numbers of the workers for which `wanted` holds, oldest first.
-    pub fn select(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<WorkerId> {
+    pub(crate) fn select(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<WorkerId> {
         self.iter().filter(|entry| wanted(entry)).map(|entry| entry.id).collect()
     }
 
-    /// Whether no worker is left.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     /// The worker that holds `slot` in `generation` and is not on its way out.
-    pub fn holder(&self, slot: Slot, generation: Generation) -> Option<&Entry> {
+    pub(crate) fn holder(&self, slot: Slot, generation: Generation) -> Option<&Entry> {
         self.iter()
             .find(|entry| entry.slot == slot && entry.generation == generation && !entry.state.is_leaving())
     }
 
     /// Whether the first `slots` slots of `generation` are all ready.
-    pub fn is_complete(&self, generation: Generation, slots: usize) -> bool {
+    pub(crate) fn is_complete(&self, generation: Generation, slots: usize) -> bool {
         (0..slots).all(|slot| self.is_held(slot, generation))
     }
 
     /// Whether a ready worker of `generation` holds `slot`.
-    pub fn is_held(&self, slot: Slot, generation: Generation) -> bool {
+    pub(crate) fn is_held(&self, slot: Slot, generation: Generation) -> bool {
         self.in_slot(slot).any(|entry| entry.generation == generation && entry.state.is_ready())
     }
 
     /// Whether ready workers, of whatever generation, hold the first `slots` slots.
-    pub fn is_full(&self, slots: usize) -> bool {
+    pub(crate) fn is_full(&self, slots: usize) -> bool {
         self.are_served(0..slots)
     }
 
     /// Whether ready workers, of whatever generation, hold these slots.
-    pub fn are_served(&self, slots: Range<Slot>) -> bool {
+    pub(crate) fn are_served(&self, slots: Range<Slot>) -> bool {
         slots.into_iter().all(|slot| self.in_slot(slot).any(|entry| entry.state.is_ready()))
     }
 
     /// The workers of a slot that are not on their way out, oldest first.
-    pub fn in_slot(&self, slot: Slot) -> impl Iterator<Item = &Entry> {
+    pub(crate) fn in_slot(&self, slot: Slot) -> impl Iterator<Item = &Entry> {
         self.iter().filter(move |entry| entry.slot == slot && !entry.state.is_leaving())
     }
 
     /// Whether a worker that goes on serves `slot`, or boots there in `current`: of another generation it may never serve.
-    pub fn is_covered(&self, slot: Slot, current: Generation) -> bool {
+    pub(crate) fn is_covered(&self, slot: Slot, current: Generation) -> bool {
         let covers = |entry: &Entry| entry.state.is_ready() || entry.generation == current;
         self.in_slot(slot).any(|entry| covers(entry) && !entry.leaves)
     }
 
     /// Whether no worker covers `slot`, and none of `current` is about to be reaped there.
-    pub fn is_vacant(&self, slot: Slot, current: Generation) -> bool {
+    pub(crate) fn is_vacant(&self, slot: Slot, current: Generation) -> bool {
         let is_missed =
             |entry: &Entry| entry.slot == slot && entry.generation == current && entry.state.is_missed();
         !self.is_covered(slot, current) && !self.iter().any(is_missed)
     }
 
     /// How many generations besides `current` have workers that are on their way out.
-    pub fn draining_generations(&self, current: Generation) -> usize {
+    pub(crate) fn draining_generations(&self, current: Generation) -> usize {
         let leaving = self.iter().filter(|entry| entry.generation != current && entry.state.is_leaving());
         leaving.map(|entry| entry.generation).collect::<BTreeSet<_>>().len()
     }
 
     /// Whether some fork has neither succeeded nor failed yet.
-    pub fn awaits_forks(&self) -> bool {
+    pub(crate) fn awaits_forks(&self) -> bool {
         self.iter().any(|entry| entry.pid.is_none())
     }
 
     /// Begins every silence again.
-    pub fn begin_silences(&mut self, now: Moment) {
+    pub(crate) fn begin_silences(&mut self, now: Moment) {
         for entry in self.entries.values_mut() {
             if let State::Ready { beat, .. } = &mut entry.state {
                 *beat = now;
@@ -188,7 +183,7 @@ impl Table {
 
     /// Moves every deadline by `by`, and begins every silence again: the supervisor did not run for a while, and no
     /// worker is to blame for signs of life that it did not see.
-    pub fn forgive(&mut self, by: Duration, now: Moment) {
+    pub(crate) fn forgive(&mut self, by: Duration, now: Moment) {
         for entry in self.entries.values_mut() {
             match &mut entry.state {
                 State::Booting { since } => *since = since.saturating_add(by),

@@ -110,13 +110,7 @@ mod tests {
                 "worker 5 exited with code 7",
             ),
             (
-                Notice::Mold(MoldNotice::Died {
-                    pid: 5,
-                    generation: 1,
-                    exit: mold_exit,
-                    killed: None,
-                    again_in: None,
-                }),
+                Notice::Mold(MoldNotice::Died { pid: 5, generation: 1, exit: mold_exit, killed: None }),
                 "mold 5 exited with code 7",
             ),
             (
@@ -126,12 +120,7 @@ mod tests {
         ];
         for (notice, expected) in notices {
             let mut failed = FailedStart::default();
-            failed.note(&Notice::Worker(WorkerNotice::Booting {
-                worker: WorkerId(1),
-                slot: 0,
-                generation: 1,
-                pid: 5,
-            }));
+            failed.note(&Notice::Worker(WorkerNotice::Booting { slot: 0, generation: 1, pid: 5 }));
             failed.note(&notice);
             failed.note(&Notice::Mold(MoldNotice::Failed {
                 generation: 1,

@@ -23,7 +23,7 @@ pub(crate) fn write(notice: &Notice) {
 
 fn worker(notice: &WorkerNotice) {
     match notice {
-        WorkerNotice::Booting { slot, generation, pid, .. } => {
+        WorkerNotice::Booting { slot, generation, pid } => {
             log::info!("Booting worker with pid: {pid} (slot {slot}, generation {generation})");
         }
         WorkerNotice::Ready { pid, slot, after } => {
@@ -68,9 +68,9 @@ fn mold(notice: &MoldNotice) {
         MoldNotice::Ready { pid, generation, after } => {
             log::info!("Mold {pid} is ready after {} (generation {generation})", seconds(*after));
         }
-        MoldNotice::Died { pid, generation, exit, killed, again_in } => {
-            let (cause, next) = (cause(exit, *killed), respawning(*again_in));
-            log::error!("Mold {pid} (generation {generation}) {cause}; its workers serve on{next}");
+        MoldNotice::Died { pid, generation, exit, killed } => {
+            let cause = cause(exit, *killed);
+            log::error!("Mold {pid} (generation {generation}) {cause}; its workers serve on");
         }
         MoldNotice::Failed { generation, reason, again_in } => {
             let again = seconds(*again_in);
@@ -93,7 +93,7 @@ fn recycling(notice: &RecycleNotice) {
         RecycleNotice::Postponed { slot, reason } => {
             log::info!("Recycling of slot {slot} waits until nothing else is under way: {reason}");
         }
-        RecycleNotice::Done { slot, .. } => {
+        RecycleNotice::Done { slot } => {
             log::info!("Slot {slot} has a new worker; the old one finishes");
         }
         RecycleNotice::Failed { slot, reason, again_in } => {

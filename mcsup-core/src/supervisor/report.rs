@@ -3,8 +3,7 @@
 use super::crew::{Crew, Look};
 use super::history::History;
 use crate::control::{Death, MoldStatus, SlotStatus, Status, WorkerStatus};
-use crate::policy::table::Entry;
-use crate::policy::{Machine, Moment, Phase, State};
+use crate::policy::{Entry, Machine, Moment, Phase, State};
 
 /// How a pool is.
 pub(crate) fn status(

@@ -27,7 +27,7 @@ impl Machine {
                 step.tell(PoolNotice::Escalated);
                 self.hurry(step.after(self.pool.policy.quick_timeout), killed, step);
             }
-            Phase::Serving | Phase::Reloading(_) | Phase::RollingBack(_) | Phase::Upgrading { .. }
+            Phase::Serving | Phase::Reloading(_) | Phase::RollingBack { .. } | Phase::Upgrading { .. }
                 if ask == Ask::StopGraceful && !self.pool.policy.drain_delay.is_zero() =>
             {
                 self.begin_lame_duck(step);

@@ -151,7 +151,7 @@ impl Machine {
             }
         };
         let exit = exit.clone();
-        step.tell(MoldNotice::Died { pid, generation, exit, killed, again_in: None });
+        step.tell(MoldNotice::Died { pid, generation, exit, killed });
         if killed.is_none() {
             self.lose_mold(&mold, ErrorKind::Boot, Why::new(format!("mold {pid} died")), step);
         }

@@ -19,7 +19,7 @@ use crate::policy::upgrades::Upgrades;
 /// All facts of a pool that serves and has nothing else under way, and what waits. Moments are on the machine's monotonic
 /// clock, which outlives an image.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Record {
+pub(crate) struct Record {
     table: Table,
     current: Generation,
     newest: Generation,
@@ -36,7 +36,7 @@ pub struct Record {
 
 impl Machine {
     /// The facts.
-    pub fn record(&self) -> Record {
+    pub(crate) fn record(&self) -> Record {
         Record {
             table: self.pool.table.clone(),
             current: self.pool.current,
@@ -58,7 +58,7 @@ impl Machine {
     ///
     /// [`Event::Upgraded`]: crate::policy::Event::Upgraded
     /// [`Event::UpgradeFailed`]: crate::policy::Event::UpgradeFailed
-    pub fn resume(record: Record, policy: Policy) -> Self {
+    pub(crate) fn resume(record: Record, policy: Policy) -> Self {
         let Record { table, current, newest, target, configured, molds, starts, refusals, .. } = record;
         let phase = Phase::Serving;
         let mut machine = Self {

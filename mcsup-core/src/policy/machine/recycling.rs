@@ -72,17 +72,17 @@ impl Machine {
         }
         let (old, slot, pid) = (entry.id, entry.slot, entry.shown_pid());
         let reason = entry.recycle.clone().unwrap_or_default();
-        step.tell(RecycleNotice::Begun { pid, slot, reason: reason.clone() });
+        step.tell(RecycleNotice::Begun { pid, slot, reason });
         if let Some(new) = self.spawn(Place { slot, generation }, step) {
-            self.recycler.begin(old, new, slot, reason);
+            self.recycler.begin(old, new, slot);
         }
     }
 
     fn end_replacement(&mut self, replaced: Replaced, step: &mut Step) {
         match replaced {
-            Replaced::Done { old, slot, reason, tickets } => {
+            Replaced::Done { old, slot, tickets } => {
                 self.retire(old, Drain::Retire, step);
-                step.tell(RecycleNotice::Done { slot, reason });
+                step.tell(RecycleNotice::Done { slot });
                 step.answer(tickets, &Answer::Done(format!("slot {slot} has a new worker")));
             }
             Replaced::Failed { slot, why, tickets } => {

@@ -5,7 +5,7 @@ use crate::policy::effect::{Answer, Drain, Effect, Why};
 use crate::policy::event::{Generation, Moment, Place, Slot, Ticket};
 use crate::policy::notice::{ReloadNotice, ScaleNotice};
 use crate::policy::reloads::Reloads;
-use crate::policy::rollout::{Next, Rollback, Rollout, Settings};
+use crate::policy::rollout::{Next, Rollout, Settings};
 use crate::policy::rules::Policy;
 use crate::policy::status::Phase;
 use crate::policy::step::Step;
@@ -176,7 +176,7 @@ impl Machine {
             0 => step.push(Effect::Discard { generation }),
             slots => {
                 step.tell(ReloadNotice::RollingBack { slots });
-                self.pool.phase = Phase::RollingBack(Rollback { generation, since: step.now });
+                self.pool.phase = Phase::RollingBack { generation };
             }
         }
     }
@@ -242,7 +242,7 @@ impl Machine {
     /// Gives slots back to the generation that serves, one batch after the other.
     fn advance_rollback(&mut self, step: &mut Step) {
         self.retire_foreigners(step);
-        let Phase::RollingBack(Rollback { generation, .. }) = self.pool.phase else { return };
+        let Phase::RollingBack { generation } = self.pool.phase else { return };
         if !self.pool.has_foreigners() {
             self.pool.phase = Phase::Serving;
             step.push(Effect::Discard { generation });
@@ -274,7 +274,7 @@ impl Machine {
 
     /// A worker of the old generation cannot be had back: the one that serves its slot goes on.
     pub(super) fn rollback_failed(&mut self, reason: &str, step: &mut Step) {
-        let Phase::RollingBack(Rollback { generation, .. }) = self.pool.phase else { return };
+        let Phase::RollingBack { generation } = self.pool.phase else { return };
         self.pool.phase = Phase::Serving;
         step.push(Effect::Discard { generation });
         step.tell(ReloadNotice::RollbackFailed { reason: reason.to_owned() });

@@ -30,7 +30,7 @@ impl Machine {
         };
         let (slot, generation) = (entry.slot, entry.generation);
         self.refusals.end();
-        step.tell(WorkerNotice::Booting { worker, slot, generation, pid });
+        step.tell(WorkerNotice::Booting { slot, generation, pid });
         if is_killed {
             // It was given up before its mold had forked it, when there was no process to kill.
             step.push(Effect::Kill { worker });
