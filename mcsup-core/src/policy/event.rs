@@ -28,9 +28,9 @@ pub(crate) type Generation = u64;
 
 /// Where a worker is forked to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) slot: Slot,
-    pub(super) generation: Generation,
+pub(crate) struct Place {
+    pub(crate) slot: Slot,
+    pub(crate) generation: Generation,
 }
 
 /// Something happened.

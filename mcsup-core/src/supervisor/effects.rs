@@ -2,20 +2,21 @@
 
 use std::sync::Arc;
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, getpid};
 
 use super::Supervisor;
 use super::crew::Crew;
-use super::editions::Editions;
+use super::editions::{Edition, Editions};
 use super::failed_start::FailedStart;
 use super::given::Given;
 use super::history::History;
-use super::homeless::Homeless;
 use super::journal;
 use super::leftovers::Leftovers;
 use super::operator::Operators;
-use super::pace::Pace;
 use super::signals::Signals;
+use super::slots::SlotSockets;
+use super::stall_detector::StallDetector;
+use super::upgrading::Upgrader;
 use super::waiting::Waiting;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
@@ -23,9 +24,7 @@ use crate::host::pidfile::PidFile;
 use crate::link::handover::Handover;
 use crate::link::message::Order;
 use crate::link::scoreboard::ScoreboardRows;
-use crate::policy::{Answer, Effect, Event, Machine, Moment, Notice, Outcome, Policy, Ticket};
-use crate::upgrade::Image;
-use crate::upgrade::dry_run::DryRun;
+use crate::policy::{Answer, Effect, Event, Machine, Moment, Notice, Outcome, Place, Policy, Ticket};
 
 /// The supervisor's handles on the world, and the acts that use them.
 #[derive(Debug)]
@@ -33,32 +32,64 @@ pub(crate) struct Executor<S> {
     pub(crate) supervisor: S,
     /// This process.
     pub(crate) pid: Pid,
-    /// What it was given, and has changed.
+    /// The limits of the process as it was started.
     pub(super) given: Given,
     pub(crate) editions: Editions,
-    /// How many slots there are listeners for.
-    pub(crate) slots: usize,
-    /// For which generation and how many slots connections were last spread.
-    pub(crate) aimed: (u64, usize),
-    pub(crate) homeless: Homeless,
+    pub(crate) slots: SlotSockets,
     pub(crate) signals: Option<Signals>,
     pub(crate) crew: Crew,
-    /// Between the workers; nothing of it is the supervisor's business.
+    /// Between the workers; the supervisor only keeps it open.
     pub(crate) handover: Arc<Handover>,
     pub(crate) pid_file: Option<PidFile>,
     pub(crate) operators: Operators,
     pub(crate) history: History,
     pub(crate) leftovers: Leftovers,
-    pub(crate) pace: Pace,
+    pub(crate) stall_detector: StallDetector,
     pub(crate) waiting: Waiting,
-    /// What an upgrade executes.
-    pub(crate) image: Option<Image>,
-    /// An upgrade's dry run, while there is one.
-    pub(crate) dry_run: Option<DryRun>,
-    /// Earlier ones, which were killed and are not reaped yet.
-    pub(super) ended_checkers: Vec<DryRun>,
+    pub(crate) upgrader: Upgrader,
     /// Why the first generation could not boot, for the caller of the library.
     pub(crate) failed_start: FailedStart,
+}
+
+/// The handles that a supervisor opens, or takes over from the last image.
+pub(super) struct Handles {
+    pub(super) given: Given,
+    /// The generation that serves, and its settings and listeners.
+    pub(super) generation: u64,
+    pub(super) edition: Edition,
+    pub(super) slots: SlotSockets,
+    pub(super) signals: Signals,
+    pub(super) crew: Crew,
+    pub(super) handover: Handover,
+    pub(super) pid_file: Option<PidFile>,
+    pub(super) operators: Operators,
+    pub(super) history: History,
+    pub(super) leftovers: Leftovers,
+}
+
+impl<S> Executor<S> {
+    /// With all handles, and nothing under way.
+    pub(super) fn new(supervisor: S, handles: Handles) -> Self {
+        let Handles { generation, edition, .. } = handles;
+        Self {
+            supervisor,
+            pid: getpid(),
+            given: handles.given,
+            upgrader: Upgrader::new(edition.config.image.clone()),
+            editions: Editions::new(generation, edition),
+            slots: handles.slots,
+            signals: Some(handles.signals),
+            crew: handles.crew,
+            handover: Arc::new(handles.handover),
+            pid_file: handles.pid_file,
+            operators: handles.operators,
+            history: handles.history,
+            leftovers: handles.leftovers,
+            stall_detector: StallDetector::new(clock::now()),
+            waiting: Waiting::default(),
+            failed_start: FailedStart::default(),
+        }
+    }
 }
 
 impl<S: Supervisor> Executor<S> {
@@ -73,7 +104,8 @@ impl<S: Supervisor> Executor<S> {
     ) -> Option<Outcome> {
         match effect {
             Effect::Spawn { worker, slot, generation, mold, enough } => {
-                events.extend(self.spawn(worker, (slot, generation), mold, enough.unwrap_or(0)));
+                let place = Place { slot, generation };
+                events.extend(self.spawn(worker, place, mold, enough.unwrap_or(0)));
             }
             Effect::SpawnMold { mold, generation } => {
                 let event = self.spawn_mold(mold, generation);
@@ -133,13 +165,13 @@ impl<S: Supervisor> Executor<S> {
         }
         if self.leftovers.deadline().is_some_and(|at| at <= now) {
             self.leftovers.tend(&self.members(), now);
-            self.pace.has_worked(clock::now());
+            self.stall_detector.has_worked(clock::now());
         }
     }
 
     /// The processes of the pool.
     fn members(&self) -> Vec<i32> {
-        self.crew.pids().chain(self.dry_run.iter().chain(&self.ended_checkers).map(DryRun::pid)).collect()
+        self.crew.pids().chain(self.upgrader.pids()).collect()
     }
 
     /// The pool has ended; what has outlived it is named or ended.
@@ -164,7 +196,7 @@ impl<S: Supervisor> Executor<S> {
             if let (Some(policy), Some(current)) = (&policy, self.editions.current()) {
                 judge_room(&self.crew.board(), &current.config.policy, policy)?;
             }
-            let slots = self.slots;
+            let slots = self.slots.count();
             Ok((policy, self.editions.prepare(generation, config, slots)?))
         });
         match prepared {
@@ -184,16 +216,16 @@ impl<S: Supervisor> Executor<S> {
 
     /// Listeners for further slots must be there before their workers; without them those share what there is.
     fn resize(&mut self, slots: usize) {
-        self.slots = slots;
+        self.slots.set_count(slots);
         if let Err(error) = self.editions.resize(slots) {
             log::error!("cannot listen for {slots} slots: {error}");
         }
     }
 
     fn measure(&mut self) -> Event {
-        self.pace.looks(clock::now());
+        self.stall_detector.looks(clock::now());
         let measured = Event::Memory(self.crew.memory());
-        self.pace.has_worked(clock::now());
+        self.stall_detector.has_worked(clock::now());
         measured
     }
 }

@@ -14,7 +14,7 @@ use crate::host::daemon;
 use crate::link::channel;
 use crate::link::fork_order::{self, ForkOrder};
 use crate::link::scoreboard::ScoreboardRow;
-use crate::policy::{Event, WorkerId};
+use crate::policy::{Event, Place, WorkerId};
 use crate::spawn::spec::{GenerationSpec, Listeners, MoldSpec, Origin, WorkerSpec};
 use crate::spawn::{self, Hooks, Role};
 use crate::supervisor::crew::{Links, Wanted};
@@ -32,18 +32,18 @@ impl<S: Supervisor> Executor<S> {
     pub(super) fn spawn(
         &mut self,
         worker: WorkerId,
-        (slot, generation): (usize, u64),
+        place: Place,
         mold: Option<WorkerId>,
         enough: u64,
     ) -> Option<Event> {
-        if let Some(edition) = self.editions.get(generation) {
+        if let Some(edition) = self.editions.get(place.generation) {
             self.leftovers.note_listeners(&edition.listeners);
             self.leftovers.note_fork(has_own_group(&edition.config));
         }
         let made = self.row().and_then(|row| {
             let made = match mold {
-                Some(mold) => self.order_worker((worker, mold), (slot, generation), enough, &row),
-                None => self.fork_worker(worker, (slot, generation), enough, &row).map(Some),
+                Some(mold) => self.order_worker((worker, mold), place, enough, &row),
+                None => self.fork_worker(worker, place, enough, &row).map(Some),
             };
             if made.is_err() {
                 self.crew.give_back(&row);
@@ -70,7 +70,7 @@ impl<S: Supervisor> Executor<S> {
     fn fork_worker(
         &mut self,
         worker: WorkerId,
-        (slot, generation): (usize, u64),
+        Place { slot, generation }: Place,
         enough: u64,
         row: &ScoreboardRow,
     ) -> Result<Pid> {
@@ -114,7 +114,7 @@ impl<S: Supervisor> Executor<S> {
     fn order_worker(
         &mut self,
         (worker, mold): (WorkerId, WorkerId),
-        (slot, generation): (usize, u64),
+        Place { slot, generation }: Place,
         enough: u64,
         row: &ScoreboardRow,
     ) -> Result<Option<Pid>> {
@@ -185,10 +185,8 @@ impl<S: Supervisor> Executor<S> {
         self.signals = None;
         self.pid_file = None;
         self.operators.close_in_child();
-        self.close_checkers_in_child();
-        self.homeless.clear();
-        // The first edition's settings have it too.
-        self.image = None;
+        self.upgrader.close_in_child();
+        self.slots.close_in_child();
         drop(std::mem::take(&mut self.editions));
         self.supervisor.after_fork(ForkSide::Worker);
         spawn::run_process(role, Embedding(&mut self.supervisor))

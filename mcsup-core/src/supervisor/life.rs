@@ -1,27 +1,22 @@
 //! The loop: wait for something to happen, ask the policy what to do about it, do it.
 
 use std::os::fd::AsFd;
-use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::process::getpid;
 
 use super::Supervisor;
 use super::config::{Children, Config};
 use super::crew::Crew;
-use super::editions::{Edition, Editions};
-use super::effects::{Executor, lines_for};
-use super::failed_start::FailedStart;
+use super::editions::Edition;
+use super::effects::{Executor, Handles, lines_for};
 use super::given::{Given, PutBack};
 use super::history::History;
-use super::homeless::Homeless;
 use super::leftovers::Leftovers;
 use super::operator::{Operators, Wish};
-use super::pace::Pace;
 use super::report;
 use super::resumption::{Successor, take_over};
 use super::signals::{Meaning, Signals};
-use super::waiting::Waiting;
+use super::slots::SlotSockets;
 use crate::clock;
 use crate::control::server::ClientId;
 use crate::control::{self, Reply};
@@ -86,7 +81,7 @@ fn go_on<S: Supervisor>(
         for event in happened(machine, executor, deadline, now) {
             outcome = outcome.or_else(|| step(machine, executor, event, now));
         }
-        executor.tend_slots(machine);
+        executor.slots.tend(&mut executor.editions, &executor.handover, machine);
         executor.tend_leftovers(now);
     }
 }
@@ -132,29 +127,22 @@ fn open_rest<S: Supervisor>(
     let handover = Handover::new().map_err(|error| Error::system("make the handover queue", error))?;
     let operators = Operators::listen(config.control_socket.as_deref());
     let signals = Signals::install().map_err(|error| Error::system("take over signals", error))?;
-    let image = config.image.clone();
-    Ok(Executor {
+    Ok(Executor::new(
         supervisor,
-        pid: getpid(),
-        given,
-        editions: Editions::new(1, Edition { config, listeners }),
-        slots,
-        aimed: (1, slots),
-        homeless: Homeless::default(),
-        signals: Some(signals),
-        crew,
-        handover: Arc::new(handover),
-        pid_file,
-        operators,
-        history: History::new(clock::now()),
-        leftovers: Leftovers::new(children),
-        pace: Pace::new(clock::now()),
-        waiting: Waiting::default(),
-        image,
-        dry_run: None,
-        ended_checkers: Vec::new(),
-        failed_start: FailedStart::default(),
-    })
+        Handles {
+            given,
+            generation: 1,
+            edition: Edition { config, listeners },
+            slots: SlotSockets::new(slots),
+            signals,
+            crew,
+            handover,
+            pid_file,
+            operators,
+            history: History::new(clock::now()),
+            leftovers: Leftovers::new(children),
+        },
+    ))
 }
 
 /// Asks the policy what to do about an event, and does it.
@@ -190,9 +178,9 @@ fn act<S: Supervisor>(
 /// Waits until something can have happened, or until `deadline`.
 fn wait<S: Supervisor>(executor: &mut Executor<S>, deadline: Option<Moment>) {
     let now = clock::now();
-    executor.pace.looks(now);
+    executor.stall_detector.looks(now);
     let signals = executor.signals.iter().map(AsFd::as_fd);
-    let read = signals.chain(executor.crew.links()).chain(executor.checker_descriptors());
+    let read = signals.chain(executor.crew.links()).chain(executor.upgrader.descriptors());
     let mut sources: Vec<PollFd<'_>> = read.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
     for (fd, wants_write) in executor.operators.descriptors() {
         let flags = if wants_write { PollFlags::OUT } else { PollFlags::IN };
@@ -201,10 +189,10 @@ fn wait<S: Supervisor>(executor: &mut Executor<S>, deadline: Option<Moment>) {
     sources.extend(executor.crew.memory_news().map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags)));
     let looks = [
         executor.operators.deadline(),
-        executor.next_look_at_slots(now),
+        executor.slots.deadline(&executor.editions, now),
         executor.crew.deadline(),
         executor.leftovers.deadline(),
-        executor.checker_deadline(now),
+        executor.upgrader.deadline(now),
     ];
     let deadline = deadline.into_iter().chain(looks.into_iter().flatten()).min();
     let timeout = deadline.map(|deadline| deadline.saturating_sub(now));
@@ -219,7 +207,7 @@ fn happened<S: Supervisor>(
     now: Moment,
 ) -> Vec<Event> {
     let mut events = Vec::new();
-    if let Some(by) = executor.pace.wakes(deadline, now) {
+    if let Some(by) = executor.stall_detector.wakes(deadline, now) {
         events.push(Event::Late { by });
     }
     if deadline.is_some_and(|deadline| deadline <= now) {
@@ -241,7 +229,7 @@ fn happened<S: Supervisor>(
         }
     }
     // After the reaping above and before any fork: no other child has a dry run's number.
-    events.extend(executor.hear_checker(machine, now));
+    events.extend(executor.poll_dry_run(machine, now));
     let mut curious = Vec::new();
     for wish in executor.operators.hear() {
         match wish {
@@ -259,12 +247,12 @@ fn tell_all<S: Supervisor>(machine: &Machine, executor: &mut Executor<S>, client
     if clients.is_empty() {
         return;
     }
-    executor.pace.looks(clock::now());
+    executor.stall_detector.looks(clock::now());
     let reply = report(machine, executor);
     for client in clients {
         executor.operators.tell(*client, &reply);
     }
-    executor.pace.has_worked(clock::now());
+    executor.stall_detector.has_worked(clock::now());
 }
 
 /// Something was asked for; of log files the embedder hears first.

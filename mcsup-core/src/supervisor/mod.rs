@@ -8,12 +8,12 @@
 //! - `effects`: what the policy asked for, done; `forking`: the part of it that makes processes.
 //! - `failed_start`: the first reason of a start that fails.
 //! - `operator`: requests at the control socket, and their answers; `report`: the state of the pool, for a request.
-//! - `slots`: sockets of slots that begin or end.
+//! - `slots`: sockets of slots that begin or end; `orphaned`: connections of those that have ended.
 //! - `leftovers`: processes of the application that outlive their worker.
 //! - `journal`: what the operator reads; `history`: what is kept of it.
 //! - `given`: what is changed of the process, and put back.
 //! - `upgrading`: another image is tried and executed; `resumption`: such an image takes over the handles.
-//! - `life`: the loop; `pace`: whether it runs when it should; `waiting`: its wait for what happens.
+//! - `life`: the loop; `stall_detector`: whether it runs when it should; `waiting`: its wait for what happens.
 
 mod crew;
 mod editions;
@@ -22,17 +22,17 @@ mod failed_start;
 mod forking;
 mod given;
 mod history;
-mod homeless;
 mod journal;
 mod leftovers;
 mod life;
 mod operator;
-mod pace;
+mod orphaned;
 mod prefork;
 mod report;
 mod resumption;
 mod signals;
 mod slots;
+mod stall_detector;
 mod upgrading;
 mod waiting;
 

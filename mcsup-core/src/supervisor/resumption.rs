@@ -1,24 +1,16 @@
 //! How a new image takes over from the old one: all of its handles, and then its place.
 
-use std::sync::Arc;
-
-use rustix::process::getpid;
-
 use super::Supervisor;
 use super::config::{Children, Config};
 use super::crew::Crew;
-use super::editions::{Edition, Editions};
-use super::effects::Executor;
-use super::failed_start::FailedStart;
+use super::editions::Edition;
+use super::effects::{Executor, Handles};
 use super::given::Given;
-use super::homeless::Homeless;
 use super::leftovers::Leftovers;
 use super::operator::Operators;
-use super::pace::Pace;
 use super::signals::Signals;
+use super::slots::{SlotSockets, SlotsRecord};
 use super::upgrading::PoolRecord;
-use super::waiting::Waiting;
-use crate::clock;
 use crate::error::{Error, Result};
 use crate::host::descriptors;
 use crate::host::pidfile::PidFile;
@@ -72,7 +64,7 @@ pub(super) fn take_over<S: Supervisor>(
     };
     if let Some(image) = resumption.complete() {
         // By its own path there may be another by now.
-        executor.image = Some(image);
+        executor.upgrader.set_image(image);
     }
     signal::unblock_all();
     executor.supervisor.taken_over();
@@ -95,8 +87,7 @@ struct Taken {
 /// What needs no descriptor.
 struct Rest {
     generation: u64,
-    slots: usize,
-    aimed: (u64, usize),
+    slots: SlotsRecord,
     given: Given,
     others: Option<Vec<Relative>>,
     history: super::history::History,
@@ -123,7 +114,6 @@ impl Taken {
         self.rest = Some(Rest {
             generation: machine.current(),
             slots: record.slots,
-            aimed: record.aimed,
             given: Given {
                 descriptors: record.descriptors.unwrap_or(now.descriptors),
                 is_subreaper: record.is_subreaper.unwrap_or(now.is_subreaper),
@@ -135,37 +125,32 @@ impl Taken {
     }
 
     fn executor<S: Supervisor>(&mut self, supervisor: S, config: Config) -> Option<Executor<S>> {
-        let Rest { generation, slots, aimed, given, others, history } = self.rest.take()?;
-        let (mut crew, handover) = (self.crew.take()?, self.handover.take()?);
-        let (listeners, operators) = (self.listeners.take()?, self.operators.take()?);
-        if config.children != Children::Ignore {
+        let Rest { generation, slots, given, others, history } = self.rest.take()?;
+        let mut crew = self.crew.take()?;
+        let (handover, listeners) = (self.handover.take()?, self.listeners.take()?);
+        let (operators, signals) = (self.operators.take()?, self.signals.take()?);
+        let children = config.children;
+        if children != Children::Ignore {
             // The last image may not have wanted it. Where it cannot be, there is less to see.
             let _ = ancestry::adopt_orphans();
             crew.adopts();
         }
-        let (image, leftovers) = (config.image.clone(), Leftovers::adopt(config.children, others));
-        Some(Executor {
+        Some(Executor::new(
             supervisor,
-            pid: getpid(),
-            given,
-            editions: Editions::new(generation, Edition { config, listeners }),
-            slots,
-            aimed,
-            homeless: Homeless::default(),
-            signals: self.signals.take(),
-            crew,
-            handover: Arc::new(handover),
-            pid_file: self.pid_file.take(),
-            operators,
-            history,
-            leftovers,
-            pace: Pace::new(clock::now()),
-            waiting: Waiting::default(),
-            image,
-            dry_run: None,
-            ended_checkers: Vec::new(),
-            failed_start: FailedStart::default(),
-        })
+            Handles {
+                given,
+                generation,
+                edition: Edition { config, listeners },
+                slots: SlotSockets::adopt(slots),
+                signals,
+                crew,
+                handover,
+                pid_file: self.pid_file.take(),
+                operators,
+                history,
+                leftovers: Leftovers::adopt(children, others),
+            },
+        ))
     }
 }
 

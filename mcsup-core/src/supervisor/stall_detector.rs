@@ -10,13 +10,13 @@ const LATE: Duration = Duration::from_secs(1);
 
 /// The loop's looks at the clock.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct StallDetector {
     last: Moment,
     /// For how long it did not run outside of its waits, since the last one.
     lost: Duration,
 }
 
-impl Pace {
+impl StallDetector {
     pub(crate) fn new(now: Moment) -> Self {
         Self { last: now, lost: Duration::ZERO }
     }
@@ -56,31 +56,31 @@ mod tests {
 
     #[test]
     fn a_supervisor_that_wakes_up_long_after_its_deadline_did_not_run() {
-        let mut pace = Pace::new(ms(0));
-        pace.looks(ms(10));
-        assert_eq!(pace.wakes(Some(ms(500)), ms(1400)), None);
-        assert_eq!(pace.wakes(Some(ms(1500)), ms(4500)), Some(ms(3000)));
+        let mut stall_detector = StallDetector::new(ms(0));
+        stall_detector.looks(ms(10));
+        assert_eq!(stall_detector.wakes(Some(ms(500)), ms(1400)), None);
+        assert_eq!(stall_detector.wakes(Some(ms(1500)), ms(4500)), Some(ms(3000)));
         // It says so once; and without a deadline there is no delay.
-        assert_eq!(pace.wakes(Some(ms(4600)), ms(4600)), None);
-        assert_eq!(pace.wakes(None, ms(90_000)), None);
+        assert_eq!(stall_detector.wakes(Some(ms(4600)), ms(4600)), None);
+        assert_eq!(stall_detector.wakes(None, ms(90_000)), None);
     }
 
     #[test]
     fn a_deadline_that_the_supervisors_own_work_has_missed_is_no_reason_to_forgive() {
-        let mut pace = Pace::new(ms(0));
-        pace.has_worked(ms(5000));
-        pace.looks(ms(5010));
-        assert_eq!(pace.wakes(Some(ms(100)), ms(5020)), None);
+        let mut stall_detector = StallDetector::new(ms(0));
+        stall_detector.has_worked(ms(5000));
+        stall_detector.looks(ms(5010));
+        assert_eq!(stall_detector.wakes(Some(ms(100)), ms(5020)), None);
         // Only what was slept beyond the work counts.
-        pace.has_worked(ms(9000));
-        assert_eq!(pace.wakes(Some(ms(6000)), ms(11_000)), Some(ms(2000)));
+        stall_detector.has_worked(ms(9000));
+        assert_eq!(stall_detector.wakes(Some(ms(6000)), ms(11_000)), Some(ms(2000)));
     }
 
     #[test]
     fn a_stop_between_two_looks_counts() {
-        let mut pace = Pace::new(ms(0));
-        pace.looks(ms(3000));
-        pace.looks(ms(3001));
-        assert_eq!(pace.wakes(Some(ms(2000)), ms(3001)), Some(ms(3000)));
+        let mut stall_detector = StallDetector::new(ms(0));
+        stall_detector.looks(ms(3000));
+        stall_detector.looks(ms(3001));
+        assert_eq!(stall_detector.wakes(Some(ms(2000)), ms(3001)), Some(ms(3000)));
     }
 }

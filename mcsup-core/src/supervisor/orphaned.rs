@@ -16,19 +16,19 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Connections of slots that are no more, on their way to the workers that there are.
 #[derive(Debug)]
-pub(crate) struct Homeless {
+pub(crate) struct OrphanedConnections {
     connections: VecDeque<Connection>,
     /// When the workers are given more: each attempt in vain doubles it.
     pause: Duration,
 }
 
-impl Default for Homeless {
+impl Default for OrphanedConnections {
     fn default() -> Self {
         Self { connections: VecDeque::new(), pause: FIRST_PAUSE }
     }
 }
 
-impl Homeless {
+impl OrphanedConnections {
     pub(super) fn is_empty(&self) -> bool {
         self.connections.is_empty()
     }
@@ -101,23 +101,23 @@ mod tests {
         let free: Vec<Address> = vec!["127.0.0.1:0".parse().unwrap()];
         let listeners = OpenSet::open(&free, &Options::default(), 1).unwrap();
         let address = listeners.locals().next().unwrap().to_string();
-        let (mut homeless, mut clients) = (Homeless::default(), Vec::new());
+        let (mut orphaned, mut clients) = (OrphanedConnections::default(), Vec::new());
         let handover = Handover::new().unwrap();
         // More than there is room for.
         let other = TcpListener::bind("127.0.0.1:0").unwrap();
         while handover.give(other.as_fd(), &[0; 1024]).is_ok() {}
         for _ in 0..3 {
             clients.push(TcpStream::connect(&address).unwrap());
-            homeless.connections.push_back(listeners[0].accept().unwrap());
+            orphaned.connections.push_back(listeners[0].accept().unwrap());
         }
         let mut pauses = Vec::new();
         for _ in 0..8 {
-            homeless.give(&handover);
-            pauses.push(homeless.pause);
+            orphaned.give(&handover);
+            pauses.push(orphaned.pause);
         }
         assert_eq!(pauses, [2, 4, 8, 16, 32, 50, 50, 50].map(ms));
         while handover.take().unwrap().is_some() {}
-        homeless.give(&handover);
-        assert_eq!(homeless.pause, ms(1));
+        orphaned.give(&handover);
+        assert_eq!(orphaned.pause, ms(1));
     }
 }
