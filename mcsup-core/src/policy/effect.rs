@@ -1,4 +1,4 @@
-//! What can be done about an event, and what is answered. Values only.
+//! Effects of events, and answers to requests. Values only.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,14 +22,14 @@ pub(crate) enum Effect {
         /// After how many requests it says that it has served enough; `None`: never.
         enough: Option<u64>,
     },
-    /// Fork a mold: a process that loads what the workers of a generation run, and forks them.
+    /// Fork a mold: a process that loads the code of a generation's workers, and forks them.
     SpawnMold {
         /// Its serial number.
         mold: WorkerId,
         /// Its version.
         generation: Generation,
     },
-    /// Read the settings again for a new generation, and open the listeners that they name.
+    /// Read the settings for a new generation, and open the listeners in them.
     Prepare {
         /// The generation.
         generation: Generation,
@@ -65,7 +65,7 @@ pub(crate) enum Effect {
         /// Which worker.
         worker: WorkerId,
     },
-    /// Tell a worker why what it runs cannot be replaced by what is there now.
+    /// Tell a worker why the newest version cannot take its place.
     Broken {
         /// Which worker.
         worker: WorkerId,
@@ -76,10 +76,10 @@ pub(crate) enum Effect {
     Answer {
         /// Which request.
         ticket: Ticket,
-        /// What.
+        /// The answer.
         answer: Answer,
     },
-    /// Ask a worker to finish what it has and end.
+    /// Ask a worker to finish its requests and end.
     Drain {
         /// Which worker.
         worker: WorkerId,
@@ -132,7 +132,7 @@ pub(crate) enum Drain {
     Stop,
 }
 
-/// What came of something that was asked for.
+/// The outcome of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Answer {
     /// It is done; one line.

@@ -1,4 +1,4 @@
-//! What can happen to a pool, and what an operator can ask of it. Values only.
+//! Events of a pool, and requests of an operator. Values only.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::exit::{BootFailure, Exit};
 use super::rules::Policy;
 
-/// A point on the supervisor's monotonic clock, counted from an origin of its own choice.
+/// A point on the supervisor's monotonic clock, from an arbitrary origin.
 pub(crate) type Moment = Duration;
 
 /// One worker's serial number: never used twice in a supervisor's life, unlike a pid.
@@ -81,18 +81,18 @@ pub(crate) enum Event {
         /// How many it has served.
         requests: u64,
     },
-    /// How much memory workers use, in bytes; what [`Effect::Measure`](super::Effect::Measure) asked for.
+    /// The memory of workers, in bytes: the answer to [`Effect::Measure`](super::Effect::Measure).
     Memory(Vec<(WorkerId, u64)>),
-    /// A worker has seen that what it runs has changed.
+    /// A worker has seen a change of the files that it runs.
     Changed {
-        /// What has changed.
+        /// Which file has changed.
         reason: String,
     },
     /// The settings that [`Effect::Prepare`](super::Effect::Prepare) asked for have been read, and their listeners are open.
     Prepared {
         /// For which generation.
         generation: Generation,
-        /// What is decided by from now on; `None`: nothing has changed.
+        /// The policy from now on; `None`: it has not changed.
         policy: Option<Box<Policy>>,
         /// Whether some address is not listened on any more.
         closes_listeners: bool,
@@ -108,7 +108,7 @@ pub(crate) enum Event {
     ImageChecked,
     /// This image has taken over.
     Upgraded {
-        /// From what to what, in one line.
+        /// The old and the new version, in one line.
         message: String,
     },
     /// The new image cannot take over, or did not: this one goes on.
@@ -116,7 +116,7 @@ pub(crate) enum Event {
         /// Why.
         reason: String,
     },
-    /// When workers last showed that they move: of all at once, so that none is judged by what was known before.
+    /// The last signs of life of all workers: of all at once, so that none is judged by older ones.
     Beats(Vec<(WorkerId, Moment)>),
     /// The worker's process ended and was reaped.
     Exited {
@@ -136,10 +136,10 @@ pub(crate) enum Event {
     Tick,
 }
 
-/// What an operator can ask for.
+/// A request of an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ask {
-    /// Finish what has arrived, then end. Asked again, it escalates.
+    /// Finish the requests that have arrived, then end. Asked again, it escalates.
     StopGraceful,
     /// End now.
     StopQuick,

@@ -1,4 +1,4 @@
-//! How processes and pools fail and end, and what is known about the why. Values only.
+//! How processes and pools fail and end, with the evidence of the cause. Values only.
 
 use std::fmt;
 use std::time::Duration;
@@ -18,16 +18,16 @@ pub(crate) struct BootFailure {
     pub(crate) detail: Option<String>,
 }
 
-/// How a process ended, with what is known about the why.
+/// How a process ended, with the evidence of the cause.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Exit {
-    /// What the kernel reported.
+    /// The status that the kernel reported.
     pub(crate) status: ExitStatus,
-    /// What else was seen.
+    /// Other evidence.
     pub(crate) evidence: Evidence,
 }
 
-/// What `waitpid` reports.
+/// The status that waitpid(2) reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ExitStatus {
     /// The process called exit with this code.
@@ -45,7 +45,7 @@ impl fmt::Display for ExitStatus {
     }
 }
 
-/// What was seen around an exit.
+/// Evidence around an exit.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Evidence {
     /// Whether the kernel's out-of-memory kills explain a death by SIGKILL.
@@ -56,7 +56,7 @@ pub(crate) struct Evidence {
     pub(crate) request_age: Option<Duration>,
 }
 
-/// What the kernel's count of out-of-memory kills, of the worker's own cgroup, says about a death.
+/// Whether the kernel counts an out-of-memory kill for a death, in the worker's own cgroup.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) enum OutOfMemory {
     /// Nothing: the count cannot be read, or was not read before.
@@ -106,9 +106,9 @@ pub(crate) enum KillReason {
     QuickStop,
     /// Its generation was given up before it was ready.
     GivenUp,
-    /// It was still finishing when later workers of its slot had asked to be replaced as well.
+    /// It had not finished when later workers of its slot asked to be replaced.
     Crowded,
-    /// It is a mold, and did not fork the workers that it was ordered to, or could not again and again.
+    /// It is a mold that does not fork, or could not several times in a row.
     Barren,
 }
 

@@ -6,7 +6,7 @@
 //!
 //! A file here calls only methods of itself and of those above it in this list; a test holds that.
 //! - `acts`: changes of the table, each with its effects.
-//! - `fill`: empty slots; `size`: the number of workers; `recycling`: workers that have used what they may.
+//! - `fill`: empty slots; `size`: the number of workers; `recycling`: workers that have reached a limit.
 //! - `reload`: a new generation; `upgrade`: another image; `end`: the stop.
 //! - `failure`: boots that fail; `mold` and `worker`: the events of each.
 
@@ -45,7 +45,7 @@ use super::stops::Stops;
 use super::table::{Entry, Table};
 use super::upgrades::Upgrades;
 
-/// What every deadline is given on top, after the supervisor did not run: the workers may not have run either.
+/// How far each deadline moves after the supervisor did not run: the workers may not have run either.
 const AFTER_LATE: Duration = Duration::from_secs(1);
 
 /// The pool's state and everything that it is decided from.
@@ -88,7 +88,7 @@ impl Machine {
         step.into_effects()
     }
 
-    /// Something happened: what is to be done about it, in this order.
+    /// Takes an event, and returns the effects, in their order.
     pub(crate) fn step(&mut self, event: Event, now: Moment) -> Vec<Effect> {
         let mut step = Step::at(now);
         let is_round_over = matches!(event, Event::Tick);
@@ -97,10 +97,10 @@ impl Machine {
         }
         self.settle(&mut step);
         if self.next_deadline().is_some_and(|at| at <= now) {
-            // Settings that hold again may bound what those given up did not.
+            // Settings that hold again may have bounds that the given-up ones had not.
             self.settle(&mut step);
         }
-        // Last: what follows an exec is not reached, and what has happened by then the next image cannot hear of.
+        // Last: no effect after an exec is carried out, and the next image gets none of the events before it.
         if is_round_over {
             self.execute_image(&mut step);
         }
@@ -168,7 +168,7 @@ impl Machine {
         self.pool.current
     }
 
-    /// What it decides by.
+    /// The settings that it decides by.
     pub(crate) fn policy(&self) -> &Policy {
         &self.pool.policy
     }

@@ -1,26 +1,25 @@
 //! Every decision of the supervisor, as a value: events in, effects out.
 //!
 //! Nothing in this folder reads a clock, makes a system call, or writes a log line. Time arrives with each event as
-//! a `Moment`; what should happen leaves as an `Effect`. So whole lives (a crash storm, a reload during a
-//! reload, a stop during a boot, a suspended laptop) are tested as scripts with a hand-turned clock.
+//! a `Moment`; acts leave as an `Effect`. So whole lives (a crash storm, a reload during a
+//! reload, a stop during a boot, a suspended laptop) are tested as scripts with a simulated clock.
 //!
 //! Values:
-//! - `event`: what can happen; `effect`: what can be done about it; `notice`: what an operator reads of it;
-//!   `exit`: how processes end.
-//! - `rules`: the settings that are decided by; `jitter`: what is left to chance.
+//! - `event`: events; `effect`: acts that follow; `notice`: messages to the operator; `exit`: ends of processes.
+//! - `rules`: the settings; `jitter`: the source of chance.
 //!
 //! Facts:
 //! - `state`: where one worker is in its life; `table`: which workers there are; `rollout`: a generation on its way;
 //!   `status`: the phase of the pool; `pool`: all of these in one.
 //!
-//! Parts, each with a state of its own. A part reads the facts and returns what it decides; it knows no other part:
-//! - `restart`: what slots have lost, and what a boot costs; `starts`: when an empty slot gets a worker.
-//! - `refusals`: forks that the system refuses; `molds`: processes that fork workers which share what is loaded once.
+//! Parts, each with a state of its own. A part reads the facts and returns its decisions; it knows no other part:
+//! - `restart`: losses of slots, and the cost of a boot; `starts`: when an empty slot gets a worker.
+//! - `refusals`: forks that the system refuses; `molds`: processes that load the application once and fork workers.
 //! - `reloads`: reloads that wait; `recycle`: workers that are replaced before anything is wrong with them.
 //! - `scale`: a change of the number of workers; `upgrades`: another image; `stops`: orders to stop.
 //!
 //! The machine:
-//! - `machine`: hands each event to the parts, carries out what they decide, and does what is due after each.
+//! - `machine`: hands each event to the parts, carries out their decisions, and handles deadlines after each.
 
 mod effect;
 mod event;

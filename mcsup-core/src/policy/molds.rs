@@ -1,4 +1,4 @@
-//! Molds: processes that have loaded what a generation's workers run, and fork them.
+//! Molds: processes that have loaded the code of a generation's workers, and fork them.
 //!
 //! A generation has at most one that is ready. Workers do not need it once they are forked, so a dead mold takes nothing
 //! down: another is booted, and slots that become empty meanwhile wait for it.
@@ -42,7 +42,7 @@ pub(crate) struct Molds {
     restarts: Restarts,
 }
 
-/// What has become of a mold whose deadline has passed.
+/// The state of a mold whose deadline has passed.
 #[derive(Debug)]
 pub(super) enum Overdue {
     /// It has booted for too long: it is to be killed.
@@ -166,7 +166,7 @@ impl Molds {
         self.molds.insert(id, Mold { generation, pid: None, state, boot: Duration::ZERO });
     }
 
-    // What happens to one.
+    // Events of one.
 
     /// It was forked: says for which generation.
     pub(super) fn spawned(&mut self, id: WorkerId, pid: i32) -> Option<Generation> {
@@ -254,7 +254,7 @@ impl Molds {
         self.iter().filter(is_due).map(|(id, _)| id).collect()
     }
 
-    /// What has become of one whose time was up; `None`: the end of another one has changed that.
+    /// Handles the passed deadline of one; `None`: the end of another one has changed it.
     pub(super) fn expire(&mut self, id: WorkerId, now: Moment) -> Option<(Overdue, i32)> {
         let mold = self.molds.get_mut(&id)?;
         let overdue = match mold.state {

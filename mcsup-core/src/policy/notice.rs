@@ -1,11 +1,11 @@
-//! What an operator should read in the log. Values only: the words are in `supervisor/journal`.
+//! Messages to the operator. Values only: `supervisor/journal` has the words.
 
 use std::time::Duration;
 
 use super::event::{Ask, Generation, Slot};
 use super::exit::{BootFailure, Exit, KillReason, Outcome};
 
-/// What an operator should read in the log.
+/// A message to the operator.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Notice {
     /// About one worker.

@@ -8,14 +8,14 @@ use super::state::State;
 use super::status::Phase;
 use super::table::{Entry, Table};
 
-/// How many generations may drain behind the serving one before a further reload waits: bounds what a storm of
-/// reloads can pile up without cutting a request off.
+/// How many generations may drain before a further reload waits. Bounds the processes of a storm of reloads without
+/// cutting a request off.
 const DRAINING_GENERATIONS: usize = 2;
 
-/// How many workers of a slot that have asked to be replaced finish what they have at once.
+/// How many workers of a slot that ask to be replaced may finish together.
 const FINISHING: usize = 2;
 
-/// A process that is there so long after SIGKILL is frozen, or in a system call that no signal ends.
+/// How long SIGKILL takes at most. A process that is left then is frozen, or in a system call that no signal ends.
 pub(super) const UNKILLABLE_AFTER: Duration = Duration::from_secs(5);
 
 /// Settings, workers, phase, generations and size of a pool.
@@ -61,7 +61,7 @@ impl Pool {
         matches!(&self.phase, Phase::Reloading(rollout) if rollout.generation == generation)
     }
 
-    /// Whether a worker of another generation than the serving and the new one is meant to go on.
+    /// Whether a worker goes on that is of neither the serving nor the new generation.
     pub(super) fn is_foreign(&self, entry: &Entry) -> bool {
         let generation = entry.generation;
         generation != self.current && !self.is_new(generation) && !entry.state.is_leaving()
@@ -77,7 +77,7 @@ impl Pool {
         self.table.draining_generations(self.current) >= DRAINING_GENERATIONS
     }
 
-    /// How many slots are needed, by the generation that serves or by one that boots.
+    /// How many slots the generation that serves and the one that boots need.
     pub(super) fn slots(&self) -> usize {
         self.slots_of(self.current).max(match &self.phase {
             Phase::Reloading(rollout) => rollout.workers,
@@ -112,7 +112,7 @@ impl Pool {
         self.table.select(|entry| self.deadline_of(entry).is_some_and(|at| at <= now))
     }
 
-    /// Whether a worker has asked to be replaced, and enough later ones of its slot finish as well.
+    /// Whether enough later workers of its slot finish as well as this one, which has asked to be replaced.
     pub(super) fn is_crowded(&self, entry: &Entry) -> bool {
         let finishes = |other: &&Entry| other.leaves && matches!(other.state, State::Draining { .. });
         let later = |other: &&Entry| other.slot == entry.slot && other.id > entry.id;
@@ -128,7 +128,7 @@ impl Pool {
         })
     }
 
-    /// The workers that finish for longer than until `soon`, though enough later ones of their slot finish as well.
+    /// The crowded workers that may finish for longer than until `soon`.
     pub(super) fn crowded(&self, soon: Moment) -> Vec<WorkerId> {
         self.table.select(|entry| {
             let waits = matches!(entry.state, State::Draining { kill_at, .. } if kill_at > soon);

@@ -34,7 +34,7 @@ struct Replacing {
     old: WorkerId,
     new: WorkerId,
     slot: Slot,
-    /// What is known about a failure of the new one.
+    /// Why the new one has failed, where that is known.
     failure: Option<Why>,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct Marked {
     pub(super) reason: String,
 }
 
-/// What has come of a replacement.
+/// The outcome of a replacement.
 #[derive(Debug)]
 pub(super) enum Replaced {
     /// The new worker is ready, so the old one can go.
@@ -61,7 +61,7 @@ pub(super) enum Replaced {
     Failed { slot: Slot, why: Why, tickets: Vec<Ticket> },
 }
 
-/// What is left of a replacement that is given up.
+/// The rest of a replacement that is given up.
 #[derive(Debug)]
 pub(super) struct GivenUp {
     /// The new worker, where the old one goes on.
@@ -76,7 +76,7 @@ impl Recycler {
         Self { jitter, replacing: None, waiting: Vec::new(), again: None }
     }
 
-    /// Draws what a worker may use.
+    /// Draws the limits of a worker.
     pub(super) fn draw(&mut self, recycling: &Recycling) -> Allowance {
         let mut draw = |limit: Limit<u64>| limit.base.saturating_add(self.jitter.up_to(limit.jitter));
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -122,7 +122,7 @@ impl Recycler {
         pool.table.iter().filter_map(expires).chain(again).min()
     }
 
-    /// An operator does not wait until a replacement that failed by itself is tried again.
+    /// An operator does not wait until a failed replacement is tried again.
     pub(super) fn hurry(&mut self) {
         self.again = None;
     }

@@ -8,7 +8,7 @@ use super::event::{Moment, Ticket};
 use super::pool::Pool;
 use super::status::Phase;
 
-/// All workers of a pool see that what they run has changed at about the same time.
+/// All workers of a pool see the same change within this time.
 const SAME_CHANGE: Duration = Duration::from_millis(150);
 
 /// The reload that waits, and the change that will ask for one.
@@ -57,7 +57,7 @@ impl Reloads {
         pool.phase == Phase::Serving && self.queued.is_some() && !pool.drains_too_many()
     }
 
-    /// When the one that waits takes the place of the one that is under way.
+    /// When the one that waits takes the place of the one under way.
     pub(super) fn next_supersession(&self, pool: &Pool) -> Option<Moment> {
         match &pool.phase {
             Phase::Reloading(rollout) if self.queued.is_some() && !pool.drains_too_many() => {

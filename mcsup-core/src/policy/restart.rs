@@ -1,6 +1,6 @@
-//! When an empty slot is filled again: what a boot costs, and how often the slot has lost its worker.
+//! When an empty slot is filled again: the cost of a boot, and the losses of the slot.
 //!
-//! A back-off exists to spare the processor, so it is bounded by what a boot costs:
+//! A back-off spares the processor, so the cost of a boot bounds it:
 //!
 //! - A worker that was ready is replaced at once, and from its second death in a short time on, when four times its boot
 //!   has passed since it was ready, [`RestartPolicy::ready_cap`] at most. Then a slot boots for a fifth of its time.
@@ -42,7 +42,7 @@ pub(crate) struct Restarts {
     jitter: Jitter,
 }
 
-/// What a slot has lost.
+/// The losses of a slot.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 struct Losses {
     /// Workers that were ready; one fewer for each [`RestartPolicy::stable`] in which the slot was served.
@@ -80,7 +80,7 @@ impl Restarts {
         if losses.deaths == 1 { now } else { self.after_ready((ready, boot), now) }
     }
 
-    /// When the successor of a worker that was ready at `ready` may start, if its slot has lost others lately.
+    /// When a successor may start in a slot that has lost several workers lately.
     pub(crate) fn after_ready(&self, (ready, boot): (Moment, Duration), now: Moment) -> Moment {
         ready.saturating_add(self.rest(boot).min(self.policy.ready_cap)).max(now)
     }
@@ -115,7 +115,7 @@ impl Restarts {
         self.usual.map_or(self.policy.cap, |usual| self.rest(usual)).max(self.policy.cap / REST)
     }
 
-    /// A slot was served for this long, by a worker that has died or leaves.
+    /// A worker that has died or leaves has served its slot for this long.
     pub(crate) fn note_served(&mut self, slot: Slot, time: Duration) {
         let Some(losses) = self.losses.get_mut(&slot) else { return };
         losses.served = losses.served.saturating_add(time);
@@ -163,7 +163,7 @@ impl Restarts {
         boot.saturating_mul(REST).clamp(self.policy.base, self.policy.cap.max(self.policy.base))
     }
 
-    /// Up to a quarter less, so that slots that failed together do not boot together.
+    /// Up to a quarter less: slots that failed together do not boot together.
     fn jittered(&mut self, delay: Duration) -> Duration {
         let part = self.jitter.up_to(999) as f64 / 1000.0;
         delay.saturating_sub(delay.mul_f64(part / 4.0))

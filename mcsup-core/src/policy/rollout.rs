@@ -1,4 +1,4 @@
-//! A new generation on its way: what is next.
+//! A new generation on its way, and its next steps.
 //!
 //! A reload is a transaction. New workers boot beside the old ones, as many at once as the plan's surge allows. The
 //! first of them must prove themselves: alive for the soak time after they were ready. Then each old worker retires as
@@ -25,7 +25,7 @@ pub(crate) struct Rollout {
     pub(super) workers: usize,
     /// Whether some address is not listened on any more.
     pub(super) closes_listeners: bool,
-    /// What held before its settings were read.
+    /// The settings before its own were read.
     pub(super) before: Option<Box<Settings>>,
     /// Whether its first workers have proved themselves.
     pub(super) is_proven: bool,
@@ -33,19 +33,19 @@ pub(crate) struct Rollout {
     pub(super) failures: usize,
 }
 
-/// What is decided by, and the number of workers that was named with it.
+/// A policy, and the number of workers that the settings named with it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Settings {
     pub(super) policy: Policy,
     pub(super) configured: usize,
 }
 
-/// What is next in a rollout.
+/// The next step of a rollout.
 #[derive(Debug)]
 pub(super) enum Next {
     /// Every slot has a worker of the new generation, which is proven.
     Commit,
-    /// Old workers whose slot has a new one retire, and slots without one get it.
+    /// Old workers retire where a new one is ready; slots without one get it.
     Replace { retired: Vec<WorkerId>, booted: Vec<Slot> },
 }
 
@@ -65,7 +65,7 @@ impl Rollout {
         }
     }
 
-    /// Goes on, at `now`: says what is next.
+    /// Goes on, at `now`: returns the next step.
     pub(super) fn advance(&mut self, table: &Table, plan: &Plan, now: Moment) -> Next {
         self.is_proven = self.is_proven || self.proven_at(table, plan).is_some_and(|at| at <= now);
         if self.is_proven && table.is_complete(self.generation, self.workers) {
@@ -75,7 +75,7 @@ impl Rollout {
         Next::Replace { retired, booted: self.booted(table, plan) }
     }
 
-    /// When the first batch will have proved itself, if all of it lives that long; `None`: it is not complete, or has.
+    /// When the first batch is proven, if it lives. `None`: it is not complete, or is proven.
     pub(super) fn next_proof(&self, table: &Table, plan: &Plan) -> Option<Moment> {
         if self.is_proven { None } else { self.proven_at(table, plan) }
     }

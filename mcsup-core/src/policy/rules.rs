@@ -1,10 +1,10 @@
-//! What is decided by: the settings of a pool, as far as they concern its life.
+//! The settings of a pool that its decisions depend on.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What the machine decides by. Durations; `None` where a limit is off.
+/// The settings that the machine decides by; `None` where a limit is off.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
     /// How many workers there should be.
@@ -21,7 +21,7 @@ pub struct Policy {
     pub quick_timeout: Duration,
     /// How long an aborted worker may take to show its stacks.
     pub abort_patience: Duration,
-    /// For how long a pool that is asked to stop goes on serving and only says that it will end.
+    /// How long a pool that is asked to stop still serves, with a health check that fails.
     pub drain_delay: Duration,
     /// The shortest time between two reloads: a storm of them is one.
     pub reload_interval: Duration,
@@ -29,7 +29,7 @@ pub struct Policy {
     pub plan: Plan,
     /// When workers are replaced before anything is wrong with them.
     pub recycling: Recycling,
-    /// Whether a mold loads what workers run, and forks them.
+    /// Whether a mold loads the code of the workers, and forks them.
     pub preload: bool,
     /// How long a new image may take to show that it can take over.
     pub upgrade_timeout: Duration,
@@ -107,7 +107,7 @@ impl Surge {
     }
 }
 
-/// What a worker may use before it is replaced; `None`: any amount.
+/// The limits at which a worker is replaced; `None`: no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Recycling {
     /// Requests.

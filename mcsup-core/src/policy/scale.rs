@@ -33,7 +33,7 @@ impl Scaler {
     /// A change begins in the place of an older one: returns the requests that wait for that.
     pub(super) fn begin(&mut self, pool: &Pool, ticket: Option<Ticket>) -> Vec<Ticket> {
         let older = self.scaling.take();
-        // What an unfinished change has added so far may fail yet.
+        // Workers that an unfinished change has added may fail yet.
         let from = older.as_ref().map_or(pool.target, |older| older.from.min(pool.target));
         self.scaling = Some(Scaling { from, tickets: ticket.into_iter().collect() });
         older.map(|older| older.tickets).unwrap_or_default()

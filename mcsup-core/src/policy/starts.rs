@@ -49,13 +49,13 @@ impl fmt::Display for Vacancy {
     }
 }
 
-/// The losses of each slot, the time at which each empty one is filled, and the requests that wait for it.
+/// The losses of each slot, its time to be filled, and the requests for it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Starts {
     restarts: Restarts,
     /// The slots that wait for a time.
     respawns: BTreeMap<Slot, Moment>,
-    /// Slots that are filled without waiting for their time, because an operator has asked for it.
+    /// Slots that are filled before their time, as an operator asks.
     hurried: BTreeSet<Slot>,
     waiting: Vec<SlotTicket>,
 }
@@ -129,8 +129,8 @@ impl Starts {
         Some(soonest.map_or(at, |soonest| at.min(soonest)))
     }
 
-    /// From when on no worker is ready and none boots, as far as the pool counts on it; `None`: a worker is ready. One that
-    /// has asked to leave counts as gone.
+    /// From when on no worker is ready and no boot is counted on. `None`: a worker is ready. One that has asked to leave
+    /// counts as gone.
     pub(super) fn dark_from(&self, pool: &Pool) -> Option<Moment> {
         let mut from = Duration::ZERO;
         for entry in pool.table.iter() {
@@ -143,7 +143,7 @@ impl Starts {
         Some(from)
     }
 
-    /// Until when the boot of a slot where the last one failed holds up the others of that kind.
+    /// Until when the boot of a slot that has failed holds up others like it.
     fn retry_ends(&self, pool: &Pool) -> Moment {
         let is_retry =
             |entry: &&Entry| entry.generation == pool.current && self.restarts.failures(entry.slot) > 0;
@@ -158,7 +158,7 @@ impl Starts {
         !self.respawns.contains_key(&slot) && pool.table.is_vacant(slot, pool.current)
     }
 
-    // What slots lose.
+    // Losses.
 
     /// A worker was lost. Says when its slot is filled again, where no other worker fills it.
     pub(super) fn lost(&mut self, pool: &Pool, gone: &Entry, loss: Loss, now: Moment) -> Option<Duration> {
@@ -225,7 +225,7 @@ impl Starts {
         self.restarts.note_served(slot, time);
     }
 
-    // What a slot no longer waits for.
+    // Ends of waiting.
 
     /// A slot is filled now.
     pub(super) fn begun(&mut self, slot: Slot) {
@@ -268,13 +268,13 @@ impl Starts {
 
     // Requests that wait for a worker.
 
-    /// An operator wants a worker in an empty slot, and does not wait until its time has come.
+    /// An operator wants a worker in an empty slot at once.
     pub(super) fn ask(&mut self, slot: Slot, ticket: Option<Ticket>) {
         self.waiting.extend(ticket.map(|ticket| SlotTicket { ticket, slot }));
         self.hurried.insert(slot);
     }
 
-    /// Answers each client that waits for a worker in a slot that has one by now, or that is no more.
+    /// Answers requests for slots that have a worker by now, or are no more.
     pub(super) fn settle(&mut self, pool: &Pool) -> Vec<Reply> {
         let is_over = |waiting: &SlotTicket| {
             waiting.slot >= pool.target || pool.table.are_served(waiting.slot..waiting.slot + 1)

@@ -1,4 +1,4 @@
-//! The state of one worker: one enum, and what belongs to a state is in its variant.
+//! The state of one worker: one enum, with the data of a state in its variant.
 
 use std::time::Duration;
 
@@ -84,7 +84,7 @@ impl State {
         !matches!(self, State::Booting { .. } | State::Ready { .. })
     }
 
-    /// Whether its exit will be what its slot is filled after: it did not go because it was asked to.
+    /// Whether its exit fills its slot: it did not go because it was asked to.
     pub(crate) fn is_missed(&self) -> bool {
         match self {
             State::Aborting { .. } | State::Failed { .. } => true,

@@ -1,4 +1,4 @@
-//! The phase of a pool: one enum, and what belongs to a phase is in its variant.
+//! The phase of a pool: one enum, with the data of a phase in its variant.
 
 use super::event::{Ask, Generation, Moment};
 use super::rollout::Rollout;
@@ -32,14 +32,14 @@ pub(crate) enum Phase {
     },
     /// Ending.
     Stopping {
-        /// What was asked last.
+        /// The last order.
         ask: Ask,
         /// How many were killed at the deadline of a graceful stop.
         killed: usize,
     },
     /// The first generation cannot boot; the processes that are left are being reaped.
     Failing {
-        /// What kind of failure ends it.
+        /// The kind of the failure.
         kind: ErrorKind,
     },
     /// Over.

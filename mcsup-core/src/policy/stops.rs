@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::event::{Ask, Moment, Ticket};
 
 /// The same order again within this time is the same order: a service manager signals a process and then its group, and a
-/// terminal and a script may both pass on what a person did once.
+/// terminal and a script may both pass on one act of a person.
 pub(super) const SAME_ORDER: Duration = Duration::from_millis(250);
 
-/// The stop that was asked for last, and the requests that wait for the end.
+/// The last order to stop, and the requests that wait for the end.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Stops {
     last: Option<Order>,

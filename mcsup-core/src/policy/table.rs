@@ -28,7 +28,7 @@ pub(crate) struct Entry {
     pub(crate) boot: Duration,
     /// It has asked to be replaced, and serves until its successor does.
     pub(crate) leaves: bool,
-    /// What it may use before it is replaced.
+    /// The limits at which it is replaced.
     pub(crate) allowance: Allowance,
     /// Why it is to be replaced by a worker of its own generation.
     pub(crate) recycle: Option<String>,
@@ -41,7 +41,7 @@ impl Entry {
     }
 }
 
-/// What a worker may use before it is replaced: drawn once, when it is forked.
+/// The limits at which a worker is replaced: drawn once, when it is forked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Allowance {
     /// Requests; `None`: any number.
@@ -154,7 +154,7 @@ impl Table {
         self.in_slot(slot).any(|entry| covers(entry) && !entry.leaves)
     }
 
-    /// Whether no worker covers `slot`, and none of `current` is about to be reaped there.
+    /// Whether `slot` has no worker, and none that is about to be reaped.
     pub(crate) fn is_vacant(&self, slot: Slot, current: Generation) -> bool {
         let is_missed =
             |entry: &Entry| entry.slot == slot && entry.generation == current && entry.state.is_missed();

@@ -13,7 +13,7 @@ pub(super) struct Upgrades {
     #[serde(skip)]
     is_wanted: bool,
     tickets: Vec<Ticket>,
-    /// Gone on from a record, and not told yet what came of the upgrade.
+    /// Gone on from a record; the outcome of the upgrade is not known yet.
     #[serde(skip)]
     is_resumed: bool,
 }
@@ -35,7 +35,7 @@ impl Upgrades {
         self.is_wanted
     }
 
-    /// Whether this image has not been told yet what came of the upgrade to it.
+    /// Whether the outcome of the upgrade to this image is not known yet.
     pub(super) fn is_resumed(&self) -> bool {
         self.is_resumed
     }

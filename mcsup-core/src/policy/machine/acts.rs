@@ -53,7 +53,7 @@ impl Machine {
         }
     }
 
-    /// A worker is to be replaced by one of its own generation, when its turn comes.
+    /// Marks a worker, to be replaced by one of its own generation.
     pub(super) fn mark(&mut self, worker: WorkerId, reason: String, step: &mut Step) {
         let is_postponed = self.pool.phase != Phase::Serving;
         let Some(entry) = self.pool.table.get_mut(worker).filter(|entry| entry.state.is_ready()) else {
@@ -72,7 +72,7 @@ impl Machine {
         step.push(Effect::Resize { slots: self.pool.slots() });
         let is_left = |entry: &Entry| entry.slot >= self.pool.slots_of(entry.generation);
         for worker in self.pool.table.select(|entry| is_left(entry) && !entry.state.is_leaving()) {
-            // Others go on, also with what waits on a socket of the slot's own: the supervisor gives it to them.
+            // Others go on: the supervisor gives them connections that wait on a socket of the slot's own.
             self.retire(worker, Drain::Retire, step);
         }
     }

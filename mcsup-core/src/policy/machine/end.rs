@@ -131,7 +131,7 @@ impl Machine {
         }
     }
 
-    /// Ends the pool once every process has ended, but for those that SIGKILL does not end.
+    /// Ends the pool once no process is left that SIGKILL ends.
     pub(super) fn settle_end(&mut self, step: &mut Step) {
         let is_unkillable = |state: &State| matches!(state, State::Unkillable { .. });
         let workers = self.pool.table.iter().map(|entry| (entry.state, entry.pid));

@@ -32,7 +32,7 @@ impl Machine {
         self.refusals.again().or_else(|| self.starts.next(&self.pool))
     }
 
-    /// An operator wants a worker in an empty slot, and does not wait until its time has come.
+    /// An operator wants a worker in an empty slot at once.
     pub(super) fn ask_start(&mut self, slot: Slot, ticket: Option<Ticket>, step: &mut Step) {
         self.starts.ask(slot, ticket);
         self.refusals.end();

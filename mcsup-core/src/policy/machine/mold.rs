@@ -1,4 +1,4 @@
-//! Molds: booted where they are missing, and what their loss means for those that need them.
+//! Molds: booted where they are missing, and the consequences of their loss.
 
 use super::Machine;
 use crate::error::ErrorKind;
@@ -157,7 +157,7 @@ impl Machine {
         }
     }
 
-    /// Notes the cost of a mold that was lost as `mold` shows it, and settles everything that depends on it.
+    /// A mold was lost: notes the cost, and fails the requests that depend on it.
     fn lose_mold(&mut self, mold: &Mold, kind: ErrorKind, why: Why, step: &mut Step) {
         let loss = self.molds.lost(&self.pool, mold, step.now);
         self.mold_failed(mold, loss, kind, why, step);

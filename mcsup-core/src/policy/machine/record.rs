@@ -16,8 +16,8 @@ use crate::policy::status::Phase;
 use crate::policy::table::Table;
 use crate::policy::upgrades::Upgrades;
 
-/// All facts of a pool that serves and has nothing else under way, and what waits. Moments are on the machine's monotonic
-/// clock, which outlives an image.
+/// All facts of a pool that serves, and the requests that wait. Moments are on the machine's monotonic clock, which
+/// outlives an image.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Record {
     table: Table,

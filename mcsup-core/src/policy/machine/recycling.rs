@@ -1,4 +1,4 @@
-//! Workers that have used what they may, or that an operator names: each gets a successor of its own generation.
+//! Workers that have reached a limit, or that an operator names: each gets a successor of its own generation.
 
 use super::Machine;
 use crate::policy::effect::{Answer, Drain};
@@ -46,7 +46,7 @@ impl Machine {
         }
     }
 
-    /// Marks each worker that has lived long enough, and goes on with the one that is being replaced.
+    /// Marks old workers, and goes on with the replacement that is under way.
     pub(super) fn settle_recycling(&mut self, step: &mut Step) {
         for Marked { worker, reason } in Recycler::aged(&self.pool, step.now) {
             self.mark(worker, reason, step);

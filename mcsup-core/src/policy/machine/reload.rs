@@ -27,7 +27,7 @@ impl Machine {
         }
     }
 
-    /// The settings of the generation that boots next; `None`: they are what they were.
+    /// The settings of the generation that boots next; `None`: they have not changed.
     pub(super) fn on_prepared(
         &mut self,
         generation: Generation,
@@ -71,12 +71,12 @@ impl Machine {
         }
     }
 
-    /// Goes on with the reload that is under way, and begins the one that waits.
+    /// Goes on with the reload under way, and begins one that waits.
     pub(super) fn settle_rollout(&mut self, step: &mut Step) {
         if self.reloads.take_change(step.now) {
             self.ask_reload(None, step);
         }
-        // First: what is given up anyway does not go on.
+        // First: a reload that is given up anyway does not go on.
         if self.reloads.next_supersession(&self.pool).is_some_and(|at| at <= step.now) {
             self.supersede(step);
             self.begin_reload(step);
@@ -198,7 +198,7 @@ impl Machine {
         step.answer(queued.into_iter().chain(under_way), &Answer::Superseded);
     }
 
-    /// Ends the reload that is under way without a word, as if its settings had never been read.
+    /// Ends the reload under way without a notice, and restores the settings.
     fn end_rollout(&mut self, now: Moment) -> Option<Rollout> {
         if !matches!(self.pool.phase, Phase::Reloading(_)) {
             return None;
@@ -254,8 +254,8 @@ impl Machine {
         }
     }
 
-    /// A worker that holds a slot beside a ready one of the generation that serves is not needed: also where a rollback
-    /// had to be given up, or another reload has begun by now.
+    /// Retires workers beside a ready one of the generation that serves. Also where a rollback was given up, or another
+    /// reload has begun by now.
     fn retire_foreigners(&mut self, step: &mut Step) {
         let is_over = |entry: &Entry| {
             self.pool.is_foreign(entry) && self.pool.table.is_held(entry.slot, self.pool.current)

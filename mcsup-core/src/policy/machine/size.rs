@@ -49,8 +49,7 @@ impl Machine {
         }
     }
 
-    /// Answers clients that wait for a size that the pool has by now, and brings a size that the settings do not allow
-    /// any more back within their bound.
+    /// Answers requests for a size that the pool has by now. Brings the size back within a bound that has changed.
     pub(super) fn settle_size(&mut self, step: &mut Step) {
         let target = self.pool.target;
         if self.pool.phase == Phase::Serving && self.pool.policy.allowed(target) != target {
@@ -61,7 +60,7 @@ impl Machine {
         step.reply(self.scaler.settle(&self.pool));
     }
 
-    /// A new worker failed; where it is one that a change of size added, the size is what it was.
+    /// A new worker failed: the pool goes back to its size, where a change of size added the worker.
     pub(super) fn note_failed_addition(&mut self, slot: Slot, why: &Why, step: &mut Step) {
         if self.pool.table.are_served(slot..slot + 1) {
             return;

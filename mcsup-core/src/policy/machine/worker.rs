@@ -1,4 +1,4 @@
-//! Events of workers, and what their deadlines ask for.
+//! Events of workers, and their deadlines.
 
 use std::time::Duration;
 
@@ -172,7 +172,7 @@ impl Machine {
         }
     }
 
-    /// Does to each worker what its deadline asks for. One may be the end of others, whose deadlines count no more.
+    /// Handles deadlines that have passed. One may end other workers, whose deadlines count no more.
     pub(super) fn expire_workers(&mut self, step: &mut Step) {
         for worker in self.pool.overdue(step.now) {
             let Some(entry) = self.pool.table.get(worker).cloned() else { continue };
@@ -251,7 +251,7 @@ impl Machine {
         }
     }
 
-    /// Retires each worker that has asked to be replaced and whose slot another one serves.
+    /// Retires workers that have asked to be replaced, where a successor serves.
     pub(super) fn retire_replaced(&mut self, step: &mut Step) {
         for worker in self.pool.replaced() {
             self.retire(worker, Drain::Retire, step);
@@ -269,8 +269,8 @@ impl Machine {
         }
     }
 
-    /// The first new workers have to prove themselves again for the time in which the supervisor did not run: it has not
-    /// heard yet of those that died in it.
+    /// The first new workers prove themselves for longer: the supervisor did not run for a while, and does not know yet
+    /// which of them have died.
     pub(super) fn forgive_newcomers(&mut self, by: Duration) {
         let Phase::Reloading(rollout) = &self.pool.phase else { return };
         let generation = rollout.generation;
