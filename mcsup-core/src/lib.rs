@@ -10,7 +10,7 @@
 //! | step | module |
 //! |---|---|
 //! | open the listeners | [`listener`] |
-//! | wait for events | `supervisor/life` |
+//! | wait for events | `supervisor/event_loop` |
 //! | decide | [`policy`], pure |
 //! | act | `supervisor/effects` |
 //! | fork a worker, or have a mold fork it | `spawn/child`, `spawn/mold`, `sys/fork` |
@@ -33,7 +33,7 @@
 //! error never ends the process; [`Ending`] converts to an exit code, and `main` decides.
 //!
 //! # Where to start reading
-//! `policy/machine.rs`, then `supervisor/life.rs`: the loop has twenty lines.
+//! `policy/machine.rs`, then `supervisor/event_loop.rs`: the loop has twenty lines.
 
 mod clock;
 pub mod control;

@@ -84,7 +84,7 @@ impl Process {
 
 /// One process's handles.
 #[derive(Debug)]
-struct Hand {
+struct ProcessEntry {
     process: Process,
     links: Links,
     /// As a mold: the workers that it has not been ordered to fork yet.
@@ -110,7 +110,7 @@ pub(crate) struct Look {
 /// All workers and molds that were forked, or asked for, and not yet reaped, and the memory that they share with us.
 #[derive(Debug)]
 pub(crate) struct Crew {
-    hands: BTreeMap<WorkerId, Hand>,
+    entries: BTreeMap<WorkerId, ProcessEntry>,
     scoreboard: Scoreboard,
     /// Whether processes become our children that we have not forked.
     adopts: bool,
@@ -145,7 +145,7 @@ impl Crew {
     /// Room for `most` workers at once.
     pub(crate) fn new(most: usize) -> io::Result<Self> {
         Ok(Self {
-            hands: BTreeMap::new(),
+            entries: BTreeMap::new(),
             scoreboard: Scoreboard::new(most)?,
             adopts: ancestry::adopts(),
             kills: Kills::new(),
@@ -165,7 +165,7 @@ impl Crew {
     }
 
     /// A scoreboard line for a worker that is about to be forked.
-    pub(crate) fn take_seat(&mut self) -> Option<ScoreboardRow> {
+    pub(crate) fn take_row(&mut self) -> Option<ScoreboardRow> {
         self.scoreboard.take()
     }
 
@@ -176,21 +176,21 @@ impl Crew {
 
     /// A forked worker or mold.
     pub(crate) fn join(&mut self, worker: WorkerId, pid: Pid, links: Links) {
-        let mut hand = Hand::new(Process::Child(pid), links);
-        hand.counter = self.kills.own();
-        self.hands.insert(worker, hand);
+        let mut entry = ProcessEntry::new(Process::Child(pid), links);
+        entry.counter = self.kills.own();
+        self.entries.insert(worker, entry);
     }
 
     /// What to wait on: the link of each worker that can still say something. One that has ended would never let us wait.
     pub(crate) fn links(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let links = self.hands.values().map(|hand| &hand.links.link);
+        let links = self.entries.values().map(|entry| &entry.links.link);
         links.filter(|link| !link.has_ended()).map(AsFd::as_fd)
     }
 
     /// Says something to a worker.
     pub(crate) fn send(&mut self, worker: WorkerId, order: Order) {
-        if let Some(hand) = self.hands.get_mut(&worker) {
-            if let Err(error) = hand.links.link.send(order) {
+        if let Some(entry) = self.entries.get_mut(&worker) {
+            if let Err(error) = entry.links.link.send(order) {
                 log::debug!("worker {} does not listen: {error}", worker.0);
             }
         }
@@ -198,7 +198,7 @@ impl Crew {
 
     /// Says something to all molds.
     pub(crate) fn say_to_molds(&mut self, order: &Order) {
-        let molds = self.hands.iter().filter(|(_, hand)| hand.links.row.is_none());
+        let molds = self.entries.iter().filter(|(_, entry)| entry.links.row.is_none());
         for mold in molds.map(|(mold, _)| *mold).collect::<Vec<_>>() {
             self.send(mold, order.clone());
         }
@@ -207,17 +207,17 @@ impl Crew {
     /// Sends a signal. A worker that is in the crew was not reaped, so its pid is still its own. One that has no process
     /// yet will be killed when it has, where that was asked for; if its mold does nothing, that is returned.
     pub(crate) fn signal(&mut self, worker: WorkerId, signal: Signal) -> Option<Event> {
-        let hand = self.hands.get_mut(&worker)?;
-        hand.is_killed |= signal == Signal::KILL;
-        match &mut hand.process {
+        let entry = self.entries.get_mut(&worker)?;
+        entry.is_killed |= signal == Signal::KILL;
+        match &mut entry.process {
             Process::Child(pid) | Process::Grandchild { pid, .. } => {
                 let _ = kill_process(*pid, signal);
             }
             Process::Awaited { mold, is_doomed, .. } if signal == Signal::KILL => {
                 *is_doomed = true;
                 let id = *mold;
-                let Some(mold) = self.hands.get_mut(&id) else {
-                    self.hands.get(&worker)?.links.link.end();
+                let Some(mold) = self.entries.get_mut(&id) else {
+                    self.entries.get(&worker)?.links.link.end();
                     return None;
                 };
                 let before = mold.wanted.len();
@@ -245,13 +245,13 @@ impl Crew {
     pub(crate) fn wakes(&mut self, now: Moment) {
         // One at a time: the kernel keeps readers of a process's cgroup waiting while it changes any.
         if let Some(turn) = self.kills.wakes(now) {
-            let with_process = self.hands.values_mut().filter(|hand| hand.process.pid().is_some());
-            let mut hands: Vec<&mut Hand> = with_process.collect();
-            let count = hands.len().max(1);
-            if let Some(hand) = hands.get_mut(turn % count) {
-                let pid = hand.process.pid();
+            let with_process = self.entries.values_mut().filter(|entry| entry.process.pid().is_some());
+            let mut entries: Vec<&mut ProcessEntry> = with_process.collect();
+            let count = entries.len().max(1);
+            if let Some(entry) = entries.get_mut(turn % count) {
+                let pid = entry.process.pid();
                 let counter = pid.and_then(|pid| self.kills.counter_of(pid.as_raw_nonzero().get()));
-                hand.counter = counter.or_else(|| hand.counter.take());
+                entry.counter = counter.or_else(|| entry.counter.take());
             }
         }
     }
@@ -268,49 +268,53 @@ impl Crew {
 
     /// All processes of the crew.
     pub(crate) fn pids(&self) -> impl Iterator<Item = i32> + '_ {
-        self.hands.values().filter_map(|hand| Some(hand.process.pid()?.as_raw_nonzero().get()))
+        self.entries.values().filter_map(|entry| Some(entry.process.pid()?.as_raw_nonzero().get()))
     }
 
     /// Whether some worker may have a process that is not known yet.
     pub(crate) fn is_awaiting(&self) -> bool {
-        self.hands.values().any(|hand| matches!(hand.process, Process::Awaited { .. }))
+        self.entries.values().any(|entry| matches!(entry.process, Process::Awaited { .. }))
     }
 
     /// When each worker last moved.
     pub(crate) fn beats(&self) -> Event {
         let beats = self
-            .hands
+            .entries
             .iter()
-            .filter_map(|(&worker, hand)| Some((worker, hand.links.row.as_ref()?.last_beat())));
+            .filter_map(|(&worker, entry)| Some((worker, entry.links.row.as_ref()?.last_beat())));
         Event::Beats(beats.collect())
     }
 
     /// How much memory each worker uses, in bytes.
     pub(crate) fn memory(&self) -> Vec<(WorkerId, u64)> {
-        let used = |hand: &Hand| usage::resident(hand.process.pid()?.as_raw_nonzero().get());
-        self.hands.iter().filter_map(|(&worker, hand)| Some((worker, used(hand)?))).collect()
+        let used = |entry: &ProcessEntry| usage::resident(entry.process.pid()?.as_raw_nonzero().get());
+        self.entries.iter().filter_map(|(&worker, entry)| Some((worker, used(entry)?))).collect()
     }
 
     /// How one of them is.
     pub(crate) fn look(&self, worker: WorkerId, now: Moment) -> Option<Look> {
-        let hand = self.hands.get(&worker)?;
+        let entry = self.entries.get(&worker)?;
         Some(Look {
-            age: now.saturating_sub(hand.born),
-            gauges: hand.links.row.as_ref().map(ScoreboardRow::gauges).unwrap_or_default(),
-            usage: hand.process.pid().map(|pid| usage::usage(pid.as_raw_nonzero().get())).unwrap_or_default(),
+            age: now.saturating_sub(entry.born),
+            gauges: entry.links.row.as_ref().map(ScoreboardRow::gauges).unwrap_or_default(),
+            usage: entry
+                .process
+                .pid()
+                .map(|pid| usage::usage(pid.as_raw_nonzero().get()))
+                .unwrap_or_default(),
         })
     }
 
     /// In a forked child: these handles are the supervisor's. Closing a copy of a link's end keeps every lifeline
     /// the supervisor's alone.
     pub(crate) fn close_in_child(&mut self) {
-        self.hands.clear();
+        self.entries.clear();
         self.scoreboard.close_in_child();
         self.kills.close_in_child();
     }
 }
 
-impl Hand {
+impl ProcessEntry {
     fn new(process: Process, links: Links) -> Self {
         Self {
             process,

@@ -6,8 +6,8 @@ use rustix::process::{Pid, Signal, getpid};
 
 use super::Supervisor;
 use super::crew::Crew;
-use super::editions::{Edition, Editions};
 use super::failed_start::FailedStart;
+use super::generation_configs::{GenerationConfig, GenerationConfigs};
 use super::given::Given;
 use super::history::History;
 use super::journal;
@@ -34,7 +34,7 @@ pub(crate) struct Executor<S> {
     pub(crate) pid: Pid,
     /// The limits of the process as it was started.
     pub(super) given: Given,
-    pub(crate) editions: Editions,
+    pub(crate) generation_configs: GenerationConfigs,
     pub(crate) slots: SlotSockets,
     pub(crate) signals: Option<Signals>,
     pub(crate) crew: Crew,
@@ -56,7 +56,7 @@ pub(super) struct Handles {
     pub(super) given: Given,
     /// The generation that serves, and its settings and listeners.
     pub(super) generation: u64,
-    pub(super) edition: Edition,
+    pub(super) generation_config: GenerationConfig,
     pub(super) slots: SlotSockets,
     pub(super) signals: Signals,
     pub(super) crew: Crew,
@@ -70,13 +70,13 @@ pub(super) struct Handles {
 impl<S> Executor<S> {
     /// With all handles, and nothing under way.
     pub(super) fn new(supervisor: S, handles: Handles) -> Self {
-        let Handles { generation, edition, .. } = handles;
+        let Handles { generation, generation_config, .. } = handles;
         Self {
             supervisor,
             pid: getpid(),
             given: handles.given,
-            upgrader: Upgrader::new(edition.config.image.clone()),
-            editions: Editions::new(generation, edition),
+            upgrader: Upgrader::new(generation_config.config.image.clone()),
+            generation_configs: GenerationConfigs::new(generation, generation_config),
             slots: handles.slots,
             signals: Some(handles.signals),
             crew: handles.crew,
@@ -122,16 +122,16 @@ impl<S: Supervisor> Executor<S> {
             Effect::Kill { worker } => events.extend(self.crew.signal(worker, Signal::KILL)),
             Effect::Prepare { generation } => events.push(self.prepare(generation)),
             Effect::Commit { generation } => {
-                let gone = self.editions.commit(generation);
+                let gone = self.generation_configs.commit(generation);
                 self.forget(&gone);
             }
             Effect::Discard { generation } => {
-                let gone = self.editions.discard(generation);
+                let gone = self.generation_configs.discard(generation);
                 self.forget(&gone);
             }
             Effect::Resize { slots } => self.resize(slots),
-            Effect::RefuseNew => self.editions.refuse_new(),
-            Effect::CloseListeners => self.editions.close(),
+            Effect::RefuseNew => self.generation_configs.refuse_new(),
+            Effect::CloseListeners => self.generation_configs.close(),
             Effect::PoolReady { ready, target } => self.supervisor.ready(ready, target),
             Effect::Measure => events.push(self.measure()),
             Effect::CheckImage => events.extend(self.check_image(machine)),
@@ -154,7 +154,9 @@ impl<S: Supervisor> Executor<S> {
 
     /// What the pool's processes have left behind, as far as that is due.
     pub(super) fn tend_leftovers(&mut self, now: Moment) {
-        if let Some(children) = self.editions.current().map(|edition| edition.config.children) {
+        if let Some(children) =
+            self.generation_configs.current().map(|generation_config| generation_config.config.children)
+        {
             if self.leftovers.is_news(children) {
                 self.leftovers.set(children, &self.members());
             }
@@ -193,11 +195,11 @@ impl<S: Supervisor> Executor<S> {
     fn prepare(&mut self, generation: u64) -> Event {
         let prepared = self.supervisor.reload(generation).and_then(|config| {
             let policy = config.as_ref().map(|config| Box::new(config.policy.clone()));
-            if let (Some(policy), Some(current)) = (&policy, self.editions.current()) {
+            if let (Some(policy), Some(current)) = (&policy, self.generation_configs.current()) {
                 judge_room(&self.crew.board(), &current.config.policy, policy)?;
             }
             let slots = self.slots.count();
-            Ok((policy, self.editions.prepare(generation, config, slots)?))
+            Ok((policy, self.generation_configs.prepare(generation, config, slots)?))
         });
         match prepared {
             Ok((policy, closes_listeners)) => Event::Prepared { generation, policy, closes_listeners },
@@ -217,7 +219,7 @@ impl<S: Supervisor> Executor<S> {
     /// Listeners for further slots must be there before their workers; without them those share what there is.
     fn resize(&mut self, slots: usize) {
         self.slots.set_count(slots);
-        if let Err(error) = self.editions.resize(slots) {
+        if let Err(error) = self.generation_configs.resize(slots) {
             log::error!("cannot listen for {slots} slots: {error}");
         }
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use rustix::process::Pid;
 
 use super::config::{Children, Config};
-use super::editions::Edition;
 use super::effects::Executor;
+use super::generation_configs::GenerationConfig;
 use super::{ForkSide, Supervisor};
 use crate::error::{Error, Result};
 use crate::host::daemon;
@@ -36,9 +36,9 @@ impl<S: Supervisor> Executor<S> {
         mold: Option<WorkerId>,
         enough: u64,
     ) -> Option<Event> {
-        if let Some(edition) = self.editions.get(place.generation) {
-            self.leftovers.note_listeners(&edition.listeners);
-            self.leftovers.note_fork(has_own_group(&edition.config));
+        if let Some(generation_config) = self.generation_configs.get(place.generation) {
+            self.leftovers.note_listeners(&generation_config.listeners);
+            self.leftovers.note_fork(has_own_group(&generation_config.config));
         }
         let made = self.row().and_then(|row| {
             let made = match mold {
@@ -58,8 +58,8 @@ impl<S: Supervisor> Executor<S> {
 
     /// Makes a mold.
     pub(super) fn spawn_mold(&mut self, mold: WorkerId, generation: u64) -> Event {
-        if let Some(edition) = self.editions.get(generation) {
-            self.leftovers.note_fork(has_own_group(&edition.config));
+        if let Some(generation_config) = self.generation_configs.get(generation) {
+            self.leftovers.note_fork(has_own_group(&generation_config.config));
         }
         match self.fork_mold(mold, generation) {
             Ok(pid) => Event::Spawned { worker: mold, pid: pid.as_raw_nonzero().get() },
@@ -74,8 +74,9 @@ impl<S: Supervisor> Executor<S> {
         enough: u64,
         row: &ScoreboardRow,
     ) -> Result<Pid> {
-        let edition = self.edition(generation)?;
-        let (listeners, common) = (edition.listeners.for_slot(slot), self.common(generation, edition));
+        let generation_config = self.generation_config(generation)?;
+        let (listeners, common) =
+            (generation_config.listeners.for_slot(slot), self.common(generation, generation_config));
         let (link, end) = channel::pair().map_err(|error| Error::system("make a link", error))?;
         let spec = WorkerSpec {
             slot,
@@ -95,7 +96,7 @@ impl<S: Supervisor> Executor<S> {
     }
 
     fn fork_mold(&mut self, mold: WorkerId, generation: u64) -> Result<Pid> {
-        let common = Arc::new(self.common(generation, self.edition(generation)?));
+        let common = Arc::new(self.common(generation, self.generation_config(generation)?));
         let failed = |error: io::Error| Error::system("make a mold's links", error);
         ancestry::adopt_orphans().map_err(|error| Error::system("adopt what a mold will fork", error))?;
         self.crew.adopts();
@@ -118,9 +119,9 @@ impl<S: Supervisor> Executor<S> {
         enough: u64,
         row: &ScoreboardRow,
     ) -> Result<Option<Pid>> {
-        let edition = self.edition(generation)?;
+        let generation_config = self.generation_config(generation)?;
         let (link, end) = channel::pair().map_err(|error| Error::system("make a link", error))?;
-        let listeners = edition.listeners.for_slot(slot);
+        let listeners = generation_config.listeners.for_slot(slot);
         let order = ForkOrder {
             worker: worker.0,
             slot,
@@ -134,19 +135,19 @@ impl<S: Supervisor> Executor<S> {
     }
 
     fn row(&mut self) -> Result<ScoreboardRow> {
-        self.crew.take_seat().ok_or_else(|| {
+        self.crew.take_row().ok_or_else(|| {
             Error::system("take a scoreboard line", io::Error::other("too many workers at once"))
         })
     }
 
-    fn edition(&self, generation: u64) -> Result<&Edition> {
+    fn generation_config(&self, generation: u64) -> Result<&GenerationConfig> {
         let missing =
             || Error::system("fork", io::Error::other(format!("there is no generation {generation}")));
-        self.editions.get(generation).ok_or_else(missing)
+        self.generation_configs.get(generation).ok_or_else(missing)
     }
 
-    fn common(&self, generation: u64, edition: &Edition) -> GenerationSpec {
-        let config = &edition.config;
+    fn common(&self, generation: u64, generation_config: &GenerationConfig) -> GenerationSpec {
+        let config = &generation_config.config;
         GenerationSpec {
             generation,
             handover: Arc::clone(&self.handover),
@@ -187,7 +188,7 @@ impl<S: Supervisor> Executor<S> {
         self.operators.close_in_child();
         self.upgrader.close_in_child();
         self.slots.close_in_child();
-        drop(std::mem::take(&mut self.editions));
+        drop(std::mem::take(&mut self.generation_configs));
         self.supervisor.after_fork(ForkSide::Worker);
         spawn::run_process(role, Embedding(&mut self.supervisor))
     }

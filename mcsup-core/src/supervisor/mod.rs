@@ -3,7 +3,7 @@
 //! - [`config`]: the settings, grouped by their readers.
 //! - [`prefork`]: the builder.
 //! - `signals`: what arrives from kill(2), as pending bits and one pipe.
-//! - `editions`: what the workers of each generation are made of.
+//! - `generation_configs`: the settings and listeners of each generation.
 //! - `crew`: the handles of the living workers and molds.
 //! - `effects`: what the policy asked for, done; `forking`: the part of it that makes processes.
 //! - `failed_start`: the first reason of a start that fails.
@@ -13,18 +13,18 @@
 //! - `journal`: what the operator reads; `history`: what is kept of it.
 //! - `given`: what is changed of the process, and put back.
 //! - `upgrading`: another image is tried and executed; `resumption`: such an image takes over the handles.
-//! - `life`: the loop; `stall_detector`: whether it runs when it should; `waiting`: its wait for what happens.
+//! - `event_loop`: the loop; `stall_detector`: whether it runs when it should; `waiting`: its wait for what happens.
 
 mod crew;
-mod editions;
 mod effects;
+mod event_loop;
 mod failed_start;
 mod forking;
+mod generation_configs;
 mod given;
 mod history;
 mod journal;
 mod leftovers;
-mod life;
 mod operator;
 mod orphaned;
 mod prefork;

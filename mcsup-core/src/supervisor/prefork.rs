@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::config::Config;
-use super::{Supervisor, life};
+use super::{Supervisor, event_loop};
 use crate::error::{Error, ErrorKind};
 use crate::listener::Address;
 use crate::policy::Outcome;
@@ -152,7 +152,7 @@ impl<S: Supervisor> Prefork<S> {
         let result = match resumption.map_or_else(Resumption::from_environment, |given| Ok(Some(given))) {
             Err(error) => Err(error),
             Ok(resumption) => match mistake.or_else(|| obstacle(&config, resumption.as_ref())) {
-                None => life::live(supervisor, config, resumption),
+                None => event_loop::run(supervisor, config, resumption),
                 Some(error) => {
                     if let Some(resumption) = resumption {
                         resumption.give_up(&error.to_string());

@@ -3,8 +3,8 @@
 use super::Supervisor;
 use super::config::{Children, Config};
 use super::crew::Crew;
-use super::editions::Edition;
 use super::effects::{Executor, Handles};
+use super::generation_configs::GenerationConfig;
 use super::given::Given;
 use super::leftovers::Leftovers;
 use super::operator::Operators;
@@ -140,7 +140,7 @@ impl Taken {
             Handles {
                 given,
                 generation,
-                edition: Edition { config, listeners },
+                generation_config: GenerationConfig { config, listeners },
                 slots: SlotSockets::adopt(slots),
                 signals,
                 crew,

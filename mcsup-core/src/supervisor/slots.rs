@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::editions::Editions;
+use super::generation_configs::GenerationConfigs;
 use super::orphaned::OrphanedConnections;
 use crate::link::handover::Handover;
 use crate::policy::{Machine, Moment, Phase};
@@ -72,24 +72,29 @@ impl SlotSockets {
     }
 
     /// Does what has become due; called in every turn of the loop.
-    pub(super) fn tend(&mut self, editions: &mut Editions, handover: &Handover, machine: &Machine) {
+    pub(super) fn tend(
+        &mut self,
+        generation_configs: &mut GenerationConfigs,
+        handover: &Handover,
+        machine: &Machine,
+    ) {
         let wanted = Spread { generation: machine.current(), slots: machine.target() };
         if self.known.spread != wanted && machine.table().is_full(wanted.slots) {
-            editions.aim(wanted.slots);
+            generation_configs.aim(wanted.slots);
             self.known.spread = wanted;
         }
         // The next image gets these sockets; it would not know of connections that were taken out of them.
-        if editions.is_leaving() && !matches!(machine.phase(), Phase::Upgrading { .. }) {
-            self.orphaned.add(editions.end_leaving());
+        if generation_configs.is_leaving() && !matches!(machine.phase(), Phase::Upgrading { .. }) {
+            self.orphaned.add(generation_configs.end_leaving());
         }
         self.orphaned.give(handover);
     }
 
     /// When to look again.
-    pub(super) fn deadline(&self, editions: &Editions, now: Moment) -> Option<Moment> {
+    pub(super) fn deadline(&self, generation_configs: &GenerationConfigs, now: Moment) -> Option<Moment> {
         match self.orphaned.is_empty() {
             false => Some(now.saturating_add(self.orphaned.pause())),
-            true => editions.is_leaving().then(|| now.saturating_add(LOOK_EVERY)),
+            true => generation_configs.is_leaving().then(|| now.saturating_add(LOOK_EVERY)),
         }
     }
 }

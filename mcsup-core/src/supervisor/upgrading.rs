@@ -194,12 +194,14 @@ impl<S: Supervisor> Executor<S> {
     fn record(&self, machine: &Machine) -> Result<PoolRecord> {
         let described = self.crew.describe();
         let crew = described.map_err(|error| Error::system("describe the scoreboard", error))?;
-        let edition = self.editions.current();
+        let generation_config = self.generation_configs.current();
         Ok(PoolRecord {
             machine: machine.record(),
             crew,
             handover: self.handover.describe(),
-            listeners: edition.map(|edition| edition.listeners.describe()).unwrap_or_default(),
+            listeners: generation_config
+                .map(|generation_config| generation_config.listeners.describe())
+                .unwrap_or_default(),
             slots: self.slots.describe(),
             descriptors: Some(self.given.descriptors),
             is_subreaper: Some(self.given.is_subreaper),

@@ -94,7 +94,7 @@ pub(super) struct Life {
     /// The policy waits to hear whether an image can take over.
     pub(super) checks_image: bool,
     /// The generations that there are settings and listeners for.
-    pub(super) editions: BTreeSet<Generation>,
+    pub(super) open_generations: BTreeSet<Generation>,
     /// How many slots there are listeners for.
     pub(super) slots: usize,
     pub(super) committed: Vec<Generation>,
@@ -154,7 +154,7 @@ impl Life {
             closes_listeners: false,
             exec: Exec::Fails,
             checks_image: false,
-            editions: BTreeSet::from([1]),
+            open_generations: BTreeSet::from([1]),
             slots,
             committed: Vec::new(),
             discarded: Vec::new(),
@@ -305,14 +305,14 @@ impl Life {
             Effect::Tell(notice) => self.notices.push(notice),
             Effect::End(outcome) => assert!(self.outcome.replace(outcome).is_none(), "ended twice"),
             Effect::Commit { generation } => {
-                assert!(self.editions.contains(&generation));
-                self.editions.retain(|other| *other >= generation);
+                assert!(self.open_generations.contains(&generation));
+                self.open_generations.retain(|other| *other >= generation);
                 self.forget_boots();
                 self.committed.push(generation);
             }
             Effect::Discard { generation } => {
                 assert_ne!(generation, self.machine.current(), "the generation that serves is closed");
-                self.editions.remove(&generation);
+                self.open_generations.remove(&generation);
                 self.discarded.push(generation);
             }
             Effect::Resize { slots } => self.slots = slots,
@@ -329,7 +329,7 @@ impl Life {
 
     fn fork(&mut self, worker: WorkerId, place: (Generation, Slot), mold: Option<WorkerId>) -> Option<Event> {
         self.spawns += 1;
-        assert!(self.editions.contains(&place.0), "forked for a generation that was closed");
+        assert!(self.open_generations.contains(&place.0), "forked for a generation that was closed");
         assert!(place.1 < self.slots, "forked for a slot that has no listeners");
         let mold_is_gone = mold.is_some_and(|mold| {
             assert!(self.molds.contains_key(&mold), "forked by a mold that was reaped");
@@ -359,7 +359,7 @@ impl Life {
     }
 
     fn fork_mold(&mut self, mold: WorkerId, generation: Generation) -> Event {
-        assert!(self.editions.contains(&generation));
+        assert!(self.open_generations.contains(&generation));
         if self.fork_fails {
             self.unborn.insert(mold);
             return Event::SpawnFailed { worker: mold, reason: "no memory".to_owned() };
@@ -374,7 +374,7 @@ impl Life {
             Settings::New(policy) => Some(Box::new(policy.clone())),
             Settings::Broken => return Event::NotPrepared { generation, reason: "line 3".to_owned() },
         };
-        self.editions.insert(generation);
+        self.open_generations.insert(generation);
         Event::Prepared { generation, policy, closes_listeners: self.closes_listeners }
     }
 

@@ -414,7 +414,7 @@ impl World {
         self.is_well();
         let newest = self.life.machine.current();
         assert!(self.life.generations().iter().all(|generation| *generation == newest), "one generation");
-        assert_eq!(self.life.editions.iter().copied().collect::<Vec<_>>(), [newest]);
+        assert_eq!(self.life.open_generations.iter().copied().collect::<Vec<_>>(), [newest]);
     }
 
     /// As many workers as there should be, each ready in a slot of its own; and nothing else.

@@ -240,7 +240,7 @@ fn what_a_superseded_reload_has_taken_over_is_given_back_when_the_next_one_fails
     assert!(life.is_failed(second));
     roll(&mut life);
     assert_eq!((life.phase(), life.generations()), ("serving", vec![1, 1, 1]));
-    assert_eq!(life.editions.into_iter().collect::<Vec<_>>(), [1]);
+    assert_eq!(life.open_generations.into_iter().collect::<Vec<_>>(), [1]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Crew, Hand, Links, Process};
+use super::{Crew, Links, Process, ProcessEntry};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::link::channel::WorkerEnd;
@@ -53,47 +53,48 @@ impl Crew {
         wanted: Wanted,
     ) -> Result<()> {
         let gone = || Error::system("have a mold fork", io::Error::other("there is no such mold"));
-        self.hands.get_mut(&mold).ok_or_else(gone)?.wanted.push_back((worker, wanted));
+        self.entries.get_mut(&mold).ok_or_else(gone)?.wanted.push_back((worker, wanted));
         let process = Process::Awaited { mold, since: clock::now(), is_doomed: false, failure: None };
-        self.hands.insert(worker, Hand::new(process, links));
+        self.entries.insert(worker, ProcessEntry::new(process, links));
         self.send_orders(mold);
         Ok(())
     }
 
     /// Tells a mold what it is to fork, no more than a few at once.
     pub(super) fn send_orders(&mut self, mold: WorkerId) {
-        let Some(Hand { links: Links { forks: Some(_), .. }, wanted, .. }) = self.hands.get(&mold) else {
+        let Some(ProcessEntry { links: Links { forks: Some(_), .. }, wanted, .. }) = self.entries.get(&mold)
+        else {
             return;
         };
         let is_ordered = |worker: &WorkerId| !wanted.iter().any(|(other, _)| other == worker);
         let mut told = self.awaited(mold).filter(|worker| is_ordered(worker)).count();
         while told < UNANSWERED {
-            let Some(hand) = self.hands.get_mut(&mold) else { return };
-            if told == 0 && !hand.wanted.is_empty() {
-                hand.moved = clock::now();
+            let Some(entry) = self.entries.get_mut(&mold) else { return };
+            if told == 0 && !entry.wanted.is_empty() {
+                entry.moved = clock::now();
             }
-            let (Some(forks), Some((worker, wanted))) = (&hand.links.forks, hand.wanted.pop_front()) else {
+            let (Some(forks), Some((worker, wanted))) = (&entry.links.forks, entry.wanted.pop_front()) else {
                 return;
             };
             let sent = forks.send(&wanted.order, &wanted.descriptors());
             told += 1;
             // The end of its link, which is closed here, says that there is no such worker; this says why.
-            if let (Err(error), Some(hand)) = (sent, self.hands.get_mut(&worker)) {
-                hand.failed(format!("the mold cannot be reached: {error}"));
+            if let (Err(error), Some(entry)) = (sent, self.entries.get_mut(&worker)) {
+                entry.failed(format!("the mold cannot be reached: {error}"));
             }
         }
     }
 
     /// A mold has forked a worker, or has said that it cannot.
     pub(super) fn has_moved(&mut self, mold: WorkerId) {
-        if let Some(mold) = self.hands.get_mut(&mold) {
+        if let Some(mold) = self.entries.get_mut(&mold) {
             mold.moved = clock::now();
         }
     }
 
     /// The workers that a mold has not forked yet.
     pub(super) fn awaited(&self, mold: WorkerId) -> impl Iterator<Item = WorkerId> {
-        self.hands.iter().filter_map(move |(worker, hand)| match hand.process {
+        self.entries.iter().filter_map(move |(worker, entry)| match entry.process {
             Process::Awaited { mold: by, .. } if by == mold => Some(*worker),
             _ => None,
         })
@@ -101,16 +102,16 @@ impl Crew {
 
     /// A worker has a process; or had one, that has just been reaped.
     pub(super) fn on_born(&mut self, worker: WorkerId, pid: Pid, reaped: &[Pid]) -> Option<Event> {
-        let is_taken = self.hands.values().any(|hand| hand.process.pid() == Some(pid));
-        let hand = self.hands.get_mut(&worker)?;
-        let Process::Awaited { mold, is_doomed, .. } = hand.process else { return None };
+        let is_taken = self.entries.values().any(|entry| entry.process.pid() == Some(pid));
+        let entry = self.entries.get_mut(&worker)?;
+        let Process::Awaited { mold, is_doomed, .. } = entry.process else { return None };
         let is_reaped = reaped.contains(&pid);
         if is_taken || ADOPTS && !is_reaped && !reap::is_child(pid) {
             log::error!("worker {} says that it is process {pid}, which is none of ours", worker.0);
             return None;
         }
-        hand.counter = self.kills.own();
-        hand.process = match ADOPTS {
+        entry.counter = self.kills.own();
+        entry.process = match ADOPTS {
             true => Process::Child(pid),
             false => Process::Grandchild { pid, mold, last_word: None },
         };
@@ -126,9 +127,9 @@ impl Crew {
     /// application has forked may keep the link of one open that is not born; it has a moment, for it may be on its way.
     pub(super) fn those_without_end(&mut self) -> Vec<Event> {
         let now = clock::now();
-        let is_over = |hand: &Hand| {
-            let (is_silent, has) = (hand.links.link.has_ended(), |mold| self.hands.contains_key(mold));
-            match &hand.process {
+        let is_over = |entry: &ProcessEntry| {
+            let (is_silent, has) = (entry.links.link.has_ended(), |mold| self.entries.contains_key(mold));
+            match &entry.process {
                 Process::Awaited { mold, since, .. } => {
                     is_silent || !has(mold) && now.saturating_sub(*since) >= ORPHANS_PATIENCE
                 }
@@ -136,13 +137,13 @@ impl Crew {
                 Process::Child(_) => false,
             }
         };
-        let over = self.hands.iter().filter(|(_, hand)| is_over(hand)).map(|(worker, _)| *worker);
+        let over = self.entries.iter().filter(|(_, entry)| is_over(entry)).map(|(worker, _)| *worker);
         let over: Vec<WorkerId> = over.collect();
         over.into_iter().filter_map(|worker| self.end_unseen(worker)).collect()
     }
 
     pub(super) fn end_unseen(&mut self, worker: WorkerId) -> Option<Event> {
-        let reason = match &self.hands.get(&worker)?.process {
+        let reason = match &self.entries.get(&worker)?.process {
             Process::Awaited { is_doomed: true, .. } => {
                 return self.end(worker, ExitStatus::Signal(Signal::KILL.as_raw()));
             }

@@ -2,7 +2,7 @@
 
 use rustix::process::Pid;
 
-use super::{Crew, Hand, Member, Process};
+use super::{Crew, Member, Process, ProcessEntry};
 use crate::link::channel::ReadLimit;
 use crate::link::message::Report;
 use crate::policy::{Event, Exit, ExitStatus, OutOfMemory, WorkerId};
@@ -20,9 +20,9 @@ impl Crew {
     /// The same, when these have just been reaped: all reports of a worker that may be one of them are read.
     fn reports_of(&mut self, reaped: &[Pid]) -> Vec<Event> {
         let mut heard: Vec<(WorkerId, Vec<Report>)> = Vec::new();
-        for (&worker, hand) in &mut self.hands {
-            let how_much = if hand.may_be_in(reaped) { ReadLimit::All } else { ReadLimit::Turn };
-            heard.push((worker, hand.links.link.receive(how_much)));
+        for (&worker, entry) in &mut self.entries {
+            let how_much = if entry.may_be_in(reaped) { ReadLimit::All } else { ReadLimit::Turn };
+            heard.push((worker, entry.links.link.receive(how_much)));
         }
         self.read_last_of_grandchildren(&mut heard);
         let mut events = Vec::new();
@@ -32,8 +32,12 @@ impl Crew {
             }
         }
         events.extend(self.those_without_end());
-        let molds: Vec<WorkerId> =
-            self.hands.iter().filter(|(_, hand)| !hand.wanted.is_empty()).map(|(mold, _)| *mold).collect();
+        let molds: Vec<WorkerId> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| !entry.wanted.is_empty())
+            .map(|(mold, _)| *mold)
+            .collect();
         molds.into_iter().for_each(|mold| self.send_orders(mold));
         events
     }
@@ -47,8 +51,8 @@ impl Crew {
         let ended: Vec<Pid> =
             heard.iter().flat_map(|(_, reports)| reports.iter().filter_map(exited)).collect();
         for (worker, reports) in heard {
-            let Some(Hand { process: Process::Grandchild { pid, .. }, links, .. }) =
-                self.hands.get_mut(worker)
+            let Some(ProcessEntry { process: Process::Grandchild { pid, .. }, links, .. }) =
+                self.entries.get_mut(worker)
             else {
                 continue;
             };
@@ -67,7 +71,7 @@ impl Crew {
             Report::Enough { requests } => Event::Enough { worker, requests },
             Report::Born { pid } => return self.on_born(worker, Pid::from_raw(pid)?, reaped),
             Report::ForkFailed { worker, reason } => {
-                self.hands.get_mut(&WorkerId(worker))?.failed(reason);
+                self.entries.get_mut(&WorkerId(worker))?.failed(reason);
                 return None;
             }
             Report::ChildExited { pid, status } => {
@@ -78,8 +82,8 @@ impl Crew {
 
     /// A mold says how its child has ended, or that one how it is about to.
     fn on_child_exited(&mut self, teller: WorkerId, ended: Pid, status: ExitStatus) -> Option<Event> {
-        for (&worker, hand) in &mut self.hands {
-            match &mut hand.process {
+        for (&worker, entry) in &mut self.entries {
+            match &mut entry.process {
                 Process::Grandchild { pid, mold, .. } if *pid == ended && *mold == teller => {
                     self.kills.deaths(u64::from(status == KILLED));
                     return self.end(worker, status);
@@ -95,19 +99,19 @@ impl Crew {
 
     /// Takes a process out of the crew.
     pub(super) fn end(&mut self, worker: WorkerId, status: ExitStatus) -> Option<Event> {
-        let hand = self.hands.remove(&worker)?;
-        if let Process::Awaited { mold, .. } = hand.process {
+        let entry = self.entries.remove(&worker)?;
+        if let Process::Awaited { mold, .. } = entry.process {
             self.has_moved(mold);
         }
-        let is_mold = hand.links.row.is_none();
+        let is_mold = entry.links.row.is_none();
         let member = |pid: Pid| Member { pid: pid.as_raw_nonzero().get(), is_mold };
-        self.gone.members.extend(hand.process.pid().map(member));
-        let out_of_memory = match status == KILLED && !hand.is_killed {
-            true => self.kills.explain(hand.counter.as_ref(), hand.born),
+        self.gone.members.extend(entry.process.pid().map(member));
+        let out_of_memory = match status == KILLED && !entry.is_killed {
+            true => self.kills.explain(entry.counter.as_ref(), entry.born),
             false => OutOfMemory::default(),
         };
-        let evidence = hand.evidence(out_of_memory);
-        if let Some(row) = &hand.links.row {
+        let evidence = entry.evidence(out_of_memory);
+        if let Some(row) = &entry.links.row {
             self.scoreboard.give_back(row);
         }
         Some(Event::Exited { worker, exit: Exit { status, evidence } })
@@ -116,7 +120,7 @@ impl Crew {
     /// How many of these another process has killed.
     fn killed_by_others(&self, ended: &[(Pid, ExitStatus)]) -> u64 {
         let by_us =
-            |pid: Pid| self.hands.values().any(|hand| hand.is_killed && hand.process.pid() == Some(pid));
+            |pid: Pid| self.entries.values().any(|entry| entry.is_killed && entry.process.pid() == Some(pid));
         let killed = ended.iter().filter(|(pid, status)| *status == KILLED && !by_us(*pid));
         u64::try_from(killed.count()).unwrap_or(u64::MAX)
     }
@@ -126,7 +130,7 @@ impl Crew {
         let ended: Vec<(Pid, ExitStatus)> = match self.adopts {
             true => std::iter::from_fn(reap::reap_any).collect(),
             false => {
-                let children = self.hands.values().filter_map(|hand| match hand.process {
+                let children = self.entries.values().filter_map(|entry| match entry.process {
                     Process::Child(pid) => Some(pid),
                     _ => None,
                 });
@@ -139,7 +143,8 @@ impl Crew {
         for (pid, status) in ended {
             let is_it = |process: &Process| matches!(process, Process::Child(other) if *other == pid);
             // Any other process is an orphan of some worker.
-            let worker = self.hands.iter().find(|(_, hand)| is_it(&hand.process)).map(|(worker, _)| *worker);
+            let worker =
+                self.entries.iter().find(|(_, entry)| is_it(&entry.process)).map(|(worker, _)| *worker);
             self.gone.has_others |= worker.is_none();
             if worker.is_none() {
                 self.reaped_others.push((pid, status));

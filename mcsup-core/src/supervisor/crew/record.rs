@@ -8,7 +8,7 @@ use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::kills::Kills;
-use super::{Crew, Gone, Hand, Links, Process};
+use super::{Crew, Gone, Links, Process, ProcessEntry};
 use crate::link::channel::{ChannelRecord, SupervisorEnd};
 use crate::link::fork_order::OrderingEnd;
 use crate::link::scoreboard::{Scoreboard, ScoreboardRecord, ScoreboardRow};
@@ -19,11 +19,11 @@ use crate::sys::ancestry;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct CrewRecord {
     board: ScoreboardRecord,
-    hands: Vec<HandRecord>,
+    entries: Vec<EntryRecord>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct HandRecord {
+struct EntryRecord {
     worker: WorkerId,
     process: ProcessRecord,
     link: ChannelRecord,
@@ -42,8 +42,8 @@ enum ProcessRecord {
 impl CrewRecord {
     /// All descriptors in it.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> + '_ {
-        let hands = self.hands.iter().flat_map(|hand| [hand.link.fd].into_iter().chain(hand.forks));
-        hands.chain([self.board.fd])
+        let entries = self.entries.iter().flat_map(|entry| [entry.link.fd].into_iter().chain(entry.forks));
+        entries.chain([self.board.fd])
     }
 }
 
@@ -84,33 +84,33 @@ impl Crew {
     /// What the next image needs. Orders that a mold was not given yet are not in it: those workers will never be born,
     /// as the end of their links says.
     pub(crate) fn describe(&self) -> io::Result<CrewRecord> {
-        let hands = self.hands.iter().map(|(worker, hand)| HandRecord {
+        let entries = self.entries.iter().map(|(worker, entry)| EntryRecord {
             worker: *worker,
-            process: hand.process.describe(),
-            link: hand.links.link.describe(),
-            row: hand.links.row.as_ref().map(ScoreboardRow::index),
-            forks: hand.links.forks.as_ref().map(|forks| forks.as_fd().as_raw_fd()),
-            born: hand.born,
+            process: entry.process.describe(),
+            link: entry.links.link.describe(),
+            row: entry.links.row.as_ref().map(ScoreboardRow::index),
+            forks: entry.links.forks.as_ref().map(|forks| forks.as_fd().as_raw_fd()),
+            born: entry.born,
         });
         let board = self.scoreboard.describe().ok_or(io::ErrorKind::Unsupported)?;
-        Ok(CrewRecord { board, hands: hands.collect() })
+        Ok(CrewRecord { board, entries: entries.collect() })
     }
 
     /// The crew that was described, in the process that has inherited its descriptors and its children.
     pub(crate) fn adopt(record: CrewRecord) -> io::Result<Self> {
         let scoreboard = Scoreboard::adopt(&record.board)?;
         let mut crew = Self {
-            hands: BTreeMap::new(),
+            entries: BTreeMap::new(),
             scoreboard,
             adopts: ancestry::adopts(),
             kills: Kills::new(),
             gone: Gone::default(),
             reaped_others: Vec::new(),
         };
-        for hand in record.hands {
-            let worker = hand.worker;
-            match crew.adopt_hand(hand) {
-                Ok(hand) => crew.hands.insert(worker, hand),
+        for entry in record.entries {
+            let worker = entry.worker;
+            match crew.adopt_entry(entry) {
+                Ok(entry) => crew.entries.insert(worker, entry),
                 Err(error) => {
                     // The handles so far stay open, so that there is a way back.
                     std::mem::forget(crew);
@@ -121,7 +121,7 @@ impl Crew {
         Ok(crew)
     }
 
-    fn adopt_hand(&mut self, record: HandRecord) -> io::Result<Hand> {
+    fn adopt_entry(&mut self, record: EntryRecord) -> io::Result<ProcessEntry> {
         let wrong = || io::Error::other("the record contradicts itself");
         let process = record.process.adopt().ok_or_else(wrong)?;
         let row = match record.row {
@@ -130,7 +130,7 @@ impl Crew {
         };
         let counter = self.kills.own();
         let forks = record.forks.map(OrderingEnd::adopt).transpose()?;
-        Ok(Hand {
+        Ok(ProcessEntry {
             process,
             links: Links { link: SupervisorEnd::adopt(record.link)?, row, forks },
             wanted: VecDeque::new(),

@@ -36,7 +36,7 @@ fn pool() -> Pool {
 impl Pool {
     fn order(&mut self, worker: u64) {
         let (link, end) = channel::pair().unwrap();
-        let row = self.crew.take_seat().unwrap();
+        let row = self.crew.take_row().unwrap();
         let order = ForkOrder { worker, slot: 0, row: row.index(), max_requests: 0, listeners: Vec::new() };
         let wanted = Wanted { order, end, listeners: OpenSet::default() };
         let links = Links { link, row: Some(row), forks: None };
@@ -102,7 +102,7 @@ fn a_worker_that_is_not_born_when_the_mold_is_gone_was_not_forked() {
     failed.sort_unstable();
     assert_eq!(failed, [10, 14, 15]);
     // All lines have come back.
-    assert!((0..8).all(|_| pool.crew.take_seat().is_some()));
+    assert!((0..8).all(|_| pool.crew.take_row().is_some()));
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn a_worker_that_was_to_be_killed_and_is_never_born_has_ended_so() {
 fn only_a_mold_that_has_long_forked_nothing_is_stuck() {
     let mut pool = pool();
     let stuck = Some(Event::MoldStuck { mold: MOLD });
-    let rest = |pool: &mut Pool| pool.crew.hands.get_mut(&MOLD).unwrap().moved = Moment::ZERO;
+    let rest = |pool: &mut Pool| pool.crew.entries.get_mut(&MOLD).unwrap().moved = Moment::ZERO;
     rest(&mut pool);
     // It had nothing to do until then.
     (10..16).for_each(|worker| pool.order(worker));

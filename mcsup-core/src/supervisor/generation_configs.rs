@@ -1,4 +1,4 @@
-//! What the workers of each generation are made of: settings and listeners. The serving generation has an edition, and
+//! The settings and listeners of each generation. The serving generation has a configuration, and
 //! one that is on its way has another; they share the listeners that both want.
 
 use std::collections::BTreeMap;
@@ -10,30 +10,30 @@ use crate::listener::open::OpenSet;
 
 /// A generation's settings and listeners.
 #[derive(Debug, Clone)]
-pub(crate) struct Edition {
+pub(crate) struct GenerationConfig {
     pub(crate) config: Config,
     pub(crate) listeners: OpenSet,
 }
 
-/// All editions that workers may still be forked from.
+/// All configurations that workers may still be forked from.
 #[derive(Debug, Default)]
-pub(crate) struct Editions {
-    by_generation: BTreeMap<u64, Edition>,
+pub(crate) struct GenerationConfigs {
+    by_generation: BTreeMap<u64, GenerationConfig>,
     current: u64,
 }
 
-impl Editions {
+impl GenerationConfigs {
     /// The first one.
-    pub(crate) fn new(generation: u64, edition: Edition) -> Self {
-        Self { by_generation: BTreeMap::from([(generation, edition)]), current: generation }
+    pub(crate) fn new(generation: u64, generation_config: GenerationConfig) -> Self {
+        Self { by_generation: BTreeMap::from([(generation, generation_config)]), current: generation }
     }
 
-    pub(crate) fn get(&self, generation: u64) -> Option<&Edition> {
+    pub(crate) fn get(&self, generation: u64) -> Option<&GenerationConfig> {
         self.by_generation.get(&generation)
     }
 
     /// The one that serves.
-    pub(crate) fn current(&self) -> Option<&Edition> {
+    pub(crate) fn current(&self) -> Option<&GenerationConfig> {
         self.get(self.current)
     }
 
@@ -44,7 +44,7 @@ impl Editions {
         let config = config.unwrap_or_else(|| current.config.clone());
         let listeners = current.listeners.changed_to(&config.addresses, &config.listener, slots)?;
         let closes = listeners.lacks_any_of(&current.listeners);
-        self.by_generation.insert(generation, Edition { config, listeners });
+        self.by_generation.insert(generation, GenerationConfig { config, listeners });
         Ok(closes)
     }
 
@@ -63,7 +63,9 @@ impl Editions {
 
     /// `generation` will never serve.
     pub(crate) fn discard(&mut self, generation: u64) -> Vec<u64> {
-        let Some(kept) = self.current().map(|edition| edition.listeners.clone()) else { return Vec::new() };
+        let Some(kept) = self.current().map(|generation_config| generation_config.listeners.clone()) else {
+            return Vec::new();
+        };
         self.forget(|other| other == generation, &kept)
     }
 
@@ -72,27 +74,34 @@ impl Editions {
     pub(crate) fn resize(&mut self, slots: usize) -> Result<()> {
         let Some(current) = self.current() else { return Ok(()) };
         let resized = current.listeners.resized(slots)?;
-        for edition in self.by_generation.values_mut() {
-            edition.listeners = edition.listeners.resized_beside(&resized, slots)?;
+        for generation_config in self.by_generation.values_mut() {
+            generation_config.listeners = generation_config.listeners.resized_beside(&resized, slots)?;
         }
         Ok(())
     }
 
     /// Every slot has a ready worker: each gets its share of new connections.
     pub(crate) fn aim(&self, slots: usize) {
-        let Some(Err(error)) = self.current().map(|edition| edition.listeners.aim(slots)) else { return };
+        let Some(Err(error)) = self.current().map(|generation_config| generation_config.listeners.aim(slots))
+        else {
+            return;
+        };
         log::error!("{error}");
     }
 
     /// Whether sockets of slots that are no more are still open.
     pub(crate) fn is_leaving(&self) -> bool {
-        self.current().is_some_and(|edition| edition.listeners.is_leaving())
+        self.current().is_some_and(|generation_config| generation_config.listeners.is_leaving())
     }
 
     /// Closes those of them to which nothing is coming any more; returns the connections that were not accepted.
     pub(crate) fn end_leaving(&mut self) -> Vec<Connection> {
-        let Some(edition) = self.by_generation.get_mut(&self.current) else { return Vec::new() };
-        if edition.listeners.is_settled() { edition.listeners.end_leaving() } else { Vec::new() }
+        let Some(generation_config) = self.by_generation.get_mut(&self.current) else { return Vec::new() };
+        if generation_config.listeners.is_settled() {
+            generation_config.listeners.end_leaving()
+        } else {
+            Vec::new()
+        }
     }
 
     /// Keeps new clients out of the queue, so that those in it can be served before the listeners close.
@@ -104,16 +113,16 @@ impl Editions {
 
     /// Closes everything, and takes all paths away so that no new client comes.
     pub(crate) fn close(&mut self) {
-        for edition in std::mem::take(&mut self.by_generation).into_values() {
-            edition.listeners.withdraw();
+        for generation_config in std::mem::take(&mut self.by_generation).into_values() {
+            generation_config.listeners.withdraw();
         }
     }
 
     fn forget(&mut self, which: impl Fn(u64) -> bool, kept: &OpenSet) -> Vec<u64> {
         let gone: Vec<u64> =
             self.by_generation.keys().copied().filter(|generation| which(*generation)).collect();
-        for edition in gone.iter().filter_map(|generation| self.by_generation.remove(generation)) {
-            edition.listeners.withdraw_unless_in(kept);
+        for generation_config in gone.iter().filter_map(|generation| self.by_generation.remove(generation)) {
+            generation_config.listeners.withdraw_unless_in(kept);
         }
         gone
     }
@@ -139,14 +148,14 @@ mod tests {
         let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
         let first = config(0o600);
         let listeners = OpenSet::open(&first.addresses, &first.listener, 1).unwrap();
-        let mut editions = Editions::new(1, Edition { config: first, listeners });
-        editions.prepare(2, Some(config(0o666)), 1).unwrap();
+        let mut generation_configs = GenerationConfigs::new(1, GenerationConfig { config: first, listeners });
+        generation_configs.prepare(2, Some(config(0o666)), 1).unwrap();
         assert_eq!(mode(), 0o600);
-        editions.discard(2);
+        generation_configs.discard(2);
         assert_eq!(mode(), 0o600);
-        editions.prepare(3, Some(config(0o660)), 1).unwrap();
-        assert_eq!(editions.commit(3), [1]);
+        generation_configs.prepare(3, Some(config(0o660)), 1).unwrap();
+        assert_eq!(generation_configs.commit(3), [1]);
         assert_eq!(mode(), 0o660);
-        editions.close();
+        generation_configs.close();
     }
 }

@@ -7,8 +7,8 @@ use rustix::event::{PollFd, PollFlags};
 use super::Supervisor;
 use super::config::{Children, Config};
 use super::crew::Crew;
-use super::editions::Edition;
 use super::effects::{Executor, Handles, lines_for};
+use super::generation_configs::GenerationConfig;
 use super::given::{Given, PutBack};
 use super::history::History;
 use super::leftovers::Leftovers;
@@ -32,7 +32,7 @@ use crate::sys::ancestry;
 use crate::upgrade::Resumption;
 
 /// Runs a pool until it ends; one that another image had before, where there is a resumption.
-pub(crate) fn live<S: Supervisor>(
+pub(crate) fn run<S: Supervisor>(
     supervisor: S,
     config: Config,
     resumption: Option<Resumption>,
@@ -50,16 +50,16 @@ pub(crate) fn live<S: Supervisor>(
     put_back.0 = executor.given;
     // Put back before the host has its handlers again. A new image has unblocked all of them already.
     let _unblocked = is_new.then(Signals::unblock);
-    let outcome = go_on(&mut machine, &mut executor, effects, events);
+    let outcome = run_loop(&mut machine, &mut executor, effects, events);
     // However it ends: no new client comes, and every request is answered.
-    executor.editions.close();
+    executor.generation_configs.close();
     executor.operators.finish();
     let outcome = outcome?;
     Ok((outcome, executor.failed_start.reason_of(outcome)))
 }
 
 /// The loop itself.
-fn go_on<S: Supervisor>(
+fn run_loop<S: Supervisor>(
     machine: &mut Machine,
     executor: &mut Executor<S>,
     effects: Vec<Effect>,
@@ -78,10 +78,10 @@ fn go_on<S: Supervisor>(
         wait(executor, deadline);
         // One moment for the whole round: no deadline passes between a look at the workers and the judgement on them.
         let now = clock::now();
-        for event in happened(machine, executor, deadline, now) {
+        for event in poll_events(machine, executor, deadline, now) {
             outcome = outcome.or_else(|| step(machine, executor, event, now));
         }
-        executor.slots.tend(&mut executor.editions, &executor.handover, machine);
+        executor.slots.tend(&mut executor.generation_configs, &executor.handover, machine);
         executor.tend_leftovers(now);
     }
 }
@@ -93,8 +93,11 @@ fn begin<S: Supervisor>(supervisor: S, config: Config, given: Given) -> Result<S
     }
     let mut machine = Machine::new(config.policy.clone());
     let mut executor = open(supervisor, config, given)?;
-    let edition = executor.editions.current();
-    let locals: Vec<_> = edition.into_iter().flat_map(|edition| edition.listeners.locals()).collect();
+    let generation_config = executor.generation_configs.current();
+    let locals: Vec<_> = generation_config
+        .into_iter()
+        .flat_map(|generation_config| generation_config.listeners.locals())
+        .collect();
     executor.supervisor.listening(&locals);
     drop(locals);
     let effects = machine.start(clock::now());
@@ -132,7 +135,7 @@ fn open_rest<S: Supervisor>(
         Handles {
             given,
             generation: 1,
-            edition: Edition { config, listeners },
+            generation_config: GenerationConfig { config, listeners },
             slots: SlotSockets::new(slots),
             signals,
             crew,
@@ -189,7 +192,7 @@ fn wait<S: Supervisor>(executor: &mut Executor<S>, deadline: Option<Moment>) {
     sources.extend(executor.crew.memory_news().map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags)));
     let looks = [
         executor.operators.deadline(),
-        executor.slots.deadline(&executor.editions, now),
+        executor.slots.deadline(&executor.generation_configs, now),
         executor.crew.deadline(),
         executor.leftovers.deadline(),
         executor.upgrader.deadline(now),
@@ -200,7 +203,7 @@ fn wait<S: Supervisor>(executor: &mut Executor<S>, deadline: Option<Moment>) {
 }
 
 /// Everything that has happened since the last call.
-fn happened<S: Supervisor>(
+fn poll_events<S: Supervisor>(
     machine: &Machine,
     executor: &mut Executor<S>,
     deadline: Option<Moment>,
@@ -265,8 +268,9 @@ fn asked<S: Supervisor>(executor: &mut Executor<S>, ask: Ask, ticket: Option<Tic
 }
 
 fn report<S: Supervisor>(machine: &Machine, executor: &Executor<S>) -> Reply {
-    let edition = executor.editions.current();
-    let listeners = edition.into_iter().flat_map(|edition| edition.listeners.locals());
+    let generation_config = executor.generation_configs.current();
+    let listeners =
+        generation_config.into_iter().flat_map(|generation_config| generation_config.listeners.locals());
     let listeners = listeners.map(|local| local.to_string()).collect();
     let status = report::status(machine, &executor.crew, &executor.history, listeners, clock::now());
     Reply::new(control::Outcome::Done, machine.phase().name()).with_status(status)
