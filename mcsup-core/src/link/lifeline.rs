@@ -101,7 +101,7 @@ impl WorkerControl {
         let Some(row) = self.row.get().filter(|_| caught::count(libc::SIGTERM) > 0) else { return false };
         if !self.is_noted.swap(true, Ordering::Relaxed) {
             if let Some(origin) = caught::origin(libc::SIGTERM) {
-                row.signalled(libc::SIGTERM, (origin.pid, origin.uid));
+                row.signalled(libc::SIGTERM, origin.pid);
             }
         }
         true

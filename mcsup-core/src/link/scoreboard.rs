@@ -20,7 +20,7 @@ use crate::sys::shared_memory::{Line, SharedLines};
 /// After an upgrade the supervisor's next image reads the rows of workers of the previous one, and the
 /// workers read each other's. Any change increments this number; an upgrade between different numbers is
 /// refused.
-pub(crate) const LAYOUT: u32 = 1;
+pub(crate) const LAYOUT: u32 = 2;
 
 /// The words of a worker's row. Times are milliseconds on the monotonic clock.
 #[derive(Clone, Copy)]
@@ -39,7 +39,6 @@ enum Word {
     /// The latest signal from another process, with its sender.
     Signal,
     SenderPid,
-    SenderUid,
     /// The number of requests that wait for a permit.
     Waiting,
     /// The start of the oldest request in progress; 0: unknown.
@@ -186,9 +185,8 @@ impl ScoreboardRow {
     }
 
     /// Notes the sender of a signal.
-    pub(crate) fn signalled(&self, signal: i32, (pid, uid): (i32, u32)) {
+    pub(crate) fn signalled(&self, signal: i32, pid: i32) {
         self.set(Word::SenderPid, u64::from(pid.unsigned_abs()));
-        self.set(Word::SenderUid, u64::from(uid));
         self.set(Word::Signal, u64::from(signal.unsigned_abs()));
     }
 
@@ -223,8 +221,7 @@ impl ScoreboardRow {
     pub(crate) fn last_sender(&self) -> Option<Sender> {
         let number = |word| i32::try_from(self.get(word)).ok();
         let signal = number(Word::Signal).filter(|signal| *signal != 0)?;
-        let uid = u32::try_from(self.get(Word::SenderUid)).ok()?;
-        Some(Sender { signal, pid: number(Word::SenderPid)?, uid })
+        Some(Sender { signal, pid: number(Word::SenderPid)? })
     }
 }
 

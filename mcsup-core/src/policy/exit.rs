@@ -82,15 +82,13 @@ pub(crate) enum OutOfMemory {
     Kill,
 }
 
-/// The sender of a signal, as the kernel names it (`si_pid`, `si_uid`).
+/// The sender of a signal, as the kernel names it (`si_pid`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sender {
     /// The signal's number.
     pub(crate) signal: i32,
     /// The sender's pid.
     pub(crate) pid: i32,
-    /// The sender's user id.
-    pub(crate) uid: u32,
 }
 
 /// Why a worker was killed by its supervisor.

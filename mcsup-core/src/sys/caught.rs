@@ -33,7 +33,6 @@ pub(crate) enum Act {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Origin {
     pub(crate) pid: i32,
-    pub(crate) uid: u32,
 }
 
 /// The handler's state for one signal.
@@ -44,7 +43,6 @@ struct Entry {
     count: AtomicU32,
     /// 0: the kernel or a terminal.
     pid: AtomicI32,
-    uid: AtomicU32,
     /// A handler to call afterwards; 0: none. See [`registry`].
     next: AtomicUsize,
 }
@@ -56,7 +54,6 @@ impl Entry {
             is_ours: AtomicBool::new(false),
             count: AtomicU32::new(0),
             pid: AtomicI32::new(0),
-            uid: AtomicU32::new(0),
             next: AtomicUsize::new(0),
         }
     }
@@ -68,7 +65,7 @@ impl Entry {
 
     fn origin(&self) -> Option<Origin> {
         let pid = self.pid.load(Ordering::Relaxed);
-        (pid != 0).then(|| Origin { pid, uid: self.uid.load(Ordering::Relaxed) })
+        (pid != 0).then(|| Origin { pid })
     }
 }
 
@@ -114,7 +111,6 @@ extern "C" fn arrived(number: i32, info: *mut libc::siginfo_t, context: *mut c_v
         } else if act == Act::Count as u8 {
             let origin = info.and_then(origin_of);
             entry.pid.store(origin.map_or(0, |origin| origin.pid), Ordering::Relaxed);
-            entry.uid.store(origin.map_or(0, |origin| origin.uid), Ordering::Relaxed);
             entry.count.fetch_add(1, Ordering::AcqRel);
             wake();
         }
@@ -375,8 +371,8 @@ fn is_the_kernels(info: &libc::siginfo_t) -> bool {
 /// The sender; `None`: the kernel or a terminal raised the signal.
 fn origin_of(info: &libc::siginfo_t) -> Option<Origin> {
     match info.si_code {
-        // SAFETY: for these two codes the kernel fills in `si_pid` and `si_uid` (sigaction(2)).
-        SI_USER | SI_QUEUE => Some(unsafe { Origin { pid: info.si_pid(), uid: info.si_uid() } }),
+        // SAFETY: for these two codes the kernel fills in `si_pid` (sigaction(2)).
+        SI_USER | SI_QUEUE => Some(unsafe { Origin { pid: info.si_pid() } }),
         _ => None,
     }
 }
