@@ -173,12 +173,6 @@ impl Machine {
         &self.pool.policy
     }
 
-    /// Slots that are filled without waiting for their time.
-    #[cfg(test)]
-    pub(super) fn hurried(&self) -> &std::collections::BTreeSet<Slot> {
-        self.starts.hurried()
-    }
-
     fn on_event(&mut self, event: Event, step: &mut Step) {
         match event {
             Event::Spawned { worker, pid } => self.on_spawned(worker, pid, step),
@@ -276,5 +270,13 @@ impl Machine {
         if self.scaler.looks(&self.pool, step.now) {
             step.push(Effect::Measure);
         }
+    }
+}
+
+#[cfg(test)]
+impl Machine {
+    /// Slots that are filled without waiting for their time.
+    pub(super) fn hurried(&self) -> &std::collections::BTreeSet<Slot> {
+        self.starts.hurried()
     }
 }

@@ -53,11 +53,12 @@ pub(crate) use notice::{
     MoldNotice, Notice, PoolNotice, RecycleNotice, ReloadNotice, ScaleNotice, UpgradeNotice, WorkerNotice,
 };
 pub use rules::{Limit, Plan, Policy, Recycling, RestartPolicy, Surge};
-#[cfg(test)]
-pub(crate) use starts::Vacancy;
 pub(crate) use state::State;
 pub(crate) use status::Phase;
 pub(crate) use table::Entry;
+
+#[cfg(test)]
+pub(crate) use starts::Vacancy;
 
 #[cfg(test)]
 mod tests;

@@ -306,9 +306,11 @@ impl Starts {
         self.hurried.clear();
         self.waiting.drain(..).map(|waiting| waiting.ticket).collect()
     }
+}
 
+#[cfg(test)]
+impl Starts {
     /// Slots that are filled without waiting for their time.
-    #[cfg(test)]
     pub(super) fn hurried(&self) -> &BTreeSet<Slot> {
         &self.hurried
     }
