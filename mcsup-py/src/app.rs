@@ -156,6 +156,6 @@ pub trait Reply {
     fn head_sent(&self) -> bool;
 
     /// Whether nothing more will be sent whatever is said: all that Content-Length announced has been handed over, or
-    /// the response may have no body. Asking the application for more would be in vain.
+    /// the response may have no body. Asking the application for more has no use.
     fn is_full(&self) -> bool;
 }

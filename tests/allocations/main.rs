@@ -44,14 +44,14 @@ const REQUEST: &str = "GET /news/today?page=2 HTTP/1.1\r\n\
 const BODY: &[u8] = b"hello\n";
 const REQUESTS: usize = 1000;
 
-/// Answers with a head that is there already; a request for everybody only when all threads have one.
+/// Answers with a prepared head; a request for `/all_threads` only when all threads have one.
 fn hello(
     head: ResponseHead,
-    everybody: Arc<Barrier>,
+    all_threads: Arc<Barrier>,
 ) -> impl FnMut(Request<'_>, &mut dyn Reply) -> Verdict + Send + 'static {
     move |request, reply| {
-        if request.head.path() == b"/everybody" {
-            everybody.wait();
+        if request.head.path() == b"/all_threads" {
+            all_threads.wait();
         }
         let _ = reply.send_whole(&head, BODY);
         Verdict::Complete
@@ -64,13 +64,13 @@ fn allocations(permits: usize, access_format: Option<&str>) -> counting::Counted
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("access.log").to_str().unwrap().to_owned();
     let access = access_format.map(|format| (format.to_owned(), path));
-    let everybody = Arc::new(Barrier::new(permits));
-    let app = |_| hello(ok(&[("Content-Type", "text/plain")]), Arc::clone(&everybody));
+    let all_threads = Arc::new(Barrier::new(permits));
+    let app = |_| hello(ok(&[("Content-Type", "text/plain")]), Arc::clone(&all_threads));
     let config = EngineConfig { health_path: Some("/health".into()), ..Setup::default().config };
     let server = Setup { access, config, ..Setup::default() }.start_threads((0..permits).map(app).collect());
     let mut clients: Vec<Client> = (0..permits).map(|_| server.connect()).collect();
     for client in &mut clients {
-        client.send(REQUEST.replace("/news/today", "/everybody"));
+        client.send(REQUEST.replace("/news/today", "/all_threads"));
     }
     for client in &mut clients {
         assert_eq!(client.response().body, BODY);

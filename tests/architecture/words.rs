@@ -6,12 +6,13 @@ use std::path::Path;
 use super::sources::{files, top};
 
 /// The words, and in their place: the noun that is meant, *it*, or the plain verb.
-const WORDS: [&str; 14] = [
+const WORDS: [&str; 16] = [
     "whoever",
     "whomever",
     "nobody",
     "somebody",
     "anybody",
+    "everybody",
     "anew",
     "is told",
     "are told",
@@ -21,6 +22,7 @@ const WORDS: [&str; 14] = [
     "letting go of",
     "heard out",
     "which is to be",
+    "in vain",
 ];
 
 /// Where the words are still to be replaced.

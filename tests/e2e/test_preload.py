@@ -145,9 +145,9 @@ def test_a_killed_mold_is_replaced_and_no_client_notices(serve):
 
 def test_no_process_outlives_a_killed_supervisor(serve):
     server = serve(APP, "--preload", workers=2)
-    everybody = molds(server) + workers(server)
+    processes = molds(server) + workers(server)
     server.kill()
-    wait_for(lambda: all(is_gone(pid) for pid in everybody), "everybody to be gone", patience=1)
+    wait_for(lambda: all(is_gone(pid) for pid in processes), "everybody to be gone", patience=1)
     assert can_bind(server.port)
 
 

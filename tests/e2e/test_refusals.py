@@ -161,7 +161,7 @@ def test_an_application_that_cannot_be_read(directory):
     assert "PermissionError" in complaint(result, APPLICATION)
 
 
-def python_is_for_everybody():
+def any_user_can_run_python():
     """Whether an unprivileged user can run the Python that the tests run with."""
     python = MCSUP.with_name("python")
     try:
@@ -172,8 +172,8 @@ def python_is_for_everybody():
 
 @as_root
 def test_workers_run_as_the_configured_user_and_no_other(serve):
-    if not python_is_for_everybody():
-        pytest.skip("this Python is not for nobody to read; tests/core covers the privileges")
+    if not any_user_can_run_python():
+        pytest.skip("an unprivileged user cannot run this Python; tests/core covers the privileges")
     server = serve(HELLO, "-u", "nobody", "-g", "nogroup", workers=2)
     uid, gid = str(pwd.getpwnam("nobody").pw_uid), str(grp.getgrnam("nogroup").gr_gid)
     for worker in server.worker_pids():

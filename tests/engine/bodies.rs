@@ -200,7 +200,7 @@ fn bodies_that_all_come_at_once_do_not_take_more_memory_than_there_is_for_them()
         // The engine has seen it: a request of its own is answered after it.
         assert_eq!(server.connect().get("/").text(), "file");
     }
-    // The others hold the memory meanwhile: those that came last wait for it in vain.
+    // The others hold the memory meanwhile: those that came last do not get it.
     let mut kinds: Vec<String> =
         clients.iter_mut().rev().map(|client| client.send(&body[1..]).response().text().to_owned()).collect();
     kinds.dedup();

@@ -24,7 +24,7 @@ fn a_complete_answer_reaches_its_client_while_the_application_still_closes_it() 
         let app = move |request: Request<'_>, reply: &mut dyn Reply| {
             reply.send(&ok(&[("Content-Length", "2")]), b"ok").unwrap();
             if request.head.path() == b"/slow-close" {
-                // What a close() does that waits for the client: in vain, if the answer waited for the close.
+                // A close() that waits for the client would never end if the answer waited for the close.
                 gate.lock().unwrap().recv_timeout(PATIENCE).expect("the client to have its answer");
             }
             Verdict::Complete

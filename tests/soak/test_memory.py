@@ -208,7 +208,7 @@ def test_files_that_no_client_reads_cost_no_memory(serve, many_descriptors, clie
 
 
 def test_streams_that_no_client_reads_are_kept_to_the_high_water_mark(serve, many_descriptors, clients, record_property):
-    # A stream keeps its thread: as many threads as clients, and one for everybody else.
+    # A stream keeps its thread: as many threads as clients, and one for the others.
     count = 200 if WHOLE else 30
     grown = stall(serve, clients, "/stream", count, count + 2, record_property, 100_000_000)
     # It may go over the mark by the one chunk that it is asked for below it.

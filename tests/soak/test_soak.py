@@ -1,4 +1,4 @@
-"""All kinds of clients at once for a long time: everybody is answered, once and right, and nothing is left of them."""
+"""All kinds of clients at once for a long time: each is answered, once and right, and nothing is left of them."""
 
 import json
 import sys

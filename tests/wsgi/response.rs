@@ -82,7 +82,7 @@ fn a_body_is_made_of_bytes_alone() {
 }
 
 #[test]
-fn nothing_is_asked_for_in_vain() {
+fn no_block_is_requested_without_need() {
     let outcome = telling("[('Content-Length', '2')]", "[b'a', b'b', b'c', b'd']").get();
     outcome.is_complete();
     assert_eq!(outcome.events, [said("asked"), block("a"), said("asked"), block("b"), said("closed")]);

@@ -18,7 +18,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(crate) struct OrphanedConnections {
     connections: VecDeque<Connection>,
-    /// When the workers are given more: each attempt in vain doubles it.
+    /// When the workers are given more: each failed attempt doubles it.
     pause: Duration,
 }
 
@@ -62,8 +62,8 @@ impl OrphanedConnections {
                 Err(error) => log::error!("a connection of a slot that is no more is lost: {error}"),
             }
         }
-        let is_in_vain = before > 0 && self.connections.len() == before;
-        self.pause = if is_in_vain { (self.pause * 2).min(LONGEST_PAUSE) } else { FIRST_PAUSE };
+        let has_failed = before > 0 && self.connections.len() == before;
+        self.pause = if has_failed { (self.pause * 2).min(LONGEST_PAUSE) } else { FIRST_PAUSE };
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) struct Leaving {
     pub(super) last_look: Option<Instant>,
     /// Until when a further look may follow it.
     pub(super) looks_until: Option<Instant>,
-    /// It was in vain: from now on an answer is a connection's last. For those who answer without the lock.
+    /// Whether no sibling took them: from now on an answer is a connection's last. Read without the lock.
     pub(super) gave_up: Arc<AtomicBool>,
 }
 

@@ -1,7 +1,7 @@
 //! A request's head: found in the bytes that have arrived, checked, and kept as places in them.
 //!
 //! [`Heads`] is kept by a connection and reads one head after the other without allocating; [`Head`] is the view of
-//! one that everybody else reads.
+//! one for the rest of the crate.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;

@@ -117,7 +117,7 @@ fn evaluate<'py>(
     module: &Bound<'py, PyAny>,
 ) -> Result<Bound<'py, PyAny>, LoadError> {
     let raised = |error: PyErr| LoadError::raised(py, &format!("the factory {target} failed"), &error);
-    // What nearly everybody writes is read here: Python's own parser of its own text is seven milliseconds of imports.
+    // The usual form is parsed here: the imports of Python's own parser take seven milliseconds.
     if let Some(names) = names(&target.expression) {
         return look_up(target, module, &names);
     }

@@ -1,6 +1,6 @@
 //! The page with the traceback for browsers, while the newest version does not boot.
 //!
-//! Everybody else is served by the application, in the last version that was good.
+//! The application, in its last good version, serves all other clients.
 
 use std::fmt::Write as _;
 use std::sync::Arc;

@@ -166,7 +166,7 @@ fn send_only(block: &Bound<'_, PyAny>, answer: &Answer) -> Result<(), Stop> {
     }
 }
 
-/// Each block is sent before the next is asked for, and none is asked for in vain.
+/// Each block is sent before the next is requested, and none is requested without need.
 fn send_blocks(returned: &Bound<'_, PyAny>, answer: &Answer) -> Result<(), Stop> {
     let py = returned.py();
     for block in returned.try_iter()? {

@@ -106,7 +106,7 @@ impl Environs {
         Ok(environ)
     }
 
-    /// One that has nothing can have no state either, and so be everybody's.
+    /// An empty input has no state, so all requests share it.
     fn input<'py>(&mut self, py: Python<'py>, body: Body) -> PyResult<Bound<'py, Input>> {
         if !body.is_empty() {
             return Bound::new(py, Input::new(body));

@@ -307,7 +307,7 @@ fn no_connection_is_reset_while_slots_come_and_go() {
         wait_for("the end of all handshakes", || set.is_settled());
         leaving.store(true, SeqCst);
         leavers.into_iter().for_each(|worker| worker.join().unwrap());
-        // A connection to a slot without a worker would wait in vain.
+        // No worker would accept a connection to a slot without one.
         answers_go_on(&ASKED);
         assert_eq!(set.end_leaving().len(), 0);
         assert_eq!(set.len(), 2);
