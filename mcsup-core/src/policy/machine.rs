@@ -37,7 +37,7 @@ use super::refusals::Refusals;
 use super::reloads::Reloads;
 use super::rules::Policy;
 use super::scale::Scaler;
-use super::starts::{Starts, Vacancy};
+use super::starts::{Starts, Vacancy, Wait};
 use super::state::State;
 use super::status::Phase;
 use super::step::Step;
@@ -130,17 +130,19 @@ impl Machine {
     }
 
     /// Why an empty slot waits, and until when; `None`: it has a worker, or one is about to be reaped.
-    pub(crate) fn vacancy(&self, slot: Slot) -> Option<(Vacancy, Option<Moment>)> {
+    pub(crate) fn wait_of(&self, slot: Slot) -> Option<Wait> {
         if !self.starts.is_waiting(&self.pool, slot) {
             return None;
         }
         if let Some(reason) = self.refusals.reason() {
-            return Some((Vacancy::Refused(reason.to_owned()), self.refusals.again()));
+            let why = Vacancy::Refused(reason.to_owned());
+            return Some(Wait { why, until: self.refusals.again() });
         }
         if !self.molds.can_fork(self.pool.current) {
-            return Some((Vacancy::NoMold, self.next_mold()));
+            return Some(Wait { why: Vacancy::NoMold, until: self.next_mold() });
         }
-        Some((self.starts.vacancy(slot), self.starts.start_of(&self.pool, slot)))
+        let until = self.starts.start_of(&self.pool, slot);
+        Some(Wait { why: self.starts.vacancy(slot), until })
     }
 
     /// Where the pool is in its life.

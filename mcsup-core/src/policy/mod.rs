@@ -58,7 +58,7 @@ pub(crate) use status::Phase;
 pub(crate) use table::Entry;
 
 #[cfg(test)]
-pub(crate) use starts::Vacancy;
+pub(crate) use starts::{Vacancy, Wait};
 
 #[cfg(test)]
 mod tests;

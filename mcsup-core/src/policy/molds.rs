@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::event::{Generation, Moment, Slot, WorkerId};
 use super::exit::KillReason;
 use super::pool::{Pool, UNKILLABLE_AFTER};
-use super::restart::{Loss, Restarts};
+use super::restart::{Loss, Restarts, Served};
 use super::rules::Policy;
 use super::state::State;
 
@@ -229,7 +229,7 @@ impl Molds {
     /// The next one boots after a rest: says when, at the earliest.
     pub(super) fn rest(&mut self, loss: Loss, boot: Duration, now: Moment) -> Moment {
         let at = match loss {
-            Loss::Ready(since) => self.restarts.after_death(PLACE, (since, boot), now),
+            Loss::Ready(since) => self.restarts.after_death(PLACE, Served { ready: since, boot }, now),
             Loss::Boot => self.restarts.after_failed_boot(PLACE, now),
         };
         self.again = Some(at);

@@ -31,6 +31,15 @@ pub(super) enum Loss {
     Boot,
 }
 
+/// The time of a worker that was ready.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Served {
+    /// When it became ready.
+    pub(crate) ready: Moment,
+    /// How long its boot had taken.
+    pub(crate) boot: Duration,
+}
+
 /// The losses of each slot, and the last boot.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Restarts {
@@ -74,15 +83,15 @@ impl Restarts {
         (ready, boot): (Moment, Duration),
         now: Moment,
     ) -> Moment {
-        self.note_served(slot, now.saturating_sub(ready));
+        self.note_served(slot, now.saturating_sub(served.ready));
         let losses = self.losses.entry(slot).or_default();
         losses.deaths = losses.deaths.saturating_add(1);
-        if losses.deaths == 1 { now } else { self.after_ready((ready, boot), now) }
+        if losses.deaths == 1 { now } else { self.after_ready(served, now) }
     }
 
     /// When a successor may start in a slot that has lost several workers lately.
-    pub(crate) fn after_ready(&self, (ready, boot): (Moment, Duration), now: Moment) -> Moment {
-        ready.saturating_add(self.rest(boot).min(self.policy.ready_cap)).max(now)
+    pub(crate) fn after_ready(&self, served: Served, now: Moment) -> Moment {
+        served.ready.saturating_add(self.rest(served.boot).min(self.policy.ready_cap)).max(now)
     }
 
     /// A worker died that never was ready, and that is noted: when its slot is filled again.
@@ -180,6 +189,10 @@ mod tests {
         Restarts::new(RestartPolicy::default(), 1)
     }
 
+    fn served(ready: Moment, boot: Duration) -> Served {
+        Served { ready, boot }
+    }
+
     fn millis(n: u64) -> Duration {
         Duration::from_millis(n)
     }
@@ -188,11 +201,11 @@ mod tests {
     fn the_first_death_is_mended_at_once_and_later_ones_when_the_slot_has_rested() {
         let mut restarts = restarts();
         let now = millis(10_000);
-        assert_eq!(restarts.after_death(0, (now, BOOT), now), now);
-        assert_eq!(restarts.after_death(0, (now, BOOT), now), now + millis(500));
+        assert_eq!(restarts.after_death(0, served(now, BOOT), now), now);
+        assert_eq!(restarts.after_death(0, served(now, BOOT), now), now + millis(500));
         // It has served for longer than it has to rest.
-        assert_eq!(restarts.after_death(0, (now - millis(500), BOOT), now), now);
-        assert_eq!(restarts.after_death(0, (now, millis(300)), now), now + millis(1200));
+        assert_eq!(restarts.after_death(0, served(now - millis(500), BOOT), now), now);
+        assert_eq!(restarts.after_death(0, served(now, millis(300)), now), now + millis(1200));
     }
 
     #[test]
@@ -201,7 +214,7 @@ mod tests {
         let now = millis(10_000);
         for boot in [0, 1, 1000, 60_000, u64::MAX] {
             for _ in 0..50 {
-                assert!(restarts.after_death(0, (now, millis(boot)), now) <= now + millis(5000));
+                assert!(restarts.after_death(0, served(now, millis(boot)), now) <= now + millis(5000));
             }
         }
     }
@@ -211,14 +224,14 @@ mod tests {
         let mut restarts = restarts();
         let now = millis(100_000);
         for _ in 0..6 {
-            restarts.after_death(0, (now, BOOT), now);
+            restarts.after_death(0, served(now, BOOT), now);
         }
         // Two workers in a row, of which the first was recycled.
         restarts.note_served(0, millis(45_000));
         assert_eq!(restarts.deaths(0), 2);
         restarts.note_served(0, millis(15_000));
         assert_eq!(restarts.deaths(0), 0);
-        assert_eq!(restarts.after_death(0, (now, BOOT), now), now);
+        assert_eq!(restarts.after_death(0, served(now, BOOT), now), now);
     }
 
     #[test]
@@ -246,8 +259,8 @@ mod tests {
     fn each_slot_has_its_own_record_and_boots_are_the_pools() {
         let mut restarts = restarts();
         let now = millis(10_000);
-        restarts.after_death(0, (now, BOOT), now);
-        assert_eq!(restarts.after_death(1, (now, BOOT), now), now);
+        restarts.after_death(0, served(now, BOOT), now);
+        assert_eq!(restarts.after_death(1, served(now, BOOT), now), now);
         assert_eq!(
             (restarts.rest_ends(), restarts.rest_after_failure_ends()),
             (Duration::ZERO, Duration::ZERO)

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::effect::Answer;
 use super::event::{Moment, Slot, Ticket};
 use super::pool::Pool;
-use super::restart::{Loss, Restarts};
+use super::restart::{Loss, Restarts, Served};
 use super::rules::Policy;
 use super::state::State;
 use super::step::Reply;
@@ -33,6 +33,14 @@ pub(crate) enum Vacancy {
     Refused(String),
     /// There is no mold to fork its worker.
     NoMold,
+}
+
+/// An empty slot that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wait {
+    pub(crate) why: Vacancy,
+    /// `None`: for an event.
+    pub(crate) until: Option<Moment>,
 }
 
 impl fmt::Display for Vacancy {
@@ -172,7 +180,9 @@ impl Starts {
             return Some(Duration::ZERO);
         }
         let at = match loss {
-            Loss::Ready(since) => self.restarts.after_death(slot, (since, gone.boot), now),
+            Loss::Ready(since) => {
+                self.restarts.after_death(slot, Served { ready: since, boot: gone.boot }, now)
+            }
             Loss::Boot => self.restarts.after_failed_boot(slot, now),
         };
         self.respawns.insert(slot, at);
@@ -191,7 +201,7 @@ impl Starts {
             return None;
         }
         let at = match entry.generation == pool.current {
-            true => self.restarts.after_ready((since, entry.boot), now),
+            true => self.restarts.after_ready(Served { ready: since, boot: entry.boot }, now),
             false => now,
         };
         self.respawns.insert(entry.slot, at);

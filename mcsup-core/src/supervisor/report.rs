@@ -80,14 +80,14 @@ fn slots(machine: &Machine, history: &History, now: Moment) -> Vec<SlotStatus> {
             let last_death = past
                 .last_death
                 .map(|(at, cause)| Death { seconds_ago: now.saturating_sub(at).as_secs_f64(), cause });
-            let vacancy = machine.vacancy(slot);
-            let next = vacancy.as_ref().and_then(|(_, at)| *at);
+            let wait = machine.wait_of(slot);
+            let next = wait.as_ref().and_then(|wait| wait.until);
             SlotStatus {
                 slot,
                 restarts: past.restarts,
                 last_death,
                 next_start_seconds: next.map(|at| at.saturating_sub(now).as_secs_f64()),
-                waits_because: vacancy.map(|(why, _)| why.to_string()),
+                waits_because: wait.map(|wait| wait.why.to_string()),
             }
         })
         .collect()

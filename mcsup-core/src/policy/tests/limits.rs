@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::life::{Life, policy, seconds};
 use crate::policy::jitter::Jitter;
-use crate::policy::restart::Restarts;
+use crate::policy::restart::{Restarts, Served};
 use crate::policy::*;
 
 /// A policy in which each time for itself is the longest, or a short one.
@@ -115,8 +115,8 @@ fn a_back_off_may_be_longer_than_the_clock() {
         restarts.note_boot(0, ever, false, now);
         assert_eq!(restarts.rest_after_failure_ends(), ever);
         assert!(restarts.after_failed_boot(0, now) > seconds(1 << 40));
-        restarts.after_death(0, (now, ever), now);
-        assert_eq!(restarts.after_death(0, (now, ever), now), ever);
+        restarts.after_death(0, Served { ready: now, boot: ever }, now);
+        assert_eq!(restarts.after_death(0, Served { ready: now, boot: ever }, now), ever);
     }
 }
 

@@ -54,8 +54,8 @@ fn a_slot_that_waits_is_filled_now_when_an_operator_asks_and_the_outcome_is_the_
     life.dies(worker);
     let failing = life.booting()[0];
     life.breaks(failing);
-    let (why, at) = life.machine.vacancy(0).expect("it waits");
-    assert_eq!((why, at.is_some_and(|at| at > life.now)), (Vacancy::FailedBoots(1), true));
+    let Wait { why, until } = life.machine.wait_of(0).expect("it waits");
+    assert_eq!((why, until.is_some_and(|at| at > life.now)), (Vacancy::FailedBoots(1), true));
     assert!(life.booting().is_empty());
     let fails = life.ask_for_answer(Ask::Recycle(0));
     let failing = life.booting()[0];
@@ -64,7 +64,7 @@ fn a_slot_that_waits_is_filled_now_when_an_operator_asks_and_the_outcome_is_the_
     let works = life.ask_for_answer(Ask::Recycle(0));
     // It boots already.
     let joins = life.ask_for_answer(Ask::Recycle(0));
-    assert_eq!((life.booting().len(), life.machine.vacancy(0)), (1, None));
+    assert_eq!((life.booting().len(), life.machine.wait_of(0)), (1, None));
     life.all_ready();
     assert!(life.is_done(works) && life.is_done(joins));
 }

@@ -243,7 +243,7 @@ fn forks_that_are_refused_are_tried_one_at_a_time_for_the_whole_pool() {
         life.pass(if tries == 1 { MILLISECOND } else { seconds(2) });
         assert_eq!(life.spawns, before + tries);
     }
-    assert!(matches!(life.machine.vacancy(3), Some((Vacancy::Refused(_), Some(_)))));
+    assert!(matches!(life.machine.wait_of(3), Some(Wait { why: Vacancy::Refused(_), until: Some(_) })));
     life.fork_fails = false;
     life.pass(seconds(2));
     // The first that works brings the others.

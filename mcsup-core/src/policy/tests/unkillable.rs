@@ -47,7 +47,7 @@ fn a_slot_is_filled_though_a_mold_that_cannot_be_killed_owes_its_fork() {
         life.live(seconds(5));
         life.all_ready();
     }
-    assert_eq!(life.ready().len(), 2, "{:?}", life.machine.vacancy(0));
+    assert_eq!(life.ready().len(), 2, "{:?}", life.machine.wait_of(0));
     // It goes on after all, and forks what it owes: that is killed.
     let late = *life.unforked.keys().next().expect("the fork that is owed");
     life.answer_fork(late);

@@ -192,7 +192,7 @@ impl Life {
             return;
         }
         for slot in 0..machine.target() {
-            if let Some((Vacancy::Deaths(_), Some(at))) = machine.vacancy(slot) {
+            if let Some(Wait { why: Vacancy::Deaths(_), until: Some(at) }) = machine.wait_of(slot) {
                 assert!(
                     at <= self.now + Duration::from_secs(5),
                     "a slot whose worker was ready waits until {at:?}"
@@ -204,7 +204,7 @@ impl Life {
             let boots = matches!(entry.state, State::Booting { since } if counts_until(since) > self.now);
             boots || entry.state.is_ready() && !entry.leaves || entry.state.is_missed()
         };
-        let waits = (0..machine.target()).any(|slot| machine.vacancy(slot).is_some());
+        let waits = (0..machine.target()).any(|slot| machine.wait_of(slot).is_some());
         if !waits || table.iter().any(is_lit) {
             return;
         }
