@@ -259,7 +259,7 @@ impl Machine {
         self.retire_replaced(step);
         step.reply(self.starts.settle(&self.pool));
         if self.pool.phase == Phase::Starting && self.pool.ever_ready {
-            self.pool.phase = Phase::Serving;
+            self.enter(Phase::Serving);
             let ready = self.pool.table.iter().filter(|entry| entry.state.is_ready()).count();
             step.push(Effect::PoolReady { ready, target: self.pool.target });
         }

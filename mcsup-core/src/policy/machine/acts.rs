@@ -26,6 +26,11 @@ impl Machine {
         Some(worker)
     }
 
+    /// The pool enters a phase. Returns the one before.
+    pub(super) fn enter(&mut self, phase: Phase) -> Phase {
+        std::mem::replace(&mut self.pool.phase, phase)
+    }
+
     /// Kills a worker, once.
     pub(super) fn kill(&mut self, worker: WorkerId, reason: KillReason, step: &mut Step) {
         let Some(entry) = self.pool.table.get_mut(worker) else { return };

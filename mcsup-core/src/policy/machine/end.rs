@@ -48,7 +48,7 @@ impl Machine {
         let lasts = self.pool.policy.drain_delay;
         self.supersede(step);
         self.end_everything_else(step);
-        self.pool.phase = Phase::LameDuck { until: step.after(lasts) };
+        self.enter(Phase::LameDuck { until: step.after(lasts) });
         step.tell(PoolNotice::LameDuck { lasts });
         for worker in self.pool.table.select(|entry| entry.state.is_ready()) {
             step.push(Effect::LameDuck { worker });
@@ -67,7 +67,7 @@ impl Machine {
             step.push(Effect::RefuseNew);
         }
         let kill_at = step.after(self.pool.policy.graceful_timeout);
-        self.pool.phase = Phase::Stopping { ask, killed: 0 };
+        self.enter(Phase::Stopping { ask, killed: 0 });
         for worker in self.pool.table.select(|entry| entry.state.is_ready()) {
             if let Some(entry) = self.pool.table.get_mut(worker) {
                 entry.state = State::Draining { how: Drain::Stop, kill_at };
@@ -90,7 +90,7 @@ impl Machine {
 
     /// Asks every worker to end now, and kills those that are left at `kill_at`.
     fn hurry(&mut self, kill_at: Moment, killed: usize, step: &mut Step) {
-        self.pool.phase = Phase::Stopping { ask: Ask::StopQuick, killed };
+        self.enter(Phase::Stopping { ask: Ask::StopQuick, killed });
         for worker in self.pool.table.select(|entry| entry.state.is_leaving()) {
             let Some(entry) = self.pool.table.get_mut(worker) else { continue };
             let is_draining = matches!(entry.state, State::Draining { .. });
@@ -123,7 +123,7 @@ impl Machine {
     /// The first generation cannot boot: ends everything, whatever the number of workers.
     pub(super) fn fail_start(&mut self, kind: ErrorKind, step: &mut Step) {
         self.end_everything_else(step);
-        self.pool.phase = Phase::Failing { kind };
+        self.enter(Phase::Failing { kind });
         self.starts.cancel_all();
         step.kill(self.molds.end_all(step.now));
         for worker in self.pool.table.select(|entry| !entry.state.is_leaving()) {
@@ -148,7 +148,7 @@ impl Machine {
             Phase::Stopping { killed, .. } if killed > 0 => Outcome::Forced { killed },
             _ => Outcome::Stopped,
         };
-        self.pool.phase = Phase::Ended;
+        self.enter(Phase::Ended);
         let answer = match outcome {
             Outcome::Forced { killed } => Answer::Done(format!("stopped; {killed} workers had to be killed")),
             Outcome::Unkillable { .. } => {

@@ -93,7 +93,7 @@ impl Machine {
         self.stop_recycling(step);
         self.pool.newest += 1;
         let generation = self.pool.newest;
-        self.pool.phase = Phase::Reloading(Rollout::new(generation, self.pool.target, tickets, step.now));
+        self.enter(Phase::Reloading(Rollout::new(generation, self.pool.target, tickets, step.now)));
         step.tell(ReloadNotice::Begun { generation });
         step.push(Effect::Prepare { generation });
     }
@@ -118,7 +118,7 @@ impl Machine {
     }
 
     fn commit(&mut self, step: &mut Step) {
-        let Phase::Reloading(rollout) = std::mem::replace(&mut self.pool.phase, Phase::Serving) else {
+        let Phase::Reloading(rollout) = self.enter(Phase::Serving) else {
             return;
         };
         let Rollout { generation, since, tickets, workers, closes_listeners, .. } = rollout;
@@ -176,7 +176,7 @@ impl Machine {
             0 => step.push(Effect::Discard { generation }),
             slots => {
                 step.tell(ReloadNotice::RollingBack { slots });
-                self.pool.phase = Phase::RollingBack { generation };
+                self.enter(Phase::RollingBack { generation });
             }
         }
     }
@@ -203,7 +203,7 @@ impl Machine {
         if !matches!(self.pool.phase, Phase::Reloading(_)) {
             return None;
         }
-        let Phase::Reloading(mut rollout) = std::mem::replace(&mut self.pool.phase, Phase::Serving) else {
+        let Phase::Reloading(mut rollout) = self.enter(Phase::Serving) else {
             return None;
         };
         if let Some(before) = rollout.before.take() {
@@ -244,7 +244,7 @@ impl Machine {
         self.retire_foreigners(step);
         let Phase::RollingBack { generation } = self.pool.phase else { return };
         if !self.pool.has_foreigners() {
-            self.pool.phase = Phase::Serving;
+            self.enter(Phase::Serving);
             step.push(Effect::Discard { generation });
             return step.tell(ReloadNotice::RolledBack);
         }
@@ -275,7 +275,7 @@ impl Machine {
     /// A worker of the old generation cannot be had back: the one that serves its slot goes on.
     pub(super) fn rollback_failed(&mut self, reason: &str, step: &mut Step) {
         let Phase::RollingBack { generation } = self.pool.phase else { return };
-        self.pool.phase = Phase::Serving;
+        self.enter(Phase::Serving);
         step.push(Effect::Discard { generation });
         step.tell(ReloadNotice::RollbackFailed { reason: reason.to_owned() });
     }

@@ -19,7 +19,7 @@ impl Machine {
     pub(super) fn settle_upgrade(&mut self, step: &mut Step) {
         if self.upgrades.is_wanted() && self.may_upgrade() {
             let until = step.after(self.pool.policy.upgrade_timeout);
-            self.pool.phase = Phase::Upgrading { until, is_checked: false };
+            self.enter(Phase::Upgrading { until, is_checked: false });
             step.tell(UpgradeNotice::Begun);
             step.push(Effect::CheckImage);
         }
@@ -62,7 +62,7 @@ impl Machine {
     /// This image goes on, or goes on again.
     pub(super) fn on_upgrade_failed(&mut self, reason: String, step: &mut Step) {
         if matches!(self.pool.phase, Phase::Upgrading { .. }) {
-            self.pool.phase = Phase::Serving;
+            self.enter(Phase::Serving);
         } else if !self.upgrades.is_resumed() {
             return;
         }
