@@ -31,7 +31,7 @@ pub(crate) enum WorkerNotice {
     Ready { pid: i32, slot: Slot, after: Duration },
     BootFailed { pid: i32, failure: BootFailure },
     BootTimeout { pid: i32, after: Duration },
-    SpawnFailed { slot: Slot, reason: String, retry_in: Duration },
+    SpawnFailed { slot: Slot, reason: String, retry_in: Option<Duration> },
     Died { pid: i32, slot: Slot, exit: Exit, killed: Option<KillReason>, respawn_in: Option<Duration> },
     Silent { pid: i32, since: Duration },
     Overdue { pid: i32, reason: KillReason },

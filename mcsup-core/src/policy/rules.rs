@@ -121,7 +121,7 @@ pub struct Recycling {
 /// A limit that is drawn for each worker, once: from `base` to `base + jitter`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit<T> {
-    /// The least that is drawn; not zero.
+    /// The least that is drawn; below a unit (one, a millisecond, a byte): no limit.
     pub base: T,
     /// How much more it may be.
     pub jitter: T,

@@ -102,7 +102,11 @@ mod tests {
         let notices = [
             (Notice::Worker(WorkerNotice::BootTimeout { pid: 5, after: second }), "boot timeout of 1.000 s"),
             (
-                Notice::Worker(WorkerNotice::SpawnFailed { slot: 0, reason: "why".into(), retry_in: second }),
+                Notice::Worker(WorkerNotice::SpawnFailed {
+                    slot: 0,
+                    reason: "why".into(),
+                    retry_in: Some(second),
+                }),
                 "cannot fork a worker",
             ),
             (

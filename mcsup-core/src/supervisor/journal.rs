@@ -34,8 +34,7 @@ fn worker(notice: &WorkerNotice) {
             log::error!("Worker {pid} was not ready within the boot timeout of {}: killed", seconds(*after));
         }
         WorkerNotice::SpawnFailed { slot, reason, retry_in } => {
-            let again =
-                if retry_in.is_zero() { String::new() } else { format!("; again in {}", seconds(*retry_in)) };
+            let again = retry_in.map(|delay| format!("; again in {}", seconds(delay))).unwrap_or_default();
             log::error!("Cannot fork a worker for slot {slot}: {reason}{again}");
         }
         WorkerNotice::Died { pid, slot, exit, killed, respawn_in } => {

@@ -48,10 +48,10 @@ impl Machine {
             return self.newcomer_failed(why, step);
         }
         if !self.pool.ever_ready {
-            step.tell(WorkerNotice::SpawnFailed { slot, reason, retry_in: Duration::ZERO });
+            step.tell(WorkerNotice::SpawnFailed { slot, reason, retry_in: None });
             return self.fail_start(ErrorKind::System, step);
         }
-        let retry_in = self.refusals.note(entry.mold, &reason, step.now);
+        let retry_in = Some(self.refusals.note(entry.mold, &reason, step.now));
         if let Some(mold) = self.refusals.barren_mold() {
             self.kill_mold(mold, KillReason::Barren, step);
         }
