@@ -13,7 +13,7 @@
 //!   `status`: the phase of the pool; `pool`: all of these in one.
 //!
 //! Parts, each with a state of its own. A part reads the facts and returns its decisions; it knows no other part:
-//! - `restart`: losses of slots, and the cost of a boot; `starts`: when an empty slot gets a worker.
+//! - `starts`: when an empty slot gets a worker, by the losses and the cost of boots in `restart`.
 //! - `refusals`: forks that the system refuses; `molds`: processes that load the application once and fork workers.
 //! - `reloads`: reloads that wait; `recycle`: workers that are replaced before anything is wrong with them.
 //! - `scale`: a change of the number of workers; `upgrades`: another image; `stops`: orders to stop.

@@ -135,3 +135,9 @@ fn a_stop_answers_requests_that_wait_for_a_size() {
     life.obey();
     assert_eq!(life.outcome, Some(Outcome::Stopped));
 }
+
+#[test]
+fn a_pool_begins_within_its_bound_and_has_listeners_for_it() {
+    let life = Life::start(Policy { max_workers: 3, ..policy(5) });
+    assert_eq!((life.booting().len(), life.slots), (3, 3));
+}
