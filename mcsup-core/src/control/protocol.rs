@@ -32,7 +32,7 @@ pub struct Request {
 pub enum Command {
     /// Report the server's status.
     Status,
-    /// Boot a new generation beside the old one, and retire the old one when it is ready.
+    /// Boot a new generation, and retire the old one when it is ready.
     Reload,
     /// Replace the supervisor's own program in place.
     Upgrade,

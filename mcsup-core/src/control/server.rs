@@ -118,7 +118,7 @@ impl Server {
         &self.path
     }
 
-    /// The descriptors to poll, each for writing where the flag is set and for reading otherwise.
+    /// The descriptors to poll, for writing if the flag is set, otherwise for reading.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = (BorrowedFd<'_>, bool)> {
         let listening = self.paused_until.is_none().then(|| (self.listening.as_fd(), false));
         listening.into_iter().chain(self.clients.values().filter_map(Session::interest))

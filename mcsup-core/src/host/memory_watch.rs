@@ -149,7 +149,8 @@ pub(crate) mod tests {
             Some(inhabited)
         }
 
-        /// The kernel reports changes of this file of v2 in the same way as those of memory.events.
+        /// A counter whose file changes with the processes. For v2 the kernel reports that like a change of
+        /// memory.events.
         pub(crate) fn counter(&self) -> Counter {
             let name = if self.is_unified { "cgroup.events" } else { "memory.oom_control" };
             Counter { file: self.directory.path().join(name), is_unified: self.is_unified }

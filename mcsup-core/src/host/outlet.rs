@@ -18,8 +18,7 @@ use super::patience::Patience;
 use crate::clock;
 use crate::sys::signal::TerminalOutput;
 
-/// The most repetitions of a write that a signal interrupts, or that finds no room although poll(2) reports
-/// some.
+/// The most repetitions of a write after a signal, or without room although poll(2) reports some.
 const REPETITIONS: usize = 16;
 
 /// An output for bytes with a bounded wait.

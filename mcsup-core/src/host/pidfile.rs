@@ -23,7 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::sys::descriptor;
 use crate::sys::record_lock::{self, Conflict};
 
-/// The longest wait for a reader's lock to end, and for a text that is about to be written.
+/// The longest wait for a reader's lock, and for a missing text.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The interval between checks.

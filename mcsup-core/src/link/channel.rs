@@ -60,7 +60,7 @@ impl ReadLimit {
 /// The size of one read.
 const PIECE: usize = 16 * 1024;
 
-/// A [`SupervisorEnd`] as one image of the supervisor passes it to the next, with incomplete messages.
+/// A [`SupervisorEnd`] as one image of the supervisor passes it to the next. Includes incomplete messages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ChannelRecord {
     pub(crate) fd: RawFd,

@@ -57,7 +57,7 @@ pub(crate) fn pair() -> io::Result<(OrderingEnd, ForkingEnd)> {
 pub(crate) struct OrderingEnd(OwnedFd);
 
 impl OrderingEnd {
-    /// The end with this descriptor number, in the process that has inherited it from the previous image.
+    /// The end with this descriptor number, inherited from the previous image.
     pub(crate) fn adopt(fd: RawFd) -> io::Result<Self> {
         Ok(Self(descriptor::take_recorded(fd)?))
     }

@@ -28,7 +28,7 @@ use crate::sys::{caught, descriptor, fork};
 pub enum Phase {
     /// Accept and serve.
     Serving,
-    /// Accept and serve, and report the coming end to health checks, so that a load balancer can redirect its
+    /// Accept and serve, and report the coming end to health checks. A load balancer can then redirect its
     /// clients.
     LameDuck,
     /// Stop accepting, finish, end: a newer generation serves the listeners.
@@ -46,8 +46,7 @@ impl Phase {
     }
 }
 
-/// The worker's phase and its other controls, shared with its lifeline and joined to the signals of the
-/// process.
+/// The worker's phase and its other controls. The worker, its lifeline and its signal handlers share them.
 #[derive(Debug)]
 pub(crate) struct WorkerControl {
     phase: AtomicU8,
@@ -310,7 +309,7 @@ impl StopRequest {
         self.is_asked.load(Ordering::Acquire)
     }
 
-    /// Waits until `source` is readable (returns `true`), the thread is sent away, or `limit` is over.
+    /// Waits until `source` is readable (returns `true`), a stop request, or `limit`.
     fn wait(&self, source: Option<BorrowedFd<'_>>, limit: Option<Duration>) -> bool {
         let sources = [Some(self.read.as_fd()), source].into_iter().flatten();
         let mut sources: Vec<_> = sources.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();

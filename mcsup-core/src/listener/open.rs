@@ -100,7 +100,7 @@ impl OpenSet {
         Ok(resized)
     }
 
-    /// The set for another number of slots that shares common sockets with the resized set `other`.
+    /// The set for another number of slots. Shares common sockets with the resized set `other`.
     pub(crate) fn resized_beside(&self, other: &Self, slots: usize) -> Result<Self> {
         let members = self.members.iter().map(|member| match other.member(&member.address) {
             Some(shared) => Ok(shared.clone()),
@@ -119,7 +119,8 @@ impl OpenSet {
         self.groups().any(|group| group.sockets().len() > group.slots())
     }
 
-    /// Directs new connections to the first `slots` slots, at addresses with one socket for each slot.
+    /// Directs new connections to the first `slots` slots. Other addresses than those with one socket for
+    /// each slot are unaffected.
     ///
     /// Called when workers have become ready, and before workers are retired for good.
     pub(crate) fn aim(&self, slots: usize) -> Result<()> {

@@ -68,7 +68,7 @@ impl PerSlot {
         }
     }
 
-    /// The same sockets for another number of slots, and further ones if there are too few. The target of new
+    /// The same sockets for another number of slots. Opens further ones if needed. The target of new
     /// connections stays.
     pub(crate) fn resized(&self, slots: usize) -> Result<Self> {
         let mut resized = Self { slots: slots.max(1), ..self.clone() };
@@ -142,7 +142,7 @@ impl PerSlot {
         waited
     }
 
-    /// Stops the sockets that `other` lacks and that never got a connection, after a failed change.
+    /// Stops the unused sockets that `other` lacks, after a failed change.
     pub(crate) fn stop_unless_in(&self, other: &Self) {
         let used = self.aimed_at().max(other.sockets.len());
         self.sockets.iter().skip(used).rev().for_each(|socket| end(&**socket));

@@ -29,7 +29,7 @@ pub(crate) fn reap_any() -> Option<(Pid, ExitStatus)> {
     }
 }
 
-/// Whether `pid` is a child of this process, including an ended one that was not reaped.
+/// Whether `pid` is a child of this process, or a zombie of one.
 pub(crate) fn is_child(pid: Pid) -> bool {
     let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     !matches!(waitid(WaitId::Pid(pid), look), Err(rustix::io::Errno::CHILD))

@@ -351,7 +351,7 @@ const SI_USER: i32 = 0x10001;
 #[cfg(target_vendor = "apple")]
 const SI_QUEUE: i32 = 0x10002;
 
-/// Whether a terminal sends the signal, because a background process of the group reads or writes.
+/// Whether a terminal sends the signal to a background process that reads or writes.
 ///
 /// The signal is no order to the process, and recurs: the call restarts until the terminal permits it.
 fn is_the_terminals(number: i32, info: Option<&libc::siginfo_t>) -> bool {

@@ -142,15 +142,15 @@ pub(super) fn null() -> RawFd {
     }
 }
 
-/// Opens /dev/null, or without a /dev the reading end of a closed pipe, as it also yields no data.
+/// Opens /dev/null. Without a /dev it opens the reading end of a closed pipe, as it also yields no data.
 fn open_blank(null: &str) -> io::Result<File> {
     File::open(null).or_else(|_| Ok(pipe(true)?.0.into()))
 }
 
 /// Makes `fd` refer to /dev/null, so that this process no longer holds its previous target.
 ///
-/// Needs no free descriptor after [`prepare_null`]. The number stays open and owned: a concurrent user
-/// sees /dev/null, never another file.
+/// Needs no free descriptor after [`prepare_null`]. The number stays open and owned: a concurrent user sees
+/// /dev/null, never another file.
 pub(crate) fn redirect_to_null(fd: BorrowedFd<'_>) -> io::Result<()> {
     let null = blank()?;
     let replaced = match replace(fd, null) {

@@ -118,8 +118,8 @@ pub(crate) fn stop_profiling_timers() {
     }
 }
 
-/// Makes this process end with its parent, if the kernel supports that, and after `limit` in any case.
-/// Survives an exec.
+/// Makes this process end with its parent, and after `limit` in any case. Survives an exec. Not every kernel
+/// reports the end of a parent.
 ///
 /// # Errors
 /// The parent is gone already.

@@ -18,7 +18,7 @@ static FORKING: AtomicUsize = AtomicUsize::new(0);
 /// Whether a worker's own code has forked this process.
 static IS_FORKED_OFF: AtomicBool = AtomicBool::new(false);
 
-/// Whether a worker's or mold's own code has forked this process, so that it is neither. Costs a load.
+/// Whether a worker's or mold's own code has forked this process. It is neither then. Costs a load.
 pub fn is_forked_off() -> bool {
     IS_FORKED_OFF.load(Ordering::Relaxed)
 }

@@ -1,4 +1,4 @@
-//! A file in a folder of another user, checked and changed as the same file although its name may be swapped.
+//! A held file in a folder of another user, who may swap its name.
 
 use std::fs;
 use std::io;

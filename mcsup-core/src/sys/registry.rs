@@ -10,7 +10,7 @@
 
 use super::signal::{Disposition, dispose, disposition};
 
-/// Signals that a worker does not use, and that its supervisor or host may have changed.
+/// Signals without a use in a worker. Its supervisor or host may have changed them.
 pub(super) const OTHERS: [i32; 5] =
     [libc::SIGCHLD, libc::SIGALRM, libc::SIGVTALRM, libc::SIGPROF, libc::SIGABRT];
 

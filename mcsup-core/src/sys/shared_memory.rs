@@ -14,7 +14,7 @@ use super::anonymous_file;
 /// The name of the file in the mappings of a process.
 pub(crate) const FILE_NAME: &str = "mcsup-scoreboard";
 
-/// Sixteen words in cache lines of their own, including on processors that fetch lines in pairs.
+/// Sixteen words in cache lines of their own. Some processors fetch lines in pairs.
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub(crate) struct Line(pub(crate) [AtomicU64; 16]);

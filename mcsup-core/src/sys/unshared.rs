@@ -1,5 +1,5 @@
-//! Descriptors of a worker or mold that processes forked by its own code do not share. They are marked, and
-//! the child releases each marked number at the fork ([`forked`](super::forked)).
+//! Descriptors that a worker or mold does not share with processes forked by its own code. They are marked,
+//! and the child releases each marked number at the fork ([`forked`](super::forked)).
 //!
 //! A fork beside a thread that has just opened such a descriptor, or is closing one, would find it open and
 //! unmarked. So [`between_forks`] surrounds both operations: a fork waits for the threads inside.
@@ -56,7 +56,7 @@ impl Drop for Marks {
     }
 }
 
-/// A descriptor of a worker that processes forked by the worker's own code do not share.
+/// A descriptor that a worker does not share with processes forked by its code.
 ///
 /// In such a process its number refers to /dev/null. So a connection ends when the worker closes it or dies,
 /// even if children of the worker live.

@@ -24,8 +24,8 @@ pub struct Image {
     pub arguments: Vec<OsString>,
     /// Its working directory.
     pub directory: PathBuf,
-    /// The command for executing this image again after its files changed, if its open executable is not
-    /// enough.
+    /// The command for executing this image again after its files changed. Needed if its open executable is
+    /// not enough.
     pub reexec: Option<Reexec>,
 }
 

@@ -1,4 +1,4 @@
-//! The state that a process finds when it is started as a new image of a supervisor, or as the old one again.
+//! The start of a new image of a supervisor, or of the old one again, from the state of an upgrade.
 //!
 //! Until it has taken over, the old image can be executed again: its executable and descriptors are still
 //! open. An error or a panic before that drops the value, and its drop executes the old image.

@@ -102,7 +102,7 @@ impl WorkerContext {
         }
     }
 
-    /// Announces to the siblings that the worker accepts and serves up to `permits` requests at once; 0: it
+    /// Announces to the siblings that the worker accepts. It serves up to `permits` requests at once; 0: it
     /// stops accepting.
     pub fn accepting(&self, permits: usize) {
         self.row.accepting(permits);

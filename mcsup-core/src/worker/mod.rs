@@ -21,7 +21,7 @@ use crate::error::Result;
 /// the worker ([`Unshared`] adds others). Code that can return from such a fork calls [`is_forked_off`] and
 /// ends the process.
 pub trait Worker {
-    /// Loads the common part of all workers of a generation, such as the code to run.
+    /// Loads the part that all workers of a generation share: the code to run.
     ///
     /// Called once before [`boot`](Self::boot): in the worker's own process or, with a mold, in the mold. Its
     /// workers are copies of it, and it has no `context`.
