@@ -327,7 +327,7 @@ mod tests {
         let mut board = Scoreboard::new(1).unwrap();
         let row = board.take().unwrap();
         row.request_began();
-        row.signalled(15, (1, 0));
+        row.signalled(15, 1);
         assert!(row.request_age().is_some());
         assert!(board.take().is_none());
         board.give_back(&row);

@@ -78,14 +78,17 @@ impl Recycler {
 
     /// Draws the limits of a worker.
     pub(super) fn draw(&mut self, recycling: &Recycling) -> Allowance {
-        let mut draw = |limit: Limit<u64>| limit.base.saturating_add(self.jitter.up_to(limit.jitter));
+        // A limit below a unit is none.
+        let mut draw = |Limit { base, jitter }: Limit<u64>| {
+            (base > 0).then(|| base.saturating_add(self.jitter.up_to(jitter)))
+        };
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let lifetime =
             |limit: Limit<Duration>| Limit { base: millis(limit.base), jitter: millis(limit.jitter) };
         Allowance {
-            requests: recycling.requests.map(&mut draw),
-            lifetime: recycling.lifetime.map(|limit| Duration::from_millis(draw(lifetime(limit)))),
-            rss: recycling.rss.map(&mut draw),
+            requests: recycling.requests.and_then(&mut draw),
+            lifetime: recycling.lifetime.and_then(|limit| draw(lifetime(limit))).map(Duration::from_millis),
+            rss: recycling.rss.and_then(&mut draw),
         }
     }
 

@@ -77,12 +77,7 @@ impl Restarts {
     }
 
     /// A worker that was ready since `ready` after a boot of `boot` has died: when its slot is filled again.
-    pub(crate) fn after_death(
-        &mut self,
-        slot: Slot,
-        (ready, boot): (Moment, Duration),
-        now: Moment,
-    ) -> Moment {
+    pub(crate) fn after_death(&mut self, slot: Slot, served: Served, now: Moment) -> Moment {
         self.note_served(slot, now.saturating_sub(served.ready));
         let losses = self.losses.entry(slot).or_default();
         losses.deaths = losses.deaths.saturating_add(1);
