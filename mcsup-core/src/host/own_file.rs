@@ -18,6 +18,9 @@ use rustix::io::Errno;
 /// The mode of a log file: requests and application logs are not public.
 pub const LOG_MODE: u32 = 0o640;
 
+/// The mode of a folder that is created for a file.
+const FOLDER_MODE: Mode = Mode::from_raw_mode(0o755);
+
 /// The most attempts to open a name that appears and disappears.
 const TRIES: usize = 8;
 
@@ -44,6 +47,8 @@ pub fn is_refusal(error: &io::Error) -> bool {
 
 /// Opens `path` for appending, and creates it with `mode`.
 ///
+/// Creates its folder too, if only the last one of the path is missing.
+///
 /// Never blocks: a FIFO is opened without a reader too, and buffers lines. The descriptor is non-blocking.
 ///
 /// # Errors
@@ -53,7 +58,7 @@ pub fn append(path: &Path, mode: u32) -> io::Result<File> {
     if is_stream(path) {
         return Ok(rustix::fs::open(path, flags, Mode::empty())?.into());
     }
-    let place = Place::of(path)?;
+    let place = Place::of_file_to_make(path)?;
     let (file, _) = place.open_or_make(flags, mode).map_err(|error| place.in_words(error))?;
     let status = fstat(&file)?;
     if kind(&status) == FileType::Fifo {
@@ -65,9 +70,9 @@ pub fn append(path: &Path, mode: u32) -> io::Result<File> {
 
 /// Opens the regular file `path` for reading and writing; creates it with `mode`, and returns whether it did.
 ///
-/// Root accepts a file of root or of `user`, and no other.
+/// Root accepts a file of root or of `user`, and no other. A missing folder is created as by [`append`].
 pub(crate) fn rewrite(path: &Path, mode: u32, user: Option<u32>) -> io::Result<(File, bool)> {
-    let place = Place::of(path)?;
+    let place = Place::of_file_to_make(path)?;
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let (file, is_new) = place.open_or_make(flags, mode).map_err(|error| place.in_words(error))?;
     let status = fstat(&file)?;
@@ -144,6 +149,14 @@ fn is_stream(path: &Path) -> bool {
     }
 }
 
+/// The folder of a file: `.` for a bare name.
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
 /// A name in a held folder.
 struct Place<'a> {
     path: &'a Path,
@@ -154,11 +167,23 @@ struct Place<'a> {
 impl<'a> Place<'a> {
     fn of(path: &'a Path) -> io::Result<Self> {
         let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        Ok(Self { path, folder: folder::hold(folder)?, name })
+        Ok(Self { path, folder: folder::hold(folder_of(path))?, name })
+    }
+
+    /// Holds the folder of `path`, and creates it if its parent exists.
+    ///
+    /// Only the last folder: a path that is wrong further up stays an error.
+    fn of_file_to_make(path: &'a Path) -> io::Result<Self> {
+        match Self::of(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let Ok(Self { folder, name, .. }) = Place::of(folder_of(path)) else { return Err(error) };
+                match rustix::fs::mkdirat(&folder, name, FOLDER_MODE) {
+                    Ok(()) | Err(Errno::EXIST) => Self::of(path),
+                    Err(error) => Err(error.into()),
+                }
+            }
+            place => place,
+        }
     }
 
     fn open(&self, flags: OFlags) -> Result<OwnedFd, Errno> {

@@ -141,7 +141,7 @@ fn a_new_file_has_its_mode_and_an_old_one_keeps_it() {
     fs::set_permissions(bench.at("log"), fs::Permissions::from_mode(0o600)).unwrap();
     drop(append(&bench.at("log"), 0o640).unwrap());
     assert_eq!(fs::metadata(bench.at("log")).unwrap().mode() & 0o777, 0o600);
-    assert_eq!(append(&bench.at("no/log"), 0o640).unwrap_err().kind(), io::ErrorKind::NotFound);
+    assert_eq!(append(&bench.at("no/such/log"), 0o640).unwrap_err().kind(), io::ErrorKind::NotFound);
 }
 
 #[test]
@@ -181,4 +181,27 @@ fn streams_and_devices_are_opened_as_named() {
     ] {
         assert_eq!(is_stream(Path::new(path)), expected, "{path}");
     }
+}
+
+#[test]
+fn a_folder_is_made_for_a_file_and_one_further_up_is_not() {
+    let bench = Bench::new();
+    append(&bench.at("logs/log"), 0o640).unwrap();
+    rewrite(&bench.at("run/a.pid"), 0o644, None).unwrap();
+    for folder in ["logs", "run"] {
+        let mode = fs::metadata(bench.at(folder)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o022, 0, "{folder}: {mode:o}");
+    }
+    let error = append(&bench.at("no/such/log"), 0o640).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    assert!(!bench.at("no").exists());
+}
+
+#[test]
+fn no_folder_is_made_where_a_link_leads_or_to_read() {
+    let bench = Bench::new();
+    symlink(bench.at("elsewhere"), bench.at("run")).unwrap();
+    append(&bench.at("run/log"), 0o640).unwrap_err();
+    read(&bench.at("absent/a.pid")).unwrap_err();
+    assert!(!bench.at("elsewhere").exists() && !bench.at("absent").exists());
 }
