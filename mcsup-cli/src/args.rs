@@ -302,7 +302,7 @@ pub struct RunArgs {
     /// Format of the access log: gunicorn's atoms, or the word `json`
     #[arg(long, value_name = "FORMAT", help_heading = "Logging")]
     pub access_logformat: Option<String>,
-    /// Write the error log to this file; `-`: standard error
+    /// Write the error log to this file; `-`: standard error; with --daemon and --pid beside the pid file unless given
     #[arg(long, visible_alias = "log-file", value_name = "FILE", help_heading = "Logging")]
     pub error_logfile: Option<String>,
     /// Lowest level to log: debug, info, warning, error or critical

@@ -201,7 +201,8 @@ def test_a_worker_that_never_boots_does_not_hold_up_a_start_in_the_background_no
     port = free_port()
     started = run("-D", "-p", "app.pid", "-w", "2", "-b", f"127.0.0.1:{port}", "app:app", cwd=directory)
     try:
-        assert (started.returncode, started.stdout) == (0, "serving with 1 of 2 workers, 1 still to be ready\n")
+        notes = f"serving with 1 of 2 workers, 1 still to be ready\nlogging to {directory / 'app.log'}\n"
+        assert (started.returncode, started.stdout) == (0, notes)
         assert get(port)[0] == 200
         (directory / "app.py").write_text(HELLO)
         reloaded = run("reload", "-p", "app.pid", cwd=directory, timeout=20)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from harness import HELLO, SLEEPY, can_bind, children_of, connect, free_port, get, is_gone, read_all, run, wait_for
+from harness import HELLO, SLEEPY, can_bind, children_of, connect, free_port, get, is_gone, marked, read_all, run, wait_for
 
 
 @pytest.fixture
@@ -47,6 +47,33 @@ def test_it_returns_when_the_first_worker_is_ready_and_says_how_many_are_missing
     # No terminal, a session of its own, and not its leader: none can become its terminal.
     assert os.getsid(pid) not in (os.getsid(0), pid)
     assert {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in (0,)} == {"/dev/null"}
+
+
+def test_without_a_log_file_it_logs_beside_its_pid_file_and_says_so(daemon, directory):
+    result, port = daemon("print('loaded', flush=True)\n" + HELLO)
+    assert (result.returncode, result.stdout) == (0, f"logging to {directory / 'app.log'}\n")
+    assert get(port)[0] == 200
+    log = (directory / "app.log").read_text()
+    assert "Starting mcsup" in log and "loaded\n" in log
+
+
+def test_without_a_pid_file_it_says_that_it_keeps_no_log(directory):
+    (directory / "app.py").write_text(HELLO)
+    result = run("-D", "-b", f"127.0.0.1:{free_port()}", "app:app", cwd=directory, timeout=20)
+    for pid in marked(directory):
+        os.kill(pid, signal.SIGTERM)
+    assert (result.returncode, result.stdout) == (0, "keeping no log: --error-logfile names a file for it\n")
+
+
+def test_the_folders_of_its_files_are_made(directory):
+    (directory / "app.py").write_text(HELLO)
+    files = ("-p", "run/app.pid", "--access-logfile", "logs/access.log")
+    assert run("-D", "-b", f"127.0.0.1:{free_port()}", *files, "app:app", cwd=directory, timeout=20).returncode == 0
+    try:
+        assert sorted(path.name for path in (directory / "run").iterdir()) == ["app.ctl", "app.log", "app.pid"]
+        assert (directory / "logs" / "access.log").exists()
+    finally:
+        assert run("stop", "-p", "run/app.pid", cwd=directory, timeout=20).returncode == 0
 
 
 def test_a_start_that_fails_says_why_and_leaves_nothing(daemon, directory):

@@ -15,7 +15,7 @@ use super::wiring::{self, UserLookup};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::logging::{Destination, ErrorLog, Level, LogError};
-use crate::settings::Settings;
+use crate::settings::{Origin, Settings, Sourced};
 
 /// Serves until a stop; returns a text for standard output.
 ///
@@ -48,8 +48,9 @@ pub(crate) fn run(
     if settings.process.daemon.value && resumption.is_none() {
         match detach()? {
             Detached::Original(Verdict::Ready { note }) => {
-                let text = if note.is_empty() { note } else { note + "\n" };
-                return Ok((Exit::Done, text));
+                let lines = [note, log_of_daemon(&settings.logging.errors)];
+                let text = lines.into_iter().filter(|line| !line.is_empty());
+                return Ok((Exit::Done, text.map(|line| line + "\n").collect()));
             }
             Detached::Original(Verdict::Failed { code, reason }) => {
                 return Err(Failure::new(Exit::from_code(code), reason));
@@ -121,6 +122,18 @@ fn outcome(ending: &Ending) -> Result<Exit, Failure> {
     match ending.error() {
         None => Ok(exit),
         Some(error) => Err(Failure::from(error).logged()),
+    }
+}
+
+/// The line that names a daemon's log; empty if the operator has named it.
+fn log_of_daemon(errors: &Sourced<Destination>) -> String {
+    match (&errors.value, &errors.origin) {
+        (Destination::File(path), Origin::Default) => {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            format!("logging to {}", path.display())
+        }
+        (Destination::Standard, _) => "keeping no log: --error-logfile names a file for it".to_owned(),
+        (Destination::File(_), _) => String::new(),
     }
 }
 

@@ -10,7 +10,7 @@ mod sources;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use file::{ReadFile, reader};
@@ -169,6 +169,7 @@ impl Settings {
         read_file: &ReadFile<'_>,
     ) -> Result<Self, UsageError> {
         let sources = Sources::collect(command_line, environment, read_file)?;
+        let process = Process::resolve(&sources)?;
         Ok(Self {
             app: sources.optional("app", |args| &args.app, values::text)?,
             python_path: sources.optional("pythonpath", |args| &args.pythonpath, values::directories)?,
@@ -190,8 +191,8 @@ impl Settings {
             pool: PoolTimeouts::resolve(&sources)?,
             http: HttpTimeouts::resolve(&sources)?,
             limits: Limits::resolve(&sources)?,
-            process: Process::resolve(&sources)?,
-            logging: Logging::resolve(&sources)?,
+            logging: Logging::resolve(&sources, &process)?,
+            process,
             rollout: Rollout::resolve(&sources)?,
             recycling: Recycling::resolve(&sources)?,
             draining: Draining::resolve(&sources)?,
@@ -274,12 +275,24 @@ impl Process {
 }
 
 impl Logging {
-    fn resolve(sources: &Sources) -> Result<Self, UsageError> {
+    fn resolve(sources: &Sources, process: &Process) -> Result<Self, UsageError> {
+        let mut errors = sources.one("error_logfile", |args| &args.error_logfile, values::destination)?;
+        // A daemon has no standard error.
+        let is_needed = process.daemon.value && errors.origin == Origin::Default;
+        if let Some(pid) = process.pid.as_ref().filter(|_| is_needed) {
+            errors.value = Destination::File(beside(&pid.value));
+        }
         Ok(Self {
             level: sources.one("log_level", |args| &args.log_level, values::level)?,
-            errors: sources.one("error_logfile", |args| &args.error_logfile, values::destination)?,
+            errors,
             access: sources.optional("access_logfile", |args| &args.access_logfile, values::destination)?,
             access_format: sources.one("access_logformat", |args| &args.access_logformat, values::text)?,
         })
     }
+}
+
+/// The default log file of a daemon: `app.log` for the pid file `app.pid`.
+fn beside(pid_file: &Path) -> PathBuf {
+    let log = pid_file.with_extension("log");
+    if log == pid_file { pid_file.with_extension("log.log") } else { log }
 }

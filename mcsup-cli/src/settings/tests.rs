@@ -284,3 +284,19 @@ fn a_refusal_of_a_newer_setting_names_it_too() {
         assert_eq!(refusal(&[flag, value], &[]), expected);
     }
 }
+
+#[test]
+fn a_daemon_that_names_no_log_has_one_beside_its_pid_file() {
+    let at = |path: &str| Destination::File(path.into());
+    for (line, expected) in [
+        (&["-D", "-p", "run/app.pid"][..], at("run/app.log")),
+        (&["-D", "-p", "app"], at("app.log")),
+        (&["-D", "-p", "app.log"], at("app.log.log")),
+        (&["-D", "-p", "a.pid", "--error-logfile", "b"], at("b")),
+        (&["-D", "-p", "a.pid", "--error-logfile", "-"], Destination::Standard),
+        (&["-p", "a.pid"], Destination::Standard),
+        (&["-D"], Destination::Standard),
+    ] {
+        assert_eq!(*good(line, &[]).logging.errors, expected, "{line:?}");
+    }
+}
