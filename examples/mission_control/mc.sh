@@ -1,21 +1,22 @@
 #!/bin/sh
-# Mission control: start, stop, restart, status, logs. mcsup knows its own processes; nothing is hunted or killed here.
+# Mission control: start, stop, restart, reload, status, logs. mcsup knows its own processes: nothing is hunted or
+# killed here.
 #
 #   PORT     where to listen            (8080)
 #   HOST     on which address           (0.0.0.0)
 #   WORKERS  how many processes         (2)
 #   MCSUP    the command                (.venv/bin/mcsup here or at the top of the repository, or the one in PATH)
-#   MC_RUN   where pid file and logs go (./run)
+#   MC_RUN   where pid file, logs and database go (run, beside this file)
 set -eu
 cd "$(dirname "$0")"
 
 PORT=${PORT:-8080}
 HOST=${HOST:-0.0.0.0}
 WORKERS=${WORKERS:-2}
-RUN=${MC_RUN:-$PWD/run}
-PIDFILE=$RUN/mission_control.pid
-LOG=$RUN/mission_control.log
-ACCESS=$RUN/access.log
+export MC_RUN="${MC_RUN:-$PWD/run}"  # server.py reads it too
+PIDFILE=$MC_RUN/mission_control.pid
+LOG=$MC_RUN/mission_control.log
+ACCESS=$MC_RUN/access.log
 
 if [ -z "${MCSUP:-}" ]; then
     MCSUP=mcsup
@@ -25,7 +26,6 @@ if [ -z "${MCSUP:-}" ]; then
 fi
 
 start() {
-    mkdir -p "$RUN"
     # Returns when the first worker is ready, and prints what is missing; or fails with the reason.
     "$MCSUP" -D -p "$PIDFILE" -w "$WORKERS" -b "$HOST:$PORT" \
         --error-logfile "$LOG" --access-logfile "$ACCESS" server:app
@@ -45,11 +45,9 @@ restart() {
 }
 
 reload() {
-    # The new code is loaded beside the old; if it fails the old one goes on serving, and the log says why.
-    # Asked first, because the pid in a file of a server that is gone may belong to another process by now.
-    "$MCSUP" status -p "$PIDFILE" >/dev/null || { echo "mission control is not running" >&2; exit 6; }
-    kill -HUP "$(cat "$PIDFILE")"
-    echo "reloading; see $LOG"
+    # The new code is loaded beside the old. If it fails the old one goes on serving, and this ends with 3 and the
+    # traceback.
+    "$MCSUP" reload -p "$PIDFILE"
 }
 
 case "${1:-}" in

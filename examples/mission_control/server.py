@@ -1,12 +1,24 @@
-"""Mission control: a small dashboard with a JSON API, served by mcsup as `server:app`."""
+"""Mission control: a small dashboard with a JSON API, served by mcsup as `server:app`.
 
-import itertools
+Each worker is a process with memory of its own, so tasks are in a SQLite database, which all of them open. It is in the
+directory that MC_RUN names, or in `run` beside this file.
+"""
+
 import json
 import os
-import threading
+import sqlite3
 import time
+from contextlib import closing
+from pathlib import Path
 
 from flask import Flask, Response, abort, jsonify, request
+
+DATABASE = Path(os.environ.get("MC_RUN") or Path(__file__).with_name("run")) / "tasks.sqlite3"
+SCHEMA = """
+create table tasks (id integer primary key, title text not null, done integer not null default 0);
+insert into tasks (title, done) values ('Replace the development server', 1);
+pragma user_version = 1;
+"""
 
 app = Flask(__name__)
 
@@ -15,11 +27,6 @@ PORTFOLIO = [
     {"symbol": "MSFT", "quantity": 7, "price": 418.9},
     {"symbol": "VWCE", "quantity": 40, "price": 129.75},
 ]
-
-# Each worker process has its own list: a real dashboard keeps its tasks in a database.
-TASKS = [{"id": 1, "title": "Replace the development server", "done": True}]
-TASK_LOCK = threading.Lock()
-TASK_IDS = itertools.count(2)
 
 LONGEST_REPORT = 30.0
 MOST_EVENTS = 100
@@ -47,6 +54,28 @@ get("/api/tasks").then(t => t.tasks.forEach(task => {
 """
 
 
+def connect():
+    """Open the database. Each request does, so that no connection is shared between threads or across a fork."""
+    # A writer waits up to 10 seconds for another one. Autocommit: each statement is a transaction.
+    connection = sqlite3.connect(DATABASE, timeout=10, isolation_level=None)
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+def create_tables():
+    """Make the tables. Workers boot at the same time: the first one that has the lock makes them."""
+    DATABASE.parent.mkdir(exist_ok=True)
+    with closing(connect()) as database:
+        database.execute("begin immediate")
+        if database.execute("pragma user_version").fetchone()[0] == 0:
+            for statement in SCHEMA.strip().split(";\n"):
+                database.execute(statement)
+        database.execute("commit")
+
+
+create_tables()
+
+
 @app.get("/")
 def index():
     """The page."""
@@ -68,9 +97,10 @@ def status():
 
 @app.get("/api/tasks")
 def tasks():
-    """The tasks of this worker."""
-    with TASK_LOCK:
-        return jsonify(tasks=list(TASKS))
+    """All tasks, the oldest first."""
+    with closing(connect()) as database:
+        rows = database.execute("select id, title, done from tasks order by id")
+        return jsonify(tasks=[{**row, "done": bool(row["done"])} for row in rows])
 
 
 @app.post("/api/tasks")
@@ -79,10 +109,10 @@ def add_task():
     body = request.get_json(silent=True)
     if not isinstance(body, dict) or not isinstance(body.get("title"), str) or not body["title"].strip():
         return jsonify(error="expected a JSON object with a title"), 400
-    with TASK_LOCK:
-        task = {"id": next(TASK_IDS), "title": body["title"].strip(), "done": False}
-        TASKS.append(task)
-    return jsonify(task), 201
+    title = body["title"].strip()
+    with closing(connect()) as database:
+        number = database.execute("insert into tasks (title) values (?)", [title]).lastrowid
+    return jsonify(id=number, title=title, done=False), 201
 
 
 @app.get("/api/report")

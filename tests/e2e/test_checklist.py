@@ -41,9 +41,16 @@ class MissionControl:
     def mc(self, *words, code=0):
         """Run the script."""
         result = subprocess.run(
-            ["sh", "mc.sh", *words], cwd=self.home, env=self.env, capture_output=True, text=True, timeout=30, check=False
+            ["sh", "mc.sh", *words],
+            cwd=self.home,
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=30,
+            check=False,
         )
-        assert result.returncode == code, result.stdout + result.stderr
+        assert result.returncode == code, result.stdout
         return result.stdout
 
     @property
@@ -80,7 +87,7 @@ REQUESTS = [
     ("DELETE", "/api/tasks", None),
 ]
 
-# Prints what Flask's own test client answers, as a JSON list.
+# Prints what Flask's own test client answers, as a JSON list. It has a database of its own.
 ASK_FLASK = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
@@ -98,11 +105,10 @@ def without_the_process(status, content_type, text):
 
 
 def test_every_endpoint_answers_as_flasks_test_client_does(control):
-    # One worker, because each has its own list of tasks.
-    control.env["WORKERS"] = "1"
     control.mc("start")
     command = [MCSUP.with_name("python"), "-c", ASK_FLASK, str(control.home), json.dumps(REQUESTS)]
-    output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+    env = {**control.env, "MC_RUN": str(control.home / "flask")}
+    output = subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=30).stdout
     for (method, path, body), expected in zip(REQUESTS, json.loads(output), strict=True):
         url = f"http://127.0.0.1:{control.port}{path}"
         answer = requests.request(method, url, json=body, timeout=PATIENCE)
@@ -114,6 +120,30 @@ def test_the_status_names_mcsup_and_the_worker(control):
     control.mc("start")
     status = requests.get(f"http://127.0.0.1:{control.port}/api/status", timeout=PATIENCE).json()
     assert status["server"].startswith("mcsup/") and status["pid"] in children_of(control.pid)
+
+
+def test_a_task_is_seen_by_every_worker_and_outlives_a_restart(control):
+    control.mc("start")
+    wait_for(lambda: control.mc("logs", "100").count("is ready after") == 2, "both workers")
+    url = f"http://127.0.0.1:{control.port}"
+    assert requests.post(f"{url}/api/tasks", json={"title": "Land"}, timeout=PATIENCE).status_code == 201
+
+    def assert_all_have_it():
+        answered = set()
+
+        def all_have_answered():
+            # Each request on a connection of its own, so that both workers get some.
+            answered.add(json.loads(get(control.port, "/api/status")[1])["pid"])
+            tasks = json.loads(get(control.port, "/api/tasks")[1])["tasks"]
+            assert [task["title"] for task in tasks][1:] == ["Land"]
+            return len(answered) == 2
+
+        wait_for(all_have_answered, "an answer of each worker")
+
+    assert_all_have_it()
+    control.mc("restart")
+    wait_for(lambda: control.mc("logs", "100").count("is ready after") == 4, "both workers")
+    assert_all_have_it()
 
 
 def test_an_event_is_sent_before_the_next_is_made(control):
@@ -177,6 +207,14 @@ def test_a_reload_answers_all_the_time(control):
     stopping.set()
     thread.join(PATIENCE)
     assert failures == []
+
+
+def test_a_reload_of_broken_code_ends_with_its_traceback_and_the_old_code_serves_on(control):
+    control.mc("start")
+    (control.home / "server.py").write_text("import nothing_of_this_name\n")
+    shown = control.mc("reload", code=3)
+    assert "ModuleNotFoundError: No module named 'nothing_of_this_name'" in shown
+    assert get(control.port, "/api/status")[0] == 200
 
 
 def test_a_start_while_it_runs_is_refused_and_leaves_it_alone(control):
