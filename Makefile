@@ -3,6 +3,7 @@
 PYTHON ?= python3
 CARGO ?= cargo
 PORT ?= 8080
+BIND ?= 127.0.0.1:$(PORT)
 SOAK_SECONDS ?= 600
 # Tests that have a whole form, which takes minutes, beside the short one of `make test`.
 SOAKS := tests/soak $(addprefix tests/e2e/test_,balance.py lifecycle_storm.py broken_deploys.py supervisor_killed.py slow_import.py clocks.py forks_in_views.py)
@@ -15,29 +16,52 @@ WHEELS := target/wheels
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find mcsup-core mcsup-py mcsup-cli -type f -not -name '*.pyc' -not -path '*/fuzz/*' 2>/dev/null)
 
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
+# Where the example has its pid file, log and database.
+export MC_RUN ?= $(CURDIR)/examples/mission_control/run
 # Where cargo-nextest goes if the machine has none.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint test-rust test-docs api test-e2e test-pythons soak check-macos bench clean
 
-help: ## Say what there is to make
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+# $(call step,WORDS): the first line of each step.
+step = @printf '\n== %s\n' '$(1)'
+pip = -m pip --quiet --disable-pip-version-check
+PYTEST := -m pytest -q -rs
 
-run: $(VENV)/.ready ## Build, make .venv, and serve the mission-control example on port 8080
-	$(VENV)/bin/mcsup -w 2 -b 0.0.0.0:$(PORT) --chdir examples/mission_control server:app
+help: ## List the targets and variables
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F '## ' '/^## [A-Z_]+=/ { printf "  %s\n", $$2 }' $(MAKEFILE_LIST)
+
+# Variables, for `make help`:
+## PORT=8080                       run: where the example listens, on 127.0.0.1
+## BIND=0.0.0.0:8080               run: the whole address
+## PYTEST_ARGS="-k reload"         test-e2e, soak: arguments for pytest
+## BENCH_ARGS="--help"             bench: arguments for tests/bench/bench.py
+## SOAK_SECONDS=600                soak: seconds of the longest test
+## PYTHON=python3.12               the Python to build for and to test with
+## CARGO=cargo                     the cargo to build with
+
+run: $(VENV)/.ready ## Build, make .venv, and serve the mission-control example on http://127.0.0.1:8080
+	$(call step,mission control at http://$(BIND); Ctrl-C stops it. In another terminal:)
+	@echo '   examples/mission_control/mc.sh status     # also reload, stop'
+	$(VENV)/bin/mcsup -w 2 -b $(BIND) -p $(MC_RUN)/mission_control.pid --access-logfile - \
+		--chdir examples/mission_control server:app
 
 test: lint test-rust test-docs check-macos test-e2e test-pythons ## Run every check and every test
-	@echo "all checks passed"
+	$(call step,all checks passed)
 
 lint: ## Format and lints, warnings denied
+	$(call step,lint: rustfmt and clippy)
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
-test-rust: target/.nextest ## Unit and process tests
+test-rust: target/.nextest ## Unit and process tests of the crates
+	$(call step,test-rust: unit and process tests of the crates)
 	$(CARGO) nextest run --workspace --locked --no-fail-fast
 
 test-docs: ## Documentation and its examples, warnings denied
+	$(call step,test-docs: rustdoc and its examples)
 	$(CARGO) test --workspace --doc --locked
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
 	$(PYTHON) tests/public_items.py $(CARGO_TARGET_DIR)/doc
@@ -47,18 +71,23 @@ api: ## Write docs/API.md, the list of the public items
 	$(PYTHON) tests/public_items.py $(CARGO_TARGET_DIR)/doc --write
 
 test-e2e: $(TEST_VENV)/.ready $(AGENTS_VENV)/.ready ## The installed wheel, driven as a user drives it
-	$(TEST_VENV)/bin/python -m pytest -q tests/e2e tests/conformance tests/soak $(PYTEST_ARGS)
+	$(call step,test-e2e: the installed wheel)
+	$(TEST_VENV)/bin/python $(PYTEST) tests/e2e tests/conformance tests/soak $(PYTEST_ARGS)
 
 test-pythons: $(TEST_VENV)/.ready ## The main part of that with each other CPython from 3.10 on that is here
+	$(call step,test-pythons: a wheel and the main part of its tests with each other CPython)
 	$(TEST_VENV)/bin/python tests/pythons/run.py
 
 soak: $(TEST_VENV)/.ready $(BENCH_VENV)/.ready ## Half an hour: clients of all kinds, storms of reloads, and the rest in full size
-	SOAK_SECONDS=$(SOAK_SECONDS) MCSUP_SOAK=1 $(TEST_VENV)/bin/python -m pytest -q $(SOAKS) $(PYTEST_ARGS)
+	$(call step,soak: half an hour)
+	SOAK_SECONDS=$(SOAK_SECONDS) MCSUP_SOAK=1 $(TEST_VENV)/bin/python $(PYTEST) $(SOAKS) $(PYTEST_ARGS)
 
-check-macos: ## Type-check for macOS, without a Mac
-	sh tests/macos/check.sh
+check-macos: ## Type-check for macOS, without a Mac; alone and as root it installs Debian's Rust for that
+	$(call step,check-macos: type check for macOS)
+	sh tests/macos/check.sh $(if $(filter check-macos,$(MAKECMDGOALS)),--install)
 
 bench: $(BENCH_VENV)/.ready ## mcsup beside its peers, which it installs (an hour; BENCH_ARGS)
+	$(call step,bench: mcsup beside its peers)
 	$(CARGO) build --release --locked -p mcsup-py --example floor
 	$(BENCH_VENV)/bin/python tests/bench/bench.py $(BENCH_ARGS)
 
@@ -67,38 +96,45 @@ clean: ## Remove everything that was built
 
 target/.nextest:
 	@mkdir -p target
+	$(call step,cargo-nextest: installed below target where there is none)
 	$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install cargo-nextest --locked --root $(CURDIR)/target/tools
 	@touch $@
 
 # Debian's Python has no pip outside of a virtual environment.
 %/bin/python:
+	$(call step,$*: a virtual environment)
 	$(PYTHON) -m venv $*
 
-# One build of the wheel, for the example and for the tests.
+# One build of the wheel, for the example and for the tests. Verbose, because cargo's progress is part of it.
 $(WHEELS)/.ready: $(SOURCES) | $(TEST_VENV)/bin/python
+	$(call step,wheel: a release build; it takes minutes the first time)
 	@mkdir -p $(WHEELS) && rm -f $(WHEELS)/*.whl
-	$(TEST_VENV)/bin/python -m pip wheel --quiet --no-deps --wheel-dir $(WHEELS) .
+	$(TEST_VENV)/bin/python -m pip --disable-pip-version-check wheel --verbose --no-deps --wheel-dir $(WHEELS) .
 	@touch $@
 
 $(VENV)/.ready: $(WHEELS)/.ready examples/mission_control/requirements.txt | $(VENV)/bin/python
-	$(VENV)/bin/pip install --quiet --force-reinstall --no-deps $(WHEELS)/*.whl
-	$(VENV)/bin/pip install --quiet -r examples/mission_control/requirements.txt
+	$(call step,$(VENV): mcsup and the packages of the example)
+	$(VENV)/bin/python $(pip) install --force-reinstall --no-deps $(WHEELS)/*.whl
+	$(VENV)/bin/python $(pip) install -r examples/mission_control/requirements.txt
 	@touch $@
 
 $(TEST_VENV)/.ready: $(WHEELS)/.ready tests/e2e/requirements.txt examples/mission_control/requirements.txt | $(TEST_VENV)/bin/python
-	$(TEST_VENV)/bin/pip install --quiet --force-reinstall --no-deps $(WHEELS)/*.whl
-	$(TEST_VENV)/bin/pip install --quiet -r examples/mission_control/requirements.txt -r tests/e2e/requirements.txt
+	$(call step,$(TEST_VENV): mcsup and the packages of the tests)
+	$(TEST_VENV)/bin/python $(pip) install --force-reinstall --no-deps $(WHEELS)/*.whl
+	$(TEST_VENV)/bin/python $(pip) install -r examples/mission_control/requirements.txt -r tests/e2e/requirements.txt
 	@touch $@
 
 # A package that cannot be installed on this Python is named, and its tests are skipped.
 $(AGENTS_VENV)/.ready: $(WHEELS)/.ready tests/e2e/agents.txt | $(AGENTS_VENV)/bin/python
-	$(AGENTS_VENV)/bin/pip install --quiet --force-reinstall --no-deps $(WHEELS)/*.whl
-	$(AGENTS_VENV)/bin/pip install --quiet -r tests/e2e/agents.txt || \
+	$(call step,$(AGENTS_VENV): mcsup and the agents that its tests start it under)
+	$(AGENTS_VENV)/bin/python $(pip) install --force-reinstall --no-deps $(WHEELS)/*.whl
+	$(AGENTS_VENV)/bin/python $(pip) install -r tests/e2e/agents.txt || \
 		grep -v '^#' tests/e2e/agents.txt | while read -r package; do \
-			$(AGENTS_VENV)/bin/pip install --quiet --only-binary :all: "$$package" || echo "NOT INSTALLED: $$package"; \
+			$(AGENTS_VENV)/bin/python $(pip) install --only-binary :all: "$$package" || echo "NOT INSTALLED: $$package"; \
 		done
 	@touch $@
 
 $(BENCH_VENV)/.ready: $(WHEELS)/.ready tests/bench/setup.sh tests/bench/requirements.txt tests/bench/peers.txt | $(BENCH_VENV)/bin/python
+	$(call step,$(BENCH_VENV): mcsup and its peers)
 	sh tests/bench/setup.sh $(BENCH_VENV) $(WHEELS)/*.whl
 	@touch $@

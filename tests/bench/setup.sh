@@ -7,15 +7,7 @@ pip="$1/bin/pip --disable-pip-version-check --quiet"
 missing=""
 command -v wrk >/dev/null || missing="$missing wrk"
 [ -e /usr/include/ev.h ] || missing="$missing libev-dev"  # for bjoern
-if [ -n "$missing" ]; then
-    # shellcheck disable=SC2086
-    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y $missing; } >/dev/null ||
-            echo "bench: could not install$missing" >&2
-    else
-        echo "bench: missing$missing (Debian's names); go on without" >&2
-    fi
-fi
+[ -z "$missing" ] || echo "bench: goes on without$missing; Debian's apt-get install$missing adds what is missing" >&2
 
 $pip install --force-reinstall --no-deps "$2"
 $pip install -r "$here/requirements.txt"

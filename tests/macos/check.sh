@@ -1,24 +1,35 @@
 #!/bin/sh
-# Type-checks the workspace for macOS on a Debian machine: Debian's rustc comes with the source of its own standard
-# library, which is checked along. Nothing is linked and nothing is run. See docs/MACOS.md.
+# check.sh [--install | --can]: type-checks the workspace for macOS on a Debian machine. Debian's rustc comes with the
+# source of its own standard library, which is checked along. Nothing is linked and nothing is run. See docs/MACOS.md.
+#   --install   as root: install Debian's packages where they are missing; otherwise the check is skipped then
+#   --can       exit 0 if nothing is missing, and do nothing else
 set -eu
 cd "$(dirname "$0")/../.."
 
+packages="rustc-web cargo-web rust-web-src"
 skip() { echo "check-macos: skipped: $*"; exit 0; }
 
 if [ "$(uname)" = Darwin ]; then
-    exec cargo check --workspace --all-targets --locked
+    [ "${1:-}" = --can ] || exec cargo check --workspace --all-targets --locked
+    exit 0
 fi
 installed() {
     [ -x /usr/bin/rustc ] && [ -x /usr/bin/cargo ] &&
         [ -e "$(/usr/bin/rustc --print sysroot)/lib/rustlib/src/rust/library/std/Cargo.toml" ]
 }
+if [ "${1:-}" = --can ]; then
+    installed
+    exit
+fi
 if ! installed; then
-    command -v apt-get >/dev/null || skip "there is no apt-get for rustc-web, cargo-web and rust-web-src"
-    [ "$(id -u)" = 0 ] || skip "rustc-web, cargo-web and rust-web-src are not installed, and only root can install them"
+    command -v apt-get >/dev/null || skip "it needs Debian's $packages, and there is no apt-get"
+    [ "${1:-}" = --install ] || skip "it needs $packages: make check-macos installs them as root"
+    [ "$(id -u)" = 0 ] || skip "it needs $packages, and only root can install them"
+    echo "check-macos: installing $packages"
     export DEBIAN_FRONTEND=noninteractive
-    apt-get update -q >/dev/null
-    apt-get install -qy --no-install-recommends rustc-web cargo-web rust-web-src >/dev/null
+    apt-get update -q
+    # shellcheck disable=SC2086
+    apt-get install -qy --no-install-recommends $packages
 fi
 
 target="$PWD/target/macos"
@@ -34,5 +45,5 @@ CFG
 
 env -u RUSTUP_TOOLCHAIN RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 RUSTFLAGS="-D warnings" \
     CARGO_TARGET_DIR="$target" PYO3_CONFIG_FILE="$target/pyo3.cfg" \
-    /usr/bin/cargo check -q -Zbuild-std=std,panic_unwind --target aarch64-apple-darwin --workspace --locked
+    /usr/bin/cargo check -Zbuild-std=std,panic_unwind --target aarch64-apple-darwin --workspace --locked
 echo "check-macos: no errors, no warnings"
