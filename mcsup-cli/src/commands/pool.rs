@@ -202,16 +202,13 @@ impl Output {
             Ok(())
         };
         let run_as = config.run_as.as_ref().map(|run_as| (run_as.uid(), run_as.gid()));
-        if let (Some(owner), Destination::File(path)) = (run_as, &settings.logging.errors.value)
-            && let Err(error) = self.log.give_to(owner.0, owner.1)
-        {
-            refuse("error log", path, error.cause())?;
+        if let (Some((uid, gid)), Destination::File(path)) = (run_as, &settings.logging.errors.value) {
+            let given = self.log.give_to(uid, gid);
+            given.or_else(|error| refuse("error log", path, error.cause()))?;
         }
         let access = settings.logging.access.as_ref().map(|place| &place.value);
-        if let Some(Destination::File(path)) = access
-            && let Err(error) = prepare(path, run_as)
-        {
-            refuse("access log", path, &error)?;
+        if let Some(Destination::File(path)) = access {
+            prepare(path, run_as).or_else(|error| refuse("access log", path, &error))?;
         }
         Ok(())
     }
