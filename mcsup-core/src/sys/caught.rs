@@ -65,7 +65,7 @@ impl Entry {
 
     fn origin(&self) -> Option<Origin> {
         let pid = self.pid.load(Ordering::Relaxed);
-        (pid != 0).then(|| Origin { pid })
+        (pid != 0).then_some(Origin { pid })
     }
 }
 
