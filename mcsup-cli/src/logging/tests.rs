@@ -132,12 +132,13 @@ fn a_file_that_was_moved_away_is_made_again_under_the_same_descriptor() {
 #[test]
 fn a_reopen_that_fails_leaves_the_old_file_in_use() {
     let bench = Bench::new();
-    let gone = bench.folder.path().join("gone");
-    fs::create_dir(&gone).unwrap();
+    // A missing folder alone would be created again.
+    let gone = bench.folder.path().join("gone").join("too");
+    fs::create_dir_all(&gone).unwrap();
     let log = ErrorLog::open(&Destination::File(gone.join("e.log"))).unwrap();
     let kept = bench.folder.path().join("kept.log");
     fs::rename(gone.join("e.log"), &kept).unwrap();
-    fs::remove_dir(&gone).unwrap();
+    fs::remove_dir_all(bench.folder.path().join("gone")).unwrap();
     let error = log.reopen().unwrap_err().to_string();
     assert!(error.starts_with("cannot reopen the log file /") && error.contains("No such file"), "{error}");
     log.raw_writer()(b"still here\n");
