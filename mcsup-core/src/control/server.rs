@@ -126,17 +126,15 @@ impl Server {
 
     /// The time to call [`receive`](Self::receive) at without an event.
     pub(crate) fn deadline(&self) -> Option<Duration> {
-        self.paused_until
+        if self.clients.values().any(Session::has_line) { Some(Duration::ZERO) } else { self.paused_until }
     }
 
-    /// Accepts clients and returns their new requests. Malformed ones are answered here.
+    /// Accepts clients and returns the next request of each. Malformed ones are answered here.
     pub(crate) fn receive(&mut self) -> Vec<(ClientId, Request)> {
         self.flush();
         self.accept();
-        let mut received = Vec::new();
-        for (id, client) in &mut self.clients {
-            client.receive(|request| received.push((*id, request)));
-        }
+        let clients = self.clients.iter_mut();
+        let received = clients.filter_map(|(id, client)| Some((*id, client.receive()?))).collect();
         self.flush();
         received
     }

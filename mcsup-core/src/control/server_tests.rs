@@ -209,18 +209,56 @@ fn clients_are_answered_in_the_order_of_completion() {
 }
 
 #[test]
-fn a_second_request_is_refused_until_the_first_has_its_reply() {
+fn a_second_request_waits_for_the_reply_to_the_first() {
     let (_directory, path) = place();
     let mut server = Server::open(&path).unwrap();
     let mut client = BufReader::new(connect(&path));
-    client.get_mut().write_all(&reload().repeat(2)).unwrap();
-    let received = next_requests(&mut server);
-    assert_eq!(received.len(), 1);
-    assert_eq!(line(&mut client).unwrap().outcome, Outcome::Refused);
-    server.answer(received[0].0, &Reply::new(Outcome::Done, "well"));
+    let scale = Request::new(Command::Scale { workers: 7 });
+    client
+        .get_mut()
+        .write_all(&[&*reload(), b"nonsense\n", &scale.to_line(), b"more nonsense"].concat())
+        .unwrap();
+    client.get_ref().shutdown(Shutdown::Write).unwrap();
+    let (id, first) = next_requests(&mut server).remove(0);
+    assert_eq!(first, Request::new(Command::Reload));
+    // Neither the lines that wait nor the end of the stream wake the supervisor meanwhile.
+    assert_eq!(server.receive(), []);
+    assert_eq!(server.deadline(), None);
+    assert!(!wait(&server, SOON));
+    server.answer(id, &Reply::new(Outcome::Done, "well"));
     assert_eq!(line(&mut client).unwrap().message, "well");
-    client.get_mut().write_all(&reload()).unwrap();
-    assert_eq!(next_requests(&mut server), received);
+    // No event tells of lines that were read before.
+    assert_eq!(server.deadline(), Some(Duration::ZERO));
+    assert_eq!(server.receive(), [(id, scale)]);
+    assert_eq!(line(&mut client).unwrap().outcome, Outcome::Mistaken);
+    server.answer(id, &Reply::new(Outcome::Done, "scaled"));
+    assert_eq!(line(&mut client).unwrap().message, "scaled");
+    assert_eq!(server.receive(), []);
+    assert_eq!(line(&mut client).unwrap().outcome, Outcome::Mistaken);
+    assert_eq!(line(&mut client), None);
+    assert!(server.clients.is_empty());
+}
+
+#[test]
+fn requests_far_ahead_of_their_replies_stay_in_the_socket() {
+    let (_directory, path) = place();
+    let mut server = Server::open(&path).unwrap();
+    let mut client = connect(&path);
+    client.set_nonblocking(true).unwrap();
+    let mut sent = 0;
+    let mut id = None;
+    // Until the kernel takes no more.
+    for _ in 0..1000 {
+        match client.write(&reload().repeat(100)) {
+            Ok(count) => sent += count,
+            Err(_) => break,
+        }
+        id = id.or(server.receive().first().map(|(id, _)| *id));
+    }
+    let unread =
+        serde_json::to_value(server.describe()).unwrap()["clients"][0][1]["unread"].as_array().unwrap().len();
+    assert!(unread <= MAX_REQUEST + 64 * 1024 && unread < sent, "{unread} of {sent}");
+    assert!(!wait(&server, SOON));
 }
 
 #[test]
@@ -398,26 +436,30 @@ proptest! {
         ours.set_nonblocking(true).unwrap();
         let mut session = Session::new(ours);
         let mut theirs = theirs;
-        let mut received = 0;
-        for piece in bytes.chunks(97) {
+        let reply = Reply::new(Outcome::Done, "\n\u{0}\"").with_detail("a\nb");
+        let mut awaits_reply = false;
+        for (index, piece) in bytes.chunks(97).enumerate() {
             theirs.write_all(piece).unwrap();
-            session.receive(|_| received += 1);
+            if awaits_reply && index % 2 == 0 {
+                session.reply(&reply);
+                awaits_reply = false;
+            }
+            awaits_reply |= session.receive().is_some();
         }
         theirs.shutdown(Shutdown::Write).unwrap();
-        session.receive(|_| received += 1);
-        for _ in 0..received {
-            session.reply(&Reply::new(Outcome::Done, "\n\u{0}\"").with_detail("a\nb"));
+        while awaits_reply || session.receive().is_some() {
+            session.reply(&reply);
+            awaits_reply = session.receive().is_some();
         }
         prop_assert!(session.unsent.is_empty());
         drop(session);
         let mut answers = Vec::new();
         theirs.read_to_end(&mut answers).unwrap();
         prop_assert!(answers.is_empty() || answers.ends_with(b"\n"));
-        for line in answers.split_inclusive(|byte| *byte == b'\n') {
-            prop_assert!(Reply::from_line(line).is_ok());
-        }
-        // Each line that is not empty has one answer.
-        let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).count();
-        prop_assert_eq!(answers.iter().filter(|byte| **byte == b'\n').count(), lines);
+        let answers = answers.split_inclusive(|byte| *byte == b'\n').map(|line| Reply::from_line(line).map(|reply| reply.outcome));
+        // Each line that is not empty has one answer, in the order of the lines.
+        let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
+        let outcome = |line| Request::from_line(line).map_or(Outcome::Mistaken, |_| Outcome::Done);
+        prop_assert_eq!(answers.collect::<std::result::Result<Vec<_>, _>>().unwrap(), lines.map(outcome).collect::<Vec<_>>());
     }
 }

@@ -13,7 +13,7 @@ use crate::sys::descriptor;
 /// The most bytes of replies that a client may leave unread.
 pub(super) const MAX_UNSENT: usize = 1 << 20;
 
-/// One client, which has at most one request without a reply.
+/// One client, of which at most one request at a time is passed on.
 #[derive(Debug)]
 pub(super) struct Session {
     stream: UnixStream,
@@ -74,67 +74,72 @@ impl Session {
     pub(super) fn interest(&self) -> Option<(BorrowedFd<'_>, bool)> {
         let wants_write = !self.unsent.is_empty();
         // After its requests have ended the socket would be readable forever.
-        (wants_write || self.state == State::Open).then(|| (self.stream.as_fd(), wants_write))
+        (wants_write || self.has_room()).then(|| (self.stream.as_fd(), wants_write))
     }
 
-    /// Reads a bounded number of bytes and passes on the whole requests among them.
-    pub(super) fn receive(&mut self, mut pass_on: impl FnMut(Request)) {
-        if self.state != State::Open || !self.unsent.is_empty() {
-            return;
-        }
+    /// Reads a bounded number of bytes, and returns the next request if it can be passed on.
+    ///
+    /// A request stays unread until the one before it has its reply, so replies come in the order of the requests.
+    pub(super) fn receive(&mut self) -> Option<Request> {
         let mut piece = [0; 16 * 1024];
         for _ in 0..4 {
+            if !self.has_room() {
+                break;
+            }
             match (&self.stream).read(&mut piece) {
                 Ok(0) => self.state = State::RequestsEnded,
                 Ok(count) => self.unread.extend_from_slice(&piece[..count]),
                 Err(error) if error.kind() == IoKind::Interrupted => {}
-                Err(error) if error.kind() == IoKind::WouldBlock => return,
+                Err(error) if error.kind() == IoKind::WouldBlock => break,
                 Err(_) => self.state = State::Closed,
             }
-            self.split_lines(&mut pass_on);
-            if self.state != State::Open {
-                return;
-            }
         }
+        self.next_request()
     }
 
-    fn split_lines(&mut self, pass_on: &mut impl FnMut(Request)) {
-        let unread = std::mem::take(&mut self.unread);
-        let mut lines = unread.split_inclusive(|byte| *byte == b'\n');
-        for line in lines.by_ref() {
-            // The end of the stream also ends a line.
-            if !line.ends_with(b"\n") && self.state != State::RequestsEnded {
-                self.unread = line.to_vec();
-                break;
-            }
-            self.take(line, pass_on);
-        }
-        if self.unread.len() > MAX_REQUEST {
-            self.take(&unread[unread.len() - self.unread.len()..], pass_on);
-        }
+    /// Whether bytes are read: not from a client that leaves replies unread or sends far ahead.
+    fn has_room(&self) -> bool {
+        self.state == State::Open && self.unsent.is_empty() && self.unread.len() <= MAX_REQUEST
     }
 
-    fn take(&mut self, line: &[u8], pass_on: &mut impl FnMut(Request)) {
-        if matches!(self.state, State::Closing | State::Closed) || line.trim_ascii().is_empty() {
-            return;
+    /// The length of the next line, if its turn has come.
+    fn next_line(&self) -> Option<usize> {
+        let has_turn = !self.awaits_reply && self.unsent.is_empty();
+        if !has_turn || !matches!(self.state, State::Open | State::RequestsEnded) {
+            return None;
         }
-        if line.len() > MAX_REQUEST {
-            let why = format!("a request is at most {MAX_REQUEST} bytes");
-            self.queue(&Reply::new(Outcome::Mistaken, why));
-            self.close_after_replies();
-            return;
-        }
-        match Request::from_line(line) {
-            Ok(_) if self.awaits_reply => {
-                let why = "the previous request on this connection has no reply yet";
-                self.queue(&Reply::new(Outcome::Refused, why));
+        let whole = self.unread.iter().position(|byte| *byte == b'\n').map(|newline| newline + 1);
+        // The end of the stream also ends a line.
+        let is_cut = self.state == State::RequestsEnded || self.unread.len() > MAX_REQUEST;
+        whole.or((is_cut && !self.unread.is_empty()).then_some(self.unread.len()))
+    }
+
+    /// Whether [`receive`](Self::receive) has work without new bytes.
+    pub(super) fn has_line(&self) -> bool {
+        self.next_line().is_some()
+    }
+
+    fn next_request(&mut self) -> Option<Request> {
+        while let Some(length) = self.next_line() {
+            let line: Vec<u8> = self.unread.drain(..length).collect();
+            if line.trim_ascii().is_empty() && length <= MAX_REQUEST {
+                continue;
             }
-            Ok(request) => {
-                self.awaits_reply = true;
-                pass_on(request);
+            if length > MAX_REQUEST {
+                let why = format!("a request is at most {MAX_REQUEST} bytes");
+                self.queue(&Reply::new(Outcome::Mistaken, why));
+                self.close_after_replies();
+                return None;
             }
-            Err(mistake) => self.queue(&Reply::new(Outcome::Mistaken, mistake.to_string())),
+            match Request::from_line(&line) {
+                Ok(request) => {
+                    self.awaits_reply = true;
+                    return Some(request);
+                }
+                Err(mistake) => self.queue(&Reply::new(Outcome::Mistaken, mistake.to_string())),
+            }
         }
+        None
     }
 
     /// Sends the reply to the request that was passed on.
@@ -182,7 +187,8 @@ impl Session {
     pub(super) fn is_over(&self) -> bool {
         match self.state {
             State::Open => false,
-            State::RequestsEnded => self.unsent.is_empty() && (!self.awaits_reply || self.has_hung_up()),
+            State::RequestsEnded if self.awaits_reply => self.unsent.is_empty() && self.has_hung_up(),
+            State::RequestsEnded => self.unsent.is_empty() && self.unread.is_empty(),
             State::Closing => self.unsent.is_empty(),
             State::Closed => true,
         }
