@@ -191,6 +191,18 @@ fn each_workers_limits_are_drawn_once_from_its_base_and_up_to_its_jitter() {
 }
 
 #[test]
+fn a_limit_below_a_unit_is_none() {
+    let lifetime = limit(Duration::from_micros(500), seconds(9));
+    let recycling = Recycling { requests: limit(0, 9), lifetime, rss: limit(0, 9) };
+    let mut life = Life::serving_by(by(recycling, 2));
+    let old = life.ready();
+    life.live(seconds(20));
+    life.step(Event::Enough { worker: old[0], requests: 1 });
+    life.step(Event::Memory(old.iter().map(|worker| (*worker, 1 << 30)).collect()));
+    assert_eq!((life.ready(), life.booting()), (old, Vec::new()));
+}
+
+#[test]
 fn a_worker_that_has_lived_long_enough_is_replaced() {
     let recycling = Recycling { lifetime: limit(seconds(100), Duration::ZERO), ..Recycling::default() };
     let mut life = Life::serving_by(by(recycling, 1));
