@@ -24,7 +24,7 @@ pub(crate) struct ForkOrder {
     pub(crate) slot: usize,
     /// The index of its row on the scoreboard.
     pub(crate) row: usize,
-    pub(crate) max_requests: u64,
+    pub(crate) max_requests: Option<u64>,
     /// Its listeners. Their descriptors arrive in the same order.
     pub(crate) listeners: Vec<ListenerRecord>,
 }
@@ -156,7 +156,7 @@ mod tests {
             worker: 7,
             slot: 1,
             row: 2,
-            max_requests: 3,
+            max_requests: Some(3),
             listeners: (0..).take(listeners).map(record).collect(),
         }
     }

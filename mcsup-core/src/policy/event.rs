@@ -136,13 +136,20 @@ pub(crate) enum Event {
     Tick,
 }
 
+/// How much of its work a pool does before it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StopMode {
+    /// It finishes the requests that have arrived.
+    Graceful,
+    /// It ends now.
+    Quick,
+}
+
 /// A request of an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ask {
-    /// Finish the requests that have arrived, then end. Asked again, it escalates.
-    StopGraceful,
-    /// End now.
-    StopQuick,
+    /// End the pool. Asked again, it escalates.
+    Stop(StopMode),
     /// New settings and a new generation.
     Reload,
     /// A new image of the supervisor.

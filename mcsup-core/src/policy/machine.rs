@@ -203,7 +203,7 @@ impl Machine {
 
     fn on_ask(&mut self, ask: Ask, ticket: Option<Ticket>, step: &mut Step) {
         match ask {
-            Ask::StopGraceful | Ask::StopQuick => self.ask_stop(ask, ticket, step),
+            Ask::Stop(mode) => self.ask_stop(mode, ticket, step),
             Ask::ReopenLogs => {
                 self.reopen_logs(step);
                 step.answer(ticket, &Answer::Done("log files are opened again".to_owned()));

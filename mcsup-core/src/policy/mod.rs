@@ -45,7 +45,7 @@ mod table;
 mod upgrades;
 
 pub(crate) use effect::{Answer, Drain, Effect};
-pub(crate) use event::{Ask, Event, Moment, Place, Ticket, WorkerId};
+pub(crate) use event::{Ask, Event, Moment, Place, StopMode, Ticket, WorkerId};
 pub use exit::Outcome;
 pub(crate) use exit::{BootFailure, Evidence, Exit, ExitStatus, KillReason, OutOfMemory, Sender};
 pub(crate) use machine::{Machine, Record};

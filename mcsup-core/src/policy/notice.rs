@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::event::{Ask, Generation, Slot};
+use super::event::{Generation, Slot, StopMode};
 use super::exit::{BootFailure, Exit, KillReason, Outcome};
 
 /// A message to the operator.
@@ -94,7 +94,7 @@ pub(crate) enum UpgradeNotice {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum PoolNotice {
     LameDuck { lasts: Duration },
-    Stopping { ask: Ask },
+    Stopping { mode: StopMode },
     Escalated,
     Woke { by: Duration },
     Ended { outcome: Outcome },

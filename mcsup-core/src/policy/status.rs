@@ -1,6 +1,6 @@
 //! The phase of a pool: one enum, with the data of a phase in its variant.
 
-use super::event::{Ask, Generation, Moment};
+use super::event::{Generation, Moment, StopMode};
 use super::rollout::Rollout;
 use crate::error::ErrorKind;
 
@@ -33,7 +33,7 @@ pub(crate) enum Phase {
     /// Ending.
     Stopping {
         /// The last order.
-        ask: Ask,
+        mode: StopMode,
         /// How many were killed at the deadline of a graceful stop.
         killed: usize,
     },

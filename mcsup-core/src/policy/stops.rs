@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::event::{Ask, Moment, Ticket};
+use super::event::{Moment, StopMode, Ticket};
 
 /// The same order again within this time is the same order: a service manager signals a process and then its group, and a
 /// terminal and a script may both pass on one act of a person.
@@ -17,20 +17,20 @@ pub(super) struct Stops {
 
 #[derive(Debug, Clone, Copy)]
 struct Order {
-    ask: Ask,
+    mode: StopMode,
     at: Moment,
 }
 
 impl Stops {
     /// One is asked for; says whether it is a further order.
-    pub(super) fn ask(&mut self, ask: Ask, ticket: Option<Ticket>, now: Moment) -> bool {
+    pub(super) fn ask(&mut self, mode: StopMode, ticket: Option<Ticket>, now: Moment) -> bool {
         self.tickets.extend(ticket);
         let is_same = self.last.is_some_and(|last| {
-            let asks_for_more = ask == Ask::StopQuick && last.ask == Ask::StopGraceful;
+            let asks_for_more = mode == StopMode::Quick && last.mode == StopMode::Graceful;
             !asks_for_more && now.saturating_sub(last.at) < SAME_ORDER
         });
         if !is_same {
-            self.last = Some(Order { ask, at: now });
+            self.last = Some(Order { mode, at: now });
         }
         !is_same
     }

@@ -19,7 +19,7 @@ use crate::listener::record::ListenerRecord;
 /// The specification of a worker.
 pub(crate) struct WorkerSpec {
     pub(crate) slot: usize,
-    pub(crate) max_requests: u64,
+    pub(crate) max_requests: Option<u64>,
     pub(crate) listeners: Listeners,
     pub(crate) end: WorkerEnd,
     pub(crate) row: ScoreboardRow,

@@ -105,7 +105,7 @@ impl<S: Supervisor> Executor<S> {
         match effect {
             Effect::Spawn { worker, slot, generation, mold, enough } => {
                 let place = Place { slot, generation };
-                events.extend(self.spawn(worker, place, mold, enough.unwrap_or(0)));
+                events.extend(self.spawn(worker, place, mold, enough));
             }
             Effect::SpawnMold { mold, generation } => {
                 let event = self.spawn_mold(mold, generation);

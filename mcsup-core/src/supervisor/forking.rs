@@ -34,7 +34,7 @@ impl<S: Supervisor> Executor<S> {
         worker: WorkerId,
         place: Place,
         mold: Option<WorkerId>,
-        enough: u64,
+        enough: Option<u64>,
     ) -> Option<Event> {
         if let Some(generation_config) = self.generation_configs.get(place.generation) {
             self.leftovers.note_listeners(&generation_config.listeners);
@@ -71,7 +71,7 @@ impl<S: Supervisor> Executor<S> {
         &mut self,
         worker: WorkerId,
         Place { slot, generation }: Place,
-        enough: u64,
+        enough: Option<u64>,
         row: &ScoreboardRow,
     ) -> Result<Pid> {
         let generation_config = self.generation_config(generation)?;
@@ -116,7 +116,7 @@ impl<S: Supervisor> Executor<S> {
         &mut self,
         (worker, mold): (WorkerId, WorkerId),
         Place { slot, generation }: Place,
-        enough: u64,
+        enough: Option<u64>,
         row: &ScoreboardRow,
     ) -> Result<Option<Pid>> {
         let generation_config = self.generation_config(generation)?;

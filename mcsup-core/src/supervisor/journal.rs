@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::host::processes;
 use crate::policy::{
-    Ask, BootFailure, Evidence, Exit, ExitStatus, KillReason, MoldNotice, Notice, OutOfMemory, Outcome,
-    PoolNotice, RecycleNotice, ReloadNotice, ScaleNotice, UpgradeNotice, WorkerNotice,
+    BootFailure, Evidence, Exit, ExitStatus, KillReason, MoldNotice, Notice, OutOfMemory, Outcome,
+    PoolNotice, RecycleNotice, ReloadNotice, ScaleNotice, StopMode, UpgradeNotice, WorkerNotice,
 };
 
 /// Writes `notice` to the log.
@@ -158,7 +158,7 @@ fn pool(notice: &PoolNotice) {
         PoolNotice::LameDuck { lasts } => {
             log::info!("Asked to stop: serving on for {}, and saying so to whoever asks", seconds(*lasts));
         }
-        PoolNotice::Stopping { ask } => stopping(*ask),
+        PoolNotice::Stopping { mode } => stopping(*mode),
         PoolNotice::Escalated => log::warn!("Asked to stop again: stopping faster"),
         PoolNotice::Woke { by } => {
             log::warn!("The supervisor did not run for {}; no worker is blamed for it", seconds(*by));
@@ -251,10 +251,10 @@ fn why(reason: KillReason) -> String {
     }
 }
 
-fn stopping(ask: Ask) {
-    match ask {
-        Ask::StopQuick => log::info!("Stopping at once"),
-        _ => log::info!("Stopping: finishing what has arrived"),
+fn stopping(mode: StopMode) {
+    match mode {
+        StopMode::Quick => log::info!("Stopping at once"),
+        StopMode::Graceful => log::info!("Stopping: finishing what has arrived"),
     }
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::server::{ClientId, Server, ServerRecord};
 use crate::control::{Command, Outcome, Reply};
-use crate::policy::{Answer, Ask, Moment, Ticket};
+use crate::policy::{Answer, Ask, Moment, StopMode, Ticket};
 
 /// The control socket, and the requests that wait for an answer.
 #[derive(Debug, Default)]
@@ -152,8 +152,8 @@ fn meant(command: &Command) -> Option<Ask> {
         Command::Upgrade => Ask::Upgrade,
         Command::Scale { workers } => Ask::Scale(*workers),
         Command::Recycle { slot } => Ask::Recycle(*slot),
-        Command::Stop { quick: false } => Ask::StopGraceful,
-        Command::Stop { quick: true } => Ask::StopQuick,
+        Command::Stop { quick: false } => Ask::Stop(StopMode::Graceful),
+        Command::Stop { quick: true } => Ask::Stop(StopMode::Quick),
         Command::ReopenLogs => Ask::ReopenLogs,
     })
 }

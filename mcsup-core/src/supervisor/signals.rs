@@ -5,7 +5,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use crate::policy::Ask;
+use crate::policy::{Ask, StopMode};
 use crate::sys::caught::Caught;
 use crate::sys::signal::Unblocked;
 
@@ -29,9 +29,9 @@ const TABLE: [(i32, &str, Meaning); 10] = [
     (libc::SIGHUP, "HUP", Meaning::Ask(Ask::Reload)),
     (libc::SIGUSR2, "USR2", Meaning::Ask(Ask::Upgrade)),
     (libc::SIGWINCH, "WINCH", Meaning::Nothing),
-    (libc::SIGTERM, "TERM", Meaning::Ask(Ask::StopGraceful)),
-    (libc::SIGINT, "INT", Meaning::Ask(Ask::StopQuick)),
-    (libc::SIGQUIT, "QUIT", Meaning::Ask(Ask::StopQuick)),
+    (libc::SIGTERM, "TERM", Meaning::Ask(Ask::Stop(StopMode::Graceful))),
+    (libc::SIGINT, "INT", Meaning::Ask(Ask::Stop(StopMode::Quick))),
+    (libc::SIGQUIT, "QUIT", Meaning::Ask(Ask::Stop(StopMode::Quick))),
 ];
 
 /// A signal that was pending.
@@ -76,7 +76,7 @@ impl Signals {
 
     /// Whether the operator wants an end. Takes whatever is pending, for a supervisor that does nothing else any more.
     pub(crate) fn take_stop(&self) -> bool {
-        let is_stop = |meaning| matches!(meaning, Meaning::Ask(Ask::StopGraceful | Ask::StopQuick));
+        let is_stop = |meaning| matches!(meaning, Meaning::Ask(Ask::Stop(_)));
         self.take().iter().any(|signal| is_stop(signal.meaning))
     }
 

@@ -206,7 +206,7 @@ mod tests {
         let ready = std::fs::File::open("/dev/null").unwrap().into();
         let local = crate::listener::Local::Unix("/none".into());
         let errors = Mutex::new(errors.to_vec());
-        let (worker, supervisor) = with_max_requests(0);
+        let (worker, supervisor) = with_max_requests(None);
         (worker.with_listener(Arc::new(Failing { ready, errors, local })), supervisor)
     }
 
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_drain_goes_on_after_a_handed_over_connection_that_cannot_be_served() {
-        let (worker, _supervisor) = with_max_requests(0);
+        let (worker, _supervisor) = with_max_requests(None);
         worker.raise(Phase::Draining);
         let _with_bytes = handed_over(&worker, b"bytes");
         let no_socket = std::fs::File::open("/dev/null").unwrap();
@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn a_handed_over_connection_is_accepted() {
-        let (worker, _supervisor) = with_max_requests(0);
+        let (worker, _supervisor) = with_max_requests(None);
         let _other = handed_over(&worker, b"for another kind of worker");
         let mut client = handed_over(&worker, &[]);
         worker.accept().unwrap().unwrap().write_all(b"hello").unwrap();

@@ -25,12 +25,12 @@ pub struct WorkerContext {
     handover: Arc<Handover>,
     end: WorkerEnd,
     /// The number of requests after which it asks for a successor; 0: never.
-    max_requests: u64,
+    max_requests: Option<u64>,
 }
 
 impl WorkerContext {
     pub(crate) fn new(
-        (slot, generation, max_requests): (usize, u64, u64),
+        (slot, generation, max_requests): (usize, u64, Option<u64>),
         listeners: Arc<OpenSet>,
         control: Arc<WorkerControl>,
         row: ScoreboardRow,
@@ -175,7 +175,7 @@ impl WorkerContext {
     /// then lets this worker retire.
     pub fn request_ended(&self) {
         let requests = self.row.request_ended();
-        if requests == self.max_requests {
+        if Some(requests) == self.max_requests {
             // Without a supervisor the worker ends anyway.
             let _ = self.end.send(Report::Enough { requests });
         }
@@ -217,7 +217,9 @@ pub(super) mod tests {
     use crate::link::scoreboard::Scoreboard;
 
     /// A worker with a maximum number of requests, and its supervisor's end.
-    pub(in crate::worker) fn with_max_requests(max_requests: u64) -> (WorkerContext, channel::SupervisorEnd) {
+    pub(in crate::worker) fn with_max_requests(
+        max_requests: Option<u64>,
+    ) -> (WorkerContext, channel::SupervisorEnd) {
         with_row(Scoreboard::new(1).unwrap().take().unwrap(), max_requests)
     }
 
@@ -233,7 +235,7 @@ pub(super) mod tests {
         }
     }
 
-    fn with_row(row: ScoreboardRow, max_requests: u64) -> (WorkerContext, channel::SupervisorEnd) {
+    fn with_row(row: ScoreboardRow, max_requests: Option<u64>) -> (WorkerContext, channel::SupervisorEnd) {
         let (ours, theirs) = channel::pair().unwrap();
         let (control, handover) =
             (Arc::new(WorkerControl::new().unwrap()), Arc::new(Handover::new().unwrap()));
@@ -243,7 +245,8 @@ pub(super) mod tests {
 
     #[test]
     fn a_worker_reports_its_maximum_of_requests_once() {
-        for (max_requests, expected) in [(3, vec![Report::Enough { requests: 3 }]), (0, vec![]), (6, vec![])]
+        for (max_requests, expected) in
+            [(Some(3), vec![Report::Enough { requests: 3 }]), (None, vec![]), (Some(6), vec![])]
         {
             let (worker, mut supervisor) = with_max_requests(max_requests);
             for _ in 0..5 {
@@ -258,7 +261,7 @@ pub(super) mod tests {
     fn a_worker_that_has_booted_is_counted_on_before_it_accepts() {
         let mut board = Scoreboard::new(2).unwrap();
         let (old, new) = (board.take().unwrap(), board.take().unwrap());
-        let (new, _supervisor) = with_row(new, 0);
+        let (new, _supervisor) = with_row(new, None);
         assert_eq!(old.siblings().count(), 0);
         new.booted();
         assert_eq!(old.siblings().map(|sibling| sibling.free).collect::<Vec<_>>(), [1]);
@@ -266,7 +269,7 @@ pub(super) mod tests {
 
     #[test]
     fn the_coming_end_of_a_worker_is_visible_before_it_drains() {
-        let (worker, _supervisor) = with_max_requests(0);
+        let (worker, _supervisor) = with_max_requests(None);
         let is_draining = worker.is_draining();
         assert!(!is_draining());
         worker.control.raise(Phase::LameDuck);

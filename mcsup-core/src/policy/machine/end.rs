@@ -3,7 +3,7 @@
 use super::Machine;
 use crate::error::ErrorKind;
 use crate::policy::effect::{Answer, Drain, Effect};
-use crate::policy::event::{Ask, Moment, Ticket};
+use crate::policy::event::{Moment, StopMode, Ticket};
 use crate::policy::exit::{KillReason, Outcome};
 use crate::policy::notice::{PoolNotice, WorkerNotice};
 use crate::policy::state::State;
@@ -13,13 +13,13 @@ use crate::policy::table::Entry;
 
 impl Machine {
     /// A stop was asked for. The first may be graceful; a second is quick; a third kills.
-    pub(super) fn ask_stop(&mut self, ask: Ask, ticket: Option<Ticket>, step: &mut Step) {
-        let is_further = self.stops.ask(ask, ticket, step.now);
+    pub(super) fn ask_stop(&mut self, mode: StopMode, ticket: Option<Ticket>, step: &mut Step) {
+        let is_further = self.stops.ask(mode, ticket, step.now);
         match self.pool.phase {
             Phase::Ended => step.answer(self.stops.take(), &Answer::Done("stopped".to_owned())),
             _ if !is_further => {}
             Phase::Failing { .. } => {}
-            Phase::Stopping { ask: Ask::StopQuick, killed, .. } => {
+            Phase::Stopping { mode: StopMode::Quick, killed, .. } => {
                 step.tell(PoolNotice::Escalated);
                 self.hurry(step.now, killed, step);
             }
@@ -28,18 +28,18 @@ impl Machine {
                 self.hurry(step.after(self.pool.policy.quick_timeout), killed, step);
             }
             Phase::Serving | Phase::Reloading(_) | Phase::RollingBack { .. } | Phase::Upgrading { .. }
-                if ask == Ask::StopGraceful && !self.pool.policy.drain_delay.is_zero() =>
+                if mode == StopMode::Graceful && !self.pool.policy.drain_delay.is_zero() =>
             {
                 self.begin_lame_duck(step);
             }
-            _ => self.begin_stop(ask, step),
+            _ => self.begin_stop(mode, step),
         }
     }
 
     /// Ends the time in which it only says that it will end.
     pub(super) fn settle_lame_duck(&mut self, step: &mut Step) {
         if matches!(self.pool.phase, Phase::LameDuck { until } if until <= step.now) {
-            self.begin_stop(Ask::StopGraceful, step);
+            self.begin_stop(StopMode::Graceful, step);
         }
     }
 
@@ -55,19 +55,19 @@ impl Machine {
         }
     }
 
-    fn begin_stop(&mut self, ask: Ask, step: &mut Step) {
-        step.tell(PoolNotice::Stopping { ask });
+    fn begin_stop(&mut self, mode: StopMode, step: &mut Step) {
+        step.tell(PoolNotice::Stopping { mode });
         self.end_everything_else(step);
         self.starts.cancel_all();
         step.kill(self.molds.end_all(step.now));
         for worker in self.pool.table.select(|entry| matches!(entry.state, State::Booting { .. })) {
             self.kill(worker, KillReason::GivenUp, step);
         }
-        if ask == Ask::StopGraceful {
+        if mode == StopMode::Graceful {
             step.push(Effect::RefuseNew);
         }
         let kill_at = step.after(self.pool.policy.graceful_timeout);
-        self.enter(Phase::Stopping { ask, killed: 0 });
+        self.enter(Phase::Stopping { mode, killed: 0 });
         for worker in self.pool.table.select(|entry| entry.state.is_ready()) {
             if let Some(entry) = self.pool.table.get_mut(worker) {
                 entry.state = State::Draining { how: Drain::Stop, kill_at };
@@ -75,7 +75,7 @@ impl Machine {
             }
         }
         step.push(Effect::CloseListeners);
-        if ask == Ask::StopQuick {
+        if mode == StopMode::Quick {
             self.hurry(step.after(self.pool.policy.quick_timeout), 0, step);
         }
     }
@@ -90,7 +90,7 @@ impl Machine {
 
     /// Asks every worker to end now, and kills those that are left at `kill_at`.
     fn hurry(&mut self, kill_at: Moment, killed: usize, step: &mut Step) {
-        self.enter(Phase::Stopping { ask: Ask::StopQuick, killed });
+        self.enter(Phase::Stopping { mode: StopMode::Quick, killed });
         for worker in self.pool.table.select(|entry| entry.state.is_leaving()) {
             let Some(entry) = self.pool.table.get_mut(worker) else { continue };
             let is_draining = matches!(entry.state, State::Draining { .. });
@@ -108,7 +108,7 @@ impl Machine {
         let graceful = KillReason::GracefulTimeout(self.pool.policy.graceful_timeout);
         let is_crowded = self.pool.is_crowded(entry);
         let reason = match &mut self.pool.phase {
-            Phase::Stopping { ask: Ask::StopQuick, .. } => KillReason::QuickStop,
+            Phase::Stopping { mode: StopMode::Quick, .. } => KillReason::QuickStop,
             Phase::Stopping { killed, .. } => {
                 *killed += 1;
                 graceful

@@ -39,7 +39,7 @@ fn any_event(workers: &[WorkerId], generation: u64, chance: &mut Jitter) -> Even
     let mut pick = |most: usize| usize::try_from(chance.up_to(most as u64 - 1)).unwrap();
     let worker = workers[pick(workers.len())];
     let asks = [
-        Ask::StopGraceful,
+        Ask::Stop(StopMode::Graceful),
         Ask::Reload,
         Ask::Upgrade,
         Ask::Recycle(0),
@@ -130,7 +130,7 @@ fn a_limit_that_the_clock_cannot_hold_never_comes() {
     life.all_ready();
     life.live(seconds(1_000_000));
     assert_eq!((life.phase(), life.ready().len()), ("serving", 1));
-    life.ask(Ask::StopGraceful);
+    life.ask(Ask::Stop(StopMode::Graceful));
     life.live(seconds(1_000_000));
     assert!(life.outcome.is_none());
 }

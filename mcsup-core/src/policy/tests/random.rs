@@ -327,8 +327,8 @@ impl World {
             50..=55 => Ask::ScaleDown,
             56..=58 => Ask::ReopenLogs,
             // Stops are rarer, so that lives are long.
-            59 => Ask::StopGraceful,
-            _ => Ask::StopQuick,
+            59 => Ask::Stop(StopMode::Graceful),
+            _ => Ask::Stop(StopMode::Quick),
         };
         match one_in(&mut self.chance, 5) {
             true => self.life.ask(ask),
@@ -439,9 +439,9 @@ impl World {
         self.life.note(|_| "-- the end".to_owned());
         if self.life.outcome.is_none() {
             self.life.ask_for_answer(if one_in(&mut self.chance, 3) {
-                Ask::StopQuick
+                Ask::Stop(StopMode::Quick)
             } else {
-                Ask::StopGraceful
+                Ask::Stop(StopMode::Graceful)
             });
         }
         let policy = self.life.machine.policy();
@@ -473,7 +473,7 @@ impl World {
         assert!(self.life.now <= begun + longest, "it took {:?} to end", self.life.now - begun);
         assert_eq!(self.life.machine.next_deadline(), None);
         self.life.check();
-        let late = self.life.ask_for_answer(Ask::StopGraceful);
+        let late = self.life.ask_for_answer(Ask::Stop(StopMode::Graceful));
         assert!(self.life.is_done(late));
         for ticket in &self.life.asked {
             assert!(self.life.answers.contains_key(ticket), "{ticket:?} is not answered");

@@ -129,7 +129,7 @@ fn a_worker_that_leaves_a_slot_has_siblings_that_go_on() {
 fn a_stop_answers_requests_that_wait_for_a_size() {
     let mut life = Life::serving(1);
     let ticket = life.ask_for_answer(Ask::Scale(2));
-    life.ask(Ask::StopQuick);
+    life.ask(Ask::Stop(StopMode::Quick));
     assert!(life.is_superseded(ticket));
     life.pass(seconds(1));
     life.obey();

@@ -331,7 +331,7 @@ fn a_start_that_fails_answers_all_requests_that_wait() {
     let tickets = [Ask::Reload, Ask::Upgrade, Ask::Scale(3)].map(|ask| life.ask_for_answer(ask));
     let recycled = life.ask_for_answer(Ask::Recycle(0));
     life.breaks(booting[0]);
-    let stop = life.ask_for_answer(Ask::StopGraceful);
+    let stop = life.ask_for_answer(Ask::Stop(StopMode::Graceful));
     life.obey();
     assert_eq!(life.outcome, Some(Outcome::BootFailed(ErrorKind::Application)));
     assert!(tickets.into_iter().all(|ticket| life.is_superseded(ticket)));
@@ -341,9 +341,9 @@ fn a_start_that_fails_answers_all_requests_that_wait() {
 #[test]
 fn a_request_to_a_pool_that_has_ended_is_answered_at_once() {
     let mut life = Life::serving(1);
-    life.ask(Ask::StopGraceful);
+    life.ask(Ask::Stop(StopMode::Graceful));
     life.obey();
-    let (stop, reload) = (life.ask_for_answer(Ask::StopQuick), life.ask_for_answer(Ask::Reload));
+    let (stop, reload) = (life.ask_for_answer(Ask::Stop(StopMode::Quick)), life.ask_for_answer(Ask::Reload));
     assert!(life.is_done(stop) && life.is_refused(reload));
 }
 

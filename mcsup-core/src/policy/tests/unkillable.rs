@@ -21,7 +21,7 @@ fn owing_a_fork() -> Life {
 #[test]
 fn a_stop_ends_though_a_mold_that_cannot_be_killed_owes_a_fork() {
     let mut life = owing_a_fork();
-    let stop = life.ask_for_answer(Ask::StopGraceful);
+    let stop = life.ask_for_answer(Ask::Stop(StopMode::Graceful));
     for worker in life.drained.keys().copied().collect::<Vec<_>>() {
         life.exit(worker, ExitStatus::Code(0));
     }

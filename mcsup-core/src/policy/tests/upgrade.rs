@@ -188,7 +188,7 @@ fn an_image_that_can_take_over_is_not_blamed_for_a_fork_that_is_not_answered() {
 fn a_stop_during_an_upgrade_ends_this_one_and_no_other_takes_over() {
     let mut life = Life::serving(1);
     let ticket = life.ask_for_answer(Ask::Upgrade);
-    life.ask(Ask::StopGraceful);
+    life.ask(Ask::Stop(StopMode::Graceful));
     assert!(life.is_superseded(ticket));
     checked(&mut life, Exec::Succeeds);
     life.obey();

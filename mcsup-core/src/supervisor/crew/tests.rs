@@ -37,7 +37,8 @@ impl Pool {
     fn order(&mut self, worker: u64) {
         let (link, end) = channel::pair().unwrap();
         let row = self.crew.take_row().unwrap();
-        let order = ForkOrder { worker, slot: 0, row: row.index(), max_requests: 0, listeners: Vec::new() };
+        let order =
+            ForkOrder { worker, slot: 0, row: row.index(), max_requests: None, listeners: Vec::new() };
         let wanted = Wanted { order, end, listeners: OpenSet::default() };
         let links = Links { link, row: Some(row), forks: None };
         self.crew.order((WorkerId(worker), MOLD), links, wanted).unwrap();
