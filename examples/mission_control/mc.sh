@@ -3,7 +3,7 @@
 # killed here.
 #
 #   PORT     where to listen            (8080)
-#   HOST     on which address           (0.0.0.0)
+#   HOST     on which address           (0.0.0.0: on every network interface; 127.0.0.1: for this machine alone)
 #   WORKERS  how many processes         (2)
 #   MCSUP    the command                (.venv/bin/mcsup here or at the top of the repository, or the one in PATH)
 #   MC_RUN   where pid file, logs and database go (run, beside this file)
@@ -29,7 +29,7 @@ start() {
     # Returns when the first worker is ready, and prints what is missing; or fails with the reason.
     "$MCSUP" -D -p "$PIDFILE" -w "$WORKERS" -b "$HOST:$PORT" \
         --error-logfile "$LOG" --access-logfile "$ACCESS" server:app
-    echo "mission control serves on port $PORT"
+    echo "mission control serves on $HOST:$PORT"
 }
 
 stop() {
