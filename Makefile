@@ -84,9 +84,9 @@ soak: $(TEST_VENV)/.ready $(BENCH_VENV)/.ready ## Half an hour: clients of all k
 
 check-macos: ## Type-check for macOS, without a Mac; alone and as root it installs Debian's Rust for that
 	$(call step,check-macos: type check for macOS)
-	sh tests/macos/check.sh $(if $(filter check-macos,$(MAKECMDGOALS)),--install)
+	sh tests/macos/check.sh $(if $(filter $(MAKECMDGOALS),check-macos),--install)
 
-bench: $(BENCH_VENV)/.ready ## mcsup beside its peers, which it installs (an hour; BENCH_ARGS)
+bench: $(BENCH_VENV)/.ready ## mcsup beside its peers, which it installs from PyPI; needs wrk (an hour; BENCH_ARGS)
 	$(call step,bench: mcsup beside its peers)
 	$(CARGO) build --release --locked -p mcsup-py --example floor
 	$(BENCH_VENV)/bin/python tests/bench/bench.py $(BENCH_ARGS)

@@ -4,10 +4,8 @@ set -eu
 here=$(dirname "$0")
 pip="$1/bin/pip --disable-pip-version-check --quiet"
 
-missing=""
-command -v wrk >/dev/null || missing="$missing wrk"
-[ -e /usr/include/ev.h ] || missing="$missing libev-dev"  # for bjoern
-[ -z "$missing" ] || echo "bench: goes on without$missing; Debian's apt-get install$missing adds what is missing" >&2
+command -v wrk >/dev/null || { echo "bench: wrk is missing; Debian's package is wrk" >&2; exit 1; }
+[ -e /usr/include/ev.h ] || echo "bench: goes on without bjoern, which needs libev; Debian's package is libev-dev" >&2
 
 $pip install --force-reinstall --no-deps "$2"
 $pip install -r "$here/requirements.txt"
