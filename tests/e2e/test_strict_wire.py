@@ -1,6 +1,7 @@
 """What is not served: how a client sees it, and how the operator reads of it."""
 
 import re
+import shutil
 import socket
 import ssl
 import subprocess
@@ -99,6 +100,8 @@ def test_a_count_is_logged_before_the_worker_ends(serve):
 
 
 def test_curl_shows_what_is_wrong_with_http2_without_tls(serve):
+    if not shutil.which("curl"):
+        pytest.skip("curl is missing")
     if "HTTP2" not in subprocess.run(["curl", "--version"], capture_output=True, text=True, check=True).stdout:
         pytest.skip("this curl speaks no HTTP/2")
     server = serve(HELLO)
