@@ -52,7 +52,7 @@ pub(super) struct Asked<'a> {
     /// The race for the start of the answer between application and deadline.
     pub(super) race: &'a AnswerRace,
     /// Whether a small answer need not leave at once, since others follow soon.
-    pub(super) together: bool,
+    pub(super) coalesce: bool,
     /// Whether a signal interrupts it: see [`App::handles_signals`](crate::app::App::handles_signals).
     pub(super) handles_signals: bool,
     /// Where what does not leave at once is meanwhile.
@@ -158,7 +158,7 @@ impl<'a> Exchange<'a> {
             (Stage::Body(_), _) => {}
         }
         let then = if self.asked.keep_alive { Then::Next } else { Then::Close };
-        if self.asked.together && self.outgoing.tail().is_none() && self.outgoing.len() <= SMALL {
+        if self.asked.coalesce && self.outgoing.tail().is_none() && self.outgoing.len() <= SMALL {
             return self.answered(then, false);
         }
         // The rest of something large leaves when its connection has a turn: others wait for this permit.
@@ -257,7 +257,7 @@ impl<'a> Exchange<'a> {
             return false;
         }
         match self.stage {
-            Stage::Body(Delimit::Owed(0)) => self.asked.together,
+            Stage::Body(Delimit::Owed(0)) => self.asked.coalesce,
             Stage::Body(Delimit::Dropped) | Stage::Before | Stage::Gone => false,
             Stage::Body(_) => self.flushed.is_some_and(|at| at.elapsed() < QUICK_SUCCESSION),
         }
@@ -504,7 +504,7 @@ mod tests {
             write_timeout: Duration::from_secs(1),
             handles_signals: false,
             race: &race,
-            together: false,
+            coalesce: false,
             holding: Holding { held: &held, watch: &watch, waker: &waker },
         };
         let mut outgoing = Outgoing::default();

@@ -79,9 +79,9 @@ pub(super) fn next_deadline(running: &[Running], limit: Duration) -> Option<Inst
 }
 
 /// Sees to the requests that have taken `limit` or more.
-pub(super) fn see_to(
+pub(super) fn see_to<'r>(
     running: &mut [Running],
-    races: &[AnswerRace],
+    races: impl Iterator<Item = &'r AnswerRace>,
     limit: Duration,
     table: &mut Table<'_>,
     host: &dyn Host,

@@ -322,17 +322,11 @@ impl<'a> Table<'a> {
         None
     }
 
-    /// An answered connection comes back.
-    pub(super) fn give_back(
-        &mut self,
-        mut connection: Box<Connection>,
-        head: &HeadBytes,
-        answered: Answered,
-        together: bool,
-        now: Instant,
-    ) {
+    /// An answered connection comes back. `coalesce`: its answer may wait for others.
+    pub(super) fn give_back(&mut self, job: Job, answered: Answered, coalesce: bool, now: Instant) {
+        let Job { mut connection, head, .. } = job;
         let (token, write) = (connection.token, self.config.timeouts.write);
-        connection.forget_request(head);
+        connection.forget_request(&head);
         let then = match answered.then {
             Then::Close if connection.has_unread() => Then::Linger,
             then => then,
@@ -340,7 +334,7 @@ impl<'a> Table<'a> {
         connection.state = State::Flushing { then };
         connection.deadline = after(now, write);
         let (all_sent, aborts) = (connection.outgoing.is_empty(), answered.abort);
-        let waits = together && !all_sent && connection.outgoing.tail().is_none();
+        let waits = coalesce && !all_sent && connection.outgoing.tail().is_none();
         if aborts {
             connection.stream.abort();
         }
@@ -356,12 +350,12 @@ impl<'a> Table<'a> {
     }
 
     /// Whether an answer may wait for others: some are about to be given, and none has waited for long.
-    pub(super) fn may_leave_together(&self, now: Instant) -> bool {
+    pub(super) fn may_coalesce(&self, now: Instant) -> bool {
         !self.ready.is_empty() && self.coalesced.has_time(now)
     }
 
     /// Sends the answers that have waited for one another.
-    pub(super) fn send_together(&mut self, now: Instant) {
+    pub(super) fn send_coalesced(&mut self, now: Instant) {
         let mut answers = self.coalesced.take();
         for token in answers.drain(..) {
             self.flush(token, now);

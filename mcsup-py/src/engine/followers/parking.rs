@@ -1,16 +1,36 @@
 //! Followers without work wait here. The others sleep on a condition. The first one, whose thread runs the host's signal
 //! handlers, waits by poll(2), so that a signal ends its wait: the standard library's condition begins such a wait again.
 
-use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::super::waker::Waited;
-use super::{Guard, Leader, Own, Shared, Spare, State};
+use super::super::waker::{Waited, Waker};
+use super::{Follower, Guard, Leader, Locked, Shared};
 
 /// After its last work the first follower looks once more for a signal, at the latest so long afterwards, and as often
 /// while its work never ends: one that came between two waits has ended none.
 pub(super) const LOOK_AFTER: Duration = Duration::from_millis(50);
+
+/// Where followers park, and whether the first one is to look for signals.
+pub(super) struct Parking {
+    /// Followers other than the first park here.
+    condition: Condvar,
+    /// Wakes the first follower.
+    first_waker: Waker,
+    /// A signal handler has left work to the first follower's thread.
+    interrupted: AtomicBool,
+    /// A signal handler may have left work to the first follower's thread.
+    must_look: AtomicBool,
+}
+
+impl Parking {
+    pub(super) fn new() -> io::Result<Self> {
+        let (interrupted, must_look) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Self { condition: Condvar::new(), first_waker: Waker::new()?, interrupted, must_look })
+    }
+}
 
 /// Which followers are parked, and which of them are to go on.
 #[derive(Debug, Default)]
@@ -42,17 +62,17 @@ impl<'a> Shared<'a> {
         if !is_first {
             state.parked.others += 1;
             while state.parked.woken == 0 && !self.is_over() {
-                state = self.condition.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = self.parking.condition.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
             state.parked.woken = state.parked.woken.saturating_sub(1);
             return state;
         }
         state.parked.first = true;
         drop(state);
-        match self.first_waker.wait(worked.then_some(LOOK_AFTER)) {
-            Waited::Woken => self.first_waker.acknowledge(),
-            Waited::Late => self.must_look.store(true, Ordering::Release),
-            Waited::Interrupted => self.interrupted.store(true, Ordering::Release),
+        match self.parking.first_waker.wait(worked.then_some(LOOK_AFTER)) {
+            Waited::Woken => self.parking.first_waker.acknowledge(),
+            Waited::Late => self.look_for_signals(),
+            Waited::Interrupted => self.parking.interrupted.store(true, Ordering::Release),
         }
         let mut state = self.lock();
         state.parked.first = false;
@@ -60,63 +80,70 @@ impl<'a> Shared<'a> {
     }
 
     /// Wakes up to `count` of those that are parked: the first last, since it costs more.
-    pub(super) fn wake_parked(&self, state: &mut State<'a>, count: usize) {
+    pub(super) fn wake_parked(&self, state: &mut Locked<'a>, count: usize) {
         let others = count.min(state.parked.others);
         for _ in 0..others {
             state.parked.others -= 1;
             state.parked.woken += 1;
-            self.condition.notify_one();
+            self.parking.condition.notify_one();
         }
         if count > others && std::mem::take(&mut state.parked.first) {
-            self.first_waker.wake();
+            self.parking.first_waker.wake();
         }
+    }
+
+    /// Has the first follower look for signals.
+    pub(super) fn look_for_signals(&self) {
+        self.parking.must_look.store(true, Ordering::Release);
     }
 
     /// Wakes all, at the end.
     pub(super) fn wake_all_parked(&self) {
-        self.condition.notify_all();
-        self.first_waker.wake();
+        self.parking.condition.notify_all();
+        self.parking.first_waker.wake();
     }
 
     /// A signal has ended a wait of this thread. Its handler may have left work to the first follower's thread.
-    pub(super) fn note_signal(&self, state: &mut State<'a>) {
-        self.interrupted.store(true, Ordering::Release);
+    pub(super) fn note_signal(&self, state: &mut Locked<'a>) {
+        self.parking.interrupted.store(true, Ordering::Release);
         if std::mem::take(&mut state.parked.first) {
-            self.first_waker.wake();
+            self.parking.first_waker.wake();
         }
     }
 
     /// A follower has been at work, and not in the application: if it is the first, it looks for a signal now and then.
-    pub(super) fn note_work(&self, own: &mut Own, now: Instant) {
-        if own.permit != 0 {
+    pub(super) fn note_work(&self, follower: &mut Follower, now: Instant) {
+        if follower.permit != 0 {
             return;
         }
-        own.worked = true;
-        if now.saturating_duration_since(*own.looked_for_signals.get_or_insert(now)) >= LOOK_AFTER {
-            self.must_look.store(true, Ordering::Release);
+        follower.worked = true;
+        if now.saturating_duration_since(*follower.looked_for_signals.get_or_insert(now)) >= LOOK_AFTER {
+            self.look_for_signals();
         }
     }
 
     /// Whether the first follower is to [attend](Self::attend): then also whether it is to look again soon, since a
     /// further signal may come while it does.
     pub(super) fn is_to_attend(&self) -> Option<bool> {
-        if !(self.interrupted.load(Ordering::Acquire) || self.must_look.load(Ordering::Acquire)) {
+        if !(self.parking.interrupted.load(Ordering::Acquire)
+            || self.parking.must_look.load(Ordering::Acquire))
+        {
             return None;
         }
-        let interrupted = self.interrupted.swap(false, Ordering::AcqRel);
-        let must_look = self.must_look.swap(false, Ordering::AcqRel);
+        let interrupted = self.parking.interrupted.swap(false, Ordering::AcqRel);
+        let must_look = self.parking.must_look.swap(false, Ordering::AcqRel);
         (interrupted || must_look).then_some(interrupted)
     }
 
     /// In the first follower, without the lock: the host does the work that a signal handler has left. As in the
     /// application it may take long, and the spare watches over the leader's absence.
-    pub(super) fn attend<'g>(&'g self, mut state: Guard<'g, 'a>, spare: &Spare) -> Guard<'g, 'a> {
+    pub(super) fn attend<'g>(&'g self, mut state: Guard<'g, 'a>) -> Guard<'g, 'a> {
         let led = state.leader == Leader::Permit;
         self.leave_queue(&mut state, led);
         let leads = state.leader == Leader::None;
         drop(state);
         if leads {
-            self.go_away(Instant::now(), spare);
+            self.spare.watch(Instant::now());
         }
         self.host.interrupted();
         self.lock()

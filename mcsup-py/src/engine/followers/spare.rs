@@ -1,45 +1,102 @@
-//! The spare thread, which has no permit: it watches over the absence of a leader, and sees to what may wait for a disk.
+//! The spare thread, which has no permit: it replaces a leader that is missing, and does turns that may wait for a disk.
 
-use std::sync::atomic::Ordering;
-use std::thread;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use super::{Leader, Shared, Spare, State};
+use super::super::waker::Waker;
+use super::{Leader, Locked, Shared};
 use crate::net::poller::Batch;
 
-/// A leader that has been away for so long is replaced: soon where another permit may be free, later where all that waits
-/// are clients. The spare looks as often while there are requests.
+/// A leader that is missing for longer is replaced: soon if another permit may be free, later if only clients wait. The
+/// spare looks as often while there are requests.
 const PATIENCE: Duration = Duration::from_millis(1);
 const PATIENCE_OF_ONE: Duration = Duration::from_millis(5);
 /// The spare goes to sleep after this number of looks without a request.
 const QUIET_LOOKS: u32 = 100;
 
+/// The thread without a permit, and the values that it watches. Each fork of the application may replace the thread.
+pub(super) struct Spare {
+    thread: Mutex<Option<Thread>>,
+    /// Its thread is to end, until the application has forked.
+    is_suspended: AtomicBool,
+    sleeps: AtomicBool,
+    /// It has been called for turns that may wait for a disk.
+    files_wait: AtomicBool,
+    /// Wakes it alone, while it leads.
+    pub(super) waker: Waker,
+    start: Instant,
+    /// When the leader left to work, in microseconds since `start`; 0: a thread leads.
+    pub(super) leaderless_since: AtomicU64,
+    /// How often one has left.
+    departures: AtomicU64,
+}
+
+impl Spare {
+    pub(super) fn new(now: Instant) -> io::Result<Self> {
+        Ok(Self {
+            thread: Mutex::default(),
+            is_suspended: AtomicBool::new(false),
+            sleeps: AtomicBool::new(false),
+            files_wait: AtomicBool::new(false),
+            waker: Waker::new()?,
+            start: now,
+            leaderless_since: AtomicU64::new(0),
+            departures: AtomicU64::new(0),
+        })
+    }
+
+    pub(super) fn unpark(&self) {
+        if let Some(thread) = &*self.thread.lock().unwrap_or_else(PoisonError::into_inner) {
+            thread.unpark();
+        }
+    }
+
+    /// Has the spare watch, since no thread leads from `now` on.
+    pub(super) fn watch(&self, now: Instant) {
+        self.departures.fetch_add(1, Ordering::Relaxed);
+        self.leaderless_since.store(self.micros(now).max(1), Ordering::SeqCst);
+        if self.sleeps.load(Ordering::SeqCst) && self.sleeps.swap(false, Ordering::SeqCst) {
+            self.unpark();
+        }
+    }
+
+    fn micros(&self, now: Instant) -> u64 {
+        u64::try_from((now - self.start).as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn is_suspended(&self) -> bool {
+        self.is_suspended.load(Ordering::Acquire)
+    }
+}
+
 impl<'a> Shared<'a> {
     /// The loop of the spare.
     pub(super) fn stand_by(&self) {
-        let (mut batch, mut quiet, mut seen) = (Batch::default(), 0, 0);
-        self.spare.begin();
-        // After a fork this one goes on with what another was doing. The next fork may follow before it has been patient.
+        let (spare, mut batch, mut quiet, mut seen) = (&self.spare, Batch::default(), 0, 0);
+        *spare.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread::current());
+        // After a fork it continues the work of the thread before. The next fork may follow before it has been patient.
         let mut wait = if self.is_leader_missed() { Duration::ZERO } else { self.patience() };
         loop {
             if quiet < QUIET_LOOKS {
                 thread::park_timeout(std::mem::replace(&mut wait, self.patience()));
             } else {
-                self.spare_sleeps.store(true, Ordering::SeqCst);
-                if self.away_since.load(Ordering::SeqCst) == 0 {
+                spare.sleeps.store(true, Ordering::SeqCst);
+                if spare.leaderless_since.load(Ordering::SeqCst) == 0 {
                     thread::park();
                 }
-                self.spare_sleeps.store(false, Ordering::SeqCst);
+                spare.sleeps.store(false, Ordering::SeqCst);
                 quiet = 0;
             }
-            let requests = self.requests.load(Ordering::Relaxed);
-            quiet =
-                if requests == seen && self.away_since.load(Ordering::Relaxed) == 0 { quiet + 1 } else { 0 };
-            seen = requests;
-            if self.is_over() || self.spare.is_away() {
+            let before = std::mem::replace(&mut seen, spare.departures.load(Ordering::Relaxed));
+            let is_quiet = seen == before && spare.leaderless_since.load(Ordering::Relaxed) == 0;
+            quiet = if is_quiet { quiet + 1 } else { 0 };
+            if self.is_over() || spare.is_suspended() {
                 return;
             }
-            if self.files_wait.load(Ordering::SeqCst) {
+            if spare.files_wait.load(Ordering::SeqCst) {
                 self.see_to_files(&mut batch);
             }
             if self.is_leader_missed() {
@@ -48,14 +105,39 @@ impl<'a> Shared<'a> {
         }
     }
 
+    /// Has the spare's thread end soon, without any lock, or permits the next one.
+    pub(super) fn suspend_spare(&self, suspend: bool) {
+        self.spare.is_suspended.store(suspend, Ordering::Release);
+        if !suspend {
+            return;
+        }
+        // Only a spare that leads acknowledges the waker.
+        let state = self.lock();
+        if state.leader == Leader::Spare {
+            self.spare.waker.wake();
+        }
+        drop(state);
+        self.spare.unpark();
+    }
+
+    /// Relieves a spare that leads: a permit is free. At once, and not only when nothing waits: under load that would be
+    /// never, and until then nothing would be accepted, and every request would cost a wake-up.
+    pub(super) fn relieve_spare(&self, state: &mut Locked<'a>) {
+        if state.leader == Leader::Spare {
+            state.leader = Leader::None;
+            state.table.permit_is_free();
+            self.spare.waker.wake();
+        }
+    }
+
     fn patience(&self) -> Duration {
-        if self.permits == 1 { PATIENCE_OF_ONE } else { PATIENCE }
+        if self.permits.len() == 1 { PATIENCE_OF_ONE } else { PATIENCE }
     }
 
     fn is_leader_missed(&self) -> bool {
-        let since = self.away_since.load(Ordering::Relaxed);
+        let since = self.spare.leaderless_since.load(Ordering::Relaxed);
         let patience = u64::try_from(self.patience().as_micros()).unwrap_or(u64::MAX);
-        since != 0 && self.micros(Instant::now()).saturating_sub(since) > patience
+        since != 0 && self.spare.micros(Instant::now()).saturating_sub(since) > patience
     }
 
     /// Has a parked follower lead, or leads until a permit is free again.
@@ -71,9 +153,9 @@ impl<'a> Shared<'a> {
         state.leader = Leader::Spare;
         state.table.no_permit_is_free();
         let mut file_first = false;
-        while state.leader == Leader::Spare && !self.is_over() && !self.spare.is_away() {
+        while state.leader == Leader::Spare && !self.is_over() && !self.spare.is_suspended() {
             state.table.offer_waiting(false);
-            (state, _) = self.turn(state, Leader::Spare, batch, Duration::MAX);
+            (state, _) = self.round(state, Leader::Spare, batch, Duration::MAX);
             while state.leader == Leader::Spare && !state.queue_time.is_zero() {
                 // Either queue may never end.
                 let next = if file_first {
@@ -83,17 +165,17 @@ impl<'a> Shared<'a> {
                 };
                 let Some(next) = next else { break };
                 file_first = !file_first;
-                (state, _) = self.give_turn(state, next, Instant::now(), None);
+                (state, _) = self.give_turn(state, next, Instant::now(), true);
             }
             if !state.table.ready.is_empty() {
                 self.wake_parked(&mut state, 1);
             }
         }
-        // Where it was sent away it leads no more, even if it was called back since.
+        // A suspended spare leads no more, even if the next one was permitted since.
         if !self.is_over() {
             self.relieve_spare(&mut state);
         }
-        self.spare_waker.acknowledge();
+        self.spare.waker.acknowledge();
         // The permit that leads now may be waiting for news that went to us.
         self.waker.wake();
         if self.is_over() {
@@ -101,12 +183,12 @@ impl<'a> Shared<'a> {
         }
     }
 
-    /// The spare sees to those that may wait for a disk, until there are none.
+    /// Does turns that may wait for a disk, until there are none.
     fn see_to_files(&self, batch: &mut Batch) {
         let mut state = self.lock();
-        while !self.is_over() && !self.spare.is_away() {
+        while !self.is_over() && !self.spare.is_suspended() {
             let Some(next) = state.table.next_with_file() else {
-                self.files_wait.store(false, Ordering::SeqCst);
+                self.spare.files_wait.store(false, Ordering::SeqCst);
                 return;
             };
             // The leader of a moment ago may be in the application for long, and this thread in a write for longer.
@@ -114,7 +196,7 @@ impl<'a> Shared<'a> {
                 self.wake_parked(&mut state, 1);
             }
             state.spare_works = true;
-            state = self.have_turn(state, next, Instant::now(), None);
+            state = self.have_turn(state, next, Instant::now(), true);
             state.spare_works = false;
             if state.table.has_work() && state.leader == Leader::Permit {
                 // It waits for news of the poller.
@@ -131,14 +213,14 @@ impl<'a> Shared<'a> {
     }
 
     /// Whether something may wait for a disk that the spare does not know of.
-    pub(super) fn is_to_call_for_files(&self, state: &State<'a>) -> bool {
-        !state.table.files.is_empty() && !self.files_wait.load(Ordering::SeqCst)
+    pub(super) fn is_to_call_for_files(&self, state: &Locked<'a>) -> bool {
+        !state.table.files.is_empty() && !self.spare.files_wait.load(Ordering::SeqCst)
     }
 
     /// Wakes the spare where something may wait for a disk.
-    pub(super) fn call_for_files(&self, state: &State<'a>, spare: &Spare) {
-        if !state.table.files.is_empty() && !self.files_wait.swap(true, Ordering::SeqCst) {
-            spare.unpark();
+    pub(super) fn call_for_files(&self, state: &Locked<'a>) {
+        if !state.table.files.is_empty() && !self.spare.files_wait.swap(true, Ordering::SeqCst) {
+            self.spare.unpark();
         }
     }
 }
