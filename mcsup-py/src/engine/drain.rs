@@ -7,7 +7,7 @@
 //! connection between two requests. A request that crosses the close is lost (RFC 9112 §9.5); its client may send it
 //! again (§9.3.1).
 //!
-//! Queued connections are accepted until a whole round has found none, and once more a moment later, when handshakes in
+//! Queued connections are accepted until a whole pass has found none, and once more a moment later, when handshakes in
 //! progress are over. The kernel resets connections that it makes between that and the close of the last copy of a
 //! listener. The supervisor keeps new clients away meanwhile, if the kernel supports it. Workers that end together
 //! share one queue; before its end each also takes back the connections that it handed over and no sibling has taken.
@@ -37,7 +37,7 @@ impl Table<'_> {
         if phase.accepts() || phase == Phase::Quitting {
             return;
         }
-        self.end_accepting();
+        self.acceptor.end();
         if phase == Phase::Draining {
             self.accept_queued(now);
             self.leaving.last_look = Some(now + DRAINING_TIME);
@@ -124,7 +124,7 @@ impl Table<'_> {
     pub(super) fn hand_on(&mut self, token: u64) -> bool {
         self.phase == Phase::Retiring
             && !self.leaving.gave_up.load(Relaxed)
-            && self.connections.find(token).is_some_and(|connection| connection.is_unread())
+            && self.is_unread(token)
             && self.host.siblings().fewest < usize::MAX
             && self.hand_over(token)
     }
@@ -132,8 +132,7 @@ impl Table<'_> {
     /// Hands those on that could not go before: the queue between the workers takes a few at a time.
     pub(super) fn hand_on_idle(&mut self, now: Instant) {
         while let Some(token) = self.leaving.tokens.pop() {
-            let is_unread = self.connections.find(token).is_some_and(|connection| connection.is_unread());
-            if is_unread && !self.hand_on(token) {
+            if self.is_unread(token) && !self.hand_on(token) {
                 self.leaving.tokens.push(token);
                 break;
             }

@@ -225,7 +225,7 @@ impl<'a> Shared<'a> {
     /// Parks, unless there is more to do.
     fn rest<'g>(&'g self, mut state: Guard<'g, 'a>, follower: &mut Follower) -> Guard<'g, 'a> {
         state.table.send_coalesced(Instant::now());
-        if !(state.table.ready.is_empty() && state.table.queue.is_empty()) {
+        if !(state.table.ready.is_empty() && state.table.turns.is_empty()) {
             // The next request was there already, behind an answer that has left.
             return state;
         }

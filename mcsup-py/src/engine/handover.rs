@@ -28,6 +28,14 @@ use crate::net::timers::after;
 /// For so long a connection may be on its way to a sibling that is slow to wake.
 const ON_ITS_WAY: Duration = Duration::from_millis(20);
 
+/// How many connections this worker has too many.
+#[derive(Debug, Default)]
+pub(super) struct Surplus {
+    count: usize,
+    /// How many a sibling had when the last one was handed over, and when that was.
+    weighed: Option<(usize, Instant)>,
+}
+
 impl Table<'_> {
     /// Hands the requests over that wait here and can go, as far as siblings have permits free. `all`: also where they have
     /// none.
@@ -47,32 +55,32 @@ impl Table<'_> {
 
     /// Hands a connection over of which nothing was read, where there is a reason to.
     pub(super) fn hand_over_unread(&mut self, token: u64, now: Instant) -> bool {
-        if !(self.lacks_permit || self.surplus > 0) {
+        let lacks_permit = self.acceptor.lacks_permit;
+        if !(lacks_permit || self.surplus.count > 0) || !self.is_unread(token) {
             return false;
         }
-        if !self.connections.find(token).is_some_and(|connection| connection.is_unread()) {
-            return false;
-        }
-        if self.lacks_permit {
+        if lacks_permit {
             return self.host.siblings().free > 0 && self.hand_over(token);
         }
         // Not to be taken back at once.
-        self.leave_to_siblings(now);
-        self.surplus -= 1;
-        self.weighed = Some((self.host.siblings().fewest, now));
+        self.acceptor.leave_to_siblings(now);
+        self.surplus.count -= 1;
+        self.surplus.weighed = Some((self.host.siblings().fewest, now));
         self.hand_over(token)
+    }
+
+    pub(super) fn is_unread(&mut self, token: u64) -> bool {
+        self.find(token).is_some_and(|connection| connection.is_unread())
     }
 
     /// Looks how many connections too many this worker has. Within an eighth the pool is balanced: it is not worth a move.
     pub(super) fn weigh(&mut self, now: Instant) {
         let (own, fewest) = (self.connections.len(), self.host.siblings().fewest);
         // Connections in the queue are not counted yet: the sibling has not moved since.
-        if self.weighed.is_some_and(|(then, at)| then == fewest && now < at + ON_ITS_WAY) {
-            self.surplus = 0;
-            return;
-        }
+        let is_old = self.surplus.weighed.is_some_and(|(then, at)| then == fewest && now < at + ON_ITS_WAY);
         let balanced = fewest.saturating_add(1 + own / 8);
-        self.surplus = if self.phase.accepts() && own > balanced { (own - fewest) / 2 } else { 0 };
+        let has_many = !is_old && self.phase.accepts() && own > balanced;
+        self.surplus.count = if has_many { (own - fewest) / 2 } else { 0 };
     }
 
     pub(super) fn hand_over(&mut self, token: u64) -> bool {

@@ -1,11 +1,12 @@
 //! The request engine: connections in, requests to the [`App`], responses out.
 //!
-//! The path of a request: `followers` wait and accept, `connection` receives until a request is complete, a follower
-//! passes it to the application, `exchange` frames the answer, `table` keeps the connection and flushes the rest of the
-//! answer. `drain` ends the engine. An idle connection or an incomplete message uses a place in a table, and neither a
-//! thread nor the application.
+//! The path of a request: a follower waits in a round (`followers`) and accepts (`accepting`), `connection` receives until
+//! a request is complete, `steps` says what follows, a follower takes it as a job (`jobs`) and passes it to the
+//! application, `exchange` frames the answer. `drain` ends the engine. An idle connection or an incomplete message uses a
+//! place in the table, and neither a thread nor the application.
 
 mod accepting;
+mod acceptor;
 mod answer_race;
 mod body;
 mod body_memory;
@@ -18,11 +19,13 @@ mod connections;
 mod date;
 mod drain;
 mod exchange;
+mod expiry;
 mod followers;
 mod gauges;
 mod growth;
 mod handover;
 mod health;
+mod jobs;
 mod large_heads;
 mod leaving;
 mod lingering;
@@ -32,6 +35,7 @@ mod refusal_log;
 mod refusing;
 mod reserve;
 mod room;
+mod steps;
 mod table;
 mod turn;
 mod turns;

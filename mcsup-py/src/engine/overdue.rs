@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::Host;
 use super::answer_race::AnswerRace;
-use super::table::{Job, Table};
+use super::jobs::Job;
+use super::table::Table;
 use crate::http::target::shown;
 use crate::net::timers::after;
 

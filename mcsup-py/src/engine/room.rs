@@ -136,7 +136,7 @@ impl Table<'_> {
         match self.close_idle(now) {
             Ok(()) => true,
             Err(until) => {
-                self.rest(until);
+                self.acceptor.rest(until);
                 false
             }
         }

@@ -13,55 +13,61 @@
 //! Other threads receive, answer and lead meanwhile. If it may read or write a file, it may wait for a disk: then it stands in a
 //! queue of its own, which the spare thread sees to, since a permit that waited would keep all requests waiting.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::EngineConfig;
 use super::connection::{Connection, State, Step};
 use super::connections::Missed;
 use super::health;
 use super::table::Table;
-use super::turn::Queued;
+use super::turn::Work;
 use crate::http::reject;
 
 /// For how long those in the queue have their turns between two polls.
 pub(super) const QUEUE_TIME: Duration = Duration::from_micros(500);
 
-/// Work for one turn without the lock.
+/// The queue of turns, and that of turns that may wait for a disk.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    pub(super) queue: VecDeque<u64>,
+    pub(super) files: VecDeque<Queued>,
+}
+
+/// An entry of a queue of turns.
 #[derive(Debug)]
-pub(super) enum Work {
-    /// A connection, and what came of its turn.
-    Connection(Box<Connection>, Step),
-    /// A file; `None`: it has been given back.
-    File(Option<Arc<File>>),
+pub(super) enum Queued {
+    /// The connection with this token.
+    Connection(u64),
+    /// A file that is to be given back.
+    File(Arc<File>),
 }
 
-/// The number of bytes of a file that are given back in one turn.
-const GIVEN_BACK: u64 = 4 << 20;
-
-impl Work {
-    /// Goes on with it for one turn, and keeps what came of it.
-    pub(super) fn take_turn(&mut self, config: &EngineConfig, now: Instant) {
-        match self {
-            Work::Connection(connection, step) => *step = connection.take_turn(config, now),
-            Work::File(file) => *file = file.take().and_then(give_back),
-        }
+impl Turns {
+    fn push(&mut self, token: u64, needs_file: bool) {
+        if needs_file { self.files.push_back(Queued::Connection(token)) } else { self.queue.push_back(token) }
     }
-}
 
-/// Shortens a file. `None`: it is gone, or an application has kept it.
-fn give_back(mut file: Arc<File>) -> Option<Arc<File>> {
-    let length = Arc::get_mut(&mut file)?.metadata().ok()?.len();
-    let left = length.checked_sub(GIVEN_BACK).filter(|left| *left > 0)?;
-    file.set_len(left).ok()?;
-    Some(file)
+    /// Whether no turn waits, except for those that may wait for a disk.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub(super) fn has_files(&self) -> bool {
+        !self.files.is_empty()
+    }
+
+    /// The next turn among those that may wait for a disk.
+    pub(super) fn next_with_file(&mut self) -> Option<Queued> {
+        self.files.pop_front()
+    }
 }
 
 impl Table<'_> {
     /// Puts a connection behind those that wait for a turn.
     pub(super) fn queue(&mut self, token: u64) {
-        let Self { connections, timers, body_memory, .. } = self;
+        let Self { connections, timers, body_memory, turns, .. } = self;
         let Some(connection) = connections.find(token) else { return };
         // Its deadline counts also where its client never pauses.
         timers.arm(token, &mut connection.armed, connection.deadline);
@@ -71,38 +77,26 @@ impl Table<'_> {
         if connection.wants_memory() {
             body_memory.wait(token, connection.body_length(), Instant::now());
         } else {
-            self.line_up(token);
+            turns.push(token, connection.needs_file());
         }
     }
 
-    /// Puts it where those wait that may do what it does.
-    fn line_up(&mut self, token: u64) {
-        let queue = if self.needs_file(token) { &mut self.files } else { &mut self.queue };
-        queue.push_back(Queued::Connection(token));
-    }
-
     fn needs_file(&mut self, token: u64) -> bool {
-        self.connections.find(token).is_some_and(|connection| connection.needs_file())
+        self.find(token).is_some_and(|connection| connection.needs_file())
     }
 
-    /// The one whose turn it is among those that may wait for a disk.
-    pub(super) fn next_with_file(&mut self) -> Option<Queued> {
-        self.files.pop_front()
-    }
-
-    /// The one whose turn it is among the others.
+    /// The next turn among the others.
     pub(super) fn next_in_queue(&mut self) -> Option<Queued> {
         if self.body_memory.next_start().is_some() {
             self.begin_bodies(Instant::now());
         }
         loop {
-            match self.queue.pop_front()? {
-                // It stood here for the request before. Its next one has a file, and the spare may wait for the disk.
-                Queued::Connection(token) if self.needs_file(token) => {
-                    self.files.push_back(Queued::Connection(token));
-                }
-                next => return Some(next),
+            let token = self.turns.queue.pop_front()?;
+            if !self.needs_file(token) {
+                return Some(Queued::Connection(token));
             }
+            // It was queued for the request before. Its next one has a file, and the spare may wait for the disk.
+            self.turns.push(token, true);
         }
     }
 
@@ -117,7 +111,8 @@ impl Table<'_> {
                 // It was given up meanwhile.
                 _ => body_memory.leave(token),
             }
-            self.line_up(token);
+            let needs_file = self.needs_file(token);
+            self.turns.push(token, needs_file);
         }
     }
 
@@ -140,7 +135,7 @@ impl Table<'_> {
     pub(super) fn end_turn(&mut self, work: Work, now: Instant) {
         match work {
             Work::Connection(connection, step) => self.come_back(connection, step, now),
-            Work::File(file) => self.files.extend(file.map(Queued::File)),
+            Work::File(file) => self.turns.files.extend(file.map(Queued::File)),
         }
     }
 
@@ -226,18 +221,6 @@ mod tests {
             turns(&mut connection)
         });
         assert!(large < small && small < 20, "{large}, {small}");
-    }
-
-    #[test]
-    fn a_large_file_is_given_back_in_turns_unless_an_application_has_kept_it() {
-        let file = Arc::new(tempfile::tempfile().unwrap());
-        file.set_len(3 * GIVEN_BACK).unwrap();
-        let kept = Arc::clone(&file);
-        assert!(give_back(file).is_none());
-        assert_eq!(kept.metadata().unwrap().len(), 3 * GIVEN_BACK);
-        let file = give_back(give_back(kept).unwrap()).unwrap();
-        assert_eq!(file.metadata().unwrap().len(), GIVEN_BACK);
-        assert!(give_back(file).is_none());
     }
 
     #[test]

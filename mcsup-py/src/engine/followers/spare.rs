@@ -125,7 +125,7 @@ impl<'a> Shared<'a> {
     pub(super) fn relieve_spare(&self, state: &mut Locked<'a>) {
         if state.leader == Leader::Spare {
             state.leader = Leader::None;
-            state.table.permit_is_free();
+            state.table.acceptor.permit_is_free();
             self.spare.waker.wake();
         }
     }
@@ -151,7 +151,7 @@ impl<'a> Shared<'a> {
             return self.wake_parked(&mut state, 1);
         }
         state.leader = Leader::Spare;
-        state.table.no_permit_is_free();
+        state.table.acceptor.no_permit_is_free();
         let mut file_first = false;
         while state.leader == Leader::Spare && !self.is_over() && !self.spare.is_suspended() {
             state.table.offer_waiting(false);
@@ -159,9 +159,9 @@ impl<'a> Shared<'a> {
             while state.leader == Leader::Spare && !state.queue_time.is_zero() {
                 // Either queue may never end.
                 let next = if file_first {
-                    state.table.next_with_file().or_else(|| state.table.next_in_queue())
+                    state.table.turns.next_with_file().or_else(|| state.table.next_in_queue())
                 } else {
-                    state.table.next_in_queue().or_else(|| state.table.next_with_file())
+                    state.table.next_in_queue().or_else(|| state.table.turns.next_with_file())
                 };
                 let Some(next) = next else { break };
                 file_first = !file_first;
@@ -187,7 +187,7 @@ impl<'a> Shared<'a> {
     fn see_to_files(&self, batch: &mut Batch) {
         let mut state = self.lock();
         while !self.is_over() && !self.spare.is_suspended() {
-            let Some(next) = state.table.next_with_file() else {
+            let Some(next) = state.table.turns.next_with_file() else {
                 self.spare.files_wait.store(false, Ordering::SeqCst);
                 return;
             };
@@ -214,12 +214,12 @@ impl<'a> Shared<'a> {
 
     /// Whether something may wait for a disk that the spare does not know of.
     pub(super) fn is_to_call_for_files(&self, state: &Locked<'a>) -> bool {
-        !state.table.files.is_empty() && !self.spare.files_wait.load(Ordering::SeqCst)
+        state.table.turns.has_files() && !self.spare.files_wait.load(Ordering::SeqCst)
     }
 
     /// Wakes the spare where something may wait for a disk.
     pub(super) fn call_for_files(&self, state: &Locked<'a>) {
-        if !state.table.files.is_empty() && !self.spare.files_wait.swap(true, Ordering::SeqCst) {
+        if state.table.turns.has_files() && !self.spare.files_wait.swap(true, Ordering::SeqCst) {
             self.spare.unpark();
         }
     }
