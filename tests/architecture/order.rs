@@ -1,19 +1,30 @@
 //! Each folder uses only the folders above it in its list. The lists stand in docs/ARCHITECTURE.md.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::sources::{CRATES, code, sources, top};
+use super::sources::{CRATES, blocks, is_of_tests, modules, sources, src};
+use super::tokens::{Token, code, parse, paths, tokens};
 
 /// Paths that code without side effects does not name.
-const WORLD: [&str; 8] = [
+const WORLD: [&str; 19] = [
+    "std::env",
     "std::fs",
+    "std::io::stderr",
+    "std::io::stdin",
+    "std::io::stdout",
     "std::net",
+    "std::os",
+    "std::process",
+    "std::thread",
     "std::time::Instant",
     "std::time::SystemTime",
-    "rustix",
     "libc",
-    "log::",
+    "log",
+    "mcsup_core",
+    "nix",
+    "notify",
+    "pyo3",
+    "rustix",
     "socket2",
 ];
 
@@ -26,9 +37,7 @@ struct Part {
 
 /// The list of a crate: the first code block of its section, one part a line, its marks in brackets.
 fn list(crate_name: &str) -> Vec<Part> {
-    let page = fs::read_to_string(top().join("docs/ARCHITECTURE.md")).unwrap();
-    let (_, section) = page.split_once(&format!("\n## {crate_name}\n")).unwrap();
-    let block = section.split("```").nth(1).unwrap();
+    let block = blocks(&format!("## {crate_name}")).swap_remove(0);
     let lines = block.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()));
     let part = |line: &str| {
         let (name, rest) = line.split_once(char::is_whitespace).unwrap();
@@ -41,48 +50,40 @@ fn list(crate_name: &str) -> Vec<Part> {
     lines.map(part).collect()
 }
 
-fn src(crate_name: &str) -> PathBuf {
-    top().join(crate_name).join("src")
+/// The paths of a file that a folder with this list may not name there.
+fn wrong_paths(list: &[&str], modules: &[String], paths: Vec<Token>) -> Vec<Token> {
+    let place = |name: &str| list.iter().position(|part| *part == name);
+    let own = place(&modules[0]).unwrap_or_else(|| panic!("{} is in no list", modules[0]));
+    let is_wrong = |path: &Token| {
+        let used = path.text.strip_prefix("crate::").map(|rest| rest.split("::").next().unwrap_or_default());
+        // Items of the crate's root may come from any folder, so only the last folder uses them.
+        used.is_some_and(|used| place(used).unwrap_or(list.len() - 1) > own)
+    };
+    paths.into_iter().filter(is_wrong).collect()
 }
 
-/// The modules from the root of the crate to this file.
-fn modules(src: &Path, path: &Path) -> Vec<String> {
-    let below = path.strip_prefix(src).unwrap().with_extension("");
-    let names = below.iter().map(|name| name.to_str().unwrap().to_owned());
-    names.filter(|name| name != "mod").collect()
+/// The paths that lead out of a program, also those through an import of a part of them.
+fn paths_to_the_world(paths: Vec<Token>) -> Vec<Token> {
+    let is_within = |path: &str, outer: &str| format!("{path}::").starts_with(&format!("{outer}::"));
+    let is_world =
+        |path: &Token| WORLD.iter().any(|world| is_within(&path.text, world) || is_within(world, &path.text));
+    paths.into_iter().filter(is_world).collect()
 }
 
-/// The first modules that a line names from the root of the crate.
-fn used(line: &str) -> impl Iterator<Item = String> + '_ {
-    let name = |rest: &str| rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-    line.split("crate::").skip(1).map(name)
-}
-
-/// How many `super::` a `use` begins with.
-fn steps_up(line: &str) -> usize {
-    let path = line.trim_start_matches("pub(crate) ").trim_start_matches("pub ");
-    path.strip_prefix("use ")
-        .map_or(0, |path| path.split("super::").take_while(|part| part.is_empty()).count())
+fn assert_none(path: &Path, found: &[Token], rule: &str) {
+    let lines: Vec<_> = found.iter().map(|Token { text, line }| format!("{line}: {text}")).collect();
+    assert!(found.is_empty(), "{}: {rule}:\n{}", path.display(), lines.join("\n"));
 }
 
 fn check_order(crate_name: &str) {
     let list = list(crate_name);
-    let place = |name: &str| list.iter().position(|part| part.name == name);
+    let names: Vec<_> = list.iter().map(|part| part.name.as_str()).collect();
     let src = src(crate_name);
     for path in sources(&src) {
         let modules = modules(&src, &path);
-        let part = modules.first().map_or("", String::as_str);
-        if ["lib", "main"].contains(&part) || modules.last().is_some_and(|name| name.ends_with("tests")) {
-            continue;
-        }
-        let own = place(part).unwrap_or_else(|| panic!("{part} of {crate_name} is in no list"));
-        for line in code(&path) {
-            assert!(!line.contains("crate::{"), "{}: name the folder of each:\n{line}", path.display());
-            assert!(steps_up(&line) < modules.len(), "{}: begin with crate::\n{line}", path.display());
-            for used in used(&line) {
-                let Some(other) = place(&used) else { continue };
-                assert!(other <= own, "{} uses {used}, which comes after {part}:\n{line}", path.display());
-            }
+        if !["lib", "main"].contains(&modules[0].as_str()) && !is_of_tests(&modules) {
+            let wrong = wrong_paths(&names, &modules, paths(&code(&path), &modules));
+            assert_none(&path, &wrong, "only what stands above it in its list");
         }
     }
 }
@@ -109,12 +110,14 @@ fn every_part_of_a_list_is_there() {
 fn pure_folders_have_no_side_effects() {
     let mut count = 0;
     for crate_name in CRATES {
+        let src = src(crate_name);
         for part in list(crate_name).iter().filter(|part| part.is_pure) {
             count += 1;
-            for path in sources(&src(crate_name).join(&part.name)) {
-                for line in code(&path) {
-                    let named = WORLD.iter().find(|name| line.contains(**name));
-                    assert!(named.is_none(), "{} names {}:\n{line}", path.display(), named.unwrap());
+            for path in sources(&src.join(&part.name)) {
+                let modules = modules(&src, &path);
+                if !is_of_tests(&modules) {
+                    let found = paths_to_the_world(paths(&code(&path), &modules));
+                    assert_none(&path, &found, "no side effects");
                 }
             }
         }
@@ -130,8 +133,9 @@ fn unsafe_code_stays_in_its_folders() {
         let src = src(crate_name);
         for path in sources(&src) {
             let is_allowed = modules(&src, &path).first().is_some_and(|part| may(part));
-            let is_used = code(&path).iter().any(|line| line.contains("unsafe"));
-            assert!(is_allowed || !is_used, "{}", path.display());
+            let is_unsafe = |token: &Token| token.text.starts_with("unsafe");
+            let found: Vec<_> = tokens(&code(&path)).into_iter().filter(is_unsafe).collect();
+            assert!(is_allowed || found.is_empty(), "{}: {found:?}", path.display());
         }
     }
 }
@@ -139,10 +143,54 @@ fn unsafe_code_stays_in_its_folders() {
 #[test]
 fn core_has_no_word_of_http_or_python() {
     for path in sources(&src("mcsup-core")) {
-        for line in code(&path) {
-            let lower = line.to_lowercase();
-            let named = ["http", "python", "pyo3", "wsgi"].iter().find(|word| lower.contains(**word));
-            assert!(named.is_none(), "{}:\n{line}", path.display());
-        }
+        let is_foreign = |token: &Token| {
+            let lower = token.text.to_lowercase();
+            ["http", "python", "pyo3", "wsgi"].iter().any(|word| lower.contains(word))
+        };
+        let found: Vec<_> = tokens(&code(&path)).into_iter().filter(is_foreign).collect();
+        assert_none(&path, &found, "neither HTTP nor Python");
     }
+}
+
+/// The texts of the tokens that `check` finds in a file `crate::low::file`.
+fn found(text: &str, check: impl Fn(&[String], Vec<Token>) -> Vec<Token>) -> Vec<String> {
+    let modules = ["low".to_owned(), "file".to_owned()];
+    let paths = paths(&parse(text).unwrap(), &modules);
+    check(&modules, paths).into_iter().map(|token| token.text).collect()
+}
+
+#[test]
+fn each_form_of_an_import_from_below_is_found() {
+    let wrong = |text: &str| found(text, |modules, paths| wrong_paths(&["low", "high"], modules, paths));
+    for text in [
+        "use crate::high::A;",
+        "use crate::{low::B, high::{self as h, A}};",
+        "pub(super) use super::super::high::A;",
+        "fn f() { super::super::high::f(); }",
+        "mod inner { use super::super::super::high; }",
+        "fn f() { assert!(matches!(x, crate::high::A { .. })); }",
+        "#[cfg(test)] mod tests; use crate::high::A;",
+        "use crate::ReExported;",
+    ] {
+        assert_ne!(wrong(text), [""; 0], "{text}");
+    }
+    let right = "use crate::low::A; use super::other; use self::inner::B; use std::fs; // crate::high
+        #[cfg(test)] #[allow(unused)] mod tests { use crate::high::A; }
+        #[cfg(all(test, unix))] pub(crate) use crate::high::B;";
+    assert_eq!(wrong(right), [""; 0]);
+}
+
+#[test]
+fn each_form_of_a_way_out_is_found() {
+    let world = |text: &str| found(text, |_, paths| paths_to_the_world(paths));
+    for text in [
+        "use std::{fmt, fs};",
+        "use std::time::{Duration, Instant};",
+        "use std::time; fn f() { time::Instant::now(); }",
+        "use std::{self as s};",
+        "fn f() { log::info!(); }",
+    ] {
+        assert_ne!(world(text), [""; 0], "{text}");
+    }
+    assert_eq!(world("use std::time::Duration; use std::{fmt, io::Write}; use crate::log::A;"), [""; 0]);
 }

@@ -30,9 +30,26 @@ pub(crate) fn sources(folder: &Path) -> Vec<PathBuf> {
     files(folder, &["rs"])
 }
 
-/// The lines of code of a file, without comments and without the tests at its end.
-pub(crate) fn code(path: &Path) -> Vec<String> {
-    let text = fs::read_to_string(path).unwrap();
-    let text = text.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
-    text.lines().filter(|line| !line.trim_start().starts_with("//")).map(str::to_owned).collect()
+/// A folder of sources.
+pub(crate) fn src(crate_name: &str) -> PathBuf {
+    top().join(crate_name).join("src")
+}
+
+/// The modules from the root of the crate to this file.
+pub(crate) fn modules(src: &Path, path: &Path) -> Vec<String> {
+    let below = path.strip_prefix(src).unwrap().with_extension("");
+    let names = below.iter().map(|name| name.to_str().unwrap().to_owned());
+    names.filter(|name| name != "mod").collect()
+}
+
+/// Whether a file has tests and nothing else.
+pub(crate) fn is_of_tests(modules: &[String]) -> bool {
+    modules.iter().any(|name| name == "tests" || name.ends_with("_tests"))
+}
+
+/// The code blocks of a section of docs/ARCHITECTURE.md.
+pub(crate) fn blocks(heading: &str) -> Vec<String> {
+    let page = fs::read_to_string(top().join("docs/ARCHITECTURE.md")).unwrap();
+    let (_, section) = page.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no {heading}"));
+    section.split("```").skip(1).step_by(2).map(str::to_owned).collect()
 }
