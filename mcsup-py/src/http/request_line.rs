@@ -6,13 +6,18 @@ use super::reject::{self, Reject};
 use super::target::{self, Parts};
 use super::version::Version;
 
+/// A place in a connection's bytes.
+pub(super) type Place = Range<usize>;
+
 /// A request line taken apart: places in the bytes that it was read from.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Line {
-    pub(super) method: Range<usize>,
-    pub(super) target: Range<usize>,
-    /// Places in the target.
-    pub(super) parts: Parts,
+    pub(super) method: Place,
+    pub(super) target: Place,
+    /// Of an absolute target; empty for another one.
+    pub(super) authority: Place,
+    pub(super) path: Place,
+    pub(super) query: Place,
     pub(super) version: Version,
 }
 
@@ -51,8 +56,10 @@ pub(super) fn take_apart(
     let method = request.method.unwrap_or_default();
     check_method(method)?;
     let target = place(known, request.path.unwrap_or_default().as_bytes());
-    let parts = target::split(&bytes[target.clone()], method)?;
-    Ok(Line { method: place(known, method.as_bytes()), target, parts, version })
+    let Parts { authority, path, query } = target::split(&bytes[target.clone()], method)?;
+    let in_bytes = |part: Place| target.start + part.start..target.start + part.end;
+    let (authority, path, query) = (in_bytes(authority), in_bytes(path), in_bytes(query));
+    Ok(Line { method: place(known, method.as_bytes()), target, authority, path, query, version })
 }
 
 /// gunicorn's rules: stricter than a token, so that a TLS handshake or a typing error is not taken for a method.
@@ -98,7 +105,7 @@ pub(super) fn explain(error: httparse::Error, bytes: &[u8]) -> Reject {
 }
 
 /// Where `part`, a slice of `whole`, is in it.
-pub(super) fn place(whole: &[u8], part: &[u8]) -> Range<usize> {
+pub(super) fn place(whole: &[u8], part: &[u8]) -> Place {
     let start = (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
     if start > whole.len() {
         // An empty slice that httparse did not take from the bytes.
@@ -108,7 +115,7 @@ pub(super) fn place(whole: &[u8], part: &[u8]) -> Range<usize> {
 }
 
 /// The places of the second and the third word of a request line of three. `None`: it has another form.
-fn words_in(bytes: &[u8]) -> Option<(Range<usize>, Range<usize>)> {
+fn words_in(bytes: &[u8]) -> Option<(Place, Place)> {
     let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n'))?;
     let line = bytes[start..].split(|byte| *byte == b'\r').next()?;
     let mut spaces = memchr::memchr_iter(b' ', line).map(|at| start + at);
