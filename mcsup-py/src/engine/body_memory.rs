@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::growth::Growth;
-use crate::net::memory::{Memory, Spare};
+use crate::net::memory::{Memory, MemoryPool};
 
 /// A body that is no larger than this and says how long it is is kept in memory, if there is any left: a file costs a multiple.
 pub(super) const LARGEST_IN_MEMORY: usize = 2 << 20;
@@ -15,8 +15,8 @@ pub(super) const BODY_MEMORY: usize = 32 << 20;
 #[derive(Debug)]
 pub(super) struct BodyMemory {
     left: usize,
-    spare: Arc<Spare>,
-    growth: Growth,
+    pool: Arc<MemoryPool>,
+    pub(super) growth: Growth,
 }
 
 impl Default for BodyMemory {
@@ -28,18 +28,13 @@ impl Default for BodyMemory {
 impl BodyMemory {
     /// With `left` bytes.
     pub(super) fn of(left: usize) -> Self {
-        Self { left, spare: Arc::default(), growth: Growth::default() }
+        Self { left, pool: Arc::default(), growth: Growth::default() }
     }
 
     /// Memory for a body of `length` bytes; `None`: too little is left.
     pub(super) fn grant(&mut self, length: usize) -> Option<Memory> {
         self.left = self.left.checked_sub(length)?;
-        Some(self.spare.take(length))
-    }
-
-    /// A body that wants memory waits for it, and for its place.
-    pub(super) fn wait(&mut self, token: u64, length: usize, now: Instant) {
-        self.growth.wait(token, length, now);
+        Some(self.pool.take(length))
     }
 
     /// The next one that begins.
@@ -52,16 +47,6 @@ impl BodyMemory {
         self.growth.next_start(self.left)
     }
 
-    /// Something came for the body of the connection `token`.
-    pub(super) fn fed(&mut self, token: u64, now: Instant) {
-        self.growth.fed(token, now);
-    }
-
-    /// One that was to begin does not.
-    pub(super) fn leave(&mut self, token: u64) {
-        self.growth.leave(token);
-    }
-
     /// The request of the connection `token` is over, and the `granted` bytes of its body are free again.
     pub(super) fn give_back(&mut self, token: u64, granted: usize) {
         if granted > 0 {
@@ -70,8 +55,8 @@ impl BodyMemory {
         }
     }
 
-    /// Called in every turn: memory that is not in use is kept for a moment only.
+    /// Called in every round: memory that is not in use is kept for a moment only.
     pub(super) fn tidy(&self, now: Instant) {
-        self.spare.tidy(now);
+        self.pool.tidy(now);
     }
 }

@@ -1,7 +1,8 @@
 //! One answer: frames the application's response and sends it, or leaves it to the poller.
 
+mod sending;
+
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -18,18 +19,6 @@ use crate::http::response::{BodyFraming, Finish, ResponseHead, may_have_body, wr
 use crate::http::version::Version;
 use crate::net::buffer::{BlockPart, FilePart, Outgoing, Tail};
 use crate::net::stream::{Progress, Stream};
-use crate::net::timers::after;
-
-/// A streaming application waits while more than this is on its way to a slow client,
-const HIGH_WATER: usize = 256 * 1024;
-/// until no more than this is.
-const LOW_WATER: usize = 64 * 1024;
-
-/// While an answer waits for its client, handlers of signals that came just before the wait run so long afterwards.
-const LOOK_FOR_SIGNALS: Duration = Duration::from_millis(50);
-
-/// A piece that follows the one before it within this time may wait for the next.
-const QUICK_SUCCESSION: Duration = Duration::from_micros(300);
 
 /// Largest answer that may wait for others.
 const SMALL: usize = 16 * 1024;
@@ -251,71 +240,23 @@ impl<'a> Exchange<'a> {
         self.bytes += sent as u64;
     }
 
-    /// Whether what is there may leave later: with other answers, or with the pieces that follow in quick succession.
-    fn may_hold(&self) -> bool {
-        if self.outgoing.tail().is_some() || self.outgoing.len() > SMALL {
-            return false;
+    /// How many of `length` bytes are sent as a tail, without a copy; `None`: they must be copied.
+    fn length_of_tail(&mut self, head: &ResponseHead, length: u64) -> Result<Option<u64>, Gone> {
+        self.is_interrupted = false;
+        self.asked.holding.take_back(self.outgoing);
+        if self.stage == Stage::Before {
+            self.start(head, Some(length))?;
         }
-        match self.stage {
-            Stage::Body(Delimit::Owed(0)) => self.asked.coalesce,
-            Stage::Body(Delimit::Dropped) | Stage::Before | Stage::Gone => false,
-            Stage::Body(_) => self.flushed.is_some_and(|at| at.elapsed() < QUICK_SUCCESSION),
-        }
-    }
-
-    /// Sends, and waits while too much is on its way.
-    fn flush(&mut self) -> Result<(), Gone> {
-        self.flushed = Some(Instant::now());
-        match self.stream.send(self.outgoing) {
-            Progress::Ended => return self.gone(),
-            Progress::Blocked(0) => {}
-            Progress::Blocked(_) | Progress::More(_) => self.given_up = None,
-        }
-        if self.outgoing.len() > HIGH_WATER { self.flush_to_low_water() } else { Ok(()) }
-    }
-
-    fn flush_to_low_water(&mut self) -> Result<(), Gone> {
-        self.flush_while(|outgoing| outgoing.len() > LOW_WATER)
-    }
-
-    /// Waits until a file or a block has left, since nothing can be put behind one.
-    fn flush_tail(&mut self) -> Result<(), Gone> {
-        self.flush_while(|outgoing| outgoing.tail().is_some())
-    }
-
-    /// Waits while there is too much, or until it is interrupted.
-    fn flush_while(&mut self, is_too_much: impl Fn(&Outgoing) -> bool) -> Result<(), Gone> {
-        while is_too_much(self.outgoing) {
-            match self.send_when_writable() {
-                None => {
-                    self.is_interrupted = true;
-                    break;
-                }
-                Some(Progress::Ended) => return self.gone(),
-                Some(_) => {}
+        match &mut self.stage {
+            Stage::Gone => Err(Gone),
+            Stage::Body(Delimit::Dropped) => Ok(Some(0)),
+            Stage::Body(Delimit::Owed(owed)) if self.outgoing.tail().is_none() => {
+                let length = length.min(*owed);
+                *owed -= length;
+                self.bytes += length;
+                Ok(Some(length))
             }
-        }
-        Ok(())
-    }
-
-    /// `None`: a signal may have come before the client took anything.
-    fn send_when_writable(&mut self) -> Option<Progress> {
-        let limit = self.asked.write_timeout;
-        // Signals that come again and again do not move it.
-        let given_up = *self.given_up.get_or_insert_with(|| after(Instant::now(), limit));
-        loop {
-            let left = given_up.saturating_duration_since(Instant::now());
-            let most = if self.asked.handles_signals { left.min(LOOK_FOR_SIGNALS) } else { left };
-            match self.stream.wait_writable(most) {
-                Ok(true) => {
-                    self.given_up = None;
-                    return Some(self.stream.send(self.outgoing));
-                }
-                Ok(false) if Instant::now() >= given_up => return Some(Progress::Ended),
-                Ok(false) | Err(rustix::io::Errno::INTR) if self.asked.handles_signals => return None,
-                Ok(false) | Err(rustix::io::Errno::INTR) => {}
-                Err(_) => return Some(Progress::Ended),
-            }
+            _ => Ok(None),
         }
     }
 
@@ -351,23 +292,13 @@ impl Reply for Exchange<'_> {
     }
 
     fn send_block(&mut self, head: &ResponseHead, block: Block) -> Result<(), Gone> {
-        self.is_interrupted = false;
-        self.asked.holding.take_back(self.outgoing);
-        let length = (*block).as_ref().len();
-        if self.stage == Stage::Before {
-            self.start(head, Some(length as u64))?;
-        }
-        match &mut self.stage {
-            Stage::Gone => Err(Gone),
-            Stage::Body(Delimit::Owed(owed)) if self.outgoing.tail().is_none() => {
-                let length = usize::try_from(*owed).unwrap_or(usize::MAX).min(length);
-                *owed -= length as u64;
-                self.bytes += length as u64;
+        match self.length_of_tail(head, (*block).as_ref().len() as u64)? {
+            Some(length) => {
+                let length = usize::try_from(length).unwrap_or(usize::MAX);
                 self.outgoing.set_tail(Tail::Block(BlockPart::new(block, length)));
                 Ok(())
             }
-            Stage::Body(Delimit::Dropped) => Ok(()),
-            _ => self.send(head, (*block).as_ref()),
+            None => self.send(head, (*block).as_ref()),
         }
     }
 
@@ -389,23 +320,13 @@ impl Reply for Exchange<'_> {
     }
 
     fn send_file(&mut self, head: &ResponseHead, file: File, offset: u64, length: u64) -> Result<(), Gone> {
-        self.is_interrupted = false;
-        self.asked.holding.take_back(self.outgoing);
-        if self.stage == Stage::Before {
-            self.start(head, Some(length))?;
-        }
-        match &mut self.stage {
-            Stage::Gone => Err(Gone),
-            Stage::Body(Delimit::Owed(owed)) if self.outgoing.tail().is_none() => {
-                let length = length.min(*owed);
-                *owed -= length;
-                self.bytes += length;
+        match self.length_of_tail(head, length)? {
+            Some(length) => {
                 self.outgoing.set_tail(Tail::File(FilePart { file, offset, length }));
                 Ok(())
             }
-            Stage::Body(Delimit::Dropped) => Ok(()),
-            Stage::Body(_) if self.rest.is_any() => self.gone(),
-            _ => self.copy_file(FilePart { file, offset, length }),
+            None if self.rest.is_any() => self.gone(),
+            None => self.copy_file(FilePart { file, offset, length }),
         }
     }
 
@@ -432,105 +353,6 @@ impl Reply for Exchange<'_> {
     }
 }
 
-impl Exchange<'_> {
-    /// A piece of the body, behind all that was sent before.
-    fn send_piece(&mut self, piece: &[u8]) -> Result<(), Gone> {
-        self.flush_tail()?;
-        if self.is_interrupted {
-            self.rest = Rest::Piece(piece.to_vec());
-            return Ok(());
-        }
-        self.put(piece);
-        if self.may_hold() {
-            self.asked.holding.put(self.stream, self.outgoing);
-            return Ok(());
-        }
-        self.flush()
-    }
-
-    /// A file in the middle of a response that is framed in another way.
-    fn copy_file(&mut self, mut part: FilePart) -> Result<(), Gone> {
-        self.flush_tail()?;
-        let mut piece = vec![0; LOW_WATER];
-        while !self.is_interrupted && part.length > 0 && !self.is_full() {
-            let most = usize::try_from(part.length).unwrap_or(LOW_WATER).min(LOW_WATER);
-            match part.file.read_at(&mut piece[..most], part.offset) {
-                Ok(count @ 1..) => {
-                    self.asked.holding.take_back(self.outgoing);
-                    self.send_piece(&piece[..count])?;
-                    part.offset += count as u64;
-                    part.length -= count as u64;
-                }
-                // Shorter than it was, or unreadable: what has left must not pass for the whole.
-                Ok(0) | Err(_) => return self.gone(),
-            }
-        }
-        if self.is_interrupted && part.length > 0 {
-            self.rest = Rest::File(part);
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 #[cfg(target_os = "linux")]
-mod tests {
-    use std::io::{IoSliceMut, Write};
-    use std::os::fd::OwnedFd;
-    use std::os::unix::net::UnixStream;
-
-    use rustix::io::{Errno, ReadWriteFlags, pread, preadv2};
-
-    use super::super::coalescing::{Held, Watch};
-    use super::super::table::tests::NoHost;
-    use super::super::waker::Waker;
-    use super::*;
-
-    /// Whether an answer from a file has been sent when it ends.
-    fn is_sent(file: &File, length: u64) -> bool {
-        let (ours, client) = UnixStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
-        let stream = Arc::new(Stream::from(OwnedFd::from(ours)));
-        let (held, watch, waker) = (Held::default(), Watch::default(), Waker::new().unwrap());
-        let (host, gave_up, race) = (NoHost(client), AtomicBool::new(false), AnswerRace::default());
-        race.start();
-        let asked = Asked {
-            method: "GET",
-            version: Version::Http11,
-            keep_alive: true,
-            host: &host,
-            gave_up: &gave_up,
-            date: b"",
-            write_timeout: Duration::from_secs(1),
-            handles_signals: false,
-            race: &race,
-            coalesce: false,
-            holding: Holding { held: &held, watch: &watch, waker: &waker },
-        };
-        let mut outgoing = Outgoing::default();
-        let mut exchange = Exchange::new(&stream, &mut outgoing, asked, None);
-        exchange.send_file(&ResponseHead::of_text(200), file.try_clone().unwrap(), 0, length).unwrap();
-        let answered = exchange.finish(Verdict::Complete);
-        assert_eq!((answered.then, answered.abort, answered.bytes), (Then::Next, false, length));
-        assert_eq!(outgoing.len(), 0);
-        outgoing.tail().is_none()
-    }
-
-    #[test]
-    fn a_short_file_that_is_not_in_memory_is_not_sent_by_a_permit() {
-        let length = 40_000;
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(&[b'x'; 40_000]).unwrap();
-        assert!(is_sent(&file, length));
-        file.sync_all().unwrap();
-        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
-        let mut byte = [0];
-        let seen = preadv2(&file, &mut [IoSliceMut::new(&mut byte)], 20_000, ReadWriteFlags::NOWAIT);
-        // Not each file system tells, and some files are in memory always.
-        if seen == Err(Errno::AGAIN) {
-            assert!(!is_sent(&file, length));
-            assert_eq!(pread(&file, &mut vec![0; 40_000], 0), Ok(40_000));
-            assert!(is_sent(&file, length));
-        }
-    }
-}
+mod tests;

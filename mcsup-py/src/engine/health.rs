@@ -1,12 +1,18 @@
 //! The health check: whether clients should be sent to this worker, answered by the engine itself, without the application
-//! and without a permit (`checks` does it).
+//! and without a permit, from the table, in the leading thread.
 //!
 //! It says `ok` while the pool goes on, also in a worker that retires beside siblings that do not, and `draining` from the
 //! lame duck on.
 
-use super::connection::Connection;
+use std::time::{Duration, Instant};
+
+use super::connection::{Connection, State, Then};
+use super::table::Table;
 use super::{EngineConfig, Phase};
-use crate::http::response::ResponseHead;
+use crate::access::Entry;
+use crate::http::response::{BodyFraming, Finish, ResponseHead, write_head};
+use crate::net::stream::Progress;
+use crate::net::timers::after;
 
 /// Largest number of pipelined health checks of a connection: they occupy the leading thread.
 pub(super) const MOST_IN_A_ROW: u32 = 16;
@@ -20,7 +26,7 @@ pub(super) fn is_asked_for(config: &EngineConfig, connection: &Connection) -> bo
 }
 
 /// The answer to a health check. `siblings`: the number of other workers that accept.
-pub(super) fn report(phase: Phase, siblings: usize) -> (ResponseHead, &'static [u8]) {
+fn report(phase: Phase, siblings: usize) -> (ResponseHead, &'static [u8]) {
     let (status, text) = match phase {
         Phase::Serving => (200, &b"ok\n"[..]),
         // The check is about the pool: a load balancer must not take a reload for its end.
@@ -31,4 +37,60 @@ pub(super) fn report(phase: Phase, siblings: usize) -> (ResponseHead, &'static [
     // A constant that is in order.
     let _ = head.push(b"Cache-Control", b"no-store");
     (head, text)
+}
+
+impl Table<'_> {
+    /// Answers it; whether the connection waits for its next request. `may_go_on`: it may.
+    pub(super) fn answer_health_check(&mut self, token: u64, may_go_on: bool, now: Instant) -> bool {
+        let Self { config, connections, buffer_pool, access, date, host, .. } = self;
+        let (phase, timeouts) = (host.phase(), &config.timeouts);
+        let Some(connection) = connections.find(token) else { return false };
+        let Some((request, _)) = connection.take_request() else { return false };
+        buffer_pool.equip_to_answer(connection);
+        let Connection { heads, incoming, outgoing, peer, .. } = &mut *connection;
+        let asked = Connection::view(heads, incoming, &request);
+        let keep_alive =
+            may_go_on && phase.accepts() && asked.delimited().keep_alive && !timeouts.keep_alive.is_zero();
+        let (head, text) = report(phase, host.siblings().count);
+        let (version, body) = (asked.version(), BodyFraming::Length(text.len() as u64));
+        let out = outgoing.append();
+        write_head(out, &head, &Finish { version, body, keep_alive, date: date.at(now) });
+        let sent = if asked.method() == "HEAD" { b"" } else { text };
+        out.extend_from_slice(sent);
+        if let Some(access) = access {
+            let (remote, bytes, took) = (peer.remote, sent.len() as u64, Duration::ZERO);
+            access.note(&Entry { head: Some(asked), remote, response: &head, bytes, took });
+        }
+        connection.forget_request(&request);
+        let then = match keep_alive {
+            true => Then::Next,
+            false if connection.has_unread() => Then::Linger,
+            false => Then::Close,
+        };
+        connection.state = State::Flushing { then };
+        connection.deadline = after(now, timeouts.write);
+        self.release(token);
+        if !keep_alive {
+            self.flush(token, now);
+            return false;
+        }
+        self.has_left(token, now)
+    }
+
+    /// Sends what leaves the connection open. What follows it was perhaps received already, and is not looked at from here:
+    /// that would be a call within a call for each.
+    fn has_left(&mut self, token: u64, now: Instant) -> bool {
+        let Self { config, connections, buffer_pool, .. } = self;
+        let Some(connection) = connections.find(token) else { return false };
+        match connection.stream.send(&mut connection.outgoing) {
+            Progress::More(_) => {
+                connection.idle(now, after(now, config.timeouts.keep_alive));
+                buffer_pool.put_back_from(connection);
+                return true;
+            }
+            Progress::Blocked(_) => self.keep(token),
+            Progress::Ended => self.close(token),
+        }
+        false
+    }
 }

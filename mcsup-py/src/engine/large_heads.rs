@@ -1,4 +1,15 @@
-//! Which unanswered requests have a large head, and how much these take together. `unfinished` keeps them within bounds.
+//! The budget of memory for the large heads of unanswered requests: those beyond a connection's first piece.
+//!
+//! A head may be much larger than what is received at once, and a client may leave as many unfinished as it has
+//! connections. So there is a budget for all of a worker, as there is one for bodies (`body`). Beyond it the oldest
+//! request that has not arrived whole is refused; a whole one is refused only where there is none.
+
+use std::time::Instant;
+
+use super::connection::{Connection, HeadBytes, State};
+use super::table::Table;
+use crate::http::reject::{self, Reject};
+use crate::net::stream::PIECE;
 
 /// How many bytes the large heads of a worker may take together.
 const HEAD_MEMORY: usize = 8 << 20;
@@ -24,12 +35,96 @@ impl LargeHeads {
     }
 
     /// Whether they take more than they may.
-    pub(super) fn are_too_large(&self) -> bool {
+    fn are_too_large(&self) -> bool {
         self.used > HEAD_MEMORY
     }
+}
 
-    /// The connections that have one.
-    pub(super) fn tokens(&self) -> impl Iterator<Item = u64> {
-        self.tokens.iter().copied()
+impl Table<'_> {
+    /// Keeps the heads within their memory, after the connection `token` has received. `Err`: its whole request must be
+    /// refused, since no other one can be.
+    pub(super) fn bound_heads(&mut self, token: u64, now: Instant) -> Result<(), Reject> {
+        let Self { connections, large_heads, .. } = self;
+        let Some(connection) = connections.find(token) else { return Ok(()) };
+        let size = size_of_head(connection);
+        let before = std::mem::replace(&mut connection.granted.head_memory, size);
+        large_heads.change(token, before, size);
+        if size <= before {
+            // A refused one, perhaps, for which the loop below goes on: not by a call within a call for each.
+            return Ok(());
+        }
+        while self.large_heads.are_too_large() {
+            match self.oldest_unfinished() {
+                Some(oldest) => self.refuse(oldest, reject::HEAD_MEMORY, now),
+                None => return Err(reject::HEAD_MEMORY),
+            }
+        }
+        Ok(())
+    }
+
+    /// The connection that has received the same large head for the longest time.
+    fn oldest_unfinished(&mut self) -> Option<u64> {
+        let Self { connections, large_heads, .. } = self;
+        let unfinished = large_heads.tokens.iter().filter_map(|token| {
+            let connection = connections.find(*token)?;
+            let is_unfinished = matches!(connection.state, State::Head | State::Body { .. });
+            is_unfinished.then_some((connection.since, *token))
+        });
+        unfinished.min().map(|(_, token)| token)
+    }
+}
+
+/// How much memory a connection's head takes; 0: no more than a piece, as any head.
+fn size_of_head(connection: &Connection) -> usize {
+    let (length, size) = match &connection.state {
+        State::Head | State::Ready { head: HeadBytes::InPlace(_), .. } => {
+            (connection.incoming.bytes().len(), connection.incoming.capacity())
+        }
+        State::Body { head: HeadBytes::Own(bytes), .. }
+        | State::Ready { head: HeadBytes::Own(bytes), .. } => (bytes.len(), bytes.capacity()),
+        _ => (0, 0),
+    };
+    if length >= PIECE { size } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Write};
+
+    use super::*;
+    use crate::engine::table::tests::{add_connection, with_table};
+
+    /// As the spare thread's.
+    const STACK: usize = 256 << 10;
+
+    #[test]
+    fn many_heads_are_refused_at_once_also_where_their_clients_take_no_answer() {
+        let refuse = || {
+            with_table(|table| {
+                let now = Instant::now();
+                let clients: Vec<_> = (0..200)
+                    .map(|_| {
+                        let (token, ours, client) = add_connection(table, now);
+                        while (&ours).write(&[0; 4096]).map_err(|error| error.kind())
+                            != Err(ErrorKind::WouldBlock)
+                        {}
+                        let connection = table.find(token).unwrap();
+                        connection.state = State::Head;
+                        connection.incoming.room(32 << 10).resize(PIECE, b'x');
+                        table.bound_heads(token, now).unwrap();
+                        client
+                    })
+                    .collect();
+                let (token, _, _client) = add_connection(table, now + std::time::Duration::from_secs(1));
+                let connection = table.find(token).unwrap();
+                connection.state = State::Head;
+                connection.incoming.room(7 << 20).resize(PIECE, b'x');
+                table.bound_heads(token, now).unwrap();
+                assert!(!table.large_heads.are_too_large());
+                assert!(matches!(table.find(token).unwrap().state, State::Head));
+                drop(clients);
+            });
+        };
+        std::thread::Builder::new().stack_size(STACK).spawn(refuse).unwrap().join().unwrap();
     }
 }

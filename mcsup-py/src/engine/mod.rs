@@ -12,7 +12,6 @@ mod body;
 mod body_memory;
 mod bucket;
 mod buffer_pool;
-mod checks;
 mod coalescing;
 mod connection;
 mod connections;
@@ -39,7 +38,6 @@ mod steps;
 mod table;
 mod turn;
 mod turns;
-mod unfinished;
 mod waker;
 
 use std::io;

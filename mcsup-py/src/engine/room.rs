@@ -117,13 +117,15 @@ impl Table<'_> {
     /// Whether the file may stay that the body of a connection has got. For one in the reserve an idle connection is closed.
     pub(super) fn may_spool(&mut self, token: u64, now: Instant) -> bool {
         let Some(connection) = self.connections.find(token) else { return true };
-        let Some(number) = connection.spooled.as_ref().map(|file| file.as_raw_fd()) else { return true };
+        let Some(number) = connection.granted.spooled.as_ref().map(|file| file.as_raw_fd()) else {
+            return true;
+        };
         if self.connections.len() <= self.reserve.least {
             return true;
         }
         let Some(connection) = self.connections.find(token) else { return true };
         // Room is made once for a file.
-        if number < self.reserve.first || std::mem::replace(&mut connection.has_made_room, true) {
+        if number < self.reserve.first || std::mem::replace(&mut connection.granted.has_made_room, true) {
             return true;
         }
         self.reserve.is_touched = true;

@@ -187,10 +187,10 @@ impl<'a> Table<'a> {
     pub(super) fn release(&mut self, token: u64) {
         let Self { connections, body_memory, large_heads, turns, .. } = self;
         let Some(connection) = connections.find(token) else { return };
-        body_memory.give_back(token, std::mem::take(&mut connection.body_memory));
-        large_heads.change(token, std::mem::take(&mut connection.head_memory), 0);
-        connection.has_made_room = false;
-        turns.files.extend(connection.spooled.take().map(Queued::File));
+        let granted = std::mem::take(&mut connection.granted);
+        body_memory.give_back(token, granted.body_memory);
+        large_heads.change(token, granted.head_memory, 0);
+        turns.files.extend(granted.spooled.map(Queued::File));
     }
 
     /// Puts a connection back that was taken out; returns what it has missed.

@@ -75,7 +75,7 @@ impl Table<'_> {
             return;
         }
         if connection.wants_memory() {
-            body_memory.wait(token, connection.body_length(), Instant::now());
+            body_memory.growth.wait(token, connection.body_length(), Instant::now());
         } else {
             turns.push(token, connection.needs_file());
         }
@@ -109,7 +109,7 @@ impl Table<'_> {
                     connection.begin_body(config, body_memory, now);
                 }
                 // It was given up meanwhile.
-                _ => body_memory.leave(token),
+                _ => body_memory.growth.leave(token),
             }
             let needs_file = self.needs_file(token);
             self.turns.push(token, needs_file);
@@ -145,7 +145,7 @@ impl Table<'_> {
         if matches!(step, Step::Wait | Step::Later | Step::Ready) && !self.may_spool(token, now) {
             // At once: it is small still, and its descriptor is the application's.
             if let Some(connection) = self.connections.find(token) {
-                connection.spooled = None;
+                connection.granted.spooled = None;
             }
             return self.refuse(token, reject::NO_ROOM, now);
         }
@@ -155,7 +155,7 @@ impl Table<'_> {
             // The engine has begun to end while the connection was away.
             connection.deadline = connection.deadline.min(lingering.hurry());
         }
-        self.body_memory.fed(token, now);
+        self.body_memory.growth.fed(token, now);
         let is_check = matches!(step, Step::Ready) && health::is_asked_for(&self.config, connection);
         let missed = if let State::Flushing { .. } = connection.state { writable } else { readable };
         match step {

@@ -72,8 +72,7 @@ impl Incoming {
 /// Bytes, and behind them perhaps something that is not copied, that the socket has not taken yet.
 #[derive(Debug, Default)]
 pub struct Outgoing {
-    bytes: Vec<u8>,
-    start: usize,
+    copied: Incoming,
     tail: Option<Tail>,
 }
 
@@ -161,17 +160,17 @@ impl fmt::Debug for BlockPart {
 impl Outgoing {
     /// The bytes before the tail.
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes[self.start..]
+        self.copied.bytes()
     }
 
     /// Where to append. Not behind a tail: see [`Outgoing::tail`].
     pub fn append(&mut self) -> &mut Vec<u8> {
         // A slow client may never leave it empty: without this an endless stream would be kept whole.
-        if self.start > self.bytes.len() / 2 {
-            self.bytes.drain(..self.start);
-            self.start = 0;
+        let Incoming { bytes, start } = &mut self.copied;
+        if *start > bytes.len() / 2 {
+            bytes.drain(..std::mem::take(start));
         }
-        &mut self.bytes
+        bytes
     }
 
     /// The body behind the bytes.
@@ -187,12 +186,8 @@ impl Outgoing {
 
     /// Sent: the first `count` bytes.
     pub fn consume(&mut self, count: usize) {
-        let of_bytes = count.min(self.bytes.len() - self.start);
-        self.start += of_bytes;
-        if self.start == self.bytes.len() {
-            self.bytes.clear();
-            self.start = 0;
-        }
+        let of_bytes = count.min(self.len());
+        self.copied.consume(of_bytes);
         if count > of_bytes {
             self.consume_tail((count - of_bytes) as u64);
         }
@@ -226,14 +221,13 @@ impl Outgoing {
 
     /// Never to be sent: all of it.
     pub fn clear(&mut self) {
-        self.bytes.clear();
-        self.start = 0;
+        self.copied.clear();
         self.tail = None;
     }
 
     /// Whether it has no memory of its own.
     pub fn is_bare(&self) -> bool {
-        self.bytes.capacity() == 0
+        self.copied.is_bare()
     }
 
     /// Whether all of it is sent.
@@ -248,7 +242,7 @@ impl Outgoing {
 
     /// Gives back the memory of an uncommonly large message, if nothing waits.
     pub fn release(&mut self) {
-        if self.is_empty() && self.bytes.capacity() > KEPT {
+        if self.is_empty() && self.copied.capacity() > KEPT {
             *self = Self::default();
         }
     }
@@ -292,7 +286,7 @@ mod tests {
             outgoing.consume(1000);
         }
         assert_eq!(outgoing.bytes(), [1; 1000]);
-        assert!(outgoing.bytes.capacity() < 10_000, "{}", outgoing.bytes.capacity());
+        assert!(outgoing.copied.capacity() < 10_000, "{}", outgoing.copied.capacity());
     }
 
     #[test]
@@ -314,7 +308,7 @@ mod tests {
             outgoing.append().resize(size, 0);
             outgoing.consume(size);
             outgoing.release();
-            assert_eq!(outgoing.bytes.capacity() > 0, kept, "{size}");
+            assert_eq!(outgoing.copied.capacity() > 0, kept, "{size}");
         }
     }
 }

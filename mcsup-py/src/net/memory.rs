@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 #[derive(Default)]
 pub struct Memory {
     bytes: Vec<u8>,
-    origin: Option<Arc<Spare>>,
+    origin: Option<Arc<MemoryPool>>,
 }
 
 impl Memory {
@@ -57,7 +57,7 @@ impl Drop for Memory {
 
 /// Large pieces of memory that are not in use.
 #[derive(Debug, Default)]
-pub(crate) struct Spare(Mutex<Pieces>);
+pub(crate) struct MemoryPool(Mutex<Pieces>);
 
 #[derive(Debug, Default)]
 struct Pieces {
@@ -73,13 +73,13 @@ const EXCESS: usize = 64 * 1024;
 /// Memory that was not used for this long is given back.
 const WARM: Duration = Duration::from_secs(1);
 
-impl Spare {
+impl MemoryPool {
     /// Memory for `length` bytes, and little more; empty.
     pub(crate) fn take(self: &Arc<Self>, length: usize) -> Memory {
         let fits = |piece: &Vec<u8>| (length..=length.saturating_add(EXCESS)).contains(&piece.capacity());
-        let mut spare = self.lock();
-        let found = spare.pieces.iter().rposition(fits).and_then(|at| spare.pieces.remove(at));
-        drop(spare);
+        let mut pool = self.lock();
+        let found = pool.pieces.iter().rposition(fits).and_then(|at| pool.pieces.remove(at));
+        drop(pool);
         let bytes = found.unwrap_or_else(|| Vec::with_capacity(length));
         Memory { bytes, origin: Some(Arc::clone(self)) }
     }
@@ -87,24 +87,24 @@ impl Spare {
     fn put(&self, mut piece: Vec<u8>, now: Instant) {
         piece.clear();
         // A process that the application forks may have a copy of a lock that another thread held.
-        let mut spare = match self.0.try_lock() {
-            Ok(spare) => spare,
+        let mut pool = match self.0.try_lock() {
+            Ok(pool) => pool,
             Err(TryLockError::Poisoned(error)) => error.into_inner(),
             Err(TryLockError::WouldBlock) => return,
         };
-        spare.used = Some(now);
-        spare.pieces.push_back(piece);
-        let excess = if spare.pieces.len() > MOST { spare.pieces.pop_front() } else { None };
-        drop(spare);
+        pool.used = Some(now);
+        pool.pieces.push_back(piece);
+        let excess = if pool.pieces.len() > MOST { pool.pieces.pop_front() } else { None };
+        drop(pool);
         drop(excess);
     }
 
     /// Gives back what was not used for a while.
     pub(crate) fn tidy(&self, now: Instant) {
-        let mut spare = self.lock();
-        if spare.used.is_some_and(|used| now.saturating_duration_since(used) > WARM) {
-            let pieces = std::mem::take(&mut *spare);
-            drop(spare);
+        let mut pool = self.lock();
+        if pool.used.is_some_and(|used| now.saturating_duration_since(used) > WARM) {
+            let pieces = std::mem::take(&mut *pool);
+            drop(pool);
             drop(pieces);
         }
     }
@@ -118,33 +118,33 @@ impl Spare {
 mod tests {
     use super::*;
 
-    fn capacities(spare: &Spare) -> Vec<usize> {
-        spare.lock().pieces.iter().map(Vec::capacity).collect()
+    fn capacities(pool: &MemoryPool) -> Vec<usize> {
+        pool.lock().pieces.iter().map(Vec::capacity).collect()
     }
 
     #[test]
     fn memory_is_used_again_where_it_fits() {
-        let spare = Arc::new(Spare::default());
-        let mut memory = spare.take(1 << 20);
+        let pool = Arc::new(MemoryPool::default());
+        let mut memory = pool.take(1 << 20);
         memory.append().extend_from_slice(b"abc");
         let place = memory.as_ptr();
         drop(memory);
         for other in [2 << 20, 1 << 19] {
-            assert_ne!(spare.take(other).as_ptr(), place);
+            assert_ne!(pool.take(other).as_ptr(), place);
         }
-        let again = spare.take((1 << 20) - 1000);
+        let again = pool.take((1 << 20) - 1000);
         assert_eq!((again.as_ptr(), again.len()), (place, 0));
     }
 
     #[test]
     fn no_more_is_kept_than_is_warm_and_nothing_for_long() {
-        let spare = Arc::new(Spare::default());
-        drop((1..=20).map(|count| spare.take(count << 20)).collect::<Vec<_>>());
-        assert_eq!(capacities(&spare), (13..=20).map(|count| count << 20).collect::<Vec<_>>());
+        let pool = Arc::new(MemoryPool::default());
+        drop((1..=20).map(|count| pool.take(count << 20)).collect::<Vec<_>>());
+        assert_eq!(capacities(&pool), (13..=20).map(|count| count << 20).collect::<Vec<_>>());
         let now = Instant::now();
-        spare.tidy(now);
-        assert_eq!(capacities(&spare).len(), MOST);
-        spare.tidy(now + WARM * 2);
-        assert_eq!(capacities(&spare).len(), 0);
+        pool.tidy(now);
+        assert_eq!(capacities(&pool).len(), MOST);
+        pool.tidy(now + WARM * 2);
+        assert_eq!(capacities(&pool).len(), 0);
     }
 }

@@ -46,7 +46,7 @@ impl Poller {
     }
 }
 
-fn timespec(timeout: Duration) -> rustix::event::Timespec {
+pub(super) fn timespec(timeout: Duration) -> rustix::event::Timespec {
     // Some systems refuse what is more than 24 days.
     let timeout = timeout.min(Duration::from_secs(24 * 3600));
     rustix::event::Timespec {

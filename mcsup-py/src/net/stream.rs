@@ -11,6 +11,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use socket2::SockRef;
 
 use super::buffer::{FilePart, Incoming, Outgoing, Tail};
+use super::poller::timespec;
 
 /// A connection. Processes that the application forks do not have it, so that it ends when this is dropped.
 #[derive(Debug)]
@@ -106,13 +107,7 @@ impl Stream {
     /// # Errors
     /// Those of poll(2); `INTR`: a signal came.
     pub fn wait_writable(&self, timeout: Duration) -> rustix::io::Result<bool> {
-        // Some systems refuse what is more than 24 days.
-        let timeout = timeout.min(Duration::from_secs(24 * 3600));
-        let timeout = rustix::event::Timespec {
-            tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
-            tv_nsec: timeout.subsec_nanos().into(),
-        };
-        Ok(poll(&mut [PollFd::new(&self.0, PollFlags::OUT)], Some(&timeout))? > 0)
+        Ok(poll(&mut [PollFd::new(&self.0, PollFlags::OUT)], Some(&timespec(timeout)))? > 0)
     }
 
     /// Whether bytes wait to be received.
