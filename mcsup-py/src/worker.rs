@@ -14,7 +14,7 @@ use crate::app::{App, Local};
 use crate::engine::{self, EngineConfig, Host, Listening, Phase, Siblings, Threads};
 use crate::python::imported::Imported;
 use crate::python::loading::{self, LoadError, Target};
-use crate::python::{ending, fork, interpreter, signals, site, traceback};
+use crate::python::{application_forks, ending, fork, interpreter, signals, site, traceback};
 use crate::watch::{BrokenPage, ReloadSettings, Watcher};
 use crate::wsgi::{IsDraining, WsgiApp, WsgiSettings};
 
@@ -77,7 +77,7 @@ impl Worker for WsgiWorker {
             .map_err(|reason| Error::new(ErrorKind::Boot, reason))?;
         if self.settings.threads == 1 {
             // Before the application, whose own functions for forks are then called beside these threads.
-            if let Err(error) = Python::attach(fork::have_one_thread_at_forks) {
+            if let Err(error) = Python::attach(application_forks::have_one_thread_at_forks) {
                 log::warn!("threads of the server will run while the application forks: {error}");
             }
         }
@@ -86,7 +86,7 @@ impl Worker for WsgiWorker {
         }
         self.callable = Some(load(&self.settings)?);
         if self.settings.threads == 1 {
-            if let Err(error) = Python::attach(fork::come_back_when_counted) {
+            if let Err(error) = Python::attach(application_forks::come_back_when_counted) {
                 log::warn!("Python will count threads of the server when the application forks: {error}");
             }
         }
@@ -277,7 +277,7 @@ impl Host for Process<'_> {
     }
 
     fn beat(&self) {
-        fork::call_back_put_off();
+        application_forks::call_back_put_off();
         self.context.beat();
     }
 

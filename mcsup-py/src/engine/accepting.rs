@@ -41,7 +41,7 @@ impl Table<'_> {
         }
         self.acceptor.left_to_siblings = 0;
         // Where others have turns it is a while until the next poll.
-        let most = if self.turns.is_empty() { 1 } else { MOST_BETWEEN_TURNS };
+        let most = if self.turns.queue.is_empty() { 1 } else { MOST_BETWEEN_TURNS };
         for _ in 0..most {
             let accepted = self.has_room(now) && self.accept(index, now);
             if accepted && self.acceptor.accepting == Accepting::Yes {

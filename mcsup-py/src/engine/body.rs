@@ -92,18 +92,10 @@ impl Receiving {
 
     /// Begins it, in memory if there is enough; returns how much it takes.
     pub(super) fn begin_in(&mut self, memory: &mut BodyMemory) -> usize {
-        let Coding::Length(length) = self.coding else { return 0 };
-        let wanted = std::mem::take(&mut self.wants_memory).then(|| usize::try_from(length).ok()).flatten();
-        let Some((length, granted)) = wanted.and_then(|length| Some((length, memory.grant(length)?))) else {
-            return 0;
-        };
+        let (length, wants_memory) = (self.length_left(), std::mem::take(&mut self.wants_memory));
+        let Some(granted) = wants_memory.then(|| memory.grant(length)).flatten() else { return 0 };
         (self.kept, self.in_memory) = (Kept::Memory(granted), length);
         length
-    }
-
-    /// Whether it goes to a file: then in large pieces.
-    pub(super) fn is_spooled(&self) -> bool {
-        matches!(self.kept, Kept::Spooled { .. })
     }
 
     /// The file that it goes to.

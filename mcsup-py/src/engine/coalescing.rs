@@ -4,6 +4,7 @@
 //! reason. PEP 3333 allows that if "a different thread" continues to send while the application is busy: here it is the
 //! leading thread, some milliseconds later at most.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,14 +19,14 @@ const LONGEST: Duration = Duration::from_micros(500);
 /// The answers that wait, by the tokens of their connections.
 #[derive(Debug, Default)]
 pub(super) struct Coalesced {
-    answers: Vec<u64>,
+    answers: VecDeque<u64>,
     /// When the first was given; `None`: there is none.
     since: Option<Instant>,
 }
 
 impl Coalesced {
     pub(super) fn add(&mut self, token: u64, now: Instant) {
-        self.answers.push(token);
+        self.answers.push_back(token);
         self.since.get_or_insert(now);
     }
 
@@ -34,14 +35,10 @@ impl Coalesced {
         self.since.is_none_or(|since| now.saturating_duration_since(since) < LONGEST)
     }
 
-    /// All that wait, to be sent; give the vector back empty.
-    pub(super) fn take(&mut self) -> Vec<u64> {
+    /// The next one to be sent, of which none is left.
+    pub(super) fn next(&mut self) -> Option<u64> {
         self.since = None;
-        std::mem::take(&mut self.answers)
-    }
-
-    pub(super) fn keep_room(&mut self, answers: Vec<u64>) {
-        self.answers = answers;
+        self.answers.pop_front()
     }
 }
 

@@ -58,15 +58,6 @@ pub(super) enum HeadBytes {
     Own(Vec<u8>),
 }
 
-impl HeadBytes {
-    pub(super) fn bytes<'a>(&'a self, incoming: &'a Incoming) -> &'a [u8] {
-        match self {
-            HeadBytes::InPlace(length) => &incoming.bytes()[..*length],
-            HeadBytes::Own(bytes) => bytes,
-        }
-    }
-}
-
 /// The result of one step of a connection.
 #[derive(Debug)]
 pub(super) enum Step {
@@ -265,13 +256,13 @@ impl Connection {
         out.extend_from_slice(self.incoming.bytes());
     }
 
-    /// The head of the request, if it is known and not taken out.
+    /// The head of the request that is not taken out; of an incomplete or malformed one only the parts that were understood.
     pub(super) fn asked(&self) -> Option<Head<'_>> {
         match &self.state {
             State::Body { head, .. } | State::Ready { head, .. } => {
                 Some(Self::view(&self.heads, &self.incoming, head))
             }
-            _ => None,
+            _ => self.heads.is_known().then(|| self.heads.view(self.incoming.bytes())),
         }
     }
 
@@ -288,6 +279,9 @@ impl Connection {
 
     /// The head of the request, if it is known.
     pub(super) fn view<'a>(heads: &'a Heads, incoming: &'a Incoming, head: &'a HeadBytes) -> Head<'a> {
-        heads.view(head.bytes(incoming))
+        heads.view(match head {
+            HeadBytes::InPlace(length) => &incoming.bytes()[..*length],
+            HeadBytes::Own(bytes) => bytes,
+        })
     }
 }

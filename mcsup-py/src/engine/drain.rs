@@ -12,12 +12,13 @@
 //! listener. The supervisor keeps new clients away meanwhile, if the kernel supports it. Workers that end together
 //! share one queue; before its end each also takes back the connections that it handed over and no sibling has taken.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use super::Phase;
 use super::connection::State;
 use super::table::Table;
+use super::{Host, Phase};
 use crate::net::timers::after;
 
 /// How long a connection that was accepted but has said nothing may still begin to.
@@ -29,6 +30,21 @@ const RETIRING_TIME: Duration = Duration::from_secs(2);
 const DRAINING_TIME: Duration = Duration::from_millis(20);
 /// For how long what is queued is accepted then, where clients connect without a pause, or no descriptor is left for them.
 const LAST_LOOK_TIME: Duration = Duration::from_secs(1);
+
+/// Connections that are to go to a sibling, since this engine retires.
+#[derive(Debug, Default)]
+pub(super) struct Leaving {
+    /// Idle connections that could not go yet.
+    pub(super) tokens: Vec<u64>,
+    /// Until when it is tried.
+    pub(super) until: Option<Instant>,
+    /// The time of the last check and the close of the listeners, if no sibling serves their queue.
+    pub(super) last_look: Option<Instant>,
+    /// Until when a further look may follow it.
+    pub(super) looks_until: Option<Instant>,
+    /// Whether no sibling took them: from now on an answer is a connection's last. Read without the lock.
+    pub(super) gave_up: Arc<AtomicBool>,
+}
 
 impl Table<'_> {
     /// Changes to the phase that the host requests.
@@ -146,5 +162,14 @@ impl Table<'_> {
     /// Whether there will soon be room for those that could not go yet.
     pub(super) fn has_some_to_hand_on(&self) -> bool {
         !self.leaving.tokens.is_empty() && self.host.siblings().count > 0
+    }
+}
+
+/// Whether an answer that begins now may leave its connection open.
+pub(super) fn may_keep_open(host: &dyn Host, gave_up: &AtomicBool) -> bool {
+    match host.phase() {
+        Phase::Serving | Phase::LameDuck => true,
+        Phase::Retiring => !gave_up.load(Relaxed) && host.siblings().count > 0,
+        Phase::Draining | Phase::Quitting => false,
     }
 }

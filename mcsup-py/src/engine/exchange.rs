@@ -11,7 +11,7 @@ use super::Host;
 use super::answer_race::AnswerRace;
 use super::coalescing::Holding;
 use super::connection::Then;
-use super::leaving::may_keep_open;
+use super::drain::may_keep_open;
 use super::turn::MOST_SENT;
 use crate::app::{Block, Gone, Reply, Verdict};
 use crate::http::chunked::{LAST_CHUNK, write_chunk};

@@ -56,8 +56,11 @@ pub(super) struct Shared<'a> {
     state: Mutex<Locked<'a>>,
     parking: Parking,
     spare: Spare,
+    /// Wakes the spare alone, while it leads.
+    spare_waker: Waker,
     /// Wakes the thread that waits at the poller.
     waker: Waker,
+    start: Instant,
     over: AtomicBool,
 }
 
@@ -127,8 +130,10 @@ pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io
             failed: None,
         }),
         parking: Parking::new()?,
-        spare: Spare::new(now)?,
+        spare: Spare::default(),
+        spare_waker: Waker::new()?,
         waker,
+        start: now,
         over: AtomicBool::new(false),
     };
     let mut apps = apps.into_iter();
@@ -167,22 +172,20 @@ impl<'a> Shared<'a> {
     /// The loop of a follower.
     fn follow(&self, permit: usize, app: &mut dyn App) {
         let _ends_others = Fallen(self);
-        let mut follower = Follower { permit, ..Follower::default() };
+        let (batch, date, sent) = (Batch::default(), Date::default(), ResponseHead::default());
+        let (now, looked_for_signals) = (None, None);
+        let mut follower =
+            Follower { app, permit, batch, now, worked: false, looked_for_signals, date, sent };
         let mut state = self.lock();
         while !self.is_over() {
-            state = self.serve(state, app, &mut follower);
+            state = self.serve(state, &mut follower);
         }
         drop(state);
         self.wake_all();
     }
 
     /// Answers a waiting request, otherwise gives a turn, otherwise leads, otherwise parks.
-    fn serve<'g>(
-        &'g self,
-        mut state: Guard<'g, 'a>,
-        app: &mut dyn App,
-        follower: &mut Follower,
-    ) -> Guard<'g, 'a> {
+    fn serve<'g>(&'g self, mut state: Guard<'g, 'a>, follower: &mut Follower<'_>) -> Guard<'g, 'a> {
         self.relieve_spare(&mut state);
         self.call_for_files(&state);
         if let Some(again) = (follower.permit == 0).then(|| self.is_to_attend()).flatten() {
@@ -194,17 +197,17 @@ impl<'a> Shared<'a> {
         let is_led = state.leader == Leader::Permit;
         let may_answer = is_led || state.budget > 0;
         if let Some(job) = may_answer.then(|| state.table.take_job()).flatten() {
-            return self.answer(state, app, job, follower);
+            return self.answer(state, job, follower);
         }
-        if app.has_garbage() {
+        if follower.app.has_garbage() {
             // As long as a request, perhaps.
             state.table.send_coalesced(Instant::now());
             self.leave_queue(&mut state, is_led);
             if !is_led {
-                self.spare.watch(Instant::now());
+                self.leave_lead(Instant::now());
             }
             drop(state);
-            app.free();
+            follower.app.free();
             follower.now = None;
             return self.lock();
         }
@@ -223,9 +226,9 @@ impl<'a> Shared<'a> {
     }
 
     /// Parks, unless there is more to do.
-    fn rest<'g>(&'g self, mut state: Guard<'g, 'a>, follower: &mut Follower) -> Guard<'g, 'a> {
+    fn rest<'g>(&'g self, mut state: Guard<'g, 'a>, follower: &mut Follower<'_>) -> Guard<'g, 'a> {
         state.table.send_coalesced(Instant::now());
-        if !(state.table.ready.is_empty() && state.table.turns.is_empty()) {
+        if !(state.table.ready.is_empty() && state.table.turns.queue.is_empty()) {
             // The next request was there already, behind an answer that has left.
             return state;
         }
@@ -239,7 +242,7 @@ impl<'a> Shared<'a> {
     }
 
     /// Leads for one round.
-    fn lead<'g>(&'g self, mut state: Guard<'g, 'a>, follower: &mut Follower) -> Guard<'g, 'a> {
+    fn lead<'g>(&'g self, mut state: Guard<'g, 'a>, follower: &mut Follower<'_>) -> Guard<'g, 'a> {
         state.leader = Leader::Permit;
         let most = if follower.permit == 0 && follower.worked { LOOK_AFTER } else { Duration::MAX };
         let (mut state, now) = self.round(state, Leader::Permit, &mut follower.batch, most);
@@ -283,11 +286,11 @@ impl Drop for Fallen<'_, '_> {
 }
 
 /// The data of one follower.
-#[derive(Default)]
-struct Follower {
-    batch: Batch,
+struct Follower<'x> {
+    app: &'x mut dyn App,
     /// Which permit it has.
     permit: usize,
+    batch: Batch,
     /// The time, if this thread has just read it: a read costs as much as a short turn may.
     now: Option<Instant>,
     /// Whether it has worked since it last looked for signals,
@@ -299,7 +302,7 @@ struct Follower {
     sent: ResponseHead,
 }
 
-impl Follower {
+impl Follower<'_> {
     fn take_now(&mut self) -> Instant {
         self.now.take().unwrap_or_else(Instant::now)
     }

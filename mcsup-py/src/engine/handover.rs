@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 use mcsup_core::between_forks;
 use mcsup_core::listener::AcceptFailure;
 
-use super::Phase;
 use super::connection::{Connection, State};
 use super::table::Table;
+use super::{Phase, Timeouts};
 use crate::app::{Local, Peer};
 use crate::net::stream::Stream;
 use crate::net::timers::after;
@@ -105,13 +105,6 @@ impl Table<'_> {
         true
     }
 
-    /// How long a connection may be idle that comes from elsewhere: also where none may be that is this worker's own, since
-    /// its client was promised something else.
-    fn time_between_requests(&self) -> Duration {
-        let own = self.config.timeouts.keep_alive;
-        if own.is_zero() { self.config.timeouts.head } else { own }
-    }
-
     /// Takes a connection that some worker has handed over; `false`: there is none.
     pub(super) fn take_over(&mut self, now: Instant) -> bool {
         let taken = between_forks(|| {
@@ -141,7 +134,10 @@ impl Table<'_> {
         let Some((peer, is_fresh, received)) = known.filter(|(peer, ..)| peer.is_known()) else {
             return true;
         };
-        let (head, idle) = (after(now, self.config.timeouts.head), after(now, self.time_between_requests()));
+        let Timeouts { head, keep_alive, .. } = self.config.timeouts;
+        // It may be idle even if none of this worker's own may: its client was promised that.
+        let idle = after(now, if keep_alive.is_zero() { head } else { keep_alive });
+        let head = after(now, head);
         let token = self.connections.add(|token| {
             let mut connection = Connection::new(stream, peer, token, now, head);
             if !is_fresh {

@@ -78,11 +78,9 @@ impl Table<'_> {
 
     /// Sends the answers that have waited for one another.
     pub(super) fn send_coalesced(&mut self, now: Instant) {
-        let mut answers = self.coalesced.take();
-        for token in answers.drain(..) {
+        while let Some(token) = self.coalesced.next() {
             self.flush(token, now);
         }
-        self.coalesced.keep_room(answers);
     }
 
     /// No permit becomes free again: hands waiting requests to siblings, or refuses them.

@@ -18,7 +18,6 @@ mod connections;
 mod date;
 mod drain;
 mod exchange;
-mod expiry;
 mod followers;
 mod gauges;
 mod growth;
@@ -26,7 +25,6 @@ mod handover;
 mod health;
 mod jobs;
 mod large_heads;
-mod leaving;
 mod lingering;
 mod overdue;
 mod pace;
@@ -200,13 +198,6 @@ pub struct Threads<'a> {
     pub apps: Vec<Box<dyn App + Send + 'a>>,
     /// Runs around each further thread, for a language that must register its threads.
     pub life: fn(&mut (dyn FnMut() + Send)),
-}
-
-impl<'a> Threads<'a> {
-    /// One permit.
-    pub fn one(app: impl App + Send + 'a) -> Self {
-        Self { apps: vec![Box::new(app)], life: |live| live() }
-    }
 }
 
 impl Default for Siblings {

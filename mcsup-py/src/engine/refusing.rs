@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::connection::{Connection, State, Then};
+use super::connection::{State, Then};
 use super::table::Table;
 use crate::access::Entry;
 use crate::http::foreign;
@@ -17,29 +17,18 @@ impl Table<'_> {
         self.release(token);
         let Self { config, connections, access, date, refusals, .. } = self;
         let Some(connection) = connections.find(token) else { return };
-        let Connection { state, heads, incoming, outgoing, peer, .. } = &mut *connection;
-        let asked = match state {
-            State::Body { head, .. } | State::Ready { head, .. } => Some(&*head),
-            _ => None,
-        };
-        let received = asked.map_or(incoming.bytes(), |head| head.bytes(incoming));
-        let asked = match asked {
-            Some(head) => Some(Connection::view(heads, incoming, head)),
-            // What is wrong is not the request line.
-            None => heads.is_known().then(|| heads.view(received)),
-        };
-        refusals.note(peer.remote, reject, received, now);
+        let (head, remote) = (connection.asked(), connection.peer.remote);
+        let received = head.map_or(connection.incoming.bytes(), |head| head.bytes());
+        refusals.note(remote, reject, received, now);
         let mut answer = Vec::new();
-        let (head, bytes) = write_refusal(&mut answer, reject, is_head(received), date.at(now));
+        let (response, bytes) = write_refusal(&mut answer, reject, is_head(received), date.at(now));
         let answer = if foreign::is_http2(received) { foreign::HTTP2_ANSWER } else { &answer };
-        outgoing.append().extend_from_slice(answer);
         if let Some(access) = access {
-            let (remote, took) = (peer.remote, Duration::ZERO);
-            access.note(&Entry { head: asked, remote, response: &head, bytes, took });
+            access.note(&Entry { head, remote, response: &response, bytes, took: Duration::ZERO });
         }
-        let length = incoming.bytes().len();
-        incoming.consume(length);
-        incoming.release();
+        connection.outgoing.append().extend_from_slice(answer);
+        connection.incoming.clear();
+        connection.incoming.release();
         connection.state = State::Flushing { then: Then::Linger };
         connection.deadline = after(now, config.timeouts.write);
         self.flush(token, now);

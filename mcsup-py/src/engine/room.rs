@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use mcsup_core::listener::AcceptFailure;
 
-use super::connection::{Connection, State};
+use super::connection::{Connection, Granted, State};
 use super::pace;
 use super::reserve::{Reserve, next_number};
 use super::table::Table;
@@ -29,10 +29,12 @@ const SELECTED: usize = 1024;
 const SELECTED_SHARE: usize = 16;
 
 /// The resource that is short.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lack {
-    Connections,
+enum Lack<'e> {
+    /// As many connections are open as there may be.
+    Connections(usize),
     Descriptors,
+    /// Descriptors or memory, as a system call has said.
+    Either(&'e io::Error),
 }
 
 impl Table<'_> {
@@ -40,13 +42,13 @@ impl Table<'_> {
     /// can be closed, and accepting rests.
     pub(super) fn has_room(&mut self, now: Instant) -> bool {
         let Some(lack) = self.lack() else { return true };
-        self.say_lack(lack, now);
+        self.say_lack(&lack, now);
         self.make_room(now)
     }
 
     /// accept(2) has said that a descriptor or memory is short; whether another attempt may succeed.
     pub(super) fn has_room_after(&mut self, error: &io::Error, now: Instant) -> bool {
-        self.say_shortage(error, now);
+        self.say_lack(&Lack::Either(error), now);
         self.make_room(now)
     }
 
@@ -54,23 +56,15 @@ impl Table<'_> {
     pub(super) fn say_if_shortage(&mut self, error: &io::Error, now: Instant) -> bool {
         let is_shortage = AcceptFailure::of(error) == AcceptFailure::Short;
         if is_shortage {
-            self.say_shortage(error, now);
+            self.say_lack(&Lack::Either(error), now);
         }
         is_shortage
     }
 
-    fn say_shortage(&mut self, error: &io::Error, now: Instant) {
-        if self.reserve.lacked.replace(now).is_none() {
-            log::warn!(
-                "no room for connections and bodies ({error}): idle connections are closed for new ones"
-            );
-        }
-    }
-
-    fn lack(&mut self) -> Option<Lack> {
+    fn lack(&mut self) -> Option<Lack<'static>> {
         let (most, open) = (self.config.connections, self.connections.len());
         if most > 0 && open >= most {
-            return Some(Lack::Connections);
+            return Some(Lack::Connections(open));
         }
         if !self.reserve.is_touched || open < self.reserve.least {
             return None;
@@ -80,21 +74,21 @@ impl Table<'_> {
         self.reserve.is_touched.then_some(Lack::Descriptors)
     }
 
-    fn say_lack(&mut self, lack: Lack, now: Instant) {
+    fn say_lack(&mut self, lack: &Lack<'_>, now: Instant) {
         if self.reserve.lacked.replace(now).is_some() {
             return;
         }
         let Reserve { first, limit, .. } = self.reserve;
         match lack {
-            Lack::Connections => {
-                let open = self.connections.len();
-                log::warn!(
-                    "{open} connections are open, as many as there may be: idle ones are closed for new ones"
-                );
-            }
+            Lack::Connections(open) => log::warn!(
+                "{open} connections are open, as many as there may be: idle ones are closed for new ones"
+            ),
             Lack::Descriptors => log::warn!(
                 "{first} of {limit} descriptors are open, and the others are left to the application: idle connections \
                  are closed for new ones"
+            ),
+            Lack::Either(error) => log::warn!(
+                "no room for connections and bodies ({error}): idle connections are closed for new ones"
             ),
         }
     }
@@ -116,20 +110,16 @@ impl Table<'_> {
 
     /// Whether the file may stay that the body of a connection has got. For one in the reserve an idle connection is closed.
     pub(super) fn may_spool(&mut self, token: u64, now: Instant) -> bool {
+        let is_few = self.connections.len() <= self.reserve.least;
         let Some(connection) = self.connections.find(token) else { return true };
-        let Some(number) = connection.granted.spooled.as_ref().map(|file| file.as_raw_fd()) else {
-            return true;
-        };
-        if self.connections.len() <= self.reserve.least {
-            return true;
-        }
-        let Some(connection) = self.connections.find(token) else { return true };
+        let Granted { spooled: Some(file), has_made_room, .. } = &mut connection.granted else { return true };
+        let number = file.as_raw_fd();
         // Room is made once for a file.
-        if number < self.reserve.first || std::mem::replace(&mut connection.granted.has_made_room, true) {
+        if is_few || number < self.reserve.first || std::mem::replace(has_made_room, true) {
             return true;
         }
         self.reserve.is_touched = true;
-        self.say_lack(Lack::Descriptors, now);
+        self.say_lack(&Lack::Descriptors, now);
         self.close_idle(now).is_ok() || self.reserve.admits(number)
     }
 

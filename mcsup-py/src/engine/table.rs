@@ -13,16 +13,17 @@ use super::coalescing::Coalesced;
 use super::connection::{Connection, State};
 use super::connections::{Connections, HOST_WAKE, LISTENERS, Missed, WAKER};
 use super::date::Date;
+use super::drain::Leaving;
 use super::handover::Surplus;
 use super::large_heads::LargeHeads;
-use super::leaving::Leaving;
 use super::refusal_log::RefusalLog;
 use super::reserve::Reserve;
 use super::turns::{Queued, Turns};
 use super::{EngineConfig, Host, Listening, Phase};
 use crate::access::AccessLog;
+use crate::http::reject;
 use crate::net::poller::{Interest, Poller, Ready};
-use crate::net::timers::{Armed, Timers};
+use crate::net::timers::{Armed, Timers, after};
 
 /// A round lasts no longer, so that beats go on.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
@@ -30,6 +31,9 @@ const LONGEST_WAIT: Duration = Duration::from_millis(500);
 /// How long a request waits here before its connection is offered to the siblings again, or an idle connection where this
 /// engine retires.
 const OFFER_AGAIN: Duration = Duration::from_millis(2);
+
+/// No more deadlines than this are looked at in one round.
+const MOST_EXPIRED: usize = 256;
 
 /// The state.
 pub(super) struct Table<'a> {
@@ -92,7 +96,7 @@ impl<'a> Table<'a> {
     /// to a sibling again.
     pub(super) fn timeout(&self, answers: bool, now: Instant) -> Duration {
         // Without a permit it sees to the files as well.
-        if !self.turns.is_empty() || !answers && self.turns.has_files() {
+        if !self.turns.queue.is_empty() || !answers && !self.turns.files.is_empty() {
             return Duration::ZERO;
         }
         match (self.ready.is_empty(), answers) {
@@ -115,7 +119,7 @@ impl<'a> Table<'a> {
 
     /// Whether there is something to do without further news, now or at a time that has come to be known.
     pub(super) fn has_work(&self) -> bool {
-        !self.ready.is_empty() || !self.turns.is_empty() || self.body_memory.next_start().is_some()
+        !self.ready.is_empty() || !self.turns.queue.is_empty() || self.body_memory.next_start().is_some()
     }
 
     /// Something has become ready. `leads`: the thread that says so may accept.
@@ -206,6 +210,52 @@ impl<'a> Table<'a> {
             }
         }
         missed
+    }
+
+    /// Ends what has waited too long. Of very many the rest waits for the next turn.
+    pub(super) fn expire(&mut self, now: Instant) {
+        self.acceptor.end_rest(now);
+        self.refusals.log_count(now);
+        self.end_shortage(now);
+        for _ in 0..MOST_EXPIRED {
+            let Some((at, token)) = self.timers.pop(now) else { return };
+            let Some(connection) = self.connections.find(token) else {
+                self.connections.note_timer(token);
+                continue;
+            };
+            if !connection.armed.fired(at) {
+                continue;
+            }
+            if connection.deadline > now {
+                self.keep(token);
+                continue;
+            }
+            match connection.state {
+                // Whole already: its answer has no deadline here.
+                State::Ready { .. } => {}
+                // It is for this engine to go on, and not for the client.
+                State::Body { .. } if connection.queued => {
+                    connection.deadline = after(now, self.config.timeouts.body);
+                    self.keep(token);
+                }
+                State::Flushing { .. } if connection.queued => {
+                    connection.deadline = after(now, self.config.timeouts.write);
+                    self.keep(token);
+                }
+                State::Head | State::Body { .. } => self.refuse(token, reject::TIMEOUT, now),
+                State::Flushing { .. } => {
+                    connection.stream.abort();
+                    self.close(token);
+                }
+                // Sent in the last moment: the poller has not told yet.
+                State::Idle { .. } if connection.stream.has_unread() => {
+                    connection.readable(false);
+                    connection.deadline = after(now, self.config.timeouts.head);
+                    self.advance(token, now);
+                }
+                State::Idle { .. } | State::Lingering(_) => self.close(token),
+            }
+        }
     }
 
     /// Applies a new phase of the host.

@@ -48,20 +48,6 @@ impl Turns {
     fn push(&mut self, token: u64, needs_file: bool) {
         if needs_file { self.files.push_back(Queued::Connection(token)) } else { self.queue.push_back(token) }
     }
-
-    /// Whether no turn waits, except for those that may wait for a disk.
-    pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
-    }
-
-    pub(super) fn has_files(&self) -> bool {
-        !self.files.is_empty()
-    }
-
-    /// The next turn among those that may wait for a disk.
-    pub(super) fn next_with_file(&mut self) -> Option<Queued> {
-        self.files.pop_front()
-    }
 }
 
 impl Table<'_> {

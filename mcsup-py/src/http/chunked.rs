@@ -7,7 +7,7 @@ use super::reject::{self, Reject};
 
 /// Where in the coding the next byte is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum Position {
     /// In the digits of a size.
     Size {
         size: u64,
@@ -37,7 +37,7 @@ enum State {
 /// Decodes one chunked body.
 #[derive(Debug)]
 pub struct Decoder {
-    state: State,
+    at: Position,
     /// Bytes of extensions so far, with a limit: no use of them is known.
     extensions: usize,
     trailer: Vec<u8>,
@@ -55,11 +55,11 @@ const MAX_DIGITS: u16 = 256;
 const FORBIDDEN_TRAILERS: [&str; 7] =
     ["authorization", "content-encoding", "content-length", "host", "te", "trailer", "transfer-encoding"];
 
-const START: State = State::Size { size: 0, digits: 0 };
+const START: Position = Position::Size { size: 0, digits: 0 };
 
 impl Default for Decoder {
     fn default() -> Self {
-        Self { state: START, extensions: 0, trailer: Vec::new() }
+        Self { at: START, extensions: 0, trailer: Vec::new() }
     }
 }
 
@@ -71,15 +71,15 @@ impl Decoder {
     /// The refusal, where the coding is broken; what was handed out until then is worthless.
     pub fn decode(&mut self, input: &[u8], mut data: impl FnMut(&[u8])) -> Result<usize, Reject> {
         let mut at = 0;
-        while at < input.len() && self.state != State::Done {
-            if let State::Data { left } = self.state {
+        while at < input.len() && self.at != Position::Done {
+            if let Position::Data { left } = self.at {
                 let take = usize::try_from(left).unwrap_or(usize::MAX).min(input.len() - at);
                 data(&input[at..at + take]);
                 at += take;
                 let left = left - take as u64;
-                self.state = if left == 0 { State::DataCr } else { State::Data { left } };
+                self.at = if left == 0 { Position::DataCr } else { Position::Data { left } };
             } else {
-                self.state = self.step(input[at])?;
+                self.at = self.step(input[at])?;
                 at += 1;
             }
         }
@@ -88,39 +88,39 @@ impl Decoder {
 
     /// Whether the body has ended.
     pub fn is_done(&self) -> bool {
-        self.state == State::Done
+        self.at == Position::Done
     }
 
-    fn step(&mut self, byte: u8) -> Result<State, Reject> {
-        match (self.state, byte) {
-            (State::Size { size, digits: 1.. }, b'\r') => Ok(State::SizeEnd { size }),
-            (State::Size { size, digits: 1.. }, b' ' | b'\t' | b';') => {
+    fn step(&mut self, byte: u8) -> Result<Position, Reject> {
+        match (self.at, byte) {
+            (Position::Size { size, digits: 1.. }, b'\r') => Ok(Position::SizeEnd { size }),
+            (Position::Size { size, digits: 1.. }, b' ' | b'\t' | b';') => {
                 self.extended(size, Extension::begin(byte))
             }
-            (State::Size { size, digits }, _) => size_digit(size, digits, byte),
-            (State::Extension { size, at }, b'\r') if at.may_end() => Ok(State::SizeEnd { size }),
-            (State::Extension { size, at }, _) => self.extended(size, at.step(byte)),
-            (State::SizeEnd { size: 0 }, b'\n') => Ok(State::Trailer),
-            (State::SizeEnd { size }, b'\n') => Ok(State::Data { left: size }),
-            (State::SizeEnd { .. }, _) => Err(reject::CHUNK_SIZE),
-            (State::DataCr, b'\r') => Ok(State::DataLf),
-            (State::DataLf, b'\n') => Ok(START),
-            (State::DataCr | State::DataLf, _) => Err(reject::CHUNK_END),
-            (State::Trailer, _) => self.trailer_byte(byte),
-            (state @ (State::Data { .. } | State::Done), _) => Ok(state),
+            (Position::Size { size, digits }, _) => size_digit(size, digits, byte),
+            (Position::Extension { size, at }, b'\r') if at.may_end() => Ok(Position::SizeEnd { size }),
+            (Position::Extension { size, at }, _) => self.extended(size, at.step(byte)),
+            (Position::SizeEnd { size: 0 }, b'\n') => Ok(Position::Trailer),
+            (Position::SizeEnd { size }, b'\n') => Ok(Position::Data { left: size }),
+            (Position::SizeEnd { .. }, _) => Err(reject::CHUNK_SIZE),
+            (Position::DataCr, b'\r') => Ok(Position::DataLf),
+            (Position::DataLf, b'\n') => Ok(START),
+            (Position::DataCr | Position::DataLf, _) => Err(reject::CHUNK_END),
+            (Position::Trailer, _) => self.trailer_byte(byte),
+            (at @ (Position::Data { .. } | Position::Done), _) => Ok(at),
         }
     }
 
     /// Counts a byte that is of no use. `at`: where the next one is, if it may come here.
-    fn extended(&mut self, size: u64, at: Option<Extension>) -> Result<State, Reject> {
+    fn extended(&mut self, size: u64, at: Option<Extension>) -> Result<Position, Reject> {
         self.extensions += 1;
         match at {
-            Some(at) if self.extensions <= MAX_EXTENSIONS => Ok(State::Extension { size, at }),
+            Some(at) if self.extensions <= MAX_EXTENSIONS => Ok(Position::Extension { size, at }),
             _ => Err(reject::CHUNK_EXTENSION),
         }
     }
 
-    fn trailer_byte(&mut self, byte: u8) -> Result<State, Reject> {
+    fn trailer_byte(&mut self, byte: u8) -> Result<Position, Reject> {
         if byte == b'\n' && self.trailer.last() != Some(&b'\r') {
             // A parser that accepts it as a line end finds another end of the body, and another next request.
             return Err(reject::BARE_LF);
@@ -130,14 +130,14 @@ impl Decoder {
             return Err(reject::TRAILER);
         }
         if self.trailer != b"\r\n" && !self.trailer.ends_with(b"\r\n\r\n") {
-            return Ok(State::Trailer);
+            return Ok(Position::Trailer);
         }
         check_trailer(&self.trailer)?;
-        Ok(State::Done)
+        Ok(Position::Done)
     }
 }
 
-fn size_digit(size: u64, digits: u16, byte: u8) -> Result<State, Reject> {
+fn size_digit(size: u64, digits: u16, byte: u8) -> Result<Position, Reject> {
     let digit = match byte {
         b'0'..=b'9' => byte - b'0',
         b'a'..=b'f' => byte - b'a' + 10,
@@ -148,7 +148,7 @@ fn size_digit(size: u64, digits: u16, byte: u8) -> Result<State, Reject> {
     if size >> 60 != 0 || digits == MAX_DIGITS {
         return Err(reject::CHUNK_SIZE);
     }
-    Ok(State::Size { size: size << 4 | u64::from(digit), digits: digits + 1 })
+    Ok(Position::Size { size: size << 4 | u64::from(digit), digits: digits + 1 })
 }
 
 fn check_trailer(bytes: &[u8]) -> Result<(), Reject> {

@@ -175,6 +175,11 @@ impl Heads {
 }
 
 impl<'a> Head<'a> {
+    /// The bytes that it was read from.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// The method: uppercase.
     pub fn method(&self) -> &'a str {
         std::str::from_utf8(self.at(&self.heads.line.method)).unwrap_or_default()

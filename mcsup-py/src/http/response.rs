@@ -135,7 +135,7 @@ impl ResponseHead {
             14 if name.eq_ignore_ascii_case(b"content-length") => return self.set_length(value),
             _ => {}
         }
-        self.append(name, value);
+        write_field(&mut self.fields, name, value);
         Ok(())
     }
 
@@ -165,12 +165,6 @@ impl ResponseHead {
         }
         self.content_length = Some(length);
         Ok(())
-    }
-
-    fn append(&mut self, name: &[u8], value: &[u8]) {
-        for part in [name, b": ", value, b"\r\n"] {
-            self.fields.extend_from_slice(part);
-        }
     }
 }
 
@@ -202,16 +196,20 @@ pub enum BodyFraming {
 
 /// Appends the bytes of an interim response to `out`: its status and its fields, nothing else (RFC 8297 §2).
 pub fn write_interim(out: &mut Vec<u8>, head: &ResponseHead) {
+    write_status(out, head);
+    out.extend_from_slice(&head.fields);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_status(out: &mut Vec<u8>, head: &ResponseHead) {
     let mut number = itoa::Buffer::new();
-    for part in [
-        b"HTTP/1.1 ",
-        number.format(head.status).as_bytes(),
-        b" ",
-        &head.reason,
-        b"\r\n",
-        &head.fields,
-        b"\r\n",
-    ] {
+    for part in [b"HTTP/1.1 ", number.format(head.status).as_bytes(), b" ", &head.reason, b"\r\n"] {
+        out.extend_from_slice(part);
+    }
+}
+
+fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    for part in [name, b": ", value, b"\r\n"] {
         out.extend_from_slice(part);
     }
 }
@@ -220,19 +218,12 @@ pub fn write_interim(out: &mut Vec<u8>, head: &ResponseHead) {
 ///
 /// We answer in HTTP/1.1 whatever the client speaks (RFC 9110 §2.5), with 1.0's rules where it speaks 1.0.
 pub fn write_head(out: &mut Vec<u8>, head: &ResponseHead, finish: &Finish<'_>) {
-    let mut number = itoa::Buffer::new();
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(number.format(head.status).as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(&head.reason);
-    out.extend_from_slice(b"\r\n");
+    write_status(out, head);
     if !head.names_server {
         out.extend_from_slice(b"Server: mcsup\r\n");
     }
     if !head.names_date {
-        out.extend_from_slice(b"Date: ");
-        out.extend_from_slice(finish.date);
-        out.extend_from_slice(b"\r\n");
+        write_field(out, b"Date", finish.date);
     }
     match (finish.keep_alive, finish.version) {
         (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
@@ -245,9 +236,7 @@ pub fn write_head(out: &mut Vec<u8>, head: &ResponseHead, finish: &Finish<'_>) {
         BodyFraming::Chunked | BodyFraming::UntilClose => None,
     };
     if let Some(length) = length {
-        out.extend_from_slice(b"Content-Length: ");
-        out.extend_from_slice(number.format(length).as_bytes());
-        out.extend_from_slice(b"\r\n");
+        write_field(out, b"Content-Length", itoa::Buffer::new().format(length).as_bytes());
     }
     if finish.body == BodyFraming::Chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");

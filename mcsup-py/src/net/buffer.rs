@@ -29,8 +29,7 @@ impl Incoming {
     pub fn consume(&mut self, count: usize) {
         self.start += count;
         if self.is_empty() {
-            self.bytes.clear();
-            self.start = 0;
+            self.clear();
         }
     }
 
@@ -150,10 +149,7 @@ impl BlockPart {
 
 impl fmt::Debug for BlockPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BlockPart")
-            .field("start", &self.start)
-            .field("end", &self.end)
-            .finish_non_exhaustive()
+        f.debug_tuple("BlockPart").field(&(self.start..self.end)).finish()
     }
 }
 

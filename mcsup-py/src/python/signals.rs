@@ -4,7 +4,7 @@
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::prelude::*;
 
-use super::{fork, traceback};
+use super::{ending, traceback};
 
 /// Runs the handlers of signals that have come, in the interpreter's main thread. Costs little where none has.
 ///
@@ -12,7 +12,7 @@ use super::{fork, traceback};
 /// program, in one line.
 pub(crate) fn run_handlers(py: Python<'_>) -> Option<String> {
     let raised = py.check_signals().err();
-    fork::end_if_forked_off(py, raised.as_ref());
+    ending::end_if_forked_off(py, raised.as_ref());
     let error = raised?;
     if error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py) {
         return Some(traceback::one_line(py, &error));

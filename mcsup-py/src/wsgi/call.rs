@@ -15,7 +15,7 @@ use super::start_response::{Answer, StartResponse, Stop};
 use crate::app::{App, Reply, Request, Verdict};
 use crate::http::head::Head;
 use crate::http::target::shown;
-use crate::python::{fork, traceback};
+use crate::python::{ending, traceback};
 
 /// A WSGI application as the engine's [`App`].
 pub struct WsgiApp {
@@ -90,13 +90,13 @@ fn serve<'py>(
     // One object for both: a second one would cost every request, for the few that want it.
     environ.set_item(intern!(py, "wsgi.early_hints"), start_response)?;
     let returned = callable.call1((environ, start_response));
-    fork::end_if_forked_off(py, returned.as_ref().err());
+    ending::end_if_forked_off(py, returned.as_ref().err());
     let returned = returned?;
     let sent = send(&returned, answer);
-    fork::end_if_forked_off(py, sent.as_ref().err().and_then(Stop::raised));
+    ending::end_if_forked_off(py, sent.as_ref().err().and_then(Stop::raised));
     // Always, whatever came of sending it. Where it fails, the response is none the worse.
     let closed = close(&returned);
-    fork::end_if_forked_off(py, closed.as_ref().err());
+    ending::end_if_forked_off(py, closed.as_ref().err());
     if let Err(error) = closed {
         log_error(py, "Error closing the response to", head, &error);
     }
@@ -170,7 +170,7 @@ fn send_only(block: &Bound<'_, PyAny>, answer: &Answer) -> Result<(), Stop> {
 fn send_blocks(returned: &Bound<'_, PyAny>, answer: &Answer) -> Result<(), Stop> {
     let py = returned.py();
     for block in returned.try_iter()? {
-        fork::end_if_forked_off(py, block.as_ref().err());
+        ending::end_if_forked_off(py, block.as_ref().err());
         let block = block?;
         let bytes = bytes_of(&block)?.as_bytes();
         if bytes.is_empty() {
@@ -182,7 +182,7 @@ fn send_blocks(returned: &Bound<'_, PyAny>, answer: &Answer) -> Result<(), Stop>
             return Ok(());
         }
     }
-    fork::end_if_forked_off(py, None);
+    ending::end_if_forked_off(py, None);
     if answer.head_sent(py) { Ok(()) } else { answer.send(py, |reply, head| reply.send_whole(head, b"")) }
 }
 

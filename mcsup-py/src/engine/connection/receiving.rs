@@ -113,7 +113,7 @@ impl Connection {
             return Progress::Blocked(0);
         }
         let progress = match &mut self.state {
-            State::Body { receiving, .. } if receiving.is_spooled() => {
+            State::Body { .. } if self.granted.spooled.is_some() => {
                 self.incoming.room(SPOOL_PIECE);
                 None
             }

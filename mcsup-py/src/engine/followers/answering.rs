@@ -9,7 +9,7 @@ use super::super::jobs::Job;
 use super::super::turns::Queued;
 use super::{Follower, Guard, Leader, Locked, Shared};
 use crate::access::Entry;
-use crate::app::{App, Body, Request};
+use crate::app::{Body, Request};
 
 /// An application that takes longer than this on average is not worth waiting for, with other permits free.
 const SLOW: Duration = Duration::from_micros(200);
@@ -19,9 +19,8 @@ impl<'a> Shared<'a> {
     pub(super) fn answer<'g>(
         &'g self,
         mut state: Guard<'g, 'a>,
-        app: &mut dyn App,
         mut job: Job,
-        follower: &mut Follower,
+        follower: &mut Follower<'_>,
     ) -> Guard<'g, 'a> {
         state.budget = state.budget.saturating_sub(1);
         let (began, permit) = (follower.take_now(), follower.permit);
@@ -37,9 +36,9 @@ impl<'a> Shared<'a> {
         drop(state);
         self.permits[permit].race.start();
         if !is_led {
-            self.spare.watch(began);
+            self.leave_lead(began);
         }
-        let answered = self.call(app, &mut job, follower, (began, coalesce));
+        let answered = self.call(&mut job, follower, began, coalesce);
         let ended = Instant::now();
         follower.now = Some(ended);
         let mut state = self.lock();
@@ -58,13 +57,7 @@ impl<'a> Shared<'a> {
     }
 
     /// Calls the application.
-    fn call(
-        &self,
-        app: &mut dyn App,
-        job: &mut Job,
-        follower: &mut Follower,
-        (began, coalesce): (Instant, bool),
-    ) -> Answered {
+    fn call(&self, job: &mut Job, follower: &mut Follower<'_>, began: Instant, coalesce: bool) -> Answered {
         let Job { connection, head, body } = job;
         let Connection { stream, outgoing, heads, incoming, peer, .. } = &mut **connection;
         let head = Connection::view(heads, incoming, head);
@@ -79,13 +72,13 @@ impl<'a> Shared<'a> {
             write_timeout: self.config.timeouts.write,
             race: &permit.race,
             coalesce,
-            handles_signals: follower.permit == 0 && app.handles_signals(),
+            handles_signals: follower.permit == 0 && follower.app.handles_signals(),
             holding: Holding { held: &permit.held, watch: &self.watch, waker: &self.waker },
         };
         let mut exchange = Exchange::new(stream, outgoing, asked, self.logs.then_some(&mut follower.sent));
         self.host.request_began();
         let body = std::mem::replace(body, Body::Empty);
-        let verdict = app.call(Request { head, body, peer }, &mut exchange);
+        let verdict = follower.app.call(Request { head, body, peer }, &mut exchange);
         let answered = exchange.finish(verdict);
         self.host.request_ended();
         answered
@@ -126,7 +119,7 @@ impl<'a> Shared<'a> {
         let Some(mut work) = state.table.begin_turn(next, began) else { return state };
         drop(state);
         if !is_led {
-            self.spare.watch(began);
+            self.leave_lead(began);
         }
         work.take_turn(&self.config, began);
         state = self.lock();

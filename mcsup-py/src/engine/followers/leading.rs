@@ -37,7 +37,7 @@ impl<'a> Shared<'a> {
         state.alert = state.alert.saturating_sub(1);
         drop(state);
         let waited = if leader == Leader::Spare {
-            self.poller.wait_aside(batch, timeout, self.spare.waker.as_fd())
+            self.poller.wait_aside(batch, timeout, self.spare_waker.as_fd())
         } else {
             self.spare.leaderless_since.store(0, Ordering::Relaxed);
             self.poller.wait(batch, timeout)

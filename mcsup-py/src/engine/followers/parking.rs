@@ -112,7 +112,7 @@ impl<'a> Shared<'a> {
     }
 
     /// A follower has been at work, and not in the application: if it is the first, it looks for a signal now and then.
-    pub(super) fn note_work(&self, follower: &mut Follower, now: Instant) {
+    pub(super) fn note_work(&self, follower: &mut Follower<'_>, now: Instant) {
         if follower.permit != 0 {
             return;
         }
@@ -143,7 +143,7 @@ impl<'a> Shared<'a> {
         let leads = state.leader == Leader::None;
         drop(state);
         if leads {
-            self.spare.watch(Instant::now());
+            self.leave_lead(Instant::now());
         }
         self.host.interrupted();
         self.lock()

@@ -1,12 +1,10 @@
 //! The spare thread, which has no permit: it replaces a leader that is missing, and does turns that may wait for a disk.
 
-use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use super::super::waker::Waker;
 use super::{Leader, Locked, Shared};
 use crate::net::poller::Batch;
 
@@ -18,6 +16,7 @@ const PATIENCE_OF_ONE: Duration = Duration::from_millis(5);
 const QUIET_LOOKS: u32 = 100;
 
 /// The thread without a permit, and the values that it watches. Each fork of the application may replace the thread.
+#[derive(Default)]
 pub(super) struct Spare {
     thread: Mutex<Option<Thread>>,
     /// Its thread is to end, until the application has forked.
@@ -25,46 +24,17 @@ pub(super) struct Spare {
     sleeps: AtomicBool,
     /// It has been called for turns that may wait for a disk.
     files_wait: AtomicBool,
-    /// Wakes it alone, while it leads.
-    pub(super) waker: Waker,
-    start: Instant,
-    /// When the leader left to work, in microseconds since `start`; 0: a thread leads.
+    /// When the leader left to work, in microseconds since the start; 0: a thread leads.
     pub(super) leaderless_since: AtomicU64,
     /// How often one has left.
     departures: AtomicU64,
 }
 
 impl Spare {
-    pub(super) fn new(now: Instant) -> io::Result<Self> {
-        Ok(Self {
-            thread: Mutex::default(),
-            is_suspended: AtomicBool::new(false),
-            sleeps: AtomicBool::new(false),
-            files_wait: AtomicBool::new(false),
-            waker: Waker::new()?,
-            start: now,
-            leaderless_since: AtomicU64::new(0),
-            departures: AtomicU64::new(0),
-        })
-    }
-
     pub(super) fn unpark(&self) {
         if let Some(thread) = &*self.thread.lock().unwrap_or_else(PoisonError::into_inner) {
             thread.unpark();
         }
-    }
-
-    /// Has the spare watch, since no thread leads from `now` on.
-    pub(super) fn watch(&self, now: Instant) {
-        self.departures.fetch_add(1, Ordering::Relaxed);
-        self.leaderless_since.store(self.micros(now).max(1), Ordering::SeqCst);
-        if self.sleeps.load(Ordering::SeqCst) && self.sleeps.swap(false, Ordering::SeqCst) {
-            self.unpark();
-        }
-    }
-
-    fn micros(&self, now: Instant) -> u64 {
-        u64::try_from((now - self.start).as_micros()).unwrap_or(u64::MAX)
     }
 
     fn is_suspended(&self) -> bool {
@@ -73,6 +43,19 @@ impl Spare {
 }
 
 impl<'a> Shared<'a> {
+    /// No thread leads from `now` on: has the spare watch.
+    pub(super) fn leave_lead(&self, now: Instant) {
+        self.spare.departures.fetch_add(1, Ordering::Relaxed);
+        self.spare.leaderless_since.store(self.micros(now).max(1), Ordering::SeqCst);
+        if self.spare.sleeps.load(Ordering::SeqCst) && self.spare.sleeps.swap(false, Ordering::SeqCst) {
+            self.spare.unpark();
+        }
+    }
+
+    fn micros(&self, now: Instant) -> u64 {
+        u64::try_from((now - self.start).as_micros()).unwrap_or(u64::MAX)
+    }
+
     /// The loop of the spare.
     pub(super) fn stand_by(&self) {
         let (spare, mut batch, mut quiet, mut seen) = (&self.spare, Batch::default(), 0, 0);
@@ -114,7 +97,7 @@ impl<'a> Shared<'a> {
         // Only a spare that leads acknowledges the waker.
         let state = self.lock();
         if state.leader == Leader::Spare {
-            self.spare.waker.wake();
+            self.spare_waker.wake();
         }
         drop(state);
         self.spare.unpark();
@@ -126,7 +109,7 @@ impl<'a> Shared<'a> {
         if state.leader == Leader::Spare {
             state.leader = Leader::None;
             state.table.acceptor.permit_is_free();
-            self.spare.waker.wake();
+            self.spare_waker.wake();
         }
     }
 
@@ -137,7 +120,7 @@ impl<'a> Shared<'a> {
     fn is_leader_missed(&self) -> bool {
         let since = self.spare.leaderless_since.load(Ordering::Relaxed);
         let patience = u64::try_from(self.patience().as_micros()).unwrap_or(u64::MAX);
-        since != 0 && self.spare.micros(Instant::now()).saturating_sub(since) > patience
+        since != 0 && self.micros(Instant::now()).saturating_sub(since) > patience
     }
 
     /// Has a parked follower lead, or leads until a permit is free again.
@@ -159,9 +142,9 @@ impl<'a> Shared<'a> {
             while state.leader == Leader::Spare && !state.queue_time.is_zero() {
                 // Either queue may never end.
                 let next = if file_first {
-                    state.table.turns.next_with_file().or_else(|| state.table.next_in_queue())
+                    state.table.turns.files.pop_front().or_else(|| state.table.next_in_queue())
                 } else {
-                    state.table.next_in_queue().or_else(|| state.table.turns.next_with_file())
+                    state.table.next_in_queue().or_else(|| state.table.turns.files.pop_front())
                 };
                 let Some(next) = next else { break };
                 file_first = !file_first;
@@ -175,7 +158,7 @@ impl<'a> Shared<'a> {
         if !self.is_over() {
             self.relieve_spare(&mut state);
         }
-        self.spare.waker.acknowledge();
+        self.spare_waker.acknowledge();
         // The permit that leads now may be waiting for news that went to us.
         self.waker.wake();
         if self.is_over() {
@@ -187,7 +170,7 @@ impl<'a> Shared<'a> {
     fn see_to_files(&self, batch: &mut Batch) {
         let mut state = self.lock();
         while !self.is_over() && !self.spare.is_suspended() {
-            let Some(next) = state.table.turns.next_with_file() else {
+            let Some(next) = state.table.turns.files.pop_front() else {
                 self.spare.files_wait.store(false, Ordering::SeqCst);
                 return;
             };
@@ -214,12 +197,12 @@ impl<'a> Shared<'a> {
 
     /// Whether something may wait for a disk that the spare does not know of.
     pub(super) fn is_to_call_for_files(&self, state: &Locked<'a>) -> bool {
-        state.table.turns.has_files() && !self.spare.files_wait.load(Ordering::SeqCst)
+        !state.table.turns.files.is_empty() && !self.spare.files_wait.load(Ordering::SeqCst)
     }
 
     /// Wakes the spare where something may wait for a disk.
     pub(super) fn call_for_files(&self, state: &Locked<'a>) {
-        if state.table.turns.has_files() && !self.spare.files_wait.swap(true, Ordering::SeqCst) {
+        if !state.table.turns.files.is_empty() && !self.spare.files_wait.swap(true, Ordering::SeqCst) {
             self.spare.unpark();
         }
     }

@@ -75,7 +75,7 @@ fn the_deadline_of_a_body_does_not_pass_while_it_waits_for_its_place() {
     with_connection(|table, token, mut client| {
         client.write_all(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 70000\r\n\r\n").unwrap();
         table.advance(token, Instant::now());
-        assert!(table.has_work() && table.turns.is_empty());
+        assert!(table.has_work() && table.turns.queue.is_empty());
         let much_later = table.connections.find(token).unwrap().deadline + Duration::from_secs(1);
         table.expire(much_later);
         let connection = table.connections.find(token).unwrap();
