@@ -61,7 +61,7 @@ fn put_off() -> bool {
 
 /// Calls back the threads that are still away although the fork is over. Due when the application has returned: compiled code
 /// gives the interpreter no occasion. Costs a load where there are none.
-pub fn call_back_put_off() {
+pub(crate) fn call_back_put_off() {
     if PUT_OFF.load(Ordering::Acquire) > 0 {
         for _ in 0..PUT_OFF.swap(0, Ordering::AcqRel) {
             restart_companions();
@@ -72,7 +72,7 @@ pub fn call_back_put_off() {
 /// From now on the process has no threads of the server's while the application forks by `os.fork`, multiprocessing, or
 /// subprocess with a `preexec_fn`: they end before and begin again afterwards. Where the application is called by one thread the
 /// process then has one, and Python, which counts them, has nothing to warn of.
-pub fn have_one_thread_at_forks(py: Python<'_>) -> PyResult<()> {
+pub(crate) fn have_one_thread_at_forks(py: Python<'_>) -> PyResult<()> {
     static IS_KNOWN: AtomicBool = AtomicBool::new(false);
     if IS_KNOWN.swap(true, Ordering::AcqRel) {
         return Ok(());
@@ -94,7 +94,7 @@ fn register(py: Python<'_>, hooks: &[(&str, When)]) -> PyResult<()> {
 ///
 /// 3.13 counts them when it has called these functions. 3.12 counted them before, and 3.14 does again (`os_fork_impl` in its
 /// posixmodule.c).
-pub fn come_back_when_counted(py: Python<'_>) -> PyResult<()> {
+pub(crate) fn come_back_when_counted(py: Python<'_>) -> PyResult<()> {
     let version = py.version_info();
     if (version.major, version.minor) != (3, 13) || LATE_IN.get().is_some() {
         return Ok(());

@@ -34,7 +34,7 @@ fn log_error(py: Python<'_>, what: &str, result: PyResult<()>) {
 ///
 /// As a script's end would: the exit code is that of a SystemExit, 1 where another exception is printed, and otherwise 0.
 /// Exit functions are not run, since the worker has registered them for itself as well.
-pub fn end_if_forked_off(py: Python<'_>, came_by: Option<&PyErr>) {
+pub(crate) fn end_if_forked_off(py: Python<'_>, came_by: Option<&PyErr>) {
     if !mcsup_core::is_forked_off() {
         return;
     }

@@ -7,12 +7,12 @@
 //! - [`standard`]: what of the standard library all workers share.
 //! - [`traceback`]: exceptions and stacks as text.
 //! - [`imported`]: the files that were loaded.
-//! - [`fork`]: CPython's hooks around a fork of the mold; [`application_forks`]: no other thread around one of the
+//! - [`fork`]: CPython's hooks around a fork of the mold; `application_forks`: no other thread around one of the
 //!   application.
 //! - [`ending`]: what a Python process does before it ends.
 #![allow(unsafe_code, reason = "the interpreter's life and fork hooks have no safe interface in pyo3")]
 
-pub mod application_forks;
+pub(crate) mod application_forks;
 pub mod customisation;
 pub mod ending;
 pub mod fork;
