@@ -277,7 +277,7 @@ impl Host for Process<'_> {
     }
 
     fn beat(&self) {
-        application_forks::call_back_put_off();
+        application_forks::restart_put_off();
         self.context.beat();
     }
 

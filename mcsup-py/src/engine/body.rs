@@ -77,23 +77,21 @@ impl Receiving {
         Ok(Some(Self { coding, kept, limit, in_memory: SPOOL_ABOVE, wants_memory }))
     }
 
-    /// Whether it is to be in memory whole, and has not begun: see [`Receiving::begin_in`].
-    pub(super) fn wants_memory(&self) -> bool {
-        self.wants_memory
-    }
-
-    /// How many bytes are to come, where that is known.
-    pub(super) fn length_left(&self) -> usize {
+    /// Its length, if it is to be in memory whole, and has not begun: see [`Receiving::begin_in`].
+    pub(super) fn wants_memory(&self) -> Option<usize> {
         match self.coding {
-            Coding::Length(left) => usize::try_from(left).unwrap_or(usize::MAX),
-            Coding::Chunked(_) => 0,
+            Coding::Length(left) if self.wants_memory => usize::try_from(left).ok(),
+            _ => None,
         }
     }
 
     /// Begins it, in memory if there is enough; returns how much it takes.
     pub(super) fn begin_in(&mut self, memory: &mut BodyMemory) -> usize {
-        let (length, wants_memory) = (self.length_left(), std::mem::take(&mut self.wants_memory));
-        let Some(granted) = wants_memory.then(|| memory.grant(length)).flatten() else { return 0 };
+        let wanted = self.wants_memory();
+        self.wants_memory = false;
+        let Some((length, granted)) = wanted.and_then(|length| Some((length, memory.grant(length)?))) else {
+            return 0;
+        };
         (self.kept, self.in_memory) = (Kept::Memory(granted), length);
         length
     }
@@ -266,10 +264,11 @@ mod tests {
             let sent: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
             let mut receiving = Receiving::begin(Framing::Length(size as u64), 0).unwrap().unwrap();
             let mut memory = BodyMemory::of(memory);
-            assert_eq!(receiving.wants_memory(), size > SPOOL_ABOVE && size <= LARGEST_IN_MEMORY);
+            let wants_memory = size > SPOOL_ABOVE && size <= LARGEST_IN_MEMORY;
+            assert_eq!(receiving.wants_memory(), wants_memory.then_some(size));
             let granted = receiving.begin_in(&mut memory);
             assert_eq!(granted, if in_memory && size > SPOOL_ABOVE { size } else { 0 });
-            assert!(!receiving.wants_memory());
+            assert_eq!(receiving.wants_memory(), None);
             for piece in sent.chunks(4096) {
                 assert!(!receiving.is_whole());
                 assert_eq!(receiving.take(piece, &mut Turn::default()).unwrap(), piece.len());

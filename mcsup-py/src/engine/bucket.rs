@@ -57,7 +57,7 @@ mod tests {
         assert_eq!(taken(&mut bucket, start), 5);
         assert_eq!(taken(&mut bucket, start + PERIOD - Duration::from_nanos(1)), 0);
         assert_eq!(taken(&mut bucket, start + PERIOD), 1);
-        // What is left of a period counts for the next token.
+        // The rest of a period counts for the next token.
         assert_eq!(taken(&mut bucket, start + PERIOD * 5 / 2), 1);
         assert_eq!(taken(&mut bucket, start + PERIOD * 3), 1);
     }

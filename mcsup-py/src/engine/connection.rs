@@ -161,15 +161,10 @@ impl Connection {
         }
     }
 
-    /// Whether it has a body that is to be kept in memory, and has not begun.
-    pub(super) fn wants_memory(&self) -> bool {
-        matches!(&self.state, State::Body { receiving, .. } if receiving.wants_memory())
-    }
-
-    /// How many bytes its body is still to have, where it says so.
-    pub(super) fn body_length(&self) -> usize {
-        let State::Body { receiving, .. } = &self.state else { return 0 };
-        receiving.length_left()
+    /// The length of a body that is to be kept in memory, and has not begun.
+    pub(super) fn wants_memory(&self) -> Option<usize> {
+        let State::Body { receiving, .. } = &self.state else { return None };
+        receiving.wants_memory()
     }
 
     /// Sends a turn's worth of what the client has not taken.

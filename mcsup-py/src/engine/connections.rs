@@ -24,16 +24,17 @@ pub(super) struct Connections {
 
 /// A connection, or its place while a thread has taken it out.
 #[derive(Debug)]
-enum Place {
-    Here(Box<Connection>),
-    /// Its stream stays within reach.
-    Away(Arc<Stream>, Missed),
+struct Place {
+    token: u64,
+    connection: Option<Box<Connection>>,
+    /// The stream of a connection that is taken out.
+    stream: Option<Arc<Stream>>,
+    missed: Missed,
 }
 
 /// Events of a connection while a thread had taken it out.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Missed {
-    token: u64,
     pub(super) readable: bool,
     pub(super) writable: bool,
     pub(super) ended: bool,
@@ -47,102 +48,75 @@ impl Connections {
         self.serial += 1;
         let entry = self.slab.vacant_entry();
         let token = token_of(self.serial, entry.key());
-        entry.insert(Place::Here(Box::new(make(token))));
+        let connection = Some(Box::new(make(token)));
+        entry.insert(Place { token, connection, stream: None, missed: Missed::default() });
         token
+    }
+
+    fn place(&mut self, token: u64) -> Option<&mut Place> {
+        self.slab.get_mut(place_of(token)).filter(|place| place.token == token)
     }
 
     /// The connection, if it is here.
     pub(super) fn find(&mut self, token: u64) -> Option<&mut Connection> {
-        match self.slab.get_mut(place_of(token)) {
-            Some(Place::Here(connection)) if connection.token == token => Some(connection),
-            _ => None,
-        }
+        self.place(token)?.connection.as_deref_mut()
     }
 
     /// Takes the connection out, to be answered or to have a turn; its place stays.
     pub(super) fn take(&mut self, token: u64) -> Option<Box<Connection>> {
-        let stream = Arc::clone(&self.find(token)?.stream);
-        let away = Place::Away(stream, Missed { token, ..Missed::default() });
-        match std::mem::replace(self.slab.get_mut(place_of(token))?, away) {
-            Place::Here(connection) => Some(connection),
-            Place::Away(..) => None,
-        }
+        let place = self.place(token)?;
+        let connection = place.connection.take()?;
+        place.stream = Some(Arc::clone(&connection.stream));
+        Some(connection)
     }
 
-    /// The stream of a connection that is away.
-    pub(super) fn stream_of(&self, token: u64) -> Option<&Stream> {
-        match self.slab.get(place_of(token)) {
-            Some(Place::Away(stream, missed)) if missed.token == token => Some(stream),
-            _ => None,
-        }
+    /// The stream of a connection that is taken out.
+    pub(super) fn stream_of(&mut self, token: u64) -> Option<&Stream> {
+        self.place(token)?.stream.as_deref()
     }
 
     /// Puts it back; returns what it has missed.
     pub(super) fn put_back(&mut self, connection: Box<Connection>) -> Missed {
-        let Some(place) = self.slab.get_mut(place_of(connection.token)) else { return Missed::default() };
-        match std::mem::replace(place, Place::Here(connection)) {
-            Place::Away(_, missed) => missed,
-            Place::Here(_) => Missed::default(),
-        }
+        let Some(place) = self.place(connection.token) else { return Missed::default() };
+        (place.connection, place.stream) = (Some(connection), None);
+        std::mem::take(&mut place.missed)
     }
 
-    /// Notes news of a connection that is away.
+    /// Notes news of a connection that is taken out.
     pub(super) fn note(&mut self, news: Ready) {
-        if let Some(missed) = self.missed(news.token) {
+        if let Some(Place { connection: None, missed, .. }) = self.place(news.token) {
             missed.readable |= news.readable;
             missed.writable |= news.writable;
             missed.ended |= news.ended;
         }
     }
 
-    /// Notes the timer of a connection that is away.
+    /// Notes the timer of a connection that is taken out.
     pub(super) fn note_timer(&mut self, token: u64) {
-        if let Some(missed) = self.missed(token) {
+        if let Some(Place { connection: None, missed, .. }) = self.place(token) {
             missed.timer = true;
         }
     }
 
-    /// Ends a connection. The poller forgets a descriptor that is closed.
+    /// Ends a connection that is here. The poller forgets a descriptor that is closed.
     pub(super) fn remove(&mut self, token: u64) -> Option<Box<Connection>> {
         self.find(token)?;
-        match self.slab.remove(place_of(token)) {
-            Place::Here(connection) => Some(connection),
-            Place::Away(..) => None,
-        }
+        self.slab.remove(place_of(token)).connection
     }
 
-    /// Whether it is here or away.
+    /// Whether it is here or taken out.
     pub(super) fn has(&self, token: u64) -> bool {
-        match self.slab.get(place_of(token)) {
-            Some(Place::Here(connection)) => connection.token == token,
-            Some(Place::Away(_, missed)) => missed.token == token,
-            None => false,
-        }
+        self.slab.get(place_of(token)).is_some_and(|place| place.token == token)
     }
 
-    /// How many there are, here and away.
+    /// How many there are, here and taken out.
     pub(super) fn len(&self) -> usize {
         self.slab.len()
     }
 
     /// Those that are here.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Connection> {
-        self.slab.iter().filter_map(|(_, place)| match place {
-            Place::Here(connection) => Some(&**connection),
-            Place::Away(..) => None,
-        })
-    }
-
-    /// The tokens of those that are here.
-    pub(super) fn tokens(&self) -> Vec<u64> {
-        self.iter().map(|connection| connection.token).collect()
-    }
-
-    fn missed(&mut self, token: u64) -> Option<&mut Missed> {
-        match self.slab.get_mut(place_of(token)) {
-            Some(Place::Away(_, missed)) if missed.token == token => Some(missed),
-            _ => None,
-        }
+        self.slab.iter().filter_map(|(_, place)| place.connection.as_deref())
     }
 }
 

@@ -71,7 +71,7 @@ impl Table<'_> {
         let has_all = self.accept_queued(now);
         let is_short = self.reserve.lacked == Some(now);
         if (is_short || !has_all) && self.leaving.looks_until.is_some_and(|until| now < until) {
-            // There are more: in the next turn, or when one that is open may have ended.
+            // There are more: in the next round, or when one that is open may have ended.
             self.leaving.last_look = Some(if is_short { now + DRAINING_TIME } else { now });
             return;
         }
@@ -98,7 +98,8 @@ impl Table<'_> {
     }
 
     fn hurry_all(&mut self, now: Instant) {
-        for token in self.connections.tokens() {
+        let tokens: Vec<_> = self.connections.iter().map(|connection| connection.token).collect();
+        for token in tokens {
             self.hurry(token, now);
         }
     }

@@ -27,7 +27,6 @@ const SMALL: usize = 16 * 1024;
 const SHORT_FILE: u64 = 64 * 1024;
 
 /// The properties of the request and the engine that an answer depends on.
-#[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
     pub(super) method: &'a str,
     pub(super) version: Version,
@@ -70,18 +69,9 @@ enum Delimit {
 }
 
 /// The part of an answer that is not sent yet, because the wait before it was interrupted.
-#[derive(Debug, Default)]
 enum Rest {
-    #[default]
-    Nothing,
     Piece(Vec<u8>),
     File(FilePart),
-}
-
-impl Rest {
-    fn is_any(&self) -> bool {
-        !matches!(self, Rest::Nothing)
-    }
 }
 
 /// The engine's [`Reply`].
@@ -98,7 +88,7 @@ pub(super) struct Exchange<'a> {
     /// When it is given up, where the client takes nothing until then.
     given_up: Option<Instant>,
     is_interrupted: bool,
-    rest: Rest,
+    rest: Option<Rest>,
 }
 
 /// The result of an answer.
@@ -120,8 +110,8 @@ impl<'a> Exchange<'a> {
         asked: Asked<'a>,
         sent: Option<&'a mut ResponseHead>,
     ) -> Self {
-        let (stage, rest) = (Stage::Before, Rest::Nothing);
-        let (bytes, flushed, given_up, is_interrupted) = (0, None, None, false);
+        let (flushed, given_up, rest) = (None, None, None);
+        let (stage, bytes, is_interrupted) = (Stage::Before, 0, false);
         Self { stream, outgoing, asked, stage, sent, bytes, flushed, given_up, is_interrupted, rest }
     }
 
@@ -138,7 +128,7 @@ impl<'a> Exchange<'a> {
             (Stage::Gone | Stage::Before, _) => return self.answered(Then::Close, true),
             (Stage::Body(_), Verdict::Failed) if !said_nothing => return self.answered(Then::Close, true),
             // A handler's exception has kept a part of it from being sent, and the application goes on without it.
-            (Stage::Body(_), _) if self.rest.is_any() => return self.answered(Then::Close, true),
+            (Stage::Body(_), _) if self.rest.is_some() => return self.answered(Then::Close, true),
             (Stage::Body(Delimit::Chunked), Verdict::Complete) => {
                 self.outgoing.append().extend_from_slice(LAST_CHUNK);
             }
@@ -275,7 +265,7 @@ impl Reply for Exchange<'_> {
             // Nothing more is wanted of it: not worth a wait for what is on its way.
             Stage::Body(Delimit::Owed(0) | Delimit::Dropped) => return Ok(()),
             // Something that belongs before it is missing.
-            Stage::Body(_) if self.rest.is_any() => return self.gone(),
+            Stage::Body(_) if self.rest.is_some() => return self.gone(),
             Stage::Body(_) => self.asked.holding.take_back(self.outgoing),
         }
         self.send_piece(chunk)
@@ -325,7 +315,7 @@ impl Reply for Exchange<'_> {
                 self.outgoing.set_tail(Tail::File(FilePart { file, offset, length }));
                 Ok(())
             }
-            None if self.rest.is_any() => self.gone(),
+            None if self.rest.is_some() => self.gone(),
             None => self.copy_file(FilePart { file, offset, length }),
         }
     }
@@ -336,11 +326,11 @@ impl Reply for Exchange<'_> {
 
     fn go_on(&mut self) -> Result<(), Gone> {
         self.is_interrupted = false;
-        match std::mem::take(&mut self.rest) {
+        match self.rest.take() {
             _ if self.stage == Stage::Gone => Err(Gone),
-            Rest::Nothing => self.flush_to_low_water(),
-            Rest::Piece(piece) => self.send_piece(&piece),
-            Rest::File(part) => self.copy_file(part),
+            None => self.flush_to_low_water(),
+            Some(Rest::Piece(piece)) => self.send_piece(&piece),
+            Some(Rest::File(part)) => self.copy_file(part),
         }
     }
 

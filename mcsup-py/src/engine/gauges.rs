@@ -26,7 +26,7 @@ impl Gauges {
         Self { waiting: 0, oldest: None, looked: now, looked_for_stacks: now }
     }
 
-    /// `waiting`: how many requests no permit has taken. What one permit alone is doing the host knows already.
+    /// `waiting`: how many requests no permit has taken. The host knows already about the request of a single permit.
     pub(super) fn tell(&mut self, waiting: usize, running: &[Running], host: &dyn Host, now: Instant) {
         if waiting != std::mem::replace(&mut self.waiting, waiting) {
             host.waiting(waiting);

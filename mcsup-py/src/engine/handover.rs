@@ -2,7 +2,7 @@
 //!
 //! While no permit is free here, one whose request has arrived and that an idle sibling could serve is handed to it: no
 //! request waits behind a slow one while a worker has nothing to do. A worker that retires hands all on that are idle
-//! (`drain`). And a worker that has many more connections than a sibling gives some away as their requests come, so that a
+//! (`drain`). And a worker that has many more connections than a sibling hands some over as their requests come, so that a
 //! pool is balanced soon after a burst of connections or the birth of a worker.
 //!
 //! A connection can go as long as all that it is can be sent along: its descriptor, both of its ends as accept(2) named
@@ -41,7 +41,7 @@ impl Table<'_> {
     /// none.
     pub(super) fn offer_waiting(&mut self, all: bool) {
         let mut free = if all { usize::MAX } else { self.host.siblings().free };
-        // What stays keeps its turn.
+        // A request that stays keeps its place.
         let mut kept = std::mem::take(&mut self.ready);
         kept.retain(|token| {
             if free == 0 || !self.connections.find(*token).is_some_and(|connection| connection.can_go()) {

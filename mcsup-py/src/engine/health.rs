@@ -77,8 +77,8 @@ impl Table<'_> {
         self.has_left(token, now)
     }
 
-    /// Sends what leaves the connection open. What follows it was perhaps received already, and is not looked at from here:
-    /// that would be a call within a call for each.
+    /// Sends an answer that leaves the connection open. The next request, which may have been received already, is not
+    /// looked at from here: that would be a call within a call for each.
     fn has_left(&mut self, token: u64, now: Instant) -> bool {
         let Self { config, connections, buffer_pool, .. } = self;
         let Some(connection) = connections.find(token) else { return false };

@@ -29,7 +29,7 @@ impl Table<'_> {
     pub(super) fn take_job(&mut self) -> Option<Job> {
         while let Some(token) = self.ready.pop_front() {
             let Some(mut connection) = self.connections.take(token) else { continue };
-            // What stands in the queue for it is about the request before.
+            // Its entry in the queue, if there is one, is about the request before.
             connection.queued = false;
             match connection.take_request() {
                 Some((head, body)) => {

@@ -2,7 +2,7 @@
 //!
 //! A close resets a connection that has unread bytes, and a reset takes the answer from a client that has not read it yet
 //! (RFC 9112 9.6). So what the client sends is received and discarded: for as long as it sends something now and then, for
-//! five seconds at any rate, and beyond that only while it sends as fast as an upload does. What it costs is bounded in
+//! five seconds at any rate, and beyond that only while it sends as fast as an upload does. Its cost is bounded in
 //! bytes, since a client on a fast network would otherwise keep a processor busy. Apache httpd has the same bounds of time (`SECONDS_TO_LINGER`, `MAX_SECS_TO_LINGER`); nginx has `lingering_timeout` and `lingering_time`.
 //!
 //! A connection that lingers has no buffer while nothing comes, takes its turn as any other, and is the first to be

@@ -192,7 +192,6 @@ pub struct Siblings {
 }
 
 /// The threads that call the application.
-#[allow(missing_debug_implementations, reason = "applications have none")]
 pub struct Threads<'a> {
     /// One for each permit; the first is called on the thread that runs the engine.
     pub apps: Vec<Box<dyn App + Send + 'a>>,

@@ -1,4 +1,4 @@
-//! What follows from a step of a connection: it waits, has a turn, is ready, is refused, or ends.
+//! The consequence of a step of a connection: it waits, has a turn, is ready, is refused, or ends.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::http::reject;
 use crate::net::timers::after;
 
 impl Table<'_> {
-    /// Goes on with a connection as far as what it has sent allows, and its turn; or puts it in the queue for one.
+    /// Continues a connection as far as its received bytes and its turn allow, or queues it for a turn.
     pub(super) fn advance(&mut self, token: u64, now: Instant) {
         for checks in 1.. {
             let Self { config, connections, buffer_pool, .. } = self;
@@ -29,7 +29,7 @@ impl Table<'_> {
         }
     }
 
-    /// Sees to what came of an attempt to go on.
+    /// Applies the result of a step.
     pub(super) fn see_to(&mut self, token: u64, step: Step, now: Instant) {
         match step {
             Step::Wait => {

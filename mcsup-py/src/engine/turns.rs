@@ -60,8 +60,8 @@ impl Table<'_> {
         if std::mem::replace(&mut connection.queued, true) {
             return;
         }
-        if connection.wants_memory() {
-            body_memory.growth.wait(token, connection.body_length(), Instant::now());
+        if let Some(length) = connection.wants_memory() {
+            body_memory.growth.wait(token, length, Instant::now());
         } else {
             turns.push(token, connection.needs_file());
         }
@@ -91,7 +91,7 @@ impl Table<'_> {
         while let Some(token) = self.body_memory.next(now) {
             let Self { connections, config, body_memory, .. } = self;
             match connections.find(token) {
-                Some(connection) if connection.wants_memory() => {
+                Some(connection) if connection.wants_memory().is_some() => {
                     connection.begin_body(config, body_memory, now);
                 }
                 // It was given up meanwhile.
@@ -138,7 +138,7 @@ impl Table<'_> {
         let goes_on = self.phase.accepts();
         let Some(connection) = self.connections.find(token) else { return };
         if let (false, State::Lingering(lingering)) = (goes_on, &mut connection.state) {
-            // The engine has begun to end while the connection was away.
+            // The engine has begun to end while the connection was taken out.
             connection.deadline = connection.deadline.min(lingering.hurry());
         }
         self.body_memory.growth.fed(token, now);

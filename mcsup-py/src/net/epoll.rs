@@ -16,7 +16,6 @@ pub struct Poller {
 }
 
 /// The events of one wait; a thread keeps and reuses it.
-#[allow(missing_debug_implementations, reason = "rustix's event has none")]
 pub struct Batch(Vec<epoll::Event>);
 
 const BATCH: usize = 64;

@@ -40,14 +40,14 @@ impl Hook {
     }
 }
 
-/// How many forks are over whose threads have not been called back.
+/// How many forks are over whose threads were not restarted.
 static PUT_OFF: AtomicUsize = AtomicUsize::new(0);
 
-/// Has the interpreter call the threads back when it goes on with the application's code; `false`: it cannot.
+/// Has the interpreter restart the threads when it goes on with the application's code; `false`: it cannot.
 fn put_off() -> bool {
     extern "C" fn make_good(_: *mut c_void) -> c_int {
         // The interpreter's own call holds it; it is released meanwhile, as above.
-        Python::attach(|py| py.detach(call_back_put_off));
+        Python::attach(|py| py.detach(restart_put_off));
         0
     }
     PUT_OFF.fetch_add(1, Ordering::AcqRel);
@@ -59,9 +59,9 @@ fn put_off() -> bool {
     is_pending
 }
 
-/// Calls back the threads that are still away although the fork is over. Due when the application has returned: compiled code
+/// Restarts the threads that still wait although the fork is over. Due when the application has returned: compiled code
 /// gives the interpreter no occasion. Costs a load where there are none.
-pub(crate) fn call_back_put_off() {
+pub(crate) fn restart_put_off() {
     if PUT_OFF.load(Ordering::Acquire) > 0 {
         for _ in 0..PUT_OFF.swap(0, Ordering::AcqRel) {
             restart_companions();

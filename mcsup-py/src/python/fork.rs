@@ -53,8 +53,8 @@ fn after(hook: unsafe extern "C" fn()) {
     }
 }
 
-/// Before the first fork of many: lets the processes to come share memory. What was loaded is taken out of sight of the
-/// garbage collector, whose looks alone would write to it, and what can be freed is freed before.
+/// Before the first fork of many: lets later processes share memory. The loaded objects are hidden from the garbage collector,
+/// whose search alone would write to them, after garbage was freed.
 pub fn share_memory(py: Python<'_>) -> PyResult<()> {
     let gc = py.import("gc")?;
     gc.call_method0("collect")?;

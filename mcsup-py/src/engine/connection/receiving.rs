@@ -172,8 +172,8 @@ impl Connection {
                 }
                 self.deadline = after(now, config.timeouts.body);
                 self.state = State::Body { head, receiving, pace: Pace::new(now) };
-                // What has come along already is small as a rule. If not, a file may be needed.
-                if self.wants_memory() || self.incoming.bytes().len() > COMES_ALONG {
+                // The part of it that has come along is usually small. If not, a file may be needed.
+                if self.wants_memory().is_some() || self.incoming.bytes().len() > COMES_ALONG {
                     Some(Step::Later)
                 } else {
                     self.read_body(turn)

@@ -93,7 +93,7 @@ impl Exchange<'_> {
     pub(super) fn send_piece(&mut self, piece: &[u8]) -> Result<(), Gone> {
         self.flush_tail()?;
         if self.is_interrupted {
-            self.rest = Rest::Piece(piece.to_vec());
+            self.rest = Some(Rest::Piece(piece.to_vec()));
             return Ok(());
         }
         self.put(piece);
@@ -122,7 +122,7 @@ impl Exchange<'_> {
             }
         }
         if self.is_interrupted && part.length > 0 {
-            self.rest = Rest::File(part);
+            self.rest = Some(Rest::File(part));
         }
         Ok(())
     }
