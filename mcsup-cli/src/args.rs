@@ -5,7 +5,7 @@
 //! ([`UsageError`]).
 
 pub(crate) mod defaults;
-pub mod operator;
+pub(crate) mod operator;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -46,7 +46,7 @@ a worker, USR1 reopens the log files.";
 
 /// The action that a command line names, with its arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Invocation {
+pub(crate) enum Invocation {
     /// Serve an application.
     Run(Box<RunArgs>),
     /// Stop a server.
@@ -61,7 +61,7 @@ pub enum Invocation {
 
 /// An error in the command line or in a setting: one line, without the `mcsup: ` in front.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UsageError(String);
+pub(crate) struct UsageError(String);
 
 impl UsageError {
     /// Escapes control characters, so that quoted input leaves the message on one line.
@@ -131,7 +131,7 @@ impl Command {
     name = "mcsup", display_name = "mcsup", version, disable_version_flag = true, override_usage = USAGE,
     after_help = AFTER_HELP, args_override_self = true, allow_negative_numbers = true, max_term_width = 110
 )]
-pub struct RunArgs {
+pub(crate) struct RunArgs {
     /// The application: MODULE:ATTRIBUTE
     #[arg(value_name = "APP")]
     pub app: Option<String>,
@@ -323,7 +323,7 @@ fn command() -> clap::Command {
 }
 
 /// Parses a command line, the program's own name first.
-pub fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Invocation, UsageError> {
+pub(crate) fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Invocation, UsageError> {
     let mut argv: Vec<OsString> = argv.into_iter().collect();
     if argv.is_empty() {
         argv.push("mcsup".into());

@@ -10,7 +10,7 @@ use crate::logging::LogError;
 
 /// An exit code and its reason, the summary in the first line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// The exit code of the process.
     pub exit: Exit,
     /// Whether the error log already has the reason.

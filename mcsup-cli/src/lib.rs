@@ -2,24 +2,24 @@
 //!
 //! | step | where |
 //! |---|---|
-//! | parse the command line into text values | [`args`] |
-//! | merge command line, environment, settings file and defaults into typed values | [`settings`] |
+//! | parse the command line into text values | `args` |
+//! | merge command line, environment, settings file and defaults into typed values | `settings/` |
 //! | run the subcommand | `commands/` |
-//! | write the error log | [`logging`] |
-//! | turn the result into an exit code | [`exit`], [`failure`] |
+//! | write the error log | `logging` |
+//! | turn the result into an exit code | `exit`, `failure` |
 //!
 //! The binary (`main.rs`) and the wheel's extension module (`module.rs`) both call [`run`]. The libraries do all of the
 //! work; an embedder can do without this crate.
 
-pub mod args;
+mod args;
 #[cfg(feature = "python")]
 mod commands;
-pub mod exit;
-pub mod failure;
-pub mod logging;
+mod exit;
+mod failure;
+mod logging;
 #[cfg(feature = "python")]
 mod module;
-pub mod settings;
+mod settings;
 mod values;
 
 use std::ffi::OsString;
@@ -27,7 +27,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use args::Invocation;
-use exit::Exit;
+pub use exit::Exit;
 use failure::Failure;
 use mcsup_core::host::outlet::Outlet;
 use mcsup_core::host::patience::Patience;
@@ -41,9 +41,9 @@ const LAST_MESSAGE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Start {
     /// The image that an upgrade executes; `None`: unknown, and upgrades are refused.
-    pub image: Option<Image>,
+    pub(crate) image: Option<Image>,
     /// The supervisor that this process replaces, if an upgrade has started it.
-    pub resumption: mcsup_core::Result<Option<Resumption>>,
+    pub(crate) resumption: mcsup_core::Result<Option<Resumption>>,
 }
 
 impl Start {

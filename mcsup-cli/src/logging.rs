@@ -22,11 +22,11 @@ use sink::Sink;
 /// Records with this target are critical: `log` itself knows no level above error.
 ///
 /// `log::error!(target: CRITICAL, "...")` logs one.
-pub const CRITICAL: &str = "critical";
+pub(crate) const CRITICAL: &str = "critical";
 
 /// The lowest level that is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
+pub(crate) enum Level {
     /// Everything.
     Debug,
     /// Normal operation.
@@ -41,10 +41,11 @@ pub enum Level {
 
 impl Level {
     /// All levels, the lowest first.
-    pub const ALL: [Level; 5] = [Level::Debug, Level::Info, Level::Warning, Level::Error, Level::Critical];
+    pub(crate) const ALL: [Level; 5] =
+        [Level::Debug, Level::Info, Level::Warning, Level::Error, Level::Critical];
 
     /// The name of the level in settings.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Level::Debug => "debug",
             Level::Info => "info",
@@ -57,7 +58,7 @@ impl Level {
 
 /// The destination of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Destination {
+pub(crate) enum Destination {
     /// The standard stream of that log.
     Standard,
     /// A file, which records are appended to; created with mode 0640.
@@ -66,7 +67,7 @@ pub enum Destination {
 
 /// An error while a log is opened or reopened.
 #[derive(Debug)]
-pub struct LogError {
+pub(crate) struct LogError {
     step: String,
     source: io::Error,
 }
@@ -91,11 +92,11 @@ impl std::error::Error for LogError {
 }
 
 /// Writes bytes to the log unchanged, in one write.
-pub type RawWriter = Arc<dyn Fn(&[u8]) + Send + Sync>;
+pub(crate) type RawWriter = Arc<dyn Fn(&[u8]) + Send + Sync>;
 
 /// The error log of this process. Clones and children of a fork share the open file.
 #[derive(Debug, Clone)]
-pub struct ErrorLog {
+pub(crate) struct ErrorLog {
     sink: Arc<Sink>,
 }
 
@@ -103,7 +104,7 @@ impl ErrorLog {
     /// Opens the log and installs it for the `log` macros, once in a process.
     ///
     /// A relative path is resolved now: a later change of directory does not move the file.
-    pub fn install(destination: &Destination, level: Level) -> Result<Self, LogError> {
+    pub(crate) fn install(destination: &Destination, level: Level) -> Result<Self, LogError> {
         let log = Self::open(destination)?;
         let logger = log.logger(level);
         let most = logger.filter();
@@ -146,40 +147,40 @@ impl ErrorLog {
     /// Makes the log that of a worker, in the child of a fork.
     ///
     /// The parent reports its own lost records. A worker waits shortly for a slow reader; a supervisor never waits.
-    pub fn use_in_worker(&self) {
+    pub(crate) fn use_in_worker(&self) {
         self.sink.use_in_worker();
     }
 
     /// Opens the file again under its name, after a rotation. On an error the old file stays in use.
     ///
     /// Call it first in the supervisor, which may have permissions that the workers lack, then in each worker.
-    pub fn reopen(&self) -> Result<(), LogError> {
+    pub(crate) fn reopen(&self) -> Result<(), LogError> {
         self.sink.reopen()
     }
 
     /// Changes the owner of the log file, also after a reopen, to the user of the workers.
     ///
     /// The workers can then reopen it. Does nothing for a standard stream or a file that is not regular.
-    pub fn give_to(&self, uid: u32, gid: u32) -> Result<(), LogError> {
+    pub(crate) fn give_to(&self, uid: u32, gid: u32) -> Result<(), LogError> {
         self.sink.give_to(uid, gid)
     }
 
     /// Redirects standard output and error of a daemon to the log file.
     ///
     /// Does nothing where the log is a standard stream.
-    pub fn take_standard_streams(&self) -> Result<(), LogError> {
+    pub(crate) fn take_standard_streams(&self) -> Result<(), LogError> {
         self.sink.take_standard_streams()
     }
 
     /// The descriptor of the log, for code that writes stack dumps in a crash.
     ///
     /// Its number stays the same when the log is reopened.
-    pub fn fd(&self) -> RawFd {
+    pub(crate) fn fd(&self) -> RawFd {
         self.sink.fd()
     }
 
     /// A writer for the application's own text, such as `wsgi.errors`.
-    pub fn raw_writer(&self) -> RawWriter {
+    pub(crate) fn raw_writer(&self) -> RawWriter {
         let sink = Arc::clone(&self.sink);
         Arc::new(move |bytes| sink.write(bytes))
     }

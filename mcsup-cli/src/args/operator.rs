@@ -8,7 +8,7 @@ use crate::values;
 
 /// Selects a server, and the form of its answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-pub struct ServerArgs {
+pub(crate) struct ServerArgs {
     /// The server's pid file; its control socket is beside it, with the extension `ctl`
     #[arg(short, long, value_name = "PIDFILE")]
     pub pid: Option<String>,
@@ -26,7 +26,7 @@ pub struct ServerArgs {
 /// Show the state of a server: exit code 0 if it runs, 6 if not.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Parser)]
 #[command(args_override_self = true, allow_negative_numbers = true)]
-pub struct StatusArgs {
+pub(crate) struct StatusArgs {
     /// The server.
     #[command(flatten)]
     pub server: ServerArgs,
@@ -35,7 +35,7 @@ pub struct StatusArgs {
 /// Stop a server gracefully, and return when all of its processes are gone.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Parser)]
 #[command(args_override_self = true, allow_negative_numbers = true)]
-pub struct StopArgs {
+pub(crate) struct StopArgs {
     /// The server.
     #[command(flatten)]
     pub server: ServerArgs,
@@ -50,7 +50,7 @@ pub struct StopArgs {
 /// The arguments of every command that changes a server.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Parser)]
 #[command(args_override_self = true, allow_negative_numbers = true)]
-pub struct ControlArgs {
+pub(crate) struct ControlArgs {
     /// The server.
     #[command(flatten)]
     pub server: ServerArgs,
@@ -62,7 +62,7 @@ pub struct ControlArgs {
 /// Change the number of workers; the new number survives a reload.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Parser)]
 #[command(args_override_self = true, allow_negative_numbers = true)]
-pub struct ScaleArgs {
+pub(crate) struct ScaleArgs {
     /// Number of workers, 1 to 512
     #[arg(value_name = "N", value_parser = values::workers)]
     pub workers: usize,
@@ -74,7 +74,7 @@ pub struct ScaleArgs {
 /// Replace the worker of one slot; its successor is ready before it ends.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Parser)]
 #[command(args_override_self = true, allow_negative_numbers = true)]
-pub struct RecycleArgs {
+pub(crate) struct RecycleArgs {
     /// The worker's slot, as `mcsup status` shows it
     #[arg(value_name = "SLOT")]
     pub slot: usize,

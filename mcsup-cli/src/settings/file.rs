@@ -14,13 +14,13 @@ use toml::de::{DeTable, DeValue};
 use crate::args::{self, RunArgs, UsageError};
 
 /// Reads a file whole.
-pub type ReadFile<'a> = dyn Fn(&Path) -> io::Result<String> + 'a;
+pub(crate) type ReadFile<'a> = dyn Fn(&Path) -> io::Result<String> + 'a;
 
 /// Reads files from the disk, relative paths from the directory `start`.
 ///
 /// A path in a command line or a variable is relative to the directory of the start. A reload reads the file again
 /// after `--chdir`: `start` must be absolute, and determined before it.
-pub fn reader(start: PathBuf) -> impl Fn(&Path) -> io::Result<String> {
+pub(crate) fn reader(start: PathBuf) -> impl Fn(&Path) -> io::Result<String> {
     move |path| read_text(&start.join(path))
 }
 

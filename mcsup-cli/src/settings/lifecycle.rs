@@ -17,7 +17,7 @@ const MOST_RETRIES: usize = 100;
 
 /// Settings of a reload.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rollout {
+pub(crate) struct Rollout {
     /// Extra workers at once.
     pub surge: Sourced<Surge>,
     /// Time that the first new worker must live after it is ready.
@@ -28,7 +28,7 @@ pub struct Rollout {
 
 /// Limits after which a healthy worker is replaced. A jitter without its limit has no effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recycling {
+pub(crate) struct Recycling {
     /// Requests; `None`: no limit.
     pub requests: Sourced<Option<u64>>,
     /// Largest random addition to `requests`, drawn for each worker.
@@ -45,7 +45,7 @@ pub struct Recycling {
 
 /// Announcement of a stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Draining {
+pub(crate) struct Draining {
     /// Time in which connections are still accepted while the health check answers 503.
     pub delay: Sourced<Duration>,
     /// Path of the health check; begins with `/`, without a query.
@@ -54,7 +54,7 @@ pub struct Draining {
 
 /// Settings of the mold, which loads the application once and forks the workers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mold {
+pub(crate) struct Mold {
     /// Whether there is a mold.
     pub preload: Sourced<bool>,
     /// Reaction to threads that run in it.
@@ -63,7 +63,7 @@ pub struct Mold {
 
 /// Settings for development.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Development {
+pub(crate) struct Development {
     /// Whether to reload when a file has changed.
     pub reload: Sourced<bool>,
     /// Method that detects changes.
@@ -74,7 +74,7 @@ pub struct Development {
 
 /// Settings of the control socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Control {
+pub(crate) struct Control {
     /// Its place.
     pub socket: Sourced<ControlSocket>,
 }

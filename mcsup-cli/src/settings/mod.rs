@@ -13,11 +13,11 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use file::{ReadFile, reader};
-pub use lifecycle::{Control, Development, Draining, Mold, Recycling, Rollout};
-pub use sources::{Environment, Origin, Sourced};
+pub(crate) use file::{ReadFile, reader};
+pub(crate) use lifecycle::{Control, Development, Draining, Mold, Recycling, Rollout};
+pub(crate) use sources::{Environment, Origin, Sourced};
 
-pub use crate::values::choices::{ControlSocket, PreloadThreads, ReloadEngine, Surge};
+pub(crate) use crate::values::choices::{ControlSocket, PreloadThreads, ReloadEngine, Surge};
 
 use mcsup_core::Address;
 
@@ -38,7 +38,7 @@ const MOST_FIELDS: usize = 32_768;
 
 /// All settings of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// The application, as `MODULE:ATTRIBUTE`.
     pub app: Option<Sourced<String>>,
     /// Directories to search for modules first.
@@ -83,7 +83,7 @@ pub struct Settings {
 
 /// Timeouts of the supervisor for its workers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PoolTimeouts {
+pub(crate) struct PoolTimeouts {
     /// Longest time without a beat; `None`: unlimited.
     pub timeout: Sourced<Option<Duration>>,
     /// Longest drain of a stopping worker; zero: none.
@@ -94,7 +94,7 @@ pub struct PoolTimeouts {
 
 /// Timeouts of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpTimeouts {
+pub(crate) struct HttpTimeouts {
     /// Longest time for the head of a request.
     pub header: Sourced<Duration>,
     /// Longest time without progress of a request body.
@@ -109,7 +109,7 @@ pub struct HttpTimeouts {
 
 /// Size limits of requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Connections of one worker; 0: no limit.
     pub connections: Sourced<usize>,
     /// Bytes of the request line.
@@ -124,7 +124,7 @@ pub struct Limits {
 
 /// Properties of the processes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Process {
+pub(crate) struct Process {
     /// Directory to change to before the application is loaded.
     pub chdir: Option<Sourced<PathBuf>>,
     /// Variables for the application's environment, in order.
@@ -147,7 +147,7 @@ pub struct Process {
 
 /// Settings of the logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Logging {
+pub(crate) struct Logging {
     /// Lowest level of the error log.
     pub level: Sourced<Level>,
     /// Error log; the standard stream is standard error.
@@ -163,7 +163,7 @@ impl Settings {
     ///
     /// A reload calls it again with the same command line and environment; each call reads the file. `read_file` gets
     /// the path as it was given: [`reader`] resolves it against the directory of the start.
-    pub fn resolve(
+    pub(crate) fn resolve(
         command_line: RunArgs,
         environment: &Environment<'_>,
         read_file: &ReadFile<'_>,
@@ -203,7 +203,7 @@ impl Settings {
     }
 
     /// The application to serve, or an error if there is none.
-    pub fn target(&self) -> Result<&str, UsageError> {
+    pub(crate) fn target(&self) -> Result<&str, UsageError> {
         let missing = || UsageError::new("no application: name one as MODULE:ATTRIBUTE (try 'mcsup --help')");
         self.app.as_ref().map(|app| app.value.as_str()).ok_or_else(missing)
     }

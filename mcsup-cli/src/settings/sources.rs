@@ -16,11 +16,11 @@ use crate::args::{self, RunArgs, UsageError};
 use crate::values::{self, Refused};
 
 /// Looks up a variable in an environment.
-pub type Environment<'a> = dyn Fn(&str) -> Option<OsString> + 'a;
+pub(crate) type Environment<'a> = dyn Fn(&str) -> Option<OsString> + 'a;
 
 /// The source of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// The default.
     Default,
     /// The environment variable of this name.
@@ -44,7 +44,7 @@ impl fmt::Display for Origin {
 
 /// A value with its source.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sourced<T> {
+pub(crate) struct Sourced<T> {
     /// The value.
     pub value: T,
     /// Its source.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// The number of extra workers that a reload may boot at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Surge {
+pub(crate) enum Surge {
     /// A number, 1 to 512.
     Extra(usize),
     /// A whole second pool.
@@ -13,7 +13,7 @@ pub enum Surge {
 
 /// The reaction to threads that run in the mold when it forks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PreloadThreads {
+pub(crate) enum PreloadThreads {
     /// Fail the boot.
     Refuse,
     /// Log their names, and fork.
@@ -22,7 +22,7 @@ pub enum PreloadThreads {
 
 /// The method that detects changed files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReloadEngine {
+pub(crate) enum ReloadEngine {
     /// The best one of the system.
     Auto,
     /// Poll the files.
@@ -33,7 +33,7 @@ pub enum ReloadEngine {
 
 /// The place of the control socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ControlSocket {
+pub(crate) enum ControlSocket {
     /// Beside the pid file, if there is one.
     Beside,
     /// At this path.
