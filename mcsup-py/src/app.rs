@@ -8,8 +8,9 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::http::head::Head;
-use crate::http::response::ResponseHead;
+pub use crate::http::head::Head;
+pub use crate::http::response::{HeadFault, ResponseHead};
+pub use crate::http::version::Version;
 pub use crate::net::buffer::Block;
 pub use crate::net::memory::Memory;
 

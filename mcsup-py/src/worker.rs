@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcsup_core::{Error, ErrorKind, SignalsBlocked, Worker, WorkerContext};
+use mcsup_core::{Error, ErrorKind, Phase, SignalsBlocked, Worker, WorkerContext};
 use pyo3::prelude::*;
 
-use crate::access::{AccessLog, Format, Sink};
+use crate::access::{AccessLog, Format};
 use crate::app::{App, Local};
-use crate::engine::{self, EngineConfig, Host, Listening, Phase, Siblings, Threads};
+use crate::engine::{self, EngineConfig, Host, Listening, Siblings, Threads};
 use crate::python::imported::Imported;
 use crate::python::loading::{self, LoadError, Target};
 use crate::python::{application_forks, ending, fork, interpreter, signals, site, traceback};
@@ -155,8 +155,8 @@ impl Worker for WsgiWorker {
 
 /// `None` where the place has become one that must or may not be written to: clients are served all the same.
 fn open_access_log(format: Format, place: &str) -> mcsup_core::Result<Option<AccessLog>> {
-    match Sink::open(place) {
-        Ok(sink) => Ok(Some(AccessLog::new(format, sink))),
+    match AccessLog::open(format, place) {
+        Ok(log) => Ok(Some(log)),
         // A refusal of a link too: `host::own_file`.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             log::error!("Serving without the access log {place}: {error}");

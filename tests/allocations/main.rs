@@ -15,9 +15,9 @@ mod pool;
 
 use std::sync::{Arc, Barrier};
 
+use mcsup_py::app::ResponseHead;
 use mcsup_py::app::{Reply, Request, Verdict};
 use mcsup_py::engine::EngineConfig;
-use mcsup_py::http::response::ResponseHead;
 
 use fixture::*;
 
@@ -87,7 +87,7 @@ fn allocations(permits: usize, access_format: Option<&str>) -> counting::Counted
 #[test]
 fn a_plain_get_costs_no_allocation_and_neither_does_its_line_in_the_access_log() {
     counting::threads_from_now_on_are_younger();
-    let common = mcsup_py::access::format::DEFAULT;
+    let common = mcsup_py::access::Format::DEFAULT;
     for (permits, access_format) in [(1, None), (4, None), (1, Some(common)), (4, Some(common))] {
         let counted = allocations(permits, access_format);
         assert_eq!(

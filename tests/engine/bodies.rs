@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use mcsup_py::app::{Body, Reply, Request, Verdict};
 use mcsup_py::engine::EngineConfig;
-use mcsup_py::http::head::Limits;
+use mcsup_py::engine::Limits;
 
 use crate::fixture::*;
 

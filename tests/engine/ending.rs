@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 
-use mcsup_py::engine::Phase;
+use mcsup_core::Phase;
 
 use crate::fixture::*;
 use crate::hold::Hold;

@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use mcsup_py::access::{AccessLog, Format, Sink};
+use mcsup_core::Phase;
+use mcsup_py::access::{AccessLog, Format};
+use mcsup_py::app::ResponseHead;
 use mcsup_py::app::{App, Body, Local, Reply, Request, Verdict};
-use mcsup_py::engine::{self, EngineConfig, Host, Listening, Phase, Siblings, Threads, Timeouts};
-use mcsup_py::http::response::ResponseHead;
+use mcsup_py::engine::{self, EngineConfig, Host, Listening, Siblings, Threads, Timeouts};
 
 use crate::pool::Seat;
 
@@ -196,9 +197,9 @@ impl Setup {
             listener.set_nonblocking(true).unwrap();
             listener
         });
-        let access = self.access.map(|(format, path)| {
-            AccessLog::new(Format::parse(&format).unwrap(), Sink::open(&path).unwrap())
-        });
+        let access = self
+            .access
+            .map(|(format, path)| AccessLog::open(Format::parse(&format).unwrap(), &path).unwrap());
         let (config, engine_host) = (self.config, Arc::clone(&host));
         let thread = std::thread::spawn(move || {
             let mut listeners = vec![Listening { fd: listener.as_fd(), local: Local::Tcp(address) }];

@@ -3,7 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 
-use mcsup_py::engine::{EngineConfig, Phase};
+use mcsup_core::Phase;
+use mcsup_py::engine::EngineConfig;
 
 use crate::fixture::*;
 use crate::hold::Hold;

@@ -2,8 +2,9 @@
 
 use std::sync::atomic::Ordering;
 
-use mcsup_py::engine::{EngineConfig, Phase};
-use mcsup_py::http::head::Limits;
+use mcsup_core::Phase;
+use mcsup_py::engine::EngineConfig;
+use mcsup_py::engine::Limits;
 
 use crate::fixture::*;
 

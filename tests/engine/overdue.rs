@@ -4,9 +4,10 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use mcsup_core::Phase;
+use mcsup_py::app::ResponseHead;
 use mcsup_py::app::{Gone, Verdict};
-use mcsup_py::engine::{EngineConfig, Phase, Timeouts};
-use mcsup_py::http::response::ResponseHead;
+use mcsup_py::engine::{EngineConfig, Timeouts};
 
 use crate::fixture::*;
 use crate::hold::Hold;

@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 
+use mcsup_py::app::ResponseHead;
 use mcsup_py::app::{Gone, Verdict};
-use mcsup_py::http::response::ResponseHead;
 
 use crate::fixture::*;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use mcsup_py::engine::Phase;
+use mcsup_core::Phase;
 
 use crate::fixture::*;
 use crate::hold::Hold;

@@ -1,7 +1,7 @@
 //! Where no further connection may be open, those that wait for nothing make room.
 
 use mcsup_py::engine::EngineConfig;
-use mcsup_py::http::head::Limits;
+use mcsup_py::engine::Limits;
 
 use crate::fixture::*;
 

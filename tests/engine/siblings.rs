@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mcsup_py::engine::Phase;
+use mcsup_core::Phase;
 
 use crate::fixture::*;
 use crate::hold::Hold;

@@ -3,8 +3,9 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use mcsup_core::Phase;
 use mcsup_py::app::{Reply, Request, Verdict};
-use mcsup_py::engine::{EngineConfig, Phase, Timeouts};
+use mcsup_py::engine::{EngineConfig, Timeouts};
 
 use crate::fixture::*;
 use crate::hold::Hold;

@@ -1,7 +1,7 @@
 //! Heads that do not end take a bounded part of the memory, however many connections they come on.
 
 use mcsup_py::engine::EngineConfig;
-use mcsup_py::http::head::Limits;
+use mcsup_py::engine::Limits;
 
 use crate::fixture::*;
 

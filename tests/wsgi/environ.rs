@@ -2,8 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
-use mcsup_py::app::{Body, Local};
-use mcsup_py::wsgi::WsgiSettings;
+use crate::app::{Body, Local};
+use crate::wsgi::WsgiSettings;
 
 use super::fixture::{Served, check, checked, settings, wrapped};
 

@@ -1,6 +1,6 @@
 //! `wsgi.errors`: rule 9.
 
-use mcsup_py::app::Body;
+use crate::app::Body;
 
 use super::fixture::{Event, Served, check, checked, said, wrapped};
 

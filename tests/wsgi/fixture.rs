@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
-use mcsup_py::app::{App, Block, Body, Gone, Local, Peer, Reply, Request, Verdict};
-use mcsup_py::http::head::{Heads, Limits};
-use mcsup_py::http::response::{ResponseHead, write_interim};
-use mcsup_py::python::interpreter;
-use mcsup_py::wsgi::{WsgiApp, WsgiSettings};
+use crate::app::{App, Block, Body, Gone, Local, Peer, Reply, Request, Verdict};
+use crate::http::head::{Heads, Limits};
+use crate::http::response::{ResponseHead, write_interim};
+use crate::python::interpreter;
+use crate::wsgi::{WsgiApp, WsgiSettings};
 use pyo3::prelude::*;
 
 /// What an application did, in order.
@@ -120,7 +120,7 @@ impl Served {
         start_python();
         let journal = Journal::default();
         let errors = Arc::clone(&journal);
-        let errors: mcsup_py::wsgi::ErrorSink = Arc::new(move |bytes| {
+        let errors = Arc::new(move |bytes: &[u8]| {
             errors.lock().unwrap().push(Event::Said(String::from_utf8_lossy(bytes).into_owned()));
         });
         let callable = Python::attach(|py| module(py, code).getattr("application").unwrap().unbind());

@@ -2,7 +2,7 @@
 
 use std::io::{Seek, Write};
 
-use mcsup_py::app::Body;
+use crate::app::Body;
 
 use super::fixture::check;
 

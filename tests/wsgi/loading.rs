@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
 
-use mcsup_py::python::loading::{LoadError, load};
+use crate::python::loading::{LoadError, load};
 use pyo3::prelude::*;
 use pyo3::types::PyAnyMethods;
 

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use mcsup_py::python::{ending, fork, interpreter, site, traceback};
+use crate::python::{ending, fork, interpreter, site, traceback};
 use pyo3::prelude::*;
 
 use super::fixture::{module, start_python};
@@ -14,7 +14,13 @@ use super::fixture::{module, start_python};
 /// Runs an ignored test of this file in a process of its own.
 fn run(name: &str, venv: Option<&Path>) -> Output {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", &format!("processes::{name}"), "--ignored", "--nocapture", "--test-threads=1"]);
+    command.args([
+        "--exact",
+        &format!("tests::processes::{name}"),
+        "--ignored",
+        "--nocapture",
+        "--test-threads=1",
+    ]);
     command.env_remove("VIRTUAL_ENV").env_remove("PYTHONUNBUFFERED");
     if let Some(venv) = venv {
         command.env("VIRTUAL_ENV", venv);

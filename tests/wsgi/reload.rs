@@ -4,9 +4,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use mcsup_py::app::{Body, Verdict};
-use mcsup_py::python::imported::Imported;
-use mcsup_py::watch::BrokenPage;
+use crate::app::{Body, Verdict};
+use crate::python::imported::Imported;
+use crate::watch::BrokenPage;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 

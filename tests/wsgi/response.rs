@@ -1,6 +1,6 @@
 //! What the application returns: rules 19 to 28.
 
-use mcsup_py::app::{Body, Verdict};
+use crate::app::{Body, Verdict};
 
 use super::fixture::{Event, Served, block, said, whole};
 

@@ -1,6 +1,6 @@
 //! `start_response` and `write`: rules 14 to 22.
 
-use mcsup_py::app::{Body, Verdict};
+use crate::app::{Body, Verdict};
 
 use super::fixture::{Event, Served, block, said, whole};
 

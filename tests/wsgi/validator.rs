@@ -1,6 +1,6 @@
 //! An application that exercises every path, under the validator of Python's own library.
 
-use mcsup_py::app::{Body, Local};
+use crate::app::{Body, Local};
 
 use super::fixture::{Event, Served};
 

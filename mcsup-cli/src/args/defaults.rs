@@ -1,6 +1,7 @@
 //! The default of each option that has one, and its place in the help.
 
 use clap::Command;
+use mcsup_py::access::Format;
 
 /// Option and value, in the order of the help.
 pub(crate) const DEFAULTS: [(&str, &str); 31] = [
@@ -32,7 +33,7 @@ pub(crate) const DEFAULTS: [(&str, &str); 31] = [
     ("--limit-request-fields", "100"),
     ("--limit-request-field-size", "8190"),
     ("--limit-request-body", "1073741824"),
-    ("--access-logformat", r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s""#),
+    ("--access-logformat", Format::DEFAULT),
     ("--error-logfile", "-"),
     ("--log-level", "info"),
 ];

@@ -11,7 +11,7 @@ use mcsup_core::host::daemon::Answer;
 use mcsup_core::host::own_file;
 use mcsup_core::{Config, Error, ErrorKind, ForkSide, Local, Supervisor};
 use mcsup_py::python::{fork, standard};
-use mcsup_py::worker::{WorkerSettings, WsgiWorker};
+use mcsup_py::{WorkerSettings, WsgiWorker};
 
 use super::wiring::{self, UserLookup};
 use crate::failure::Failure;

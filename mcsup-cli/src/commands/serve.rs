@@ -8,7 +8,6 @@ use mcsup_core::host::daemon::{self, Answer, Detached, Verdict};
 use mcsup_core::upgrade::{Image, Resumption};
 use mcsup_core::{Config, Ending, Prefork};
 use mcsup_py::python::fork;
-use mcsup_py::worker;
 
 use super::pool::{Output, Pool, ReadSettings};
 use super::wiring::{self, UserLookup};
@@ -39,7 +38,7 @@ pub(crate) fn run(
     config.image = image;
     if settings.check_config.value {
         let log = ErrorLog::install(&Destination::Standard, settings.logging.level.value)?;
-        worker::check(&wiring::worker_settings(settings, argv, &log)?)?;
+        mcsup_py::check(&wiring::worker_settings(settings, argv, &log)?)?;
         let app = settings.app.as_ref().map(|app| format!("{} can be served\n", app.value));
         return Ok((Exit::Done, app.unwrap_or_default()));
     }

@@ -9,12 +9,8 @@ use mcsup_core::host::privileges::RunAs;
 use mcsup_core::policy::{Limit, Plan, Policy, Recycling, Surge};
 use mcsup_core::{Children, Config, MoldThreads};
 use mcsup_py::access::Format;
-use mcsup_py::engine::{EngineConfig, Timeouts};
-use mcsup_py::http::head::Limits;
-use mcsup_py::python::loading::Target;
-use mcsup_py::watch::{Engine, ReloadSettings};
-use mcsup_py::worker::WorkerSettings;
-use mcsup_py::wsgi::WsgiSettings;
+use mcsup_py::engine::{EngineConfig, Limits, Timeouts};
+use mcsup_py::{ReloadEngine, ReloadSettings, Target, WorkerSettings, WsgiSettings};
 
 use crate::failure::Failure;
 use crate::logging::{Destination, ErrorLog};
@@ -165,9 +161,9 @@ fn soak(settings: &Settings) -> Duration {
 fn development(settings: &Settings) -> Option<ReloadSettings> {
     let development = &settings.development;
     let engine = match development.engine.value {
-        settings::ReloadEngine::Auto => Engine::Auto,
-        settings::ReloadEngine::Poll => Engine::Poll,
-        settings::ReloadEngine::Inotify => Engine::Inotify,
+        settings::ReloadEngine::Auto => ReloadEngine::Auto,
+        settings::ReloadEngine::Poll => ReloadEngine::Poll,
+        settings::ReloadEngine::Inotify => ReloadEngine::Inotify,
     };
     let extra = development.extra_files.value.iter().map(|path| path.to_string_lossy().into_owned());
     development.reload.value.then(|| ReloadSettings { engine, extra: extra.collect() })

@@ -18,9 +18,6 @@ pub enum Format {
     Json,
 }
 
-/// gunicorn's default.
-pub const DEFAULT: &str = r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s""#;
-
 /// A piece of a text format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
@@ -59,6 +56,9 @@ pub enum Atom {
 }
 
 impl Format {
+    /// gunicorn's default.
+    pub const DEFAULT: &str = r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s""#;
+
     /// Compiles a format; the word `json` asks for JSON.
     ///
     /// # Errors
@@ -365,6 +365,6 @@ mod tests {
         for text in ["%(x)s", "%h", "%(h)d", "%({x}z)s"] {
             assert!(Format::parse(text).is_err(), "{text}");
         }
-        Format::parse(DEFAULT).unwrap();
+        Format::parse(Format::DEFAULT).unwrap();
     }
 }

@@ -1,23 +1,24 @@
 //! The access log: a line for each request, formatted in Rust, written in whole lines at the end of a loop turn.
 //!
-//! - [`mod@format`]: gunicorn's atoms, compiled once; or one JSON object a line.
-//! - [`sink`]: where lines go.
+//! - `format`: gunicorn's atoms, compiled once; or one JSON object a line.
+//! - `sink`: where lines go.
 
-pub mod format;
-pub mod sink;
+mod format;
+mod sink;
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use format::Format;
-pub use sink::Sink;
 
 use crate::http::head::Head;
 use crate::http::response::ResponseHead;
+use sink::Sink;
 
 /// One answered request.
 #[derive(Debug, Clone, Copy)]
-pub struct Entry<'a> {
+pub(crate) struct Entry<'a> {
     /// The request head; `None` if it was not understood.
     pub head: Option<Head<'a>>,
     /// The client's address; `None` on a Unix socket.
@@ -43,13 +44,16 @@ pub struct AccessLog {
 const FULL: usize = 64 * 1024;
 
 impl AccessLog {
-    /// A log in `format` to `sink`.
-    pub fn new(format: Format, sink: Sink) -> Self {
-        Self { format, sink, lines: Vec::new(), clock: format::Clock::default() }
+    /// A log in `format` at `place`: the path of a file, or `-` for standard output.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn open(format: Format, place: &str) -> io::Result<Self> {
+        Ok(Self { format, sink: Sink::open(place)?, lines: Vec::new(), clock: format::Clock::default() })
     }
 
     /// Notes a request.
-    pub fn note(&mut self, entry: &Entry<'_>) {
+    pub(crate) fn note(&mut self, entry: &Entry<'_>) {
         self.format.write(&mut self.lines, entry, &mut self.clock);
         if self.lines.len() > FULL {
             self.flush();
@@ -57,7 +61,7 @@ impl AccessLog {
     }
 
     /// Writes what was noted.
-    pub fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         if !self.lines.is_empty() {
             self.sink.write(&self.lines);
             self.lines.clear();
@@ -65,7 +69,7 @@ impl AccessLog {
     }
 
     /// Reopens the file, after the pending lines went to the old one.
-    pub fn reopen(&mut self) {
+    pub(crate) fn reopen(&mut self) {
         self.flush();
         self.sink.reopen();
     }

@@ -13,7 +13,7 @@ const TELL_EVERY: Duration = RENEWED_AFTER;
 
 /// An open place for lines.
 #[derive(Debug)]
-pub struct Sink {
+pub(crate) struct Sink {
     outlet: Outlet,
     /// Where to reopen it; `None`: standard output.
     path: Option<PathBuf>,
@@ -30,7 +30,7 @@ pub struct Sink {
 
 impl Sink {
     /// `-` for standard output, otherwise the path of a file.
-    pub fn open(name: &str) -> io::Result<Self> {
+    pub(crate) fn open(name: &str) -> io::Result<Self> {
         let (outlet, path) = match name {
             "-" => (Outlet::of_stream(rustix::stdio::stdout()), None),
             name => {
@@ -56,7 +56,7 @@ impl Sink {
 
     /// Writes whole lines, so that those of several processes do not mix. A full disk or a pipe without a reader loses
     /// lines, never requests; the error log says so when it begins and when it is over.
-    pub fn write(&mut self, lines: &[u8]) {
+    pub(crate) fn write(&mut self, lines: &[u8]) {
         static NONE: Patience = Patience::none();
         let patience = if self.is_losing { &NONE } else { &self.patience };
         let put = |bytes: &[u8]| self.outlet.write_lines(bytes, patience);
@@ -79,7 +79,7 @@ impl Sink {
     }
 
     /// Opens the file again; where that fails the old one goes on being used.
-    pub fn reopen(&mut self) {
+    pub(crate) fn reopen(&mut self) {
         let Some(path) = &self.path else { return };
         let opened = own_file::append(path, LOG_MODE).and_then(|file| self.outlet.replace(file));
         match opened {

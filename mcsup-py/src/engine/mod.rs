@@ -43,11 +43,11 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use mcsup_core::Phase;
+use mcsup_core::Phase;
 
 use crate::access::AccessLog;
 use crate::app::{App, Local};
-use crate::http::head::Limits;
+pub use crate::http::head::Limits;
 use crate::net::poller::Poller;
 
 /// How long the engine waits for a client.

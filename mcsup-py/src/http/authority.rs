@@ -4,7 +4,7 @@ use core::net::Ipv6Addr;
 
 /// Host and port of an authority; the host keeps its brackets, and the port is empty where there is none. `None`:
 /// `bytes` is no authority, or has userinfo. Host and port may be empty (RFC 3986 §3.2.2, §3.2.3).
-pub fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(crate) fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let is_literal = bytes.first() == Some(&b'[');
     let end = match is_literal {
         true => memchr::memchr(b']', bytes)? + 1,

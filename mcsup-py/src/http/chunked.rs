@@ -36,7 +36,7 @@ enum Position {
 
 /// Decodes one chunked body.
 #[derive(Debug)]
-pub struct Decoder {
+pub(crate) struct Decoder {
     at: Position,
     /// Bytes of extensions so far, with a limit: no use of them is known.
     extensions: usize,
@@ -69,7 +69,7 @@ impl Decoder {
     ///
     /// # Errors
     /// The refusal, where the coding is broken; what was handed out until then is worthless.
-    pub fn decode(&mut self, input: &[u8], mut data: impl FnMut(&[u8])) -> Result<usize, Reject> {
+    pub(crate) fn decode(&mut self, input: &[u8], mut data: impl FnMut(&[u8])) -> Result<usize, Reject> {
         let mut at = 0;
         while at < input.len() && self.at != Position::Done {
             if let Position::Data { left } = self.at {
@@ -87,7 +87,7 @@ impl Decoder {
     }
 
     /// Whether the body has ended.
-    pub fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.at == Position::Done
     }
 
@@ -163,7 +163,7 @@ fn check_trailer(bytes: &[u8]) -> Result<(), Reject> {
 }
 
 /// Appends `chunk` to `out`, framed. An empty one would be the last: see [`LAST_CHUNK`].
-pub fn write_chunk(out: &mut Vec<u8>, chunk: &[u8]) {
+pub(crate) fn write_chunk(out: &mut Vec<u8>, chunk: &[u8]) {
     // Writing to a vector cannot fail.
     let _ = write!(out, "{:x}\r\n", chunk.len());
     out.extend_from_slice(chunk);
@@ -171,7 +171,7 @@ pub fn write_chunk(out: &mut Vec<u8>, chunk: &[u8]) {
 }
 
 /// The end of a chunked body, without trailers.
-pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+pub(crate) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 #[cfg(test)]
 mod tests {

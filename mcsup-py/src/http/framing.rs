@@ -7,7 +7,7 @@ use super::version::Version;
 
 /// How a request's body is delimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Framing {
+pub(crate) enum Framing {
     /// There is none.
     #[default]
     Empty,
@@ -30,7 +30,7 @@ pub(crate) struct Collected {
 
 /// The framing of the message and the end of its connection, from the head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Delimited {
+pub(crate) struct Delimited {
     /// How the body is delimited.
     pub framing: Framing,
     /// Whether the client is ready for another exchange on this connection.

@@ -36,7 +36,7 @@ impl Default for Limits {
 
 /// One head after the other on a connection.
 #[derive(Debug, Default)]
-pub struct Heads {
+pub(crate) struct Heads {
     lines: Lines,
     /// Whether `line` is the request line of this head.
     is_known: bool,
@@ -58,7 +58,7 @@ impl Heads {
     /// the empty line; `None`: more must arrive.
     ///
     /// After a head was found, call [`Heads::reset`] before the next.
-    pub fn read(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Reject> {
+    pub(crate) fn read(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Reject> {
         let read = self.lines.find_end(bytes, limits).and_then(|end| match end {
             Some(end) => self.parse(&bytes[..end], &bytes[..end]).map(|()| Some(end)),
             None => Ok(None),
@@ -73,29 +73,29 @@ impl Heads {
 
     /// Whether the request line was understood: then a view says what was asked, also of a head that is refused or not whole.
     /// It has the fields where all of them were taken apart, otherwise none.
-    pub fn is_known(&self) -> bool {
+    pub(crate) fn is_known(&self) -> bool {
         self.is_known
     }
 
     /// How many of `bytes`, at whose beginning a request is expected, are empty lines: they are no part of it (RFC 9112
     /// §2.2). [`Heads::read`] refuses a request with more than a few.
-    pub fn pass_over_empty_lines(&mut self, bytes: &[u8]) -> usize {
+    pub(crate) fn pass_over_empty_lines(&mut self, bytes: &[u8]) -> usize {
         self.lines.pass_over_empty(bytes)
     }
 
     /// Forgets the head that was read.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         (self.lines, self.is_known) = (Lines::default(), false);
         self.fields.clear();
     }
 
     /// The head that was read from `bytes`.
-    pub fn view<'a>(&'a self, bytes: &'a [u8]) -> Head<'a> {
+    pub(crate) fn view<'a>(&'a self, bytes: &'a [u8]) -> Head<'a> {
         Head { bytes, heads: self }
     }
 
     /// How the body is delimited, and whether the connection goes on.
-    pub fn delimited(&self) -> Delimited {
+    pub(crate) fn delimited(&self) -> Delimited {
         self.delimited
     }
 
@@ -225,7 +225,7 @@ impl<'a> Head<'a> {
     }
 
     /// How the body is delimited, and whether the connection goes on.
-    pub fn delimited(&self) -> Delimited {
+    pub(crate) fn delimited(&self) -> Delimited {
         self.heads.delimited
     }
 

@@ -12,17 +12,16 @@
 //! - `foreign`: other protocols that clients speak by mistake.
 //! - `laws`: what holds for whatever bytes; for tests and fuzzing alone.
 
-pub mod authority;
-pub mod chunked;
+pub(crate) mod authority;
+pub(crate) mod chunked;
 mod extension;
 pub(crate) mod foreign;
-pub mod framing;
-pub mod head;
-#[doc(hidden)]
+pub(crate) mod framing;
+pub(crate) mod head;
 #[cfg(any(test, feature = "laws"))]
 pub mod laws;
-pub mod reject;
+pub(crate) mod reject;
 mod request_line;
-pub mod response;
-pub mod target;
-pub mod version;
+pub(crate) mod response;
+pub(crate) mod target;
+pub(crate) mod version;

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// Why a request is not served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reject {
+pub(crate) struct Reject {
     /// The response's status.
     pub status: u16,
     /// The error in the request.
@@ -21,10 +21,11 @@ impl fmt::Display for Reject {
 
 macro_rules! rejects {
     ($($name:ident = $status:literal $why:literal $source:literal;)*) => {
-        $(#[doc = $why] pub const $name: Reject = Reject { status: $status, why: $why, source: $source };)*
+        $(#[doc = $why] pub(crate) const $name: Reject = Reject { status: $status, why: $why, source: $source };)*
 
-        /// All of them, for documentation and tests.
-        pub const ALL: &[Reject] = &[$($name),*];
+        /// All of them.
+        #[cfg(test)]
+        pub(crate) const ALL: &[Reject] = &[$($name),*];
     };
 }
 

@@ -170,7 +170,7 @@ impl ResponseHead {
 
 /// The fields that the engine adds to a head.
 #[derive(Debug, Clone, Copy)]
-pub struct Finish<'a> {
+pub(crate) struct Finish<'a> {
     /// The version that the request spoke.
     pub version: Version,
     /// How the body is delimited.
@@ -183,7 +183,7 @@ pub struct Finish<'a> {
 
 /// How a response's body is delimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BodyFraming {
+pub(crate) enum BodyFraming {
     /// By the Content-Length that the head has already, or there is none.
     Given,
     /// By a Content-Length that the engine adds.
@@ -195,7 +195,7 @@ pub enum BodyFraming {
 }
 
 /// Appends the bytes of an interim response to `out`: its status and its fields, nothing else (RFC 8297 §2).
-pub fn write_interim(out: &mut Vec<u8>, head: &ResponseHead) {
+pub(crate) fn write_interim(out: &mut Vec<u8>, head: &ResponseHead) {
     write_status(out, head);
     out.extend_from_slice(&head.fields);
     out.extend_from_slice(b"\r\n");
@@ -217,7 +217,7 @@ fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 /// Appends the bytes of a head to `out`.
 ///
 /// We answer in HTTP/1.1 whatever the client speaks (RFC 9110 §2.5), with 1.0's rules where it speaks 1.0.
-pub fn write_head(out: &mut Vec<u8>, head: &ResponseHead, finish: &Finish<'_>) {
+pub(crate) fn write_head(out: &mut Vec<u8>, head: &ResponseHead, finish: &Finish<'_>) {
     write_status(out, head);
     if !head.names_server {
         out.extend_from_slice(b"Server: mcsup\r\n");
@@ -246,7 +246,7 @@ pub fn write_head(out: &mut Vec<u8>, head: &ResponseHead, finish: &Finish<'_>) {
 }
 
 /// Whether a response to `method` with `status` may have a body (RFC 9110 §6.4.1).
-pub fn may_have_body(method: &str, status: u16) -> bool {
+pub(crate) fn may_have_body(method: &str, status: u16) -> bool {
     method != "HEAD" && !(100..200).contains(&status) && ![204, 205, 304].contains(&status)
 }
 

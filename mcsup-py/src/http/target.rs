@@ -7,7 +7,7 @@ use super::reject::{self, Reject};
 
 /// Where in a target its parts are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Parts {
+pub(crate) struct Parts {
     /// Host and port; empty where the target does not begin with a scheme.
     pub authority: Range<usize>,
     /// From the slash on; empty where the target has none. `*` is a path.
@@ -21,7 +21,7 @@ pub struct Parts {
 /// # Errors
 /// The refusal of a target whose form `method` does not allow, with a byte that `may_have` has not, with another scheme
 /// than http and https, or with a fragment, which no form has; and of each target of CONNECT.
-pub fn split(target: &[u8], method: &str) -> Result<Parts, Reject> {
+pub(crate) fn split(target: &[u8], method: &str) -> Result<Parts, Reject> {
     if !target.iter().all(|byte| may_have(*byte)) {
         return Err(reject::TARGET_BYTE);
     }
@@ -47,7 +47,7 @@ pub(super) fn may_have(byte: u8) -> bool {
 }
 
 /// The target as a log has it: in ASCII alone.
-pub fn shown(target: &[u8]) -> String {
+pub(crate) fn shown(target: &[u8]) -> String {
     let mut text = String::with_capacity(target.len());
     for byte in target {
         match byte {
@@ -59,7 +59,7 @@ pub fn shown(target: &[u8]) -> String {
 }
 
 /// RFC 3986 §2.1; what is no escape stays as it is.
-pub fn percent_decoded(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn percent_decoded(bytes: &[u8]) -> Vec<u8> {
     let digit = |byte: Option<&u8>| byte.and_then(|byte| (*byte as char).to_digit(16));
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;

@@ -9,24 +9,24 @@ const KEPT: usize = 16 * 1024;
 
 /// Bytes that were received and not used yet.
 #[derive(Debug, Default)]
-pub struct Incoming {
+pub(crate) struct Incoming {
     bytes: Vec<u8>,
     start: usize,
 }
 
 impl Incoming {
     /// The buffered bytes.
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
 
     /// Whether nothing is there.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.start == self.bytes.len()
     }
 
     /// Used: the first `count` bytes.
-    pub fn consume(&mut self, count: usize) {
+    pub(crate) fn consume(&mut self, count: usize) {
         self.start += count;
         if self.is_empty() {
             self.clear();
@@ -34,7 +34,7 @@ impl Incoming {
     }
 
     /// Where to receive: the vector's spare capacity is at least `least` bytes.
-    pub fn room(&mut self, least: usize) -> &mut Vec<u8> {
+    pub(crate) fn room(&mut self, least: usize) -> &mut Vec<u8> {
         if self.start > 0 && self.bytes.capacity() - self.bytes.len() < least {
             self.bytes.drain(..self.start);
             self.start = 0;
@@ -44,23 +44,23 @@ impl Incoming {
     }
 
     /// Used: all of it.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.start = 0;
     }
 
     /// Whether it has no memory of its own.
-    pub fn is_bare(&self) -> bool {
+    pub(crate) fn is_bare(&self) -> bool {
         self.bytes.capacity() == 0
     }
 
     /// How much memory it has.
-    pub fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.bytes.capacity()
     }
 
     /// Gives back the memory of an uncommonly large message; what is there stays.
-    pub fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         let rest = self.bytes().len();
         if self.bytes.capacity() > KEPT && self.bytes.capacity() / 2 > rest {
             *self = Self { bytes: self.bytes().to_vec(), start: 0 };
@@ -70,14 +70,14 @@ impl Incoming {
 
 /// Bytes, and behind them perhaps something that is not copied, that the socket has not taken yet.
 #[derive(Debug, Default)]
-pub struct Outgoing {
+pub(crate) struct Outgoing {
     copied: Incoming,
     tail: Option<Tail>,
 }
 
 /// A body that is sent from its own memory or file.
 #[derive(Debug)]
-pub enum Tail {
+pub(crate) enum Tail {
     /// A part of a file.
     File(FilePart),
     /// Memory with another owner.
@@ -86,7 +86,7 @@ pub enum Tail {
 
 /// A part of a file.
 #[derive(Debug)]
-pub struct FilePart {
+pub(crate) struct FilePart {
     /// The file; its position is not used.
     pub file: File,
     /// Where the part begins.
@@ -128,7 +128,7 @@ const SMALLEST_PAGE: u64 = 4096;
 pub type Block = Box<dyn AsRef<[u8]> + Send>;
 
 /// The unsent part of a block.
-pub struct BlockPart {
+pub(crate) struct BlockPart {
     block: Block,
     start: usize,
     end: usize,
@@ -136,13 +136,13 @@ pub struct BlockPart {
 
 impl BlockPart {
     /// The first `length` bytes of a block.
-    pub fn new(block: Block, length: usize) -> Self {
+    pub(crate) fn new(block: Block, length: usize) -> Self {
         let end = length.min((*block).as_ref().len());
         Self { block, start: 0, end }
     }
 
     /// The bytes.
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &(*self.block).as_ref()[self.start..self.end]
     }
 }
@@ -155,12 +155,12 @@ impl fmt::Debug for BlockPart {
 
 impl Outgoing {
     /// The bytes before the tail.
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         self.copied.bytes()
     }
 
     /// Where to append. Not behind a tail: see [`Outgoing::tail`].
-    pub fn append(&mut self) -> &mut Vec<u8> {
+    pub(crate) fn append(&mut self) -> &mut Vec<u8> {
         // A slow client may never leave it empty: without this an endless stream would be kept whole.
         let Incoming { bytes, start } = &mut self.copied;
         if *start > bytes.len() / 2 {
@@ -170,18 +170,18 @@ impl Outgoing {
     }
 
     /// The body behind the bytes.
-    pub fn tail(&self) -> Option<&Tail> {
+    pub(crate) fn tail(&self) -> Option<&Tail> {
         self.tail.as_ref()
     }
 
     /// Puts something behind the bytes.
-    pub fn set_tail(&mut self, tail: Tail) {
+    pub(crate) fn set_tail(&mut self, tail: Tail) {
         self.tail = Some(tail);
         self.drop_tail_if_sent();
     }
 
     /// Sent: the first `count` bytes.
-    pub fn consume(&mut self, count: usize) {
+    pub(crate) fn consume(&mut self, count: usize) {
         let of_bytes = count.min(self.len());
         self.copied.consume(of_bytes);
         if count > of_bytes {
@@ -216,28 +216,28 @@ impl Outgoing {
     }
 
     /// Never to be sent: all of it.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.copied.clear();
         self.tail = None;
     }
 
     /// Whether it has no memory of its own.
-    pub fn is_bare(&self) -> bool {
+    pub(crate) fn is_bare(&self) -> bool {
         self.copied.is_bare()
     }
 
     /// Whether all of it is sent.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.bytes().is_empty() && self.tail.is_none()
     }
 
     /// How many bytes wait that were copied.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.bytes().len()
     }
 
     /// Gives back the memory of an uncommonly large message, if nothing waits.
-    pub fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         if self.is_empty() && self.copied.capacity() > KEPT {
             *self = Self::default();
         }

@@ -11,24 +11,24 @@ use super::{Interest, Ready, is_interrupted, timespec};
 
 /// An epoll instance. Threads may wait on it at the same time: each piece of news reaches one of them.
 #[derive(Debug)]
-pub struct Poller {
+pub(crate) struct Poller {
     epoll: Unshared,
 }
 
 /// The events of one wait; a thread keeps and reuses it.
-pub struct Batch(Vec<epoll::Event>);
+pub(crate) struct Batch(Vec<epoll::Event>);
 
 const BATCH: usize = 64;
 
 impl Poller {
     /// A poller that watches nothing.
-    pub fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let create = || epoll::create(epoll::CreateFlags::CLOEXEC).map(Unshared::from);
         Ok(Self { epoll: between_forks(create)? })
     }
 
     /// Watches `fd`; its readiness is reported with `token`.
-    pub fn add(&self, fd: BorrowedFd<'_>, token: u64, interest: Interest) -> io::Result<()> {
+    pub(crate) fn add(&self, fd: BorrowedFd<'_>, token: u64, interest: Interest) -> io::Result<()> {
         use epoll::EventFlags as Flags;
         let flags = match interest {
             Interest::Level => Flags::IN,
@@ -39,12 +39,12 @@ impl Poller {
     }
 
     /// Watches `fd` no more.
-    pub fn delete(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+    pub(crate) fn delete(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         Ok(epoll::delete(&self.epoll, fd)?)
     }
 
     /// Waits for news for at most `timeout`; whether a signal has ended the wait.
-    pub fn wait(&self, batch: &mut Batch, timeout: Duration) -> io::Result<bool> {
+    pub(crate) fn wait(&self, batch: &mut Batch, timeout: Duration) -> io::Result<bool> {
         batch.0.clear();
         let room = rustix::buffer::spare_capacity(&mut batch.0);
         is_interrupted(epoll::wait(&self.epoll, room, Some(&timespec(timeout))).map(drop))
@@ -66,7 +66,7 @@ impl Default for Batch {
 
 impl Batch {
     /// The ready sources.
-    pub fn news(&self) -> impl Iterator<Item = Ready> {
+    pub(crate) fn news(&self) -> impl Iterator<Item = Ready> {
         use epoll::EventFlags as Flags;
         self.0.iter().map(|event| {
             let flags = event.flags;

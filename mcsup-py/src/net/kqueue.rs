@@ -10,13 +10,13 @@ use super::{Interest, Ready, is_interrupted};
 
 /// A kqueue. Threads may wait on it at the same time: each piece of news reaches one of them.
 #[derive(Debug)]
-pub struct Poller {
+pub(crate) struct Poller {
     queue: Kqueue,
 }
 
 /// The events of one wait; a thread keeps and reuses it.
 #[derive(Debug)]
-pub struct Batch {
+pub(crate) struct Batch {
     events: Vec<KEvent>,
     /// How many of them are of the last wait.
     count: usize,

@@ -6,8 +6,8 @@
 //! - [`memory`]: memory for large messages, used again.
 //! - [`timers`]: deadlines that cost nothing while they only move on.
 
-pub mod buffer;
-pub mod memory;
-pub mod poller;
-pub mod stream;
-pub mod timers;
+pub(crate) mod buffer;
+pub(crate) mod memory;
+pub(crate) mod poller;
+pub(crate) mod stream;
+pub(crate) mod timers;

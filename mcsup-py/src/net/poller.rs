@@ -4,11 +4,11 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-pub use backend::{Batch, Poller};
+pub(crate) use backend::{Batch, Poller};
 
 /// How readiness of a descriptor is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Interest {
+pub(crate) enum Interest {
     /// While it is readable.
     Level,
     /// While it is readable, to one of the processes that wait on it.
@@ -19,7 +19,7 @@ pub enum Interest {
 
 /// One event of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ready {
+pub(crate) struct Ready {
     /// The token that it was registered with.
     pub token: u64,
     /// A read will not block (there are bytes, an end, or an error).
@@ -33,7 +33,7 @@ pub struct Ready {
 impl Poller {
     /// Like [`Poller::wait`], but standing aside: the kernel does not count this thread as one that waits, so that what
     /// goes to one of several processes goes to those that do. Also ends when `other` becomes readable.
-    pub fn wait_aside(
+    pub(crate) fn wait_aside(
         &self,
         batch: &mut Batch,
         timeout: Duration,

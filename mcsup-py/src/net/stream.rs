@@ -15,11 +15,11 @@ use super::poller::timespec;
 
 /// A connection. Processes that the application forks do not have it, so that it ends when this is dropped.
 #[derive(Debug)]
-pub struct Stream(Unshared);
+pub(crate) struct Stream(Unshared);
 
 /// The result of an attempt to receive or send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
+pub(crate) enum Progress {
     /// The number of bytes. Received: there may be more. Sent: all there was, or as much as was allowed.
     More(usize),
     /// The number of bytes; no more are possible now.
@@ -36,22 +36,22 @@ const FILE_STEP: usize =
 
 impl Stream {
     /// The client's address; `None` on a Unix socket, and where the client has reset the connection.
-    pub fn remote(&self) -> Option<SocketAddr> {
+    pub(crate) fn remote(&self) -> Option<SocketAddr> {
         SockRef::from(&self.0).peer_addr().ok()?.as_socket()
     }
 
     /// Our own address; `None` on a Unix socket.
-    pub fn local(&self) -> Option<SocketAddr> {
+    pub(crate) fn local(&self) -> Option<SocketAddr> {
         SockRef::from(&self.0).local_addr().ok()?.as_socket()
     }
 
     /// Receives what is there, up to one piece.
-    pub fn receive(&self, into: &mut Incoming) -> Progress {
+    pub(crate) fn receive(&self, into: &mut Incoming) -> Progress {
         self.receive_into_room_of(into.room(PIECE))
     }
 
     /// Receives what is there, up to the spare capacity of `into`.
-    pub fn receive_into_room_of(&self, into: &mut Vec<u8>) -> Progress {
+    pub(crate) fn receive_into_room_of(&self, into: &mut Vec<u8>) -> Progress {
         let most = into.capacity() - into.len();
         loop {
             return match rustix::net::recv(&self.0, rustix::buffer::spare_capacity(into), RecvFlags::empty())
@@ -68,13 +68,13 @@ impl Stream {
     }
 
     /// Sends as much of `from` as the socket takes.
-    pub fn send(&self, from: &mut Outgoing) -> Progress {
+    pub(crate) fn send(&self, from: &mut Outgoing) -> Progress {
         self.send_at_most(from, usize::MAX)
     }
 
     /// Sends as much of `from` as the socket takes, but no more than `most` bytes: a client may read as fast as this
     /// sends.
-    pub fn send_at_most(&self, from: &mut Outgoing, most: usize) -> Progress {
+    pub(crate) fn send_at_most(&self, from: &mut Outgoing, most: usize) -> Progress {
         let mut sent = 0;
         while !from.is_empty() && sent < most {
             let left = most - sent;
@@ -98,7 +98,7 @@ impl Stream {
     }
 
     /// Sends a few bytes of the engine's own, such as `100 Continue`; whether the socket took them.
-    pub fn send_now(&self, bytes: &[u8]) -> bool {
+    pub(crate) fn send_now(&self, bytes: &[u8]) -> bool {
         rustix::net::send(&self.0, bytes, flags()) == Ok(bytes.len())
     }
 
@@ -106,23 +106,23 @@ impl Stream {
     ///
     /// # Errors
     /// Those of poll(2); `INTR`: a signal came.
-    pub fn wait_writable(&self, timeout: Duration) -> rustix::io::Result<bool> {
+    pub(crate) fn wait_writable(&self, timeout: Duration) -> rustix::io::Result<bool> {
         Ok(poll(&mut [PollFd::new(&self.0, PollFlags::OUT)], Some(&timespec(timeout)))? > 0)
     }
 
     /// Whether bytes wait to be received.
-    pub fn has_unread(&self) -> bool {
+    pub(crate) fn has_unread(&self) -> bool {
         let mut byte = [0];
         matches!(rustix::net::recv(&self.0, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT), Ok((_, 1..)))
     }
 
     /// Says that no more will be sent.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Write);
     }
 
     /// Makes the coming close a reset, so that the client cannot take what it has for the whole.
-    pub fn abort(&self) {
+    pub(crate) fn abort(&self) {
         let _ = SockRef::from(&self.0).set_linger(Some(Duration::ZERO));
     }
 
@@ -162,7 +162,7 @@ impl AsFd for Stream {
 /// Accepts a connection, and says who it is (`None`: on a Unix socket): non-blocking, close-on-exec, TCP_NODELAY
 /// inherited from the listener.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(Stream, Option<SocketAddr>)> {
+pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(Stream, Option<SocketAddr>)> {
     use rustix::net::SocketFlags;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let (stream, remote) = between_forks(|| {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// `wait` after `now`: a very long time away where the clock does not reach that far.
-pub fn after(now: Instant, wait: Duration) -> Instant {
+pub(crate) fn after(now: Instant, wait: Duration) -> Instant {
     now.checked_add(wait).unwrap_or_else(|| now + NEVER)
 }
 
@@ -18,7 +18,7 @@ const FEW: usize = 1024;
 
 /// The deadlines of the things that are known by a key.
 #[derive(Debug, Default)]
-pub struct Timers {
+pub(crate) struct Timers {
     heap: BinaryHeap<Reverse<(Instant, u64)>>,
     /// How many things have ended since what belonged to them was last forgotten.
     ended: usize,
@@ -26,11 +26,11 @@ pub struct Timers {
 
 /// When a thing is next looked at: kept by the thing itself, so that moving a deadline on is one comparison.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Armed(Option<Instant>);
+pub(crate) struct Armed(Option<Instant>);
 
 impl Timers {
     /// Looks at `key` at `deadline` at the latest.
-    pub fn arm(&mut self, key: u64, armed: &mut Armed, deadline: Instant) {
+    pub(crate) fn arm(&mut self, key: u64, armed: &mut Armed, deadline: Instant) {
         if armed.0.is_none_or(|at| at > deadline) {
             armed.0 = Some(deadline);
             self.heap.push(Reverse((deadline, key)));
@@ -39,7 +39,7 @@ impl Timers {
 
     /// A thing has ended. Forgets what belongs to no living thing, where that may have become much. For each end it looks at
     /// two deadlines on average, however many the living have.
-    pub fn ended(&mut self, is_alive: impl Fn(u64) -> bool) {
+    pub(crate) fn ended(&mut self, is_alive: impl Fn(u64) -> bool) {
         self.ended += 1;
         if self.heap.len() < FEW || self.heap.len() / 2 > self.ended {
             return;
@@ -50,13 +50,13 @@ impl Timers {
     }
 
     /// When the next one is to be looked at.
-    pub fn next(&self) -> Option<Instant> {
+    pub(crate) fn next(&self) -> Option<Instant> {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }
 
     /// Takes out one whose moment has come. Its owner calls [`Armed::fired`], and where its deadline has moved on
     /// arms it again.
-    pub fn pop(&mut self, now: Instant) -> Option<(Instant, u64)> {
+    pub(crate) fn pop(&mut self, now: Instant) -> Option<(Instant, u64)> {
         let Reverse((at, _)) = self.heap.peek()?;
         if *at > now {
             return None;
@@ -67,7 +67,7 @@ impl Timers {
 
 impl Armed {
     /// Whether `at` is the moment that counts; an earlier arming has left others behind.
-    pub fn fired(&mut self, at: Instant) -> bool {
+    pub(crate) fn fired(&mut self, at: Instant) -> bool {
         let counts = self.0 == Some(at);
         if counts {
             self.0 = None;

@@ -8,7 +8,7 @@ use pyo3::exceptions::PySystemExit;
 use pyo3::prelude::*;
 
 /// Finishes executors, runs the functions that were registered with `atexit`, and flushes standard output and error.
-pub fn run_exit_functions(py: Python<'_>) {
+pub(crate) fn run_exit_functions(py: Python<'_>) {
     log_error(py, "finishing an executor", finish_executors(py));
     let ran = py.import("atexit").and_then(|atexit| atexit.call_method0("_run_exitfuncs"));
     log_error(py, "running an exit function", ran.map(drop));

@@ -55,7 +55,7 @@ fn after(hook: unsafe extern "C" fn()) {
 
 /// Before the first fork of many: lets later processes share memory. The loaded objects are hidden from the garbage collector,
 /// whose search alone would write to them, after garbage was freed.
-pub fn share_memory(py: Python<'_>) -> PyResult<()> {
+pub(crate) fn share_memory(py: Python<'_>) -> PyResult<()> {
     let gc = py.import("gc")?;
     gc.call_method0("collect")?;
     gc.call_method0("freeze")?;
@@ -63,7 +63,7 @@ pub fn share_memory(py: Python<'_>) -> PyResult<()> {
 }
 
 /// The threads that Python knows beside the calling one: their numbers in the kernel, and their names.
-pub fn other_threads(py: Python<'_>) -> PyResult<Vec<(i32, String)>> {
+pub(crate) fn other_threads(py: Python<'_>) -> PyResult<Vec<(i32, String)>> {
     let threading = py.import("threading")?;
     let own: i32 = threading.call_method0("get_native_id")?.extract()?;
     let mut found = Vec::new();

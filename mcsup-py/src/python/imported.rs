@@ -12,7 +12,7 @@ const INSTALLED: [&str; 2] = ["site-packages", "dist-packages"];
 
 /// `sys.modules`, looked at again and again.
 #[derive(Debug, Default)]
-pub struct Imported {
+pub(crate) struct Imported {
     /// How many modules there were.
     count: usize,
     standard: Option<PathBuf>,
@@ -25,7 +25,7 @@ impl Imported {
     ///
     /// # Errors
     /// `sys.modules` is not what it should be.
-    pub fn look(&mut self, py: Python<'_>) -> PyResult<Vec<PathBuf>> {
+    pub(crate) fn look(&mut self, py: Python<'_>) -> PyResult<Vec<PathBuf>> {
         let modules = py.import("sys")?.getattr("modules")?.cast_into::<PyDict>()?;
         if modules.len() == self.count {
             return Ok(Vec::new());

@@ -12,7 +12,7 @@ use pyo3::types::PyList;
 use super::site;
 
 /// The Python that this crate was built against, as `major.minor`.
-pub const VERSION: &str = env!("MCSUP_PYTHON_VERSION");
+pub(crate) const VERSION: &str = env!("MCSUP_PYTHON_VERSION");
 
 /// Makes sure that an interpreter runs in this process.
 ///
@@ -21,7 +21,7 @@ pub const VERSION: &str = env!("MCSUP_PYTHON_VERSION");
 ///
 /// # Errors
 /// One line: an environment of another Python, or the interpreter's own reason.
-pub fn ensure(venv: Option<&Path>) -> Result<(), String> {
+pub(crate) fn ensure(venv: Option<&Path>) -> Result<(), String> {
     // SAFETY: may be called at any time.
     if unsafe { ffi::Py_IsInitialized() } != 0 {
         return Ok(());
@@ -35,7 +35,7 @@ pub fn ensure(venv: Option<&Path>) -> Result<(), String> {
 
 /// Makes the command line visible to the application, as `sys.argv`. The first word is the script's path where Python has
 /// one; the binary's interpreter has none.
-pub fn set_arguments(py: Python<'_>, arguments: &[String]) -> PyResult<()> {
+pub(crate) fn set_arguments(py: Python<'_>, arguments: &[String]) -> PyResult<()> {
     let sys = py.import("sys")?;
     let script = sys.getattr("argv")?.get_item(0).and_then(|script| script.extract::<OsString>());
     let script = script.ok().filter(|script| !script.is_empty());
@@ -54,7 +54,7 @@ pub fn search_path(py: Python<'_>) -> PyResult<Vec<Option<OsString>>> {
 }
 
 /// Adds variables to `os.environ`, and so to the process's environment.
-pub fn set_environment(py: Python<'_>, variables: &[(String, String)]) -> PyResult<()> {
+pub(crate) fn set_environment(py: Python<'_>, variables: &[(String, String)]) -> PyResult<()> {
     let environment = py.import("os")?.getattr("environ")?;
     variables.iter().try_for_each(|(name, value)| environment.set_item(name, value))
 }

@@ -44,7 +44,7 @@ impl fmt::Display for Target {
 
 /// Why an application could not be loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LoadError {
+pub(crate) struct LoadError {
     /// One line.
     pub summary: String,
     /// The complete traceback, if an exception is the cause.
@@ -68,7 +68,7 @@ impl LoadError {
 ///
 /// # Errors
 /// The missing name or the exception, with the complete traceback.
-pub fn load(py: Python<'_>, target: &Target, python_path: &[String]) -> Result<Py<PyAny>, LoadError> {
+pub(crate) fn load(py: Python<'_>, target: &Target, python_path: &[String]) -> Result<Py<PyAny>, LoadError> {
     let broken = |error: PyErr| LoadError::raised(py, "Python cannot load applications", &error);
     standard::forget_what_is_shadowed(py, python_path).map_err(broken)?;
     extend_path(py, python_path).map_err(broken)?;

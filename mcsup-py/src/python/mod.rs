@@ -1,25 +1,25 @@
 //! The interpreter, and how an application gets into it. Knows nothing of requests.
 //!
 //! - [`interpreter`]: started in the binary, there already in the wheel.
-//! - [`loading`]: `module:attr` and factories, with the whole traceback where they fail.
+//! - `loading`: `module:attr` and factories, with the whole traceback where they fail.
 //! - [`customisation`]: whether code of the user's has run before mcsup; [`site`]: such code, run where the application
 //!   runs.
 //! - [`standard`]: what of the standard library all workers share.
-//! - [`traceback`]: exceptions and stacks as text.
-//! - [`imported`]: the files that were loaded.
+//! - `traceback`: exceptions and stacks as text.
+//! - `imported`: the files that were loaded.
 //! - [`fork`]: CPython's hooks around a fork of the mold; `application_forks`: no other thread around one of the
 //!   application.
-//! - [`ending`]: what a Python process does before it ends.
+//! - `ending`: what a Python process does before it ends.
 #![allow(unsafe_code, reason = "the interpreter's life and fork hooks have no safe interface in pyo3")]
 
 pub(crate) mod application_forks;
 pub mod customisation;
-pub mod ending;
+pub(crate) mod ending;
 pub mod fork;
-pub mod imported;
+pub(crate) mod imported;
 pub mod interpreter;
-pub mod loading;
-pub mod signals;
+pub(crate) mod loading;
+pub(crate) mod signals;
 pub mod site;
 pub mod standard;
-pub mod traceback;
+pub(crate) mod traceback;

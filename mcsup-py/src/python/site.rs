@@ -45,7 +45,7 @@ pub struct Script {
 /// Taken by the first call of [`run`] in a process; its children inherit that it was.
 static DEFERRED: Mutex<Option<Deferred>> = Mutex::new(None);
 
-/// The interpreter of this process was started without `site`: [`run`] does that later.
+/// The interpreter of this process was started without `site`: the worker runs it later.
 pub fn defer(deferred: Deferred) {
     *DEFERRED.lock().unwrap_or_else(PoisonError::into_inner) = Some(deferred);
 }
@@ -59,7 +59,7 @@ pub(super) fn deferred() -> Option<Deferred> {
 ///
 /// # Errors
 /// An exception that ends a fresh interpreter too. `site` itself reports most errors, and goes on.
-pub fn run(py: Python<'_>, arguments: &[String]) -> PyResult<()> {
+pub(crate) fn run(py: Python<'_>, arguments: &[String]) -> PyResult<()> {
     let deferred = DEFERRED.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(Deferred { script, modules, .. }) = deferred else { return Ok(()) };
     let which = if modules.is_empty() { String::new() } else { format!(", with {}", modules.join(", ")) };

@@ -13,7 +13,7 @@ use rustix::fs::OFlags;
 use rustix::process::Signal;
 
 /// The traceback as Python prints it: whole, with causes.
-pub fn format(py: Python<'_>, error: &PyErr) -> String {
+pub(crate) fn format(py: Python<'_>, error: &PyErr) -> String {
     let lines = || -> PyResult<String> {
         // The traceback by itself: before Python 3.12 that of the value lacks the outermost frames, or has those of
         // the import system.
@@ -26,7 +26,7 @@ pub fn format(py: Python<'_>, error: &PyErr) -> String {
 }
 
 /// Kind and message of an exception in one line, without the place where it was raised.
-pub fn one_line(py: Python<'_>, error: &PyErr) -> String {
+pub(crate) fn one_line(py: Python<'_>, error: &PyErr) -> String {
     let kind = || -> PyResult<String> {
         let kind = error.get_type(py);
         let (module, name) = (kind.module()?.to_string(), kind.qualname()?.to_string());
@@ -41,7 +41,7 @@ pub fn one_line(py: Python<'_>, error: &PyErr) -> String {
 }
 
 /// The files that a traceback names.
-pub fn files_in(text: &str) -> impl Iterator<Item = PathBuf> + '_ {
+pub(crate) fn files_in(text: &str) -> impl Iterator<Item = PathBuf> + '_ {
     let names = text.lines().filter_map(|line| line.trim_start().strip_prefix("File \"")?.split('"').next());
     // Not `<string>` and its like.
     names.map(PathBuf::from).filter(|path| path.is_absolute())
@@ -59,7 +59,7 @@ static STACKS: Mutex<Option<File>> = Mutex::new(None);
 ///
 /// # Errors
 /// Python's `faulthandler` is not there, or refuses.
-pub fn dump_stacks_when_asked(py: Python<'_>, fd: RawFd) -> PyResult<()> {
+pub(crate) fn dump_stacks_when_asked(py: Python<'_>, fd: RawFd) -> PyResult<()> {
     let options = options(py, fd)?;
     py.import("faulthandler")?.call_method("enable", (), Some(&options))?;
     show_by_signal(py, fd)?;
@@ -71,7 +71,7 @@ pub fn dump_stacks_when_asked(py: Python<'_>, fd: RawFd) -> PyResult<()> {
 ///
 /// # Errors
 /// There is no memory or no descriptor for a file, or Python's `faulthandler` refuses; nothing has changed.
-pub fn keep_stacks(py: Python<'_>) -> PyResult<()> {
+pub(crate) fn keep_stacks(py: Python<'_>) -> PyResult<()> {
     let file = anonymous_file()?;
     // One handler's pieces stand behind another's, and at the start of what was emptied.
     rustix::fs::fcntl_setfl(&file, OFlags::APPEND).map_err(io::Error::from)?;
@@ -97,7 +97,7 @@ fn show_by_signal(py: Python<'_>, fd: RawFd) -> PyResult<()> {
 ///
 /// # Errors
 /// They are not [kept](keep_stacks), or cannot be read.
-pub fn dump_stacks() -> io::Result<String> {
+pub(crate) fn dump_stacks() -> io::Result<String> {
     let held = STACKS.lock().unwrap_or_else(PoisonError::into_inner);
     let file = held.as_ref().ok_or_else(|| io::Error::other("they are not kept"))?;
     // SAFETY: raise(3) has no preconditions. The handler is faulthandler's, or else the signal is ignored by default; in
@@ -110,7 +110,7 @@ pub fn dump_stacks() -> io::Result<String> {
 ///
 /// # Errors
 /// They cannot be read.
-pub fn take_stacks() -> io::Result<Option<String>> {
+pub(crate) fn take_stacks() -> io::Result<Option<String>> {
     let held = STACKS.lock().unwrap_or_else(PoisonError::into_inner);
     held.as_ref().map_or(Ok(None), take)
 }

@@ -34,11 +34,11 @@ use filter::Filter;
 use hints::{Hints, Unable};
 use stamps::Stamps;
 
-pub use page::BrokenPage;
+pub(crate) use page::BrokenPage;
 
 /// How changes are noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Engine {
+pub enum ReloadEngine {
     /// By the system's events, and by looking every few seconds, for file systems that have none (network, containers).
     #[default]
     Auto,
@@ -52,21 +52,21 @@ pub enum Engine {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ReloadSettings {
     /// How changes are noticed.
-    pub engine: Engine,
+    pub engine: ReloadEngine,
     /// Paths and patterns (`*`, `?`, `[a-z]`, and `**` for directories of any depth), relative to the current directory.
     pub extra: Vec<String>,
 }
 
-/// How often [`Engine::Poll`] looks,
+/// How often [`ReloadEngine::Poll`] looks,
 const POLL: Duration = Duration::from_millis(500);
-/// and [`Engine::Auto`] beside the events.
+/// and [`ReloadEngine::Auto`] beside the events.
 const BACKGROUND: Duration = Duration::from_secs(3);
 /// How often it is tried to watch directories that are wanted and were not there.
 const DIRECTORIES: Duration = Duration::from_secs(1);
 
 /// Waits for changes of files.
 #[derive(Debug)]
-pub struct Watcher {
+pub(crate) struct Watcher {
     filter: Filter,
     stamps: Stamps,
     source: Source,
@@ -88,19 +88,19 @@ impl Watcher {
     /// Watches these paths and patterns. They may name what is not there yet.
     ///
     /// Where the system's events cannot be had it polls, and says so in the log.
-    pub fn new<T: AsRef<Path>>(extra: &[T], engine: Engine) -> Self {
+    pub(crate) fn new<T: AsRef<Path>>(extra: &[T], engine: ReloadEngine) -> Self {
         // Where it cannot be named, paths stay as they are.
         let here = std::env::current_dir().unwrap_or_default();
         Self::within(&here, extra, engine, POLL)
     }
 
     /// `here`: what relative paths are relative to.
-    fn within<T: AsRef<Path>>(here: &Path, extra: &[T], engine: Engine, interval: Duration) -> Self {
+    fn within<T: AsRef<Path>>(here: &Path, extra: &[T], engine: ReloadEngine, interval: Duration) -> Self {
         let now = Instant::now();
-        let background = (engine == Engine::Auto).then_some((BACKGROUND, now + BACKGROUND));
+        let background = (engine == ReloadEngine::Auto).then_some((BACKGROUND, now + BACKGROUND));
         let source = match engine {
-            Engine::Poll => Source::Polling { interval, next: after(now, interval) },
-            Engine::Auto | Engine::Inotify => match Hints::new() {
+            ReloadEngine::Poll => Source::Polling { interval, next: after(now, interval) },
+            ReloadEngine::Auto | ReloadEngine::Inotify => match Hints::new() {
                 Ok(hints) => Source::Events { hints, search: now, background },
                 Err(unable) => polling(&unable, now),
             },
@@ -121,12 +121,12 @@ impl Watcher {
     }
 
     /// From now on every Python file that changes or appears in `folder` counts, but not in the folders in it.
-    pub fn add_folder(&mut self, folder: &Path) {
+    pub(crate) fn add_folder(&mut self, folder: &Path) {
         self.extend(|filter| filter.add_folder(folder));
     }
 
     /// From now on these files count, which the application was loaded from, and every Python file beside one.
-    pub fn add_files(&mut self, files: impl IntoIterator<Item = PathBuf>) {
+    pub(crate) fn add_files(&mut self, files: impl IntoIterator<Item = PathBuf>) {
         let new: Vec<_> = files.into_iter().filter(|file| self.filter.is_new(file)).collect();
         if !new.is_empty() {
             self.extend(|filter| {
@@ -147,17 +147,10 @@ impl Watcher {
         self.look();
     }
 
-    /// Waits until something has changed and been left alone for a moment; says what, in one line.
-    pub fn wait(&mut self) -> String {
-        loop {
-            if let Some(reason) = self.wait_for(Duration::from_secs(3600)) {
-                return reason;
-            }
-        }
-    }
-
-    /// Like [`Watcher::wait`], but not longer than `patience`. A change that has begun by then is returned by a later call.
-    pub fn wait_for(&mut self, patience: Duration) -> Option<String> {
+    /// Waits for a change that nothing has followed for a moment; returns its description, one line.
+    ///
+    /// The wait is at most `patience`. A later call returns a change that has begun by then.
+    pub(crate) fn wait_for(&mut self, patience: Duration) -> Option<String> {
         let until = after(Instant::now(), patience);
         loop {
             if self.is_time_to_look(Instant::now()) {

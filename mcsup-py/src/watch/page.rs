@@ -10,14 +10,14 @@ use crate::http::head::Head;
 use crate::http::response::{HeadFault, ResponseHead};
 
 /// An application, and a page before it that is shown while `broken` says why.
-pub struct BrokenPage<A, F> {
+pub(crate) struct BrokenPage<A, F> {
     app: A,
     broken: F,
 }
 
 impl<A: App, F: Fn() -> Option<Arc<str>>> BrokenPage<A, F> {
     /// Puts the page before `app`. `broken` is asked at each request.
-    pub fn new(app: A, broken: F) -> Self {
+    pub(crate) fn new(app: A, broken: F) -> Self {
         Self { app, broken }
     }
 }

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::hints::Unable;
-use super::{Engine, Watcher};
+use super::{ReloadEngine, Watcher};
 
-const ENGINES: [Engine; 3] = [Engine::Auto, Engine::Inotify, Engine::Poll];
+const ENGINES: [ReloadEngine; 3] = [ReloadEngine::Auto, ReloadEngine::Inotify, ReloadEngine::Poll];
 /// Longer than any test waits for what does come.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What is waited for what must not come, since there is nothing else to observe.
@@ -39,7 +39,7 @@ impl Place {
     }
 
     /// A watcher that has seen the application loaded.
-    fn watch(&self, engine: Engine, extra: &[&str]) -> Watcher {
+    fn watch(&self, engine: ReloadEngine, extra: &[&str]) -> Watcher {
         let mut watcher = Watcher::within(&self.top, extra, engine, Duration::from_millis(20));
         watcher.add_files([self.at("app.py")]);
         watcher
@@ -56,7 +56,7 @@ fn expect_nothing(watcher: &mut Watcher) {
     assert_eq!(watcher.wait_for(MOMENT), None, "{watcher:?}");
 }
 
-fn with_each_engine(test: impl Fn(Engine, &Place)) {
+fn with_each_engine(test: impl Fn(ReloadEngine, &Place)) {
     for engine in ENGINES {
         test(engine, &Place::new());
     }
@@ -244,7 +244,7 @@ fn the_files_of_a_folder_count_before_any_of_them_is_loaded() {
 #[test]
 fn where_the_system_tells_nothing_more_changes_are_looked_for() {
     let place = Place::new();
-    let mut watcher = place.watch(Engine::Inotify, &[]);
+    let mut watcher = place.watch(ReloadEngine::Inotify, &[]);
     place.write("app.py", "changed before");
     watcher.fall_back(&Unable::Ended);
     expect(&mut watcher, "app.py has changed");

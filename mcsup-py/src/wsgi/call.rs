@@ -18,7 +18,7 @@ use crate::http::target::shown;
 use crate::python::{ending, traceback};
 
 /// A WSGI application as the engine's [`App`].
-pub struct WsgiApp {
+pub(crate) struct WsgiApp {
     callable: Py<PyAny>,
     environs: Environs,
     /// The callable of the last request, unless the application has kept it.
@@ -27,7 +27,7 @@ pub struct WsgiApp {
 
 impl WsgiApp {
     /// Serves `callable`, which may ask whether the worker will end soon.
-    pub fn new(callable: Py<PyAny>, settings: WsgiSettings, is_draining: IsDraining) -> Self {
+    pub(crate) fn new(callable: Py<PyAny>, settings: WsgiSettings, is_draining: IsDraining) -> Self {
         Self { callable, environs: Environs::new(settings, is_draining), start_response: None }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 
 /// Whether the worker will end soon.
-pub type IsDraining = Arc<dyn Fn() -> bool + Send + Sync>;
+pub(crate) type IsDraining = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// True, and true when called, from the lame duck on.
 #[pyclass(frozen, module = "mcsup", name = "Draining")]

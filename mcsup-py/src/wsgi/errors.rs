@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
 /// Where the text goes.
-pub type ErrorSink = Arc<dyn Fn(&[u8]) + Send + Sync>;
+pub(crate) type ErrorSink = Arc<dyn Fn(&[u8]) + Send + Sync>;
 
 /// The stream. It has no `close`: it is the server's.
 #[pyclass(frozen, module = "mcsup", name = "ErrorStream")]

@@ -20,7 +20,6 @@ mod lease;
 mod settings;
 mod start_response;
 
-pub use call::WsgiApp;
-pub use draining::IsDraining;
-pub use errors::ErrorSink;
+pub(crate) use call::WsgiApp;
+pub(crate) use draining::IsDraining;
 pub use settings::WsgiSettings;
