@@ -117,10 +117,7 @@ impl Table<'_> {
             AcceptFailure::Broken if !self.host.phase().accepts() => false,
             // Shut down.
             AcceptFailure::Broken => {
-                if let Some(listener) = self.acceptor.listeners.get(index) {
-                    log::warn!("no more connections are accepted at {:?}: {error}", listener.local);
-                }
-                self.acceptor.give_up(index);
+                self.acceptor.give_up(index, error);
                 false
             }
         }

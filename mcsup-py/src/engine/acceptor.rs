@@ -1,5 +1,6 @@
 //! The listeners, and whether the poller watches them.
 
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
@@ -137,8 +138,9 @@ impl<'a> Acceptor<'a> {
     }
 
     /// Watches a listener no more at which accept(2) has failed for good: it would be ready for ever.
-    pub(super) fn give_up(&mut self, index: usize) {
+    pub(super) fn give_up(&mut self, index: usize, error: &io::Error) {
         if let Some(listener) = self.listeners.get(index) {
+            log::warn!("no more connections are accepted at {:?}: {error}", listener.local);
             let _ = self.poller.delete(listener.fd);
             self.broken.push(index);
         }

@@ -104,38 +104,7 @@ type Guard<'g, 'a> = MutexGuard<'g, Locked<'a>>;
 pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io::Result<()> {
     let Threads { apps, life } = threads;
     table.host.accepting(apps.len());
-    let waker = Waker::new()?;
-    poller.add(table.host.wake_fd(), HOST_WAKE, Interest::Level)?;
-    poller.add(waker.as_fd(), WAKER, Interest::Level)?;
-    let now = Instant::now();
-    let shared = Shared {
-        config: table.config.clone(),
-        host: table.host,
-        poller,
-        permits: apps.iter().map(|_| Permit::default()).collect(),
-        watch: Watch::default(),
-        logs: table.access.is_some(),
-        gave_up: Arc::clone(&table.leaving.gave_up),
-        state: Mutex::new(Locked {
-            table,
-            leader: Leader::None,
-            parked: Parked::default(),
-            budget: 0,
-            queue_time: Duration::ZERO,
-            service: Duration::ZERO,
-            alert: 0,
-            running: apps.iter().map(|_| Running::nothing(now)).collect(),
-            gauges: Gauges::new(now),
-            spare_works: false,
-            failed: None,
-        }),
-        parking: Parking::new()?,
-        spare: Spare::default(),
-        spare_waker: Waker::new()?,
-        waker,
-        start: now,
-        over: AtomicBool::new(false),
-    };
+    let shared = Shared::new(table, poller, apps.len())?;
     let mut apps = apps.into_iter();
     let (stand_by, ask) = (|| shared.stand_by(), |suspend| shared.suspend_spare(suspend));
     with_companion("spare", SPARE_STACK, &stand_by, &ask, || {
@@ -165,6 +134,40 @@ pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io
 }
 
 impl<'a> Shared<'a> {
+    fn new(table: Table<'a>, poller: &'a Poller, permits: usize) -> io::Result<Self> {
+        let (waker, start) = (Waker::new()?, Instant::now());
+        poller.add(table.host.wake_fd(), HOST_WAKE, Interest::Level)?;
+        poller.add(waker.as_fd(), WAKER, Interest::Level)?;
+        Ok(Self {
+            config: table.config.clone(),
+            host: table.host,
+            poller,
+            permits: (0..permits).map(|_| Permit::default()).collect(),
+            watch: Watch::default(),
+            logs: table.access.is_some(),
+            gave_up: Arc::clone(&table.leaving.gave_up),
+            state: Mutex::new(Locked {
+                table,
+                leader: Leader::None,
+                parked: Parked::default(),
+                budget: 0,
+                queue_time: Duration::ZERO,
+                service: Duration::ZERO,
+                alert: 0,
+                running: (0..permits).map(|_| Running::nothing(start)).collect(),
+                gauges: Gauges::new(start),
+                spare_works: false,
+                failed: None,
+            }),
+            parking: Parking::new()?,
+            spare: Spare::default(),
+            spare_waker: Waker::new()?,
+            waker,
+            start,
+            over: AtomicBool::new(false),
+        })
+    }
+
     fn lock(&self) -> Guard<'_, 'a> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -238,7 +241,7 @@ impl<'a> Shared<'a> {
         }
         self.call_for_files(&state);
         follower.now = None;
-        self.park(state, follower.permit == 0, follower.worked)
+        self.park(state, follower)
     }
 
     /// Leads for one round.

@@ -95,17 +95,17 @@ impl Connection {
             Progress::Ended => return Some(Step::Close),
             Progress::More(count) | Progress::Blocked(count) => count,
         };
-        turn.spend(self.cost_of(count));
+        // Bytes of a head are parsed, in memory that grows with them.
+        turn.spend(if let State::Idle { .. } | State::Head = self.state {
+            count * HEAD_WEIGHT
+        } else {
+            count
+        });
         if let State::Body { pace, .. } = &mut self.state {
             pace.received(count, now);
             self.deadline = after(now, config.timeouts.body);
         }
         None
-    }
-
-    /// The cost of `count` received bytes. Bytes of a head are parsed, in memory that grows with them.
-    fn cost_of(&self, count: usize) -> usize {
-        if let State::Idle { .. } | State::Head = self.state { count * HEAD_WEIGHT } else { count }
     }
 
     fn receive(&mut self) -> Progress {

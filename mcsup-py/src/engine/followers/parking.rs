@@ -43,23 +43,10 @@ pub(super) struct Parked {
     first: bool,
 }
 
-impl Parked {
-    /// How many could be woken.
-    pub(super) fn count(&self) -> usize {
-        self.others + usize::from(self.first)
-    }
-}
-
 impl<'a> Shared<'a> {
     /// Waits until this follower is woken. The first one also returns at a signal, and once after its last work.
-    /// `worked`: it has not looked for signals since.
-    pub(super) fn park<'g>(
-        &'g self,
-        mut state: Guard<'g, 'a>,
-        is_first: bool,
-        worked: bool,
-    ) -> Guard<'g, 'a> {
-        if !is_first {
+    pub(super) fn park<'g>(&'g self, mut state: Guard<'g, 'a>, follower: &Follower<'_>) -> Guard<'g, 'a> {
+        if follower.permit != 0 {
             state.parked.others += 1;
             while state.parked.woken == 0 && !self.is_over() {
                 state = self.parking.condition.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -69,7 +56,7 @@ impl<'a> Shared<'a> {
         }
         state.parked.first = true;
         drop(state);
-        match self.parking.first_waker.wait(worked.then_some(LOOK_AFTER)) {
+        match self.parking.first_waker.wait(follower.worked.then_some(LOOK_AFTER)) {
             Waited::Woken => self.parking.first_waker.acknowledge(),
             Waited::Late => self.look_for_signals(),
             Waited::Interrupted => self.parking.interrupted.store(true, Ordering::Release),
@@ -79,17 +66,19 @@ impl<'a> Shared<'a> {
         state
     }
 
-    /// Wakes up to `count` of those that are parked: the first last, since it costs more.
-    pub(super) fn wake_parked(&self, state: &mut Locked<'a>, count: usize) {
+    /// Wakes up to `count` parked followers, the first one last, since it costs more; `false`: none is parked.
+    pub(super) fn wake_parked(&self, state: &mut Locked<'a>, count: usize) -> bool {
         let others = count.min(state.parked.others);
         for _ in 0..others {
             state.parked.others -= 1;
             state.parked.woken += 1;
             self.parking.condition.notify_one();
         }
-        if count > others && std::mem::take(&mut state.parked.first) {
+        let wakes_first = count > others && std::mem::take(&mut state.parked.first);
+        if wakes_first {
             self.parking.first_waker.wake();
         }
+        others > 0 || wakes_first
     }
 
     /// Has the first follower look for signals.

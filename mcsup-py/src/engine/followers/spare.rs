@@ -127,11 +127,8 @@ impl<'a> Shared<'a> {
     fn stand_in(&self, batch: &mut Batch) {
         self.send_held();
         let mut state = self.lock();
-        if state.leader != Leader::None {
+        if state.leader != Leader::None || self.wake_parked(&mut state, 1) {
             return;
-        }
-        if state.parked.count() > 0 {
-            return self.wake_parked(&mut state, 1);
         }
         state.leader = Leader::Spare;
         state.table.acceptor.no_permit_is_free();
