@@ -57,7 +57,7 @@ pub enum Body {
     Memory(Memory),
     /// Spooled to an unlinked temporary file, positioned at its beginning.
     File {
-        /// The open file. Shared: who drops it last gives its pages back, which takes a tenth of a second for a gibibyte.
+        /// The open file. Shared: the last owner gives its pages back, which takes a tenth of a second for a gibibyte.
         file: Arc<File>,
         /// Its length in bytes.
         length: u64,

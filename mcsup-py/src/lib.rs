@@ -2,7 +2,7 @@
 //!
 //! # What it is
 //! A [`WsgiWorker`] for `mcsup-core` that loads a WSGI application and serves it. The engine reads requests whole, under
-//! deadlines and limits, before Python hears of them: an idle, slow or hostile client costs a place in a table.
+//! deadlines and limits, before Python sees them: an idle, slow or hostile client costs a place in a table.
 //!
 //! # The flow of a request
 //! | step | where |

@@ -1,4 +1,4 @@
-"""Clients that take all they can get, beside whom others are to be served.
+"""Clients that take all they can get, while others are to be served.
 
 Each is the work of one process: it is called with the port and an event that it sets once it has begun, and never
 returns. A connection that ends is opened again.

@@ -33,12 +33,12 @@ STATUSES = {
 # Cases that gunicorn takes and we refuse: status and paragraph.
 STRICTER = {
     "005": (400, "RFC 9112 3.2: no form of target has a fragment"),
-    "025": (501, "RFC 9112 6.1: gzip is a coding that nobody here undoes"),
-    "025_line": (501, "RFC 9112 6.1: gzip is a coding that nobody here undoes"),
+    "025": (501, "RFC 9112 6.1: gzip is a coding that mcsup does not decode"),
+    "025_line": (501, "RFC 9112 6.1: gzip is a coding that mcsup does not decode"),
     "029": (501, "RFC 9112 7: identity is no transfer coding any more"),
     "030": (501, "RFC 9112 7: identity is no transfer coding any more"),
     "099": (400, "RFC 9112 8: the body is shorter than announced"),
-    "rfc9112_smuggle_gzip_chunked_01": (501, "RFC 9112 6.1: gzip is a coding that nobody here undoes"),
+    "rfc9112_smuggle_gzip_chunked_01": (501, "RFC 9112 6.1: gzip is a coding that mcsup does not decode"),
     "rfc9112_smuggle_te_identity_chunked_01": (501, "RFC 9112 7: identity is no transfer coding any more"),
     "rfc9112_target_absolute_userinfo_01": (400, "RFC 9110 4.2.4: userinfo in a URI that comes from elsewhere is an error"),
     "rfc9112_target_authority_connect_01": (501, "RFC 9110 9.3.6: CONNECT is for proxies"),
@@ -55,5 +55,5 @@ OTHERWISE = {
     "rfc9112_target_non_ascii_01": (200, "RFC 9112 3 names spaces alone as what splits a request line; many clients send such bytes, and PEP 3333 has room for them"),
     "rfc9112_target_non_ascii_02": (200, "RFC 9112 3 names spaces alone as what splits a request line; many clients send such bytes, and PEP 3333 has room for them"),
     "rfc9112_te_identity_with_cl_01": (400, "RFC 9112 3.2: its target has a fragment"),
-    "rfc9112_te_not_chunked_final_01": (501, "RFC 9112 6.1: gzip is a coding that nobody here undoes"),
+    "rfc9112_te_not_chunked_final_01": (501, "RFC 9112 6.1: gzip is a coding that mcsup does not decode"),
 }

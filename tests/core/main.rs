@@ -119,8 +119,8 @@ const TESTS: &[Test] = &[
         upgrades::a_supervisor_that_is_killed_after_an_upgrade_leaves_no_orphan,
     ),
     (
-        "an_operator_hears_of_the_upgrade_from_the_new_image",
-        upgrades::an_operator_hears_of_the_upgrade_from_the_new_image,
+        "an_operator_gets_the_result_of_the_upgrade_from_the_new_image",
+        upgrades::an_operator_gets_the_result_of_the_upgrade_from_the_new_image,
     ),
     ("twenty_upgrades_leave_no_descriptor_open", upgrades::twenty_upgrades_leave_no_descriptor_open),
     (

@@ -58,7 +58,7 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 fn stop(mut pool: Pool) {
     let all: Vec<i32> = molds(&pool).into_iter().chain(workers(&pool)).collect();
     assert_eq!(pool.stop().code(), Some(0), "{}", pool.log());
-    wait_for("everybody to be gone", || all.iter().all(|pid| is_gone(*pid)));
+    wait_for("all processes to be gone", || all.iter().all(|pid| is_gone(*pid)));
     TcpListener::bind(pool.address).unwrap();
 }
 
@@ -146,9 +146,9 @@ pub fn a_worker_from_a_mold_has_no_privileges() {
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap().trim();
     assert_eq!(effective, "0000000000000000");
     let (mold, worker) = (molds(&pool)[0], pool.ask("pid").parse::<i32>().unwrap());
-    // Both hear of their supervisor's death after the change of user, which makes the kernel forget that they want to.
+    // Both notice their supervisor's death after the change of user, which makes the kernel forget that they want to.
     kill(pool.pid(), Signal::KILL);
-    wait_for("everybody to be gone", || is_gone(mold) && is_gone(worker));
+    wait_for("all processes to be gone", || is_gone(mold) && is_gone(worker));
 }
 
 pub fn a_dead_worker_is_replaced_from_the_mold() {
@@ -238,7 +238,7 @@ pub fn no_process_outlives_a_killed_supervisor() {
     let all: Vec<i32> = molds(&pool).into_iter().chain(workers(&pool)).collect();
     pool.signal(Signal::KILL);
     pool.wait();
-    wait_for("everybody to go", || all.iter().all(|pid| is_gone(*pid)));
+    wait_for("all processes to be gone", || all.iter().all(|pid| is_gone(*pid)));
     wait_for("the port to be free", || TcpListener::bind(pool.address).is_ok());
 }
 

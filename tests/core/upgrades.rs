@@ -261,7 +261,7 @@ pub fn signals_that_arrive_during_the_exec_wait_for_the_new_image() {
     assert!(it.pool.log().contains("Handling signal: TERM"));
 }
 
-/// The supervisor is stopped until the dry run has ended, so that it hears of that and of a signal in one round. At the
+/// The supervisor is stopped until the dry run has ended, so that it handles that and a signal in one round. At the
 /// line about that signal, which was taken then, the logger of the role raises another one.
 pub fn signals_between_the_last_look_and_the_exec_reach_the_new_image() {
     for (number, signal) in [(libc::SIGTERM, Signal::TERM), (libc::SIGHUP, Signal::HUP)] {
@@ -311,7 +311,7 @@ pub fn a_supervisor_that_is_killed_after_an_upgrade_leaves_no_orphan() {
     wait_for("the port to be free", || std::net::TcpListener::bind(it.pool.address).is_ok());
 }
 
-pub fn an_operator_hears_of_the_upgrade_from_the_new_image() {
+pub fn an_operator_gets_the_result_of_the_upgrade_from_the_new_image() {
     let mut it = Upgradable::start();
     let path = it.directory.path().join("ctl");
     let ask = |command| {

@@ -51,7 +51,7 @@ def wait_for(condition, what, patience=PATIENCE):
         result = condition()
         if result:
             return result
-        assert time.monotonic() < deadline, f"waited {patience} s in vain for {what}"
+        assert time.monotonic() < deadline, f"waited too long for {what}: {patience} s"
         time.sleep(0.005)
 
 

@@ -1,4 +1,4 @@
-"""Who answers what: connections and requests spread over workers and threads, and no request waits while a worker is idle.
+"""Connections and requests spread over workers and threads, and no request waits while a worker is idle.
 
 MCSUP_SOAK=1 asks for the whole forms, which take minutes; otherwise each test is a short form of itself.
 """
@@ -94,7 +94,7 @@ def let_go(server, holders):
 def answers_by_worker(port, connections, each):
     """Connections that are opened in a burst and ask again when they have their answer: how many answers by pid.
 
-    Each asks equally often, so that the count says who has the connections and not who is given more of the processor.
+    Each asks equally often, so that the count shows which worker has the connections, not which gets more processor time.
     """
     request, counts, received = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", collections.Counter(), {}
     with selectors.DefaultSelector() as selector, contextlib.ExitStack() as stack:
@@ -218,7 +218,7 @@ def test_slow_clients_move_on_while_every_thread_is_in_a_slow_view(serve, client
     upload.sendall(b"x" * LARGE)
     received += count_all(download)
     assert received > LARGE
-    # Who comes now waits for a thread.
+    # A client that comes now waits for a thread.
     (late,) = clients(server)
     late.ask()
     assert not late.is_answered() and not select.select([upload], [], [], 0)[0]

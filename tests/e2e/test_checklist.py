@@ -99,7 +99,7 @@ print(json.dumps([[answer.status_code, answer.content_type, answer.get_data(as_t
 
 
 def without_the_process(status, content_type, text):
-    """An answer without the two things that depend on who gave it."""
+    """An answer without the two things that depend on the process that gave it."""
     text = re.sub(r'("pid": ?)\d+', r"\1PID", text)
     return status, content_type, re.sub(r'("server": ?)"[^"]*"', r"\1SERVER", text)
 

@@ -186,7 +186,7 @@ def test_a_reload_of_a_broken_deploy_prints_why_and_changes_nothing(serve, direc
 
 
 @pytest.mark.parametrize(("failures", "code"), [(1, 0), (2, 3)])
-def test_a_reload_tolerates_as_many_failures_as_it_was_told_to(serve, directory, failures, code):
+def test_a_reload_tolerates_as_many_failures_as_the_option_permits(serve, directory, failures, code):
     (directory / "failures").write_text("0")
     server = serve(FAILS, "-p", "app.pid", "--soak", "0", "--reload-retries", 1)
     (directory / "failures").write_text(str(failures))

@@ -60,7 +60,7 @@ def test_a_killed_worker_is_replaced_and_the_log_says_that_its_supervisor_did_no
     server.assert_nothing_left()
 
 
-def test_a_worker_that_is_asked_to_end_is_replaced_and_the_log_names_who_asked(serve):
+def test_a_worker_that_is_asked_to_end_is_replaced_and_the_log_names_the_sender(serve):
     server = serve()
     (worker,) = server.worker_pids()
     os.kill(worker, signal.SIGTERM)

@@ -74,7 +74,7 @@ def test_a_syntax_error_leaves_the_last_good_version_and_shows_browsers_why(serv
     (directory / "app.py").write_text(version("two") + 'if "<b>" :::\n')
     server.wait_log("Reload failed, the old generation goes on serving: .*SyntaxError")
     assert 'app.py", line 5' in server.log and 'if "<b>" :::' in server.log, server.log
-    # Each of the two workers has heard of it.
+    # Each of the two workers has noticed it.
     pages = wait_for(lambda: all_broken([ask(server, BROWSER) for _ in range(10)]), "the page")
     for status, kind, page in pages:
         assert (status, kind) == (500, "text/html; charset=utf-8")

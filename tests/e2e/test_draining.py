@@ -35,7 +35,7 @@ def test_health_is_answered_while_the_only_thread_is_in_the_application(serve):
     busy.sendall(b"GET /?sleep=2 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
     server.wait_log("sleeping 2")
     assert server.get("/healthz")[0] == 200
-    assert not select.select([busy], [], [], 0)[0], "the request was over before health was told"
+    assert not select.select([busy], [], [], 0)[0], "the request was over before the health check had its answer"
     assert b" 200 OK" in read_all(busy)
 
 

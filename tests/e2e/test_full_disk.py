@@ -63,7 +63,7 @@ def upload(port, size=UPLOAD):
     """The first line and the body of the answer to a large upload."""
     with connect(port) as connection:
         connection.sendall(f"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n".encode())
-        # Who refuses need not read it all.
+        # A server that refuses need not read it all.
         with contextlib.suppress(OSError):
             connection.sendall(b"x" * size)
         answer = read_all(connection)
@@ -109,7 +109,7 @@ def test_a_full_disk_stops_nothing_and_is_reported(serve, directory, disk):
         spent = {pid: processor_time(pid) for pid in [server.pid, *workers]}
         begun = time.monotonic()
         while time.monotonic() - begun < 0.5:
-            # Losses are admitted by those who had them.
+            # Each process reports its own losses.
             assert server.get(f"/log?{'x' * 1000}")[0] == 200
             time.sleep(0.02)
         for pid, seconds in spent.items():

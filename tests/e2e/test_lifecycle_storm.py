@@ -1,4 +1,4 @@
-"""Everything that happens to workers in a life, at once and again and again, under clients who must not notice.
+"""Everything that happens to workers in a life, at once and again and again, under clients that must not notice.
 
 MCSUP_SOAK=1 asks for the whole form in all its variants; otherwise there are few of each, in two variants.
 """
@@ -168,7 +168,7 @@ def test_clients_notice_nothing_of_a_storm_but_what_was_on_a_killed_worker(
             Killer(server, control, witness, number) as killer,
         ):
             done, tried = live_through(server, operator, witness, killer, number)
-            wait_for(lambda: witness.is_content or witness.error, "everybody to be back", 60)
+            wait_for(lambda: witness.is_content or witness.error, "all workers to be back", 60)
             operator.wait_at_rest()
             clients.wait_more(3)
             took, seen = time.monotonic() - started, clients.finish()

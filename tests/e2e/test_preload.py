@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from harness import Load, can_bind, connect, is_gone, state_of, wait_for, zombies_of
 
-# Answers with what it was loaded with, what it draws now, and who it is.
+# Answers with what it was loaded with, what it draws now, and its process.
 APP = """
 import atexit, json, os, random, subprocess, sys, threading, time
 LOADED = {"by": os.getpid(), "drawn": random.getrandbits(64)}
@@ -147,7 +147,7 @@ def test_no_process_outlives_a_killed_supervisor(serve):
     server = serve(APP, "--preload", workers=2)
     processes = molds(server) + workers(server)
     server.kill()
-    wait_for(lambda: all(is_gone(pid) for pid in processes), "everybody to be gone", patience=1)
+    wait_for(lambda: all(is_gone(pid) for pid in processes), "all processes to be gone", patience=1)
     assert can_bind(server.port)
 
 
@@ -184,7 +184,7 @@ def test_a_mold_forks_for_the_image_that_took_over(serve):
     assert {answer["loaded"]["by"] for answer in ask_all(server).values()} == {mold}
     os.kill(mold, signal.SIGKILL)
     server.wait_log(r"Mold \d+ is ready", 2)
-    wait_for(lambda: zombies_of(server.pid) == [], "everybody to be reaped")
+    wait_for(lambda: zombies_of(server.pid) == [], "all processes to be reaped")
     assert server.stop() == 0
     server.assert_nothing_left()
 

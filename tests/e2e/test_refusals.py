@@ -146,7 +146,7 @@ def test_a_privileged_port_without_the_privilege(directory):
     (directory / "app.py").write_text(HELLO)
     with open("/proc/sys/net/ipv4/ip_unprivileged_port_start") as setting:
         if int(setting.read()) <= 81:
-            pytest.skip("every port is open to everybody here")
+            pytest.skip("every port is open to all users here")
     result = without("net_bind_service", "-b", "127.0.0.1:81", "app:app", cwd=directory)
     assert "a port below 1024 needs root" in complaint(result, REFUSED)
 

@@ -11,7 +11,7 @@ from harness import HELLO, free_port, run
 
 
 def refused(result, server):
-    """The second server said who is there, in one line, and started nothing."""
+    """The second server named the first one, in one line, and started nothing."""
     text = result.stderr + result.stdout
     assert result.returncode == 1, text
     lines = [line for line in text.splitlines() if "[ERROR]" in line or line.startswith("mcsup:")]

@@ -117,7 +117,7 @@ fn an_expectation_is_a_list_whose_empty_members_say_nothing() {
 }
 
 #[test]
-fn who_has_no_body_to_send_or_speaks_1_0_is_not_told_to_continue() {
+fn a_client_without_a_body_or_of_http_1_0_gets_no_100_continue() {
     let server = serve(echo);
     for head in [
         "GET / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n\r\n",

@@ -194,7 +194,7 @@ fn a_large_body_to_a_slow_reader_does_not_keep_the_application() {
 }
 
 #[test]
-fn a_streaming_application_waits_for_a_slow_reader_and_hears_when_he_is_gone() {
+fn a_streaming_application_waits_for_a_slow_reader_and_notices_its_end() {
     let gone = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&gone);
     let server = serve(move |_, reply| {
@@ -210,7 +210,7 @@ fn a_streaming_application_waits_for_a_slow_reader_and_hears_when_he_is_gone() {
     client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
     assert!(client.more());
     drop(client);
-    wait_for("the application to hear of it", || gone.load(Ordering::SeqCst));
+    wait_for("the application to notice it", || gone.load(Ordering::SeqCst));
 }
 
 #[test]
@@ -341,7 +341,7 @@ fn a_block_is_framed_like_any_other_body() {
 }
 
 #[test]
-fn early_hints_come_before_the_head_and_only_to_those_who_understand_them() {
+fn early_hints_come_before_the_head_and_only_to_clients_that_understand_them() {
     let server = serve(|_, reply| {
         let mut hints = ok(&[("Link", "</style.css>; rel=preload")]);
         hints.begin(103, b"Early Hints").unwrap();

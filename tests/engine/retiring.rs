@@ -125,7 +125,7 @@ impl Drop for Stop<'_> {
 }
 
 #[test]
-fn who_is_being_answered_follows_after_his_answer() {
+fn a_connection_with_an_open_answer_follows_after_that_answer() {
     let (pool, hold, other) = (Pool::of(2), Hold::default(), Hold::default());
     let old = start(&pool, 0, &hold);
     let (mut kept, _) = clients(&old, 1, 0);

@@ -231,7 +231,7 @@ fn more_requests_than_may_wait_are_refused_at_once() {
 }
 
 #[test]
-fn who_cannot_answer_what_waits_does_not_look_at_it_all_the_time() {
+fn a_spare_that_cannot_answer_waiting_requests_does_not_poll_all_the_time() {
     let hold = Hold::default();
     let server = Setup::default().start_threads(hold.apps(2));
     let mut clients = vec![server.connect()];

@@ -1,4 +1,4 @@
-"""The clients of the soak: one class a kind of behaviour, each of which knows what it must be told.
+"""The clients of the soak: one class a kind of behaviour, each of which knows its right answers.
 
 A client's `round` is the life of one connection, or of a few at once, and leaves none open: between two rounds the
 server owes it nothing. Everything that comes is compared with what must come, byte for byte.

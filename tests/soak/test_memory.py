@@ -106,7 +106,7 @@ def settled(measure, what, quiet=0.5, patience=30):
     """What is measured, once it has not changed for a while."""
     deadline, value, since = time.monotonic() + patience, measure(), time.monotonic()
     while time.monotonic() - since < quiet:
-        assert time.monotonic() < deadline, f"waited {patience} s in vain for {what} to settle"
+        assert time.monotonic() < deadline, f"waited too long for {what} to settle: {patience} s"
         time.sleep(0.02)
         now = measure()
         if now != value:

@@ -4,7 +4,7 @@ use crate::app::{Body, Local};
 
 use super::fixture::{Event, Served};
 
-/// The validator tells of an iterator that was not closed on `sys.stderr` alone: here it has one of its own.
+/// The validator reports an unclosed iterator on `sys.stderr` alone: here it has one of its own.
 const APPLICATION: &str = "
 import io, types, wsgiref.validate
 complaints = io.StringIO()

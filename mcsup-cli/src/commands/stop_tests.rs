@@ -72,7 +72,7 @@ fn a_server_that_hangs_up_and_lives_on_is_not_said_to_be_stopped() {
 }
 
 #[test]
-fn a_server_that_does_not_say_who_it_is_is_left_alone() {
+fn a_server_that_does_not_identify_itself_is_left_alone() {
     let server = FakeServer::start(|_| Some(Reply::new(Outcome::Refused, "too many clients")));
     let args = StopArgs { server: server.args(), ..StopArgs::default() };
     let failure = run(&args).unwrap_err();

@@ -160,7 +160,7 @@ fn a_full_disk_does_no_harm() {
 }
 
 #[test]
-fn what_could_not_be_written_is_counted_and_told_when_it_can_be() {
+fn records_that_could_not_be_written_are_counted_and_reported_later() {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     let bench = Bench::new();
     let log = ErrorLog { sink: Arc::new(Sink::over(theirs.into())) };
@@ -207,7 +207,7 @@ fn a_slow_reader_of_a_workers_log_is_not_waited_for_at_each_record() {
 }
 
 #[test]
-fn what_the_parent_has_lost_is_not_told_by_its_child() {
+fn records_that_the_parent_has_lost_are_not_reported_by_its_child() {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     let bench = Bench::new();
     let log = ErrorLog { sink: Arc::new(Sink::over(theirs.into())) };
@@ -249,7 +249,7 @@ fn the_standard_stream_is_the_file_behind_descriptor_two() {
 }
 
 #[test]
-fn a_pipe_that_is_full_is_not_waited_for_and_told_of_when_it_has_room() {
+fn a_full_pipe_is_not_waited_for_and_is_reported_when_it_has_room() {
     use std::io::Read;
     let bench = Bench::new();
     assert!(

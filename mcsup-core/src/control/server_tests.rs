@@ -23,7 +23,7 @@ fn connect(path: &Path) -> UnixStream {
 fn until(server: &mut Server, mut hoped: impl FnMut(&mut Server) -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !hoped(server) {
-        assert!(Instant::now() < deadline, "waited in vain");
+        assert!(Instant::now() < deadline, "nothing came in time");
         turn(server, SOON, &mut obey);
     }
 }
@@ -37,7 +37,7 @@ fn next_requests(server: &mut Server) -> Vec<(ClientId, Request)> {
         if !received.is_empty() {
             return received;
         }
-        assert!(Instant::now() < deadline, "waited in vain for a request");
+        assert!(Instant::now() < deadline, "no request came in time");
     }
 }
 
@@ -227,7 +227,7 @@ fn a_second_request_waits_for_the_reply_to_the_first() {
     assert!(!wait(&server, SOON));
     server.answer(id, &Reply::new(Outcome::Done, "well"));
     assert_eq!(line(&mut client).unwrap().message, "well");
-    // No event tells of lines that were read before.
+    // No event reports lines that were read before.
     assert_eq!(server.deadline(), Some(Duration::ZERO));
     assert_eq!(server.receive(), [(id, scale)]);
     assert_eq!(line(&mut client).unwrap().outcome, Outcome::Mistaken);

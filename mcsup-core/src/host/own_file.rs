@@ -81,8 +81,8 @@ pub(crate) fn rewrite(path: &Path, mode: u32, user: Option<u32>) -> io::Result<(
     }
     has_one_name(&status)?;
     if rustix::process::geteuid().is_root() && ![Some(0), user].contains(&Some(status.st_uid)) {
-        let who = super::processes::user_of(status.st_uid);
-        return Err(refused(format!("it is a file of user {who}; remove it, or name another")));
+        let owner = super::processes::user_of(status.st_uid);
+        return Err(refused(format!("it is a file of user {owner}; remove it, or name another")));
     }
     Ok((file.into(), is_new))
 }

@@ -193,10 +193,10 @@ fn is_ours(path: &Path) -> bool {
 }
 
 fn held(path: &Path, by: Option<i32>) -> Error {
-    let who = by.map_or_else(|| UNSEEN.to_owned(), processes::describe);
+    let holder = by.map_or_else(|| UNSEEN.to_owned(), processes::describe);
     Error::new(
         ErrorKind::PidFile,
-        format!("already running: the pid file {} is held by {who}", path.display()),
+        format!("already running: the pid file {} is held by {holder}", path.display()),
     )
 }
 
@@ -205,18 +205,18 @@ const UNSEEN: &str = "a process that cannot be seen from here (of another PID na
 
 /// The reason why the holder is not accepted as the named process.
 fn disagreement(holder: Option<i32>, named: Option<i32>) -> String {
-    let who = holder.map_or_else(|| UNSEEN.to_owned(), processes::describe);
+    let holder = holder.map_or_else(|| UNSEEN.to_owned(), processes::describe);
     match named {
-        Some(named) => format!("it names pid {named}, but is held by {who}"),
-        None => format!("it names no process, but is held by {who}"),
+        Some(named) => format!("it names pid {named}, but is held by {holder}"),
+        None => format!("it names no process, but is held by {holder}"),
     }
 }
 
 /// The error for a reader's lock on a file that cannot be replaced.
 fn kept_out(path: &Path, by: Option<i32>, error: io::Error) -> Error {
-    let who = by.map_or_else(|| "a process that the system does not name".to_owned(), processes::describe);
+    let holder = by.map_or_else(|| "a process that the system does not name".to_owned(), processes::describe);
     let why = format!(
-        "cannot write the pid file {}: {who} has a read lock on it, and no new file can take its place; end that \
+        "cannot write the pid file {}: {holder} has a read lock on it, and no new file can take its place; end that \
          process, or choose another pid file",
         path.display()
     );

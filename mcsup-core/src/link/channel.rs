@@ -101,8 +101,8 @@ impl SupervisorEnd {
         self.flush()
     }
 
-    /// Sends as much as the socket takes. The rest goes out before the next order, or at the next
-    /// [`hear`](Self::receive).
+    /// Sends as much as the socket takes. The rest goes out before the next order, or by the next
+    /// [`receive`](Self::receive).
     fn flush(&mut self) -> io::Result<()> {
         while !self.unsent.is_empty() {
             match self.stream.write(&self.unsent) {

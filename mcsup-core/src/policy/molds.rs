@@ -102,7 +102,7 @@ impl Molds {
         self.molds.values().any(|mold| mold.generation == generation && !mold.state.is_leaving())
     }
 
-    /// Those that hear orders.
+    /// Those that receive orders.
     pub(super) fn living(&self) -> impl Iterator<Item = WorkerId> {
         self.iter()
             .filter(|(_, mold)| mold.pid.is_some())

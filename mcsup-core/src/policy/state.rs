@@ -23,7 +23,7 @@ pub(crate) enum State {
         /// When it last showed that it moves.
         beat: Moment,
     },
-    /// Told to show its stacks and die, because it gave no sign of life.
+    /// Asked to show its stacks and to end, because it gave no sign of life.
     Aborting {
         /// When it was ready, for the restart decision.
         ready_since: Moment,

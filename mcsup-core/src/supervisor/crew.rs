@@ -1,8 +1,8 @@
 //! The handles of the living workers and molds: process, link, scoreboard line. Facts about them are in `policy/table`
-//! and `policy/mold`.
+//! and `policy/molds`.
 //!
-//! A worker that a mold forks is awaited first: it has a link, and a process only once it says so there. Whatever goes
-//! wrong before that (the mold has died, or cannot fork) closes its end of the link, and so is heard of.
+//! A worker that a mold forks is awaited first: it has a link, and no process until it reports `Born` there. Each error
+//! before that (the mold has died, or cannot fork) closes the worker's end of the link, which the supervisor notices.
 //!
 //! - `births`: those that a mold is to fork.
 //! - `deaths`: what they have said, and how they end.
@@ -222,9 +222,9 @@ impl Crew {
                 };
                 let before = mold.wanted.len();
                 mold.wanted.retain(|(other, _)| *other != worker);
-                let was_told = mold.wanted.len() == before;
+                let has_order = mold.wanted.len() == before;
                 let is_stuck = clock::now().saturating_sub(mold.moved) >= births::FORK_PATIENCE;
-                return (was_told && is_stuck).then_some(Event::MoldStuck { mold: id });
+                return (has_order && is_stuck).then_some(Event::MoldStuck { mold: id });
             }
             Process::Awaited { .. } => {}
         }

@@ -258,7 +258,7 @@ fn tell_all<S: Supervisor>(machine: &Machine, executor: &mut Executor<S>, client
     executor.stall_detector.has_worked(clock::now());
 }
 
-/// Something was asked for; of log files the embedder hears first.
+/// The event of a request. The embedder reopens its log files before the pool does.
 fn asked<S: Supervisor>(executor: &mut Executor<S>, ask: Ask, ticket: Option<Ticket>) -> Event {
     if ask == Ask::ReopenLogs {
         executor.supervisor.reopen_logs();

@@ -28,7 +28,7 @@ fn has_own_group(config: &Config) -> bool {
 }
 
 impl<S: Supervisor> Executor<S> {
-    /// Makes a worker; `None`: its mold has been told, and will say what came of it.
+    /// Makes a worker; `None`: its mold has the order, and will report the result.
     pub(super) fn spawn(
         &mut self,
         worker: WorkerId,
@@ -111,7 +111,7 @@ impl<S: Supervisor> Executor<S> {
         Ok(pid)
     }
 
-    /// Has a mold fork a worker, which is heard of when it says that it is born.
+    /// Has a mold fork a worker, which is unknown until it reports `Born`.
     fn order_worker(
         &mut self,
         (worker, mold): (WorkerId, WorkerId),

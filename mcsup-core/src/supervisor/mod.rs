@@ -79,7 +79,7 @@ pub trait Supervisor {
     }
 
     /// This image has taken the place of another: instead of [`listening`](Self::listening) and [`ready`](Self::ready),
-    /// which that one has heard. Workers of generations that only that one knew are made as those of the first.
+    /// which were called there. Workers of generations that only the other image knew are made as those of the first.
     fn taken_over(&mut self) {}
 
     /// The first worker is ready: `ready` of `target` workers are, in the whole life of the pool for the first time.

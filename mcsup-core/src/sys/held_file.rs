@@ -1,4 +1,4 @@
-//! A held file in a folder of another user, who may swap its name.
+//! A held file in a folder of another user, which may swap its name.
 
 use std::fs;
 use std::io;

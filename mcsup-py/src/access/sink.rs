@@ -18,11 +18,11 @@ pub(crate) struct Sink {
     /// Where to reopen it; `None`: standard output.
     path: Option<PathBuf>,
     patience: Patience,
-    /// How many lines could not be written and are not told yet.
+    /// How many lines could not be written and are not reported yet.
     lost: usize,
     /// Whether the last lines could not be written.
     is_losing: bool,
-    /// When the log was told that a loss begins, and that one is over.
+    /// When the error log last reported the beginning of a loss, and the end of one.
     told: [Option<Instant>; 2],
     /// Whether the last bytes in the file are the beginning of a line.
     is_torn: bool,
@@ -94,7 +94,7 @@ impl Sink {
 }
 
 impl Drop for Sink {
-    /// Tells what could not be told yet.
+    /// Reports the losses that are not reported yet.
     fn drop(&mut self) {
         if self.lost > 0 {
             log::warn!("the access log {} ends; lines lost: {}", self.name(), self.lost);

@@ -110,7 +110,7 @@ impl Table<'_> {
             return;
         }
         let Some(connection) = self.find(token) else { return };
-        // The poller may not have told yet what came while the application was busy: only the socket knows.
+        // The poller may not have reported yet what came while the application was busy: only the socket knows.
         connection.readable(false);
         self.advance(token, now);
         let (phase, idle_time) = (self.phase, self.idle_time());

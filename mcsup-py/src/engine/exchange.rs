@@ -123,7 +123,7 @@ impl<'a> Exchange<'a> {
             self.fail();
         }
         match (self.stage, verdict) {
-            // The client has been told, and has the time to read it.
+            // The client has its refusal, and the time to read it.
             _ if self.asked.race.has_expired() => return self.answered(Then::Linger, false),
             (Stage::Gone | Stage::Before, _) => return self.answered(Then::Close, true),
             (Stage::Body(_), Verdict::Failed) if !said_nothing => return self.answered(Then::Close, true),

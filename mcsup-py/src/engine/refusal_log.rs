@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_says_who_was_refused_and_why_and_how_the_request_began() {
+    fn a_line_names_the_client_the_reason_and_the_beginning_of_the_request() {
         assert_eq!(
             line(b"GET /\x1b[31m\r\n\0\"\\\xe9"),
             r#"Refused a request from 192.0.2.7:4711: 400 malformed request line (RFC 9112 3); it begins with "GET /\x1b[31m\r\n\x00\"\\\xe9""#

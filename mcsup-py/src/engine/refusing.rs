@@ -34,7 +34,7 @@ impl Table<'_> {
         self.flush(token, now);
     }
 
-    /// Answers in the place of an application that takes too long; whether the client was told. `is_head`: its method is
+    /// Answers for an application that takes too long. Returns whether the answer was sent. `is_head`: its method is
     /// HEAD.
     pub(super) fn answer_overdue(&mut self, token: u64, is_head: bool, now: Instant) -> bool {
         let mut answer = Vec::new();

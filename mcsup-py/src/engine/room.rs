@@ -210,7 +210,7 @@ fn patience(connection: &Connection) -> Duration {
     }
 }
 
-/// Whether nothing has arrived that the poller has not told of. Bytes for a lingering one are not used anyway.
+/// Whether nothing has arrived that the poller has not reported. Bytes for a lingering one are not used anyway.
 fn is_silent(connection: &Connection) -> bool {
     matches!(connection.state, State::Lingering(_)) || !connection.stream.has_unread()
 }

@@ -247,7 +247,7 @@ impl<'a> Table<'a> {
                     connection.stream.abort();
                     self.close(token);
                 }
-                // Sent in the last moment: the poller has not told yet.
+                // Sent in the last moment: the poller has not reported it yet.
                 State::Idle { .. } if connection.stream.has_unread() => {
                     connection.readable(false);
                     connection.deadline = after(now, self.config.timeouts.head);

@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_refusal_says_what_is_wrong_and_who_says_so() {
+    fn every_refusal_names_its_reason_and_its_source() {
         for reject in ALL {
             assert!((400..=599).contains(&reject.status), "{reject}");
             assert!(reject.source.starts_with("RFC "), "{reject}");

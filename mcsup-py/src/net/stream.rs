@@ -159,7 +159,7 @@ impl AsFd for Stream {
     }
 }
 
-/// Accepts a connection, and says who it is (`None`: on a Unix socket): non-blocking, close-on-exec, TCP_NODELAY
+/// Accepts a connection with the address of its client (`None`: a Unix socket): non-blocking, close-on-exec, TCP_NODELAY
 /// inherited from the listener.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(Stream, Option<SocketAddr>)> {
@@ -172,7 +172,7 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(Stream, Option<Soc
     Ok((stream, remote.and_then(|remote| SocketAddr::try_from(remote).ok())))
 }
 
-/// Accepts a connection, and says who it is (`None`: on a Unix socket): non-blocking, close-on-exec, no delay.
+/// Accepts a connection with the address of its client (`None`: a Unix socket): non-blocking, close-on-exec, no delay.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(Stream, Option<SocketAddr>)> {
     let (stream, remote) = between_forks(|| {

@@ -48,7 +48,7 @@ static SHARED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// Loads what `module` will import of the standard library, if an interpreter runs.
 ///
-/// `python_path` as for `loading::load`. What goes wrong is left to the workers, who say so.
+/// `python_path` as for `loading::load`. An error is left to the workers, which report it.
 pub fn share(module: &str, python_path: &[String]) {
     // SAFETY: may be called at any time.
     if unsafe { ffi::Py_IsInitialized() } == 0 {

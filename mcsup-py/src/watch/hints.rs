@@ -102,7 +102,7 @@ impl Hints {
         let event = match event {
             Ok(event) => event,
             Err(error) if is_limit(&error) => return Err(Unable::Refused(error)),
-            // Something was not told.
+            // A change may be missing.
             Err(_) => return Ok(true),
         };
         let mut counts = event.need_rescan();

@@ -58,9 +58,9 @@ fn listener_at(args: &ServerArgs) -> Result<Option<Handle>, Failure> {
     let pid = trusted(peer, &path)?;
     let Some(told) = answering_pid(&mut client, args)? else { return gone(pid) };
     if pid.is_some_and(|pid| pid != told) {
-        let who = pid.map(processes::describe).unwrap_or_default();
+        let holder = pid.map(processes::describe).unwrap_or_default();
         return Err(Failure::refused(format!(
-            "the server says that it is pid {told}, but {who} listens at {}: it is in another PID namespace, \
+            "the server says that it is pid {told}, but {holder} listens at {}: it is in another PID namespace, \
              or no server of mcsup",
             path.display()
         )));

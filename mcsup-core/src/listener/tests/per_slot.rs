@@ -31,7 +31,7 @@ fn queues(set: &OpenSet) -> Vec<usize> {
 fn wait_for(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
+        assert!(start.elapsed() < PATIENCE, "waited too long for {what}");
         thread::yield_now();
     }
 }

@@ -364,7 +364,7 @@ fn addresses_that_are_given_up_are_closed_before_the_last_old_workers_drain_thei
 }
 
 #[test]
-fn a_storm_of_changes_is_one_reload_and_an_operator_who_waits_for_one_is_not_sent_away() {
+fn a_storm_of_changes_is_one_reload_and_an_operator_that_waits_for_one_gets_its_answer() {
     let mut life = Life::serving(2);
     for _ in 0..5 {
         life.step(Event::Changed { reason: "server.py".to_owned() });

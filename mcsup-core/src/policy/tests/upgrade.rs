@@ -196,7 +196,7 @@ fn a_stop_during_an_upgrade_ends_this_one_and_no_other_takes_over() {
 }
 
 #[test]
-fn several_who_ask_for_an_upgrade_are_answered_by_the_same() {
+fn several_requests_for_an_upgrade_are_answered_by_the_same_one() {
     let mut life = Life::serving(1);
     let first = life.ask_for_answer(Ask::Upgrade);
     let second = life.ask_for_answer(Ask::Upgrade);

@@ -60,7 +60,7 @@ impl Crew {
         Ok(())
     }
 
-    /// Tells a mold what it is to fork, no more than a few at once.
+    /// Sends orders to a mold, no more than a few at once.
     pub(super) fn send_orders(&mut self, mold: WorkerId) {
         let Some(ProcessEntry { links: Links { forks: Some(_), .. }, wanted, .. }) = self.entries.get(&mold)
         else {

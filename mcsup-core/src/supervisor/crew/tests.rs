@@ -139,7 +139,7 @@ fn only_a_mold_that_has_long_forked_nothing_is_stuck() {
     (10..16).for_each(|worker| pool.order(worker));
     assert_eq!(pool.crew.signal(WorkerId(13), Signal::KILL), None);
     rest(&mut pool);
-    // One that it was not told to fork is not its fault.
+    // A missing worker without an order is not its fault.
     assert_eq!(pool.crew.signal(WorkerId(15), Signal::KILL), None);
     // It has forked one of those before this one.
     let reason = "no memory".to_owned();

@@ -88,7 +88,7 @@ fn leftovers_of_workers_without_groups_of_their_own_are_found_when_the_terminal_
 }
 
 #[test]
-fn an_image_that_was_told_of_no_others_takes_what_is_there() {
+fn an_image_without_a_list_of_others_adopts_all_that_are_there() {
     let (beside, beside_it) = start("sleep", "1000");
     let mut leftovers = Leftovers::adopt(Children::End, None);
     leftovers.set(Children::End, &[]);

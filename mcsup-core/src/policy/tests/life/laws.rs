@@ -13,7 +13,7 @@ impl Life {
         ready.fold(0, |slots, entry| slots | 1 << entry.slot)
     }
 
-    /// Whose end `event` tells of.
+    /// The worker or mold whose end `event` reports.
     pub(super) fn slot_of(&self, event: &Event) -> Option<Slot> {
         match event {
             Event::Exited { worker, .. } | Event::Leaving { worker, .. } => {
