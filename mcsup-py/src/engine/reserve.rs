@@ -1,12 +1,13 @@
-//! The descriptors that are left to the application.
+//! The descriptors that are left to the application, and a shortage of room for connections.
 //!
 //! The kernel gives each new descriptor the lowest free number (POSIX, open). So the number of an accepted connection is at
 //! most the number of open descriptors, also of those that the application has opened, and no call is needed to count
 //! them. Connections take numbers below the reserve. Files for request bodies may take half of it, since each upload has two
 //! descriptors; the rest is for the application alone.
 
+use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit};
 
@@ -15,13 +16,27 @@ const RESERVE: u64 = 64;
 /// The number of connections that there may always be, also where the application has opened more than the reserve.
 const CONNECTIONS: u64 = 16;
 
+/// A shortage is over when nothing was lacking for this time. It bounds the number of lines in the log.
+const CALM: Duration = Duration::from_secs(5);
+
+/// The resource that is short.
+pub(super) enum Lack<'e> {
+    /// As many connections are open as there may be.
+    Connections(usize),
+    Descriptors,
+    /// Descriptors or memory, as a system call has said.
+    Either(&'e io::Error),
+}
+
 /// The room for connections.
 #[derive(Debug)]
 pub(super) struct Reserve {
+    /// How many connections there may be; 0: any number.
+    most: usize,
     /// The first descriptor of the application's; `RawFd::MAX`: there is no limit.
     pub(super) first: RawFd,
     /// All descriptors.
-    pub(super) limit: u64,
+    limit: u64,
     /// How many connections there may be in spite of a shortage.
     pub(super) least: usize,
     /// A connection has got a number of the reserve, and since then there may be too few.
@@ -41,6 +56,7 @@ impl Reserve {
         let half = limit.unwrap_or(u64::MAX).saturating_sub(u64::try_from(next).unwrap_or(0)) / 2;
         let first = limit.and_then(|limit| RawFd::try_from(limit - RESERVE.min(half)).ok());
         Self {
+            most: 0,
             least: usize::try_from(CONNECTIONS.min(half)).unwrap_or(0),
             first: first.unwrap_or(RawFd::MAX),
             limit: limit.unwrap_or(u64::MAX),
@@ -51,13 +67,11 @@ impl Reserve {
         }
     }
 
-    /// For this process; `any`: a descriptor of it.
-    pub(super) fn of_this_process(any: BorrowedFd<'_>) -> Self {
+    /// For this process, and at most `most` connections. `any`: a descriptor of it.
+    pub(super) fn of_this_process(most: usize, any: BorrowedFd<'_>) -> Self {
         let limit = getrlimit(Resource::Nofile).current;
-        match next_number(any) {
-            Some(next) => Self::new(limit, next),
-            None => Self::new(None, 0),
-        }
+        let reserve = next_number(any).map_or_else(|| Self::new(None, 0), |next| Self::new(limit, next));
+        Self { most, ..reserve }
     }
 
     /// A connection was accepted.
@@ -65,6 +79,54 @@ impl Reserve {
         if connection.as_raw_fd() >= self.first {
             self.is_touched = true;
         }
+    }
+
+    /// The resource that is short while `open` connections are open. `any`: a descriptor of this process.
+    pub(super) fn lack(&mut self, open: usize, any: BorrowedFd<'_>) -> Option<Lack<'static>> {
+        if self.most > 0 && open >= self.most {
+            return Some(Lack::Connections(open));
+        }
+        if !self.is_touched || open < self.least {
+            return None;
+        }
+        let next = next_number(any);
+        self.is_touched = next.is_none_or(|next| next >= self.first);
+        self.is_touched.then_some(Lack::Descriptors)
+    }
+
+    /// Logs a shortage, once until it is over.
+    pub(super) fn note(&mut self, lack: &Lack<'_>, now: Instant) {
+        if self.lacked.replace(now).is_some() {
+            return;
+        }
+        let Self { first, limit, .. } = self;
+        match lack {
+            Lack::Connections(open) => log::warn!(
+                "{open} connections are open, as many as there may be: idle ones are closed for new ones"
+            ),
+            Lack::Descriptors => log::warn!(
+                "{first} of {limit} descriptors are open, and the others are left to the application: idle connections \
+                 are closed for new ones"
+            ),
+            Lack::Either(error) => log::warn!(
+                "no room for connections and bodies ({error}): idle connections are closed for new ones"
+            ),
+        }
+    }
+
+    /// Ends a shortage that is over, and logs that.
+    pub(super) fn end_shortage(&mut self, open: usize, any: BorrowedFd<'_>, now: Instant) {
+        let Some(lacked) = self.lacked else { return };
+        if now.saturating_duration_since(lacked) < CALM {
+            return;
+        }
+        if self.lack(open, any).is_some() {
+            self.lacked = Some(now);
+            return;
+        }
+        self.lacked = None;
+        self.selected = Vec::new();
+        log::info!("there is room for connections again");
     }
 
     /// Whether a file for a body may have a number of the reserve.
@@ -75,7 +137,7 @@ impl Reserve {
 }
 
 /// The number that the next descriptor will have; `None`: none is left.
-pub(super) fn next_number(any: BorrowedFd<'_>) -> Option<RawFd> {
+fn next_number(any: BorrowedFd<'_>) -> Option<RawFd> {
     Some(rustix::io::fcntl_dupfd_cloexec(any, 0).ok()?.as_raw_fd())
 }
 

@@ -12,7 +12,7 @@ use mcsup_core::listener::AcceptFailure;
 
 use super::connection::{Connection, Granted, State};
 use super::pace;
-use super::reserve::{Reserve, next_number};
+use super::reserve::Lack;
 use super::table::Table;
 use crate::http::reject;
 
@@ -22,33 +22,22 @@ const IDLE_AT_LEAST: Duration = Duration::from_millis(100);
 const HEAD_AT_LEAST: Duration = Duration::from_secs(1);
 /// How long accepting rests where no connection can be closed.
 const REST: Duration = Duration::from_millis(100);
-/// A shortage is over when nothing was lacking for this time. It bounds the number of lines in the log.
-const CALM: Duration = Duration::from_secs(5);
 /// The connections that one search selects for closing: at least this number, or a share of all connections.
 const SELECTED: usize = 1024;
 const SELECTED_SHARE: usize = 16;
-
-/// The resource that is short.
-enum Lack<'e> {
-    /// As many connections are open as there may be.
-    Connections(usize),
-    Descriptors,
-    /// Descriptors or memory, as a system call has said.
-    Either(&'e io::Error),
-}
 
 impl Table<'_> {
     /// Whether there is room for a connection; where there is none, the longest idle one is closed for it. `false`: none
     /// can be closed, and accepting rests.
     pub(super) fn has_room(&mut self, now: Instant) -> bool {
-        let Some(lack) = self.lack() else { return true };
-        self.say_lack(&lack, now);
+        let Some(lack) = self.reserve.lack(self.connections.len(), self.host.wake_fd()) else { return true };
+        self.reserve.note(&lack, now);
         self.make_room(now)
     }
 
     /// accept(2) has said that a descriptor or memory is short; whether another attempt may succeed.
     pub(super) fn has_room_after(&mut self, error: &io::Error, now: Instant) -> bool {
-        self.say_lack(&Lack::Either(error), now);
+        self.reserve.note(&Lack::Either(error), now);
         self.make_room(now)
     }
 
@@ -56,56 +45,9 @@ impl Table<'_> {
     pub(super) fn say_if_shortage(&mut self, error: &io::Error, now: Instant) -> bool {
         let is_shortage = AcceptFailure::of(error) == AcceptFailure::Short;
         if is_shortage {
-            self.say_lack(&Lack::Either(error), now);
+            self.reserve.note(&Lack::Either(error), now);
         }
         is_shortage
-    }
-
-    fn lack(&mut self) -> Option<Lack<'static>> {
-        let (most, open) = (self.config.connections, self.connections.len());
-        if most > 0 && open >= most {
-            return Some(Lack::Connections(open));
-        }
-        if !self.reserve.is_touched || open < self.reserve.least {
-            return None;
-        }
-        let next = next_number(self.host.wake_fd());
-        self.reserve.is_touched = next.is_none_or(|next| next >= self.reserve.first);
-        self.reserve.is_touched.then_some(Lack::Descriptors)
-    }
-
-    fn say_lack(&mut self, lack: &Lack<'_>, now: Instant) {
-        if self.reserve.lacked.replace(now).is_some() {
-            return;
-        }
-        let Reserve { first, limit, .. } = self.reserve;
-        match lack {
-            Lack::Connections(open) => log::warn!(
-                "{open} connections are open, as many as there may be: idle ones are closed for new ones"
-            ),
-            Lack::Descriptors => log::warn!(
-                "{first} of {limit} descriptors are open, and the others are left to the application: idle connections \
-                 are closed for new ones"
-            ),
-            Lack::Either(error) => log::warn!(
-                "no room for connections and bodies ({error}): idle connections are closed for new ones"
-            ),
-        }
-    }
-
-    /// Says that a shortage is over.
-    pub(super) fn end_shortage(&mut self, now: Instant) {
-        let Some(lacked) = self.reserve.lacked else { return };
-        if now.saturating_duration_since(lacked) < CALM {
-            return;
-        }
-        if self.lack().is_some() {
-            self.reserve.lacked = Some(now);
-            return;
-        }
-        self.reserve.lacked = None;
-        self.reserve.selected = Vec::new();
-        log::info!("there is room for connections again");
     }
 
     /// Whether the file may stay that the body of a connection has got. For one in the reserve an idle connection is closed.
@@ -119,7 +61,7 @@ impl Table<'_> {
             return true;
         }
         self.reserve.is_touched = true;
-        self.say_lack(&Lack::Descriptors, now);
+        self.reserve.note(&Lack::Descriptors, now);
         self.close_idle(now).is_ok() || self.reserve.admits(number)
     }
 

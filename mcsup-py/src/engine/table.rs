@@ -70,11 +70,11 @@ impl<'a> Table<'a> {
     ) -> Self {
         Self {
             acceptor: Acceptor::new(listeners, config.health_path.is_some(), host, poller),
+            reserve: Reserve::of_this_process(config.connections, host.wake_fd()),
             config,
             host,
             access,
             poller,
-            reserve: Reserve::of_this_process(host.wake_fd()),
             surplus: Surplus::default(),
             leaving: Leaving::default(),
             connections: Connections::default(),
@@ -216,7 +216,7 @@ impl<'a> Table<'a> {
     pub(super) fn expire(&mut self, now: Instant) {
         self.acceptor.end_rest(now);
         self.refusals.log_count(now);
-        self.end_shortage(now);
+        self.reserve.end_shortage(self.connections.len(), self.host.wake_fd(), now);
         for _ in 0..MOST_EXPIRED {
             let Some((at, token)) = self.timers.pop(now) else { return };
             let Some(connection) = self.connections.find(token) else {
