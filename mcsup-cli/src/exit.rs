@@ -1,4 +1,4 @@
-//! The exit codes of the command: one table, the same as `docs/EXIT_CODES.md`.
+//! The exit codes of the command; `docs/EXIT_CODES.md` has the meaning of each.
 
 use std::process::ExitCode;
 
@@ -6,32 +6,32 @@ use std::process::ExitCode;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// The command succeeded.
-    Done,
+    Done = 0,
     /// The system or the server refused a request.
-    Refused,
+    Refused = 1,
     /// The command line or a setting is wrong.
-    Usage,
+    Usage = 2,
     /// No worker became ready, or a reload, upgrade, scale or recycle failed.
-    BootFailed,
+    BootFailed = 3,
     /// The application could not be loaded.
-    NotLoaded,
+    NotLoaded = 4,
     /// Workers were killed at the graceful timeout.
-    Killed,
+    Killed = 5,
     /// No server runs.
-    NotRunning,
+    NotRunning = 6,
     /// A process of the pool or a port is left after a stop.
-    LeftRunning,
+    LeftRunning = 7,
     /// A newer request replaced this one.
-    Superseded,
+    Superseded = 8,
     /// The command did not finish within its timeout.
-    Unfinished,
+    Unfinished = 9,
     /// The server ended, and SIGKILL did not end one of its processes.
-    Unkillable,
+    Unkillable = 10,
 }
 
 impl Exit {
     /// All results, in the order of their codes.
-    pub const ALL: [Exit; 11] = [
+    pub(crate) const ALL: [Exit; 11] = [
         Exit::Done,
         Exit::Refused,
         Exit::Usage,
@@ -46,57 +46,13 @@ impl Exit {
     ];
 
     /// The exit code.
-    pub const fn code(self) -> u8 {
-        match self {
-            Exit::Done => 0,
-            Exit::Refused => 1,
-            Exit::Usage => 2,
-            Exit::BootFailed => 3,
-            Exit::NotLoaded => 4,
-            Exit::Killed => 5,
-            Exit::NotRunning => 6,
-            Exit::LeftRunning => 7,
-            Exit::Superseded => 8,
-            Exit::Unfinished => 9,
-            Exit::Unkillable => 10,
-        }
+    pub(crate) const fn code(self) -> u8 {
+        self as u8
     }
 
     /// The result with this code; [`Exit::Refused`] for an unknown code.
-    pub fn from_code(code: u8) -> Self {
+    pub(crate) fn from_code(code: u8) -> Self {
         Self::ALL.into_iter().find(|exit| exit.code() == code).unwrap_or(Exit::Refused)
-    }
-
-    /// The meaning of the code, in the words of `docs/EXIT_CODES.md`.
-    pub const fn meaning(self) -> &'static str {
-        match self {
-            Exit::Done => {
-                "success; `status`: the server runs; `stop`: the server is stopped (processes that its application \
-                 started may still run, and are named), or was not running; `--no-wait`: the command has begun"
-            }
-            Exit::Refused => {
-                "the server could not start or continue: an address, the pid file, a file, a permission; or the \
-                 server refused a command"
-            }
-            Exit::Usage => "wrong usage or settings; nothing was started",
-            Exit::BootFailed => {
-                "a worker could not boot: it died, hung or failed for a reason other than its application; `reload`, \
-                 `upgrade`, `scale`, `recycle`: the command failed for any reason, and nothing has changed"
-            }
-            Exit::NotLoaded => {
-                "the application could not be loaded: no such module or attribute, not callable, or an exception"
-            }
-            Exit::Killed => "stopped, but workers had to be killed at the graceful timeout",
-            Exit::NotRunning => "no server runs, or the server ended before it answered",
-            Exit::LeftRunning => {
-                "`stop`: a process of the pool still runs, or a port is still held; the message names it"
-            }
-            Exit::Superseded => "a newer request replaced this one before it was done",
-            Exit::Unfinished => "not finished within `--timeout`; the command continues",
-            Exit::Unkillable => {
-                "stopped, but SIGKILL did not end a worker or mold within seconds; the log names it"
-            }
-        }
     }
 }
 
@@ -112,33 +68,32 @@ mod tests {
 
     use super::*;
 
-    /// Code and meaning of each row `| code | meaning |` that begins with a number.
-    fn rows(document: &str) -> Vec<(u8, String)> {
+    /// The code of each row `| code | meaning |` that begins with a number and has a meaning.
+    fn codes_in(document: &str) -> Vec<u8> {
         let row = |line: &str| {
             let mut cells = line.trim().strip_prefix('|')?.split('|').map(str::trim);
-            Some((cells.next()?.trim_matches('`').parse().ok()?, cells.next()?.to_owned()))
+            let code = cells.next()?.trim_matches('`').parse().ok()?;
+            cells.next().filter(|meaning| !meaning.is_empty()).map(|_| code)
         };
         document.lines().filter_map(row).collect()
     }
 
     #[test]
     fn the_codes_count_up_from_zero() {
-        let codes: Vec<u8> = Exit::ALL.map(Exit::code).to_vec();
-        assert_eq!(codes, (0..11).collect::<Vec<u8>>());
+        assert_eq!(Exit::ALL.map(Exit::code).to_vec(), (0..11).collect::<Vec<u8>>());
     }
 
     #[test]
-    fn the_documented_table_says_the_same() {
+    fn the_documented_table_has_the_same_codes() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/EXIT_CODES.md");
         // A crate that was packaged alone has no documents beside it.
         let Ok(document) = std::fs::read_to_string(path) else { return };
-        let ours = Exit::ALL.map(|exit| (exit.code(), exit.meaning().to_owned()));
-        assert_eq!(rows(&document), ours);
+        assert_eq!(codes_in(&document), Exit::ALL.map(Exit::code));
     }
 
     #[test]
     fn a_table_is_read_by_its_rows() {
-        let document = "# Codes\n| code | meaning |\n|---|---|\n| 0 | fine |\n| `1` | not fine |\n";
-        assert_eq!(rows(document), [(0, "fine".to_owned()), (1, "not fine".to_owned())]);
+        let document = "# Codes\n| code | meaning |\n|---|---|\n| 0 | fine |\n| `1` | not fine |\n| 2 | |\n";
+        assert_eq!(codes_in(document), [0, 1]);
     }
 }

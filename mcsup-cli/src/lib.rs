@@ -12,12 +12,10 @@
 //! work; an embedder can do without this crate.
 
 mod args;
-#[cfg(feature = "python")]
 mod commands;
 mod exit;
 mod failure;
 mod logging;
-#[cfg(feature = "python")]
 mod module;
 mod settings;
 mod values;

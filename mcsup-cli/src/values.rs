@@ -7,13 +7,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use mcsup_core::{Address, Error};
+use mcsup_core::policy::Surge;
+use mcsup_core::{Address, Error, MoldThreads};
+use mcsup_py::ReloadEngine;
 
 use crate::logging::{Destination, Level};
-
-pub(crate) mod choices;
-
-use choices::{PreloadThreads, ReloadEngine, Surge};
 
 /// Largest number of workers: the length of the scoreboard.
 const MOST_WORKERS: usize = 512;
@@ -184,10 +182,10 @@ pub(crate) fn request_path(path: &str) -> Result<String, Refused> {
 }
 
 /// Parses the reaction to threads at a fork.
-pub(crate) fn preload_threads(text: &str) -> Result<PreloadThreads, Refused> {
+pub(crate) fn preload_threads(text: &str) -> Result<MoldThreads, Refused> {
     match text {
-        "refuse" => Ok(PreloadThreads::Refuse),
-        "warn" => Ok(PreloadThreads::Warn),
+        "refuse" => Ok(MoldThreads::Refuse),
+        "warn" => Ok(MoldThreads::Warn),
         _ => Err("expected refuse or warn".to_owned()),
     }
 }
@@ -329,7 +327,7 @@ mod tests {
 
     #[test]
     fn words_are_taken_as_they_are_written() {
-        assert_eq!(preload_threads("refuse"), Ok(PreloadThreads::Refuse));
+        assert_eq!(preload_threads("refuse"), Ok(MoldThreads::Refuse));
         assert_eq!(shown(preload_threads("Warn")), "refused: expected refuse or warn");
         assert_eq!(reload_engine("poll"), Ok(ReloadEngine::Poll));
         assert_eq!(reload_engine("inotify"), Ok(ReloadEngine::Inotify));

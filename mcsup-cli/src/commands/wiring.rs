@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use mcsup_core::control::path_beside;
 use mcsup_core::host::privileges::RunAs;
-use mcsup_core::policy::{Limit, Plan, Policy, Recycling, Surge};
-use mcsup_core::{Children, Config, MoldThreads};
+use mcsup_core::policy::{Limit, Plan, Policy, Recycling};
+use mcsup_core::{Children, Config};
 use mcsup_py::access::Format;
 use mcsup_py::engine::{EngineConfig, Limits, Timeouts};
-use mcsup_py::{ReloadEngine, ReloadSettings, Target, WorkerSettings, WsgiSettings};
+use mcsup_py::{ReloadSettings, Target, WorkerSettings, WsgiSettings};
 
 use crate::failure::Failure;
 use crate::logging::{Destination, ErrorLog};
-use crate::settings::{self, ControlSocket, Origin, Settings, Sourced};
+use crate::settings::{ControlSocket, Origin, Settings, Sourced};
 
 const NAME_AND_VERSION: &str = concat!("mcsup/", env!("CARGO_PKG_VERSION"));
 
@@ -35,15 +35,12 @@ impl UserLookup {
 }
 
 fn names(settings: &Settings) -> (Option<String>, Option<String>) {
-    let text = |setting: &Option<settings::Sourced<String>>| setting.as_ref().map(|name| name.value.clone());
+    let text = |setting: &Option<Sourced<String>>| setting.as_ref().map(|name| name.value.clone());
     (text(&settings.process.user), text(&settings.process.group))
 }
 
 /// The configuration of the supervisor.
 pub(super) fn pool(settings: &Settings, previous: Option<&UserLookup>) -> Result<Config, Failure> {
-    let text = |setting: &Option<crate::settings::Sourced<String>>| {
-        setting.as_ref().map(|setting| setting.value.clone())
-    };
     let process = &settings.process;
     let (user, group) = names(settings);
     let run_as = match previous.filter(|previous| previous.names == (user.clone(), group.clone())) {
@@ -53,7 +50,7 @@ pub(super) fn pool(settings: &Settings, previous: Option<&UserLookup>) -> Result
     let mut config = Config {
         addresses: settings.binds.value.clone(),
         pid_file: process.pid.as_ref().map(|path| path.value.clone()),
-        name: text(&process.name),
+        name: process.name.as_ref().map(|name| name.value.clone()),
         ..Config::default()
     };
     config.listener.backlog = settings.backlog.value;
@@ -68,10 +65,7 @@ pub(super) fn pool(settings: &Settings, previous: Option<&UserLookup>) -> Result
         ControlSocket::At(path) => Some(path.clone()),
         ControlSocket::Off => None,
     };
-    config.mold_threads = match settings.mold.threads.value {
-        settings::PreloadThreads::Refuse => MoldThreads::Refuse,
-        settings::PreloadThreads::Warn => MoldThreads::Warn,
-    };
+    config.mold_threads = settings.mold.threads.value;
     config.children = if *process.end_children { Children::End } else { Children::Name };
     config.policy = policy(settings);
     Ok(config)
@@ -86,14 +80,7 @@ fn policy(settings: &Settings) -> Policy {
         graceful_timeout: settings.pool.graceful.value,
         boot_timeout: settings.pool.boot.value,
         drain_delay: settings.draining.delay.value,
-        plan: Plan {
-            surge: match rollout.surge.value {
-                settings::Surge::Extra(extra) => Surge::Extra(extra),
-                settings::Surge::All => Surge::All,
-            },
-            soak: soak(settings),
-            retries: rollout.retries.value,
-        },
+        plan: Plan { surge: rollout.surge.value, soak: soak(settings), retries: rollout.retries.value },
         recycling: Recycling {
             requests: limit(&recycling.requests, &recycling.requests_jitter),
             lifetime: limit(&recycling.lifetime, &recycling.lifetime_jitter),
@@ -160,13 +147,11 @@ fn soak(settings: &Settings) -> Duration {
 /// The settings of `--reload`, if it is on.
 fn development(settings: &Settings) -> Option<ReloadSettings> {
     let development = &settings.development;
-    let engine = match development.engine.value {
-        settings::ReloadEngine::Auto => ReloadEngine::Auto,
-        settings::ReloadEngine::Poll => ReloadEngine::Poll,
-        settings::ReloadEngine::Inotify => ReloadEngine::Inotify,
-    };
     let extra = development.extra_files.value.iter().map(|path| path.to_string_lossy().into_owned());
-    development.reload.value.then(|| ReloadSettings { engine, extra: extra.collect() })
+    development
+        .reload
+        .value
+        .then(|| ReloadSettings { engine: development.engine.value, extra: extra.collect() })
 }
 
 fn engine(settings: &Settings) -> EngineConfig {

@@ -5,12 +5,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use mcsup_core::MoldThreads;
+use mcsup_core::policy::Surge;
+use mcsup_py::ReloadEngine;
+
 use super::sources::{Sourced, Sources, refused};
 use crate::args::UsageError;
-use crate::values::{
-    self,
-    choices::{ControlSocket, PreloadThreads, ReloadEngine, Surge},
-};
+use crate::values;
 
 /// Largest number of failed workers in a reload.
 const MOST_RETRIES: usize = 100;
@@ -58,7 +59,7 @@ pub(crate) struct Mold {
     /// Whether there is a mold.
     pub preload: Sourced<bool>,
     /// Reaction to threads that run in it.
-    pub threads: Sourced<PreloadThreads>,
+    pub threads: Sourced<MoldThreads>,
 }
 
 /// Settings for development.
@@ -77,6 +78,17 @@ pub(crate) struct Development {
 pub(crate) struct Control {
     /// Its place.
     pub socket: Sourced<ControlSocket>,
+}
+
+/// The place of the control socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ControlSocket {
+    /// Beside the pid file, if there is one.
+    Beside,
+    /// At this path.
+    At(PathBuf),
+    /// No control socket.
+    Off,
 }
 
 impl Rollout {

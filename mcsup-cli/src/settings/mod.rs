@@ -14,10 +14,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(crate) use file::{ReadFile, reader};
-pub(crate) use lifecycle::{Control, Development, Draining, Mold, Recycling, Rollout};
+pub(crate) use lifecycle::{Control, ControlSocket, Development, Draining, Mold, Recycling, Rollout};
 pub(crate) use sources::{Environment, Origin, Sourced};
-
-pub(crate) use crate::values::choices::{ControlSocket, PreloadThreads, ReloadEngine, Surge};
 
 use mcsup_core::Address;
 

@@ -1,5 +1,9 @@
 use std::path::Path;
 
+use mcsup_core::MoldThreads;
+use mcsup_core::policy::Surge;
+use mcsup_py::ReloadEngine;
+
 use super::*;
 use crate::args::{self, Invocation};
 
@@ -202,7 +206,7 @@ fn by_default_healthy_workers_are_never_replaced() {
     assert_eq!((*recycling.lifetime_jitter, *settings.draining.delay), (Duration::ZERO, Duration::ZERO));
     assert_eq!(settings.draining.health_path, None);
     let mold = settings.mold;
-    assert_eq!((*mold.preload, *mold.threads), (false, PreloadThreads::Warn));
+    assert_eq!((*mold.preload, *mold.threads), (false, MoldThreads::Warn));
     let development = settings.development;
     assert_eq!((*development.reload, *development.engine), (false, ReloadEngine::Auto));
     assert!(development.extra_files.is_empty() && !*settings.reuse_port);
@@ -233,7 +237,7 @@ fn what_is_written_of_a_workers_life_is_what_is_set() {
     assert_eq!(*settings.draining.delay, Duration::from_secs(3));
     assert_eq!(settings.draining.health_path.map(|path| path.value).as_deref(), Some("/-/health"));
     let mold = settings.mold;
-    assert_eq!((*mold.preload, *mold.threads), (true, PreloadThreads::Refuse));
+    assert_eq!((*mold.preload, *mold.threads), (true, MoldThreads::Refuse));
     let development = settings.development;
     assert_eq!((*development.reload, *development.engine), (true, ReloadEngine::Poll));
     assert_eq!(development.extra_files.value, [PathBuf::from("a"), PathBuf::from("b.toml")]);
