@@ -37,7 +37,7 @@
 
 mod clock;
 pub mod control;
-pub mod error;
+mod error;
 pub mod host;
 mod link;
 pub mod listener;
@@ -46,7 +46,7 @@ mod spawn;
 mod supervisor;
 mod sys;
 pub mod upgrade;
-pub mod worker;
+mod worker;
 
 pub use error::{Error, ErrorKind, Result};
 pub use link::lifeline::THREAD_NAME as LIFELINE_THREAD;

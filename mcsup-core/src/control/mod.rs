@@ -1,15 +1,15 @@
 //! Operator commands over a Unix socket beside the pid file, one JSON object a line.
 //!
-//! - [`protocol`]: requests and replies, and their bytes; `status`: the status of a server in a reply.
+//! - `protocol`: requests and replies, and their bytes; `status`: the status of a server in a reply.
 //! - `server`: the supervisor's end, which never blocks; `session`: one of its clients.
-//! - [`client`]: the other end, for commands and for other programs.
+//! - `client`: the other end, for commands and for other programs.
 //!
 //! The protocol is documented in `docs/CONTROL.md`.
 
-pub mod client;
+mod client;
 #[cfg(test)]
 mod fixture;
-pub mod protocol;
+pub(crate) mod protocol;
 pub(crate) mod server;
 mod session;
 mod status;

@@ -9,13 +9,14 @@ use serde_json::{Map, Value};
 use super::status::Status;
 
 /// The version of the protocol.
-pub const VERSION: u64 = 1;
+pub(crate) const VERSION: u64 = 1;
 
 /// The longest line that a server accepts, in bytes.
-pub const MAX_REQUEST: usize = 64 * 1024;
+pub(crate) const MAX_REQUEST: usize = 64 * 1024;
 
 /// The commands, as spelled in a request.
-pub const COMMANDS: [&str; 7] = ["status", "reload", "upgrade", "scale", "recycle", "stop", "reopen-logs"];
+pub(crate) const COMMANDS: [&str; 7] =
+    ["status", "reload", "upgrade", "scale", "recycle", "stop", "reopen-logs"];
 
 /// A client's request.
 #[derive(Debug, Clone, PartialEq, Eq)]

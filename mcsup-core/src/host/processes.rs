@@ -65,7 +65,7 @@ impl Process {
     }
 
     /// Whether the first process has adopted it: it is a daemon, or its parent has died.
-    pub fn is_orphan(&self) -> bool {
+    pub(crate) fn is_orphan(&self) -> bool {
         self.parent == 1
     }
 }
@@ -108,7 +108,7 @@ fn name_in(line: &str, uid: u32) -> Option<&str> {
 
 /// Describes the process that listens where `address` would: the first one, and the number of those that
 /// share its socket.
-pub fn holder_of_port(address: SocketAddr) -> Option<String> {
+pub(crate) fn holder_of_port(address: SocketAddr) -> Option<String> {
     let sockets: HashSet<u64> = listening_sockets()
         .into_iter()
         .filter(|(other, _)| collides(address, *other))

@@ -7,7 +7,7 @@ use std::time::Duration;
 pub const SETTLE: Duration = Duration::from_millis(250);
 
 /// The most processes that one sentence names.
-pub const MOST_NAMED: usize = 16;
+pub(crate) const MOST_NAMED: usize = 16;
 
 /// A sentence that counts and names survivors; `None`: there are none. `which` is a clause such as "that the
 /// application started".

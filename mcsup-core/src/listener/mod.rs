@@ -1,11 +1,11 @@
 //! Listening sockets: named by an [`Address`], opened once by the supervisor, shared by all workers.
 //!
-//! - [`address`]: an operator's notation (`127.0.0.1:8000`, `[::]:80`, `unix:/run/app.sock`, `fd://3`).
+//! - `address`: an operator's notation (`127.0.0.1:8000`, `[::]:80`, `unix:/run/app.sock`, `fd://3`).
 //! - `tcp`, `unix`, `inherited`: opening each kind.
 //! - `per_slot`: the sockets of a TCP address with one socket for each slot.
 //! - `open`: a supervisor's set of open listeners.
 //! - `record`: the open listeners as one image of a supervisor passes them to the next.
-//! - [`connection`]: accepted connections.
+//! - `connection`: accepted connections.
 //!
 //! Nothing here blocks: listening sockets are non-blocking, and the caller waits for readiness.
 
@@ -15,8 +15,8 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-pub mod address;
-pub mod connection;
+mod address;
+mod connection;
 pub(crate) mod inherited;
 pub(crate) mod open;
 pub(crate) mod options;

@@ -1,11 +1,11 @@
 //! Upgrades: another image of the supervisor takes over in the same process, with its pid, children,
 //! listeners and locks.
 //!
-//! - [`image`]: the program to execute, recorded when the process begins.
+//! - `image`: the program to execute, recorded when the process begins.
 //! - `state`: the state passed to the new image: a record in a sealed file, and open descriptors.
-//! - [`detour`]: replacing a program that has not begun.
+//! - `detour`: replacing a program that has not begun.
 //! - `dry_run`: a dry run of the new image, as a child with the real state.
-//! - [`resumption`]: the new image's view of the state, and the return to the old image if it does not take
+//! - `resumption`: the new image's view of the state, and the return to the old image if it does not take
 //!   over.
 //!
 //! The supervisor defines the contents of the record and the time of an upgrade.
@@ -15,8 +15,8 @@
 
 pub mod detour;
 pub(crate) mod dry_run;
-pub mod image;
-pub mod resumption;
+mod image;
+mod resumption;
 pub(crate) mod state;
 
 pub use image::{Image, Reexec};
