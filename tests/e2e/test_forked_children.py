@@ -294,6 +294,11 @@ def test_a_stop_ends_daemonic_processes_at_once(serve, started, threads):
     assert is_gone(pid)
 
 
+def sockets_of(pid):
+    names = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    return [name for name in names if name.startswith("socket:")]
+
+
 def test_connections_that_come_and_go_during_forks_are_in_no_child(serve, started):
     server = serve(FORKING, "--threads", "4")
     starter = http_connection(server)
@@ -306,8 +311,8 @@ def test_connections_that_come_and_go_during_forks_are_in_no_child(serve, starte
         for client in clients:
             assert read_all(client).startswith(b"HTTP/1.1 200")
             client.close()
-    sockets = [os.readlink(f"/proc/{pid}/fd/{fd}") for pid in pids for fd in os.listdir(f"/proc/{pid}/fd")]
-    assert not [name for name in sockets if name.startswith("socket:")]
+    # A process that has not run yet still has what it releases first.
+    wait_for(lambda: not any(sockets_of(pid) for pid in pids), "the processes to have no socket")
     assert get(server.port)[0] == 200
 
 
