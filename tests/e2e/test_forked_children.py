@@ -1,5 +1,6 @@
 """Processes that the application forks: they are no workers, and have nothing of one."""
 
+import contextlib
 import http.client
 import os
 import signal
@@ -272,6 +273,11 @@ def test_clients_of_a_killed_worker_notice_though_its_process_lives(serve, start
         assert read_all(connection.sock) == b""
     # multiprocessing ends its own processes, and the kernel hangs up at those of a terminal that nothing holds any more.
     assert not is_gone(pid) or how.startswith("mp-") or how == "pty"
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    assert get(server.port)[0] == 200
+    # The resource tracker of multiprocessing ends after the processes that use it.
+    wait_for(lambda: len(server.worker_pids()) == 1, "a new worker and no other process")
 
 
 def test_a_response_that_forks_and_closes_ends(serve, started):
