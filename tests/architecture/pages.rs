@@ -1,9 +1,9 @@
 //! The pages in `docs/` agree with the sources.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::sources::{CRATES, files, top};
+use super::sources::{CRATES, files, sources, src, top};
 
 #[test]
 fn the_documented_signals_are_those_of_the_table() {
@@ -83,11 +83,16 @@ fn anchor(heading: &str) -> String {
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
+/// Every page of the project.
+fn pages() -> Vec<PathBuf> {
+    let at_top = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"].map(|name| top().join(name));
+    let below = ["docs", "examples", "mcsup-py/fuzz"].map(|folder| files(&top().join(folder), &["md"]));
+    at_top.into_iter().chain(below.concat()).collect()
+}
+
 #[test]
 fn the_links_of_the_pages_lead_somewhere() {
-    let mut pages = files(&top().join("docs"), &["md"]);
-    pages.extend(["README.md", "CHANGELOG.md"].map(|name| top().join(name)));
-    for page in pages {
+    for page in pages() {
         let text = fs::read_to_string(&page).unwrap();
         let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
         for target in targets.filter(|target| !target.contains("://")) {
@@ -112,9 +117,10 @@ fn is_there(folder: &Path, word: &str) -> bool {
 #[test]
 fn the_files_that_the_pages_name_are_there() {
     let roots = ["tests/", "docs/", "examples/", "mcsup-core/", "mcsup-py/", "mcsup-cli/"];
-    for page in files(&top().join("docs"), &["md"]) {
+    for page in pages() {
         let text = fs::read_to_string(&page).unwrap();
-        for word in text.lines().flat_map(quoted) {
+        let words = text.lines().flat_map(quoted).filter_map(|quoted| quoted.split(' ').next());
+        for word in words {
             let is_path = roots.iter().any(|root| word.starts_with(root));
             assert!(
                 !is_path || is_there(&top(), word),
@@ -125,23 +131,40 @@ fn the_files_that_the_pages_name_are_there() {
     }
 }
 
+/// Whether a word names a module by its path in a crate, and none is there. `crates`: those that the text may mean.
+fn is_lost(word: &str, crates: &[&str]) -> Option<bool> {
+    let path = word.split("::").next().unwrap_or_default();
+    let (first, _) = path.split_once('/').filter(|(first, _)| !first.is_empty() && !path.contains(' '))?;
+    let folders: Vec<_> =
+        crates.iter().map(|name| src(name)).filter(|src| src.join(first).is_dir()).collect();
+    (!folders.is_empty()).then(|| !folders.iter().any(|folder| is_there(folder, path)))
+}
+
 #[test]
-fn the_modules_that_the_architecture_names_are_there() {
-    let text = fs::read_to_string(top().join("docs/ARCHITECTURE.md")).unwrap();
-    let folders: Vec<_> = CRATES.map(|name| (name, top().join(name).join("src"))).into();
+fn the_modules_that_the_architecture_and_contributing_name_are_there() {
     let mut count = 0;
-    for (section, text) in text.split("\n## ").map(|part| part.split_once('\n').unwrap_or((part, ""))) {
-        for word in text.lines().flat_map(quoted) {
-            let path = word.split("::").next().unwrap_or_default();
-            let Some((first, _)) = path.split_once('/').filter(|_| !path.contains(' ')) else { continue };
-            let mut own = folders.iter().filter(|(name, folder)| {
-                (section == *name || !section.starts_with("mcsup-")) && folder.join(first).is_dir()
-            });
-            let Some((_, folder)) = own.next() else { continue };
-            let found = is_there(folder, path) || own.any(|(_, folder)| is_there(folder, path));
-            assert!(found, "{section}: there is no {word}");
-            count += 1;
+    for name in ["docs/ARCHITECTURE.md", "CONTRIBUTING.md"] {
+        let page = fs::read_to_string(top().join(name)).unwrap();
+        for (section, text) in page.split("\n## ").map(|part| part.split_once('\n').unwrap_or((part, ""))) {
+            let own: Vec<_> = CRATES.into_iter().filter(|name| *name == section).collect();
+            let crates = if own.is_empty() { CRATES.to_vec() } else { own };
+            for word in text.lines().flat_map(quoted) {
+                let Some(is_lost) = is_lost(word, &crates) else { continue };
+                assert!(!is_lost, "{name}, {section}: there is no {word}");
+                count += 1;
+            }
         }
     }
     assert!(count > 30, "{count} modules are named");
+}
+
+#[test]
+fn the_modules_that_comments_name_are_there() {
+    for path in CRATES.into_iter().flat_map(|name| sources(&src(name))) {
+        let text = fs::read_to_string(&path).unwrap();
+        let comments = text.lines().filter(|line| line.trim_start().starts_with("//"));
+        for word in comments.flat_map(quoted) {
+            assert!(is_lost(word, &CRATES) != Some(true), "{}: there is no {word}", path.display());
+        }
+    }
 }
