@@ -24,6 +24,7 @@ pub const CONTROL: &str = "MCSUP_TEST_CONTROL";
 pub const RAISE: &str = "MCSUP_TEST_RAISE";
 
 /// Plays a role to its end.
+#[allow(clippy::too_many_lines, reason = "one arm for each role")]
 pub fn play(role: &str) -> ExitCode {
     log::set_logger(&Stderr).unwrap();
     log::set_max_level(log::LevelFilter::Info);

@@ -236,6 +236,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::too_many_lines, reason = "a table")]
     fn a_server_is_shown_whole() {
         let worker = |slot, pid, generation, state: &str| WorkerStatus {
             slot,

@@ -253,6 +253,7 @@ impl Life {
         }
     }
 
+    #[allow(clippy::too_many_lines, reason = "one arm for each effect")]
     fn apply(&mut self, effect: Effect) -> Option<Event> {
         match effect {
             Effect::Spawn { worker, slot, generation, mold, .. } => {
