@@ -225,11 +225,11 @@ impl<'a> Shared<'a> {
             self.note_work(follower, ended);
             return state;
         }
-        if is_led { self.rest(state, follower) } else { self.lead(state, follower) }
+        if is_led { self.park_if_idle(state, follower) } else { self.lead(state, follower) }
     }
 
     /// Parks, unless there is more to do.
-    fn rest<'g>(&'g self, mut state: Guard<'g, 'a>, follower: &mut Follower<'_>) -> Guard<'g, 'a> {
+    fn park_if_idle<'g>(&'g self, mut state: Guard<'g, 'a>, follower: &mut Follower<'_>) -> Guard<'g, 'a> {
         state.table.send_coalesced(Instant::now());
         if !(state.table.ready.is_empty() && state.table.turns.queue.is_empty()) {
             // The next request was there already, behind an answer that has left.
