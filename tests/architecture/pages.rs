@@ -26,7 +26,7 @@ fn the_documented_phases_are_those_of_the_policy() {
     let document = fs::read_to_string(top().join("docs/CONTROL.md")).unwrap();
     let (_, sentence) = document.split_once("`phase` is").unwrap();
     let documented: Vec<&str> = quoted(sentence.split(';').next().unwrap()).collect();
-    let rows = source.lines().filter_map(|line| line.trim().strip_prefix("Phase::")?.split_once("=> \""));
+    let rows = source.lines().filter_map(|line| line.trim().strip_prefix("PoolPhase::")?.split_once("=> \""));
     let names: Vec<&str> = rows.filter_map(|(_, word)| word.strip_suffix("\",")).collect();
     assert!(names.len() > 5, "{names:?}");
     assert_eq!(documented, names, "docs/CONTROL.md names other phases than the policy");

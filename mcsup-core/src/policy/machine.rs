@@ -39,7 +39,7 @@ use super::rules::Policy;
 use super::scale::Scaler;
 use super::starts::{Starts, Vacancy, Wait};
 use super::state::State;
-use super::status::Phase;
+use super::status::PoolPhase;
 use super::step::Step;
 use super::stops::Stops;
 use super::table::{Entry, Table};
@@ -109,12 +109,12 @@ impl Machine {
 
     /// When [`Event::Tick`] is due at the latest; `None`: nothing waits for time.
     pub(crate) fn next_deadline(&self) -> Option<Moment> {
-        if self.pool.phase == Phase::Ended {
+        if self.pool.phase == PoolPhase::Ended {
             return None;
         }
         let workers = self.pool.table.iter().filter_map(|entry| self.pool.deadline_of(entry));
         let lame_duck = match self.pool.phase {
-            Phase::LameDuck { until } => Some(until),
+            PoolPhase::LameDuck { until } => Some(until),
             _ => None,
         };
         let others = [
@@ -146,7 +146,7 @@ impl Machine {
     }
 
     /// Where the pool is in its life.
-    pub(crate) fn phase(&self) -> &Phase {
+    pub(crate) fn phase(&self) -> &PoolPhase {
         &self.pool.phase
     }
 
@@ -236,7 +236,7 @@ impl Machine {
         self.starts.forgive(allowed);
         self.molds.forgive(allowed);
         self.forgive_newcomers(allowed);
-        if let Phase::Upgrading { until, .. } = &mut self.pool.phase {
+        if let PoolPhase::Upgrading { until, .. } = &mut self.pool.phase {
             *until = until.saturating_add(allowed);
         }
         step.tell(PoolNotice::Woke { by });
@@ -244,7 +244,7 @@ impl Machine {
 
     /// Does everything that has become due.
     fn settle(&mut self, step: &mut Step) {
-        if self.pool.phase == Phase::Ended {
+        if self.pool.phase == PoolPhase::Ended {
             return;
         }
         self.expire_workers(step);
@@ -258,8 +258,8 @@ impl Machine {
         self.fill(step);
         self.retire_replaced(step);
         step.reply(self.starts.settle(&self.pool));
-        if self.pool.phase == Phase::Starting && self.pool.ever_ready {
-            self.enter(Phase::Serving);
+        if self.pool.phase == PoolPhase::Starting && self.pool.ever_ready {
+            self.enter(PoolPhase::Serving);
             let ready = self.pool.table.iter().filter(|entry| entry.state.is_ready()).count();
             step.push(Effect::PoolReady { ready, target: self.pool.target });
         }

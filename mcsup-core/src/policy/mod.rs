@@ -54,7 +54,7 @@ pub(crate) use notice::{
 };
 pub use rules::{Limit, Plan, Policy, Recycling, RestartPolicy, Surge};
 pub(crate) use state::State;
-pub(crate) use status::Phase;
+pub(crate) use status::PoolPhase;
 pub(crate) use table::Entry;
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::event::{Generation, Moment, Slot, WorkerId};
 use super::rules::Policy;
 use super::state::State;
-use super::status::Phase;
+use super::status::PoolPhase;
 use super::table::{Entry, Table};
 
 /// How many generations may drain before a further reload waits. Bounds the processes of a storm of reloads without
@@ -23,7 +23,7 @@ pub(super) const UNKILLABLE_AFTER: Duration = Duration::from_secs(5);
 pub(super) struct Pool {
     pub(super) policy: Policy,
     pub(super) table: Table,
-    pub(super) phase: Phase,
+    pub(super) phase: PoolPhase,
     /// The generation that serves.
     pub(super) current: Generation,
     /// The last one that was begun.
@@ -44,7 +44,7 @@ impl Pool {
             configured: policy.workers,
             policy,
             table: Table::default(),
-            phase: Phase::Starting,
+            phase: PoolPhase::Starting,
             current: 1,
             newest: 1,
             ever_ready: false,
@@ -53,12 +53,12 @@ impl Pool {
 
     /// Whether it has been asked to stop, or has failed.
     pub(super) fn is_about_to_end(&self) -> bool {
-        self.phase.is_ending() || matches!(self.phase, Phase::LameDuck { .. })
+        self.phase.is_ending() || matches!(self.phase, PoolPhase::LameDuck { .. })
     }
 
     /// Whether `generation` is on its way and does not serve alone yet.
     pub(super) fn is_new(&self, generation: Generation) -> bool {
-        matches!(&self.phase, Phase::Reloading(rollout) if rollout.generation == generation)
+        matches!(&self.phase, PoolPhase::Reloading(rollout) if rollout.generation == generation)
     }
 
     /// Whether a worker goes on that is of neither the serving nor the new generation.
@@ -80,7 +80,7 @@ impl Pool {
     /// How many slots the generation that serves and the one that boots need.
     pub(super) fn slots(&self) -> usize {
         self.slots_of(self.current).max(match &self.phase {
-            Phase::Reloading(rollout) => rollout.workers,
+            PoolPhase::Reloading(rollout) => rollout.workers,
             _ => 0,
         })
     }
@@ -88,7 +88,7 @@ impl Pool {
     /// How many slots `generation` needs.
     pub(super) fn slots_of(&self, generation: Generation) -> usize {
         match &self.phase {
-            Phase::Reloading(rollout) if rollout.generation == generation => rollout.workers,
+            PoolPhase::Reloading(rollout) if rollout.generation == generation => rollout.workers,
             _ => self.target,
         }
     }

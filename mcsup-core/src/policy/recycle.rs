@@ -14,7 +14,7 @@ use super::jitter::Jitter;
 use super::pool::Pool;
 use super::rules::{Limit, Policy, Recycling};
 use super::state::State;
-use super::status::Phase;
+use super::status::PoolPhase;
 use super::table::{Allowance, Entry};
 
 /// The replacement that is under way, and the requests that wait for one.
@@ -121,7 +121,7 @@ impl Recycler {
     /// When something of it is due.
     pub(super) fn next(&self, pool: &Pool) -> Option<Moment> {
         let is_marked = pool.table.iter().any(|entry| entry.recycle.is_some() && entry.state.is_ready());
-        let again = self.again.filter(|_| is_marked && pool.phase == Phase::Serving);
+        let again = self.again.filter(|_| is_marked && pool.phase == PoolPhase::Serving);
         pool.table.iter().filter_map(expires).chain(again).min()
     }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::{Moment, Ticket};
 use super::pool::Pool;
-use super::status::Phase;
+use super::status::PoolPhase;
 
 /// All workers of a pool see the same change within this time.
 const SAME_CHANGE: Duration = Duration::from_millis(150);
@@ -29,13 +29,15 @@ impl Reloads {
     /// Why the one that waits cannot begin now.
     pub(super) fn obstacle(pool: &Pool, now: Moment) -> Option<&'static str> {
         match &pool.phase {
-            Phase::Starting => Some("no worker has been ready yet"),
-            Phase::Serving if pool.drains_too_many() => Some("older generations are still draining"),
-            Phase::Reloading(rollout) if now < rollout.since.saturating_add(pool.policy.reload_interval) => {
+            PoolPhase::Starting => Some("no worker has been ready yet"),
+            PoolPhase::Serving if pool.drains_too_many() => Some("older generations are still draining"),
+            PoolPhase::Reloading(rollout)
+                if now < rollout.since.saturating_add(pool.policy.reload_interval) =>
+            {
                 Some("another reload has only just begun")
             }
-            Phase::RollingBack { .. } => Some("a failed generation is still being rolled back"),
-            Phase::Upgrading { .. } => Some("an upgrade is under way"),
+            PoolPhase::RollingBack { .. } => Some("a failed generation is still being rolled back"),
+            PoolPhase::Upgrading { .. } => Some("an upgrade is under way"),
             _ => None,
         }
     }
@@ -54,13 +56,13 @@ impl Reloads {
 
     /// Whether one waits that may begin in a pool that serves.
     pub(super) fn may_begin(&self, pool: &Pool) -> bool {
-        pool.phase == Phase::Serving && self.queued.is_some() && !pool.drains_too_many()
+        pool.phase == PoolPhase::Serving && self.queued.is_some() && !pool.drains_too_many()
     }
 
     /// When the one that waits takes the place of the one under way.
     pub(super) fn next_supersession(&self, pool: &Pool) -> Option<Moment> {
         match &pool.phase {
-            Phase::Reloading(rollout) if self.queued.is_some() && !pool.drains_too_many() => {
+            PoolPhase::Reloading(rollout) if self.queued.is_some() && !pool.drains_too_many() => {
                 Some(rollout.since.saturating_add(pool.policy.reload_interval))
             }
             _ => None,
@@ -70,7 +72,7 @@ impl Reloads {
     /// When something of it is due.
     pub(super) fn next(&self, pool: &Pool) -> Option<Moment> {
         let proof = match &pool.phase {
-            Phase::Reloading(rollout) => rollout.next_proof(&pool.table, &pool.policy.plan),
+            PoolPhase::Reloading(rollout) => rollout.next_proof(&pool.table, &pool.policy.plan),
             _ => None,
         };
         [self.changed_at, self.next_supersession(pool), proof].into_iter().flatten().min()

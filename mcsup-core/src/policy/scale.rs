@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::effect::Answer;
 use super::event::{Moment, Slot, Ticket};
 use super::pool::Pool;
-use super::status::Phase;
+use super::status::PoolPhase;
 use super::step::Reply;
 
 /// How often the workers' memory is measured, where a limit needs it.
@@ -74,5 +74,5 @@ impl Scaler {
 
 /// Whether a limit needs the workers' memory.
 fn measures(pool: &Pool) -> bool {
-    matches!(pool.phase, Phase::Serving | Phase::Reloading(_)) && pool.policy.recycling.rss.is_some()
+    matches!(pool.phase, PoolPhase::Serving | PoolPhase::Reloading(_)) && pool.policy.recycling.rss.is_some()
 }

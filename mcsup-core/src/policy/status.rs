@@ -6,7 +6,7 @@ use crate::error::ErrorKind;
 
 /// Where the pool is in its life.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Phase {
+pub(crate) enum PoolPhase {
     /// No worker has been ready yet.
     Starting,
     /// Serving.
@@ -46,24 +46,24 @@ pub(crate) enum Phase {
     Ended,
 }
 
-impl Phase {
+impl PoolPhase {
     /// In one or two words.
     pub(crate) fn name(&self) -> &'static str {
         match self {
-            Phase::Starting => "starting",
-            Phase::Serving => "serving",
-            Phase::Reloading(_) => "reloading",
-            Phase::RollingBack { .. } => "rolling back",
-            Phase::Upgrading { .. } => "upgrading",
-            Phase::LameDuck { .. } => "lame duck",
-            Phase::Stopping { .. } => "stopping",
-            Phase::Failing { .. } => "failing",
-            Phase::Ended => "ended",
+            PoolPhase::Starting => "starting",
+            PoolPhase::Serving => "serving",
+            PoolPhase::Reloading(_) => "reloading",
+            PoolPhase::RollingBack { .. } => "rolling back",
+            PoolPhase::Upgrading { .. } => "upgrading",
+            PoolPhase::LameDuck { .. } => "lame duck",
+            PoolPhase::Stopping { .. } => "stopping",
+            PoolPhase::Failing { .. } => "failing",
+            PoolPhase::Ended => "ended",
         }
     }
 
     /// Whether the pool is on its way out.
     pub(crate) fn is_ending(&self) -> bool {
-        matches!(self, Phase::Stopping { .. } | Phase::Failing { .. } | Phase::Ended)
+        matches!(self, PoolPhase::Stopping { .. } | PoolPhase::Failing { .. } | PoolPhase::Ended)
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::Ticket;
 use super::pool::Pool;
-use super::status::Phase;
+use super::status::PoolPhase;
 
 /// Upgrades that are asked for, and the one that has brought this image.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -42,7 +42,7 @@ impl Upgrades {
 
     /// Whether one may begin, where no worker is being replaced.
     pub(super) fn may_begin(&self, pool: &Pool, is_replacing: bool) -> bool {
-        pool.phase == Phase::Serving && !is_replacing && !self.is_resumed
+        pool.phase == PoolPhase::Serving && !is_replacing && !self.is_resumed
     }
 
     /// It is over: returns the requests that wait for it.

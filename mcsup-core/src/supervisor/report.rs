@@ -3,7 +3,7 @@
 use super::crew::{Crew, Look};
 use super::history::History;
 use crate::control::{Death, MoldStatus, SlotStatus, Status, WorkerStatus};
-use crate::policy::{Entry, Machine, Moment, Phase, State};
+use crate::policy::{Entry, Machine, Moment, PoolPhase, State};
 
 /// How a pool is.
 pub(crate) fn status(
@@ -14,7 +14,7 @@ pub(crate) fn status(
     now: Moment,
 ) -> Status {
     let new_generation = match machine.phase() {
-        Phase::Reloading(rollout) => Some(rollout.generation),
+        PoolPhase::Reloading(rollout) => Some(rollout.generation),
         _ => None,
     };
     let mold = machine.molds().iter().last().map(|(id, mold)| MoldStatus {

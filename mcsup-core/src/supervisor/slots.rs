@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::generation_configs::GenerationConfigs;
 use super::orphaned::OrphanedConnections;
 use crate::link::handover::Handover;
-use crate::policy::{Machine, Moment, Phase};
+use crate::policy::{Machine, Moment, PoolPhase};
 
 /// How often sockets that are to close are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -84,7 +84,7 @@ impl SlotSockets {
             self.known.spread = wanted;
         }
         // The next image gets these sockets; it would not know of connections that were taken out of them.
-        if generation_configs.is_leaving() && !matches!(machine.phase(), Phase::Upgrading { .. }) {
+        if generation_configs.is_leaving() && !matches!(machine.phase(), PoolPhase::Upgrading { .. }) {
             self.orphaned.add(generation_configs.end_leaving());
         }
         self.orphaned.give(handover);

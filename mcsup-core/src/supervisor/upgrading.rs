@@ -18,7 +18,7 @@ use crate::host::pidfile::{PidFile, PidFileRecord};
 use crate::host::processes;
 use crate::host::relatives::Relative;
 use crate::listener::record::ListenerRecord;
-use crate::policy::{Event, ExitStatus, Machine, Moment, Phase, Record};
+use crate::policy::{Event, ExitStatus, Machine, Moment, PoolPhase, Record};
 use crate::sys::descriptor;
 use crate::sys::signal::AllBlocked;
 use crate::upgrade::Image;
@@ -154,7 +154,7 @@ impl<S: Supervisor> Executor<S> {
 
     /// The result of the dry run.
     pub(super) fn poll_dry_run(&mut self, machine: &Machine, now: Moment) -> Option<Event> {
-        if !matches!(machine.phase(), Phase::Upgrading { .. }) {
+        if !matches!(machine.phase(), PoolPhase::Upgrading { .. }) {
             self.upgrader.end();
         }
         self.upgrader.tend(&self.crew.take_reaped_others(), now);

@@ -8,7 +8,7 @@ use crate::policy::exit::KillReason;
 use crate::policy::notice::RecycleNotice;
 use crate::policy::recycle::GivenUp;
 use crate::policy::state::State;
-use crate::policy::status::Phase;
+use crate::policy::status::PoolPhase;
 use crate::policy::step::Step;
 use crate::policy::table::Entry;
 
@@ -27,7 +27,7 @@ impl Machine {
     }
 
     /// The pool enters a phase. Returns the one before.
-    pub(super) fn enter(&mut self, phase: Phase) -> Phase {
+    pub(super) fn enter(&mut self, phase: PoolPhase) -> PoolPhase {
         std::mem::replace(&mut self.pool.phase, phase)
     }
 
@@ -60,7 +60,7 @@ impl Machine {
 
     /// Marks a worker, to be replaced by one of its own generation.
     pub(super) fn mark(&mut self, worker: WorkerId, reason: String, step: &mut Step) {
-        let is_postponed = self.pool.phase != Phase::Serving;
+        let is_postponed = self.pool.phase != PoolPhase::Serving;
         let Some(entry) = self.pool.table.get_mut(worker).filter(|entry| entry.state.is_ready()) else {
             return;
         };

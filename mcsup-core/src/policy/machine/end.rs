@@ -7,7 +7,7 @@ use crate::policy::event::{Moment, StopMode, Ticket};
 use crate::policy::exit::{KillReason, Outcome};
 use crate::policy::notice::{PoolNotice, WorkerNotice};
 use crate::policy::state::State;
-use crate::policy::status::Phase;
+use crate::policy::status::PoolPhase;
 use crate::policy::step::Step;
 use crate::policy::table::Entry;
 
@@ -16,18 +16,21 @@ impl Machine {
     pub(super) fn ask_stop(&mut self, mode: StopMode, ticket: Option<Ticket>, step: &mut Step) {
         let is_further = self.stops.ask(mode, ticket, step.now);
         match self.pool.phase {
-            Phase::Ended => step.answer(self.stops.take(), &Answer::Done("stopped".to_owned())),
+            PoolPhase::Ended => step.answer(self.stops.take(), &Answer::Done("stopped".to_owned())),
             _ if !is_further => {}
-            Phase::Failing { .. } => {}
-            Phase::Stopping { mode: StopMode::Quick, killed, .. } => {
+            PoolPhase::Failing { .. } => {}
+            PoolPhase::Stopping { mode: StopMode::Quick, killed, .. } => {
                 step.tell(PoolNotice::Escalated);
                 self.hurry(step.now, killed, step);
             }
-            Phase::Stopping { killed, .. } => {
+            PoolPhase::Stopping { killed, .. } => {
                 step.tell(PoolNotice::Escalated);
                 self.hurry(step.after(self.pool.policy.quick_timeout), killed, step);
             }
-            Phase::Serving | Phase::Reloading(_) | Phase::RollingBack { .. } | Phase::Upgrading { .. }
+            PoolPhase::Serving
+            | PoolPhase::Reloading(_)
+            | PoolPhase::RollingBack { .. }
+            | PoolPhase::Upgrading { .. }
                 if mode == StopMode::Graceful && !self.pool.policy.drain_delay.is_zero() =>
             {
                 self.begin_lame_duck(step);
@@ -38,7 +41,7 @@ impl Machine {
 
     /// Ends the time in which it only says that it will end.
     pub(super) fn settle_lame_duck(&mut self, step: &mut Step) {
-        if matches!(self.pool.phase, Phase::LameDuck { until } if until <= step.now) {
+        if matches!(self.pool.phase, PoolPhase::LameDuck { until } if until <= step.now) {
             self.begin_stop(StopMode::Graceful, step);
         }
     }
@@ -48,7 +51,7 @@ impl Machine {
         let lasts = self.pool.policy.drain_delay;
         self.supersede(step);
         self.end_everything_else(step);
-        self.enter(Phase::LameDuck { until: step.after(lasts) });
+        self.enter(PoolPhase::LameDuck { until: step.after(lasts) });
         step.tell(PoolNotice::LameDuck { lasts });
         for worker in self.pool.table.select(|entry| entry.state.is_ready()) {
             step.push(Effect::LameDuck { worker });
@@ -67,7 +70,7 @@ impl Machine {
             step.push(Effect::RefuseNew);
         }
         let kill_at = step.after(self.pool.policy.graceful_timeout);
-        self.enter(Phase::Stopping { mode, killed: 0 });
+        self.enter(PoolPhase::Stopping { mode, killed: 0 });
         for worker in self.pool.table.select(|entry| entry.state.is_ready()) {
             if let Some(entry) = self.pool.table.get_mut(worker) {
                 entry.state = State::Draining { how: Drain::Stop, kill_at };
@@ -90,7 +93,7 @@ impl Machine {
 
     /// Asks every worker to end now, and kills those that are left at `kill_at`.
     fn hurry(&mut self, kill_at: Moment, killed: usize, step: &mut Step) {
-        self.enter(Phase::Stopping { mode: StopMode::Quick, killed });
+        self.enter(PoolPhase::Stopping { mode: StopMode::Quick, killed });
         for worker in self.pool.table.select(|entry| entry.state.is_leaving()) {
             let Some(entry) = self.pool.table.get_mut(worker) else { continue };
             let is_draining = matches!(entry.state, State::Draining { .. });
@@ -108,8 +111,8 @@ impl Machine {
         let graceful = KillReason::GracefulTimeout(self.pool.policy.graceful_timeout);
         let is_crowded = self.pool.is_crowded(entry);
         let reason = match &mut self.pool.phase {
-            Phase::Stopping { mode: StopMode::Quick, .. } => KillReason::QuickStop,
-            Phase::Stopping { killed, .. } => {
+            PoolPhase::Stopping { mode: StopMode::Quick, .. } => KillReason::QuickStop,
+            PoolPhase::Stopping { killed, .. } => {
                 *killed += 1;
                 graceful
             }
@@ -123,7 +126,7 @@ impl Machine {
     /// The first generation cannot boot: ends everything, whatever the number of workers.
     pub(super) fn fail_start(&mut self, kind: ErrorKind, step: &mut Step) {
         self.end_everything_else(step);
-        self.enter(Phase::Failing { kind });
+        self.enter(PoolPhase::Failing { kind });
         self.starts.cancel_all();
         step.kill(self.molds.end_all(step.now));
         for worker in self.pool.table.select(|entry| !entry.state.is_leaving()) {
@@ -144,11 +147,11 @@ impl Machine {
         let left: Vec<i32> = left.into_iter().filter_map(|(_, pid)| pid).collect();
         let outcome = match self.pool.phase {
             _ if !left.is_empty() => Outcome::Unkillable { left: left.len() },
-            Phase::Failing { kind } => Outcome::BootFailed(kind),
-            Phase::Stopping { killed, .. } if killed > 0 => Outcome::Forced { killed },
+            PoolPhase::Failing { kind } => Outcome::BootFailed(kind),
+            PoolPhase::Stopping { killed, .. } if killed > 0 => Outcome::Forced { killed },
             _ => Outcome::Stopped,
         };
-        self.enter(Phase::Ended);
+        self.enter(PoolPhase::Ended);
         let answer = match outcome {
             Outcome::Forced { killed } => Answer::Done(format!("stopped; {killed} workers had to be killed")),
             Outcome::Unkillable { .. } => {

@@ -12,7 +12,7 @@ use crate::policy::reloads::Reloads;
 use crate::policy::rules::Policy;
 use crate::policy::scale::Scaler;
 use crate::policy::starts::Starts;
-use crate::policy::status::Phase;
+use crate::policy::status::PoolPhase;
 use crate::policy::table::Table;
 use crate::policy::upgrades::Upgrades;
 
@@ -60,7 +60,7 @@ impl Machine {
     /// [`Event::UpgradeFailed`]: crate::policy::Event::UpgradeFailed
     pub(crate) fn resume(record: Record, policy: Policy) -> Self {
         let Record { table, current, newest, target, configured, molds, starts, refusals, .. } = record;
-        let phase = Phase::Serving;
+        let phase = PoolPhase::Serving;
         let mut machine = Self {
             pool: Pool { policy, table, phase, current, newest, target, configured, ever_ready: true },
             molds,

@@ -5,7 +5,7 @@ use crate::policy::effect::{Answer, Drain};
 use crate::policy::event::{Place, Slot, Ticket, WorkerId};
 use crate::policy::notice::RecycleNotice;
 use crate::policy::recycle::{Marked, Recycler, Replaced};
-use crate::policy::status::Phase;
+use crate::policy::status::PoolPhase;
 use crate::policy::step::Step;
 
 impl Machine {
@@ -51,7 +51,7 @@ impl Machine {
         for Marked { worker, reason } in Recycler::aged(&self.pool, step.now) {
             self.mark(worker, reason, step);
         }
-        if self.pool.phase != Phase::Serving {
+        if self.pool.phase != PoolPhase::Serving {
             return;
         }
         if let Some(replaced) = self.recycler.advance(&self.pool, step.now) {

@@ -7,7 +7,7 @@ use crate::policy::notice::{ReloadNotice, ScaleNotice};
 use crate::policy::reloads::Reloads;
 use crate::policy::rollout::{Next, Rollout, Settings};
 use crate::policy::rules::Policy;
-use crate::policy::status::Phase;
+use crate::policy::status::PoolPhase;
 use crate::policy::step::Step;
 use crate::policy::table::Entry;
 
@@ -37,7 +37,7 @@ impl Machine {
     ) {
         let preloads = policy.as_ref().unwrap_or(&self.pool.policy).preload;
         let rollout = match &mut self.pool.phase {
-            Phase::Reloading(rollout) if rollout.generation == generation => rollout,
+            PoolPhase::Reloading(rollout) if rollout.generation == generation => rollout,
             // The settings that serve stay.
             _ if generation == self.pool.current => return,
             _ => return step.push(Effect::Discard { generation }),
@@ -93,13 +93,13 @@ impl Machine {
         self.stop_recycling(step);
         self.pool.newest += 1;
         let generation = self.pool.newest;
-        self.enter(Phase::Reloading(Rollout::new(generation, self.pool.target, tickets, step.now)));
+        self.enter(PoolPhase::Reloading(Rollout::new(generation, self.pool.target, tickets, step.now)));
         step.tell(ReloadNotice::Begun { generation });
         step.push(Effect::Prepare { generation });
     }
 
     fn advance_rollout(&mut self, step: &mut Step) {
-        let Phase::Reloading(rollout) = &mut self.pool.phase else { return };
+        let PoolPhase::Reloading(rollout) = &mut self.pool.phase else { return };
         let generation = rollout.generation;
         if !rollout.is_prepared || !self.molds.can_fork(generation) {
             return;
@@ -118,7 +118,7 @@ impl Machine {
     }
 
     fn commit(&mut self, step: &mut Step) {
-        let Phase::Reloading(rollout) = self.enter(Phase::Serving) else {
+        let PoolPhase::Reloading(rollout) = self.enter(PoolPhase::Serving) else {
             return;
         };
         let Rollout { generation, since, tickets, workers, closes_listeners, .. } = rollout;
@@ -148,7 +148,7 @@ impl Machine {
 
     /// One of the new generation's workers failed.
     pub(super) fn newcomer_failed(&mut self, why: Why, step: &mut Step) {
-        let Phase::Reloading(rollout) = &mut self.pool.phase else { return };
+        let PoolPhase::Reloading(rollout) = &mut self.pool.phase else { return };
         let generation = rollout.generation;
         match rollout.note_failure(&self.pool.policy.plan) {
             Some(left) => step.tell(ReloadNotice::NewcomerFailed { generation, reason: why.reason, left }),
@@ -176,7 +176,7 @@ impl Machine {
             0 => step.push(Effect::Discard { generation }),
             slots => {
                 step.tell(ReloadNotice::RollingBack { slots });
-                self.enter(Phase::RollingBack { generation });
+                self.enter(PoolPhase::RollingBack { generation });
             }
         }
     }
@@ -200,10 +200,10 @@ impl Machine {
 
     /// Ends the reload under way without a notice, and restores the settings.
     fn end_rollout(&mut self, now: Moment) -> Option<Rollout> {
-        if !matches!(self.pool.phase, Phase::Reloading(_)) {
+        if !matches!(self.pool.phase, PoolPhase::Reloading(_)) {
             return None;
         }
-        let Phase::Reloading(mut rollout) = self.enter(Phase::Serving) else {
+        let PoolPhase::Reloading(mut rollout) = self.enter(PoolPhase::Serving) else {
             return None;
         };
         if let Some(before) = rollout.before.take() {
@@ -242,9 +242,9 @@ impl Machine {
     /// Gives slots back to the generation that serves, one batch after the other.
     fn advance_rollback(&mut self, step: &mut Step) {
         self.retire_foreigners(step);
-        let Phase::RollingBack { generation } = self.pool.phase else { return };
+        let PoolPhase::RollingBack { generation } = self.pool.phase else { return };
         if !self.pool.has_foreigners() {
-            self.enter(Phase::Serving);
+            self.enter(PoolPhase::Serving);
             step.push(Effect::Discard { generation });
             return step.tell(ReloadNotice::RolledBack);
         }
@@ -274,8 +274,8 @@ impl Machine {
 
     /// A worker of the old generation cannot be had back: the one that serves its slot goes on.
     pub(super) fn rollback_failed(&mut self, reason: &str, step: &mut Step) {
-        let Phase::RollingBack { generation } = self.pool.phase else { return };
-        self.enter(Phase::Serving);
+        let PoolPhase::RollingBack { generation } = self.pool.phase else { return };
+        self.enter(PoolPhase::Serving);
         step.push(Effect::Discard { generation });
         step.tell(ReloadNotice::RollbackFailed { reason: reason.to_owned() });
     }

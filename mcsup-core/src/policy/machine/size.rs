@@ -5,7 +5,7 @@ use crate::policy::effect::{Answer, Why};
 use crate::policy::event::{Slot, Ticket};
 use crate::policy::notice::ScaleNotice;
 use crate::policy::scale::Scaling;
-use crate::policy::status::Phase;
+use crate::policy::status::PoolPhase;
 use crate::policy::step::Step;
 
 impl Machine {
@@ -33,7 +33,7 @@ impl Machine {
         self.pool.target = target;
         self.starts.resize(from, target);
         match &self.pool.phase {
-            Phase::Reloading(rollout) if rollout.workers == from => self.scale_rollout(target, step),
+            PoolPhase::Reloading(rollout) if rollout.workers == from => self.scale_rollout(target, step),
             _ => self.leave_slots(step),
         }
     }
@@ -41,7 +41,7 @@ impl Machine {
     /// The generation that boots goes to `workers`.
     fn scale_rollout(&mut self, workers: usize, step: &mut Step) {
         match &mut self.pool.phase {
-            Phase::Reloading(rollout) if rollout.workers != workers => {
+            PoolPhase::Reloading(rollout) if rollout.workers != workers => {
                 rollout.workers = workers;
                 self.leave_slots(step);
             }
@@ -52,7 +52,7 @@ impl Machine {
     /// Answers requests for a size that the pool has by now. Brings the size back within a bound that has changed.
     pub(super) fn settle_size(&mut self, step: &mut Step) {
         let target = self.pool.target;
-        if self.pool.phase == Phase::Serving && self.pool.policy.allowed(target) != target {
+        if self.pool.phase == PoolPhase::Serving && self.pool.policy.allowed(target) != target {
             self.scale(target, step);
             // Its workers are forked when this is settled next, which must not wait for something to happen.
             self.fill(step);

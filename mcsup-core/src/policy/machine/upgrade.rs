@@ -4,7 +4,7 @@ use super::Machine;
 use crate::policy::effect::{Answer, Effect};
 use crate::policy::event::{Moment, Ticket};
 use crate::policy::notice::UpgradeNotice;
-use crate::policy::status::Phase;
+use crate::policy::status::PoolPhase;
 use crate::policy::step::Step;
 
 impl Machine {
@@ -19,7 +19,7 @@ impl Machine {
     pub(super) fn settle_upgrade(&mut self, step: &mut Step) {
         if self.upgrades.is_wanted() && self.may_upgrade() {
             let until = step.after(self.pool.policy.upgrade_timeout);
-            self.enter(Phase::Upgrading { until, is_checked: false });
+            self.enter(PoolPhase::Upgrading { until, is_checked: false });
             step.tell(UpgradeNotice::Begun);
             step.push(Effect::CheckImage);
         }
@@ -27,7 +27,7 @@ impl Machine {
 
     /// Gives up an upgrade that takes too long.
     pub(super) fn expire_upgrade(&mut self, step: &mut Step) {
-        let Phase::Upgrading { until, is_checked } = self.pool.phase else { return };
+        let PoolPhase::Upgrading { until, is_checked } = self.pool.phase else { return };
         if until <= step.now {
             let what = if is_checked {
                 "the new image could take over, but a fork that was asked for was not answered"
@@ -41,7 +41,7 @@ impl Machine {
 
     /// The new image can take over.
     pub(super) fn on_image_checked(&mut self) {
-        if let Phase::Upgrading { is_checked, .. } = &mut self.pool.phase {
+        if let PoolPhase::Upgrading { is_checked, .. } = &mut self.pool.phase {
             *is_checked = true;
         }
     }
@@ -52,7 +52,7 @@ impl Machine {
         if self.pool.table.awaits_forks() || self.molds.awaits_forks() {
             return;
         }
-        if let Phase::Upgrading { is_checked, .. } = &mut self.pool.phase {
+        if let PoolPhase::Upgrading { is_checked, .. } = &mut self.pool.phase {
             if std::mem::take(is_checked) {
                 step.push(Effect::Exec);
             }
@@ -61,8 +61,8 @@ impl Machine {
 
     /// This image goes on, or goes on again.
     pub(super) fn on_upgrade_failed(&mut self, reason: String, step: &mut Step) {
-        if matches!(self.pool.phase, Phase::Upgrading { .. }) {
-            self.enter(Phase::Serving);
+        if matches!(self.pool.phase, PoolPhase::Upgrading { .. }) {
+            self.enter(PoolPhase::Serving);
         } else if !self.upgrades.is_resumed() {
             return;
         }
@@ -82,7 +82,7 @@ impl Machine {
     /// When a check counts as failed.
     pub(super) fn next_upgrade_deadline(&self) -> Option<Moment> {
         match self.pool.phase {
-            Phase::Upgrading { until, .. } => Some(until),
+            PoolPhase::Upgrading { until, .. } => Some(until),
             _ => None,
         }
     }

@@ -10,7 +10,7 @@ use crate::policy::exit::{BootFailure, Exit, ExitStatus, KillReason};
 use crate::policy::notice::WorkerNotice;
 use crate::policy::restart::Loss;
 use crate::policy::state::State;
-use crate::policy::status::Phase;
+use crate::policy::status::PoolPhase;
 use crate::policy::step::Step;
 use crate::policy::table::Entry;
 
@@ -71,7 +71,7 @@ impl Machine {
         if generation == self.pool.current {
             self.starts.boot_worked(&self.pool, slot, after, step.now);
         }
-        if matches!(self.pool.phase, Phase::LameDuck { .. }) {
+        if matches!(self.pool.phase, PoolPhase::LameDuck { .. }) {
             step.push(Effect::LameDuck { worker });
         }
     }
@@ -272,7 +272,7 @@ impl Machine {
     /// The first new workers prove themselves for longer: the supervisor did not run for a while, and does not know yet
     /// which of them have died.
     pub(super) fn forgive_newcomers(&mut self, by: Duration) {
-        let Phase::Reloading(rollout) = &self.pool.phase else { return };
+        let PoolPhase::Reloading(rollout) = &self.pool.phase else { return };
         let generation = rollout.generation;
         if rollout.is_proven {
             return;

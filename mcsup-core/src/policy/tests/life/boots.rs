@@ -188,7 +188,7 @@ impl Life {
     /// What holds whenever all effects of a step are done.
     pub(super) fn check_darkness(&self) {
         let (machine, table) = (&self.machine, self.machine.table());
-        if machine.phase().is_ending() || *machine.phase() == Phase::Starting {
+        if machine.phase().is_ending() || *machine.phase() == PoolPhase::Starting {
             return;
         }
         for slot in 0..machine.target() {

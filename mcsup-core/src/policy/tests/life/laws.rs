@@ -95,11 +95,13 @@ impl Life {
         let plan = self.machine.policy().plan.surge;
         let target = self.machine.target();
         match self.machine.phase() {
-            Phase::Reloading(rollout) => {
+            PoolPhase::Reloading(rollout) => {
                 let workers = rollout.workers.max(target);
                 workers + surge(plan, workers)
             }
-            Phase::Starting | Phase::Upgrading { .. } | Phase::Serving => target + surge(plan, target),
+            PoolPhase::Starting | PoolPhase::Upgrading { .. } | PoolPhase::Serving => {
+                target + surge(plan, target)
+            }
             _ => target + surge(plan, target) + 1,
         }
     }
