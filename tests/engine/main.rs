@@ -7,6 +7,7 @@
 
 mod access_log;
 mod bodies;
+mod coalescing;
 mod ending;
 mod exchanges;
 mod fixture;
@@ -22,6 +23,5 @@ mod room;
 mod siblings;
 mod slow_clients;
 mod threads;
-mod together;
 mod turns;
 mod unfinished;
