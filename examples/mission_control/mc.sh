@@ -40,6 +40,8 @@ stop() {
 restart() {
     # Stop and start, and not a reload: a restart is for the day on which also the settings, the environment or
     # mcsup itself have changed. Requests that have arrived are finished first; `reload` loses none at all.
+    # Broken code ends this before the stop.
+    "$MCSUP" check server:app
     stop
     start
 }

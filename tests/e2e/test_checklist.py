@@ -187,6 +187,15 @@ def test_three_restarts_answer_before_and_after(control):
         assert all(is_gone(pid) for pid in before) and not zombies_of(control.pid)
 
 
+def test_a_restart_with_broken_code_stops_nothing(control):
+    control.mc("start")
+    pid = control.pid
+    with (control.home / "server.py").open("a") as file:
+        file.write("import no_such_module\n")
+    assert "no_such_module" in control.mc("restart", code=4)
+    assert control.pid == pid and answers(control.port)
+
+
 def test_a_reload_answers_all_the_time(control):
     control.mc("start")
     workers = set(children_of(control.pid))
