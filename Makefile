@@ -36,6 +36,7 @@ help: ## List the targets and variables
 # Variables, for `make help`:
 ## PORT=8080                       run: where the example listens, on 127.0.0.1
 ## BIND=0.0.0.0:8080               run: the whole address
+## MC_RUN=/tmp/mission_control     run: where its pid file and database go; mc.sh reads it too
 ## PYTEST_ARGS="-k reload"         test-e2e, soak: arguments for pytest
 ## BENCH_ARGS="--help"             bench: arguments for tests/bench/bench.py
 ## SOAK_SECONDS=600                soak: seconds of the longest test
