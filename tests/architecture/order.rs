@@ -65,8 +65,10 @@ fn wrong_paths(list: &[&str], modules: &[String], paths: Vec<Token>) -> Vec<Toke
 /// The paths that lead out of a program, also those through an import of a part of them.
 fn paths_to_the_world(paths: Vec<Token>) -> Vec<Token> {
     let is_within = |path: &str, outer: &str| format!("{path}::").starts_with(&format!("{outer}::"));
-    let is_world =
-        |path: &Token| WORLD.iter().any(|world| is_within(&path.text, world) || is_within(world, &path.text));
+    let is_world = |path: &Token| {
+        let path = path.text.trim_end_matches("::*");
+        WORLD.iter().any(|world| is_within(path, world) || is_within(world, path))
+    };
     paths.into_iter().filter(is_world).collect()
 }
 
@@ -171,10 +173,14 @@ fn each_form_of_an_import_from_below_is_found() {
         "fn f() { assert!(matches!(x, crate::high::A { .. })); }",
         "#[cfg(test)] mod tests; use crate::high::A;",
         "use crate::ReExported;",
+        "use crate::*;",
+        "use crate as c;",
+        "use super::super::*;",
     ] {
         assert_ne!(wrong(text), [""; 0], "{text}");
     }
-    let right = "use crate::low::A; use super::other; use self::inner::B; use std::fs; // crate::high
+    let right =
+        "use crate::low::A; use super::other; use self::inner::B; use super::*; use std::fs; // crate::high
         #[cfg(test)] #[allow(unused)] mod tests { use crate::high::A; }
         #[cfg(all(test, unix))] pub(crate) use crate::high::B;";
     assert_eq!(wrong(right), [""; 0]);
@@ -188,6 +194,8 @@ fn each_form_of_a_way_out_is_found() {
         "use std::time::{Duration, Instant};",
         "use std::time; fn f() { time::Instant::now(); }",
         "use std::{self as s};",
+        "use std as s;",
+        "use std::*;",
         "fn f() { log::info!(); }",
     ] {
         assert_ne!(world(text), [""; 0], "{text}");

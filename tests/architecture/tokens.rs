@@ -159,12 +159,17 @@ fn collect(code: &TokenStream, modules: &[String], prefix: &[String], found: &mu
                     trees.next();
                     trees.next_if(|next| is_sign(Some(next), ':')).is_none()
                 };
-                // The path goes on behind its colons, unless `*`, `<` or a sign of another kind is there.
+                // A path ends before `<` and the like.
                 let goes_on = match trees.peek() {
                     Some(TokenTree::Ident(_)) => !is_whole,
                     Some(TokenTree::Group(group)) => !is_whole && group.delimiter() == Delimiter::Brace,
                     _ => false,
                 };
+                // All of a module, by `*` or by another name.
+                let is_renamed = matches!(trees.peek(), Some(TokenTree::Ident(next)) if next == "as");
+                if is_renamed || !is_whole && is_sign(trees.peek(), '*') {
+                    path.push("*".to_owned());
+                }
                 if !goes_on {
                     add(&path, modules, line, found);
                     path = prefix.to_vec();
