@@ -32,7 +32,12 @@ pub fn play(role: &str) -> ExitCode {
     let pool = Prefork::new(|| Answering).bind(&address).workers(2);
     match role {
         "answering" => pool.run().into(),
-        "hasty" => pool.timeout(Duration::from_secs(1)).run().into(),
+        "hasty" => {
+            let mut config = Config { addresses: vec![address.parse().unwrap()], ..Config::default() };
+            config.policy.workers = 2;
+            config.policy.timeout = Some(Duration::from_secs(1));
+            Prefork::with_config(|| Answering, config).run().into()
+        }
         "unprivileged" => {
             let mut config = Config { addresses: vec![address.parse().unwrap()], ..Config::default() };
             config.run_as = RunAs::look_up(Some("nobody"), None).unwrap();
@@ -122,8 +127,9 @@ fn failing(role: &str, address: &str) -> ExitCode {
         "exiting-boot" => reason_of(Prefork::new(|| BadBoot::Exits).bind(address).run()),
         "killed-boot" => reason_of(Prefork::new(|| BadBoot::IsKilled).bind(address).run()),
         "hanging-boot" => {
-            let pool = Prefork::new(|| BadBoot::Hangs).boot_timeout(Duration::from_millis(100));
-            reason_of(pool.bind(address).run())
+            let mut config = Config { addresses: vec![address.parse().unwrap()], ..Config::default() };
+            config.policy.boot_timeout = Duration::from_millis(100);
+            reason_of(Prefork::with_config(|| BadBoot::Hangs, config).run())
         }
         "exiting-mold" => {
             let cast = || Cast { flaw: Some(Flaw::Exits), ..Cast::default() };

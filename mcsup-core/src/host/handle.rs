@@ -57,7 +57,7 @@ impl Handle {
     }
 
     /// Ends it, whatever it does (SIGKILL).
-    pub fn kill(&self) -> io::Result<()> {
+    pub(crate) fn kill(&self) -> io::Result<()> {
         self.signal(Signal::KILL)
     }
 

@@ -34,7 +34,7 @@ struct Spent {
 
 impl Patience {
     /// A budget of `most` in any `renewed_after`.
-    pub const fn new(most: Duration, renewed_after: Duration) -> Self {
+    pub(crate) const fn new(most: Duration, renewed_after: Duration) -> Self {
         let spent = Spent { time: Duration::ZERO, at: Duration::ZERO };
         Self { most, renewed_after, spent: Mutex::new(spent) }
     }

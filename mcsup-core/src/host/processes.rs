@@ -59,7 +59,7 @@ pub struct Process {
 
 impl Process {
     /// Looks a process up; `None`: it does not exist, or is not visible.
-    pub fn find(pid: i32) -> Option<Self> {
+    pub(crate) fn find(pid: i32) -> Option<Self> {
         let uid = fs::metadata(file_of(pid, "")?).ok()?.uid();
         Some(Self { pid, parent: parent_of(pid)?, command: command_of(pid), user: user_of(uid) })
     }

@@ -1,7 +1,7 @@
 //! An accepted connection over any kind of socket.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
@@ -30,14 +30,6 @@ impl Connection {
             Connection::Tcp(stream) => Connection::Tcp(stream.try_clone()?),
             Connection::Unix(stream) => Connection::Unix(stream.try_clone()?),
         })
-    }
-
-    /// Shuts down one direction or both.
-    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        match self {
-            Connection::Tcp(stream) => stream.shutdown(how),
-            Connection::Unix(stream) => stream.shutdown(how),
-        }
     }
 
     /// Sets whether reads and writes return at once.

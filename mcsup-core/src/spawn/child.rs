@@ -132,7 +132,7 @@ fn prepare(spec: &mut WorkerSpec) -> Result<Prepared> {
         .map_err(|error| failed("start the lifeline", error))?;
     signal::unblock_all();
     let (row, handover) = (spec.row.clone(), Arc::clone(&common.handover));
-    let place = (spec.slot, common.generation, spec.max_requests);
+    let place = (spec.slot, spec.max_requests);
     let context = WorkerContext::new(place, listeners, Arc::clone(&control), row, handover, end);
     Ok(Prepared { context, control, _lifeline: lifeline, _marks: marks })
 }

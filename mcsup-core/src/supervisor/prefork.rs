@@ -1,8 +1,6 @@
 //! The builder: a supervisor's settings by name, and its life in one call.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use super::config::Config;
 use super::{Supervisor, event_loop};
@@ -10,7 +8,7 @@ use crate::error::{Error, ErrorKind};
 use crate::listener::Address;
 use crate::policy::Outcome;
 use crate::sys::fork;
-use crate::upgrade::{Image, Resumption};
+use crate::upgrade::Resumption;
 
 /// A pre-fork pool: settings, then [`run`](Self::run).
 ///
@@ -46,7 +44,7 @@ impl<S: Supervisor> Prefork<S> {
         Self::with_config(supervisor, Config::default())
     }
 
-    /// A pool with all settings at once.
+    /// A pool with any other settings.
     pub fn with_config(supervisor: S, config: Config) -> Self {
         Self { supervisor, config, mistake: None, resumption: None }
     }
@@ -66,41 +64,6 @@ impl<S: Supervisor> Prefork<S> {
     #[must_use]
     pub fn workers(mut self, workers: usize) -> Self {
         self.config.policy.workers = workers;
-        self
-    }
-
-    /// How long a worker may take to boot. Default: 60 s.
-    #[must_use]
-    pub fn boot_timeout(mut self, limit: Duration) -> Self {
-        self.config.policy.boot_timeout = limit;
-        self
-    }
-
-    /// How long a worker may go without [`beat`](crate::WorkerContext::beat) before it is replaced. Default: for ever.
-    #[must_use]
-    pub fn timeout(mut self, limit: Duration) -> Self {
-        self.config.policy.timeout = Some(limit);
-        self
-    }
-
-    /// How long a worker may take to finish when it is asked to. Default: 30 s.
-    #[must_use]
-    pub fn graceful_timeout(mut self, limit: Duration) -> Self {
-        self.config.policy.graceful_timeout = limit;
-        self
-    }
-
-    /// A file that names the supervisor's pid, locked while it lives.
-    #[must_use]
-    pub fn pid_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.config.pid_file = Some(path.into());
-        self
-    }
-
-    /// What an upgrade (USR2) executes; without it upgrades are refused. See [`Image::of_this_process`].
-    #[must_use]
-    pub fn image(mut self, image: Image) -> Self {
-        self.config.image = Some(image);
         self
     }
 

@@ -18,7 +18,6 @@ use crate::sys::{companion, descriptor};
 #[derive(Debug, Clone)]
 pub struct WorkerContext {
     slot: usize,
-    generation: u64,
     listeners: Arc<OpenSet>,
     control: Arc<WorkerControl>,
     row: ScoreboardRow,
@@ -30,14 +29,14 @@ pub struct WorkerContext {
 
 impl WorkerContext {
     pub(crate) fn new(
-        (slot, generation, max_requests): (usize, u64, Option<u64>),
+        (slot, max_requests): (usize, Option<u64>),
         listeners: Arc<OpenSet>,
         control: Arc<WorkerControl>,
         row: ScoreboardRow,
         handover: Arc<Handover>,
         end: WorkerEnd,
     ) -> Self {
-        Self { slot, generation, listeners, control, row, handover, end, max_requests }
+        Self { slot, listeners, control, row, handover, end, max_requests }
     }
 
     /// Announces the worker to its siblings before the supervisor learns that it is ready. Siblings that
@@ -50,11 +49,6 @@ impl WorkerContext {
     /// The worker's place in the pool, from 0.
     pub fn slot(&self) -> usize {
         self.slot
-    }
-
-    /// The generation that the worker belongs to, from 1.
-    pub fn generation(&self) -> u64 {
-        self.generation
     }
 
     /// The non-blocking listeners. All workers share them, except those with one socket for each slot
@@ -239,7 +233,7 @@ pub(super) mod tests {
         let (ours, theirs) = channel::pair().unwrap();
         let (control, handover) =
             (Arc::new(WorkerControl::new().unwrap()), Arc::new(Handover::new().unwrap()));
-        let place = (0, 1, max_requests);
+        let place = (0, max_requests);
         (WorkerContext::new(place, Arc::default(), control, row, handover, theirs), ours)
     }
 
