@@ -176,7 +176,7 @@ impl Heads {
 
 impl<'a> Head<'a> {
     /// The bytes that it was read from.
-    pub fn bytes(&self) -> &'a [u8] {
+    pub(crate) fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 

@@ -26,14 +26,14 @@ const BATCH: usize = 64;
 
 impl Poller {
     /// A poller that watches nothing.
-    pub fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let queue = Kqueue::new()?;
         rustix::io::fcntl_setfd(&queue, rustix::io::FdFlags::CLOEXEC)?;
         Ok(Self { queue })
     }
 
     /// Watches `fd`; its readiness is reported with `token`.
-    pub fn add(&self, fd: BorrowedFd<'_>, token: u64, interest: Interest) -> io::Result<()> {
+    pub(crate) fn add(&self, fd: BorrowedFd<'_>, token: u64, interest: Interest) -> io::Result<()> {
         let mut flags = EvFlags::EV_ADD;
         if interest == Interest::Edge {
             flags |= EvFlags::EV_CLEAR;
@@ -43,14 +43,14 @@ impl Poller {
     }
 
     /// Watches `fd` no more.
-    pub fn delete(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+    pub(crate) fn delete(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         // Only edge-triggered descriptors have a write filter; that there is none is no error here.
         let _ = self.change(fd, EventFilter::EVFILT_WRITE, EvFlags::EV_DELETE, 0);
         self.change(fd, EventFilter::EVFILT_READ, EvFlags::EV_DELETE, 0)
     }
 
     /// Waits for news for at most `timeout`; whether a signal has ended the wait.
-    pub fn wait(&self, batch: &mut Batch, timeout: Duration) -> io::Result<bool> {
+    pub(crate) fn wait(&self, batch: &mut Batch, timeout: Duration) -> io::Result<bool> {
         let found = self.queue.kevent(&[], &mut batch.events, Some(timespec(timeout)));
         batch.count = found.unwrap_or_default();
         is_interrupted(found.map(drop).map_err(errno))
@@ -95,7 +95,7 @@ impl Default for Batch {
 
 impl Batch {
     /// The ready sources.
-    pub fn news(&self) -> impl Iterator<Item = Ready> {
+    pub(crate) fn news(&self) -> impl Iterator<Item = Ready> {
         self.events[..self.count].iter().map(|event| Ready {
             token: event.udata() as u64,
             readable: event.filter() == Ok(EventFilter::EVFILT_READ),

@@ -16,7 +16,7 @@ pub struct Memory {
 
 impl Memory {
     /// The bytes, to append to.
-    pub fn append(&mut self) -> &mut Vec<u8> {
+    pub(crate) fn append(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
 }
