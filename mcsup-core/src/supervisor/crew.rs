@@ -1,13 +1,14 @@
-//! The handles of the living workers and molds: process, link, scoreboard line. Facts about them are in `policy/table`
-//! and `policy/molds`.
+//! The handles of the living workers and molds: process, link, scoreboard row.
+//!
+//! Facts about them are in `policy/table` and `policy/molds`.
 //!
 //! A worker that a mold forks is awaited first: it has a link, and no process until it reports `Born` there. Each error
 //! before that (the mold has died, or cannot fork) closes the worker's end of the link, which the supervisor notices.
 //!
-//! - `births`: those that a mold is to fork.
-//! - `deaths`: what they have said, and how they end.
+//! - `births`: workers that a mold forks.
+//! - `deaths`: reports and ends.
 //! - `kills`: which deaths the kernel's out-of-memory kills explain.
-//! - `record`: their handles, for the next image.
+//! - `record`: the handles, for the next image.
 
 mod births;
 mod deaths;
@@ -16,7 +17,7 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use births::Wanted;
+pub(crate) use births::QueuedFork;
 pub(crate) use record::CrewRecord;
 
 use kills::Kills;
@@ -40,36 +41,36 @@ use crate::link::scoreboard::{Gauges, Scoreboard, ScoreboardRow, ScoreboardRows}
 use crate::policy::{Event, Evidence, ExitStatus, Moment, OutOfMemory, WorkerId};
 use crate::sys::ancestry;
 
-/// What joins us to a worker or a mold.
+/// The connections of the supervisor to a worker or a mold.
 #[derive(Debug)]
 pub(crate) struct Links {
     pub(crate) link: SupervisorEnd,
-    /// `None`: a mold has none.
+    /// `None` for a mold.
     pub(crate) row: Option<ScoreboardRow>,
-    /// Our end for orders to fork, where it is a mold.
+    /// For a mold: the supervisor's end of its queue of fork orders.
     pub(crate) forks: Option<OrderingEnd>,
 }
 
-/// Which process it is.
+/// The process of an entry, as far as known.
 #[derive(Debug)]
 enum Process {
-    /// None yet: a mold is to fork it.
+    /// A mold has not forked it yet.
     Awaited {
         mold: WorkerId,
         since: Moment,
-        /// It is to be killed as soon as that is possible.
+        /// It is killed as soon as it has a process.
         is_doomed: bool,
-        /// Why it was not forked, where that is known.
+        /// The reason why it was not forked, if known.
         failure: Option<String>,
     },
-    /// Our child: waitpid(2) says how it ends.
+    /// A child of the supervisor: waitpid(2) reports its end.
     Child(Pid),
-    /// The child of a mold, which says how it ends.
+    /// A child of a mold, which reports its end.
     Grandchild {
         pid: Pid,
         mold: WorkerId,
-        /// What it has said itself, should the mold be gone by then.
-        last_word: Option<ExitStatus>,
+        /// The status that it reported itself, for the case that its mold has ended.
+        own_report: Option<ExitStatus>,
     },
 }
 
@@ -82,41 +83,41 @@ impl Process {
     }
 }
 
-/// One process's handles.
+/// The handles of one process.
 #[derive(Debug)]
 struct ProcessEntry {
     process: Process,
     links: Links,
-    /// As a mold: the workers that it has not been ordered to fork yet.
-    wanted: VecDeque<(WorkerId, Wanted)>,
+    /// For a mold: the workers whose fork orders are not sent yet.
+    queued: VecDeque<(WorkerId, QueuedFork)>,
     born: Moment,
-    /// As a mold: when it last forked a worker, or was first ordered to.
-    moved: Moment,
-    /// Where the kernel counts its out-of-memory kills in this process's cgroup.
+    /// For a mold: when it last forked a worker, or received an order while it had none.
+    last_progress: Moment,
+    /// The kernel's counter of out-of-memory kills in its cgroup.
     counter: Option<Counter>,
-    /// We have sent it SIGKILL.
+    /// The supervisor has sent it SIGKILL.
     is_killed: bool,
 }
 
-/// A worker as it is now.
+/// The current state of a worker.
 #[derive(Debug)]
-pub(crate) struct Look {
-    /// Since it was forked.
+pub(crate) struct Snapshot {
+    /// The time since its fork.
     pub(crate) age: Duration,
     pub(crate) gauges: Gauges,
     pub(crate) usage: Usage,
 }
 
-/// All workers and molds that were forked, or asked for, and not yet reaped, and the memory that they share with us.
+/// All workers and molds from the request for their fork until they are reaped, and the scoreboard.
 #[derive(Debug)]
 pub(crate) struct Crew {
     entries: BTreeMap<WorkerId, ProcessEntry>,
     scoreboard: Scoreboard,
-    /// Whether processes become our children that we have not forked.
+    /// Whether the supervisor adopts orphans, and so reaps all its children.
     adopts: bool,
     kills: Kills,
     gone: Gone,
-    /// Children that were reaped, and are no worker and no mold.
+    /// Reaped children that are neither worker nor mold.
     reaped_others: Vec<(Pid, ExitStatus)>,
 }
 
@@ -154,40 +155,40 @@ impl Crew {
         })
     }
 
-    /// From now on all children are reaped, also those that others have forked.
+    /// Reaps all children from now on, also adopted ones.
     pub(crate) fn adopts(&mut self) {
         self.adopts = ancestry::adopts();
     }
 
-    /// The lines of all workers, for a mold.
+    /// The rows of all workers, for a mold.
     pub(crate) fn board(&self) -> ScoreboardRows {
         self.scoreboard.board()
     }
 
-    /// A scoreboard line for a worker that is about to be forked.
+    /// Takes a scoreboard row for a worker that is about to be forked.
     pub(crate) fn take_row(&mut self) -> Option<ScoreboardRow> {
         self.scoreboard.take()
     }
 
-    /// The fork failed: the line comes back.
+    /// Gives back the row of a failed fork.
     pub(crate) fn give_back(&mut self, row: &ScoreboardRow) {
         self.scoreboard.give_back(row);
     }
 
-    /// A forked worker or mold.
+    /// Adds a forked worker or mold.
     pub(crate) fn join(&mut self, worker: WorkerId, pid: Pid, links: Links) {
         let mut entry = ProcessEntry::new(Process::Child(pid), links);
         entry.counter = self.kills.own();
         self.entries.insert(worker, entry);
     }
 
-    /// What to wait on: the link of each worker that can still say something. One that has ended would never let us wait.
+    /// The links to poll. A link that has ended is always readable, so it is left out.
     pub(crate) fn links(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let links = self.entries.values().map(|entry| &entry.links.link);
         links.filter(|link| !link.has_ended()).map(AsFd::as_fd)
     }
 
-    /// Says something to a worker.
+    /// Sends an order to a worker.
     pub(crate) fn send(&mut self, worker: WorkerId, order: Order) {
         if let Some(entry) = self.entries.get_mut(&worker) {
             if let Err(error) = entry.links.link.send(order) {
@@ -196,16 +197,18 @@ impl Crew {
         }
     }
 
-    /// Says something to all molds.
-    pub(crate) fn say_to_molds(&mut self, order: &Order) {
+    /// Sends an order to all molds.
+    pub(crate) fn send_to_molds(&mut self, order: &Order) {
         let molds = self.entries.iter().filter(|(_, entry)| entry.links.row.is_none());
         for mold in molds.map(|(mold, _)| *mold).collect::<Vec<_>>() {
             self.send(mold, order.clone());
         }
     }
 
-    /// Sends a signal. A worker that is in the crew was not reaped, so its pid is still its own. One that has no process
-    /// yet will be killed when it has, where that was asked for; if its mold does nothing, that is returned.
+    /// Sends a signal. A worker of the crew is not reaped yet, so no other process has its pid.
+    ///
+    /// SIGKILL for a worker without a process takes effect once its mold has forked it. Returns an event if the mold
+    /// makes no progress.
     pub(crate) fn signal(&mut self, worker: WorkerId, signal: Signal) -> Option<Event> {
         let entry = self.entries.get_mut(&worker)?;
         entry.is_killed |= signal == Signal::KILL;
@@ -220,10 +223,10 @@ impl Crew {
                     self.entries.get(&worker)?.links.link.end();
                     return None;
                 };
-                let before = mold.wanted.len();
-                mold.wanted.retain(|(other, _)| *other != worker);
-                let has_order = mold.wanted.len() == before;
-                let is_stuck = clock::now().saturating_sub(mold.moved) >= births::FORK_PATIENCE;
+                let before = mold.queued.len();
+                mold.queued.retain(|(other, _)| *other != worker);
+                let has_order = mold.queued.len() == before;
+                let is_stuck = clock::now().saturating_sub(mold.last_progress) >= births::FORK_PATIENCE;
                 return (has_order && is_stuck).then_some(Event::MoldStuck { mold: id });
             }
             Process::Awaited { .. } => {}
@@ -231,20 +234,20 @@ impl Crew {
         None
     }
 
-    /// What to wait on for notice of a lack of memory, and for what.
-    pub(crate) fn memory_news(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+    /// The descriptor to poll for notices of memory shortage, and the event.
+    pub(crate) fn memory_source(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         self.kills.source()
     }
 
-    /// When to look at the kernel's kills though nothing has happened.
+    /// The time to read the kill counters at without an event.
     pub(crate) fn deadline(&self) -> Option<Moment> {
         self.kills.deadline()
     }
 
-    /// The supervisor is awake: whatever is to be known before a death is looked at, where that is due.
-    pub(crate) fn wakes(&mut self, now: Moment) {
+    /// Reads the kill counters when due, since a death is explained by an earlier reading.
+    pub(crate) fn on_wake(&mut self, now: Moment) {
         // One at a time: the kernel keeps readers of a process's cgroup waiting while it changes any.
-        if let Some(turn) = self.kills.wakes(now) {
+        if let Some(turn) = self.kills.on_wake(now) {
             let with_process = self.entries.values_mut().filter(|entry| entry.process.pid().is_some());
             let mut entries: Vec<&mut ProcessEntry> = with_process.collect();
             let count = entries.len().max(1);
@@ -256,27 +259,27 @@ impl Crew {
         }
     }
 
-    /// Other children that have been reaped since the last call, and how they ended.
+    /// The other children that were reaped since the last call, with their exit status.
     pub(crate) fn take_reaped_others(&mut self) -> Vec<(Pid, ExitStatus)> {
         std::mem::take(&mut self.reaped_others)
     }
 
-    /// What has been reaped since the last call.
+    /// The processes that were reaped since the last call.
     pub(crate) fn take_gone(&mut self) -> Gone {
         std::mem::take(&mut self.gone)
     }
 
-    /// All processes of the crew.
+    /// The pids of all processes of the crew.
     pub(crate) fn pids(&self) -> impl Iterator<Item = i32> + '_ {
         self.entries.values().filter_map(|entry| Some(entry.process.pid()?.as_raw_nonzero().get()))
     }
 
-    /// Whether some worker may have a process that is not known yet.
+    /// Whether some worker may have a process with an unknown pid.
     pub(crate) fn is_awaiting(&self) -> bool {
         self.entries.values().any(|entry| matches!(entry.process, Process::Awaited { .. }))
     }
 
-    /// When each worker last moved.
+    /// The last beat of each worker.
     pub(crate) fn beats(&self) -> Event {
         let beats = self
             .entries
@@ -285,16 +288,16 @@ impl Crew {
         Event::Beats(beats.collect())
     }
 
-    /// How much memory each worker uses, in bytes.
+    /// The memory of each worker, in bytes.
     pub(crate) fn memory(&self) -> Vec<(WorkerId, u64)> {
         let used = |entry: &ProcessEntry| usage::resident(entry.process.pid()?.as_raw_nonzero().get());
         self.entries.iter().filter_map(|(&worker, entry)| Some((worker, used(entry)?))).collect()
     }
 
-    /// How one of them is.
-    pub(crate) fn look(&self, worker: WorkerId, now: Moment) -> Option<Look> {
+    /// The current state of a worker or mold.
+    pub(crate) fn snapshot(&self, worker: WorkerId, now: Moment) -> Option<Snapshot> {
         let entry = self.entries.get(&worker)?;
-        Some(Look {
+        Some(Snapshot {
             age: now.saturating_sub(entry.born),
             gauges: entry.links.row.as_ref().map(ScoreboardRow::gauges).unwrap_or_default(),
             usage: entry
@@ -305,8 +308,8 @@ impl Crew {
         })
     }
 
-    /// In a forked child: these handles are the supervisor's. Closing a copy of a link's end keeps every lifeline
-    /// the supervisor's alone.
+    /// Closes the handles in a forked child. An open copy of a link's end would hide the supervisor's death from the
+    /// lifelines.
     pub(crate) fn close_in_child(&mut self) {
         self.entries.clear();
         self.scoreboard.close_in_child();
@@ -319,15 +322,15 @@ impl ProcessEntry {
         Self {
             process,
             links,
-            wanted: VecDeque::new(),
+            queued: VecDeque::new(),
             born: clock::now(),
-            moved: clock::now(),
+            last_progress: clock::now(),
             counter: None,
             is_killed: false,
         }
     }
 
-    /// Whether its process is one of these, or not known yet.
+    /// Whether its process is in `reaped` or not known yet.
     fn may_be_in(&self, reaped: &[Pid]) -> bool {
         match &self.process {
             Process::Awaited { .. } => !reaped.is_empty(),

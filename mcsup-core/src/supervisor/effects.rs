@@ -1,4 +1,4 @@
-//! What the policy asked for, done: one function for each effect that is more than a line.
+//! Applies the effects of the policy: one function for each effect of more than a line.
 
 use std::sync::Arc;
 
@@ -26,19 +26,19 @@ use crate::link::message::Order;
 use crate::link::scoreboard::ScoreboardRows;
 use crate::policy::{Answer, Effect, Event, Machine, Moment, Notice, Outcome, Place, Policy, Ticket};
 
-/// The supervisor's handles on the world, and the acts that use them.
+/// The supervisor's handles, and the functions that apply effects by them.
 #[derive(Debug)]
 pub(crate) struct Executor<S> {
     pub(crate) supervisor: S,
     /// This process.
     pub(crate) pid: Pid,
-    /// The limits of the process as it was started.
+    /// The attributes of the process before the pool.
     pub(super) given: Given,
     pub(crate) generation_configs: GenerationConfigs,
     pub(crate) slots: SlotSockets,
     pub(crate) signals: Option<Signals>,
     pub(crate) crew: Crew,
-    /// Between the workers; the supervisor only keeps it open.
+    /// The queue between the workers. The supervisor keeps it open, and gives orphaned connections to it.
     pub(crate) handover: Arc<Handover>,
     pub(crate) pid_file: Option<PidFile>,
     pub(crate) operators: Operators,
@@ -47,11 +47,11 @@ pub(crate) struct Executor<S> {
     pub(crate) stall_detector: StallDetector,
     pub(crate) waiting: Waiting,
     pub(crate) upgrader: Upgrader,
-    /// Why the first generation could not boot, for the caller of the library.
+    /// The reason why the first generation could not boot, for the caller of the library.
     pub(crate) failed_start: FailedStart,
 }
 
-/// The handles that a supervisor opens, or takes over from the last image.
+/// The handles that a supervisor opens, or adopts from the last image.
 pub(super) struct Handles {
     pub(super) given: Given,
     /// The generation that serves, and its settings and listeners.
@@ -68,7 +68,7 @@ pub(super) struct Handles {
 }
 
 impl<S> Executor<S> {
-    /// With all handles, and nothing under way.
+    /// An executor with all handles, and nothing in progress.
     pub(super) fn new(supervisor: S, handles: Handles) -> Self {
         let Handles { generation, generation_config, .. } = handles;
         Self {
@@ -93,9 +93,9 @@ impl<S> Executor<S> {
 }
 
 impl<S: Supervisor> Executor<S> {
-    /// Does `effect`; returns what came of it at once, and the outcome where nothing is left to do.
+    /// Applies `effect`, and adds the events that it causes to `events`. Returns the outcome of the pool at its end.
     ///
-    /// `machine` is the one that wants it, as it is after the whole step.
+    /// `machine` is the state after the step that returned `effect`.
     pub(crate) fn apply(
         &mut self,
         effect: Effect,
@@ -137,27 +137,27 @@ impl<S: Supervisor> Executor<S> {
             Effect::CheckImage => events.extend(self.check_image(machine)),
             Effect::Exec => events.push(self.exec(machine)),
             Effect::Answer { ticket, answer } => self.answer(ticket, answer),
-            Effect::Tell(notice) => self.tell(&notice),
+            Effect::Tell(notice) => self.log_notice(&notice),
             Effect::End(outcome) => return Some(outcome),
         }
         None
     }
 
     fn answer(&mut self, ticket: Ticket, answer: Answer) {
-        let answer = match (answer, self.leftovers.rest()) {
+        let answer = match (answer, self.leftovers.survivors_text()) {
             // The answer to a stop names the processes that outlive it.
-            (Answer::Done(message), Some(rest)) => Answer::Done(format!("{message}; {rest}")),
+            (Answer::Done(message), Some(survivors)) => Answer::Done(format!("{message}; {survivors}")),
             (answer, _) => answer,
         };
         self.operators.answer(ticket, &answer);
     }
 
-    /// What the pool's processes have left behind, as far as that is due.
-    pub(super) fn tend_leftovers(&mut self, now: Moment) {
+    /// Searches for leftovers and ends them, as far as due.
+    pub(super) fn update_leftovers(&mut self, now: Moment) {
         if let Some(children) =
             self.generation_configs.current().map(|generation_config| generation_config.config.children)
         {
-            if self.leftovers.is_news(children) {
+            if self.leftovers.is_changed(children) {
                 self.leftovers.set(children, &self.members());
             }
         }
@@ -166,26 +166,26 @@ impl<S: Supervisor> Executor<S> {
             self.leftovers.postpone(now);
         }
         if self.leftovers.deadline().is_some_and(|at| at <= now) {
-            self.leftovers.tend(&self.members(), now);
-            self.stall_detector.has_worked(clock::now());
+            self.leftovers.run_due(&self.members(), now);
+            self.stall_detector.note_work(clock::now());
         }
     }
 
-    /// The processes of the pool.
+    /// The pids of the pool.
     fn members(&self) -> Vec<i32> {
         self.crew.pids().chain(self.upgrader.pids()).collect()
     }
 
-    /// The pool has ended; what has outlived it is named or ended.
-    pub(super) fn see_leftovers_off(&mut self) {
+    /// Names or ends the leftovers at the end of the pool.
+    pub(super) fn finish_leftovers(&mut self) {
         let gone = self.crew.take_gone();
         self.leftovers.note_gone(gone, clock::now());
-        self.leftovers.see_off(&self.members(), self.signals.as_ref());
+        self.leftovers.finish(&self.members(), self.signals.as_ref());
         // The policy waits for no process any more.
         drop(self.crew.reap());
     }
 
-    fn tell(&mut self, notice: &Notice) {
+    fn log_notice(&mut self, notice: &Notice) {
         self.failed_start.note(notice);
         self.history.note(notice, clock::now());
         journal::write(notice);
@@ -196,7 +196,7 @@ impl<S: Supervisor> Executor<S> {
         let prepared = self.supervisor.reload(generation).and_then(|config| {
             let policy = config.as_ref().map(|config| Box::new(config.policy.clone()));
             if let (Some(policy), Some(current)) = (&policy, self.generation_configs.current()) {
-                judge_room(&self.crew.board(), &current.config.policy, policy)?;
+                require_rows(&self.crew.board(), &current.config.policy, policy)?;
             }
             let slots = self.slots.count();
             Ok((policy, self.generation_configs.prepare(generation, config, slots)?))
@@ -216,7 +216,7 @@ impl<S: Supervisor> Executor<S> {
         }
     }
 
-    /// Listeners for further slots must be there before their workers; without them those share what there is.
+    /// Opens listeners for further slots before their workers boot. On an error the workers share the existing ones.
     fn resize(&mut self, slots: usize) {
         self.slots.set_count(slots);
         if let Err(error) = self.generation_configs.resize(slots) {
@@ -225,22 +225,21 @@ impl<S: Supervisor> Executor<S> {
     }
 
     fn measure(&mut self) -> Event {
-        self.stall_detector.looks(clock::now());
+        self.stall_detector.check(clock::now());
         let measured = Event::Memory(self.crew.memory());
-        self.stall_detector.has_worked(clock::now());
+        self.stall_detector.note_work(clock::now());
         measured
     }
 }
 
-/// How many lines the scoreboard of a pool needs: for the serving generation, a booting one, and those that drain behind
-/// them.
-pub(super) fn lines_for(policy: &Policy) -> usize {
+/// The number of scoreboard rows of a pool: for the serving, the booting and two draining generations.
+pub(super) fn rows_for(policy: &Policy) -> usize {
     policy.max_workers.saturating_mul(4)
 }
 
-/// The scoreboard is as long as it was at the start: a pool that may become larger than that needs another start.
-fn judge_room(board: &ScoreboardRows, current: &Policy, wanted: &Policy) -> Result<()> {
-    if wanted.max_workers <= current.max_workers || board.row(lines_for(wanted)).is_some() {
+/// Checks that the scoreboard has enough rows: their number is fixed at the start.
+fn require_rows(board: &ScoreboardRows, current: &Policy, wanted: &Policy) -> Result<()> {
+    if wanted.max_workers <= current.max_workers || board.row(rows_for(wanted)).is_some() {
         return Ok(());
     }
     let why = format!(
@@ -257,10 +256,10 @@ mod tests {
     #[test]
     fn a_reload_to_more_workers_than_there_is_room_for_is_refused() {
         let most = |max_workers| Policy { max_workers, ..Policy::default() };
-        let crew = Crew::new(lines_for(&most(4))).unwrap();
-        let judge = |current, wanted| judge_room(&crew.board(), &most(current), &most(wanted));
+        let crew = Crew::new(rows_for(&most(4))).unwrap();
+        let judge = |current, wanted| require_rows(&crew.board(), &most(current), &most(wanted));
         assert!(judge(4, 4).is_ok() && judge(4, 2).is_ok());
-        // It was fewer meanwhile.
+        // The limit was lower for a time.
         assert!(judge(2, 4).is_ok());
         let refused = judge(4, 5).unwrap_err().to_string();
         assert!(refused.contains("at most 5 workers"), "{refused}");

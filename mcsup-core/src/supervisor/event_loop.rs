@@ -1,4 +1,4 @@
-//! The loop: wait for something to happen, ask the policy what to do about it, do it.
+//! The event loop: waits for events, passes them to the policy, applies its effects.
 
 use std::os::fd::AsFd;
 
@@ -7,15 +7,15 @@ use rustix::event::{PollFd, PollFlags};
 use super::Supervisor;
 use super::config::{Children, Config};
 use super::crew::Crew;
-use super::effects::{Executor, Handles, lines_for};
+use super::effects::{Executor, Handles, rows_for};
 use super::generation_configs::GenerationConfig;
 use super::given::{Given, PutBack};
 use super::history::History;
 use super::leftovers::Leftovers;
-use super::operator::{Operators, Wish};
+use super::operator::{OperatorRequest, Operators};
 use super::report;
-use super::resumption::{Successor, take_over};
-use super::signals::{Meaning, Signals};
+use super::resumption::{StartedPool, take_over};
+use super::signals::{SignalAction, Signals};
 use super::slots::SlotSockets;
 use crate::clock;
 use crate::control::server::ClientId;
@@ -31,7 +31,7 @@ use crate::policy::{Ask, BootFailure, Effect, Event, Machine, Moment, Outcome, T
 use crate::sys::ancestry;
 use crate::upgrade::Resumption;
 
-/// Runs a pool until it ends; one that another image had before, where there is a resumption.
+/// Runs a pool until it ends: a new one, or with a resumption that of the old image.
 pub(crate) fn run<S: Supervisor>(
     supervisor: S,
     config: Config,
@@ -44,14 +44,14 @@ pub(crate) fn run<S: Supervisor>(
         Some(resumption) => take_over(supervisor, config, resumption)?,
         None => Some(begin(supervisor, config, given)?),
     };
-    // A dry run is over.
+    // This was a dry run.
     let Some(begun) = begun else { return Ok((Outcome::Stopped, None)) };
-    let Successor { mut machine, mut executor, effects, events } = begun;
+    let StartedPool { mut machine, mut executor, effects, events } = begun;
     put_back.0 = executor.given;
-    // Put back before the host has its handlers again. A new image has unblocked all of them already.
+    // The mask is restored before the handlers of the host. A new image has already unblocked all signals.
     let _unblocked = is_new.then(Signals::unblock);
     let outcome = run_loop(&mut machine, &mut executor, effects, events);
-    // However it ends: no new client comes, and every request is answered.
+    // Also after an error: no new client connects, and every request gets its reply.
     executor.generation_configs.close();
     executor.operators.finish();
     let outcome = outcome?;
@@ -76,18 +76,18 @@ fn run_loop<S: Supervisor>(
         }
         let deadline = machine.next_deadline();
         wait(executor, deadline);
-        // One moment for the whole round: no deadline passes between a look at the workers and the judgement on them.
+        // One time for the whole iteration: no deadline passes between reading the beats and comparing them.
         let now = clock::now();
         for event in poll_events(machine, executor, deadline, now) {
             outcome = outcome.or_else(|| step(machine, executor, event, now));
         }
-        executor.slots.tend(&mut executor.generation_configs, &executor.handover, machine);
-        executor.tend_leftovers(now);
+        executor.slots.update(&mut executor.generation_configs, &executor.handover, machine);
+        executor.update_leftovers(now);
     }
 }
 
-/// A pool that is new.
-fn begin<S: Supervisor>(supervisor: S, config: Config, given: Given) -> Result<Successor<S>> {
+/// Begins a new pool.
+fn begin<S: Supervisor>(supervisor: S, config: Config, given: Given) -> Result<StartedPool<S>> {
     if config.addresses.is_empty() {
         return Err(Error::new(ErrorKind::Setting, "there is no address to listen on"));
     }
@@ -101,10 +101,10 @@ fn begin<S: Supervisor>(supervisor: S, config: Config, given: Given) -> Result<S
     executor.supervisor.listening(&locals);
     drop(locals);
     let effects = machine.start(clock::now());
-    Ok(Successor { machine, executor, effects, events: Vec::new() })
+    Ok(StartedPool { machine, executor, effects, events: Vec::new() })
 }
 
-/// Takes what a supervisor holds for life, in the order in which a second one should be refused.
+/// Opens the handles of a supervisor, in the order in which a second one should be refused.
 fn open<S: Supervisor>(supervisor: S, config: Config, given: Given) -> Result<Executor<S>> {
     descriptors::raise();
     let user = config.run_as.as_ref().map(|run_as| run_as.0.uid);
@@ -114,7 +114,7 @@ fn open<S: Supervisor>(supervisor: S, config: Config, given: Given) -> Result<Ex
     open_rest(supervisor, config, (given, pid_file, listeners)).inspect_err(|_| opened.put_back())
 }
 
-/// Takes the rest, once the listeners are open.
+/// Opens the other handles after the listeners.
 fn open_rest<S: Supervisor>(
     supervisor: S,
     config: Config,
@@ -126,7 +126,7 @@ fn open_rest<S: Supervisor>(
         ancestry::adopt_orphans().map_err(|error| Error::system("adopt what workers leave behind", error))?;
     }
     let crew =
-        Crew::new(lines_for(&config.policy)).map_err(|error| Error::system("map the scoreboard", error))?;
+        Crew::new(rows_for(&config.policy)).map_err(|error| Error::system("map the scoreboard", error))?;
     let handover = Handover::new().map_err(|error| Error::system("make the handover queue", error))?;
     let operators = Operators::listen(config.control_socket.as_deref());
     let signals = Signals::install().map_err(|error| Error::system("take over signals", error))?;
@@ -148,7 +148,7 @@ fn open_rest<S: Supervisor>(
     ))
 }
 
-/// Asks the policy what to do about an event, and does it.
+/// Passes an event to the policy, and applies the effects.
 fn step<S: Supervisor>(
     machine: &mut Machine,
     executor: &mut Executor<S>,
@@ -159,7 +159,7 @@ fn step<S: Supervisor>(
     act(machine, executor, effects, now)
 }
 
-/// Does all of `effects` and whatever follows from them at once.
+/// Applies `effects`, and handles the events that they cause.
 fn act<S: Supervisor>(
     machine: &mut Machine,
     executor: &mut Executor<S>,
@@ -168,7 +168,7 @@ fn act<S: Supervisor>(
 ) -> Option<Outcome> {
     let mut events = Vec::new();
     if effects.iter().any(|effect| matches!(effect, Effect::End(_))) {
-        executor.see_leftovers_off();
+        executor.finish_leftovers();
     }
     for effect in effects {
         if let Some(outcome) = executor.apply(effect, machine, &mut events) {
@@ -178,10 +178,10 @@ fn act<S: Supervisor>(
     events.into_iter().find_map(|event| step(machine, executor, event, now))
 }
 
-/// Waits until something can have happened, or until `deadline`.
+/// Waits for an event source, or until `deadline`.
 fn wait<S: Supervisor>(executor: &mut Executor<S>, deadline: Option<Moment>) {
     let now = clock::now();
-    executor.stall_detector.looks(now);
+    executor.stall_detector.check(now);
     let signals = executor.signals.iter().map(AsFd::as_fd);
     let read = signals.chain(executor.crew.links()).chain(executor.upgrader.descriptors());
     let mut sources: Vec<PollFd<'_>> = read.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
@@ -189,7 +189,7 @@ fn wait<S: Supervisor>(executor: &mut Executor<S>, deadline: Option<Moment>) {
         let flags = if wants_write { PollFlags::OUT } else { PollFlags::IN };
         sources.push(PollFd::from_borrowed_fd(fd, flags));
     }
-    sources.extend(executor.crew.memory_news().map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags)));
+    sources.extend(executor.crew.memory_source().map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags)));
     let looks = [
         executor.operators.deadline(),
         executor.slots.deadline(&executor.generation_configs, now),
@@ -202,7 +202,7 @@ fn wait<S: Supervisor>(executor: &mut Executor<S>, deadline: Option<Moment>) {
     executor.waiting.wait(&mut sources, timeout);
 }
 
-/// Everything that has happened since the last call.
+/// The events since the last call.
 fn poll_events<S: Supervisor>(
     machine: &Machine,
     executor: &mut Executor<S>,
@@ -210,59 +210,59 @@ fn poll_events<S: Supervisor>(
     now: Moment,
 ) -> Vec<Event> {
     let mut events = Vec::new();
-    if let Some(by) = executor.stall_detector.wakes(deadline, now) {
+    if let Some(by) = executor.stall_detector.on_wake(deadline, now) {
         events.push(Event::Late { by });
     }
     if deadline.is_some_and(|deadline| deadline <= now) {
-        // A deadline is judged by the workers' latest signs of life.
+        // A deadline is compared with the workers' latest beats.
         events.push(executor.crew.beats());
     }
-    executor.crew.wakes(now);
+    executor.crew.on_wake(now);
     events.extend(executor.crew.reports());
     let arrived = executor.signals.as_ref().map(Signals::take).unwrap_or_default();
     for signal in arrived {
-        match signal.meaning {
-            Meaning::Child => events.extend(executor.crew.reap()),
-            Meaning::Nothing => log::info!("Signal {} has no meaning here", signal.name),
-            Meaning::Ask(ask) => {
+        match signal.action {
+            SignalAction::Child => events.extend(executor.crew.reap()),
+            SignalAction::Nothing => log::info!("Signal {} has no meaning here", signal.name),
+            SignalAction::Ask(ask) => {
                 let sender = signal.sender.map(|pid| format!(" from {}", processes::name(pid)));
                 log::info!("Handling signal: {}{}", signal.name, sender.unwrap_or_default());
-                events.push(asked(executor, ask, None));
+                events.push(ask_event(executor, ask, None));
             }
         }
     }
-    // After the reaping above and before any fork: no other child has a dry run's number.
+    // After the reaping above and before any fork: no other child can have the pid of a dry run.
     events.extend(executor.poll_dry_run(machine, now));
-    let mut curious = Vec::new();
-    for wish in executor.operators.hear() {
-        match wish {
-            Wish::Change(ask, ticket) => events.push(asked(executor, ask, ticket)),
-            Wish::Status(client) => curious.push(client),
+    let mut status_clients = Vec::new();
+    for request in executor.operators.receive() {
+        match request {
+            OperatorRequest::Change(ask, ticket) => events.push(ask_event(executor, ask, ticket)),
+            OperatorRequest::Status(client) => status_clients.push(client),
         }
     }
-    tell_all(machine, executor, &curious);
+    answer_status(machine, executor, &status_clients);
     events.push(Event::Tick);
     events
 }
 
-/// Tells all of `clients` how everything is: by one report, because a look at what every worker uses takes its time.
-fn tell_all<S: Supervisor>(machine: &Machine, executor: &mut Executor<S>, clients: &[ClientId]) {
+/// Sends the status to all of `clients`: one report for all, because reading the usage of every worker takes time.
+fn answer_status<S: Supervisor>(machine: &Machine, executor: &mut Executor<S>, clients: &[ClientId]) {
     if clients.is_empty() {
         return;
     }
-    executor.stall_detector.looks(clock::now());
+    executor.stall_detector.check(clock::now());
     let reply = report(machine, executor);
     for client in clients {
-        executor.operators.tell(*client, &reply);
+        executor.operators.answer_client(*client, &reply);
     }
-    executor.stall_detector.has_worked(clock::now());
+    executor.stall_detector.note_work(clock::now());
 }
 
 /// The event of a request. The embedder reopens its log files before the pool does.
-fn asked<S: Supervisor>(executor: &mut Executor<S>, ask: Ask, ticket: Option<Ticket>) -> Event {
+fn ask_event<S: Supervisor>(executor: &mut Executor<S>, ask: Ask, ticket: Option<Ticket>) -> Event {
     if ask == Ask::ReopenLogs {
         executor.supervisor.reopen_logs();
-        executor.crew.say_to_molds(&Order::ReopenLogs);
+        executor.crew.send_to_molds(&Order::ReopenLogs);
     }
     Event::Ask(ask, ticket)
 }

@@ -4,16 +4,16 @@ use super::journal;
 use crate::error::ErrorKind;
 use crate::policy::{BootFailure, Event, MoldNotice, Notice, Outcome, WorkerNotice};
 
-/// What has gone wrong first. A failure after the start is kept as well, and is no [reason](Self::reason_of) of the end.
+/// The first failure. One after the start is no [reason](Self::reason_of) of the end.
 #[derive(Debug, Default)]
 pub(crate) struct FailedStart {
     first: Option<BootFailure>,
-    /// Whether the log has it.
+    /// Whether the log has a line about a failure.
     is_logged: bool,
 }
 
 impl FailedStart {
-    /// Keeps the failure that a notice tells, if it is the first.
+    /// Keeps the failure in a notice, if it is the first.
     pub(super) fn note(&mut self, notice: &Notice) {
         if let Some(failure) = failure_in(notice) {
             self.first.get_or_insert(failure);
@@ -21,14 +21,14 @@ impl FailedStart {
         }
     }
 
-    /// Keeps a refused fork of a mold, if it is the first: at a start no notice tells it.
+    /// Keeps a refused fork of a mold, if it is the first failure: at a start no notice reports it.
     pub(super) fn note_mold(&mut self, event: &Event) {
         if let Event::SpawnFailed { reason, .. } = event {
             self.first.get_or_insert_with(|| of_boot(format!("cannot fork a mold: {reason}")));
         }
     }
 
-    /// Why the pool has ended so, if its start has failed.
+    /// The reason of a failed start; `None`: the start has not failed.
     pub(super) fn reason_of(&mut self, outcome: Outcome) -> Option<BootFailure> {
         let failure = self.first.take().filter(|_| matches!(outcome, Outcome::BootFailed(_)))?;
         if !self.is_logged {

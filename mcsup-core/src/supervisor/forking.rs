@@ -1,4 +1,4 @@
-//! Forks: how the supervisor makes a worker or a mold, and which handles the new process closes.
+//! Forks of workers and molds, and the handles that the new process closes.
 
 use std::io;
 use std::sync::Arc;
@@ -17,18 +17,18 @@ use crate::link::scoreboard::ScoreboardRow;
 use crate::policy::{Event, Place, WorkerId};
 use crate::spawn::spec::{GenerationSpec, Listeners, MoldSpec, Origin, WorkerSpec};
 use crate::spawn::{self, Hooks, Role};
-use crate::supervisor::crew::{Links, Wanted};
+use crate::supervisor::crew::{Links, QueuedFork};
 use crate::sys::ancestry::{self, ADOPTS};
 use crate::sys::fork::{self, Side};
 use crate::sys::signal::AllBlocked;
 
-/// Whether a worker that is forked now leads a process group.
+/// Whether a worker that is forked now leads its own process group.
 fn has_own_group(config: &Config) -> bool {
     config.children != Children::Ignore && ADOPTS && !daemon::has_terminal()
 }
 
 impl<S: Supervisor> Executor<S> {
-    /// Makes a worker; `None`: its mold has the order, and will report the result.
+    /// Forks a worker; `None`: its mold has the order, and will report the result.
     pub(super) fn spawn(
         &mut self,
         worker: WorkerId,
@@ -40,7 +40,7 @@ impl<S: Supervisor> Executor<S> {
             self.leftovers.note_listeners(&generation_config.listeners);
             self.leftovers.note_fork(has_own_group(&generation_config.config));
         }
-        let made = self.row().and_then(|row| {
+        let made = self.take_row().and_then(|row| {
             let made = match mold {
                 Some(mold) => self.order_worker((worker, mold), place, enough, &row),
                 None => self.fork_worker(worker, place, enough, &row).map(Some),
@@ -56,7 +56,7 @@ impl<S: Supervisor> Executor<S> {
         }
     }
 
-    /// Makes a mold.
+    /// Forks a mold.
     pub(super) fn spawn_mold(&mut self, mold: WorkerId, generation: u64) -> Event {
         if let Some(generation_config) = self.generation_configs.get(generation) {
             self.leftovers.note_fork(has_own_group(&generation_config.config));
@@ -76,7 +76,7 @@ impl<S: Supervisor> Executor<S> {
     ) -> Result<Pid> {
         let generation_config = self.generation_config(generation)?;
         let (listeners, common) =
-            (generation_config.listeners.for_slot(slot), self.common(generation, generation_config));
+            (generation_config.listeners.for_slot(slot), self.generation_spec(generation, generation_config));
         let (link, end) = channel::pair().map_err(|error| Error::system("make a link", error))?;
         let spec = WorkerSpec {
             slot,
@@ -89,14 +89,14 @@ impl<S: Supervisor> Executor<S> {
         };
         let Some(pid) = self.fork()? else {
             drop(link);
-            self.live(Role::Worker(Box::new(spec)))
+            self.run_child(Role::Worker(Box::new(spec)))
         };
         self.crew.join(worker, pid, Links { link, row: Some(row.clone()), forks: None });
         Ok(pid)
     }
 
     fn fork_mold(&mut self, mold: WorkerId, generation: u64) -> Result<Pid> {
-        let common = Arc::new(self.common(generation, self.generation_config(generation)?));
+        let common = Arc::new(self.generation_spec(generation, self.generation_config(generation)?));
         let failed = |error: io::Error| Error::system("make a mold's links", error);
         ancestry::adopt_orphans().map_err(|error| Error::system("adopt what a mold will fork", error))?;
         self.crew.adopts();
@@ -105,13 +105,13 @@ impl<S: Supervisor> Executor<S> {
         let spec = MoldSpec { end, forks, board: self.crew.board(), common };
         let Some(pid) = self.fork()? else {
             drop((link, ours));
-            self.live(Role::Mold(Box::new(spec)))
+            self.run_child(Role::Mold(Box::new(spec)))
         };
         self.crew.join(mold, pid, Links { link, row: None, forks: Some(ours) });
         Ok(pid)
     }
 
-    /// Has a mold fork a worker, which is unknown until it reports `Born`.
+    /// Orders a mold to fork a worker, whose pid is unknown until it reports `Born`.
     fn order_worker(
         &mut self,
         (worker, mold): (WorkerId, WorkerId),
@@ -130,11 +130,11 @@ impl<S: Supervisor> Executor<S> {
             listeners: listeners.describe(),
         };
         let links = Links { link, row: Some(row.clone()), forks: None };
-        self.crew.order((worker, mold), links, Wanted { order, end, listeners })?;
+        self.crew.order((worker, mold), links, QueuedFork { order, end, listeners })?;
         Ok(None)
     }
 
-    fn row(&mut self) -> Result<ScoreboardRow> {
+    fn take_row(&mut self) -> Result<ScoreboardRow> {
         self.crew.take_row().ok_or_else(|| {
             Error::system("take a scoreboard line", io::Error::other("too many workers at once"))
         })
@@ -146,7 +146,7 @@ impl<S: Supervisor> Executor<S> {
         self.generation_configs.get(generation).ok_or_else(missing)
     }
 
-    fn common(&self, generation: u64, generation_config: &GenerationConfig) -> GenerationSpec {
+    fn generation_spec(&self, generation: u64, generation_config: &GenerationConfig) -> GenerationSpec {
         let config = &generation_config.config;
         GenerationSpec {
             generation,
@@ -161,9 +161,9 @@ impl<S: Supervisor> Executor<S> {
         }
     }
 
-    /// Forks; `None` in the child, where every signal stays blocked: it unblocks them when it is ready for them.
+    /// Forks; `None` in the child, which unblocks the signals after it has installed its handlers.
     fn fork(&mut self) -> Result<Option<Pid>> {
-        // Until the child has taken the signals over, none may reach it; the supervisor's own wait as long.
+        // No signal may reach the child before its handlers; those of the supervisor wait meanwhile.
         let blocked = AllBlocked::new();
         self.supervisor.before_fork();
         let forked = fork::fork().map(|side| match side {
@@ -179,9 +179,9 @@ impl<S: Supervisor> Executor<S> {
         forked.map_err(|error| Error::system("fork", error))
     }
 
-    /// In the child: closes all handles of the supervisor, and lives. The caller has closed the supervisor's ends of the
-    /// links to the child.
-    fn live(&mut self, role: Role) -> ! {
+    /// In the child: closes the handles of the supervisor, and runs `role`. The caller has closed the supervisor's ends
+    /// of the links to the child.
+    fn run_child(&mut self, role: Role) -> ! {
         self.crew.close_in_child();
         self.signals = None;
         self.pid_file = None;
@@ -194,7 +194,7 @@ impl<S: Supervisor> Executor<S> {
     }
 }
 
-/// What a supervisor has to say in the processes that it has forked.
+/// The [`Supervisor`]'s hooks in the processes that it has forked.
 struct Embedding<'a, S>(&'a mut S);
 
 impl<S: Supervisor> Hooks for Embedding<'_, S> {

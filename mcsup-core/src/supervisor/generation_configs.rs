@@ -1,5 +1,6 @@
-//! The settings and listeners of each generation. The serving generation has a configuration, and
-//! one that is on its way has another; they share the listeners that both want.
+//! The settings and listeners of each generation.
+//!
+//! The serving and the booting generation have one configuration each, and share the listeners that are in both.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +24,7 @@ pub(crate) struct GenerationConfigs {
 }
 
 impl GenerationConfigs {
-    /// The first one.
+    /// The configuration of the first generation.
     pub(crate) fn new(generation: u64, generation_config: GenerationConfig) -> Self {
         Self { by_generation: BTreeMap::from([(generation, generation_config)]), current: generation }
     }
@@ -32,13 +33,14 @@ impl GenerationConfigs {
         self.by_generation.get(&generation)
     }
 
-    /// The one that serves.
+    /// The configuration of the serving generation.
     pub(crate) fn current(&self) -> Option<&GenerationConfig> {
         self.get(self.current)
     }
 
-    /// Makes one for `generation` by new settings (`None`: they are what they were), with every listener open that they
-    /// want. Returns whether some listener is not wanted any more.
+    /// Adds a configuration for `generation` and opens its listeners. `config`: the new settings; `None`: unchanged.
+    ///
+    /// Returns whether a listener of the serving generation is no longer configured.
     pub(crate) fn prepare(&mut self, generation: u64, config: Option<Config>, slots: usize) -> Result<bool> {
         let Some(current) = self.current() else { return Ok(false) };
         let config = config.unwrap_or_else(|| current.config.clone());
@@ -48,8 +50,9 @@ impl GenerationConfigs {
         Ok(closes)
     }
 
-    /// `generation` serves from now on, and what it has kept of older ones is as its settings say. What only older ones
-    /// listened on is closed, and their paths are taken away. Returns the generations that are no more.
+    /// Makes `generation` the serving one, and applies its options to the kept listeners.
+    ///
+    /// Closes the listeners of older generations only, and removes their paths. Returns the dropped generations.
     pub(crate) fn commit(&mut self, generation: u64) -> Vec<u64> {
         let Some(new) = self.by_generation.get_mut(&generation) else { return Vec::new() };
         new.listeners.apply(&new.config.listener);
@@ -61,7 +64,7 @@ impl GenerationConfigs {
         self.forget(|other| other < generation, &new.listeners)
     }
 
-    /// `generation` will never serve.
+    /// Drops `generation`, which never served, and the listeners that only it has.
     pub(crate) fn discard(&mut self, generation: u64) -> Vec<u64> {
         let Some(kept) = self.current().map(|generation_config| generation_config.listeners.clone()) else {
             return Vec::new();
@@ -69,8 +72,8 @@ impl GenerationConfigs {
         self.forget(|other| other == generation, &kept)
     }
 
-    /// Has listeners for this number of slots. Further ones get connections when [`aim`](Self::aim) says so; those of slots that
-    /// are no more get none from now on.
+    /// Opens listeners for `slots` slots. Further ones get no connections until [`aim`](Self::aim); those of ended slots
+    /// get no new ones.
     pub(crate) fn resize(&mut self, slots: usize) -> Result<()> {
         let Some(current) = self.current() else { return Ok(()) };
         let resized = current.listeners.resized(slots)?;
@@ -80,7 +83,7 @@ impl GenerationConfigs {
         Ok(())
     }
 
-    /// Every slot has a ready worker: each gets its share of new connections.
+    /// Spreads new connections over `slots` slots, each of which has a ready worker.
     pub(crate) fn aim(&self, slots: usize) {
         let Some(Err(error)) = self.current().map(|generation_config| generation_config.listeners.aim(slots))
         else {
@@ -89,12 +92,12 @@ impl GenerationConfigs {
         log::error!("{error}");
     }
 
-    /// Whether sockets of slots that are no more are still open.
+    /// Whether sockets of ended slots are still open.
     pub(crate) fn is_leaving(&self) -> bool {
         self.current().is_some_and(|generation_config| generation_config.listeners.is_leaving())
     }
 
-    /// Closes those of them to which nothing is coming any more; returns the connections that were not accepted.
+    /// Closes the sockets of ended slots once no handshake is in progress; returns the connections that were not accepted.
     pub(crate) fn end_leaving(&mut self) -> Vec<Connection> {
         let Some(generation_config) = self.by_generation.get_mut(&self.current) else { return Vec::new() };
         if generation_config.listeners.is_settled() {
@@ -104,14 +107,14 @@ impl GenerationConfigs {
         }
     }
 
-    /// Keeps new clients out of the queue, so that those in it can be served before the listeners close.
+    /// Refuses new connections, so that the queue can be emptied before the listeners close.
     pub(crate) fn refuse_new(&self) {
         if let Some(current) = self.current() {
             current.listeners.refuse_new_where_lacking(&OpenSet::default());
         }
     }
 
-    /// Closes everything, and takes all paths away so that no new client comes.
+    /// Closes all listeners and removes their paths.
     pub(crate) fn close(&mut self) {
         for generation_config in std::mem::take(&mut self.by_generation).into_values() {
             generation_config.listeners.withdraw();

@@ -1,27 +1,27 @@
-//! Changes of the process that last as long as a supervisor runs.
+//! Attributes of the process that a supervisor changes, and restores at its end.
 //!
-//! Signals are put back by `signals`.
+//! `signals` restores the signals.
 
 use crate::host::descriptors::{self, Limit};
 use crate::sys::ancestry;
 
-/// What the process was given.
+/// The attributes that a supervisor changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Given {
-    /// How many descriptors it may have open.
+    /// The limit of open descriptors.
     pub(super) descriptors: Limit,
     /// Whether it adopts orphans.
     pub(super) is_subreaper: bool,
 }
 
 impl Given {
-    /// What the process has now.
+    /// The current attributes of the process.
     pub(super) fn look() -> Self {
         Self { descriptors: descriptors::limit(), is_subreaper: ancestry::is_subreaper() }
     }
 }
 
-/// Puts back what was given when it is dropped.
+/// Restores the attributes when dropped.
 #[derive(Debug)]
 pub(super) struct PutBack(pub(super) Given);
 

@@ -20,9 +20,9 @@ pub(crate) struct History {
 /// A slot's past.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct SlotHistory {
-    /// How often a worker was forked because another had died or left.
+    /// The number of workers that were forked because another had died or left.
     pub(crate) restarts: u64,
-    /// When a worker last died without being asked to, and of what.
+    /// The time and cause of the last unexpected death.
     pub(crate) last_death: Option<(Moment, String)>,
 }
 
@@ -31,7 +31,7 @@ impl History {
         Self { started, ..Self::default() }
     }
 
-    /// Keeps what will be asked for.
+    /// Records a notice for the status.
     pub(crate) fn note(&mut self, notice: &Notice, now: Moment) {
         match notice {
             Notice::Reload(ReloadNotice::Done { .. }) => self.reloads += 1,

@@ -1,4 +1,4 @@
-//! What the operator reads: each notice of the policy as one log line that says what, which, why and what follows.
+//! The log messages: each notice of the policy as one line with the object, the cause and the next step.
 
 use std::time::Duration;
 
@@ -193,7 +193,7 @@ fn died(pid: i32, slot: usize, exit: &Exit, killed: Option<KillReason>, respawn_
     }
 }
 
-/// The cause of a worker's end, as far as it can be known, and no further.
+/// The cause of a worker's end, as far as known.
 pub(crate) fn cause(exit: &Exit, killed: Option<KillReason>) -> String {
     let Exit { status, evidence } = exit;
     let busy =
@@ -208,7 +208,7 @@ pub(crate) fn cause(exit: &Exit, killed: Option<KillReason>) -> String {
     }
 }
 
-/// SIGKILL, not from its supervisor: the kernel names no sender, and its count of kills no process.
+/// The cause of a SIGKILL that the supervisor did not send: the kernel names neither sender nor victim.
 fn killed_by_others(out_of_memory: &OutOfMemory, busy: &str) -> String {
     let unknown = |what: &str| format!("died, cause unknown: SIGKILL{busy} (not by this supervisor{what})");
     match out_of_memory {

@@ -1,8 +1,8 @@
-//! Processes that the application has started and that outlive their worker: named, and ended where that is wanted.
+//! Processes of the application that outlive their worker: logged, and ended if the settings say so.
 //!
-//! A worker is the leader of a process group of its own, and its orphans become our children. So an orphan in the group
-//! of a worker that has ended is that worker's. One that has left its group may be any worker's, also of one that lives: it
-//! is named, and ended with the pool at the earliest.
+//! A worker leads its own process group, and the supervisor adopts its orphans. So an orphan in the group of an ended
+//! worker belongs to that worker. An orphan that has left its group may belong to any worker, also to a live one: it is
+//! logged, and ended with the pool at the earliest.
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
@@ -23,98 +23,97 @@ use crate::listener::open::OpenSet;
 use crate::policy::Moment;
 use crate::sys::descriptor;
 
-/// Like [`SETTLE`], at the end of the pool, where an operator waits.
+/// The same as [`SETTLE`] at the end of the pool: shorter, because an operator waits.
 const SETTLE_AT_END: Duration = Duration::from_millis(100);
 
-/// How long a process may take to end after SIGTERM.
+/// The longest time of a process to end after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long the kernel may take to end a process after SIGKILL.
+/// The longest time of the kernel to end a process after SIGKILL.
 const AFTER_KILL: Duration = Duration::from_millis(500);
 
-/// How often the end of the pool looks whether they have ended.
+/// The interval between checks for their end, at the end of the pool.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// All leftovers that are known.
+/// The known leftovers, and the time of the next search.
 #[derive(Debug, Default)]
 pub(crate) struct Leftovers {
     how: Children,
     known: BTreeMap<i32, Known>,
-    /// Children that this process had before it looked for leftovers, and the processes below them. `None`: it does not
-    /// look for any.
+    /// Descendants of this process before its first search, which are no leftovers. `None`: it does not search.
     others: Option<Vec<Relative>>,
-    /// Some worker was forked into the group of this process.
+    /// Whether some worker was forked into the group of this process.
     shares_group: bool,
-    /// Workers and molds that have ended since the last look.
+    /// Workers and molds that have ended since the last search.
     ended: Vec<Member>,
-    /// Those that ended earlier and whose group has processes: their numbers are not given to others meanwhile.
+    /// Earlier ones whose group has processes: the kernel does not reuse their pids meanwhile.
     past: Vec<Member>,
     look_at: Option<Moment>,
-    /// Where listening sockets listen, by inode number.
+    /// The addresses of listening sockets, by inode number.
     listeners: BTreeMap<u64, String>,
-    /// Those that have outlived the pool, in words.
-    rest: Option<String>,
+    /// A sentence about the processes that outlive the pool.
+    survivors_text: Option<String>,
 }
 
 #[derive(Debug)]
 struct Known {
     process: Relative,
-    /// `None`: it is known, and nothing ends it.
+    /// `None`: nothing ends it.
     termination: Option<Termination>,
 }
 
 #[derive(Debug)]
 struct Termination {
     handle: Handle,
-    /// When it is killed; `None`: it was.
+    /// The time of SIGKILL; `None`: it was sent.
     kill_at: Option<Moment>,
 }
 
 impl Leftovers {
-    /// For a process that is about to have its first worker.
+    /// The leftovers of a new pool, before its first fork.
     pub(crate) fn new(how: Children) -> Self {
         let mut leftovers = Self::default();
         leftovers.set(how, &[]);
         leftovers
     }
 
-    /// For one whose earlier image had workers, and those `others`: what else is there, that one has named.
+    /// The leftovers of an adopted pool. The last image has logged all other descendants.
     pub(crate) fn adopt(how: Children, others: Option<Vec<Relative>>) -> Self {
         Self { how, others, shares_group: daemon::has_terminal(), ..Self::default() }
     }
 
-    /// For the next image: what [`adopt`](Self::adopt) takes.
+    /// The record for the next image.
     pub(super) fn describe(&self) -> Option<Vec<Relative>> {
         self.others.clone()
     }
 
-    /// Whether [`set`](Self::set) is to be called.
-    pub(super) fn is_news(&self, how: Children) -> bool {
+    /// Whether [`set`](Self::set) must be called for the setting `how`.
+    pub(super) fn is_changed(&self, how: Children) -> bool {
         self.how != how || self.others.is_none() && how != Children::Ignore
     }
 
-    /// The setting as it is now. `members`: the processes of the pool.
+    /// Applies a changed setting. `members`: the processes of the pool.
     pub(super) fn set(&mut self, how: Children, members: &[i32]) {
         self.how = how;
         match how {
-            // Those that it was about to kill are left alone too.
+            // Processes that were to get SIGKILL are left alone too.
             Children::Ignore => {
                 let (listeners, shares_group) = (std::mem::take(&mut self.listeners), self.shares_group);
                 *self = Self { how, listeners, shares_group, ..Self::default() };
             }
-            // Processes that no look has found before may have run beside the pool for long.
+            // Without an earlier search any present process may be older than the pool.
             Children::Name | Children::End => {
                 self.others.get_or_insert_with(|| relatives::below(us(), members));
             }
         }
     }
 
-    /// A process of the pool is forked. Whether it leads a group of its own is settled then: a terminal may go later.
+    /// Notes a fork. Whether the process leads its own group is decided at the fork: the terminal may end later.
     pub(super) fn note_fork(&mut self, has_own_group: bool) {
         self.shares_group |= !has_own_group;
     }
 
-    /// Keeps in mind what workers listen on, to be recognized in other processes.
+    /// Remembers the listeners of workers, to recognise them in other processes.
     pub(super) fn note_listeners(&mut self, listeners: &OpenSet) {
         if self.how == Children::Ignore {
             return;
@@ -126,7 +125,7 @@ impl Leftovers {
         }
     }
 
-    /// Processes have been reaped.
+    /// Notes reaped processes, and schedules a search.
     pub(super) fn note_gone(&mut self, gone: Gone, now: Moment) {
         if self.how == Children::Ignore || gone == Gone::default() {
             return;
@@ -135,7 +134,7 @@ impl Leftovers {
         self.look_at.get_or_insert(now + SETTLE);
     }
 
-    /// When something is due.
+    /// The time of the next search or SIGKILL.
     pub(super) fn deadline(&self) -> Option<Moment> {
         self.kills().chain(self.look_at).min()
     }
@@ -144,8 +143,8 @@ impl Leftovers {
         self.known.values().filter_map(|known| known.termination.as_ref()?.kill_at)
     }
 
-    /// Does what is due. `members`: the processes of the pool.
-    pub(super) fn tend(&mut self, members: &[i32], now: Moment) {
+    /// Searches for leftovers and kills them, as far as due. `members`: the processes of the pool.
+    pub(super) fn run_due(&mut self, members: &[i32], now: Moment) {
         if self.look_at.is_some_and(|at| at <= now) {
             self.look_at = None;
             self.look(members, false, now);
@@ -155,14 +154,14 @@ impl Leftovers {
         }
     }
 
-    /// Some process is about to be known: until then it looks like a leftover.
+    /// Delays the search: a worker that has not reported `Born` would look like a leftover.
     pub(super) fn postpone(&mut self, now: Moment) {
         if let Some(at) = &mut self.look_at {
             *at = (*at).max(now + SETTLE);
         }
     }
 
-    /// Finds leftovers, and names those that are new.
+    /// Searches for leftovers, and logs the new ones.
     fn look(&mut self, members: &[i32], is_end: bool, now: Moment) {
         let ended = std::mem::take(&mut self.ended);
         let found = self.outsiders(members);
@@ -197,16 +196,16 @@ impl Leftovers {
         }
     }
 
-    /// Processes below this one that are neither of the pool nor of another's making.
+    /// Descendants of this process that belong neither to the pool nor to [`others`](Self::others).
     fn outsiders(&self, members: &[i32]) -> Vec<Relative> {
         let (us, group) = (us(), our_group());
-        // The number of one that has ended may be another's by now.
+        // The pid of an ended process may belong to another process.
         let others = self.others().filter(|other| other.parent == us && other.exists());
         let without: Vec<i32> = members.iter().copied().chain(others.map(|other| other.pid)).collect();
         relatives::below(us, &without)
             .into_iter()
             .filter(|process| !process.is_zombie)
-            // Of a member that lives, or started beside the workers.
+            // In the group of a live member, or started beside the workers.
             .filter(|process| !members.contains(&process.group))
             .filter(|process| process.group != group || self.shares_group)
             .filter(|process| !self.others().any(|other| other.is_same(process)))
@@ -217,13 +216,13 @@ impl Leftovers {
         self.others.iter().flatten()
     }
 
-    /// Whose it is, where that is certain.
+    /// The worker that has started it, if that is certain.
     fn worker_of(&self, process: &Relative, ended: &[Member], is_new: bool) -> Option<Member> {
         if let Some(member) = self.past.iter().find(|member| member.pid == process.group) {
             return Some(*member);
         }
         match ended {
-            // At a terminal workers have no groups of their own.
+            // At a terminal workers have no own groups.
             [worker] if is_new && process.group == our_group() => Some(*worker),
             _ => None,
         }
@@ -244,37 +243,38 @@ impl Leftovers {
         }
     }
 
-    /// The pool ends, and nothing looks later. Waits within bounds, and only if there is something to wait for. `members`:
-    /// processes of the pool that could not be ended. A further signal to stop ends the wait.
-    pub(super) fn see_off(&mut self, members: &[i32], hurry: Option<&Signals>) {
+    /// Logs and ends the leftovers at the end of the pool, in bounded time.
+    ///
+    /// `members`: processes of the pool that SIGKILL did not end. A further signal to stop ends the wait.
+    pub(super) fn finish(&mut self, members: &[i32], stop_signals: Option<&Signals>) {
         if self.how == Children::Ignore || self.outsiders(members).is_empty() {
             return;
         }
         let begin = clock::now();
         let handles =
             |processes: &[Relative]| processes.iter().filter_map(Relative::hold).collect::<Vec<_>>();
-        let is_hurried = !all_end(&handles(&self.outsiders(members)), SETTLE_AT_END, hurry);
+        let is_stopped = !all_end(&handles(&self.outsiders(members)), SETTLE_AT_END, stop_signals);
         self.look(members, true, clock::now());
         if self.how == Children::End {
             let left = PATIENCE.saturating_sub(clock::now().saturating_sub(begin));
-            if !is_hurried {
-                all_end(&handles(&self.outsiders(members)), left, hurry);
+            if !is_stopped {
+                all_end(&handles(&self.outsiders(members)), left, stop_signals);
             }
-            // What these have left behind in turn is found only now.
+            // Orphans of the ended leftovers appear only now.
             self.look(members, true, clock::now());
             self.kill_overdue(Moment::MAX);
             all_end(&handles(&self.outsiders(members)), AFTER_KILL, None);
         }
         let left: Vec<Relative> = self.outsiders(members);
-        self.rest = words(&left);
-        if let Some(rest) = &self.rest {
-            log::warn!("Not of the pool: {rest}");
+        self.survivors_text = words(&left);
+        if let Some(survivors_text) = &self.survivors_text {
+            log::warn!("Not of the pool: {survivors_text}");
         }
     }
 
-    /// Those that have outlived the pool, in words.
-    pub(super) fn rest(&self) -> Option<&str> {
-        self.rest.as_deref()
+    /// A sentence about the processes that outlive the pool.
+    pub(super) fn survivors_text(&self) -> Option<&str> {
+        self.survivors_text.as_deref()
     }
 }
 
@@ -286,12 +286,12 @@ fn us() -> i32 {
     getpid().as_raw_nonzero().get()
 }
 
-/// 0 where it is one of another pid namespace: then getpgrp(2) has no answer that rustix would take.
+/// The own process group; 0 if it belongs to another pid namespace. rustix's getpgrp(2) would fail then.
 fn our_group() -> i32 {
     Relative::find(us()).map_or(0, |process| process.group)
 }
 
-/// Asks it to end, which has a deadline. `None`: it has ended, or no descriptor is free.
+/// Sends SIGTERM and sets the time of SIGKILL. `None`: it has ended, or no descriptor is free.
 fn begin_to_end(process: &Relative, now: Moment) -> Option<Termination> {
     let handle = process.hold()?;
     if let Err(error) = handle.terminate() {
@@ -318,7 +318,7 @@ fn log_new(
     }
 }
 
-/// What it has open that matters to others.
+/// The sockets that it holds, in words.
 fn held_by(process: &Relative, listeners: &BTreeMap<u64, String>) -> String {
     let Some(sockets) = process.sockets() else { return "which does not show what it holds".to_owned() };
     let listening: Vec<String> = sockets
@@ -341,8 +341,8 @@ fn held_by(process: &Relative, listeners: &BTreeMap<u64, String>) -> String {
     }
 }
 
-/// Waits until all have ended; `false`: a signal to stop came first.
-fn all_end(handles: &[Handle], patience: Duration, hurry: Option<&Signals>) -> bool {
+/// Waits until all have ended or `patience` is over; `false`: a signal to stop came first.
+fn all_end(handles: &[Handle], patience: Duration, stop_signals: Option<&Signals>) -> bool {
     let deadline = clock::now() + patience;
     for handle in handles {
         while !handle.has_ended() {
@@ -350,14 +350,14 @@ fn all_end(handles: &[Handle], patience: Duration, hurry: Option<&Signals>) -> b
             if left.is_zero() {
                 return true;
             }
-            let mut sources: Vec<PollFd<'_>> = hurry
+            let mut sources: Vec<PollFd<'_>> = stop_signals
                 .iter()
                 .map(|signals| PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN))
                 .collect();
             let timeout = clock::wait_of(left.min(LOOK_EVERY));
             let _ = poll(&mut sources, Some(&timeout));
             // The end of a child is a signal as well.
-            if hurry.is_some_and(Signals::take_stop) {
+            if stop_signals.is_some_and(Signals::take_stop) {
                 return false;
             }
         }

@@ -1,19 +1,19 @@
-//! The supervisor process: one thread that waits, decides by [`policy`](crate::policy), and acts.
+//! The supervisor process: one thread that waits for events, and applies the effects of the [`policy`](crate::policy).
 //!
 //! - [`config`]: the settings, grouped by their readers.
 //! - [`prefork`]: the builder.
-//! - `signals`: what arrives from kill(2), as pending bits and one pipe.
+//! - `signals`: received signals, as pending marks and one pipe.
 //! - `generation_configs`: the settings and listeners of each generation.
 //! - `crew`: the handles of the living workers and molds.
-//! - `effects`: what the policy asked for, done; `forking`: the part of it that makes processes.
+//! - `effects`: applies the effects of the policy; `forking`: those that make processes.
 //! - `failed_start`: the first reason of a start that fails.
-//! - `operator`: requests at the control socket, and their answers; `report`: the state of the pool, for a request.
-//! - `slots`: sockets of slots that begin or end; `orphaned`: connections of those that have ended.
+//! - `operator`: requests at the control socket, and their answers; `report`: the status of the pool.
+//! - `slots`: the sockets of slots that begin or end; `orphaned`: the connections of ended slots.
 //! - `leftovers`: processes of the application that outlive their worker.
-//! - `journal`: what the operator reads; `history`: what is kept of it.
-//! - `given`: what is changed of the process, and put back.
-//! - `upgrading`: another image is tried and executed; `resumption`: such an image takes over the handles.
-//! - `event_loop`: the loop; `stall_detector`: whether it runs when it should; `waiting`: its wait for what happens.
+//! - `journal`: the log messages; `history`: numbers and causes for `mcsup status`.
+//! - `given`: the attributes of the process before the pool, which are restored after it.
+//! - `upgrading`: checks and executes another image; `resumption`: adopts the handles in that image.
+//! - `event_loop`: the loop; `stall_detector`: delays of the supervisor; `waiting`: the wait for events.
 
 mod crew;
 mod effects;
@@ -48,22 +48,22 @@ use config::Config;
 /// Which process [`Supervisor::after_fork`] runs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ForkSide {
-    /// The supervisor, which has forked.
+    /// The supervisor, after its fork.
     Supervisor,
-    /// A mold, which has forked.
+    /// A mold, after its fork.
     Mold,
-    /// The new one: a worker or a mold.
+    /// The new process: a worker or a mold.
     Worker,
 }
 
-/// What an embedder decides about its pool. A closure that makes a worker is a supervisor with defaults for the rest.
+/// The embedder's part of a pool. A closure that makes a worker implements it, with the defaults.
 ///
-/// Every method but [`worker`](Self::worker) and those around a fork runs in the supervisor process, on its one thread;
-/// while one runs, nothing else happens, so none may wait.
+/// Every method but [`worker`](Self::worker) and those around a fork runs on the one thread of the supervisor process.
+/// The supervisor handles no event meanwhile, so no method may wait.
 ///
-/// With a mold ([`Policy::preload`](crate::policy::Policy)), or where leftovers are looked for
-/// ([`Config::children`](crate::Config)), the process is given its workers' orphans and reaps all its children. A method
-/// that starts one waits for it.
+/// With a mold ([`Policy::preload`](crate::policy::Policy)) or a search for leftovers
+/// ([`Config::children`](crate::Config)) the process adopts its workers' orphans and reaps all its children. A method
+/// that starts a child must wait for it.
 pub trait Supervisor {
     /// The code that runs in each worker.
     type Worker: Worker;
@@ -78,20 +78,21 @@ pub trait Supervisor {
         }
     }
 
-    /// This image has taken the place of another: instead of [`listening`](Self::listening) and [`ready`](Self::ready),
-    /// which were called there. Workers of generations that only the other image knew are made as those of the first.
+    /// This image has taken over from another one. Called instead of [`listening`](Self::listening) and
+    /// [`ready`](Self::ready). Workers of generations that only the other image knew are made as those of the first.
     fn taken_over(&mut self) {}
 
-    /// The first worker is ready: `ready` of `target` workers are, in the whole life of the pool for the first time.
+    /// The first worker of the pool's life is ready; at this moment `ready` of `target` workers are.
     fn ready(&mut self, ready: usize, target: usize) {
         let _ = (ready, target);
     }
 
-    /// A reload was asked for: reads the settings again for the workers of a new `generation`; those of older
-    /// generations go on with theirs. `None`: they are what they were.
+    /// Reads the settings again for a reload to `generation`. `None`: they are unchanged.
+    ///
+    /// Workers of older generations keep their settings.
     ///
     /// # Errors
-    /// What is wrong with the new settings. The reload is given up, and everything stays as it is.
+    /// The new settings are invalid. The reload ends, and nothing changes.
     fn reload(&mut self, generation: u64) -> Result<Option<Config>> {
         let _ = generation;
         Ok(None)
@@ -105,10 +106,10 @@ pub trait Supervisor {
     /// Opens log files again.
     fn reopen_logs(&mut self) {}
 
-    /// A fork is about to happen, in the supervisor or in a mold: for a host language that must know.
+    /// Runs before a fork, in the supervisor or in a mold, for the hooks of a host language.
     fn before_fork(&mut self) {}
 
-    /// It has happened (or failed: then only the process that forked sees it).
+    /// Runs after a fork in both processes; after a failed fork in the calling process only.
     fn after_fork(&mut self, side: ForkSide) {
         let _ = side;
     }

@@ -1,5 +1,5 @@
-//! Operators at the control socket: what they ask becomes an [`Ask`] with a ticket, and what the policy answers to the
-//! ticket goes back to them.
+//! Requests at the control socket. A request becomes an [`Ask`] with a ticket, and the policy's answer to the ticket
+//! becomes the reply.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,21 +16,21 @@ use crate::policy::{Answer, Ask, Moment, StopMode, Ticket};
 #[derive(Debug, Default)]
 pub(crate) struct Operators {
     server: Option<Server>,
-    waiting: Waiting,
+    waiting: PendingTickets,
 }
 
 /// The client that waits for each ticket; it outlives an upgrade.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(crate) struct Waiting {
+pub(crate) struct PendingTickets {
     tickets: BTreeMap<Ticket, ClientId>,
     last: u64,
 }
 
-/// All of it, over an upgrade.
+/// The [`Operators`], for the next image.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct OperatorsRecord {
     server: Option<ServerRecord>,
-    waiting: Waiting,
+    waiting: PendingTickets,
 }
 
 impl OperatorsRecord {
@@ -40,17 +40,17 @@ impl OperatorsRecord {
     }
 }
 
-/// Something that was asked for.
+/// A request of an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wish {
-    /// How everything is.
+pub(crate) enum OperatorRequest {
+    /// The status of the pool.
     Status(ClientId),
     /// A change; `None`: no client waits for the outcome.
     Change(Ask, Option<Ticket>),
 }
 
 impl Operators {
-    /// Listens at `path`. Where that cannot be, the pool goes without.
+    /// Listens at `path`. On an error the pool runs without a control socket.
     pub(crate) fn listen(path: Option<&Path>) -> Self {
         let server = path.and_then(|path| match Server::open(path) {
             Ok(server) => {
@@ -62,72 +62,72 @@ impl Operators {
                 None
             }
         });
-        Self { server, waiting: Waiting::default() }
+        Self { server, waiting: PendingTickets::default() }
     }
 
-    /// What the next image needs.
+    /// The record for the next image.
     pub(crate) fn describe(&self) -> OperatorsRecord {
         OperatorsRecord { server: self.server.as_ref().map(Server::describe), waiting: self.waiting.clone() }
     }
 
-    /// Goes on where the last image stopped.
+    /// The recorded control socket of the last image.
     pub(crate) fn adopt(record: OperatorsRecord) -> io::Result<Self> {
         let OperatorsRecord { server, waiting } = record;
         Ok(Self { server: server.map(Server::adopt).transpose()?, waiting })
     }
 
-    /// What to wait on, and whether for room to write.
+    /// The descriptors to poll, and whether for writing.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = (BorrowedFd<'_>, bool)> {
         self.server.iter().flat_map(Server::descriptors)
     }
 
-    /// When to look again though nothing has come.
+    /// The time to call [`receive`](Self::receive) at without an event.
     pub(crate) fn deadline(&self) -> Option<Moment> {
         self.server.as_ref().and_then(Server::deadline)
     }
 
-    /// What has been asked for since the last call.
-    pub(crate) fn hear(&mut self) -> Vec<Wish> {
+    /// The requests since the last call.
+    pub(crate) fn receive(&mut self) -> Vec<OperatorRequest> {
         let Some(server) = &mut self.server else { return Vec::new() };
-        let mut wishes = Vec::new();
+        let mut requests = Vec::new();
         for (client, request) in server.receive() {
-            let Some(ask) = meant(&request.command) else {
-                wishes.push(Wish::Status(client));
+            let Some(ask) = ask_of(&request.command) else {
+                requests.push(OperatorRequest::Status(client));
                 continue;
             };
-            log::info!("Asked by an operator: {}", words(&request.command));
+            log::info!("Asked by an operator: {}", summary(&request.command));
             if request.wait {
-                wishes.push(Wish::Change(ask, Some(self.waiting.ticket(client))));
+                requests.push(OperatorRequest::Change(ask, Some(self.waiting.ticket(client))));
             } else {
-                server.answer(client, &Reply::new(Outcome::Begun, words(&request.command)));
-                wishes.push(Wish::Change(ask, None));
+                server.answer(client, &Reply::new(Outcome::Begun, summary(&request.command)));
+                requests.push(OperatorRequest::Change(ask, None));
             }
         }
-        wishes
+        requests
     }
 
-    /// The answer to a ticket.
+    /// Sends the answer to a ticket.
     pub(crate) fn answer(&mut self, ticket: Ticket, answer: &Answer) {
         if let (Some(client), Some(server)) = (self.waiting.tickets.remove(&ticket), &mut self.server) {
             server.answer(client, &reply(answer));
         }
     }
 
-    /// The answer to a question.
-    pub(crate) fn tell(&mut self, client: ClientId, reply: &Reply) {
+    /// Sends a reply to a client without a ticket.
+    pub(crate) fn answer_client(&mut self, client: ClientId, reply: &Reply) {
         if let Some(server) = &mut self.server {
             server.answer(client, reply);
         }
     }
 
-    /// The supervisor ends: last answers leave, within bounds.
+    /// Sends the last replies of an ending supervisor, in bounded time.
     pub(crate) fn finish(&mut self) {
         if let Some(server) = &mut self.server {
             server.finish();
         }
     }
 
-    /// In a forked child: none of it is the child's.
+    /// Closes the control socket in a forked child.
     pub(crate) fn close_in_child(&mut self) {
         if let Some(server) = self.server.take() {
             server.close_in_child();
@@ -135,7 +135,7 @@ impl Operators {
     }
 }
 
-impl Waiting {
+impl PendingTickets {
     fn ticket(&mut self, client: ClientId) -> Ticket {
         self.last += 1;
         let ticket = Ticket(self.last);
@@ -144,8 +144,8 @@ impl Waiting {
     }
 }
 
-/// What a command asks the policy for; `None`: nothing, it only wants to know.
-fn meant(command: &Command) -> Option<Ask> {
+/// The change that a command asks for; `None`: a status request.
+fn ask_of(command: &Command) -> Option<Ask> {
     Some(match command {
         Command::Status => return None,
         Command::Reload => Ask::Reload,
@@ -158,7 +158,7 @@ fn meant(command: &Command) -> Option<Ask> {
     })
 }
 
-fn words(command: &Command) -> String {
+fn summary(command: &Command) -> String {
     match command {
         Command::Status => "status".to_owned(),
         Command::Reload => "reload".to_owned(),

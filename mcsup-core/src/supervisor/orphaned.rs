@@ -1,4 +1,4 @@
-//! Connections whose slot has ended, until workers of other slots take them.
+//! Connections of ended slots, until workers of other slots take them.
 
 use std::collections::VecDeque;
 use std::io;
@@ -8,17 +8,17 @@ use std::time::Duration;
 use crate::link::handover::Handover;
 use crate::listener::Connection;
 
-/// How soon the workers are given more, where they could not take all at once.
+/// The pause after an attempt that handed over some of the connections.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 
-/// The same where they take nothing for a while.
+/// The longest pause after attempts that handed over none.
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
-/// Connections of slots that are no more, on their way to the workers that there are.
+/// Connections of ended slots that wait for a worker.
 #[derive(Debug)]
 pub(crate) struct OrphanedConnections {
     connections: VecDeque<Connection>,
-    /// When the workers are given more: each failed attempt doubles it.
+    /// The pause before the next attempt: each failed one doubles it.
     pause: Duration,
 }
 
@@ -37,25 +37,25 @@ impl OrphanedConnections {
         self.connections.extend(connections);
     }
 
-    /// How long until the next attempt.
+    /// The pause before the next attempt.
     pub(super) fn pause(&self) -> Duration {
         self.pause
     }
 
-    /// In a forked child: they are the supervisor's.
+    /// Closes the connections in a forked child.
     pub(super) fn clear(&mut self) {
         self.connections.clear();
     }
 
-    /// Gives as many to the workers as there is room for.
+    /// Hands over as many connections as the queue takes.
     pub(super) fn give(&mut self, handover: &Handover) {
         let before = self.connections.len();
         while let Some(connection) = self.connections.pop_front() {
-            // The worker that takes it finds out by itself where it came in.
+            // The worker that takes it reads the local address from the socket.
             let given = connection.set_nonblocking(true);
             match given.and_then(|()| handover.give(connection.as_fd(), &[])) {
                 Ok(()) => {}
-                Err(error) if passes(&error) => {
+                Err(error) if is_temporary(&error) => {
                     self.connections.push_front(connection);
                     break;
                 }
@@ -67,12 +67,12 @@ impl OrphanedConnections {
     }
 }
 
-/// Whether sendmsg(2) may take it later: there is room for a few at a time, and unix(7) bounds the descriptors that are
-/// on their way for a user.
-fn passes(error: &io::Error) -> bool {
+/// Whether sendmsg(2) may succeed later: the queue has little room, and unix(7) limits the descriptors of a user in
+/// transit.
+fn is_temporary(error: &io::Error) -> bool {
     use rustix::io::Errno;
-    let passing = [Errno::AGAIN, Errno::INTR, Errno::NOBUFS, Errno::NOMEM, Errno::TOOMANYREFS];
-    Errno::from_io_error(error).is_some_and(|errno| passing.contains(&errno))
+    let temporary = [Errno::AGAIN, Errno::INTR, Errno::NOBUFS, Errno::NOMEM, Errno::TOOMANYREFS];
+    Errno::from_io_error(error).is_some_and(|errno| temporary.contains(&errno))
 }
 
 #[cfg(test)]
@@ -90,10 +90,10 @@ mod tests {
     #[test]
     fn a_connection_waits_while_the_kernel_takes_no_more_descriptors() {
         for errno in [libc::EAGAIN, libc::ENOBUFS, libc::ENOMEM, libc::ETOOMANYREFS] {
-            assert!(passes(&io::Error::from_raw_os_error(errno)), "{errno}");
+            assert!(is_temporary(&io::Error::from_raw_os_error(errno)), "{errno}");
         }
-        assert!(!passes(&io::Error::from_raw_os_error(libc::ENOTSOCK)));
-        assert!(!passes(&io::ErrorKind::InvalidInput.into()));
+        assert!(!is_temporary(&io::Error::from_raw_os_error(libc::ENOTSOCK)));
+        assert!(!is_temporary(&io::ErrorKind::InvalidInput.into()));
     }
 
     #[test]

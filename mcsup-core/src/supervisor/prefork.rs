@@ -1,4 +1,4 @@
-//! The builder: a supervisor's settings by name, and its life in one call.
+//! The builder of a pool: its settings by name, and the call that runs it.
 
 use std::process::ExitCode;
 
@@ -49,8 +49,7 @@ impl<S: Supervisor> Prefork<S> {
         Self { supervisor, config, mistake: None, resumption: None }
     }
 
-    /// Listens on `address` as well (see [`Address`] for its forms). What does not parse is an error of
-    /// [`run`](Self::run).
+    /// Adds an address to listen on (see [`Address`] for its forms). An invalid one is an error of [`run`](Self::run).
     #[must_use]
     pub fn bind(mut self, address: &str) -> Self {
         match address.parse::<Address>() {
@@ -60,52 +59,52 @@ impl<S: Supervisor> Prefork<S> {
         self
     }
 
-    /// How many workers; at least one.
+    /// The number of workers; at least one.
     #[must_use]
     pub fn workers(mut self, workers: usize) -> Self {
         self.config.policy.workers = workers;
         self
     }
 
-    /// Takes the place of another image of this supervisor. Needed only where
-    /// [`Resumption::from_environment`] was called already; otherwise [`run`](Self::run) does so.
+    /// Takes over from another image of this supervisor. Needed only if the embedder has called
+    /// [`Resumption::from_environment`]; otherwise [`run`](Self::run) calls it.
     #[must_use]
     pub fn resume(mut self, resumption: Option<Resumption>) -> Self {
         self.resumption = resumption;
         self
     }
 
-    /// Supervises until the pool ends. A process may call it again.
+    /// Runs the pool until it ends. A process may call it again.
     ///
-    /// Call it on the process's only thread: a process with another one (the ctrlc crate starts one, a multi-thread runtime
-    /// several until it is dropped) cannot fork. On Linux it is refused, before anything is opened, by an error that names
-    /// the threads; elsewhere the caller's word counts.
+    /// Call it on the process's only thread: a process with further threads (of the ctrlc crate, of a multi-thread
+    /// runtime that is not dropped yet) cannot fork. On Linux `run` counts the threads, and returns an error that names
+    /// them before it opens anything. Elsewhere it does not check.
     ///
-    /// What it changes of the process meanwhile, and puts back before it returns:
-    /// - what the process does at CHLD, TERM, INT, QUIT, HUP, USR1, USR2, TTIN, TTOU and WINCH, which are the
-    ///   supervisor's, and at PIPE, which is ignored: handler, flags and mask as they were. Handlers that the host has
-    ///   registered do not run until then. [In workers](#signals-in-workers) they do not run either, except for CHLD;
+    /// It changes these attributes of the process, and restores them before it returns:
+    /// - the handlers, flags and masks of CHLD, TERM, INT, QUIT, HUP, USR1, USR2, TTIN, TTOU and WINCH, which the
+    ///   supervisor handles, and of PIPE, which is ignored. Handlers of the host do not run meanwhile.
+    ///   [In workers](#signals-in-workers) they do not run either, except for CHLD;
     /// - the signal mask, in which those signals are unblocked;
-    /// - the soft limit of open descriptors, which is raised to the hard one (workers have the one that was given);
-    /// - on Linux, that it adopts its orphaned descendants (PR_SET_CHILD_SUBREAPER), where it needs to;
-    /// - the umask, for the moment in which a Unix socket is made.
+    /// - the soft limit of open descriptors, which is raised to the hard limit (workers have the original one);
+    /// - on Linux, the adoption of orphaned descendants (PR_SET_CHILD_SUBREAPER), if the settings need it;
+    /// - the umask, while a Unix socket is made.
     ///
-    /// [`VARIABLE`](crate::upgrade::VARIABLE) is taken out of the environment and not put back: the state that it names is
-    /// read by then. The program of a new image begins with all signals blocked, and they stay unblocked.
+    /// It removes [`VARIABLE`](crate::upgrade::VARIABLE) from the environment and does not restore it: the state that it
+    /// names has been read. The program of a new image begins with all signals blocked; they are unblocked afterwards.
     ///
-    /// When it returns no worker or mold is left. The name of the process is never changed: workers and molds alone have
-    /// names.
+    /// When it returns no worker or mold is left, unless SIGKILL did not end it. The supervisor keeps the name of the
+    /// process; only workers and molds get names.
     ///
     /// # Signals in workers
     /// A worker handles TERM, INT, QUIT, HUP, USR1, USR2, TTIN, TTOU and WINCH itself, and does nothing at CHLD, ALRM, VTALRM,
-    /// PROF and ABRT. What the host has installed for these becomes:
+    /// PROF and ABRT. It treats the handlers of the host for these signals so:
     /// - actions that were registered through the signal-hook-registry crate are removed, except those for CHLD, which run.
     ///   The signal stays caught: ALRM, VTALRM, PROF and ABRT do not end such a worker. A handler that the registry found
     ///   there when it was installed is still called by it;
     /// - other handlers are replaced: by the worker's own, and by the default for the last five.
     ///
-    /// Handlers for all other signals (CONT, TSTP, URG, real-time signals and so on) run in workers as after any fork. What a
-    /// worker itself registers through signal-hook-registry runs, beside what the worker does at the signal.
+    /// Handlers for all other signals (CONT, TSTP, URG, real-time signals and so on) run in workers as after any fork. An
+    /// action that a worker itself registers through signal-hook-registry runs beside the worker's own handler.
     ///
     /// If the host has used `tokio::signal` or `tokio::process`, its workers cannot rely on `tokio::signal`: tokio registers
     /// a signal once per process, believes so after a fork, and wakes by a pipe that all forked processes share. Use
@@ -143,10 +142,10 @@ impl<S: Supervisor> Prefork<S> {
     }
 }
 
-/// What keeps the pool from a start.
+/// The reason why the pool cannot start.
 fn obstacle(config: &Config, resumption: Option<&Resumption>) -> Option<Error> {
     mistake_in(config).or_else(|| {
-        // The old image, here again, is the last one that can supervise the pool: better without forks than not at all.
+        // The old image after a failed upgrade is the last one that can supervise the pool, even if it cannot fork.
         let is_last = resumption.is_some_and(|resumption| resumption.failure().is_some());
         let threads = fork::require_one_thread().err().filter(|_| !is_last)?;
         Some(Error::system("cannot supervise", threads))
@@ -162,8 +161,7 @@ fn mistake_in(config: &Config) -> Option<Error> {
     Some(Error::new(ErrorKind::Setting, range))
 }
 
-/// How a supervisor's life ended. Turned into an exit code it is 0 after a clean stop, and otherwise what
-/// [`Ending::code`] says.
+/// The end of a supervisor. [`Ending::code`] is its exit code.
 #[derive(Debug)]
 #[must_use = "it says whether the pool ended well"]
 pub struct Ending {
@@ -172,21 +170,21 @@ pub struct Ending {
 }
 
 impl Ending {
-    /// How the pool ended; `None`: it never began, or broke.
+    /// The outcome of the pool; `None`: it could not start or continue.
     pub fn outcome(&self) -> Option<Outcome> {
         self.outcome
     }
 
-    /// Why the pool did not start, or broke: the first reason. It is in the log already.
+    /// The first reason why the pool could not start or continue. The log has it already.
     ///
-    /// `None` after a stop, also where processes had to be killed or are left.
+    /// `None` after a stop, also if processes had to be killed or are left.
     pub fn error(&self) -> Option<&Error> {
         self.error.as_ref()
     }
 
-    /// The exit code: 0 stopped as asked, 1 could not start or go on, 3 workers could not boot, 4 what they were to
-    /// run could not be loaded, 5 stopped but workers had to be killed at the graceful timeout, 10 stopped but a process
-    /// is still there after SIGKILL.
+    /// The exit code: 0 stopped, 1 could not start or continue, 3 workers could not boot, 4 the application could not be
+    /// loaded, 5 stopped but workers had to be killed at the graceful timeout, 10 stopped but SIGKILL did not end a
+    /// process.
     pub fn code(&self) -> u8 {
         match self.outcome {
             Some(Outcome::Stopped) => 0,

@@ -1,11 +1,11 @@
-//! The state of the pool, for `mcsup status`: facts of the policy, the scoreboard, the kernel and the past in one.
+//! The status of the pool: facts of the policy, the scoreboard, the kernel and the history in one.
 
-use super::crew::{Crew, Look};
+use super::crew::{Crew, Snapshot};
 use super::history::History;
 use crate::control::{Death, MoldStatus, SlotStatus, Status, WorkerStatus};
 use crate::policy::{Entry, Machine, Moment, PoolPhase, State};
 
-/// How a pool is.
+/// The status of a pool.
 pub(crate) fn status(
     machine: &Machine,
     crew: &Crew,
@@ -21,7 +21,7 @@ pub(crate) fn status(
         pid: mold.pid,
         generation: Some(mold.generation),
         state: Some(state(&mold.state).to_owned()),
-        age_seconds: crew.look(id, now).map(|look| look.age.as_secs_f64()),
+        age_seconds: crew.snapshot(id, now).map(|snapshot| snapshot.age.as_secs_f64()),
     });
     Status {
         mcsup: Some(env!("CARGO_PKG_VERSION").to_owned()),
@@ -38,13 +38,13 @@ pub(crate) fn status(
         workers: machine
             .table()
             .iter()
-            .map(|entry| worker(entry, crew.look(entry.id, now).as_ref()))
+            .map(|entry| worker(entry, crew.snapshot(entry.id, now).as_ref()))
             .collect(),
         slots: slots(machine, history, now),
     }
 }
 
-fn worker(entry: &Entry, look: Option<&Look>) -> WorkerStatus {
+fn worker(entry: &Entry, snapshot: Option<&Snapshot>) -> WorkerStatus {
     let state = match entry.state {
         State::Ready { .. } if entry.leaves => "leaving",
         State::Ready { .. } if entry.recycle.is_some() => "recycling",
@@ -57,7 +57,7 @@ fn worker(entry: &Entry, look: Option<&Look>) -> WorkerStatus {
         state: Some(state.to_owned()),
         ..WorkerStatus::default()
     };
-    let Some(Look { age, gauges, usage }) = look else { return status };
+    let Some(Snapshot { age, gauges, usage }) = snapshot else { return status };
     WorkerStatus {
         age_seconds: Some(age.as_secs_f64()),
         requests: Some(gauges.requests + gauges.running),
@@ -66,7 +66,7 @@ fn worker(entry: &Entry, look: Option<&Look>) -> WorkerStatus {
         waiting: Some(gauges.waiting),
         connections: Some(gauges.connections),
         rss_bytes: usage.rss_bytes,
-        // The client counts it: it takes time that a supervisor does not have.
+        // The client adds it: reading it would delay the supervisor.
         pss_bytes: None,
         cpu_seconds: usage.cpu.map(|time| time.as_secs_f64()),
         ..status

@@ -1,4 +1,4 @@
-//! How a new image takes over from the old one: all of its handles, and then its place.
+//! How a new image takes over: it adopts the handles of the old image and continues the pool.
 
 use super::Supervisor;
 use super::config::{Children, Config};
@@ -21,37 +21,37 @@ use crate::policy::{Effect, Event, Machine};
 use crate::sys::{ancestry, signal};
 use crate::upgrade::{self, Resumption};
 
-/// A pool that goes on.
-pub(super) struct Successor<S> {
+/// A pool whose loop can run: a new one, or an adopted one.
+pub(super) struct StartedPool<S> {
     pub(super) machine: Machine,
     pub(super) executor: Executor<S>,
-    /// What is to be done first,
+    /// The effects to apply first.
     pub(super) effects: Vec<Effect>,
-    /// and what has happened by then.
+    /// The events to handle after them.
     pub(super) events: Vec<Event>,
 }
 
-/// Goes on where the old image stopped; `None`: it was only to be found out whether that can be.
+/// Adopts the pool of the old image; `None`: this was a dry run.
 ///
-/// Signals are blocked from the old image's last moment on until its handles are all taken over: none is lost, and none
-/// meets a process that has no handler for it.
+/// The old image blocks all signals before the exec, and they stay blocked until all handles are adopted. So no signal
+/// is lost, and none arrives without a handler.
 ///
 /// # Errors
-/// It cannot be, and neither can the old image go on: the pool has no supervisor any more.
+/// Neither image can continue: the pool has no supervisor any more.
 pub(super) fn take_over<S: Supervisor>(
     supervisor: S,
     config: Config,
     resumption: Resumption,
-) -> Result<Option<Successor<S>>> {
-    // Declared in this order, so that whatever goes wrong the way back is taken before a handle is closed.
-    let mut taken = Taken::default();
+) -> Result<Option<StartedPool<S>>> {
+    // Dropped in the reverse order: an error returns to the old image before a handle is closed.
+    let mut adopted = AdoptedHandles::default();
     let resumption = resumption;
     if resumption.is_check() {
         resumption.pool::<PoolRecord>()?;
         resumption.affirm()?;
         return Ok(None);
     }
-    let machine = match taken.take(&resumption, &config) {
+    let machine = match adopted.take(&resumption, &config) {
         Ok(machine) => machine,
         Err(error) => {
             resumption.give_up(&error.to_string());
@@ -59,33 +59,33 @@ pub(super) fn take_over<S: Supervisor>(
         }
     };
     let (by, failure) = (resumption.by().to_owned(), resumption.failure().map(str::to_owned));
-    let Some(mut executor) = taken.executor(supervisor, config) else {
+    let Some(mut executor) = adopted.executor(supervisor, config) else {
         return Err(Error::system("take over", std::io::Error::other("something is missing")));
     };
     if let Some(image) = resumption.complete() {
-        // By its own path there may be another by now.
+        // Its original path may lead to another image by now.
         executor.upgrader.set_image(image);
     }
     signal::unblock_all();
     executor.supervisor.taken_over();
-    let events = happened(&mut executor, &by, failure);
-    Ok(Some(Successor { machine, executor, effects: Vec::new(), events }))
+    let events = events_since_exec(&mut executor, &by, failure);
+    Ok(Some(StartedPool { machine, executor, effects: Vec::new(), events }))
 }
 
-/// The handles that have been taken over so far.
+/// The handles that are adopted so far.
 #[derive(Default)]
-struct Taken {
+struct AdoptedHandles {
     pid_file: Option<PidFile>,
     listeners: Option<OpenSet>,
     crew: Option<Crew>,
     handover: Option<Handover>,
     operators: Option<Operators>,
     signals: Option<Signals>,
-    rest: Option<Rest>,
+    rest: Option<AdoptedState>,
 }
 
-/// What needs no descriptor.
-struct Rest {
+/// The adopted state that has no descriptor.
+struct AdoptedState {
     generation: u64,
     slots: SlotsRecord,
     given: Given,
@@ -93,8 +93,8 @@ struct Rest {
     history: super::history::History,
 }
 
-impl Taken {
-    /// Takes all of it.
+impl AdoptedHandles {
+    /// Adopts all of it.
     fn take(&mut self, resumption: &Resumption, config: &Config) -> Result<Machine> {
         let failed = |step: &str| {
             let step = format!("take over {step}");
@@ -108,10 +108,10 @@ impl Taken {
         self.operators = Some(Operators::adopt(record.operators).map_err(failed("the control socket"))?);
         self.signals = Some(Signals::install().map_err(failed("signals"))?);
         let machine = Machine::resume(record.machine, config.policy.clone());
-        // An image that left nothing about it has what it was given.
+        // An older image may not have recorded these attributes: then it has not changed them.
         let now = Given::look();
         descriptors::raise();
-        self.rest = Some(Rest {
+        self.rest = Some(AdoptedState {
             generation: machine.current(),
             slots: record.slots,
             given: Given {
@@ -125,13 +125,13 @@ impl Taken {
     }
 
     fn executor<S: Supervisor>(&mut self, supervisor: S, config: Config) -> Option<Executor<S>> {
-        let Rest { generation, slots, given, others, history } = self.rest.take()?;
+        let AdoptedState { generation, slots, given, others, history } = self.rest.take()?;
         let mut crew = self.crew.take()?;
         let (handover, listeners) = (self.handover.take()?, self.listeners.take()?);
         let (operators, signals) = (self.operators.take()?, self.signals.take()?);
         let children = config.children;
         if children != Children::Ignore {
-            // The last image may not have wanted it. Where it cannot be, there is less to see.
+            // The last image may not have adopted orphans. After an error fewer leftovers are found.
             let _ = ancestry::adopt_orphans();
             crew.adopts();
         }
@@ -154,8 +154,12 @@ impl Taken {
     }
 }
 
-/// The events of the meantime: processes that have ended are reaped, and the request for the upgrade is answered.
-fn happened<S: Supervisor>(executor: &mut Executor<S>, by: &str, failure: Option<String>) -> Vec<Event> {
+/// The events since the exec: the outcome of the upgrade, and the ends of processes.
+fn events_since_exec<S: Supervisor>(
+    executor: &mut Executor<S>,
+    by: &str,
+    failure: Option<String>,
+) -> Vec<Event> {
     let upgrade = match failure {
         None => Event::Upgraded { message: format!("{by} -> {}", upgrade::PROGRAM) },
         Some(reason) => Event::UpgradeFailed { reason },

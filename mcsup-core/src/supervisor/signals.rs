@@ -1,6 +1,6 @@
-//! What arrives from kill(2): one pending mark for each signal, with its sender, and a pipe that wakes the loop.
+//! Received signals: one pending mark for each, with its sender, and a pipe that wakes the loop.
 //!
-//! Marks and not a queue, as in the kernel: a storm of signals takes no room, and none of another kind is lost in it.
+//! Marks and not a queue, as in the kernel: many signals of one kind need no memory, and displace none of another kind.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,29 +9,29 @@ use crate::policy::{Ask, StopMode};
 use crate::sys::caught::Caught;
 use crate::sys::signal::Unblocked;
 
-/// What a signal means to a supervisor.
+/// The reaction of a supervisor to a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Meaning {
+pub(crate) enum SignalAction {
     /// A child may have ended.
     Child,
-    /// The operator wants something.
+    /// An operator requests a change.
     Ask(Ask),
-    /// Nothing here, but it must not end us either.
+    /// No reaction. The signal is caught so that it does not end the supervisor.
     Nothing,
 }
 
-/// The signal table, in the order in which simultaneous signals are taken: a stop comes last, so that it wins.
-const TABLE: [(i32, &str, Meaning); 10] = [
-    (libc::SIGCHLD, "CHLD", Meaning::Child),
-    (libc::SIGUSR1, "USR1", Meaning::Ask(Ask::ReopenLogs)),
-    (libc::SIGTTIN, "TTIN", Meaning::Ask(Ask::ScaleUp)),
-    (libc::SIGTTOU, "TTOU", Meaning::Ask(Ask::ScaleDown)),
-    (libc::SIGHUP, "HUP", Meaning::Ask(Ask::Reload)),
-    (libc::SIGUSR2, "USR2", Meaning::Ask(Ask::Upgrade)),
-    (libc::SIGWINCH, "WINCH", Meaning::Nothing),
-    (libc::SIGTERM, "TERM", Meaning::Ask(Ask::Stop(StopMode::Graceful))),
-    (libc::SIGINT, "INT", Meaning::Ask(Ask::Stop(StopMode::Quick))),
-    (libc::SIGQUIT, "QUIT", Meaning::Ask(Ask::Stop(StopMode::Quick))),
+/// The signal table, in the order of handling: a stop comes last, so that it has precedence.
+const TABLE: [(i32, &str, SignalAction); 10] = [
+    (libc::SIGCHLD, "CHLD", SignalAction::Child),
+    (libc::SIGUSR1, "USR1", SignalAction::Ask(Ask::ReopenLogs)),
+    (libc::SIGTTIN, "TTIN", SignalAction::Ask(Ask::ScaleUp)),
+    (libc::SIGTTOU, "TTOU", SignalAction::Ask(Ask::ScaleDown)),
+    (libc::SIGHUP, "HUP", SignalAction::Ask(Ask::Reload)),
+    (libc::SIGUSR2, "USR2", SignalAction::Ask(Ask::Upgrade)),
+    (libc::SIGWINCH, "WINCH", SignalAction::Nothing),
+    (libc::SIGTERM, "TERM", SignalAction::Ask(Ask::Stop(StopMode::Graceful))),
+    (libc::SIGINT, "INT", SignalAction::Ask(Ask::Stop(StopMode::Quick))),
+    (libc::SIGQUIT, "QUIT", SignalAction::Ask(Ask::Stop(StopMode::Quick))),
 ];
 
 /// A signal that was pending.
@@ -39,49 +39,50 @@ const TABLE: [(i32, &str, Meaning); 10] = [
 pub(crate) struct Arrived {
     number: i32,
     pub(crate) name: &'static str,
-    pub(crate) meaning: Meaning,
-    /// The sender's pid, where a process sent it.
+    pub(crate) action: SignalAction,
+    /// The sender's pid, if a process sent it.
     pub(crate) sender: Option<i32>,
 }
 
-/// The supervisor's signals, from installation until it is dropped: then the process does at each what it did before.
+/// The supervisor's signal handlers. Its drop restores the earlier ones.
 #[derive(Debug)]
 pub(crate) struct Signals(Caught);
 
 impl Signals {
-    /// Takes the signals of [`TABLE`] over.
+    /// Installs handlers for the signals of [`TABLE`].
     pub(crate) fn install() -> io::Result<Self> {
         let mut caught = Caught::new(numbers())?;
-        // A client or a worker that is gone is an error of one write.
+        // A client or worker that has ended is then an error of one write.
         caught.ignore(libc::SIGPIPE)?;
         Ok(Self(caught))
     }
 
-    /// Unblocks them, for a process whose parent has left some of them blocked.
+    /// Unblocks the signals, since the parent may have left some of them blocked.
     pub(crate) fn unblock() -> Unblocked {
         Unblocked::new(numbers())
     }
 
-    /// Whatever is pending, each signal once.
+    /// Takes the pending signals, each once.
     pub(crate) fn take(&self) -> Vec<Arrived> {
         self.0.acknowledge();
-        let pending = TABLE.iter().filter_map(|(number, name, meaning)| {
+        let pending = TABLE.iter().filter_map(|(number, name, action)| {
             let sender = self.0.take(*number)?.map(|origin| origin.pid);
-            // Sent again by `give_back`, of the same process: the real sender is not known any more.
+            // Sent again by `give_back` in this process: the original sender is unknown.
             let sender = sender.filter(|pid| u32::try_from(*pid) != Ok(std::process::id()));
-            Some(Arrived { number: *number, name, meaning: *meaning, sender })
+            Some(Arrived { number: *number, name, action: *action, sender })
         });
         pending.collect()
     }
 
-    /// Whether the operator wants an end. Takes whatever is pending, for a supervisor that does nothing else any more.
+    /// Whether a stop is pending. Takes all pending signals, so only an ending supervisor may call it.
     pub(crate) fn take_stop(&self) -> bool {
-        let is_stop = |meaning| matches!(meaning, Meaning::Ask(Ask::Stop(_)));
-        self.take().iter().any(|signal| is_stop(signal.meaning))
+        let is_stop = |action| matches!(action, SignalAction::Ask(Ask::Stop(_)));
+        self.take().iter().any(|signal| is_stop(signal.action))
     }
 
-    /// Gives what is pending back to the kernel. To be called with these signals blocked: then they stay pending there,
-    /// also for the program that this process becomes.
+    /// Gives the pending signals back to the kernel.
+    ///
+    /// The caller must have blocked them: then they stay pending, also for the next program of this process.
     pub(crate) fn give_back(&self) -> Vec<Arrived> {
         let arrived = self.take();
         arrived.iter().for_each(|signal| self.0.give_back(signal.number));

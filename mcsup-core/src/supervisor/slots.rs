@@ -1,5 +1,6 @@
-//! Where each slot has sockets of its own: they get connections when a worker accepts them, and close when nothing can
-//! arrive on them any more.
+//! The own sockets of each slot, with `reuse_port`.
+//!
+//! They get connections when a worker accepts them, and close when no connection can arrive on them any more.
 
 use std::time::Duration;
 
@@ -10,25 +11,25 @@ use super::orphaned::OrphanedConnections;
 use crate::link::handover::Handover;
 use crate::policy::{Machine, Moment, PoolPhase};
 
-/// How often sockets that are to close are looked at.
+/// The interval between checks of sockets that will close.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// The slots that there are listeners for, and connections of those that have ended.
+/// The slots with listeners, and the connections of ended slots.
 #[derive(Debug)]
 pub(crate) struct SlotSockets {
     known: SlotsRecord,
     orphaned: OrphanedConnections,
 }
 
-/// How many slots there are listeners for, for the next image.
+/// The number of slots with listeners, for the next image.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct SlotsRecord {
     count: usize,
-    /// For which pool connections were last spread.
+    /// The pool over which connections were last spread.
     spread: Spread,
 }
 
-/// A pool over whose slots connections are spread.
+/// The generation and slots over which connections are spread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Spread {
     generation: u64,
@@ -41,7 +42,7 @@ impl SlotSockets {
         Self::adopt(SlotsRecord { count, spread: Spread { generation: 1, slots: count } })
     }
 
-    /// As the last image has left them.
+    /// The recorded slots of the last image.
     pub(super) fn adopt(known: SlotsRecord) -> Self {
         Self { known, orphaned: OrphanedConnections::default() }
     }
@@ -51,12 +52,12 @@ impl SlotSockets {
         self.known
     }
 
-    /// How many slots there are listeners for.
+    /// The number of slots with listeners.
     pub(super) fn count(&self) -> usize {
         self.known.count
     }
 
-    /// There are listeners for `count` slots from now on.
+    /// Sets the number of slots with listeners.
     pub(super) fn set_count(&mut self, count: usize) {
         self.known.count = count;
     }
@@ -66,13 +67,13 @@ impl SlotSockets {
         !self.orphaned.is_empty()
     }
 
-    /// In a forked child: the connections are the supervisor's.
+    /// Closes the connections in a forked child.
     pub(super) fn close_in_child(&mut self) {
         self.orphaned.clear();
     }
 
-    /// Does what has become due; called in every turn of the loop.
-    pub(super) fn tend(
+    /// Spreads connections over new slots, and closes ended ones. Runs in every iteration of the loop.
+    pub(super) fn update(
         &mut self,
         generation_configs: &mut GenerationConfigs,
         handover: &Handover,
@@ -83,14 +84,14 @@ impl SlotSockets {
             generation_configs.aim(wanted.slots);
             self.known.spread = wanted;
         }
-        // The next image gets these sockets; it would not know of connections that were taken out of them.
+        // The next image adopts these sockets, but not the connections that were accepted from them.
         if generation_configs.is_leaving() && !matches!(machine.phase(), PoolPhase::Upgrading { .. }) {
             self.orphaned.add(generation_configs.end_leaving());
         }
         self.orphaned.give(handover);
     }
 
-    /// When to look again.
+    /// The time of the next check.
     pub(super) fn deadline(&self, generation_configs: &GenerationConfigs, now: Moment) -> Option<Moment> {
         match self.orphaned.is_empty() {
             false => Some(now.saturating_add(self.orphaned.pause())),

@@ -1,4 +1,4 @@
-//! Another image of this supervisor: tried beside it, and executed in its place.
+//! The upgrade to another image: its dry run, the record of the pool, and the exec.
 
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 
@@ -25,7 +25,7 @@ use crate::upgrade::Image;
 use crate::upgrade::dry_run::DryRun;
 use crate::upgrade::state::UpgradeState;
 
-/// A whole pool, for the next image. Its form is covered by the state's version.
+/// A whole pool, for the next image. The version of the handoff state covers its format.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct PoolRecord {
     pub(super) machine: Record,
@@ -35,10 +35,10 @@ pub(super) struct PoolRecord {
     pub(super) slots: SlotsRecord,
     #[serde(default)]
     pub(super) descriptors: Option<descriptors::Limit>,
-    /// Whether the process adopted orphans before it had a mold.
+    /// Whether the process adopted orphans before the pool.
     #[serde(default)]
     pub(super) is_subreaper: Option<bool>,
-    /// What ran beside the pool before it looked for leftovers.
+    /// Processes beside the pool before the first search for leftovers.
     #[serde(default)]
     pub(super) others: Option<Vec<Relative>>,
     pub(super) pid_file: Option<PidFileRecord>,
@@ -56,55 +56,55 @@ impl PoolRecord {
     }
 }
 
-/// What an upgrade executes, and the dry runs of it.
+/// The image of upgrades, and its dry runs.
 #[derive(Debug)]
 pub(crate) struct Upgrader {
     image: Option<Image>,
-    /// The dry run that is under way.
+    /// The dry run in progress.
     dry_run: Option<DryRun>,
     /// Earlier ones, which were killed and are not reaped yet.
     ended_dry_runs: Vec<DryRun>,
 }
 
-/// What is executed, and the state of the pool for it.
+/// The image to execute, and the state of the pool for it.
 struct NextImage {
     image: Image,
     upgrade_state: UpgradeState,
 }
 
 impl Upgrader {
-    /// For upgrades to `image`; `None`: there are none.
+    /// An upgrader to `image`; `None`: upgrades are refused.
     pub(super) fn new(image: Option<Image>) -> Self {
         Self { image, dry_run: None, ended_dry_runs: Vec::new() }
     }
 
-    /// By its own path there may be another image by now: upgrades execute `image`.
+    /// Upgrades execute `image` from now on: its original path may lead to another image.
     pub(super) fn set_image(&mut self, image: Image) {
         self.image = Some(image);
     }
 
-    /// The processes of dry runs.
+    /// The pids of the dry runs.
     pub(super) fn pids(&self) -> impl Iterator<Item = i32> + '_ {
         self.dry_runs().map(DryRun::pid)
     }
 
-    /// What to wait on while a dry run is under way.
+    /// The descriptors to poll during a dry run.
     pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.dry_run.iter().flat_map(DryRun::descriptors)
     }
 
-    /// When to look whether a dry run that was killed has ended.
+    /// The time of the next check of a dry run.
     pub(super) fn deadline(&self, now: Moment) -> Option<Moment> {
         self.dry_runs().filter_map(|dry_run| dry_run.deadline(now)).min()
     }
 
-    /// Nothing waits for the dry run any more: it is ended in the turns of the loop to come.
+    /// Gives up the dry run. Later iterations of the loop end it.
     fn end(&mut self) {
         self.ended_dry_runs.extend(self.dry_run.take());
     }
 
-    /// These processes have been reaped. Ends dry runs that nothing waits for; see [`DryRun::end`] for when to call it.
-    fn tend(&mut self, reaped: &[(Pid, ExitStatus)], now: Moment) {
+    /// Notes reaped processes, and ends dry runs that were given up. [`DryRun::end`] says when this may run.
+    fn reap(&mut self, reaped: &[(Pid, ExitStatus)], now: Moment) {
         for dry_run in self.dry_run.iter_mut().chain(&mut self.ended_dry_runs) {
             dry_run.note_reaped(reaped);
         }
@@ -114,15 +114,15 @@ impl Upgrader {
     /// The result of the dry run, once.
     fn take_result(&mut self, now: Moment) -> Option<Event> {
         let dry_run = self.dry_run.as_mut()?;
-        let said = dry_run.poll(now)?;
+        let result = dry_run.poll(now)?;
         self.end();
-        Some(match said {
+        Some(match result {
             Ok(()) => Event::ImageChecked,
             Err(reason) => Event::UpgradeFailed { reason },
         })
     }
 
-    /// In a forked child: dry runs are the supervisor's, and the image is of no use.
+    /// Drops the image and forgets the dry runs in a forked child.
     pub(super) fn close_in_child(&mut self) {
         self.end();
         for mut dry_run in self.ended_dry_runs.drain(..) {
@@ -137,7 +137,7 @@ impl Upgrader {
 }
 
 impl<S: Supervisor> Executor<S> {
-    /// Begins the dry run of the image that there is now.
+    /// Begins a dry run of the current image.
     pub(super) fn check_image(&mut self, machine: &Machine) -> Option<Event> {
         self.upgrader.end();
         let limit = machine.policy().upgrade_timeout;
@@ -152,25 +152,25 @@ impl<S: Supervisor> Executor<S> {
         }
     }
 
-    /// The result of the dry run.
+    /// The result of the dry run, once; reaps earlier dry runs.
     pub(super) fn poll_dry_run(&mut self, machine: &Machine, now: Moment) -> Option<Event> {
         if !matches!(machine.phase(), PoolPhase::Upgrading { .. }) {
             self.upgrader.end();
         }
-        self.upgrader.tend(&self.crew.take_reaped_others(), now);
-        // Connections on their way to the workers get there first: the next image would not know of them.
+        self.upgrader.reap(&self.crew.take_reaped_others(), now);
+        // Orphaned connections reach a worker first: they are not in the record for the next image.
         if self.slots.has_connections() { None } else { self.upgrader.take_result(now) }
     }
 
-    /// Becomes the next image. That this returns says that it could not be.
+    /// Executes the next image. Returns only after an error.
     pub(super) fn exec(&mut self, machine: &Machine) -> Event {
         self.upgrader.end();
-        // What arrives from now on waits for the next image: a handler that is not there yet would be the end of it. So
-        // does what has arrived since signals were last looked at.
+        // Signals wait from now on for the next image: without a handler they would end it. Those that are pending here
+        // go back to the kernel.
         let blocked = AllBlocked::new();
         for signal in self.signals.iter().flat_map(Signals::give_back) {
             let sender = signal.sender.map(|pid| format!(" from {}", processes::name(pid)));
-            // Each worker that ends meanwhile sends one, and is reaped by either image.
+            // The kernel sends one for each worker that ends. Either image reaps the worker.
             if signal.name == "CHLD" {
                 continue;
             }
@@ -213,7 +213,7 @@ impl<S: Supervisor> Executor<S> {
     }
 }
 
-/// Returns where it failed, with everything as it was.
+/// Executes the next image. Returns only after an error, with the directory and the descriptors restored.
 fn execute(NextImage { image, upgrade_state }: &NextImage) -> Error {
     log::logger().flush();
     let here = std::fs::File::open(".");

@@ -1,5 +1,7 @@
-//! Waiting for many descriptors, also where the system refuses to look at all of them in one call: poll(2) takes no more
-//! entries than the limit of open descriptors, and that limit may be lowered from outside at any time.
+//! A wait for many descriptors, also when poll(2) refuses their number.
+//!
+//! poll(2) takes no more entries than the limit of open descriptors, and another process may lower that limit at any
+//! time (prlimit(2)).
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -10,20 +12,20 @@ use rustix::io::Errno;
 use crate::clock;
 use crate::host::descriptors;
 
-/// How long one wait lasts while not all descriptors are looked at.
+/// The longest wait while not all descriptors are polled.
 const TURN: Duration = Duration::from_millis(100);
 
-/// The loop's wait, which no error ends.
+/// The wait of the event loop, which never fails.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
-    /// The last wait could not look at all of its sources at once.
+    /// Whether the last wait could not poll all of its sources at once.
     in_portions: Cell<bool>,
 }
 
 impl Waiting {
-    /// Waits until one of `sources` has something, at the longest for `timeout`; the most urgent source is the first.
+    /// Waits until one of `sources` is ready, for `timeout` at most; the most urgent source is the first.
     ///
-    /// It may return early. Nothing is said of which source has something.
+    /// It may return early, and does not report which source is ready.
     pub(super) fn wait(&self, sources: &mut [PollFd<'_>], timeout: Option<Duration>) {
         let first_try = wait_for(sources, timeout);
         // The limit was lowered, and the hard one may permit more.
@@ -47,20 +49,20 @@ impl Waiting {
     }
 }
 
-/// A look at each portion, and a wait for the first one.
+/// Polls each portion, and waits for the first one.
 fn wait_in_portions(sources: &mut [PollFd<'_>], portion: usize, timeout: Duration) {
     let (first, others) = sources.split_at_mut(portion.clamp(1, sources.len().max(1)).min(sources.len()));
     let mut others = others.chunks_mut(portion.max(1));
     if others.any(|portion| matches!(wait_for(portion, Some(Duration::ZERO)), Ok(1..))) {
         return;
     }
-    // Without any poll(2) the loop looks at everything once in a turn.
+    // If poll(2) fails altogether, the loop checks all sources once in this time.
     if wait_for(first, Some(timeout)).is_err() {
         std::thread::sleep(timeout);
     }
 }
 
-/// How many of `sources` have something; an interruption is none.
+/// The number of ready sources; 0 after an interruption.
 fn wait_for(sources: &mut [PollFd<'_>], timeout: Option<Duration>) -> Result<usize, Errno> {
     match poll(sources, timeout.map(clock::wait_of).as_ref()) {
         Err(Errno::INTR) => Ok(0),

@@ -1,4 +1,4 @@
-//! Workers that a mold is to fork: its orders, and the fate of workers that it has not forked yet.
+//! Workers that a mold forks: its orders, and workers that it has not forked yet.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -16,26 +16,24 @@ use crate::policy::{Event, ExitStatus, WorkerId};
 use crate::spawn::reap;
 use crate::sys::ancestry::ADOPTS;
 
-/// An order for a mold, and the descriptors that go with it.
+/// A fork order that is not sent yet, with its descriptors.
 #[derive(Debug)]
-pub(crate) struct Wanted {
+pub(crate) struct QueuedFork {
     pub(crate) order: ForkOrder,
     pub(crate) end: WorkerEnd,
     pub(crate) listeners: OpenSet,
 }
 
-/// How many orders a mold is given before it has answered the first of them: more would only wait in its socket, which
-/// has little room.
-const UNANSWERED: usize = 4;
+/// The most orders to a mold without an answer: its socket has room for few.
+const MAX_UNANSWERED: usize = 4;
 
-/// A fork takes less, also on a machine that is busy: a mold that has done none for so long when a worker is given up that
-/// it is to fork never will.
+/// A mold without a fork for this time is stuck: a fork takes less, also on a busy machine.
 pub(super) const FORK_PATIENCE: Duration = Duration::from_millis(100);
 
-/// A worker whose mold is gone is born by then, or never.
+/// A worker whose mold has ended reports `Born` within this time, or never.
 const ORPHANS_PATIENCE: Duration = Duration::from_secs(1);
 
-impl Wanted {
+impl QueuedFork {
     fn descriptors(&self) -> Descriptors<BorrowedFd<'_>> {
         Descriptors {
             end: self.end.as_fd(),
@@ -45,50 +43,50 @@ impl Wanted {
 }
 
 impl Crew {
-    /// Has a mold fork a worker, as soon as it has forked those before it.
+    /// Queues a fork order for a mold.
     pub(crate) fn order(
         &mut self,
         (worker, mold): (WorkerId, WorkerId),
         links: Links,
-        wanted: Wanted,
+        queued: QueuedFork,
     ) -> Result<()> {
         let gone = || Error::system("have a mold fork", io::Error::other("there is no such mold"));
-        self.entries.get_mut(&mold).ok_or_else(gone)?.wanted.push_back((worker, wanted));
+        self.entries.get_mut(&mold).ok_or_else(gone)?.queued.push_back((worker, queued));
         let process = Process::Awaited { mold, since: clock::now(), is_doomed: false, failure: None };
         self.entries.insert(worker, ProcessEntry::new(process, links));
         self.send_orders(mold);
         Ok(())
     }
 
-    /// Sends orders to a mold, no more than a few at once.
+    /// Sends queued orders to a mold, up to [`MAX_UNANSWERED`].
     pub(super) fn send_orders(&mut self, mold: WorkerId) {
-        let Some(ProcessEntry { links: Links { forks: Some(_), .. }, wanted, .. }) = self.entries.get(&mold)
+        let Some(ProcessEntry { links: Links { forks: Some(_), .. }, queued, .. }) = self.entries.get(&mold)
         else {
             return;
         };
-        let is_ordered = |worker: &WorkerId| !wanted.iter().any(|(other, _)| other == worker);
-        let mut told = self.awaited(mold).filter(|worker| is_ordered(worker)).count();
-        while told < UNANSWERED {
+        let is_ordered = |worker: &WorkerId| !queued.iter().any(|(other, _)| other == worker);
+        let mut unanswered = self.awaited(mold).filter(|worker| is_ordered(worker)).count();
+        while unanswered < MAX_UNANSWERED {
             let Some(entry) = self.entries.get_mut(&mold) else { return };
-            if told == 0 && !entry.wanted.is_empty() {
-                entry.moved = clock::now();
+            if unanswered == 0 && !entry.queued.is_empty() {
+                entry.last_progress = clock::now();
             }
-            let (Some(forks), Some((worker, wanted))) = (&entry.links.forks, entry.wanted.pop_front()) else {
+            let (Some(forks), Some((worker, queued))) = (&entry.links.forks, entry.queued.pop_front()) else {
                 return;
             };
-            let sent = forks.send(&wanted.order, &wanted.descriptors());
-            told += 1;
-            // The end of its link, which is closed here, says that there is no such worker; this says why.
+            let sent = forks.send(&queued.order, &queued.descriptors());
+            unanswered += 1;
+            // The end of the link is closed here, which ends the worker. This adds the reason.
             if let (Err(error), Some(entry)) = (sent, self.entries.get_mut(&worker)) {
                 entry.failed(format!("the mold cannot be reached: {error}"));
             }
         }
     }
 
-    /// A mold has forked a worker, or has said that it cannot.
-    pub(super) fn has_moved(&mut self, mold: WorkerId) {
+    /// Notes that a mold has forked a worker, or reported that it cannot.
+    pub(super) fn note_progress(&mut self, mold: WorkerId) {
         if let Some(mold) = self.entries.get_mut(&mold) {
-            mold.moved = clock::now();
+            mold.last_progress = clock::now();
         }
     }
 
@@ -100,7 +98,7 @@ impl Crew {
         })
     }
 
-    /// A worker has a process; or had one, that has just been reaped.
+    /// Handles `Born`: the worker has a process, which may have just been reaped.
     pub(super) fn on_born(&mut self, worker: WorkerId, pid: Pid, reaped: &[Pid]) -> Option<Event> {
         let is_taken = self.entries.values().any(|entry| entry.process.pid() == Some(pid));
         let entry = self.entries.get_mut(&worker)?;
@@ -113,19 +111,21 @@ impl Crew {
         entry.counter = self.kills.own();
         entry.process = match ADOPTS {
             true => Process::Child(pid),
-            false => Process::Grandchild { pid, mold, last_word: None },
+            false => Process::Grandchild { pid, mold, own_report: None },
         };
-        // One that was reaped has no pid any more: another process may have it.
+        // The pid of a reaped process may belong to another process.
         if is_doomed && !is_reaped {
             let _ = kill_process(pid, Signal::KILL);
         }
-        self.has_moved(mold);
+        self.note_progress(mold);
         Some(Event::Spawned { worker, pid: pid.as_raw_nonzero().get() })
     }
 
-    /// The end of workers that no process reports: those that were never born, and those whose mold is gone. Processes that the
-    /// application has forked may keep the link of one open that is not born; it has a moment, for it may be on its way.
-    pub(super) fn those_without_end(&mut self) -> Vec<Event> {
+    /// Ends workers whose end no process reports: a worker that was never born, or one whose mold has ended.
+    ///
+    /// Processes that the application has forked may keep the link of an unborn worker open. So such a worker ends
+    /// [`ORPHANS_PATIENCE`] after its order.
+    pub(super) fn unreported_ends(&mut self) -> Vec<Event> {
         let now = clock::now();
         let is_over = |entry: &ProcessEntry| {
             let (is_silent, has) = (entry.links.link.has_ended(), |mold| self.entries.contains_key(mold));
@@ -139,17 +139,17 @@ impl Crew {
         };
         let over = self.entries.iter().filter(|(_, entry)| is_over(entry)).map(|(worker, _)| *worker);
         let over: Vec<WorkerId> = over.collect();
-        over.into_iter().filter_map(|worker| self.end_unseen(worker)).collect()
+        over.into_iter().filter_map(|worker| self.end_unreported(worker)).collect()
     }
 
-    pub(super) fn end_unseen(&mut self, worker: WorkerId) -> Option<Event> {
+    pub(super) fn end_unreported(&mut self, worker: WorkerId) -> Option<Event> {
         let reason = match &self.entries.get(&worker)?.process {
             Process::Awaited { is_doomed: true, .. } => {
                 return self.end(worker, ExitStatus::Signal(Signal::KILL.as_raw()));
             }
             Process::Awaited { failure, .. } => failure.clone(),
-            Process::Grandchild { last_word: Some(status), .. } => return self.end(worker, *status),
-            // It is not known how.
+            Process::Grandchild { own_report: Some(status), .. } => return self.end(worker, *status),
+            // The status is unknown.
             _ => return self.end(worker, ExitStatus::Code(-1)),
         };
         self.end(worker, ExitStatus::Code(-1));

@@ -12,30 +12,30 @@ use crate::spawn::reap;
 const KILLED: ExitStatus = ExitStatus::Signal(libc::SIGKILL);
 
 impl Crew {
-    /// What the workers and molds have said since the last call.
+    /// The events of all reports since the last call.
     pub(crate) fn reports(&mut self) -> Vec<Event> {
         self.reports_of(&[])
     }
 
-    /// The same, when these have just been reaped: all reports of a worker that may be one of them are read.
+    /// The same after `reaped` was reaped: reads all reports of each worker that may be in it.
     fn reports_of(&mut self, reaped: &[Pid]) -> Vec<Event> {
-        let mut heard: Vec<(WorkerId, Vec<Report>)> = Vec::new();
+        let mut received: Vec<(WorkerId, Vec<Report>)> = Vec::new();
         for (&worker, entry) in &mut self.entries {
             let how_much = if entry.may_be_in(reaped) { ReadLimit::All } else { ReadLimit::Turn };
-            heard.push((worker, entry.links.link.receive(how_much)));
+            received.push((worker, entry.links.link.receive(how_much)));
         }
-        self.read_last_of_grandchildren(&mut heard);
+        self.read_last_reports_of_grandchildren(&mut received);
         let mut events = Vec::new();
-        for (worker, reports) in heard {
+        for (worker, reports) in received {
             for report in reports {
                 events.extend(self.on_report(worker, report, reaped));
             }
         }
-        events.extend(self.those_without_end());
+        events.extend(self.unreported_ends());
         let molds: Vec<WorkerId> = self
             .entries
             .iter()
-            .filter(|(_, entry)| !entry.wanted.is_empty())
+            .filter(|(_, entry)| !entry.queued.is_empty())
             .map(|(mold, _)| *mold)
             .collect();
         molds.into_iter().for_each(|mold| self.send_orders(mold));
@@ -43,14 +43,14 @@ impl Crew {
     }
 
     /// Reads all reports of workers whose end a mold has reported.
-    fn read_last_of_grandchildren(&mut self, heard: &mut [(WorkerId, Vec<Report>)]) {
+    fn read_last_reports_of_grandchildren(&mut self, received: &mut [(WorkerId, Vec<Report>)]) {
         let exited = |report: &Report| match report {
             Report::ChildExited { pid, .. } => Pid::from_raw(*pid),
             _ => None,
         };
         let ended: Vec<Pid> =
-            heard.iter().flat_map(|(_, reports)| reports.iter().filter_map(exited)).collect();
-        for (worker, reports) in heard {
+            received.iter().flat_map(|(_, reports)| reports.iter().filter_map(exited)).collect();
+        for (worker, reports) in received {
             let Some(ProcessEntry { process: Process::Grandchild { pid, .. }, links, .. }) =
                 self.entries.get_mut(worker)
             else {
@@ -80,16 +80,16 @@ impl Crew {
         })
     }
 
-    /// A mold says how its child has ended, or that one how it is about to.
-    fn on_child_exited(&mut self, teller: WorkerId, ended: Pid, status: ExitStatus) -> Option<Event> {
+    /// Handles the end of a mold's child, as the mold or the child itself reports it.
+    fn on_child_exited(&mut self, reporter: WorkerId, ended: Pid, status: ExitStatus) -> Option<Event> {
         for (&worker, entry) in &mut self.entries {
             match &mut entry.process {
-                Process::Grandchild { pid, mold, .. } if *pid == ended && *mold == teller => {
+                Process::Grandchild { pid, mold, .. } if *pid == ended && *mold == reporter => {
                     self.kills.deaths(u64::from(status == KILLED));
                     return self.end(worker, status);
                 }
-                Process::Grandchild { pid, last_word, .. } if *pid == ended && worker == teller => {
-                    *last_word = Some(status);
+                Process::Grandchild { pid, own_report, .. } if *pid == ended && worker == reporter => {
+                    *own_report = Some(status);
                 }
                 _ => {}
             }
@@ -101,7 +101,7 @@ impl Crew {
     pub(super) fn end(&mut self, worker: WorkerId, status: ExitStatus) -> Option<Event> {
         let entry = self.entries.remove(&worker)?;
         if let Process::Awaited { mold, .. } = entry.process {
-            self.has_moved(mold);
+            self.note_progress(mold);
         }
         let is_mold = entry.links.row.is_none();
         let member = |pid: Pid| Member { pid: pid.as_raw_nonzero().get(), is_mold };
@@ -117,7 +117,7 @@ impl Crew {
         Some(Event::Exited { worker, exit: Exit { status, evidence } })
     }
 
-    /// How many of these another process has killed.
+    /// The number of these that another process has killed.
     fn killed_by_others(&self, ended: &[(Pid, ExitStatus)]) -> u64 {
         let by_us =
             |pid: Pid| self.entries.values().any(|entry| entry.is_killed && entry.process.pid() == Some(pid));
@@ -125,7 +125,7 @@ impl Crew {
         u64::try_from(killed.count()).unwrap_or(u64::MAX)
     }
 
-    /// Reaps processes that have ended, after their last reports: an unknown one may have reported that it was born.
+    /// Reaps ended processes. Their last reports are read first: an unknown process may have reported `Born`.
     pub(crate) fn reap(&mut self) -> Vec<Event> {
         let ended: Vec<(Pid, ExitStatus)> = match self.adopts {
             true => std::iter::from_fn(reap::reap_any).collect(),
@@ -151,7 +151,7 @@ impl Crew {
             }
             events.extend(worker.and_then(|worker| self.end(worker, status)));
         }
-        events.extend(self.those_without_end());
+        events.extend(self.unreported_ends());
         events
     }
 }

@@ -1,8 +1,8 @@
 //! Which deaths by SIGKILL the kernel's out-of-memory kills explain.
 //!
-//! The kernel counts its kills for each cgroup, and names no process. So a death is explained only by a kill that was
-//! counted shortly before, and each kill explains one death. "Shortly before" needs an earlier look at the counter: it is
-//! taken whenever the supervisor is awake anyway, and at once where the kernel gives notice.
+//! The kernel counts its kills for each cgroup, and names no process. So only a kill that was counted shortly before a
+//! death explains it, and each kill explains one death. The time of a kill is the interval between two readings of the
+//! counter. The supervisor reads it whenever it is awake, and at once after a notice of the kernel.
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
@@ -17,19 +17,19 @@ use crate::host::out_of_memory::{Counter, Hierarchies};
 use crate::host::processes;
 use crate::policy::{Moment, OutOfMemory};
 
-/// How long after its kill a process may end: the kernel takes its time to free a large one.
+/// The longest time from a kill to the end of its process: the kernel frees the memory first.
 const RECENT: Duration = Duration::from_secs(2);
 
-/// How long a kill is remembered that explains no death.
+/// How long a kill without a death is kept.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
-/// How often the counters are read at most while no worker dies.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The shortest interval between two readings while no worker dies.
+const READ_EVERY: Duration = Duration::from_secs(1);
 
-/// After notice of a lack of memory the kill may not be counted yet.
+/// The delay of the second reading after a notice: the kill may not be counted at the first.
 const AFTER_NOTICE: Duration = Duration::from_secs(1);
 
-/// How soon after a kill its notice is seen.
+/// The longest time from a kill to its notice.
 const NOTICED_WITHIN: Duration = Duration::from_millis(100);
 
 /// The kills of all cgroups that workers are in.
@@ -40,10 +40,10 @@ pub(super) struct Kills {
     own: Option<Counter>,
     watch: Option<Watch>,
     noticed: Option<Moment>,
-    looked: Moment,
+    read_at: Moment,
     turn: usize,
-    look_again: Option<Moment>,
-    /// How many processes have died of SIGKILL in this round, not by us.
+    read_again_at: Option<Moment>,
+    /// The number of processes that died in this round of a SIGKILL that the supervisor did not send.
     deaths: u64,
 }
 
@@ -56,30 +56,30 @@ impl Kills {
             own: None,
             watch: None,
             noticed: None,
-            looked: now,
+            read_at: now,
             turn: 0,
-            look_again: None,
+            read_again_at: None,
             deaths: 0,
         };
         kills.find_own();
         kills
     }
 
-    /// Finds the counter of our own cgroup, and watches it.
+    /// Finds the counter of the supervisor's own cgroup, and watches it.
     fn find_own(&mut self) {
         self.own = self.counter_of(getpid().as_raw_nonzero().get());
         self.watch = self.own.as_ref().and_then(Watch::new);
     }
 
-    /// The counter of our own cgroup, in which workers begin.
+    /// The counter of the supervisor's own cgroup, in which workers begin.
     pub(super) fn own(&self) -> Option<Counter> {
         self.own.clone()
     }
 
-    /// The counter of a process's cgroup, which is read from now on.
+    /// The counter of a process's cgroup. It is read from now on.
     pub(super) fn counter_of(&mut self, pid: i32) -> Option<Counter> {
         let counter = self.hierarchies.counter_of(pid)?;
-        // Of a process that ends, cgroup v1 tells the top of the hierarchy.
+        // For an ending process cgroup v1 shows the root of the hierarchy.
         if processes::is_ending(pid) {
             return None;
         }
@@ -89,30 +89,29 @@ impl Kills {
         Some(counter)
     }
 
-    /// What to wait on for news. After a notice there is a pause, because it may come many times a second.
+    /// The descriptor to poll for notices. After a notice it pauses, since notices may come many times a second.
     pub(super) fn source(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
-        self.watch.as_ref().filter(|_| self.look_again.is_none()).map(Watch::source)
+        self.watch.as_ref().filter(|_| self.read_again_at.is_none()).map(Watch::source)
     }
 
-    /// When to look though nothing has happened.
+    /// The time of the next reading without an event.
     pub(super) fn deadline(&self) -> Option<Moment> {
-        self.look_again
+        self.read_again_at
     }
 
-    /// The supervisor is awake. Returns whose turn it is, where it is time to find out which cgroup a worker is in: they are
-    /// counted without end.
-    pub(super) fn wakes(&mut self, now: Moment) -> Option<usize> {
-        let has_news = self.look_again.is_none() && self.take_news();
-        if has_news {
+    /// Reads the counters if due. Returns a running number then: it selects the worker whose cgroup is looked up next.
+    pub(super) fn on_wake(&mut self, now: Moment) -> Option<usize> {
+        let has_notice = self.read_again_at.is_none() && self.take_notice();
+        if has_notice {
             self.noticed = Some(now);
         }
-        let is_due = has_news
-            || self.look_again.is_some_and(|at| at <= now)
-            || now.saturating_sub(self.looked) >= LOOK_EVERY;
+        let is_due = has_notice
+            || self.read_again_at.is_some_and(|at| at <= now)
+            || now.saturating_sub(self.read_at) >= READ_EVERY;
         if is_due {
-            self.look(now);
-            // Once more after the last news.
-            self.look_again = has_news.then_some(now + AFTER_NOTICE);
+            self.read_counters(now);
+            // Once more after the last notice.
+            self.read_again_at = has_notice.then_some(now + AFTER_NOTICE);
         }
         is_due.then(|| {
             self.turn = self.turn.wrapping_add(1);
@@ -120,11 +119,11 @@ impl Kills {
         })
     }
 
-    fn take_news(&mut self) -> bool {
+    fn take_notice(&mut self) -> bool {
         match self.watch.as_ref().map(Watch::take) {
             None => false,
             Some(Ok(is_new)) => is_new,
-            // We were moved to another cgroup, and the watched one was removed.
+            // The supervisor was moved to another cgroup, and the watched one was removed.
             Some(Err(_)) => {
                 self.find_own();
                 false
@@ -132,35 +131,35 @@ impl Kills {
         }
     }
 
-    fn look(&mut self, now: Moment) {
+    fn read_counters(&mut self, now: Moment) {
         let noticed = self.noticed.filter(|noticed| now.saturating_sub(*noticed) <= RECENT);
         let not_before = noticed.map(|noticed| noticed.saturating_sub(NOTICED_WITHIN));
         self.ledgers.retain(|counter, ledger| {
             let count = counter.kills();
             if let Some(count) = count {
-                ledger.see(count, not_before, now);
+                ledger.note_count(count, not_before, now);
             }
             count.is_some()
         });
-        self.looked = now;
+        self.read_at = now;
     }
 
-    /// Notes how many reaped processes died of a SIGKILL that was not ours.
+    /// Notes how many reaped processes died of a SIGKILL that the supervisor did not send.
     pub(super) fn deaths(&mut self, deaths: u64) {
         self.deaths = deaths;
         if deaths > 0 {
-            self.look(clock::now());
+            self.read_counters(clock::now());
         }
     }
 
-    /// What explains one of these deaths.
+    /// The explanation of one of these deaths.
     pub(super) fn explain(&mut self, counter: Option<&Counter>, born: Moment) -> OutOfMemory {
         let ledger = counter.and_then(|counter| self.ledgers.get_mut(counter));
         ledger
             .map_or(OutOfMemory::NotCounted, |ledger| ledger.explain(self.deaths.max(1), born, clock::now()))
     }
 
-    /// In a forked child.
+    /// Closes the handles in a forked child.
     pub(super) fn close_in_child(&mut self) {
         self.watch = None;
         self.ledgers.clear();
@@ -171,36 +170,36 @@ impl Kills {
 #[derive(Debug)]
 struct Ledger {
     first: Moment,
-    looked: Moment,
+    read_at: Moment,
     count: u64,
     kills: Vec<Counted>,
 }
 
-/// Kills that one look at the counter has found.
+/// Kills that one reading of the counter has found.
 #[derive(Debug)]
 struct Counted {
-    /// They are not older than this.
+    /// The earliest time at which they can have happened.
     since: Moment,
     kills: u64,
-    /// How many of them explain no death yet.
+    /// The number of them that explain no death yet.
     left: u64,
 }
 
 impl Ledger {
     fn new(count: u64, now: Moment) -> Self {
-        Self { first: now, looked: now, count, kills: Vec::new() }
+        Self { first: now, read_at: now, count, kills: Vec::new() }
     }
 
-    /// The counter was read. `not_before`: a notice says that a new kill is not older.
-    fn see(&mut self, count: u64, not_before: Option<Moment>, now: Moment) {
+    /// Notes a reading of the counter. `not_before`: no new kill is older, by a notice.
+    fn note_count(&mut self, count: u64, not_before: Option<Moment>, now: Moment) {
         self.kills.retain(|counted| now.saturating_sub(counted.since) <= REMEMBERED);
         if count > self.count {
-            let since = not_before.map_or(self.looked, |noticed| noticed.max(self.looked));
+            let since = not_before.map_or(self.read_at, |noticed| noticed.max(self.read_at));
             let kills = count - self.count;
             self.kills.push(Counted { since, kills, left: kills });
         }
         self.count = count;
-        self.looked = now;
+        self.read_at = now;
     }
 
     /// Explains one of `deaths` deaths.
@@ -215,7 +214,7 @@ impl Ledger {
                 false => OutOfMemory::Perhaps { kills: recent, deaths },
             };
         }
-        // Recent ones explain other deaths, which may be a confusion.
+        // Recent kills are attributed to other deaths, perhaps wrongly.
         let others = self.kills.iter().filter(|counted| is_recent(counted) || counted.left > 0);
         let (kills, since) =
             others.fold((0, now), |(sum, first), other| (sum + other.kills, first.min(other.since)));
@@ -242,18 +241,18 @@ mod tests {
     #[test]
     fn kills_that_were_counted_before_the_workers_last_seconds_explain_nothing() {
         let mut ledger = ledger();
-        ledger.see(9, None, at(1000));
-        ledger.see(9, None, at(30_000));
+        ledger.note_count(9, None, at(1000));
+        ledger.note_count(9, None, at(30_000));
         let earlier = OutOfMemory::Earlier { kills: 2, within: at(30_000) - at(0) };
         assert_eq!(ledger.explain(1, at(500), at(30_000)), earlier);
-        ledger.see(9, None, at(90_000));
+        ledger.note_count(9, None, at(90_000));
         assert_eq!(ledger.explain(1, at(500), at(90_000)), OutOfMemory::None);
     }
 
     #[test]
     fn each_kill_explains_one_death() {
         let mut ledger = ledger();
-        ledger.see(9, None, at(1000));
+        ledger.note_count(9, None, at(1000));
         let explained = [(); 3].map(|()| ledger.explain(2, at(0), at(1100)));
         let others = OutOfMemory::Earlier { kills: 2, within: at(1100) - at(0) };
         assert_eq!(explained, [OutOfMemory::Kill, OutOfMemory::Kill, others]);
@@ -262,7 +261,7 @@ mod tests {
     #[test]
     fn more_deaths_than_kills_are_not_certain() {
         let mut ledger = ledger();
-        ledger.see(9, None, at(1000));
+        ledger.note_count(9, None, at(1000));
         let perhaps = OutOfMemory::Perhaps { kills: 2, deaths: 3 };
         let explained = [(); 3].map(|()| ledger.explain(3, at(0), at(1100)));
         let others = OutOfMemory::Earlier { kills: 2, within: at(1100) - at(0) };
@@ -283,8 +282,8 @@ mod tests {
             kills.watch = Some(Watch::new(&cgroup.counter()).unwrap());
             cgroup.remove();
             wait_on(kills.watch.as_ref().unwrap());
-            kills.wakes(clock::now());
-            assert_eq!((kills.noticed, kills.look_again), (None, None));
+            kills.on_wake(clock::now());
+            assert_eq!((kills.noticed, kills.read_again_at), (None, None));
             // Our own cgroup may have none to wait on.
             assert!(kills.watch.as_ref().is_none_or(|watch| watch.take().is_ok()));
         }
@@ -293,10 +292,10 @@ mod tests {
     #[test]
     fn after_a_long_sleep_only_a_notice_tells_that_a_kill_is_recent() {
         let (mut without, mut with) = (ledger(), ledger());
-        without.see(8, None, at(20_000));
+        without.note_count(8, None, at(20_000));
         let earlier = OutOfMemory::Earlier { kills: 1, within: Duration::from_secs(20) };
         assert_eq!(without.explain(1, at(0), at(20_000)), earlier);
-        with.see(8, Some(at(19_900)), at(20_000));
+        with.note_count(8, Some(at(19_900)), at(20_000));
         assert_eq!(with.explain(1, at(0), at(20_000)), OutOfMemory::Kill);
     }
 

@@ -15,7 +15,7 @@ use crate::link::scoreboard::{Scoreboard, ScoreboardRecord, ScoreboardRow};
 use crate::policy::{Moment, WorkerId};
 use crate::sys::ancestry;
 
-/// A crew that outlives its supervisor's image.
+/// A [`Crew`], for the next image.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct CrewRecord {
     board: ScoreboardRecord,
@@ -66,7 +66,7 @@ impl Process {
 }
 
 impl ProcessRecord {
-    /// `None`: there is no such process.
+    /// `None`: the pid is invalid.
     fn adopt(self) -> Option<Process> {
         Some(match self {
             ProcessRecord::Awaited { mold, since, is_doomed, failure } => {
@@ -74,15 +74,15 @@ impl ProcessRecord {
             }
             ProcessRecord::Child(pid) => Process::Child(Pid::from_raw(pid)?),
             ProcessRecord::Grandchild { pid, mold } => {
-                Process::Grandchild { pid: Pid::from_raw(pid)?, mold, last_word: None }
+                Process::Grandchild { pid: Pid::from_raw(pid)?, mold, own_report: None }
             }
         })
     }
 }
 
 impl Crew {
-    /// What the next image needs. Orders that a mold was not given yet are not in it: those workers will never be born,
-    /// as the end of their links says.
+    /// The record for the next image. It has no queued fork orders: the ends of those workers' links close, and their
+    /// forks fail.
     pub(crate) fn describe(&self) -> io::Result<CrewRecord> {
         let entries = self.entries.iter().map(|(worker, entry)| EntryRecord {
             worker: *worker,
@@ -96,7 +96,7 @@ impl Crew {
         Ok(CrewRecord { board, entries: entries.collect() })
     }
 
-    /// The crew that was described, in the process that has inherited its descriptors and its children.
+    /// The recorded crew, in the process that has inherited its descriptors and children.
     pub(crate) fn adopt(record: CrewRecord) -> io::Result<Self> {
         let scoreboard = Scoreboard::adopt(&record.board)?;
         let mut crew = Self {
@@ -112,7 +112,7 @@ impl Crew {
             match crew.adopt_entry(entry) {
                 Ok(entry) => crew.entries.insert(worker, entry),
                 Err(error) => {
-                    // The handles so far stay open, so that there is a way back.
+                    // The handles stay open for the return to the old image.
                     std::mem::forget(crew);
                     return Err(error);
                 }
@@ -133,9 +133,9 @@ impl Crew {
         Ok(ProcessEntry {
             process,
             links: Links { link: SupervisorEnd::adopt(record.link)?, row, forks },
-            wanted: VecDeque::new(),
+            queued: VecDeque::new(),
             born: record.born,
-            moved: crate::clock::now(),
+            last_progress: crate::clock::now(),
             counter,
             is_killed: false,
         })

@@ -39,9 +39,9 @@ impl Pool {
         let row = self.crew.take_row().unwrap();
         let order =
             ForkOrder { worker, slot: 0, row: row.index(), max_requests: None, listeners: Vec::new() };
-        let wanted = Wanted { order, end, listeners: OpenSet::default() };
+        let queued = QueuedFork { order, end, listeners: OpenSet::default() };
         let links = Links { link, row: Some(row), forks: None };
-        self.crew.order((WorkerId(worker), MOLD), links, wanted).unwrap();
+        self.crew.order((WorkerId(worker), MOLD), links, queued).unwrap();
     }
 
     /// The mold's next order: its worker, and the worker's end of its link.
@@ -133,7 +133,7 @@ fn a_worker_that_was_to_be_killed_and_is_never_born_has_ended_so() {
 fn only_a_mold_that_has_long_forked_nothing_is_stuck() {
     let mut pool = pool();
     let stuck = Some(Event::MoldStuck { mold: MOLD });
-    let rest = |pool: &mut Pool| pool.crew.entries.get_mut(&MOLD).unwrap().moved = Moment::ZERO;
+    let rest = |pool: &mut Pool| pool.crew.entries.get_mut(&MOLD).unwrap().last_progress = Moment::ZERO;
     rest(&mut pool);
     // It had nothing to do until then.
     (10..16).for_each(|worker| pool.order(worker));
