@@ -6,21 +6,21 @@ use super::event::{Generation, Slot, Ticket, WorkerId};
 use super::exit::{BootFailure, Outcome};
 use super::notice::Notice;
 
-/// Something is to be done.
+/// An act of the supervisor that the policy has decided on.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Effect {
     /// Fork a worker.
     Spawn {
         /// Its serial number.
         worker: WorkerId,
-        /// Its place.
+        /// Its slot.
         slot: Slot,
         /// Its version.
         generation: Generation,
         /// The mold that forks it; `None`: the supervisor itself.
         mold: Option<WorkerId>,
-        /// After how many requests it says that it has served enough; `None`: never.
-        enough: Option<u64>,
+        /// The number of requests after which it reports `Enough`; `None`: it never does.
+        max_requests: Option<u64>,
     },
     /// Fork a mold: a process that loads the code of a generation's workers, and forks them.
     SpawnMold {
@@ -49,23 +49,23 @@ pub(crate) enum Effect {
         /// How many.
         slots: usize,
     },
-    /// Find out how much memory the workers use.
+    /// Measure the memory of the workers.
     Measure,
-    /// Find out whether the image on disk can take over.
+    /// Check by a dry run whether the image on disk can take over.
     CheckImage,
-    /// Execute it in the supervisor's place.
+    /// Execute that image in the supervisor's process.
     Exec,
-    /// Tell a worker that has booted to serve.
+    /// Order a booted worker to serve.
     Begin {
         /// Which worker.
         worker: WorkerId,
     },
-    /// Tell a worker that the pool will end soon; it goes on serving.
+    /// Announce to a worker that the pool will end soon; it continues to serve.
     LameDuck {
         /// Which worker.
         worker: WorkerId,
     },
-    /// Tell a worker why the newest version cannot take its place.
+    /// Send a worker the reason why the newest generation failed.
     Broken {
         /// Which worker.
         worker: WorkerId,
@@ -91,12 +91,12 @@ pub(crate) enum Effect {
         /// Which worker.
         worker: WorkerId,
     },
-    /// Make a worker that does not move show its stacks and die (SIGABRT).
+    /// Send SIGABRT: a worker without beats writes its stacks and dies.
     Abort {
         /// Which worker.
         worker: WorkerId,
     },
-    /// SIGKILL.
+    /// Send SIGKILL.
     Kill {
         /// Which worker.
         worker: WorkerId,
@@ -106,27 +106,27 @@ pub(crate) enum Effect {
         /// Which worker.
         worker: WorkerId,
     },
-    /// Keep new clients out of the queue: those in it are served before the listeners close.
+    /// Refuse new connections: those in the queue are served before the listeners close.
     RefuseNew,
-    /// Close the supervisor's own listeners: from now on only the draining workers hold them.
+    /// Close the supervisor's copies of the listeners; the draining workers keep theirs.
     CloseListeners,
-    /// A first worker is ready: a process that waits for the start may go on.
+    /// The first worker is ready: a process that waits for the start may continue.
     PoolReady {
-        /// How many are.
+        /// The number of ready workers.
         ready: usize,
-        /// How many there should be.
+        /// The intended number.
         target: usize,
     },
-    /// Tell the operator.
-    Tell(Notice),
-    /// Nothing is left: leave the loop.
+    /// Log a message to the operator.
+    Log(Notice),
+    /// End the event loop: no process is left.
     End(Outcome),
 }
 
-/// How a worker is to finish.
+/// The way in which a worker drains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Drain {
-    /// Others go on serving the listeners: stop accepting at once.
+    /// Siblings serve the listeners: stop accepting at once.
     Retire,
     /// No other worker serves the queue: accept it first.
     Stop,
@@ -141,16 +141,16 @@ pub(crate) enum Answer {
     Failed {
         /// One line.
         reason: String,
-        /// Several lines, such as a traceback, whole.
+        /// Several lines, such as a complete traceback.
         detail: Option<String>,
     },
-    /// Something newer took its place.
+    /// A newer request replaced it.
     Superseded,
     /// It cannot be done, or not now; one line.
     Refused(String),
 }
 
-/// Why something failed: one line, and several where there are more, such as a traceback.
+/// The reason of a failure: one line, and perhaps a detail of several lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Why {
     pub(super) reason: String,
@@ -163,7 +163,7 @@ impl Why {
         Self { reason: reason.into(), detail: None }
     }
 
-    /// The answer to a request that has failed for this.
+    /// The answer to a request that failed for this reason.
     pub(super) fn answer(&self) -> Answer {
         Answer::Failed { reason: self.reason.clone(), detail: self.detail.clone() }
     }

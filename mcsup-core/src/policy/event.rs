@@ -10,33 +10,31 @@ use super::rules::Policy;
 /// A point on the supervisor's monotonic clock, from an arbitrary origin.
 pub(crate) type Moment = Duration;
 
-/// One worker's serial number: never used twice in a supervisor's life, unlike a pid.
-///
-/// A mold has one as well.
+/// The serial number of a worker or mold. Unlike a pid it is never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct WorkerId(pub(crate) u64);
 
-/// A request that waits for its answer. Each is answered once.
+/// Identifies a request that waits for its answer. Each is answered once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Ticket(pub(crate) u64);
 
-/// A stable place in the pool, counted from 0.
+/// The number of a slot, counted from 0.
 pub(crate) type Slot = usize;
 
 /// One version of code and settings, counted from 1.
 pub(crate) type Generation = u64;
 
-/// Where a worker is forked to.
+/// The slot and generation of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) slot: Slot,
     pub(crate) generation: Generation,
 }
 
-/// Something happened.
+/// An event of a pool.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Event {
-    /// The fork that [`Effect::Spawn`](super::Effect::Spawn) or [`Effect::SpawnMold`](super::Effect::SpawnMold) asked for succeeded.
+    /// The fork of a worker or mold succeeded.
     Spawned {
         /// Whose fork.
         worker: WorkerId,
@@ -50,73 +48,73 @@ pub(crate) enum Event {
         /// Why.
         reason: String,
     },
-    /// A mold has not forked a worker for long, though it was ordered to.
+    /// A mold has an order, and has not forked a worker for long.
     MoldStuck {
         /// Which mold.
         mold: WorkerId,
     },
-    /// The worker's boot returned `Ok` and it said so.
+    /// A worker or mold has reported that its boot succeeded.
     Ready {
         /// Which worker.
         worker: WorkerId,
     },
-    /// The worker's boot failed and it said why; its exit follows.
+    /// A worker or mold has reported why its boot failed; its exit follows.
     BootFailed {
         /// Which worker.
         worker: WorkerId,
         /// Why.
         failure: BootFailure,
     },
-    /// A ready worker wants to be replaced.
+    /// A ready worker requests its replacement.
     Leaving {
         /// Which worker.
         worker: WorkerId,
         /// Why.
         reason: String,
     },
-    /// A ready worker has served all the requests that it may, and goes on.
+    /// A ready worker has served its maximum of requests, and continues.
     Enough {
         /// Which worker.
         worker: WorkerId,
-        /// How many it has served.
+        /// The number that it has served.
         requests: u64,
     },
     /// The memory of workers, in bytes: the answer to [`Effect::Measure`](super::Effect::Measure).
     Memory(Vec<(WorkerId, u64)>),
-    /// A worker has seen a change of the files that it runs.
+    /// A worker has detected a change of the files of its application.
     Changed {
         /// Which file has changed.
         reason: String,
     },
-    /// The settings that [`Effect::Prepare`](super::Effect::Prepare) asked for have been read, and their listeners are open.
+    /// The settings for [`Effect::Prepare`](super::Effect::Prepare) have been read, and their listeners are open.
     Prepared {
         /// For which generation.
         generation: Generation,
         /// The policy from now on; `None`: it has not changed.
         policy: Option<Box<Policy>>,
-        /// Whether some address is not listened on any more.
+        /// Whether some address is no longer configured.
         closes_listeners: bool,
     },
-    /// They cannot be read, or their listeners cannot be opened.
+    /// The settings cannot be read, or their listeners cannot be opened.
     NotPrepared {
         /// For which generation.
         generation: Generation,
         /// Why.
         reason: String,
     },
-    /// The image that [`Effect::CheckImage`](super::Effect::CheckImage) asked about can take over.
+    /// The dry run of [`Effect::CheckImage`](super::Effect::CheckImage) has succeeded.
     ImageChecked,
     /// This image has taken over.
     Upgraded {
         /// The old and the new version, in one line.
         message: String,
     },
-    /// The new image cannot take over, or did not: this one goes on.
+    /// The new image could not take over: this one continues.
     UpgradeFailed {
         /// Why.
         reason: String,
     },
-    /// The last signs of life of all workers: of all at once, so that none is judged by older ones.
+    /// The latest beats of all workers, read at the same time.
     Beats(Vec<(WorkerId, Moment)>),
     /// The worker's process ended and was reaped.
     Exited {
@@ -125,18 +123,18 @@ pub(crate) enum Event {
         /// How.
         exit: Exit,
     },
-    /// The operator wants something; the ticket waits for the answer.
+    /// An operator's request; the ticket waits for the answer.
     Ask(Ask, Option<Ticket>),
-    /// The supervisor itself did not run for this long (suspended, stopped): no worker is to blame for it.
+    /// The supervisor itself did not run for a time (suspended, stopped).
     Late {
-        /// How much later than asked the supervisor woke up.
+        /// The length of that time.
         by: Duration,
     },
     /// A deadline may have passed.
     Tick,
 }
 
-/// How much of its work a pool does before it ends.
+/// The work that a pool does before it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StopMode {
     /// It finishes the requests that have arrived.
@@ -148,7 +146,7 @@ pub(crate) enum StopMode {
 /// A request of an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ask {
-    /// End the pool. Asked again, it escalates.
+    /// End the pool. A further request escalates.
     Stop(StopMode),
     /// New settings and a new generation.
     Reload,

@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorKind;
 
-/// Why a boot failed, in the worker's own words.
+/// The reason of a failed boot, as the worker reported it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BootFailure {
-    /// [`ErrorKind::Application`] where the thing to run could not be loaded, [`ErrorKind::Boot`] otherwise.
+    /// [`ErrorKind::Application`] if the application could not be loaded, otherwise [`ErrorKind::Boot`].
     pub(crate) kind: ErrorKind,
     /// One line.
     pub(crate) summary: String,
-    /// Several lines, such as a traceback, whole.
+    /// Several lines, such as a complete traceback.
     pub(crate) detail: Option<String>,
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct Evidence {
     pub(crate) out_of_memory: OutOfMemory,
     /// The sender of the last signal that the worker noticed.
     pub(crate) sender: Option<Sender>,
-    /// For how long the request that it was busy with had been running.
+    /// The age of the request that it was running.
     pub(crate) request_age: Option<Duration>,
 }
 
@@ -64,11 +64,11 @@ pub(crate) enum OutOfMemory {
     NotCounted,
     /// It counts no kill lately.
     None,
-    /// It counts kills that may be other processes': this death was not shortly after them.
+    /// It counts kills, but none shortly before this death: they may be of other processes.
     Earlier {
         /// How many.
         kills: u64,
-        /// They are not older than this.
+        /// The longest time since them.
         within: Duration,
     },
     /// It counts fewer kills than processes died at that moment.
@@ -91,12 +91,12 @@ pub(crate) struct Sender {
     pub(crate) pid: i32,
 }
 
-/// Why a worker was killed by its supervisor.
+/// The reason why the supervisor killed a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum KillReason {
     /// It was not ready within this time.
     BootTimeout(Duration),
-    /// It gave no sign of life for this time.
+    /// It did not beat for this time.
     Silent(Duration),
     /// It had not drained within this time.
     GracefulTimeout(Duration),
@@ -133,19 +133,19 @@ impl fmt::Display for KillReason {
     }
 }
 
-/// How a supervisor's life ended.
+/// The outcome of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// As asked.
+    /// It stopped as requested.
     Stopped,
-    /// As asked, but this many workers had to be killed at the graceful timeout.
+    /// It stopped, but workers had to be killed at the graceful timeout.
     Forced {
         /// How many.
         killed: usize,
     },
     /// The first generation could not boot.
     BootFailed(ErrorKind),
-    /// As asked, but this many processes are still there after SIGKILL.
+    /// It stopped, but SIGKILL did not end some processes.
     Unkillable {
         /// How many.
         left: usize,

@@ -1,8 +1,8 @@
-//! The one source of chance: the same on every run with the same seed.
+//! The only source of random numbers: a seed determines all of them.
 
 use serde::{Deserialize, Serialize};
 
-/// SplitMix64: enough to keep workers that were born together from doing everything together.
+/// SplitMix64. Good enough to spread the limits of workers that were forked together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Jitter(u64);
 

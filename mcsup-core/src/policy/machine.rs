@@ -1,10 +1,10 @@
 //! The pool as a value: [`Machine::step`] takes an event and the time, and answers with effects.
 //!
-//! The machine alone changes the facts ([`Pool`]). Each part owns a state of its own, reads the facts, and returns its
-//! decision, which the machine carries out. After each event `Machine::settle` does all that has become due, so that no
-//! decision depends on which event came first.
+//! Only the machine changes the facts ([`Pool`]). Each part has its own state, reads the facts, and returns its
+//! decision, which the machine applies. After each event `Machine::settle` does all that is due, so no decision depends
+//! on the order of events.
 //!
-//! A file here calls only methods of itself and of those above it in this list; a test holds that.
+//! A file here calls only its own methods and those of the files above it in this list; a test checks it.
 //! - `acts`: changes of the table, each with its effects.
 //! - `fill`: empty slots; `size`: the number of workers; `recycling`: workers that have reached a limit.
 //! - `reload`: a new generation; `upgrade`: another image; `end`: the stop.
@@ -45,10 +45,10 @@ use super::stops::Stops;
 use super::table::{Entry, Table};
 use super::upgrades::Upgrades;
 
-/// How far each deadline moves after the supervisor did not run: the workers may not have run either.
+/// The addition to each deadline after a stall of the supervisor: the workers may have stalled as well.
 const AFTER_LATE: Duration = Duration::from_secs(1);
 
-/// The pool's state and everything that it is decided from.
+/// The facts of the pool, and the parts.
 #[derive(Debug, Clone)]
 pub(crate) struct Machine {
     pool: Pool,
@@ -88,7 +88,7 @@ impl Machine {
         step.into_effects()
     }
 
-    /// Takes an event, and returns the effects, in their order.
+    /// Handles an event. Returns the effects in their order.
     pub(crate) fn step(&mut self, event: Event, now: Moment) -> Vec<Effect> {
         let mut step = Step::at(now);
         let is_round_over = matches!(event, Event::Tick);
@@ -97,17 +97,17 @@ impl Machine {
         }
         self.settle(&mut step);
         if self.next_deadline().is_some_and(|at| at <= now) {
-            // Settings that hold again may have bounds that the given-up ones had not.
+            // An abandoned rollout restores the earlier settings, which may have other limits.
             self.settle(&mut step);
         }
-        // Last: no effect after an exec is carried out, and the next image gets none of the events before it.
+        // Last: no effect after an exec is applied, and the next image gets no earlier event.
         if is_round_over {
             self.execute_image(&mut step);
         }
         step.into_effects()
     }
 
-    /// When [`Event::Tick`] is due at the latest; `None`: nothing waits for time.
+    /// The latest time of the next [`Event::Tick`]; `None`: there is no deadline.
     pub(crate) fn next_deadline(&self) -> Option<Moment> {
         if self.pool.phase == PoolPhase::Ended {
             return None;
@@ -122,14 +122,14 @@ impl Machine {
             self.reloads.next(&self.pool),
             self.next_mold_deadline(),
             self.recycler.next(&self.pool),
-            self.scaler.next_look(&self.pool),
+            self.scaler.next_measurement(&self.pool),
             self.next_upgrade_deadline(),
             lame_duck,
         ];
         workers.chain(others.into_iter().flatten()).min()
     }
 
-    /// Why an empty slot waits, and until when; `None`: it has a worker, or one is about to be reaped.
+    /// The reason and end of the wait of an empty slot; `None`: it has a worker, or the exit of one is awaited.
     pub(crate) fn wait_of(&self, slot: Slot) -> Option<Wait> {
         if !self.starts.is_waiting(&self.pool, slot) {
             return None;
@@ -145,12 +145,12 @@ impl Machine {
         Some(Wait { why: self.starts.vacancy(slot), until })
     }
 
-    /// Where the pool is in its life.
+    /// The phase of the pool.
     pub(crate) fn phase(&self) -> &PoolPhase {
         &self.pool.phase
     }
 
-    /// The facts.
+    /// The workers.
     pub(crate) fn table(&self) -> &Table {
         &self.pool.table
     }
@@ -160,17 +160,17 @@ impl Machine {
         &self.molds
     }
 
-    /// How many workers there should be.
+    /// The intended number of workers.
     pub(crate) fn target(&self) -> usize {
         self.pool.target
     }
 
-    /// The generation that serves.
+    /// The serving generation.
     pub(crate) fn current(&self) -> Generation {
         self.pool.current
     }
 
-    /// The settings that it decides by.
+    /// The current settings.
     pub(crate) fn policy(&self) -> &Policy {
         &self.pool.policy
     }
@@ -220,7 +220,7 @@ impl Machine {
         }
     }
 
-    /// Every process opens its log files again; molds as well, whose workers inherit them.
+    /// Orders every process to reopen its log files; molds as well, because their workers inherit them.
     fn reopen_logs(&self, step: &mut Step) {
         let lives = |entry: &Entry| {
             entry.pid.is_some() && !matches!(entry.state, State::Killed { .. } | State::Unkillable { .. })
@@ -232,17 +232,17 @@ impl Machine {
 
     fn on_late(&mut self, by: Duration, step: &mut Step) {
         let allowed = by.saturating_add(AFTER_LATE);
-        self.pool.table.forgive(allowed, step.now);
-        self.starts.forgive(allowed);
-        self.molds.forgive(allowed);
-        self.forgive_newcomers(allowed);
+        self.pool.table.postpone_deadlines(allowed, step.now);
+        self.starts.postpone_deadlines(allowed);
+        self.molds.postpone_deadlines(allowed);
+        self.extend_soak(allowed);
         if let PoolPhase::Upgrading { until, .. } = &mut self.pool.phase {
             *until = until.saturating_add(allowed);
         }
-        step.tell(PoolNotice::Woke { by });
+        step.log(PoolNotice::Woke { by });
     }
 
-    /// Does everything that has become due.
+    /// Does everything that is due.
     fn settle(&mut self, step: &mut Step) {
         if self.pool.phase == PoolPhase::Ended {
             return;
@@ -264,12 +264,12 @@ impl Machine {
             step.push(Effect::PoolReady { ready, target: self.pool.target });
         }
         self.settle_rollout(step);
-        // A reload may have begun, whose mold is wanted at once.
+        // A rollout that has just begun may need a mold at once.
         self.settle_molds(step);
         self.settle_recycling(step);
         self.settle_size(step);
         self.settle_upgrade(step);
-        if self.scaler.looks(&self.pool, step.now) {
+        if self.scaler.begin_measurement(&self.pool, step.now) {
             step.push(Effect::Measure);
         }
     }

@@ -1,21 +1,21 @@
 //! Every decision of the supervisor, as a value: events in, effects out.
 //!
-//! Nothing in this folder reads a clock, makes a system call, or writes a log line. Time arrives with each event as
-//! a `Moment`; acts leave as an `Effect`. So whole lives (a crash storm, a reload during a
-//! reload, a stop during a boot, a suspended laptop) are tested as scripts with a simulated clock.
+//! Nothing in this folder reads a clock, makes a system call, or writes a log line. Each event comes with its time, a
+//! `Moment`; the caller applies the returned `Effect`s. So tests run whole lives of a pool (repeated crashes, a reload
+//! during a reload, a stop during a boot, a suspended laptop) as scripts with a simulated clock.
 //!
 //! Values:
-//! - `event`: events; `effect`: acts that follow; `notice`: messages to the operator; `exit`: ends of processes.
-//! - `rules`: the settings; `jitter`: the source of chance.
+//! - `event`: events; `effect`: effects; `notice`: messages to the operator; `exit`: ends of processes.
+//! - `rules`: the settings; `jitter`: random numbers.
 //!
 //! Facts:
-//! - `state`: where one worker is in its life; `table`: which workers there are; `rollout`: a generation on its way;
-//!   `status`: the phase of the pool; `pool`: all of these in one.
+//! - `state`: the state of one worker; `table`: all workers; `rollout`: the booting generation; `status`: the phase of
+//!   the pool; `pool`: all of these in one.
 //!
-//! Parts, each with a state of its own. A part reads the facts and returns its decisions; it knows no other part:
+//! Parts, each with its own state. A part reads the facts, returns its decisions, and uses no other part:
 //! - `starts`: when an empty slot gets a worker, by the losses and the cost of boots in `restart`.
 //! - `refusals`: forks that the system refuses; `molds`: processes that load the application once and fork workers.
-//! - `reloads`: reloads that wait; `recycle`: workers that are replaced before anything is wrong with them.
+//! - `reloads`: reloads that wait; `recycle`: the replacement of healthy workers.
 //! - `scale`: a change of the number of workers; `upgrades`: another image; `stops`: orders to stop.
 //!
 //! The machine:

@@ -1,7 +1,7 @@
 //! Molds: processes that have loaded the code of a generation's workers, and fork them.
 //!
-//! A generation has at most one that is ready. Workers do not need it once they are forked, so a dead mold takes nothing
-//! down: another is booted, and slots that become empty meanwhile wait for it.
+//! A generation has at most one ready mold. Forked workers do not need it. After its death another one boots, and slots
+//! that become empty meanwhile wait for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::restart::{Loss, Restarts, Served};
 use super::rules::Policy;
 use super::state::State;
 
-/// The place that molds share in their record of losses.
+/// The slot number under which `Restarts` keeps the losses of molds.
 const PLACE: Slot = 0;
 
 /// One mold.
@@ -25,7 +25,7 @@ pub(crate) struct Mold {
     pub(crate) generation: Generation,
     /// Its process; `None`: it has not been forked yet.
     pub(crate) pid: Option<i32>,
-    /// Where it is in its life.
+    /// Its state.
     pub(crate) state: State,
     /// How long its boot took; zero until it is ready.
     pub(crate) boot: Duration,
@@ -37,7 +37,7 @@ pub(crate) struct Molds {
     molds: BTreeMap<WorkerId, Mold>,
     /// The generations whose workers are forked by a mold.
     wanted_by: BTreeSet<Generation>,
-    /// When the next may be booted.
+    /// The end of the back-off after a lost mold.
     again: Option<Moment>,
     restarts: Restarts,
 }
@@ -45,24 +45,24 @@ pub(crate) struct Molds {
 /// The state of a mold whose deadline has passed.
 #[derive(Debug)]
 pub(super) enum Overdue {
-    /// It has booted for too long: it is to be killed.
+    /// Its boot exceeded the timeout.
     Boots,
-    /// It was sent SIGKILL and is still there: nothing waits for it any more.
+    /// SIGKILL did not end it.
     Unkillable { since: Duration },
-    /// It has failed, and has not ended: it is to be killed, and is not missed.
+    /// It has failed, and did not end by itself.
     Fails,
 }
 
 /// A mold that has become ready.
 #[derive(Debug)]
-pub(super) struct Readied {
+pub(super) struct LoadedMold {
     pub(super) pid: i32,
     pub(super) generation: Generation,
     pub(super) after: Duration,
 }
 
 impl Molds {
-    /// None yet; the first generation wants one, where the application is loaded beforehand.
+    /// No mold yet; with `preload` the first generation wants one.
     pub(super) fn new(policy: &Policy) -> Self {
         Self {
             molds: BTreeMap::new(),
@@ -72,7 +72,7 @@ impl Molds {
         }
     }
 
-    /// All of them.
+    /// All molds.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (WorkerId, &Mold)> {
         self.molds.iter().map(|(id, mold)| (*id, mold))
     }
@@ -97,12 +97,12 @@ impl Molds {
         self.molds.get(&id)
     }
 
-    /// Whether there is one, or one boots.
+    /// Whether `generation` has a ready or booting mold.
     pub(super) fn has(&self, generation: Generation) -> bool {
         self.molds.values().any(|mold| mold.generation == generation && !mold.state.is_leaving())
     }
 
-    /// Those that receive orders.
+    /// The molds that receive orders.
     pub(super) fn living(&self) -> impl Iterator<Item = WorkerId> {
         self.iter()
             .filter(|(_, mold)| mold.pid.is_some())
@@ -115,11 +115,11 @@ impl Molds {
         self.molds.values().any(|mold| mold.pid.is_none())
     }
 
-    // When one boots.
+    // Boots.
 
-    /// A generation that wants a mold and has none, where one may boot.
+    /// A generation whose mold is missing and may boot now.
     pub(super) fn missing(&self, pool: &Pool, rests: bool) -> Option<Generation> {
-        // One that is new has not failed yet.
+        // The mold of a new generation has no back-off.
         let may = |generation: Generation| match generation == pool.current {
             true => !rests,
             false => pool.is_new(generation),
@@ -127,12 +127,13 @@ impl Molds {
         self.wanted_by.iter().copied().find(|generation| may(*generation) && !self.has(*generation))
     }
 
-    /// When the mold that is missing boots, if it waits: at the latest when the pool has rested, should it be dark.
-    /// `refused_until`: when the next fork is tried, while the system refuses them.
+    /// The boot of a missing mold that waits: by its back-off, and without any ready worker by the rest of the pool.
+    ///
+    /// `refused_until`: the next attempt while the system refuses forks.
     pub(super) fn next(
         &self,
         pool: &Pool,
-        dark_from: Option<Moment>,
+        unserved_since: Option<Moment>,
         refused_until: Option<Moment>,
     ) -> Option<Moment> {
         let lacks = |generation: &Generation| {
@@ -142,7 +143,7 @@ impl Molds {
         let boots = self.molds.values().any(|mold| matches!(mold.state, State::Booting { .. }));
         let own = self.again.map(|at| {
             let at = at.max(self.restarts.rest_after_failure_ends());
-            match dark_from {
+            match unserved_since {
                 Some(from) if !boots => at.min(from.max(self.restarts.rest_ends())),
                 _ => at,
             }
@@ -150,33 +151,33 @@ impl Molds {
         own.max(refused_until)
     }
 
-    /// The mold that is missing need not wait any more.
+    /// Ends the back-off of the missing mold.
     pub(super) fn end_rest(&mut self) {
         self.again = None;
     }
 
-    /// Workers of `generation` are forked by a mold.
+    /// Notes that a mold forks the workers of `generation`.
     pub(super) fn want(&mut self, generation: Generation) {
         self.wanted_by.insert(generation);
     }
 
-    /// A mold is about to be forked.
+    /// Adds a mold that is about to be forked.
     pub(super) fn add(&mut self, id: WorkerId, generation: Generation, now: Moment) {
         let state = State::Booting { since: now };
         self.molds.insert(id, Mold { generation, pid: None, state, boot: Duration::ZERO });
     }
 
-    // Events of one.
+    // Events.
 
-    /// It was forked: says for which generation.
+    /// Notes the fork of a mold. Returns its generation.
     pub(super) fn spawned(&mut self, id: WorkerId, pid: i32) -> Option<Generation> {
         let mold = self.molds.get_mut(&id)?;
         mold.pid = Some(pid);
         Some(mold.generation)
     }
 
-    /// It has loaded.
-    pub(super) fn readied(&mut self, id: WorkerId, current: Generation, now: Moment) -> Option<Readied> {
+    /// Notes that a mold has loaded the application.
+    pub(super) fn loaded(&mut self, id: WorkerId, current: Generation, now: Moment) -> Option<LoadedMold> {
         let mold = self.molds.get_mut(&id)?;
         let State::Booting { since } = mold.state else { return None };
         let after = now.saturating_sub(since);
@@ -186,10 +187,10 @@ impl Molds {
         if generation == current {
             self.restarts.note_boot(PLACE, after, true, now);
         }
-        Some(Readied { pid, generation, after })
+        Some(LoadedMold { pid, generation, after })
     }
 
-    /// It cannot load, and ends by itself, at `kill_at` at the latest. Returns it as it was.
+    /// Notes a failed boot: the mold ends by itself, or is killed at `kill_at`. Returns its earlier state.
     pub(super) fn failed(&mut self, id: WorkerId, kill_at: Moment) -> Option<Mold> {
         let mold = self.molds.get_mut(&id)?;
         let State::Booting { .. } = mold.state else { return None };
@@ -198,7 +199,7 @@ impl Molds {
         Some(before)
     }
 
-    /// It is killed. Returns it as it was, unless it was on its way out.
+    /// Notes that a mold is killed. Returns its earlier state; `None`: it was ending already.
     pub(super) fn killed(&mut self, id: WorkerId, reason: KillReason, now: Moment) -> Option<Mold> {
         let mold = self.molds.get_mut(&id).filter(|mold| !mold.state.is_leaving())?;
         let before = mold.clone();
@@ -206,12 +207,12 @@ impl Molds {
         Some(before)
     }
 
-    /// Its exit was seen, or it was never forked.
+    /// Removes a mold that has ended, or was never forked.
     pub(super) fn remove(&mut self, id: WorkerId) -> Option<Mold> {
         self.molds.remove(&id)
     }
 
-    /// One that was lost as `mold` is to be replaced: notes the cost.
+    /// Notes the loss of `mold`, given in its last state, and returns its kind.
     pub(super) fn lost(&mut self, pool: &Pool, mold: &Mold, now: Moment) -> Loss {
         let State::Booting { since } = mold.state else {
             return mold.state.ready_since().map_or(Loss::Boot, Loss::Ready);
@@ -226,7 +227,7 @@ impl Molds {
         Loss::Boot
     }
 
-    /// The next one boots after a rest: says when, at the earliest.
+    /// Begins the back-off after a loss. Returns its end.
     pub(super) fn rest(&mut self, loss: Loss, boot: Duration, now: Moment) -> Moment {
         let at = match loss {
             Loss::Ready(since) => self.restarts.after_death(PLACE, Served { ready: since, boot }, now),
@@ -236,25 +237,25 @@ impl Molds {
         at
     }
 
-    /// A new version of the code serves: it starts with a clean record.
+    /// Forgets the losses, for a new generation.
     pub(super) fn forget(&mut self) {
         self.restarts.forget();
     }
 
     // Deadlines.
 
-    /// When the patience with one of them ends.
+    /// The next deadline of a mold.
     pub(super) fn next_deadline(&self, policy: &Policy) -> Option<Moment> {
         self.molds.values().filter_map(|mold| mold.deadline(policy)).min()
     }
 
-    /// Those whose time is up.
+    /// The molds whose deadline has passed.
     pub(super) fn overdue(&self, policy: &Policy, now: Moment) -> Vec<WorkerId> {
         let is_due = |(_, mold): &(WorkerId, &Mold)| mold.deadline(policy).is_some_and(|at| at <= now);
         self.iter().filter(is_due).map(|(id, _)| id).collect()
     }
 
-    /// Handles the passed deadline of one; `None`: the end of another one has changed it.
+    /// Handles a passed deadline; `None`: an earlier one has changed the mold.
     pub(super) fn expire(&mut self, id: WorkerId, now: Moment) -> Option<(Overdue, i32)> {
         let mold = self.molds.get_mut(&id)?;
         let overdue = match mold.state {
@@ -277,7 +278,7 @@ impl Molds {
     }
 
     /// Moves every deadline by `by`.
-    pub(super) fn forgive(&mut self, by: Duration) {
+    pub(super) fn postpone_deadlines(&mut self, by: Duration) {
         for mold in self.molds.values_mut() {
             match &mut mold.state {
                 State::Booting { since } | State::Killed { since, .. } => *since = since.saturating_add(by),
@@ -290,22 +291,22 @@ impl Molds {
         }
     }
 
-    // Ends. Molds have nothing to finish: each returns those that are to be killed.
+    // Ends. Molds have nothing to finish, so each function returns the molds to kill.
 
-    /// A generation needs its mold no more.
+    /// Ends the molds of `generation`.
     pub(super) fn drop_for(&mut self, generation: Generation, now: Moment) -> Vec<WorkerId> {
         self.wanted_by.remove(&generation);
         self.end(|mold| mold.generation == generation, now)
     }
 
-    /// Only `generation` needs a mold from now on.
+    /// Ends the molds of all other generations.
     pub(super) fn keep_only(&mut self, generation: Generation, now: Moment) -> Vec<WorkerId> {
         self.wanted_by.retain(|other| *other == generation);
         self.again = None;
         self.end(|mold| mold.generation != generation, now)
     }
 
-    /// All molds end.
+    /// Ends all molds.
     pub(super) fn end_all(&mut self, now: Moment) -> Vec<WorkerId> {
         self.wanted_by.clear();
         self.again = None;

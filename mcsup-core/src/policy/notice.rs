@@ -63,7 +63,7 @@ pub(crate) enum RecycleNotice {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum ReloadNotice {
     Wanted { reason: String },
-    NewcomerFailed { generation: Generation, reason: String, left: usize },
+    NewWorkerFailed { generation: Generation, reason: String, left: usize },
     RollingBack { slots: usize },
     RolledBack,
     RollbackFailed { reason: String },

@@ -8,17 +8,18 @@ use super::state::State;
 use super::status::PoolPhase;
 use super::table::{Entry, Table};
 
-/// How many generations may drain before a further reload waits. Bounds the processes of a storm of reloads without
-/// cutting a request off.
+/// The number of draining generations at which a further reload waits.
+///
+/// It bounds the processes of many reloads without aborting requests.
 const DRAINING_GENERATIONS: usize = 2;
 
-/// How many workers of a slot that ask to be replaced may finish together.
+/// The number of workers of a slot that may drain together after requests for replacement.
 const FINISHING: usize = 2;
 
-/// How long SIGKILL takes at most. A process that is left then is frozen, or in a system call that no signal ends.
+/// The longest time from SIGKILL to the exit. A later process is frozen, or in a system call that no signal ends.
 pub(super) const UNKILLABLE_AFTER: Duration = Duration::from_secs(5);
 
-/// Settings, workers, phase, generations and size of a pool.
+/// The facts of a pool: settings, workers, phase, generations and size.
 #[derive(Debug, Clone)]
 pub(super) struct Pool {
     pub(super) policy: Policy,
@@ -26,11 +27,11 @@ pub(super) struct Pool {
     pub(super) phase: PoolPhase,
     /// The generation that serves.
     pub(super) current: Generation,
-    /// The last one that was begun.
+    /// The last generation that was begun.
     pub(super) newest: Generation,
-    /// How many workers there should be.
+    /// The intended number of workers.
     pub(super) target: usize,
-    /// How many the settings named when they were last read.
+    /// The number of workers in the settings when they were last read.
     pub(super) configured: usize,
     /// Whether some worker has been ready.
     pub(super) ever_ready: bool,
@@ -51,33 +52,33 @@ impl Pool {
         }
     }
 
-    /// Whether it has been asked to stop, or has failed.
+    /// Whether it is a lame duck or ending.
     pub(super) fn is_about_to_end(&self) -> bool {
         self.phase.is_ending() || matches!(self.phase, PoolPhase::LameDuck { .. })
     }
 
-    /// Whether `generation` is on its way and does not serve alone yet.
+    /// Whether `generation` is the one of the current rollout.
     pub(super) fn is_new(&self, generation: Generation) -> bool {
         matches!(&self.phase, PoolPhase::Reloading(rollout) if rollout.generation == generation)
     }
 
-    /// Whether a worker goes on that is of neither the serving nor the new generation.
-    pub(super) fn is_foreign(&self, entry: &Entry) -> bool {
+    /// Whether a worker boots or is ready in neither the serving nor the new generation.
+    pub(super) fn is_stale(&self, entry: &Entry) -> bool {
         let generation = entry.generation;
         generation != self.current && !self.is_new(generation) && !entry.state.is_leaving()
     }
 
-    /// The worker of such a generation that holds `slot`.
-    pub(super) fn foreigner(&self, slot: Slot) -> Option<WorkerId> {
-        self.table.in_slot(slot).find(|entry| self.is_foreign(entry)).map(|entry| entry.id)
+    /// The stale worker that holds `slot`.
+    pub(super) fn stale_worker(&self, slot: Slot) -> Option<WorkerId> {
+        self.table.in_slot(slot).find(|entry| self.is_stale(entry)).map(|entry| entry.id)
     }
 
-    /// Whether a further generation has to wait until older ones have drained.
+    /// Whether a further generation must wait until older ones have drained.
     pub(super) fn drains_too_many(&self) -> bool {
         self.table.draining_generations(self.current) >= DRAINING_GENERATIONS
     }
 
-    /// How many slots the generation that serves and the one that boots need.
+    /// The number of slots that the serving and the booting generation need.
     pub(super) fn slots(&self) -> usize {
         self.slots_of(self.current).max(match &self.phase {
             PoolPhase::Reloading(rollout) => rollout.workers,
@@ -85,7 +86,7 @@ impl Pool {
         })
     }
 
-    /// How many slots `generation` needs.
+    /// The number of slots that `generation` needs.
     pub(super) fn slots_of(&self, generation: Generation) -> usize {
         match &self.phase {
             PoolPhase::Reloading(rollout) if rollout.generation == generation => rollout.workers,
@@ -93,7 +94,7 @@ impl Pool {
         }
     }
 
-    /// When this worker's patience ends, if it is bounded.
+    /// The deadline of a worker in its state; `None`: there is none.
     pub(super) fn deadline_of(&self, entry: &Entry) -> Option<Moment> {
         match entry.state {
             State::Booting { since } => Some(since.saturating_add(self.policy.boot_timeout)),
@@ -101,7 +102,7 @@ impl Pool {
             State::Aborting { kill_at, .. } | State::Draining { kill_at, .. } | State::Failed { kill_at } => {
                 Some(kill_at)
             }
-            // One that has not been forked yet is killed when it is.
+            // A worker that is not forked yet is killed after its fork.
             State::Killed { since, .. } => entry.pid.map(|_| since.saturating_add(UNKILLABLE_AFTER)),
             State::Unkillable { .. } => None,
         }
@@ -112,14 +113,14 @@ impl Pool {
         self.table.select(|entry| self.deadline_of(entry).is_some_and(|at| at <= now))
     }
 
-    /// Whether enough later workers of its slot finish as well as this one, which has asked to be replaced.
+    /// Whether a leaving worker must end early: [`FINISHING`] later workers of its slot drain as well.
     pub(super) fn is_crowded(&self, entry: &Entry) -> bool {
         let finishes = |other: &&Entry| other.leaves && matches!(other.state, State::Draining { .. });
         let later = |other: &&Entry| other.slot == entry.slot && other.id > entry.id;
         entry.leaves && self.table.iter().filter(later).filter(finishes).count() >= FINISHING
     }
 
-    /// The workers that have asked to be replaced and whose slot another one serves.
+    /// The leaving workers whose successor is ready.
     pub(super) fn replaced(&self) -> Vec<WorkerId> {
         self.table.select(|entry| {
             let mut others = self.table.in_slot(entry.slot);
@@ -128,7 +129,7 @@ impl Pool {
         })
     }
 
-    /// The crowded workers that may finish for longer than until `soon`.
+    /// The crowded workers whose deadline is later than `soon`.
     pub(super) fn crowded(&self, soon: Moment) -> Vec<WorkerId> {
         self.table.select(|entry| {
             let waits = matches!(entry.state, State::Draining { kill_at, .. } if kill_at > soon);
@@ -136,17 +137,18 @@ impl Pool {
         })
     }
 
-    /// Whether workers of another generation than the serving and the new one hold slots.
-    pub(super) fn has_foreigners(&self) -> bool {
-        self.table.iter().any(|entry| self.is_foreign(entry))
+    /// Whether stale workers hold slots.
+    pub(super) fn has_stale_workers(&self) -> bool {
+        self.table.iter().any(|entry| self.is_stale(entry))
     }
 
-    /// Slots that are given back to the generation that serves now, within the surge. Empty slots are filled in their own
-    /// time.
+    /// The slots of stale workers that the serving generation boots a worker in now, within the surge.
+    ///
+    /// `starts` fills the empty slots.
     pub(super) fn returned(&self) -> Vec<Slot> {
         let batch = self.policy.plan.surge.batch(self.target);
         let is_held = |slot: &Slot| self.table.holder(*slot, self.current).is_some();
-        let taken = (0..self.target).filter(|slot| self.foreigner(*slot).is_some());
+        let taken = (0..self.target).filter(|slot| self.stale_worker(*slot).is_some());
         let (booting, waiting): (Vec<Slot>, Vec<Slot>) = taken.partition(is_held);
         waiting.into_iter().take(batch.saturating_sub(booting.len())).collect()
     }

@@ -1,8 +1,7 @@
-//! Workers that are replaced by others of their own generation, before anything is wrong with them: they have served
-//! enough requests, lived long enough, or use too much memory; or an operator asked.
+//! Recycling: the replacement of healthy workers by others of their own generation.
 //!
-//! Capacity first: the successor is ready before the old worker is asked to finish. One at a time, and none while a
-//! reload is under way, which replaces them all.
+//! A worker has reached a limit of requests, lifetime or memory, or an operator has requested it. The successor is ready
+//! before the old worker drains. One worker is replaced at a time, and none during a reload, which replaces all.
 
 use std::time::Duration;
 
@@ -17,14 +16,14 @@ use super::state::State;
 use super::status::PoolPhase;
 use super::table::{Allowance, Entry};
 
-/// The replacement that is under way, and the requests that wait for one.
+/// The replacement in progress, and the requests that wait for one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Recycler {
     jitter: Jitter,
     #[serde(skip)]
     replacing: Option<Replacing>,
     waiting: Vec<WorkerTicket>,
-    /// When a replacement that failed is tried again.
+    /// The time of the next attempt after a failed replacement.
     again: Option<Moment>,
 }
 
@@ -34,7 +33,7 @@ struct Replacing {
     old: WorkerId,
     new: WorkerId,
     slot: Slot,
-    /// Why the new one has failed, where that is known.
+    /// The reason why the new worker failed, if known.
     failure: Option<Why>,
 }
 
@@ -45,7 +44,7 @@ struct WorkerTicket {
     worker: WorkerId,
 }
 
-/// A worker that is to be replaced when its turn comes.
+/// A worker that waits for its replacement.
 #[derive(Debug)]
 pub(super) struct Marked {
     pub(super) worker: WorkerId,
@@ -55,22 +54,22 @@ pub(super) struct Marked {
 /// The outcome of a replacement.
 #[derive(Debug)]
 pub(super) enum Replaced {
-    /// The new worker is ready, so the old one can go.
+    /// The new worker is ready, so the old one can drain.
     Done { old: WorkerId, slot: Slot, tickets: Vec<Ticket> },
-    /// The new worker has gone, and the old one stays.
+    /// The new worker has ended, and the old one stays.
     Failed { slot: Slot, why: Why, tickets: Vec<Ticket> },
 }
 
-/// The rest of a replacement that is given up.
+/// The remains of an abandoned replacement.
 #[derive(Debug)]
 pub(super) struct GivenUp {
-    /// The new worker, where the old one goes on.
+    /// The new worker, if the old one continues.
     pub(super) superfluous: Option<WorkerId>,
     pub(super) tickets: Vec<Ticket>,
 }
 
 impl Recycler {
-    /// Nothing is being replaced.
+    /// No replacement is in progress.
     pub(super) fn new(policy: &Policy) -> Self {
         let jitter = Jitter::new(policy.seed.wrapping_add(2));
         Self { jitter, replacing: None, waiting: Vec::new(), again: None }
@@ -92,22 +91,22 @@ impl Recycler {
         }
     }
 
-    // Which workers are replaced.
+    // Limits.
 
-    /// A worker has served `requests`: why it is to be replaced, where these are enough.
+    /// The reason to replace a worker after `requests` requests; `None`: its limit is higher.
     pub(super) fn judge_requests(entry: &Entry, requests: u64) -> Option<String> {
         let is_enough = entry.allowance.requests.is_some_and(|most| requests >= most);
         is_enough.then(|| format!("it has served {requests} requests"))
     }
 
-    /// A worker uses `bytes` of memory: why it is to be replaced, where these are too many.
+    /// The reason to replace a worker with `bytes` of memory; `None`: its limit is higher.
     pub(super) fn judge_memory(entry: &Entry, bytes: u64) -> Option<String> {
         let mib = |bytes: u64| bytes / (1 << 20);
         let limit = entry.allowance.rss.filter(|limit| bytes > *limit)?;
         Some(format!("it uses {} MiB of memory, more than {}", mib(bytes), mib(limit)))
     }
 
-    /// The workers that have lived long enough.
+    /// The workers that have reached their lifetime.
     pub(super) fn aged(pool: &Pool, now: Moment) -> Vec<Marked> {
         let is_old = |entry: &&Entry| expires(entry).is_some_and(|at| at <= now);
         let mark = |entry: &Entry| {
@@ -118,36 +117,36 @@ impl Recycler {
         pool.table.iter().filter(is_old).map(mark).collect()
     }
 
-    /// When something of it is due.
+    /// The next time at which something about recycling is due.
     pub(super) fn next(&self, pool: &Pool) -> Option<Moment> {
         let is_marked = pool.table.iter().any(|entry| entry.recycle.is_some() && entry.state.is_ready());
         let again = self.again.filter(|_| is_marked && pool.phase == PoolPhase::Serving);
         pool.table.iter().filter_map(expires).chain(again).min()
     }
 
-    /// An operator does not wait until a failed replacement is tried again.
-    pub(super) fn hurry(&mut self) {
+    /// Ends the wait after a failed replacement.
+    pub(super) fn retry_now(&mut self) {
         self.again = None;
     }
 
-    /// A client waits until `worker` is replaced.
+    /// Notes a client that waits until `worker` is replaced.
     pub(super) fn wait(&mut self, ticket: Option<Ticket>, worker: WorkerId) {
         self.waiting.extend(ticket.map(|ticket| WorkerTicket { ticket, worker }));
     }
 
-    // How one is replaced.
+    // Replacements.
 
-    /// Whether a replacement is under way.
+    /// Whether a replacement is in progress.
     pub(super) fn is_replacing(&self) -> bool {
         self.replacing.is_some()
     }
 
-    /// The worker that is replaced next, where one may be.
+    /// The next worker to replace; `None`: there is none, or it must wait.
     pub(super) fn candidate<'a>(&self, pool: &'a Pool) -> Option<&'a Entry> {
         if self.replacing.is_some() || self.again.is_some() {
             return None;
         }
-        // Not where another boots beside it already, which a rollback asked for: it goes as soon as that one is ready.
+        // A worker beside which another one boots for a rollback retires anyway.
         let is_alone = |entry: &Entry| pool.table.in_slot(entry.slot).count() == 1;
         let is_marked = |entry: &&Entry| entry.recycle.is_some() && entry.state.is_ready() && is_alone(entry);
         let is_waited_for = |entry: &&Entry| self.waiting.iter().any(|waiting| waiting.worker == entry.id);
@@ -155,19 +154,19 @@ impl Recycler {
         asked_for.or_else(|| pool.table.iter().find(is_marked))
     }
 
-    /// `new` boots in the place of `old`.
+    /// Notes that `new` boots to replace `old`.
     pub(super) fn begin(&mut self, old: WorkerId, new: WorkerId, slot: Slot) {
         self.replacing = Some(Replacing { old, new, slot, failure: None });
     }
 
-    /// A worker failed: where it is the new one, this says why the replacement does.
+    /// Notes the reason of a failure, if `worker` is the new one.
     pub(super) fn note_failure(&mut self, worker: WorkerId, why: &Why) {
         if let Some(replacing) = self.replacing.as_mut().filter(|replacing| replacing.new == worker) {
             replacing.failure.get_or_insert_with(|| why.clone());
         }
     }
 
-    /// Goes on, at `now`; `None`: nothing has come of it yet, or an ordinary death has.
+    /// The result of the replacement in progress; `None`: there is none yet, or the old worker has died.
     pub(super) fn advance(&mut self, pool: &Pool, now: Moment) -> Option<Replaced> {
         self.again.take_if(|at| *at <= now);
         let Replacing { old, new, slot, .. } = *self.replacing.as_ref()?;
@@ -181,7 +180,7 @@ impl Recycler {
             return Some(Replaced::Done { old, slot, tickets: self.take_waiting(old) });
         }
         if !serves(old) {
-            // It is dead as well, or leaves: an ordinary death.
+            // The old worker has died or drains: its slot is filled as after any death.
             return None;
         }
         self.again = Some(now.saturating_add(pool.policy.restart.cap));
@@ -189,7 +188,7 @@ impl Recycler {
         Some(Replaced::Failed { slot, why, tickets: self.take_waiting(old) })
     }
 
-    /// Clients that wait for a worker to be replaced that has gone by itself: it has been, or will be.
+    /// Takes the requests for workers that have ended by themselves: their slots get successors anyway.
     pub(super) fn take_gone(&mut self, pool: &Pool) -> Vec<Ticket> {
         let serves = |waiting: &WorkerTicket| {
             pool.table.get(waiting.worker).is_some_and(|entry| entry.state.is_ready())
@@ -200,7 +199,7 @@ impl Recycler {
         gone.into_iter().map(|gone| gone.ticket).collect()
     }
 
-    /// A reload replaces every worker anyway, or the pool ends.
+    /// Abandons the replacement, because a reload begins or the pool ends.
     pub(super) fn stop(&mut self, pool: &Pool) -> GivenUp {
         let serves = |worker| pool.table.get(worker).is_some_and(|entry| entry.state.is_ready());
         let superfluous =
@@ -217,7 +216,7 @@ impl Recycler {
     }
 }
 
-/// When a worker has lived long enough.
+/// The end of the lifetime of a worker.
 fn expires(entry: &Entry) -> Option<Moment> {
     match (entry.state, entry.allowance.lifetime, &entry.recycle) {
         (State::Ready { since, .. }, Some(lifetime), None) => Some(since.saturating_add(lifetime)),

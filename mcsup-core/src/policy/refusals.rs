@@ -1,6 +1,6 @@
 //! Forks that the system refuses.
 //!
-//! A refused fork is charged to no slot: the whole pool waits a moment, and one fork is tried.
+//! A refused fork counts for no slot: the whole pool waits, and then tries one fork.
 
 use std::time::Duration;
 
@@ -8,39 +8,39 @@ use serde::{Deserialize, Serialize};
 
 use super::event::{Moment, WorkerId};
 
-/// How long the pool waits after the first fork that was refused; twice as long after each further one.
+/// The wait after the first refused fork, doubled by each further one.
 const FIRST: Duration = Duration::from_millis(500);
-/// The longest such wait.
+/// The longest wait.
 const LONGEST: Duration = Duration::from_secs(2);
 
-/// After how many refused forks in a row a mold is replaced.
-const BARREN: u32 = 4;
+/// The number of refused forks in a row after which a mold is replaced.
+const MAX_REFUSALS: u32 = 4;
 
-/// Whether the system refuses forks, and when the next is tried.
+/// The current refusal, if the system refuses forks.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Refusals(Option<Refusal>);
 
-/// The last fork that was refused.
+/// The last refused fork.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Refusal {
-    /// When the next fork is tried.
+    /// The time of the next attempt.
     again: Moment,
     delay: Duration,
-    /// How many were refused in a row.
+    /// The number of refused forks in a row.
     times: u32,
-    /// One was tried since the last answer.
+    /// Whether an attempt is pending.
     is_tried: bool,
-    /// The mold that could not fork; `None`: the supervisor.
+    /// The mold that could not fork; `None`: the supervisor could not.
     mold: Option<WorkerId>,
     reason: String,
 }
 
 impl Refusals {
-    /// A fork was refused; says in how long the next is tried.
+    /// Notes a refused fork. Returns the time until the next attempt.
     pub(super) fn note(&mut self, mold: Option<WorkerId>, reason: &str, now: Moment) -> Duration {
         let delay = match &self.0 {
             Some(refusal) if refusal.is_tried => (refusal.delay * 2).min(LONGEST),
-            // It was asked for together with one that was refused before.
+            // It was requested together with an earlier refused one.
             Some(refusal) => return refusal.again.saturating_sub(now),
             None => FIRST,
         };
@@ -50,7 +50,7 @@ impl Refusals {
         delay
     }
 
-    /// A fork is tried: while the system refuses them, the next has to wait for its outcome.
+    /// Notes an attempt: during a refusal the next one waits for its outcome.
     pub(super) fn note_tried(&mut self, now: Moment) {
         if let Some(refusal) = &mut self.0 {
             refusal.again = now.saturating_add(refusal.delay);
@@ -58,38 +58,38 @@ impl Refusals {
         }
     }
 
-    /// A fork has worked, or the next is as good as any.
+    /// Ends the refusal: a fork has succeeded, or none is needed.
     pub(super) fn end(&mut self) {
         self.0 = None;
     }
 
-    /// A mold has ended: another one forks the workers that it did not.
+    /// Ends the refusal of a mold that has ended.
     pub(super) fn mold_ended(&mut self, mold: WorkerId) {
         self.0.take_if(|refusal| refusal.mold == Some(mold));
     }
 
-    /// Whether a fork may be tried.
+    /// Whether a fork may be tried now.
     pub(super) fn may_fork(&self, now: Moment) -> bool {
         self.0.as_ref().is_none_or(|refusal| refusal.again <= now)
     }
 
-    /// Whether the system refuses forks, as far as the last one shows.
+    /// Whether the last fork was refused.
     pub(super) fn is_refused(&self) -> bool {
         self.0.is_some()
     }
 
-    /// When the next fork is tried, while the system refuses them.
+    /// The time of the next attempt during a refusal.
     pub(super) fn again(&self) -> Option<Moment> {
         self.0.as_ref().map(|refusal| refusal.again)
     }
 
-    /// Why the system refuses forks.
+    /// The reason of the refusal.
     pub(super) fn reason(&self) -> Option<&str> {
         self.0.as_ref().map(|refusal| refusal.reason.as_str())
     }
 
-    /// A mold that could not fork again and again: another one may have the means.
-    pub(super) fn barren_mold(&self) -> Option<WorkerId> {
-        self.0.as_ref().filter(|refusal| refusal.times >= BARREN)?.mold
+    /// The mold whose forks were refused [`MAX_REFUSALS`] times in a row: another one may succeed.
+    pub(super) fn failing_mold(&self) -> Option<WorkerId> {
+        self.0.as_ref().filter(|refusal| refusal.times >= MAX_REFUSALS)?.mold
     }
 }

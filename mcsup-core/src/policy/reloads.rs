@@ -1,4 +1,4 @@
-//! Reloads that are asked for and wait: by an operator, or by workers whose code has changed.
+//! Requested reloads that wait: from an operator, or from workers that have detected a change.
 
 use std::time::Duration;
 
@@ -8,25 +8,25 @@ use super::event::{Moment, Ticket};
 use super::pool::Pool;
 use super::status::PoolPhase;
 
-/// All workers of a pool see the same change within this time.
+/// All workers of a pool detect the same change within this time.
 const SAME_CHANGE: Duration = Duration::from_millis(150);
 
-/// The reload that waits, and the change that will ask for one.
+/// The waiting reload, and the detected change that will request one.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Reloads {
     /// The requests for it; `None`: no reload waits.
     queued: Option<Vec<Ticket>>,
-    /// When a change that workers have seen begins a reload.
+    /// The time at which a detected change requests a reload.
     changed_at: Option<Moment>,
 }
 
 impl Reloads {
-    /// One is asked for. The newest request wins: returns the older ones.
+    /// Notes a request. Returns the older ones, which it replaces.
     pub(super) fn ask(&mut self, ticket: Option<Ticket>) -> Vec<Ticket> {
         self.queued.replace(ticket.into_iter().collect()).unwrap_or_default()
     }
 
-    /// Why the one that waits cannot begin now.
+    /// The reason why the waiting reload cannot begin now.
     pub(super) fn obstacle(pool: &Pool, now: Moment) -> Option<&'static str> {
         match &pool.phase {
             PoolPhase::Starting => Some("no worker has been ready yet"),
@@ -42,24 +42,24 @@ impl Reloads {
         }
     }
 
-    /// A worker has seen a change, and others are about to; says whether it is the first.
+    /// Notes a change that a worker has detected; `true`: it is the first such report.
     pub(super) fn note_change(&mut self, now: Moment) -> bool {
         let is_first = self.changed_at.is_none();
         self.changed_at.get_or_insert(now.saturating_add(SAME_CHANGE));
         is_first
     }
 
-    /// Whether a change asks for a reload now, where none waits.
+    /// Whether a change requests a reload now. Takes the change; `false` also if a reload waits already.
     pub(super) fn take_change(&mut self, now: Moment) -> bool {
         self.changed_at.take_if(|at| *at <= now).is_some() && self.queued.is_none()
     }
 
-    /// Whether one waits that may begin in a pool that serves.
+    /// Whether a waiting reload may begin in a serving pool.
     pub(super) fn may_begin(&self, pool: &Pool) -> bool {
         pool.phase == PoolPhase::Serving && self.queued.is_some() && !pool.drains_too_many()
     }
 
-    /// When the one that waits takes the place of the one under way.
+    /// The time at which the waiting reload replaces the one in progress.
     pub(super) fn next_supersession(&self, pool: &Pool) -> Option<Moment> {
         match &pool.phase {
             PoolPhase::Reloading(rollout) if self.queued.is_some() && !pool.drains_too_many() => {
@@ -69,7 +69,7 @@ impl Reloads {
         }
     }
 
-    /// When something of it is due.
+    /// The next time at which something about a reload is due.
     pub(super) fn next(&self, pool: &Pool) -> Option<Moment> {
         let proof = match &pool.phase {
             PoolPhase::Reloading(rollout) => rollout.next_proof(&pool.table, &pool.policy.plan),
@@ -78,12 +78,12 @@ impl Reloads {
         [self.changed_at, self.next_supersession(pool), proof].into_iter().flatten().min()
     }
 
-    /// It begins: returns the requests for it.
+    /// Takes the requests for the waiting reload, which begins.
     pub(super) fn take(&mut self) -> Vec<Ticket> {
         self.queued.take().unwrap_or_default()
     }
 
-    /// The pool ends: returns the requests that wait.
+    /// Takes all requests, because the pool ends.
     pub(super) fn stop(&mut self) -> Vec<Ticket> {
         self.changed_at = None;
         self.take()

@@ -1,14 +1,14 @@
-//! When an empty slot is filled again: the cost of a boot, and the losses of the slot.
+//! The back-off of a slot, by the cost of a boot and the losses of the slot.
 //!
-//! A back-off spares the processor, so the cost of a boot bounds it:
+//! A back-off saves processor time, so it is a multiple of the duration of a boot:
 //!
-//! - A worker that was ready is replaced at once, and from its second death in a short time on, when four times its boot
-//!   has passed since it was ready, [`RestartPolicy::ready_cap`] at most. Then a slot boots for a fifth of its time.
-//! - A worker that never was ready is tried again ever later, up to [`RestartPolicy::cap`].
+//! - The successor of a worker that was ready boots at once. After further deaths in a short time it boots four boots
+//!   after the worker was ready, [`RestartPolicy::ready_cap`] at most. So a slot boots for a fifth of its time.
+//! - After a failed boot the delay doubles, up to [`RestartPolicy::cap`].
 //! - Boots that fail share one processor, whatever the number of slots: after each the pool rests for four times as long
 //!   as it took, from [`RestartPolicy::base`] to [`RestartPolicy::cap`]. That is a fifth of a processor, except for boots of
 //!   more than 7.5 s, most of which wait for another service and use none.
-//! - A boot that takes much longer than usual holds up no other one ([`Restarts::patience`]).
+//! - A boot that takes much longer than usual delays no other one ([`Restarts::patience`]).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,15 +19,15 @@ use super::event::{Moment, Slot};
 use super::jitter::Jitter;
 use super::rules::RestartPolicy;
 
-/// How many times a boot the rest after it is: boots take a fifth of a processor at most.
+/// The rest after a boot, in boots: so boots take a fifth of a processor at most.
 const REST: u32 = 4;
 
-/// How a worker ended, as far as its successor depends on it.
+/// The kind of a loss, which determines the delay of the successor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Loss {
-    /// It was ready since then.
+    /// The worker was ready since then.
     Ready(Moment),
-    /// It never was ready.
+    /// The worker never was ready.
     Boot,
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct Restarts {
     policy: RestartPolicy,
     losses: BTreeMap<Slot, Losses>,
     last_boot: Option<Boot>,
-    /// How long the last boot took that worked.
+    /// The duration of the last successful boot.
     usual: Option<Duration>,
     jitter: Jitter,
 }
@@ -54,9 +54,9 @@ pub(crate) struct Restarts {
 /// The losses of a slot.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 struct Losses {
-    /// Workers that were ready; one fewer for each [`RestartPolicy::stable`] in which the slot was served.
+    /// Deaths of ready workers; one is forgotten for each [`RestartPolicy::stable`] in which the slot was served.
     deaths: u32,
-    /// How long the slot was served since the last of them was forgotten.
+    /// The time in which the slot was served since the last forgotten death.
     served: Duration,
     /// Boots that failed in a row.
     failures: u32,
@@ -76,7 +76,7 @@ impl Restarts {
         Self { policy, losses: BTreeMap::new(), last_boot: None, usual: None, jitter: Jitter::new(seed) }
     }
 
-    /// A worker that was ready since `ready` after a boot of `boot` has died: when its slot is filled again.
+    /// Notes the death of a ready worker. Returns the time of its successor.
     pub(crate) fn after_death(&mut self, slot: Slot, served: Served, now: Moment) -> Moment {
         self.note_served(slot, now.saturating_sub(served.ready));
         let losses = self.losses.entry(slot).or_default();
@@ -84,12 +84,12 @@ impl Restarts {
         if losses.deaths == 1 { now } else { self.after_ready(served, now) }
     }
 
-    /// When a successor may start in a slot that has lost several workers lately.
+    /// The earliest successor in a slot with several recent losses.
     pub(crate) fn after_ready(&self, served: Served, now: Moment) -> Moment {
         served.ready.saturating_add(self.rest(served.boot).min(self.policy.ready_cap)).max(now)
     }
 
-    /// A worker died that never was ready, and that is noted: when its slot is filled again.
+    /// The time of the next boot after a failed one, which is noted already.
     pub(crate) fn after_failed_boot(&mut self, slot: Slot, now: Moment) -> Moment {
         let doublings = self.failures(slot).saturating_sub(1).min(16);
         now.saturating_add(
@@ -97,7 +97,7 @@ impl Restarts {
         )
     }
 
-    /// A boot has ended, after `took`.
+    /// Notes the end of a boot.
     pub(crate) fn note_boot(&mut self, slot: Slot, took: Duration, worked: bool, now: Moment) {
         self.last_boot = Some(Boot { ended: now, took, worked });
         let losses = self.losses.entry(slot).or_default();
@@ -107,19 +107,20 @@ impl Restarts {
         }
     }
 
-    /// A boot was given up at its timeout: most of the time it has only waited for something.
+    /// Notes a boot that exceeded its timeout. It counts as a usual boot, since most of the time it only waited.
     pub(crate) fn note_timeout(&mut self, slot: Slot, took: Duration, now: Moment) {
         let most = self.usual.map_or(self.policy.cap, |usual| self.rest(usual));
         self.note_boot(slot, took.min(most), false, now);
     }
 
-    /// How long a boot may take before the pool no longer counts on it: four times a usual one, and at least as long as
-    /// boots are charged in full.
+    /// The time after which a boot no longer delays others: four usual boots.
+    ///
+    /// It is at least the longest boot whose rest is not capped.
     pub(crate) fn patience(&self) -> Duration {
         self.usual.map_or(self.policy.cap, |usual| self.rest(usual)).max(self.policy.cap / REST)
     }
 
-    /// A worker that has died or leaves has served its slot for this long.
+    /// Notes the time in which a dead or leaving worker has served its slot.
     pub(crate) fn note_served(&mut self, slot: Slot, time: Duration) {
         let Some(losses) = self.losses.get_mut(&slot) else { return };
         losses.served = losses.served.saturating_add(time);
@@ -132,32 +133,32 @@ impl Restarts {
         }
     }
 
-    /// How many boots of a slot have failed in a row.
+    /// The number of failed boots of a slot in a row.
     pub(crate) fn failures(&self, slot: Slot) -> u32 {
         self.losses.get(&slot).map_or(0, |losses| losses.failures)
     }
 
-    /// How many workers of a slot have died lately that were ready.
+    /// The number of recent deaths of ready workers of a slot.
     pub(crate) fn deaths(&self, slot: Slot) -> u32 {
         self.losses.get(&slot).map_or(0, |losses| losses.deaths)
     }
 
-    /// When the pool has rested from its last boot.
+    /// The end of the rest after the last boot.
     pub(crate) fn rest_ends(&self) -> Moment {
         self.last_boot.map_or(Duration::ZERO, |boot| boot.ended.saturating_add(self.rest(boot.took)))
     }
 
-    /// The same where that boot failed; otherwise at once.
+    /// The same if that boot failed; otherwise zero.
     pub(crate) fn rest_after_failure_ends(&self) -> Moment {
         self.last_boot.filter(|boot| !boot.worked).map_or(Duration::ZERO, |_| self.rest_ends())
     }
 
-    /// The slots from `first` on are no more, or are new.
+    /// Forgets the losses of the slots from `first` on.
     pub(crate) fn forget_from(&mut self, first: Slot) {
         self.losses.retain(|slot, _| *slot < first);
     }
 
-    /// A new version of the code starts with a clean record.
+    /// Forgets all losses, for a new generation.
     pub(crate) fn forget(&mut self) {
         self.losses.clear();
         self.last_boot = None;
@@ -167,7 +168,7 @@ impl Restarts {
         boot.saturating_mul(REST).clamp(self.policy.base, self.policy.cap.max(self.policy.base))
     }
 
-    /// Up to a quarter less: slots that failed together do not boot together.
+    /// Shortens a delay by up to a quarter, so that slots that failed together do not boot together.
     fn jittered(&mut self, delay: Duration) -> Duration {
         let part = self.jitter.up_to(999) as f64 / 1000.0;
         delay.saturating_sub(delay.mul_f64(part / 4.0))

@@ -1,16 +1,16 @@
-//! A new generation on its way, and its next steps.
+//! The rollout of a new generation, and its next step.
 //!
-//! A reload is a transaction. New workers boot beside the old ones, as many at once as the plan's surge allows. The
-//! first of them must prove themselves: alive for the soak time after they were ready. Then each old worker retires as
-//! soon as a new one is ready in its slot, and never before. If one fails, the new generation goes: the old workers that
-//! are still there never stopped serving, and those that had retired already are booted again before their successors go.
+//! A reload is a transaction. New workers boot beside the old ones, at most the plan's surge at once. The first of them
+//! must live for the soak time after they were ready. Then each old worker retires once a new one is ready in its slot.
+//! If a new worker fails, the new generation ends. The remaining old workers have served throughout. The retired ones
+//! are booted again before their successors end.
 
 use super::event::{Generation, Moment, Slot, Ticket, WorkerId};
 use super::rules::{Plan, Policy};
 use super::state::State;
 use super::table::{Entry, Table};
 
-/// A new generation on its way.
+/// The rollout of a new generation.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Rollout {
     /// The new generation.
@@ -21,15 +21,15 @@ pub(crate) struct Rollout {
     pub(super) tickets: Vec<Ticket>,
     /// Whether its settings have been read.
     pub(super) is_prepared: bool,
-    /// How many workers there will be.
+    /// The number of its workers.
     pub(super) workers: usize,
-    /// Whether some address is not listened on any more.
+    /// Whether some address is no longer configured.
     pub(super) closes_listeners: bool,
-    /// The settings before its own were read.
+    /// The settings before its own.
     pub(super) before: Option<Box<Settings>>,
-    /// Whether its first workers have proved themselves.
+    /// Whether its first workers have lived for the soak time.
     pub(super) is_proven: bool,
-    /// How many of its workers have failed.
+    /// The number of its workers that have failed.
     pub(super) failures: usize,
 }
 
@@ -42,15 +42,15 @@ pub(super) struct Settings {
 
 /// The next step of a rollout.
 #[derive(Debug)]
-pub(super) enum Next {
+pub(super) enum RolloutStep {
     /// Every slot has a worker of the new generation, which is proven.
     Commit,
-    /// Old workers retire where a new one is ready; slots without one get it.
+    /// Old workers retire in slots with a ready new one; slots without a new one boot it.
     Replace { retired: Vec<WorkerId>, booted: Vec<Slot> },
 }
 
 impl Rollout {
-    /// A new generation of which nothing is known.
+    /// A rollout whose settings are not read yet.
     pub(super) fn new(generation: Generation, workers: usize, tickets: Vec<Ticket>, now: Moment) -> Self {
         Self {
             generation,
@@ -65,17 +65,17 @@ impl Rollout {
         }
     }
 
-    /// Goes on, at `now`: returns the next step.
-    pub(super) fn advance(&mut self, table: &Table, plan: &Plan, now: Moment) -> Next {
+    /// The next step at `now`.
+    pub(super) fn advance(&mut self, table: &Table, plan: &Plan, now: Moment) -> RolloutStep {
         self.is_proven = self.is_proven || self.proven_at(table, plan).is_some_and(|at| at <= now);
         if self.is_proven && table.is_complete(self.generation, self.workers) {
-            return Next::Commit;
+            return RolloutStep::Commit;
         }
         let retired = if self.is_proven { self.replaced(table) } else { Vec::new() };
-        Next::Replace { retired, booted: self.booted(table, plan) }
+        RolloutStep::Replace { retired, booted: self.booted(table, plan) }
     }
 
-    /// When the first batch is proven, if it lives. `None`: it is not complete, or is proven.
+    /// The end of the soak of the first batch. `None`: the batch is not complete, or already proven.
     pub(super) fn next_proof(&self, table: &Table, plan: &Plan) -> Option<Moment> {
         if self.is_proven { None } else { self.proven_at(table, plan) }
     }
@@ -91,14 +91,14 @@ impl Rollout {
         Some(last.saturating_add(plan.soak))
     }
 
-    /// A slot with a ready worker of the new generation needs no other.
+    /// The old workers in slots with a ready new one.
     fn replaced(&self, table: &Table) -> Vec<WorkerId> {
         let held = (0..self.workers).filter(|slot| table.is_held(*slot, self.generation));
         let others = held.flat_map(|slot| table.in_slot(slot));
         others.filter(|entry| entry.generation != self.generation).map(|entry| entry.id).collect()
     }
 
-    /// Slots that have no worker of the new generation, within the surge.
+    /// The slots that boot a new worker now, within the surge.
     fn booted(&self, table: &Table, plan: &Plan) -> Vec<Slot> {
         let batch = plan.surge.batch(self.workers);
         let counts = |entry: &&Entry| {
@@ -110,7 +110,7 @@ impl Rollout {
         (0..self.workers).filter(lacks).take(room).collect()
     }
 
-    /// One of its workers failed: says how many more may, or `None` where this was one too many.
+    /// Notes a failed worker. Returns the number that may still fail; `None`: too many have failed.
     pub(super) fn note_failure(&mut self, plan: &Plan) -> Option<usize> {
         self.failures += 1;
         plan.retries.checked_sub(self.failures)

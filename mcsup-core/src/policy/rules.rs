@@ -4,40 +4,40 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The settings that the machine decides by; `None` where a limit is off.
+/// The settings that the decisions depend on. `None`: the limit is off.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
-    /// How many workers there should be.
+    /// The intended number of workers.
     pub workers: usize,
-    /// The most that scaling up reaches.
+    /// The largest number of workers.
     pub max_workers: usize,
-    /// How long a boot may take.
+    /// The longest boot.
     pub boot_timeout: Duration,
-    /// How long a ready worker may give no sign of life.
+    /// The longest time of a ready worker without a beat.
     pub timeout: Option<Duration>,
-    /// How long a draining worker may take.
+    /// The longest drain of a worker.
     pub graceful_timeout: Duration,
-    /// How long a quick stop waits before it kills.
+    /// The time from a quick stop to SIGKILL.
     pub quick_timeout: Duration,
-    /// How long an aborted worker may take to show its stacks.
+    /// The time from SIGABRT, at which a worker writes its stacks, to SIGKILL.
     pub abort_patience: Duration,
-    /// How long a pool that is asked to stop still serves, with a health check that fails.
+    /// How long a pool serves after a request to stop, with a failing health check.
     pub drain_delay: Duration,
-    /// The shortest time between two reloads: a storm of them is one.
+    /// The shortest time between two reloads.
     pub reload_interval: Duration,
-    /// How a new generation takes over.
+    /// The plan of a rollout.
     pub plan: Plan,
-    /// When workers are replaced before anything is wrong with them.
+    /// The limits at which healthy workers are replaced.
     pub recycling: Recycling,
-    /// Whether a mold loads the code of the workers, and forks them.
+    /// Whether a mold loads the application and forks the workers.
     pub preload: bool,
-    /// How long a new image may take to show that it can take over.
+    /// The longest dry run of a new image.
     pub upgrade_timeout: Duration,
-    /// Whether workers learn why a reload failed.
+    /// Whether workers receive the reason of a failed reload.
     pub development: bool,
-    /// When dead workers are replaced.
+    /// The back-off of dead workers.
     pub restart: RestartPolicy,
-    /// Starts the jitter.
+    /// The seed of the jitter.
     pub seed: u64,
 }
 
@@ -65,27 +65,27 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// The number of workers nearest to `workers` that there may be.
+    /// The permitted number of workers nearest to `workers`.
     pub(super) fn allowed(&self, workers: usize) -> usize {
         workers.clamp(1, self.max_workers.max(1))
     }
 }
 
-/// How a new generation takes over.
+/// The plan of a rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
-    /// How many workers more than asked for there may be.
+    /// The number of extra workers.
     pub surge: Surge,
-    /// For how long the first new workers must live after they were ready.
+    /// The time that the first new workers must live after they were ready.
     pub soak: Duration,
-    /// How many new workers may fail before the new generation is given up.
+    /// The number of new workers that may fail; one more ends the rollout.
     pub retries: usize,
 }
 
-/// How many workers more than asked for a reload may have.
+/// The number of extra workers of a rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Surge {
-    /// This many; 0 is taken for 1.
+    /// This number; 0 counts as 1.
     Extra(usize),
     /// A whole second pool: the old one retires at once, when all of the new one is ready.
     All,
@@ -98,7 +98,7 @@ impl Default for Plan {
 }
 
 impl Surge {
-    /// How many new workers may be on their way at once, of `workers`.
+    /// The number of new workers that may boot at once, of `workers`.
     pub(super) fn batch(self, workers: usize) -> usize {
         match self {
             Surge::Extra(extra) => extra.clamp(1, workers.max(1)),
@@ -112,25 +112,25 @@ impl Surge {
 pub struct Recycling {
     /// Requests.
     pub requests: Option<Limit<u64>>,
-    /// Time since it was ready.
+    /// The time since it was ready.
     pub lifetime: Option<Limit<Duration>>,
     /// Bytes of memory.
     pub rss: Option<Limit<u64>>,
 }
 
-/// A limit that is drawn for each worker, once: from `base` to `base + jitter`.
+/// A limit, drawn once for each worker from `base` to `base + jitter`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit<T> {
-    /// The least that is drawn; below a unit (one, a millisecond, a byte): no limit.
+    /// The smallest limit; below a unit (one, a millisecond, a byte): no limit.
     pub base: T,
-    /// How much more it may be.
+    /// The largest random addition.
     pub jitter: T,
 }
 
-/// The shape of the back-off.
+/// The parameters of the back-off.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct RestartPolicy {
-    /// The delay after a failed boot; it doubles with each further one. Also the shortest rest of a pool between boots.
+    /// The delay after a failed boot, doubled by each further one. Also the shortest rest of a pool between boots.
     pub base: Duration,
     /// The longest delay.
     pub cap: Duration,

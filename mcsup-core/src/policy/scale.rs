@@ -1,4 +1,4 @@
-//! A change of the number of workers, and when their memory is measured.
+//! Changes of the number of workers, and the times of memory measurements.
 
 use std::time::Duration;
 
@@ -10,36 +10,36 @@ use super::pool::Pool;
 use super::status::PoolPhase;
 use super::step::Reply;
 
-/// How often the workers' memory is measured, where a limit needs it.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The interval between measurements of the workers' memory.
+const MEASURE_EVERY: Duration = Duration::from_secs(1);
 
-/// The change that has not arrived yet.
+/// The change of size in progress, and the time of the next measurement.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Scaler {
     scaling: Option<Scaling>,
     #[serde(skip)]
-    next_look: Option<Moment>,
+    next_measurement: Option<Moment>,
 }
 
-/// A change of size that has not arrived yet.
+/// A change of size in progress.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Scaling {
-    /// How many workers there were before, and will be again if it fails.
+    /// The number of workers before, and after a failure.
     pub(super) from: usize,
     pub(super) tickets: Vec<Ticket>,
 }
 
 impl Scaler {
-    /// A change begins in the place of an older one: returns the requests that wait for that.
+    /// Begins a change. Returns the requests for the older one that it replaces.
     pub(super) fn begin(&mut self, pool: &Pool, ticket: Option<Ticket>) -> Vec<Ticket> {
         let older = self.scaling.take();
-        // Workers that an unfinished change has added may fail yet.
+        // Workers of an unfinished change may still fail.
         let from = older.as_ref().map_or(pool.target, |older| older.from.min(pool.target));
         self.scaling = Some(Scaling { from, tickets: ticket.into_iter().collect() });
         older.map(|older| older.tickets).unwrap_or_default()
     }
 
-    /// Answers those that wait for a size that the pool has by now.
+    /// Answers the requests for a change that is complete.
     pub(super) fn settle(&mut self, pool: &Pool) -> Option<Reply> {
         let has_arrived =
             |scaling: &mut Scaling| pool.table.are_served(scaling.from.min(pool.target)..pool.target);
@@ -47,26 +47,26 @@ impl Scaler {
         Some(Reply { tickets, answer: Answer::Done(format!("{} workers", pool.target)) })
     }
 
-    /// A new worker failed in `slot`, which no other serves: the change that has added the slot.
+    /// Takes the change that has added `slot`, because its worker failed.
     pub(super) fn take_failed(&mut self, slot: Slot) -> Option<Scaling> {
         self.scaling.take_if(|scaling| slot >= scaling.from)
     }
 
-    /// The pool ends, whatever size was asked for: returns the requests that wait.
+    /// Takes all requests, because the pool ends.
     pub(super) fn stop(&mut self) -> Vec<Ticket> {
         self.scaling.take().map(|scaling| scaling.tickets).unwrap_or_default()
     }
 
-    /// When the next look at the memory is due.
-    pub(super) fn next_look(&self, pool: &Pool) -> Option<Moment> {
-        self.next_look.filter(|_| measures(pool))
+    /// The time of the next measurement.
+    pub(super) fn next_measurement(&self, pool: &Pool) -> Option<Moment> {
+        self.next_measurement.filter(|_| measures(pool))
     }
 
-    /// Whether it is time to look.
-    pub(super) fn looks(&mut self, pool: &Pool, now: Moment) -> bool {
-        let is_due = measures(pool) && self.next_look.is_none_or(|at| at <= now);
+    /// Whether a measurement is due; then the next one follows after the interval.
+    pub(super) fn begin_measurement(&mut self, pool: &Pool, now: Moment) -> bool {
+        let is_due = measures(pool) && self.next_measurement.is_none_or(|at| at <= now);
         if is_due {
-            self.next_look = Some(now.saturating_add(LOOK_EVERY));
+            self.next_measurement = Some(now.saturating_add(MEASURE_EVERY));
         }
         is_due
     }

@@ -1,11 +1,11 @@
-//! When empty slots are filled.
+//! The times at which empty slots get a worker.
 //!
-//! Each slot that lost its worker waits for a time of its own ([`restart`](super::restart)). Two rules bound that:
+//! Each slot that lost its worker has its own back-off ([`restart`](super::restart)). Two rules override it:
 //!
-//! - A pool is never dark while a boot can work: while no worker is ready and none boots, the earliest start happens as
-//!   soon as the pool has rested from its last boot.
-//! - Boots of slots whose last boot failed go one at a time, and the pool rests after each that fails. One that takes much
-//!   longer than usual holds up no other.
+//! - While no worker is ready and none boots, the earliest start happens as soon as the pool has rested from its last
+//!   boot.
+//! - Slots whose last boot failed boot one at a time, and the pool rests after each failure. A boot that takes much
+//!   longer than usual delays no other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -22,12 +22,12 @@ use super::state::State;
 use super::step::Reply;
 use super::table::Entry;
 
-/// Why a slot has no worker.
+/// The reason why a slot has no worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Vacancy {
-    /// This many of its workers have died lately.
+    /// Its workers have died recently, this number of times.
     Deaths(u32),
-    /// This many of its boots have failed in a row.
+    /// Its boots have failed in a row, this number of times.
     FailedBoots(u32),
     /// The system refuses to fork, for this reason.
     Refused(String),
@@ -57,13 +57,13 @@ impl fmt::Display for Vacancy {
     }
 }
 
-/// The losses of each slot, its time to be filled, and the requests for it.
+/// The losses of each slot, the time of its next start, and the requests that wait for it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Starts {
     restarts: Restarts,
-    /// The slots that wait for a time.
+    /// The slots in a back-off, with its end.
     respawns: BTreeMap<Slot, Moment>,
-    /// Slots that are filled before their time, as an operator asks.
+    /// Slots that an operator has requested a worker for: they do not wait for their back-off.
     hurried: BTreeSet<Slot>,
     waiting: Vec<SlotTicket>,
 }
@@ -86,37 +86,37 @@ impl Starts {
         }
     }
 
-    // When a slot is filled.
+    // Starts.
 
-    /// An empty slot whose time has come; of several the one that has waited longest.
+    /// An empty slot whose start is due; the earliest if there are several.
     pub(super) fn next_due(&self, pool: &Pool, now: Moment) -> Option<Slot> {
         let due = (0..pool.target).filter_map(|slot| Some((self.start_of(pool, slot)?, slot)));
         due.filter(|(at, _)| *at <= now).min().map(|(_, slot)| slot)
     }
 
-    /// When the next slot is filled.
+    /// The time of the next start.
     pub(super) fn next(&self, pool: &Pool) -> Option<Moment> {
         (0..pool.target).filter_map(|slot| self.start_of(pool, slot)).min()
     }
 
-    /// The slots that need not wait for their time, to be filled now.
+    /// Takes the requested slots that can start now.
     pub(super) fn take_hurried(&mut self, pool: &Pool) -> Vec<Slot> {
         let is_over = |slot: &Slot| *slot >= pool.target || pool.table.is_covered(*slot, pool.current);
         let hurried = std::mem::take(&mut self.hurried).into_iter().filter(|slot| !is_over(slot));
         let (now, later) = hurried.partition(|slot| self.is_waiting(pool, *slot));
-        // The last worker of the others is about to be reaped.
+        // The exit of the last worker of the other slots is awaited.
         self.hurried = later;
         let now: BTreeSet<Slot> = now;
         now.into_iter().collect()
     }
 
-    /// Whether a slot has no worker, and none that is about to be reaped.
+    /// Whether a slot has no worker, also none whose exit is awaited.
     pub(super) fn is_waiting(&self, pool: &Pool, slot: Slot) -> bool {
         let waits = self.respawns.contains_key(&slot) || self.is_vacant(pool, slot);
         waits && !pool.table.is_covered(slot, pool.current)
     }
 
-    /// Why a slot waits, as far as its own past is the reason.
+    /// The reason of a slot to wait, by its own losses.
     pub(super) fn vacancy(&self, slot: Slot) -> Vacancy {
         match self.restarts.failures(slot) {
             0 => Vacancy::Deaths(self.restarts.deaths(slot)),
@@ -124,7 +124,7 @@ impl Starts {
         }
     }
 
-    /// When an empty slot is filled; in the past: at once. `None`: it has a worker, or waits for an event.
+    /// The start of an empty slot, perhaps in the past. `None`: it has a worker, or waits for an event.
     pub(super) fn start_of(&self, pool: &Pool, slot: Slot) -> Option<Moment> {
         let is_vacant = || self.is_vacant(pool, slot).then_some(Duration::ZERO);
         let at = self.respawns.get(&slot).copied().or_else(is_vacant)?;
@@ -132,14 +132,15 @@ impl Starts {
             0 => at,
             _ => at.max(self.restarts.rest_after_failure_ends()).max(self.retry_ends(pool)),
         };
-        // The earliest start of a dark pool.
-        let soonest = self.dark_from(pool).map(|from| from.max(self.restarts.rest_ends()));
+        // The earliest start of a pool without a ready or booting worker.
+        let soonest = self.unserved_since(pool).map(|from| from.max(self.restarts.rest_ends()));
         Some(soonest.map_or(at, |soonest| at.min(soonest)))
     }
 
-    /// From when on no worker is ready and no boot is counted on. `None`: a worker is ready. One that has asked to leave
-    /// counts as gone.
-    pub(super) fn dark_from(&self, pool: &Pool) -> Option<Moment> {
+    /// The time from which on no worker is ready and no boot delays others. `None`: a worker is ready.
+    ///
+    /// A worker that has requested its replacement does not count as ready.
+    pub(super) fn unserved_since(&self, pool: &Pool) -> Option<Moment> {
         let mut from = Duration::ZERO;
         for entry in pool.table.iter() {
             match entry.state {
@@ -151,7 +152,7 @@ impl Starts {
         Some(from)
     }
 
-    /// Until when the boot of a slot that has failed holds up others like it.
+    /// The time until which a boot after a failure delays others of this kind.
     fn retry_ends(&self, pool: &Pool) -> Moment {
         let is_retry =
             |entry: &&Entry| entry.generation == pool.current && self.restarts.failures(entry.slot) > 0;
@@ -168,7 +169,7 @@ impl Starts {
 
     // Losses.
 
-    /// A worker was lost. Says when its slot is filled again, where no other worker fills it.
+    /// Notes a lost worker. Returns the delay of its successor; `None`: it gets none here.
     pub(super) fn lost(&mut self, pool: &Pool, gone: &Entry, loss: Loss, now: Moment) -> Option<Duration> {
         let Entry { slot, generation, .. } = *gone;
         let is_covered = pool.table.is_covered(slot, pool.current);
@@ -176,7 +177,7 @@ impl Starts {
             return None;
         }
         if generation != pool.current {
-            // It died of code that its successor does not run.
+            // Its successor runs other code.
             return Some(Duration::ZERO);
         }
         let at = match loss {
@@ -189,7 +190,7 @@ impl Starts {
         Some(self.start_of(pool, slot).unwrap_or(at).saturating_sub(now))
     }
 
-    /// A worker that is ready since `since` asks to be replaced: says in how long its successor starts.
+    /// Notes a request for replacement. Returns the delay of the successor; `None`: there is one already.
     pub(super) fn leaves(
         &mut self,
         pool: &Pool,
@@ -208,7 +209,7 @@ impl Starts {
         Some(at.saturating_sub(now))
     }
 
-    /// A boot of the generation that serves has worked: it may work in the slots where it failed.
+    /// Notes a successful boot of the serving generation: slots with failed boots are tried at once.
     pub(super) fn boot_worked(&mut self, pool: &Pool, slot: Slot, took: Duration, now: Moment) {
         self.restarts.note_boot(slot, took, true, now);
         for slot in 0..pool.target {
@@ -220,39 +221,39 @@ impl Starts {
         }
     }
 
-    /// A boot of the generation that serves has failed.
+    /// Notes a failed boot of the serving generation.
     pub(super) fn boot_failed(&mut self, slot: Slot, took: Duration, now: Moment) {
         self.restarts.note_boot(slot, took, false, now);
     }
 
-    /// A boot of the generation that serves was given up at its timeout.
+    /// Notes a boot of the serving generation that exceeded its timeout.
     pub(super) fn boot_timed_out(&mut self, slot: Slot, took: Duration, now: Moment) {
         self.restarts.note_timeout(slot, took, now);
     }
 
-    /// A slot was served for this long, by a worker that leaves.
+    /// Notes the time in which a leaving worker has served its slot.
     pub(super) fn served(&mut self, slot: Slot, time: Duration) {
         self.restarts.note_served(slot, time);
     }
 
-    // Ends of waiting.
+    // Ends of back-offs.
 
-    /// A slot is filled now.
+    /// Ends the back-off of a slot that starts now.
     pub(super) fn begun(&mut self, slot: Slot) {
         self.respawns.remove(&slot);
     }
 
-    /// The slots whose time has come no longer wait for it.
+    /// Ends the back-offs that are due.
     pub(super) fn cancel_due(&mut self, now: Moment) {
         self.respawns.retain(|_, at| *at > now);
     }
 
-    /// The same, of those that have a worker by now.
+    /// Ends the due back-offs of slots that have a worker.
     pub(super) fn cancel_covered(&mut self, pool: &Pool, now: Moment) {
         self.respawns.retain(|slot, at| *at > now || !pool.table.is_covered(*slot, pool.current));
     }
 
-    /// No slot waits for a time any more.
+    /// Ends all back-offs.
     pub(super) fn cancel_all(&mut self) {
         self.respawns.clear();
     }
@@ -263,14 +264,14 @@ impl Starts {
         self.restarts.forget_from(to.min(from));
     }
 
-    /// A new version of the code serves: it starts with a clean record.
+    /// Forgets losses and back-offs, for a new generation.
     pub(super) fn forget(&mut self) {
         self.restarts.forget();
         self.respawns.clear();
     }
 
-    /// Moves every time by `by`.
-    pub(super) fn forgive(&mut self, by: Duration) {
+    /// Moves the end of every back-off by `by`.
+    pub(super) fn postpone_deadlines(&mut self, by: Duration) {
         for at in self.respawns.values_mut() {
             *at = at.saturating_add(by);
         }
@@ -278,13 +279,13 @@ impl Starts {
 
     // Requests that wait for a worker.
 
-    /// An operator wants a worker in an empty slot at once.
+    /// Notes an operator's request for a worker in an empty slot.
     pub(super) fn ask(&mut self, slot: Slot, ticket: Option<Ticket>) {
         self.waiting.extend(ticket.map(|ticket| SlotTicket { ticket, slot }));
         self.hurried.insert(slot);
     }
 
-    /// Answers requests for slots that have a worker by now, or are no more.
+    /// Answers requests for slots that have a worker, or that no longer exist.
     pub(super) fn settle(&mut self, pool: &Pool) -> Vec<Reply> {
         let is_over = |waiting: &SlotTicket| {
             waiting.slot >= pool.target || pool.table.are_served(waiting.slot..waiting.slot + 1)
@@ -302,7 +303,7 @@ impl Starts {
         over.into_iter().map(reply).collect()
     }
 
-    /// A worker could not become ready in `slot`: returns the requests that wait for it.
+    /// Takes the requests that wait for a worker in `slot`.
     pub(super) fn take_waiting(&mut self, slot: Slot) -> Vec<Ticket> {
         let (failed, waiting) =
             std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.slot == slot);
@@ -311,7 +312,7 @@ impl Starts {
         failed.into_iter().map(|failed| failed.ticket).collect()
     }
 
-    /// No slot is filled any more: returns the requests that wait for one.
+    /// Takes all requests, because the pool ends.
     pub(super) fn stop(&mut self) -> Vec<Ticket> {
         self.hurried.clear();
         self.waiting.drain(..).map(|waiting| waiting.ticket).collect()

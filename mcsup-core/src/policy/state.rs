@@ -8,7 +8,7 @@ use super::effect::Drain;
 use super::event::Moment;
 use super::exit::KillReason;
 
-/// Where a worker is in its life.
+/// The state of a worker or mold.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) enum State {
     /// Forked (or about to be), not ready yet.
@@ -20,31 +20,31 @@ pub(crate) enum State {
     Ready {
         /// When it became ready.
         since: Moment,
-        /// When it last showed that it moves.
+        /// Its last beat.
         beat: Moment,
     },
-    /// Asked to show its stacks and to end, because it gave no sign of life.
+    /// Aborted, because it did not beat.
     Aborting {
         /// When it was ready, for the restart decision.
         ready_since: Moment,
         /// When patience ends.
         kill_at: Moment,
-        /// The silence that was allowed.
+        /// The timeout that it exceeded.
         limit: Duration,
     },
-    /// Asked to finish.
+    /// Draining.
     Draining {
         /// In which way.
         how: Drain,
         /// When patience ends.
         kill_at: Moment,
     },
-    /// Boot failed and it said so; its exit is on the way.
+    /// Its boot failed; its exit is awaited.
     Failed {
         /// When patience ends.
         kill_at: Moment,
     },
-    /// Killed; its exit is on the way.
+    /// Killed; its exit is awaited.
     Killed {
         /// Why.
         reason: KillReason,
@@ -53,7 +53,7 @@ pub(crate) enum State {
         /// When it was ready, if it ever was, for the restart decision.
         ready_since: Option<Moment>,
     },
-    /// Killed, and still there: frozen, or in a system call that no signal ends. Nothing waits for its exit.
+    /// Not ended by SIGKILL: frozen, or in a system call that no signal ends. Nothing waits for its exit.
     Unkillable {
         /// Why it was killed.
         reason: KillReason,
@@ -74,17 +74,17 @@ impl State {
         }
     }
 
-    /// Whether it serves and is meant to go on.
+    /// Whether it serves and does not drain.
     pub(crate) fn is_ready(&self) -> bool {
         matches!(self, State::Ready { .. })
     }
 
-    /// Whether it is on its way out.
+    /// Whether it will end, or has ended.
     pub(crate) fn is_leaving(&self) -> bool {
         !matches!(self, State::Booting { .. } | State::Ready { .. })
     }
 
-    /// Whether its exit fills its slot: it did not go because it was asked to.
+    /// Whether its slot gets a successor after its exit: no order ended it.
     pub(crate) fn is_missed(&self) -> bool {
         match self {
             State::Aborting { .. } | State::Failed { .. } => true,

@@ -4,40 +4,40 @@ use super::event::{Generation, Moment, StopMode};
 use super::rollout::Rollout;
 use crate::error::ErrorKind;
 
-/// Where the pool is in its life.
+/// The phase of a pool.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum PoolPhase {
     /// No worker has been ready yet.
     Starting,
     /// Serving.
     Serving,
-    /// Serving while a new generation takes over.
+    /// Serving during a rollout.
     Reloading(Rollout),
-    /// Serving while slots that a failed generation holds are given back.
+    /// Serving while old workers replace those of a failed generation.
     RollingBack {
         /// The failed generation.
         generation: Generation,
     },
-    /// Serving while another image shows whether it can take over.
+    /// Serving during the dry run of another image.
     Upgrading {
         /// When it counts as failed.
         until: Moment,
-        /// Whether it can, and does as soon as every fork has been answered.
+        /// Whether the dry run has succeeded: the exec follows once no fork is pending.
         is_checked: bool,
     },
-    /// Serving, and its health check says that it will end.
+    /// Serving with a failing health check, before a stop.
     LameDuck {
         /// When it begins to stop.
         until: Moment,
     },
     /// Ending.
     Stopping {
-        /// The last order.
+        /// The mode of the last request.
         mode: StopMode,
-        /// How many were killed at the deadline of a graceful stop.
+        /// The number of workers killed at the deadline of a graceful stop.
         killed: usize,
     },
-    /// The first generation cannot boot; the processes that are left are being reaped.
+    /// Ending, because the first generation cannot boot.
     Failing {
         /// The kind of the failure.
         kind: ErrorKind,
@@ -47,7 +47,7 @@ pub(crate) enum PoolPhase {
 }
 
 impl PoolPhase {
-    /// In one or two words.
+    /// Its name in the status.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             PoolPhase::Starting => "starting",
@@ -62,7 +62,7 @@ impl PoolPhase {
         }
     }
 
-    /// Whether the pool is on its way out.
+    /// Whether the pool is ending, or has ended.
     pub(crate) fn is_ending(&self) -> bool {
         matches!(self, PoolPhase::Stopping { .. } | PoolPhase::Failing { .. } | PoolPhase::Ended)
     }

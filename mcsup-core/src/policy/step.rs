@@ -1,4 +1,4 @@
-//! One step of the machine: when it happens, and its effects.
+//! One step of the machine: its time and its effects.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::effect::{Answer, Effect};
 use super::event::{Moment, Ticket, WorkerId};
 use super::notice::Notice;
 
-/// The time of an event, and the effects that it has so far.
+/// The time of an event, and its effects so far.
 #[derive(Debug)]
 pub(super) struct Step {
     pub(super) now: Moment,
@@ -21,38 +21,38 @@ pub(super) struct Reply {
 }
 
 impl Step {
-    /// A step in which nothing is decided yet.
+    /// A step without effects.
     pub(super) fn at(now: Moment) -> Self {
         Self { now, effects: Vec::new() }
     }
 
-    /// The moment that is `time` away; the last one that there is, where that is too far.
+    /// The moment `time` later; the largest moment if that overflows.
     pub(super) fn after(&self, time: Duration) -> Moment {
         self.now.saturating_add(time)
     }
 
-    /// Has something done, after all that was asked for before.
+    /// Adds an effect.
     pub(super) fn push(&mut self, effect: Effect) {
         self.effects.push(effect);
     }
 
-    /// Tells the operator.
-    pub(super) fn tell(&mut self, notice: impl Into<Notice>) {
-        self.effects.push(Effect::Tell(notice.into()));
+    /// Adds a log message.
+    pub(super) fn log(&mut self, notice: impl Into<Notice>) {
+        self.effects.push(Effect::Log(notice.into()));
     }
 
-    /// Has processes killed that are known to be on their way out.
+    /// Adds the SIGKILL of processes whose state is already `Killed`.
     pub(super) fn kill(&mut self, processes: impl IntoIterator<Item = WorkerId>) {
         self.effects.extend(processes.into_iter().map(|worker| Effect::Kill { worker }));
     }
 
-    /// Gives one answer to all requests that wait for it.
+    /// Adds one answer to each of `tickets`.
     pub(super) fn answer(&mut self, tickets: impl IntoIterator<Item = Ticket>, answer: &Answer) {
         let answers = tickets.into_iter().map(|ticket| Effect::Answer { ticket, answer: answer.clone() });
         self.effects.extend(answers);
     }
 
-    /// Gives answers that a part has decided on.
+    /// Adds the answers that a part has returned.
     pub(super) fn reply(&mut self, replies: impl IntoIterator<Item = Reply>) {
         for Reply { tickets, answer } in replies {
             self.answer(tickets, &answer);

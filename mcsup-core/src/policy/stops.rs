@@ -1,14 +1,14 @@
-//! Orders to stop. Each escalates the one before, unless it is the same one again.
+//! Requests to stop. Each further one escalates, unless it repeats the last one.
 
 use std::time::Duration;
 
 use super::event::{Moment, StopMode, Ticket};
 
-/// The same order again within this time is the same order: a service manager signals a process and then its group, and a
-/// terminal and a script may both pass on one act of a person.
+/// The same request within this time is a repetition: a service manager signals a process and then its group, and a
+/// terminal and a script may both pass on one signal.
 pub(super) const SAME_ORDER: Duration = Duration::from_millis(250);
 
-/// The last order to stop, and the requests that wait for the end.
+/// The last request to stop, and the tickets that wait for the end.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Stops {
     last: Option<Order>,
@@ -22,7 +22,7 @@ struct Order {
 }
 
 impl Stops {
-    /// One is asked for; says whether it is a further order.
+    /// Notes a request; `false`: it repeats the last one.
     pub(super) fn ask(&mut self, mode: StopMode, ticket: Option<Ticket>, now: Moment) -> bool {
         self.tickets.extend(ticket);
         let is_same = self.last.is_some_and(|last| {
@@ -35,7 +35,7 @@ impl Stops {
         !is_same
     }
 
-    /// The pool has ended: returns the requests that wait for that.
+    /// Takes the tickets, because the pool has ended.
     pub(super) fn take(&mut self) -> Vec<Ticket> {
         std::mem::take(&mut self.tickets)
     }

@@ -1,4 +1,4 @@
-//! The facts: which workers exist, and which slot and generation each belongs to. Decides nothing.
+//! The table of workers, each with its slot, generation and state.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -22,15 +22,15 @@ pub(crate) struct Entry {
     pub(crate) mold: Option<WorkerId>,
     /// Its process; `None`: it has not been forked yet.
     pub(crate) pid: Option<i32>,
-    /// Where it is in its life.
+    /// Its state.
     pub(crate) state: State,
     /// How long its boot took; zero until it is ready.
     pub(crate) boot: Duration,
-    /// It has asked to be replaced, and serves until its successor does.
+    /// It has requested its replacement, and serves until its successor is ready.
     pub(crate) leaves: bool,
     /// The limits at which it is replaced.
     pub(crate) allowance: Allowance,
-    /// Why it is to be replaced by a worker of its own generation.
+    /// The reason to recycle it.
     pub(crate) recycle: Option<String>,
 }
 
@@ -117,7 +117,7 @@ impl Table {
         self.iter().filter(|entry| wanted(entry)).map(|entry| entry.id).collect()
     }
 
-    /// The worker that holds `slot` in `generation` and is not on its way out.
+    /// The worker of `generation` in `slot` that boots or is ready.
     pub(crate) fn holder(&self, slot: Slot, generation: Generation) -> Option<&Entry> {
         self.iter()
             .find(|entry| entry.slot == slot && entry.generation == generation && !entry.state.is_leaving())
@@ -133,35 +133,37 @@ impl Table {
         self.in_slot(slot).any(|entry| entry.generation == generation && entry.state.is_ready())
     }
 
-    /// Whether ready workers, of whatever generation, hold the first `slots` slots.
+    /// Whether ready workers of any generation hold the first `slots` slots.
     pub(crate) fn is_full(&self, slots: usize) -> bool {
         self.are_served(0..slots)
     }
 
-    /// Whether ready workers, of whatever generation, hold these slots.
+    /// Whether ready workers of any generation hold these slots.
     pub(crate) fn are_served(&self, slots: Range<Slot>) -> bool {
         slots.into_iter().all(|slot| self.in_slot(slot).any(|entry| entry.state.is_ready()))
     }
 
-    /// The workers of a slot that are not on their way out, oldest first.
+    /// The booting and ready workers of a slot, oldest first.
     pub(crate) fn in_slot(&self, slot: Slot) -> impl Iterator<Item = &Entry> {
         self.iter().filter(move |entry| entry.slot == slot && !entry.state.is_leaving())
     }
 
-    /// Whether a worker that goes on serves `slot`, or boots there in `current`: of another generation it may never serve.
+    /// Whether `slot` has a ready worker, or a booting one of `current`, that has not requested its replacement.
+    ///
+    /// A booting worker of another generation does not count: it may never serve.
     pub(crate) fn is_covered(&self, slot: Slot, current: Generation) -> bool {
         let covers = |entry: &Entry| entry.state.is_ready() || entry.generation == current;
         self.in_slot(slot).any(|entry| covers(entry) && !entry.leaves)
     }
 
-    /// Whether `slot` has no worker, and none that is about to be reaped.
+    /// Whether `slot` has no worker, also none whose exit is awaited.
     pub(crate) fn is_vacant(&self, slot: Slot, current: Generation) -> bool {
         let is_missed =
             |entry: &Entry| entry.slot == slot && entry.generation == current && entry.state.is_missed();
         !self.is_covered(slot, current) && !self.iter().any(is_missed)
     }
 
-    /// How many generations besides `current` have workers that are on their way out.
+    /// The number of generations besides `current` with ending workers.
     pub(crate) fn draining_generations(&self, current: Generation) -> usize {
         let leaving = self.iter().filter(|entry| entry.generation != current && entry.state.is_leaving());
         leaving.map(|entry| entry.generation).collect::<BTreeSet<_>>().len()
@@ -172,8 +174,8 @@ impl Table {
         self.iter().any(|entry| entry.pid.is_none())
     }
 
-    /// Begins every silence again.
-    pub(crate) fn begin_silences(&mut self, now: Moment) {
+    /// Counts the timeout of every ready worker from `now`.
+    pub(crate) fn restart_silences(&mut self, now: Moment) {
         for entry in self.entries.values_mut() {
             if let State::Ready { beat, .. } = &mut entry.state {
                 *beat = now;
@@ -181,9 +183,10 @@ impl Table {
         }
     }
 
-    /// Moves every deadline by `by`, and begins every silence again: the supervisor did not run for a while, and no
-    /// worker is to blame for signs of life that it did not see.
-    pub(crate) fn forgive(&mut self, by: Duration, now: Moment) {
+    /// Moves every deadline by `by`, and counts every timeout from `now`.
+    ///
+    /// The supervisor did not run for a time, and may have missed beats.
+    pub(crate) fn postpone_deadlines(&mut self, by: Duration, now: Moment) {
         for entry in self.entries.values_mut() {
             match &mut entry.state {
                 State::Booting { since } => *since = since.saturating_add(by),

@@ -1,5 +1,4 @@
-//! When another image of the supervisor takes over, in the same process: only while nothing else is under way, and only
-//! one that has shown that it can.
+//! Upgrades to another image of the supervisor: they wait while anything else is in progress.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,45 +6,45 @@ use super::event::Ticket;
 use super::pool::Pool;
 use super::status::PoolPhase;
 
-/// Upgrades that are asked for, and the one that has brought this image.
+/// The requested upgrade, and the outcome of the one to this image.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Upgrades {
     #[serde(skip)]
     is_wanted: bool,
     tickets: Vec<Ticket>,
-    /// Gone on from a record; the outcome of the upgrade is not known yet.
+    /// Whether this image was resumed from a record, and the outcome of that upgrade is not reported yet.
     #[serde(skip)]
     is_resumed: bool,
 }
 
 impl Upgrades {
-    /// In an image that goes on from a record.
+    /// Notes that this image was resumed from a record.
     pub(super) fn resume(&mut self) {
         self.is_resumed = true;
     }
 
-    /// One is asked for; says whether it is the first.
+    /// Notes a request; `true`: it is the first.
     pub(super) fn ask(&mut self, ticket: Option<Ticket>) -> bool {
         self.tickets.extend(ticket);
         !std::mem::replace(&mut self.is_wanted, true)
     }
 
-    /// Whether one waits.
+    /// Whether an upgrade is requested.
     pub(super) fn is_wanted(&self) -> bool {
         self.is_wanted
     }
 
-    /// Whether the outcome of the upgrade to this image is not known yet.
+    /// Whether the outcome of the upgrade to this image is not reported yet.
     pub(super) fn is_resumed(&self) -> bool {
         self.is_resumed
     }
 
-    /// Whether one may begin, where no worker is being replaced.
+    /// Whether an upgrade may begin.
     pub(super) fn may_begin(&self, pool: &Pool, is_replacing: bool) -> bool {
         pool.phase == PoolPhase::Serving && !is_replacing && !self.is_resumed
     }
 
-    /// It is over: returns the requests that wait for it.
+    /// Ends the upgrade. Returns its requests.
     pub(super) fn end(&mut self) -> Vec<Ticket> {
         self.is_wanted = false;
         self.is_resumed = false;

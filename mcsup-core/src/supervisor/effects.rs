@@ -103,9 +103,9 @@ impl<S: Supervisor> Executor<S> {
         events: &mut Vec<Event>,
     ) -> Option<Outcome> {
         match effect {
-            Effect::Spawn { worker, slot, generation, mold, enough } => {
+            Effect::Spawn { worker, slot, generation, mold, max_requests } => {
                 let place = Place { slot, generation };
-                events.extend(self.spawn(worker, place, mold, enough));
+                events.extend(self.spawn(worker, place, mold, max_requests));
             }
             Effect::SpawnMold { mold, generation } => {
                 let event = self.spawn_mold(mold, generation);
@@ -137,7 +137,7 @@ impl<S: Supervisor> Executor<S> {
             Effect::CheckImage => events.extend(self.check_image(machine)),
             Effect::Exec => events.push(self.exec(machine)),
             Effect::Answer { ticket, answer } => self.answer(ticket, answer),
-            Effect::Tell(notice) => self.log_notice(&notice),
+            Effect::Log(notice) => self.log_notice(&notice),
             Effect::End(outcome) => return Some(outcome),
         }
         None

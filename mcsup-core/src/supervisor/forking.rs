@@ -34,7 +34,7 @@ impl<S: Supervisor> Executor<S> {
         worker: WorkerId,
         place: Place,
         mold: Option<WorkerId>,
-        enough: Option<u64>,
+        max_requests: Option<u64>,
     ) -> Option<Event> {
         if let Some(generation_config) = self.generation_configs.get(place.generation) {
             self.leftovers.note_listeners(&generation_config.listeners);
@@ -42,8 +42,8 @@ impl<S: Supervisor> Executor<S> {
         }
         let made = self.take_row().and_then(|row| {
             let made = match mold {
-                Some(mold) => self.order_worker((worker, mold), place, enough, &row),
-                None => self.fork_worker(worker, place, enough, &row).map(Some),
+                Some(mold) => self.order_worker((worker, mold), place, max_requests, &row),
+                None => self.fork_worker(worker, place, max_requests, &row).map(Some),
             };
             if made.is_err() {
                 self.crew.give_back(&row);
@@ -71,7 +71,7 @@ impl<S: Supervisor> Executor<S> {
         &mut self,
         worker: WorkerId,
         Place { slot, generation }: Place,
-        enough: Option<u64>,
+        max_requests: Option<u64>,
         row: &ScoreboardRow,
     ) -> Result<Pid> {
         let generation_config = self.generation_config(generation)?;
@@ -80,7 +80,7 @@ impl<S: Supervisor> Executor<S> {
         let (link, end) = channel::pair().map_err(|error| Error::system("make a link", error))?;
         let spec = WorkerSpec {
             slot,
-            max_requests: enough,
+            max_requests,
             listeners: Listeners::Open(listeners),
             end,
             row: row.clone(),
@@ -116,7 +116,7 @@ impl<S: Supervisor> Executor<S> {
         &mut self,
         (worker, mold): (WorkerId, WorkerId),
         Place { slot, generation }: Place,
-        enough: Option<u64>,
+        max_requests: Option<u64>,
         row: &ScoreboardRow,
     ) -> Result<Option<Pid>> {
         let generation_config = self.generation_config(generation)?;
@@ -126,7 +126,7 @@ impl<S: Supervisor> Executor<S> {
             worker: worker.0,
             slot,
             row: row.index(),
-            max_requests: enough,
+            max_requests,
             listeners: listeners.describe(),
         };
         let links = Links { link, row: Some(row.clone()), forks: None };

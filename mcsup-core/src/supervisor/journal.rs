@@ -120,7 +120,7 @@ fn reload(notice: &ReloadNotice) {
         ReloadNotice::Superseded { generation } => {
             log::warn!("Reload superseded by a newer one: generation {generation} is given up");
         }
-        ReloadNotice::NewcomerFailed { generation, reason, left } => {
+        ReloadNotice::NewWorkerFailed { generation, reason, left } => {
             log::warn!("A worker of generation {generation} failed; {left} more may: {reason}");
         }
         ReloadNotice::RollingBack { slots } => {

@@ -13,7 +13,7 @@ use crate::policy::step::Step;
 use crate::policy::table::Entry;
 
 impl Machine {
-    /// Has a worker forked; `None`: the mold that would do it is not ready, and its slot stays empty until it is.
+    /// Forks a worker; `None`: its mold is not ready, and the slot stays empty until then.
     pub(super) fn spawn(&mut self, place: Place, step: &mut Step) -> Option<WorkerId> {
         let Place { slot, generation } = place;
         if !self.molds.can_fork(generation) {
@@ -22,11 +22,11 @@ impl Machine {
         let mold = self.molds.ready(generation).filter(|_| self.molds.wants(generation));
         let allowance = self.recycler.draw(&self.pool.policy.recycling);
         let worker = self.pool.table.add(place, mold, allowance, step.now);
-        step.push(Effect::Spawn { worker, slot, generation, mold, enough: allowance.requests });
+        step.push(Effect::Spawn { worker, slot, generation, mold, max_requests: allowance.requests });
         Some(worker)
     }
 
-    /// The pool enters a phase. Returns the one before.
+    /// Changes the phase of the pool. Returns the earlier one.
     pub(super) fn enter(&mut self, phase: PoolPhase) -> PoolPhase {
         std::mem::replace(&mut self.pool.phase, phase)
     }
@@ -40,7 +40,7 @@ impl Machine {
         }
     }
 
-    /// Asks a worker to finish while others go on; one that is not ready yet has nothing to finish.
+    /// Drains a worker while others serve. Kills one that is not ready yet.
     pub(super) fn retire(&mut self, worker: WorkerId, how: Drain, step: &mut Step) {
         let kill_at = step.after(self.pool.policy.graceful_timeout);
         let Some(entry) = self.pool.table.get_mut(worker) else { return };
@@ -58,7 +58,7 @@ impl Machine {
         }
     }
 
-    /// Marks a worker, to be replaced by one of its own generation.
+    /// Marks a worker for recycling.
     pub(super) fn mark(&mut self, worker: WorkerId, reason: String, step: &mut Step) {
         let is_postponed = self.pool.phase != PoolPhase::Serving;
         let Some(entry) = self.pool.table.get_mut(worker).filter(|entry| entry.state.is_ready()) else {
@@ -67,22 +67,22 @@ impl Machine {
         if entry.recycle.is_none() {
             entry.recycle = Some(reason.clone());
             if is_postponed {
-                step.tell(RecycleNotice::Postponed { slot: entry.slot, reason });
+                step.log(RecycleNotice::Postponed { slot: entry.slot, reason });
             }
         }
     }
 
-    /// Has listeners for the slots that are needed, and no worker in others.
+    /// Adjusts the listeners to the needed slots, and retires the workers of others.
     pub(super) fn leave_slots(&mut self, step: &mut Step) {
         step.push(Effect::Resize { slots: self.pool.slots() });
         let is_left = |entry: &Entry| entry.slot >= self.pool.slots_of(entry.generation);
         for worker in self.pool.table.select(|entry| is_left(entry) && !entry.state.is_leaving()) {
-            // Others go on: the supervisor gives them connections that wait on a socket of the slot's own.
+            // The supervisor hands connections on the slot's own sockets to other workers.
             self.retire(worker, Drain::Retire, step);
         }
     }
 
-    /// Gives up the replacement of a worker: a reload replaces every one anyway, or the pool ends.
+    /// Abandons the replacement of a worker, because a reload begins or the pool ends.
     pub(super) fn stop_recycling(&mut self, step: &mut Step) {
         let GivenUp { superfluous, tickets } = self.recycler.stop(&self.pool);
         if let Some(worker) = superfluous {

@@ -1,4 +1,4 @@
-//! How a pool ends: after a while in which it only says so, gracefully, quickly, or at once.
+//! The end of a pool: lame duck, graceful stop, quick stop, kill.
 
 use super::Machine;
 use crate::error::ErrorKind;
@@ -12,7 +12,7 @@ use crate::policy::step::Step;
 use crate::policy::table::Entry;
 
 impl Machine {
-    /// A stop was asked for. The first may be graceful; a second is quick; a third kills.
+    /// Handles a request to stop. The first may be graceful; a second is quick; a third kills.
     pub(super) fn ask_stop(&mut self, mode: StopMode, ticket: Option<Ticket>, step: &mut Step) {
         let is_further = self.stops.ask(mode, ticket, step.now);
         match self.pool.phase {
@@ -20,12 +20,12 @@ impl Machine {
             _ if !is_further => {}
             PoolPhase::Failing { .. } => {}
             PoolPhase::Stopping { mode: StopMode::Quick, killed, .. } => {
-                step.tell(PoolNotice::Escalated);
-                self.hurry(step.now, killed, step);
+                step.log(PoolNotice::Escalated);
+                self.stop_quickly(step.now, killed, step);
             }
             PoolPhase::Stopping { killed, .. } => {
-                step.tell(PoolNotice::Escalated);
-                self.hurry(step.after(self.pool.policy.quick_timeout), killed, step);
+                step.log(PoolNotice::Escalated);
+                self.stop_quickly(step.after(self.pool.policy.quick_timeout), killed, step);
             }
             PoolPhase::Serving
             | PoolPhase::Reloading(_)
@@ -39,27 +39,27 @@ impl Machine {
         }
     }
 
-    /// Ends the time in which it only says that it will end.
+    /// Begins the stop at the end of the lame duck phase.
     pub(super) fn settle_lame_duck(&mut self, step: &mut Step) {
         if matches!(self.pool.phase, PoolPhase::LameDuck { until } if until <= step.now) {
             self.begin_stop(StopMode::Graceful, step);
         }
     }
 
-    /// Every worker says that the pool will end, and goes on serving: a load balancer may learn of it first.
+    /// Begins the lame duck phase: the workers serve, and a load balancer can detect the coming stop.
     fn begin_lame_duck(&mut self, step: &mut Step) {
         let lasts = self.pool.policy.drain_delay;
         self.supersede(step);
         self.end_everything_else(step);
         self.enter(PoolPhase::LameDuck { until: step.after(lasts) });
-        step.tell(PoolNotice::LameDuck { lasts });
+        step.log(PoolNotice::LameDuck { lasts });
         for worker in self.pool.table.select(|entry| entry.state.is_ready()) {
             step.push(Effect::LameDuck { worker });
         }
     }
 
     fn begin_stop(&mut self, mode: StopMode, step: &mut Step) {
-        step.tell(PoolNotice::Stopping { mode });
+        step.log(PoolNotice::Stopping { mode });
         self.end_everything_else(step);
         self.starts.cancel_all();
         step.kill(self.molds.end_all(step.now));
@@ -79,11 +79,11 @@ impl Machine {
         }
         step.push(Effect::CloseListeners);
         if mode == StopMode::Quick {
-            self.hurry(step.after(self.pool.policy.quick_timeout), 0, step);
+            self.stop_quickly(step.after(self.pool.policy.quick_timeout), 0, step);
         }
     }
 
-    /// Whatever else is under way, or waits, does not happen any more.
+    /// Abandons the reload, recycling, scaling, starts and upgrade in progress, and answers their requests.
     fn end_everything_else(&mut self, step: &mut Step) {
         self.abandon_rollout(step);
         self.stop_recycling(step);
@@ -91,8 +91,8 @@ impl Machine {
         step.answer(waiting.into_iter().flatten(), &Answer::Superseded);
     }
 
-    /// Asks every worker to end now, and kills those that are left at `kill_at`.
-    fn hurry(&mut self, kill_at: Moment, killed: usize, step: &mut Step) {
+    /// Orders every worker to end now, and sets the time of SIGKILL to `kill_at`.
+    fn stop_quickly(&mut self, kill_at: Moment, killed: usize, step: &mut Step) {
         self.enter(PoolPhase::Stopping { mode: StopMode::Quick, killed });
         for worker in self.pool.table.select(|entry| entry.state.is_leaving()) {
             let Some(entry) = self.pool.table.get_mut(worker) else { continue };
@@ -106,7 +106,7 @@ impl Machine {
         }
     }
 
-    /// Kills a worker that has not finished in its time.
+    /// Kills a worker whose drain has exceeded its deadline.
     pub(super) fn on_overdue(&mut self, entry: &Entry, step: &mut Step) {
         let graceful = KillReason::GracefulTimeout(self.pool.policy.graceful_timeout);
         let is_crowded = self.pool.is_crowded(entry);
@@ -119,11 +119,11 @@ impl Machine {
             _ if is_crowded => KillReason::Crowded,
             _ => graceful,
         };
-        step.tell(WorkerNotice::Overdue { pid: entry.shown_pid(), reason });
+        step.log(WorkerNotice::Overdue { pid: entry.shown_pid(), reason });
         self.kill(entry.id, reason, step);
     }
 
-    /// The first generation cannot boot: ends everything, whatever the number of workers.
+    /// Ends the pool, because the first generation cannot boot.
     pub(super) fn fail_start(&mut self, kind: ErrorKind, step: &mut Step) {
         self.end_everything_else(step);
         self.enter(PoolPhase::Failing { kind });
@@ -134,7 +134,7 @@ impl Machine {
         }
     }
 
-    /// Ends the pool once no process is left that SIGKILL ends.
+    /// Ends the pool once all processes have ended or are unkillable.
     pub(super) fn settle_end(&mut self, step: &mut Step) {
         let is_unkillable = |state: &State| matches!(state, State::Unkillable { .. });
         let workers = self.pool.table.iter().map(|entry| (entry.state, entry.pid));
@@ -143,7 +143,7 @@ impl Machine {
         if !left.iter().all(|(state, _)| is_unkillable(state)) {
             return;
         }
-        // One that a mold was to fork and never has is no process.
+        // A worker that its mold has never forked is no process.
         let left: Vec<i32> = left.into_iter().filter_map(|(_, pid)| pid).collect();
         let outcome = match self.pool.phase {
             _ if !left.is_empty() => Outcome::Unkillable { left: left.len() },
@@ -162,7 +162,7 @@ impl Machine {
             Outcome::Stopped | Outcome::BootFailed(_) => Answer::Done("stopped".to_owned()),
         };
         step.answer(self.stops.take(), &answer);
-        step.tell(PoolNotice::Ended { outcome });
+        step.log(PoolNotice::Ended { outcome });
         step.push(Effect::End(outcome));
     }
 }

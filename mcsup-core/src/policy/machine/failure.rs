@@ -1,4 +1,4 @@
-//! A worker or a mold of the serving generation that cannot boot fails the requests that wait for it.
+//! Failed boots of the serving generation: they fail the requests that wait for them.
 
 use super::Machine;
 use crate::policy::effect::Why;
@@ -7,7 +7,7 @@ use crate::policy::step::Step;
 use crate::policy::table::Entry;
 
 impl Machine {
-    /// A worker of a generation that serves could not become ready.
+    /// Handles a failed boot of a worker that is not of a new generation.
     pub(super) fn note_failure(&mut self, entry: &Entry, why: &Why, step: &mut Step) {
         self.recycler.note_failure(entry.id, why);
         if entry.generation == self.pool.current {
@@ -17,7 +17,7 @@ impl Machine {
         }
     }
 
-    /// There is no mold to fork workers for the slots that lack one.
+    /// Handles a missing mold: the empty slots get no worker.
     pub(super) fn note_missing_mold(&mut self, why: &Why, step: &mut Step) {
         for slot in 0..self.pool.target {
             if !self.pool.table.are_served(slot..slot + 1) {

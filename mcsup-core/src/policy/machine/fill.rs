@@ -1,15 +1,15 @@
-//! Empty slots: filled in their time, or at once where an operator asks.
+//! Empty slots: filled after their back-off, or at once on request.
 
 use super::Machine;
 use crate::policy::event::{Moment, Place, Slot, Ticket};
 use crate::policy::step::Step;
 
 impl Machine {
-    /// Starts workers in the slots that are empty and whose time has come.
+    /// Starts workers in the empty slots whose start is due.
     pub(super) fn fill(&mut self, step: &mut Step) {
         self.starts.cancel_covered(&self.pool, step.now);
         if !self.molds.can_fork(self.pool.current) {
-            // These are filled as soon as there is a mold.
+            // Due slots are filled once there is a mold.
             return self.starts.cancel_due(step.now);
         }
         for slot in self.starts.take_hurried(&self.pool) {
@@ -17,14 +17,14 @@ impl Machine {
         }
         while self.refusals.may_fork(step.now) {
             let Some(slot) = self.starts.next_due(&self.pool, step.now) else {
-                // The next fork is as good as any.
+                // No fork is needed.
                 return self.refusals.end();
             };
             self.start_in(slot, step);
         }
     }
 
-    /// When the next slot is filled.
+    /// The time of the next start.
     pub(super) fn next_fill(&self) -> Option<Moment> {
         if self.pool.phase.is_ending() || !self.molds.can_fork(self.pool.current) {
             return None;
@@ -32,7 +32,7 @@ impl Machine {
         self.refusals.again().or_else(|| self.starts.next(&self.pool))
     }
 
-    /// An operator wants a worker in an empty slot at once.
+    /// Handles a request for a worker in an empty slot.
     pub(super) fn ask_start(&mut self, slot: Slot, ticket: Option<Ticket>, step: &mut Step) {
         self.starts.ask(slot, ticket);
         self.refusals.end();
@@ -40,7 +40,7 @@ impl Machine {
         self.fill(step);
     }
 
-    /// Starts a worker in an empty slot, whatever it waits for.
+    /// Starts a worker in an empty slot without further checks.
     fn start_in(&mut self, slot: Slot, step: &mut Step) {
         self.starts.begun(slot);
         self.refusals.note_tried(step.now);

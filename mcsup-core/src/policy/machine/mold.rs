@@ -1,18 +1,18 @@
-//! Molds: booted where they are missing, and the consequences of their loss.
+//! Molds: their boots, their events, and the consequences of their loss.
 
 use super::Machine;
 use crate::error::ErrorKind;
 use crate::policy::effect::{Effect, Why};
 use crate::policy::event::{Event, Moment, WorkerId};
 use crate::policy::exit::{BootFailure, Exit, KillReason};
-use crate::policy::molds::{Mold, Overdue, Readied};
+use crate::policy::molds::{LoadedMold, Mold, Overdue};
 use crate::policy::notice::{MoldNotice, WorkerNotice};
 use crate::policy::restart::Loss;
 use crate::policy::state::State;
 use crate::policy::step::Step;
 
 impl Machine {
-    /// Boots the molds that are wanted and not there.
+    /// Boots the missing molds.
     pub(super) fn settle_molds(&mut self, step: &mut Step) {
         let rests = self.next_mold().is_some_and(|at| at > step.now);
         if !rests {
@@ -27,28 +27,28 @@ impl Machine {
         }
     }
 
-    /// When the mold that is missing boots, if it waits.
+    /// The boot of a missing mold that waits.
     pub(super) fn next_mold(&self) -> Option<Moment> {
-        self.molds.next(&self.pool, self.starts.dark_from(&self.pool), self.refusals.again())
+        self.molds.next(&self.pool, self.starts.unserved_since(&self.pool), self.refusals.again())
     }
 
-    /// When something about a mold is due.
+    /// The next time at which something about a mold is due.
     pub(super) fn next_mold_deadline(&self) -> Option<Moment> {
         self.molds.next_deadline(&self.pool.policy).into_iter().chain(self.next_mold()).min()
     }
 
-    /// Kills those whose time is up.
+    /// Handles the passed deadlines of molds.
     pub(super) fn expire_molds(&mut self, step: &mut Step) {
         for id in self.molds.overdue(&self.pool.policy, step.now) {
             let Some((overdue, pid)) = self.molds.expire(id, step.now) else { continue };
             match overdue {
                 Overdue::Boots => {
                     let limit = self.pool.policy.boot_timeout;
-                    step.tell(WorkerNotice::BootTimeout { pid, after: limit });
+                    step.log(WorkerNotice::BootTimeout { pid, after: limit });
                     self.kill_mold(id, KillReason::BootTimeout(limit), step);
                 }
                 Overdue::Unkillable { since } => {
-                    step.tell(MoldNotice::Unkillable { pid, since });
+                    step.log(MoldNotice::Unkillable { pid, since });
                     self.give_up_unforked(id, step);
                 }
                 Overdue::Fails => step.kill([id]),
@@ -56,7 +56,7 @@ impl Machine {
         }
     }
 
-    /// A mold cannot even be killed: it owes forks that nothing waits for any more.
+    /// Gives up the workers that an unkillable mold has not forked.
     fn give_up_unforked(&mut self, mold: WorkerId, step: &mut Step) {
         for worker in self.pool.table.select(|entry| entry.mold == Some(mold) && entry.pid.is_none()) {
             let Some(entry) = self.pool.table.get_mut(worker) else { continue };
@@ -70,7 +70,7 @@ impl Machine {
         }
     }
 
-    /// Kills a mold that does not do its work.
+    /// Kills a mold that hangs or cannot fork.
     pub(super) fn kill_mold(&mut self, id: WorkerId, reason: KillReason, step: &mut Step) {
         let Some(mold) = self.molds.killed(id, reason, step.now) else { return };
         step.kill([id]);
@@ -78,7 +78,7 @@ impl Machine {
         self.lose_mold(&mold, ErrorKind::Boot, why, step);
     }
 
-    /// Whether `event` is about a mold; if so, it is dealt with.
+    /// Handles `event` if it is about a mold; `false`: it is not.
     pub(super) fn on_mold_event(&mut self, event: &Event, step: &mut Step) -> bool {
         let id = match event {
             Event::Spawned { worker, .. }
@@ -95,14 +95,14 @@ impl Machine {
             Event::Spawned { pid, .. } => {
                 if let Some(generation) = self.molds.spawned(id, *pid) {
                     self.refusals.end();
-                    step.tell(MoldNotice::Booting { generation, pid: *pid });
+                    step.log(MoldNotice::Booting { generation, pid: *pid });
                 }
             }
             Event::SpawnFailed { reason, .. } => self.on_mold_refused(id, reason, step),
             Event::Ready { .. } => {
-                if let Some(readied) = self.molds.readied(id, self.pool.current, step.now) {
-                    let Readied { pid, generation, after } = readied;
-                    step.tell(MoldNotice::Ready { pid, generation, after });
+                if let Some(loaded) = self.molds.loaded(id, self.pool.current, step.now) {
+                    let LoadedMold { pid, generation, after } = loaded;
+                    step.log(MoldNotice::Ready { pid, generation, after });
                 }
             }
             Event::BootFailed { failure, .. } => self.on_mold_boot_failed(id, failure, step),
@@ -112,7 +112,7 @@ impl Machine {
         true
     }
 
-    /// The system refused to fork a mold.
+    /// Handles a refused fork of a mold.
     fn on_mold_refused(&mut self, id: WorkerId, reason: &str, step: &mut Step) {
         let Some(mold) = self.molds.remove(id) else { return };
         let generation = mold.generation;
@@ -124,7 +124,7 @@ impl Machine {
         self.rollback_failed(&why.reason, step);
         self.note_missing_mold(&why, step);
         let again_in = self.refusals.note(None, reason, step.now);
-        step.tell(MoldNotice::Failed { generation, reason: why.reason, again_in });
+        step.log(MoldNotice::Failed { generation, reason: why.reason, again_in });
     }
 
     fn on_mold_boot_failed(&mut self, id: WorkerId, failure: &BootFailure, step: &mut Step) {
@@ -133,7 +133,7 @@ impl Machine {
         if self.pool.phase.is_ending() {
             return;
         }
-        step.tell(WorkerNotice::BootFailed { pid: mold.shown_pid(), failure: failure.clone() });
+        step.log(WorkerNotice::BootFailed { pid: mold.shown_pid(), failure: failure.clone() });
         self.lose_mold(&mold, failure.kind, Why::from(failure), step);
     }
 
@@ -151,19 +151,19 @@ impl Machine {
             }
         };
         let exit = exit.clone();
-        step.tell(MoldNotice::Died { pid, generation, exit, killed });
+        step.log(MoldNotice::Died { pid, generation, exit, killed });
         if killed.is_none() {
             self.lose_mold(&mold, ErrorKind::Boot, Why::new(format!("mold {pid} died")), step);
         }
     }
 
-    /// A mold was lost: notes the cost, and fails the requests that depend on it.
+    /// Notes the loss of a mold, and fails the requests that depend on it.
     fn lose_mold(&mut self, mold: &Mold, kind: ErrorKind, why: Why, step: &mut Step) {
         let loss = self.molds.lost(&self.pool, mold, step.now);
         self.mold_failed(mold, loss, kind, why, step);
     }
 
-    /// A mold cannot do its work. The meaning of that depends on the processes that need it.
+    /// Handles a failed mold: ends the reload or the start that needs it, or begins its back-off.
     fn mold_failed(&mut self, mold: &Mold, loss: Loss, kind: ErrorKind, why: Why, step: &mut Step) {
         let generation = mold.generation;
         if self.pool.phase.is_ending() {
@@ -183,7 +183,7 @@ impl Machine {
                 self.note_missing_mold(&why, step);
             }
             let again_in = self.next_mold().unwrap_or(at).saturating_sub(step.now);
-            step.tell(MoldNotice::Failed { generation, reason: why.reason, again_in });
+            step.log(MoldNotice::Failed { generation, reason: why.reason, again_in });
         }
     }
 }

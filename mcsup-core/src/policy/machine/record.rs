@@ -1,4 +1,4 @@
-//! The facts of a machine for the one that goes on in its place, in another image of the supervisor.
+//! The record of a machine, for the next image of the supervisor.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,8 +16,9 @@ use crate::policy::status::PoolPhase;
 use crate::policy::table::Table;
 use crate::policy::upgrades::Upgrades;
 
-/// All facts of a pool that serves, and the requests that wait. Moments are on the machine's monotonic clock, which
-/// outlives an image.
+/// The facts of a serving pool, and the waiting requests.
+///
+/// Moments stay valid: the monotonic clock continues over an exec.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Record {
     table: Table,
@@ -35,7 +36,7 @@ pub(crate) struct Record {
 }
 
 impl Machine {
-    /// The facts.
+    /// The record of this machine.
     pub(crate) fn record(&self) -> Record {
         Record {
             table: self.pool.table.clone(),
@@ -53,8 +54,9 @@ impl Machine {
         }
     }
 
-    /// Goes on from `record`, deciding by `policy`. Clients that asked for the upgrade are answered at [`Event::Upgraded`],
-    /// or, where it is the old image that goes on, at [`Event::UpgradeFailed`].
+    /// The recorded machine, with the settings `policy`.
+    ///
+    /// It answers the requests for the upgrade at [`Event::Upgraded`], or in the old image at [`Event::UpgradeFailed`].
     ///
     /// [`Event::Upgraded`]: crate::policy::Event::Upgraded
     /// [`Event::UpgradeFailed`]: crate::policy::Event::UpgradeFailed

@@ -1,4 +1,4 @@
-//! Workers that have reached a limit, or that an operator names: each gets a successor of its own generation.
+//! Recycling: workers that have reached a limit or that an operator names get a successor.
 
 use super::Machine;
 use crate::policy::effect::{Answer, Drain};
@@ -9,7 +9,7 @@ use crate::policy::status::PoolPhase;
 use crate::policy::step::Step;
 
 impl Machine {
-    /// A worker has served as many requests as it may.
+    /// Handles a worker that has served its maximum of requests.
     pub(super) fn on_enough(&mut self, worker: WorkerId, requests: u64, step: &mut Step) {
         let entry = self.pool.table.get(worker);
         if let Some(reason) = entry.and_then(|entry| Recycler::judge_requests(entry, requests)) {
@@ -17,7 +17,7 @@ impl Machine {
         }
     }
 
-    /// How much memory workers use.
+    /// Handles a measurement of memory.
     pub(super) fn on_memory(&mut self, used: Vec<(WorkerId, u64)>, step: &mut Step) {
         for (worker, bytes) in used {
             let entry = self.pool.table.get(worker);
@@ -27,9 +27,9 @@ impl Machine {
         }
     }
 
-    /// An operator wants another worker in a slot; in an empty one, a worker now.
+    /// Handles a request to recycle a slot; in an empty slot it starts a worker now.
     pub(super) fn ask_recycle(&mut self, slot: Slot, ticket: Option<Ticket>, step: &mut Step) {
-        self.recycler.hurry();
+        self.recycler.retry_now();
         let mut workers = self.pool.table.in_slot(slot);
         let ready = workers.find(|entry| entry.state.is_ready()).map(|entry| entry.id);
         drop(workers);
@@ -46,7 +46,7 @@ impl Machine {
         }
     }
 
-    /// Marks old workers, and goes on with the replacement that is under way.
+    /// Marks workers at the end of their lifetime, and advances the replacement in progress.
     pub(super) fn settle_recycling(&mut self, step: &mut Step) {
         for Marked { worker, reason } in Recycler::aged(&self.pool, step.now) {
             self.mark(worker, reason, step);
@@ -72,7 +72,7 @@ impl Machine {
         }
         let (old, slot, pid) = (entry.id, entry.slot, entry.shown_pid());
         let reason = entry.recycle.clone().unwrap_or_default();
-        step.tell(RecycleNotice::Begun { pid, slot, reason });
+        step.log(RecycleNotice::Begun { pid, slot, reason });
         if let Some(new) = self.spawn(Place { slot, generation }, step) {
             self.recycler.begin(old, new, slot);
         }
@@ -82,12 +82,12 @@ impl Machine {
         match replaced {
             Replaced::Done { old, slot, tickets } => {
                 self.retire(old, Drain::Retire, step);
-                step.tell(RecycleNotice::Done { slot });
+                step.log(RecycleNotice::Done { slot });
                 step.answer(tickets, &Answer::Done(format!("slot {slot} has a new worker")));
             }
             Replaced::Failed { slot, why, tickets } => {
                 let (reason, again_in) = (why.reason.clone(), self.pool.policy.restart.cap);
-                step.tell(RecycleNotice::Failed { slot, reason, again_in });
+                step.log(RecycleNotice::Failed { slot, reason, again_in });
                 step.answer(tickets, &why.answer());
             }
         }

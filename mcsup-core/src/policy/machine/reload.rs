@@ -1,33 +1,33 @@
-//! A reload: begun, driven slot by slot, committed, or given up and rolled back.
+//! A reload: its beginning, its steps slot by slot, its commit, or its rollback.
 
 use super::Machine;
 use crate::policy::effect::{Answer, Drain, Effect, Why};
 use crate::policy::event::{Generation, Moment, Place, Slot, Ticket};
 use crate::policy::notice::{ReloadNotice, ScaleNotice};
 use crate::policy::reloads::Reloads;
-use crate::policy::rollout::{Next, Rollout, Settings};
+use crate::policy::rollout::{Rollout, RolloutStep, Settings};
 use crate::policy::rules::Policy;
 use crate::policy::status::PoolPhase;
 use crate::policy::step::Step;
 use crate::policy::table::Entry;
 
 impl Machine {
-    /// A reload was asked for: begun now, or as soon as it may be. The newest request wins.
+    /// Handles a request to reload: the reload begins as soon as possible. The newest request wins.
     pub(super) fn ask_reload(&mut self, ticket: Option<Ticket>, step: &mut Step) {
         step.answer(self.reloads.ask(ticket), &Answer::Superseded);
         if let Some(reason) = Reloads::obstacle(&self.pool, step.now) {
-            step.tell(ReloadNotice::Postponed { reason });
+            step.log(ReloadNotice::Postponed { reason });
         }
     }
 
-    /// A worker has seen a change.
+    /// Handles a change of files that a worker has detected.
     pub(super) fn on_changed(&mut self, reason: String, step: &mut Step) {
         if !self.pool.is_about_to_end() && self.reloads.note_change(step.now) {
-            step.tell(ReloadNotice::Wanted { reason });
+            step.log(ReloadNotice::Wanted { reason });
         }
     }
 
-    /// The settings of the generation that boots next; `None`: they have not changed.
+    /// Applies the settings of the new generation. `policy`: `None` if they have not changed.
     pub(super) fn on_prepared(
         &mut self,
         generation: Generation,
@@ -54,7 +54,7 @@ impl Machine {
             rollout.workers = policy.allowed(rollout.workers);
             let before = Settings { policy: self.pool.policy.clone(), configured: self.pool.configured };
             rollout.before = Some(Box::new(before));
-            self.decide_by(Settings { configured: policy.workers, policy }, step.now);
+            self.apply_settings(Settings { configured: policy.workers, policy }, step.now);
         }
         if self.pool.slots() > self.pool.target {
             step.push(Effect::Resize { slots: self.pool.slots() });
@@ -64,19 +64,19 @@ impl Machine {
         }
     }
 
-    /// The settings cannot be read, or not be met.
+    /// Ends the reload, because its settings are invalid or its listeners cannot be opened.
     pub(super) fn on_not_prepared(&mut self, generation: Generation, reason: String, step: &mut Step) {
         if self.pool.is_new(generation) {
             self.give_up(&Why::new(reason), step);
         }
     }
 
-    /// Goes on with the reload under way, and begins one that waits.
+    /// Advances the reload in progress, and begins a waiting one.
     pub(super) fn settle_rollout(&mut self, step: &mut Step) {
         if self.reloads.take_change(step.now) {
             self.ask_reload(None, step);
         }
-        // First: a reload that is given up anyway does not go on.
+        // First: a reload that is superseded takes no further step.
         if self.reloads.next_supersession(&self.pool).is_some_and(|at| at <= step.now) {
             self.supersede(step);
             self.begin_reload(step);
@@ -94,7 +94,7 @@ impl Machine {
         self.pool.newest += 1;
         let generation = self.pool.newest;
         self.enter(PoolPhase::Reloading(Rollout::new(generation, self.pool.target, tickets, step.now)));
-        step.tell(ReloadNotice::Begun { generation });
+        step.log(ReloadNotice::Begun { generation });
         step.push(Effect::Prepare { generation });
     }
 
@@ -105,8 +105,8 @@ impl Machine {
             return;
         }
         match rollout.advance(&self.pool.table, &self.pool.policy.plan, step.now) {
-            Next::Commit => self.commit(step),
-            Next::Replace { retired, booted } => {
+            RolloutStep::Commit => self.commit(step),
+            RolloutStep::Replace { retired, booted } => {
                 for worker in retired {
                     self.retire(worker, Drain::Retire, step);
                 }
@@ -126,15 +126,15 @@ impl Machine {
         self.pool.current = generation;
         self.starts.forget();
         self.molds.forget();
-        step.tell(ReloadNotice::Done { generation, took });
-        // Before the last of the old workers is asked to finish: nothing may join a queue that no worker will serve.
+        step.log(ReloadNotice::Done { generation, took });
+        // Before the last old worker drains: no connection may join a queue that no worker will serve.
         step.push(Effect::Commit { generation });
         if workers != self.pool.target {
-            step.tell(ScaleNotice::Begun { from: self.pool.target, to: workers });
+            step.log(ScaleNotice::Begun { from: self.pool.target, to: workers });
             self.pool.target = workers;
             step.push(Effect::Resize { slots: workers });
         }
-        // A listener that no other process has is drained first.
+        // The old workers empty the queue of a listener that the new ones do not have.
         let how = if closes_listeners { Drain::Stop } else { Drain::Retire };
         for worker in
             self.pool.table.select(|entry| entry.generation != generation && !entry.state.is_leaving())
@@ -146,21 +146,21 @@ impl Machine {
         step.answer(tickets, &Answer::Done(message));
     }
 
-    /// One of the new generation's workers failed.
-    pub(super) fn newcomer_failed(&mut self, why: Why, step: &mut Step) {
+    /// Handles a failed worker of the new generation.
+    pub(super) fn new_worker_failed(&mut self, why: Why, step: &mut Step) {
         let PoolPhase::Reloading(rollout) = &mut self.pool.phase else { return };
         let generation = rollout.generation;
         match rollout.note_failure(&self.pool.policy.plan) {
-            Some(left) => step.tell(ReloadNotice::NewcomerFailed { generation, reason: why.reason, left }),
+            Some(left) => step.log(ReloadNotice::NewWorkerFailed { generation, reason: why.reason, left }),
             None => self.give_up(&why, step),
         }
     }
 
-    /// The new generation failed: it goes, and nothing has changed.
+    /// Ends the failed rollout, and rolls back.
     pub(super) fn give_up(&mut self, why: &Why, step: &mut Step) {
         let Some(rollout) = self.end_rollout(step.now) else { return };
         let generation = rollout.generation;
-        step.tell(ReloadNotice::Failed { generation, reason: why.reason.clone() });
+        step.log(ReloadNotice::Failed { generation, reason: why.reason.clone() });
         if self.pool.policy.development {
             let text = why.detail.as_ref().unwrap_or(&why.reason);
             let serves = |entry: &Entry| entry.state.is_ready() && entry.generation != generation;
@@ -170,35 +170,35 @@ impl Machine {
         }
         step.answer(rollout.tickets, &why.answer());
         self.withdraw(generation, step);
-        // Also slots of a generation that this one has superseded, or that could not be rolled back.
-        let is_foreign = |slot: &Slot| self.pool.foreigner(*slot).is_some();
-        match (0..self.pool.target).filter(is_foreign).count() {
+        // This includes slots of a superseded generation, or of one that could not be rolled back.
+        let is_stale = |slot: &Slot| self.pool.stale_worker(*slot).is_some();
+        match (0..self.pool.target).filter(is_stale).count() {
             0 => step.push(Effect::Discard { generation }),
             slots => {
-                step.tell(ReloadNotice::RollingBack { slots });
+                step.log(ReloadNotice::RollingBack { slots });
                 self.enter(PoolPhase::RollingBack { generation });
             }
         }
     }
 
-    /// A newer reload takes its place; slots that it holds already are served by it until the newer one does.
+    /// Ends the rollout in favour of a newer one. Its ready workers serve their slots until those of the newer one do.
     pub(super) fn supersede(&mut self, step: &mut Step) {
         let Some(rollout) = self.end_rollout(step.now) else { return };
         let generation = rollout.generation;
-        step.tell(ReloadNotice::Superseded { generation });
+        step.log(ReloadNotice::Superseded { generation });
         step.answer(rollout.tickets, &Answer::Superseded);
         self.withdraw(generation, step);
         step.push(Effect::Discard { generation });
     }
 
-    /// The pool ends: so does the reload that is under way, and the one that waits.
+    /// Abandons the reload in progress and the waiting one, because the pool ends.
     pub(super) fn abandon_rollout(&mut self, step: &mut Step) {
         let queued = self.reloads.stop();
         let under_way = self.end_rollout(step.now).map(|rollout| rollout.tickets).unwrap_or_default();
         step.answer(queued.into_iter().chain(under_way), &Answer::Superseded);
     }
 
-    /// Ends the reload under way without a notice, and restores the settings.
+    /// Ends the reload in progress without a notice, and restores the settings.
     fn end_rollout(&mut self, now: Moment) -> Option<Rollout> {
         if !matches!(self.pool.phase, PoolPhase::Reloading(_)) {
             return None;
@@ -207,22 +207,21 @@ impl Machine {
             return None;
         };
         if let Some(before) = rollout.before.take() {
-            self.decide_by(*before, now);
+            self.apply_settings(*before, now);
         }
         Some(rollout)
     }
 
-    /// Other settings hold from now on. A worker that was never asked for signs of life is not blamed for having given
-    /// none.
-    fn decide_by(&mut self, settings: Settings, now: Moment) {
+    /// Applies other settings. A changed timeout counts from now on: without one the beats were not compared.
+    fn apply_settings(&mut self, settings: Settings, now: Moment) {
         let Settings { policy, configured } = settings;
         if policy.timeout != self.pool.policy.timeout {
-            self.pool.table.begin_silences(now);
+            self.pool.table.restart_silences(now);
         }
         (self.pool.policy, self.pool.configured) = (policy, configured);
     }
 
-    /// Takes a generation's workers out of every slot that does not need them.
+    /// Ends the workers of a generation, except the only ready one of a slot.
     fn withdraw(&mut self, generation: Generation, step: &mut Step) {
         step.kill(self.molds.drop_for(generation, step.now));
         self.leave_slots(step);
@@ -233,20 +232,20 @@ impl Machine {
             let has_other = others.any(|other| other.id != worker && other.state.is_ready());
             if has_other || !entry.state.is_ready() {
                 drop(others);
-                // Those that are ready have accepted connections, and finish them.
+                // A ready worker has accepted connections, and finishes them.
                 self.retire(worker, Drain::Retire, step);
             }
         }
     }
 
-    /// Gives slots back to the generation that serves, one batch after the other.
+    /// Advances a rollback: boots workers of the serving generation, one batch after the other.
     fn advance_rollback(&mut self, step: &mut Step) {
-        self.retire_foreigners(step);
+        self.retire_stale(step);
         let PoolPhase::RollingBack { generation } = self.pool.phase else { return };
-        if !self.pool.has_foreigners() {
+        if !self.pool.has_stale_workers() {
             self.enter(PoolPhase::Serving);
             step.push(Effect::Discard { generation });
-            return step.tell(ReloadNotice::RolledBack);
+            return step.log(ReloadNotice::RolledBack);
         }
         let generation = self.pool.current;
         for slot in self.pool.returned() {
@@ -254,29 +253,30 @@ impl Machine {
         }
     }
 
-    /// Retires workers beside a ready one of the generation that serves. Also where a rollback was given up, or another
-    /// reload has begun by now.
-    fn retire_foreigners(&mut self, step: &mut Step) {
+    /// Retires stale workers beside a ready one of the serving generation.
+    ///
+    /// They may also be left after a failed rollback, or during another reload.
+    fn retire_stale(&mut self, step: &mut Step) {
         let is_over = |entry: &Entry| {
-            self.pool.is_foreign(entry) && self.pool.table.is_held(entry.slot, self.pool.current)
+            self.pool.is_stale(entry) && self.pool.table.is_held(entry.slot, self.pool.current)
         };
         for worker in self.pool.table.select(is_over) {
             self.retire(worker, Drain::Retire, step);
         }
     }
 
-    /// A worker of the generation that serves could not boot in `slot`.
+    /// Ends the rollback if the failed boot in `slot` was part of it.
     pub(super) fn note_failed_return(&mut self, slot: Slot, reason: &str, step: &mut Step) {
-        if self.pool.foreigner(slot).is_some() {
+        if self.pool.stale_worker(slot).is_some() {
             self.rollback_failed(reason, step);
         }
     }
 
-    /// A worker of the old generation cannot be had back: the one that serves its slot goes on.
+    /// Ends a failed rollback: the new workers continue to serve their slots.
     pub(super) fn rollback_failed(&mut self, reason: &str, step: &mut Step) {
         let PoolPhase::RollingBack { generation } = self.pool.phase else { return };
         self.enter(PoolPhase::Serving);
         step.push(Effect::Discard { generation });
-        step.tell(ReloadNotice::RollbackFailed { reason: reason.to_owned() });
+        step.log(ReloadNotice::RollbackFailed { reason: reason.to_owned() });
     }
 }

@@ -1,4 +1,4 @@
-//! The number of workers: as asked, within the bound of the settings, and back where new ones cannot boot.
+//! Changes of the number of workers, within the limit of the settings, and their reversal after a failure.
 
 use super::Machine;
 use crate::policy::effect::{Answer, Why};
@@ -9,7 +9,7 @@ use crate::policy::status::PoolPhase;
 use crate::policy::step::Step;
 
 impl Machine {
-    /// An operator wants `target` workers.
+    /// Handles a request for `target` workers.
     pub(super) fn ask_scale(&mut self, target: usize, ticket: Option<Ticket>, step: &mut Step) {
         if target < 1 || target > self.pool.policy.max_workers {
             let reason = format!("{target} workers: expected 1 to {}", self.pool.policy.max_workers);
@@ -18,18 +18,18 @@ impl Machine {
         let superseded = self.scaler.begin(&self.pool, ticket);
         step.answer(superseded, &Answer::Superseded);
         self.scale(target, step);
-        // One that boots goes there as well, whatever its settings say: the newest request wins.
+        // A booting generation follows, even if its settings name another number: the newest request wins.
         self.scale_rollout(target, step);
     }
 
-    /// Goes to `target` workers, in the generation that serves. One that boots goes there as well, unless its settings
-    /// name a number of their own.
+    /// Changes the number of workers of the serving generation. A booting one follows, unless its settings name another
+    /// number.
     fn scale(&mut self, target: usize, step: &mut Step) {
         let (from, target) = (self.pool.target, self.pool.policy.allowed(target));
         if target == from {
             return;
         }
-        step.tell(ScaleNotice::Begun { from, to: target });
+        step.log(ScaleNotice::Begun { from, to: target });
         self.pool.target = target;
         self.starts.resize(from, target);
         match &self.pool.phase {
@@ -38,7 +38,7 @@ impl Machine {
         }
     }
 
-    /// The generation that boots goes to `workers`.
+    /// Changes the number of workers of the booting generation.
     fn scale_rollout(&mut self, workers: usize, step: &mut Step) {
         match &mut self.pool.phase {
             PoolPhase::Reloading(rollout) if rollout.workers != workers => {
@@ -49,18 +49,18 @@ impl Machine {
         }
     }
 
-    /// Answers requests for a size that the pool has by now. Brings the size back within a bound that has changed.
+    /// Answers requests for the reached size, and brings the size within a changed limit.
     pub(super) fn settle_size(&mut self, step: &mut Step) {
         let target = self.pool.target;
         if self.pool.phase == PoolPhase::Serving && self.pool.policy.allowed(target) != target {
             self.scale(target, step);
-            // Its workers are forked when this is settled next, which must not wait for something to happen.
+            // Fork now: no event may follow that would fill the slots.
             self.fill(step);
         }
         step.reply(self.scaler.settle(&self.pool));
     }
 
-    /// A new worker failed: the pool goes back to its size, where a change of size added the worker.
+    /// Reverses the change of size that has added `slot`, because its worker failed.
     pub(super) fn note_failed_addition(&mut self, slot: Slot, why: &Why, step: &mut Step) {
         if self.pool.table.are_served(slot..slot + 1) {
             return;
@@ -68,7 +68,7 @@ impl Machine {
         let Some(Scaling { from, tickets }) = self.scaler.take_failed(slot) else { return };
         let to = self.pool.target;
         self.scale(from, step);
-        step.tell(ScaleNotice::Failed { from, to, reason: why.reason.clone() });
+        step.log(ScaleNotice::Failed { from, to, reason: why.reason.clone() });
         step.answer(tickets, &why.answer());
     }
 }

@@ -1,4 +1,4 @@
-//! An upgrade: another image is checked, and takes over as soon as every fork has been answered.
+//! An upgrade: the dry run of another image, and its exec once no fork is pending.
 
 use super::Machine;
 use crate::policy::effect::{Answer, Effect};
@@ -8,24 +8,24 @@ use crate::policy::status::PoolPhase;
 use crate::policy::step::Step;
 
 impl Machine {
-    /// An upgrade was asked for: begun now, or as soon as it may be.
+    /// Handles a request to upgrade: the upgrade begins as soon as possible.
     pub(super) fn ask_upgrade(&mut self, ticket: Option<Ticket>, step: &mut Step) {
         if self.upgrades.ask(ticket) && !self.may_upgrade() {
-            step.tell(UpgradeNotice::Postponed);
+            step.log(UpgradeNotice::Postponed);
         }
     }
 
-    /// Begins an upgrade that waits.
+    /// Begins a waiting upgrade.
     pub(super) fn settle_upgrade(&mut self, step: &mut Step) {
         if self.upgrades.is_wanted() && self.may_upgrade() {
             let until = step.after(self.pool.policy.upgrade_timeout);
             self.enter(PoolPhase::Upgrading { until, is_checked: false });
-            step.tell(UpgradeNotice::Begun);
+            step.log(UpgradeNotice::Begun);
             step.push(Effect::CheckImage);
         }
     }
 
-    /// Gives up an upgrade that takes too long.
+    /// Ends an upgrade that exceeds its timeout.
     pub(super) fn expire_upgrade(&mut self, step: &mut Step) {
         let PoolPhase::Upgrading { until, is_checked } = self.pool.phase else { return };
         if until <= step.now {
@@ -39,15 +39,14 @@ impl Machine {
         }
     }
 
-    /// The new image can take over.
+    /// Notes a successful dry run.
     pub(super) fn on_image_checked(&mut self) {
         if let PoolPhase::Upgrading { is_checked, .. } = &mut self.pool.phase {
             *is_checked = true;
         }
     }
 
-    /// Lets a new image that can take over do so, once. A fork that was asked for must be answered before: the answer to
-    /// this image would be lost with it.
+    /// Executes the checked image, once, and only while no fork is pending: its result would be lost with this image.
     pub(super) fn execute_image(&mut self, step: &mut Step) {
         if self.pool.table.awaits_forks() || self.molds.awaits_forks() {
             return;
@@ -59,27 +58,27 @@ impl Machine {
         }
     }
 
-    /// This image goes on, or goes on again.
+    /// Handles a failed upgrade: this image continues.
     pub(super) fn on_upgrade_failed(&mut self, reason: String, step: &mut Step) {
         if matches!(self.pool.phase, PoolPhase::Upgrading { .. }) {
             self.enter(PoolPhase::Serving);
         } else if !self.upgrades.is_resumed() {
             return;
         }
-        step.tell(UpgradeNotice::Failed { reason: reason.clone() });
+        step.log(UpgradeNotice::Failed { reason: reason.clone() });
         step.answer(self.upgrades.end(), &Answer::Failed { reason, detail: None });
     }
 
-    /// This image is the new one.
+    /// Handles a successful upgrade, in the new image.
     pub(super) fn on_upgraded(&mut self, message: String, step: &mut Step) {
         if self.upgrades.is_resumed() {
             let workers = self.pool.table.iter().filter(|entry| !entry.state.is_leaving()).count();
-            step.tell(UpgradeNotice::Done { workers });
+            step.log(UpgradeNotice::Done { workers });
             step.answer(self.upgrades.end(), &Answer::Done(message));
         }
     }
 
-    /// When a check counts as failed.
+    /// The deadline of the upgrade in progress.
     pub(super) fn next_upgrade_deadline(&self) -> Option<Moment> {
         match self.pool.phase {
             PoolPhase::Upgrading { until, .. } => Some(until),

@@ -14,8 +14,8 @@ use crate::policy::status::PoolPhase;
 use crate::policy::step::Step;
 use crate::policy::table::Entry;
 
-/// How long a worker whose boot has failed may take to end by itself.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// The longest time from a failed boot to the exit.
+const EXIT_AFTER_FAILURE: Duration = Duration::from_secs(5);
 
 impl Machine {
     pub(super) fn on_spawned(&mut self, worker: WorkerId, pid: i32, step: &mut Step) {
@@ -30,9 +30,9 @@ impl Machine {
         };
         let (slot, generation) = (entry.slot, entry.generation);
         self.refusals.end();
-        step.tell(WorkerNotice::Booting { slot, generation, pid });
+        step.log(WorkerNotice::Booting { slot, generation, pid });
         if is_killed {
-            // It was given up before its mold had forked it, when there was no process to kill.
+            // It was killed before its mold had forked it, when it had no process.
             step.push(Effect::Kill { worker });
         }
     }
@@ -40,22 +40,22 @@ impl Machine {
     pub(super) fn on_spawn_failed(&mut self, worker: WorkerId, reason: String, step: &mut Step) {
         let Some(entry) = self.pool.table.remove(worker) else { return };
         if self.pool.phase.is_ending() || entry.state.is_leaving() {
-            // That it was given up is known already.
+            // The policy has given it up already.
             return;
         }
         let (slot, why) = (entry.slot, Why::new(format!("a worker could not be forked: {reason}")));
         if self.pool.is_new(entry.generation) {
-            return self.newcomer_failed(why, step);
+            return self.new_worker_failed(why, step);
         }
         if !self.pool.ever_ready {
-            step.tell(WorkerNotice::SpawnFailed { slot, reason, retry_in: None });
+            step.log(WorkerNotice::SpawnFailed { slot, reason, retry_in: None });
             return self.fail_start(ErrorKind::System, step);
         }
         let retry_in = Some(self.refusals.note(entry.mold, &reason, step.now));
-        if let Some(mold) = self.refusals.barren_mold() {
+        if let Some(mold) = self.refusals.failing_mold() {
             self.kill_mold(mold, KillReason::Barren, step);
         }
-        step.tell(WorkerNotice::SpawnFailed { slot, reason, retry_in });
+        step.log(WorkerNotice::SpawnFailed { slot, reason, retry_in });
         self.note_failure(&entry, &why, step);
     }
 
@@ -65,7 +65,7 @@ impl Machine {
         entry.state = State::Ready { since: step.now, beat: step.now };
         entry.boot = step.now.saturating_sub(since);
         let (pid, slot, generation, after) = (entry.shown_pid(), entry.slot, entry.generation, entry.boot);
-        step.tell(WorkerNotice::Ready { pid, slot, after });
+        step.log(WorkerNotice::Ready { pid, slot, after });
         step.push(Effect::Begin { worker });
         self.pool.ever_ready = true;
         if generation == self.pool.current {
@@ -81,15 +81,15 @@ impl Machine {
         let State::Booting { since } = entry.state else { return };
         let took = step.now.saturating_sub(since);
         entry.state =
-            State::Failed { kill_at: step.after(self.pool.policy.graceful_timeout.min(LAST_WORDS)) };
+            State::Failed { kill_at: step.after(self.pool.policy.graceful_timeout.min(EXIT_AFTER_FAILURE)) };
         let (entry, kind) = (entry.clone(), failure.kind);
         if self.pool.phase.is_ending() {
             return;
         }
         let why = Why::from(&failure);
-        step.tell(WorkerNotice::BootFailed { pid: entry.shown_pid(), failure });
+        step.log(WorkerNotice::BootFailed { pid: entry.shown_pid(), failure });
         if self.pool.is_new(entry.generation) {
-            self.newcomer_failed(why, step);
+            self.new_worker_failed(why, step);
         } else if !self.pool.ever_ready {
             self.fail_start(kind, step);
         } else {
@@ -100,7 +100,7 @@ impl Machine {
         }
     }
 
-    /// A worker asks to be replaced: its successor starts, and is ready before it leaves.
+    /// Handles a request for replacement: the successor is ready before the worker drains.
     pub(super) fn on_leaving(&mut self, worker: WorkerId, reason: String, step: &mut Step) {
         let Some(entry) = self.pool.table.get_mut(worker).filter(|entry| !entry.leaves) else { return };
         let State::Ready { since, .. } = entry.state else { return };
@@ -109,12 +109,12 @@ impl Machine {
         let (&Entry { slot, generation, .. }, pid) = (&entry, entry.shown_pid());
         if !self.pool.is_new(generation) {
             let respawn_in = self.starts.leaves(&self.pool, &entry, since, step.now);
-            return step.tell(WorkerNotice::Leaving { pid, slot, reason, respawn_in });
+            return step.log(WorkerNotice::Leaving { pid, slot, reason, respawn_in });
         }
-        step.tell(WorkerNotice::Leaving { pid, slot, reason: reason.clone(), respawn_in: None });
+        step.log(WorkerNotice::Leaving { pid, slot, reason: reason.clone(), respawn_in: None });
         self.retire(worker, Drain::Retire, step);
         let why = format!("worker {pid} left before the new generation was complete: {reason}");
-        self.newcomer_failed(Why::new(why), step);
+        self.new_worker_failed(Why::new(why), step);
     }
 
     pub(super) fn on_beats(&mut self, beats: Vec<(WorkerId, Moment)>) {
@@ -134,7 +134,7 @@ impl Machine {
             _ => None,
         };
         if let (State::Draining { .. }, ExitStatus::Code(0)) = (state, exit.status) {
-            return step.tell(WorkerNotice::Retired { pid });
+            return step.log(WorkerNotice::Retired { pid });
         }
         let asked_for = matches!(killed, Some(KillReason::GivenUp | KillReason::QuickStop));
         let was_draining =
@@ -143,12 +143,12 @@ impl Machine {
         if self.pool.phase.is_ending() || asked_for || was_draining || is_late {
             let quiet = asked_for || matches!(state, State::Failed { .. });
             if !quiet {
-                step.tell(WorkerNotice::Died { pid, slot, exit, killed, respawn_in: None });
+                step.log(WorkerNotice::Died { pid, slot, exit, killed, respawn_in: None });
             }
             return;
         }
         if !self.pool.ever_ready && generation == self.pool.current {
-            step.tell(WorkerNotice::Died { pid, slot, exit, killed, respawn_in: None });
+            step.log(WorkerNotice::Died { pid, slot, exit, killed, respawn_in: None });
             return self.fail_start(ErrorKind::Boot, step);
         }
         let was_ready = state.ready_since();
@@ -158,21 +158,21 @@ impl Machine {
         let loss = was_ready.map_or(Loss::Boot, Loss::Ready);
         let respawn_in = self.starts.lost(&self.pool, &entry, loss, step.now);
         let status = exit.status;
-        step.tell(WorkerNotice::Died { pid, slot, exit, killed, respawn_in });
+        step.log(WorkerNotice::Died { pid, slot, exit, killed, respawn_in });
         // The log has the reason of a failed boot already.
         if matches!(state, State::Failed { .. }) || matches!(killed, Some(KillReason::BootTimeout(_))) {
             return;
         }
         if self.pool.is_new(generation) {
             let when = if was_ready.is_some() { "soon after it was ready" } else { "before it was ready" };
-            self.newcomer_failed(Why::new(format!("worker {pid} died {when}: {status}")), step);
+            self.new_worker_failed(Why::new(format!("worker {pid} died {when}: {status}")), step);
         } else if was_ready.is_none() {
             let why = Why::new(format!("worker {pid} died before it was ready: {status}"));
             self.note_failure(&entry, &why, step);
         }
     }
 
-    /// Handles deadlines that have passed. One may end other workers, whose deadlines count no more.
+    /// Handles passed deadlines. One may change the deadlines of other workers.
     pub(super) fn expire_workers(&mut self, step: &mut Step) {
         for worker in self.pool.overdue(step.now) {
             let Some(entry) = self.pool.table.get(worker).cloned() else { continue };
@@ -188,7 +188,7 @@ impl Machine {
             State::Booting { .. } => self.on_boot_timeout(entry, step),
             State::Ready { since, beat } => {
                 let Some(limit) = self.pool.policy.timeout else { return };
-                step.tell(WorkerNotice::Silent { pid, since: step.now.saturating_sub(beat) });
+                step.log(WorkerNotice::Silent { pid, since: step.now.saturating_sub(beat) });
                 step.push(Effect::Abort { worker: id });
                 if let Some(entry) = self.pool.table.get_mut(id) {
                     let kill_at = step.after(self.pool.policy.abort_patience);
@@ -206,7 +206,7 @@ impl Machine {
         }
     }
 
-    /// A killed worker is still there: its slot no longer waits for its exit, nor does the end of the pool.
+    /// Handles an unkillable worker: neither its slot nor the end of the pool waits for its exit.
     fn on_unkillable(&mut self, entry: &Entry, step: &mut Step) {
         let (&Entry { id, slot, state, .. }, pid) = (entry, entry.shown_pid());
         let State::Killed { reason, since, ready_since } = state else { return };
@@ -219,28 +219,28 @@ impl Machine {
             false => None,
         };
         let since = step.now.saturating_sub(since);
-        step.tell(WorkerNotice::Unkillable { pid, slot, since, respawn_in });
+        step.log(WorkerNotice::Unkillable { pid, slot, since, respawn_in });
         if self.pool.is_new(entry.generation) && matches!(reason, KillReason::Silent(_)) {
             let why = format!("worker {pid} was {reason}, and is still there after SIGKILL");
-            self.newcomer_failed(Why::new(why), step);
+            self.new_worker_failed(Why::new(why), step);
         }
     }
 
     fn on_boot_timeout(&mut self, entry: &Entry, step: &mut Step) {
         let (limit, pid) = (self.pool.policy.boot_timeout, entry.shown_pid());
         let reason = KillReason::BootTimeout(limit);
-        step.tell(WorkerNotice::BootTimeout { pid, after: limit });
+        step.log(WorkerNotice::BootTimeout { pid, after: limit });
         self.kill(entry.id, reason, step);
         let why = Why::new(format!("worker {pid} was {reason}"));
         if self.pool.phase.is_ending() {
             return;
         }
         if let Some(mold) = entry.mold.filter(|_| entry.pid.is_none()) {
-            // It has not even been forked; there is no process whose exit would be seen.
+            // Its mold has not forked it, so no exit will follow.
             self.kill_mold(mold, reason, step);
         }
         if self.pool.is_new(entry.generation) {
-            self.newcomer_failed(why, step);
+            self.new_worker_failed(why, step);
         } else if !self.pool.ever_ready {
             self.fail_start(ErrorKind::Boot, step);
         } else {
@@ -251,13 +251,13 @@ impl Machine {
         }
     }
 
-    /// Retires workers that have asked to be replaced, where a successor serves.
+    /// Retires leaving workers whose successor is ready.
     pub(super) fn retire_replaced(&mut self, step: &mut Step) {
         for worker in self.pool.replaced() {
             self.retire(worker, Drain::Retire, step);
         }
-        // Of a slot's workers that have asked to be replaced only the last ones finish at once: requests that every
-        // worker is too slow for would pile them up. The requests of an older one are older than those of all later ones.
+        // Only the latest leaving workers of a slot may drain for the full time. Otherwise repeated slow requests would
+        // accumulate workers. The oldest one ends early, since its requests are the oldest.
         let soon = step.after(self.pool.policy.quick_timeout);
         for worker in self.pool.crowded(soon) {
             if let Some(Entry { state: State::Draining { kill_at, .. }, .. }) =
@@ -269,9 +269,10 @@ impl Machine {
         }
     }
 
-    /// The first new workers prove themselves for longer: the supervisor did not run for a while, and does not know yet
-    /// which of them have died.
-    pub(super) fn forgive_newcomers(&mut self, by: Duration) {
+    /// Extends the soak of the first new workers by `by`.
+    ///
+    /// The supervisor did not run, and may not know of their deaths yet.
+    pub(super) fn extend_soak(&mut self, by: Duration) {
         let PoolPhase::Reloading(rollout) = &self.pool.phase else { return };
         let generation = rollout.generation;
         if rollout.is_proven {

@@ -303,7 +303,7 @@ impl Life {
                 assert!(self.asked.contains(&ticket), "answered without being asked");
                 assert!(self.answers.insert(ticket, answer).is_none(), "answered twice");
             }
-            Effect::Tell(notice) => self.notices.push(notice),
+            Effect::Log(notice) => self.notices.push(notice),
             Effect::End(outcome) => assert!(self.outcome.replace(outcome).is_none(), "ended twice"),
             Effect::Commit { generation } => {
                 assert!(self.open_generations.contains(&generation));

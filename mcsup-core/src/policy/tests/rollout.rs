@@ -271,7 +271,7 @@ fn as_many_failures_as_the_plan_allows_are_tried_again() {
             let newcomer = life.booting()[0];
             life.breaks(newcomer);
             assert_eq!(life.phase(), "reloading");
-            let counts = |notice: &Notice| matches!(notice, Notice::Reload(ReloadNotice::NewcomerFailed { left: l, .. }) if *l == left);
+            let counts = |notice: &Notice| matches!(notice, Notice::Reload(ReloadNotice::NewWorkerFailed { left: l, .. }) if *l == left);
             assert!(life.told(counts) > 0);
         }
         let newcomer = life.booting()[0];
