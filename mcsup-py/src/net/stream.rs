@@ -174,7 +174,7 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(Stream, Option<Soc
 
 /// Accepts a connection with the address of its client (`None`: a Unix socket): non-blocking, close-on-exec, no delay.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(Stream, Option<SocketAddr>)> {
+pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(Stream, Option<SocketAddr>)> {
     let (stream, remote) = between_forks(|| {
         let (socket, remote) = rustix::net::acceptfrom(listener)?;
         Ok::<_, io::Error>((Stream::from(socket), remote))
