@@ -69,7 +69,7 @@ pub(crate) enum Effect {
     Broken {
         /// Which worker.
         worker: WorkerId,
-        /// Why, in several lines.
+        /// The reason, in several lines.
         text: String,
     },
     /// Answer a request.
@@ -152,12 +152,12 @@ pub(crate) enum Answer {
 
 /// The reason of a failure: one line, and perhaps a detail of several lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Why {
+pub(super) struct FailureReason {
     pub(super) reason: String,
     pub(super) detail: Option<String>,
 }
 
-impl Why {
+impl FailureReason {
     /// A reason without a detail.
     pub(super) fn new(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), detail: None }
@@ -169,7 +169,7 @@ impl Why {
     }
 }
 
-impl From<&BootFailure> for Why {
+impl From<&BootFailure> for FailureReason {
     fn from(failure: &BootFailure) -> Self {
         Self { reason: failure.summary.clone(), detail: failure.detail.clone() }
     }

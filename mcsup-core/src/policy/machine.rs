@@ -22,7 +22,7 @@ mod size;
 mod upgrade;
 mod worker;
 
-pub(crate) use record::Record;
+pub(crate) use record::MachineRecord;
 
 use std::time::Duration;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::effect::Why;
+use super::effect::FailureReason;
 use super::event::{Moment, Slot, Ticket, WorkerId};
 use super::jitter::Jitter;
 use super::pool::Pool;
@@ -34,7 +34,7 @@ struct Replacing {
     new: WorkerId,
     slot: Slot,
     /// The reason why the new worker failed, if known.
-    failure: Option<Why>,
+    failure: Option<FailureReason>,
 }
 
 /// A client that waits until a worker is replaced.
@@ -57,12 +57,12 @@ pub(super) enum Replaced {
     /// The new worker is ready, so the old one can drain.
     Done { old: WorkerId, slot: Slot, tickets: Vec<Ticket> },
     /// The new worker has ended, and the old one stays.
-    Failed { slot: Slot, why: Why, tickets: Vec<Ticket> },
+    Failed { slot: Slot, why: FailureReason, tickets: Vec<Ticket> },
 }
 
 /// The remains of an abandoned replacement.
 #[derive(Debug)]
-pub(super) struct GivenUp {
+pub(super) struct AbandonedReplacement {
     /// The new worker, if the old one continues.
     pub(super) superfluous: Option<WorkerId>,
     pub(super) tickets: Vec<Ticket>,
@@ -160,7 +160,7 @@ impl Recycler {
     }
 
     /// Notes the reason of a failure, if `worker` is the new one.
-    pub(super) fn note_failure(&mut self, worker: WorkerId, why: &Why) {
+    pub(super) fn note_failure(&mut self, worker: WorkerId, why: &FailureReason) {
         if let Some(replacing) = self.replacing.as_mut().filter(|replacing| replacing.new == worker) {
             replacing.failure.get_or_insert_with(|| why.clone());
         }
@@ -184,7 +184,7 @@ impl Recycler {
             return None;
         }
         self.again = Some(now.saturating_add(pool.policy.restart.cap));
-        let why = failure.unwrap_or_else(|| Why::new("the new worker died before it was ready"));
+        let why = failure.unwrap_or_else(|| FailureReason::new("the new worker died before it was ready"));
         Some(Replaced::Failed { slot, why, tickets: self.take_waiting(old) })
     }
 
@@ -200,11 +200,14 @@ impl Recycler {
     }
 
     /// Abandons the replacement, because a reload begins or the pool ends.
-    pub(super) fn stop(&mut self, pool: &Pool) -> GivenUp {
+    pub(super) fn stop(&mut self, pool: &Pool) -> AbandonedReplacement {
         let serves = |worker| pool.table.get(worker).is_some_and(|entry| entry.state.is_ready());
         let superfluous =
             self.replacing.take().filter(|replacing| serves(replacing.old)).map(|replacing| replacing.new);
-        GivenUp { superfluous, tickets: self.waiting.drain(..).map(|waiting| waiting.ticket).collect() }
+        AbandonedReplacement {
+            superfluous,
+            tickets: self.waiting.drain(..).map(|waiting| waiting.ticket).collect(),
+        }
     }
 
     fn take_waiting(&mut self, worker: WorkerId) -> Vec<Ticket> {

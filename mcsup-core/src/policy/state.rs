@@ -27,7 +27,7 @@ pub(crate) enum State {
     Aborting {
         /// When it was ready, for the restart decision.
         ready_since: Moment,
-        /// When patience ends.
+        /// The time of SIGKILL.
         kill_at: Moment,
         /// The timeout that it exceeded.
         limit: Duration,
@@ -36,12 +36,12 @@ pub(crate) enum State {
     Draining {
         /// In which way.
         how: Drain,
-        /// When patience ends.
+        /// The time of SIGKILL.
         kill_at: Moment,
     },
     /// Its boot failed; its exit is awaited.
     Failed {
-        /// When patience ends.
+        /// The time of SIGKILL.
         kill_at: Moment,
     },
     /// Killed; its exit is awaited.

@@ -11,12 +11,12 @@ pub(super) const SAME_ORDER: Duration = Duration::from_millis(250);
 /// The last request to stop, and the tickets that wait for the end.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Stops {
-    last: Option<Order>,
+    last: Option<StopRequest>,
     tickets: Vec<Ticket>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Order {
+struct StopRequest {
     mode: StopMode,
     at: Moment,
 }
@@ -30,7 +30,7 @@ impl Stops {
             !asks_for_more && now.saturating_sub(last.at) < SAME_ORDER
         });
         if !is_same {
-            self.last = Some(Order { mode, at: now });
+            self.last = Some(StopRequest { mode, at: now });
         }
         !is_same
     }

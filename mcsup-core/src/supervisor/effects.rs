@@ -5,10 +5,10 @@ use std::sync::Arc;
 use rustix::process::{Pid, Signal, getpid};
 
 use super::Supervisor;
+use super::attributes::ProcessAttributes;
 use super::crew::Crew;
 use super::failed_start::FailedStart;
 use super::generation_configs::{GenerationConfig, GenerationConfigs};
-use super::given::Given;
 use super::history::History;
 use super::journal;
 use super::leftovers::Leftovers;
@@ -33,7 +33,7 @@ pub(crate) struct Executor<S> {
     /// This process.
     pub(crate) pid: Pid,
     /// The attributes of the process before the pool.
-    pub(super) given: Given,
+    pub(super) attributes: ProcessAttributes,
     pub(crate) generation_configs: GenerationConfigs,
     pub(crate) slots: SlotSockets,
     pub(crate) signals: Option<Signals>,
@@ -53,7 +53,7 @@ pub(crate) struct Executor<S> {
 
 /// The handles that a supervisor opens, or adopts from the last image.
 pub(super) struct Handles {
-    pub(super) given: Given,
+    pub(super) attributes: ProcessAttributes,
     /// The generation that serves, and its settings and listeners.
     pub(super) generation: u64,
     pub(super) generation_config: GenerationConfig,
@@ -74,7 +74,7 @@ impl<S> Executor<S> {
         Self {
             supervisor,
             pid: getpid(),
-            given: handles.given,
+            attributes: handles.attributes,
             upgrader: Upgrader::new(generation_config.config.image.clone()),
             generation_configs: GenerationConfigs::new(generation, generation_config),
             slots: handles.slots,

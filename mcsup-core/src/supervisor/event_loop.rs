@@ -5,11 +5,11 @@ use std::os::fd::AsFd;
 use rustix::event::{PollFd, PollFlags};
 
 use super::Supervisor;
+use super::attributes::{ProcessAttributes, RestoreAttributes};
 use super::config::{Children, Config};
 use super::crew::Crew;
 use super::effects::{Executor, Handles, rows_for};
 use super::generation_configs::GenerationConfig;
-use super::given::{Given, PutBack};
 use super::history::History;
 use super::leftovers::Leftovers;
 use super::operator::{OperatorRequest, Operators};
@@ -38,16 +38,16 @@ pub(crate) fn run<S: Supervisor>(
     resumption: Option<Resumption>,
 ) -> Result<(Outcome, Option<BootFailure>)> {
     let is_new = resumption.is_none();
-    let given = Given::look();
-    let mut put_back = PutBack(given);
+    let attributes = ProcessAttributes::current();
+    let mut restore = RestoreAttributes(attributes);
     let begun = match resumption {
         Some(resumption) => take_over(supervisor, config, resumption)?,
-        None => Some(begin(supervisor, config, given)?),
+        None => Some(begin(supervisor, config, attributes)?),
     };
     // This was a dry run.
     let Some(begun) = begun else { return Ok((Outcome::Stopped, None)) };
     let StartedPool { mut machine, mut executor, effects, events } = begun;
-    put_back.0 = executor.given;
+    restore.0 = executor.attributes;
     // The mask is restored before the handlers of the host. A new image has already unblocked all signals.
     let _unblocked = is_new.then(Signals::unblock);
     let outcome = run_loop(&mut machine, &mut executor, effects, events);
@@ -87,12 +87,16 @@ fn run_loop<S: Supervisor>(
 }
 
 /// Begins a new pool.
-fn begin<S: Supervisor>(supervisor: S, config: Config, given: Given) -> Result<StartedPool<S>> {
+fn begin<S: Supervisor>(
+    supervisor: S,
+    config: Config,
+    attributes: ProcessAttributes,
+) -> Result<StartedPool<S>> {
     if config.addresses.is_empty() {
         return Err(Error::new(ErrorKind::Setting, "there is no address to listen on"));
     }
     let mut machine = Machine::new(config.policy.clone());
-    let mut executor = open(supervisor, config, given)?;
+    let mut executor = open(supervisor, config, attributes)?;
     let generation_config = executor.generation_configs.current();
     let locals: Vec<_> = generation_config
         .into_iter()
@@ -105,20 +109,20 @@ fn begin<S: Supervisor>(supervisor: S, config: Config, given: Given) -> Result<S
 }
 
 /// Opens the handles of a supervisor, in the order in which a second one should be refused.
-fn open<S: Supervisor>(supervisor: S, config: Config, given: Given) -> Result<Executor<S>> {
+fn open<S: Supervisor>(supervisor: S, config: Config, attributes: ProcessAttributes) -> Result<Executor<S>> {
     descriptors::raise();
     let user = config.run_as.as_ref().map(|run_as| run_as.0.uid);
     let pid_file = config.pid_file.as_deref().map(|path| PidFile::hold_beside(path, user)).transpose()?;
     let listeners = OpenSet::open(&config.addresses, &config.listener, config.policy.workers)?;
     let opened = listeners.clone();
-    open_rest(supervisor, config, (given, pid_file, listeners)).inspect_err(|_| opened.put_back())
+    open_rest(supervisor, config, (attributes, pid_file, listeners)).inspect_err(|_| opened.put_back())
 }
 
 /// Opens the other handles after the listeners.
 fn open_rest<S: Supervisor>(
     supervisor: S,
     config: Config,
-    (given, pid_file, listeners): (Given, Option<PidFile>, OpenSet),
+    (attributes, pid_file, listeners): (ProcessAttributes, Option<PidFile>, OpenSet),
 ) -> Result<Executor<S>> {
     let slots = config.policy.workers;
     let children = config.children;
@@ -133,7 +137,7 @@ fn open_rest<S: Supervisor>(
     Ok(Executor::new(
         supervisor,
         Handles {
-            given,
+            attributes,
             generation: 1,
             generation_config: GenerationConfig { config, listeners },
             slots: SlotSockets::new(slots),

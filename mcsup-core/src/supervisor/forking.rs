@@ -153,7 +153,7 @@ impl<S: Supervisor> Executor<S> {
             handover: Arc::clone(&self.handover),
             run_as: config.run_as.clone(),
             supervisor: self.pid,
-            descriptors: self.given.descriptors,
+            descriptors: self.attributes.descriptors,
             graceful_timeout: config.policy.graceful_timeout,
             has_own_group: has_own_group(config),
             name: config.name.clone(),

@@ -11,17 +11,17 @@
 //! - `slots`: the sockets of slots that begin or end; `orphaned`: the connections of ended slots.
 //! - `leftovers`: processes of the application that outlive their worker.
 //! - `journal`: the log messages; `history`: numbers and causes for `mcsup status`.
-//! - `given`: the attributes of the process before the pool, which are restored after it.
+//! - `attributes`: the attributes of the process before the pool, which are restored after it.
 //! - `upgrading`: checks and executes another image; `resumption`: adopts the handles in that image.
 //! - `event_loop`: the loop; `stall_detector`: delays of the supervisor; `waiting`: the wait for events.
 
+mod attributes;
 mod crew;
 mod effects;
 mod event_loop;
 mod failed_start;
 mod forking;
 mod generation_configs;
-mod given;
 mod history;
 mod journal;
 mod leftovers;

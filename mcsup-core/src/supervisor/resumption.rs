@@ -1,11 +1,11 @@
 //! How a new image takes over: it adopts the handles of the old image and continues the pool.
 
 use super::Supervisor;
+use super::attributes::ProcessAttributes;
 use super::config::{Children, Config};
 use super::crew::Crew;
 use super::effects::{Executor, Handles};
 use super::generation_configs::GenerationConfig;
-use super::given::Given;
 use super::leftovers::Leftovers;
 use super::operator::Operators;
 use super::signals::Signals;
@@ -88,7 +88,7 @@ struct AdoptedHandles {
 struct AdoptedState {
     generation: u64,
     slots: SlotsRecord,
-    given: Given,
+    attributes: ProcessAttributes,
     others: Option<Vec<Relative>>,
     history: super::history::History,
 }
@@ -109,12 +109,12 @@ impl AdoptedHandles {
         self.signals = Some(Signals::install().map_err(failed("signals"))?);
         let machine = Machine::resume(record.machine, config.policy.clone());
         // An older image may not have recorded these attributes: then it has not changed them.
-        let now = Given::look();
+        let now = ProcessAttributes::current();
         descriptors::raise();
         self.rest = Some(AdoptedState {
             generation: machine.current(),
             slots: record.slots,
-            given: Given {
+            attributes: ProcessAttributes {
                 descriptors: record.descriptors.unwrap_or(now.descriptors),
                 is_subreaper: record.is_subreaper.unwrap_or(now.is_subreaper),
             },
@@ -125,7 +125,7 @@ impl AdoptedHandles {
     }
 
     fn executor<S: Supervisor>(&mut self, supervisor: S, config: Config) -> Option<Executor<S>> {
-        let AdoptedState { generation, slots, given, others, history } = self.rest.take()?;
+        let AdoptedState { generation, slots, attributes, others, history } = self.rest.take()?;
         let mut crew = self.crew.take()?;
         let (handover, listeners) = (self.handover.take()?, self.listeners.take()?);
         let (operators, signals) = (self.operators.take()?, self.signals.take()?);
@@ -138,7 +138,7 @@ impl AdoptedHandles {
         Some(Executor::new(
             supervisor,
             Handles {
-                given,
+                attributes,
                 generation,
                 generation_config: GenerationConfig { config, listeners },
                 slots: SlotSockets::adopt(slots),

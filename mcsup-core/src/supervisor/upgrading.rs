@@ -18,7 +18,7 @@ use crate::host::pidfile::{PidFile, PidFileRecord};
 use crate::host::processes;
 use crate::host::relatives::Relative;
 use crate::listener::record::ListenerRecord;
-use crate::policy::{Event, ExitStatus, Machine, Moment, PoolPhase, Record};
+use crate::policy::{Event, ExitStatus, Machine, MachineRecord, Moment, PoolPhase};
 use crate::sys::descriptor;
 use crate::sys::signal::AllBlocked;
 use crate::upgrade::Image;
@@ -28,7 +28,7 @@ use crate::upgrade::state::UpgradeState;
 /// A whole pool, for the next image. The version of the handoff state covers its format.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct PoolRecord {
-    pub(super) machine: Record,
+    pub(super) machine: MachineRecord,
     pub(super) crew: CrewRecord,
     pub(super) handover: (RawFd, RawFd),
     pub(super) listeners: Vec<ListenerRecord>,
@@ -103,7 +103,7 @@ impl Upgrader {
         self.ended_dry_runs.extend(self.dry_run.take());
     }
 
-    /// Notes reaped processes, and ends dry runs that were given up. [`DryRun::end`] says when this may run.
+    /// Notes reaped processes, and ends abandoned dry runs. [`DryRun::end`] says when this may run.
     fn reap(&mut self, reaped: &[(Pid, ExitStatus)], now: Moment) {
         for dry_run in self.dry_run.iter_mut().chain(&mut self.ended_dry_runs) {
             dry_run.note_reaped(reaped);
@@ -203,8 +203,8 @@ impl<S: Supervisor> Executor<S> {
                 .map(|generation_config| generation_config.listeners.describe())
                 .unwrap_or_default(),
             slots: self.slots.describe(),
-            descriptors: Some(self.given.descriptors),
-            is_subreaper: Some(self.given.is_subreaper),
+            descriptors: Some(self.attributes.descriptors),
+            is_subreaper: Some(self.attributes.is_subreaper),
             others: self.leftovers.describe(),
             pid_file: self.pid_file.as_ref().map(PidFile::describe),
             operators: self.operators.describe(),

@@ -6,7 +6,7 @@ use crate::policy::effect::{Drain, Effect};
 use crate::policy::event::{Place, WorkerId};
 use crate::policy::exit::KillReason;
 use crate::policy::notice::RecycleNotice;
-use crate::policy::recycle::GivenUp;
+use crate::policy::recycle::AbandonedReplacement;
 use crate::policy::state::State;
 use crate::policy::status::PoolPhase;
 use crate::policy::step::Step;
@@ -84,7 +84,7 @@ impl Machine {
 
     /// Abandons the replacement of a worker, because a reload begins or the pool ends.
     pub(super) fn stop_recycling(&mut self, step: &mut Step) {
-        let GivenUp { superfluous, tickets } = self.recycler.stop(&self.pool);
+        let AbandonedReplacement { superfluous, tickets } = self.recycler.stop(&self.pool);
         if let Some(worker) = superfluous {
             self.retire(worker, Drain::Retire, step);
         }

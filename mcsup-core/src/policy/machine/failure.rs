@@ -1,14 +1,14 @@
 //! Failed boots of the serving generation: they fail the requests that wait for them.
 
 use super::Machine;
-use crate::policy::effect::Why;
+use crate::policy::effect::FailureReason;
 use crate::policy::event::Slot;
 use crate::policy::step::Step;
 use crate::policy::table::Entry;
 
 impl Machine {
     /// Handles a failed boot of a worker that is not of a new generation.
-    pub(super) fn note_failure(&mut self, entry: &Entry, why: &Why, step: &mut Step) {
+    pub(super) fn note_failure(&mut self, entry: &Entry, why: &FailureReason, step: &mut Step) {
         self.recycler.note_failure(entry.id, why);
         if entry.generation == self.pool.current {
             self.note_failed_start(entry.slot, why, step);
@@ -18,7 +18,7 @@ impl Machine {
     }
 
     /// Handles a missing mold: the empty slots get no worker.
-    pub(super) fn note_missing_mold(&mut self, why: &Why, step: &mut Step) {
+    pub(super) fn note_missing_mold(&mut self, why: &FailureReason, step: &mut Step) {
         for slot in 0..self.pool.target {
             if !self.pool.table.are_served(slot..slot + 1) {
                 self.note_failed_start(slot, why, step);
@@ -27,7 +27,7 @@ impl Machine {
         }
     }
 
-    fn note_failed_start(&mut self, slot: Slot, why: &Why, step: &mut Step) {
+    fn note_failed_start(&mut self, slot: Slot, why: &FailureReason, step: &mut Step) {
         step.answer(self.starts.take_waiting(slot), &why.answer());
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Machine;
 use crate::error::ErrorKind;
-use crate::policy::effect::{Effect, Why};
+use crate::policy::effect::{Effect, FailureReason};
 use crate::policy::event::{Event, Moment, WorkerId};
 use crate::policy::exit::{BootFailure, Exit, KillReason};
 use crate::policy::molds::{LoadedMold, Mold, Overdue};
@@ -64,7 +64,7 @@ impl Machine {
             entry.state = State::Unkillable { reason: KillReason::GivenUp };
             let entry = entry.clone();
             if was_wanted && !self.pool.phase.is_ending() {
-                let why = Why::new("its mold is still there after SIGKILL, and does not fork");
+                let why = FailureReason::new("its mold is still there after SIGKILL, and does not fork");
                 self.note_failure(&entry, &why, step);
             }
         }
@@ -74,7 +74,7 @@ impl Machine {
     pub(super) fn kill_mold(&mut self, id: WorkerId, reason: KillReason, step: &mut Step) {
         let Some(mold) = self.molds.killed(id, reason, step.now) else { return };
         step.kill([id]);
-        let why = Why::new(format!("mold {} was {reason}", mold.shown_pid()));
+        let why = FailureReason::new(format!("mold {} was {reason}", mold.shown_pid()));
         self.lose_mold(&mold, ErrorKind::Boot, why, step);
     }
 
@@ -116,7 +116,7 @@ impl Machine {
     fn on_mold_refused(&mut self, id: WorkerId, reason: &str, step: &mut Step) {
         let Some(mold) = self.molds.remove(id) else { return };
         let generation = mold.generation;
-        let why = Why::new(format!("a mold could not be forked: {reason}"));
+        let why = FailureReason::new(format!("a mold could not be forked: {reason}"));
         let is_lacking = generation == self.pool.current && !self.molds.has(generation);
         if !is_lacking || self.pool.phase.is_ending() || !self.pool.ever_ready {
             return self.mold_failed(&mold, Loss::Boot, ErrorKind::System, why, step);
@@ -134,7 +134,7 @@ impl Machine {
             return;
         }
         step.log(WorkerNotice::BootFailed { pid: mold.shown_pid(), failure: failure.clone() });
-        self.lose_mold(&mold, failure.kind, Why::from(failure), step);
+        self.lose_mold(&mold, failure.kind, FailureReason::from(failure), step);
     }
 
     fn on_mold_exited(&mut self, id: WorkerId, exit: &Exit, step: &mut Step) {
@@ -153,18 +153,18 @@ impl Machine {
         let exit = exit.clone();
         step.log(MoldNotice::Died { pid, generation, exit, killed });
         if killed.is_none() {
-            self.lose_mold(&mold, ErrorKind::Boot, Why::new(format!("mold {pid} died")), step);
+            self.lose_mold(&mold, ErrorKind::Boot, FailureReason::new(format!("mold {pid} died")), step);
         }
     }
 
     /// Notes the loss of a mold, and fails the requests that depend on it.
-    fn lose_mold(&mut self, mold: &Mold, kind: ErrorKind, why: Why, step: &mut Step) {
+    fn lose_mold(&mut self, mold: &Mold, kind: ErrorKind, why: FailureReason, step: &mut Step) {
         let loss = self.molds.lost(&self.pool, mold, step.now);
         self.mold_failed(mold, loss, kind, why, step);
     }
 
     /// Handles a failed mold: ends the reload or the start that needs it, or begins its back-off.
-    fn mold_failed(&mut self, mold: &Mold, loss: Loss, kind: ErrorKind, why: Why, step: &mut Step) {
+    fn mold_failed(&mut self, mold: &Mold, loss: Loss, kind: ErrorKind, why: FailureReason, step: &mut Step) {
         let generation = mold.generation;
         if self.pool.phase.is_ending() {
             return;

@@ -20,7 +20,7 @@ use crate::policy::upgrades::Upgrades;
 ///
 /// Moments stay valid: the monotonic clock continues over an exec.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Record {
+pub(crate) struct MachineRecord {
     table: Table,
     current: Generation,
     newest: Generation,
@@ -37,8 +37,8 @@ pub(crate) struct Record {
 
 impl Machine {
     /// The record of this machine.
-    pub(crate) fn record(&self) -> Record {
-        Record {
+    pub(crate) fn record(&self) -> MachineRecord {
+        MachineRecord {
             table: self.pool.table.clone(),
             current: self.pool.current,
             newest: self.pool.newest,
@@ -60,8 +60,9 @@ impl Machine {
     ///
     /// [`Event::Upgraded`]: crate::policy::Event::Upgraded
     /// [`Event::UpgradeFailed`]: crate::policy::Event::UpgradeFailed
-    pub(crate) fn resume(record: Record, policy: Policy) -> Self {
-        let Record { table, current, newest, target, configured, molds, starts, refusals, .. } = record;
+    pub(crate) fn resume(record: MachineRecord, policy: Policy) -> Self {
+        let MachineRecord { table, current, newest, target, configured, molds, starts, refusals, .. } =
+            record;
         let phase = PoolPhase::Serving;
         let mut machine = Self {
             pool: Pool { policy, table, phase, current, newest, target, configured, ever_ready: true },

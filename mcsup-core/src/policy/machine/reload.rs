@@ -1,7 +1,7 @@
 //! A reload: its beginning, its steps slot by slot, its commit, or its rollback.
 
 use super::Machine;
-use crate::policy::effect::{Answer, Drain, Effect, Why};
+use crate::policy::effect::{Answer, Drain, Effect, FailureReason};
 use crate::policy::event::{Generation, Moment, Place, Slot, Ticket};
 use crate::policy::notice::{ReloadNotice, ScaleNotice};
 use crate::policy::reloads::Reloads;
@@ -67,7 +67,7 @@ impl Machine {
     /// Ends the reload, because its settings are invalid or its listeners cannot be opened.
     pub(super) fn on_not_prepared(&mut self, generation: Generation, reason: String, step: &mut Step) {
         if self.pool.is_new(generation) {
-            self.give_up(&Why::new(reason), step);
+            self.give_up(&FailureReason::new(reason), step);
         }
     }
 
@@ -147,7 +147,7 @@ impl Machine {
     }
 
     /// Handles a failed worker of the new generation.
-    pub(super) fn new_worker_failed(&mut self, why: Why, step: &mut Step) {
+    pub(super) fn new_worker_failed(&mut self, why: FailureReason, step: &mut Step) {
         let PoolPhase::Reloading(rollout) = &mut self.pool.phase else { return };
         let generation = rollout.generation;
         match rollout.note_failure(&self.pool.policy.plan) {
@@ -157,7 +157,7 @@ impl Machine {
     }
 
     /// Ends the failed rollout, and rolls back.
-    pub(super) fn give_up(&mut self, why: &Why, step: &mut Step) {
+    pub(super) fn give_up(&mut self, why: &FailureReason, step: &mut Step) {
         let Some(rollout) = self.end_rollout(step.now) else { return };
         let generation = rollout.generation;
         step.log(ReloadNotice::Failed { generation, reason: why.reason.clone() });

@@ -1,7 +1,7 @@
 //! Changes of the number of workers, within the limit of the settings, and their reversal after a failure.
 
 use super::Machine;
-use crate::policy::effect::{Answer, Why};
+use crate::policy::effect::{Answer, FailureReason};
 use crate::policy::event::{Slot, Ticket};
 use crate::policy::notice::ScaleNotice;
 use crate::policy::scale::Scaling;
@@ -61,7 +61,7 @@ impl Machine {
     }
 
     /// Reverses the change of size that has added `slot`, because its worker failed.
-    pub(super) fn note_failed_addition(&mut self, slot: Slot, why: &Why, step: &mut Step) {
+    pub(super) fn note_failed_addition(&mut self, slot: Slot, why: &FailureReason, step: &mut Step) {
         if self.pool.table.are_served(slot..slot + 1) {
             return;
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Machine;
 use crate::error::ErrorKind;
-use crate::policy::effect::{Drain, Effect, Why};
+use crate::policy::effect::{Drain, Effect, FailureReason};
 use crate::policy::event::{Moment, WorkerId};
 use crate::policy::exit::{BootFailure, Exit, ExitStatus, KillReason};
 use crate::policy::notice::WorkerNotice;
@@ -43,7 +43,7 @@ impl Machine {
             // The policy has given it up already.
             return;
         }
-        let (slot, why) = (entry.slot, Why::new(format!("a worker could not be forked: {reason}")));
+        let (slot, why) = (entry.slot, FailureReason::new(format!("a worker could not be forked: {reason}")));
         if self.pool.is_new(entry.generation) {
             return self.new_worker_failed(why, step);
         }
@@ -86,7 +86,7 @@ impl Machine {
         if self.pool.phase.is_ending() {
             return;
         }
-        let why = Why::from(&failure);
+        let why = FailureReason::from(&failure);
         step.log(WorkerNotice::BootFailed { pid: entry.shown_pid(), failure });
         if self.pool.is_new(entry.generation) {
             self.new_worker_failed(why, step);
@@ -114,7 +114,7 @@ impl Machine {
         step.log(WorkerNotice::Leaving { pid, slot, reason: reason.clone(), respawn_in: None });
         self.retire(worker, Drain::Retire, step);
         let why = format!("worker {pid} left before the new generation was complete: {reason}");
-        self.new_worker_failed(Why::new(why), step);
+        self.new_worker_failed(FailureReason::new(why), step);
     }
 
     pub(super) fn on_beats(&mut self, beats: Vec<(WorkerId, Moment)>) {
@@ -165,9 +165,9 @@ impl Machine {
         }
         if self.pool.is_new(generation) {
             let when = if was_ready.is_some() { "soon after it was ready" } else { "before it was ready" };
-            self.new_worker_failed(Why::new(format!("worker {pid} died {when}: {status}")), step);
+            self.new_worker_failed(FailureReason::new(format!("worker {pid} died {when}: {status}")), step);
         } else if was_ready.is_none() {
-            let why = Why::new(format!("worker {pid} died before it was ready: {status}"));
+            let why = FailureReason::new(format!("worker {pid} died before it was ready: {status}"));
             self.note_failure(&entry, &why, step);
         }
     }
@@ -222,7 +222,7 @@ impl Machine {
         step.log(WorkerNotice::Unkillable { pid, slot, since, respawn_in });
         if self.pool.is_new(entry.generation) && matches!(reason, KillReason::Silent(_)) {
             let why = format!("worker {pid} was {reason}, and is still there after SIGKILL");
-            self.new_worker_failed(Why::new(why), step);
+            self.new_worker_failed(FailureReason::new(why), step);
         }
     }
 
@@ -231,7 +231,7 @@ impl Machine {
         let reason = KillReason::BootTimeout(limit);
         step.log(WorkerNotice::BootTimeout { pid, after: limit });
         self.kill(entry.id, reason, step);
-        let why = Why::new(format!("worker {pid} was {reason}"));
+        let why = FailureReason::new(format!("worker {pid} was {reason}"));
         if self.pool.phase.is_ending() {
             return;
         }

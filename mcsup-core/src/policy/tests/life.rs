@@ -394,7 +394,7 @@ impl Life {
 
     fn hand_over(&mut self) {
         let record = serde_json::to_string(&self.machine.record()).expect("a record is JSON");
-        let record: Record = serde_json::from_str(&record).expect("a record is read again");
+        let record: MachineRecord = serde_json::from_str(&record).expect("a record is read again");
         self.machine = Machine::resume(record, self.machine.policy().clone());
     }
 

@@ -7,27 +7,27 @@ use crate::sys::ancestry;
 
 /// The attributes that a supervisor changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Given {
+pub(super) struct ProcessAttributes {
     /// The limit of open descriptors.
     pub(super) descriptors: Limit,
     /// Whether it adopts orphans.
     pub(super) is_subreaper: bool,
 }
 
-impl Given {
+impl ProcessAttributes {
     /// The current attributes of the process.
-    pub(super) fn look() -> Self {
+    pub(super) fn current() -> Self {
         Self { descriptors: descriptors::limit(), is_subreaper: ancestry::is_subreaper() }
     }
 }
 
 /// Restores the attributes when dropped.
 #[derive(Debug)]
-pub(super) struct PutBack(pub(super) Given);
+pub(super) struct RestoreAttributes(pub(super) ProcessAttributes);
 
-impl Drop for PutBack {
+impl Drop for RestoreAttributes {
     fn drop(&mut self) {
-        let Given { descriptors, is_subreaper } = self.0;
+        let ProcessAttributes { descriptors, is_subreaper } = self.0;
         descriptors.restore();
         if !is_subreaper && ancestry::is_subreaper() {
             if let Err(error) = ancestry::stop_adopting() {
