@@ -26,7 +26,8 @@ INTRODUCTION = """\
 
 The public items of the three crates, as rustdoc lists them. `make api` writes this page; `make test-docs`
 fails where it is out of date. An item of this list is an interface: its name and its meaning change with an
-entry in the [CHANGELOG](../CHANGELOG.md).
+entry in the [CHANGELOG](../CHANGELOG.md). The page has no methods and fields; rustdoc does. With the feature
+`laws`, `mcsup_py::laws` is public too: the fuzz targets call it.
 """
 
 
