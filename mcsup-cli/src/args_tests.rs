@@ -28,7 +28,7 @@ fn the_application_may_stand_before_or_behind_the_options() {
     ] {
         let args = run(line);
         assert_eq!(
-            (args.app.as_deref(), args.workers.as_deref()),
+            (args.app.as_deref(), args.serving.workers.as_deref()),
             (Some("server:app"), Some("2")),
             "{line:?}"
         );
@@ -97,8 +97,8 @@ fn check_is_a_run_that_only_checks() {
     let Ok(Invocation::Run(args)) = read(&["check", "-w", "2", "a:b"]) else { panic!("no run") };
     let expected = RunArgs {
         app: Some("a:b".to_owned()),
-        workers: Some("2".to_owned()),
-        check_config: true,
+        serving: ServingArgs { workers: Some("2".to_owned()), ..ServingArgs::default() },
+        application: ApplicationArgs { check_config: true, ..ApplicationArgs::default() },
         ..RunArgs::default()
     };
     assert_eq!(*args, expected);
@@ -178,56 +178,83 @@ fn every_flag_of_gunicorn_that_we_have_is_spelled_as_there() {
     ]);
     let expected = RunArgs {
         app: Some("app".into()),
-        bind: vec![":1".into(), ":2".into()],
-        backlog: Some("6".into()),
-        threads: Some("1".into()),
-        chdir: Some("d".into()),
-        pythonpath: Some("a,b".into()),
-        env: vec!["A=1".into(), "B=2".into()],
-        check_config: true,
-        timeout: Some("3".into()),
-        graceful_timeout: Some("4".into()),
-        keep_alive: Some("5".into()),
-        limit_request_line: Some("7".into()),
-        limit_request_fields: Some("8".into()),
-        limit_request_field_size: Some("9".into()),
-        pid: Some("p".into()),
-        daemon: true,
-        user: Some("u".into()),
-        group: Some("g".into()),
-        umask: Some("007".into()),
-        name: Some("n".into()),
-        access_logfile: Some("-".into()),
-        access_logformat: Some("%(h)s".into()),
-        error_logfile: Some("-".into()),
-        log_level: Some("debug".into()),
         config: Some("c".into()),
-        max_requests: Some("10".into()),
-        max_requests_jitter: Some("11".into()),
-        no_share_stdlib: true,
-        end_children: true,
-        preload: true,
-        reload: true,
-        reload_engine: Some("poll".into()),
-        reload_extra_file: vec!["x".into()],
-        reuse_port: true,
-        control_socket: Some("s".into()),
-        no_control_socket: true,
+        serving: ServingArgs {
+            bind: vec![":1".into(), ":2".into()],
+            backlog: Some("6".into()),
+            threads: Some("1".into()),
+            reuse_port: true,
+            ..ServingArgs::default()
+        },
+        application: ApplicationArgs {
+            chdir: Some("d".into()),
+            pythonpath: Some("a,b".into()),
+            env: vec!["A=1".into(), "B=2".into()],
+            check_config: true,
+            no_share_stdlib: true,
+            preload: true,
+            ..ApplicationArgs::default()
+        },
+        recycling: RecyclingArgs {
+            max_requests: Some("10".into()),
+            max_requests_jitter: Some("11".into()),
+            ..RecyclingArgs::default()
+        },
+        development: DevelopmentArgs {
+            reload: true,
+            reload_engine: Some("poll".into()),
+            reload_extra_file: vec!["x".into()],
+            ..DevelopmentArgs::default()
+        },
+        time_limits: TimeLimitsArgs {
+            timeout: Some("3".into()),
+            graceful_timeout: Some("4".into()),
+            keep_alive: Some("5".into()),
+            ..TimeLimitsArgs::default()
+        },
+        size_limits: SizeLimitsArgs {
+            limit_request_line: Some("7".into()),
+            limit_request_fields: Some("8".into()),
+            limit_request_field_size: Some("9".into()),
+            ..SizeLimitsArgs::default()
+        },
+        process: ProcessArgs {
+            pid: Some("p".into()),
+            daemon: true,
+            user: Some("u".into()),
+            group: Some("g".into()),
+            umask: Some("007".into()),
+            name: Some("n".into()),
+            end_children: true,
+            control_socket: Some("s".into()),
+            no_control_socket: true,
+            ..ProcessArgs::default()
+        },
+        logging: LoggingArgs {
+            access_logfile: Some("-".into()),
+            access_logformat: Some("%(h)s".into()),
+            error_logfile: Some("-".into()),
+            log_level: Some("debug".into()),
+            ..LoggingArgs::default()
+        },
         ..RunArgs::default()
     };
     assert_eq!(args, expected);
-    assert_eq!(run(&["--limit-request-field-size", "9"]).limit_request_field_size.as_deref(), Some("9"));
-    assert_eq!(run(&["--error-logfile", "f"]).error_logfile.as_deref(), Some("f"));
+    assert_eq!(
+        run(&["--limit-request-field-size", "9"]).size_limits.limit_request_field_size.as_deref(),
+        Some("9")
+    );
+    assert_eq!(run(&["--error-logfile", "f"]).logging.error_logfile.as_deref(), Some("f"));
 }
 
 #[test]
 fn of_a_flag_given_twice_the_last_counts() {
-    assert_eq!(run(&["-w", "1", "-w", "2", "-D", "-D"]).workers.as_deref(), Some("2"));
+    assert_eq!(run(&["-w", "1", "-w", "2", "-D", "-D"]).serving.workers.as_deref(), Some("2"));
 }
 
 #[test]
 fn a_negative_number_reaches_the_range_check() {
-    assert_eq!(run(&["-t", "-1"]).timeout.as_deref(), Some("-1"));
+    assert_eq!(run(&["-t", "-1"]).time_limits.timeout.as_deref(), Some("-1"));
 }
 
 #[test]
@@ -314,6 +341,19 @@ fn the_help_fits_80_columns_and_its_foot_is_not_ragged() {
 }
 
 #[test]
+fn the_sections_of_the_help_are_in_the_order_of_the_groups() {
+    let help = narrow_help();
+    let sections: Vec<&str> = help
+        .lines()
+        .filter(|line| line.starts_with(char::is_uppercase))
+        .filter_map(|line| line.strip_suffix(':'))
+        .collect();
+    let groups =
+        ["Serving", "Application", "Reloading", "Recycling", "Development", "Time limits", "Size limits"];
+    assert_eq!(sections, [&["Arguments", "Options"][..], &groups, &["Process", "Logging"]].concat());
+}
+
+#[test]
 fn the_help_of_each_option_states_its_default_once() {
     let command = defaults::stated(RunArgs::command());
     for (option, value) in defaults::DEFAULTS {
@@ -334,15 +374,18 @@ fn an_empty_command_line_is_a_run_without_an_application() {
 #[test]
 fn a_variable_is_split_as_a_shell_would() {
     let args = parse_variable("X", r#"-w 3 -n 'two words' --log-file="a b" "#).expect("good");
-    assert_eq!((args.workers.as_deref(), args.name.as_deref()), (Some("3"), Some("two words")));
-    assert_eq!(args.error_logfile.as_deref(), Some("a b"));
+    assert_eq!(
+        (args.serving.workers.as_deref(), args.process.name.as_deref()),
+        (Some("3"), Some("two words"))
+    );
+    assert_eq!(args.logging.error_logfile.as_deref(), Some("a b"));
 }
 
 #[test]
 fn a_variable_has_no_comments() {
     let args = parse_variable("X", "-n #1 -e A=#b -w 4").expect("good");
-    assert_eq!((args.name.as_deref(), args.workers.as_deref()), (Some("#1"), Some("4")));
-    assert_eq!(args.env, ["A=#b"]);
+    assert_eq!((args.process.name.as_deref(), args.serving.workers.as_deref()), (Some("#1"), Some("4")));
+    assert_eq!(args.application.env, ["A=#b"]);
 }
 
 #[test]

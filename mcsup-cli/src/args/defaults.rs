@@ -39,13 +39,20 @@ pub(crate) const DEFAULTS: [(&str, &str); 31] = [
 ];
 
 /// States each default at the end of its option's help.
-pub(super) fn stated(mut command: Command) -> Command {
-    for (option, value) in DEFAULTS {
-        let name = option.trim_start_matches('-').replace('-', "_");
-        command = command.mut_arg(name, |argument| {
-            let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
-            argument.help(format!("{help} [default: {value}]"))
-        });
-    }
-    command
+pub(super) fn stated(command: Command) -> Command {
+    let default = |name: &str| {
+        let is_its = |option: &str| option.trim_start_matches('-').replace('-', "_") == name;
+        DEFAULTS.iter().find(|(option, _)| is_its(option)).map(|(_, value)| value)
+    };
+    let names: Vec<_> = command.get_arguments().map(|argument| argument.get_id().clone()).collect();
+    // A changed argument moves to the end of the list, and its section in the help with it: all of them move.
+    names.into_iter().fold(command, |command, name| {
+        command.mut_arg(&name, |argument| match (default(name.as_str()), argument.get_help()) {
+            (Some(value), Some(help)) => {
+                let help = format!("{help} [default: {value}]");
+                argument.help(help)
+            }
+            _ => argument,
+        })
+    })
 }

@@ -94,11 +94,11 @@ pub(crate) enum ControlSocket {
 impl Rollout {
     pub(super) fn resolve(sources: &Sources) -> Result<Self, UsageError> {
         Ok(Self {
-            surge: sources.one("surge", |args| &args.surge, values::surge)?,
-            soak: sources.one("soak", |args| &args.soak, values::seconds)?,
+            surge: sources.one("surge", |args| &args.reloading.surge, values::surge)?,
+            soak: sources.one("soak", |args| &args.reloading.soak, values::seconds)?,
             retries: sources.one(
                 "reload_retries",
-                |args| &args.reload_retries,
+                |args| &args.reloading.reload_retries,
                 |text| values::whole(text, 0..=MOST_RETRIES),
             )?,
         })
@@ -108,20 +108,32 @@ impl Rollout {
 impl Recycling {
     pub(super) fn resolve(sources: &Sources) -> Result<Self, UsageError> {
         Ok(Self {
-            requests: sources.one("max_requests", |args| &args.max_requests, values::count_or_off)?,
+            requests: sources.one(
+                "max_requests",
+                |args| &args.recycling.max_requests,
+                values::count_or_off,
+            )?,
             requests_jitter: sources.one(
                 "max_requests_jitter",
-                |args| &args.max_requests_jitter,
+                |args| &args.recycling.max_requests_jitter,
                 values::count,
             )?,
-            lifetime: sources.one("max_lifetime", |args| &args.max_lifetime, values::seconds_or_off)?,
+            lifetime: sources.one(
+                "max_lifetime",
+                |args| &args.recycling.max_lifetime,
+                values::seconds_or_off,
+            )?,
             lifetime_jitter: sources.one(
                 "max_lifetime_jitter",
-                |args| &args.max_lifetime_jitter,
+                |args| &args.recycling.max_lifetime_jitter,
                 values::seconds,
             )?,
-            rss: sources.one("max_rss", |args| &args.max_rss, values::bytes_or_off)?,
-            rss_jitter: sources.one("max_rss_jitter", |args| &args.max_rss_jitter, values::bytes)?,
+            rss: sources.one("max_rss", |args| &args.recycling.max_rss, values::bytes_or_off)?,
+            rss_jitter: sources.one(
+                "max_rss_jitter",
+                |args| &args.recycling.max_rss_jitter,
+                values::bytes,
+            )?,
         })
     }
 }
@@ -129,8 +141,12 @@ impl Recycling {
 impl Draining {
     pub(super) fn resolve(sources: &Sources) -> Result<Self, UsageError> {
         Ok(Self {
-            delay: sources.one("drain_delay", |args| &args.drain_delay, values::seconds)?,
-            health_path: sources.optional("health_path", |args| &args.health_path, values::request_path)?,
+            delay: sources.one("drain_delay", |args| &args.serving.drain_delay, values::seconds)?,
+            health_path: sources.optional(
+                "health_path",
+                |args| &args.serving.health_path,
+                values::request_path,
+            )?,
         })
     }
 }
@@ -138,8 +154,12 @@ impl Draining {
 impl Mold {
     pub(super) fn resolve(sources: &Sources) -> Result<Self, UsageError> {
         Ok(Self {
-            preload: sources.flag(|args| args.preload),
-            threads: sources.one("preload_threads", |args| &args.preload_threads, values::preload_threads)?,
+            preload: sources.flag(|args| args.application.preload),
+            threads: sources.one(
+                "preload_threads",
+                |args| &args.application.preload_threads,
+                values::preload_threads,
+            )?,
         })
     }
 }
@@ -147,17 +167,25 @@ impl Mold {
 impl Development {
     pub(super) fn resolve(sources: &Sources) -> Result<Self, UsageError> {
         Ok(Self {
-            reload: sources.flag(|args| args.reload),
-            engine: sources.one("reload_engine", |args| &args.reload_engine, values::reload_engine)?,
-            extra_files: sources.many("reload_extra_file", |args| &args.reload_extra_file, values::path)?,
+            reload: sources.flag(|args| args.development.reload),
+            engine: sources.one(
+                "reload_engine",
+                |args| &args.development.reload_engine,
+                values::reload_engine,
+            )?,
+            extra_files: sources.many(
+                "reload_extra_file",
+                |args| &args.development.reload_extra_file,
+                values::path,
+            )?,
         })
     }
 }
 
 impl Control {
     pub(super) fn resolve(sources: &Sources) -> Result<Self, UsageError> {
-        let path = sources.optional("control_socket", |args| &args.control_socket, values::path)?;
-        let off = sources.flag(|args| args.no_control_socket);
+        let path = sources.optional("control_socket", |args| &args.process.control_socket, values::path)?;
+        let off = sources.flag(|args| args.process.no_control_socket);
         let socket = match (path, *off) {
             (Some(path), true) => {
                 let reason = format!("no_control_socket is given too (from {})", off.origin);

@@ -170,22 +170,26 @@ impl Settings {
         let process = Process::resolve(&sources)?;
         Ok(Self {
             app: sources.optional("app", |args| &args.app, values::text)?,
-            python_path: sources.optional("pythonpath", |args| &args.pythonpath, values::directories)?,
-            binds: sources.many("bind", |args| &args.bind, values::address)?,
+            python_path: sources.optional(
+                "pythonpath",
+                |args| &args.application.pythonpath,
+                values::directories,
+            )?,
+            binds: sources.many("bind", |args| &args.serving.bind, values::address)?,
             backlog: sources.one(
                 "backlog",
-                |args| &args.backlog,
+                |args| &args.serving.backlog,
                 |text| values::whole(text, 1..=i32::MAX),
             )?,
-            workers: sources.one("workers", |args| &args.workers, values::workers)?,
+            workers: sources.one("workers", |args| &args.serving.workers, values::workers)?,
             threads: sources.one(
                 "threads",
-                |args| &args.threads,
+                |args| &args.serving.threads,
                 |text| values::whole(text, 1..=MOST_THREADS),
             )?,
-            check_config: sources.flag(|args| args.check_config),
-            no_share_stdlib: sources.flag(|args| args.no_share_stdlib),
-            reuse_port: sources.flag(|args| args.reuse_port),
+            check_config: sources.flag(|args| args.application.check_config),
+            no_share_stdlib: sources.flag(|args| args.application.no_share_stdlib),
+            reuse_port: sources.flag(|args| args.serving.reuse_port),
             pool: PoolTimeouts::resolve(&sources)?,
             http: HttpTimeouts::resolve(&sources)?,
             limits: Limits::resolve(&sources)?,
@@ -210,9 +214,17 @@ impl Settings {
 impl PoolTimeouts {
     fn resolve(sources: &Sources) -> Result<Self, UsageError> {
         Ok(Self {
-            timeout: sources.one("timeout", |args| &args.timeout, values::seconds_or_off)?,
-            graceful: sources.one("graceful_timeout", |args| &args.graceful_timeout, values::seconds)?,
-            boot: sources.one("boot_timeout", |args| &args.boot_timeout, values::positive_seconds)?,
+            timeout: sources.one("timeout", |args| &args.time_limits.timeout, values::seconds_or_off)?,
+            graceful: sources.one(
+                "graceful_timeout",
+                |args| &args.time_limits.graceful_timeout,
+                values::seconds,
+            )?,
+            boot: sources.one(
+                "boot_timeout",
+                |args| &args.time_limits.boot_timeout,
+                values::positive_seconds,
+            )?,
         })
     }
 }
@@ -220,15 +232,27 @@ impl PoolTimeouts {
 impl HttpTimeouts {
     fn resolve(sources: &Sources) -> Result<Self, UsageError> {
         Ok(Self {
-            header: sources.one("header_timeout", |args| &args.header_timeout, values::positive_seconds)?,
-            body: sources.one("body_timeout", |args| &args.body_timeout, values::positive_seconds)?,
-            keep_alive: sources.one("keep_alive", |args| &args.keep_alive, values::seconds)?,
+            header: sources.one(
+                "header_timeout",
+                |args| &args.time_limits.header_timeout,
+                values::positive_seconds,
+            )?,
+            body: sources.one(
+                "body_timeout",
+                |args| &args.time_limits.body_timeout,
+                values::positive_seconds,
+            )?,
+            keep_alive: sources.one("keep_alive", |args| &args.time_limits.keep_alive, values::seconds)?,
             request: sources.optional(
                 "request_timeout",
-                |args| &args.request_timeout,
+                |args| &args.time_limits.request_timeout,
                 values::seconds_or_off,
             )?,
-            write: sources.one("write_timeout", |args| &args.write_timeout, values::positive_seconds)?,
+            write: sources.one(
+                "write_timeout",
+                |args| &args.time_limits.write_timeout,
+                values::positive_seconds,
+            )?,
         })
     }
 }
@@ -241,17 +265,21 @@ impl Limits {
         Ok(Self {
             connections: sources.one(
                 "worker_connections",
-                |args| &args.worker_connections,
+                |args| &args.size_limits.worker_connections,
                 |text| values::whole(text, 0..=MOST_CONNECTIONS),
             )?,
-            line: sources.one("limit_request_line", |args| &args.limit_request_line, bytes)?,
-            fields: sources.one("limit_request_fields", |args| &args.limit_request_fields, fields)?,
+            line: sources.one("limit_request_line", |args| &args.size_limits.limit_request_line, bytes)?,
+            fields: sources.one(
+                "limit_request_fields",
+                |args| &args.size_limits.limit_request_fields,
+                fields,
+            )?,
             field_size: sources.one(
                 "limit_request_field_size",
-                |args| &args.limit_request_field_size,
+                |args| &args.size_limits.limit_request_field_size,
                 bytes,
             )?,
-            body: sources.one("limit_request_body", |args| &args.limit_request_body, body)?,
+            body: sources.one("limit_request_body", |args| &args.size_limits.limit_request_body, body)?,
         })
     }
 }
@@ -259,32 +287,41 @@ impl Limits {
 impl Process {
     fn resolve(sources: &Sources) -> Result<Self, UsageError> {
         Ok(Self {
-            chdir: sources.optional("chdir", |args| &args.chdir, values::path)?,
-            env: sources.many("env", |args| &args.env, values::variable)?,
-            user: sources.optional("user", |args| &args.user, values::text)?,
-            group: sources.optional("group", |args| &args.group, values::text)?,
-            umask: sources.optional("umask", |args| &args.umask, values::umask)?,
-            pid: sources.optional("pid", |args| &args.pid, values::path)?,
-            daemon: sources.flag(|args| args.daemon),
-            end_children: sources.flag(|args| args.end_children),
-            name: sources.optional("name", |args| &args.name, values::text)?,
+            chdir: sources.optional("chdir", |args| &args.application.chdir, values::path)?,
+            env: sources.many("env", |args| &args.application.env, values::variable)?,
+            user: sources.optional("user", |args| &args.process.user, values::text)?,
+            group: sources.optional("group", |args| &args.process.group, values::text)?,
+            umask: sources.optional("umask", |args| &args.process.umask, values::umask)?,
+            pid: sources.optional("pid", |args| &args.process.pid, values::path)?,
+            daemon: sources.flag(|args| args.process.daemon),
+            end_children: sources.flag(|args| args.process.end_children),
+            name: sources.optional("name", |args| &args.process.name, values::text)?,
         })
     }
 }
 
 impl Logging {
     fn resolve(sources: &Sources, process: &Process) -> Result<Self, UsageError> {
-        let mut errors = sources.one("error_logfile", |args| &args.error_logfile, values::destination)?;
+        let mut errors =
+            sources.one("error_logfile", |args| &args.logging.error_logfile, values::destination)?;
         // A daemon has no standard error.
         let is_needed = process.daemon.value && errors.origin == Origin::Default;
         if let Some(pid) = process.pid.as_ref().filter(|_| is_needed) {
             errors.value = Destination::File(beside(&pid.value));
         }
         Ok(Self {
-            level: sources.one("log_level", |args| &args.log_level, values::level)?,
+            level: sources.one("log_level", |args| &args.logging.log_level, values::level)?,
             errors,
-            access: sources.optional("access_logfile", |args| &args.access_logfile, values::destination)?,
-            access_format: sources.one("access_logformat", |args| &args.access_logformat, values::text)?,
+            access: sources.optional(
+                "access_logfile",
+                |args| &args.logging.access_logfile,
+                values::destination,
+            )?,
+            access_format: sources.one(
+                "access_logformat",
+                |args| &args.logging.access_logformat,
+                values::text,
+            )?,
         })
     }
 }

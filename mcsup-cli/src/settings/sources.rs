@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use super::file::{self, ReadFile};
 use crate::args::defaults::DEFAULTS;
+use crate::args::options::ServingArgs;
 use crate::args::{self, RunArgs, UsageError};
 use crate::values::{self, Refused};
 
@@ -88,11 +89,13 @@ impl Sources {
     /// Adds the sources below the settings file.
     fn add_lowest(&mut self, environment: &Environment<'_>) -> Result<(), UsageError> {
         if let Some(workers) = variable(environment, "WEB_CONCURRENCY")? {
-            let args = RunArgs { workers: Some(workers), ..RunArgs::default() };
+            let serving = ServingArgs { workers: Some(workers), ..ServingArgs::default() };
+            let args = RunArgs { serving, ..RunArgs::default() };
             self.0.push((Origin::Variable("WEB_CONCURRENCY"), args));
         }
         if let Some(port) = variable(environment, "PORT")? {
-            let args = RunArgs { bind: vec![format!("0.0.0.0:{port}")], ..RunArgs::default() };
+            let serving = ServingArgs { bind: vec![format!("0.0.0.0:{port}")], ..ServingArgs::default() };
+            let args = RunArgs { serving, ..RunArgs::default() };
             self.0.push((Origin::Variable("PORT"), args));
         }
         self.0.push((Origin::Default, defaults()?));
