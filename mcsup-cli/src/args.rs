@@ -16,6 +16,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use mcsup_core::control;
 
+use crate::typos;
+
 use operator::{ControlArgs, RecycleArgs, ScaleArgs, StatusArgs, StopArgs};
 use options::{
     ApplicationArgs, DevelopmentArgs, LoggingArgs, ProcessArgs, RecyclingArgs, ReloadingArgs, ServingArgs,
@@ -263,11 +265,6 @@ fn is_shown(error: &clap::Error) -> bool {
     matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion)
 }
 
-/// Whether a typing error explains the difference: clap also suggests options that only share some letters.
-fn is_near(option: &str, suggested: &str) -> bool {
-    option.len().abs_diff(suggested.len()) <= 2 && option.as_bytes().get(2) == suggested.as_bytes().get(2)
-}
-
 /// The first paragraph of clap's message, or a clearer one where that is too general.
 fn one_line(error: &clap::Error) -> String {
     let word = |kind| match error.get(kind) {
@@ -277,7 +274,7 @@ fn one_line(error: &clap::Error) -> String {
     match (error.kind(), word(ContextKind::InvalidArg)) {
         (ErrorKind::UnknownArgument, Some(option)) if option.starts_with('-') => {
             match word(ContextKind::SuggestedArg) {
-                Some(near) if is_near(option, near) => {
+                Some(near) if typos::is_near(near, option) => {
                     format!("unknown option '{option}'; is '{near}' meant?")
                 }
                 _ => format!("unknown option '{option}'"),

@@ -204,7 +204,6 @@ fn every_flag_of_gunicorn_that_we_have_is_spelled_as_there() {
             reload: true,
             reload_engine: Some("poll".into()),
             reload_extra_file: vec!["x".into()],
-            ..DevelopmentArgs::default()
         },
         time_limits: TimeLimitsArgs {
             timeout: Some("3".into()),
@@ -228,14 +227,12 @@ fn every_flag_of_gunicorn_that_we_have_is_spelled_as_there() {
             end_children: true,
             control_socket: Some("s".into()),
             no_control_socket: true,
-            ..ProcessArgs::default()
         },
         logging: LoggingArgs {
             access_logfile: Some("-".into()),
             access_logformat: Some("%(h)s".into()),
             error_logfile: Some("-".into()),
             log_level: Some("debug".into()),
-            ..LoggingArgs::default()
         },
         ..RunArgs::default()
     };
@@ -263,6 +260,9 @@ fn a_mistake_is_one_line_that_names_it() {
         (&["--wrokers", "2"][..], "unknown option '--wrokers'; is '--workers' meant?"),
         (&["-k", "gevent"], "unknown option '-k'"),
         (&["--worker-class", "sync", "a:b"], "unknown option '--worker-class'"),
+        // clap suggests an option that shares some letters.
+        (&["--log-config", "f", "a:b"], "unknown option '--log-config'"),
+        (&["--refork-after", "5", "a:b"], "unknown option '--refork-after'"),
         (&["a:b", "c:d"], "'c:d' is one word too many"),
         (&["-w"], "a value is required for '--workers <INT>' but none was supplied"),
         (&["--daemon=yes"], "unexpected value 'yes' for '--daemon' found; no more were expected"),

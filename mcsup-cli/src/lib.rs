@@ -18,6 +18,7 @@ mod failure;
 mod logging;
 mod module;
 mod settings;
+mod typos;
 mod values;
 
 use std::ffi::OsString;

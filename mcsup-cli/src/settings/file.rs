@@ -12,6 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::args::{self, RunArgs, UsageError};
+use crate::typos;
 
 /// Reads a file whole.
 pub(crate) type ReadFile<'a> = dyn Fn(&Path) -> io::Result<String> + 'a;
@@ -197,26 +198,7 @@ fn option<'a>(command: &'a Command, key: &str) -> Option<&'a Arg> {
 fn nearest(command: &Command, key: &str) -> Option<String> {
     let written = as_key(&key.to_lowercase());
     let known = command.get_arguments().filter(|option| is_setting(option)).flat_map(keys);
-    let far = |known: &String| distance(known.as_bytes(), written.as_bytes());
-    known.min_by_key(far).filter(|near| far(near) <= 1 + near.len() / 5)
-}
-
-/// Edit distance: letters added, removed, changed or swapped with their neighbour.
-fn distance(one: &[u8], other: &[u8]) -> usize {
-    let mut rows: Vec<Vec<usize>> = vec![(0..=other.len()).collect()];
-    for (i, a) in one.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, b) in other.iter().enumerate() {
-            let changed = rows[i][j] + usize::from(a != b);
-            let mut least = changed.min(rows[i][j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && *a == other[j - 1] && one[i - 1] == *b {
-                least = least.min(rows[i - 1][j - 1] + 1);
-            }
-            row.push(least);
-        }
-        rows.push(row);
-    }
-    rows[one.len()][other.len()]
+    known.min_by_key(|known| typos::distance(known, &written)).filter(|near| typos::is_near(near, &written))
 }
 
 fn type_name(value: &DeValue<'_>) -> &'static str {

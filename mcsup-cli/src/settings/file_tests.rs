@@ -277,17 +277,3 @@ fn only_a_regular_file_of_bounded_size_is_read() {
         assert_eq!(read_file(Path::new(name)).expect_err(name).to_string(), words);
     }
 }
-
-#[test]
-fn a_distance_counts_slips() {
-    for (one, other, expected) in [
-        ("", "", 0),
-        ("a", "", 1),
-        ("", "ab", 2),
-        ("wrokers", "workers", 1),
-        ("surge", "merge", 2),
-        ("ca", "abc", 3),
-    ] {
-        assert_eq!(distance(one.as_bytes(), other.as_bytes()), expected, "{one} {other}");
-    }
-}
