@@ -8,6 +8,9 @@ use super::state::State;
 use super::status::PoolPhase;
 use super::table::{Entry, Table};
 
+/// The longest time from a failed boot to the exit.
+const EXIT_AFTER_FAILURE: Duration = Duration::from_secs(5);
+
 /// The number of draining generations at which a further reload waits.
 ///
 /// It bounds the processes of many reloads without aborting requests.
@@ -111,6 +114,11 @@ impl Pool {
     /// The workers whose deadline has passed.
     pub(super) fn overdue(&self, now: Moment) -> Vec<WorkerId> {
         self.table.select(|entry| self.deadline_of(entry).is_some_and(|at| at <= now))
+    }
+
+    /// The longest time that a process of which the boot has failed may take to exit.
+    pub(super) fn exit_after_failure(&self) -> Duration {
+        self.policy.graceful_timeout.min(EXIT_AFTER_FAILURE)
     }
 
     /// Whether a leaving worker must end early: [`FINISHING`] later workers of its slot drain as well.

@@ -128,7 +128,7 @@ impl Machine {
     }
 
     fn on_mold_boot_failed(&mut self, id: WorkerId, failure: &BootFailure, step: &mut Step) {
-        let kill_at = step.after(self.pool.policy.graceful_timeout);
+        let kill_at = step.after(self.pool.exit_after_failure());
         let Some(mold) = self.molds.failed(id, kill_at) else { return };
         if self.pool.phase.is_ending() {
             return;

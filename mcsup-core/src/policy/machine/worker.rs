@@ -14,9 +14,6 @@ use crate::policy::status::PoolPhase;
 use crate::policy::step::Step;
 use crate::policy::table::Entry;
 
-/// The longest time from a failed boot to the exit.
-const EXIT_AFTER_FAILURE: Duration = Duration::from_secs(5);
-
 impl Machine {
     pub(super) fn on_spawned(&mut self, worker: WorkerId, pid: i32, step: &mut Step) {
         let Some(entry) = self.pool.table.get_mut(worker) else { return };
@@ -77,11 +74,11 @@ impl Machine {
     }
 
     pub(super) fn on_boot_failed(&mut self, worker: WorkerId, failure: BootFailure, step: &mut Step) {
+        let exit_limit = self.pool.exit_after_failure();
         let Some(entry) = self.pool.table.get_mut(worker) else { return };
         let State::Booting { since } = entry.state else { return };
         let took = step.now.saturating_sub(since);
-        entry.state =
-            State::Failed { kill_at: step.after(self.pool.policy.graceful_timeout.min(EXIT_AFTER_FAILURE)) };
+        entry.state = State::Failed { kill_at: step.after(exit_limit) };
         let (entry, kind) = (entry.clone(), failure.kind);
         if self.pool.phase.is_ending() {
             return;

@@ -47,6 +47,16 @@ fn a_mold_that_fails_in_a_reload_fails_it() {
 }
 
 #[test]
+fn a_mold_that_fails_and_does_not_exit_is_killed_as_soon_as_a_worker() {
+    let mut life = Life::serving_by(preloading(2));
+    life.reload();
+    let new = *life.molds.keys().last().unwrap();
+    life.boot_fails(new, ErrorKind::Application);
+    life.pass(seconds(5));
+    assert!(life.killed.contains(&new));
+}
+
+#[test]
 fn a_mold_that_dies_takes_nothing_down_and_comes_back() {
     let mut life = Life::serving_by(preloading(2));
     life.live(seconds(60));
