@@ -122,7 +122,6 @@ impl Machine {
             self.reloads.next(&self.pool),
             self.next_mold_deadline(),
             self.recycler.next(&self.pool),
-            self.scaler.next_measurement(&self.pool),
             self.next_upgrade_deadline(),
             lame_duck,
         ];
@@ -269,7 +268,7 @@ impl Machine {
         self.settle_recycling(step);
         self.settle_size(step);
         self.settle_upgrade(step);
-        if self.scaler.begin_measurement(&self.pool, step.now) {
+        if self.recycler.begin_measurement(&self.pool, step.now) {
             step.push(Effect::Measure);
         }
     }

@@ -16,7 +16,10 @@ use super::state::State;
 use super::status::PoolPhase;
 use super::table::{Allowance, Entry};
 
-/// The replacement in progress, and the requests that wait for one.
+/// The interval between measurements of the workers' memory.
+const MEASURE_EVERY: Duration = Duration::from_secs(1);
+
+/// The replacement in progress, the requests that wait for one, and the time of the next measurement of memory.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Recycler {
     jitter: Jitter,
@@ -25,6 +28,8 @@ pub(super) struct Recycler {
     waiting: Vec<WorkerTicket>,
     /// The time of the next attempt after a failed replacement.
     again: Option<Moment>,
+    #[serde(skip)]
+    next_measurement: Option<Moment>,
 }
 
 /// A worker that is being replaced.
@@ -72,7 +77,7 @@ impl Recycler {
     /// No replacement is in progress.
     pub(super) fn new(policy: &Policy) -> Self {
         let jitter = Jitter::new(policy.seed.wrapping_add(2));
-        Self { jitter, replacing: None, waiting: Vec::new(), again: None }
+        Self { jitter, replacing: None, waiting: Vec::new(), again: None, next_measurement: None }
     }
 
     /// Draws the limits of a worker.
@@ -121,7 +126,8 @@ impl Recycler {
     pub(super) fn next(&self, pool: &Pool) -> Option<Moment> {
         let is_marked = pool.table.iter().any(|entry| entry.recycle.is_some() && entry.state.is_ready());
         let again = self.again.filter(|_| is_marked && pool.phase == PoolPhase::Serving);
-        pool.table.iter().filter_map(expires).chain(again).min()
+        let measurement = self.next_measurement.filter(|_| measures(pool));
+        pool.table.iter().filter_map(expires).chain(again).chain(measurement).min()
     }
 
     /// Ends the wait after a failed replacement.
@@ -199,6 +205,15 @@ impl Recycler {
         gone.into_iter().map(|gone| gone.ticket).collect()
     }
 
+    /// Whether a measurement is due; then the next one follows after the interval.
+    pub(super) fn begin_measurement(&mut self, pool: &Pool, now: Moment) -> bool {
+        let is_due = measures(pool) && self.next_measurement.is_none_or(|at| at <= now);
+        if is_due {
+            self.next_measurement = Some(now.saturating_add(MEASURE_EVERY));
+        }
+        is_due
+    }
+
     /// Abandons the replacement, because a reload begins or the pool ends.
     pub(super) fn stop(&mut self, pool: &Pool) -> AbandonedReplacement {
         let serves = |worker| pool.table.get(worker).is_some_and(|entry| entry.state.is_ready());
@@ -225,4 +240,9 @@ fn expires(entry: &Entry) -> Option<Moment> {
         (State::Ready { since, .. }, Some(lifetime), None) => Some(since.saturating_add(lifetime)),
         _ => None,
     }
+}
+
+/// Whether a limit needs the workers' memory.
+fn measures(pool: &Pool) -> bool {
+    matches!(pool.phase, PoolPhase::Serving | PoolPhase::Reloading(_)) && pool.policy.recycling.rss.is_some()
 }

@@ -1,24 +1,16 @@
-//! Changes of the number of workers, and the times of memory measurements.
-
-use std::time::Duration;
+//! Changes of the number of workers.
 
 use serde::{Deserialize, Serialize};
 
 use super::effect::Answer;
-use super::event::{Moment, Slot, Ticket};
+use super::event::{Slot, Ticket};
 use super::pool::Pool;
-use super::status::PoolPhase;
 use super::step::Reply;
 
-/// The interval between measurements of the workers' memory.
-const MEASURE_EVERY: Duration = Duration::from_secs(1);
-
-/// The change of size in progress, and the time of the next measurement.
+/// The change of size in progress.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Scaler {
     scaling: Option<Scaling>,
-    #[serde(skip)]
-    next_measurement: Option<Moment>,
 }
 
 /// A change of size in progress.
@@ -56,23 +48,4 @@ impl Scaler {
     pub(super) fn stop(&mut self) -> Vec<Ticket> {
         self.scaling.take().map(|scaling| scaling.tickets).unwrap_or_default()
     }
-
-    /// The time of the next measurement.
-    pub(super) fn next_measurement(&self, pool: &Pool) -> Option<Moment> {
-        self.next_measurement.filter(|_| measures(pool))
-    }
-
-    /// Whether a measurement is due; then the next one follows after the interval.
-    pub(super) fn begin_measurement(&mut self, pool: &Pool, now: Moment) -> bool {
-        let is_due = measures(pool) && self.next_measurement.is_none_or(|at| at <= now);
-        if is_due {
-            self.next_measurement = Some(now.saturating_add(MEASURE_EVERY));
-        }
-        is_due
-    }
-}
-
-/// Whether a limit needs the workers' memory.
-fn measures(pool: &Pool) -> bool {
-    matches!(pool.phase, PoolPhase::Serving | PoolPhase::Reloading(_)) && pool.policy.recycling.rss.is_some()
 }
