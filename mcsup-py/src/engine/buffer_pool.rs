@@ -17,7 +17,7 @@ pub(super) struct BufferPool {
 impl BufferPool {
     /// Gives a connection what it receives with, if it has nothing and is about to. One that has a head already keeps it:
     /// where its fields are is in what would be replaced.
-    pub(super) fn equip(&mut self, connection: &mut Connection) {
+    pub(super) fn give_for_request(&mut self, connection: &mut Connection) {
         if connection.incoming.is_bare() && !connection.has_head() && connection.may_receive() {
             if let Some(tools) = self.incoming.pop() {
                 (connection.incoming, connection.heads) = tools;
@@ -26,7 +26,7 @@ impl BufferPool {
     }
 
     /// Gives a connection what it answers with.
-    pub(super) fn equip_to_answer(&mut self, connection: &mut Connection) {
+    pub(super) fn give_for_answer(&mut self, connection: &mut Connection) {
         if let (true, Some(outgoing)) = (connection.outgoing.is_bare(), self.outgoing.pop()) {
             connection.outgoing = outgoing;
         }
@@ -35,12 +35,12 @@ impl BufferPool {
     /// Takes it back from a connection that waits for its next request.
     pub(super) fn put_back_from(&mut self, connection: &mut Connection) {
         if connection.is_at_rest() {
-            self.take_apart(connection);
+            self.take_back(connection);
         }
     }
 
     /// Takes it back from a connection that is over.
-    pub(super) fn take_apart(&mut self, connection: &mut Connection) {
+    pub(super) fn take_back(&mut self, connection: &mut Connection) {
         let (mut incoming, mut heads) =
             (std::mem::take(&mut connection.incoming), std::mem::take(&mut connection.heads));
         incoming.clear();

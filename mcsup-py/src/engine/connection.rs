@@ -91,7 +91,7 @@ pub(super) struct Connection {
     pub(super) registered: bool,
     pub(super) deadline: Instant,
     pub(super) armed: Armed,
-    /// It waits for a turn: news of it is only noted.
+    /// It waits for a turn: its events are only noted.
     pub(super) queued: bool,
     /// Since when it has been idle or lingering, or the head of its request has been arriving.
     pub(super) since: Instant,

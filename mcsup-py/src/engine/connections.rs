@@ -8,8 +8,8 @@ use super::connection::Connection;
 use crate::net::poller::Ready;
 use crate::net::stream::Stream;
 
-/// Tokens of other sources. The token of a connection is a serial number above its place in the table, so that news of
-/// one that has ended is not taken for news of its successor.
+/// Tokens of other sources. The token of a connection is a serial number above its place in the table, so that an event of
+/// one that has ended is not taken for one of its successor.
 pub(super) const HOST_WAKE: u64 = u64::MAX;
 pub(super) const WAKER: u64 = u64::MAX - 1;
 pub(super) const LISTENERS: u64 = u64::MAX - 1024;
@@ -82,12 +82,12 @@ impl Connections {
         std::mem::take(&mut place.missed)
     }
 
-    /// Notes news of a connection that is taken out.
-    pub(super) fn note(&mut self, news: Ready) {
-        if let Some(Place { connection: None, missed, .. }) = self.place(news.token) {
-            missed.readable |= news.readable;
-            missed.writable |= news.writable;
-            missed.ended |= news.ended;
+    /// Notes an event of a connection that is taken out.
+    pub(super) fn note(&mut self, event: Ready) {
+        if let Some(Place { connection: None, missed, .. }) = self.place(event.token) {
+            missed.readable |= event.readable;
+            missed.writable |= event.writable;
+            missed.ended |= event.ended;
         }
     }
 

@@ -62,11 +62,11 @@ impl Table<'_> {
             self.leaving.until = Some(after(now, self.idle_time()));
             self.host.close_listeners();
         }
-        self.hurry_all(now);
+        self.shorten_all(now);
     }
 
     /// Accepts the last connections of the queue, and closes the listeners.
-    pub(super) fn look_for_the_last(&mut self, now: Instant) {
+    pub(super) fn accept_last(&mut self, now: Instant) {
         let Some(_) = self.leaving.last_look.filter(|at| *at <= now) else { return };
         let has_all = self.accept_queued(now);
         let is_short = self.reserve.lacked == Some(now);
@@ -78,7 +78,7 @@ impl Table<'_> {
         self.leaving.last_look = None;
         self.host.close_listeners();
         // Those that were taken by this look as well.
-        self.hurry_all(now);
+        self.shorten_all(now);
     }
 
     /// Whether the engine has ended.
@@ -92,20 +92,20 @@ impl Table<'_> {
         if self.host.siblings().count == 0 {
             // No sibling takes connections of the handover queue.
             while self.take_over(now) {}
-            self.hurry_all(now);
+            self.shorten_all(now);
         }
         self.connections.len() == 0
     }
 
-    fn hurry_all(&mut self, now: Instant) {
+    fn shorten_all(&mut self, now: Instant) {
         let tokens: Vec<_> = self.connections.iter().map(|connection| connection.token).collect();
         for token in tokens {
-            self.hurry(token, now);
+            self.shorten(token, now);
         }
     }
 
     /// Lets a connection go on for as long as the phase still grants it.
-    pub(super) fn hurry(&mut self, token: u64, now: Instant) {
+    pub(super) fn shorten(&mut self, token: u64, now: Instant) {
         if self.hand_on(token) {
             return;
         }
@@ -116,7 +116,7 @@ impl Table<'_> {
         let (phase, idle_time) = (self.phase, self.idle_time());
         let Some(connection) = self.connections.find(token) else { return };
         if let State::Lingering(lingering) = &mut connection.state {
-            connection.deadline = connection.deadline.min(lingering.hurry());
+            connection.deadline = connection.deadline.min(lingering.shorten());
             return self.keep(token);
         }
         let State::Idle { fresh } = connection.state else { return };
@@ -132,7 +132,7 @@ impl Table<'_> {
         self.keep(token);
     }
 
-    /// How long a keep-alive client may stay that was let down elsewhere.
+    /// The idle time of a connection that no sibling has taken.
     pub(super) fn idle_time(&self) -> Duration {
         self.config.timeouts.keep_alive.min(RETIRING_TIME)
     }
@@ -161,7 +161,7 @@ impl Table<'_> {
     }
 
     /// Whether there will soon be room for those that could not go yet.
-    pub(super) fn has_some_to_hand_on(&self) -> bool {
+    pub(super) fn waits_for_siblings(&self) -> bool {
         !self.leaving.tokens.is_empty() && self.host.siblings().count > 0
     }
 }

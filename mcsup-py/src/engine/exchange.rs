@@ -86,7 +86,7 @@ pub(super) struct Exchange<'a> {
     /// When a part of it was last sent.
     flushed: Option<Instant>,
     /// When it is given up, where the client takes nothing until then.
-    given_up: Option<Instant>,
+    give_up_at: Option<Instant>,
     is_interrupted: bool,
     rest: Option<Rest>,
 }
@@ -110,9 +110,9 @@ impl<'a> Exchange<'a> {
         asked: Asked<'a>,
         sent: Option<&'a mut ResponseHead>,
     ) -> Self {
-        let (flushed, given_up, rest) = (None, None, None);
+        let (flushed, give_up_at, rest) = (None, None, None);
         let (stage, bytes, is_interrupted) = (Stage::Before, 0, false);
-        Self { stream, outgoing, asked, stage, sent, bytes, flushed, given_up, is_interrupted, rest }
+        Self { stream, outgoing, asked, stage, sent, bytes, flushed, give_up_at, is_interrupted, rest }
     }
 
     /// Ends the answer as the application's verdict demands.

@@ -174,7 +174,7 @@ impl<'a> Shared<'a> {
 
     /// The loop of a follower.
     fn follow(&self, permit: usize, app: &mut dyn App) {
-        let _ends_others = Fallen(self);
+        let _ends_others = EndsOnUnwind(self);
         let (batch, date, sent) = (Batch::default(), Date::default(), ResponseHead::default());
         let (now, looked_for_signals) = (None, None);
         let mut follower =
@@ -190,10 +190,10 @@ impl<'a> Shared<'a> {
     /// Answers a waiting request, otherwise gives a turn, otherwise leads, otherwise parks.
     fn serve<'g>(&'g self, mut state: Guard<'g, 'a>, follower: &mut Follower<'_>) -> Guard<'g, 'a> {
         self.relieve_spare(&mut state);
-        self.call_for_files(&state);
+        self.wake_spare_for_files(&state);
         if let Some(again) = (follower.permit == 0).then(|| self.is_to_attend()).flatten() {
             (follower.worked, follower.now) = (again, None);
-            state = self.attend(state);
+            state = self.run_signal_handlers(state);
             follower.looked_for_signals = Some(Instant::now());
             return state;
         }
@@ -239,7 +239,7 @@ impl<'a> Shared<'a> {
             // A body waits for its place, and the leader does not know how long.
             self.waker.wake();
         }
-        self.call_for_files(&state);
+        self.wake_spare_for_files(&state);
         follower.now = None;
         self.park(state, follower)
     }
@@ -251,7 +251,7 @@ impl<'a> Shared<'a> {
         let (mut state, now) = self.round(state, Leader::Permit, &mut follower.batch, most);
         follower.now = Some(now);
         state.leader = Leader::None;
-        if follower.batch.news().next().is_some() {
+        if follower.batch.events().next().is_some() {
             self.note_work(follower, now);
         }
         state
@@ -278,9 +278,9 @@ impl<'a> Shared<'a> {
 }
 
 /// Ends the engine if a follower unwinds: its connection would never come back, nor perhaps the lead.
-struct Fallen<'c, 'a>(&'c Shared<'a>);
+struct EndsOnUnwind<'c, 'a>(&'c Shared<'a>);
 
-impl Drop for Fallen<'_, '_> {
+impl Drop for EndsOnUnwind<'_, '_> {
     fn drop(&mut self) {
         if thread::panicking() {
             self.0.give_up();

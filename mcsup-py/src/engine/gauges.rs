@@ -27,7 +27,7 @@ impl Gauges {
     }
 
     /// `waiting`: how many requests no permit has taken. The host knows already about the request of a single permit.
-    pub(super) fn tell(&mut self, waiting: usize, running: &[Running], host: &dyn Host, now: Instant) {
+    pub(super) fn report(&mut self, waiting: usize, running: &[Running], host: &dyn Host, now: Instant) {
         if waiting != std::mem::replace(&mut self.waiting, waiting) {
             host.waiting(waiting);
         }

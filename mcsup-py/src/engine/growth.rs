@@ -1,6 +1,8 @@
-//! Which of the large bodies are received at present. Those that are kept in memory grow a few at a time, since a few
-//! pieces of memory stay warm, and a body that is whole is answered and makes room. The others wait where they are, in the
-//! sockets. A client that sends slowly holds up no other: its body grows beside those that have a place.
+//! The large bodies that are received at present.
+//!
+//! Bodies in memory are received a few at a time: the same few pieces of memory stay warm, and a complete body is
+//! answered and frees its memory. The other bodies wait in their sockets. A slow client delays no other, because its body
+//! loses its place and is received beside the others.
 //!
 //! Pure: the time is given.
 
@@ -9,14 +11,14 @@ use std::time::{Duration, Instant};
 
 /// The number of bodies that have a place.
 const PLACES: usize = 8;
-/// A body that nothing came for loses its place,
+/// A body loses its place after this time without a byte.
 const STALLED: Duration = Duration::from_millis(5);
-/// and so does one that is not whole and answered after this.
+/// A body loses its place after this time in any case.
 const LONGEST: Duration = Duration::from_millis(50);
-/// A body waits no longer for memory, and not at all where only bodies hold it that have lost their places.
+/// The longest wait for memory. A body does not wait if all memory is held by bodies without a place.
 const PATIENCE: Duration = Duration::from_millis(250);
-/// A body waits no longer at all: clients that send for longer than a place lasts would otherwise be received at a fixed
-/// rate, and those behind them later and later.
+/// The longest wait in total. Otherwise clients that send for longer than a place lasts would be received at a fixed rate,
+/// and the queue behind them would grow.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 
 /// The places, and the bodies that wait for one.

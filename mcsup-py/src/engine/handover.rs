@@ -1,14 +1,14 @@
 //! Connections that change workers, for one of three reasons.
 //!
-//! While no permit is free here, one whose request has arrived and that an idle sibling could serve is handed to it: no
-//! request waits behind a slow one while a worker has nothing to do. A worker that retires hands all on that are idle
-//! (`drain`). And a worker that has many more connections than a sibling hands some over as their requests come, so that a
-//! pool is balanced soon after a burst of connections or the birth of a worker.
+//! - A worker without a free permit hands a connection with a request to an idle sibling: no request waits behind a slow
+//!   one while a worker has nothing to do.
+//! - A worker that retires hands over its idle connections (`drain`).
+//! - A worker with many more connections than a sibling hands some over when their requests come: so the pool is balanced
+//!   soon after a burst of connections or the start of a worker.
 //!
-//! A connection can go as long as all that it is can be sent along: its descriptor, both of its ends as accept(2) named
-//! them, and what was received and not answered, up to some kilobytes. A larger body goes before it is read, or stays.
-//! The socket itself is not asked for its ends: one that its client has reset meanwhile has lost them, and its request is
-//! still there.
+//! The message holds the descriptor, both addresses as accept(2) reported them, and some kilobytes that were received and
+//! not answered. A connection with a larger body moves before the body is read, or stays. The addresses are not read
+//! from the socket: it loses them if its client resets it, and its request is still there.
 
 use std::io;
 use std::net::SocketAddr;
@@ -74,7 +74,7 @@ impl Table<'_> {
     }
 
     /// Looks how many connections too many this worker has. Within an eighth the pool is balanced: it is not worth a move.
-    pub(super) fn weigh(&mut self, now: Instant) {
+    pub(super) fn compare_with_siblings(&mut self, now: Instant) {
         let (own, fewest) = (self.connections.len(), self.host.siblings().fewest);
         // Connections in the queue are not counted yet: the sibling has not moved since.
         let is_old = self.surplus.weighed.is_some_and(|(then, at)| then == fewest && now < at + ON_ITS_WAY);

@@ -46,7 +46,7 @@ impl Table<'_> {
         let (phase, timeouts) = (host.phase(), &config.timeouts);
         let Some(connection) = connections.find(token) else { return false };
         let Some((request, _)) = connection.take_request() else { return false };
-        buffer_pool.equip_to_answer(connection);
+        buffer_pool.give_for_answer(connection);
         let Connection { heads, incoming, outgoing, peer, .. } = &mut *connection;
         let asked = Connection::view(heads, incoming, &request);
         let keep_alive =

@@ -33,7 +33,7 @@ impl Table<'_> {
             connection.queued = false;
             match connection.take_request() {
                 Some((head, body)) => {
-                    self.buffer_pool.equip_to_answer(&mut connection);
+                    self.buffer_pool.give_for_answer(&mut connection);
                     return Some(Job { connection, head, body });
                 }
                 None => {

@@ -1,12 +1,13 @@
 //! How long a connection stays open behind its last answer, while its client still sends.
 //!
 //! A close resets a connection that has unread bytes, and a reset takes the answer from a client that has not read it yet
-//! (RFC 9112 9.6). So what the client sends is received and discarded: for as long as it sends something now and then, for
-//! five seconds at any rate, and beyond that only while it sends as fast as an upload does. Its cost is bounded in
-//! bytes, since a client on a fast network would otherwise keep a processor busy. Apache httpd has the same bounds of time (`SECONDS_TO_LINGER`, `MAX_SECS_TO_LINGER`); nginx has `lingering_timeout` and `lingering_time`.
+//! (RFC 9112 9.6). So further input is received and discarded: for five seconds, and longer only at the speed of an
+//! upload. The number of bytes is limited too, since a client on a fast network would otherwise keep a processor busy.
+//! Apache httpd has the same limits of time (`SECONDS_TO_LINGER`, `MAX_SECS_TO_LINGER`); nginx has `lingering_timeout` and
+//! `lingering_time`.
 //!
-//! A connection that lingers has no buffer while nothing comes, takes its turn as any other, and is the first to be
-//! closed where descriptors are short (`room`).
+//! A lingering connection has no buffer without input, takes turns as any other, and is closed first if descriptors are
+//! short (`room`).
 
 use std::time::{Duration, Instant};
 
@@ -46,7 +47,7 @@ impl Lingering {
     }
 
     /// The engine is about to end; returns the time at which the connection is closed at the latest.
-    pub(super) fn hurry(&mut self) -> Instant {
+    pub(super) fn shorten(&mut self) -> Instant {
         self.at_most = AT_LEAST;
         self.since + AT_LEAST
     }
@@ -87,7 +88,7 @@ mod tests {
         let mut lingering = Lingering::new(start, true);
         assert_eq!(lingering.received(0, start), Some(start + 2 * SECOND));
         assert_eq!(lingering.received(1, start + SECOND), Some(start + 3 * SECOND));
-        assert_eq!(lingering.hurry(), start + 5 * SECOND);
+        assert_eq!(lingering.shorten(), start + 5 * SECOND);
     }
 
     #[test]

@@ -79,8 +79,8 @@ pub(super) fn next_deadline(running: &[Running], limit: Duration) -> Option<Inst
     waiting.map(|running| after(running.since, limit)).min()
 }
 
-/// Sees to the requests that have taken `limit` or more.
-pub(super) fn see_to<'r>(
+/// Handles the requests that have taken `limit` or more.
+pub(super) fn handle<'r>(
     running: &mut [Running],
     races: impl Iterator<Item = &'r AnswerRace>,
     limit: Duration,

@@ -1,9 +1,9 @@
 //! The descriptors that are left to the application, and a shortage of room for connections.
 //!
 //! The kernel gives each new descriptor the lowest free number (POSIX, open). So the number of an accepted connection is at
-//! most the number of open descriptors, also of those that the application has opened, and no call is needed to count
-//! them. Connections take numbers below the reserve. Files for request bodies may take half of it, since each upload has two
-//! descriptors; the rest is for the application alone.
+//! most the number of open descriptors, with those of the application, and no system call has to count them. Connections
+//! have numbers below the reserve. Files of request bodies may use half of the reserve, since each upload has two
+//! descriptors. The rest is for the application alone.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};

@@ -50,7 +50,7 @@ impl Table<'_> {
         is_shortage
     }
 
-    /// Whether the file may stay that the body of a connection has got. For one in the reserve an idle connection is closed.
+    /// Whether a body may keep the file that it has opened. If the file is in the reserve, an idle connection is closed.
     pub(super) fn may_spool(&mut self, token: u64, now: Instant) -> bool {
         let is_few = self.connections.len() <= self.reserve.least;
         let Some(connection) = self.connections.find(token) else { return true };
@@ -106,9 +106,11 @@ impl Table<'_> {
         }
     }
 
-    /// Selects the connections to close first: those that linger, then those that are silent, then those with an unfinished
-    /// head, then those with a body that does not go on. A search looks at all connections. It finds those that may be
-    /// closed before the next one, which therefore is [`REST`] later unless there were too many to keep.
+    /// Selects the connections to close first.
+    ///
+    /// The order: lingering, silent, with an unfinished head, with a body without progress. A search visits all
+    /// connections and keeps those that may be closed before the next search. That follows after [`REST`], or earlier if
+    /// there were too many to keep.
     fn select_idle(&mut self, now: Instant) {
         let mut idle: Vec<_> = self
             .connections
@@ -116,7 +118,7 @@ impl Table<'_> {
             .filter_map(|connection| {
                 let (rank, since) = idle_since(connection)?;
                 let closes_at = since + patience(connection);
-                // One that may not be closed yet comes last, whatever it is.
+                // A connection that may not be closed yet comes last in any case.
                 (closes_at <= now + REST).then_some((now < closes_at, rank, since, connection.token))
             })
             .collect();
@@ -131,8 +133,9 @@ impl Table<'_> {
     }
 }
 
-/// How early a connection is closed to make room, lower is earlier, and since when it has been idle; `None`: it is not idle.
-/// A body that waits for its turn is not: it is for this engine to go on.
+/// The rank of a connection (the lowest is closed first) and the begin of its idle time; `None`: it is not idle.
+///
+/// A body that waits for its turn is not idle: the engine has to continue.
 fn idle_since(connection: &Connection) -> Option<(u8, Instant)> {
     match &connection.state {
         State::Lingering(_) => Some((0, connection.since)),

@@ -18,10 +18,10 @@ impl Table<'_> {
             if connection.is_in_bulk() {
                 return self.queue(token);
             }
-            buffer_pool.equip(connection);
+            buffer_pool.give_for_request(connection);
             let step = connection.advance(config, now);
             if !(matches!(step, Step::Ready) && health::is_asked_for(config, connection)) {
-                return self.see_to(token, step, now);
+                return self.apply(token, step, now);
             }
             if !self.answer_health_check(token, checks < health::MOST_IN_A_ROW, now) {
                 return;
@@ -30,7 +30,7 @@ impl Table<'_> {
     }
 
     /// Applies the result of a step.
-    pub(super) fn see_to(&mut self, token: u64, step: Step, now: Instant) {
+    pub(super) fn apply(&mut self, token: u64, step: Step, now: Instant) {
         match step {
             Step::Wait => {
                 if let Some(connection) = self.connections.find(token) {
@@ -66,7 +66,7 @@ impl Table<'_> {
         let Some(connection) = self.connections.find(token) else { return };
         let State::Flushing { then } = connection.state else { return };
         let step = connection.send(then, &self.config, now);
-        self.see_to(token, step, now);
+        self.apply(token, step, now);
     }
 
     /// A response has left.
@@ -86,7 +86,7 @@ impl Table<'_> {
             Then::Next => {
                 connection.idle(now, after(now, keep_alive));
                 self.buffer_pool.put_back_from(connection);
-                if phase.accepts() { self.advance(token, now) } else { self.hurry(token, now) }
+                if phase.accepts() { self.advance(token, now) } else { self.shorten(token, now) }
             }
         }
     }

@@ -25,14 +25,13 @@ use crate::http::reject;
 use crate::net::poller::{Interest, Poller, Ready};
 use crate::net::timers::{Armed, Timers, after};
 
-/// A round lasts no longer, so that beats go on.
+/// The longest wait of a round. The worker beats once in each round.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 
-/// How long a request waits here before its connection is offered to the siblings again, or an idle connection where this
-/// engine retires.
+/// The time between two offers of a connection to the siblings: one with a request, or an idle one of a retiring engine.
 const OFFER_AGAIN: Duration = Duration::from_millis(2);
 
-/// No more deadlines than this are looked at in one round.
+/// The most deadlines that are handled in one round.
 const MOST_EXPIRED: usize = 256;
 
 /// The state.
@@ -102,7 +101,7 @@ impl<'a> Table<'a> {
         match (self.ready.is_empty(), answers) {
             (false, true) => return Duration::ZERO,
             (false, false) if self.host.siblings().count > 0 => return OFFER_AGAIN,
-            _ if self.has_some_to_hand_on() => return OFFER_AGAIN,
+            _ if self.waits_for_siblings() => return OFFER_AGAIN,
             _ => {}
         }
         let next = [
@@ -117,14 +116,14 @@ impl<'a> Table<'a> {
         next.map_or(LONGEST_WAIT, |at| at.saturating_duration_since(now).min(LONGEST_WAIT))
     }
 
-    /// Whether there is something to do without further news, now or at a time that has come to be known.
+    /// Whether there is something to do without a further event, now or at a time that has come to be known.
     pub(super) fn has_work(&self) -> bool {
         !self.ready.is_empty() || !self.turns.queue.is_empty() || self.body_memory.next_start().is_some()
     }
 
     /// Something has become ready. `leads`: the thread that says so may accept.
-    pub(super) fn on_news(&mut self, news: Ready, leads: bool, now: Instant) {
-        match news.token {
+    pub(super) fn on_event(&mut self, event: Ready, leads: bool, now: Instant) {
+        match event.token {
             // Looked at in every round.
             HOST_WAKE => self.host.acknowledge(),
             // For the thread that was waiting alone.
@@ -134,25 +133,26 @@ impl<'a> Table<'a> {
                     self.on_listener(usize::try_from(token - LISTENERS).unwrap_or(usize::MAX), now);
                 }
             }
-            token => self.on_connection(token, news, now),
+            token => self.on_connection(token, event, now),
         }
     }
 
-    fn on_connection(&mut self, token: u64, news: Ready, now: Instant) {
-        let Some(connection) = self.connections.find(token) else { return self.connections.note(news) };
-        if news.readable {
-            connection.readable(news.ended);
+    fn on_connection(&mut self, token: u64, event: Ready, now: Instant) {
+        let Some(connection) = self.connections.find(token) else { return self.connections.note(event) };
+        if event.readable {
+            connection.readable(event.ended);
         }
         if connection.queued {
             return;
         }
         if matches!(connection.state, State::Flushing { .. }) {
-            if news.writable {
+            if event.writable {
                 self.queue(token);
             }
         } else if connection.has_long_head() {
             self.queue(token);
-        } else if news.readable && (news.ended || !(self.hand_on(token) || self.hand_over_unread(token, now)))
+        } else if event.readable
+            && (event.ended || !(self.hand_on(token) || self.hand_over_unread(token, now)))
         {
             self.advance(token, now);
         }
@@ -179,7 +179,7 @@ impl<'a> Table<'a> {
     pub(super) fn close(&mut self, token: u64) {
         self.release(token);
         if let Some(mut connection) = self.connections.remove(token) {
-            self.buffer_pool.take_apart(&mut connection);
+            self.buffer_pool.take_back(&mut connection);
         }
         let Self { timers, connections, .. } = self;
         timers.ended(|token| connections.has(token));
@@ -259,7 +259,7 @@ impl<'a> Table<'a> {
     }
 
     /// Applies a new phase of the host.
-    pub(super) fn follow_host(&mut self) {
+    pub(super) fn apply_phase(&mut self) {
         let epoch = self.host.log_epoch();
         if epoch != self.log_epoch {
             self.log_epoch = epoch;

@@ -1,17 +1,16 @@
 //! Turns limit the work for one connection before the others have theirs. A client that sends or reads as fast as the
 //! engine would otherwise occupy the leading thread permanently.
 //!
-//! A connection that could go on after its turn stands in a queue behind the others, and news of it is only noted. So does
-//! a connection from the start that is in the middle of something large: a body, an answer that the client has not taken,
-//! what a refused client still sends. A poll and the requests that it has made ready come first; then those in the queue
-//! have their turns, for [`QUEUE_TIME`] at most; then follows the next poll, which does not wait.
+//! A connection that could continue after its turn is queued, and its events are only noted. A large transfer is queued
+//! from the start: a body, an answer that the client has not received, the input of a refused client. A round polls,
+//! answers the requests that are complete, gives turns to the queue for [`QUEUE_TIME`] at most, and polls again without a
+//! wait.
 //!
-//! The file of a large body that is no longer needed is given back in turns as well: to give back the pages of a gibibyte takes
-//! a tenth of a second.
+//! The file of a large body is truncated in turns as well: freeing a gibibyte takes a tenth of a second.
 //!
-//! During a turn of a large transfer the connection is out of the table and the lock is free, as during a request.
-//! Other threads receive, answer and lead meanwhile. If it may read or write a file, it may wait for a disk: then it stands in a
-//! queue of its own, which the spare thread sees to, since a permit that waited would keep all requests waiting.
+//! During a turn of a large transfer the connection is out of the table and the lock is free, as during a request. Other
+//! threads receive, answer and lead meanwhile. A turn that reads or writes a file may wait for a disk. It is in a queue of
+//! its own for the spare thread, because a permit that waits would delay all requests.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -139,7 +138,7 @@ impl Table<'_> {
         let Some(connection) = self.connections.find(token) else { return };
         if let (false, State::Lingering(lingering)) = (goes_on, &mut connection.state) {
             // The engine has begun to end while the connection was taken out.
-            connection.deadline = connection.deadline.min(lingering.hurry());
+            connection.deadline = connection.deadline.min(lingering.shorten());
         }
         self.body_memory.growth.fed(token, now);
         let is_check = matches!(step, Step::Ready) && health::is_asked_for(&self.config, connection);
@@ -151,7 +150,7 @@ impl Table<'_> {
                     self.advance(token, now);
                 }
             }
-            step => self.see_to(token, step, now),
+            step => self.apply(token, step, now),
         }
     }
 }

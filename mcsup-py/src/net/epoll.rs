@@ -9,7 +9,7 @@ use rustix::event::epoll;
 
 use super::{Interest, Ready, is_interrupted, timespec};
 
-/// An epoll instance. Threads may wait on it at the same time: each piece of news reaches one of them.
+/// An epoll instance. Threads may wait on it at the same time: each event reaches one of them.
 #[derive(Debug)]
 pub(crate) struct Poller {
     epoll: Unshared,
@@ -43,7 +43,7 @@ impl Poller {
         Ok(epoll::delete(&self.epoll, fd)?)
     }
 
-    /// Waits for news for at most `timeout`; whether a signal has ended the wait.
+    /// Waits for events for at most `timeout`; whether a signal has ended the wait.
     pub(crate) fn wait(&self, batch: &mut Batch, timeout: Duration) -> io::Result<bool> {
         batch.0.clear();
         let room = rustix::buffer::spare_capacity(&mut batch.0);
@@ -52,7 +52,7 @@ impl Poller {
 }
 
 impl AsFd for Poller {
-    /// Readable while there is news.
+    /// Readable while there is an event.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.epoll.as_fd()
     }
@@ -66,7 +66,7 @@ impl Default for Batch {
 
 impl Batch {
     /// The ready sources.
-    pub(crate) fn news(&self) -> impl Iterator<Item = Ready> {
+    pub(crate) fn events(&self) -> impl Iterator<Item = Ready> {
         use epoll::EventFlags as Flags;
         self.0.iter().map(|event| {
             let flags = event.flags;

@@ -8,7 +8,7 @@ use nix::sys::event::{EvFlags, EventFilter, FilterFlag, KEvent, Kqueue};
 
 use super::{Interest, Ready, is_interrupted};
 
-/// A kqueue. Threads may wait on it at the same time: each piece of news reaches one of them.
+/// A kqueue. Threads may wait on it at the same time: each event reaches one of them.
 #[derive(Debug)]
 pub(crate) struct Poller {
     queue: Kqueue,
@@ -49,7 +49,7 @@ impl Poller {
         self.change(fd, EventFilter::EVFILT_READ, EvFlags::EV_DELETE, 0)
     }
 
-    /// Waits for news for at most `timeout`; whether a signal has ended the wait.
+    /// Waits for events for at most `timeout`; whether a signal has ended the wait.
     pub(crate) fn wait(&self, batch: &mut Batch, timeout: Duration) -> io::Result<bool> {
         let found = self.queue.kevent(&[], &mut batch.events, Some(timespec(timeout)));
         batch.count = found.unwrap_or_default();
@@ -80,7 +80,7 @@ fn timespec(timeout: Duration) -> libc::timespec {
 }
 
 impl AsFd for Poller {
-    /// Readable while there is news.
+    /// Readable while there is an event.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.queue.as_fd()
     }
@@ -95,7 +95,7 @@ impl Default for Batch {
 
 impl Batch {
     /// The ready sources.
-    pub(crate) fn news(&self) -> impl Iterator<Item = Ready> {
+    pub(crate) fn events(&self) -> impl Iterator<Item = Ready> {
         self.events[..self.count].iter().map(|event| Ready {
             token: event.udata() as u64,
             readable: event.filter() == Ok(EventFilter::EVFILT_READ),

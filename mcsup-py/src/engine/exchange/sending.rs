@@ -9,12 +9,12 @@ use crate::net::buffer::{FilePart, Outgoing};
 use crate::net::stream::Progress;
 use crate::net::timers::after;
 
-/// A streaming application waits while more than this is on its way to a slow client,
+/// A streaming application waits for its client when more bytes than this are unsent.
 const HIGH_WATER: usize = 256 * 1024;
-/// until no more than this is.
+/// It continues when no more bytes than this are unsent.
 const LOW_WATER: usize = 64 * 1024;
 
-/// While an answer waits for its client, handlers of signals that came just before the wait run so long afterwards.
+/// The interval at which a wait for a client is interrupted for signals that arrived just before it.
 const LOOK_FOR_SIGNALS: Duration = Duration::from_millis(50);
 
 /// A piece that follows the one before it within this time may wait for the next.
@@ -39,7 +39,7 @@ impl Exchange<'_> {
         match self.stream.send(self.outgoing) {
             Progress::Ended => return self.gone(),
             Progress::Blocked(0) => {}
-            Progress::Blocked(_) | Progress::More(_) => self.given_up = None,
+            Progress::Blocked(_) | Progress::More(_) => self.give_up_at = None,
         }
         if self.outgoing.len() > HIGH_WATER { self.flush_to_low_water() } else { Ok(()) }
     }
@@ -72,16 +72,16 @@ impl Exchange<'_> {
     fn send_when_writable(&mut self) -> Option<Progress> {
         let limit = self.asked.write_timeout;
         // Signals that come again and again do not move it.
-        let given_up = *self.given_up.get_or_insert_with(|| after(Instant::now(), limit));
+        let give_up_at = *self.give_up_at.get_or_insert_with(|| after(Instant::now(), limit));
         loop {
-            let left = given_up.saturating_duration_since(Instant::now());
+            let left = give_up_at.saturating_duration_since(Instant::now());
             let most = if self.asked.handles_signals { left.min(LOOK_FOR_SIGNALS) } else { left };
             match self.stream.wait_writable(most) {
                 Ok(true) => {
-                    self.given_up = None;
+                    self.give_up_at = None;
                     return Some(self.stream.send(self.outgoing));
                 }
-                Ok(false) if Instant::now() >= given_up => return Some(Progress::Ended),
+                Ok(false) if Instant::now() >= give_up_at => return Some(Progress::Ended),
                 Ok(false) | Err(rustix::io::Errno::INTR) if self.asked.handles_signals => return None,
                 Ok(false) | Err(rustix::io::Errno::INTR) => {}
                 Err(_) => return Some(Progress::Ended),

@@ -47,7 +47,7 @@ impl<'a> Shared<'a> {
         let mut state = self.lock();
         match waited {
             Ok(true) => self.note_signal(&mut state),
-            Ok(false) if timeout == most && batch.news().next().is_none() => self.look_for_signals(),
+            Ok(false) if timeout == most && batch.events().next().is_none() => self.look_for_signals(),
             Ok(false) => {}
             Err(error) => {
                 state.failed.get_or_insert(error);
@@ -64,11 +64,11 @@ impl<'a> Shared<'a> {
         if self.send_held() {
             state.alert = ALERT;
         }
-        state.table.follow_host();
+        state.table.apply_phase();
         state.table.body_memory.tidy(now);
         state.table.hand_on_idle(now);
-        state.table.look_for_the_last(now);
-        state.gauges.tell(state.table.ready.len(), &state.running, self.host, now);
+        state.table.accept_last(now);
+        state.gauges.report(state.table.ready.len(), &state.running, self.host, now);
         if let Some(access) = &mut state.table.access {
             access.flush();
         }
@@ -76,7 +76,7 @@ impl<'a> Shared<'a> {
 
     /// How long the leader may wait.
     fn timeout(&self, state: &Locked<'a>, leader: Leader, now: Instant) -> Duration {
-        if self.is_to_call_for_files(state) {
+        if self.needs_spare_for_files(state) {
             return Duration::ZERO;
         }
         let limit = self.config.timeouts.request;
@@ -87,17 +87,17 @@ impl<'a> Shared<'a> {
 
     /// Handles the events of a wait, and what is due after it.
     fn handle(&self, state: &mut Locked<'a>, leader: Leader, batch: &Batch, now: Instant) {
-        state.table.weigh(now);
-        for news in batch.news() {
-            if news.token == WAKER {
+        state.table.compare_with_siblings(now);
+        for event in batch.events() {
+            if event.token == WAKER {
                 self.waker.acknowledge();
             }
-            state.table.on_news(news, leader == Leader::Permit, now);
+            state.table.on_event(event, leader == Leader::Permit, now);
         }
         state.table.expire(now);
         if let Some(limit) = self.config.timeouts.request {
             let races = self.permits.iter().map(|permit| &permit.race);
-            overdue::see_to(&mut state.running, races, limit, &mut state.table, self.host, now);
+            overdue::handle(&mut state.running, races, limit, &mut state.table, self.host, now);
         }
         (state.budget, state.queue_time) = (state.table.ready.len(), QUEUE_TIME);
     }

@@ -1,5 +1,7 @@
-//! Followers without work wait here. The others sleep on a condition. The first one, whose thread runs the host's signal
-//! handlers, waits by poll(2), so that a signal ends its wait: the standard library's condition begins such a wait again.
+//! Followers without work wait here.
+//!
+//! The first one runs the host's signal handlers. It waits in poll(2), which a signal ends; a wait on a condition of the
+//! standard library would continue. The other followers wait on a condition.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,8 +11,7 @@ use std::time::{Duration, Instant};
 use super::super::waker::{Waited, Waker};
 use super::{Follower, Guard, Leader, Locked, Shared};
 
-/// After its last work the first follower looks once more for a signal, at the latest so long afterwards, and as often
-/// while its work never ends: one that came between two waits has ended none.
+/// The longest time until the first follower looks for a signal that arrived between two waits, and so ended none.
 pub(super) const LOOK_AFTER: Duration = Duration::from_millis(50);
 
 /// Where followers park, and whether the first one is to look for signals.
@@ -111,7 +112,7 @@ impl<'a> Shared<'a> {
         }
     }
 
-    /// Whether the first follower is to [attend](Self::attend): then also whether it is to look again soon, since a
+    /// Whether the first follower is to [run_signal_handlers](Self::run_signal_handlers): then also whether it is to look again soon, since a
     /// further signal may come while it does.
     pub(super) fn is_to_attend(&self) -> Option<bool> {
         if !(self.parking.interrupted.load(Ordering::Acquire)
@@ -126,7 +127,7 @@ impl<'a> Shared<'a> {
 
     /// In the first follower, without the lock: the host does the work that a signal handler has left. As in the
     /// application it may take long, and the spare watches over the leader's absence.
-    pub(super) fn attend<'g>(&'g self, mut state: Guard<'g, 'a>) -> Guard<'g, 'a> {
+    pub(super) fn run_signal_handlers<'g>(&'g self, mut state: Guard<'g, 'a>) -> Guard<'g, 'a> {
         let led = state.leader == Leader::Permit;
         self.leave_queue(&mut state, led);
         let leads = state.leader == Leader::None;

@@ -80,10 +80,10 @@ impl<'a> Shared<'a> {
                 return;
             }
             if spare.files_wait.load(Ordering::SeqCst) {
-                self.see_to_files(&mut batch);
+                self.do_file_turns(&mut batch);
             }
             if self.is_leader_missed() {
-                self.stand_in(&mut batch);
+                self.replace_leader(&mut batch);
             }
         }
     }
@@ -124,7 +124,7 @@ impl<'a> Shared<'a> {
     }
 
     /// Has a parked follower lead, or leads until a permit is free again.
-    fn stand_in(&self, batch: &mut Batch) {
+    fn replace_leader(&self, batch: &mut Batch) {
         self.send_held();
         let mut state = self.lock();
         if state.leader != Leader::None || self.wake_parked(&mut state, 1) {
@@ -156,7 +156,7 @@ impl<'a> Shared<'a> {
             self.relieve_spare(&mut state);
         }
         self.spare_waker.acknowledge();
-        // The permit that leads now may be waiting for news that went to us.
+        // The permit that leads now may be waiting for an event that went to the spare.
         self.waker.wake();
         if self.is_over() {
             self.wake_all_parked();
@@ -164,7 +164,7 @@ impl<'a> Shared<'a> {
     }
 
     /// Does turns that may wait for a disk, until there are none.
-    fn see_to_files(&self, batch: &mut Batch) {
+    fn do_file_turns(&self, batch: &mut Batch) {
         let mut state = self.lock();
         while !self.is_over() && !self.spare.is_suspended() {
             let Some(next) = state.table.turns.files.pop_front() else {
@@ -179,26 +179,26 @@ impl<'a> Shared<'a> {
             state = self.have_turn(state, next, Instant::now(), true);
             state.spare_works = false;
             if state.table.has_work() && state.leader == Leader::Permit {
-                // It waits for news of the poller.
+                // It waits for an event of the poller.
                 self.waker.wake();
             }
             drop(state);
             // Where this is the permit's processor too, the kernel would let it wait for some milliseconds.
             thread::yield_now();
             if self.is_leader_missed() {
-                self.stand_in(batch);
+                self.replace_leader(batch);
             }
             state = self.lock();
         }
     }
 
     /// Whether something may wait for a disk that the spare does not know of.
-    pub(super) fn is_to_call_for_files(&self, state: &Locked<'a>) -> bool {
+    pub(super) fn needs_spare_for_files(&self, state: &Locked<'a>) -> bool {
         !state.table.turns.files.is_empty() && !self.spare.files_wait.load(Ordering::SeqCst)
     }
 
     /// Wakes the spare where something may wait for a disk.
-    pub(super) fn call_for_files(&self, state: &Locked<'a>) {
+    pub(super) fn wake_spare_for_files(&self, state: &Locked<'a>) {
         if !state.table.turns.files.is_empty() && !self.spare.files_wait.swap(true, Ordering::SeqCst) {
             self.spare.unpark();
         }
