@@ -16,8 +16,6 @@ WHEELS := target/wheels
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find mcsup-core mcsup-py mcsup-cli -type f -not -name '*.pyc' -not -path '*/fuzz/*' 2>/dev/null)
 
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
-# Where the example has its pid file, log and database.
-export MC_RUN ?= $(CURDIR)/examples/mission_control/run
 # Where cargo-nextest goes if the machine has none.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
@@ -43,9 +41,11 @@ help: ## List the targets and variables
 ## PYTHON=python3.12               the Python to build for and to test with
 ## CARGO=cargo                     the cargo to build with
 
+# Where the example has its pid file, log and database. Not for the tests, each of which has a folder of its own.
+run: export MC_RUN ?= $(CURDIR)/examples/mission_control/run
 run: $(VENV)/.ready ## Build, make .venv, and serve the mission-control example on http://127.0.0.1:8080
 	$(call step,mission control at http://$(BIND); Ctrl-C stops it. In another terminal:)
-	@echo '   examples/mission_control/mc.sh status     # also reload, stop'
+	@echo '   $(if $(filter file,$(origin MC_RUN)),,MC_RUN=$(MC_RUN) )examples/mission_control/mc.sh status     # also reload, stop'
 	$(VENV)/bin/mcsup -w 2 -b $(BIND) -p $(MC_RUN)/mission_control.pid --access-logfile - \
 		--chdir examples/mission_control server:app
 

@@ -151,8 +151,9 @@ def answers(port):
 
 
 def clean_environment(**extra):
-    """This process's environment without what would steer mcsup."""
+    """This process's environment without what would steer mcsup or the example."""
     steering = {"PORT", "WEB_CONCURRENCY", "GUNICORN_CMD_ARGS", "MCSUP_CMD_ARGS", "SCRIPT_NAME", "VIRTUAL_ENV"}
+    steering |= {"HOST", "WORKERS", "MCSUP", "MC_RUN"}
     environment = {name: value for name, value in os.environ.items() if name not in steering}
     environment["PYTHONDONTWRITEBYTECODE"] = "1"
     environment.update(extra)

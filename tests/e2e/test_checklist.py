@@ -132,9 +132,10 @@ def test_a_task_is_seen_by_every_worker_and_outlives_a_restart(control):
         answered = set()
 
         def all_have_answered():
-            # Each request on a connection of its own, so that both workers get some.
-            answered.add(json.loads(get(control.port, "/api/status")[1])["pid"])
-            tasks = json.loads(get(control.port, "/api/tasks")[1])["tasks"]
+            # One connection has one worker, and the next connection mostly the other.
+            with requests.Session() as session:
+                answered.add(session.get(f"{url}/api/status", timeout=PATIENCE).json()["pid"])
+                tasks = session.get(f"{url}/api/tasks", timeout=PATIENCE).json()["tasks"]
             assert [task["title"] for task in tasks][1:] == ["Land"]
             return len(answered) == 2
 
