@@ -144,7 +144,10 @@ def at_rest(server, operator):
     status = operator.wait_status(
         lambda status: not any(worker["connections"] for worker in status["workers"]), "the last connection to go", 10
     )
-    return descriptors_of(server.pid), [descriptors_of(worker["pid"]) for worker in status["workers"]]
+    pids = [worker["pid"] for worker in status["workers"]]
+    # A worker is ready before its engine has opened its poller.
+    wait_for(lambda: len({as_text(descriptors_of(pid)) for pid in pids}) == 1, "the same descriptors in each worker")
+    return descriptors_of(server.pid), [descriptors_of(pid) for pid in pids]
 
 
 @pytest.mark.parametrize("own_listeners, preload, threads", VARIANTS if WHOLE else FEW)
