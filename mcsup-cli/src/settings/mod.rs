@@ -22,7 +22,7 @@ use mcsup_core::Address;
 use crate::args::{RunArgs, UsageError};
 use crate::logging::{Destination, Level};
 use crate::values;
-use sources::Sources;
+use sources::{Sources, option};
 
 /// Largest number of threads in a worker: more would only wait for each other.
 const MOST_THREADS: usize = 1024;
@@ -169,27 +169,15 @@ impl Settings {
         let sources = Sources::collect(command_line, environment, read_file)?;
         let process = Process::resolve(&sources)?;
         Ok(Self {
-            app: sources.optional("app", |args| &args.app, values::text)?,
-            python_path: sources.optional(
-                "pythonpath",
-                |args| &args.application.pythonpath,
-                values::directories,
-            )?,
-            binds: sources.many("bind", |args| &args.serving.bind, values::address)?,
-            backlog: sources.one(
-                "backlog",
-                |args| &args.serving.backlog,
-                |text| values::whole(text, 1..=i32::MAX),
-            )?,
-            workers: sources.one("workers", |args| &args.serving.workers, values::workers)?,
-            threads: sources.one(
-                "threads",
-                |args| &args.serving.threads,
-                |text| values::whole(text, 1..=MOST_THREADS),
-            )?,
-            check_config: sources.flag(|args| args.application.check_config),
-            no_share_stdlib: sources.flag(|args| args.application.no_share_stdlib),
-            reuse_port: sources.flag(|args| args.serving.reuse_port),
+            app: sources.optional(option!(app), values::text)?,
+            python_path: sources.optional(option!(application.pythonpath), values::directories)?,
+            binds: sources.many(option!(serving.bind), values::address)?,
+            backlog: sources.one(option!(serving.backlog), |text| values::whole(text, 1..=i32::MAX))?,
+            workers: sources.one(option!(serving.workers), values::workers)?,
+            threads: sources.one(option!(serving.threads), |text| values::whole(text, 1..=MOST_THREADS))?,
+            check_config: sources.flag(option!(application.check_config)),
+            no_share_stdlib: sources.flag(option!(application.no_share_stdlib)),
+            reuse_port: sources.flag(option!(serving.reuse_port)),
             pool: PoolTimeouts::resolve(&sources)?,
             http: HttpTimeouts::resolve(&sources)?,
             limits: Limits::resolve(&sources)?,
@@ -214,17 +202,9 @@ impl Settings {
 impl PoolTimeouts {
     fn resolve(sources: &Sources) -> Result<Self, UsageError> {
         Ok(Self {
-            timeout: sources.one("timeout", |args| &args.time_limits.timeout, values::seconds_or_off)?,
-            graceful: sources.one(
-                "graceful_timeout",
-                |args| &args.time_limits.graceful_timeout,
-                values::seconds,
-            )?,
-            boot: sources.one(
-                "boot_timeout",
-                |args| &args.time_limits.boot_timeout,
-                values::positive_seconds,
-            )?,
+            timeout: sources.one(option!(time_limits.timeout), values::seconds_or_off)?,
+            graceful: sources.one(option!(time_limits.graceful_timeout), values::seconds)?,
+            boot: sources.one(option!(time_limits.boot_timeout), values::positive_seconds)?,
         })
     }
 }
@@ -232,27 +212,11 @@ impl PoolTimeouts {
 impl HttpTimeouts {
     fn resolve(sources: &Sources) -> Result<Self, UsageError> {
         Ok(Self {
-            header: sources.one(
-                "header_timeout",
-                |args| &args.time_limits.header_timeout,
-                values::positive_seconds,
-            )?,
-            body: sources.one(
-                "body_timeout",
-                |args| &args.time_limits.body_timeout,
-                values::positive_seconds,
-            )?,
-            keep_alive: sources.one("keep_alive", |args| &args.time_limits.keep_alive, values::seconds)?,
-            request: sources.optional(
-                "request_timeout",
-                |args| &args.time_limits.request_timeout,
-                values::seconds_or_off,
-            )?,
-            write: sources.one(
-                "write_timeout",
-                |args| &args.time_limits.write_timeout,
-                values::positive_seconds,
-            )?,
+            header: sources.one(option!(time_limits.header_timeout), values::positive_seconds)?,
+            body: sources.one(option!(time_limits.body_timeout), values::positive_seconds)?,
+            keep_alive: sources.one(option!(time_limits.keep_alive), values::seconds)?,
+            request: sources.optional(option!(time_limits.request_timeout), values::seconds_or_off)?,
+            write: sources.one(option!(time_limits.write_timeout), values::positive_seconds)?,
         })
     }
 }
@@ -263,23 +227,13 @@ impl Limits {
         let fields = |text: &str| values::limit(text, MOST_FIELDS);
         let body = |text: &str| values::limit(text, u64::MAX);
         Ok(Self {
-            connections: sources.one(
-                "worker_connections",
-                |args| &args.size_limits.worker_connections,
-                |text| values::whole(text, 0..=MOST_CONNECTIONS),
-            )?,
-            line: sources.one("limit_request_line", |args| &args.size_limits.limit_request_line, bytes)?,
-            fields: sources.one(
-                "limit_request_fields",
-                |args| &args.size_limits.limit_request_fields,
-                fields,
-            )?,
-            field_size: sources.one(
-                "limit_request_field_size",
-                |args| &args.size_limits.limit_request_field_size,
-                bytes,
-            )?,
-            body: sources.one("limit_request_body", |args| &args.size_limits.limit_request_body, body)?,
+            connections: sources.one(option!(size_limits.worker_connections), |text| {
+                values::whole(text, 0..=MOST_CONNECTIONS)
+            })?,
+            line: sources.one(option!(size_limits.limit_request_line), bytes)?,
+            fields: sources.one(option!(size_limits.limit_request_fields), fields)?,
+            field_size: sources.one(option!(size_limits.limit_request_field_size), bytes)?,
+            body: sources.one(option!(size_limits.limit_request_body), body)?,
         })
     }
 }
@@ -287,41 +241,32 @@ impl Limits {
 impl Process {
     fn resolve(sources: &Sources) -> Result<Self, UsageError> {
         Ok(Self {
-            chdir: sources.optional("chdir", |args| &args.application.chdir, values::path)?,
-            env: sources.many("env", |args| &args.application.env, values::variable)?,
-            user: sources.optional("user", |args| &args.process.user, values::text)?,
-            group: sources.optional("group", |args| &args.process.group, values::text)?,
-            umask: sources.optional("umask", |args| &args.process.umask, values::umask)?,
-            pid: sources.optional("pid", |args| &args.process.pid, values::path)?,
-            daemon: sources.flag(|args| args.process.daemon),
-            end_children: sources.flag(|args| args.process.end_children),
-            name: sources.optional("name", |args| &args.process.name, values::text)?,
+            chdir: sources.optional(option!(application.chdir), values::path)?,
+            env: sources.many(option!(application.env), values::variable)?,
+            user: sources.optional(option!(process.user), values::text)?,
+            group: sources.optional(option!(process.group), values::text)?,
+            umask: sources.optional(option!(process.umask), values::umask)?,
+            pid: sources.optional(option!(process.pid), values::path)?,
+            daemon: sources.flag(option!(process.daemon)),
+            end_children: sources.flag(option!(process.end_children)),
+            name: sources.optional(option!(process.name), values::text)?,
         })
     }
 }
 
 impl Logging {
     fn resolve(sources: &Sources, process: &Process) -> Result<Self, UsageError> {
-        let mut errors =
-            sources.one("error_logfile", |args| &args.logging.error_logfile, values::destination)?;
+        let mut errors = sources.one(option!(logging.error_logfile), values::destination)?;
         // A daemon has no standard error.
         let is_needed = process.daemon.value && errors.origin == Origin::Default;
         if let Some(pid) = process.pid.as_ref().filter(|_| is_needed) {
             errors.value = Destination::File(beside(&pid.value));
         }
         Ok(Self {
-            level: sources.one("log_level", |args| &args.logging.log_level, values::level)?,
+            level: sources.one(option!(logging.log_level), values::level)?,
             errors,
-            access: sources.optional(
-                "access_logfile",
-                |args| &args.logging.access_logfile,
-                values::destination,
-            )?,
-            access_format: sources.one(
-                "access_logformat",
-                |args| &args.logging.access_logformat,
-                values::text,
-            )?,
+            access: sources.optional(option!(logging.access_logfile), values::destination)?,
+            access_format: sources.one(option!(logging.access_logformat), values::text)?,
         })
     }
 }

@@ -60,6 +60,23 @@ impl<T> Deref for Sourced<T> {
     }
 }
 
+/// An option of the command line: its long name with `_` for `-`, and its place among the arguments.
+pub(super) struct Named<T> {
+    pub(super) name: &'static str,
+    pub(super) of: fn(&RunArgs) -> &T,
+}
+
+/// The [`Named`] option of a group of arguments.
+macro_rules! option {
+    ($name:ident) => {
+        $crate::settings::sources::Named { name: stringify!($name), of: |args| &args.$name }
+    };
+    ($group:ident.$name:ident) => {
+        $crate::settings::sources::Named { name: stringify!($name), of: |args| &args.$group.$name }
+    };
+}
+pub(super) use option;
+
 /// The sources, the highest first.
 pub(super) struct Sources(Vec<(Origin, RunArgs)>);
 
@@ -78,7 +95,7 @@ impl Sources {
         }
         // Only the sources above the file may name it.
         let mut sources = Self(sources);
-        if let Some(path) = sources.optional("config", |args| &args.config, values::settings_file)? {
+        if let Some(path) = sources.optional(option!(config), values::settings_file)? {
             let args = file::read(&path, read_file)?;
             sources.0.push((Origin::File(path.value.into()), args));
         }
@@ -105,12 +122,10 @@ impl Sources {
     /// A setting without a default.
     pub(super) fn optional<T>(
         &self,
-        name: &str,
-        field: impl Fn(&RunArgs) -> &Option<String>,
+        Named { name, of }: Named<Option<String>>,
         parse: impl Fn(&str) -> Result<T, Refused>,
     ) -> Result<Option<Sourced<T>>, UsageError> {
-        let found =
-            self.0.iter().find_map(|(origin, args)| field(args).as_deref().map(|text| (origin, text)));
+        let found = self.0.iter().find_map(|(origin, args)| of(args).as_deref().map(|text| (origin, text)));
         let Some((origin, text)) = found else { return Ok(None) };
         let value = parse(text).map_err(|reason| refused(name, text, origin, &reason))?;
         Ok(Some(Sourced { value, origin: origin.clone() }))
@@ -119,32 +134,31 @@ impl Sources {
     /// A setting with a default.
     pub(super) fn one<T>(
         &self,
-        name: &str,
-        field: impl Fn(&RunArgs) -> &Option<String>,
+        option: Named<Option<String>>,
         parse: impl Fn(&str) -> Result<T, Refused>,
     ) -> Result<Sourced<T>, UsageError> {
-        self.optional(name, field, parse)?.ok_or_else(|| UsageError::new(format!("{name} has no default")))
+        let name = option.name;
+        self.optional(option, parse)?.ok_or_else(|| UsageError::new(format!("{name} has no default")))
     }
 
     /// A repeatable setting.
     pub(super) fn many<T>(
         &self,
-        name: &str,
-        field: impl Fn(&RunArgs) -> &Vec<String>,
+        Named { name, of }: Named<Vec<String>>,
         parse: impl Fn(&str) -> Result<T, Refused>,
     ) -> Result<Sourced<Vec<T>>, UsageError> {
-        let found = self.0.iter().find(|(_, args)| !field(args).is_empty());
+        let found = self.0.iter().find(|(_, args)| !of(args).is_empty());
         let Some((origin, args)) = found else {
             return Ok(Sourced { value: Vec::new(), origin: Origin::Default });
         };
         let parse = |text: &String| parse(text).map_err(|reason| refused(name, text, origin, &reason));
-        let value = field(args).iter().map(parse).collect::<Result<_, _>>()?;
+        let value = of(args).iter().map(parse).collect::<Result<_, _>>()?;
         Ok(Sourced { value, origin: origin.clone() })
     }
 
     /// A flag that any source turns on; no source turns it off.
-    pub(super) fn flag(&self, field: impl Fn(&RunArgs) -> bool) -> Sourced<bool> {
-        match self.0.iter().find(|(_, args)| field(args)) {
+    pub(super) fn flag(&self, Named { of, .. }: Named<bool>) -> Sourced<bool> {
+        match self.0.iter().find(|(_, args)| *of(args)) {
             Some((origin, _)) => Sourced { value: true, origin: origin.clone() },
             None => Sourced { value: false, origin: Origin::Default },
         }
