@@ -191,7 +191,7 @@ impl<'a> Shared<'a> {
     fn serve<'g>(&'g self, mut state: Guard<'g, 'a>, follower: &mut Follower<'_>) -> Guard<'g, 'a> {
         self.relieve_spare(&mut state);
         self.wake_spare_for_files(&state);
-        if let Some(again) = (follower.permit == 0).then(|| self.is_to_attend()).flatten() {
+        if let Some(again) = (follower.permit == 0).then(|| self.signals_are_due()).flatten() {
             (follower.worked, follower.now) = (again, None);
             state = self.run_signal_handlers(state);
             follower.looked_for_signals = Some(Instant::now());

@@ -43,7 +43,8 @@ impl Pattern {
 
     /// Every visible file in `folder`.
     pub(super) fn all_in(folder: &Path) -> Option<Self> {
-        Self::below(folder.to_owned(), &["*".to_owned()])
+        // `/srv/.` and `/srv//` are `/srv`: patterns are compared as text.
+        Self::below(folder.components().collect(), &["*".to_owned()])
     }
 
     fn below(base: PathBuf, names: &[String]) -> Option<Self> {
@@ -92,16 +93,17 @@ fn matches(pattern: &glob::Pattern, name: &str) -> bool {
     is_shown && pattern.matches_with(name, AS_IN_A_SHELL)
 }
 
-/// A name that `glob` accepts: as in a shell, a bracket without an end is a character, and `a**` is `a*`.
+/// A name that `glob` accepts: brackets of which one has no end are characters, and `a**` is `a*`.
 fn well_formed(name: &str) -> String {
     if name == "**" {
         return name.to_owned();
     }
-    let mut name = name.replace("[^", "[!");
+    let mut name = name.to_owned();
     while name.contains("**") {
         name = name.replace("**", "*");
     }
-    if glob::Pattern::new(&name).is_ok() { name } else { name.replace('[', "[[]") }
+    let as_in_glob = name.replace("[^", "[!");
+    if glob::Pattern::new(&as_in_glob).is_ok() { as_in_glob } else { name.replace('[', "[[]") }
 }
 
 fn expand(base: &Path, folders: &[Folder], found: &mut BTreeSet<PathBuf>) {
@@ -154,6 +156,8 @@ mod tests {
             ("[]x]", "]", true),
             ("[x", "[x", true),
             ("[^a]", "b", true),
+            ("a[^b*", "a[^bc", true),
+            ("a[^b*", "a[!bc", false),
             ("a**c", "abc", true),
             ("*", "", true),
             ("**", "anything", true),
@@ -185,6 +189,14 @@ mod tests {
             assert_eq!(is_match, fits, "{pattern} {path}");
         }
         assert_eq!(Pattern::new(Path::new("/t/a.html")), None);
+    }
+
+    #[test]
+    fn all_files_of_a_folder_match_however_it_is_written() {
+        for folder in ["/t", "/t/", "/t/.", "/t//", "/./t"] {
+            assert!(Pattern::all_in(Path::new(folder)).unwrap().matches(Path::new("/t/a.toml")), "{folder}");
+        }
+        assert!(Pattern::all_in(Path::new("/")).unwrap().matches(Path::new("/a.toml")));
     }
 
     #[test]

@@ -86,7 +86,7 @@ impl<'a> Shared<'a> {
 
     /// The connection whose turn it is, if there is time for one.
     pub(super) fn next_in_queue(&self, state: &mut Locked<'a>) -> Option<Queued> {
-        // If another thread leads there is no shorten: it polls meanwhile.
+        // If another thread leads, the queue can wait: that thread polls meanwhile.
         let has_time = state.leader == Leader::Permit || !state.queue_time.is_zero();
         if has_time { state.table.next_in_queue() } else { None }
     }

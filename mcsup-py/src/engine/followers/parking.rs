@@ -112,9 +112,9 @@ impl<'a> Shared<'a> {
         }
     }
 
-    /// Whether the first follower is to [run_signal_handlers](Self::run_signal_handlers): then also whether it is to look again soon, since a
-    /// further signal may come while it does.
-    pub(super) fn is_to_attend(&self) -> Option<bool> {
+    /// `Some`: the first follower has to [run signal handlers](Self::run_signal_handlers). `true`: it has to look again soon,
+    /// since a further signal may arrive meanwhile.
+    pub(super) fn signals_are_due(&self) -> Option<bool> {
         if !(self.parking.interrupted.load(Ordering::Acquire)
             || self.parking.must_look.load(Ordering::Acquire))
         {
