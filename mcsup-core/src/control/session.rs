@@ -10,9 +10,6 @@ use serde::{Deserialize, Serialize};
 use super::protocol::{MAX_REQUEST, Outcome, Reply, Request};
 use crate::sys::descriptor;
 
-/// The most bytes of replies that a client may leave unread.
-pub(super) const MAX_UNSENT: usize = 1 << 20;
-
 /// One client, of which at most one request at a time is passed on.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -28,12 +25,10 @@ pub(super) struct Session {
 enum State {
     /// Requests can arrive.
     Open,
-    /// The client has shut down its sending side. The session closes after the last reply.
+    /// No further request can arrive. The session closes after the reply to the last one.
     RequestsEnded,
     /// No further reply is queued. The session closes when the queued ones are sent.
     Closing,
-    /// The connection is gone.
-    Closed,
 }
 
 /// A [`Session`] as one image of the supervisor passes it to the next.
@@ -91,7 +86,8 @@ impl Session {
                 Ok(count) => self.unread.extend_from_slice(&piece[..count]),
                 Err(error) if error.kind() == IoKind::Interrupted => {}
                 Err(error) if error.kind() == IoKind::WouldBlock => break,
-                Err(_) => self.state = State::Closed,
+                // The requests before the error are carried out.
+                Err(_) => self.state = State::RequestsEnded,
             }
         }
         self.next_request()
@@ -102,44 +98,43 @@ impl Session {
         self.state == State::Open && self.unsent.is_empty() && self.unread.len() <= MAX_REQUEST
     }
 
-    /// The length of the next line, if its turn has come.
-    fn next_line(&self) -> Option<usize> {
-        let has_turn = !self.awaits_reply && self.unsent.is_empty();
-        if !has_turn || !matches!(self.state, State::Open | State::RequestsEnded) {
+    /// The length of the line that begins at `start` of the unread bytes, if its turn has come.
+    fn next_line(&self, start: usize) -> Option<usize> {
+        if self.awaits_reply || !self.unsent.is_empty() || self.state == State::Closing {
             return None;
         }
-        let whole = self.unread.iter().position(|byte| *byte == b'\n').map(|newline| newline + 1);
+        let unread = &self.unread[start..];
+        let whole = unread.iter().position(|byte| *byte == b'\n').map(|newline| newline + 1);
         // The end of the stream also ends a line.
-        let is_cut = self.state == State::RequestsEnded || self.unread.len() > MAX_REQUEST;
-        whole.or((is_cut && !self.unread.is_empty()).then_some(self.unread.len()))
+        let is_cut = self.state == State::RequestsEnded || unread.len() > MAX_REQUEST;
+        whole.or((is_cut && !unread.is_empty()).then_some(unread.len()))
     }
 
     /// Whether [`receive`](Self::receive) has work without new bytes.
     pub(super) fn has_line(&self) -> bool {
-        self.next_line().is_some()
+        self.next_line(0).is_some()
     }
 
     fn next_request(&mut self) -> Option<Request> {
-        while let Some(length) = self.next_line() {
-            let line: Vec<u8> = self.unread.drain(..length).collect();
-            if line.trim_ascii().is_empty() && length <= MAX_REQUEST {
-                continue;
-            }
+        let (mut taken, mut request) = (0, None);
+        while let Some(length) = self.next_line(taken) {
+            let line = &self.unread[taken..taken + length];
+            taken += length;
             if length > MAX_REQUEST {
                 let why = format!("a request is at most {MAX_REQUEST} bytes");
                 self.queue(&Reply::new(Outcome::Mistaken, why));
-                self.close_after_replies();
-                return None;
-            }
-            match Request::from_line(&line) {
-                Ok(request) => {
-                    self.awaits_reply = true;
-                    return Some(request);
+                self.state = State::Closing;
+            } else if !line.trim_ascii().is_empty() {
+                match Request::from_line(line) {
+                    Ok(next) => {
+                        (self.awaits_reply, request) = (true, Some(next));
+                    }
+                    Err(mistake) => self.queue(&Reply::new(Outcome::Mistaken, mistake.to_string())),
                 }
-                Err(mistake) => self.queue(&Reply::new(Outcome::Mistaken, mistake.to_string())),
             }
         }
-        None
+        self.unread.drain(..taken);
+        request
     }
 
     /// Sends the reply to the request that was passed on.
@@ -149,49 +144,38 @@ impl Session {
     }
 
     fn queue(&mut self, reply: &Reply) {
-        if matches!(self.state, State::Closing | State::Closed) {
-            return;
-        }
-        let line = reply.to_line();
-        // A single reply may be longer, so that a long traceback does not close the session of a client that
-        // reads.
-        if !self.unsent.is_empty() && self.unsent.len() + line.len() > MAX_UNSENT {
-            log::debug!("A client of the control socket does not read, and is closed");
-            self.state = State::Closed;
-            return;
-        }
-        self.unsent.extend(line);
-        self.flush();
-    }
-
-    fn close_after_replies(&mut self) {
-        self.unread = Vec::new();
-        if self.state != State::Closed {
-            self.state = State::Closing;
+        if self.state != State::Closing {
+            self.unsent.extend(reply.to_line());
+            self.flush();
         }
     }
 
     /// Writes as much as the socket takes.
     pub(super) fn flush(&mut self) {
-        while !self.unsent.is_empty() && self.state != State::Closed {
+        while !self.unsent.is_empty() {
             match (&self.stream).write(&self.unsent) {
                 Ok(count @ 1..) => drop(self.unsent.drain(..count)),
                 Err(error) if error.kind() == IoKind::Interrupted => {}
                 Err(error) if error.kind() == IoKind::WouldBlock => return,
-                _ => self.state = State::Closed,
+                // The client is gone. The requests that it has sent are carried out.
+                _ => {
+                    self.unsent.clear();
+                    if self.state == State::Open {
+                        self.state = State::RequestsEnded;
+                    }
+                }
             }
         }
     }
 
     /// Whether the session can be dropped.
     pub(super) fn is_over(&self) -> bool {
-        match self.state {
+        let has_ended = match self.state {
             State::Open => false,
-            State::RequestsEnded if self.awaits_reply => self.unsent.is_empty() && self.has_hung_up(),
-            State::RequestsEnded => self.unsent.is_empty() && self.unread.is_empty(),
-            State::Closing => self.unsent.is_empty(),
-            State::Closed => true,
-        }
+            State::RequestsEnded => self.unread.is_empty() && (!self.awaits_reply || self.has_hung_up()),
+            State::Closing => true,
+        };
+        has_ended && self.unsent.is_empty()
     }
 
     /// Whether the client has closed its receiving side as well.

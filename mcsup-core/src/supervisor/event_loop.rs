@@ -51,7 +51,7 @@ pub(crate) fn run<S: Supervisor>(
     // The mask is restored before the handlers of the host. A new image has already unblocked all signals.
     let _unblocked = is_new.then(Signals::unblock);
     let outcome = run_loop(&mut machine, &mut executor, effects, events);
-    // Also after an error: no new client connects, and every request gets its reply.
+    // Also after an error: no new client connects, and each request that was begun gets its reply.
     executor.generation_configs.close();
     executor.operators.finish();
     let outcome = outcome?;
