@@ -178,7 +178,14 @@ impl<'a> Place<'a> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let Ok(Self { folder, name, .. }) = Place::of(folder_of(path)) else { return Err(error) };
                 match rustix::fs::mkdirat(&folder, name, FOLDER_MODE) {
-                    Ok(()) | Err(Errno::EXIST) => Self::of(path),
+                    Ok(()) => {
+                        // Against any umask: workers that run as another user have files in it.
+                        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                        let made = rustix::fs::openat(&folder, name, OFlags::RDONLY | flags, Mode::empty())?;
+                        rustix::fs::fchmod(&made, FOLDER_MODE)?;
+                        Self::of(path)
+                    }
+                    Err(Errno::EXIST) => Self::of(path),
                     Err(error) => Err(error.into()),
                 }
             }
