@@ -87,7 +87,7 @@ impl Table<'_> {
     pub(super) fn give_up_waiting(&mut self, now: Instant) {
         self.offer_waiting(true);
         for token in std::mem::take(&mut self.ready) {
-            self.refuse(token, reject::BUSY, now);
+            self.refuse(token, reject::STUCK, now);
         }
     }
 }
