@@ -2,12 +2,12 @@
 //!
 //! `cargo run --example echo`, then `nc 127.0.0.1 7000`; stop it with Ctrl-C.
 
-use mcsup_core::{Prefork, Result, Worker, WorkerContext};
+use mcsup_core::{Prefork, Worker, WorkerContext, WorkerResult};
 
 struct Echo;
 
 impl Worker for Echo {
-    fn run(&mut self, context: &WorkerContext) -> Result<()> {
+    fn run(&mut self, context: &WorkerContext) -> WorkerResult {
         while let Some(mut connection) = context.accept()? {
             std::io::copy(&mut connection.try_clone()?, &mut connection)?;
         }

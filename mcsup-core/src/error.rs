@@ -5,6 +5,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+use std::iter::successors;
 
 /// The result of every fallible function of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -65,6 +66,31 @@ impl Error {
         self
     }
 
+    /// An error of a worker's code; of kind `otherwise` unless it has an [`Error`] among its sources, whose
+    /// kind and detail it then has.
+    pub(crate) fn of_worker(error: Box<dyn StdError + Send + Sync>, otherwise: ErrorKind) -> Self {
+        let error = match error.downcast::<Self>() {
+            Ok(own) => return *own,
+            Err(error) => error,
+        };
+        let sources = || successors(error.source(), |error| (*error).source());
+        let mut text = error.to_string();
+        for source in sources().map(ToString::to_string) {
+            // Many errors show their source themselves.
+            if !text.contains(&source) {
+                text.push_str(": ");
+                text.push_str(&source);
+            }
+        }
+        let own = sources().find_map(|source| source.downcast_ref::<Self>());
+        Self {
+            kind: own.map_or(otherwise, Self::kind),
+            message: text,
+            detail: own.and_then(|own| own.detail.clone()),
+            source: None,
+        }
+    }
+
     /// The same error as another kind.
     #[must_use]
     pub fn of_kind(mut self, kind: ErrorKind) -> Self {
@@ -115,5 +141,46 @@ mod tests {
         let error = Error::system("bind 127.0.0.1:80", io::Error::from_raw_os_error(13));
         assert_eq!(error.to_string(), "bind 127.0.0.1:80: Permission denied (os error 13)");
         assert_eq!(error.kind(), ErrorKind::System);
+    }
+
+    /// An error that does not show its source.
+    #[derive(Debug)]
+    struct Context(&'static str, Box<dyn StdError + Send + Sync>);
+
+    impl fmt::Display for Context {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl StdError for Context {
+        fn source(&self) -> Option<&(dyn StdError + 'static)> {
+            Some(&*self.1)
+        }
+    }
+
+    #[test]
+    fn a_workers_error_of_any_type_says_what_all_its_sources_say_once() {
+        let error = "x".parse::<u8>().map_err(|error| Context("read the settings", error.into()));
+        let error = Error::of_worker(error.unwrap_err().into(), ErrorKind::Worker);
+        assert_eq!(error.to_string(), "read the settings: invalid digit found in string");
+        assert_eq!((error.kind(), error.detail()), (ErrorKind::Worker, None));
+        let error = Error::of_worker("the queue is gone".into(), ErrorKind::Boot);
+        assert_eq!((error.kind(), &*error.to_string()), (ErrorKind::Boot, "the queue is gone"));
+    }
+
+    #[test]
+    fn an_error_below_a_workers_own_keeps_its_kind_and_its_detail() {
+        let own = || {
+            let error = Error::new(ErrorKind::Application, "no module named x");
+            error.caused_by(io::Error::from_raw_os_error(2)).with_detail("Traceback")
+        };
+        let text = "no module named x: No such file or directory (os error 2)";
+        let plain = Error::of_worker(own().into(), ErrorKind::Boot);
+        let below = Error::of_worker(Context("load", own().into()).into(), ErrorKind::Boot);
+        for (error, text) in [(plain, text.to_owned()), (below, format!("load: {text}"))] {
+            assert_eq!(error.to_string(), text);
+            assert_eq!((error.kind(), error.detail()), (ErrorKind::Application, Some("Traceback")));
+        }
     }
 }

@@ -55,6 +55,6 @@ pub use spawn::spec::MoldThreads;
 pub use supervisor::config::{Children, Config};
 pub use supervisor::{Ending, ForkSide, Prefork, Supervisor};
 pub use worker::{
-    MAX_HANDED, Phase, Sibling, SignalsBlocked, Unshared, Worker, WorkerContext, between_forks,
+    MAX_HANDED, Phase, Sibling, SignalsBlocked, Unshared, Worker, WorkerContext, WorkerResult, between_forks,
     is_forked_off, restart_companions, stop_companions, with_companion,
 };

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcsup_core::{Error, ErrorKind, Phase, SignalsBlocked, Worker, WorkerContext};
+use mcsup_core::{Error, ErrorKind, Phase, SignalsBlocked, Worker, WorkerContext, WorkerResult};
 use pyo3::prelude::*;
 
 use crate::access::{AccessLog, Format};
@@ -72,7 +72,7 @@ impl WsgiWorker {
 }
 
 impl Worker for WsgiWorker {
-    fn load(&mut self, context: Option<&WorkerContext>) -> mcsup_core::Result<()> {
+    fn load(&mut self, context: Option<&WorkerContext>) -> WorkerResult {
         interpreter::ensure(self.settings.venv.as_deref())
             .map_err(|reason| Error::new(ErrorKind::Boot, reason))?;
         if self.settings.threads == 1 {
@@ -93,7 +93,7 @@ impl Worker for WsgiWorker {
         Ok(())
     }
 
-    fn boot(&mut self, _: &WorkerContext) -> mcsup_core::Result<()> {
+    fn boot(&mut self, _: &WorkerContext) -> WorkerResult {
         self.begin_to_watch();
         self.access = match self.settings.access.clone() {
             Some((format, place)) => open_access_log(format, &place)?,
@@ -116,9 +116,9 @@ impl Worker for WsgiWorker {
         Python::attach(|py| fork::other_threads(py).unwrap_or_default())
     }
 
-    fn run(&mut self, context: &WorkerContext) -> mcsup_core::Result<()> {
+    fn run(&mut self, context: &WorkerContext) -> WorkerResult {
         let Some(callable) = &self.callable else {
-            return Err(Error::new(ErrorKind::Worker, "the worker was run before it was booted"));
+            return Err("the worker was run before it was booted".into());
         };
         let access = self.access.take();
         let listeners = context.listeners().iter().map(|listener| {
@@ -149,7 +149,7 @@ impl Worker for WsgiWorker {
         let host = Process { context, reopen_error_log: &**reopen_error_log };
         let ended = engine::run(engine, listeners.collect(), &host, Threads { apps, life: attached }, access);
         Python::attach(ending::run_exit_functions);
-        ended.map_err(|error| Error::system("serve", error).of_kind(ErrorKind::Worker))
+        Ok(ended.map_err(|error| Error::system("serve", error).of_kind(ErrorKind::Worker))?)
     }
 }
 

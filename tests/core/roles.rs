@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::hosts;
 use mcsup_core::host::privileges::RunAs;
 use mcsup_core::upgrade::{self, Image, Resumption};
-use mcsup_core::{Config, Connection, ErrorKind, MoldThreads, Prefork, Result, Worker, WorkerContext};
+use mcsup_core::{Config, Connection, ErrorKind, MoldThreads, Prefork, Worker, WorkerContext, WorkerResult};
 
 /// The environment variable that names the role.
 pub const ROLE: &str = "MCSUP_TEST_ROLE";
@@ -221,7 +221,7 @@ fn write_another_version() {
 struct Answering;
 
 impl Worker for Answering {
-    fn run(&mut self, context: &WorkerContext) -> Result<()> {
+    fn run(&mut self, context: &WorkerContext) -> WorkerResult {
         while let Some(mut connection) = context.accept()? {
             let line = read_line(&mut connection)?;
             let answer = match line.trim() {
@@ -267,12 +267,14 @@ enum Flaw {
 }
 
 impl Worker for Cast {
-    fn load(&mut self, context: Option<&WorkerContext>) -> Result<()> {
+    fn load(&mut self, context: Option<&WorkerContext>) -> WorkerResult {
         assert!(context.is_none(), "there is a mold");
         let drawn = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?;
         self.mark = format!("{} by {}", drawn.trim(), std::process::id());
         match self.flaw {
-            Some(Flaw::Fails) => Err(mcsup_core::Error::new(ErrorKind::Application, "nothing to cast")),
+            Some(Flaw::Fails) => {
+                Err(mcsup_core::Error::new(ErrorKind::Application, "nothing to cast").into())
+            }
             Some(Flaw::Hangs) => loop {
                 std::thread::park();
             },
@@ -285,7 +287,7 @@ impl Worker for Cast {
         }
     }
 
-    fn run(&mut self, context: &WorkerContext) -> Result<()> {
+    fn run(&mut self, context: &WorkerContext) -> WorkerResult {
         while let Some(mut connection) = context.accept()? {
             let line = read_line(&mut connection)?;
             context.request_began();
@@ -350,7 +352,7 @@ enum BadBoot {
 }
 
 impl Worker for BadBoot {
-    fn boot(&mut self, _: &WorkerContext) -> Result<()> {
+    fn boot(&mut self, _: &WorkerContext) -> WorkerResult {
         match self {
             Self::Exits => std::process::exit(7),
             Self::IsKilled => {
@@ -364,20 +366,20 @@ impl Worker for BadBoot {
         }
     }
 
-    fn run(&mut self, _: &WorkerContext) -> Result<()> {
-        Err(mcsup_core::Error::new(ErrorKind::Worker, "never booted"))
+    fn run(&mut self, _: &WorkerContext) -> WorkerResult {
+        Err("never booted".into())
     }
 }
 
 struct PanickingBoot;
 
 impl Worker for PanickingBoot {
-    fn boot(&mut self, _: &WorkerContext) -> Result<()> {
+    fn boot(&mut self, _: &WorkerContext) -> WorkerResult {
         panic!("cannot boot")
     }
 
-    fn run(&mut self, _: &WorkerContext) -> Result<()> {
-        Err(mcsup_core::Error::new(ErrorKind::Worker, "never booted"))
+    fn run(&mut self, _: &WorkerContext) -> WorkerResult {
+        Err("never booted".into())
     }
 }
 

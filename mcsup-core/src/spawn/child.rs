@@ -75,6 +75,7 @@ fn serve<E: Hooks>(mut spec: WorkerSpec, loaded: &mut Option<E::Worker>, hooks: 
     match guarded(|| worker.run(&prepared.context)) {
         Some(Ok(())) => 0,
         Some(Err(error)) => {
+            let error = Error::of_worker(error, ErrorKind::Worker);
             log::error!("worker failed: {error}");
             code::FAILED
         }
@@ -88,15 +89,16 @@ fn boot<E: Hooks>(
     loaded: &mut Option<E::Worker>,
     hooks: &mut E,
 ) -> Result<()> {
+    let failed = |error| Error::of_worker(error, ErrorKind::Boot);
     let worker = match loaded {
         Some(worker) => worker,
         None => {
             let worker = loaded.insert(hooks.make(generation));
-            worker.load(Some(context))?;
+            worker.load(Some(context)).map_err(failed)?;
             worker
         }
     };
-    worker.boot(context)
+    worker.boot(context).map_err(failed)
 }
 
 fn prepare(spec: &mut WorkerSpec) -> Result<Prepared> {

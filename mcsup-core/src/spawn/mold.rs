@@ -71,7 +71,7 @@ fn get_ready<E: Hooks>(spec: &MoldSpec, loaded: &mut Option<E::Worker>, hooks: &
     }
     signal::unblock_all();
     let worker = loaded.insert(hooks.make(common.generation));
-    worker.load(None)?;
+    worker.load(None).map_err(|error| Error::of_worker(error, ErrorKind::Boot))?;
     judge_threads(worker, common.threads)?;
     worker.prepare_to_fork();
     Ok(())

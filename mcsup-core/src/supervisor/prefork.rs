@@ -13,12 +13,12 @@ use crate::upgrade::Resumption;
 /// A pre-fork pool: settings, then [`run`](Self::run).
 ///
 /// ```no_run
-/// use mcsup_core::{Prefork, Result, Worker, WorkerContext};
+/// use mcsup_core::{Prefork, Worker, WorkerContext, WorkerResult};
 ///
 /// struct Echo;
 ///
 /// impl Worker for Echo {
-///     fn run(&mut self, context: &WorkerContext) -> Result<()> {
+///     fn run(&mut self, context: &WorkerContext) -> WorkerResult {
 ///         while let Some(mut connection) = context.accept()? {
 ///             std::io::copy(&mut connection.try_clone()?, &mut connection)?;
 ///         }

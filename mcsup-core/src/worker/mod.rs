@@ -3,6 +3,8 @@
 mod accepting;
 mod context;
 
+use std::error::Error;
+
 pub use crate::link::handover::MAX_HANDED;
 pub use crate::link::lifeline::Phase;
 pub use crate::link::scoreboard::Sibling;
@@ -12,7 +14,11 @@ pub use crate::sys::signal::SignalsBlocked;
 pub use crate::sys::unshared::{Unshared, between_forks};
 pub use context::WorkerContext;
 
-use crate::error::Result;
+/// The result of a [`Worker`]'s methods: `?` takes any error.
+///
+/// An [`Error`](crate::Error) keeps its kind and detail, also as the source of another error. The text of
+/// any other error is its own line, followed by its sources.
+pub type WorkerResult = Result<(), Box<dyn Error + Send + Sync>>;
 
 /// The code that runs in each worker process.
 ///
@@ -28,7 +34,7 @@ pub trait Worker {
     ///
     /// # Errors
     /// As those of [`boot`](Self::boot).
-    fn load(&mut self, context: Option<&WorkerContext>) -> Result<()> {
+    fn load(&mut self, context: Option<&WorkerContext>) -> WorkerResult {
         let _ = context;
         Ok(())
     }
@@ -52,7 +58,7 @@ pub trait Worker {
     /// # Errors
     /// [`ErrorKind::Application`](crate::ErrorKind::Application) if the code to run could not be loaded, any
     /// other kind otherwise. The error's text and detail reach the operator whole.
-    fn boot(&mut self, context: &WorkerContext) -> Result<()> {
+    fn boot(&mut self, context: &WorkerContext) -> WorkerResult {
         let _ = context;
         Ok(())
     }
@@ -61,5 +67,5 @@ pub trait Worker {
     ///
     /// # Errors
     /// The worker cannot go on. The error is logged, and the worker is replaced.
-    fn run(&mut self, context: &WorkerContext) -> Result<()>;
+    fn run(&mut self, context: &WorkerContext) -> WorkerResult;
 }
