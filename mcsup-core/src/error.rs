@@ -14,13 +14,13 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// An invalid setting: an address that does not parse, no listener, too many workers.
+    /// An invalid setting: an address that does not parse, no listener, too many workers, an unknown user.
     Setting,
     /// An address that cannot be bound.
     Bind,
     /// The pid file cannot be written, or another process holds it.
     PidFile,
-    /// A user or group that does not exist, or privileges that cannot be dropped.
+    /// A user or group that cannot be looked up, or privileges that cannot be dropped.
     Privileges,
     /// A system call failed unexpectedly.
     System,

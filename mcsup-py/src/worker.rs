@@ -240,13 +240,16 @@ fn in_words_of_core(error: LoadError) -> Error {
     }
 }
 
-/// Loads the application in this process and drops it, for `--check-config`.
+/// Loads the application in this process and drops it, for `--check-config`. Runs the exit functions that it has
+/// registered, as at the end of a worker.
 ///
 /// # Errors
 /// Why it cannot be loaded.
 pub fn check(settings: &WorkerSettings) -> mcsup_core::Result<()> {
     interpreter::ensure(settings.venv.as_deref()).map_err(|reason| Error::new(ErrorKind::Boot, reason))?;
-    load(settings).map(drop)
+    let loaded = load(settings).map(drop);
+    Python::attach(ending::run_exit_functions);
+    loaded
 }
 
 /// The process as the engine sees it.

@@ -94,7 +94,7 @@ def test_a_good_configuration_is_said_to_be_one(directory):
 
 
 def test_a_directory_that_is_not_there(directory):
-    assert "no-such-dir" in complaint(run("--chdir", "no-such-dir", "app:app", cwd=directory), REFUSED)
+    assert "no-such-dir" in complaint(run("--chdir", "no-such-dir", "app:app", cwd=directory), USAGE)
 
 
 def test_a_pid_file_that_cannot_be_written(directory):
@@ -112,7 +112,7 @@ def test_a_log_that_cannot_be_written(directory):
 def test_a_user_that_does_not_exist(directory):
     (directory / "app.py").write_text(HELLO)
     result = run("-b", f"127.0.0.1:{free_port()}", "-u", "no-such-user", "app:app", cwd=directory)
-    assert "no-such-user" in complaint(result, REFUSED)
+    assert "no-such-user" in complaint(result, USAGE)
 
 
 def test_a_descriptor_that_was_not_inherited(directory):

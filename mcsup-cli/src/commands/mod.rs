@@ -1,5 +1,6 @@
 //! The subcommands, one file for each kind.
 
+mod check;
 mod client;
 #[cfg(test)]
 mod fixture;

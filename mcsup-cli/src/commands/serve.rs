@@ -9,6 +9,7 @@ use mcsup_core::upgrade::{Image, Resumption};
 use mcsup_core::{Config, Ending, Prefork};
 use mcsup_py::python::fork;
 
+use super::check;
 use super::pool::{Output, Pool, ReadSettings};
 use super::wiring::{self, UserLookup};
 use crate::exit::Exit;
@@ -31,16 +32,13 @@ pub(crate) fn run(
     wiring::access_log(settings)?;
     if let Some(directory) = &settings.process.chdir {
         std::env::set_current_dir(&directory.value).map_err(|error| {
-            Failure::refused(format!("cannot change to the directory {}: {error}", directory.value.display()))
+            Failure::usage(format!("cannot change to the directory {}: {error}", directory.value.display()))
         })?;
     }
     let mut config = wiring::pool(settings, None)?;
     config.image = image;
     if settings.check_config.value {
-        let log = ErrorLog::install(&Destination::Standard, settings.logging.level.value)?;
-        mcsup_py::check(&wiring::worker_settings(settings, argv, &log)?)?;
-        let app = settings.app.as_ref().map(|app| format!("{} can be served\n", app.value));
-        return Ok((Exit::Done, app.unwrap_or_default()));
+        return check::run(settings, &config, argv);
     }
     let answer = Rc::new(Cell::new(None));
     // An upgraded image is in the background already.
@@ -137,9 +135,14 @@ fn log_of_daemon(errors: &Sourced<Destination>) -> String {
 }
 
 fn detach() -> Result<Detached, Failure> {
-    Ok(daemon::detach(None, |after_in_child| match after_in_child {
+    Ok(daemon::detach(None, fork_hooks)?)
+}
+
+/// Python's part of a fork: `None` before it, `Some(is_child)` after it.
+pub(super) fn fork_hooks(after_in_child: Option<bool>) {
+    match after_in_child {
         None => fork::before(),
         Some(true) => fork::after_in_child(),
         Some(false) => fork::after_in_parent(),
-    })?)
+    }
 }

@@ -15,6 +15,7 @@
 //! - `descriptors`: the limit of open descriptors.
 //! - [`usage`]: memory and processor time of a process.
 //! - [`privileges`]: users and groups by name.
+//! - [`trial`]: a function that runs once in a child process, within a time limit.
 
 pub mod daemon;
 pub(crate) mod descriptors;
@@ -31,4 +32,5 @@ pub mod processes;
 pub(crate) mod recorded_path;
 pub mod relatives;
 pub mod survivors;
+pub mod trial;
 pub mod usage;

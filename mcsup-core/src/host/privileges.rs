@@ -11,13 +11,16 @@ impl RunAs {
     /// Resolves a user and a group by name or number; `None`: the workers keep the supervisor's.
     ///
     /// The supplementary groups are those of the user, never those of the supervisor.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Setting`]: there is no such user or group. [`ErrorKind::Privileges`]: this process may not run
+    /// workers as another user, or the look-up failed.
     pub fn look_up(user: Option<&str>, group: Option<&str>) -> Result<Option<Self>> {
         if user.is_none() && group.is_none() {
             return Ok(None);
         }
-        let unknown = |what: &str, name: &str| {
-            Error::new(ErrorKind::Privileges, format!("there is no {what} {name:?}"))
-        };
+        let unknown =
+            |what: &str, name: &str| Error::new(ErrorKind::Setting, format!("there is no {what} {name:?}"));
         let failed = |what: &str, name: &str| {
             let step = format!("look up the {what} {name:?}");
             move |error| Error::system(step, error).of_kind(ErrorKind::Privileges)
