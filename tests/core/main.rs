@@ -13,6 +13,7 @@
     reason = "a test that cannot go on fails, and says so"
 )]
 
+mod errors;
 mod hosts;
 mod lives;
 mod molds;
@@ -160,6 +161,26 @@ const TESTS: &[Test] = &[
         lives::an_inherited_listener_outlives_a_start_that_fails,
     ),
     ("an_image_with_threads_gives_the_pool_back", upgrades::an_image_with_threads_gives_the_pool_back),
+    (
+        "the_text_of_a_workers_error_is_in_the_log_and_in_the_status",
+        errors::the_text_of_a_workers_error_is_in_the_log_and_in_the_status,
+    ),
+    (
+        "a_panic_before_a_worker_is_ready_is_reported_by_its_call",
+        errors::a_panic_before_a_worker_is_ready_is_reported_by_its_call,
+    ),
+    (
+        "an_error_of_any_type_ends_a_start_with_its_text",
+        errors::an_error_of_any_type_ends_a_start_with_its_text,
+    ),
+    (
+        "a_worker_is_dropped_at_its_orderly_end_and_not_after_a_panic",
+        errors::a_worker_is_dropped_at_its_orderly_end_and_not_after_a_panic,
+    ),
+    (
+        "a_panic_in_a_destructor_is_reported_by_its_call",
+        errors::a_panic_in_a_destructor_is_reported_by_its_call,
+    ),
     ("without_an_image_an_upgrade_is_refused", upgrades::without_an_image_an_upgrade_is_refused),
 ];
 

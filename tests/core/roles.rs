@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use crate::hosts;
+use crate::{errors, hosts};
 use mcsup_core::host::privileges::RunAs;
 use mcsup_core::upgrade::{self, Image, Resumption};
 use mcsup_core::{Config, Connection, ErrorKind, MoldThreads, Prefork, Worker, WorkerContext, WorkerResult};
@@ -135,6 +135,7 @@ fn failing(role: &str, address: &str) -> ExitCode {
             let cast = || Cast { flaw: Some(Flaw::Exits), ..Cast::default() };
             reason_of(Prefork::with_config(cast, molded(address)).run())
         }
+        _ if role.starts_with(errors::ROLE) => errors::play(role, address),
         _ => panic!("there is no role {role}"),
     }
 }
@@ -152,7 +153,7 @@ fn start_companion() {
 }
 
 /// Logs the result for the caller of the library, and ends as the pool has.
-fn reason_of(ending: mcsup_core::Ending) -> ExitCode {
+pub fn reason_of(ending: mcsup_core::Ending) -> ExitCode {
     let reason = ending.error().map(ToString::to_string);
     log::info!("outcome {:?}, reason {reason:?}", ending.outcome());
     ending.into()
@@ -310,7 +311,7 @@ impl Worker for Cast {
     }
 }
 
-fn read_line(connection: &mut Connection) -> std::io::Result<String> {
+pub fn read_line(connection: &mut Connection) -> std::io::Result<String> {
     let (mut line, mut byte) = (Vec::new(), [0]);
     while connection.read(&mut byte)? == 1 && byte[0] != b'\n' {
         line.push(byte[0]);

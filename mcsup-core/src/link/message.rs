@@ -1,14 +1,14 @@
 //! Messages between supervisor and worker: a tag, a length (u32, little-endian), a payload.
 
 use crate::error::ErrorKind;
-use crate::policy::{BootFailure, Drain, ExitStatus};
+use crate::policy::{BootFailure, Drain, ExitStatus, LastError};
 
 /// The version of these messages and of fork orders.
 ///
 /// After an upgrade the supervisor's next image talks to workers of the previous one. A change or removal of
-/// a tag or a payload increments this number; an upgrade between different numbers is refused. A new tag that
-/// only newer workers receive needs no new number.
-pub(crate) const PROTOCOL: u32 = 2;
+/// a tag or a payload increments this number, and so does a new tag of a report; an upgrade between different numbers
+/// is refused. A new tag that only newer workers receive needs no new number.
+pub(crate) const PROTOCOL: u32 = 3;
 
 /// A message from the supervisor to a worker or a mold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub(crate) enum Report {
     Ready,
     /// Boot failed; the exit follows.
     Failed(BootFailure),
+    /// A booted worker or mold ends because of this error or panic; the exit follows.
+    Error(LastError),
     /// The worker asks to be replaced, for this reason.
     Leaving(String),
     /// The worker asks for a reload of the pool, for this reason: its code has changed.
@@ -121,13 +123,9 @@ impl Message for Report {
             }
             Report::Failed(failure) => {
                 let tag = if failure.kind == ErrorKind::Application { b'A' } else { b'B' };
-                let mut payload = failure.summary.replace('\n', " ").into_bytes();
-                if let Some(detail) = failure.detail {
-                    payload.push(b'\n');
-                    payload.extend_from_slice(detail.as_bytes());
-                }
-                (tag, payload)
+                (tag, join_lines(&failure.summary, failure.detail.as_deref()))
             }
+            Report::Error(error) => (b'X', join_lines(&error.summary, error.detail.as_deref())),
         }
     }
 
@@ -149,17 +147,33 @@ impl Message for Report {
                 let status = if tag == b'C' { ExitStatus::Code(number) } else { ExitStatus::Signal(number) };
                 return Some(Report::ChildExited { pid, status });
             }
+            b'X' => return Some(Report::Error(split_lines(payload))),
             b'A' => ErrorKind::Application,
             b'B' => ErrorKind::Boot,
             _ => return None,
         };
-        let text = String::from_utf8_lossy(payload);
-        let (summary, detail) = match text.split_once('\n') {
-            Some((summary, detail)) => (summary, Some(detail.to_owned())),
-            None => (&*text, None),
-        };
-        Some(Report::Failed(BootFailure { kind, summary: summary.to_owned(), detail }))
+        let LastError { summary, detail } = split_lines(payload);
+        Some(Report::Failed(BootFailure { kind, summary, detail }))
     }
+}
+
+/// One line, and perhaps a detail of several lines behind it.
+fn join_lines(summary: &str, detail: Option<&str>) -> Vec<u8> {
+    let mut payload = summary.replace('\n', " ").into_bytes();
+    if let Some(detail) = detail {
+        payload.push(b'\n');
+        payload.extend_from_slice(detail.as_bytes());
+    }
+    payload
+}
+
+fn split_lines(payload: &[u8]) -> LastError {
+    let text = String::from_utf8_lossy(payload);
+    let (summary, detail) = match text.split_once('\n') {
+        Some((summary, detail)) => (summary, Some(detail.to_owned())),
+        None => (&*text, None),
+    };
+    LastError { summary: summary.to_owned(), detail }
 }
 
 /// Encodes a message with its header.
@@ -201,10 +215,14 @@ pub(crate) const MAX_PAYLOAD: usize = 1 << 20;
 const MAX_REASON: usize = 4 * 1024;
 
 impl Report {
-    /// Cuts a reason, as an application may give one of any length.
+    /// Cuts a reason or a detail, as an application may give one of any length.
     pub(crate) fn cut(mut self) -> Self {
         match &mut self {
-            Report::Failed(failure) => cut(&mut failure.summary),
+            Report::Failed(BootFailure { summary, detail, .. })
+            | Report::Error(LastError { summary, detail }) => {
+                cut(summary);
+                detail.as_mut().map(keep_end);
+            }
             Report::Leaving(reason) | Report::ReloadWanted(reason) | Report::ForkFailed { reason, .. } => {
                 cut(reason);
             }
@@ -217,6 +235,13 @@ impl Report {
 fn cut(reason: &mut String) {
     let end = (0..=MAX_REASON.min(reason.len())).rev().find(|at| reason.is_char_boundary(*at));
     reason.truncate(end.unwrap_or(0));
+}
+
+/// Cuts a detail. The end of a traceback names the error.
+fn keep_end(detail: &mut String) {
+    let start = detail.len().saturating_sub(MAX_PAYLOAD / 2);
+    let start = (start..detail.len()).find(|at| detail.is_char_boundary(*at)).unwrap_or(0);
+    detail.drain(..start);
 }
 
 #[cfg(test)]
@@ -235,7 +260,12 @@ mod tests {
         let leaving = Report::Leaving("tired".to_owned());
         let wanted = Report::ReloadWanted("app.py has changed".to_owned());
         let enough = Report::Enough { requests: 10_000 };
-        let failures = [failure(None), failure(Some("Traceback:\n  line\n"))];
+        let error = |detail: Option<&str>| {
+            let summary = "the queue is gone".to_owned();
+            Report::Error(LastError { summary, detail: detail.map(str::to_owned) })
+        };
+        let detail = Some("Traceback:\n  line\n");
+        let failures = [failure(None), failure(detail), error(None), error(detail)];
         let fork_failed = Report::ForkFailed { worker: 7, reason: "no memory".to_owned() };
         let exits = [ExitStatus::Code(3), ExitStatus::Signal(9)];
         let exits = exits.map(|status| Report::ChildExited { pid: 4712, status });
@@ -264,6 +294,7 @@ mod tests {
         let failure = BootFailure { kind: ErrorKind::Boot, summary: long(), detail: None };
         let reports = [
             Report::Failed(failure),
+            Report::Error(LastError { summary: long(), detail: None }),
             Report::Leaving(long()),
             Report::ReloadWanted(long()),
             Report::ForkFailed { worker: 7, reason: long() },
@@ -276,6 +307,19 @@ mod tests {
         }
         let short = Report::Leaving("tired".to_owned());
         assert_eq!(short.clone().cut(), short);
+    }
+
+    #[test]
+    fn a_detail_of_any_length_keeps_its_end() {
+        let detail = || Some("x".to_owned() + &"\u{fc}".repeat(MAX_PAYLOAD) + "ValueError");
+        let summary = || "why".to_owned();
+        let error = LastError { summary: summary(), detail: detail() };
+        let failure = BootFailure { kind: ErrorKind::Boot, summary: summary(), detail: detail() };
+        for report in [Report::Error(error), Report::Failed(failure)] {
+            let bytes = frame(report.cut());
+            assert!(bytes.len() <= MAX_PAYLOAD && bytes.ends_with(b"\xc3\xbcValueError"));
+            assert!(matches!(first::<Report>(&bytes), Ok(Some(_))));
+        }
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Effects of events, and answers to requests. Values only.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::event::{Generation, Slot, Ticket, WorkerId};
-use super::exit::{BootFailure, Outcome};
+use super::exit::{BootFailure, Exit, Outcome};
 use super::notice::Notice;
 
 /// An act of the supervisor that the policy has decided on.
@@ -161,6 +163,12 @@ impl FailureReason {
     /// A reason without a detail.
     pub(super) fn new(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), detail: None }
+    }
+
+    /// The end of a process as a reason: `what` with the evidence of the exit.
+    pub(super) fn of_exit(what: impl fmt::Display, exit: &Exit) -> Self {
+        let detail = exit.evidence.error.as_ref().and_then(|error| error.detail.clone());
+        Self { reason: format!("{what}: {exit}"), detail }
     }
 
     /// The answer to a request that failed for this reason.

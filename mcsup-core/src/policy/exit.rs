@@ -18,6 +18,15 @@ pub(crate) struct BootFailure {
     pub(crate) detail: Option<String>,
 }
 
+/// The error or panic of a process, as it reported it before its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LastError {
+    /// One line.
+    pub(crate) summary: String,
+    /// Several lines.
+    pub(crate) detail: Option<String>,
+}
+
 /// How a process ended, with the evidence of the cause.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Exit {
@@ -25,6 +34,16 @@ pub(crate) struct Exit {
     pub(crate) status: ExitStatus,
     /// Other evidence.
     pub(crate) evidence: Evidence,
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.status)?;
+        match &self.evidence.error {
+            Some(error) => write!(f, ": {}", error.summary),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The status that waitpid(2) reports.
@@ -54,6 +73,8 @@ pub(crate) struct Evidence {
     pub(crate) sender: Option<Sender>,
     /// The age of the request that it was running.
     pub(crate) request_age: Option<Duration>,
+    /// Its last error or panic, if it could report one.
+    pub(crate) error: Option<LastError>,
 }
 
 /// Whether the kernel counts an out-of-memory kill for a death, in the worker's own cgroup.

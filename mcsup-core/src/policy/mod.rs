@@ -47,7 +47,7 @@ mod upgrades;
 pub(crate) use effect::{Answer, Drain, Effect};
 pub(crate) use event::{Ask, Event, Moment, Place, StopMode, Ticket, WorkerId};
 pub use exit::Outcome;
-pub(crate) use exit::{BootFailure, Evidence, Exit, ExitStatus, KillReason, OutOfMemory, Sender};
+pub(crate) use exit::{BootFailure, Evidence, Exit, ExitStatus, KillReason, LastError, OutOfMemory, Sender};
 pub(crate) use machine::{Machine, MachineRecord};
 pub(crate) use notice::{
     MoldNotice, Notice, PoolNotice, RecycleNotice, ReloadNotice, ScaleNotice, UpgradeNotice, WorkerNotice,

@@ -45,6 +45,8 @@ pub(crate) enum WorkerNotice {
 pub(crate) enum MoldNotice {
     Booting { generation: Generation, pid: i32 },
     Ready { pid: i32, generation: Generation, after: Duration },
+    BootFailed { pid: i32, failure: BootFailure },
+    BootTimeout { pid: i32, after: Duration },
     Died { pid: i32, generation: Generation, exit: Exit, killed: Option<KillReason> },
     Failed { generation: Generation, reason: String, again_in: Duration },
     Unkillable { pid: i32, since: Duration },

@@ -13,16 +13,17 @@ use std::time::Duration;
 
 use rustix::process::Pid;
 
+use super::guard::{Panic, guarded};
 use super::spec::{GenerationSpec, Listeners, Origin, WorkerSpec};
-use super::{Hooks, code, guarded};
+use super::{Hooks, code, drop_worker};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::privileges::RunAs;
 use crate::host::processes::own_pid;
 use crate::link::channel::WorkerEnd;
 use crate::link::lifeline::{self, WorkerControl};
-use crate::link::message::{MAX_PAYLOAD, Report};
+use crate::link::message::Report;
 use crate::listener::open::OpenSet;
-use crate::policy::{BootFailure, ExitStatus};
+use crate::policy::{BootFailure, ExitStatus, LastError};
 use crate::sys::ancestry::ADOPTS;
 use crate::sys::caught::{self, Act};
 use crate::sys::companion::Companion;
@@ -53,14 +54,19 @@ pub(super) fn run<E: Hooks>(spec: WorkerSpec, loaded: &mut Option<E::Worker>, ho
 }
 
 fn serve<E: Hooks>(mut spec: WorkerSpec, loaded: &mut Option<E::Worker>, hooks: &mut E) -> i32 {
+    let forked = boot_step("Supervisor::after_fork", || hooks.after_fork(true));
     let booted = prepare(&mut spec).and_then(|prepared| {
-        let boot = guarded(|| boot(&prepared.context, spec.common.generation, loaded, hooks));
-        boot.unwrap_or_else(|| Err(Error::new(ErrorKind::Boot, "the worker panicked while it booted")))?;
+        forked?;
+        boot(&prepared.context, spec.common.generation, loaded, hooks)?;
         Ok(prepared)
     });
     let (prepared, Some(worker)) = (match booted {
         Ok(prepared) => (prepared, loaded.as_mut()),
-        Err(error) => return report_failure(&spec.end, &error),
+        Err(error) => {
+            let code = report_failure(&spec.end, &error);
+            end_orderly(&spec.end, loaded);
+            return code;
+        }
     }) else {
         return code::FAILED;
     };
@@ -72,15 +78,43 @@ fn serve<E: Hooks>(mut spec: WorkerSpec, loaded: &mut Option<E::Worker>, hooks: 
     if !prepared.control.may_begin() {
         return 0;
     }
-    match guarded(|| worker.run(&prepared.context)) {
-        Some(Ok(())) => 0,
-        Some(Err(error)) => {
-            let error = Error::of_worker(error, ErrorKind::Worker);
-            log::error!("worker failed: {error}");
-            code::FAILED
+    let code = match guarded("Worker::run", || worker.run(&prepared.context)) {
+        Ok(Ok(())) => 0,
+        Ok(Err(error)) => {
+            report_error(&spec.end, "worker failed", &Error::of_worker(error, ErrorKind::Worker))
         }
-        None => code::FAILED,
+        // Its state after a panic is unknown, so it is not dropped.
+        Err(panic) => return report_panic(&spec.end, &panic),
+    };
+    code.max(end_orderly(&spec.end, loaded))
+}
+
+/// Drops the worker; returns the exit code.
+fn end_orderly<W>(end: &WorkerEnd, loaded: &mut Option<W>) -> i32 {
+    drop_worker(loaded).map_or_else(|panic| report_panic(end, &panic), |()| 0)
+}
+
+/// Reports the error of a booted process; returns the exit code. Without a supervisor it is logged here,
+/// after `subject`.
+pub(super) fn report_error(end: &WorkerEnd, subject: &str, error: &Error) -> i32 {
+    let last = LastError { summary: error.to_string(), detail: error.detail().map(str::to_owned) };
+    if end.send(Report::Error(last)).is_err() {
+        log::error!("{subject}: {error}");
     }
+    code::FAILED
+}
+
+/// Reports a panic of a booted process; returns the exit code.
+pub(super) fn report_panic(end: &WorkerEnd, panic: &Panic) -> i32 {
+    // The panic hook has already printed it.
+    let _ = end.send(Report::Error(LastError { summary: format!("panicked {panic}"), detail: None }));
+    code::FAILED
+}
+
+/// Runs a step of the boot.
+fn boot_step<T>(call: &'static str, code: impl FnOnce() -> T) -> Result<T> {
+    guarded(call, code)
+        .map_err(|panic| Error::new(ErrorKind::Boot, format!("the worker panicked while it booted, {panic}")))
 }
 
 fn boot<E: Hooks>(
@@ -93,12 +127,13 @@ fn boot<E: Hooks>(
     let worker = match loaded {
         Some(worker) => worker,
         None => {
-            let worker = loaded.insert(hooks.make(generation));
-            worker.load(Some(context)).map_err(failed)?;
+            let made = boot_step("Supervisor::worker", || hooks.make(generation))?;
+            let worker = loaded.insert(made);
+            boot_step("Worker::load", || worker.load(Some(context)))?.map_err(failed)?;
             worker
         }
     };
-    worker.boot(context).map_err(failed)
+    boot_step("Worker::boot", || worker.boot(context))?.map_err(failed)
 }
 
 fn prepare(spec: &mut WorkerSpec) -> Result<Prepared> {
@@ -214,12 +249,7 @@ pub(super) fn report_failure(end: &WorkerEnd, error: &Error) -> i32 {
         ErrorKind::Application => (ErrorKind::Application, code::APPLICATION),
         _ => (ErrorKind::Boot, code::BOOT),
     };
-    let detail = error.detail().map(|detail| {
-        // The end of a traceback names the error.
-        let start = detail.len().saturating_sub(MAX_PAYLOAD / 2);
-        let start = (start..detail.len()).find(|at| detail.is_char_boundary(*at)).unwrap_or(0);
-        detail[start..].to_owned()
-    });
+    let detail = error.detail().map(str::to_owned);
     let failure = BootFailure { kind, summary: error.to_string(), detail };
     if end.send(Report::Failed(failure)).is_err() {
         log::error!("{error}");

@@ -2,18 +2,20 @@
 //!
 //! - [`spec`]: the specifications of workers and molds.
 //! - [`child`]: a worker; [`mold`]: a process that forks workers.
+//! - [`guard`]: calls of the embedder's code there.
 //! - [`reap`]: exit statuses of processes.
 
 pub(crate) mod child;
+pub(crate) mod guard;
 pub(crate) mod mold;
 pub(crate) mod reap;
 pub(crate) mod spec;
 
 use std::io::Write;
+use std::mem::ManuallyDrop;
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::sys::{fork, forked};
+use crate::sys::fork;
 use crate::worker::Worker;
 
 /// The role of a new process.
@@ -41,31 +43,36 @@ mod code {
     pub(super) const APPLICATION: i32 = 4;
 }
 
-/// Runs a forked process to its exit. Entered with every signal blocked.
-pub(crate) fn run_process<E: Hooks>(role: Role, mut hooks: E) -> ! {
-    // The loaded worker of this process, or of the mold that it is a copy of. Exiting does not drop it.
-    let mut loaded = None;
-    let spec = match role {
-        Role::Worker(spec) => Some(ControlFlow::Continue(spec)),
-        Role::Mold(spec) => guarded(|| mold::run(*spec, &mut loaded, &mut hooks)),
-    };
-    let code = match spec {
-        Some(ControlFlow::Continue(spec)) => guarded(|| child::run(*spec, &mut loaded, &mut hooks)),
-        Some(ControlFlow::Break(code)) => Some(code),
-        None => None,
-    };
-    let code = code.unwrap_or(code::FAILED);
+/// Runs a forked process to its exit, first `prepare`. Entered with every signal blocked.
+///
+/// No panic leaves this process for the code of the embedder that has called this crate.
+pub(crate) fn run_process<E: Hooks>(role: Role, prepare: impl FnOnce(), mut hooks: E) -> ! {
+    guard::record_places();
+    let ended = guard::guarded("the new process", || {
+        prepare();
+        // The loaded worker of this process, or of the mold that it is a copy of. Only an orderly end drops it.
+        let mut loaded = ManuallyDrop::new(None);
+        let spec = match role {
+            Role::Worker(spec) => ControlFlow::Continue(spec),
+            Role::Mold(spec) => mold::run(*spec, &mut loaded, &mut hooks),
+        };
+        match spec {
+            ControlFlow::Continue(spec) => child::run(*spec, &mut loaded, &mut hooks),
+            ControlFlow::Break(code) => code,
+        }
+    });
+    let code = ended.unwrap_or_else(|panic| {
+        log::error!("panicked {panic}");
+        code::FAILED
+    });
     let _ = std::io::stdout().flush();
     fork::exit_now(code)
 }
 
-/// Runs the embedder's code; `None`: it panicked, and the panic hook has printed that.
-///
-/// A process that this code has forked ends here when it returns.
-fn guarded<T>(code: impl FnOnce() -> T) -> Option<T> {
-    let done = catch_unwind(AssertUnwindSafe(code)).ok();
-    if forked::is_forked_off() {
-        fork::exit_now(if done.is_some() { 0 } else { code::FAILED });
+/// Drops the worker of this process at its orderly end.
+fn drop_worker<W>(loaded: &mut Option<W>) -> Result<(), guard::Panic> {
+    match loaded.take() {
+        Some(worker) => guard::guarded("Worker::drop", || drop(worker)),
+        None => Ok(()),
     }
-    done
 }

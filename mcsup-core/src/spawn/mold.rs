@@ -15,10 +15,12 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::Pid;
 
 use super::child::{
-    die_with_supervisor, drop_privileges, install_handlers, lead_group, report_failure, set_name,
+    die_with_supervisor, drop_privileges, install_handlers, lead_group, report_error, report_failure,
+    report_panic, set_name,
 };
+use super::guard::guarded;
 use super::spec::{Listeners, MoldSpec, MoldThreads, Origin, WorkerSpec};
-use super::{Hooks, code, guarded, reap};
+use super::{Hooks, code, drop_worker, reap};
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::channel::WorkerEnd;
 use crate::link::fork_order::ReceiveError;
@@ -38,26 +40,43 @@ pub(super) fn run<E: Hooks>(spec: MoldSpec, loaded: &mut Option<E::Worker>, hook
     spec.board.is_not_for_children();
     let own = spec.common.handover.ends().into_iter().chain([spec.end.as_fd(), spec.forks.as_fd()]);
     let _marks = Marks::on(own);
-    let ready = guarded(|| get_ready(&spec, loaded, hooks));
-    let ready =
-        ready.unwrap_or_else(|| Err(Error::new(ErrorKind::Boot, "the mold panicked while it loaded")));
-    if let Err(error) = ready {
-        return ControlFlow::Break(report_failure(&spec.end, &error));
+    let forked = load_step("Supervisor::after_fork", || hooks.after_fork(true));
+    if let Err(error) = get_ready(&spec, forked, loaded, hooks) {
+        let code = report_failure(&spec.end, &error);
+        // A panic in the destructor changes nothing: the failure is reported.
+        let _ = drop_worker(loaded);
+        return ControlFlow::Break(code);
     }
     let Some(worker) = loaded.as_mut() else { return ControlFlow::Break(code::FAILED) };
     if spec.end.send(Report::Ready).is_err() {
         return ControlFlow::Break(code::FAILED);
     }
+    let end = spec.end.clone();
     match (Mold { spec, children: Children::default() }).serve(worker, hooks) {
+        Ok(ControlFlow::Break(code)) => {
+            let dropped = drop_worker(loaded).map_or_else(|panic| report_panic(&end, &panic), |()| 0);
+            ControlFlow::Break(code.max(dropped))
+        }
         Ok(next) => next,
         Err(error) => {
-            log::error!("the mold failed: {error}");
-            ControlFlow::Break(code::FAILED)
+            let error = Error::system("wait for orders", error);
+            ControlFlow::Break(report_error(&end, "the mold failed", &error))
         }
     }
 }
 
-fn get_ready<E: Hooks>(spec: &MoldSpec, loaded: &mut Option<E::Worker>, hooks: &mut E) -> Result<()> {
+/// Runs a step of the load.
+fn load_step<T>(call: &'static str, code: impl FnOnce() -> T) -> Result<T> {
+    guarded(call, code)
+        .map_err(|panic| Error::new(ErrorKind::Boot, format!("the mold panicked while it loaded, {panic}")))
+}
+
+fn get_ready<E: Hooks>(
+    spec: &MoldSpec,
+    forked: Result<()>,
+    loaded: &mut Option<E::Worker>,
+    hooks: &mut E,
+) -> Result<()> {
     let common = &spec.common;
     // A mold has no request to finish at TERM.
     install_handlers([(libc::SIGTERM, Act::End), (libc::SIGUSR1, Act::Nothing)])
@@ -70,11 +89,12 @@ fn get_ready<E: Hooks>(spec: &MoldSpec, loaded: &mut Option<E::Worker>, hooks: &
         set_name(name);
     }
     signal::unblock_all();
-    let worker = loaded.insert(hooks.make(common.generation));
-    worker.load(None).map_err(|error| Error::of_worker(error, ErrorKind::Boot))?;
+    forked?;
+    let worker = loaded.insert(load_step("Supervisor::worker", || hooks.make(common.generation))?);
+    let done = load_step("Worker::load", || worker.load(None))?;
+    done.map_err(|error| Error::of_worker(error, ErrorKind::Boot))?;
     judge_threads(worker, common.threads)?;
-    worker.prepare_to_fork();
-    Ok(())
+    load_step("Worker::prepare_to_fork", || worker.prepare_to_fork())
 }
 
 /// The longest wait for ending threads: join returns before the kernel has removed the thread.
@@ -95,7 +115,7 @@ fn judge_threads(worker: &impl Worker, threads: MoldThreads) -> Result<()> {
     if others.is_empty() {
         return Ok(());
     }
-    let known = worker.thread_names();
+    let known = load_step("Worker::thread_names", || worker.thread_names())?;
     let name = |(number, name): (i32, String)| {
         known.iter().find(|(other, _)| *other == number).map_or(name, |(_, known)| known.clone())
     };
@@ -133,7 +153,9 @@ impl Mold {
             if link {
                 match self.spec.end.receive() {
                     Some(Order::ReopenLogs) => {
-                        let _ = guarded(|| worker.reopen_logs());
+                        if let Err(panic) = guarded("Worker::reopen_logs", || worker.reopen_logs()) {
+                            log::error!("The mold panicked {panic}");
+                        }
                     }
                     Some(Order::Quit | Order::Drain(_)) => return Ok(ControlFlow::Break(0)),
                     Some(Order::Begin | Order::LameDuck | Order::Broken(_)) => {}
@@ -203,14 +225,15 @@ impl Mold {
             MoldThreads::Warn => OtherThreads::LeaveBehind,
         };
         let blocked = AllBlocked::new();
-        hooks.before_fork();
+        guarded("Supervisor::before_fork", || hooks.before_fork())
+            .map_err(|panic| io::Error::other(format!("panicked {panic}")))?;
         let forked = fork::fork_orphan(others);
-        let is_child = matches!(forked, Ok(OrphanSide::Child));
-        if is_child {
+        if matches!(forked, Ok(OrphanSide::Child)) {
             std::mem::forget(blocked);
             self.children = Children::default();
+        } else if let Err(panic) = guarded("Supervisor::after_fork", || hooks.after_fork(false)) {
+            log::error!("The mold panicked {panic}");
         }
-        hooks.after_fork(is_child);
         forked
     }
 

@@ -38,7 +38,7 @@ use crate::link::channel::SupervisorEnd;
 use crate::link::fork_order::OrderingEnd;
 use crate::link::message::Order;
 use crate::link::scoreboard::{Gauges, Scoreboard, ScoreboardRow, ScoreboardRows};
-use crate::policy::{Event, Evidence, ExitStatus, Moment, OutOfMemory, WorkerId};
+use crate::policy::{Event, Evidence, ExitStatus, LastError, Moment, OutOfMemory, WorkerId};
 use crate::sys::ancestry;
 
 /// The connections of the supervisor to a worker or a mold.
@@ -97,6 +97,8 @@ struct ProcessEntry {
     counter: Option<Counter>,
     /// The supervisor has sent it SIGKILL.
     is_killed: bool,
+    /// The error or panic that it reported; its exit follows.
+    last_error: Option<LastError>,
 }
 
 /// The current state of a worker.
@@ -327,6 +329,7 @@ impl ProcessEntry {
             last_progress: clock::now(),
             counter: None,
             is_killed: false,
+            last_error: None,
         }
     }
 
@@ -349,6 +352,7 @@ impl ProcessEntry {
             out_of_memory,
             sender: self.links.row.as_ref().and_then(ScoreboardRow::last_sender),
             request_age: self.links.row.as_ref().and_then(ScoreboardRow::request_age),
+            error: self.last_error.clone(),
         }
     }
 }

@@ -1,8 +1,10 @@
 //! The first reason of a start that fails, for the caller of the library.
 
+use std::time::Duration;
+
 use super::journal;
 use crate::error::ErrorKind;
-use crate::policy::{BootFailure, Event, MoldNotice, Notice, Outcome, WorkerNotice};
+use crate::policy::{BootFailure, Event, Exit, KillReason, MoldNotice, Notice, Outcome, WorkerNotice};
 
 /// The first failure. One after the start is no [reason](Self::reason_of) of the end.
 #[derive(Debug, Default)]
@@ -42,14 +44,12 @@ fn failure_in(notice: &Notice) -> Option<BootFailure> {
     let summary = match notice {
         Notice::Worker(notice) => match notice {
             WorkerNotice::BootFailed { failure, .. } => return Some(failure.clone()),
-            WorkerNotice::BootTimeout { pid, after } => {
-                format!("process {pid} was not ready within the boot timeout of {}", journal::seconds(*after))
-            }
+            WorkerNotice::BootTimeout { pid, after } => timed_out(*pid, *after),
             WorkerNotice::SpawnFailed { slot, reason, .. } => {
                 format!("cannot fork a worker for slot {slot}: {reason}")
             }
             WorkerNotice::Died { pid, exit, killed, .. } => {
-                format!("worker {pid} {}", journal::cause(exit, *killed))
+                return Some(of_exit("worker", *pid, exit, *killed));
             }
             WorkerNotice::Unkillable { pid, .. } => unkillable(*pid),
             WorkerNotice::Booting { .. }
@@ -60,9 +60,9 @@ fn failure_in(notice: &Notice) -> Option<BootFailure> {
             | WorkerNotice::Leaving { .. } => return None,
         },
         Notice::Mold(notice) => match notice {
-            MoldNotice::Died { pid, exit, killed, .. } => {
-                format!("mold {pid} {}", journal::cause(exit, *killed))
-            }
+            MoldNotice::Died { pid, exit, killed, .. } => return Some(of_exit("mold", *pid, exit, *killed)),
+            MoldNotice::BootFailed { failure, .. } => return Some(failure.clone()),
+            MoldNotice::BootTimeout { pid, after } => timed_out(*pid, *after),
             MoldNotice::Failed { reason, .. } => format!("no mold: {reason}"),
             MoldNotice::Unkillable { pid, .. } => unkillable(*pid),
             MoldNotice::Booting { .. } | MoldNotice::Ready { .. } => return None,
@@ -74,8 +74,17 @@ fn failure_in(notice: &Notice) -> Option<BootFailure> {
     Some(of_boot(summary))
 }
 
+fn timed_out(pid: i32, after: Duration) -> String {
+    format!("process {pid} was not ready within the boot timeout of {}", journal::seconds(after))
+}
+
 fn unkillable(pid: i32) -> String {
     format!("process {pid} was sent SIGKILL and is still there")
+}
+
+fn of_exit(role: &str, pid: i32, exit: &Exit, killed: Option<KillReason>) -> BootFailure {
+    let detail = exit.evidence.error.as_ref().and_then(|error| error.detail.clone());
+    BootFailure { detail, ..of_boot(format!("{role} {pid} {}", journal::cause(exit, killed))) }
 }
 
 fn of_boot(summary: String) -> BootFailure {
@@ -85,8 +94,7 @@ fn of_boot(summary: String) -> BootFailure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{Evidence, Exit, ExitStatus, WorkerId};
-    use std::time::Duration;
+    use crate::policy::{Evidence, ExitStatus, WorkerId};
 
     const FAILED: Outcome = Outcome::BootFailed(ErrorKind::Boot);
 

@@ -182,15 +182,16 @@ impl<S: Supervisor> Executor<S> {
     /// In the child: closes the handles of the supervisor, and runs `role`. The caller has closed the supervisor's ends
     /// of the links to the child.
     fn run_child(&mut self, role: Role) -> ! {
-        self.crew.close_in_child();
-        self.signals = None;
-        self.pid_file = None;
-        self.operators.close_in_child();
-        self.upgrader.close_in_child();
-        self.slots.close_in_child();
-        drop(std::mem::take(&mut self.generation_configs));
-        self.supervisor.after_fork(ForkSide::Worker);
-        spawn::run_process(role, Embedding(&mut self.supervisor))
+        let close = || {
+            self.crew.close_in_child();
+            self.signals = None;
+            self.pid_file = None;
+            self.operators.close_in_child();
+            self.upgrader.close_in_child();
+            self.slots.close_in_child();
+            drop(std::mem::take(&mut self.generation_configs));
+        };
+        spawn::run_process(role, close, Embedding(&mut self.supervisor))
     }
 }
 

@@ -29,10 +29,8 @@ fn worker(notice: &WorkerNotice) {
         WorkerNotice::Ready { pid, slot, after } => {
             log::info!("Worker {pid} is ready after {} (slot {slot})", seconds(*after));
         }
-        WorkerNotice::BootFailed { pid, failure } => boot_failed(*pid, failure),
-        WorkerNotice::BootTimeout { pid, after } => {
-            log::error!("Worker {pid} was not ready within the boot timeout of {}: killed", seconds(*after));
-        }
+        WorkerNotice::BootFailed { pid, failure } => boot_failed("Worker", *pid, failure),
+        WorkerNotice::BootTimeout { pid, after } => boot_timed_out("Worker", *pid, *after),
         WorkerNotice::SpawnFailed { slot, reason, retry_in } => {
             let again = retry_in.map(|delay| format!("; again in {}", seconds(delay))).unwrap_or_default();
             log::error!("Cannot fork a worker for slot {slot}: {reason}{again}");
@@ -67,9 +65,11 @@ fn mold(notice: &MoldNotice) {
         MoldNotice::Ready { pid, generation, after } => {
             log::info!("Mold {pid} is ready after {} (generation {generation})", seconds(*after));
         }
+        MoldNotice::BootFailed { pid, failure } => boot_failed("Mold", *pid, failure),
+        MoldNotice::BootTimeout { pid, after } => boot_timed_out("Mold", *pid, *after),
         MoldNotice::Died { pid, generation, exit, killed } => {
-            let cause = cause(exit, *killed);
-            log::error!("Mold {pid} (generation {generation}) {cause}; its workers serve on");
+            let (cause, detail) = (cause(exit, *killed), detail(exit));
+            log::error!("Mold {pid} (generation {generation}) {cause}; its workers serve on{detail}");
         }
         MoldNotice::Failed { generation, reason, again_in } => {
             let again = seconds(*again_in);
@@ -167,13 +167,17 @@ fn pool(notice: &PoolNotice) {
     }
 }
 
-fn boot_failed(pid: i32, failure: &BootFailure) {
+fn boot_failed(role: &str, pid: i32, failure: &BootFailure) {
     match &failure.detail {
         Some(detail) => {
-            log::error!("Worker {pid} failed to boot: {}\n{}", failure.summary, detail.trim_end());
+            log::error!("{role} {pid} failed to boot: {}\n{}", failure.summary, detail.trim_end());
         }
-        None => log::error!("Worker {pid} failed to boot: {}", failure.summary),
+        None => log::error!("{role} {pid} failed to boot: {}", failure.summary),
     }
+}
+
+fn boot_timed_out(role: &str, pid: i32, after: Duration) {
+    log::error!("{role} {pid} was not ready within the boot timeout of {}: killed", seconds(after));
 }
 
 fn respawning(after: Option<Duration>) -> String {
@@ -187,14 +191,30 @@ fn respawning(after: Option<Duration>) -> String {
 fn died(pid: i32, slot: usize, exit: &Exit, killed: Option<KillReason>, respawn_in: Option<Duration>) {
     let next = respawning(respawn_in);
     let cause = cause(exit, killed);
+    let detail = detail(exit);
     match exit.status {
-        ExitStatus::Code(0) => log::info!("Worker {pid} (slot {slot}) {cause}{next}"),
-        _ => log::error!("Worker {pid} (slot {slot}) {cause}{next}"),
+        ExitStatus::Code(0) => log::info!("Worker {pid} (slot {slot}) {cause}{next}{detail}"),
+        _ => log::error!("Worker {pid} (slot {slot}) {cause}{next}{detail}"),
     }
 }
 
-/// The cause of a worker's end, as far as known.
+/// The lines below the one about an exit.
+fn detail(exit: &Exit) -> String {
+    let detail = exit.evidence.error.as_ref().and_then(|error| error.detail.as_ref());
+    detail.map(|detail| format!("\n{}", detail.trim_end())).unwrap_or_default()
+}
+
+/// The cause of a worker's end, as far as known, with its last error.
 pub(crate) fn cause(exit: &Exit, killed: Option<KillReason>) -> String {
+    let mut cause = observed_cause(exit, killed);
+    if let Some(error) = &exit.evidence.error {
+        cause.push_str(": ");
+        cause.push_str(&error.summary);
+    }
+    cause
+}
+
+fn observed_cause(exit: &Exit, killed: Option<KillReason>) -> String {
     let Exit { status, evidence } = exit;
     let busy =
         evidence.request_age.map(|age| format!(", {} into a request", seconds(age))).unwrap_or_default();

@@ -6,7 +6,7 @@ use crate::policy::effect::{Effect, FailureReason};
 use crate::policy::event::{Event, Moment, WorkerId};
 use crate::policy::exit::{BootFailure, Exit, KillReason};
 use crate::policy::molds::{LoadedMold, Mold, Overdue};
-use crate::policy::notice::{MoldNotice, WorkerNotice};
+use crate::policy::notice::MoldNotice;
 use crate::policy::restart::Loss;
 use crate::policy::state::State;
 use crate::policy::step::Step;
@@ -44,7 +44,7 @@ impl Machine {
             match overdue {
                 Overdue::Boots => {
                     let limit = self.pool.policy.boot_timeout;
-                    step.log(WorkerNotice::BootTimeout { pid, after: limit });
+                    step.log(MoldNotice::BootTimeout { pid, after: limit });
                     self.kill_mold(id, KillReason::BootTimeout(limit), step);
                 }
                 Overdue::Unkillable { since } => {
@@ -133,7 +133,7 @@ impl Machine {
         if self.pool.phase.is_ending() {
             return;
         }
-        step.log(WorkerNotice::BootFailed { pid: mold.shown_pid(), failure: failure.clone() });
+        step.log(MoldNotice::BootFailed { pid: mold.shown_pid(), failure: failure.clone() });
         self.lose_mold(&mold, failure.kind, FailureReason::from(failure), step);
     }
 
@@ -150,10 +150,10 @@ impl Machine {
                 None
             }
         };
-        let exit = exit.clone();
-        step.log(MoldNotice::Died { pid, generation, exit, killed });
+        step.log(MoldNotice::Died { pid, generation, exit: exit.clone(), killed });
         if killed.is_none() {
-            self.lose_mold(&mold, ErrorKind::Boot, FailureReason::new(format!("mold {pid} died")), step);
+            let why = FailureReason::of_exit(format_args!("mold {pid} died"), exit);
+            self.lose_mold(&mold, ErrorKind::Boot, why, step);
         }
     }
 

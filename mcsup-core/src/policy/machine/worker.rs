@@ -154,17 +154,19 @@ impl Machine {
         }
         let loss = was_ready.map_or(Loss::Boot, Loss::Ready);
         let respawn_in = self.starts.lost(&self.pool, &entry, loss, step.now);
-        let status = exit.status;
-        step.log(WorkerNotice::Died { pid, slot, exit, killed, respawn_in });
+        step.log(WorkerNotice::Died { pid, slot, exit: exit.clone(), killed, respawn_in });
         // The log has the reason of a failed boot already.
         if matches!(state, State::Failed { .. }) || matches!(killed, Some(KillReason::BootTimeout(_))) {
             return;
         }
         if self.pool.is_new(generation) {
             let when = if was_ready.is_some() { "soon after it was ready" } else { "before it was ready" };
-            self.new_worker_failed(FailureReason::new(format!("worker {pid} died {when}: {status}")), step);
+            self.new_worker_failed(
+                FailureReason::of_exit(format_args!("worker {pid} died {when}"), &exit),
+                step,
+            );
         } else if was_ready.is_none() {
-            let why = FailureReason::new(format!("worker {pid} died before it was ready: {status}"));
+            let why = FailureReason::of_exit(format_args!("worker {pid} died before it was ready"), &exit);
             self.note_failure(&entry, &why, step);
         }
     }

@@ -458,6 +458,11 @@ impl Life {
 
     /// A worker or a mold ends, and is reaped.
     pub(super) fn exit(&mut self, worker: WorkerId, status: ExitStatus) {
+        self.ends_with(worker, status, Evidence::default());
+    }
+
+    /// The same with evidence.
+    pub(super) fn ends_with(&mut self, worker: WorkerId, status: ExitStatus, evidence: Evidence) {
         self.dead.insert(worker);
         for orphan in self.unforked_by(worker) {
             self.unforked.remove(&orphan);
@@ -466,7 +471,7 @@ impl Life {
         }
         self.dead.remove(&worker);
         assert!(self.living.remove(&worker).is_some() || self.molds.remove(&worker).is_some());
-        self.step(Event::Exited { worker, exit: Exit { status, evidence: Evidence::default() } });
+        self.step(Event::Exited { worker, exit: Exit { status, evidence } });
     }
 
     pub(super) fn dies(&mut self, worker: WorkerId) {

@@ -44,6 +44,8 @@ fn a_mold_that_fails_in_a_reload_fails_it() {
     life.breaks(new);
     assert!(life.is_failed(ticket));
     assert_eq!((life.phase(), life.ready(), life.molds.len()), ("serving", old, 1));
+    // The notice is about a mold, not about a worker.
+    assert_eq!(life.told(|notice| matches!(notice, Notice::Mold(MoldNotice::BootFailed { .. }))), 1);
 }
 
 #[test]

@@ -65,7 +65,7 @@ fn tell(seed: u64) {
 fn assert_covers(told: &BTreeSet<String>, lives: u64) {
     const ALL: &str = "Worker(Booting Worker(Ready Worker(BootFailed Worker(BootTimeout Worker(SpawnFailed Worker(Died \
         Worker(Silent Worker(Overdue Worker(Retired Worker(Unkillable Worker(Leaving Mold(Booting Mold(Ready \
-        Mold(Died Mold(Failed Mold(Unkillable Recycle(Begun Recycle(Postponed Recycle(Done Recycle(Failed \
+        Mold(BootFailed Mold(BootTimeout Mold(Died Mold(Failed Mold(Unkillable Recycle(Begun Recycle(Postponed Recycle(Done Recycle(Failed \
         Reload(Wanted Reload(NewWorkerFailed Reload(RollingBack Reload(RolledBack Reload(RollbackFailed \
         Reload(Begun Reload(Postponed Reload(Done Reload(Failed Reload(Superseded Scale(Failed Scale(Begun \
         Upgrade(Postponed Upgrade(Begun Upgrade(Failed Upgrade(Done Pool(LameDuck Pool(Stopping \

@@ -55,6 +55,19 @@ fn a_reload_that_fails_in_any_way_leaves_the_old_generation_serving() {
 }
 
 #[test]
+fn the_last_error_of_a_new_worker_is_the_reason_of_a_failed_reload() {
+    let mut life = Life::serving_by(blue_green(2));
+    let ticket = life.reload();
+    let new = life.booting()[0];
+    life.step(Event::Ready { worker: new });
+    let error = LastError { summary: "the queue is gone".to_owned(), detail: Some("line 7".to_owned()) };
+    life.ends_with(new, ExitStatus::Code(1), Evidence { error: Some(error), ..Evidence::default() });
+    let Answer::Failed { reason, detail } = &life.answers[&ticket] else { panic!() };
+    assert!(reason.ends_with("soon after it was ready: exit code 1: the queue is gone"), "{reason}");
+    assert_eq!(detail.as_deref(), Some("line 7"));
+}
+
+#[test]
 fn an_old_worker_that_dies_during_a_reload_is_replaced_by_one_of_its_own_generation() {
     let mut life = Life::serving_by(blue_green(2));
     life.reload();

@@ -66,6 +66,10 @@ impl Crew {
         Some(match report {
             Report::Ready => Event::Ready { worker },
             Report::Failed(failure) => Event::BootFailed { worker, failure },
+            Report::Error(error) => {
+                self.entries.get_mut(&worker)?.last_error = Some(error);
+                return None;
+            }
             Report::Leaving(reason) => Event::Leaving { worker, reason },
             Report::ReloadWanted(reason) => Event::Changed { reason },
             Report::Enough { requests } => Event::Enough { worker, requests },

@@ -12,7 +12,7 @@ use super::{Crew, Gone, Links, Process, ProcessEntry};
 use crate::link::channel::{ChannelRecord, SupervisorEnd};
 use crate::link::fork_order::OrderingEnd;
 use crate::link::scoreboard::{Scoreboard, ScoreboardRecord, ScoreboardRow};
-use crate::policy::{Moment, WorkerId};
+use crate::policy::{LastError, Moment, WorkerId};
 use crate::sys::ancestry;
 
 /// A [`Crew`], for the next image.
@@ -30,6 +30,8 @@ struct EntryRecord {
     row: Option<usize>,
     forks: Option<RawFd>,
     born: Moment,
+    #[serde(default)]
+    last_error: Option<LastError>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -91,6 +93,7 @@ impl Crew {
             row: entry.links.row.as_ref().map(ScoreboardRow::index),
             forks: entry.links.forks.as_ref().map(|forks| forks.as_fd().as_raw_fd()),
             born: entry.born,
+            last_error: entry.last_error.clone(),
         });
         let board = self.scoreboard.describe().ok_or(io::ErrorKind::Unsupported)?;
         Ok(CrewRecord { board, entries: entries.collect() })
@@ -138,6 +141,7 @@ impl Crew {
             last_progress: crate::clock::now(),
             counter,
             is_killed: false,
+            last_error: record.last_error,
         })
     }
 }
