@@ -20,7 +20,8 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint test-rust test-docs api test-e2e test-pythons soak check-macos bench clean
+.PHONY: help run test lint test-rust test-fallback test-packages test-docs api test-e2e test-pythons soak check-macos \
+	publish-check bench clean
 
 # $(call step,WORDS): the first line of each step.
 step = @printf '\n== %s\n' '$(1)'
@@ -28,7 +29,7 @@ pip = -m pip --quiet --disable-pip-version-check
 PYTEST := -m pytest -q -rs
 
 help: ## List the targets and variables
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@awk -F '## ' '/^## [A-Z_]+=/ { printf "  %s\n", $$2 }' $(MAKEFILE_LIST)
 
 # Variables, for `make help`:
@@ -39,6 +40,7 @@ help: ## List the targets and variables
 ## BENCH_ARGS="--help"             bench: arguments for tests/bench/bench.py
 ## SOAK_SECONDS=600                soak: seconds of the longest test
 ## PYTHON=python3.12               the Python to build for and to test with
+## BASELINE=v0.1.0                 publish-check: the commit that the interface is compared with
 ## CARGO=cargo                     the cargo to build with
 
 # Where the example has its pid file, log and database. Not for the tests, each of which has a folder of its own.
@@ -49,7 +51,7 @@ run: $(VENV)/.ready ## Build, make .venv, and serve the mission-control example 
 	$(VENV)/bin/mcsup -w 2 -b $(BIND) -p $(MC_RUN)/mission_control.pid --access-logfile - \
 		--chdir examples/mission_control server:app
 
-test: lint test-rust test-docs check-macos test-e2e test-pythons ## Run every check and every test
+test: lint test-rust test-fallback test-packages test-docs check-macos test-e2e test-pythons ## Run every check and every test
 	$(call step,all checks passed)
 
 lint: ## Format and lints, warnings denied
@@ -60,6 +62,15 @@ lint: ## Format and lints, warnings denied
 test-rust: target/.nextest ## Unit and process tests of the crates
 	$(call step,test-rust: unit and process tests of the crates)
 	$(CARGO) nextest run --workspace --locked --no-fail-fast
+
+test-fallback: target/.nextest ## The tests of mcsup-core with its portable ways, on Linux too
+	$(call step,test-fallback: mcsup-core with its portable ways)
+	RUSTFLAGS="--cfg mcsup_force_fallback" CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/fallback \
+		$(CARGO) nextest run -p mcsup-core --locked --no-fail-fast
+
+test-packages: ## The packages of the crates built alone with the oldest Rust
+	$(call step,test-packages: the packages of the crates built alone with the oldest Rust)
+	$(PYTHON) tests/packages/check.py
 
 test-docs: ## Documentation and its examples, warnings denied
 	$(call step,test-docs: rustdoc and its examples)
@@ -87,6 +98,10 @@ check-macos: ## Type-check for macOS, without a Mac; alone and as root it instal
 	$(call step,check-macos: type check for macOS)
 	sh tests/macos/check.sh $(if $(filter $(MAKECMDGOALS),check-macos),--install)
 
+publish-check: target/.cargo-tools ## What a release needs beyond `make test`: cargo-deny, cargo-semver-checks, a dry run
+	$(call step,publish-check: dependencies and interface and a dry run)
+	sh tests/packages/publish_check.sh $(BASELINE)
+
 bench: $(BENCH_VENV)/.ready ## mcsup beside its peers, which it installs from PyPI; needs wrk (an hour; BENCH_ARGS)
 	$(call step,bench: mcsup beside its peers)
 	$(CARGO) build --release --locked -p mcsup-py --example floor
@@ -99,6 +114,14 @@ target/.nextest:
 	@mkdir -p target
 	$(call step,cargo-nextest: installed below target where there is none)
 	$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install cargo-nextest --locked --root $(CURDIR)/target/tools
+	@touch $@
+
+target/.cargo-tools:
+	@mkdir -p target
+	$(call step,cargo-deny and cargo-semver-checks: installed below target where they are missing)
+	for tool in deny semver-checks; do \
+		$(CARGO) $$tool --version >/dev/null 2>&1 || $(CARGO) install cargo-$$tool --locked --root $(CURDIR)/target/tools || exit 1; \
+	done
 	@touch $@
 
 # Debian's Python has no pip outside of a virtual environment.

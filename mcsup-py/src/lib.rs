@@ -42,5 +42,5 @@ pub use worker::{WorkerSettings, WsgiWorker, check};
 pub use wsgi::WsgiSettings;
 
 #[cfg(test)]
-#[path = "../../tests/wsgi/main.rs"]
+#[path = "../tests/wsgi/main.rs"]
 mod tests;

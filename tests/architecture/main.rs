@@ -1,8 +1,10 @@
-//! Checks of the sources: the order of the folders, the calls of the policy, the pages in `docs/`, the words.
+//! Checks of the sources: the order of the folders, the calls of the policy, the pages in `docs/`, the
+//! words, the dependencies.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod calls;
+mod dependencies;
 mod lengths;
 mod order;
 mod pages;

@@ -85,19 +85,27 @@ fn anchor(heading: &str) -> String {
 
 /// Every page of the project.
 fn pages() -> Vec<PathBuf> {
-    let at_top = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"].map(|name| top().join(name));
+    let at_top = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"].map(|name| top().join(name));
+    let of_crates = CRATES.map(|name| top().join(name).join("README.md"));
     let below = ["docs", "examples", "mcsup-py/fuzz"].map(|folder| files(&top().join(folder), &["md"]));
-    at_top.into_iter().chain(below.concat()).collect()
+    at_top.into_iter().chain(of_crates).chain(below.concat()).collect()
 }
+
+/// A page that is published outside of the repository links to its files by this address.
+const REPOSITORY: &str = "https://github.com/mcsup/mcsup/blob/main/";
 
 #[test]
 fn the_links_of_the_pages_lead_somewhere() {
     for page in pages() {
         let text = fs::read_to_string(&page).unwrap();
         let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-        for target in targets.filter(|target| !target.contains("://")) {
+        for target in targets.filter(|target| target.starts_with(REPOSITORY) || !target.contains("://")) {
             let (file, wanted) = target.split_once('#').unwrap_or((target, ""));
-            let file = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            let file = match file.strip_prefix(REPOSITORY) {
+                Some(file) => top().join(file),
+                None if file.is_empty() => page.clone(),
+                None => page.parent().unwrap().join(file),
+            };
             assert!(file.exists(), "{} links to {target}", page.display());
             if !wanted.is_empty() {
                 let text = fs::read_to_string(&file).unwrap();

@@ -10,14 +10,17 @@ pub(crate) fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// All files below `folder` with one of these extensions, sorted.
+/// All files below `folder` with one of these extensions, sorted. A link's files are listed at their own place.
 pub(crate) fn files(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
+        let entry = entry.unwrap();
+        let (path, kind) = (entry.path(), entry.file_type().unwrap());
+        if kind.is_dir() {
             found.extend(files(&path, extensions));
-        } else if path.extension().is_some_and(|own| extensions.iter().any(|other| own == *other)) {
+        } else if kind.is_file()
+            && path.extension().is_some_and(|own| extensions.iter().any(|other| own == *other))
+        {
             found.push(path);
         }
     }

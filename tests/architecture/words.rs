@@ -140,8 +140,9 @@ fn the_words_are_plain() {
         .iter()
         .flat_map(|folder| files(&top.join(folder), &["rs", "py", "md", "sh", "toml"]))
         .collect();
-    let roots = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "pyproject.toml", "Cargo.toml"];
-    paths.extend(roots.map(|name| top.join(name)));
+    let pages = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"];
+    let manifests = ["Makefile", "pyproject.toml", "Cargo.toml", "deny.toml"];
+    paths.extend([pages, manifests].concat().iter().map(|name| top.join(name)));
     paths.extend(Some(top.join(".ci/run")).filter(|path| path.exists()));
     let mut wrong = Vec::new();
     for path in paths {

@@ -178,10 +178,11 @@ fn records_that_could_not_be_written_are_counted_and_reported_later() {
 #[test]
 fn a_slow_reader_of_a_workers_log_is_not_waited_for_at_each_record() {
     use std::io::Read;
-    let (mut reader, writer) = std::io::pipe().unwrap();
+    let (reader, writer) = rustix::pipe::pipe().unwrap();
+    let mut reader = std::fs::File::from(reader);
     rustix::io::ioctl_fionbio(&writer, true).unwrap();
     let filler = writer.try_clone().unwrap();
-    let log = ErrorLog { sink: Arc::new(Sink::over(writer.into())) };
+    let log = ErrorLog { sink: Arc::new(Sink::over(writer)) };
     log.use_in_worker();
     let mut received = Vec::new();
     for _ in 0..20 {
