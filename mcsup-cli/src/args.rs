@@ -7,6 +7,7 @@
 pub(crate) mod defaults;
 pub(crate) mod operator;
 pub(crate) mod options;
+pub(crate) mod service;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -23,10 +24,11 @@ use options::{
     ApplicationArgs, DevelopmentArgs, LoggingArgs, ProcessArgs, RecyclingArgs, ReloadingArgs, ServingArgs,
     SizeLimitsArgs, TimeLimitsArgs,
 };
+use service::ServiceArgs;
 
 /// Names of the subcommands.
-const SUBCOMMANDS: [&str; 9] =
-    ["run", "check", "status", "reload", "upgrade", "scale", "recycle", "stop", "reopen-logs"];
+const SUBCOMMANDS: [&str; 10] =
+    ["run", "check", "status", "reload", "upgrade", "scale", "recycle", "stop", "reopen-logs", "service"];
 
 /// Names of subcommands to come, refused so that no script uses one for its application.
 const RESERVED: [&str; 1] = ["exec"];
@@ -37,7 +39,9 @@ const USAGE: &str = "mcsup [run] [OPTIONS] APP
        mcsup reload|upgrade|reopen-logs -p PIDFILE [--no-wait] [--timeout SECS]
        mcsup scale N -p PIDFILE
        mcsup recycle SLOT -p PIDFILE
-       mcsup stop -p PIDFILE [--quick] [--timeout SECS]";
+       mcsup stop -p PIDFILE [--quick] [--timeout SECS]
+       mcsup service systemd|launchd|docker|kubernetes|install [OPTIONS] APP
+       mcsup service uninstall NAME";
 
 /// One line for each paragraph: clap wraps it to the terminal.
 const AFTER_HELP: &str = "\
@@ -62,6 +66,8 @@ pub(crate) enum Invocation {
     Status(StatusArgs),
     /// Send a command to the control socket of a server.
     Control(control::Command, ControlArgs),
+    /// Print or install what runs a server as a service.
+    Service(ServiceArgs),
     /// Print this text, help or version, on standard output.
     Show(String),
 }
@@ -113,6 +119,7 @@ enum Command {
     Stop(StopArgs),
     /// Reopen the log files in all processes.
     ReopenLogs(ControlArgs),
+    Service(ServiceArgs),
 }
 
 impl Command {
@@ -131,6 +138,7 @@ impl Command {
             Command::Scale(args) => control(control::Command::Scale { workers: args.workers }, args.control),
             Command::Recycle(args) => control(control::Command::Recycle { slot: args.slot }, args.control),
             Command::ReopenLogs(args) => control(control::Command::ReopenLogs, args),
+            Command::Service(args) => Invocation::Service(args),
         }
     }
 }

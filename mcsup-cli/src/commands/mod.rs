@@ -8,6 +8,7 @@ mod leftovers;
 pub(crate) mod operator;
 mod pool;
 pub(crate) mod serve;
+pub(crate) mod service;
 pub(crate) mod status;
 pub(crate) mod stop;
 mod wiring;

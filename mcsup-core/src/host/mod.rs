@@ -7,6 +7,8 @@
 //! - [`daemon`]: going to the background, with an answer for the waiting process.
 //! - [`handle`]: a handle on another process.
 //! - [`processes`]: descriptions of other processes: the holder of a port, children.
+//! - [`ports`]: all listening sockets, and the processes that have them open.
+//! - [`kernel`]: the abilities of the kernel.
 //! - `handshakes`: clients with an unfinished handshake.
 //! - `recorded_path`: a path in a record for the next image.
 //! - [`relatives`]: the descendants of a process.
@@ -21,12 +23,14 @@ pub mod daemon;
 pub(crate) mod descriptors;
 pub mod handle;
 pub(crate) mod handshakes;
+pub mod kernel;
 pub(crate) mod memory_watch;
 pub(crate) mod out_of_memory;
 pub mod outlet;
 pub mod own_file;
 pub mod patience;
 pub mod pidfile;
+pub mod ports;
 pub mod privileges;
 pub mod processes;
 pub(crate) mod recorded_path;

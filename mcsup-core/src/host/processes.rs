@@ -93,7 +93,7 @@ pub(crate) fn name(pid: i32) -> String {
 }
 
 /// The name of a local user, or its number. Does not ask a directory service, which may be slow.
-pub(super) fn user_of(uid: u32) -> String {
+pub fn user_of(uid: u32) -> String {
     let users = kernel_text::read("/etc/passwd").unwrap_or_default();
     users.lines().find_map(|line| name_in(line, uid)).map_or_else(|| uid.to_string(), str::to_owned)
 }
@@ -179,7 +179,7 @@ fn holders_of(sockets: &HashSet<u64>) -> Vec<i32> {
 }
 
 /// The inode numbers of the sockets of `pid`.
-fn sockets_of(pid: i32) -> HashSet<u64> {
+pub(super) fn sockets_of(pid: i32) -> HashSet<u64> {
     let Some(entries) = entries_of(pid, "fd") else { return HashSet::new() };
     entries.flatten().filter_map(|entry| socket_of(&fs::read_link(entry.path()).ok()?)).collect()
 }
@@ -204,7 +204,7 @@ pub(super) fn handshakes_by_text(port: u16) -> io::Result<HashSet<SocketAddr>> {
 }
 
 /// All listening TCP sockets of this network namespace with their inode numbers (proc_net(5)).
-fn listening_sockets() -> Vec<(SocketAddr, u64)> {
+pub(super) fn listening_sockets() -> Vec<(SocketAddr, u64)> {
     tcp_table().unwrap_or_default().lines().filter_map(listening_line).collect()
 }
 

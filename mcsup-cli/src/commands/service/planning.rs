@@ -1,0 +1,159 @@
+//! The plan of a service: the settings in the words of a command line, and facts of this process.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+
+use mcsup_core::Address;
+use mcsup_core::control::path_beside;
+use mcsup_core::host::processes;
+use mcsup_core::policy::Surge;
+use mcsup_core::upgrade::Image;
+
+use super::{Planned, program};
+use crate::args::service::PoolArgs;
+use crate::args::{self, Invocation};
+use crate::commands::wiring;
+use crate::failure::Failure;
+use crate::service::{Bind, Control, Plan, Times, name_of};
+use crate::settings::{self, ControlSocket, Origin, Settings};
+
+/// Variables that settings are read from. A service does not inherit them.
+const VARIABLES: [&str; 4] = ["MCSUP_CMD_ARGS", "GUNICORN_CMD_ARGS", "PORT", "WEB_CONCURRENCY"];
+
+/// Descriptors beside the sockets that a supervisor may store.
+const OTHER_DESCRIPTORS: usize = 8;
+
+/// Plans the service of a server.
+pub(super) fn plan(args: &PoolArgs, argv: &[OsString], image: Option<&Image>) -> Result<Planned, Failure> {
+    let words = ["mcsup".into()].into_iter().chain(args.words.iter().map(OsString::from));
+    let run = match args::parse(words)? {
+        Invocation::Show(text) => return Ok(Planned::Help(text)),
+        Invocation::Run(run) if !run.application.check_config => run,
+        _ => return Err(Failure::usage("a service runs a server: name an application and its options")),
+    };
+    let start = std::env::current_dir()
+        .map_err(|error| Failure::refused(format!("the current directory is not known: {error}")))?;
+    let read_file = settings::reader(start.clone());
+    let settings = Settings::resolve(*run, &|_| None, &read_file)?;
+    wiring::target(&settings)?;
+    wiring::access_log(&settings)?;
+    if settings.process.daemon.value {
+        return Err(Failure::usage("a service stays in the foreground: leave --daemon out"));
+    }
+    let directory = utf8(start.as_os_str(), "the current directory")?;
+    let program = program::of(argv, image)?;
+    let plan = Plan {
+        name: name(args.service_name.as_deref(), &settings)?,
+        title: settings.target()?.to_owned(),
+        environment: environment(&program),
+        program,
+        words: args.words.clone(),
+        directory,
+        ignored_variables: ignored(),
+        own_user: own_user(),
+        ..of_settings(&settings)
+    };
+    Ok(Planned::Service(Box::new(plan)))
+}
+
+/// The parts of a plan that are in the settings.
+fn of_settings(settings: &Settings) -> Plan {
+    let is_given = |origin: &Origin| *origin != Origin::Default;
+    let (workers, binds) = (settings.workers.value, &settings.binds);
+    let each = if settings.reuse_port.value { workers } else { 1 };
+    Plan {
+        name: String::new(),
+        title: String::new(),
+        program: Vec::new(),
+        words: Vec::new(),
+        directory: String::new(),
+        environment: Vec::new(),
+        ignored_variables: Vec::new(),
+        own_user: None,
+        binds: if is_given(&binds.origin) { binds.value.iter().map(bind).collect() } else { Vec::new() },
+        control: control(settings),
+        is_program: false,
+        health_path: settings.draining.health_path.as_ref().map(|path| path.value.clone()),
+        workers: is_given(&settings.workers.origin).then_some(workers),
+        sockets: binds.value.len() * each + OTHER_DESCRIPTORS,
+        times: times(settings),
+        user: settings.process.user.as_ref().map(|user| user.value.clone()),
+    }
+}
+
+fn bind(address: &Address) -> Bind {
+    match address {
+        Address::Tcp { host, port } => Bind::Tcp { host: host.clone(), port: *port },
+        Address::Unix(path) => Bind::Unix(path.to_string_lossy().into_owned()),
+        _ => Bind::Other,
+    }
+}
+
+fn control(settings: &Settings) -> Control {
+    let text = |path: &Path| Control::At(path.to_string_lossy().into_owned());
+    match (&settings.control.socket.value, &settings.process.pid) {
+        (ControlSocket::At(path), _) => text(path),
+        (ControlSocket::Off, _) => Control::Off,
+        (ControlSocket::Beside, Some(pid_file)) => text(&path_beside(&pid_file.value)),
+        (ControlSocket::Beside, None) => Control::Free,
+    }
+}
+
+fn times(settings: &Settings) -> Times {
+    let boot = settings.pool.boot.value;
+    let at_once = match settings.rollout.surge.value {
+        Surge::All => settings.workers.value,
+        Surge::Extra(extra) => extra.max(1),
+    };
+    // Slot by slot, and each boot at its limit.
+    let rounds = u32::try_from(settings.workers.value.div_ceil(at_once)).unwrap_or(u32::MAX);
+    let delay = &settings.draining.delay;
+    Times {
+        boot,
+        reload: boot.saturating_mul(rounds).saturating_add(settings.rollout.soak.value),
+        drain_delay: Some(delay.value).filter(|delay| *delay > Duration::ZERO),
+        graceful: settings.pool.graceful.value,
+    }
+}
+
+fn name(given: Option<&str>, settings: &Settings) -> Result<String, Failure> {
+    if let Some(given) = given {
+        let name = name_of(given).filter(|name| name == given);
+        return name.ok_or_else(|| {
+            Failure::usage(format!(
+                "{given:?} is no name of a service: use letters, digits, '-', '_' and '.'"
+            ))
+        });
+    }
+    let named = settings.process.name.as_ref().map(|name| name.value.as_str());
+    let module = settings.target()?.split(':').next().unwrap_or_default();
+    let name = named.and_then(name_of).or_else(|| name_of(module));
+    name.ok_or_else(|| Failure::usage("no name for the service: --service-name NAME gives it one"))
+}
+
+/// The binary finds its packages by `VIRTUAL_ENV`; a command in the environment needs no variable.
+fn environment(program: &[String]) -> Vec<(String, String)> {
+    let Some(environment) = std::env::var("VIRTUAL_ENV").ok().filter(|path| !path.is_empty()) else {
+        return Vec::new();
+    };
+    let is_inside = program.iter().any(|word| Path::new(word).starts_with(&environment));
+    if is_inside { Vec::new() } else { vec![("VIRTUAL_ENV".to_owned(), environment)] }
+}
+
+fn ignored() -> Vec<&'static str> {
+    let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    VARIABLES.into_iter().filter(is_set).collect()
+}
+
+/// The user of this process; `None`: root.
+fn own_user() -> Option<String> {
+    let user = rustix::process::geteuid();
+    (!user.is_root()).then(|| processes::user_of(user.as_raw()))
+}
+
+/// A text that goes into a unit.
+pub(super) fn utf8(text: &std::ffi::OsStr, name: &str) -> Result<String, Failure> {
+    let text = text.to_str().map(str::to_owned);
+    text.ok_or_else(|| Failure::usage(format!("{name} is not UTF-8, which a unit or manifest has to be")))
+}

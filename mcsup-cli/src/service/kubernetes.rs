@@ -1,0 +1,244 @@
+//! Manifests for Kubernetes: Deployment, Service, PodDisruptionBudget, HorizontalPodAutoscaler.
+
+use super::{CONTAINER_USER, Control, Plan, Refused, whole_seconds};
+
+/// Time between the removal from the endpoints and SIGTERM: they propagate at the same time otherwise.
+const PRE_STOP_SECONDS: u64 = 5;
+
+/// The drain delay without an option that names one.
+const DRAIN_DELAY_SECONDS: u64 = 5;
+
+/// The number of pods of the Deployment and the autoscaler.
+const REPLICAS: (u32, u32) = (2, 10);
+
+/// The manifests, separated as YAML documents.
+///
+/// # Errors
+/// The pool would not be reachable, or has no TCP port.
+pub(crate) fn manifests(plan: &Plan, image: &str) -> Result<String, Refused> {
+    let port = plan.port().ok_or("a Service in Kubernetes needs a TCP port: -b 0.0.0.0:8000")?;
+    let documents =
+        [deployment(plan, image, port)?, service(plan, port), disruption_budget(plan), autoscaler(plan)];
+    Ok(plan.head("# ", "kubernetes") + &documents.join("---\n"))
+}
+
+fn deployment(plan: &Plan, image: &str, port: u16) -> Result<String, Refused> {
+    let is_default = plan.times.drain_delay.is_none();
+    let delay = plan.times.drain_delay.map_or(DRAIN_DELAY_SECONDS, whole_seconds);
+    let added = if is_default { vec![format!("--drain-delay={DRAIN_DELAY_SECONDS}")] } else { Vec::new() };
+    let command = plan.in_container(&added)?;
+    let grace = plan.times.stop_seconds() + PRE_STOP_SECONDS + if is_default { delay } else { 0 };
+    let mut text = format!(
+        "apiVersion: apps/v1
+kind: Deployment
+metadata:
+{metadata}spec:
+  # The autoscaler below changes it.
+  replicas: {replicas}
+  strategy:
+    type: RollingUpdate
+    rollingUpdate: {{maxUnavailable: 0, maxSurge: 1}}
+  selector:
+    matchLabels: {{{label}}}
+  template:
+    metadata:
+      labels: {{{label}}}
+    spec:
+      # preStop, the drain delay and the graceful timeout, and 10 seconds.
+      terminationGracePeriodSeconds: {grace}
+      securityContext:
+        runAsNonRoot: true
+        runAsUser: {CONTAINER_USER}
+        runAsGroup: {CONTAINER_USER}
+        fsGroup: {CONTAINER_USER}
+        seccompProfile: {{type: RuntimeDefault}}
+      containers:
+        - name: {name}
+          image: {image}
+          command:
+",
+        metadata = metadata(plan),
+        replicas = REPLICAS.0,
+        label = label(plan),
+        name = json(&object_name(plan)),
+        image = json(image),
+    );
+    for word in &command {
+        text += &format!("            - {}\n", json(word));
+    }
+    text += &format!("          ports:\n            - {{name: http, containerPort: {port}}}\n");
+    if let Some(path) = plan.control_in_container() {
+        text += "          env:\n            # For `kubectl exec`: mcsup status, mcsup reload.\n";
+        text += &format!("            - {{name: MCSUP_CONTROL_SOCKET, value: {}}}\n", json(&path));
+    }
+    Ok(text + &probes(plan) + &resources(plan))
+}
+
+/// Probes and the hook before a stop.
+fn probes(plan: &Plan) -> String {
+    let probe = match plan.health_in_container() {
+        Some(path) => format!("httpGet: {{path: {}, port: http}}", json(path)),
+        None => "tcpSocket: {port: http}".to_owned(),
+    };
+    let tries = whole_seconds(plan.times.boot).div_ceil(2).max(1);
+    format!(
+        "          # mcsup replaces workers that hang: there is no liveness probe, which would end all of them.
+          startupProbe:
+            {probe}
+            periodSeconds: 2
+            failureThreshold: {tries}
+          readinessProbe:
+            {probe}
+            periodSeconds: 2
+            failureThreshold: 1
+          lifecycle:
+            preStop:
+              # New connections arrive until each node has removed the pod from its endpoints.
+              exec: {{command: [\"sleep\", \"{PRE_STOP_SECONDS}\"]}}
+"
+    )
+}
+
+fn resources(plan: &Plan) -> String {
+    let mut text = "          resources:
+            requests: {cpu: 500m, memory: 256Mi}
+            limits: {memory: 512Mi}
+          securityContext:
+            readOnlyRootFilesystem: true
+            allowPrivilegeEscalation: false
+            capabilities: {drop: [\"ALL\"]}
+          volumeMounts:
+            # Large request bodies.
+            - {name: tmp, mountPath: /tmp}
+"
+    .to_owned();
+    if plan.control == Control::Free {
+        text += "            - {name: run, mountPath: /run/mcsup}\n";
+    }
+    text += "      volumes:\n        - {name: tmp, emptyDir: {}}\n";
+    if plan.control == Control::Free {
+        text += "        - {name: run, emptyDir: {medium: Memory}}\n";
+    }
+    text
+}
+
+fn service(plan: &Plan, port: u16) -> String {
+    format!(
+        "apiVersion: v1
+kind: Service
+metadata:
+{}spec:
+  selector: {{{}}}
+  ports:
+    - {{name: http, port: {port}, targetPort: http}}
+",
+        metadata(plan),
+        label(plan)
+    )
+}
+
+fn disruption_budget(plan: &Plan) -> String {
+    format!(
+        "apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+{}spec:
+  maxUnavailable: 1
+  selector:
+    matchLabels: {{{}}}
+",
+        metadata(plan),
+        label(plan)
+    )
+}
+
+fn autoscaler(plan: &Plan) -> String {
+    format!(
+        "apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata:
+{metadata}spec:
+  scaleTargetRef: {{apiVersion: apps/v1, kind: Deployment, name: {name}}}
+  minReplicas: {min}
+  maxReplicas: {max}
+  metrics:
+    - type: Resource
+      resource:
+        name: cpu
+        target: {{type: Utilization, averageUtilization: 70}}
+  behavior:
+    scaleDown: {{stabilizationWindowSeconds: 300}}
+",
+        metadata = metadata(plan),
+        name = json(&object_name(plan)),
+        min = REPLICAS.0,
+        max = REPLICAS.1,
+    )
+}
+
+fn metadata(plan: &Plan) -> String {
+    format!("  name: {}\n  labels: {{{}}}\n", json(&object_name(plan)), label(plan))
+}
+
+fn label(plan: &Plan) -> String {
+    format!("app.kubernetes.io/name: {}", json(&object_name(plan)))
+}
+
+/// A name by RFC 1035: letters, digits and hyphens, a letter first.
+fn object_name(plan: &Plan) -> String {
+    let dashed = plan.name.to_ascii_lowercase().replace(['_', '.'], "-");
+    let name =
+        if dashed.starts_with(|c: char| c.is_ascii_alphabetic()) { dashed } else { format!("app-{dashed}") };
+    name.chars().take(63).collect::<String>().trim_end_matches('-').to_owned()
+}
+
+/// A string in double quotes: each in JSON is one in YAML.
+fn json(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::fixture::plan;
+    use super::super::{Bind, Times};
+    use super::*;
+
+    fn value<'a>(text: &'a str, key: &str) -> &'a str {
+        text.lines().find_map(|line| line.trim().strip_prefix(key)).unwrap_or_default().trim()
+    }
+
+    #[test]
+    fn a_pod_has_the_time_for_its_hook_its_delay_and_its_drain() {
+        let text = manifests(&plan(), "shop:1").unwrap();
+        assert!(text.contains("- \"--drain-delay=5\"\n"), "{text}");
+        assert_eq!(value(&text, "terminationGracePeriodSeconds:"), "50");
+        let times = Times { drain_delay: Some(Duration::from_secs(20)), ..plan().times };
+        let text = manifests(&Plan { times, ..plan() }, "shop:1").unwrap();
+        assert!(!text.contains("\"--drain-delay"), "{text}");
+        assert_eq!(value(&text, "terminationGracePeriodSeconds:"), "65");
+    }
+
+    #[test]
+    fn a_program_is_ready_when_its_port_accepts() {
+        let text = manifests(&Plan { is_program: true, ..plan() }, "shop:1").unwrap();
+        assert!(text.contains("readinessProbe:\n            tcpSocket: {port: http}"), "{text}");
+        assert!(!text.contains("--health-path"), "{text}");
+    }
+
+    #[test]
+    fn a_pool_without_a_tcp_port_is_refused() {
+        let binds = vec![Bind::Unix("/run/a.sock".to_owned())];
+        assert!(manifests(&Plan { binds, ..plan() }, "shop:1").is_err());
+    }
+
+    #[test]
+    fn objects_have_names_that_kubernetes_accepts() {
+        for (name, expected) in [("My_Shop.web", "my-shop-web"), ("3d", "app-3d")] {
+            assert_eq!(object_name(&Plan { name: name.to_owned(), ..plan() }), expected);
+        }
+        let long = Plan { name: "a".repeat(62) + "-b", ..plan() };
+        assert_eq!(object_name(&long), "a".repeat(62));
+    }
+}

@@ -1,0 +1,181 @@
+//! Units for systemd: systemd.service(5), systemd.socket(5).
+
+use super::{Bind, Control, MARGIN, Plan, Refused, whole_seconds};
+
+/// The first version with `Type=notify-reload`.
+const NOTIFY_RELOAD: u32 = 253;
+
+/// The manager that runs a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Manager {
+    /// Its version; `None`: unknown, so a new one.
+    pub version: Option<u32>,
+    /// Whether it is the manager of one user.
+    pub is_per_user: bool,
+}
+
+impl Manager {
+    /// Whether it knows `Type=notify-reload`.
+    fn reloads_by_notification(self) -> bool {
+        self.version.is_none_or(|version| version >= NOTIFY_RELOAD)
+    }
+}
+
+/// The service unit.
+pub(crate) fn service(plan: &Plan, manager: Manager) -> String {
+    let (control, added) = control(plan);
+    let mut unit = plan.head("# ", "systemd");
+    unit +=
+        &format!("\n[Unit]\nDescription={} by mcsup\nAfter=network.target\n\n[Service]\n", text(&plan.title));
+    unit += &types(plan, manager, control.as_deref());
+    unit += &format!("WorkingDirectory={}\n", text(&plan.directory));
+    for (name, value) in &plan.environment {
+        unit += &format!("Environment={}\n", word(&format!("{name}={value}"), Dollar::Plain));
+    }
+    if control.is_some() && plan.control == Control::Free {
+        unit += &format!("RuntimeDirectory={}\n", text(&plan.name));
+    }
+    unit += &user(plan, manager);
+    let (subcommand, rest) = plan.parts();
+    let front = words(&[&plan.program, subcommand].concat());
+    unit += &format!("ExecStart={front}{added} {}\n", words(rest));
+    unit += &ends(plan);
+    let target = if manager.is_per_user { "default.target" } else { "multi-user.target" };
+    unit + &format!("\n[Install]\nWantedBy={target}\n")
+}
+
+/// The lines on starts and reloads.
+fn types(plan: &Plan, manager: Manager, control: Option<&str>) -> String {
+    let mut lines = String::new();
+    if manager.reloads_by_notification() {
+        lines += "Type=notify-reload\n";
+    } else {
+        lines += "# Type=notify-reload needs systemd 253: this command waits for the end of a reload too.\nType=notify\n";
+        lines += &match control {
+            Some(control) => format!("ExecReload={} reload -s {control}\n", words(&plan.program)),
+            None => "ExecReload=/bin/kill -HUP $MAINPID\n".to_owned(),
+        };
+    }
+    lines + "NotifyAccess=main\n"
+}
+
+/// The lines on ends, limits and restarts.
+fn ends(plan: &Plan) -> String {
+    format!(
+        "# SIGTERM goes to mcsup, which drains its workers; at the timeout systemd kills what is left.\n\
+         KillMode=mixed\n\
+         # The drain delay and the graceful timeout, and {} seconds.\n\
+         TimeoutStopSec={}\n\
+         # A start, or a whole reload.\n\
+         TimeoutStartSec={}\n\
+         # Not after wrong settings, which a restart does not change.\n\
+         Restart=on-failure\n\
+         RestartPreventExitStatus=2\n\
+         RestartSec=1\n\
+         # A supervisor that hangs is killed and restarted.\n\
+         WatchdogSec=30\n\
+         # The queues of connections outlive a killed supervisor.\n\
+         FileDescriptorStoreMax={}\n\
+         LimitNOFILE=65536\n",
+        whole_seconds(MARGIN),
+        plan.times.stop_seconds(),
+        plan.times.start_seconds(),
+        plan.sockets.max(1),
+    )
+}
+
+/// The line on the user, in a unit of the system.
+fn user(plan: &Plan, manager: Manager) -> String {
+    match (&plan.user, &plan.own_user) {
+        _ if manager.is_per_user => String::new(),
+        // The supervisor needs root to change the user of its workers.
+        (Some(_), _) => String::new(),
+        (None, Some(own)) => format!("User={}\n", text(own)),
+        (None, None) => "# Without it the application runs as root.\n#User=www-data\n".to_owned(),
+    }
+}
+
+/// The control socket as a word of a command line, and the option that opens it where none of the words does.
+fn control(plan: &Plan) -> (Option<String>, String) {
+    match &plan.control {
+        // %t: /run, or the user's own.
+        Control::Free => {
+            let path = format!("%t/{}/mcsup.ctl", plan.name);
+            (Some(path.clone()), format!(" --control-socket={path}"))
+        }
+        Control::At(path) => (Some(word(path, Dollar::Doubled)), String::new()),
+        Control::Off => (None, String::new()),
+    }
+}
+
+/// The socket unit. With it systemd holds the sockets, and starts the service at the first connection.
+///
+/// # Errors
+/// The settings have no address that systemd can listen on.
+pub(crate) fn socket(plan: &Plan) -> Result<String, Refused> {
+    let default = [Bind::Tcp { host: "127.0.0.1".to_owned(), port: 8000 }];
+    let binds = if plan.binds.is_empty() { &default } else { plan.binds.as_slice() };
+    let mut unit = plan.head("# ", "systemd");
+    unit += &format!("\n[Unit]\nDescription={}: its listening sockets\n\n[Socket]\n", text(&plan.title));
+    for bind in binds {
+        let address = match bind {
+            Bind::Tcp { host, port } if host.parse::<core::net::Ipv4Addr>().is_ok() => {
+                format!("{host}:{port}")
+            }
+            Bind::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
+            Bind::Tcp { host, .. } => {
+                return Err(format!("systemd listens on numbers, not on names: {host}"));
+            }
+            Bind::Unix(path) if path.starts_with('/') => text(path),
+            Bind::Unix(path) => text(&format!("{}/{path}", plan.directory)),
+            Bind::Other => return Err("a socket that is passed has no address to listen on".to_owned()),
+        };
+        unit += &format!("ListenStream={address}\n");
+    }
+    if binds.iter().any(|bind| matches!(bind, Bind::Tcp { host, .. } if host.contains(':'))) {
+        unit += "BindIPv6Only=ipv6-only\n";
+    }
+    unit += "Backlog=2048\n";
+    Ok(unit + "\n[Install]\nWantedBy=sockets.target\n")
+}
+
+/// The meaning of `$` in a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dollar {
+    /// It is a character.
+    Plain,
+    /// It begins a variable, unless it is doubled.
+    Doubled,
+}
+
+/// Text up to the end of its line: `%` begins a specifier.
+fn text(value: &str) -> String {
+    value.replace('%', "%%").replace(char::is_control, " ")
+}
+
+/// Words of a command line.
+fn words(all: &[String]) -> String {
+    let quoted: Vec<String> = all.iter().map(|each| word(each, Dollar::Doubled)).collect();
+    quoted.join(" ")
+}
+
+/// One word, quoted where it needs it (systemd.syntax(7)).
+fn word(value: &str, dollar: Dollar) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%$+".contains(c);
+    let mut quoted = String::new();
+    for c in value.chars() {
+        match c {
+            '%' => quoted += "%%",
+            '$' if dollar == Dollar::Doubled => quoted += "$$",
+            '"' | '\\' => quoted.extend(['\\', c]),
+            '\n' => quoted += "\\n",
+            c if c.is_ascii_control() => quoted += &format!("\\x{:02x}", u32::from(c)),
+            c => quoted.push(c),
+        }
+    }
+    if !value.is_empty() && value.chars().all(is_plain) { quoted } else { format!("\"{quoted}\"") }
+}
+
+#[cfg(test)]
+#[path = "systemd_tests.rs"]
+mod tests;
