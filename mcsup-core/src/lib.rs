@@ -16,12 +16,14 @@
 //! | fork a worker, or have a mold fork it | `spawn/child`, `spawn/mold`, `sys/fork` |
 //! | report *ready*, order *drain* | `link/` |
 //! | serve | [`Worker::run`] with a [`WorkerContext`] |
+//! | run a program of another language as a worker | [`program`] |
 //! | take an operator's request, and reply | [`control`] |
 //! | replace the supervisor's program | [`upgrade`] |
 //! | reap, and name the cause | `spawn/reap`, `supervisor/journal` |
 //!
 //! # Guarantees
-//! - A worker is ready when its boot has returned `Ok`, never by a timer. The old generation serves until a
+//! - A worker is ready when its boot has returned `Ok`, never by a timer (but for a program whose settings ask
+//!   for one). The old generation serves until a
 //!   new one is ready, and goes on without a pause if the new one fails.
 //! - When the supervisor dies, its workers finish their requests and end; the listeners are free at once.
 //! - Every death is reaped once and logged with its cause, as far as the cause is known.
@@ -42,6 +44,7 @@ pub mod host;
 mod link;
 pub mod listener;
 pub mod policy;
+pub mod program;
 mod spawn;
 mod supervisor;
 mod sys;
@@ -51,6 +54,7 @@ mod worker;
 pub use error::{Error, ErrorKind, Result};
 pub use link::lifeline::THREAD_NAME as LIFELINE_THREAD;
 pub use listener::{Address, Connection, Listener, Local};
+pub use program::Program;
 pub use spawn::spec::MoldThreads;
 pub use supervisor::config::{Children, Config};
 pub use supervisor::{Ending, ForkSide, Prefork, Supervisor};

@@ -14,6 +14,7 @@
 )]
 
 mod errors;
+mod external;
 mod hosts;
 mod lives;
 mod molds;
@@ -182,6 +183,43 @@ const TESTS: &[Test] = &[
         errors::a_panic_in_a_destructor_is_reported_by_its_call,
     ),
     ("without_an_image_an_upgrade_is_refused", upgrades::without_an_image_an_upgrade_is_refused),
+    ("a_program_serves_and_stops_gracefully", external::a_program_serves_and_stops_gracefully),
+    (
+        "a_program_finds_its_listeners_under_every_contract",
+        external::a_program_finds_its_listeners_under_every_contract,
+    ),
+    (
+        "a_program_that_reports_for_another_is_not_believed",
+        external::a_program_that_reports_for_another_is_not_believed,
+    ),
+    (
+        "a_program_that_ends_early_ends_the_start_with_its_output",
+        external::a_program_that_ends_early_ends_the_start_with_its_output,
+    ),
+    ("a_program_that_is_not_there_ends_the_start", external::a_program_that_is_not_there_ends_the_start),
+    ("descendants_end_with_their_worker", external::descendants_end_with_their_worker),
+    (
+        "a_dead_program_is_replaced_and_its_end_is_named",
+        external::a_dead_program_is_replaced_and_its_end_is_named,
+    ),
+    ("a_program_does_not_outlive_its_supervisor", external::a_program_does_not_outlive_its_supervisor),
+    (
+        "the_lines_of_a_program_are_logged_and_never_block_it",
+        external::the_lines_of_a_program_are_logged_and_never_block_it,
+    ),
+    (
+        "a_program_is_ready_when_it_accepts_or_answers",
+        external::a_program_is_ready_when_it_accepts_or_answers,
+    ),
+    ("a_timer_of_a_program_is_called_one", external::a_timer_of_a_program_is_called_one),
+    (
+        "a_program_has_the_attributes_that_its_settings_name",
+        external::a_program_has_the_attributes_that_its_settings_name,
+    ),
+    (
+        "a_program_that_ignores_its_stop_signal_is_killed_in_time",
+        external::a_program_that_ignores_its_stop_signal_is_killed_in_time,
+    ),
 ];
 
 fn main() -> ExitCode {

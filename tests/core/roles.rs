@@ -107,6 +107,7 @@ pub fn play(role: &str) -> ExitCode {
             assert_eq!(first.bind(&taken.local_addr().unwrap().to_string()).run().code(), 1);
             pool.run().into()
         }
+        _ if role.starts_with("program") => crate::external::play(role, &address),
         _ => failing(role, &address),
     }
 }

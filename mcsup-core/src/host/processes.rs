@@ -203,6 +203,26 @@ pub(super) fn handshakes_by_text(port: u16) -> io::Result<HashSet<SocketAddr>> {
     Ok(clients)
 }
 
+/// The inode number of the TCP socket at `local` that is connected to `remote`; 0: no process has accepted it.
+/// `None`: there is none in this network namespace.
+///
+/// # Errors
+/// The kernel's table cannot be read.
+pub(crate) fn socket_between(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u64>> {
+    let is_same = |text: &str, address: SocketAddr| {
+        // A socket for both families shows an IPv4 address as an IPv6 one.
+        let found = hex_socket(text).map(|found| (found.ip().to_canonical(), found.port()));
+        found == Some((address.ip().to_canonical(), address.port()))
+    };
+    let table = tcp_table()?;
+    let mut found = table.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_it = is_same(fields.get(1)?, local) && is_same(fields.get(2)?, remote);
+        if is_it { fields.get(9)?.parse().ok() } else { None }
+    });
+    Ok(found.next())
+}
+
 /// All listening TCP sockets of this network namespace with their inode numbers (proc_net(5)).
 pub(super) fn listening_sockets() -> Vec<(SocketAddr, u64)> {
     tcp_table().unwrap_or_default().lines().filter_map(listening_line).collect()

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::processes;
+use super::{processes, relatives};
 use crate::sys::kernel_text;
 
 /// The resources of a process.
@@ -25,6 +25,24 @@ pub fn usage(pid: i32) -> Usage {
         rss_bytes: read("statm").as_deref().and_then(resident_pages).map(|pages| pages * page_size()),
         cpu: cpu.map(ticks),
         threads,
+    }
+}
+
+/// The resources of process `pid` and its descendants, as far as they are known.
+pub(crate) fn of_family(pid: i32) -> Usage {
+    let descendants = relatives::below(pid, &[]);
+    descendants.iter().map(|process| usage(process.pid)).fold(usage(pid), |sum, one| Usage {
+        rss_bytes: added(sum.rss_bytes, one.rss_bytes),
+        cpu: added(sum.cpu, one.cpu),
+        threads: added(sum.threads, one.threads),
+    })
+}
+
+/// The sum of two values, of which some are unknown.
+fn added<T: std::ops::Add<Output = T>>(one: Option<T>, other: Option<T>) -> Option<T> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one + other),
+        (one, other) => one.or(other),
     }
 }
 
@@ -87,6 +105,20 @@ mod tests {
         let stat = "7 (a ) (b) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 1 2 20 0 9 0 12345 2256896 1024";
         assert_eq!(times_and_threads(stat), Some((300, 9)));
         assert_eq!((times_and_threads(""), pss_of(""), resident_pages("")), (None, None, None));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_family_uses_as_much_as_all_of_its_processes() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let (ours, childs) = (std::process::id(), child.id());
+        let of = |pid: u32| usage(i32::try_from(pid).unwrap()).threads.unwrap();
+        let family = of_family(i32::try_from(ours).unwrap());
+        assert_eq!(family.threads.unwrap(), of(ours) + of(childs));
+        assert!(family.rss_bytes > usage(i32::try_from(childs).unwrap()).rss_bytes);
+        assert_eq!((added(Some(1), None), added(None::<u8>, None)), (Some(1), None));
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

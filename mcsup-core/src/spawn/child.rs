@@ -170,7 +170,8 @@ fn prepare(spec: &mut WorkerSpec) -> Result<Prepared> {
     signal::unblock_all();
     let (row, handover) = (spec.row.clone(), Arc::clone(&common.handover));
     let place = (spec.slot, spec.max_requests);
-    let context = WorkerContext::new(place, listeners, Arc::clone(&control), row, handover, end);
+    let context = WorkerContext::new(place, listeners, Arc::clone(&control), row, handover, end)
+        .with_graceful_timeout(patience);
     Ok(Prepared { context, control, _lifeline: lifeline, _marks: marks })
 }
 

@@ -117,6 +117,8 @@ pub(crate) struct Crew {
     scoreboard: Scoreboard,
     /// Whether the supervisor adopts orphans, and so reaps all its children.
     adopts: bool,
+    /// Whether the descendants of a worker count as a part of it.
+    counts_descendants: bool,
     kills: Kills,
     gone: Gone,
     /// Reaped children that are neither worker nor mold.
@@ -151,10 +153,16 @@ impl Crew {
             entries: BTreeMap::new(),
             scoreboard: Scoreboard::new(most)?,
             adopts: ancestry::adopts(),
+            counts_descendants: false,
             kills: Kills::new(),
             gone: Gone::default(),
             reaped_others: Vec::new(),
         })
+    }
+
+    /// Counts the descendants of a worker as a part of it.
+    pub(crate) fn count_descendants(&mut self, counts_descendants: bool) {
+        self.counts_descendants = counts_descendants;
     }
 
     /// Reaps all children from now on, also adopted ones.
@@ -292,7 +300,10 @@ impl Crew {
 
     /// The memory of each worker, in bytes.
     pub(crate) fn memory(&self) -> Vec<(WorkerId, u64)> {
-        let used = |entry: &ProcessEntry| usage::resident(entry.process.pid()?.as_raw_nonzero().get());
+        let used = |entry: &ProcessEntry| {
+            let pid = entry.process.pid()?.as_raw_nonzero().get();
+            if self.counts_descendants { usage::of_family(pid).rss_bytes } else { usage::resident(pid) }
+        };
         self.entries.iter().filter_map(|(&worker, entry)| Some((worker, used(entry)?))).collect()
     }
 
@@ -305,7 +316,8 @@ impl Crew {
             usage: entry
                 .process
                 .pid()
-                .map(|pid| usage::usage(pid.as_raw_nonzero().get()))
+                .map(|pid| pid.as_raw_nonzero().get())
+                .map(|pid| if self.counts_descendants { usage::of_family(pid) } else { usage::usage(pid) })
                 .unwrap_or_default(),
         })
     }

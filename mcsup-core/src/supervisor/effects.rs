@@ -25,6 +25,7 @@ use crate::link::handover::Handover;
 use crate::link::message::Order;
 use crate::link::scoreboard::ScoreboardRows;
 use crate::policy::{Answer, Effect, Event, Machine, Moment, Notice, Outcome, Place, Policy, Ticket};
+use crate::worker::Worker;
 
 /// The supervisor's handles, and the functions that apply effects by them.
 #[derive(Debug)]
@@ -67,9 +68,11 @@ pub(super) struct Handles {
     pub(super) leftovers: Leftovers,
 }
 
-impl<S> Executor<S> {
+impl<S: Supervisor> Executor<S> {
     /// An executor with all handles, and nothing in progress.
-    pub(super) fn new(supervisor: S, handles: Handles) -> Self {
+    pub(super) fn new(supervisor: S, mut handles: Handles) -> Self {
+        handles.crew.count_descendants(S::Worker::adopts_descendants());
+        handles.leftovers.expect_adoption(S::Worker::adopts_descendants());
         let Handles { generation, generation_config, .. } = handles;
         Self {
             supervisor,

@@ -42,6 +42,8 @@ pub(crate) struct Leftovers {
     known: BTreeMap<i32, Known>,
     /// Descendants of this process before its first search, which are no leftovers. `None`: it does not search.
     others: Option<Vec<Relative>>,
+    /// Whether live workers adopt their orphans: one of the supervisor then belongs to an ended worker.
+    workers_adopt: bool,
     /// Whether some worker was forked into the group of this process.
     shares_group: bool,
     /// Workers and molds that have ended since the last search.
@@ -82,6 +84,11 @@ impl Leftovers {
         Self { how, others, shares_group: daemon::has_terminal(), ..Self::default() }
     }
 
+    /// Notes whether live workers adopt their orphans.
+    pub(super) fn expect_adoption(&mut self, workers_adopt: bool) {
+        self.workers_adopt = workers_adopt;
+    }
+
     /// The record for the next image.
     pub(super) fn describe(&self) -> Option<Vec<Relative>> {
         self.others.clone()
@@ -98,8 +105,9 @@ impl Leftovers {
         match how {
             // Processes that were to get SIGKILL are left alone too.
             Children::Ignore => {
-                let (listeners, shares_group) = (std::mem::take(&mut self.listeners), self.shares_group);
-                *self = Self { how, listeners, shares_group, ..Self::default() };
+                let Self { shares_group, workers_adopt, .. } = *self;
+                let listeners = std::mem::take(&mut self.listeners);
+                *self = Self { how, listeners, shares_group, workers_adopt, ..Self::default() };
             }
             // Without an earlier search any present process may be older than the pool.
             Children::Name | Children::End => {
@@ -174,8 +182,8 @@ impl Leftovers {
             let is_new = !self.known.contains_key(&process.pid);
             let worker = self.worker_of(&process, &ended, is_new);
             let known = self.known.entry(process.pid).or_insert(Known { process, termination: None });
-            let ends =
-                self.how == Children::End && (worker.is_some() || is_end) && known.termination.is_none();
+            let is_certain = worker.is_some() || self.workers_adopt || is_end;
+            let ends = self.how == Children::End && is_certain && known.termination.is_none();
             if ends {
                 known.termination = begin_to_end(&process, now);
             }

@@ -4,7 +4,7 @@
 //! here makes decisions.
 //!
 //! - [`anonymous_file`]: files without a name, sealed if possible.
-//! - [`exec`]: executing another program.
+//! - [`exec`]: executing another program; [`launch`]: starting one as a child.
 //! - [`fork`]: fork; [`exit`]: exit without handlers; [`ancestry`]: adoption of orphans.
 //! - [`forked`]: processes forked by a worker's own code; [`unshared`]: descriptors that they do not share.
 //! - [`companion`]: threads that stop while a worker's code forks.
@@ -12,6 +12,7 @@
 //!   application.
 //! - [`credentials`]: users, groups, and dropping privileges.
 //! - [`shared_memory`]: cache lines of atomics, shared over fork.
+//! - `datagram_sender`: datagrams with the process that sent them.
 //! - [`descriptor`]: taking inherited descriptors, and redirecting open ones.
 //! - [`held_file`]: one file, changed as the same although its name may be swapped.
 //! - [`record_lock`]: a process's locks on a file, and their holders.
@@ -26,6 +27,8 @@ pub(crate) mod anonymous_file;
 pub(crate) mod caught;
 pub(crate) mod companion;
 pub(crate) mod credentials;
+#[cfg(target_os = "linux")]
+pub(crate) mod datagram_sender;
 pub(crate) mod descriptor;
 pub(crate) mod exec;
 mod exit;
@@ -33,6 +36,7 @@ pub(crate) mod fork;
 pub(crate) mod forked;
 pub(crate) mod held_file;
 pub(crate) mod kernel_text;
+pub(crate) mod launch;
 pub(crate) mod listening;
 pub(crate) mod record_lock;
 mod registry;

@@ -75,6 +75,21 @@ pub(crate) fn unblock_all() {
     }
 }
 
+/// Sets every signal to its default action. Uses system calls only, for a process that executes a program: an
+/// exec keeps signals ignored.
+pub(super) fn reset_dispositions() {
+    /// The largest number of a signal on any system.
+    const MOST: i32 = 64;
+    // SAFETY: a `sigaction` is integers and a handler's address; zero is the default action, no flags and an
+    // empty mask.
+    let default: libc::sigaction = unsafe { std::mem::zeroed() };
+    for number in 1..=MOST {
+        // SAFETY: the new action is valid, and a null pointer means that the old one is not asked for. A
+        // number that is no signal, or whose action is fixed, is refused.
+        unsafe { libc::sigaction(number, &raw const default, ptr::null_mut()) };
+    }
+}
+
 /// Unblocks some signals while it lives; its drop restores the previous mask.
 #[derive(Debug)]
 pub(crate) struct Unblocked {

@@ -12,6 +12,7 @@ use crate::link::message::Report;
 use crate::link::scoreboard::{ScoreboardRow, Sibling};
 use crate::listener::Listener;
 use crate::listener::open::OpenSet;
+use crate::policy::Policy;
 use crate::sys::{companion, descriptor};
 
 /// A worker's view of its supervisor. Clones share it between threads.
@@ -25,6 +26,7 @@ pub struct WorkerContext {
     end: WorkerEnd,
     /// The number of requests after which it asks for a successor; 0: never.
     max_requests: Option<u64>,
+    graceful_timeout: Duration,
 }
 
 impl WorkerContext {
@@ -36,7 +38,12 @@ impl WorkerContext {
         handover: Arc<Handover>,
         end: WorkerEnd,
     ) -> Self {
-        Self { slot, listeners, control, row, handover, end, max_requests }
+        let graceful_timeout = Policy::default().graceful_timeout;
+        Self { slot, listeners, control, row, handover, end, max_requests, graceful_timeout }
+    }
+
+    pub(crate) fn with_graceful_timeout(self, graceful_timeout: Duration) -> Self {
+        Self { graceful_timeout, ..self }
     }
 
     /// Announces the worker to its siblings before the supervisor learns that it is ready. Siblings that
@@ -60,6 +67,11 @@ impl WorkerContext {
     /// The stage of the worker's life.
     pub fn phase(&self) -> Phase {
         self.control.phase()
+    }
+
+    /// The longest time of the worker to finish once it retires or drains. The supervisor kills it then.
+    pub fn graceful_timeout(&self) -> Duration {
+        self.graceful_timeout
     }
 
     /// Returns a function that says whether the worker will end soon, from [`Phase::LameDuck`] on. The

@@ -63,6 +63,18 @@ pub trait Worker {
         Ok(())
     }
 
+    /// Whether each worker adopts the orphans among its descendants, as a [`Program`](crate::Program) does.
+    ///
+    /// The supervisor then counts the memory of a worker's descendants as the worker's. With
+    /// [`Children::End`](crate::Children::End) it ends all that outlive their worker, also those that have left
+    /// its process group.
+    fn adopts_descendants() -> bool
+    where
+        Self: Sized,
+    {
+        false
+    }
+
     /// Serves until [`WorkerContext::phase`] ends it, then returns; the process ends with it.
     ///
     /// # Errors

@@ -106,6 +106,7 @@ impl Crew {
             entries: BTreeMap::new(),
             scoreboard,
             adopts: ancestry::adopts(),
+            counts_descendants: false,
             kills: Kills::new(),
             gone: Gone::default(),
             reaped_others: Vec::new(),
