@@ -31,6 +31,7 @@ pub use exit::Exit;
 use failure::Failure;
 use mcsup_core::host::outlet::Outlet;
 use mcsup_core::host::patience::Patience;
+use mcsup_core::host::service_manager::ServiceManager;
 use mcsup_core::upgrade::{Image, Resumption};
 use settings::Settings;
 
@@ -44,20 +45,26 @@ pub struct Start {
     pub(crate) image: Option<Image>,
     /// The supervisor that this process replaces, if an upgrade has started it.
     pub(crate) resumption: mcsup_core::Result<Option<Resumption>>,
+    /// The service manager that has started this process.
+    pub(crate) service_manager: mcsup_core::Result<ServiceManager>,
 }
 
 impl Start {
     /// The start of an executable. Call it first of all, while the process has one thread.
     pub fn of_this_process() -> Self {
-        Self { image: Image::of_this_process().ok(), resumption: Resumption::from_environment() }
+        Self {
+            image: Image::of_this_process().ok(),
+            resumption: Resumption::from_environment(),
+            service_manager: ServiceManager::from_environment(),
+        }
     }
 }
 
 /// Runs the command line `argv`, the program's own name first; returns the exit code of the process.
 pub fn run(argv: &[OsString], start: Start) -> Exit {
-    let Start { image, resumption } = start;
+    let Start { image, resumption, service_manager } = start;
     let done = resumption.map_err(Failure::from).and_then(|mut resumption| {
-        let done = dispatch(argv, image, &mut resumption);
+        let done = dispatch(argv, (image, service_manager), &mut resumption);
         if let (Err(failure), Some(resumption)) = (&done, resumption) {
             resumption.give_up(&failure.to_string());
         }
@@ -89,7 +96,7 @@ fn print_failure(argv: &[OsString], failure: &Failure) {
 
 fn dispatch(
     argv: &[OsString],
-    image: Option<Image>,
+    (image, service_manager): (Option<Image>, mcsup_core::Result<ServiceManager>),
     resumption: &mut Option<Resumption>,
 ) -> Result<(Exit, String), Failure> {
     let with_newline = |(exit, text): (Exit, String)| (exit, text + "\n");
@@ -106,7 +113,7 @@ fn dispatch(
                 Ok(Settings::resolve(args, &|name| std::env::var_os(name), &read_file)?)
             };
             let settings = read()?;
-            commands::serve::run(&settings, Box::new(read), argv, (image, resumption))
+            commands::serve::run(&settings, Box::new(read), argv, (image, service_manager?), resumption)
         }
     }
 }

@@ -14,6 +14,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use mcsup_core::host::service_manager::ServiceManager;
 use mcsup_core::upgrade::{Image, Reexec, Resumption, VARIABLE, detour};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -43,10 +44,16 @@ mod extension {
         if origin.is_customised() && !is_deferred(py)? && is_for_a_supervisor(&argv) {
             return execute_without_site(module, &origin, own);
         }
-        let start =
-            Start { image: image(module, &origin, own).ok(), resumption: Resumption::from_environment() };
+        let start = Start {
+            image: image(module, &origin, own).ok(),
+            resumption: Resumption::from_environment(),
+            service_manager: ServiceManager::from_environment(),
+        };
         // Python copied the environment at its start.
-        py.import("os")?.getattr("environ")?.call_method1("pop", (VARIABLE, py.None()))?;
+        let environ = py.import("os")?.getattr("environ")?;
+        for name in ServiceManager::VARIABLES.into_iter().chain([VARIABLE]) {
+            environ.call_method1("pop", (name, py.None()))?;
+        }
         // Detached: the supervisor runs no Python, and a worker attaches for each request.
         let is_run = is_for_a_supervisor(&argv);
         if is_run {

@@ -6,14 +6,14 @@ use clap::Args;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Serving")]
 pub(crate) struct ServingArgs {
-    /// Address to listen on: HOST, HOST:PORT or :PORT (IPv6 in brackets), tcp://HOST:PORT, unix:PATH or fd://N;
-    /// repeatable [env: PORT, for 0.0.0.0:PORT]
+    /// Address to listen on: HOST, HOST:PORT or :PORT (IPv6 in brackets), tcp://HOST:PORT, unix:PATH, fd://N
+    /// or fd://NAME (a socket of systemd); repeatable [env: PORT, for 0.0.0.0:PORT]
     #[arg(short, long, value_name = "ADDR")]
     pub bind: Vec<String>,
     /// Connections that may wait in the queue of a listening socket
     #[arg(long, value_name = "INT")]
     pub backlog: Option<String>,
-    /// Worker processes, 1 to 512 [env: WEB_CONCURRENCY]
+    /// Worker processes, 1 to 512; `auto`: one for each processor of the affinity and of the cgroup's quota [env: WEB_CONCURRENCY]
     #[arg(short, long, value_name = "INT")]
     pub workers: Option<String>,
     /// Threads in each worker that call the application, 1 to 1024

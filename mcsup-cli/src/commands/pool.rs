@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use mcsup_core::host::daemon::Answer;
 use mcsup_core::host::own_file;
+use mcsup_core::host::service_manager::ServiceManager;
 use mcsup_core::{Config, Error, ErrorKind, ForkSide, Local, Supervisor};
 use mcsup_py::python::{fork, standard};
 use mcsup_py::{WorkerSettings, WsgiWorker};
@@ -29,6 +30,7 @@ pub(super) struct Pool {
     workers: BTreeMap<u64, WorkerSettings>,
     settings: Settings,
     users: UserLookup,
+    service_manager: ServiceManager,
     read_settings: ReadSettings,
     argv: Vec<OsString>,
     output: Output,
@@ -40,13 +42,24 @@ impl Pool {
     pub(super) fn new(
         settings: &Settings,
         (read_settings, users): (ReadSettings, UserLookup),
+        service_manager: ServiceManager,
         argv: &[OsString],
         output: Output,
         answer: Rc<Cell<Option<Answer>>>,
     ) -> Result<Self, Failure> {
         let first = worker_settings(settings, argv, &output)?;
         let (settings, argv) = (settings.clone(), argv.to_vec());
-        Ok(Self { first, workers: BTreeMap::new(), settings, users, read_settings, argv, output, answer })
+        Ok(Self {
+            first,
+            workers: BTreeMap::new(),
+            settings,
+            users,
+            service_manager,
+            read_settings,
+            argv,
+            output,
+            answer,
+        })
     }
 
     fn warn_of_fixed_settings(&self, new: &Settings) {
@@ -87,7 +100,8 @@ impl Supervisor for Pool {
         let refused = |failure: Failure| Error::new(ErrorKind::Setting, failure.to_string());
         let settings = (self.read_settings)().map_err(refused)?;
         let worker = worker_settings(&settings, &self.argv, &self.output).map_err(refused)?;
-        let config = wiring::pool(&settings, Some(&self.users)).map_err(refused)?;
+        let mut config = wiring::pool(&settings, Some(&self.users)).map_err(refused)?;
+        config.addresses = wiring::addresses(&settings, &self.service_manager);
         self.users = UserLookup::of(&settings, &config);
         self.output.give_away(&settings, &config, true).map_err(refused)?;
         self.warn_of_fixed_settings(&settings);

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::rc::Rc;
 
 use mcsup_core::host::daemon::{self, Answer, Detached, Verdict};
+use mcsup_core::host::service_manager::ServiceManager;
 use mcsup_core::upgrade::{Image, Resumption};
 use mcsup_core::{Config, Ending, Prefork};
 use mcsup_py::python::fork;
@@ -19,13 +20,14 @@ use crate::settings::{Origin, Settings, Sourced};
 
 /// Serves until a stop; returns a text for standard output.
 ///
-/// A reload calls `read_settings`. An upgrade executes `image`. A `resumption` comes from the supervisor that this
+/// A reload calls `read_settings`. An upgrade executes `image`. `service_manager` has started this process. A `resumption` comes from the supervisor that this
 /// process replaces.
 pub(crate) fn run(
     settings: &Settings,
     read_settings: ReadSettings,
     argv: &[OsString],
-    (image, resumption): (Option<Image>, &mut Option<Resumption>),
+    (image, service_manager): (Option<Image>, ServiceManager),
+    resumption: &mut Option<Resumption>,
 ) -> Result<(Exit, String), Failure> {
     // Invalid settings are refused before anything changes.
     wiring::target(settings)?;
@@ -37,6 +39,8 @@ pub(crate) fn run(
     }
     let mut config = wiring::pool(settings, None)?;
     config.image = image;
+    config.addresses = wiring::addresses(settings, &service_manager);
+    config.service_manager = service_manager;
     if settings.check_config.value {
         return check::run(settings, &config, argv);
     }
@@ -92,6 +96,7 @@ fn serve(
     let pool = Pool::new(
         settings,
         (read_settings, UserLookup::of(settings, &config)),
+        config.service_manager.clone(),
         argv,
         output,
         Rc::clone(answer),

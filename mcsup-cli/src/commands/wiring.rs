@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use mcsup_core::control::path_beside;
 use mcsup_core::host::privileges::RunAs;
+use mcsup_core::host::service_manager::ServiceManager;
 use mcsup_core::policy::{Limit, Plan, Policy, Recycling};
-use mcsup_core::{Children, Config};
+use mcsup_core::{Address, Children, Config};
 use mcsup_py::access::Format;
 use mcsup_py::engine::{EngineConfig, Limits, Timeouts};
 use mcsup_py::{ReloadSettings, Target, WorkerSettings, WsgiSettings};
@@ -69,6 +70,20 @@ pub(super) fn pool(settings: &Settings, previous: Option<&UserLookup>) -> Result
     config.children = if *process.end_children { Children::End } else { Children::Name };
     config.policy = policy(settings);
     Ok(config)
+}
+
+/// The addresses to listen on. All sockets that the service manager has passed are served, as with gunicorn.
+///
+/// Without a `--bind` they are the only ones. A `--bind fd://...` selects the sockets itself.
+pub(super) fn addresses(settings: &Settings, manager: &ServiceManager) -> Vec<Address> {
+    let binds = &settings.binds;
+    let selects = |address: &Address| matches!(address, Address::Inherited(_) | Address::Passed(_));
+    if manager.sockets().is_empty() || binds.value.iter().any(selects) {
+        return binds.value.clone();
+    }
+    let is_default = matches!(binds.origin, Origin::Default | Origin::Variable("PORT"));
+    let named = if is_default { &[][..] } else { &binds.value };
+    named.iter().cloned().chain([Address::Passed("*".to_owned())]).collect()
 }
 
 /// The policy of the supervisor.

@@ -27,6 +27,9 @@ pub enum Address {
     /// (`into_raw_fd`). The socket closes with the pool, also if the first workers cannot boot; a start that
     /// fails before the first fork puts it back, non-blocking.
     Inherited(RawFd),
+    /// `fd://NAME`: the sockets that the service manager has passed under this name; `fd://*`: all that no other
+    /// address names. See [`ServiceManager`](crate::host::service_manager::ServiceManager).
+    Passed(String),
 }
 
 /// The port of an address without one, as in gunicorn.
@@ -41,8 +44,7 @@ impl FromStr for Address {
             Error::new(ErrorKind::Setting, format!("{text:?} is no address to listen on: {why} ({forms})"))
         };
         if let Some(number) = text.strip_prefix("fd://") {
-            let fd = number.parse().ok().filter(|fd| *fd >= 0);
-            return fd.map(Address::Inherited).ok_or_else(|| wrong("no descriptor number"));
+            return inherited(number).ok_or_else(|| wrong("no descriptor number, and no name of a socket"));
         }
         if let Some(path) = text.strip_prefix("unix:") {
             let path = path.strip_prefix("//").unwrap_or(path);
@@ -60,6 +62,16 @@ impl FromStr for Address {
         let host = if host.is_empty() { "0.0.0.0" } else { host };
         Ok(Address::Tcp { host: host.to_owned(), port })
     }
+}
+
+/// Parses the number of a descriptor, or the name of a passed socket (`FileDescriptorName=`, systemd.socket(5)).
+fn inherited(text: &str) -> Option<Address> {
+    let is_number = text.strip_prefix('-').unwrap_or(text).bytes().all(|byte| byte.is_ascii_digit());
+    if is_number {
+        return text.parse().ok().filter(|fd| *fd >= 0).map(Address::Inherited);
+    }
+    let is_name = text.len() <= 255 && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':');
+    is_name.then(|| Address::Passed(text.to_owned()))
 }
 
 /// Splits host and port; the host loses its brackets.
@@ -91,6 +103,7 @@ impl fmt::Display for Address {
             }
             Address::Unix(path) => write!(f, "unix:{}", path.display()),
             Address::Inherited(fd) => write!(f, "fd://{fd}"),
+            Address::Passed(name) => write!(f, "fd://{name}"),
         }
     }
 }
@@ -117,6 +130,8 @@ mod tests {
             ("unix:a.sock", "unix:a.sock"),
             ("unix:////run/a.sock", "unix:////run/a.sock"),
             ("fd://3", "fd://3"),
+            ("fd://http", "fd://http"),
+            ("fd://*", "fd://*"),
         ] {
             assert_eq!(parsed(text), expected, "{text}");
             assert_eq!(parsed(expected), expected, "{text}");
@@ -137,7 +152,8 @@ mod tests {
             "unix:",
             "fd://",
             "fd://-1",
-            "fd://x",
+            "fd://99999999999",
+            "fd://a:b",
             "ftp://h:1",
             "/run/a.sock",
         ] {

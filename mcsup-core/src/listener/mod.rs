@@ -1,10 +1,12 @@
 //! Listening sockets: named by an [`Address`], opened once by the supervisor, shared by all workers.
 //!
 //! - `address`: an operator's notation (`127.0.0.1:8000`, `[::]:80`, `unix:/run/app.sock`, `fd://3`).
+//! - `activation`: addresses of sockets that the service manager has passed.
 //! - `tcp`, `unix`, `inherited`: opening each kind.
 //! - `per_slot`: the sockets of a TCP address with one socket for each slot.
 //! - `open`: a supervisor's set of open listeners.
 //! - `record`: the open listeners as one image of a supervisor passes them to the next.
+//! - `stored`: listeners that the service manager stores for the next supervisor.
 //! - `connection`: accepted connections.
 //!
 //! Nothing here blocks: listening sockets are non-blocking, and the caller waits for readiness.
@@ -15,6 +17,7 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
+pub(crate) mod activation;
 mod address;
 mod connection;
 pub(crate) mod inherited;
@@ -22,6 +25,7 @@ pub(crate) mod open;
 pub(crate) mod options;
 pub(crate) mod per_slot;
 pub(crate) mod record;
+pub(crate) mod stored;
 pub(crate) mod tcp;
 pub(crate) mod unix;
 

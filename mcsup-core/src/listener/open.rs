@@ -2,7 +2,7 @@
 //! sockets with the old one; the old one stays valid until it is dropped.
 
 use std::ops::Deref;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 
 use super::options::Options;
@@ -55,6 +55,16 @@ impl OpenSet {
     /// Opens all of `addresses`, or none, for `slots` slots.
     pub(crate) fn open(addresses: &[Address], options: &Options, slots: usize) -> Result<Self> {
         Self::default().opened(addresses, options, slots)
+    }
+
+    /// The same, with the open sockets of an earlier supervisor where it has that address.
+    pub(crate) fn open_beside(
+        earlier: &Self,
+        addresses: &[Address],
+        options: &Options,
+        slots: usize,
+    ) -> Result<Self> {
+        earlier.opened(addresses, options, slots)
     }
 
     /// The set for other addresses, options and slots. Common sockets are kept, new ones opened.
@@ -240,6 +250,27 @@ impl OpenSet {
         &self.members
     }
 
+    /// Whether it listens at an address of `other`.
+    pub(super) fn shares_any_with(&self, other: &Self) -> bool {
+        other.members.iter().any(|member| self.contains(&member.address))
+    }
+
+    /// Adds the members of `other`.
+    pub(super) fn extend(&mut self, other: Self) {
+        self.members.extend(other.members);
+        self.sockets.extend(other.sockets);
+    }
+
+    /// The socket with the descriptor number `fd`.
+    pub(super) fn descriptor(&self, fd: RawFd) -> Option<BorrowedFd<'_>> {
+        self.sockets.iter().map(AsFd::as_fd).find(|socket| socket.as_raw_fd() == fd)
+    }
+
+    /// Whether it listens at `address`.
+    pub(super) fn contains(&self, address: &Address) -> bool {
+        self.member(address).is_some()
+    }
+
     fn member(&self, address: &Address) -> Option<&Member> {
         self.members.iter().find(|member| member.address == *address)
     }
@@ -337,6 +368,10 @@ fn open(address: &Address, options: &Options, slots: usize) -> Result<Member> {
         }
         Address::Unix(path) => Sockets::Unix(Arc::new(UnixListening::open(path, options)?)),
         Address::Inherited(fd) => Sockets::Shared(inherited::open(*fd)?),
+        Address::Passed(name) => {
+            let why = "descriptors are taken over at the start only";
+            return Err(Error::new(ErrorKind::Bind, format!("cannot listen on fd://{name}: {why}")));
+        }
     };
     if options.reuse_port && !matches!(address, Address::Tcp { .. }) {
         log::debug!("{address} has no socket for each slot: the workers share it");

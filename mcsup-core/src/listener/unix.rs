@@ -117,6 +117,11 @@ impl Bound {
         Self { path, device: file.dev(), inode: file.ino(), uid: file.uid(), gid: file.gid() }
     }
 
+    /// Whether the file is still at its path.
+    pub(super) fn is_present(&self) -> bool {
+        self.file().is_some()
+    }
+
     /// The file at the path, while it is ours.
     fn file(&self) -> Option<fs::Metadata> {
         fs::symlink_metadata(&self.path).ok().filter(|file| self.is(file))

@@ -159,6 +159,11 @@ impl Machine {
         &self.molds
     }
 
+    /// Whether a requested reload has not begun yet.
+    pub(crate) fn awaits_reload(&self) -> bool {
+        self.reloads.is_queued()
+    }
+
     /// The intended number of workers.
     pub(crate) fn target(&self) -> usize {
         self.pool.target

@@ -26,6 +26,11 @@ impl Reloads {
         self.queued.replace(ticket.into_iter().collect()).unwrap_or_default()
     }
 
+    /// Whether a reload waits.
+    pub(super) fn is_queued(&self) -> bool {
+        self.queued.is_some()
+    }
+
     /// The reason why the waiting reload cannot begin now.
     pub(super) fn obstacle(pool: &Pool, now: Moment) -> Option<&'static str> {
         match &pool.phase {

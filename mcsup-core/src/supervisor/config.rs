@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::host::privileges::RunAs;
+use crate::host::service_manager::ServiceManager;
 use crate::listener::{Address, Options};
 use crate::policy::Policy;
 use crate::spawn::spec::MoldThreads;
@@ -46,4 +47,7 @@ pub struct Config {
     pub name: Option<String>,
     /// The image that an upgrade executes; `None`: upgrades are refused. Read at the start only.
     pub image: Option<Image>,
+    /// The service manager that has started this process: its sockets are open to `fd://NAME` addresses, and it is
+    /// notified of the pool's state. Read at the start only.
+    pub service_manager: ServiceManager,
 }

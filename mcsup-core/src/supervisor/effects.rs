@@ -6,6 +6,7 @@ use rustix::process::{Pid, Signal, getpid};
 
 use super::Supervisor;
 use super::attributes::ProcessAttributes;
+use super::config::Config;
 use super::crew::Crew;
 use super::failed_start::FailedStart;
 use super::generation_configs::{GenerationConfig, GenerationConfigs};
@@ -13,6 +14,7 @@ use super::history::History;
 use super::journal;
 use super::leftovers::Leftovers;
 use super::operator::Operators;
+use super::service::Service;
 use super::signals::Signals;
 use super::slots::SlotSockets;
 use super::stall_detector::StallDetector;
@@ -24,6 +26,7 @@ use crate::host::pidfile::PidFile;
 use crate::link::handover::Handover;
 use crate::link::message::Order;
 use crate::link::scoreboard::ScoreboardRows;
+use crate::listener::activation;
 use crate::policy::{Answer, Effect, Event, Machine, Moment, Notice, Outcome, Place, Policy, Ticket};
 use crate::worker::Worker;
 
@@ -43,6 +46,7 @@ pub(crate) struct Executor<S> {
     pub(crate) handover: Arc<Handover>,
     pub(crate) pid_file: Option<PidFile>,
     pub(crate) operators: Operators,
+    pub(crate) service: Service,
     pub(crate) history: History,
     pub(crate) leftovers: Leftovers,
     pub(crate) stall_detector: StallDetector,
@@ -64,6 +68,7 @@ pub(super) struct Handles {
     pub(super) handover: Handover,
     pub(super) pid_file: Option<PidFile>,
     pub(super) operators: Operators,
+    pub(super) service: Service,
     pub(super) history: History,
     pub(super) leftovers: Leftovers,
 }
@@ -86,6 +91,7 @@ impl<S: Supervisor> Executor<S> {
             handover: Arc::new(handles.handover),
             pid_file: handles.pid_file,
             operators: handles.operators,
+            service: handles.service,
             history: handles.history,
             leftovers: handles.leftovers,
             stall_detector: StallDetector::new(clock::now()),
@@ -197,6 +203,7 @@ impl<S: Supervisor> Executor<S> {
     /// Reads the settings again, and opens the listeners that they name beside the open ones.
     fn prepare(&mut self, generation: u64) -> Event {
         let prepared = self.supervisor.reload(generation).and_then(|config| {
+            let config = config.map(|config| self.resolved(config)).transpose()?;
             let policy = config.as_ref().map(|config| Box::new(config.policy.clone()));
             if let (Some(policy), Some(current)) = (&policy, self.generation_configs.current()) {
                 require_rows(&self.crew.board(), &current.config.policy, policy)?;
@@ -211,6 +218,22 @@ impl<S: Supervisor> Executor<S> {
                 Event::NotPrepared { generation, reason: error.to_string() }
             }
         }
+    }
+
+    /// Stores the listeners of the serving generation in the service manager.
+    pub(super) fn update_store(&mut self) {
+        if let Some(current) = self.generation_configs.current() {
+            self.service.store(&current.listeners);
+        }
+    }
+
+    /// `config` with the descriptors of passed sockets in its addresses.
+    fn resolved(&self, mut config: Config) -> Result<Config> {
+        if let Some(current) = self.generation_configs.current() {
+            let manager = self.service.manager();
+            config.addresses = activation::resolve_in(&config.addresses, manager, &current.listeners)?;
+        }
+        Ok(config)
     }
 
     fn forget(&mut self, generations: &[u64]) {

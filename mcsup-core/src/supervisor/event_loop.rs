@@ -15,6 +15,7 @@ use super::leftovers::Leftovers;
 use super::operator::{OperatorRequest, Operators};
 use super::report;
 use super::resumption::{StartedPool, take_over};
+use super::service::Service;
 use super::signals::{SignalAction, Signals};
 use super::slots::SlotSockets;
 use crate::clock;
@@ -26,7 +27,9 @@ use crate::host::pidfile::PidFile;
 use crate::host::processes;
 use crate::link::handover::Handover;
 use crate::link::message::Order;
+use crate::listener::activation;
 use crate::listener::open::OpenSet;
+use crate::listener::stored::{self, Adopted};
 use crate::policy::{Ask, BootFailure, Effect, Event, Machine, Moment, Outcome, Ticket};
 use crate::sys::ancestry;
 use crate::upgrade::Resumption;
@@ -71,6 +74,7 @@ fn run_loop<S: Supervisor>(
         outcome = outcome.or_else(|| step(machine, executor, event, now));
     }
     loop {
+        executor.update_store();
         if let Some(outcome) = outcome {
             return Ok(outcome);
         }
@@ -109,20 +113,41 @@ fn begin<S: Supervisor>(
 }
 
 /// Opens the handles of a supervisor, in the order in which a second one should be refused.
-fn open<S: Supervisor>(supervisor: S, config: Config, attributes: ProcessAttributes) -> Result<Executor<S>> {
+fn open<S: Supervisor>(
+    supervisor: S,
+    mut config: Config,
+    attributes: ProcessAttributes,
+) -> Result<Executor<S>> {
     descriptors::raise();
     let user = config.run_as.as_ref().map(|run_as| run_as.0.uid);
     let pid_file = config.pid_file.as_deref().map(|path| PidFile::hold_beside(path, user)).transpose()?;
-    let listeners = OpenSet::open(&config.addresses, &config.listener, config.policy.workers)?;
+    config.addresses = activation::resolve(&config.addresses, &config.service_manager)?;
+    let mut service = Service::new(std::mem::take(&mut config.service_manager), true);
+    let listeners = open_listeners(&config, &mut service)?;
     let opened = listeners.clone();
-    open_rest(supervisor, config, (attributes, pid_file, listeners)).inspect_err(|_| opened.put_back())
+    open_rest(supervisor, config, (attributes, pid_file, listeners, service))
+        .inspect_err(|_| opened.put_back())
+}
+
+/// Opens the listeners. Those that an earlier supervisor has stored go on with their queues.
+fn open_listeners(config: &Config, service: &mut Service) -> Result<OpenSet> {
+    let (addresses, options, slots) = (&config.addresses, &config.listener, config.policy.workers);
+    if service.manager().stored().is_empty() {
+        return OpenSet::open(addresses, options, slots);
+    }
+    let Adopted { set, unusable } = stored::adopt(service.manager().stored());
+    service.remove(&unusable);
+    let mut listeners = OpenSet::open_beside(&set, addresses, options, slots)?;
+    listeners.apply(options);
+    set.withdraw_unless_in(&listeners);
+    Ok(listeners)
 }
 
 /// Opens the other handles after the listeners.
 fn open_rest<S: Supervisor>(
     supervisor: S,
     config: Config,
-    (attributes, pid_file, listeners): (ProcessAttributes, Option<PidFile>, OpenSet),
+    (attributes, pid_file, listeners, service): (ProcessAttributes, Option<PidFile>, OpenSet, Service),
 ) -> Result<Executor<S>> {
     let slots = config.policy.workers;
     let children = config.children;
@@ -146,6 +171,7 @@ fn open_rest<S: Supervisor>(
             handover,
             pid_file,
             operators,
+            service,
             history: History::new(clock::now()),
             leftovers: Leftovers::new(children),
         },
@@ -159,6 +185,7 @@ fn step<S: Supervisor>(
     event: Event,
     now: Moment,
 ) -> Option<Outcome> {
+    executor.service.note_event(&event);
     let effects = machine.step(event, now);
     act(machine, executor, effects, now)
 }
@@ -171,6 +198,7 @@ fn act<S: Supervisor>(
     now: Moment,
 ) -> Option<Outcome> {
     let mut events = Vec::new();
+    executor.service.update(machine, &effects, now);
     if effects.iter().any(|effect| matches!(effect, Effect::End(_))) {
         executor.finish_leftovers();
     }
@@ -200,6 +228,7 @@ fn wait<S: Supervisor>(executor: &mut Executor<S>, deadline: Option<Moment>) {
         executor.crew.deadline(),
         executor.leftovers.deadline(),
         executor.upgrader.deadline(now),
+        executor.service.deadline(now),
     ];
     let deadline = deadline.into_iter().chain(looks.into_iter().flatten()).min();
     let timeout = deadline.map(|deadline| deadline.saturating_sub(now));

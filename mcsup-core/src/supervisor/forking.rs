@@ -187,6 +187,7 @@ impl<S: Supervisor> Executor<S> {
             self.signals = None;
             self.pid_file = None;
             self.operators.close_in_child();
+            self.service.close_in_child();
             self.upgrader.close_in_child();
             self.slots.close_in_child();
             drop(std::mem::take(&mut self.generation_configs));

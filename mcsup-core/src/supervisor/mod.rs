@@ -11,6 +11,7 @@
 //! - `slots`: the sockets of slots that begin or end; `orphaned`: the connections of ended slots.
 //! - `leftovers`: processes of the application that outlive their worker.
 //! - `journal`: the log messages; `history`: numbers and causes for `mcsup status`.
+//! - `service`: messages to the service manager.
 //! - `attributes`: the attributes of the process before the pool, which are restored after it.
 //! - `upgrading`: checks and executes another image; `resumption`: adopts the handles in that image.
 //! - `event_loop`: the loop; `stall_detector`: delays of the supervisor; `waiting`: the wait for events.
@@ -30,6 +31,7 @@ mod orphaned;
 mod prefork;
 mod report;
 mod resumption;
+mod service;
 mod signals;
 mod slots;
 mod stall_detector;

@@ -8,6 +8,7 @@ use super::effects::{Executor, Handles};
 use super::generation_configs::GenerationConfig;
 use super::leftovers::Leftovers;
 use super::operator::Operators;
+use super::service::Service;
 use super::signals::Signals;
 use super::slots::{SlotSockets, SlotsRecord};
 use super::upgrading::PoolRecord;
@@ -16,6 +17,7 @@ use crate::host::descriptors;
 use crate::host::pidfile::PidFile;
 use crate::host::relatives::Relative;
 use crate::link::handover::Handover;
+use crate::listener::activation;
 use crate::listener::open::OpenSet;
 use crate::policy::{Effect, Event, Machine};
 use crate::sys::{ancestry, signal};
@@ -124,11 +126,16 @@ impl AdoptedHandles {
         Ok(machine)
     }
 
-    fn executor<S: Supervisor>(&mut self, supervisor: S, config: Config) -> Option<Executor<S>> {
+    fn executor<S: Supervisor>(&mut self, supervisor: S, mut config: Config) -> Option<Executor<S>> {
         let AdoptedState { generation, slots, attributes, others, history } = self.rest.take()?;
         let mut crew = self.crew.take()?;
         let (handover, listeners) = (self.handover.take()?, self.listeners.take()?);
         let (operators, signals) = (self.operators.take()?, self.signals.take()?);
+        let service = Service::new(std::mem::take(&mut config.service_manager), false);
+        // After an error a reload names the address that has no socket.
+        if let Ok(addresses) = activation::resolve_in(&config.addresses, service.manager(), &listeners) {
+            config.addresses = addresses;
+        }
         let children = config.children;
         if children != Children::Ignore {
             // The last image may not have adopted orphans. After an error fewer leftovers are found.
@@ -147,6 +154,7 @@ impl AdoptedHandles {
                 handover,
                 pid_file: self.pid_file.take(),
                 operators,
+                service,
                 history,
                 leftovers: Leftovers::adopt(children, others),
             },

@@ -109,6 +109,21 @@ pub(crate) fn identity(fd: RawFd) -> io::Result<Identity> {
     })
 }
 
+/// Inspects a socket by the number of its descriptor, which keeps its owner.
+///
+/// # Errors
+/// The number is not open, or the inspection fails.
+pub(crate) fn inspect<T>(
+    fd: RawFd,
+    inspect: impl FnOnce(socket2::SockRef<'_>) -> io::Result<T>,
+) -> io::Result<T> {
+    flags(fd)?;
+    // SAFETY: it is open, as just checked, and the borrow ends with this call; nothing closes it meanwhile, since the
+    // owners of inherited descriptors are on this thread.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    inspect(socket2::SockRef::from(&borrowed))
+}
+
 /// The inode number of the target of `fd`.
 pub(crate) fn inode(fd: BorrowedFd<'_>) -> Option<u64> {
     identity(fd.as_raw_fd()).ok().map(|identity| identity.inode)

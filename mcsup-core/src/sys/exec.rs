@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::ptr;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Replaces this process's program. Returns only on an error.
@@ -142,6 +143,21 @@ pub(crate) fn take_variable(name: &str) -> Option<OsString> {
         unsafe { std::env::remove_var(name) };
     }
     Some(OsString::from_vec(value.into_vec()))
+}
+
+/// Variables that were taken from the environment, for the next image.
+static KEPT: Mutex<Vec<(OsString, OsString)>> = Mutex::new(Vec::new());
+
+/// Keeps a variable that was taken from the environment for the next image of this program.
+pub(crate) fn keep_for_next_image(name: &str, value: &OsStr) {
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    kept.retain(|(kept, _)| kept != name);
+    kept.push((name.into(), value.to_owned()));
+}
+
+/// The variables that were kept.
+pub(crate) fn kept_for_next_image() -> Vec<(OsString, OsString)> {
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 #[cfg(test)]

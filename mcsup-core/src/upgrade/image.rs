@@ -13,6 +13,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::VARIABLE;
+use crate::host::service_manager;
 use crate::sys::exec;
 
 /// A program to execute, as recorded when the process began.
@@ -110,8 +111,10 @@ impl ImageRecord {
 }
 
 fn start(program: &Path, arguments: &[OsString], directory: &Path, value: &str) -> io::Error {
-    let others = std::env::vars_os().filter(|(name, _)| name != VARIABLE);
-    let environment = others.chain([(VARIABLE.into(), value.into())]);
+    let mut added = service_manager::for_next_image(std::process::id());
+    added.push((VARIABLE.into(), value.into()));
+    let others = std::env::vars_os().filter(|(name, _)| !added.iter().any(|(added, _)| added == name));
+    let environment = others.chain(added.iter().cloned());
     match std::env::set_current_dir(directory) {
         Ok(()) => exec::execute(program, arguments, environment),
         Err(error) => error,

@@ -1,0 +1,84 @@
+//! The service manager that has started this process: its sockets, and the messages to it.
+//!
+//! systemd documents the variables in sd_listen_fds(3), sd_notify(3) and sd_watchdog_enabled(3). Other service
+//! managers and container runtimes use the same ones.
+//!
+//! - `environment`: reads the variables, and passes them to the next image.
+//! - `notifier`: sends the messages.
+
+mod environment;
+mod notifier;
+
+pub(crate) use environment::for_next_image;
+pub(crate) use notifier::Notifier;
+
+use std::ffi::OsString;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+/// The beginning of the name of a socket that a supervisor has stored.
+pub(crate) const STORED: &str = "mcsup,";
+
+/// The sockets and variables that the service manager has passed; empty by default.
+///
+/// ```no_run
+/// use mcsup_core::Config;
+/// use mcsup_core::host::service_manager::ServiceManager;
+///
+/// # fn main() -> mcsup_core::Result<()> {
+/// let mut config = Config::default();
+/// config.service_manager = ServiceManager::from_environment()?;
+/// config.addresses.push("fd://*".parse()?);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServiceManager {
+    notify_socket: Option<OsString>,
+    watchdog: Option<Duration>,
+    store: usize,
+    sockets: Vec<PassedSocket>,
+    stored: Vec<PassedSocket>,
+}
+
+/// A socket that the service manager has opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PassedSocket {
+    /// Its descriptor in this process.
+    pub fd: RawFd,
+    /// Its name, `FileDescriptorName=` of systemd.socket(5); `unknown` without one.
+    pub name: String,
+}
+
+impl ServiceManager {
+    /// The sockets that a service manager has passed, in its order.
+    pub fn sockets(&self) -> &[PassedSocket] {
+        &self.sockets
+    }
+
+    /// The sockets that an earlier supervisor has stored in the service manager.
+    pub(crate) fn stored(&self) -> &[PassedSocket] {
+        &self.stored
+    }
+
+    /// The number of sockets that the service manager stores for the next supervisor.
+    pub(crate) fn store(&self) -> usize {
+        self.store
+    }
+
+    /// The address of the socket for messages.
+    pub(crate) fn notify_socket(&self) -> Option<&OsString> {
+        self.notify_socket.as_ref()
+    }
+
+    /// The time without a message after which the service manager ends this process; `None`: it does not.
+    pub fn watchdog(&self) -> Option<Duration> {
+        self.watchdog
+    }
+
+    /// Whether the service manager receives messages.
+    pub fn is_notified(&self) -> bool {
+        self.notify_socket.is_some()
+    }
+}
