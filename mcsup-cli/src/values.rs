@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use mcsup_core::host::processors;
 use mcsup_core::policy::Surge;
 use mcsup_core::{Address, Error, MoldThreads};
 use mcsup_py::ReloadEngine;
@@ -50,6 +51,11 @@ where
 /// Parses a number of workers.
 pub(crate) fn workers(text: &str) -> Result<usize, Refused> {
     whole(text, 1..=MOST_WORKERS)
+}
+
+/// Parses a number of workers, or `auto`: one for each processor that this process may use now.
+pub(crate) fn workers_or_auto(text: &str) -> Result<usize, Refused> {
+    if text == "auto" { Ok(processors::available().get().min(MOST_WORKERS)) } else { workers(text) }
 }
 
 /// Parses the extra workers of a reload: a number, or `all`.

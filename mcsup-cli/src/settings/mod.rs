@@ -173,7 +173,7 @@ impl Settings {
             python_path: sources.optional(option!(application.pythonpath), values::directories)?,
             binds: sources.many(option!(serving.bind), values::address)?,
             backlog: sources.one(option!(serving.backlog), |text| values::whole(text, 1..=i32::MAX))?,
-            workers: sources.one(option!(serving.workers), values::workers)?,
+            workers: sources.one(option!(serving.workers), values::workers_or_auto)?,
             threads: sources.one(option!(serving.threads), |text| values::whole(text, 1..=MOST_THREADS))?,
             check_config: sources.flag(option!(application.check_config)),
             no_share_stdlib: sources.flag(option!(application.no_share_stdlib)),

@@ -68,6 +68,18 @@ fn the_highest_source_that_names_a_setting_wins() {
 }
 
 #[test]
+fn the_number_of_workers_can_be_that_of_the_processors() {
+    let processors = mcsup_core::host::processors::available().get().min(512);
+    for (line, environment) in [
+        (&["-w", "auto"][..], &[][..]),
+        (&[], &[("WEB_CONCURRENCY", "auto")]),
+        (&[], &[("MCSUP_CMD_ARGS", "-w auto")]),
+    ] {
+        assert_eq!(*good(line, environment).workers, processors, "{line:?} {environment:?}");
+    }
+}
+
+#[test]
 fn each_setting_is_looked_for_by_itself() {
     let environment = [("GUNICORN_CMD_ARGS", "-t 9 -n one"), ("MCSUP_CMD_ARGS", "-n two server:app -D")];
     let settings = good(&["--keep-alive", "7"], &environment);

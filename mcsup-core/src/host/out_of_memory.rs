@@ -1,25 +1,14 @@
 //! The number of out-of-memory kills in a cgroup: memory.events of cgroup v2, memory.oom_control of v1.
 //! Unknown where neither is visible.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::processes;
+use super::cgroups::{self, Cgroup};
 use crate::sys::kernel_text;
 
-/// The mounted cgroup hierarchies with memory counters (proc_pid_mountinfo(5)).
+/// The mounted cgroup hierarchies with memory counters.
 #[derive(Debug)]
-pub(crate) struct Hierarchies {
-    proc: PathBuf,
-    mounts: Vec<Mount>,
-}
-
-#[derive(Debug)]
-struct Mount {
-    is_unified: bool,
-    /// The cgroup that is visible at the mount point.
-    root: String,
-    at: PathBuf,
-}
+pub(crate) struct Hierarchies(cgroups::Hierarchies);
 
 /// The file with the kernel's count for one cgroup.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,67 +20,22 @@ pub(crate) struct Counter {
 impl Hierarchies {
     /// Finds those of this process.
     pub(crate) fn new() -> Self {
-        let seen = Self::seen_by(Path::new("/proc"));
-        // Without mounts no process has a counter.
-        if processes::numbers_are_ours() { seen } else { Self { mounts: Vec::new(), ..seen } }
-    }
-
-    fn seen_by(proc: &Path) -> Self {
-        let mounts = kernel_text::read(proc.join("self/mountinfo")).unwrap_or_default();
-        Self { proc: proc.to_owned(), mounts: mounts.lines().filter_map(mount).collect() }
+        Self(cgroups::Hierarchies::new("memory"))
     }
 
     /// The counter of the cgroup of process `pid`.
     pub(crate) fn counter_of(&self, pid: i32) -> Option<Counter> {
-        let cgroups = kernel_text::read(self.proc.join(format!("{pid}/cgroup"))).ok()?;
-        cgroups.lines().find_map(|line| self.counter_in(line))
-    }
-
-    /// The counter of one line of cgroups(7): `ID:CONTROLLERS:PATH`, without controllers for v2.
-    fn counter_in(&self, line: &str) -> Option<Counter> {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (controllers, path) = (fields.next()?, fields.next()?);
-        let is_unified = controllers.is_empty();
-        if !is_unified && !controllers.split(',').any(|name| name == "memory") {
-            return None;
-        }
-        // A kill in a child cgroup also counts in its ancestors' memory.events, but only in its own
-        // memory.events.local. The count of v1 covers one cgroup only.
-        let files: &[&str] =
-            if is_unified { &["memory.events.local", "memory.events"] } else { &["memory.oom_control"] };
-        let mounts = self.mounts.iter().filter(|mount| mount.is_unified == is_unified);
-        let directories = mounts.filter_map(|mount| mount.directory_of(path));
-        directories
-            .flat_map(|directory| files.iter().map(move |file| directory.join(file)))
-            .map(|file| Counter { file, is_unified })
-            .find(|counter| counter.kills().is_some())
+        self.0.cgroups_of(&pid.to_string()).iter().find_map(counter_in)
     }
 }
 
-impl Mount {
-    /// The directory of a cgroup; `None`: it is not visible under this mount.
-    fn directory_of(&self, cgroup: &str) -> Option<PathBuf> {
-        let below = cgroup.strip_prefix(self.root.trim_end_matches('/'))?;
-        let is_below = below.is_empty() || below.starts_with('/');
-        if !is_below || below.split('/').any(|part| part == "..") {
-            return None;
-        }
-        Some(self.at.join(below.trim_start_matches('/')))
-    }
-}
-
-/// Parses `ID PARENT DEVICE ROOT MOUNT_POINT OPTIONS … - TYPE SOURCE SUPER_OPTIONS`.
-fn mount(line: &str) -> Option<Mount> {
-    let (front, back) = line.split_once(" - ")?;
-    let mut back = back.split(' ');
-    let (kind, options) = (back.next()?, back.nth(1)?);
-    let is_unified = kind == "cgroup2";
-    let counts = is_unified || kind == "cgroup" && options.split(',').any(|option| option == "memory");
-    if !counts {
-        return None;
-    }
-    let mut front = front.split(' ').skip(3);
-    Some(Mount { is_unified, root: front.next()?.to_owned(), at: front.next()?.into() })
+fn counter_in(Cgroup { directory, is_unified, .. }: &Cgroup) -> Option<Counter> {
+    // A kill in a child cgroup also counts in its ancestors' memory.events, but only in its own
+    // memory.events.local. The count of v1 covers one cgroup only.
+    let files: &[&str] =
+        if *is_unified { &["memory.events.local", "memory.events"] } else { &["memory.oom_control"] };
+    let counters = files.iter().map(|file| Counter { file: directory.join(file), is_unified: *is_unified });
+    counters.into_iter().find(|counter| counter.kills().is_some())
 }
 
 impl Counter {
@@ -134,7 +78,8 @@ mod tests {
         }
 
         fn counter(&self, pid: i32) -> Option<Counter> {
-            Hierarchies::seen_by(&self.0.path().join("proc")).counter_of(pid)
+            let proc = self.0.path().join("proc");
+            Hierarchies(cgroups::Hierarchies::seen_by(&proc, "memory")).counter_of(pid)
         }
 
         fn kills(&self, pid: i32) -> Option<u64> {
