@@ -2,7 +2,7 @@
 //!
 //! `cargo run --example echo`, then `nc 127.0.0.1 7000`; stop it with Ctrl-C.
 
-use mcsup_core::{Prefork, Worker, WorkerContext, WorkerResult};
+use mcsup_core::{Ending, Prefork, Worker, WorkerContext, WorkerResult};
 
 struct Echo;
 
@@ -15,7 +15,7 @@ impl Worker for Echo {
     }
 }
 
-fn main() -> std::process::ExitCode {
+fn main() -> Ending {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
-    Prefork::new(|| Echo).bind(&address).workers(4).run().into()
+    Prefork::new(|| Echo).bind(&address).workers(4).run()
 }

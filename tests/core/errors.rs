@@ -2,11 +2,12 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{ExitCode, Termination};
 
 use mcsup_core::control::{Client, Command, Request};
 use mcsup_core::{
-    Config, Error, ErrorKind, ForkSide, Prefork, Supervisor, Worker, WorkerContext, WorkerResult,
+    Config, Error, ErrorKind, ForkSide, Local, Prefork, Result, Supervisor, Worker, WorkerContext,
+    WorkerResult,
 };
 
 use crate::pool::{Pool, wait_for};
@@ -26,11 +27,15 @@ pub fn play(role: &str, address: &str) -> ExitCode {
     let mut config = Config { addresses: vec![address.parse().unwrap()], ..Config::default() };
     config.policy.preload = has_mold;
     config.control_socket = std::env::var_os(CONTROL).map(Into::into);
-    roles::reason_of(Prefork::with_config(Faulty(place.to_owned()), config).run())
+    if place == "address" {
+        // As `main` ends that returns it.
+        return Termination::report(Prefork::with_config(Faulty(String::new(), 0), config).run());
+    }
+    roles::reason_of(Prefork::with_config(Faulty(place.to_owned(), 0), config).run())
 }
 
 /// Panics in the method that it names, or answers until a client names a fault.
-struct Faulty(String);
+struct Faulty(String, usize);
 
 impl Faulty {
     fn reach(&self, place: &str) {
@@ -43,12 +48,49 @@ impl Supervisor for Faulty {
 
     fn worker(&mut self, _: u64) -> Self {
         self.reach("worker");
-        Self(self.0.clone())
+        Self(self.0.clone(), 0)
+    }
+
+    fn listening(&mut self, _: &[&Local]) {
+        self.reach("supervisor");
+    }
+
+    fn ready(&mut self, _: usize, _: usize) {
+        self.reach("supervisor");
+    }
+
+    /// Yields settings that a start refuses.
+    fn reload(&mut self, _: u64) -> Result<Option<Config>> {
+        self.reach("supervisor");
+        let address = std::env::var(roles::ADDRESS).unwrap();
+        let mut config = Config { addresses: vec![address.parse().unwrap()], ..Config::default() };
+        match self.0.as_str() {
+            "reload-without-workers" => config.policy.workers = 0,
+            "reload-without-addresses" => config.addresses.clear(),
+            _ => {}
+        }
+        Ok(Some(config))
+    }
+
+    fn forget(&mut self, _: u64) {
+        self.reach("supervisor");
+    }
+
+    fn reopen_logs(&mut self) {
+        self.reach("supervisor");
+    }
+
+    fn before_fork(&mut self) {
+        // The second fork replaces a worker.
+        self.1 += 1;
+        assert!(self.0 != "before_fork" || self.1 != 2, "asked to");
     }
 
     fn after_fork(&mut self, side: ForkSide) {
-        if side == ForkSide::Worker {
-            self.reach("after_fork");
+        match side {
+            ForkSide::Worker => self.reach("after_fork"),
+            ForkSide::Supervisor => self.reach("supervisor"),
+            ForkSide::Mold => {}
         }
     }
 }
@@ -181,4 +223,62 @@ pub fn a_panic_in_a_destructor_is_reported_by_its_call() {
     assert_eq!(pool.ask("own"), "");
     pool.wait_log("exited with code 1: panicked in Worker::drop at mcsup-core/../tests/core/errors.rs:", 1);
     wait_for("another worker", || pool.log().matches("is ready after").count() == 2);
+}
+
+/// Asks for a change and returns the message of the reply.
+fn ask(dir: &Path, command: Command) -> String {
+    let mut client = Client::connect(&dir.join("control")).unwrap();
+    client.ask(&Request::new(command), None).unwrap().message
+}
+
+pub fn a_panic_in_a_hook_of_the_supervisor_is_logged_by_its_name_and_the_pool_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut pool = Pool::start_with("fails-in-supervisor", &[(CONTROL, &dir.path().join("control"))]);
+    pool.wait_ready(1);
+    let message = ask(dir.path(), Command::Reload);
+    assert!(message.starts_with("panicked in Supervisor::reload: asked to; the old generation"), "{message}");
+    ask(dir.path(), Command::ReopenLogs);
+    for hook in ["listening", "after_fork", "ready", "forget", "reopen_logs"] {
+        let line = format!("panicked in Supervisor::{hook}: asked to; the pool goes on");
+        assert!(pool.log().contains(&line), "{hook}: {}", pool.log());
+    }
+    assert!(!pool.ask("pid").is_empty());
+    assert_eq!(pool.stop().code(), Some(0));
+}
+
+pub fn a_panic_before_a_fork_refuses_that_fork_and_the_next_one_is_tried() {
+    let mut pool = Pool::start("fails-in-before_fork");
+    pool.wait_ready(1);
+    assert_eq!(pool.ask("own"), "");
+    pool.wait_log(
+        "Cannot fork a worker for slot 0: fork: panicked in Supervisor::before_fork: asked to; again",
+        1,
+    );
+    pool.wait_ready(2);
+    assert_eq!(pool.stop().code(), Some(0));
+}
+
+pub fn a_reload_refuses_the_settings_that_a_start_refuses() {
+    for (role, reason) in [
+        ("fails-in-reload-without-workers", "0 workers: expected 1 to 512"),
+        ("fails-in-reload-without-addresses", "there is no address to listen on"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut pool = Pool::start_with(role, &[(CONTROL, &dir.path().join("control"))]);
+        pool.wait_ready(1);
+        let pid = pool.ask("pid");
+        let message = ask(dir.path(), Command::Reload);
+        assert_eq!(message, format!("{reason}; the old generation goes on serving"));
+        assert_eq!(pool.ask("pid"), pid);
+        assert_eq!(pool.stop().code(), Some(0));
+    }
+}
+
+pub fn a_main_that_returns_its_ending_prints_the_reason() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let mut pool = Pool::start_with("fails-in-address", &[(roles::ADDRESS, Path::new(&address))]);
+    assert_eq!(pool.wait().code(), Some(1));
+    let log = pool.log();
+    assert!(log.contains("Error: ") && log.contains(&address) && log.contains("(os error 98)"), "{log}");
 }

@@ -182,6 +182,22 @@ const TESTS: &[Test] = &[
         "a_panic_in_a_destructor_is_reported_by_its_call",
         errors::a_panic_in_a_destructor_is_reported_by_its_call,
     ),
+    (
+        "a_panic_in_a_hook_of_the_supervisor_is_logged_by_its_name_and_the_pool_goes_on",
+        errors::a_panic_in_a_hook_of_the_supervisor_is_logged_by_its_name_and_the_pool_goes_on,
+    ),
+    (
+        "a_panic_before_a_fork_refuses_that_fork_and_the_next_one_is_tried",
+        errors::a_panic_before_a_fork_refuses_that_fork_and_the_next_one_is_tried,
+    ),
+    (
+        "a_reload_refuses_the_settings_that_a_start_refuses",
+        errors::a_reload_refuses_the_settings_that_a_start_refuses,
+    ),
+    (
+        "a_main_that_returns_its_ending_prints_the_reason",
+        errors::a_main_that_returns_its_ending_prints_the_reason,
+    ),
     ("without_an_image_an_upgrade_is_refused", upgrades::without_an_image_an_upgrade_is_refused),
     ("a_program_serves_and_stops_gracefully", external::a_program_serves_and_stops_gracefully),
     (

@@ -171,6 +171,11 @@ impl FailureReason {
         Self { reason: format!("{what}: {exit}"), detail }
     }
 
+    /// The reason, and the state after the failure.
+    pub(super) fn and(&self, state: &str) -> Self {
+        Self { reason: format!("{}; {state}", self.reason), detail: self.detail.clone() }
+    }
+
     /// The answer to a request that failed for this reason.
     pub(super) fn answer(&self) -> Answer {
         Answer::Failed { reason: self.reason.clone(), detail: self.detail.clone() }

@@ -35,9 +35,17 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Its process id as messages name it; 0 for one that has not been forked.
+    /// Its process id for a notice; 0 for one that has not been forked.
     pub(super) fn shown_pid(&self) -> i32 {
         self.pid.unwrap_or(0)
+    }
+
+    /// Its name in a reason.
+    pub(super) fn name(&self) -> String {
+        match self.pid {
+            Some(pid) => format!("worker {pid}"),
+            None => "a worker that its mold had not forked".to_owned(),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::error::{Error, ErrorKind};
 use crate::host::privileges::RunAs;
 use crate::host::service_manager::ServiceManager;
 use crate::listener::{Address, Options};
@@ -50,4 +51,19 @@ pub struct Config {
     /// The service manager that has started this process: its sockets are open to `fd://NAME` addresses, and it is
     /// notified of the pool's state. Read at the start only.
     pub service_manager: ServiceManager,
+}
+
+impl Config {
+    /// The reason why no pool can have these settings, at a start or at a reload.
+    pub(crate) fn mistake(&self) -> Option<Error> {
+        let Policy { workers, max_workers, .. } = self.policy;
+        let reason = if self.addresses.is_empty() {
+            "there is no address to listen on".to_owned()
+        } else if workers == 0 || workers > max_workers {
+            format!("{workers} workers: expected 1 to {max_workers}")
+        } else {
+            return None;
+        };
+        Some(Error::new(ErrorKind::Setting, reason))
+    }
 }

@@ -11,6 +11,7 @@ use super::crew::Crew;
 use super::failed_start::FailedStart;
 use super::generation_configs::{GenerationConfig, GenerationConfigs};
 use super::history::History;
+use super::hooks::SupervisorHooks;
 use super::journal;
 use super::leftovers::Leftovers;
 use super::operator::Operators;
@@ -33,7 +34,7 @@ use crate::worker::Worker;
 /// The supervisor's handles, and the functions that apply effects by them.
 #[derive(Debug)]
 pub(crate) struct Executor<S> {
-    pub(crate) supervisor: S,
+    pub(crate) supervisor: SupervisorHooks<S>,
     /// This process.
     pub(crate) pid: Pid,
     /// The attributes of the process before the pool.
@@ -80,7 +81,7 @@ impl<S: Supervisor> Executor<S> {
         handles.leftovers.expect_adoption(S::Worker::adopts_descendants());
         let Handles { generation, generation_config, .. } = handles;
         Self {
-            supervisor,
+            supervisor: SupervisorHooks(supervisor),
             pid: getpid(),
             attributes: handles.attributes,
             upgrader: Upgrader::new(generation_config.config.image.clone()),
@@ -203,6 +204,10 @@ impl<S: Supervisor> Executor<S> {
     /// Reads the settings again, and opens the listeners that they name beside the open ones.
     fn prepare(&mut self, generation: u64) -> Event {
         let prepared = self.supervisor.reload(generation).and_then(|config| {
+            // A reload refuses the mistakes that a start refuses.
+            if let Some(mistake) = config.as_ref().and_then(Config::mistake) {
+                return Err(mistake);
+            }
             let config = config.map(|config| self.resolved(config)).transpose()?;
             let policy = config.as_ref().map(|config| Box::new(config.policy.clone()));
             if let (Some(policy), Some(current)) = (&policy, self.generation_configs.current()) {

@@ -21,7 +21,7 @@ use super::slots::SlotSockets;
 use crate::clock;
 use crate::control::server::ClientId;
 use crate::control::{self, Reply};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::host::descriptors;
 use crate::host::pidfile::PidFile;
 use crate::host::processes;
@@ -96,9 +96,6 @@ fn begin<S: Supervisor>(
     config: Config,
     attributes: ProcessAttributes,
 ) -> Result<StartedPool<S>> {
-    if config.addresses.is_empty() {
-        return Err(Error::new(ErrorKind::Setting, "there is no address to listen on"));
-    }
     let mut machine = Machine::new(config.policy.clone());
     let mut executor = open(supervisor, config, attributes)?;
     let generation_config = executor.generation_configs.current();

@@ -74,17 +74,28 @@ fn failure_in(notice: &Notice) -> Option<BootFailure> {
     Some(of_boot(summary))
 }
 
+fn of_process(pid: i32) -> String {
+    match pid {
+        0 => "a worker that its mold has not forked".to_owned(),
+        pid => format!("process {pid}"),
+    }
+}
+
 fn timed_out(pid: i32, after: Duration) -> String {
-    format!("process {pid} was not ready within the boot timeout of {}", journal::seconds(after))
+    let process = of_process(pid);
+    format!("{process} was not ready within the boot timeout of {}", journal::seconds(after))
 }
 
 fn unkillable(pid: i32) -> String {
-    format!("process {pid} was sent SIGKILL and is still there")
+    format!("{} was sent SIGKILL and is still there", of_process(pid))
 }
 
 fn of_exit(role: &str, pid: i32, exit: &Exit, killed: Option<KillReason>) -> BootFailure {
     let detail = exit.evidence.error.as_ref().and_then(|error| error.detail.clone());
-    BootFailure { detail, ..of_boot(format!("{role} {pid} {}", journal::cause(exit, killed))) }
+    BootFailure {
+        detail,
+        ..of_boot(format!("{} {}", journal::named(role, pid), journal::cause(exit, killed)))
+    }
 }
 
 fn of_boot(summary: String) -> BootFailure {

@@ -165,7 +165,7 @@ impl<S: Supervisor> Executor<S> {
     fn fork(&mut self) -> Result<Option<Pid>> {
         // No signal may reach the child before its handlers; those of the supervisor wait meanwhile.
         let blocked = AllBlocked::new();
-        self.supervisor.before_fork();
+        self.supervisor.before_fork().map_err(|error| Error::system("fork", error))?;
         let forked = fork::fork().map(|side| match side {
             Side::Parent(pid) => Some(pid),
             Side::Child => None,
@@ -174,7 +174,7 @@ impl<S: Supervisor> Executor<S> {
             std::mem::forget(blocked);
             return Ok(None);
         }
-        self.supervisor.after_fork(ForkSide::Supervisor);
+        self.supervisor.after_fork();
         drop(blocked);
         forked.map_err(|error| Error::system("fork", error))
     }
@@ -192,7 +192,7 @@ impl<S: Supervisor> Executor<S> {
             self.slots.close_in_child();
             drop(std::mem::take(&mut self.generation_configs));
         };
-        spawn::run_process(role, close, Embedding(&mut self.supervisor))
+        spawn::run_process(role, close, Embedding(&mut self.supervisor.0))
     }
 }
 

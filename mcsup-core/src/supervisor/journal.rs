@@ -49,8 +49,8 @@ fn worker(notice: &WorkerNotice) {
         WorkerNotice::Unkillable { pid, slot, since, respawn_in } => {
             let (since, next) = (seconds(*since), respawning(*respawn_in));
             log::error!(
-                "Worker {pid} (slot {slot}) was sent SIGKILL {since} ago and is still there; it is no longer waited \
-                 for{next}"
+                "{} (slot {slot}) was sent SIGKILL {since} ago and is still there; it is no longer waited for{next}",
+                named("Worker", *pid)
             );
         }
         WorkerNotice::Retired { pid } => log::info!("Worker {pid} has finished"),
@@ -177,7 +177,16 @@ fn boot_failed(role: &str, pid: i32, failure: &BootFailure) {
 }
 
 fn boot_timed_out(role: &str, pid: i32, after: Duration) {
-    log::error!("{role} {pid} was not ready within the boot timeout of {}: killed", seconds(after));
+    let process = named(role, pid);
+    log::error!("{process} was not ready within the boot timeout of {}: killed", seconds(after));
+}
+
+/// A process by its role and pid. A worker that its mold has not forked has no pid.
+pub(super) fn named(role: &str, pid: i32) -> String {
+    match pid {
+        0 => format!("{role} without a process"),
+        pid => format!("{role} {pid}"),
+    }
 }
 
 fn respawning(after: Option<Duration>) -> String {
@@ -191,10 +200,10 @@ fn respawning(after: Option<Duration>) -> String {
 fn died(pid: i32, slot: usize, exit: &Exit, killed: Option<KillReason>, respawn_in: Option<Duration>) {
     let next = respawning(respawn_in);
     let cause = cause(exit, killed);
-    let detail = detail(exit);
+    let (worker, detail) = (named("Worker", pid), detail(exit));
     match exit.status {
-        ExitStatus::Code(0) => log::info!("Worker {pid} (slot {slot}) {cause}{next}{detail}"),
-        _ => log::error!("Worker {pid} (slot {slot}) {cause}{next}{detail}"),
+        ExitStatus::Code(0) => log::info!("{worker} (slot {slot}) {cause}{next}{detail}"),
+        _ => log::error!("{worker} (slot {slot}) {cause}{next}{detail}"),
     }
 }
 
@@ -310,4 +319,15 @@ fn signal_name(signal: i32) -> String {
         _ => return format!("signal {signal}"),
     };
     name.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_its_mold_has_not_forked_is_not_named_by_a_pid() {
+        assert_eq!(named("Worker", 0), "Worker without a process");
+        assert_eq!(named("Worker", 4711), "Worker 4711");
+    }
 }

@@ -1,7 +1,8 @@
 //! The supervisor process: one thread that waits for events, and applies the effects of the [`policy`](crate::policy).
 //!
 //! - [`config`]: the settings, grouped by their readers.
-//! - [`prefork`]: the builder.
+//! - [`prefork`]: the builder; `ending`: the result of its run.
+//! - `hooks`: calls of the embedder's code.
 //! - `signals`: received signals, as pending marks and one pipe.
 //! - `generation_configs`: the settings and listeners of each generation.
 //! - `crew`: the handles of the living workers and molds.
@@ -19,11 +20,13 @@
 mod attributes;
 mod crew;
 mod effects;
+mod ending;
 mod event_loop;
 mod failed_start;
 mod forking;
 mod generation_configs;
 mod history;
+mod hooks;
 mod journal;
 mod leftovers;
 mod operator;
@@ -40,7 +43,8 @@ mod waiting;
 
 pub(crate) mod config;
 
-pub use prefork::{Ending, Prefork};
+pub use ending::Ending;
+pub use prefork::Prefork;
 
 use crate::error::Result;
 use crate::listener::Local;
@@ -62,6 +66,9 @@ pub enum ForkSide {
 ///
 /// Every method but [`worker`](Self::worker) and those around a fork runs on the one thread of the supervisor process.
 /// The supervisor handles no event meanwhile, so no method may wait.
+///
+/// A panic in a method is logged with the method's name, and the pool goes on. In [`reload`](Self::reload) it fails the
+/// reload, in [`before_fork`](Self::before_fork) it fails the fork, and in a new process it fails the boot.
 ///
 /// With a mold ([`Policy::preload`](crate::policy::Policy)) or a search for leftovers
 /// ([`Config::children`](crate::Config)) the process adopts its workers' orphans and reaps all its children. A method

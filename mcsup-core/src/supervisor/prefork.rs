@@ -1,12 +1,12 @@
 //! The builder of a pool: its settings by name, and the call that runs it.
 
-use std::process::ExitCode;
+mod settings;
 
 use super::config::Config;
+use super::ending::Ending;
 use super::{Supervisor, event_loop};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::listener::Address;
-use crate::policy::Outcome;
 use crate::sys::fork;
 use crate::upgrade::Resumption;
 
@@ -26,8 +26,8 @@ use crate::upgrade::Resumption;
 ///     }
 /// }
 ///
-/// fn main() -> std::process::ExitCode {
-///     Prefork::new(|| Echo).bind("127.0.0.1:7000").workers(4).run().into()
+/// fn main() -> mcsup_core::Ending {
+///     Prefork::new(|| Echo).bind("127.0.0.1:7000").workers(4).run()
 /// }
 /// ```
 #[derive(Debug)]
@@ -124,19 +124,10 @@ impl<S: Supervisor> Prefork<S> {
             },
         };
         match result {
-            Ok((outcome, failure)) => Ending {
-                outcome: Some(outcome),
-                error: failure.map(|failure| {
-                    let error = Error::new(failure.kind, failure.summary);
-                    match failure.detail {
-                        Some(detail) => error.with_detail(detail),
-                        None => error,
-                    }
-                }),
-            },
+            Ok((outcome, failure)) => Ending::of(outcome, failure),
             Err(error) => {
                 log::error!("{error}");
-                Ending { outcome: None, error: Some(error) }
+                Ending::of_error(error)
             }
         }
     }
@@ -144,7 +135,7 @@ impl<S: Supervisor> Prefork<S> {
 
 /// The reason why the pool cannot start.
 fn obstacle(config: &Config, resumption: Option<&Resumption>) -> Option<Error> {
-    mistake_in(config).or_else(|| {
+    config.mistake().or_else(|| {
         // The old image after a failed upgrade is the last one that can supervise the pool, even if it cannot fork.
         let is_last = resumption.is_some_and(|resumption| resumption.failure().is_some());
         let threads = fork::require_one_thread().err().filter(|_| !is_last)?;
@@ -152,53 +143,16 @@ fn obstacle(config: &Config, resumption: Option<&Resumption>) -> Option<Error> {
     })
 }
 
-fn mistake_in(config: &Config) -> Option<Error> {
-    let policy = &config.policy;
-    if policy.workers > 0 && policy.workers <= policy.max_workers {
-        return None;
-    }
-    let range = format!("{} workers: expected 1 to {}", policy.workers, policy.max_workers);
-    Some(Error::new(ErrorKind::Setting, range))
-}
+#[cfg(test)]
+mod tests {
+    use crate::worker::{Worker, WorkerContext, WorkerResult};
 
-/// The end of a supervisor. [`Ending::code`] is its exit code.
-#[derive(Debug)]
-#[must_use = "it says whether the pool ended well"]
-pub struct Ending {
-    outcome: Option<Outcome>,
-    error: Option<Error>,
-}
+    /// A worker that has nothing to do.
+    pub(super) struct Idle;
 
-impl Ending {
-    /// The outcome of the pool; `None`: it could not start or continue.
-    pub fn outcome(&self) -> Option<Outcome> {
-        self.outcome
-    }
-
-    /// The first reason why the pool could not start or continue. The log has it already.
-    ///
-    /// `None` after a stop, also if processes had to be killed or are left.
-    pub fn error(&self) -> Option<&Error> {
-        self.error.as_ref()
-    }
-
-    /// The exit code: 0 stopped, 1 could not start or continue, 3 workers could not boot, 4 the application could not be
-    /// loaded, 5 stopped but workers had to be killed at the graceful timeout, 10 stopped but SIGKILL did not end a
-    /// process.
-    pub fn code(&self) -> u8 {
-        match self.outcome {
-            Some(Outcome::Stopped) => 0,
-            Some(Outcome::Forced { .. }) => 5,
-            Some(Outcome::BootFailed(ErrorKind::Application)) => 4,
-            Some(Outcome::BootFailed(_)) => 3,
-            Some(Outcome::Unkillable { .. }) => 10,
-            None => 1,
+    impl Worker for Idle {
+        fn run(&mut self, _: &WorkerContext) -> WorkerResult {
+            Ok(())
         }
-    }
-}
-
-impl From<Ending> for ExitCode {
-    fn from(ending: Ending) -> Self {
-        ExitCode::from(ending.code())
     }
 }

@@ -168,11 +168,16 @@ impl Machine {
                 step.push(Effect::Broken { worker, text: text.clone() });
             }
         }
-        step.answer(rollout.tickets, &why.answer());
         self.withdraw(generation, step);
         // This includes slots of a superseded generation, or of one that could not be rolled back.
         let is_stale = |slot: &Slot| self.pool.stale_worker(*slot).is_some();
-        match (0..self.pool.target).filter(is_stale).count() {
+        let stale = (0..self.pool.target).filter(is_stale).count();
+        let state = match stale {
+            0 => "the old generation goes on serving".to_owned(),
+            slots => format!("slots that are rolled back to the old generation: {slots}"),
+        };
+        step.answer(rollout.tickets, &why.and(&state).answer());
+        match stale {
             0 => step.push(Effect::Discard { generation }),
             slots => {
                 step.log(ReloadNotice::RollingBack { slots });

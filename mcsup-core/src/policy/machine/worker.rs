@@ -162,11 +162,12 @@ impl Machine {
         if self.pool.is_new(generation) {
             let when = if was_ready.is_some() { "soon after it was ready" } else { "before it was ready" };
             self.new_worker_failed(
-                FailureReason::of_exit(format_args!("worker {pid} died {when}"), &exit),
+                FailureReason::of_exit(format_args!("{} died {when}", entry.name()), &exit),
                 step,
             );
         } else if was_ready.is_none() {
-            let why = FailureReason::of_exit(format_args!("worker {pid} died before it was ready"), &exit);
+            let why =
+                FailureReason::of_exit(format_args!("{} died before it was ready", entry.name()), &exit);
             self.note_failure(&entry, &why, step);
         }
     }
@@ -220,7 +221,7 @@ impl Machine {
         let since = step.now.saturating_sub(since);
         step.log(WorkerNotice::Unkillable { pid, slot, since, respawn_in });
         if self.pool.is_new(entry.generation) && matches!(reason, KillReason::Silent(_)) {
-            let why = format!("worker {pid} was {reason}, and is still there after SIGKILL");
+            let why = format!("{} was {reason}, and is still there after SIGKILL", entry.name());
             self.new_worker_failed(FailureReason::new(why), step);
         }
     }
@@ -230,7 +231,7 @@ impl Machine {
         let reason = KillReason::BootTimeout(limit);
         step.log(WorkerNotice::BootTimeout { pid, after: limit });
         self.kill(entry.id, reason, step);
-        let why = FailureReason::new(format!("worker {pid} was {reason}"));
+        let why = FailureReason::new(format!("{} was {reason}", entry.name()));
         if self.pool.phase.is_ending() {
             return;
         }

@@ -1,0 +1,62 @@
+//! Calls of the embedder's [`Supervisor`]: a panic in one does not end the pool.
+
+use std::io;
+
+use super::config::Config;
+use super::{ForkSide, Supervisor};
+use crate::error::{Error, ErrorKind, Result};
+use crate::listener::Local;
+use crate::spawn::guard::{Panic, caught};
+
+/// The embedder's supervisor, in the supervisor process.
+#[derive(Debug)]
+pub(crate) struct SupervisorHooks<S>(
+    /// For the processes that it has forked, whose calls are guarded there.
+    pub(super) S,
+);
+
+impl<S: Supervisor> SupervisorHooks<S> {
+    pub(super) fn listening(&mut self, locals: &[&Local]) {
+        go_on(caught("Supervisor::listening", || self.0.listening(locals)));
+    }
+
+    pub(super) fn taken_over(&mut self) {
+        go_on(caught("Supervisor::taken_over", || self.0.taken_over()));
+    }
+
+    pub(super) fn ready(&mut self, ready: usize, target: usize) {
+        go_on(caught("Supervisor::ready", || self.0.ready(ready, target)));
+    }
+
+    /// A panic fails the reload, as an error does.
+    pub(super) fn reload(&mut self, generation: u64) -> Result<Option<Config>> {
+        caught("Supervisor::reload", || self.0.reload(generation))
+            .unwrap_or_else(|panic| Err(Error::new(ErrorKind::Setting, format!("panicked {panic}"))))
+    }
+
+    pub(super) fn forget(&mut self, generation: u64) {
+        go_on(caught("Supervisor::forget", || self.0.forget(generation)));
+    }
+
+    pub(super) fn reopen_logs(&mut self) {
+        go_on(caught("Supervisor::reopen_logs", || self.0.reopen_logs()));
+    }
+
+    /// A panic refuses the fork: the state in which the host would fork is unknown.
+    pub(super) fn before_fork(&mut self) -> io::Result<()> {
+        caught("Supervisor::before_fork", || self.0.before_fork())
+            .map_err(|panic| io::Error::other(format!("panicked {panic}")))
+    }
+
+    /// In the process that has forked: the new one exists already.
+    pub(super) fn after_fork(&mut self) {
+        go_on(caught("Supervisor::after_fork", || self.0.after_fork(ForkSide::Supervisor)));
+    }
+}
+
+/// Logs a panic after which the pool goes on.
+fn go_on(called: std::result::Result<(), Panic>) {
+    if let Err(panic) = called {
+        log::error!("The supervisor's own code panicked {panic}; the pool goes on");
+    }
+}
