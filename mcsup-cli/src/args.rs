@@ -5,6 +5,7 @@
 //! ([`UsageError`]).
 
 pub(crate) mod defaults;
+pub(crate) mod doctor;
 pub(crate) mod operator;
 pub(crate) mod options;
 pub(crate) mod service;
@@ -19,6 +20,7 @@ use mcsup_core::control;
 
 use crate::typos;
 
+use doctor::DoctorArgs;
 use operator::{ControlArgs, RecycleArgs, ScaleArgs, StatusArgs, StopArgs};
 use options::{
     ApplicationArgs, DevelopmentArgs, LoggingArgs, ProcessArgs, RecyclingArgs, ReloadingArgs, ServingArgs,
@@ -27,8 +29,19 @@ use options::{
 use service::ServiceArgs;
 
 /// Names of the subcommands.
-const SUBCOMMANDS: [&str; 10] =
-    ["run", "check", "status", "reload", "upgrade", "scale", "recycle", "stop", "reopen-logs", "service"];
+const SUBCOMMANDS: [&str; 11] = [
+    "run",
+    "check",
+    "status",
+    "reload",
+    "upgrade",
+    "scale",
+    "recycle",
+    "stop",
+    "reopen-logs",
+    "service",
+    "doctor",
+];
 
 /// Names of subcommands to come, refused so that no script uses one for its application.
 const RESERVED: [&str; 1] = ["exec"];
@@ -41,7 +54,8 @@ const USAGE: &str = "mcsup [run] [OPTIONS] APP
        mcsup recycle SLOT -p PIDFILE
        mcsup stop -p PIDFILE [--quick] [--timeout SECS]
        mcsup service systemd|launchd|docker|kubernetes|install [OPTIONS] APP
-       mcsup service uninstall NAME";
+       mcsup service uninstall NAME
+       mcsup doctor [--unit FILE] [OPTIONS]";
 
 /// One line for each paragraph: clap wraps it to the terminal.
 const AFTER_HELP: &str = "\
@@ -68,6 +82,8 @@ pub(crate) enum Invocation {
     Control(control::Command, ControlArgs),
     /// Print or install what runs a server as a service.
     Service(ServiceArgs),
+    /// Examine this host.
+    Doctor(DoctorArgs),
     /// Print this text, help or version, on standard output.
     Show(String),
 }
@@ -120,6 +136,7 @@ enum Command {
     /// Reopen the log files in all processes.
     ReopenLogs(ControlArgs),
     Service(ServiceArgs),
+    Doctor(DoctorArgs),
 }
 
 impl Command {
@@ -139,6 +156,7 @@ impl Command {
             Command::Recycle(args) => control(control::Command::Recycle { slot: args.slot }, args.control),
             Command::ReopenLogs(args) => control(control::Command::ReopenLogs, args),
             Command::Service(args) => Invocation::Service(args),
+            Command::Doctor(args) => Invocation::Doctor(args),
         }
     }
 }

@@ -13,6 +13,7 @@
 
 mod args;
 mod commands;
+mod doctor;
 mod exit;
 mod failure;
 mod logging;
@@ -105,6 +106,7 @@ fn dispatch(
         Invocation::Stop(args) => commands::stop::run(&args).map(with_newline),
         Invocation::Status(args) => commands::status::run(&args).map(with_newline),
         Invocation::Control(command, args) => commands::operator::run(command, &args).map(with_newline),
+        Invocation::Doctor(args) => commands::doctor::run(&args).map(with_newline),
         Invocation::Service(args) => commands::service::run(&args, argv, image.as_ref()),
         Invocation::Run(args) => {
             let read_file = settings::reader(std::env::current_dir().unwrap_or_default());

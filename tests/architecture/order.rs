@@ -124,7 +124,7 @@ fn pure_folders_have_no_side_effects() {
             }
         }
     }
-    assert_eq!(count, 3, "policy, http and service are pure");
+    assert_eq!(count, 4, "policy, http, service and doctor are pure");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod check;
 mod client;
+pub(crate) mod doctor;
 #[cfg(test)]
 mod fixture;
 mod leftovers;

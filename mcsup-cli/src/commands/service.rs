@@ -59,7 +59,7 @@ fn unit(plan: &Plan, args: &SystemdArgs) -> Result<String, Failure> {
 }
 
 /// The version of this host's systemd; `None`: it has none.
-fn systemd_version() -> Option<u32> {
+pub(super) fn systemd_version() -> Option<u32> {
     let output = Command::new("systemctl").arg("--version").output().ok()?;
     version_in(&String::from_utf8_lossy(&output.stdout))
 }
