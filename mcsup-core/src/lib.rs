@@ -51,13 +51,14 @@ mod sys;
 pub mod upgrade;
 mod worker;
 
+pub use control::{Handle, Ticket};
 pub use error::{Error, ErrorKind, Result};
 pub use link::lifeline::THREAD_NAME as LIFELINE_THREAD;
 pub use listener::{Address, Connection, Listener, Local};
 pub use program::Program;
 pub use spawn::spec::MoldThreads;
 pub use supervisor::config::{Children, Config};
-pub use supervisor::{Ending, ForkSide, Prefork, Supervisor};
+pub use supervisor::{Ending, ForkSide, Pool, PoolEvent, PoolProcess, Prefork, Supervisor};
 pub use worker::{
     MAX_HANDED, Phase, Sibling, SignalsBlocked, Unshared, Worker, WorkerContext, WorkerResult, between_forks,
     is_forked_off, restart_companions, stop_companions, with_companion,

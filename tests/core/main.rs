@@ -13,12 +13,14 @@
     reason = "a test that cannot go on fails, and says so"
 )]
 
+mod embedding;
 mod errors;
 mod external;
 mod hosts;
 mod lives;
 mod molds;
 mod pool;
+mod programs;
 mod roles;
 mod signals;
 mod upgrades;
@@ -235,6 +237,18 @@ const TESTS: &[Test] = &[
     (
         "a_program_that_ignores_its_stop_signal_is_killed_in_time",
         external::a_program_that_ignores_its_stop_signal_is_killed_in_time,
+    ),
+    (
+        "a_program_steps_its_pool_and_changes_it_by_a_handle",
+        embedding::a_program_steps_its_pool_and_changes_it_by_a_handle,
+    ),
+    (
+        "a_programs_observer_sees_all_that_the_log_tells",
+        embedding::a_programs_observer_sees_all_that_the_log_tells,
+    ),
+    (
+        "workers_cannot_use_the_handles_of_their_program",
+        embedding::workers_cannot_use_the_handles_of_their_program,
     ),
 ];
 

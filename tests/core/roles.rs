@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use crate::{errors, hosts};
+use crate::{errors, hosts, programs};
 use mcsup_core::host::privileges::RunAs;
 use mcsup_core::upgrade::{self, Image, Resumption};
 use mcsup_core::{Config, Connection, ErrorKind, MoldThreads, Prefork, Worker, WorkerContext, WorkerResult};
@@ -108,6 +108,7 @@ pub fn play(role: &str) -> ExitCode {
             pool.run().into()
         }
         _ if role.starts_with("program") => crate::external::play(role, &address),
+        _ if role.starts_with("embedder-") => programs::play(role, &address),
         _ => failing(role, &address),
     }
 }
@@ -220,7 +221,7 @@ fn write_another_version() {
 }
 
 /// Answers each connection's one line with something about its process.
-struct Answering;
+pub struct Answering;
 
 impl Worker for Answering {
     fn run(&mut self, context: &WorkerContext) -> WorkerResult {

@@ -95,7 +95,7 @@ pub struct Peer {
 pub struct Client {
     /// `None` after an error: a later line could be the reply to an earlier request.
     stream: Option<UnixStream>,
-    received: Vec<u8>,
+    received: Received,
 }
 
 impl Client {
@@ -107,7 +107,7 @@ impl Client {
         let deadline = clock::now() + CONNECT_PATIENCE;
         loop {
             match unix::try_to_connect(path) {
-                Ok(stream) => return Ok(Self { stream: Some(stream), received: Vec::new() }),
+                Ok(stream) => return Ok(Self { stream: Some(stream), received: Received::default() }),
                 // No event signals room in the queue of a Unix socket.
                 Err(error) if error.kind() == IoKind::WouldBlock && clock::now() < deadline => {
                     std::thread::sleep(CONNECT_AGAIN);
@@ -148,29 +148,43 @@ impl Client {
             Ok(()) | Err(AskError::Ended) => {}
             Err(error) => return Err(error),
         }
-        let line = self.receive(&stream, deadline)?;
-        let reply = Reply::from_line(&line).map_err(AskError::NotUnderstood)?;
+        let reply = self.received.reply(&stream, deadline)?;
         self.stream = Some(stream);
         Ok(reply)
     }
+}
 
-    /// Receives the next line.
-    fn receive(&mut self, mut stream: &UnixStream, deadline: Option<Duration>) -> Result<Vec<u8>, AskError> {
+/// The bytes that have arrived beyond the last reply.
+#[derive(Debug, Default)]
+pub(super) struct Received(Vec<u8>);
+
+impl Received {
+    /// Receives the next reply, until `deadline`.
+    pub(super) fn reply(
+        &mut self,
+        stream: &UnixStream,
+        deadline: Option<Duration>,
+    ) -> Result<Reply, AskError> {
+        let line = self.line(stream, deadline)?;
+        Reply::from_line(&line).map_err(AskError::NotUnderstood)
+    }
+
+    fn line(&mut self, mut stream: &UnixStream, deadline: Option<Duration>) -> Result<Vec<u8>, AskError> {
         let mut piece = [0; 16 * 1024];
         let mut searched = 0;
         loop {
-            let end = self.received[searched..].iter().position(|byte| *byte == b'\n');
+            let end = self.0[searched..].iter().position(|byte| *byte == b'\n');
             if let Some(end) = end {
-                let rest = self.received.split_off(searched + end + 1);
-                return Ok(std::mem::replace(&mut self.received, rest));
+                let rest = self.0.split_off(searched + end + 1);
+                return Ok(std::mem::replace(&mut self.0, rest));
             }
-            searched = self.received.len();
+            searched = self.0.len();
             if searched > MAX_REPLY {
                 return Err(AskError::System(io::Error::other("the answer has no end")));
             }
             match stream.read(&mut piece) {
                 Ok(0) => return Err(AskError::Ended),
-                Ok(count) => self.received.extend_from_slice(&piece[..count]),
+                Ok(count) => self.0.extend_from_slice(&piece[..count]),
                 Err(error) if error.kind() == IoKind::WouldBlock => wait(stream, PollFlags::IN, deadline)?,
                 Err(error) if error.kind() == IoKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
@@ -179,7 +193,11 @@ impl Client {
     }
 }
 
-fn send(mut stream: &UnixStream, mut bytes: &[u8], deadline: Option<Duration>) -> Result<(), AskError> {
+pub(super) fn send(
+    mut stream: &UnixStream,
+    mut bytes: &[u8],
+    deadline: Option<Duration>,
+) -> Result<(), AskError> {
     while !bytes.is_empty() {
         match stream.write(bytes) {
             Ok(count) => bytes = &bytes[count..],

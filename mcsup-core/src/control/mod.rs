@@ -3,18 +3,22 @@
 //! - `protocol`: requests and replies, and their bytes; `status`: the status of a server in a reply.
 //! - `server`: the supervisor's end, which never blocks; `session`: one of its clients.
 //! - `client`: the other end, for commands and for other programs.
+//! - `handle`: the same for the program that has the pool; `handle_end`: its end in the supervisor.
 //!
 //! The protocol is documented in `docs/CONTROL.md`.
 
 mod client;
 #[cfg(test)]
 mod fixture;
+pub(crate) mod handle;
+pub(crate) mod handle_end;
 pub(crate) mod protocol;
 pub(crate) mod server;
 mod session;
 mod status;
 
 pub use client::{AskError, Client, Peer};
+pub use handle::{Handle, Ticket};
 pub use protocol::{Command, Mistake, Outcome, Reply, Request};
 pub use status::{Death, MoldStatus, SlotStatus, Status, WorkerStatus};
 

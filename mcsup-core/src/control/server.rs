@@ -1,4 +1,6 @@
-//! The supervisor's end of the control socket: accepts clients, reads requests, sends replies.
+//! The supervisor's end of the control protocol: accepts clients, reads requests, sends replies.
+//!
+//! A client connects to the control socket, or comes from a [`Handle`](super::Handle) of the program.
 //!
 //! It never blocks, except for the bounded [`Server::finish`], and no client can make the supervisor fail.
 //! The caller decides what a request means.
@@ -18,6 +20,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Socket, Type};
 
+use super::handle_end::HandleEnd;
 use super::protocol::{Outcome, Reply, Request};
 use super::session::{Session, SessionRecord};
 use crate::clock;
@@ -45,20 +48,28 @@ const FINAL_FLUSH: Duration = Duration::from_millis(200);
 #[serde(transparent)]
 pub(crate) struct ClientId(pub(crate) u64);
 
-/// The listening control socket and its clients.
-#[derive(Debug)]
+/// The clients, and where they come from.
+#[derive(Debug, Default)]
 pub(crate) struct Server {
+    socket: Option<ControlSocket>,
+    /// The ends of the program's handles.
+    handles: Vec<HandleEnd>,
+    clients: BTreeMap<ClientId, Session>,
+    next: u64,
+    /// The end of a pause in accepting clients.
+    paused_until: Option<Duration>,
+    has_warned: bool,
+}
+
+/// The listening control socket.
+#[derive(Debug)]
+struct ControlSocket {
     listening: UnixListener,
     path: PathBuf,
     /// Device and inode of the socket file that this process bound.
     bound: (u64, u64),
     /// The process that removes the path. Its forked children do not.
     owner: u32,
-    clients: BTreeMap<ClientId, Session>,
-    next: u64,
-    /// The end of a pause in accepting clients.
-    paused_until: Option<Duration>,
-    has_warned: bool,
 }
 
 /// A [`Server`] as one image of the supervisor passes it to the next.
@@ -67,7 +78,10 @@ pub(crate) struct ServerRecord {
     #[serde(with = "crate::host::recorded_path")]
     path: PathBuf,
     bound: (u64, u64),
-    listening: RawFd,
+    /// `None`: there are handles only.
+    listening: Option<RawFd>,
+    #[serde(default)]
+    handles: Vec<RawFd>,
     clients: Vec<(ClientId, SessionRecord)>,
     next: u64,
 }
@@ -75,7 +89,8 @@ pub(crate) struct ServerRecord {
 impl ServerRecord {
     /// The descriptors that must stay open over the exec.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> + '_ {
-        self.clients.iter().map(|(_, client)| client.fd).chain([self.listening])
+        let clients = self.clients.iter().map(|(_, client)| client.fd);
+        clients.chain(self.listening).chain(self.handles.iter().copied())
     }
 }
 
@@ -97,31 +112,31 @@ impl Server {
         unix::make_way(&path).map_err(|why| refuse(&why))?;
         let listening = listen(&path).map_err(|error| refuse(&error))?;
         let bound = identity(&path).ok_or_else(|| refuse(&"it was removed at once"))?;
-        Ok(Self::with(listening, path, bound))
+        let socket = ControlSocket { listening, path, bound, owner: std::process::id() };
+        Ok(Self { socket: Some(socket), ..Self::default() })
     }
 
-    fn with(listening: UnixListener, path: PathBuf, bound: (u64, u64)) -> Self {
-        Self {
-            listening,
-            path,
-            bound,
-            owner: std::process::id(),
-            clients: BTreeMap::new(),
-            next: 0,
-            paused_until: None,
-            has_warned: false,
-        }
+    /// The path of the control socket, if there is one.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.socket.as_ref().map(|socket| socket.path.as_path())
     }
 
-    /// The path of the socket.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// Takes requests of the program's handles too.
+    pub(crate) fn serve(&mut self, handles: HandleEnd) {
+        self.handles.push(handles);
+    }
+
+    /// Whether `client` is the program itself.
+    pub(crate) fn is_the_program(&self, client: ClientId) -> bool {
+        self.clients.get(&client).is_some_and(Session::is_the_programs)
     }
 
     /// The descriptors to poll, for writing if the flag is set, otherwise for reading.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = (BorrowedFd<'_>, bool)> {
-        let listening = self.paused_until.is_none().then(|| (self.listening.as_fd(), false));
-        listening.into_iter().chain(self.clients.values().filter_map(Session::interest))
+        let listening = self.socket.iter().map(|socket| socket.listening.as_fd());
+        let entrances = listening.chain(self.handles.iter().map(AsFd::as_fd)).map(|fd| (fd, false));
+        let entrances = entrances.filter(|_| self.paused_until.is_none());
+        entrances.chain(self.clients.values().filter_map(Session::interest))
     }
 
     /// The time to call [`receive`](Self::receive) at without an event.
@@ -180,16 +195,20 @@ impl Server {
 
     /// Closes the descriptors in a forked child and leaves the path to its owner.
     pub(crate) fn close_in_child(mut self) {
-        self.owner = 0;
+        if let Some(socket) = &mut self.socket {
+            socket.owner = 0;
+        }
     }
 
     /// Records the server for the next image.
     pub(crate) fn describe(&self) -> ServerRecord {
         let clients = self.clients.iter().map(|(id, client)| (*id, client.record()));
+        let socket = self.socket.as_ref();
         ServerRecord {
-            path: self.path.clone(),
-            bound: self.bound,
-            listening: self.listening.as_raw_fd(),
+            path: socket.map(|socket| socket.path.clone()).unwrap_or_default(),
+            bound: socket.map(|socket| socket.bound).unwrap_or_default(),
+            listening: socket.map(|socket| socket.listening.as_raw_fd()),
+            handles: self.handles.iter().map(|end| end.as_fd().as_raw_fd()).collect(),
             clients: clients.collect(),
             next: self.next,
         }
@@ -197,10 +216,16 @@ impl Server {
 
     /// The recorded server. A client whose descriptor is not open is dropped.
     pub(crate) fn adopt(record: ServerRecord) -> io::Result<Self> {
-        let listening = UnixListener::from(descriptor::take_recorded(record.listening)?);
-        listening.set_nonblocking(true)?;
-        let mut server = Self::with(listening, record.path, record.bound);
-        server.next = record.next;
+        let ServerRecord { path, bound, .. } = record;
+        let mut server = Self { next: record.next, ..Self::default() };
+        if let Some(listening) = record.listening {
+            let listening = UnixListener::from(descriptor::take_recorded(listening)?);
+            listening.set_nonblocking(true)?;
+            server.socket = Some(ControlSocket { listening, path, bound, owner: std::process::id() });
+        }
+        for end in record.handles {
+            server.handles.push(HandleEnd::from(descriptor::take_recorded(end)?));
+        }
         let clients = record.clients.into_iter();
         server.clients.extend(clients.filter_map(|(id, client)| Some((id, Session::adopt(client)?))));
         Ok(server)
@@ -211,9 +236,11 @@ impl Server {
             return;
         }
         self.paused_until = None;
+        self.accept_from_handles();
         // Bounded, so that a flood of clients does not occupy the supervisor.
         for _ in 0..BACKLOG {
-            match self.listening.accept() {
+            let Some(socket) = &self.socket else { return };
+            match socket.listening.accept() {
                 Ok((stream, _)) => self.admit(stream),
                 Err(error) if error.kind() == IoKind::WouldBlock => return,
                 Err(error) if matches!(error.kind(), IoKind::Interrupted | IoKind::ConnectionAborted) => {}
@@ -236,7 +263,23 @@ impl Server {
             let _ = (&stream).write(&Reply::new(Outcome::Refused, why).to_line());
             return;
         }
-        self.clients.insert(ClientId(self.next), Session::new(stream));
+        self.join(Session::new(stream));
+    }
+
+    /// Adopts the clients that the program's handles have sent. A handle that has ended is closed.
+    fn accept_from_handles(&mut self) {
+        let mut arrived = Vec::new();
+        self.handles.retain_mut(|end| {
+            arrived.append(&mut end.receive());
+            !end.has_ended()
+        });
+        for stream in arrived {
+            self.join(Session::of_the_program(stream));
+        }
+    }
+
+    fn join(&mut self, client: Session) {
+        self.clients.insert(ClientId(self.next), client);
         self.next += 1;
     }
 
@@ -247,10 +290,8 @@ impl Server {
             Ok(peer) if may_command(peer, ours) => {}
             Ok(peer) => {
                 if !self.has_warned {
-                    log::warn!(
-                        "User id {peer} tried the control socket {} and was refused",
-                        self.path.display()
-                    );
+                    let path = self.path().unwrap_or(Path::new(""));
+                    log::warn!("User id {peer} tried the control socket {} and was refused", path.display());
                     self.has_warned = true;
                 }
                 return Some(format!("user id {peer} may not command a server of user id {ours}"));
@@ -262,7 +303,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for ControlSocket {
     /// Removes the path while the socket still listens: no other server can have replaced it.
     fn drop(&mut self) {
         if self.owner == std::process::id() && identity(&self.path) == Some(self.bound) {

@@ -57,7 +57,7 @@ fn the_socket_is_its_owners_alone_whatever_the_umask() {
     let (_directory, path) = place();
     let server = Server::open(&path).unwrap();
     rustix::process::umask(before);
-    let file = fs::symlink_metadata(server.path()).unwrap();
+    let file = fs::symlink_metadata(server.path().unwrap()).unwrap();
     assert_eq!(file.permissions().mode() & 0o7777, 0o600);
 }
 
@@ -390,6 +390,36 @@ fn only_the_own_user_and_root_may_command() {
     }
 }
 
+/// A duplicate without an owner, as an exec leaves a descriptor.
+fn kept(source: BorrowedFd<'_>) -> RawFd {
+    std::os::fd::IntoRawFd::into_raw_fd(source.try_clone_to_owned().unwrap())
+}
+
+fn socket_of(server: &Server) -> BorrowedFd<'_> {
+    server.socket.as_ref().unwrap().listening.as_fd()
+}
+
+#[test]
+fn the_program_that_waits_is_answered_by_the_next_image_and_its_handle_works_on() {
+    let (handle, end) = super::super::handle::pair().unwrap();
+    let mut server = Server::default();
+    server.serve(end);
+    let mut ticket = handle.reload().unwrap();
+    let id = next_requests(&mut server)[0].0;
+    let mut record: ServerRecord =
+        serde_json::from_str(&serde_json::to_string(&server.describe()).unwrap()).unwrap();
+    assert_eq!(record.listening, None);
+    record.handles[0] = kept(server.handles[0].as_fd());
+    record.clients[0].1.fd = kept(server.clients[&id].as_fd());
+    drop(server);
+    let mut server = Server::adopt(record).unwrap();
+    assert!(server.is_the_program(id));
+    server.answer(id, &Reply::new(Outcome::Done, "by the next image"));
+    assert_eq!(ticket.wait(Some(PATIENCE)).unwrap().message, "by the next image");
+    let _later = handle.status().unwrap();
+    assert_eq!(next_requests(&mut server), [(ClientId(1), Request::new(Command::Status))]);
+}
+
 #[test]
 fn a_client_that_waits_is_answered_by_the_next_image() {
     let (_directory, path) = place();
@@ -405,11 +435,8 @@ fn a_client_that_waits_is_answered_by_the_next_image() {
     let text = serde_json::to_string(&server.describe()).unwrap();
     let mut record: ServerRecord = serde_json::from_str(&text).unwrap();
     // An exec keeps the numbers. Here one process has both servers, so the descriptors are duplicated.
-    let keep = |fd: &mut RawFd, source: BorrowedFd<'_>| {
-        *fd = std::os::fd::IntoRawFd::into_raw_fd(source.try_clone_to_owned().unwrap());
-    };
-    keep(&mut record.listening, server.listening.as_fd());
-    keep(&mut record.clients[0].1.fd, server.clients[&id].as_fd());
+    record.listening = Some(kept(socket_of(&server)));
+    record.clients[0].1.fd = kept(server.clients[&id].as_fd());
     server.close_in_child();
     let mut server = Server::adopt(record).unwrap();
     server.answer(id, &Reply::new(Outcome::Done, "by the next image"));
@@ -431,11 +458,11 @@ fn a_client_that_did_not_come_along_is_gone_and_a_listener_is_an_error() {
     client.fd = -1;
     let mut record = server.describe();
     record.clients.push((ClientId(0), client));
-    record.listening = std::os::fd::IntoRawFd::into_raw_fd(server.listening.try_clone().unwrap());
+    record.listening = Some(kept(socket_of(&server)));
     server.close_in_child();
     let adopted = Server::adopt(record.clone()).unwrap();
     assert!(adopted.clients.is_empty());
-    record.listening = -1;
+    record.listening = Some(-1);
     assert!(Server::adopt(record).is_err());
 }
 

@@ -19,6 +19,8 @@ pub(super) struct Session {
     /// A request was passed on, and its reply is still to come.
     awaits_reply: bool,
     state: State,
+    /// Whether the program itself has sent it, by a handle.
+    is_the_programs: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,11 +41,30 @@ pub(super) struct SessionRecord {
     unsent: Vec<u8>,
     awaits_reply: bool,
     state: State,
+    #[serde(default)]
+    is_the_programs: bool,
 }
 
 impl Session {
     pub(super) fn new(stream: UnixStream) -> Self {
-        Self { stream, unread: Vec::new(), unsent: Vec::new(), awaits_reply: false, state: State::Open }
+        Self {
+            stream,
+            unread: Vec::new(),
+            unsent: Vec::new(),
+            awaits_reply: false,
+            state: State::Open,
+            is_the_programs: false,
+        }
+    }
+
+    /// The session of a client that a handle of the program has sent.
+    pub(super) fn of_the_program(stream: UnixStream) -> Self {
+        Self { is_the_programs: true, ..Self::new(stream) }
+    }
+
+    /// Whether a handle of the program has sent the client.
+    pub(super) fn is_the_programs(&self) -> bool {
+        self.is_the_programs
     }
 
     pub(super) fn record(&self) -> SessionRecord {
@@ -53,14 +74,15 @@ impl Session {
             unsent: self.unsent.clone(),
             awaits_reply: self.awaits_reply,
             state: self.state,
+            is_the_programs: self.is_the_programs,
         }
     }
 
     /// The recorded session; `None`: its descriptor is not open in this process.
     pub(super) fn adopt(record: SessionRecord) -> Option<Self> {
-        let SessionRecord { fd, unread, unsent, awaits_reply, state } = record;
+        let SessionRecord { fd, unread, unsent, awaits_reply, state, is_the_programs } = record;
         let stream = UnixStream::from(descriptor::take_recorded(fd).ok()?);
-        Some(Self { stream, unread, unsent, awaits_reply, state })
+        Some(Self { stream, unread, unsent, awaits_reply, state, is_the_programs })
     }
 
     /// The descriptor to poll, and whether for writing; `None`: no event is expected.

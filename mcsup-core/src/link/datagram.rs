@@ -1,4 +1,4 @@
-//! Datagrams that carry descriptors (`SCM_RIGHTS`, unix(7)) over a socketpair.
+//! Messages that carry descriptors (`SCM_RIGHTS`, unix(7)) over a socketpair.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -18,8 +18,14 @@ const CLOSE_ON_EXEC: RecvFlags = RecvFlags::CMSG_CLOEXEC;
 #[cfg(target_vendor = "apple")]
 const CLOSE_ON_EXEC: RecvFlags = RecvFlags::empty();
 
+/// A closed peer is an error of the call, and no signal, where the system supports that.
+#[cfg(not(target_vendor = "apple"))]
+const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(target_vendor = "apple")]
+const NO_SIGNAL: SendFlags = SendFlags::empty();
+
 /// A connected pair of non-blocking, close-on-exec sockets with room for `send_buffer` bytes each.
-pub(super) fn pair(kind: SocketType, send_buffer: usize) -> io::Result<(OwnedFd, OwnedFd)> {
+pub(crate) fn pair(kind: SocketType, send_buffer: usize) -> io::Result<(OwnedFd, OwnedFd)> {
     let (one, other) = socketpair(AddressFamily::UNIX, kind, SocketFlags::empty(), None)?;
     for end in [&one, &other] {
         rustix::io::fcntl_setfd(end, rustix::io::FdFlags::CLOEXEC)?;
@@ -30,25 +36,25 @@ pub(super) fn pair(kind: SocketType, send_buffer: usize) -> io::Result<(OwnedFd,
     Ok((one, other))
 }
 
-/// Sends one datagram. The caller keeps its own copies of the descriptors.
+/// Sends one message. The caller keeps its own copies of the descriptors.
 ///
 /// # Errors
 /// Those of sendmsg(2); `WouldBlock` if the queue is full.
-pub(super) fn send(to: &OwnedFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub(crate) fn send(to: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     control.push(SendAncillaryMessage::ScmRights(descriptors));
-    sendmsg(to, &[IoSlice::new(bytes)], &mut control, SendFlags::empty())?;
+    sendmsg(to, &[IoSlice::new(bytes)], &mut control, NO_SIGNAL)?;
     Ok(())
 }
 
-/// Receives one datagram into `buffer`; returns its length and its descriptors.
+/// Receives one message into `buffer`; returns its length and its descriptors.
 ///
 /// A process at its limit of descriptors receives the bytes without the descriptors (unix(7)).
 ///
 /// # Errors
 /// Those of recvmsg(2); `WouldBlock` if the queue is empty.
-pub(super) fn receive(from: &OwnedFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+pub(crate) fn receive(from: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = recvmsg(from, &mut [IoSliceMut::new(buffer)], &mut control, CLOSE_ON_EXEC)?;

@@ -9,10 +9,10 @@
 //! - [`scoreboard`]: one row for each worker: beat, requests, connections.
 //! - [`fork_order`]: orders to a mold, with descriptors.
 //! - [`handover`]: the queue of connections between workers.
-//! - `datagram`: datagrams with descriptors, for the last two.
+//! - [`datagram`]: messages with descriptors, for the last two and for the handles of the program.
 
 pub(crate) mod channel;
-mod datagram;
+pub(crate) mod datagram;
 pub(crate) mod fork_order;
 pub(crate) mod handover;
 pub(crate) mod lifeline;

@@ -14,6 +14,7 @@ use super::history::History;
 use super::hooks::SupervisorHooks;
 use super::journal;
 use super::leftovers::Leftovers;
+use super::observations::Observations;
 use super::operator::Operators;
 use super::service::Service;
 use super::signals::Signals;
@@ -55,6 +56,7 @@ pub(crate) struct Executor<S> {
     pub(crate) upgrader: Upgrader,
     /// The reason why the first generation could not boot, for the caller of the library.
     pub(crate) failed_start: FailedStart,
+    pub(super) observations: Observations,
 }
 
 /// The handles that a supervisor opens, or adopts from the last image.
@@ -98,6 +100,7 @@ impl<S: Supervisor> Executor<S> {
             stall_detector: StallDetector::new(clock::now()),
             waiting: Waiting::default(),
             failed_start: FailedStart::default(),
+            observations: Observations::default(),
         }
     }
 }
@@ -147,7 +150,7 @@ impl<S: Supervisor> Executor<S> {
             Effect::CheckImage => events.extend(self.check_image(machine)),
             Effect::Exec => events.push(self.exec(machine)),
             Effect::Answer { ticket, answer } => self.answer(ticket, answer),
-            Effect::Log(notice) => self.log_notice(&notice),
+            Effect::Log(notice) => self.log_notice(&notice, machine),
             Effect::End(outcome) => return Some(outcome),
         }
         None
@@ -195,10 +198,19 @@ impl<S: Supervisor> Executor<S> {
         drop(self.crew.reap());
     }
 
-    fn log_notice(&mut self, notice: &Notice) {
+    fn log_notice(&mut self, notice: &Notice, machine: &Machine) {
         self.failed_start.note(notice);
         self.history.note(notice, clock::now());
         journal::write(notice);
+        let event = self.observations.event(notice, machine);
+        self.supervisor.observe(&event);
+    }
+
+    /// Passes a change of the phase to the observer.
+    pub(super) fn observe_phase(&mut self, machine: &Machine) {
+        if let Some(event) = self.observations.phase_event(machine) {
+            self.supervisor.observe(&event);
+        }
     }
 
     /// Reads the settings again, and opens the listeners that they name beside the open ones.

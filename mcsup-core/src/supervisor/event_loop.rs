@@ -1,6 +1,6 @@
 //! The event loop: waits for events, passes them to the policy, applies its effects.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::event::{PollFd, PollFlags};
 
@@ -9,6 +9,7 @@ use super::attributes::{ProcessAttributes, RestoreAttributes};
 use super::config::{Children, Config};
 use super::crew::Crew;
 use super::effects::{Executor, Handles, rows_for};
+use super::ending::Ending;
 use super::generation_configs::GenerationConfig;
 use super::history::History;
 use super::leftovers::Leftovers;
@@ -19,6 +20,7 @@ use super::service::Service;
 use super::signals::{SignalAction, Signals};
 use super::slots::SlotSockets;
 use crate::clock;
+use crate::control::handle_end::HandleEnd;
 use crate::control::server::ClientId;
 use crate::control::{self, Reply};
 use crate::error::{Error, Result};
@@ -30,63 +32,142 @@ use crate::link::message::Order;
 use crate::listener::activation;
 use crate::listener::open::OpenSet;
 use crate::listener::stored::{self, Adopted};
-use crate::policy::{Ask, BootFailure, Effect, Event, Machine, Moment, Outcome, Ticket};
+use crate::policy::{Ask, Effect, Event, Machine, Moment, Outcome, StopMode, Ticket};
 use crate::sys::ancestry;
+use crate::sys::signal::Unblocked;
 use crate::upgrade::Resumption;
 
-/// Runs a pool until it ends: a new one, or with a resumption that of the old image.
-pub(crate) fn run<S: Supervisor>(
-    supervisor: S,
-    config: Config,
-    resumption: Option<Resumption>,
-) -> Result<(Outcome, Option<BootFailure>)> {
-    let is_new = resumption.is_none();
-    let attributes = ProcessAttributes::current();
-    let mut restore = RestoreAttributes(attributes);
-    let begun = match resumption {
-        Some(resumption) => take_over(supervisor, config, resumption)?,
-        None => Some(begin(supervisor, config, attributes)?),
-    };
-    // This was a dry run.
-    let Some(begun) = begun else { return Ok((Outcome::Stopped, None)) };
-    let StartedPool { mut machine, mut executor, effects, events } = begun;
-    restore.0 = executor.attributes;
-    // The mask is restored before the handlers of the host. A new image has already unblocked all signals.
-    let _unblocked = is_new.then(Signals::unblock);
-    let outcome = run_loop(&mut machine, &mut executor, effects, events);
-    // Also after an error: no new client connects, and each request that was begun gets its reply.
-    executor.generation_configs.close();
-    executor.operators.finish();
-    let outcome = outcome?;
-    Ok((outcome, executor.failed_start.reason_of(outcome)))
+/// A pool whose loop can run.
+#[derive(Debug)]
+pub(super) struct RunningPool<S> {
+    // Dropped in this order: the mask is restored before the handlers of the host.
+    _unblocked: Option<Unblocked>,
+    machine: Machine,
+    executor: Executor<S>,
+    _restore: RestoreAttributes,
+    outcome: Option<Outcome>,
 }
 
-/// The loop itself.
-fn run_loop<S: Supervisor>(
-    machine: &mut Machine,
-    executor: &mut Executor<S>,
-    effects: Vec<Effect>,
-    events: Vec<Event>,
-) -> Result<Outcome> {
-    let now = clock::now();
-    let mut outcome = act(machine, executor, effects, now);
-    for event in events {
-        outcome = outcome.or_else(|| step(machine, executor, event, now));
+impl<S: Supervisor> RunningPool<S> {
+    /// Opens the handles of a new pool and forks its first workers, or adopts the pool of the old image.
+    ///
+    /// `None`: this was a dry run.
+    pub(super) fn begin(
+        supervisor: S,
+        config: Config,
+        resumption: Option<Resumption>,
+        handles: Vec<HandleEnd>,
+    ) -> Result<Option<Self>> {
+        let is_new = resumption.is_none();
+        let attributes = ProcessAttributes::current();
+        let mut restore = RestoreAttributes(attributes);
+        let begun = match resumption {
+            Some(resumption) => take_over(supervisor, config, resumption)?,
+            None => Some(begin(supervisor, config, attributes)?),
+        };
+        let Some(StartedPool { machine, mut executor, effects, events }) = begun else { return Ok(None) };
+        handles.into_iter().for_each(|handles| executor.operators.serve(handles));
+        restore.0 = executor.attributes;
+        // A new image has already unblocked all signals.
+        let unblocked = is_new.then(Signals::unblock);
+        let mut pool = Self { _unblocked: unblocked, machine, executor, _restore: restore, outcome: None };
+        pool.begin_loop(effects, events);
+        Ok(Some(pool))
     }
-    loop {
-        executor.update_store();
-        if let Some(outcome) = outcome {
-            return Ok(outcome);
+
+    fn begin_loop(&mut self, effects: Vec<Effect>, events: Vec<Event>) {
+        let Self { machine, executor, .. } = self;
+        let now = clock::now();
+        executor.observe_phase(machine);
+        let mut outcome = act(machine, executor, effects, now);
+        for event in events {
+            outcome = outcome.or_else(|| step(machine, executor, event, now));
         }
+        executor.update_store();
+        self.outcome = outcome;
+    }
+
+    /// Waits for an event, or until the deadline.
+    pub(super) fn wait(&mut self) {
+        let now = clock::now();
+        self.executor.stall_detector.check(now);
+        let timeout = self.deadline(now).map(|deadline| deadline.saturating_sub(now));
+        let sources = sources(&self.executor).into_iter();
+        let mut sources: Vec<_> = sources.map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags)).collect();
+        self.executor.waiting.wait(&mut sources, timeout);
+    }
+
+    /// Handles the events since the last call. Returns the outcome of the pool at its end.
+    pub(super) fn turn(&mut self) -> Option<Outcome> {
+        if self.outcome.is_some() {
+            return self.outcome;
+        }
+        let Self { machine, executor, .. } = self;
         let deadline = machine.next_deadline();
-        wait(executor, deadline);
         // One time for the whole iteration: no deadline passes between reading the beats and comparing them.
         let now = clock::now();
+        let mut outcome = None;
         for event in poll_events(machine, executor, deadline, now) {
             outcome = outcome.or_else(|| step(machine, executor, event, now));
         }
         executor.slots.update(&mut executor.generation_configs, &executor.handover, machine);
         executor.update_leftovers(now);
+        executor.update_store();
+        self.outcome = outcome;
+        outcome
+    }
+
+    /// The time of the next turn without an event.
+    pub(super) fn deadline(&self, now: Moment) -> Option<Moment> {
+        let executor = &self.executor;
+        let looks = [
+            self.machine.next_deadline(),
+            executor.operators.deadline(),
+            executor.slots.deadline(&executor.generation_configs, now),
+            executor.crew.deadline(),
+            executor.leftovers.deadline(),
+            executor.upgrader.deadline(now),
+            executor.service.deadline(now),
+        ];
+        looks.into_iter().flatten().min()
+    }
+
+    /// The descriptors whose events need a turn.
+    pub(super) fn sources(&self) -> Vec<(BorrowedFd<'_>, PollFlags)> {
+        sources(&self.executor)
+    }
+
+    /// Notes that the program, and not the supervisor, decides when the next turn is.
+    pub(super) fn leave_to_the_program(&mut self) {
+        self.executor.stall_detector.check(clock::now());
+    }
+
+    /// Takes requests of a further handle.
+    pub(super) fn serve(&mut self, handles: HandleEnd) {
+        self.executor.operators.serve(handles);
+    }
+
+    /// Orders a quick stop.
+    pub(super) fn stop(&mut self) {
+        let (event, now) = (Event::Ask(Ask::Stop(StopMode::Quick), None), clock::now());
+        self.outcome = self.outcome.or_else(|| step(&mut self.machine, &mut self.executor, event, now));
+    }
+
+    /// Runs the pool until it ends.
+    pub(super) fn run(mut self) -> Ending {
+        loop {
+            if let Some(outcome) = self.turn() {
+                return self.finish(outcome);
+            }
+            self.wait();
+        }
+    }
+
+    /// Ends a pool that has an outcome: no new client connects, and each request that was begun gets its reply.
+    pub(super) fn finish(mut self, outcome: Outcome) -> Ending {
+        self.executor.generation_configs.close();
+        self.executor.operators.finish();
+        Ending::of(outcome, self.executor.failed_start.reason_of(outcome))
     }
 }
 
@@ -184,6 +265,7 @@ fn step<S: Supervisor>(
 ) -> Option<Outcome> {
     executor.service.note_event(&event);
     let effects = machine.step(event, now);
+    executor.observe_phase(machine);
     act(machine, executor, effects, now)
 }
 
@@ -207,29 +289,16 @@ fn act<S: Supervisor>(
     events.into_iter().find_map(|event| step(machine, executor, event, now))
 }
 
-/// Waits for an event source, or until `deadline`.
-fn wait<S: Supervisor>(executor: &mut Executor<S>, deadline: Option<Moment>) {
-    let now = clock::now();
-    executor.stall_detector.check(now);
+/// The descriptors to poll, each for its event; the most urgent one is the first.
+fn sources<S>(executor: &Executor<S>) -> Vec<(BorrowedFd<'_>, PollFlags)> {
     let signals = executor.signals.iter().map(AsFd::as_fd);
     let read = signals.chain(executor.crew.links()).chain(executor.upgrader.descriptors());
-    let mut sources: Vec<PollFd<'_>> = read.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+    let mut sources: Vec<_> = read.map(|fd| (fd, PollFlags::IN)).collect();
     for (fd, wants_write) in executor.operators.descriptors() {
-        let flags = if wants_write { PollFlags::OUT } else { PollFlags::IN };
-        sources.push(PollFd::from_borrowed_fd(fd, flags));
+        sources.push((fd, if wants_write { PollFlags::OUT } else { PollFlags::IN }));
     }
-    sources.extend(executor.crew.memory_source().map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags)));
-    let looks = [
-        executor.operators.deadline(),
-        executor.slots.deadline(&executor.generation_configs, now),
-        executor.crew.deadline(),
-        executor.leftovers.deadline(),
-        executor.upgrader.deadline(now),
-        executor.service.deadline(now),
-    ];
-    let deadline = deadline.into_iter().chain(looks.into_iter().flatten()).min();
-    let timeout = deadline.map(|deadline| deadline.saturating_sub(now));
-    executor.waiting.wait(&mut sources, timeout);
+    sources.extend(executor.crew.memory_source());
+    sources
 }
 
 /// The events since the last call.

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::config::Config;
-use super::{ForkSide, Supervisor};
+use super::{ForkSide, PoolEvent, Supervisor};
 use crate::error::{Error, ErrorKind, Result};
 use crate::listener::Local;
 use crate::spawn::guard::{Panic, caught};
@@ -26,6 +26,10 @@ impl<S: Supervisor> SupervisorHooks<S> {
 
     pub(super) fn ready(&mut self, ready: usize, target: usize) {
         go_on(caught("Supervisor::ready", || self.0.ready(ready, target)));
+    }
+
+    pub(super) fn observe(&mut self, event: &PoolEvent) {
+        go_on(caught("Supervisor::observe", || self.0.observe(event)));
     }
 
     /// A panic fails the reload, as an error does.

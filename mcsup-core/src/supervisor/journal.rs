@@ -223,7 +223,7 @@ pub(crate) fn cause(exit: &Exit, killed: Option<KillReason>) -> String {
     cause
 }
 
-fn observed_cause(exit: &Exit, killed: Option<KillReason>) -> String {
+pub(super) fn observed_cause(exit: &Exit, killed: Option<KillReason>) -> String {
     let Exit { status, evidence } = exit;
     let busy =
         evidence.request_age.map(|age| format!(", {} into a request", seconds(age))).unwrap_or_default();
@@ -266,7 +266,7 @@ fn told_by(evidence: &Evidence) -> String {
     }
 }
 
-fn why(reason: KillReason) -> String {
+pub(super) fn why(reason: KillReason) -> String {
     match reason {
         KillReason::BootTimeout(limit) => format!("not ready within the boot timeout of {}", seconds(limit)),
         KillReason::Silent(limit) => format!("no sign of life within the timeout of {}", seconds(limit)),

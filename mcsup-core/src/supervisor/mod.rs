@@ -13,6 +13,7 @@
 //! - `leftovers`: processes of the application that outlive their worker.
 //! - `journal`: the log messages; `history`: numbers and causes for `mcsup status`.
 //! - `service`: messages to the service manager.
+//! - [`pool_event`]: the events of a pool, for its program; `observations`: makes them.
 //! - `attributes`: the attributes of the process before the pool, which are restored after it.
 //! - `upgrading`: checks and executes another image; `resumption`: adopts the handles in that image.
 //! - `event_loop`: the loop; `stall_detector`: delays of the supervisor; `waiting`: the wait for events.
@@ -29,9 +30,13 @@ mod history;
 mod hooks;
 mod journal;
 mod leftovers;
+mod observations;
 mod operator;
 mod orphaned;
+mod pool;
+mod pool_event;
 mod prefork;
+mod readiness;
 mod report;
 mod resumption;
 mod service;
@@ -44,6 +49,8 @@ mod waiting;
 pub(crate) mod config;
 
 pub use ending::Ending;
+pub use pool::Pool;
+pub use pool_event::{PoolEvent, PoolProcess};
 pub use prefork::Prefork;
 
 use crate::error::Result;
@@ -110,6 +117,13 @@ pub trait Supervisor {
     /// No worker of `generation` will be made any more.
     fn forget(&mut self, generation: u64) {
         let _ = generation;
+    }
+
+    /// Observes an event of the pool, after its log line.
+    ///
+    /// A [`Handle`](crate::Handle) may send a request from here; its outcome comes later.
+    fn observe(&mut self, event: &PoolEvent) {
+        let _ = event;
     }
 
     /// Opens log files again.

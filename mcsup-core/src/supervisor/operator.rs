@@ -1,5 +1,5 @@
-//! Requests at the control socket. A request becomes an [`Ask`] with a ticket, and the policy's answer to the ticket
-//! becomes the reply.
+//! Requests at the control socket and of the program's handles. A request becomes an [`Ask`] with a ticket, and the
+//! policy's answer to the ticket becomes the reply.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::control::handle_end::HandleEnd;
 use crate::control::server::{ClientId, Server, ServerRecord};
 use crate::control::{Command, Outcome, Reply};
 use crate::policy::{Answer, Ask, Moment, StopMode, Ticket};
@@ -54,7 +55,7 @@ impl Operators {
     pub(crate) fn listen(path: Option<&Path>) -> Self {
         let server = path.and_then(|path| match Server::open(path) {
             Ok(server) => {
-                log::info!("Control socket at {}", server.path().display());
+                log::info!("Control socket at {}", server.path().unwrap_or(path).display());
                 Some(server)
             }
             Err(error) => {
@@ -63,6 +64,11 @@ impl Operators {
             }
         });
         Self { server, waiting: PendingTickets::default() }
+    }
+
+    /// Takes requests of the program's handles too.
+    pub(crate) fn serve(&mut self, handles: HandleEnd) {
+        self.server.get_or_insert_default().serve(handles);
     }
 
     /// The record for the next image.
@@ -95,7 +101,8 @@ impl Operators {
                 requests.push(OperatorRequest::Status(client));
                 continue;
             };
-            log::info!("Asked by an operator: {}", summary(&request.command));
+            let by = if server.is_the_program(client) { "the program" } else { "an operator" };
+            log::info!("Asked by {by}: {}", summary(&request.command));
             if request.wait {
                 requests.push(OperatorRequest::Change(ask, Some(self.waiting.ticket(client))));
             } else {

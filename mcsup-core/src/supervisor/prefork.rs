@@ -2,11 +2,16 @@
 
 mod settings;
 
+use super::Supervisor;
 use super::config::Config;
 use super::ending::Ending;
-use super::{Supervisor, event_loop};
-use crate::error::Error;
+use super::event_loop::RunningPool;
+use super::pool::Pool;
+use crate::control::handle_end::HandleEnd;
+use crate::control::{Handle, handle};
+use crate::error::{Error, Result};
 use crate::listener::Address;
+use crate::policy::Outcome;
 use crate::sys::fork;
 use crate::upgrade::Resumption;
 
@@ -36,6 +41,7 @@ pub struct Prefork<S> {
     config: Config,
     mistake: Option<Error>,
     resumption: Option<Resumption>,
+    handles: Vec<HandleEnd>,
 }
 
 impl<S: Supervisor> Prefork<S> {
@@ -46,7 +52,7 @@ impl<S: Supervisor> Prefork<S> {
 
     /// A pool with any other settings.
     pub fn with_config(supervisor: S, config: Config) -> Self {
-        Self { supervisor, config, mistake: None, resumption: None }
+        Self { supervisor, config, mistake: None, resumption: None, handles: Vec::new() }
     }
 
     /// Adds an address to listen on (see [`Address`] for its forms). An invalid one is an error of [`run`](Self::run).
@@ -110,24 +116,51 @@ impl<S: Supervisor> Prefork<S> {
     /// a signal once per process, believes so after a fork, and wakes by a pipe that all forked processes share. Use
     /// signal-hook-registry in such a host, or start tokio in workers only.
     pub fn run(self) -> Ending {
-        let Self { supervisor, config, mistake, resumption } = self;
-        let result = match resumption.map_or_else(Resumption::from_environment, |given| Ok(Some(given))) {
-            Err(error) => Err(error),
-            Ok(resumption) => match mistake.or_else(|| obstacle(&config, resumption.as_ref())) {
-                None => event_loop::run(supervisor, config, resumption),
-                Some(error) => {
-                    if let Some(resumption) = resumption {
-                        resumption.give_up(&error.to_string());
-                    }
-                    Err(error)
-                }
-            },
-        };
-        match result {
-            Ok((outcome, failure)) => Ending::of(outcome, failure),
+        match self.begin() {
+            // This was a dry run.
+            Ok(None) => Ending::of(Outcome::Stopped, None),
+            Ok(Some(pool)) => pool.run(),
             Err(error) => {
                 log::error!("{error}");
                 Ending::of_error(error)
+            }
+        }
+    }
+
+    /// A handle on the pool, for requests from code. Each call makes a new one; clones share theirs.
+    ///
+    /// # Errors
+    /// No descriptor is free.
+    pub fn handle(&mut self) -> Result<Handle> {
+        let (handle, end) = handle::pair()?;
+        self.handles.push(end);
+        Ok(handle)
+    }
+
+    /// Opens the listeners and forks the first workers, for a program with an own loop (see [`Pool`]).
+    ///
+    /// All else is as in [`run`](Self::run): the one thread, the attributes of the process, the signals.
+    ///
+    /// # Errors
+    /// The pool cannot start; nothing is left of it.
+    pub fn start(self) -> Result<Pool<S>> {
+        self.begin().and_then(Pool::new)
+    }
+
+    /// Begins the pool; `None`: this was a dry run.
+    fn begin(self) -> Result<Option<RunningPool<S>>> {
+        let Self { supervisor, config, mistake, resumption, handles } = self;
+        let resumption = match resumption {
+            Some(given) => Some(given),
+            None => Resumption::from_environment()?,
+        };
+        match mistake.or_else(|| obstacle(&config, resumption.as_ref())) {
+            None => RunningPool::begin(supervisor, config, resumption, handles),
+            Some(error) => {
+                if let Some(resumption) = resumption {
+                    resumption.give_up(&error.to_string());
+                }
+                Err(error)
             }
         }
     }

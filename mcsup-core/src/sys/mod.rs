@@ -15,6 +15,7 @@
 //! - `datagram_sender`: datagrams with the process that sent them.
 //! - [`descriptor`]: taking inherited descriptors, and redirecting open ones.
 //! - [`held_file`]: one file, changed as the same although its name may be swapped.
+//! - [`poller`]: one descriptor that is readable while any of many is.
 //! - [`record_lock`]: a process's locks on a file, and their holders.
 //! - [`accept_error`]: classification of accept(2)'s errors.
 //! - [`kernel_text`]: kernel files with names that may not be UTF-8.
@@ -38,6 +39,7 @@ pub(crate) mod held_file;
 pub(crate) mod kernel_text;
 pub(crate) mod launch;
 pub(crate) mod listening;
+pub(crate) mod poller;
 pub(crate) mod record_lock;
 mod registry;
 pub(crate) mod shared_memory;

@@ -1,12 +1,15 @@
-//! Descriptors that a worker or mold does not share with processes forked by its own code. They are marked,
-//! and the child releases each marked number at the fork ([`forked`](super::forked)).
+//! Descriptors that a process does not share with processes that it forks. They are marked, and the child
+//! releases each marked number at the fork ([`forked`](super::forked)).
+//!
+//! [`Unshared`] is for a worker or mold, and the forks of its own code. [`Withheld`] is for the program of a
+//! supervisor, and the forks of workers and molds.
 //!
 //! A fork beside a thread that has just opened such a descriptor, or is closing one, would find it open and
 //! unmarked. So [`between_forks`] surrounds both operations: a fork waits for the threads inside.
 
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::descriptor;
@@ -14,8 +17,12 @@ use super::descriptor;
 /// Numbers from here on are never marked. Linux grants no more unless `fs.nr_open` was raised (proc(5)).
 const MOST: usize = 1 << 20;
 
-/// One mark for each number. The kernel provides a page of it at the first write.
-static MARKS: [AtomicBool; MOST] = [const { AtomicBool::new(false) }; MOST];
+/// The marks of each number. The kernel provides a page of it at the first write.
+static MARKS: [AtomicU8; MOST] = [const { AtomicU8::new(0) }; MOST];
+/// A mark: not for processes that the application forks.
+const UNSHARED: u8 = 1;
+/// A mark: not for workers and molds.
+const WITHHELD: u8 = 2;
 /// The end of the numbers that were ever marked.
 static END: AtomicUsize = AtomicUsize::new(0);
 /// The number of threads inside of [`between_forks`].
@@ -23,35 +30,48 @@ static INSIDE: AtomicUsize = AtomicUsize::new(0);
 /// The number of forks in progress.
 static FORKS: AtomicUsize = AtomicUsize::new(0);
 
-fn set(fd: RawFd, is_marked: bool) {
-    let Some((number, mark)) = usize::try_from(fd).ok().and_then(|at| Some((at, MARKS.get(at)?))) else {
+fn set(fd: RawFd, mark: u8, is_marked: bool) {
+    let Some((number, marks)) = usize::try_from(fd).ok().and_then(|at| Some((at, MARKS.get(at)?))) else {
         return;
     };
-    mark.store(is_marked, Ordering::Release);
-    if is_marked && END.load(Ordering::Relaxed) <= number {
+    if !is_marked {
+        marks.fetch_and(!mark, Ordering::AcqRel);
+        return;
+    }
+    marks.fetch_or(mark, Ordering::AcqRel);
+    if END.load(Ordering::Relaxed) <= number {
         END.fetch_max(number + 1, Ordering::AcqRel);
     }
 }
 
 /// Marks on descriptors that stay open and owned by others while this lives.
 #[derive(Debug, Default)]
-pub(crate) struct Marks(Vec<RawFd>);
+pub(crate) struct Marks {
+    numbers: Vec<RawFd>,
+    mark: u8,
+}
 
 impl Marks {
-    /// Marks all of `descriptors`.
+    /// Marks all of `descriptors`: processes that the application forks do not get them.
     pub(crate) fn on<'a>(descriptors: impl IntoIterator<Item = BorrowedFd<'a>>) -> Self {
-        let numbers: Vec<RawFd> = descriptors.into_iter().map(|fd| fd.as_raw_fd()).collect();
-        for number in &numbers {
-            set(*number, true);
-        }
-        Self(numbers)
+        Self::with(UNSHARED, descriptors.into_iter().map(|fd| fd.as_raw_fd()).collect())
+    }
+
+    /// Marks all of `descriptors`: the next workers and molds do not get them.
+    pub(crate) fn withholding(descriptors: impl IntoIterator<Item = RawFd>) -> Self {
+        Self::with(WITHHELD, descriptors.into_iter().collect())
+    }
+
+    fn with(mark: u8, numbers: Vec<RawFd>) -> Self {
+        numbers.iter().for_each(|number| set(*number, mark, true));
+        Self { numbers, mark }
     }
 }
 
 impl Drop for Marks {
     fn drop(&mut self) {
-        for number in &self.0 {
-            set(*number, false);
+        for number in &self.numbers {
+            set(*number, self.mark, false);
         }
     }
 }
@@ -66,7 +86,7 @@ pub struct Unshared(ManuallyDrop<OwnedFd>);
 impl From<OwnedFd> for Unshared {
     /// Wraps a descriptor that was opened or received inside of the same [`between_forks`].
     fn from(fd: OwnedFd) -> Self {
-        set(fd.as_raw_fd(), true);
+        set(fd.as_raw_fd(), UNSHARED, true);
         Self(ManuallyDrop::new(fd))
     }
 }
@@ -80,10 +100,36 @@ impl AsFd for Unshared {
 impl Drop for Unshared {
     fn drop(&mut self) {
         between_forks(|| {
-            set(self.0.as_raw_fd(), false);
+            set(self.0.as_raw_fd(), UNSHARED, false);
             // SAFETY: dropped here alone, and not used afterwards.
             unsafe { ManuallyDrop::drop(&mut self.0) };
         });
+    }
+}
+
+/// A descriptor of a supervisor's program that no worker or mold gets.
+///
+/// In these its number refers to /dev/null, so the value can stay where it is.
+#[derive(Debug)]
+pub(crate) struct Withheld(OwnedFd);
+
+impl From<OwnedFd> for Withheld {
+    fn from(fd: OwnedFd) -> Self {
+        set(fd.as_raw_fd(), WITHHELD, true);
+        Self(fd)
+    }
+}
+
+impl AsFd for Withheld {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Drop for Withheld {
+    fn drop(&mut self) {
+        // Before the field is dropped, which closes it.
+        set(self.0.as_raw_fd(), WITHHELD, false);
     }
 }
 
@@ -141,7 +187,7 @@ pub(super) fn release_in_child() {
     FORKS.store(0, Ordering::SeqCst);
     let null = descriptor::null();
     for (fd, mark) in (0..).zip(&MARKS[..END.load(Ordering::Acquire)]) {
-        if mark.swap(false, Ordering::AcqRel) {
+        if mark.swap(0, Ordering::AcqRel) != 0 {
             release(fd, null);
         }
     }
@@ -149,7 +195,7 @@ pub(super) fn release_in_child() {
 }
 
 fn release(fd: RawFd, null: RawFd) {
-    // SAFETY: nothing in this process uses the number but this crate's own code, which does not run in it.
+    // SAFETY: nothing in this process uses the number but values of this crate, which need no certain file there.
     // dup2 replaces it in one step; where that fails (no /dev/null, or a number above a limit that was
     // lowered) it is closed. Both are async-signal-safe (signal-safety(7)).
     unsafe {
@@ -161,11 +207,21 @@ fn release(fd: RawFd, null: RawFd) {
     }
 }
 
-/// Forgets the marks of the parent, in a new worker or mold: their descriptors are closed or foreign there.
+/// Releases the withheld descriptors in a new worker or mold, and forgets the other marks of the parent: their
+/// descriptors are closed or foreign there.
 pub(super) fn forget_all() {
     INSIDE.store(0, Ordering::SeqCst);
     FORKS.store(0, Ordering::SeqCst);
-    for mark in &MARKS[..END.swap(0, Ordering::AcqRel)] {
-        mark.store(false, Ordering::Release);
+    let mut null = None;
+    for (fd, marks) in (0..).zip(&MARKS[..END.swap(0, Ordering::AcqRel)]) {
+        if marks.swap(0, Ordering::AcqRel) & WITHHELD != 0 {
+            release(fd, *null.get_or_insert_with(prepared_null));
+        }
     }
+}
+
+/// /dev/null, open for the rest of this process's life.
+fn prepared_null() -> RawFd {
+    // Without a free descriptor the numbers are closed.
+    descriptor::prepare_null().map_or(-1, |()| descriptor::null())
 }

@@ -1,0 +1,129 @@
+//! A pool in a loop of its program.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
+
+use super::Supervisor;
+use super::ending::Ending;
+use super::event_loop::RunningPool;
+use super::readiness::Readiness;
+use crate::clock;
+use crate::control::{Handle, handle};
+use crate::error::{Error, Result};
+use crate::policy::Outcome;
+
+/// A pool that its program steps, from [`Prefork::start`](crate::Prefork::start).
+///
+/// The program waits until the pool is readable (by poll(2), epoll(7), or a runtime of one thread) or until
+/// [`deadline`](Self::deadline), and then calls [`step`](Self::step). It may call it at any other time too. A pool that
+/// gets no step serves, but replaces no worker.
+///
+/// ```no_run
+/// # use mcsup_core::{Prefork, Result, Worker, WorkerContext, Pool, Supervisor};
+/// # fn wait<S: Supervisor>(pool: &Pool<S>) {}
+/// # fn serve(supervisor: impl Supervisor) -> Result<mcsup_core::Ending> {
+/// let mut pool = Prefork::new(supervisor).bind("127.0.0.1:7000").workers(4).start()?;
+/// let ending = loop {
+///     if let Some(ending) = pool.step() {
+///         break ending;
+///     }
+///     wait(&pool); // Until `pool.as_fd()` is readable, another descriptor is, or `pool.deadline()` has come.
+/// };
+/// # Ok(ending)
+/// # }
+/// ```
+///
+/// Dropping a running pool is a quick stop: it waits until the last worker has ended, at most for
+/// [`Policy::quick_timeout`](crate::policy::Policy::quick_timeout) and the time that SIGKILL takes.
+#[derive(Debug)]
+pub struct Pool<S: Supervisor> {
+    /// `None`: it has ended.
+    running: Option<RunningPool<S>>,
+    readiness: Readiness,
+    outcome: Outcome,
+    /// The process that has the pool. A process that the program forks has not.
+    owner: u32,
+}
+
+impl<S: Supervisor> Pool<S> {
+    /// The pool; `None`: a dry run, which has ended already.
+    pub(super) fn new(running: Option<RunningPool<S>>) -> Result<Self> {
+        let readiness = Readiness::new().map_err(|error| Error::system("make a poller", error))?;
+        Ok(Self { running, readiness, outcome: Outcome::Stopped, owner: std::process::id() })
+    }
+
+    /// Handles all events since the last step, and never waits. Returns the ending once the pool has ended.
+    ///
+    /// After the end, also in the dry run of an upgrade, each step returns the outcome again, without the error.
+    pub fn step(&mut self) -> Option<Ending> {
+        let outcome = match &mut self.running {
+            Some(running) => running.turn(),
+            None => Some(self.outcome),
+        };
+        match outcome {
+            Some(outcome) => Some(self.end(outcome)),
+            None => {
+                self.watch();
+                None
+            }
+        }
+    }
+
+    /// The time of the next step without an event; `None`: an event comes first.
+    pub fn deadline(&self) -> Option<Instant> {
+        let Some(running) = &self.running else { return Some(Instant::now()) };
+        let now = clock::now();
+        let patience = running.deadline(now)?.min(self.readiness.deadline(now)).saturating_sub(now);
+        Instant::now().checked_add(patience)
+    }
+
+    /// A further handle on the pool.
+    ///
+    /// # Errors
+    /// No descriptor is free.
+    pub fn handle(&mut self) -> Result<Handle> {
+        let (handle, end) = handle::pair()?;
+        if let Some(running) = &mut self.running {
+            running.serve(end);
+            self.watch();
+        }
+        Ok(handle)
+    }
+
+    fn end(&mut self, outcome: Outcome) -> Ending {
+        self.outcome = outcome;
+        self.readiness.stay_ready();
+        match self.running.take() {
+            Some(running) => running.finish(outcome),
+            None => Ending::of(outcome, None),
+        }
+    }
+
+    /// Makes the descriptor readable for the events of the next step.
+    fn watch(&mut self) {
+        if let Some(running) = &mut self.running {
+            running.leave_to_the_program();
+            self.readiness.watch(&running.sources());
+        }
+    }
+}
+
+impl<S: Supervisor> AsFd for Pool<S> {
+    /// Readable while there is an event for [`step`](Pool::step). It is the same descriptor for the pool's whole life.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.readiness.as_fd()
+    }
+}
+
+impl<S: Supervisor> Drop for Pool<S> {
+    fn drop(&mut self) {
+        // After a panic the links close, and the workers end themselves.
+        if self.owner != std::process::id() || std::thread::panicking() {
+            return;
+        }
+        if let Some(mut running) = self.running.take() {
+            running.stop();
+            let _ = running.run();
+        }
+    }
+}
