@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use mcsup_core::control::{Client, Command, Outcome, Request};
 use mcsup_core::host::pidfile::{PidFile, Running};
+use mcsup_core::host::processes;
 use rustix::process::Signal;
 
 use crate::pool::{Pool, is_gone, kill, read_all, wait_for};
@@ -64,8 +65,11 @@ impl Upgradable {
         self.pool.wait_log("Upgraded: a new image supervises 2 workers", self.upgrades);
     }
 
+    /// Mold and workers. A worker is the child of its mold where no process adopts.
     fn sorted_workers(&self) -> Vec<i32> {
         let mut workers = self.pool.workers();
+        let of_molds: Vec<_> = workers.iter().flat_map(|pid| processes::children_of(*pid)).collect();
+        workers.extend(of_molds);
         workers.sort_unstable();
         workers
     }

@@ -184,7 +184,8 @@ fn stacks_are_shown_also_where_the_log_is_a_full_pipe_that_waits() {
 fn shows_stacks_beside_a_full_pipe() {
     use std::os::fd::AsRawFd;
     start_python();
-    let (_reading, mut writing) = std::io::pipe().unwrap();
+    let (_reading, writing) = rustix::pipe::pipe().unwrap();
+    let mut writing = std::fs::File::from(writing);
     let log = writing.as_raw_fd();
     // SAFETY: changes flags of a descriptor that is open, and sets a timer that ends this process where it hangs.
     let flags = unsafe {

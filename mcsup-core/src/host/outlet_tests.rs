@@ -1,4 +1,5 @@
 use super::*;
+use std::fs::File;
 use std::io::Read;
 use std::time::Instant;
 
@@ -23,15 +24,15 @@ fn fill(outlet: &Outlet) -> usize {
 
 /// All methods of writing, each to a full pipe or socket.
 fn outlets() -> Vec<(&'static str, Outlet, Box<dyn Read + Send>)> {
-    let (ours, theirs) = std::io::pipe().unwrap();
+    let (ours, theirs) = rustix::pipe::pipe().unwrap();
     let reopened = Outlet::of_stream(stream(theirs));
-    let (shared, writing) = std::io::pipe().unwrap();
+    let (shared, writing) = rustix::pipe::pipe().unwrap();
     let waiting = Outlet { held: Held::Shared(stream(writing)), way: Way::Waiting, is_terminal: false };
     let (one, other) = std::os::unix::net::UnixStream::pair().unwrap();
     let socket = Outlet::of_stream(stream(other));
     vec![
-        ("a pipe", reopened, Box::new(ours)),
-        ("a pipe that waits", waiting, Box::new(shared)),
+        ("a pipe", reopened, Box::new(File::from(ours))),
+        ("a pipe that waits", waiting, Box::new(File::from(shared))),
         ("a socket", socket, Box::new(one)),
     ]
 }
@@ -68,7 +69,7 @@ fn the_flags_of_a_shared_stream_stay_as_they_are() {
         let flags = rustix::fs::fcntl_getfl(shared).unwrap();
         assert!(!flags.contains(rustix::fs::OFlags::NONBLOCK), "{name}");
     }
-    let (_ours, theirs) = std::io::pipe().unwrap();
+    let (_ours, theirs) = rustix::pipe::pipe().unwrap();
     let theirs = stream(theirs);
     let outlet = Outlet::of_stream(theirs);
     fill(&outlet);
@@ -100,7 +101,7 @@ fn a_line_that_is_longer_than_a_pipe_takes_whole_is_cut() {
 
 #[test]
 fn a_replacing_file_is_written_by_its_own_kind() {
-    let (_reader, writing) = std::io::pipe().unwrap();
+    let (_reader, writing) = rustix::pipe::pipe().unwrap();
     let mut outlet = Outlet::of_stream(stream(writing));
     let number = outlet.number();
     fill(&outlet);

@@ -55,8 +55,8 @@ fn a_stale_file_that_another_start_has_locked_meanwhile_is_not_removed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.pid");
     let stale = own_file::rewrite(&path, 0o600, None).unwrap().0;
-    let (mut locked, say) = std::io::pipe().unwrap();
-    let (done, end) = std::io::pipe().unwrap();
+    let (mut locked, say) = std::os::unix::net::UnixStream::pair().unwrap();
+    let (done, end) = std::os::unix::net::UnixStream::pair().unwrap();
     match fork::fork_beside(OtherThreads::LeaveBehind).unwrap() {
         Side::Child => {
             drop((locked, end));

@@ -76,7 +76,7 @@ fn a_failed_change_leaves_everything_unchanged() {
 #[test]
 fn a_descriptor_is_taken_over_at_the_start_only() {
     let set = open(&["127.0.0.1:0"]);
-    let pipe = std::io::pipe().unwrap().0;
+    let pipe = rustix::pipe::pipe().unwrap().0;
     let wanted = addresses(&["127.0.0.1:0", &format!("fd://{}", pipe.as_raw_fd())]);
     assert!(set.changed_to(&wanted, &Options::default(), 1).is_err());
     assert!(rustix::io::fcntl_getfd(&pipe).is_ok());
@@ -227,7 +227,7 @@ fn an_image_that_cannot_take_the_set_over_leaves_the_descriptors_open() {
     for (record, fd) in records.iter_mut().zip(&kept) {
         record.fd = fd.as_raw_fd();
     }
-    let (closed, pipe) = (i32::MAX, std::io::pipe().unwrap().0);
+    let (closed, pipe) = (i32::MAX, rustix::pipe::pipe().unwrap().0);
     for wrong in [closed, pipe.as_raw_fd()] {
         records[1].fd = wrong;
         assert!(OpenSet::adopt(&records).is_err());

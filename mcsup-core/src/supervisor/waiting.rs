@@ -73,7 +73,6 @@ fn wait_for(sources: &mut [PollFd<'_>], timeout: Option<Duration>) -> Result<usi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
     use std::time::Instant;
 
     use rustix::event::PollFlags;
@@ -83,8 +82,8 @@ mod tests {
 
     /// Ends a wait for eight pipes, of which one has something, under a soft limit of `limit`.
     fn wait_under(limit: u64, ready: usize) -> Waiting {
-        let mut pipes: Vec<_> = (0..8).map(|_| std::io::pipe().unwrap()).collect();
-        pipes[ready].1.write_all(b"x").unwrap();
+        let pipes: Vec<_> = (0..8).map(|_| rustix::pipe::pipe().unwrap()).collect();
+        rustix::io::write(&pipes[ready].1, b"x").unwrap();
         let mut sources: Vec<_> = pipes.iter().map(|(end, _)| PollFd::new(end, PollFlags::IN)).collect();
         let before = getrlimit(Resource::Nofile);
         setrlimit(Resource::Nofile, Rlimit { current: Some(limit), ..before }).unwrap();
@@ -103,8 +102,8 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_into_one_call_is_looked_at_in_turns() {
-        let mut pipes: Vec<_> = (0..8).map(|_| std::io::pipe().unwrap()).collect();
-        pipes[7].1.write_all(b"x").unwrap();
+        let pipes: Vec<_> = (0..8).map(|_| rustix::pipe::pipe().unwrap()).collect();
+        rustix::io::write(&pipes[7].1, b"x").unwrap();
         let mut sources: Vec<_> = pipes.iter().map(|(end, _)| PollFd::new(end, PollFlags::IN)).collect();
         for portion in [0, 1, 3, 8, 100] {
             let begun = Instant::now();

@@ -179,7 +179,7 @@ mod tests {
     }
 
     /// Empties a full pipe some time after each line was begun.
-    fn write_to_a_slow_reader(sink: &mut Sink, mut reader: std::io::PipeReader, rounds: usize) {
+    fn write_to_a_slow_reader(sink: &mut Sink, mut reader: std::fs::File, rounds: usize) {
         use std::io::Read;
         for _ in 0..rounds {
             while sink.outlet.write(&[b'x'; 4096], &Patience::none()).is_ok() {}
@@ -197,10 +197,10 @@ mod tests {
 
     #[test]
     fn a_slow_reader_is_not_waited_for_at_each_line() {
-        let (reader, writer) = std::io::pipe().unwrap();
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
         rustix::io::ioctl_fionbio(&writer, true).unwrap();
         let mut sink = Sink::with(Outlet::of_file(writer), None);
-        write_to_a_slow_reader(&mut sink, reader, 20);
+        write_to_a_slow_reader(&mut sink, reader.into(), 20);
         assert!(sink.lost > 10, "all but {} of 20 lines waited", sink.lost);
         assert!(!sink.is_losing);
     }
