@@ -11,6 +11,7 @@ VENV := .venv
 TEST_VENV := target/venv
 AGENTS_VENV := target/agents-venv
 BENCH_VENV := target/bench-venv
+WHEELS_VENV := target/wheels-venv
 WHEELS := target/wheels
 # What the wheel is made of: a change in any of it makes a new one.
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find mcsup-core mcsup-py mcsup-cli -type f -not -name '*.pyc' -not -path '*/fuzz/*' 2>/dev/null)
@@ -21,7 +22,7 @@ export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint test-rust test-fallback test-packages test-docs api test-e2e test-pythons soak check-macos \
-	publish-check bench clean
+	publish-check wheels bench clean
 
 # $(call step,WORDS): the first line of each step.
 step = @printf '\n== %s\n' '$(1)'
@@ -40,6 +41,7 @@ help: ## List the targets and variables
 ## BENCH_ARGS="--help"             bench: arguments for tests/bench/bench.py
 ## SOAK_SECONDS=600                soak: seconds of the longest test
 ## PYTHON=python3.12               the Python to build for and to test with
+## PYTHONS="3.11 3.14t"            wheels: only for these
 ## BASELINE=v0.1.0                 publish-check: the commit that the interface is compared with
 ## CARGO=cargo                     the cargo to build with
 
@@ -102,6 +104,10 @@ publish-check: target/.cargo-tools ## What a release needs beyond `make test`: c
 	$(call step,publish-check: dependencies and interface and a dry run)
 	sh tests/packages/publish_check.sh $(BASELINE)
 
+wheels: $(WHEELS_VENV)/.ready ## Build and check what PyPI gets: sdist and wheels for each CPython that is here (minutes each)
+	$(call step,wheels: sdist and wheels in target/dist)
+	$(WHEELS_VENV)/bin/python tests/packages/wheels.py $(PYTHONS)
+
 bench: $(BENCH_VENV)/.ready ## mcsup beside its peers, which it installs from PyPI; needs wrk (an hour; BENCH_ARGS)
 	$(call step,bench: mcsup beside its peers)
 	$(CARGO) build --release --locked -p mcsup-py --example floor
@@ -156,6 +162,11 @@ $(AGENTS_VENV)/.ready: $(WHEELS)/.ready tests/e2e/agents.txt | $(AGENTS_VENV)/bi
 		grep -v '^#' tests/e2e/agents.txt | while read -r package; do \
 			$(AGENTS_VENV)/bin/python $(pip) install --only-binary :all: "$$package" || echo "NOT INSTALLED: $$package"; \
 		done
+	@touch $@
+
+$(WHEELS_VENV)/.ready: tests/packages/wheels.txt | $(WHEELS_VENV)/bin/python
+	$(call step,$(WHEELS_VENV): what builds and checks wheels)
+	$(WHEELS_VENV)/bin/python $(pip) install -r tests/packages/wheels.txt
 	@touch $@
 
 $(BENCH_VENV)/.ready: $(WHEELS)/.ready tests/bench/setup.sh tests/bench/requirements.txt tests/bench/peers.txt | $(BENCH_VENV)/bin/python

@@ -25,7 +25,7 @@ use crate::exit::Exit;
 use origin::Origin;
 
 /// The `mcsup` command as a Python extension.
-#[pymodule(name = "_mcsup")]
+#[pymodule(name = "_mcsup", gil_used = true)]
 mod extension {
     use super::*;
 

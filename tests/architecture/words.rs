@@ -42,7 +42,7 @@ const WORDS: [&str; 32] = [
 ];
 
 /// Where the sources and pages are.
-const FOLDERS: [&str; 6] = ["docs", "examples", "mcsup-cli", "mcsup-core", "mcsup-py", "tests"];
+const FOLDERS: [&str; 7] = [".github", "docs", "examples", "mcsup-cli", "mcsup-core", "mcsup-py", "tests"];
 
 /// The file that has to name the words.
 const THIS: &str = "tests/architecture/words.rs";
@@ -138,7 +138,7 @@ fn the_words_are_plain() {
     let top = top();
     let mut paths: Vec<_> = FOLDERS
         .iter()
-        .flat_map(|folder| files(&top.join(folder), &["rs", "py", "md", "sh", "toml"]))
+        .flat_map(|folder| files(&top.join(folder), &["rs", "py", "md", "sh", "toml", "txt", "yml"]))
         .collect();
     let pages = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"];
     let manifests = ["Makefile", "pyproject.toml", "Cargo.toml", "deny.toml"];
