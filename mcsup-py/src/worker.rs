@@ -124,7 +124,9 @@ impl Worker for WsgiWorker {
         let listeners = context.listeners().iter().map(|listener| {
             let local = match listener.local() {
                 mcsup_core::Local::Tcp(address) => Local::Tcp(*address),
-                mcsup_core::Local::Unix(path) => Local::Unix(path.to_string_lossy().into_owned()),
+                // An abstract name as ss(8) shows it: an application should find no NUL in SERVER_NAME.
+                mcsup_core::Local::Unix(path) => Local::Unix(path.to_string_lossy().replacen('\0', "@", 1)),
+                other => Local::Unix(other.to_string()),
             };
             Listening { fd: listener.as_fd(), local }
         });

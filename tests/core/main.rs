@@ -23,6 +23,7 @@ mod pool;
 mod programs;
 mod roles;
 mod signals;
+mod sockets;
 mod upgrades;
 
 use std::process::ExitCode;
@@ -57,6 +58,31 @@ const TESTS: &[Test] = &[
         lives::a_port_is_free_though_a_worker_has_no_descriptor_left,
     ),
     ("an_inherited_listener_is_served", lives::an_inherited_listener_is_served),
+    (
+        "each_kind_of_socket_is_served_by_the_workers_of_a_mold_and_of_the_next_image",
+        sockets::each_kind_of_socket_is_served_by_a_mold_and_the_next_image,
+    ),
+    (
+        "each_kind_of_socket_is_free_when_the_supervisor_is_killed_although_workers_are_busy",
+        sockets::each_kind_of_socket_is_free_although_workers_are_busy,
+    ),
+    (
+        "a_new_image_without_a_listener_that_the_pool_has_is_refused",
+        sockets::a_new_image_without_a_listener_that_the_pool_has_is_refused,
+    ),
+    ("a_pool_that_names_no_listener_does_not_start", sockets::a_pool_that_names_no_listener_does_not_start),
+    (
+        "no_datagram_is_unanswered_while_all_workers_are_replaced",
+        sockets::no_datagram_is_unanswered_while_all_workers_are_replaced,
+    ),
+    (
+        "datagrams_that_have_arrived_are_answered_before_a_pool_ends",
+        sockets::datagrams_that_have_arrived_are_answered_before_a_pool_ends,
+    ),
+    (
+        "each_job_of_a_queue_is_done_once_although_workers_are_killed_and_replaced",
+        sockets::each_job_of_a_queue_is_done_once,
+    ),
     ("a_worker_that_is_stopped_is_noticed_and_replaced", lives::a_worker_that_is_stopped_is_noticed),
     ("what_is_queued_for_a_slot_outlives_its_worker", lives::what_is_queued_for_a_slot_outlives_its_worker),
     (

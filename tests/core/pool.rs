@@ -57,6 +57,24 @@ impl Pool {
         Self::spawn(command, address)
     }
 
+    /// Starts it at `addresses`, which are separated by spaces.
+    pub fn start_on(role: &str, addresses: &str, change: impl FnOnce(&mut Command)) -> Self {
+        let mut command = command(role, addresses);
+        change(&mut command);
+        Self::spawn(command, SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// Starts an example of the crate. Its log is empty: it has no logger.
+    pub fn start_example(name: &str, argument: &str) -> Self {
+        // target/debug/deps/core-… and target/debug/examples/….
+        let program = std::env::current_exe().unwrap();
+        let program = program.ancestors().nth(2).unwrap().join("examples").join(name);
+        assert!(program.exists(), "cargo build -p mcsup-core --examples makes {}", program.display());
+        let mut command = Command::new(program);
+        command.arg(argument).stdin(Stdio::null()).stdout(Stdio::null());
+        Self::spawn(command, SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
     fn spawn(mut command: Command, address: SocketAddr) -> Self {
         let log = tempfile::NamedTempFile::new().unwrap();
         let supervisor = command.stderr(log.reopen().unwrap()).spawn().unwrap();

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use crate::sockets;
 use crate::{errors, hosts, programs};
 use mcsup_core::host::privileges::RunAs;
 use mcsup_core::upgrade::{self, Image, Resumption};
@@ -29,6 +30,9 @@ pub fn play(role: &str) -> ExitCode {
     log::set_logger(&Stderr).unwrap();
     log::set_max_level(log::LevelFilter::Info);
     let address = std::env::var(ADDRESS).unwrap();
+    if role.starts_with("sockets") {
+        return sockets::play(role, &address);
+    }
     let pool = Prefork::new(|| Answering).bind(&address).workers(2);
     match role {
         "answering" => pool.run().into(),

@@ -25,7 +25,7 @@ use super::protocol::{Outcome, Reply, Request};
 use super::session::{Session, SessionRecord};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::listener::unix;
+use crate::listener::unix::{self, UnixKind};
 use crate::sys::{credentials, descriptor};
 
 /// The most clients that are connected at once.
@@ -109,7 +109,7 @@ impl Server {
         };
         // Held until the socket listens: until then another instance would take it for a dead server's.
         let _lock = lock_directory_of(&path).map_err(|why| refuse(&why))?;
-        unix::make_way(&path).map_err(|why| refuse(&why))?;
+        unix::make_way(&path, UnixKind::Stream).map_err(|why| refuse(&why))?;
         let listening = listen(&path).map_err(|error| refuse(&error))?;
         let bound = identity(&path).ok_or_else(|| refuse(&"it was removed at once"))?;
         let socket = ControlSocket { listening, path, bound, owner: std::process::id() };

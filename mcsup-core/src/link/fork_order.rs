@@ -151,7 +151,13 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     fn order(listeners: usize) -> ForkOrder {
-        let record = |fd| ListenerRecord { address: "127.0.0.1:80".to_owned(), fd, slot: None, bound: None };
+        let record = |fd| ListenerRecord {
+            address: "127.0.0.1:80".to_owned(),
+            is_own: false,
+            fd,
+            slot: None,
+            bound: None,
+        };
         ForkOrder {
             worker: 7,
             slot: 1,

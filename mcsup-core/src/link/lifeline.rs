@@ -46,12 +46,24 @@ impl Phase {
     }
 }
 
+/// The state of a worker's listeners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Released {
+    No,
+    /// Nothing arrives at them.
+    Silent,
+    /// They refer to /dev/null, as no descriptor was left.
+    Noisy,
+}
+
 /// The worker's phase and its other controls. The worker, its lifeline and its signal handlers share them.
 #[derive(Debug)]
 pub(crate) struct WorkerControl {
     phase: AtomicU8,
     log_epoch: AtomicU32,
     has_begun: AtomicBool,
+    released: AtomicU8,
     is_broken: AtomicBool,
     broken: Mutex<Option<Arc<str>>>,
     wake_read: OwnedFd,
@@ -68,6 +80,7 @@ impl WorkerControl {
             phase: AtomicU8::new(Phase::Serving as u8),
             log_epoch: AtomicU32::new(0),
             has_begun: AtomicBool::new(false),
+            released: AtomicU8::new(Released::No as u8),
             is_broken: AtomicBool::new(false),
             broken: Mutex::new(None),
             wake_read,
@@ -149,6 +162,24 @@ impl WorkerControl {
     fn set_broken(&self, text: String) {
         *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.into());
         self.is_broken.store(true, Ordering::Release);
+    }
+
+    /// Releases the listeners of the worker.
+    pub(crate) fn release(&self, listeners: &OpenSet) {
+        self.released.store(Released::Silent as u8, Ordering::Release);
+        if !listeners.release() {
+            self.released.store(Released::Noisy as u8, Ordering::Release);
+        }
+    }
+
+    /// Whether the listeners are released, so that an error of accept(2) is none.
+    pub(crate) fn has_released(&self) -> bool {
+        self.released.load(Ordering::Acquire) != Released::No as u8
+    }
+
+    /// Whether released listeners are readable for ever.
+    pub(crate) fn is_noisy(&self) -> bool {
+        self.released.load(Ordering::Acquire) == Released::Noisy as u8
     }
 
     pub(crate) fn wake_fd(&self) -> BorrowedFd<'_> {
@@ -261,10 +292,9 @@ impl Lifeline {
         }
         log::warn!("the supervisor is gone: finishing what has arrived");
         self.orphaned.get_or_init(Instant::now);
+        // Before the worker is woken, whose code may then close its duplicates.
+        self.control.release(&self.listeners);
         self.control.raise(Phase::Draining);
-        for listener in self.listeners.iter() {
-            let _ = descriptor::redirect_to_null(listener.as_fd());
-        }
     }
 
     /// Ends the process if the worker does not finish in time without a supervisor.

@@ -4,8 +4,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
-use super::Address;
 use super::open::OpenSet;
+use super::{Address, Local};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::service_manager::{PassedSocket, ServiceManager};
 use crate::sys::descriptor;
@@ -22,7 +22,9 @@ enum Place {
         is_dual: bool,
     },
     Unix(PathBuf),
-    Other,
+    /// A socket of another kind, as its address shows it.
+    Other(String),
+    Unknown,
 }
 
 /// Replaces each address of passed sockets by their descriptors, at the start of a pool.
@@ -31,7 +33,7 @@ enum Place {
 /// - An address that a passed socket is bound to stands for that socket.
 ///
 /// # Errors
-/// No socket of a name was passed.
+/// No socket of a name was passed, or none at all.
 pub(crate) fn resolve(addresses: &[Address], manager: &ServiceManager) -> Result<Vec<Address>> {
     resolve_among(addresses, manager.sockets(), &place_of)
 }
@@ -59,7 +61,7 @@ fn resolve_among(
     let mut named = Vec::new();
     for address in addresses {
         named.push(match address {
-            Address::Passed(name) if name == ALL => Vec::new(),
+            Address::Passed(name) if name == ALL && !sockets.is_empty() => Vec::new(),
             Address::Passed(name) => with_name(sockets, name)?,
             other => match places.iter().find(|(_, place)| is_at(other, place)) {
                 Some((socket, _)) => vec![Address::Inherited(socket.fd)],
@@ -101,20 +103,20 @@ fn with_name(sockets: &[PassedSocket], name: &str) -> Result<Vec<Address>> {
 
 /// The place that the socket is bound to.
 fn place_of(socket: &PassedSocket) -> Place {
-    descriptor::inspect(socket.fd, |socket| {
-        let local = socket.local_addr()?;
-        Ok(match (local.as_socket(), local.as_pathname()) {
-            (Some(address), _) => {
+    let read = |socket: socket2::SockRef<'_>| {
+        Ok(match Local::of(&socket) {
+            Some(Local::Tcp(address)) => {
                 let is_dual = address.is_ipv6() && !socket.only_v6().unwrap_or(true);
                 Place::Tcp { address, is_dual }
             }
-            (None, Some(path)) => Place::Unix(path.to_owned()),
-            (None, None) => Place::Other,
+            Some(Local::Unix(path)) => Place::Unix(path),
+            Some(other) => Place::Other(other.to_string()),
+            None => Place::Unknown,
         })
-    })
-    .unwrap_or_else(|error: io::Error| {
+    };
+    descriptor::inspect(socket.fd, read).unwrap_or_else(|error: io::Error| {
         log::debug!("cannot read the address of descriptor {}: {error}", socket.fd);
-        Place::Other
+        Place::Unknown
     })
 }
 
@@ -125,6 +127,8 @@ fn is_at(address: &Address, place: &Place) -> bool {
             *port == address.port() && is_host(host, *address, *is_dual)
         }
         (Address::Unix(path), Place::Unix(bound)) => absolute(path) == absolute(bound),
+        (Address::Tcp { .. } | Address::Unix(_), _) => false,
+        (other, Place::Other(bound)) => other.to_string() == *bound,
         _ => false,
     }
 }
@@ -166,7 +170,7 @@ mod tests {
         let known = sockets();
         let passed: Vec<PassedSocket> = known.iter().map(|(socket, _)| socket.clone()).collect();
         let place_of = |socket: &PassedSocket| {
-            known.iter().find(|(known, _)| known == socket).map_or(Place::Other, |(_, place)| place.clone())
+            known.iter().find(|(known, _)| known == socket).map_or(Place::Unknown, |(_, place)| place.clone())
         };
         resolve_among(&addresses, &passed, &place_of)
             .map(|found| found.iter().map(ToString::to_string).collect())
@@ -183,6 +187,8 @@ mod tests {
         ] {
             assert_eq!(resolved(given).unwrap(), expected, "{given:?}");
         }
+        let none = resolve_among(&[Address::Passed(ALL.to_owned())], &[], &place_of).unwrap_err().to_string();
+        assert!(none.contains("the service manager has passed no socket"), "{none}");
         let refused = resolved(&["fd://other"]).unwrap_err();
         assert!(refused.contains("fd://other") && refused.contains("http, http, admin, v6"), "{refused}");
     }
@@ -215,6 +221,12 @@ mod tests {
         let path = directory.path().join("a.sock");
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
         assert_eq!(place_of(&passed(listener.as_raw_fd())), Place::Unix(path));
-        assert_eq!(place_of(&passed(-1)), Place::Other);
+        assert_eq!(place_of(&passed(-1)), Place::Unknown);
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let place = place_of(&passed(socket.as_raw_fd()));
+        // A TCP address with the same number is another one.
+        assert!(is_at(&format!("udp://{address}").parse().unwrap(), &place));
+        assert!(!is_at(&address.to_string().parse().unwrap(), &place));
     }
 }

@@ -5,23 +5,33 @@ use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use socket2::{Domain, Type};
+
 /// An accepted, blocking connection.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Connection {
     /// Over TCP.
     Tcp(TcpStream),
-    /// Over a Unix socket.
+    /// Over a Unix stream socket.
     Unix(UnixStream),
+    /// Over a socket of another kind: vsock, seqpacket, or that of a program's own listener. A read from a
+    /// seqpacket socket takes one message, and drops the part of it that the buffer has no room for.
+    Other(OwnedFd),
 }
 
 impl Connection {
-    /// Wraps a connected socket of either kind and makes it blocking.
+    /// Wraps a connected socket of any kind and makes it blocking.
     pub(crate) fn adopt(socket: OwnedFd) -> io::Result<Self> {
         let socket = socket2::Socket::from(socket);
         socket.set_nonblocking(false)?;
-        let is_unix = socket.local_addr()?.domain() == socket2::Domain::UNIX;
+        let (domain, kind) = (socket.local_addr()?.domain(), socket.r#type()?);
         let socket = OwnedFd::from(socket);
-        Ok(if is_unix { Connection::Unix(socket.into()) } else { Connection::Tcp(socket.into()) })
+        Ok(match (domain, kind) {
+            (Domain::UNIX, Type::STREAM) => Connection::Unix(socket.into()),
+            (Domain::IPV4 | Domain::IPV6, Type::STREAM) => Connection::Tcp(socket.into()),
+            _ => Connection::Other(socket),
+        })
     }
 
     /// A second handle on the same connection, for reading and writing at the same time.
@@ -29,6 +39,7 @@ impl Connection {
         Ok(match self {
             Connection::Tcp(stream) => Connection::Tcp(stream.try_clone()?),
             Connection::Unix(stream) => Connection::Unix(stream.try_clone()?),
+            Connection::Other(socket) => Connection::Other(socket.try_clone()?),
         })
     }
 
@@ -37,6 +48,7 @@ impl Connection {
         match self {
             Connection::Tcp(stream) => stream.set_nonblocking(nonblocking),
             Connection::Unix(stream) => stream.set_nonblocking(nonblocking),
+            Connection::Other(socket) => Ok(rustix::io::ioctl_fionbio(socket, nonblocking)?),
         }
     }
 }
@@ -46,6 +58,7 @@ impl Read for Connection {
         match self {
             Connection::Tcp(stream) => stream.read(buffer),
             Connection::Unix(stream) => stream.read(buffer),
+            Connection::Other(socket) => Ok(rustix::io::read(socket, buffer)?),
         }
     }
 }
@@ -55,6 +68,7 @@ impl Write for Connection {
         match self {
             Connection::Tcp(stream) => stream.write(bytes),
             Connection::Unix(stream) => stream.write(bytes),
+            Connection::Other(socket) => Ok(rustix::io::write(socket, bytes)?),
         }
     }
 
@@ -68,6 +82,7 @@ impl AsFd for Connection {
         match self {
             Connection::Tcp(stream) => stream.as_fd(),
             Connection::Unix(stream) => stream.as_fd(),
+            Connection::Other(socket) => socket.as_fd(),
         }
     }
 }
@@ -77,6 +92,7 @@ impl From<Connection> for OwnedFd {
         match connection {
             Connection::Tcp(stream) => stream.into(),
             Connection::Unix(stream) => stream.into(),
+            Connection::Other(socket) => socket,
         }
     }
 }

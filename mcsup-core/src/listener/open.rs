@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use super::options::Options;
 use super::per_slot::PerSlot;
+use super::socket::SocketListening;
 use super::tcp::TcpListening;
-use super::unix::UnixListening;
-use super::{Address, Connection, Listener, Local, inherited};
+use super::unix::{UnixKind, UnixListening};
+use super::{Address, Connection, Listener, Local, inherited, own};
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::listening;
+use crate::sys::{duplicates, listening};
 
 /// Open listeners in the configured order, each identified by its address in the operator's notation.
 ///
@@ -26,11 +27,28 @@ pub(crate) struct OpenSet {
     sockets: Vec<Arc<dyn Listener>>,
 }
 
-/// An address and its sockets.
+/// The sockets of an address, or a program's own listener.
 #[derive(Debug, Clone)]
 pub(crate) struct Member {
-    pub(super) address: Address,
+    pub(super) key: Key,
     pub(super) sockets: Sockets,
+}
+
+/// The identity of a member through changes of the set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Key {
+    Address(Address),
+    /// The name of a program's own listener ([`own::name`]).
+    Own(String),
+}
+
+impl Key {
+    fn address(&self) -> Option<&Address> {
+        match self {
+            Key::Address(address) => Some(address),
+            Key::Own(_) => None,
+        }
+    }
 }
 
 /// The sockets of an address.
@@ -48,8 +66,7 @@ impl OpenSet {
     /// A set of one socket.
     #[cfg(test)]
     pub(crate) fn with(listener: Arc<dyn Listener>) -> Self {
-        let address = Address::Unix("/none".into());
-        Self::of(vec![Member { address, sockets: Sockets::Shared(listener) }])
+        Self::default().with_own(&[listener])
     }
 
     /// Opens all of `addresses`, or none, for `slots` slots.
@@ -72,7 +89,7 @@ impl OpenSet {
     /// On an error nothing has changed. New connections go to the same slots as before until
     /// [`aim`](Self::aim), and kept sockets have their previous options until [`apply`](Self::apply).
     pub(crate) fn changed_to(&self, addresses: &[Address], options: &Options, slots: usize) -> Result<Self> {
-        let is_new = |address: &&Address| self.member(address).is_none();
+        let is_new = |address: &&Address| self.at(address).is_none();
         if let Some(Address::Inherited(fd)) =
             addresses.iter().filter(is_new).find(|address| matches!(address, Address::Inherited(_)))
         {
@@ -81,6 +98,34 @@ impl OpenSet {
             return Err(Error::new(ErrorKind::Bind, why));
         }
         self.opened(addresses, options, slots)
+    }
+
+    /// The set with a program's own listeners as well, which [`own::prepare`] has checked.
+    pub(crate) fn with_own(self, listeners: &[Arc<dyn Listener>]) -> Self {
+        let mut members = self.members;
+        members.extend(listeners.iter().map(|listener| Member {
+            key: Key::Own(own::name(&**listener)),
+            sockets: Sockets::Shared(Arc::clone(listener)),
+        }));
+        Self::of(members)
+    }
+
+    /// Releases the sockets and their duplicates in this process: nothing arrives at them any more, and the
+    /// addresses are free as far as this process is concerned.
+    ///
+    /// Returns `false` if some refer to /dev/null, which is readable for ever, as no descriptor was left.
+    pub(crate) fn release(&self) -> bool {
+        duplicates::release(&self.iter().map(|listener| listener.as_fd()).collect::<Vec<_>>())
+    }
+
+    /// Puts this set's own listeners in the place of those in `listeners` with the same names.
+    pub(crate) fn replace_own(&self, listeners: &mut [Arc<dyn Listener>]) {
+        for listener in listeners {
+            let key = Key::Own(own::name(&**listener));
+            if let Some(Member { sockets: Sockets::Shared(adopted), .. }) = self.member(&key) {
+                *listener = Arc::clone(adopted);
+            }
+        }
     }
 
     /// Applies `options` to all open sockets: mode and owner of socket files, length of queues.
@@ -112,7 +157,7 @@ impl OpenSet {
 
     /// The set for another number of slots. Shares common sockets with the resized set `other`.
     pub(crate) fn resized_beside(&self, other: &Self, slots: usize) -> Result<Self> {
-        let members = self.members.iter().map(|member| match other.member(&member.address) {
+        let members = self.members.iter().map(|member| match other.member(&member.key) {
             Some(shared) => Ok(shared.clone()),
             None => member.resized(slots),
         });
@@ -121,7 +166,7 @@ impl OpenSet {
 
     /// Whether `other` listens at an address that this set lacks.
     pub(crate) fn lacks_any_of(&self, other: &Self) -> bool {
-        other.members.iter().any(|member| self.member(&member.address).is_none())
+        other.members.iter().any(|member| self.member(&member.key).is_none())
     }
 
     /// Whether sockets of removed slots are still open.
@@ -168,7 +213,7 @@ impl OpenSet {
         let members = self.members.iter().flat_map(|member| match &member.sockets {
             Sockets::PerSlot(group) => {
                 let own = slots.iter().map(|slot| Sockets::Shared(Arc::clone(group.of_slot(*slot))));
-                own.map(|sockets| Member { address: member.address.clone(), sockets }).collect()
+                own.map(|sockets| Member { key: member.key.clone(), sockets }).collect()
             }
             _ => vec![member.clone()],
         });
@@ -194,11 +239,13 @@ impl OpenSet {
     ///
     /// Queued clients can then be served before the listeners close.
     pub(crate) fn refuse_new_where_lacking(&self, other: &Self) {
-        for member in self.members.iter().filter(|member| other.member(&member.address).is_none()) {
-            if !matches!(member.address, Address::Tcp { .. }) {
+        for member in self.members.iter().filter(|member| other.member(&member.key).is_none()) {
+            // An inherited socket may serve others afterwards.
+            if !matches!(member.key, Key::Address(Address::Tcp { .. }) | Key::Own(_)) {
                 continue;
             }
-            for socket in member.sockets() {
+            let is_tcp = |socket: &Arc<dyn Listener>| matches!(socket.local(), Local::Tcp(_));
+            for socket in member.sockets().into_iter().filter(is_tcp) {
                 if let Err(error) = listening::refuse_new(socket.as_fd()) {
                     log::debug!("cannot keep new clients from {}: {error}", socket.local());
                 }
@@ -215,7 +262,7 @@ impl OpenSet {
     /// the new one after a failed change.
     pub(crate) fn withdraw_unless_in(&self, other: &Self) {
         for member in &self.members {
-            match (&member.sockets, other.member(&member.address)) {
+            match (&member.sockets, other.member(&member.key)) {
                 (Sockets::PerSlot(group), Some(Member { sockets: Sockets::PerSlot(others), .. })) => {
                     group.stop_unless_in(others);
                 }
@@ -234,8 +281,10 @@ impl OpenSet {
 
     fn put_back_unless_in(self, other: &Self) {
         self.withdraw_unless_in(other);
-        for member in self.members.into_iter().filter(|member| other.member(&member.address).is_none()) {
-            if let (Address::Inherited(_), Sockets::Shared(listener)) = (member.address, member.sockets) {
+        for member in self.members.into_iter().filter(|member| other.member(&member.key).is_none()) {
+            if let (Key::Address(Address::Inherited(_)), Sockets::Shared(listener)) =
+                (member.key, member.sockets)
+            {
                 inherited::put_back(listener);
             }
         }
@@ -252,7 +301,7 @@ impl OpenSet {
 
     /// Whether it listens at an address of `other`.
     pub(super) fn shares_any_with(&self, other: &Self) -> bool {
-        other.members.iter().any(|member| self.contains(&member.address))
+        other.members.iter().any(|member| self.member(&member.key).is_some())
     }
 
     /// Adds the members of `other`.
@@ -268,11 +317,15 @@ impl OpenSet {
 
     /// Whether it listens at `address`.
     pub(super) fn contains(&self, address: &Address) -> bool {
-        self.member(address).is_some()
+        self.at(address).is_some()
     }
 
-    fn member(&self, address: &Address) -> Option<&Member> {
-        self.members.iter().find(|member| member.address == *address)
+    fn member(&self, key: &Key) -> Option<&Member> {
+        self.members.iter().find(|member| member.key == *key)
+    }
+
+    fn at(&self, address: &Address) -> Option<&Member> {
+        self.members.iter().find(|member| member.key.address() == Some(address))
     }
 
     fn groups(&self) -> impl Iterator<Item = &PerSlot> {
@@ -286,10 +339,10 @@ impl OpenSet {
     fn opened(&self, addresses: &[Address], options: &Options, slots: usize) -> Result<Self> {
         let mut opened = Self::default();
         for address in addresses {
-            if opened.member(address).is_some() {
+            if opened.at(address).is_some() {
                 continue;
             }
-            let member = match self.member(address) {
+            let member = match self.at(address) {
                 Some(member) => member.resized(slots),
                 None => open(address, options, slots),
             };
@@ -304,16 +357,16 @@ impl OpenSet {
         Ok(Self::of(opened.members))
     }
 
-    /// Sets the length of the queues, except those of inherited sockets.
+    /// Sets the length of the queues, except those of sockets that the pool has not opened.
     fn set_backlog(&mut self, backlog: i32) {
         for member in &mut self.members {
-            if matches!(member.address, Address::Inherited(_)) {
+            if matches!(member.key, Key::Address(Address::Inherited(_)) | Key::Own(_)) {
                 continue;
             }
             if let Sockets::PerSlot(group) = &mut member.sockets {
                 group.set_backlog(backlog);
             }
-            for listener in member.sockets() {
+            for listener in member.sockets().iter().filter(|listener| listener.has_connections()) {
                 // A socket that already listens takes the new length (listen(2)).
                 if let Err(error) = rustix::net::listen(listener.as_fd(), backlog) {
                     log::error!("cannot change the backlog of {}: {error}", listener.local());
@@ -345,7 +398,7 @@ impl Member {
             Sockets::PerSlot(group) => Sockets::PerSlot(group.resized(slots)?),
             shared => shared.clone(),
         };
-        Ok(Self { address: self.address.clone(), sockets })
+        Ok(Self { key: self.key.clone(), sockets })
     }
 }
 
@@ -354,20 +407,21 @@ fn sockets_of(members: &[Member]) -> Vec<Arc<dyn Listener>> {
 }
 
 fn open(address: &Address, options: &Options, slots: usize) -> Result<Member> {
+    if options.streams_only && !address.may_be_stream() {
+        let why = format!("cannot listen on {address}: {}", inherited::NO_STREAM);
+        return Err(Error::new(ErrorKind::Setting, why));
+    }
+    let unix = |path, kind| UnixListening::open(path, kind, options).map(Arc::new).map(Sockets::Unix);
     let sockets = match address {
-        Address::Tcp { host, port } => {
-            let first = TcpListening::open(host, *port, options)?;
-            match options.reuse_port.then(|| first.share_port()) {
-                Some(Ok(())) => Sockets::PerSlot(PerSlot::beside(Arc::new(first), slots, options.backlog)?),
-                Some(Err(error)) => {
-                    log::debug!("{address} has no socket for each slot: {error}");
-                    Sockets::Shared(Arc::new(first))
-                }
-                None => Sockets::Shared(Arc::new(first)),
-            }
+        Address::Tcp { host, port } => open_tcp(host, *port, options, slots)?,
+        Address::Unix(path) => unix(path, UnixKind::Stream)?,
+        Address::UnixDatagram(path) => unix(path, UnixKind::Datagram)?,
+        Address::UnixSeqpacket(path) => unix(path, UnixKind::Seqpacket)?,
+        Address::Udp { host, port } => Sockets::Shared(Arc::new(SocketListening::udp(host, *port)?)),
+        Address::Vsock { cid, port } => {
+            Sockets::Shared(Arc::new(SocketListening::vsock(*cid, *port, options)?))
         }
-        Address::Unix(path) => Sockets::Unix(Arc::new(UnixListening::open(path, options)?)),
-        Address::Inherited(fd) => Sockets::Shared(inherited::open(*fd)?),
+        Address::Inherited(fd) => Sockets::Shared(inherited::open(*fd, options.streams_only)?),
         Address::Passed(name) => {
             let why = "descriptors are taken over at the start only";
             return Err(Error::new(ErrorKind::Bind, format!("cannot listen on fd://{name}: {why}")));
@@ -376,5 +430,17 @@ fn open(address: &Address, options: &Options, slots: usize) -> Result<Member> {
     if options.reuse_port && !matches!(address, Address::Tcp { .. }) {
         log::debug!("{address} has no socket for each slot: the workers share it");
     }
-    Ok(Member { address: address.clone(), sockets })
+    Ok(Member { key: Key::Address(address.clone()), sockets })
+}
+
+fn open_tcp(host: &str, port: u16, options: &Options, slots: usize) -> Result<Sockets> {
+    let first = TcpListening::open(host, port, options)?;
+    Ok(match options.reuse_port.then(|| first.share_port()) {
+        Some(Ok(())) => Sockets::PerSlot(PerSlot::beside(Arc::new(first), slots, options.backlog)?),
+        Some(Err(error)) => {
+            log::debug!("{} has no socket for each slot: {error}", first.local());
+            Sockets::Shared(Arc::new(first))
+        }
+        None => Sockets::Shared(Arc::new(first)),
+    })
 }

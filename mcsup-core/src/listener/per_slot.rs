@@ -261,6 +261,10 @@ mod tests {
             assert!(calls < 10_000, "there is no end to it");
             Err(io::Error::from_raw_os_error(libc::EPERM))
         }
+
+        fn with_socket(&self, _: std::os::fd::OwnedFd) -> io::Result<Arc<dyn Listener>> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
     }
 
     #[test]

@@ -6,18 +6,20 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::inherited;
-use super::open::{Member, OpenSet, Sockets};
+use super::open::{Key, Member, OpenSet, Sockets};
 use super::per_slot::PerSlot;
 use super::unix::{Bound, UnixListening};
-use super::{Address, Listener};
+use super::{Address, Listener, inherited, own};
 use crate::error::{Error, ErrorKind, Result};
 
 /// One open listening socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ListenerRecord {
-    /// The address in the operator's notation.
+    /// The address in the operator's notation, or the name of a program's own listener.
     pub(crate) address: String,
+    /// Whether it is a program's own listener. An older image had none.
+    #[serde(default)]
+    pub(crate) is_own: bool,
     pub(crate) fd: RawFd,
     /// The socket's place in its row, if each slot has its own.
     pub(crate) slot: Option<SlotRecord>,
@@ -42,19 +44,22 @@ impl OpenSet {
         self.members().iter().flat_map(describe).collect()
     }
 
-    /// The recorded set, in the process that has inherited its descriptors.
+    /// The recorded set, in the process that has inherited its descriptors. `own` are this program's own
+    /// listeners, which take their sockets over.
     ///
     /// # Errors
     /// No part of the set is adopted. All descriptors stay open (some may be close-on-exec), so that the
     /// previous image can be executed again.
-    pub(crate) fn adopt(records: &[ListenerRecord]) -> Result<Self> {
+    pub(crate) fn adopt(records: &[ListenerRecord], own: &[Arc<dyn Listener>]) -> Result<Self> {
         let mut members = Vec::new();
         let mut rest = records;
         while let Some(first) = rest.first() {
-            let count = rest.iter().take_while(|record| record.address == first.address).count();
+            let is_of_first =
+                |record: &&ListenerRecord| (&record.address, record.is_own) == (&first.address, first.is_own);
+            let count = rest.iter().take_while(is_of_first).count();
             let (records, others) = rest.split_at(count);
             rest = others;
-            match adopt_member(records) {
+            match adopt_member(records, own) {
                 Ok(member) => members.push(member),
                 Err(error) => {
                     std::mem::forget(members);
@@ -68,7 +73,11 @@ impl OpenSet {
 
 fn describe(member: &Member) -> Vec<ListenerRecord> {
     let record = |fd: &dyn Listener, slot, bound| ListenerRecord {
-        address: member.address.to_string(),
+        address: match &member.key {
+            Key::Address(address) => address.to_string(),
+            Key::Own(name) => name.clone(),
+        },
+        is_own: matches!(member.key, Key::Own(_)),
         fd: fd.as_fd().as_raw_fd(),
         slot,
         bound,
@@ -86,9 +95,13 @@ fn describe(member: &Member) -> Vec<ListenerRecord> {
 }
 
 /// Adopts all records of one address.
-fn adopt_member(records: &[ListenerRecord]) -> Result<Member> {
+fn adopt_member(records: &[ListenerRecord], own: &[Arc<dyn Listener>]) -> Result<Member> {
     let wrong = || Error::new(ErrorKind::System, "adopt the listeners: the record contradicts itself");
     let first = records.first().ok_or_else(wrong)?;
+    if first.is_own {
+        let sockets = Sockets::Shared(own::adopt(&first.address, first.fd, own)?);
+        return Ok(Member { key: Key::Own(first.address.clone()), sockets });
+    }
     let address: Address = first.address.parse()?;
     let sockets = match (&first.slot, &first.bound) {
         (None, None) if records.len() == 1 => Sockets::Shared(inherited::adopt(first.fd)?),
@@ -116,5 +129,5 @@ fn adopt_member(records: &[ListenerRecord]) -> Result<Member> {
         }
         _ => return Err(wrong()),
     };
-    Ok(Member { address, sockets })
+    Ok(Member { key: Key::Address(address), sockets })
 }

@@ -24,10 +24,10 @@ pub(crate) struct Adopted {
 
 /// The sockets of `set` that can be stored, with their names.
 ///
-/// Passed sockets are the service manager's already. Sockets of slots are not stored: the kernel would go on to give
+/// Passed sockets are the service manager's already, and own listeners are opened by the program. Sockets of slots are not stored: the kernel would go on to give
 /// connections to those of slots that the next supervisor lacks.
 pub(crate) fn storable(set: &OpenSet) -> Vec<(String, BorrowedFd<'_>)> {
-    let records = set.describe().into_iter().filter(|record| record.slot.is_none());
+    let records = set.describe().into_iter().filter(|record| record.slot.is_none() && !record.is_own);
     let named = records.filter(|record| !record.address.starts_with("fd://"));
     named.filter_map(|record| Some((name_of(&record)?, set.descriptor(record.fd)?))).collect()
 }
@@ -37,7 +37,7 @@ pub(crate) fn adopt(stored: &[PassedSocket]) -> Adopted {
     let mut adopted = Adopted::default();
     for PassedSocket { fd, name } in stored {
         let record = parse(name, *fd).filter(|record| record.bound.as_ref().is_none_or(Bound::is_present));
-        let opened = record.and_then(|record| OpenSet::adopt(&[record]).ok());
+        let opened = record.and_then(|record| OpenSet::adopt(&[record], &[]).ok());
         match opened {
             Some(set) if !adopted.set.shares_any_with(&set) => adopted.set.extend(set),
             opened => {
@@ -73,7 +73,7 @@ fn parse(name: &str, fd: i32) -> Option<ListenerRecord> {
         Some(text) => Some(serde_json::from_str(&text?).ok()?),
         None => None,
     };
-    parts.next().is_none().then_some(ListenerRecord { address, fd, slot: None, bound })
+    parts.next().is_none().then_some(ListenerRecord { address, is_own: false, fd, slot: None, bound })
 }
 
 /// Percent-encodes the bytes that a name cannot contain, and the comma.

@@ -2,7 +2,8 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -75,6 +76,10 @@ impl Listener for TcpListening {
     fn accept(&self) -> io::Result<Connection> {
         let (socket, _) = self.socket.accept()?;
         Ok(Connection::Tcp(TcpStream::from(socket)))
+    }
+
+    fn with_socket(&self, socket: OwnedFd) -> io::Result<Arc<dyn Listener>> {
+        Ok(Arc::new(Self::adopt(socket.into()).map_err(io::Error::other)?))
     }
 }
 

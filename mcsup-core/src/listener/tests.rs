@@ -11,6 +11,7 @@ use super::open::OpenSet;
 use super::record::ListenerRecord;
 use super::{Address, Listener, Local, Options};
 
+mod kinds;
 #[cfg(target_os = "linux")]
 mod per_slot;
 
@@ -25,7 +26,7 @@ fn open(texts: &[&str]) -> OpenSet {
 fn port_of(listener: &dyn Listener) -> SocketAddr {
     match listener.local() {
         Local::Tcp(address) => *address,
-        Local::Unix(path) => panic!("{} is no TCP address", path.display()),
+        other => panic!("{other} is no TCP address"),
     }
 }
 
@@ -193,7 +194,7 @@ fn through_an_exec(set: &OpenSet) -> (OpenSet, Vec<ListenerRecord>) {
     let text = serde_json::to_string(&records).unwrap();
     let read: Vec<ListenerRecord> = serde_json::from_str(&text).unwrap();
     assert_eq!(read, records);
-    (OpenSet::adopt(&read).unwrap(), records)
+    (OpenSet::adopt(&read, &[]).unwrap(), records)
 }
 
 #[test]
@@ -230,7 +231,7 @@ fn an_image_that_cannot_take_the_set_over_leaves_the_descriptors_open() {
     let (closed, pipe) = (i32::MAX, rustix::pipe::pipe().unwrap().0);
     for wrong in [closed, pipe.as_raw_fd()] {
         records[1].fd = wrong;
-        assert!(OpenSet::adopt(&records).is_err());
+        assert!(OpenSet::adopt(&records, &[]).is_err());
         assert!(rustix::io::fcntl_getfd(&kept[0]).is_ok() && rustix::io::fcntl_getfd(&pipe).is_ok());
     }
 }

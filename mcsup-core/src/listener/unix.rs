@@ -1,28 +1,57 @@
-//! Unix stream listeners with an exact mode. A live server keeps its path.
+//! Unix sockets: streams, datagrams and seqpackets, with an exact mode. A live server keeps its path.
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::local::abstract_name;
 use super::options::Options;
 use super::{Connection, Listener, Local};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::processes;
 use crate::sys::held_file::HeldFile;
 
-/// A listening Unix socket. Only `withdraw` removes its path, and only while the path is ours.
+/// The types of Unix sockets (unix(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UnixKind {
+    Stream,
+    Datagram,
+    Seqpacket,
+}
+
+impl UnixKind {
+    fn socket_type(self) -> Type {
+        match self {
+            UnixKind::Stream => Type::STREAM,
+            UnixKind::Datagram => Type::DGRAM,
+            UnixKind::Seqpacket => Type::SEQPACKET,
+        }
+    }
+
+    fn local(self, path: PathBuf) -> Local {
+        match self {
+            UnixKind::Stream => Local::Unix(path),
+            UnixKind::Datagram => Local::UnixDatagram(path),
+            UnixKind::Seqpacket => Local::UnixSeqpacket(path),
+        }
+    }
+}
+
+/// A bound Unix socket, which listens unless it is for datagrams. Only `withdraw` removes its path, and only while the path is ours.
 #[derive(Debug)]
 pub(crate) struct UnixListening {
     socket: Socket,
     local: Local,
-    /// The socket file that this process bound; `None`: the socket was inherited, and its path is not ours.
+    /// The socket file that this process bound; `None`: it has none, or the socket was inherited and its
+    /// path is not ours.
     bound: Option<Bound>,
 }
 
@@ -47,42 +76,58 @@ struct Access {
 }
 
 impl UnixListening {
-    /// Binds and listens. Replaces the file of a dead server.
+    /// Binds and listens. Replaces the file of a dead server. An abstract name has no file and no mode.
     ///
     /// # Errors
     /// A live server has the path (the error names it), or a system call fails.
-    pub(crate) fn open(path: &Path, options: &Options) -> Result<Self> {
+    pub(crate) fn open(path: &Path, kind: UnixKind, options: &Options) -> Result<Self> {
+        let name = kind.local(path.to_owned());
         let fail = |error: io::Error| {
-            Error::new(ErrorKind::Bind, format!("cannot listen on unix:{}", path.display())).caused_by(error)
+            Error::new(ErrorKind::Bind, format!("cannot listen on {name}")).caused_by(error)
         };
-        make_way(path).map_err(|why| {
-            Error::new(ErrorKind::Bind, format!("cannot listen on unix:{}: {why}", path.display()))
-        })?;
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(fail)?;
+        let is_abstract = abstract_name(path).is_some();
+        let way = if is_abstract { require_abstract_names() } else { make_way(path, kind) };
+        way.map_err(|why| Error::new(ErrorKind::Bind, format!("cannot listen on {name}: {why}")))?;
+        let socket = Socket::new(Domain::UNIX, kind.socket_type(), None).map_err(fail)?;
         socket.set_nonblocking(true).map_err(fail)?;
-        bind(&socket, path, options.unix_mode).map_err(fail)?;
-        socket.listen(options.backlog).map_err(fail)?;
+        bind(&socket, path, options.unix_mode).map_err(|error| match holder_of_name(path, kind, &error) {
+            Some(holder) => {
+                Error::new(ErrorKind::Bind, format!("cannot listen on {name}: the name is held by {holder}"))
+            }
+            None => fail(error),
+        })?;
+        if kind != UnixKind::Datagram {
+            socket.listen(options.backlog).map_err(fail)?;
+        }
+        if is_abstract {
+            return Ok(Self { socket, local: name, bound: None });
+        }
         let bound = give(path, options.unix_owner).map_err(|error| {
             // A failed start leaves no file behind.
             let _ = fs::remove_file(path);
             fail(error)
         })?;
-        Ok(Self { socket, local: Local::Unix(bound.path.clone()), bound: Some(bound) })
+        Ok(Self { socket, local: kind.local(bound.path.clone()), bound: Some(bound) })
     }
 
-    /// Wraps a socket that already listens.
+    /// Wraps a socket that is already bound.
     pub(crate) fn adopt(socket: Socket) -> Result<Self> {
         let step = |error| Error::system("adopt a listening Unix socket", error);
         socket.set_nonblocking(true).map_err(step)?;
-        let address = socket.local_addr().map_err(step)?;
-        let path = address.as_pathname().map(Path::to_owned).unwrap_or_default();
-        Ok(Self { socket, local: Local::Unix(path), bound: None })
+        let local = Local::of(&socket).ok_or_else(|| step(io::Error::other("its kind is unknown")))?;
+        Ok(Self { socket, local, bound: None })
     }
 
     /// Wraps a socket that the previous image bound, with its path.
     pub(crate) fn adopt_bound(socket: Socket, bound: Bound) -> Result<Self> {
         let adopted = Self::adopt(socket)?;
-        Ok(Self { local: Local::Unix(bound.path.clone()), bound: Some(bound), ..adopted })
+        let path = bound.path.clone();
+        let local = match adopted.local {
+            Local::UnixDatagram(_) => Local::UnixDatagram(path),
+            Local::UnixSeqpacket(_) => Local::UnixSeqpacket(path),
+            _ => Local::Unix(path),
+        };
+        Ok(Self { local, bound: Some(bound), ..adopted })
     }
 
     /// The socket file, if it is ours.
@@ -170,8 +215,18 @@ impl Listener for UnixListening {
     }
 
     fn accept(&self) -> io::Result<Connection> {
-        let (socket, _) = self.socket.accept()?;
-        Ok(Connection::Unix(UnixStream::from(std::os::fd::OwnedFd::from(socket))))
+        if !self.local.has_connections() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let socket = OwnedFd::from(self.socket.accept()?.0);
+        Ok(match self.local {
+            Local::Unix(_) => Connection::Unix(UnixStream::from(socket)),
+            _ => Connection::Other(socket),
+        })
+    }
+
+    fn with_socket(&self, socket: OwnedFd) -> io::Result<Arc<dyn Listener>> {
+        Ok(Arc::new(Self::adopt(socket.into()).map_err(io::Error::other)?))
     }
 
     fn withdraw(&self) {
@@ -196,11 +251,11 @@ pub(crate) fn bind(socket: &Socket, path: &Path, mode: u32) -> io::Result<()> {
     bound
 }
 
-/// Removes the socket of a dead server at `path`.
+/// Removes the socket of a dead server at `path`, where a server of `kind` is to listen.
 ///
 /// # Errors
 /// A live server or another file has the path; the text names it.
-pub(crate) fn make_way(path: &Path) -> std::result::Result<(), String> {
+pub(crate) fn make_way(path: &Path, kind: UnixKind) -> std::result::Result<(), String> {
     let file = match fs::symlink_metadata(path) {
         Ok(file) => file,
         Err(_) => return Ok(()),
@@ -208,10 +263,13 @@ pub(crate) fn make_way(path: &Path) -> std::result::Result<(), String> {
     if !file.file_type().is_socket() {
         return Err("the path is taken by something that is no socket".to_owned());
     }
-    match try_to_connect(path) {
-        Ok(stream) => Err(format!("the path is held by {}", holder(&stream))),
-        // A full queue: the server is alive and does not accept.
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+    match connect(path, kind) {
+        Ok(socket) => Err(format!("the path is held by {}", holder(&socket, kind))),
+        // A full queue, or a socket of another type: the server is alive.
+        Err(error)
+            if error.kind() == io::ErrorKind::WouldBlock
+                || error.raw_os_error() == Some(libc::EPROTOTYPE) =>
+        {
             Err("the path is held by another process".to_owned())
         }
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)
@@ -223,20 +281,46 @@ pub(crate) fn make_way(path: &Path) -> std::result::Result<(), String> {
 
 /// Connects without waiting for room in the queue: the server may be stopped.
 pub(crate) fn try_to_connect(path: &Path) -> io::Result<UnixStream> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.set_nonblocking(true)?;
-    socket.connect(&SockAddr::unix(path)?)?;
-    Ok(UnixStream::from(std::os::fd::OwnedFd::from(socket)))
+    Ok(UnixStream::from(OwnedFd::from(connect(path, UnixKind::Stream)?)))
 }
 
+fn connect(path: &Path, kind: UnixKind) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, kind.socket_type(), None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(socket)
+}
+
+#[cfg(target_os = "linux")]
+fn require_abstract_names() -> std::result::Result<(), String> {
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn require_abstract_names() -> std::result::Result<(), String> {
+    Err("only Linux has abstract names".to_owned())
+}
+
+/// The process that holds an abstract name, after the error of bind(2) at it.
+fn holder_of_name(path: &Path, kind: UnixKind, error: &io::Error) -> Option<String> {
+    let is_held = abstract_name(path).is_some() && error.kind() == io::ErrorKind::AddrInUse;
+    is_held.then(|| connect(path, kind).map_or_else(|_| OTHER.to_owned(), |socket| holder(&socket, kind)))
+}
+
+/// The name of a process that the kernel does not report.
+const OTHER: &str = "another process";
+
 /// The process that listens at the other end: the kernel keeps the credentials of the listen(2) caller.
-fn holder(stream: &UnixStream) -> String {
+fn holder(socket: &Socket, kind: UnixKind) -> String {
     #[cfg(target_os = "linux")]
-    if let Ok(peer) = rustix::net::sockopt::socket_peercred(stream) {
-        return processes::describe(peer.pid.as_raw_nonzero().get());
+    // A datagram socket has no such credentials.
+    if kind != UnixKind::Datagram {
+        if let Ok(peer) = rustix::net::sockopt::socket_peercred(socket) {
+            return processes::describe(peer.pid.as_raw_nonzero().get());
+        }
     }
-    let _ = (stream, processes::describe);
-    "another process".to_owned()
+    let _ = (socket, kind, processes::describe);
+    OTHER.to_owned()
 }
 
 #[cfg(test)]
@@ -245,7 +329,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     fn open(path: &Path, mode: u32) -> Result<UnixListening> {
-        UnixListening::open(path, &Options { unix_mode: mode, ..Options::default() })
+        UnixListening::open(path, UnixKind::Stream, &Options { unix_mode: mode, ..Options::default() })
     }
 
     #[test]

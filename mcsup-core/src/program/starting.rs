@@ -104,7 +104,7 @@ fn place(context: &WorkerContext) -> Place {
     let listening = |local: &Local| Listening {
         address: local.to_string(),
         port: match local {
-            Local::Tcp(address) => Some(address.port()),
+            Local::Tcp(address) | Local::Udp(address) => Some(address.port()),
             _ => None,
         },
     };

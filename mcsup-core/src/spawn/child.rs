@@ -162,7 +162,7 @@ fn prepare(spec: &mut WorkerSpec) -> Result<Prepared> {
     // Before the application, which may use up all descriptors.
     descriptor::prepare_null().map_err(|error| failed("open /dev/null", error))?;
     let listeners = std::mem::replace(&mut spec.listeners, Listeners::Open(OpenSet::default()));
-    let listeners = Arc::new(listeners.open()?);
+    let listeners = Arc::new(listeners.open(&common.own_listeners)?);
     let marks = keep_from_children(spec, &control, &listeners);
     let (end, patience) = (spec.end.clone(), common.graceful_timeout);
     let lifeline = lifeline::start(end.clone(), Arc::clone(&control), Arc::clone(&listeners), patience)

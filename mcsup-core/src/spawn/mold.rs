@@ -27,6 +27,7 @@ use crate::link::fork_order::ReceiveError;
 use crate::link::message::{Order, Report};
 use crate::sys::ancestry::ADOPTS;
 use crate::sys::caught::{Act, Caught};
+use crate::sys::descriptor;
 use crate::sys::fork::{self, OrphanSide, OtherThreads};
 use crate::sys::signal::{self, AllBlocked};
 use crate::sys::unshared::Marks;
@@ -78,6 +79,10 @@ fn get_ready<E: Hooks>(
     hooks: &mut E,
 ) -> Result<()> {
     let common = &spec.common;
+    for listener in &common.own_listeners {
+        descriptor::redirect_to_null(listener.as_fd())
+            .map_err(|error| Error::system("release a listener", error).of_kind(ErrorKind::Boot))?;
+    }
     // A mold has no request to finish at TERM.
     install_handlers([(libc::SIGTERM, Act::End), (libc::SIGUSR1, Act::Nothing)])
         .map_err(|error| Error::system("install signal handlers", error).of_kind(ErrorKind::Boot))?;

@@ -13,6 +13,7 @@ use crate::link::channel::WorkerEnd;
 use crate::link::fork_order::ForkingEnd;
 use crate::link::handover::Handover;
 use crate::link::scoreboard::{ScoreboardRow, ScoreboardRows};
+use crate::listener::Listener;
 use crate::listener::open::OpenSet;
 use crate::listener::record::ListenerRecord;
 
@@ -41,6 +42,8 @@ pub(crate) struct GenerationSpec {
     pub(crate) has_own_group: bool,
     pub(crate) name: Option<String>,
     pub(crate) threads: MoldThreads,
+    /// The program's own listeners. A mold has released their sockets.
+    pub(crate) own_listeners: Vec<Arc<dyn Listener>>,
 }
 
 /// The process that has forked a worker.
@@ -62,14 +65,15 @@ pub(crate) enum Listeners {
 }
 
 impl Listeners {
-    pub(super) fn open(self) -> Result<OpenSet> {
+    /// Opens them. `own` are the program's own listeners, which take their sockets over.
+    pub(super) fn open(self, own: &[Arc<dyn Listener>]) -> Result<OpenSet> {
         match self {
             Listeners::Open(set) => Ok(set),
             Listeners::Received(mut records, descriptors) => {
                 for (record, fd) in records.iter_mut().zip(descriptors) {
                     record.fd = fd.into_raw_fd();
                 }
-                OpenSet::adopt(&records)
+                OpenSet::adopt(&records, own)
             }
         }
     }

@@ -1,11 +1,12 @@
 //! The settings of a pool.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind};
 use crate::host::privileges::RunAs;
 use crate::host::service_manager::ServiceManager;
-use crate::listener::{Address, Options};
+use crate::listener::{Address, Listener, Options};
 use crate::policy::Policy;
 use crate::spawn::spec::MoldThreads;
 use crate::upgrade::Image;
@@ -32,6 +33,10 @@ pub struct Config {
     pub addresses: Vec<Address>,
     /// How to listen.
     pub listener: Options,
+    /// Listeners that the program has opened itself ([`Prefork::listener`](crate::Prefork::listener)).
+    pub listeners: Vec<Arc<dyn Listener>>,
+    /// Whether the pool may have no listener: its workers pull their work. Otherwise that is a mistake.
+    pub without_listeners: bool,
     /// The settings of its decisions: numbers of workers, timeouts, back-off.
     pub policy: Policy,
     /// The pid file, whose lock refuses a second supervisor. Read at the start only.
@@ -57,7 +62,8 @@ impl Config {
     /// The reason why no pool can have these settings, at a start or at a reload.
     pub(crate) fn mistake(&self) -> Option<Error> {
         let Policy { workers, max_workers, .. } = self.policy;
-        let reason = if self.addresses.is_empty() {
+        let has_listeners = !(self.addresses.is_empty() && self.listeners.is_empty());
+        let reason = if !has_listeners && !self.without_listeners {
             "there is no address to listen on".to_owned()
         } else if workers == 0 || workers > max_workers {
             format!("{workers} workers: expected 1 to {max_workers}")

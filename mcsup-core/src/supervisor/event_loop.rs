@@ -31,6 +31,7 @@ use crate::link::handover::Handover;
 use crate::link::message::Order;
 use crate::listener::activation;
 use crate::listener::open::OpenSet;
+use crate::listener::own;
 use crate::listener::stored::{self, Adopted};
 use crate::policy::{Ask, Effect, Event, Machine, Moment, Outcome, StopMode, Ticket};
 use crate::sys::ancestry;
@@ -200,8 +201,9 @@ fn open<S: Supervisor>(
     let user = config.run_as.as_ref().map(|run_as| run_as.0.uid);
     let pid_file = config.pid_file.as_deref().map(|path| PidFile::hold_beside(path, user)).transpose()?;
     config.addresses = activation::resolve(&config.addresses, &config.service_manager)?;
+    own::prepare(&config.listeners)?;
     let mut service = Service::new(std::mem::take(&mut config.service_manager), true);
-    let listeners = open_listeners(&config, &mut service)?;
+    let listeners = open_listeners(&config, &mut service)?.with_own(&config.listeners);
     let opened = listeners.clone();
     open_rest(supervisor, config, (attributes, pid_file, listeners, service))
         .inspect_err(|_| opened.put_back())

@@ -158,6 +158,7 @@ impl<S: Supervisor> Executor<S> {
             has_own_group: has_own_group(config),
             name: config.name.clone(),
             threads: config.mold_threads,
+            own_listeners: config.listeners.clone(),
         }
     }
 

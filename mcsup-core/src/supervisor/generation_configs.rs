@@ -8,6 +8,7 @@ use super::config::Config;
 use crate::error::Result;
 use crate::listener::Connection;
 use crate::listener::open::OpenSet;
+use crate::listener::own;
 
 /// A generation's settings and listeners.
 #[derive(Debug, Clone)]
@@ -44,7 +45,9 @@ impl GenerationConfigs {
     pub(crate) fn prepare(&mut self, generation: u64, config: Option<Config>, slots: usize) -> Result<bool> {
         let Some(current) = self.current() else { return Ok(false) };
         let config = config.unwrap_or_else(|| current.config.clone());
+        own::prepare(&config.listeners)?;
         let listeners = current.listeners.changed_to(&config.addresses, &config.listener, slots)?;
+        let listeners = listeners.with_own(&config.listeners);
         let closes = listeners.lacks_any_of(&current.listeners);
         self.by_generation.insert(generation, GenerationConfig { config, listeners });
         Ok(closes)

@@ -2,6 +2,8 @@
 
 mod settings;
 
+use std::sync::Arc;
+
 use super::Supervisor;
 use super::config::Config;
 use super::ending::Ending;
@@ -10,7 +12,8 @@ use super::pool::Pool;
 use crate::control::handle_end::HandleEnd;
 use crate::control::{Handle, handle};
 use crate::error::{Error, Result};
-use crate::listener::Address;
+use crate::host::service_manager::ServiceManager;
+use crate::listener::{Address, Listener};
 use crate::policy::Outcome;
 use crate::sys::fork;
 use crate::upgrade::Resumption;
@@ -62,6 +65,45 @@ impl<S: Supervisor> Prefork<S> {
             Ok(address) => self.config.addresses.push(address),
             Err(error) => self.mistake = self.mistake.or(Some(error)),
         }
+        self
+    }
+
+    /// Adds a listener of the program's own: an implementation of [`Listener`] with its own accept, or any open
+    /// socket ([`from_socket`](crate::listener::from_socket)).
+    ///
+    /// The pool owns it from now on, makes it non-blocking, and closes it at the end. Two of them with one name,
+    /// the text of [`Listener::local`], are an error of [`run`](Self::run).
+    ///
+    /// In a new image after an upgrade the socket is already open: such a program takes the
+    /// [`Resumption`] first, and makes its listener from [`Resumption::listener`] instead of binding again.
+    #[must_use]
+    pub fn listener(mut self, listener: impl Listener + 'static) -> Self {
+        self.config.listeners.push(Arc::new(listener));
+        self
+    }
+
+    /// Listens on the sockets that the service manager has passed and no address names (`LISTEN_FDS`,
+    /// sd_listen_fds(3)). They may be of any kind. That none was passed is an error of [`run`](Self::run).
+    ///
+    /// It reads and removes the variables ([`ServiceManager::from_environment`]) unless that is done: with
+    /// [`service_manager`](Self::service_manager) it is `bind("fd://*")`.
+    #[must_use]
+    pub fn listen_fds(mut self) -> Self {
+        match ServiceManager::from_environment() {
+            Ok(found) if !found.sockets().is_empty() => self.config.service_manager = found,
+            Ok(_) => {}
+            Err(error) => self.mistake = self.mistake.or(Some(error)),
+        }
+        self.bind("fd://*")
+    }
+
+    /// Lets the pool run without a listener: its workers pull their work, for example from a queue.
+    ///
+    /// Such a worker waits by [`WorkerContext::pause`](crate::WorkerContext::pause) or
+    /// [`readable`](crate::WorkerContext::readable).
+    #[must_use]
+    pub fn without_listeners(mut self) -> Self {
+        self.config.without_listeners = true;
         self
     }
 

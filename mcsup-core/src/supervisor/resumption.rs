@@ -19,6 +19,7 @@ use crate::host::relatives::Relative;
 use crate::link::handover::Handover;
 use crate::listener::activation;
 use crate::listener::open::OpenSet;
+use crate::listener::own::require_own;
 use crate::policy::{Effect, Event, Machine};
 use crate::sys::{ancestry, signal};
 use crate::upgrade::{self, Resumption};
@@ -49,7 +50,8 @@ pub(super) fn take_over<S: Supervisor>(
     let mut adopted = AdoptedHandles::default();
     let resumption = resumption;
     if resumption.is_check() {
-        resumption.pool::<PoolRecord>()?;
+        let record: PoolRecord = resumption.pool()?;
+        require_own(&record.listeners, &config.listeners)?;
         resumption.affirm()?;
         return Ok(None);
     }
@@ -105,7 +107,7 @@ impl AdoptedHandles {
         let record: PoolRecord = resumption.pool()?;
         self.crew = Some(Crew::adopt(record.crew).map_err(failed("the workers"))?);
         self.handover = Some(Handover::adopt(record.handover).map_err(failed("the handover queue"))?);
-        self.listeners = Some(OpenSet::adopt(&record.listeners)?);
+        self.listeners = Some(OpenSet::adopt(&record.listeners, &config.listeners)?);
         self.pid_file = record.pid_file.map(PidFile::adopt).transpose().map_err(failed("the pid file"))?;
         self.operators = Some(Operators::adopt(record.operators).map_err(failed("the control socket"))?);
         self.signals = Some(Signals::install().map_err(failed("signals"))?);
@@ -136,6 +138,8 @@ impl AdoptedHandles {
         if let Ok(addresses) = activation::resolve_in(&config.addresses, service.manager(), &listeners) {
             config.addresses = addresses;
         }
+        // The adopted ones instead of those that the program has made to adopt them.
+        listeners.replace_own(&mut config.listeners);
         let children = config.children;
         if children != Children::Ignore {
             // The last image may not have adopted orphans. After an error fewer leftovers are found.

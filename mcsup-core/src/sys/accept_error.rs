@@ -45,9 +45,21 @@ impl AcceptFailure {
             libc::ETIMEDOUT,
             libc::EPERM,
         ];
+        // Errors that a program's own listener makes, for example after a bad first line.
+        const OF_A_LISTENER: &[io::ErrorKind] = &[
+            io::ErrorKind::ConnectionAborted,
+            io::ErrorKind::ConnectionReset,
+            io::ErrorKind::Interrupted,
+            io::ErrorKind::InvalidData,
+            io::ErrorKind::TimedOut,
+            io::ErrorKind::UnexpectedEof,
+        ];
         const SHORT: &[i32] = &[libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
         if error.kind() == io::ErrorKind::WouldBlock {
             return Self::Empty;
+        }
+        if error.raw_os_error().is_none() && OF_A_LISTENER.contains(&error.kind()) {
+            return Self::Lost;
         }
         match error.raw_os_error() {
             Some(number) if LOST.contains(&number) || LOST_ON_LINUX.contains(&number) => Self::Lost,

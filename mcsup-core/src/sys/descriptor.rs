@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 
 /// Creates a close-on-exec pipe, reading end first. Both ends are non-blocking if requested.
@@ -62,6 +62,29 @@ pub(crate) fn take_recorded(fd: RawFd) -> io::Result<OwnedFd> {
     let owned = unsafe { OwnedFd::from_raw_fd(fd) };
     rustix::io::fcntl_setfd(&owned, rustix::io::FdFlags::CLOEXEC)?;
     Ok(owned)
+}
+
+/// Duplicates a descriptor that is named by a record, close-on-exec. The original keeps its owner.
+///
+/// # Errors
+/// It is not open, or no descriptor is left.
+pub(crate) fn duplicate_recorded(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_DUPFD_CLOEXEC only adds a number; one that is not open is refused with EBADF.
+    match unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) } {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: the number is new, and nothing else owns it.
+        duplicate => Ok(unsafe { OwnedFd::from_raw_fd(duplicate) }),
+    }
+}
+
+/// Gives a descriptor the number `fd` back, without an owner and close-on-exec, if that number is free.
+pub(crate) fn restore_number(kept: &OwnedFd, fd: RawFd) {
+    // SAFETY: F_DUPFD_CLOEXEC takes the lowest free number from `fd` on; it replaces none.
+    let restored = unsafe { libc::fcntl(kept.as_raw_fd(), libc::F_DUPFD_CLOEXEC, fd) };
+    if restored > fd {
+        // SAFETY: the number is new, and nothing else owns it.
+        drop(unsafe { OwnedFd::from_raw_fd(restored) });
+    }
 }
 
 fn flags(fd: RawFd) -> io::Result<i32> {
@@ -167,14 +190,18 @@ fn open_blank(null: &str) -> io::Result<File> {
 /// Needs no free descriptor after [`prepare_null`]. The number stays open and owned: a concurrent user sees
 /// /dev/null, never another file.
 pub(crate) fn redirect_to_null(fd: BorrowedFd<'_>) -> io::Result<()> {
-    let null = blank()?;
-    let replaced = match replace(fd, null) {
+    replace(fd, blank()?.as_fd())
+}
+
+/// Makes `fd` refer to the file of `by`, close-on-exec. Needs no free descriptor, and its number stays open.
+pub(super) fn replace(fd: BorrowedFd<'_>, by: BorrowedFd<'_>) -> io::Result<()> {
+    let replaced = match duplicate_to(fd, by) {
         // The number is above the current limit, and dup2 refuses such numbers.
         Err(error) if error.raw_os_error() == Some(libc::EBADF) => {
             use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
             let limit = getrlimit(Resource::Nofile);
             setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
-            let replaced = replace(fd, null);
+            let replaced = duplicate_to(fd, by);
             setrlimit(Resource::Nofile, limit)?;
             replaced
         }
@@ -185,8 +212,8 @@ pub(crate) fn redirect_to_null(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-fn replace(fd: BorrowedFd<'_>, by: &File) -> io::Result<()> {
-    // SAFETY: both numbers are open; dup2 replaces the second in one step, and its owner still owns an open
+fn duplicate_to(fd: BorrowedFd<'_>, by: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: both numbers are open; dup2 replaces the first in one step, and its owner still owns an open
     // file.
     let replaced = unsafe { libc::dup2(by.as_raw_fd(), fd.as_raw_fd()) };
     if replaced == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
@@ -196,7 +223,6 @@ fn replace(fd: BorrowedFd<'_>, by: &File) -> io::Result<()> {
 mod tests {
     use super::*;
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    use std::os::fd::AsFd;
 
     #[test]
     fn an_inherited_descriptor_is_taken_once_and_one_of_our_own_never() {

@@ -9,7 +9,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::{caught, shared_memory, unshared};
+use super::{caught, descriptor, duplicates, shared_memory, unshared};
 
 /// Whether the functions are registered. Forked processes inherit them.
 static IS_WATCHED: AtomicBool = AtomicBool::new(false);
@@ -56,6 +56,7 @@ pub(super) fn as_our_own<T>(fork: impl FnOnce() -> T) -> T {
 pub(super) fn reset() {
     IS_FORKED_OFF.store(false, Ordering::Relaxed);
     unshared::forget_all();
+    duplicates::forget_all();
     shared_memory::forget();
 }
 
@@ -87,6 +88,7 @@ extern "C" fn in_child() {
     }
     IS_FORKED_OFF.store(true, Ordering::Relaxed);
     caught::release_in_child();
+    duplicates::release_in_child(descriptor::null());
     unshared::release_in_child();
     shared_memory::release_in_child();
 }

@@ -14,6 +14,8 @@
 //! - [`shared_memory`]: cache lines of atomics, shared over fork.
 //! - `datagram_sender`: datagrams with the process that sent them.
 //! - [`descriptor`]: taking inherited descriptors, and redirecting open ones.
+//! - [`duplicates`]: duplicates of listeners, and their release; [`silence`]: the sockets in their place;
+//!   [`registrations`] of listeners with pollers.
 //! - [`held_file`]: one file, changed as the same although its name may be swapped.
 //! - [`poller`]: one descriptor that is readable while any of many is.
 //! - [`record_lock`]: a process's locks on a file, and their holders.
@@ -31,6 +33,7 @@ pub(crate) mod credentials;
 #[cfg(target_os = "linux")]
 pub(crate) mod datagram_sender;
 pub(crate) mod descriptor;
+pub(crate) mod duplicates;
 pub(crate) mod exec;
 mod exit;
 pub(crate) mod fork;
@@ -41,7 +44,9 @@ pub(crate) mod launch;
 pub(crate) mod listening;
 pub(crate) mod poller;
 pub(crate) mod record_lock;
+mod registrations;
 mod registry;
 pub(crate) mod shared_memory;
 pub(crate) mod signal;
+mod silence;
 pub(crate) mod unshared;

@@ -188,13 +188,14 @@ pub(super) fn release_in_child() {
     let null = descriptor::null();
     for (fd, mark) in (0..).zip(&MARKS[..END.load(Ordering::Acquire)]) {
         if mark.swap(0, Ordering::AcqRel) != 0 {
-            release(fd, null);
+            release_number(fd, null);
         }
     }
     END.store(0, Ordering::Release);
 }
 
-fn release(fd: RawFd, null: RawFd) {
+/// Redirects a number to `null`, or closes it if that is negative. For a forked process.
+pub(super) fn release_number(fd: RawFd, null: RawFd) {
     // SAFETY: nothing in this process uses the number but values of this crate, which need no certain file there.
     // dup2 replaces it in one step; where that fails (no /dev/null, or a number above a limit that was
     // lowered) it is closed. Both are async-signal-safe (signal-safety(7)).
@@ -215,7 +216,7 @@ pub(super) fn forget_all() {
     let mut null = None;
     for (fd, marks) in (0..).zip(&MARKS[..END.swap(0, Ordering::AcqRel)]) {
         if marks.swap(0, Ordering::AcqRel) & WITHHELD != 0 {
-            release(fd, *null.get_or_insert_with(prepared_null));
+            release_number(fd, *null.get_or_insert_with(prepared_null));
         }
     }
 }

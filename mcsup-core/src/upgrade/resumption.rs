@@ -4,11 +4,12 @@
 //! open. An error or a panic before that drops the value, and its drop executes the old image.
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use super::state::ReceivedState;
 use super::{Image, READY, VARIABLE};
 use crate::error::{Error, ErrorKind, Result};
+use crate::listener::record::ListenerRecord;
 use crate::sys::{descriptor, exec};
 
 /// The task of this process.
@@ -77,6 +78,24 @@ impl Resumption {
     /// an error.
     pub fn give_up(mut self, reason: &str) {
         self.fall_back(reason);
+    }
+
+    /// A descriptor of the open socket of the program's own listener `name`
+    /// ([`Prefork::listener`](crate::Prefork::listener)); `None`: the old image has no such listener.
+    ///
+    /// # Errors
+    /// The state cannot be read, or no descriptor is left.
+    pub fn listener(&self, name: &str) -> Result<Option<OwnedFd>> {
+        #[derive(serde::Deserialize)]
+        struct Listeners {
+            listeners: Vec<ListenerRecord>,
+        }
+        let Listeners { listeners } = self.pool()?;
+        let Some(own) = listeners.iter().find(|record| record.is_own && record.address == name) else {
+            return Ok(None);
+        };
+        let duplicate = descriptor::duplicate_recorded(own.fd);
+        duplicate.map(Some).map_err(|error| Error::system(format!("take over {name}"), error))
     }
 
     /// The old image's record of its pool.

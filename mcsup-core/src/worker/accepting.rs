@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -84,7 +85,7 @@ fn try_accept(worker: &WorkerContext, at_once: bool) -> Result<Tried> {
             taken_or_short => return Ok(taken_or_short),
         }
     }
-    for (listener, _) in worker.listeners().iter().zip(are_ready).filter(|(_, is_ready)| **is_ready) {
+    for (listener, _) in connecting(worker).zip(are_ready).filter(|(_, is_ready)| **is_ready) {
         match from_listener(worker, &**listener)? {
             Tried::Lost(error) => lost = Some(error),
             Tried::Empty => {}
@@ -122,8 +123,8 @@ fn from_listener(worker: &WorkerContext, listener: &dyn Listener) -> Result<Trie
             AcceptFailure::Empty => Ok(Tried::Empty),
             AcceptFailure::Lost => Ok(Tried::Lost(error)),
             AcceptFailure::Short => Ok(Tried::Short(error)),
-            // The worker has closed its listeners, because the supervisor is dead.
-            AcceptFailure::Broken if !worker.phase().accepts() => Ok(Tried::Empty),
+            // The worker has released its listeners, for example because the supervisor is dead.
+            AcceptFailure::Broken if worker.has_released() || !worker.phase().accepts() => Ok(Tried::Empty),
             AcceptFailure::Broken => {
                 let step = format!("accept on {}", listener.local());
                 Err(Error::system(step, error).of_kind(ErrorKind::Worker))
@@ -132,12 +133,17 @@ fn from_listener(worker: &WorkerContext, listener: &dyn Listener) -> Result<Trie
     }
 }
 
-/// Whether the handover and each listener may have a connection.
+/// The listeners that clients connect to.
+fn connecting(worker: &WorkerContext) -> impl Iterator<Item = &Arc<dyn Listener>> {
+    worker.listeners().iter().filter(|listener| listener.has_connections())
+}
+
+/// Whether the handover and each of the [`connecting`] listeners may have a connection.
 ///
 /// It waits for one or for a change, a second at most, so that beats go on; `at_once`: it does not wait.
 fn ready(worker: &WorkerContext, at_once: bool) -> Result<Vec<bool>> {
     let sources = [worker.wake_fd(), worker.handed_over_fd()];
-    let sources = sources.into_iter().chain(worker.listeners().iter().map(|listener| listener.as_fd()));
+    let sources = sources.into_iter().chain(connecting(worker).map(|listener| listener.as_fd()));
     let mut sources: Vec<_> = sources.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
     let limit = if at_once { Duration::ZERO } else { Duration::from_secs(1) };
     if !wait(&mut sources, limit)? {
@@ -154,7 +160,7 @@ fn rest(worker: &WorkerContext) -> Result<()> {
 }
 
 /// Waits on `sources`; `false`: a signal ended the wait early.
-fn wait(sources: &mut [PollFd<'_>], limit: Duration) -> Result<bool> {
+pub(super) fn wait(sources: &mut [PollFd<'_>], limit: Duration) -> Result<bool> {
     match poll(sources, Some(&clock::wait_of(limit))) {
         Ok(_) => Ok(true),
         Err(rustix::io::Errno::INTR) => Ok(false),
@@ -170,7 +176,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::os::fd::{BorrowedFd, OwnedFd};
     use std::os::unix::net::UnixStream;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     /// Fails with each error in turn, from the last; then it has one connection, and then none. Always ready.
     #[derive(Debug)]
@@ -192,6 +198,10 @@ mod tests {
             }
             errors.push(libc::EAGAIN);
             Ok(Connection::Unix(UnixStream::pair().unwrap().0))
+        }
+
+        fn with_socket(&self, _: OwnedFd) -> io::Result<Arc<dyn Listener>> {
+            Err(io::ErrorKind::Unsupported.into())
         }
     }
 

@@ -10,10 +10,9 @@ use crate::link::handover::Handover;
 use crate::link::lifeline::{Phase, WorkerControl};
 use crate::link::message::Report;
 use crate::link::scoreboard::{ScoreboardRow, Sibling};
-use crate::listener::Listener;
 use crate::listener::open::OpenSet;
 use crate::policy::Policy;
-use crate::sys::{companion, descriptor};
+use crate::sys::companion;
 
 /// A worker's view of its supervisor. Clones share it between threads.
 #[derive(Debug, Clone)]
@@ -56,12 +55,6 @@ impl WorkerContext {
     /// The worker's place in the pool, from 0.
     pub fn slot(&self) -> usize {
         self.slot
-    }
-
-    /// The non-blocking listeners. All workers share them, except those with one socket for each slot
-    /// ([`Options::reuse_port`](crate::listener::Options::reuse_port)).
-    pub fn listeners(&self) -> &[Arc<dyn Listener>] {
-        &self.listeners
     }
 
     /// The stage of the worker's life.
@@ -203,12 +196,22 @@ impl WorkerContext {
         self.row.connections(open);
     }
 
-    /// Stops accepting in this process. Queued connections stay for other holders of the listeners.
-    pub fn close_listeners(&self) {
-        self.accepting(0);
-        for listener in self.listeners.iter() {
-            let _ = descriptor::redirect_to_null(listener.as_fd());
-        }
+    pub(super) fn open_listeners(&self) -> &OpenSet {
+        &self.listeners
+    }
+
+    pub(super) fn release_listeners(&self) {
+        self.control.release(&self.listeners);
+    }
+
+    /// Whether the worker or its lifeline has released the listeners.
+    pub(super) fn has_released(&self) -> bool {
+        self.control.has_released()
+    }
+
+    /// Whether released listeners are readable for ever.
+    pub(super) fn is_noisy(&self) -> bool {
+        self.control.is_noisy()
     }
 
     pub(super) fn handover(&self) -> &Handover {
@@ -221,6 +224,7 @@ pub(super) mod tests {
     use super::*;
     use crate::link::channel;
     use crate::link::scoreboard::Scoreboard;
+    use crate::listener::Listener;
 
     /// A worker with a maximum number of requests, and its supervisor's end.
     pub(in crate::worker) fn with_max_requests(

@@ -2,6 +2,8 @@
 
 mod accepting;
 mod context;
+mod listeners;
+mod pulling;
 
 use std::error::Error;
 
