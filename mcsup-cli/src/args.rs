@@ -6,6 +6,7 @@
 
 pub(crate) mod defaults;
 pub(crate) mod doctor;
+pub(crate) mod exec;
 pub(crate) mod operator;
 pub(crate) mod options;
 pub(crate) mod service;
@@ -21,6 +22,7 @@ use mcsup_core::control;
 use crate::typos;
 
 use doctor::DoctorArgs;
+use exec::ExecArgs;
 use operator::{ControlArgs, RecycleArgs, ScaleArgs, StatusArgs, StopArgs};
 use options::{
     ApplicationArgs, DevelopmentArgs, LoggingArgs, ProcessArgs, RecyclingArgs, ReloadingArgs, ServingArgs,
@@ -29,8 +31,9 @@ use options::{
 use service::ServiceArgs;
 
 /// Names of the subcommands.
-const SUBCOMMANDS: [&str; 11] = [
+const SUBCOMMANDS: [&str; 12] = [
     "run",
+    "exec",
     "check",
     "status",
     "reload",
@@ -43,10 +46,8 @@ const SUBCOMMANDS: [&str; 11] = [
     "doctor",
 ];
 
-/// Names of subcommands to come, refused so that no script uses one for its application.
-const RESERVED: [&str; 1] = ["exec"];
-
 const USAGE: &str = "mcsup [run] [OPTIONS] APP
+       mcsup exec [OPTIONS] [--] PROGRAM [ARGS]...
        mcsup check [OPTIONS] APP
        mcsup status -p PIDFILE [--json]
        mcsup reload|upgrade|reopen-logs -p PIDFILE [--no-wait] [--timeout SECS]
@@ -74,6 +75,8 @@ a worker, USR1 reopens the log files.";
 pub(crate) enum Invocation {
     /// Serve an application.
     Run(Box<RunArgs>),
+    /// Run any program.
+    Exec(Box<ExecArgs>),
     /// Stop a server.
     Stop(StopArgs),
     /// Report the state of a server.
@@ -86,6 +89,13 @@ pub(crate) enum Invocation {
     Doctor(DoctorArgs),
     /// Print this text, help or version, on standard output.
     Show(String),
+}
+
+impl Invocation {
+    /// Whether this process becomes a supervisor.
+    pub(crate) fn is_for_a_supervisor(&self) -> bool {
+        matches!(self, Invocation::Run(_) | Invocation::Exec(_))
+    }
 }
 
 /// An error in the command line or in a setting: one line, without the `mcsup: ` in front.
@@ -123,6 +133,7 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(Box<RunArgs>),
+    Exec(Box<ExecArgs>),
     /// Load an application once, and report whether it can be served.
     Check(Box<RunArgs>),
     Status(StatusArgs),
@@ -144,6 +155,7 @@ impl Command {
         let control = Invocation::Control;
         match self {
             Command::Run(args) => Invocation::Run(args),
+            Command::Exec(args) => Invocation::Exec(args),
             Command::Check(mut args) => {
                 args.application.check_config = true;
                 Invocation::Run(args)
@@ -201,10 +213,11 @@ pub(crate) struct RunArgs {
 
 /// The command line as clap reads it, its help with the defaults.
 fn command() -> clap::Command {
-    let subcommands = ["run", "check"];
+    let subcommands = ["run", "check", "exec"];
     subcommands
         .into_iter()
         .fold(CommandLine::command(), |command, name| command.mut_subcommand(name, defaults::stated))
+        .mut_subcommand("exec", exec::hide_foreign)
 }
 
 /// Parses a command line, the program's own name first.
@@ -214,12 +227,6 @@ pub(crate) fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Invocati
         argv.push("mcsup".into());
     }
     let first = argv.get(1).and_then(|word| word.to_str()).unwrap_or_default().to_owned();
-    if RESERVED.contains(&first.as_str()) {
-        let reason = format!(
-            "'{first}' is not in this version; a module of that name is served by 'mcsup run {first}'"
-        );
-        return Err(UsageError::with_hint(reason));
-    }
     let named = SUBCOMMANDS.contains(&first.as_str());
     if first == "help" {
         rewrite_help(&mut argv);
@@ -227,7 +234,11 @@ pub(crate) fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Invocati
         argv.insert(1, "run".into());
     }
     let mut command = command();
-    let parsed = command.try_get_matches_from_mut(argv).and_then(|mut matches| {
+    let matches = command.try_get_matches_from_mut(argv);
+    if let Some(("exec", of_exec)) = matches.as_ref().ok().and_then(clap::ArgMatches::subcommand) {
+        exec::refuse_foreign(of_exec)?;
+    }
+    let parsed = matches.and_then(|mut matches| {
         CommandLine::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
     });
     match parsed {
@@ -280,9 +291,9 @@ fn rewrite_help(argv: &mut Vec<OsString>) {
 /// Refuses `mcsup -p FILE stop`, which would serve a module named `stop`.
 fn refuse_late_subcommand(args: Box<RunArgs>) -> Result<Invocation, UsageError> {
     match args.app.as_deref() {
-        Some(app) if SUBCOMMANDS.contains(&app) || RESERVED.contains(&app) => Err(UsageError::with_hint(
-            format!("'{app}' must be the first word; a module of that name is served by 'mcsup run {app}'"),
-        )),
+        Some(app) if SUBCOMMANDS.contains(&app) => Err(UsageError::with_hint(format!(
+            "'{app}' must be the first word; a module of that name is served by 'mcsup run {app}'"
+        ))),
         _ => Ok(Invocation::Run(args)),
     }
 }

@@ -37,18 +37,11 @@ fn the_application_may_stand_before_or_behind_the_options() {
 
 #[test]
 fn a_module_named_like_a_subcommand_is_reached_by_run() {
-    for name in SUBCOMMANDS.into_iter().chain(RESERVED) {
+    for name in SUBCOMMANDS {
         assert_eq!(run(&["run", name]).app.as_deref(), Some(name));
         assert!(refusal(&["-w", "2", name]).contains(&format!("mcsup run {name}")), "{name}");
     }
     assert_eq!(run(&["stop:app"]).app.as_deref(), Some("stop:app"));
-}
-
-#[test]
-fn words_kept_for_later_are_refused() {
-    for name in RESERVED {
-        assert!(refusal(&[name, "-p", "a.pid"]).contains("is not in this version"), "{name}");
-    }
 }
 
 fn beside(pid: &str) -> ServerArgs {

@@ -27,7 +27,8 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::time::Duration;
 
-use args::Invocation;
+use args::{Invocation, RunArgs};
+use commands::application::{Executed, Wsgi};
 pub use exit::Exit;
 use failure::Failure;
 use mcsup_core::host::outlet::Outlet;
@@ -35,6 +36,7 @@ use mcsup_core::host::patience::Patience;
 use mcsup_core::host::service_manager::ServiceManager;
 use mcsup_core::upgrade::{Image, Resumption};
 use settings::Settings;
+use settings::program::ProgramSettings;
 
 /// Longest wait for room in standard error when a server ends with an error.
 const LAST_MESSAGE: Duration = Duration::from_secs(1);
@@ -87,7 +89,7 @@ pub fn run(argv: &[OsString], start: Start) -> Exit {
 /// Prints the error on standard error. A server that ends does not wait for a reader for long.
 fn print_failure(argv: &[OsString], failure: &Failure) {
     let line = format!("mcsup: {failure}\n");
-    if matches!(args::parse(argv.iter().cloned()), Ok(Invocation::Run(_))) {
+    if args::parse(argv.iter().cloned()).is_ok_and(|invocation| invocation.is_for_a_supervisor()) {
         let _ =
             Outlet::of_stream(rustix::stdio::stderr()).write(line.as_bytes(), &Patience::once(LAST_MESSAGE));
     } else {
@@ -109,13 +111,20 @@ fn dispatch(
         Invocation::Doctor(args) => commands::doctor::run(&args).map(with_newline),
         Invocation::Service(args) => commands::service::run(&args, argv, image.as_ref()),
         Invocation::Run(args) => {
-            let read_file = settings::reader(std::env::current_dir().unwrap_or_default());
-            let read = move || {
-                let args = (*args).clone();
-                Ok(Settings::resolve(args, &|name| std::env::var_os(name), &read_file)?)
-            };
-            let settings = read()?;
-            commands::serve::run(&settings, Box::new(read), argv, (image, service_manager?), resumption)
+            let (application, read) = (Wsgi(argv.to_vec()), reading(*args));
+            let start = (image, service_manager?);
+            commands::serve::run(application, &read()?, Box::new(read), start, resumption)
+        }
+        Invocation::Exec(args) => {
+            let (application, read) = (Executed(ProgramSettings::resolve(&args)?), reading(args.pool()));
+            let start = (image, service_manager?);
+            commands::serve::run(application, &read()?, Box::new(read), start, resumption)
         }
     }
+}
+
+/// Reads the settings of a pool from all sources, at each call.
+fn reading(args: RunArgs) -> impl Fn() -> Result<Settings, Failure> {
+    let read_file = settings::reader(std::env::current_dir().unwrap_or_default());
+    move || Ok(Settings::resolve(args.clone(), &|name| std::env::var_os(name), &read_file)?)
 }

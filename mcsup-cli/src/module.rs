@@ -20,7 +20,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::Start;
-use crate::args::{self, Invocation};
+use crate::args;
 use crate::exit::Exit;
 use origin::Origin;
 
@@ -81,7 +81,7 @@ fn take_variable(py: Python<'_>) -> PyResult<Option<String>> {
 
 /// Whether the command starts a supervisor. Other commands need no second interpreter.
 fn is_for_a_supervisor(argv: &[OsString]) -> bool {
-    matches!(args::parse(argv.iter().cloned()), Ok(Invocation::Run(_)))
+    args::parse(argv.iter().cloned()).is_ok_and(|invocation| invocation.is_for_a_supervisor())
 }
 
 /// Executes the interpreter again, without `site` and with its original environment. Returns only after an error.

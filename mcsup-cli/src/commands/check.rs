@@ -8,7 +8,8 @@ use std::ffi::OsString;
 use mcsup_core::Config;
 use mcsup_core::host::trial;
 
-use super::{serve, wiring};
+use super::application::{Application, Wsgi};
+use super::wiring;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::logging::{Destination, ErrorLog};
@@ -24,7 +25,7 @@ pub(super) fn run(
     let worker = wiring::worker_settings(settings, argv, &log)?;
     let app = settings.target()?;
     let limit = settings.pool.boot.value;
-    trial::run(limit, config.run_as.as_ref(), serve::fork_hooks, || {
+    trial::run(limit, config.run_as.as_ref(), Wsgi::around_fork, || {
         log.use_in_worker();
         mcsup_py::check(&worker)
     })

@@ -1,5 +1,6 @@
 //! The subcommands, one file for each kind.
 
+pub(crate) mod application;
 mod check;
 mod client;
 pub(crate) mod doctor;

@@ -1,19 +1,16 @@
-//! The supervisor's side of a WSGI pool: the worker settings of each generation, and the shared logs.
+//! The supervisor's side of a pool: the worker settings of each generation, and the shared logs.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use mcsup_core::host::daemon::Answer;
 use mcsup_core::host::own_file;
 use mcsup_core::host::service_manager::ServiceManager;
 use mcsup_core::{Config, Error, ErrorKind, ForkSide, Local, Supervisor};
-use mcsup_py::python::{fork, standard};
-use mcsup_py::{WorkerSettings, WsgiWorker};
 
+use super::application::{self, Application};
 use super::wiring::{self, UserLookup};
 use crate::failure::Failure;
 use crate::logging::{Destination, ErrorLog, LogError};
@@ -22,44 +19,33 @@ use crate::settings::Settings;
 /// Reads the settings from all sources again.
 pub(super) type ReadSettings = Box<dyn Fn() -> Result<Settings, Failure>>;
 
-/// The supervisor's side of a WSGI pool.
-pub(super) struct Pool {
+/// The supervisor's side of a pool.
+pub(super) struct Pool<A: Application> {
+    application: A,
     /// Worker settings of the first generation.
-    first: WorkerSettings,
+    first: A::Made,
     /// Worker settings of the later generations.
-    workers: BTreeMap<u64, WorkerSettings>,
+    workers: BTreeMap<u64, A::Made>,
     settings: Settings,
     users: UserLookup,
     service_manager: ServiceManager,
     read_settings: ReadSettings,
-    argv: Vec<OsString>,
     output: Output,
     answer: Rc<Cell<Option<Answer>>>,
 }
 
-impl Pool {
+impl<A: Application> Pool<A> {
     /// Makes the pool with its first generation.
     pub(super) fn new(
+        (application, first): (A, A::Made),
         settings: &Settings,
         (read_settings, users): (ReadSettings, UserLookup),
         service_manager: ServiceManager,
-        argv: &[OsString],
         output: Output,
         answer: Rc<Cell<Option<Answer>>>,
-    ) -> Result<Self, Failure> {
-        let first = worker_settings(settings, argv, &output)?;
-        let (settings, argv) = (settings.clone(), argv.to_vec());
-        Ok(Self {
-            first,
-            workers: BTreeMap::new(),
-            settings,
-            users,
-            service_manager,
-            read_settings,
-            argv,
-            output,
-            answer,
-        })
+    ) -> Self {
+        let (settings, workers) = (settings.clone(), BTreeMap::new());
+        Self { application, first, workers, settings, users, service_manager, read_settings, output, answer }
     }
 
     fn warn_of_fixed_settings(&self, new: &Settings) {
@@ -87,25 +73,27 @@ fn changed_fixed_settings(old: &Settings, new: &Settings) -> Vec<&'static str> {
     same.into_iter().filter(|(_, is_same)| !is_same).map(|(name, _)| name).collect()
 }
 
-impl Supervisor for Pool {
-    type Worker = WsgiWorker;
+impl<A: Application> Supervisor for Pool<A> {
+    type Worker = A::Worker;
 
-    fn worker(&mut self, generation: u64) -> WsgiWorker {
+    fn worker(&mut self, generation: u64) -> A::Worker {
         // The supervisor answers, not a worker.
         drop(self.answer.take());
-        WsgiWorker::new(self.workers.get(&generation).unwrap_or(&self.first).clone())
+        A::worker(self.workers.get(&generation).unwrap_or(&self.first))
     }
 
     fn reload(&mut self, generation: u64) -> mcsup_core::Result<Option<Config>> {
         let refused = |failure: Failure| Error::new(ErrorKind::Setting, failure.to_string());
         let settings = (self.read_settings)().map_err(refused)?;
-        let worker = worker_settings(&settings, &self.argv, &self.output).map_err(refused)?;
+        self.application.check(&settings).map_err(refused)?;
         let mut config = wiring::pool(&settings, Some(&self.users)).map_err(refused)?;
         config.addresses = wiring::addresses(&settings, &self.service_manager);
+        let worker = self.application.make(&settings, &config, &self.output).map_err(refused)?;
         self.users = UserLookup::of(&settings, &config);
+        self.application.configure(&mut config);
         self.output.give_away(&settings, &config, true).map_err(refused)?;
         self.warn_of_fixed_settings(&settings);
-        share_standard_library(&settings, &worker);
+        A::prepare(&settings, &worker);
         self.workers.insert(generation, worker);
         Ok(Some(config))
     }
@@ -115,13 +103,13 @@ impl Supervisor for Pool {
     }
 
     fn taken_over(&mut self) {
-        share_standard_library(&self.settings, &self.first);
+        A::prepare(&self.settings, &self.first);
     }
 
     fn listening(&mut self, locals: &[&Local]) {
-        share_standard_library(&self.settings, &self.first);
+        A::prepare(&self.settings, &self.first);
         for local in locals {
-            let scheme = if matches!(local, Local::Tcp(_)) { "http://" } else { "" };
+            let scheme = if matches!(local, Local::Tcp(_)) { A::SCHEME } else { "" };
             log::info!("Listening at: {scheme}{local} ({})", std::process::id());
         }
     }
@@ -137,16 +125,13 @@ impl Supervisor for Pool {
     }
 
     fn before_fork(&mut self) {
-        fork::before();
+        A::around_fork(None);
     }
 
     fn after_fork(&mut self, side: ForkSide) {
-        match side {
-            ForkSide::Supervisor | ForkSide::Mold => fork::after_in_parent(),
-            ForkSide::Worker => {
-                fork::after_in_child();
-                self.output.log.use_in_worker();
-            }
+        A::around_fork(application::side(side));
+        if side == ForkSide::Worker {
+            self.output.log.use_in_worker();
         }
     }
 }
@@ -159,35 +144,15 @@ fn missing(ready: usize, target: usize) -> String {
     }
 }
 
-/// Imports the standard library modules of the application, before the first fork.
-///
-/// Not with a mold, which shares all memory with its workers: the supervisor would hold a further copy.
-fn share_standard_library(settings: &Settings, worker: &WorkerSettings) {
-    if !*settings.mold.preload && !*settings.no_share_stdlib {
-        standard::share(&worker.target.module, &worker.python_path);
-    }
-}
-
-fn worker_settings(
-    settings: &Settings,
-    argv: &[OsString],
-    output: &Output,
-) -> Result<WorkerSettings, Failure> {
-    let mut worker = wiring::worker_settings(settings, argv, &output.log)?;
-    let reopened = output.clone();
-    worker.reopen_error_log = Arc::new(move || reopened.reopen());
-    Ok(worker)
-}
-
 /// The error log, and in a daemon also standard output and error.
 #[derive(Clone)]
-pub(super) struct Output {
+pub(crate) struct Output {
     pub(super) log: ErrorLog,
     pub(super) is_daemon: bool,
 }
 
 impl Output {
-    fn reopen(&self) {
+    pub(super) fn reopen(&self) {
         if let Err(error) = self.log.reopen().and_then(|()| self.redirect()) {
             log::error!("{error}");
         }
@@ -236,6 +201,8 @@ fn prepare(path: &Path, owner: Option<(u32, u32)>) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use super::*;
     use crate::args::{Invocation, parse};
 

@@ -1,16 +1,14 @@
-//! `mcsup run`: settings become a pool of WSGI workers.
+//! `mcsup run` and `mcsup exec`: settings become a pool of workers.
 
 use std::cell::Cell;
-use std::ffi::OsString;
 use std::rc::Rc;
 
 use mcsup_core::host::daemon::{self, Answer, Detached, Verdict};
 use mcsup_core::host::service_manager::ServiceManager;
 use mcsup_core::upgrade::{Image, Resumption};
 use mcsup_core::{Config, Ending, Prefork};
-use mcsup_py::python::fork;
 
-use super::check;
+use super::application::Application;
 use super::pool::{Output, Pool, ReadSettings};
 use super::wiring::{self, UserLookup};
 use crate::exit::Exit;
@@ -22,16 +20,15 @@ use crate::settings::{Origin, Settings, Sourced};
 ///
 /// A reload calls `read_settings`. An upgrade executes `image`. `service_manager` has started this process. A `resumption` comes from the supervisor that this
 /// process replaces.
-pub(crate) fn run(
+pub(crate) fn run<A: Application>(
+    application: A,
     settings: &Settings,
     read_settings: ReadSettings,
-    argv: &[OsString],
     (image, service_manager): (Option<Image>, ServiceManager),
     resumption: &mut Option<Resumption>,
 ) -> Result<(Exit, String), Failure> {
     // Invalid settings are refused before anything changes.
-    wiring::target(settings)?;
-    wiring::access_log(settings)?;
+    application.check(settings)?;
     if let Some(directory) = &settings.process.chdir {
         std::env::set_current_dir(&directory.value).map_err(|error| {
             Failure::usage(format!("cannot change to the directory {}: {error}", directory.value.display()))
@@ -42,12 +39,12 @@ pub(crate) fn run(
     config.addresses = wiring::addresses(settings, &service_manager);
     config.service_manager = service_manager;
     if settings.check_config.value {
-        return check::run(settings, &config, argv);
+        return application.try_out(settings, &config);
     }
     let answer = Rc::new(Cell::new(None));
     // An upgraded image is in the background already.
     if settings.process.daemon.value && resumption.is_none() {
-        match detach()? {
+        match daemon::detach(None, A::around_fork)? {
             Detached::Original(Verdict::Ready { note }) => {
                 let lines = [note, log_of_daemon(&settings.logging.errors)];
                 let text = lines.into_iter().filter(|line| !line.is_empty());
@@ -59,7 +56,7 @@ pub(crate) fn run(
             Detached::Daemon(pipe) => answer.set(Some(pipe)),
         }
     }
-    let ended = serve(settings, read_settings, config, argv, (&answer, resumption));
+    let ended = serve((application, settings), read_settings, config, (&answer, resumption));
     match (ended, answer.take()) {
         // The process that waits for the daemon prints it.
         (Err(failure), Some(answer)) => {
@@ -77,11 +74,10 @@ pub(crate) fn run(
 }
 
 /// Opens the log and runs the pool.
-fn serve(
-    settings: &Settings,
+fn serve<A: Application>(
+    (application, settings): (A, &Settings),
     read_settings: ReadSettings,
-    config: Config,
-    argv: &[OsString],
+    mut config: Config,
     (answer, resumption): (&Rc<Cell<Option<Answer>>>, &mut Option<Resumption>),
 ) -> Result<Exit, Failure> {
     // A dry run changes no file, and reports on standard error to the supervisor that runs it.
@@ -89,18 +85,21 @@ fn serve(
     let errors = if is_check { &Destination::Standard } else { &settings.logging.errors.value };
     let log = install_log(errors, settings.logging.level.value, resumption.is_some())?;
     let output = Output { log, is_daemon: settings.process.daemon.value };
+    let first = application.make(settings, &config, &output)?;
+    let users = UserLookup::of(settings, &config);
+    application.configure(&mut config);
     if !is_check {
         output.redirect()?;
         output.give_away(settings, &config, resumption.is_some())?;
     }
     let pool = Pool::new(
+        (application, first),
         settings,
-        (read_settings, UserLookup::of(settings, &config)),
+        (read_settings, users),
         config.service_manager.clone(),
-        argv,
         output,
         Rc::clone(answer),
-    )?;
+    );
     if resumption.is_none() {
         log::info!("Starting mcsup {}", env!("CARGO_PKG_VERSION"));
     }
@@ -136,18 +135,5 @@ fn log_of_daemon(errors: &Sourced<Destination>) -> String {
         }
         (Destination::Standard, _) => "keeping no log: --error-logfile names a file for it".to_owned(),
         (Destination::File(_), _) => String::new(),
-    }
-}
-
-fn detach() -> Result<Detached, Failure> {
-    Ok(daemon::detach(None, fork_hooks)?)
-}
-
-/// Python's part of a fork: `None` before it, `Some(is_child)` after it.
-pub(super) fn fork_hooks(after_in_child: Option<bool>) {
-    match after_in_child {
-        None => fork::before(),
-        Some(true) => fork::after_in_child(),
-        Some(false) => fork::after_in_parent(),
     }
 }

@@ -8,13 +8,15 @@ use mcsup_core::control::path_beside;
 use mcsup_core::host::privileges::RunAs;
 use mcsup_core::host::service_manager::ServiceManager;
 use mcsup_core::policy::{Limit, Plan, Policy, Recycling};
-use mcsup_core::{Address, Children, Config};
+use mcsup_core::{Address, Children, Config, Program};
 use mcsup_py::access::Format;
 use mcsup_py::engine::{EngineConfig, Limits, Timeouts};
 use mcsup_py::{ReloadSettings, Target, WorkerSettings, WsgiSettings};
 
+use super::pool::Output;
 use crate::failure::Failure;
 use crate::logging::{Destination, ErrorLog};
+use crate::settings::program::ProgramSettings;
 use crate::settings::{ControlSocket, Origin, Settings, Sourced};
 
 const NAME_AND_VERSION: &str = concat!("mcsup/", env!("CARGO_PKG_VERSION"));
@@ -154,6 +156,48 @@ pub(super) fn worker_settings(
         error_log: log.fd(),
         reopen_error_log: Arc::new(|| {}),
     })
+}
+
+/// The program of each worker.
+pub(super) fn program(
+    program: &ProgramSettings,
+    settings: &Settings,
+    config: &Config,
+    output: &Output,
+) -> Result<Program, Failure> {
+    let reopened = output.clone();
+    let mut made = Program::new(&program.program)
+        .args(program.arguments.iter().cloned())
+        .ready(program.ready.clone())
+        .stop_signal(program.stop_signal)
+        .stdin(program.stdin)
+        .output(program.output)
+        .blocking_listeners(program.blocking)
+        .cpus(program.cpus.clone())
+        .no_new_privileges(program.no_new_privs)
+        .on_reopen(move || reopened.reopen());
+    for (name, value) in &settings.process.env.value {
+        made = made.env(name, value);
+    }
+    for limit in &program.limits {
+        made = made.limit(*limit);
+    }
+    if let Some(signal) = program.reopen_signal {
+        made = made.reopen_signal(signal);
+    }
+    if let Some(interval) = program.watchdog(settings.pool.timeout.value)? {
+        made = made.watchdog(interval);
+    }
+    if let Some(addition) = program.nice {
+        made = made.nice(addition);
+    }
+    if let Some(umask) = &settings.process.umask {
+        made = made.umask(umask.value);
+    }
+    if let Some(run_as) = &config.run_as {
+        made = made.run_as(run_as.clone());
+    }
+    Ok(made)
 }
 
 /// The soak of a reload; none by default with `--reload`, where a developer waits for the result.

@@ -5,6 +5,7 @@
 
 mod file;
 mod lifecycle;
+pub(crate) mod program;
 mod sources;
 
 #[cfg(test)]
