@@ -22,6 +22,7 @@ mod molds;
 mod pool;
 mod programs;
 mod roles;
+mod services;
 mod signals;
 mod sockets;
 mod upgrades;
@@ -188,6 +189,10 @@ const TESTS: &[Test] = &[
     (
         "an_inherited_listener_outlives_a_start_that_fails",
         lives::an_inherited_listener_outlives_a_start_that_fails,
+    ),
+    (
+        "a_pool_of_a_program_reports_its_state_to_the_service_manager",
+        services::a_pool_of_a_program_reports_its_state_to_the_service_manager,
     ),
     ("an_image_with_threads_gives_the_pool_back", upgrades::an_image_with_threads_gives_the_pool_back),
     (

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::sockets;
-use crate::{errors, hosts, programs};
+use crate::{errors, hosts, programs, services};
 use mcsup_core::host::privileges::RunAs;
 use mcsup_core::upgrade::{self, Image, Resumption};
 use mcsup_core::{Config, Connection, ErrorKind, MoldThreads, Prefork, Worker, WorkerContext, WorkerResult};
@@ -36,6 +36,7 @@ pub fn play(role: &str) -> ExitCode {
     let pool = Prefork::new(|| Answering).bind(&address).workers(2);
     match role {
         "answering" => pool.run().into(),
+        "notified" => services::notified(&address),
         "hasty" => {
             let mut config = Config { addresses: vec![address.parse().unwrap()], ..Config::default() };
             config.policy.workers = 2;

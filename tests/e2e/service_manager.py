@@ -6,6 +6,7 @@ import select
 import signal
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -28,6 +29,15 @@ class ServiceManager:
         self.senders = set()
         self.store = []
         self.servers = []
+        # The kernel keeps ten messages for a receiver that is busy.
+        self.lock, self.is_over = threading.Lock(), threading.Event()
+        self.receiver = threading.Thread(target=self._receive, daemon=True)
+        self.receiver.start()
+
+    def _receive(self):
+        while not self.is_over.is_set():
+            select.select([self.socket], [], [], 0.1)
+            self.receive()
 
     def environment(self, **extra):
         """The environment of a service, without sockets."""
@@ -53,6 +63,10 @@ class ServiceManager:
 
     def receive(self):
         """Receive all messages that have arrived."""
+        with self.lock:
+            self._receive_all()
+
+    def _receive_all(self):
         while select.select([self.socket], [], [], 0)[0]:
             text, ancillary, _, _ = self.socket.recvmsg(65536, socket.CMSG_SPACE(4) + socket.CMSG_SPACE(12))
             fields = dict(line.split("=", 1) for line in text.decode().splitlines())
@@ -106,6 +120,8 @@ class ServiceManager:
 
     def close(self):
         """End what is left."""
+        self.is_over.set()
+        self.receiver.join(PATIENCE)
         for server in self.servers:
             server.end()
         for _, each in self.store:

@@ -38,6 +38,31 @@ pub(crate) fn resolve(addresses: &[Address], manager: &ServiceManager) -> Result
     resolve_among(addresses, manager.sockets(), &place_of)
 }
 
+/// Takes the sockets that the service manager passes only by their names, before [`resolve`].
+///
+/// # Errors
+/// There is no socket of a name, or this process is not one of launchd's.
+#[cfg(target_vendor = "apple")]
+pub(crate) fn activate(addresses: &[Address], manager: &mut ServiceManager) -> Result<()> {
+    for address in addresses {
+        let Address::Passed(name) = address else { continue };
+        if name != ALL && !manager.sockets().iter().any(|socket| socket.name == *name) {
+            let failed = |error| {
+                let why = format!("cannot listen on {address}: launchd passes no socket of that name");
+                Error::new(ErrorKind::Bind, why).caused_by(error)
+            };
+            manager.activate(name).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// Does nothing here: the environment names all passed sockets.
+#[cfg(not(target_vendor = "apple"))]
+pub(crate) fn activate(_: &[Address], _: &mut ServiceManager) -> Result<()> {
+    Ok(())
+}
+
 /// The same for a pool that has taken its passed sockets: only those that are still in `open` count.
 ///
 /// # Errors

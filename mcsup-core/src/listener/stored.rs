@@ -2,13 +2,13 @@
 //!
 //! The name of a stored socket (`FDNAME=`, sd_pid_notify_with_fds(3)) holds all that its next supervisor needs.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use super::open::OpenSet;
 use super::record::ListenerRecord;
 use super::unix::Bound;
 use crate::host::service_manager::{PassedSocket, STORED};
-use crate::sys::descriptor;
+use crate::sys::{descriptor, listening};
 
 /// The longest name of a stored socket.
 const LONGEST: usize = 255;
@@ -24,8 +24,8 @@ pub(crate) struct Adopted {
 
 /// The sockets of `set` that can be stored, with their names.
 ///
-/// Passed sockets are the service manager's already, and own listeners are opened by the program. Sockets of slots are not stored: the kernel would go on to give
-/// connections to those of slots that the next supervisor lacks.
+/// Passed sockets are the service manager's already, and own listeners are opened by the program. Sockets of slots are
+/// not stored: the kernel would go on to give connections to those of slots that the next supervisor lacks.
 pub(crate) fn storable(set: &OpenSet) -> Vec<(String, BorrowedFd<'_>)> {
     let records = set.describe().into_iter().filter(|record| record.slot.is_none() && !record.is_own);
     let named = records.filter(|record| !record.address.starts_with("fd://"));
@@ -39,7 +39,10 @@ pub(crate) fn adopt(stored: &[PassedSocket]) -> Adopted {
         let record = parse(name, *fd).filter(|record| record.bound.as_ref().is_none_or(Bound::is_present));
         let opened = record.and_then(|record| OpenSet::adopt(&[record], &[]).ok());
         match opened {
-            Some(set) if !adopted.set.shares_any_with(&set) => adopted.set.extend(set),
+            Some(set) if !adopted.set.shares_any_with(&set) => {
+                accept_new(&set);
+                adopted.set.extend(set);
+            }
             opened => {
                 // The set closes its socket itself.
                 if opened.is_none() {
@@ -51,6 +54,15 @@ pub(crate) fn adopt(stored: &[PassedSocket]) -> Adopted {
         }
     }
     adopted
+}
+
+/// Lets new clients into the queues of `set`: the earlier supervisor may have been killed while it stopped.
+fn accept_new(set: &OpenSet) {
+    for listener in set.iter() {
+        if let Err(error) = listening::accept_new(listener.as_fd()) {
+            log::warn!("Cannot let new clients connect to {}: {error}", listener.local());
+        }
+    }
 }
 
 /// The name of a socket in the store.
@@ -135,6 +147,22 @@ mod tests {
         assert!(adopted.set.contains(&path.parse().unwrap()));
         adopted.set.withdraw();
         assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_stored_socket_that_refused_new_clients_at_a_stop_accepts_them_again() {
+        let set = open(&["127.0.0.1:0"], false);
+        let stored = passed(&set);
+        set.refuse_new_where_lacking(&OpenSet::default());
+        drop(set);
+        let adopted = adopt(&stored).set;
+        let crate::listener::Local::Tcp(address) = adopted[0].local() else { panic!("not TCP") };
+        // A refused one would try again after a second.
+        let limit = std::time::Duration::from_millis(500);
+        std::net::TcpStream::connect_timeout(address, limit).unwrap();
+        // A socket without a filter is no error.
+        listening::accept_new(adopted[0].as_fd()).unwrap();
     }
 
     #[test]

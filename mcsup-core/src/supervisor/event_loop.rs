@@ -168,6 +168,7 @@ impl<S: Supervisor> RunningPool<S> {
     pub(super) fn finish(mut self, outcome: Outcome) -> Ending {
         self.executor.generation_configs.close();
         self.executor.operators.finish();
+        self.executor.service.finish();
         Ending::of(outcome, self.executor.failed_start.reason_of(outcome))
     }
 }
@@ -200,6 +201,7 @@ fn open<S: Supervisor>(
     descriptors::raise();
     let user = config.run_as.as_ref().map(|run_as| run_as.0.uid);
     let pid_file = config.pid_file.as_deref().map(|path| PidFile::hold_beside(path, user)).transpose()?;
+    activation::activate(&config.addresses, &mut config.service_manager)?;
     config.addresses = activation::resolve(&config.addresses, &config.service_manager)?;
     own::prepare(&config.listeners)?;
     let mut service = Service::new(std::mem::take(&mut config.service_manager), true);

@@ -45,8 +45,9 @@ impl Service {
                 None
             }
         };
-        // Those of an earlier supervisor; this one stores its own again under the same names.
-        let stored = manager.stored().iter().map(|socket| socket.name.clone()).collect();
+        // Those of an earlier supervisor. The variables of a new image may be out of date: it stores all again.
+        let stored: Vec<_> = manager.stored().iter().map(|socket| socket.name.clone()).collect();
+        let stored = if is_new { stored } else { Vec::new() };
         Self {
             notifier: manager.notify_socket().and_then(open),
             manager,
@@ -135,6 +136,13 @@ impl Service {
         let notifier = self.notifier.as_ref()?;
         let beat = self.manager.watchdog().map(|_| self.next_beat);
         beat.into_iter().chain(notifier.pause().map(|pause| now.saturating_add(pause))).min()
+    }
+
+    /// Sends the last messages, and waits for room for them for a short time.
+    pub(super) fn finish(&mut self) {
+        if let Some(notifier) = &mut self.notifier {
+            notifier.finish();
+        }
     }
 
     /// Closes the socket in a forked child.

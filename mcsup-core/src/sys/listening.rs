@@ -115,6 +115,25 @@ pub(crate) fn refuse_new(_: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Undoes [`refuse_new`].
+///
+/// # Errors
+/// The error of setsockopt(2).
+#[cfg(target_os = "linux")]
+pub(crate) fn accept_new(socket: BorrowedFd<'_>) -> io::Result<()> {
+    match socket2::SockRef::from(&socket).detach_filter() {
+        // It has no filter.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        done => done,
+    }
+}
+
+/// Does nothing: the kernel has no such filter here.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn accept_new(_: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(())
+}
+
 /// Waits until all packets from before an [`aim`] have reached their socket: some milliseconds.
 #[cfg(target_os = "linux")]
 pub(crate) fn let_packets_pass() {

@@ -21,6 +21,7 @@
 //! - [`record_lock`]: a process's locks on a file, and their holders.
 //! - [`accept_error`]: classification of accept(2)'s errors.
 //! - [`kernel_text`]: kernel files with names that may not be UTF-8.
+//! - [`launchd`]: the sockets of launchd.
 //! - [`listening`]: the queue of a listening socket, and the target of new connections.
 #![allow(unsafe_code, reason = "this folder is where unsafe lives")]
 
@@ -41,6 +42,8 @@ pub(crate) mod forked;
 pub(crate) mod held_file;
 pub(crate) mod kernel_text;
 pub(crate) mod launch;
+#[cfg(target_vendor = "apple")]
+pub(crate) mod launchd;
 pub(crate) mod listening;
 pub(crate) mod poller;
 pub(crate) mod record_lock;

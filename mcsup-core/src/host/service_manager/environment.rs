@@ -19,9 +19,13 @@ const UNNAMED: &str = "unknown";
 /// Variables with the pid of the process that the others are for.
 const PIDS: [&str; 2] = ["LISTEN_PID", "WATCHDOG_PID"];
 
+/// The sockets for the next image as `FD:NAME,FD:NAME`, where systemd's variables cannot describe them: the numbers of
+/// launchd's sockets are any ones.
+const SOCKETS: &str = "MCSUP_PASSED_SOCKETS";
+
 impl ServiceManager {
     /// The variables that [`from_environment`](Self::from_environment) takes.
-    pub const VARIABLES: [&'static str; 8] = [
+    pub const VARIABLES: [&'static str; 9] = [
         "LISTEN_PID",
         "LISTEN_PIDFDID",
         "LISTEN_FDS",
@@ -30,6 +34,7 @@ impl ServiceManager {
         "WATCHDOG_PID",
         "WATCHDOG_USEC",
         "FDSTORE",
+        SOCKETS,
     ];
 
     /// Reads the variables and removes them from the environment, so that no child takes them for its own.
@@ -68,6 +73,9 @@ impl ServiceManager {
             (manager.stored, manager.sockets) =
                 sockets.into_iter().partition(|socket| socket.name.starts_with(STORED));
         }
+        if let Some(described) = text(SOCKETS) {
+            manager.sockets = described_sockets(&described.to_string_lossy());
+        }
         if is_ours("WATCHDOG_PID")? != Some(false) {
             let time = number("WATCHDOG_USEC")?.filter(|time| *time > 0);
             manager.watchdog = time.map(Duration::from_micros);
@@ -83,6 +91,26 @@ fn sockets(count: u64, names: Option<&str>) -> Result<Vec<PassedSocket>> {
     let mut names = names.into_iter().flat_map(|names| names.split(':'));
     let name = |given: Option<&str>| given.filter(|name| !name.is_empty()).unwrap_or(UNNAMED).to_owned();
     Ok((FIRST..FIRST + count).map(|fd| PassedSocket { fd, name: name(names.next()) }).collect())
+}
+
+fn described_sockets(text: &str) -> Vec<PassedSocket> {
+    let socket = |part: &str| {
+        let (fd, name) = part.split_once(':')?;
+        Some(PassedSocket { fd: fd.parse().ok()?, name: name.to_owned() })
+    };
+    text.split(',').filter_map(socket).collect()
+}
+
+/// Passes `sockets` to the next image.
+#[cfg(target_vendor = "apple")]
+pub(super) fn keep_sockets(sockets: &[PassedSocket]) {
+    exec::keep_for_next_image(SOCKETS, OsStr::new(&description(sockets)));
+}
+
+#[cfg(any(target_vendor = "apple", test))]
+fn description(sockets: &[PassedSocket]) -> String {
+    let parts: Vec<String> = sockets.iter().map(|PassedSocket { fd, name }| format!("{fd}:{name}")).collect();
+    parts.join(",")
 }
 
 fn number(name: &str, value: &OsStr) -> Result<u64> {
@@ -154,6 +182,15 @@ mod tests {
         ])
         .unwrap();
         assert_eq!((manager.stored()[0].fd, manager.sockets()[0].fd, manager.store()), (3, 4, 8));
+    }
+
+    #[test]
+    fn the_next_image_gets_sockets_with_any_numbers() {
+        let sockets = [(7, "http"), (9, "http"), (8, "admin")]
+            .map(|(fd, name)| PassedSocket { fd, name: name.to_owned() });
+        let text = description(&sockets);
+        assert_eq!(text, "7:http,9:http,8:admin");
+        assert_eq!(read(&[(SOCKETS, &text)]).unwrap().sockets(), sockets);
     }
 
     #[test]

@@ -57,6 +57,20 @@ impl ServiceManager {
         &self.sockets
     }
 
+    /// Takes the sockets of `name` from a service manager that passes none by itself (launchd).
+    ///
+    /// # Errors
+    /// Those of launch_activate_socket(3).
+    #[cfg(target_vendor = "apple")]
+    pub(crate) fn activate(&mut self, name: &str) -> std::io::Result<()> {
+        let passed = crate::sys::launchd::activate(name)?
+            .into_iter()
+            .map(|fd| PassedSocket { fd, name: name.to_owned() });
+        self.sockets.extend(passed);
+        environment::keep_sockets(&self.sockets);
+        Ok(())
+    }
+
     /// The sockets that an earlier supervisor has stored in the service manager.
     pub(crate) fn stored(&self) -> &[PassedSocket] {
         &self.stored

@@ -6,7 +6,7 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketType,
@@ -15,6 +15,9 @@ use rustix::net::{
 
 /// The time after which a message that the service manager had no room for is sent again.
 const AGAIN: Duration = Duration::from_millis(100);
+
+/// The longest wait for room at the end.
+const AT_END: Duration = Duration::from_millis(500);
 
 /// The most messages that wait; older ones are dropped.
 const MOST_WAITING: usize = 64;
@@ -77,6 +80,15 @@ impl Notifier {
                     self.note(sent);
                 }
             }
+        }
+    }
+
+    /// Sends the messages that wait, for half a second at most.
+    pub(crate) fn finish(&mut self) {
+        let end = Instant::now() + AT_END;
+        while !self.waiting.is_empty() && Instant::now() < end {
+            std::thread::sleep(AT_END / 50);
+            self.flush();
         }
     }
 
