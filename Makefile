@@ -16,6 +16,9 @@ WHEELS := target/wheels
 # What the wheel is made of: a change in any of it makes a new one.
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find mcsup-core mcsup-py mcsup-cli -type f -not -name '*.pyc' -not -path '*/fuzz/*' 2>/dev/null)
 
+# Everything that the library has; the wheel is built without.
+FEATURES := --features mcsup-core/hyper
+
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 # Where cargo-nextest goes if the machine has none.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
@@ -59,16 +62,17 @@ test: lint test-rust test-fallback test-packages test-docs check-macos test-e2e 
 lint: ## Format and lints, warnings denied
 	$(call step,lint: rustfmt and clippy)
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --locked $(FEATURES) -- -D warnings
+	$(CARGO) clippy -p mcsup-core --locked -- -D warnings
 
 test-rust: target/.nextest ## Unit and process tests of the crates
 	$(call step,test-rust: unit and process tests of the crates)
-	$(CARGO) nextest run --workspace --locked --no-fail-fast
+	$(CARGO) nextest run --workspace --locked $(FEATURES) --no-fail-fast
 
 test-fallback: target/.nextest ## The tests of mcsup-core with its portable ways, on Linux too
 	$(call step,test-fallback: mcsup-core with its portable ways)
 	RUSTFLAGS="--cfg mcsup_force_fallback" CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/fallback \
-		$(CARGO) nextest run -p mcsup-core --locked --no-fail-fast
+		$(CARGO) nextest run -p mcsup-core --locked $(FEATURES) --no-fail-fast
 
 test-packages: ## The packages of the crates built alone with the oldest Rust
 	$(call step,test-packages: the packages of the crates built alone with the oldest Rust)
@@ -76,12 +80,12 @@ test-packages: ## The packages of the crates built alone with the oldest Rust
 
 test-docs: ## Documentation and its examples, warnings denied
 	$(call step,test-docs: rustdoc and its examples)
-	$(CARGO) test --workspace --doc --locked
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+	$(CARGO) test --workspace --doc --locked $(FEATURES)
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked $(FEATURES)
 	$(PYTHON) tests/public_items.py $(CARGO_TARGET_DIR)/doc
 
 api: ## Write docs/API.md, the list of the public items
-	$(CARGO) doc --workspace --no-deps --locked
+	$(CARGO) doc --workspace --no-deps --locked $(FEATURES)
 	$(PYTHON) tests/public_items.py $(CARGO_TARGET_DIR)/doc --write
 
 test-e2e: $(TEST_VENV)/.ready $(AGENTS_VENV)/.ready ## The installed wheel, driven as a user drives it

@@ -30,8 +30,15 @@
 //! - A slot whose workers keep dying is refilled after ever longer delays; a pool that cannot boot ends with
 //!   a reason.
 //!
+//! # Features
+//! None is on by default, and the core has no runtime.
+//! - `tokio`: `WorkerContext::accept_async` and `draining`.
+//! - `hyper`: `serve`, which lets a worker serve axum's `Router` or another tower service over HTTP/1.1. A reload
+//!   closes none of its connections.
+//!
 //! # Not here
-//! The crate speaks no protocol, embeds no language and prints nothing: log lines go to [`log`]. A library
+//! Without the feature `hyper` the crate speaks no protocol. It embeds no language and prints nothing: log lines
+//! go to [`log`]. A library
 //! error never ends the process; [`Ending`] converts to an exit code, and `main` decides.
 //!
 //! # Where to start reading
@@ -45,6 +52,8 @@ mod link;
 pub mod listener;
 pub mod policy;
 pub mod program;
+#[cfg(feature = "hyper")]
+mod serve;
 mod spawn;
 mod supervisor;
 mod sys;
@@ -56,9 +65,13 @@ pub use error::{Error, ErrorKind, Result};
 pub use link::lifeline::THREAD_NAME as LIFELINE_THREAD;
 pub use listener::{Address, Connection, Listener, Local};
 pub use program::Program;
+#[cfg(feature = "hyper")]
+pub use serve::{Peer, RequestBody, serve, serve_with};
 pub use spawn::spec::MoldThreads;
 pub use supervisor::config::{Children, Config};
 pub use supervisor::{Ending, ForkSide, Pool, PoolEvent, PoolProcess, Prefork, Supervisor};
+#[cfg(feature = "tokio")]
+pub use worker::AsyncConnection;
 pub use worker::{
     MAX_HANDED, Phase, Sibling, SignalsBlocked, Unshared, Worker, WorkerContext, WorkerResult, between_forks,
     is_forked_off, restart_companions, stop_companions, with_companion,

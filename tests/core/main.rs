@@ -22,6 +22,7 @@ mod molds;
 mod pool;
 mod programs;
 mod roles;
+mod runner;
 mod services;
 mod signals;
 mod sockets;
@@ -29,8 +30,7 @@ mod upgrades;
 
 use std::process::ExitCode;
 
-/// A test and its name.
-type Test = (&'static str, fn());
+use runner::Test;
 
 const TESTS: &[Test] = &[
     ("a_pool_serves_and_stops_when_asked", lives::a_pool_serves_and_stops_when_asked),
@@ -284,32 +284,8 @@ const TESTS: &[Test] = &[
 ];
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    if let Ok(role) = std::env::var(roles::ROLE) {
-        return roles::play(&role);
+    match std::env::var(roles::ROLE) {
+        Ok(role) => roles::play(&role),
+        Err(_) => runner::run(TESTS),
     }
-    let has = |flag: &str| words.iter().any(|word| word == flag);
-    if has("--list") {
-        // nextest asks twice, the second time for ignored tests alone; there are none.
-        if !has("--ignored") {
-            TESTS.iter().for_each(|(name, _)| println!("{name}: test"));
-        }
-        return ExitCode::SUCCESS;
-    }
-    let wanted: Vec<&String> = words.iter().filter(|word| !word.starts_with('-')).collect();
-    let exact = has("--exact");
-    let chosen = TESTS.iter().filter(|(name, _)| {
-        wanted.is_empty()
-            || wanted.iter().any(|word| if exact { word == name } else { name.contains(word.as_str()) })
-    });
-    let mut failed = 0;
-    let mut count = 0;
-    for (name, test) in chosen {
-        count += 1;
-        let passed = std::panic::catch_unwind(test).is_ok();
-        println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
-        failed += usize::from(!passed);
-    }
-    println!("{} passed, {failed} failed", count - failed);
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -10,7 +10,7 @@ packages="rustc-web cargo-web rust-web-src"
 skip() { echo "check-macos: skipped: $*"; exit 0; }
 
 if [ "$(uname)" = Darwin ]; then
-    [ "${1:-}" = --can ] || exec cargo check --workspace --all-targets --locked
+    [ "${1:-}" = --can ] || exec cargo check --workspace --all-targets --locked --features mcsup-core/hyper
     exit 0
 fi
 installed() {
@@ -45,5 +45,5 @@ CFG
 
 env -u RUSTUP_TOOLCHAIN RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 RUSTFLAGS="-D warnings" \
     CARGO_TARGET_DIR="$target" PYO3_CONFIG_FILE="$target/pyo3.cfg" \
-    /usr/bin/cargo check -Zbuild-std=std,panic_unwind --target aarch64-apple-darwin --workspace --locked
+    /usr/bin/cargo check -Zbuild-std=std,panic_unwind --target aarch64-apple-darwin --workspace --locked --features mcsup-core/hyper
 echo "check-macos: no errors, no warnings"

@@ -68,6 +68,9 @@ pub(crate) struct WorkerControl {
     broken: Mutex<Option<Arc<str>>>,
     wake_read: OwnedFd,
     wake_write: OwnedFd,
+    /// Wakes the futures that wait for a change: one that empties the pipe hides the change from others.
+    #[cfg(feature = "tokio")]
+    changed: tokio::sync::Notify,
     /// Notes the sender of a signal, once signals are joined.
     row: OnceLock<ScoreboardRow>,
     is_noted: AtomicBool,
@@ -85,6 +88,8 @@ impl WorkerControl {
             broken: Mutex::new(None),
             wake_read,
             wake_write,
+            #[cfg(feature = "tokio")]
+            changed: tokio::sync::Notify::new(),
             row: OnceLock::new(),
             is_noted: AtomicBool::new(false),
         })
@@ -193,13 +198,30 @@ impl WorkerControl {
 
     /// Empties the pipe, so that `wake_fd` becomes readable at the next change.
     pub(crate) fn acknowledge(&self) {
-        let mut bytes = [0; 64];
-        while let Ok(1..) = rustix::io::read(&self.wake_read, &mut bytes) {}
+        let (mut bytes, mut has_changed) = ([0; 64], false);
+        while let Ok(1..) = rustix::io::read(&self.wake_read, &mut bytes) {
+            has_changed = true;
+        }
+        if has_changed {
+            self.wake_futures();
+        }
+    }
+
+    /// Resolves at the next change after it was enabled, if one future acknowledges the changes.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn changed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.changed.notified()
     }
 
     fn wake(&self) {
         // A full pipe wakes the worker already.
         let _ = rustix::io::write(&self.wake_write, &[0]);
+        self.wake_futures();
+    }
+
+    fn wake_futures(&self) {
+        #[cfg(feature = "tokio")]
+        self.changed.notify_waiters();
     }
 }
 

@@ -72,6 +72,34 @@ impl Poller {
     }
 }
 
+#[cfg(feature = "tokio")]
+impl Poller {
+    /// Registers the poller with the current runtime.
+    ///
+    /// A runtime that has registered a descriptor loses it if another thread redirects its number: the kernel
+    /// reports the old file for ever, and the runtime cannot remove it. So it registers a poller, which is closed
+    /// with all that it watches.
+    ///
+    /// # Errors
+    /// The runtime ends, or has no memory.
+    ///
+    /// # Panics
+    /// There is no runtime with I/O.
+    pub(crate) fn register(self) -> io::Result<tokio::io::unix::AsyncFd<Self>> {
+        use tokio::io::{Interest, unix::AsyncFd};
+        // SAFETY: the poller owns its descriptor, and nothing in this process redirects or closes it before the
+        // registration ends, which is when `AsyncFd` is dropped.
+        Ok(unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) }?)
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl std::os::fd::AsRawFd for Poller {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        std::os::fd::AsRawFd::as_raw_fd(&self.as_fd())
+    }
+}
+
 impl AsFd for Poller {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

@@ -14,21 +14,71 @@ use crate::link::lifeline::Phase;
 use crate::listener::{AcceptFailure, Connection, Listener};
 
 /// The pause in accepting after a shortage of descriptors or memory.
-const REST: Duration = Duration::from_millis(50);
+pub(super) const REST: Duration = Duration::from_millis(50);
 /// The most pauses of a worker that is to end.
 const MOST_SHORTAGES: u32 = 20;
 
 const MOST_LOST: u32 = AcceptFailure::MOST_LOST;
 
 /// The result of one attempt to take a connection.
-enum Tried {
-    Taken(Connection),
+pub(super) enum Tried<T> {
+    Taken(T),
     /// A connection was there and failed; others may wait behind it.
     Lost(io::Error),
     /// Every queue is empty.
     Empty,
     /// A connection may be there, but descriptors or memory are short.
     Short(io::Error),
+}
+
+/// The attempts to take one connection, as far as they have failed.
+#[derive(Default)]
+pub(super) struct Attempts {
+    shortages: u32,
+    lost: u32,
+}
+
+/// The step after an attempt.
+pub(super) enum Next<T> {
+    Return(T),
+    /// The worker should finish.
+    End,
+    Again,
+    /// The same after [`REST`].
+    Rest,
+}
+
+impl Attempts {
+    /// The step after `tried`.
+    pub(super) fn next<T>(&mut self, tried: Tried<T>, is_draining: bool) -> Next<T> {
+        match tried {
+            Tried::Taken(connection) => return Next::Return(connection),
+            Tried::Empty if is_draining => return Next::End,
+            Tried::Empty => self.lost = 0,
+            Tried::Lost(_) if self.lost < MOST_LOST => self.lost += 1,
+            Tried::Short(_) | Tried::Lost(_) if is_draining && self.shortages >= MOST_SHORTAGES => {
+                return Next::End;
+            }
+            Tried::Short(error) | Tried::Lost(error) => {
+                self.lost = 0;
+                if self.shortages == 0 {
+                    log::error!("cannot accept connections for a moment: {error}");
+                }
+                self.shortages += 1;
+                return Next::Rest;
+            }
+        }
+        Next::Again
+    }
+}
+
+/// Whether a worker in this phase only takes the queued connections; `None`: it takes none.
+pub(super) fn only_queued(phase: Phase) -> Option<bool> {
+    match phase {
+        Phase::Serving | Phase::LameDuck => Some(false),
+        Phase::Retiring | Phase::Quitting => None,
+        Phase::Draining => Some(true),
+    }
 }
 
 impl WorkerContext {
@@ -44,49 +94,56 @@ impl WorkerContext {
     /// An error of poll(2) or accept(2), unless it concerns one connection or a shortage of descriptors or
     /// memory.
     pub fn accept(&self) -> Result<Option<Connection>> {
-        let (mut shortages, mut lost) = (0, 0);
+        let mut attempts = Attempts::default();
         loop {
             self.beat();
-            let is_draining = match self.phase() {
-                Phase::Serving | Phase::LameDuck => false,
-                Phase::Retiring | Phase::Quitting => return Ok(None),
-                Phase::Draining => true,
-            };
-            match try_accept(self, is_draining)? {
-                Tried::Taken(connection) => return Ok(Some(connection)),
-                Tried::Empty if is_draining => return Ok(None),
-                Tried::Empty => lost = 0,
-                Tried::Lost(_) if lost < MOST_LOST => lost += 1,
-                Tried::Short(_) | Tried::Lost(_) if is_draining && shortages >= MOST_SHORTAGES => {
-                    return Ok(None);
-                }
-                Tried::Short(error) | Tried::Lost(error) => {
-                    lost = 0;
-                    if shortages == 0 {
-                        log::error!("cannot accept connections for a moment: {error}");
-                    }
-                    shortages += 1;
-                    rest(self)?;
-                }
+            let Some(is_draining) = only_queued(self.phase()) else { return Ok(None) };
+            let ready = ready(self, is_draining)?;
+            let tried = take(self, |source| ready.get(source) == Some(&true), &|connection, bytes| {
+                without_bytes(connection, &bytes)
+            })?;
+            match attempts.next(tried, is_draining) {
+                Next::Return(connection) => return Ok(Some(connection)),
+                Next::End => return Ok(None),
+                Next::Again => {}
+                Next::Rest => rest(self)?,
             }
         }
     }
 }
 
-/// Takes a queued connection, after a wait unless `at_once`.
-fn try_accept(worker: &WorkerContext, at_once: bool) -> Result<Tried> {
-    let [is_handed_over, are_ready @ ..] = &ready(worker, at_once)?[..] else { return Ok(Tried::Empty) };
+/// A blocking connection without bytes from another worker.
+fn without_bytes(connection: Connection, bytes: &[u8]) -> io::Result<Connection> {
+    if !bytes.is_empty() {
+        log::error!("a connection was handed over with {} bytes: it is closed", bytes.len());
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    // BSD sockets inherit the listener's non-blocking mode.
+    connection.set_nonblocking(false)?;
+    Ok(connection)
+}
+
+/// Makes a connection and the bytes that came with it the caller's.
+type Adopt<'a, T> = &'a dyn Fn(Connection, Vec<u8>) -> io::Result<T>;
+
+/// Takes a queued connection from a source that `may_have` one: the handover, which is number 0, or one of the
+/// [`connecting`] listeners, counted from 1.
+pub(super) fn take<T>(
+    worker: &WorkerContext,
+    may_have: impl Fn(usize) -> bool,
+    adopt: Adopt<'_, T>,
+) -> Result<Tried<T>> {
     let mut lost = None;
     // Connections in the handover have already waited at another worker.
-    if *is_handed_over {
-        match from_handover(worker)? {
+    if may_have(0) {
+        match from_handover(worker, adopt)? {
             Tried::Lost(error) => lost = Some(error),
             Tried::Empty => {}
             taken_or_short => return Ok(taken_or_short),
         }
     }
-    for (listener, _) in connecting(worker).zip(are_ready).filter(|(_, is_ready)| **is_ready) {
-        match from_listener(worker, &**listener)? {
+    for (listener, _) in connecting(worker).zip(1..).filter(|(_, source)| may_have(*source)) {
+        match from_listener(worker, &**listener, adopt)? {
             Tried::Lost(error) => lost = Some(error),
             Tried::Empty => {}
             taken_or_short => return Ok(taken_or_short),
@@ -95,14 +152,12 @@ fn try_accept(worker: &WorkerContext, at_once: bool) -> Result<Tried> {
     Ok(lost.map_or(Tried::Empty, Tried::Lost))
 }
 
-fn from_handover(worker: &WorkerContext) -> Result<Tried> {
+/// Takes a connection from the handover.
+pub(super) fn from_handover<T>(worker: &WorkerContext, adopt: Adopt<'_, T>) -> Result<Tried<T>> {
     match worker.handover().take_with_room() {
-        Ok(Some((connection, bytes))) if bytes.is_empty() => {
-            Ok(Connection::adopt(connection).map_or_else(Tried::Lost, Tried::Taken))
-        }
-        Ok(Some((_, bytes))) => {
-            log::error!("a connection was handed over with {} bytes: it is closed", bytes.len());
-            Ok(Tried::Lost(io::ErrorKind::InvalidData.into()))
+        Ok(Some((connection, bytes))) => {
+            let connection = Connection::adopt(connection).and_then(|connection| adopt(connection, bytes));
+            Ok(connection.map_or_else(Tried::Lost, Tried::Taken))
         }
         Ok(None) => Ok(Tried::Empty),
         Err(error) => match AcceptFailure::of(&error) {
@@ -113,12 +168,13 @@ fn from_handover(worker: &WorkerContext) -> Result<Tried> {
     }
 }
 
-fn from_listener(worker: &WorkerContext, listener: &dyn Listener) -> Result<Tried> {
+fn from_listener<T>(
+    worker: &WorkerContext,
+    listener: &dyn Listener,
+    adopt: Adopt<'_, T>,
+) -> Result<Tried<T>> {
     match listener.accept() {
-        // BSD sockets inherit the listener's non-blocking mode.
-        Ok(connection) => {
-            Ok(connection.set_nonblocking(false).map_or_else(Tried::Lost, |()| Tried::Taken(connection)))
-        }
+        Ok(connection) => Ok(adopt(connection, Vec::new()).map_or_else(Tried::Lost, Tried::Taken)),
         Err(error) => match AcceptFailure::of(&error) {
             AcceptFailure::Empty => Ok(Tried::Empty),
             AcceptFailure::Lost => Ok(Tried::Lost(error)),
@@ -134,14 +190,14 @@ fn from_listener(worker: &WorkerContext, listener: &dyn Listener) -> Result<Trie
 }
 
 /// The listeners that clients connect to.
-fn connecting(worker: &WorkerContext) -> impl Iterator<Item = &Arc<dyn Listener>> {
+pub(super) fn connecting(worker: &WorkerContext) -> impl Iterator<Item = &Arc<dyn Listener>> {
     worker.listeners().iter().filter(|listener| listener.has_connections())
 }
 
 /// Whether the handover and each of the [`connecting`] listeners may have a connection.
 ///
 /// It waits for one or for a change, a second at most, so that beats go on; `at_once`: it does not wait.
-fn ready(worker: &WorkerContext, at_once: bool) -> Result<Vec<bool>> {
+pub(super) fn ready(worker: &WorkerContext, at_once: bool) -> Result<Vec<bool>> {
     let sources = [worker.wake_fd(), worker.handed_over_fd()];
     let sources = sources.into_iter().chain(connecting(worker).map(|listener| listener.as_fd()));
     let mut sources: Vec<_> = sources.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();

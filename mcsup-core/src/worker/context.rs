@@ -26,6 +26,8 @@ pub struct WorkerContext {
     /// The number of requests after which it asks for a successor; 0: never.
     max_requests: Option<u64>,
     graceful_timeout: Duration,
+    #[cfg(feature = "tokio")]
+    reactors: Arc<super::reactor::Reactors>,
 }
 
 impl WorkerContext {
@@ -37,8 +39,18 @@ impl WorkerContext {
         handover: Arc<Handover>,
         end: WorkerEnd,
     ) -> Self {
-        let graceful_timeout = Policy::default().graceful_timeout;
-        Self { slot, listeners, control, row, handover, end, max_requests, graceful_timeout }
+        Self {
+            slot,
+            listeners,
+            control,
+            row,
+            handover,
+            end,
+            max_requests,
+            graceful_timeout: Policy::default().graceful_timeout,
+            #[cfg(feature = "tokio")]
+            reactors: Arc::default(),
+        }
     }
 
     pub(crate) fn with_graceful_timeout(self, graceful_timeout: Duration) -> Self {
@@ -201,6 +213,8 @@ impl WorkerContext {
     }
 
     pub(super) fn release_listeners(&self) {
+        #[cfg(feature = "tokio")]
+        self.reactors.forget_all();
         self.control.release(&self.listeners);
     }
 
@@ -216,6 +230,16 @@ impl WorkerContext {
 
     pub(super) fn handover(&self) -> &Handover {
         &self.handover
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(super) fn control(&self) -> &Arc<WorkerControl> {
+        &self.control
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(super) fn reactors(&self) -> &super::reactor::Reactors {
+        &self.reactors
     }
 }
 

@@ -1,9 +1,15 @@
 //! The embedder's part: a [`Worker`] to implement, and the [`WorkerContext`] that it receives.
 
 mod accepting;
+#[cfg(feature = "tokio")]
+mod async_accepting;
+#[cfg(feature = "tokio")]
+mod async_connection;
 mod context;
 mod listeners;
 mod pulling;
+#[cfg(feature = "tokio")]
+mod reactor;
 
 use std::error::Error;
 
@@ -14,6 +20,8 @@ pub use crate::sys::companion::{restart_companions, stop_companions, with_compan
 pub use crate::sys::forked::is_forked_off;
 pub use crate::sys::signal::SignalsBlocked;
 pub use crate::sys::unshared::{Unshared, between_forks};
+#[cfg(feature = "tokio")]
+pub use async_connection::AsyncConnection;
 pub use context::WorkerContext;
 
 /// The result of a [`Worker`]'s methods: `?` takes any error.

@@ -1,0 +1,53 @@
+//! Workers on tokio and hyper, with real processes and clients. The tests run as those of `tests/core` do.
+
+#![allow(
+    unreachable_pub,
+    dead_code,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on fails, and says so; it uses a part of what it shares with others"
+)]
+
+#[path = "../../examples/axum.rs"]
+mod axum_example;
+mod client;
+mod ends;
+#[path = "../core/pool.rs"]
+mod pool;
+mod reloads;
+mod roles;
+#[path = "../core/runner.rs"]
+mod runner;
+
+use std::process::ExitCode;
+
+use runner::Test;
+
+const TESTS: &[Test] = &[
+    ("clients_of_axum_lose_nothing_over_reloads", reloads::clients_of_axum_lose_nothing_over_reloads),
+    ("half_a_request_moves_with_its_connection", reloads::half_a_request_moves_with_its_connection),
+    ("half_a_request_is_answered_at_a_stop", reloads::half_a_request_is_answered_at_a_stop),
+    (
+        "a_response_in_progress_ends_and_its_connection_moves",
+        reloads::a_response_in_progress_ends_and_its_connection_moves,
+    ),
+    (
+        "a_body_that_was_not_read_does_not_become_a_request",
+        reloads::a_body_that_was_not_read_does_not_become_a_request,
+    ),
+    ("a_killed_worker_loses_only_its_own", ends::a_killed_worker_loses_only_its_own),
+    ("a_stop_answers_what_has_arrived", ends::a_stop_answers_what_has_arrived),
+    (
+        "an_upgraded_connection_holds_its_worker_until_it_ends",
+        ends::an_upgraded_connection_holds_its_worker_until_it_ends,
+    ),
+    ("a_worker_of_many_requests_is_replaced", ends::a_worker_of_many_requests_is_replaced),
+    ("without_a_supervisor_the_port_is_free_at_once", ends::without_a_supervisor_the_port_is_free_at_once),
+];
+
+fn main() -> ExitCode {
+    match std::env::var(roles::ROLE) {
+        Ok(role) => roles::play(&role),
+        Err(_) => runner::run(TESTS),
+    }
+}
