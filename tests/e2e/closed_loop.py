@@ -1,4 +1,8 @@
-"""Clients that send their next request when they have the answer to the last: `python closed_loop.py PORT FRESH KEPT SEED`.
+"""Clients that send their next request when they have the answer to the last.
+
+`python closed_loop.py PORT FRESH KEPT SEED [whole|plain|datagrams|jobs [FOLDER]]`: of the whole kind are requests with
+bodies to APPLICATION, of the plain kind are GETs to any server, datagrams are answered by an echo, and jobs are files
+NAME.job in a folder, whose result is NAME.done.
 
 FRESH of them open a connection for each request, KEPT keep theirs until they receive `Connection: close`. Each answer is
 compared with what it must be, byte for byte. Whatever goes wrong is noted with its time (CLOCK_MONOTONIC, which all
@@ -16,8 +20,11 @@ import socket
 import sys
 import threading
 import time
+from pathlib import Path
 
 PATIENCE = 30.0
+# How long an answer to a datagram may take.
+UNANSWERED = 5.0
 # Some bodies stay in one packet, some in the server's memory, some go to its spool.
 BODIES = (0, 10, 3_000, 70_000, 300_000)
 LARGE_BODY = 2_500_000
@@ -172,14 +179,75 @@ class Loop(threading.Thread):
         return piece
 
 
+class Plain(Loop):
+    """One client of any HTTP server: the answer is a 200 with its whole body."""
+
+    def ask(self):
+        close = "" if self.keeps else "Connection: close\r\n"
+        self.connect()
+        self.nth += 1
+        self.doing = (time.monotonic(), self.port, self.pid)
+        self.socket.sendall(f"GET / HTTP/1.1\r\nHost: x\r\n{close}\r\n".encode())
+        _, closes = self.answer()
+        self.answered += 1
+        self.doing = None
+        if closes or not self.keeps:
+            self.close()
+
+
+class Datagrams(Loop):
+    """One client of an echo of datagrams."""
+
+    def ask(self):
+        if self.socket is None:
+            self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            self.socket.settimeout(UNANSWERED)
+            self.socket.connect(("127.0.0.1", self.crowd.port))
+            self.port = self.socket.getsockname()[1]
+        self.nth += 1
+        sent = f"{self.index} {self.nth}".encode()
+        self.doing = (time.monotonic(), self.port, self.nth)
+        self.socket.send(sent)
+        while (answer := self.socket.recv(65536)) != sent:
+            # An answer to an earlier one, which was noted as unanswered when its time was over.
+            if int(answer.split()[1]) >= self.nth:
+                raise Broken(f"another answer than {sent!r}: {answer!r}")
+        self.answered += 1
+        self.doing = None
+
+
+class Jobs(Loop):
+    """One client of workers that take files from a folder."""
+
+    def ask(self):
+        self.nth += 1
+        name = self.crowd.folder / f"{self.index}-{self.nth}"
+        self.doing = (time.monotonic(), None, name.name)
+        name.with_suffix(".new").write_text(f"job {name.name}")
+        name.with_suffix(".new").rename(name.with_suffix(".job"))
+        done, deadline = name.with_suffix(".done"), time.monotonic() + PATIENCE
+        while not done.exists():
+            if time.monotonic() > deadline:
+                raise Broken(f"no result of {name.name}")
+            time.sleep(0.01)
+        if done.read_text() != f"JOB {name.name}":
+            raise Broken(f"another result of {name.name}: {done.read_text()!r}")
+        self.answered += 1
+        self.doing = None
+
+
+KINDS = {"whole": Loop, "plain": Plain, "datagrams": Datagrams, "jobs": Jobs}
+
+
 class Crowd:
     """All of them."""
 
-    def __init__(self, port, fresh, kept, seed):
+    def __init__(self, port, fresh, kept, seed, kind="whole", folder="."):
+        self.folder = Path(folder)
         self.port, self.stopping, self.failures = port, threading.Event(), []
         self.noise = random.Random(seed).randbytes(LARGE_BODY)
         self.digests, self.lock = {}, threading.Lock()
-        self.loops = [Loop(self, index, index >= fresh, seed) for index in range(fresh + kept)]
+        self.loops = [KINDS[kind](self, index, index >= fresh, seed) for index in range(fresh + kept)]
 
     def digest(self, length):
         if length not in self.digests:
@@ -210,7 +278,7 @@ class Crowd:
 
 
 def main():
-    crowd = Crowd(*map(int, sys.argv[1:5]))
+    crowd = Crowd(*map(int, sys.argv[1:5]), *sys.argv[5:])
     for loop in crowd.loops:
         loop.start()
     for _ in sys.stdin:

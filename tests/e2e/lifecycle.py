@@ -98,9 +98,9 @@ class Operator:
 class Clients:
     """Closed-loop clients in a process of their own."""
 
-    def __init__(self, port, fresh=16, kept=16, seed=1):
+    def __init__(self, port, fresh=16, kept=16, seed=1, kind=("whole",)):
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "closed_loop.py"), str(port), str(fresh), str(kept), str(seed)],
+            [sys.executable, str(HERE / "closed_loop.py"), *map(str, (port, fresh, kept, seed, *kind))],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.last, self.pictures = None, []
