@@ -43,9 +43,14 @@ enum Stage {
 }
 
 /// Serves a connection to its end, or until a sibling has it.
-pub(super) async fn live<H: Handler>(server: Arc<Server>, handler: H, connection: AsyncConnection) {
+pub(super) async fn live<H: Handler>(
+    server: Arc<Server>,
+    handler: H,
+    connection: AsyncConnection,
+    open: Open,
+) {
     let peer = Peer::new(connection.peer_addr());
-    let mut transport = Transport { connection, progress: Arc::default(), _open: Open::on(&server) };
+    let mut transport = Transport { connection, progress: Arc::default(), _open: open };
     let mut is_last = false;
     loop {
         let progress = Arc::clone(&transport.progress);

@@ -29,7 +29,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::error::Result;
-use crate::worker::{Phase, WorkerContext};
+use crate::worker::{AsyncConnection, Phase, WorkerContext};
 use running::Running;
 use service::Handler;
 pub use service::{Peer, RequestBody};
@@ -211,9 +211,15 @@ async fn report(server: Arc<Server>) {
 /// Serves connections until the worker should end.
 async fn accept_all<H: Handler>(server: &Arc<Server>, handler: &H) -> Result<()> {
     while let Some(connection) = server.context.accept_async().await? {
-        tokio::spawn(connection::live(Arc::clone(server), handler.clone(), connection));
+        begin(server, handler, connection);
     }
     Ok(())
+}
+
+/// Begins to serve a connection. It counts from now on: its task may have its first turn after the last accept.
+fn begin<H: Handler>(server: &Arc<Server>, handler: &H, connection: AsyncConnection) {
+    let open = Open::on(server);
+    tokio::spawn(connection::live(Arc::clone(server), handler.clone(), connection, open));
 }
 
 /// Waits for the end of all connections, or for [`Phase::Quitting`].
@@ -235,7 +241,7 @@ fn adopt_last<H: Handler>(server: &Arc<Server>, handler: &H) -> bool {
     }
     let mut has_any = false;
     while let Ok(Some(connection)) = server.context.take_handed_over_async() {
-        tokio::spawn(connection::live(Arc::clone(server), handler.clone(), connection));
+        begin(server, handler, connection);
         has_any = true;
     }
     has_any
