@@ -72,7 +72,7 @@ class Language:
 
 def rust_workers():
     """The program with the workers in Rust."""
-    build = ["cargo", "build", "-q", "--locked", "-p", "mcsup-core", "--features", "tokio", "--example", "workers"]
+    build = ["cargo", "build", "-q", "--locked", "-p", "mcsup-core", "--features", "hyper", "--example", "workers"]
     subprocess.run(build, cwd=TOP, check=True, timeout=600)
     return Path(os.environ.get("CARGO_TARGET_DIR", TOP / "target")) / "debug" / "examples" / "workers"
 
