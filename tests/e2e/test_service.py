@@ -280,3 +280,67 @@ def test_the_files_of_the_example_are_those_that_are_printed(directory, file, ar
     assert printed(directory, *arguments) == (example / file).read_text()
     # The page has the same command.
     assert f"mcsup service {' '.join(arguments)} > {file}" in (example / "README.md").read_text()
+
+
+# A user's manager of systemd that was booted for this: it needs a /run of its own.
+BOOTED = """
+mount -t tmpfs none /run && mkdir -p /run/systemd/system "$XDG_RUNTIME_DIR" && chmod 700 "$XDG_RUNTIME_DIR" || exit 77
+/lib/systemd/systemd --user >systemd.log 2>&1 &
+systemd=$!
+tries=0
+until [ -S "$XDG_RUNTIME_DIR/systemd/private" ]; do
+    kill -0 $systemd 2>/dev/null && [ $tries -lt 100 ] || exit 77
+    tries=$((tries + 1)); sleep 0.1
+done
+sh -eu steps
+result=$?
+kill $systemd
+wait $systemd
+exit $result
+"""
+
+STEPS = """
+$MCSUP service install -w 2 -b 127.0.0.1:$PORT_OF_TEST app:app
+systemctl --user show -p ActiveState app | grep -qx ActiveState=active
+$MCSUP status -s "$XDG_RUNTIME_DIR/app/mcsup.ctl" | grep -q '^serving'
+systemctl --user reload app
+cp app.py good.py
+echo 'raise RuntimeError("broken")' > app.py
+if systemctl --user show -p Type app | grep -qx Type=notify; then
+    ! systemctl --user reload app 2>/dev/null
+fi
+cp good.py app.py
+kill -9 "$(systemctl --user show -p MainPID --value app)"
+tries=0
+until systemctl --user show -p NRestarts,ActiveState,SubState app | tr '\\n' ' ' | grep -q 'NRestarts=1 .*active .*running'; do
+    [ $tries -lt 100 ]; tries=$((tries + 1)); sleep 0.1
+done
+python3 -c "import urllib.request as r; r.urlopen('http://127.0.0.1:$PORT_OF_TEST/')"
+$MCSUP service uninstall app
+! systemctl --user is-active -q app
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/lib/systemd/systemd") or os.geteuid() != 0, reason="it needs systemd and root")
+def test_a_users_manager_of_systemd_starts_reloads_restarts_and_forgets_the_service(directory):
+    (directory / "app.py").write_text(HELLO)
+    (directory / "booted").write_text(BOOTED)
+    (directory / "steps").write_text("set -x\n" + STEPS)
+    (directory / "home").mkdir()
+    environment = clean_environment(
+        HOME=str(directory / "home"),
+        XDG_RUNTIME_DIR="/run/user/0",
+        MCSUP=str(MCSUP),
+        PORT_OF_TEST=str(free_port()),
+    )
+    for name in ("DBUS_SESSION_BUS_ADDRESS", "XDG_CONFIG_HOME", "NOTIFY_SOCKET"):
+        environment.pop(name, None)
+    # Processes of a failed test end with their first one.
+    command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "booted"]
+    result = subprocess.run(
+        command, cwd=directory, env=environment, capture_output=True, text=True, timeout=90, check=False
+    )
+    log = directory / "systemd.log"
+    if result.returncode == 77 or "Operation not permitted" in result.stderr:
+        pytest.skip(f"no manager of systemd starts here: {log.read_text() if log.exists() else result.stderr}")
+    assert result.returncode == 0, result.stderr + log.read_text()

@@ -99,10 +99,12 @@ fn kind(unit: &Unit, pool: &Pool) -> Vec<Finding> {
             )
             .advise("Type=notify, and ExecReload= with `mcsup reload`"),
         ),
-        "notify" | "notify-reload" if pool.is_daemon => found.push(
-            Finding::problem(format!("--daemon with Type={kind}: the process that systemd started ends"))
-                .advise("leave --daemon out"),
-        ),
+        // The daemon sends its pid.
+        "notify" | "notify-reload" if pool.is_daemon && unit.unit.get("NotifyAccess") != Some("all") => found
+            .push(
+                Finding::problem(format!("--daemon with Type={kind}: the process that systemd started ends"))
+                    .advise("leave --daemon out, or NotifyAccess=all"),
+            ),
         "notify" | "notify-reload" => {}
         "forking" if !pool.is_daemon => found.push(
             Finding::problem("Type=forking without --daemon: systemd waits until the start times out")

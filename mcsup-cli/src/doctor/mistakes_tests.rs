@@ -84,6 +84,7 @@ fn a_daemon_is_refused_but_with_forking_and_its_own_pid_file() {
         |pid_file: Option<&str>| Pool { is_daemon: true, pid_file: pid_file.map(str::to_owned), ..pool() };
     let reload = "ExecReload=mcsup reload -p a.pid\n";
     assert_one(&unit("", daemon(None)), Level::Problem, "--daemon with Type=notify-reload");
+    assert!(unit("NotifyAccess=all", daemon(None)).is_fine());
     let simple = format!("Type=simple\n{reload}");
     assert_one(&unit(&simple, daemon(None)), Level::Problem, "takes the server for ended");
     let forking = |line: &str| format!("Type=forking\n{reload}{line}");

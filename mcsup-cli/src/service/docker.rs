@@ -84,9 +84,10 @@ mod tests {
     #[test]
     fn a_pool_without_an_address_listens_outside_of_loopback() {
         let words = vec!["a:b".to_owned()];
-        let free = Plan { binds: Vec::new(), words, control: Control::Off, ..plan() };
+        let free = Plan { binds: Vec::new(), words, has_workers: false, control: Control::Off, ..plan() };
         let text = file(&free).unwrap();
-        let expected = r#"["mcsup", "--bind=0.0.0.0:8000", "--health-path=/healthz", "a:b"]"#;
+        let expected =
+            r#"["mcsup", "--bind=0.0.0.0:8000", "--workers=auto", "--health-path=/healthz", "a:b"]"#;
         assert_eq!(line(&text, "ENTRYPOINT "), expected);
         assert_eq!(line(&text, "ENV "), "");
         for host in ["127.0.0.1", "localhost", "::1"] {

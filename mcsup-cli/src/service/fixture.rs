@@ -19,7 +19,7 @@ pub(super) fn plan() -> Plan {
         control: Control::Free,
         is_program: false,
         health_path: None,
-        workers: Some(4),
+        has_workers: true,
         sockets: 1,
         times: Times {
             boot: Duration::from_secs(60),

@@ -102,7 +102,8 @@ fn probes(plan: &Plan) -> String {
 fn resources(plan: &Plan) -> String {
     let mut text = "          resources:
             requests: {cpu: 500m, memory: 256Mi}
-            limits: {memory: 512Mi}
+            # `--workers auto` counts the processors of the limit.
+            limits: {cpu: 2000m, memory: 512Mi}
           securityContext:
             readOnlyRootFilesystem: true
             allowPrivilegeEscalation: false

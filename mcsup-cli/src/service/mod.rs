@@ -55,8 +55,8 @@ pub(crate) struct Plan {
     pub is_program: bool,
     /// Path of the health check.
     pub health_path: Option<String>,
-    /// Worker processes; `None`: the default.
-    pub workers: Option<usize>,
+    /// Whether an option or the settings file has the number of workers.
+    pub has_workers: bool,
     /// Sockets that the supervisor may store in a service manager.
     pub sockets: usize,
     /// Time limits.
@@ -177,6 +177,9 @@ impl Plan {
         let mut added = more.to_vec();
         if self.binds.is_empty() {
             added.push(format!("--bind=0.0.0.0:{CONTAINER_PORT}"));
+        }
+        if !self.has_workers {
+            added.push("--workers=auto".to_owned());
         }
         if self.control == Control::Free {
             added.push(format!("--control-socket={CONTAINER_SOCKET}"));

@@ -5,6 +5,9 @@ use super::{Bind, Control, MARGIN, Plan, Refused, whole_seconds};
 /// The first version with `Type=notify-reload`.
 const NOTIFY_RELOAD: u32 = 253;
 
+/// The first version that reports the size of its store of descriptors to the service.
+const REPORTS_STORE: u32 = 254;
+
 /// The manager that runs a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Manager {
@@ -40,6 +43,7 @@ pub(crate) fn service(plan: &Plan, manager: Manager) -> String {
     let front = words(&[&plan.program, subcommand].concat());
     unit += &format!("ExecStart={front}{added} {}\n", words(rest));
     unit += &ends(plan);
+    unit += &store(plan, manager);
     let target = if manager.is_per_user { "default.target" } else { "multi-user.target" };
     unit + &format!("\n[Install]\nWantedBy={target}\n")
 }
@@ -74,14 +78,23 @@ fn ends(plan: &Plan) -> String {
          RestartSec=1\n\
          # A supervisor that hangs is killed and restarted.\n\
          WatchdogSec=30\n\
-         # The queues of connections outlive a killed supervisor.\n\
-         FileDescriptorStoreMax={}\n\
          LimitNOFILE=65536\n",
         whole_seconds(MARGIN),
         plan.times.stop_seconds(),
         plan.times.start_seconds(),
-        plan.sockets.max(1),
     )
+}
+
+/// The lines on the store of descriptors.
+fn store(plan: &Plan, manager: Manager) -> String {
+    let sockets = plan.sockets.max(1);
+    let mut lines = format!(
+        "# The queues of connections outlive a killed supervisor.\nFileDescriptorStoreMax={sockets}\n"
+    );
+    if manager.version.is_some_and(|version| version < REPORTS_STORE) {
+        lines += &format!("Environment=FDSTORE={sockets}\n");
+    }
+    lines
 }
 
 /// The line on the user, in a unit of the system.

@@ -15,6 +15,11 @@ fn a_new_systemd_reloads_by_notification_and_an_old_one_by_the_command_that_wait
     let unit = service(&plan(), Manager { version: Some(252), ..NEW });
     assert_eq!(values(&unit, "Type"), ["notify"]);
     assert_eq!(values(&unit, "ExecReload"), ["/srv/shop/venv/bin/mcsup reload -s %t/shop/mcsup.ctl"]);
+    // A new one reports the size of its store itself.
+    assert_eq!(
+        (values(&unit, "FileDescriptorStoreMax"), values(&unit, "Environment")),
+        (vec!["1"], vec!["FDSTORE=1"])
+    );
     let plan = Plan { control: Control::Off, ..plan() };
     let unit = service(&plan, Manager { version: Some(252), ..NEW });
     assert_eq!(values(&unit, "ExecReload"), ["/bin/kill -HUP $MAINPID"]);

@@ -21,8 +21,8 @@ use crate::settings::{self, ControlSocket, Origin, Settings};
 /// Variables that settings are read from. A service does not inherit them.
 const VARIABLES: [&str; 4] = ["MCSUP_CMD_ARGS", "GUNICORN_CMD_ARGS", "PORT", "WEB_CONCURRENCY"];
 
-/// Descriptors beside the sockets that a supervisor may store.
-const OTHER_DESCRIPTORS: usize = 8;
+/// Sockets that a reload may add to those that a supervisor stores.
+const MORE_SOCKETS: usize = 8;
 
 /// Plans the service of a server.
 pub(super) fn plan(args: &PoolArgs, argv: &[OsString], image: Option<&Image>) -> Result<Planned, Failure> {
@@ -60,8 +60,7 @@ pub(super) fn plan(args: &PoolArgs, argv: &[OsString], image: Option<&Image>) ->
 /// The parts of a plan that are in the settings.
 fn of_settings(settings: &Settings) -> Plan {
     let is_given = |origin: &Origin| *origin != Origin::Default;
-    let (workers, binds) = (settings.workers.value, &settings.binds);
-    let each = if settings.reuse_port.value { workers } else { 1 };
+    let binds = &settings.binds;
     Plan {
         name: String::new(),
         title: String::new(),
@@ -75,8 +74,8 @@ fn of_settings(settings: &Settings) -> Plan {
         control: control(settings),
         is_program: false,
         health_path: settings.draining.health_path.as_ref().map(|path| path.value.clone()),
-        workers: is_given(&settings.workers.origin).then_some(workers),
-        sockets: binds.value.len() * each + OTHER_DESCRIPTORS,
+        has_workers: is_given(&settings.workers.origin),
+        sockets: binds.value.len() + MORE_SOCKETS,
         times: times(settings),
         user: settings.process.user.as_ref().map(|user| user.value.clone()),
     }
