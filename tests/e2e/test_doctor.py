@@ -157,8 +157,10 @@ def test_mistakes_of_a_unit_are_found(directory):
 
 
 @pytest.mark.parametrize("options", [[], ["--per-user"], ["--systemd", "252"]])
-def test_a_printed_unit_has_no_mistake(directory, options):
-    words = ["-w", "3", "--graceful-timeout", "100", "-e", "A=50% \"x\"", "-b", f"127.0.0.1:{free_port()}", "app:app"]
+@pytest.mark.parametrize("front, back", [([], ["app:app"]), (["exec"], ["--", "node", "server.js"])])
+def test_a_printed_unit_has_no_mistake(directory, options, front, back):
+    usual = ["-w", "3", "--graceful-timeout", "100", "-e", "A=50% \"x\"", "-b", f"127.0.0.1:{free_port()}"]
+    words = [*front, *usual, *back]
     text = run("service", "systemd", *options, *words, cwd=directory).stdout
     if os.geteuid() == 0:
         text = text.replace("#User=www-data", "User=www-data")

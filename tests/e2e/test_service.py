@@ -183,6 +183,8 @@ def test_the_command_of_a_container_serves_with_a_health_check_and_a_control_soc
         (["docker", "-b", "127.0.0.1:8000", "app:app"], "-b 0.0.0.0:8000"),
         (["kubernetes", "-b", "unix:/run/a", "app:app"], "needs a TCP port"),
         (["uninstall", "../x"], "no name of a service"),
+        (["docker", "exec", "--", "node", "server.js"], "the image of a program"),
+        (["systemd", "exec", "--keep-alive", "2", "--", "node", "server.js"], "--keep-alive"),
         ([], "service"),
     ],
 )
@@ -190,6 +192,18 @@ def test_what_makes_no_service_is_refused_with_its_reason(directory, arguments, 
     result = run("service", *arguments, cwd=directory)
     assert (result.returncode, result.stdout) == (USAGE, "")
     assert words in result.stderr
+
+
+def test_a_program_of_any_language_is_a_service_too(directory):
+    words = ["exec", "-w", "2", "-b", "0.0.0.0:8123", "--", "/usr/bin/node", "server.js", "--port", "{port}"]
+    unit = unit_of(printed(directory, "systemd", *words))
+    rest = '-w 2 -b 0.0.0.0:8123 -- /usr/bin/node server.js --port "{port}"'
+    assert unit["Service", "ExecStart"] == f"{MCSUP} exec --control-socket=%t/node/mcsup.ctl {rest}"
+    deployment = next(yaml.safe_load_all(printed(directory, "kubernetes", *words)))
+    container = deployment["spec"]["template"]["spec"]["containers"][0]
+    assert container["command"][:2] == ["mcsup", "exec"]
+    assert container["command"][-9:] == words[1:]
+    assert container["readinessProbe"]["tcpSocket"] == {"port": "http"}
 
 
 def test_variables_that_a_service_does_not_inherit_are_named(directory):

@@ -11,7 +11,8 @@ pub(crate) struct DoctorArgs {
     /// Print the findings as one JSON object
     #[arg(long)]
     pub json: bool,
-    /// Options of `mcsup run` that the server will have; the options of `mcsup doctor` stand before them
+    /// Options of `mcsup run`, or `exec` and those of `mcsup exec`, that the server will have; the options of `mcsup
+    /// doctor` stand before them
     #[arg(value_name = "OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
     pub words: Vec<String>,
 }

@@ -33,7 +33,8 @@ pub(crate) struct PoolArgs {
     /// Name of the service [default: --name, or the module of the application]
     #[arg(long, value_name = "NAME")]
     pub service_name: Option<String>,
-    /// Options and application as for `mcsup run`; the options of `mcsup service` stand before them
+    /// Options and application as for `mcsup run`, or `exec` with those of `mcsup exec`; the options of `mcsup service`
+    /// stand before them
     #[arg(value_name = "OPTIONS APP", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub words: Vec<String>,
 }

@@ -15,11 +15,12 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<(Exit, String), Failure> {
     let words = ["mcsup"].into_iter().chain(args.words.iter().map(String::as_str));
     let run = match args::parse(words.map(Into::into))? {
         Invocation::Show(text) => return Ok((Exit::Done, text)),
-        Invocation::Run(run) => run,
-        _ => return Err(Failure::usage("mcsup doctor takes options of mcsup run")),
+        Invocation::Run(run) => *run,
+        Invocation::Exec(exec) => exec.pool(),
+        _ => return Err(Failure::usage("mcsup doctor takes options of mcsup run or mcsup exec")),
     };
     let read_file = settings::reader(std::env::current_dir().unwrap_or_default());
-    let settings = Settings::resolve(*run, &|name| std::env::var_os(name), &read_file)?;
+    let settings = Settings::resolve(run, &|name| std::env::var_os(name), &read_file)?;
     let findings = doctor::examine(&facts::collect(&settings, units::collect(&args.unit)));
     let has_problem = findings.iter().any(|finding| finding.level == doctor::Level::Problem);
     let exit = if has_problem { Exit::Refused } else { Exit::Done };

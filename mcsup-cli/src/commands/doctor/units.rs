@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use mcsup_core::Address;
-use mcsup_core::control::path_beside;
 
 use super::facts;
 use crate::args::{self, Invocation};
@@ -86,16 +85,21 @@ fn text_with_drop_ins(path: &Path) -> std::io::Result<String> {
 fn server(unit: &unit::Unit) -> Server {
     let Some(words) = unit.command().and_then(|words| own_words(&words)) else { return Server::Other };
     let words = ["mcsup".into()].into_iter().chain(words.into_iter().map(OsString::from));
-    let run = match args::parse(words) {
-        Ok(Invocation::Run(run)) => run,
+    let (run, is_program) = match args::parse(words) {
+        Ok(Invocation::Run(run)) => (*run, false),
+        Ok(Invocation::Exec(exec)) => (exec.pool(), true),
         Ok(_) => return Server::Wrong("it starts no server".to_owned()),
         Err(error) => return Server::Wrong(error.to_string()),
     };
     let directory = unit.get("WorkingDirectory").map(|path| path.trim_start_matches('-')).unwrap_or("/");
     let read_file = settings::reader(directory.into());
     // Variables of the unit are not read: a file of it may have secrets.
-    match Settings::resolve(*run, &|_| None, &read_file) {
-        Ok(settings) => Server::Pool(pool(&settings)),
+    match Settings::resolve(run, &|_| None, &read_file) {
+        Ok(settings) => {
+            let pool = pool(&settings);
+            // A program has its own path.
+            Server::Pool(Pool { has_directory: is_program || pool.has_directory, ..pool })
+        }
         Err(error) => Server::Wrong(error.to_string()),
     }
 }
@@ -118,9 +122,7 @@ fn pool(settings: &Settings) -> Pool {
     let pid_file = process.pid.as_ref().map(|file| path(&file.value));
     let has_control = match &settings.control.socket.value {
         ControlSocket::At(_) => true,
-        ControlSocket::Beside => {
-            process.pid.as_ref().is_some_and(|file| !path_beside(&file.value).as_os_str().is_empty())
-        }
+        ControlSocket::Beside => process.pid.is_some(),
         ControlSocket::Off => false,
     };
     let temporary = settings.binds.value.iter().filter_map(|address| match address {

@@ -13,9 +13,10 @@ use mcsup_core::upgrade::Image;
 use super::{Planned, program};
 use crate::args::service::PoolArgs;
 use crate::args::{self, Invocation};
-use crate::commands::wiring;
+use crate::commands::application::{Application, Executed, Wsgi};
 use crate::failure::Failure;
 use crate::service::{Bind, Control, Plan, Times, name_of};
+use crate::settings::program::ProgramSettings;
 use crate::settings::{self, ControlSocket, Origin, Settings};
 
 /// Variables that settings are read from. A service does not inherit them.
@@ -27,25 +28,26 @@ const MORE_SOCKETS: usize = 8;
 /// Plans the service of a server.
 pub(super) fn plan(args: &PoolArgs, argv: &[OsString], image: Option<&Image>) -> Result<Planned, Failure> {
     let words = ["mcsup".into()].into_iter().chain(args.words.iter().map(OsString::from));
-    let run = match args::parse(words)? {
+    let (run, program) = match args::parse(words)? {
         Invocation::Show(text) => return Ok(Planned::Help(text)),
-        Invocation::Run(run) if !run.application.check_config => run,
+        Invocation::Run(run) if !run.application.check_config => (*run, None),
+        Invocation::Exec(exec) => (exec.pool(), Some(ProgramSettings::resolve(&exec)?)),
         _ => return Err(Failure::usage("a service runs a server: name an application and its options")),
     };
     let start = std::env::current_dir()
         .map_err(|error| Failure::refused(format!("the current directory is not known: {error}")))?;
     let read_file = settings::reader(start.clone());
-    let settings = Settings::resolve(*run, &|_| None, &read_file)?;
-    wiring::target(&settings)?;
-    wiring::access_log(&settings)?;
+    let settings = Settings::resolve(run, &|_| None, &read_file)?;
+    let title = title(program, &settings)?;
     if settings.process.daemon.value {
         return Err(Failure::usage("a service stays in the foreground: leave --daemon out"));
     }
     let directory = utf8(start.as_os_str(), "the current directory")?;
     let program = program::of(argv, image)?;
     let plan = Plan {
-        name: name(args.service_name.as_deref(), &settings)?,
-        title: settings.target()?.to_owned(),
+        name: name(args.service_name.as_deref(), &settings, &title)?,
+        is_program: title.is_program,
+        title: title.text,
         environment: environment(&program),
         program,
         words: args.words.clone(),
@@ -55,6 +57,24 @@ pub(super) fn plan(args: &PoolArgs, argv: &[OsString], image: Option<&Image>) ->
         ..of_settings(&settings)
     };
     Ok(Planned::Service(Box::new(plan)))
+}
+
+/// The application or program, for people.
+struct Title {
+    text: String,
+    is_program: bool,
+}
+
+/// Checks the settings of the application or program, and names it.
+fn title(program: Option<ProgramSettings>, settings: &Settings) -> Result<Title, Failure> {
+    let Some(program) = program else {
+        Wsgi(Vec::new()).check(settings)?;
+        return Ok(Title { text: settings.target()?.to_owned(), is_program: false });
+    };
+    let path = utf8(&program.program, "the program")?;
+    Executed(program).check(settings)?;
+    let name = path.rsplit('/').next().unwrap_or(&path).to_owned();
+    Ok(Title { text: name, is_program: true })
 }
 
 /// The parts of a plan that are in the settings.
@@ -116,7 +136,7 @@ fn times(settings: &Settings) -> Times {
     }
 }
 
-fn name(given: Option<&str>, settings: &Settings) -> Result<String, Failure> {
+fn name(given: Option<&str>, settings: &Settings, title: &Title) -> Result<String, Failure> {
     if let Some(given) = given {
         let name = name_of(given).filter(|name| name == given);
         return name.ok_or_else(|| {
@@ -126,7 +146,7 @@ fn name(given: Option<&str>, settings: &Settings) -> Result<String, Failure> {
         });
     }
     let named = settings.process.name.as_ref().map(|name| name.value.as_str());
-    let module = settings.target()?.split(':').next().unwrap_or_default();
+    let module = title.text.split(':').next().unwrap_or_default();
     let name = named.and_then(name_of).or_else(|| name_of(module));
     name.ok_or_else(|| Failure::usage("no name for the service: --service-name NAME gives it one"))
 }
