@@ -194,6 +194,14 @@ def test_what_makes_no_service_is_refused_with_its_reason(directory, arguments, 
     assert words in result.stderr
 
 
+def test_a_socket_unit_has_sockets_of_each_kind(directory):
+    binds = ["127.0.0.1:8123", "unix:a.sock", "unix:@b", "udp://127.0.0.1:53"]
+    text = printed(directory, "systemd", "--socket", "exec", *(word for bind in binds for word in ("-b", bind)), "./a")
+    lines = [line for line in text.splitlines() if line.startswith("Listen")]
+    expected = ["Stream=127.0.0.1:8123", f"Stream={directory}/a.sock", "Stream=@b", "Datagram=127.0.0.1:53"]
+    assert lines == [f"Listen{line}" for line in expected]
+
+
 def test_a_program_of_any_language_is_a_service_too(directory):
     words = ["exec", "-w", "2", "-b", "0.0.0.0:8123", "--", "/usr/bin/node", "server.js", "--port", "{port}"]
     unit = unit_of(printed(directory, "systemd", *words))

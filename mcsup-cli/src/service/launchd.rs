@@ -7,7 +7,7 @@ use super::{Bind, Control, Plan, Refused};
 /// # Errors
 /// The settings need a socket that launchd does not pass by number.
 pub(crate) fn agent(plan: &Plan, logs: &str) -> Result<String, Refused> {
-    if plan.binds.contains(&Bind::Other) && plan.words.iter().any(|word| word.contains("fd://")) {
+    if plan.binds.contains(&Bind::Passed) {
         return Err("launchd passes no socket by number: name an address to listen on".to_owned());
     }
     let mut list = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
@@ -103,6 +103,6 @@ mod tests {
     #[test]
     fn a_socket_by_number_is_refused() {
         let words = ["-b", "fd://3", "a:b"].map(str::to_owned).to_vec();
-        assert!(agent(&Plan { words, binds: vec![Bind::Other], ..plan() }, "/tmp").is_err());
+        assert!(agent(&Plan { words, binds: vec![Bind::Passed], ..plan() }, "/tmp").is_err());
     }
 }

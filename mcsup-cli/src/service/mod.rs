@@ -77,10 +77,17 @@ pub(crate) enum Bind {
         /// The port.
         port: u16,
     },
-    /// A socket in the file system.
+    /// A Unix socket: a path, or an abstract name behind `@`.
     Unix(String),
-    /// A socket that a service manager passes, or any other form.
-    Other,
+    /// A socket of another kind.
+    Special {
+        /// Its key in a socket unit of systemd.
+        key: &'static str,
+        /// Its address in such a unit.
+        address: String,
+    },
+    /// A socket that a service manager passes.
+    Passed,
 }
 
 impl Bind {

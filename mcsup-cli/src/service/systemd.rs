@@ -131,25 +131,35 @@ pub(crate) fn socket(plan: &Plan) -> Result<String, Refused> {
     let mut unit = plan.head("# ", "systemd");
     unit += &format!("\n[Unit]\nDescription={}: its listening sockets\n\n[Socket]\n", text(&plan.title));
     for bind in binds {
-        let address = match bind {
-            Bind::Tcp { host, port } if host.parse::<core::net::Ipv4Addr>().is_ok() => {
-                format!("{host}:{port}")
-            }
-            Bind::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
-            Bind::Tcp { host, .. } => {
-                return Err(format!("systemd listens on numbers, not on names: {host}"));
-            }
-            Bind::Unix(path) if path.starts_with('/') => text(path),
-            Bind::Unix(path) => text(&format!("{}/{path}", plan.directory)),
-            Bind::Other => return Err("a socket that is passed has no address to listen on".to_owned()),
-        };
-        unit += &format!("ListenStream={address}\n");
+        unit += &format!("{}\n", listen(bind, &plan.directory)?);
     }
     if binds.iter().any(|bind| matches!(bind, Bind::Tcp { host, .. } if host.contains(':'))) {
         unit += "BindIPv6Only=ipv6-only\n";
     }
     unit += "Backlog=2048\n";
     Ok(unit + "\n[Install]\nWantedBy=sockets.target\n")
+}
+
+/// The line of one socket.
+fn listen(bind: &Bind, directory: &str) -> Result<String, Refused> {
+    let placed = |path: &str| {
+        let is_whole = path.starts_with(['/', '@']);
+        text(&if is_whole { path.to_owned() } else { format!("{directory}/{path}") })
+    };
+    let is_number = |host: &str| host.contains(':') || host.parse::<core::net::Ipv4Addr>().is_ok();
+    match bind {
+        Bind::Tcp { host, port } if is_number(host) => Ok(format!("ListenStream={}", address(host, *port))),
+        Bind::Tcp { host, .. } => Err(format!("systemd listens on numbers, not on names: {host}")),
+        Bind::Unix(path) => Ok(format!("ListenStream={}", placed(path))),
+        Bind::Special { key, address } if address.contains(':') => Ok(format!("{key}={address}")),
+        Bind::Special { key, address } => Ok(format!("{key}={}", placed(address))),
+        Bind::Passed => Err("a socket that is passed has no address to listen on".to_owned()),
+    }
+}
+
+/// Host and port; an IPv6 address in brackets.
+pub(crate) fn address(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// The meaning of `$` in a value.

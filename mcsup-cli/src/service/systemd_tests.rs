@@ -106,13 +106,18 @@ fn a_socket_unit_has_each_address_of_the_pool() {
         Bind::Tcp { host: "::1".to_owned(), port: 81 },
         Bind::Unix("run/a.sock".to_owned()),
         Bind::Unix("/run/b.sock".to_owned()),
+        Bind::Unix("@c".to_owned()),
+        Bind::Special { key: "ListenDatagram", address: "[::1]:53".to_owned() },
+        Bind::Special { key: "ListenSequentialPacket", address: "d.sock".to_owned() },
     ];
     let unit = socket(&Plan { binds, ..plan() }).unwrap();
-    let expected = ["0.0.0.0:80", "[::1]:81", "/srv/shop/run/a.sock", "/run/b.sock"];
+    let expected = ["0.0.0.0:80", "[::1]:81", "/srv/shop/run/a.sock", "/run/b.sock", "@c"];
     assert_eq!(values(&unit, "ListenStream"), expected);
+    assert_eq!(values(&unit, "ListenDatagram"), ["[::1]:53"]);
+    assert_eq!(values(&unit, "ListenSequentialPacket"), ["/srv/shop/d.sock"]);
     let unit = socket(&Plan { binds: Vec::new(), ..plan() }).unwrap();
     assert_eq!(values(&unit, "ListenStream"), ["127.0.0.1:8000"]);
-    for bind in [Bind::Other, Bind::Tcp { host: "localhost".to_owned(), port: 1 }] {
+    for bind in [Bind::Passed, Bind::Tcp { host: "localhost".to_owned(), port: 1 }] {
         assert!(socket(&Plan { binds: vec![bind], ..plan() }).is_err());
     }
 }

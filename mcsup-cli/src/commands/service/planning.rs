@@ -15,7 +15,7 @@ use crate::args::service::PoolArgs;
 use crate::args::{self, Invocation};
 use crate::commands::application::{Application, Executed, Wsgi};
 use crate::failure::Failure;
-use crate::service::{Bind, Control, Plan, Times, name_of};
+use crate::service::{Bind, Control, Plan, Times, name_of, systemd};
 use crate::settings::program::ProgramSettings;
 use crate::settings::{self, ControlSocket, Origin, Settings};
 
@@ -102,10 +102,18 @@ fn of_settings(settings: &Settings) -> Plan {
 }
 
 fn bind(address: &Address) -> Bind {
+    // An abstract name begins with a NUL byte.
+    let text = |path: &Path| path.to_string_lossy().replace('\0', "@");
+    let special = |key, address| Bind::Special { key, address };
     match address {
         Address::Tcp { host, port } => Bind::Tcp { host: host.clone(), port: *port },
-        Address::Unix(path) => Bind::Unix(path.to_string_lossy().into_owned()),
-        _ => Bind::Other,
+        Address::Unix(path) => Bind::Unix(text(path)),
+        Address::Udp { host, port } => special("ListenDatagram", systemd::address(host, *port)),
+        Address::UnixDatagram(path) => special("ListenDatagram", text(path)),
+        Address::UnixSeqpacket(path) => special("ListenSequentialPacket", text(path)),
+        // systemd has the same form.
+        Address::Vsock { .. } => special("ListenStream", address.to_string()),
+        _ => Bind::Passed,
     }
 }
 
