@@ -45,5 +45,6 @@ CFG
 
 env -u RUSTUP_TOOLCHAIN RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 RUSTFLAGS="-D warnings" \
     CARGO_TARGET_DIR="$target" PYO3_CONFIG_FILE="$target/pyo3.cfg" \
-    /usr/bin/cargo check -Zbuild-std=std,panic_unwind --target aarch64-apple-darwin --workspace --locked --features mcsup-core/hyper
+    /usr/bin/cargo check -Zbuild-std=std,panic_unwind --target aarch64-apple-darwin \
+    --workspace --all-features --lib --bins --examples --locked
 echo "check-macos: no errors, no warnings"

@@ -10,12 +10,12 @@ use rustix::process::{Pid, Signal};
 #[derive(Debug)]
 pub struct Handle {
     pid: Pid,
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(mcsup_force_fallback)))]
     fd: std::os::fd::OwnedFd,
 }
 
 /// The interval between checks where the kernel has no pidfd.
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), mcsup_force_fallback))]
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 impl Handle {
@@ -25,7 +25,7 @@ impl Handle {
     /// `NotFound`: there is no such process.
     pub fn open(pid: i32) -> io::Result<Self> {
         let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::NotFound)?;
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", not(mcsup_force_fallback)))]
         {
             use rustix::process::{PidfdFlags, pidfd_open};
             match pidfd_open(pid, PidfdFlags::empty()) {
@@ -34,7 +34,7 @@ impl Handle {
                 Err(error) => Err(error.into()),
             }
         }
-        #[cfg(not(target_os = "linux"))]
+        #[cfg(any(not(target_os = "linux"), mcsup_force_fallback))]
         match rustix::process::test_kill_process(pid) {
             Err(rustix::io::Errno::SRCH) => Err(io::ErrorKind::NotFound.into()),
             _ => Ok(Self { pid }),
@@ -62,9 +62,9 @@ impl Handle {
     }
 
     fn signal(&self, signal: Signal) -> io::Result<()> {
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", not(mcsup_force_fallback)))]
         return Ok(rustix::process::pidfd_send_signal(&self.fd, signal)?);
-        #[cfg(not(target_os = "linux"))]
+        #[cfg(any(not(target_os = "linux"), mcsup_force_fallback))]
         Ok(rustix::process::kill_process(self.pid, signal)?)
     }
 
@@ -87,7 +87,7 @@ impl Handle {
     }
 
     /// Waits for its end, for at most `patience`.
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(mcsup_force_fallback)))]
     fn ends_within(&self, patience: Option<Duration>) -> bool {
         use rustix::event::{PollFd, PollFlags, poll};
         let timeout = patience.map(crate::clock::wait_of);
@@ -95,7 +95,7 @@ impl Handle {
         matches!(poll(&mut sources, timeout.as_ref()), Ok(1..))
     }
 
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(any(not(target_os = "linux"), mcsup_force_fallback))]
     fn ends_within(&self, patience: Option<Duration>) -> bool {
         let ended = || rustix::process::test_kill_process(self.pid) == Err(rustix::io::Errno::SRCH);
         if !ended() {
@@ -116,7 +116,7 @@ mod tests {
         assert!(!handle.has_ended());
         handle.terminate().unwrap();
         // Elsewhere an ended process exists until it is reaped.
-        if cfg!(target_os = "linux") {
+        if cfg!(all(target_os = "linux", not(mcsup_force_fallback))) {
             assert!(handle.wait(Some(Instant::now() + Duration::from_secs(5))));
         }
         child.wait().unwrap();

@@ -213,7 +213,7 @@ const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
 const NO_SIGNAL: SendFlags = SendFlags::empty();
 
 /// Opens the same pipe or device as a non-blocking description of our own.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(mcsup_force_fallback)))]
 fn open_again(stream: BorrowedFd<'_>) -> Option<OwnedFd> {
     use rustix::fs::{Mode, OFlags, fstat, open};
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -223,20 +223,20 @@ fn open_again(stream: BorrowedFd<'_>) -> Option<OwnedFd> {
 }
 
 /// Opening a descriptor by name duplicates it here, with shared flags.
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), mcsup_force_fallback))]
 fn open_again(_: BorrowedFd<'_>) -> Option<OwnedFd> {
     None
 }
 
 /// Writes without blocking on any description.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(mcsup_force_fallback)))]
 fn write_at_once(to: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
     use rustix::io::{ReadWriteFlags, pwritev2};
     // This offset means the current position.
     pwritev2(to, &[io::IoSlice::new(bytes)], u64::MAX, ReadWriteFlags::NOWAIT)
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), mcsup_force_fallback))]
 fn write_at_once(_: BorrowedFd<'_>, _: &[u8]) -> Result<usize, Errno> {
     Err(Errno::OPNOTSUPP)
 }

@@ -129,7 +129,7 @@ pub(crate) fn end_with(parent: rustix::process::Pid, limit: Duration) -> io::Res
     // SAFETY: no preconditions; an alarm is kept over an exec (alarm(2)), and its signal's default is the
     // end.
     unsafe { libc::alarm(seconds) };
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(mcsup_force_fallback)))]
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
 }
