@@ -150,7 +150,7 @@ pub fn the_text_of_a_workers_error_is_in_the_log_and_in_the_status() {
     let faults = [
         ("own", "exited with code 1: the queue is gone"),
         ("foreign", "exited with code 1: invalid digit found in string"),
-        ("panic", "exited with code 1: panicked in Worker::run at mcsup-core/../tests/core/errors.rs:"),
+        ("panic", concat!("exited with code 1: panicked in Worker::run at ", file!(), ":")),
     ];
     for (round, (fault, text)) in faults.into_iter().enumerate() {
         assert_eq!(pool.ask(fault), "");
@@ -186,7 +186,7 @@ pub fn a_panic_before_a_worker_is_ready_is_reported_by_its_call() {
         let mut pool = Pool::start(role);
         assert_eq!(pool.wait().code(), Some(3), "{role}");
         let log = pool.log();
-        let text = format!("{text}{call} at mcsup-core/../tests/core/errors.rs:");
+        let text = format!("{text}{call} at {}:", file!());
         let reason = log.lines().find(|line| line.contains("outcome Some(BootFailed(Boot))")).unwrap();
         assert!(reason.contains(&text) && reason.contains(": asked to"), "{role}: {log}");
         // The code after `run` has run once, in the supervisor.
@@ -221,7 +221,7 @@ pub fn a_panic_in_a_destructor_is_reported_by_its_call() {
     let pool = Pool::start("fails-in-drop");
     pool.wait_ready(1);
     assert_eq!(pool.ask("own"), "");
-    pool.wait_log("exited with code 1: panicked in Worker::drop at mcsup-core/../tests/core/errors.rs:", 1);
+    pool.wait_log(concat!("exited with code 1: panicked in Worker::drop at ", file!(), ":"), 1);
     wait_for("another worker", || pool.log().matches("is ready after").count() == 2);
 }
 

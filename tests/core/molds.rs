@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use crate::pool::{Pool, is_gone, kill, read_all, wait_for};
 
 /// Where a worker is its supervisor's child although a mold has forked it.
-const ADOPTS: bool = cfg!(all(target_os = "linux", not(mcsup_force_fallback)));
+pub const ADOPTS: bool = cfg!(all(target_os = "linux", not(mcsup_force_fallback)));
 
 /// The pids that the log names behind `before`, oldest first.
 fn named(pool: &Pool, before: &str) -> Vec<i32> {

@@ -93,27 +93,30 @@ impl NoticeSocket {
     }
 
     /// The next report and its sender; `None`: none is queued.
-    #[cfg(target_os = "linux")]
     pub(super) fn receive(&self) -> Option<(Vec<Notice>, Option<Sender>)> {
-        use crate::sys::datagram_sender;
         // As systemd: a longer datagram is cut.
         let mut buffer = [0; 4096];
         loop {
-            match datagram_sender::receive(self.socket.as_fd(), &mut buffer) {
-                Ok((length, sender)) => {
-                    let sender = sender.map(|sender| Sender { pid: sender.pid, uid: sender.uid });
-                    return Some((parse(&buffer[..length]), sender));
-                }
+            match received(self.as_fd(), &mut buffer) {
+                Ok((length, sender)) => return Some((parse(&buffer[..length]), sender)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return None,
             }
         }
     }
+}
 
-    #[cfg(not(target_os = "linux"))]
-    pub(super) fn receive(&self) -> Option<(Vec<Notice>, Option<Sender>)> {
-        None
-    }
+/// Receives a datagram: its length and its sender.
+#[cfg(target_os = "linux")]
+fn received(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Option<Sender>)> {
+    let (length, sender) = crate::sys::datagram_sender::receive(socket, buffer)?;
+    Ok((length, sender.map(|sender| Sender { pid: sender.pid, uid: sender.uid })))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn received(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Option<Sender>)> {
+    let (_, length) = rustix::net::recv(socket, buffer, rustix::net::RecvFlags::empty())?;
+    Ok((length, None))
 }
 
 impl AsFd for NoticeSocket {

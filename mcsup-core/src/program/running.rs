@@ -185,12 +185,14 @@ impl Running {
         self.read_notices();
         self.read_readiness();
         self.read_output();
+        // Asked first: a child that ends after the question is reaped next time.
+        let has_ended = self.watch.as_ref().is_some_and(has_ended);
         while let Some((pid, status)) = self.family.reap() {
             if pid == self.main {
                 self.end = Some(End::of(status));
             }
         }
-        if self.end.is_none() && self.watch.as_ref().is_some_and(has_ended) {
+        if self.end.is_none() && has_ended {
             // Its parent is another process of the program.
             self.end = Some(End::Unknown);
         }

@@ -258,6 +258,10 @@ fn prepare(memory: &mut Memory<'_>) -> Result<(), (Step, rustix::io::Errno)> {
     if let Some(directory) = &attributes.directory {
         rustix::process::chdir(directory.as_c_str()).map_err(at(Step::Directory))?;
     }
+    #[cfg(not(target_os = "linux"))]
+    if attributes.no_new_privileges {
+        return Err((Step::NoNewPrivileges, rustix::io::Errno::NOSYS));
+    }
     #[cfg(target_os = "linux")]
     {
         if attributes.no_new_privileges {
