@@ -57,6 +57,7 @@ mod serve;
 mod spawn;
 mod supervisor;
 mod sys;
+pub mod testing;
 pub mod upgrade;
 mod worker;
 

@@ -164,7 +164,7 @@ impl WorkerControl {
         self.broken.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set_broken(&self, text: String) {
+    pub(crate) fn set_broken(&self, text: String) {
         *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.into());
         self.is_broken.store(true, Ordering::Release);
     }

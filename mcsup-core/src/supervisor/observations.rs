@@ -12,7 +12,7 @@ use crate::policy::{
 
 /// The facts that the events have beyond the notices.
 #[derive(Debug, Default)]
-pub(super) struct Observations {
+pub(crate) struct Observations {
     /// The living processes, by pid.
     processes: BTreeMap<i32, PoolProcess>,
     /// The error that each reported at its boot.
@@ -22,14 +22,14 @@ pub(super) struct Observations {
 
 impl Observations {
     /// The event of a new phase; the first one is none.
-    pub(super) fn phase_event(&mut self, machine: &Machine) -> Option<PoolEvent> {
+    pub(crate) fn phase_event(&mut self, machine: &Machine) -> Option<PoolEvent> {
         let to = machine.phase().name();
         let from = self.phase.replace(to)?;
         (from != to).then_some(PoolEvent::PhaseChanged { from, to })
     }
 
     /// The event of a notice. `machine` is the state after it.
-    pub(super) fn event(&mut self, notice: &Notice, machine: &Machine) -> PoolEvent {
+    pub(crate) fn event(&mut self, notice: &Notice, machine: &Machine) -> PoolEvent {
         match notice {
             Notice::Worker(notice) => self.of_worker(notice, machine),
             Notice::Mold(notice) => self.of_mold(notice, machine),

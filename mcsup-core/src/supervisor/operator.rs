@@ -177,7 +177,8 @@ fn summary(command: &Command) -> String {
     }
 }
 
-fn reply(answer: &Answer) -> Reply {
+/// The reply to a request with this answer.
+pub(crate) fn reply(answer: &Answer) -> Reply {
     match answer {
         Answer::Done(message) => Reply::new(Outcome::Done, message),
         Answer::Failed { reason, detail } => {

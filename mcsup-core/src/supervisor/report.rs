@@ -45,16 +45,11 @@ pub(crate) fn status(
 }
 
 fn worker(entry: &Entry, snapshot: Option<&Snapshot>) -> WorkerStatus {
-    let state = match entry.state {
-        State::Ready { .. } if entry.leaves => "leaving",
-        State::Ready { .. } if entry.recycle.is_some() => "recycling",
-        _ => state(&entry.state),
-    };
     let status = WorkerStatus {
         slot: entry.slot,
         generation: Some(entry.generation),
         pid: entry.pid,
-        state: Some(state.to_owned()),
+        state: Some(state_of(entry).to_owned()),
         ..WorkerStatus::default()
     };
     let Some(Snapshot { age, gauges, usage }) = snapshot else { return status };
@@ -70,6 +65,15 @@ fn worker(entry: &Entry, snapshot: Option<&Snapshot>) -> WorkerStatus {
         pss_bytes: None,
         cpu_seconds: usage.cpu.map(|time| time.as_secs_f64()),
         ..status
+    }
+}
+
+/// The state of a worker, as the status names it.
+pub(crate) fn state_of(entry: &Entry) -> &'static str {
+    match entry.state {
+        State::Ready { .. } if entry.leaves => "leaving",
+        State::Ready { .. } if entry.recycle.is_some() => "recycling",
+        _ => state(&entry.state),
     }
 }
 
