@@ -4,12 +4,13 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from harness import MCSUP, PATIENCE, TOP, Load, children_of, is_gone, run, wait_for
+from harness import MCSUP, PATIENCE, TOP, Load, children_of, free_port, is_gone, run, wait_for
 
 NODE = TOP / "examples" / "node" / "server.js"
 SHELL = TOP / "examples" / "shell" / "worker.sh"
@@ -60,6 +61,23 @@ signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
 os.write(int(os.environ["MCSUP_READY_FD"]), b"ready\\n")
 while not stop:
     server.handle_request()
+"""
+
+
+UDP = """
+import os, select, signal, socket
+
+stop = []
+signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
+listener = socket.socket(fileno=int(os.environ["EINHORN_FD_0"]))
+os.write(int(os.environ["MCSUP_READY_FD"]), b"ready\\n")
+while not stop:
+    if select.select([listener], [], [], 0.05)[0]:
+        try:
+            datagram, client = listener.recvfrom(1000)
+        except BlockingIOError:
+            continue
+        listener.sendto(datagram.upper(), client)
 """
 
 
@@ -217,10 +235,11 @@ def test_memory_of_a_program_counts_as_its_workers(execute, directory):
     assert worker["rss_bytes"] > 200_000_000, worker
 
 
-def test_jobs_of_a_shell_worker_are_each_done_once(execute, directory):
+def test_jobs_of_a_shell_worker_are_each_done_once(serve, directory):
     jobs = directory / "jobs"
     jobs.mkdir()
-    server = execute(["sh", str(SHELL), str(jobs)], workers=2)
+    words = ["-w", "2", "-p", "app.pid", "--no-listener", "--", "sh", SHELL, jobs]
+    server = serve(None, *words, bare=True, command=(MCSUP, "exec"), workers=2)
     for number in range(60):
         (jobs / f"{number}.part").write_text(f"job {number}\n")
         (jobs / f"{number}.part").rename(jobs / f"{number}.job")
@@ -232,6 +251,23 @@ def test_jobs_of_a_shell_worker_are_each_done_once(execute, directory):
     assert sorted(path.read_text() for path in jobs.iterdir()) == sorted(f"JOB {number}\n" for number in range(60))
 
 
+def test_no_datagram_is_left_unanswered_over_reloads(serve, directory):
+    (directory / "server.py").write_text(UDP)
+    port = free_port()
+    words = ["-w", "2", "-p", "app.pid", "-b", f"udp://127.0.0.1:{port}", "--", sys.executable, "server.py"]
+    serve(None, *words, bare=True, command=(MCSUP, "exec"), workers=2)
+    reload = subprocess.Popen([MCSUP, "reload", "-p", "app.pid"], cwd=directory, stdout=subprocess.DEVNULL)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(PATIENCE)
+        client.connect(("127.0.0.1", port))
+        number = 0
+        while reload.poll() is None or number < 100:
+            client.send(b"datagram %d" % number)
+            assert client.recv(100) == b"DATAGRAM %d" % number
+            number += 1
+    assert reload.returncode == 0
+
+
 @pytest.mark.parametrize(
     ("words", "reason", "code"),
     [
@@ -239,6 +275,7 @@ def test_jobs_of_a_shell_worker_are_each_done_once(execute, directory):
         (["--threads", "2", "true"], "--threads has no meaning for a program", 2),
         (["--ready", "soon", "true"], "--ready soon: expected report, tcp, http:PATH or timer:SECS", 2),
         (["--watchdog", "--timeout", "0", "true"], "--watchdog needs a --timeout", 2),
+        (["--no-listener", "true"], "--no-listener, and an address from the command line", 2),
         (["--blocking", "--reuse-port", "true"], "the supervisor accepts", 2),
         (["no-such-program"], "start no-such-program: execute it: No such file or directory", 4),
         (["sh", "-c", "echo no database >&2; exit 5"], "exited with code 5 before it was ready", 3),

@@ -95,6 +95,9 @@ pub(crate) struct ProgramArgs {
     /// Its standard output and error: log (line by line) or inherit [default: log]
     #[arg(long, value_name = "WORD")]
     pub output: Option<String>,
+    /// Pass no listener: the program fetches its work itself
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub no_listener: bool,
     /// Pass listeners on which accept(2) waits
     #[arg(long, action = ArgAction::SetTrue)]
     pub blocking: bool,

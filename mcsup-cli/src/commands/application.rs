@@ -12,8 +12,8 @@ use super::pool::Output;
 use super::wiring;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::settings::Settings;
 use crate::settings::program::ProgramSettings;
+use crate::settings::{Origin, Settings};
 
 /// The part of a pool that depends on its application.
 pub(crate) trait Application {
@@ -58,6 +58,10 @@ impl Application for Wsgi {
     const SCHEME: &str = "http://";
 
     fn check(&self, settings: &Settings) -> Result<(), Failure> {
+        if let Some(other) = settings.binds.value.iter().find(|address| !address.may_be_stream()) {
+            let why = format!("cannot listen on {other}: Python workers serve TCP and Unix stream sockets");
+            return Err(Failure::usage(why));
+        }
         wiring::target(settings)?;
         wiring::access_log(settings).map(drop)
     }
@@ -66,7 +70,9 @@ impl Application for Wsgi {
         check::run(settings, config, &self.0)
     }
 
-    fn configure(&self, _: &mut Config) {}
+    fn configure(&self, config: &mut Config) {
+        config.listener.streams_only = true;
+    }
 
     fn make(&self, settings: &Settings, _: &Config, output: &Output) -> Result<WorkerSettings, Failure> {
         let mut worker = wiring::worker_settings(settings, &self.0, &output.log)?;
@@ -109,6 +115,10 @@ impl Application for Executed {
 
     fn check(&self, settings: &Settings) -> Result<(), Failure> {
         self.0.watchdog(settings.pool.timeout.value)?;
+        let binds = &settings.binds.origin;
+        if self.0.no_listener && !matches!(binds, Origin::Default | Origin::Variable("PORT")) {
+            return Err(Failure::usage(format!("--no-listener, and an address from {binds}")));
+        }
         if self.0.blocking && settings.reuse_port.value {
             return Err(Failure::usage(
                 "--blocking and --reuse-port: the supervisor accepts from the sockets of a slot that ends",
@@ -126,6 +136,10 @@ impl Application for Executed {
     fn configure(&self, config: &mut Config) {
         config.run_as = None;
         config.children = Children::End;
+        if self.0.no_listener {
+            config.addresses.clear();
+            config.without_listeners = true;
+        }
     }
 
     fn make(&self, settings: &Settings, config: &Config, output: &Output) -> Result<Program, Failure> {

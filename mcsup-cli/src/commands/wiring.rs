@@ -56,11 +56,6 @@ pub(super) fn pool(settings: &Settings, previous: Option<&UserLookup>) -> Result
         name: process.name.as_ref().map(|name| name.value.clone()),
         ..Config::default()
     };
-    if let Some(other) = config.addresses.iter().find(|address| !address.may_be_stream()) {
-        let why = format!("cannot listen on {other}: Python workers serve TCP and Unix stream sockets");
-        return Err(Failure::usage(why));
-    }
-    config.listener.streams_only = true;
     config.listener.backlog = settings.backlog.value;
     if let Some(umask) = &process.umask {
         config.listener.unix_mode = 0o777 & !umask.value;

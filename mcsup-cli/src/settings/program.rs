@@ -28,6 +28,8 @@ pub(crate) struct ProgramSettings {
     pub stdin: Stdin,
     /// Its standard output and error.
     pub output: Output,
+    /// Whether it has no listener.
+    pub no_listener: bool,
     /// Whether accept(2) waits on its listeners.
     pub blocking: bool,
     /// Limits of its resources.
@@ -57,6 +59,7 @@ impl ProgramSettings {
             watchdog: args.program.watchdog,
             stdin: optional("stdin", stdin, input)?.unwrap_or_default(),
             output: optional("output", output, output_of)?.unwrap_or_default(),
+            no_listener: args.program.no_listener,
             blocking: args.program.blocking,
             limits,
             nice: optional("nice", nice, |text| values::whole(text, -40..=40))?,

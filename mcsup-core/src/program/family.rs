@@ -6,7 +6,10 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, waitpid};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, kill_process_group, test_kill_process_group,
+    waitid, waitpid,
+};
 
 use crate::host::processes::own_pid;
 use crate::host::relatives::{self, Relative};
@@ -72,23 +75,24 @@ impl Family {
         living
     }
 
-    /// Sends a signal to all of them.
+    /// Sends SIGTERM or SIGKILL to all of them.
     fn signal(&self, signal: Signal) {
-        if !ADOPTS && !self.has_ended {
+        if !ADOPTS {
+            // While a process is in the group, its number names no other one.
             let _ = kill_process_group(self.first, signal);
             return;
         }
-        for process in self.living() {
-            if let Some(pid) = Pid::from_raw(process.pid) {
-                // A child of this process is not reaped meanwhile; another descendant may have ended, and its
-                // parent, which belongs to the program, may have reaped it.
-                let _ = kill_process(pid, signal);
-            }
+        for handle in self.living().iter().filter_map(Relative::hold) {
+            let _ = if signal == Signal::KILL { handle.kill() } else { handle.terminate() };
         }
     }
 
     /// Reaps a process that has ended.
     pub(super) fn reap(&mut self) -> Option<(Pid, WaitStatus)> {
+        if !ADOPTS && !self.has_ended && self.is_zombie() {
+            // The number of the group is certain until then.
+            self.signal(Signal::TERM);
+        }
         loop {
             match waitpid(None, WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => {
@@ -106,7 +110,9 @@ impl Family {
     pub(super) fn end(&mut self, patience: Duration, mut each_turn: impl FnMut(&[(Pid, WaitStatus)])) {
         let begin = Instant::now();
         let mut is_killed = patience.is_zero();
-        self.signal(if is_killed { Signal::KILL } else { Signal::TERM });
+        if !self.is_empty() {
+            self.signal(if is_killed { Signal::KILL } else { Signal::TERM });
+        }
         loop {
             let reaped: Vec<_> = std::iter::from_fn(|| self.reap()).collect();
             each_turn(&reaped);
@@ -125,7 +131,16 @@ impl Family {
     }
 
     fn is_empty(&self) -> bool {
-        if ADOPTS { self.living().is_empty() } else { self.has_ended }
+        if ADOPTS {
+            return self.living().is_empty();
+        }
+        self.has_ended && test_kill_process_group(self.first) == Err(rustix::io::Errno::SRCH)
+    }
+
+    /// Whether the first process has ended and is not reaped.
+    fn is_zombie(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        matches!(waitid(WaitId::Pid(self.first), options), Ok(Some(_)))
     }
 }
 
