@@ -3,6 +3,7 @@
 import shutil
 import signal
 import socket
+import sys
 import time
 
 import pytest
@@ -283,3 +284,43 @@ def test_no_socket_is_stored_where_the_service_manager_stores_none(manager):
     assert server.stop() == 0
     manager.receive()
     assert not any("FDNAME" in fields for fields in manager.messages)
+
+
+PROGRAM = """
+import os, socket
+own = os.environ["NOTIFY_SOCKET"]
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+    notify.connect("\\0" + own[1:] if own[0] == "@" else own)
+    notify.send(b"READY=1")
+listener = socket.socket(fileno=3)
+listener.setblocking(True)
+while True:
+    connection, _ = listener.accept()
+    connection.recv(65536)
+    names = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "FDSTORE"]
+    body = f"{os.environ['LISTEN_PID'] == str(os.getpid())} {[os.environ.get(name) for name in names]}".encode()
+    connection.sendall(b"HTTP/1.1 200 OK\\r\\nConnection: close\\r\\nContent-Length: %d\\r\\n\\r\\n%s" % (len(body), body))
+    connection.close()
+"""
+
+
+def test_a_program_of_exec_has_the_passed_socket_and_no_other_variable_of_the_service_manager(manager, directory):
+    (directory / "program.py").write_text(PROGRAM)
+    passed = listener()
+    server = manager.start(
+        "exec", "-w", "2", "-p", "app.pid", "--soak", "0", "--", sys.executable, "program.py",
+        sockets=[("http", passed)], env={"FDSTORE": "4", "WATCHDOG_USEC": "60000000"},
+    )  # fmt: skip
+    manager.wait_status("serving: 2 of 2 workers ready, generation 1")
+    for generation in (1, 2):
+        status, body = get(port_of(passed))
+        is_its_pid, names = body.decode().split(" ", 1)
+        assert (status, is_its_pid) == (200, "True")
+        assert str(manager.path) not in names and names.endswith(", None, None]")
+        if generation == 1:
+            server.signal(signal.SIGHUP)
+            manager.wait_status("serving: 2 of 2 workers ready, generation 2")
+    assert server.stop() == 0
+    # The reports of the workers are for the supervisor.
+    assert manager.states() == ["READY", "RELOADING", "READY", "STOPPING"]
+    assert manager.senders == {server.pid}
