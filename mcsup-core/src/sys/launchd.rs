@@ -31,7 +31,7 @@ pub(crate) fn activate(name: &str) -> io::Result<Vec<RawFd>> {
     }
     // SAFETY: the call has returned an array of `count` numbers.
     let taken = unsafe { std::slice::from_raw_parts(fds, count) }.to_vec();
-    // SAFETY: the array is malloc'ed for the caller, who frees it once; nothing refers to it any more.
+    // SAFETY: the array is from malloc, and the caller frees it once; nothing refers to it any more.
     unsafe { libc::free(fds.cast()) };
     super::descriptor::survive_exec(&taken, true);
     Ok(taken)
