@@ -126,9 +126,11 @@ impl StdError for Error {
 }
 
 impl From<io::Error> for Error {
-    /// For a worker's own code, which may use `?` on its I/O.
+    /// For the embedder's own functions that return this type, such as [`Supervisor::reload`](crate::Supervisor::reload).
+    ///
+    /// The text is that of `source`, which names no step: [`Error::system`] does.
     fn from(source: io::Error) -> Self {
-        Self::new(ErrorKind::Worker, "the worker failed").caused_by(source)
+        Self::new(ErrorKind::System, source.to_string())
     }
 }
 
@@ -140,6 +142,13 @@ mod tests {
     fn an_error_names_its_step_and_its_cause() {
         let error = Error::system("bind 127.0.0.1:80", io::Error::from_raw_os_error(13));
         assert_eq!(error.to_string(), "bind 127.0.0.1:80: Permission denied (os error 13)");
+        assert_eq!(error.kind(), ErrorKind::System);
+    }
+
+    #[test]
+    fn an_io_error_by_itself_keeps_its_text() {
+        let error = Error::from(io::Error::from_raw_os_error(2));
+        assert_eq!(error.to_string(), "No such file or directory (os error 2)");
         assert_eq!(error.kind(), ErrorKind::System);
     }
 

@@ -112,7 +112,7 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(60);
 
-    /// Echoes, or fails where it is told to.
+    /// Echoes, or fails in the method that it names.
     struct Echo(&'static str);
 
     impl Worker for Echo {
