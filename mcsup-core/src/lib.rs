@@ -30,6 +30,16 @@
 //! - A slot whose workers keep dying is refilled after ever longer delays; a pool that cannot boot ends with
 //!   a reason.
 //!
+//! # Sockets
+//! | work | a pool gets it by | a worker takes it by |
+//! |---|---|---|
+//! | connections: TCP, Unix stream and seqpacket, vsock | [`Prefork::bind`] | [`WorkerContext::accept`] |
+//! | datagrams: UDP, Unix | [`Prefork::bind`] | [`WorkerContext::udp_sockets`], [`readable`](WorkerContext::readable) |
+//! | sockets of the service manager | [`Prefork::listen_fds`] | as above |
+//! | the program's own | [`Prefork::listener`] | [`Listener::accept`], behind [`WorkerContext::accept`] |
+//! | sockets for a runtime that owns them | as above | [`WorkerContext::tcp_listeners`], [`duplicate`](WorkerContext::duplicate) |
+//! | jobs of a queue | [`Prefork::without_listeners`] | [`WorkerContext::pause`], [`readable`](WorkerContext::readable) |
+//!
 //! # Features
 //! None is on by default, and the core has no runtime.
 //! - `tokio`: `WorkerContext::accept_async` and `draining`.
