@@ -5,13 +5,15 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+
+use serde::{Deserialize, Serialize};
 use std::iter::successors;
 
 /// The result of every fallible function of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// The area of an [`Error`]; an embedder maps it to its own exit code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// An invalid setting: an address that does not parse, no listener, too many workers, an unknown user.

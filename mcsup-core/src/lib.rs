@@ -21,6 +21,16 @@
 //! | replace the supervisor's program | [`upgrade`] |
 //! | reap, and name the cause | `spawn/reap`, `supervisor/journal` |
 //!
+//! # Ways to run a pool
+//! | the program | calls |
+//! |---|---|
+//! | has nothing else to do | [`Prefork::run`] |
+//! | has a loop of its own, or several pools | [`Prefork::start`], then [`Pool::step`] |
+//! | starts threads | [`Prefork::spawn`] before that; [`Spawned`] waits for the end |
+//! | changes the pool from code | [`Prefork::handle`]; each request of the [`Handle`] has a [`Ticket`] |
+//! | handles signals itself | [`Prefork::signals`] |
+//! | observes the pool | [`Supervisor::observe`], with a [`PoolEvent`] |
+//!
 //! # Guarantees
 //! - A worker is ready when its boot has returned `Ok`, never by a timer (but for a program whose settings ask
 //!   for one). The old generation serves until a
@@ -80,7 +90,7 @@ pub use program::Program;
 pub use serve::{Peer, RequestBody, serve, serve_with};
 pub use spawn::spec::MoldThreads;
 pub use supervisor::config::{Children, Config};
-pub use supervisor::{Ending, ForkSide, Pool, PoolEvent, PoolProcess, Prefork, Supervisor};
+pub use supervisor::{Ending, ForkSide, Pool, PoolEvent, PoolProcess, Prefork, Spawned, Supervisor};
 #[cfg(feature = "tokio")]
 pub use worker::AsyncConnection;
 pub use worker::{

@@ -27,7 +27,7 @@ fn register(number: i32, counter: &'static AtomicUsize) {
 }
 
 /// What a run must leave as it was.
-fn state() -> Vec<String> {
+pub fn state() -> Vec<String> {
     let read = |name: &str| std::fs::read_to_string(format!("/proc/self/{name}")).unwrap();
     let (status, limits) = (read("status"), read("limits"));
     let kept = ["SigBlk", "SigIgn", "SigCgt", "Umask"];

@@ -281,6 +281,39 @@ const TESTS: &[Test] = &[
         "workers_cannot_use_the_handles_of_their_program",
         embedding::workers_cannot_use_the_handles_of_their_program,
     ),
+    (
+        "a_program_with_own_signals_ends_its_pool_by_a_handle_and_nothing_of_it_is_changed",
+        embedding::a_program_with_own_signals_ends_its_pool_by_a_handle_and_nothing_of_it_is_changed,
+    ),
+    (
+        "two_pools_in_one_program_have_their_own_workers",
+        embedding::two_pools_in_one_program_have_their_own_workers,
+    ),
+    (
+        "a_signal_reaches_both_pools_of_a_program_and_no_worker_outlives_it",
+        embedding::a_signal_reaches_both_pools_of_a_program_and_no_worker_outlives_it,
+    ),
+    (
+        "a_program_with_threads_commands_a_pool_that_it_has_spawned",
+        embedding::a_program_with_threads_commands_a_pool_that_it_has_spawned,
+    ),
+    (
+        "a_spawned_pool_ends_with_its_program_also_with_a_killed_one",
+        embedding::a_spawned_pool_ends_with_its_program_also_with_a_killed_one,
+    ),
+    (
+        "a_program_learns_of_the_death_of_a_supervisor_that_it_has_spawned",
+        embedding::a_program_learns_of_the_death_of_a_supervisor_that_it_has_spawned,
+    ),
+    (
+        "a_pool_that_cannot_start_is_an_error_of_its_spawn",
+        embedding::a_pool_that_cannot_start_is_an_error_of_its_spawn,
+    ),
+    (
+        "a_handle_outlives_an_upgrade_of_the_supervisor_that_it_has_spawned",
+        embedding::a_handle_outlives_an_upgrade_of_the_supervisor_that_it_has_spawned,
+    ),
+    ("the_example_with_an_own_loop_obeys_its_input", embedding::the_example_with_an_own_loop_obeys_its_input),
 ];
 
 fn main() -> ExitCode {

@@ -81,6 +81,11 @@ impl Pool {
         Self { supervisor, address, log }
     }
 
+    /// Its standard input, if that is a pipe.
+    pub fn take_stdin(&mut self) -> std::process::ChildStdin {
+        self.supervisor.stdin.take().unwrap()
+    }
+
     pub fn pid(&self) -> i32 {
         self.supervisor.id().try_into().unwrap()
     }

@@ -1,21 +1,32 @@
-//! Programs that have a pool beside something else: a loop of their own.
+//! Programs that have a pool beside something else: a loop of their own, another pool, threads.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use mcsup_core::control::{Command, Reply, Request};
-use mcsup_core::{Handle, Pool, PoolEvent, Prefork, Supervisor, Ticket};
+use mcsup_core::upgrade::Image;
+use mcsup_core::{Children, Config, Handle, Pool, PoolEvent, Prefork, Supervisor, Ticket};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::roles::{Answering, CONTROL};
+use crate::hosts;
+use crate::roles::{Answering, CONTROL, IMAGE};
+
+#[path = "../../examples/embed.rs"]
+mod example;
 
 /// Plays a program to its end.
 pub fn play(role: &str, address: &str) -> ExitCode {
     match role {
         "embedder-with-a-loop" => with_a_loop(address),
+        "embedder-with-own-signals" => with_own_signals(address),
+        "embedder-with-two-pools" => with_two_pools(address),
+        "embedder-with-threads" => with_threads(address),
+        "embedder-at-a-taken-port" => at_a_taken_port(address),
+        "embedder-of-the-examples" => example::serve(address).unwrap().into(),
         _ => panic!("there is no program {role}"),
     }
 }
@@ -51,6 +62,126 @@ fn with_a_loop(address: &str) -> ExitCode {
         wait(&[&pool], &console);
         console.accept(&handle);
     }
+}
+
+static TERMS: AtomicUsize = AtomicUsize::new(0);
+
+/// A program that handles TERM itself, and stops its pool by a handle.
+#[allow(unsafe_code, reason = "the registry's interface")]
+fn with_own_signals(address: &str) -> ExitCode {
+    let count = || {
+        TERMS.fetch_add(1, Ordering::SeqCst);
+    };
+    // SAFETY: the action is one atomic addition.
+    unsafe { signal_hook_registry::register(libc::SIGTERM, count) }.unwrap();
+    let before = hosts::state();
+    let mut builder = Prefork::new(Observing).bind(address).workers(2).signals(false);
+    let handle = builder.handle().unwrap();
+    let mut pool = builder.start().unwrap();
+    let during = hosts::state();
+    let mut console = Console::open();
+    let mut stop = None;
+    let ending = loop {
+        if let Some(ending) = pool.step() {
+            break ending;
+        }
+        console.answer();
+        if TERMS.load(Ordering::SeqCst) > 0 && stop.is_none() {
+            stop = Some(handle.stop().unwrap());
+            continue;
+        }
+        wait(&[&pool], &console);
+        console.accept(&handle);
+    };
+    console.answer();
+    let outcome = stop.map(|mut ticket| ticket.try_outcome().unwrap().unwrap().message);
+    log::info!("the program has stopped its pool: {outcome:?}");
+    // The limit of descriptors is raised meanwhile, and nothing else is changed.
+    let is_limit = |line: &&String| !line.starts_with("Max open files");
+    assert!(before.iter().filter(is_limit).eq(during.iter().filter(is_limit)), "{before:?} {during:?}");
+    drop(pool);
+    log_state(&before);
+    ending.into()
+}
+
+fn log_state(before: &[String]) {
+    let after = hosts::state();
+    match before == after {
+        true => log::info!("its process is what it was"),
+        false => log::error!("its process was {before:?} and is {after:?}"),
+    }
+}
+
+/// A program with two pools in one loop. The second one begins later and ends first.
+fn with_two_pools(address: &str) -> ExitCode {
+    let before = hosts::state();
+    let mut config = Config { addresses: vec![address.parse().unwrap()], ..Config::default() };
+    config.policy.workers = 2;
+    // It reaps all children of the process.
+    config.children = Children::Name;
+    let mut first = Prefork::with_config(Observing, config).start().unwrap();
+    let second = Prefork::new(Observing).bind("127.0.0.1:0").workers(2);
+    let mut second = Some(second.start().unwrap());
+    let handle = second.as_mut().unwrap().handle().unwrap();
+    let mut console = Console::open();
+    let ending = loop {
+        if let Some(ending) = second.as_mut().and_then(Pool::step) {
+            log::info!("the second pool has ended: {:?}", ending.outcome());
+            second = None;
+        }
+        if let Some(ending) = first.step() {
+            break ending;
+        }
+        console.answer();
+        wait(&std::iter::once(&first).chain(&second).collect::<Vec<_>>(), &console);
+        console.accept(&handle);
+    };
+    drop(second);
+    drop(first);
+    log_state(&before);
+    ending.into()
+}
+
+/// A program that starts threads after its pool: one of them commands it.
+fn with_threads(address: &str) -> ExitCode {
+    let mut config = Config { addresses: vec![address.parse().unwrap()], ..Config::default() };
+    config.policy.workers = 2;
+    config.image = std::env::var_os(IMAGE).map(|program| Image {
+        program: program.into(),
+        arguments: std::env::args_os().collect(),
+        directory: "/".into(),
+        reexec: None,
+    });
+    let spawned = Prefork::with_config(Observing, config).spawn().unwrap();
+    log::info!("supervisor {} of program {}", spawned.pid(), std::process::id());
+    let handle = spawned.handle();
+    let commands = std::thread::spawn(move || {
+        let mut console = Console::open();
+        while !is_readable(handle.as_fd()) || !console.asked.is_empty() {
+            let mut sources: Vec<_> = console.sources().chain([handle.as_fd()]).collect();
+            let mut sources: Vec<_> =
+                sources.drain(..).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+            poll(&mut sources, None).unwrap();
+            console.accept(&handle);
+            console.answer();
+        }
+    });
+    let ending = spawned.wait();
+    commands.join().unwrap();
+    log::info!("ended: {:?}, {:?}", ending.outcome(), ending.error().map(ToString::to_string));
+    ending.into()
+}
+
+fn is_readable(fd: std::os::fd::BorrowedFd<'_>) -> bool {
+    poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&Timespec::default())).unwrap() > 0
+}
+
+/// A program whose pool cannot start.
+fn at_a_taken_port(address: &str) -> ExitCode {
+    let _taken = std::net::TcpListener::bind(address).unwrap();
+    let error = Prefork::new(Observing).bind(address).spawn().unwrap_err();
+    log::info!("not spawned: {:?}: {error}", error.kind());
+    ExitCode::SUCCESS
 }
 
 /// Waits until a pool, a ticket or the console is ready.

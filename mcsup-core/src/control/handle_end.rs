@@ -14,15 +14,34 @@ const TURN: usize = 64;
 pub(crate) struct HandleEnd {
     socket: OwnedFd,
     has_ended: bool,
+    /// Whether the program has spawned this process, which ends with the program's last handle.
+    is_of_parent: bool,
 }
 
 impl From<OwnedFd> for HandleEnd {
     fn from(socket: OwnedFd) -> Self {
-        Self { socket, has_ended: false }
+        Self { socket, has_ended: false, is_of_parent: false }
     }
 }
 
 impl HandleEnd {
+    /// The same as the end of the program that has spawned this process.
+    pub(crate) fn of_parent(self) -> Self {
+        Self { is_of_parent: true, ..self }
+    }
+
+    /// Whether the program has spawned this process.
+    pub(crate) fn is_of_parent(&self) -> bool {
+        self.is_of_parent
+    }
+
+    /// Sends a line to the program that has spawned this process, as far as the socket has room.
+    pub(crate) fn report(&self, line: &[u8]) {
+        if let Err(error) = datagram::send(&self.socket, line, &[]) {
+            log::debug!("the program does not read: {error}");
+        }
+    }
+
     /// The clients that have arrived. Each is non-blocking.
     pub(super) fn receive(&mut self) -> Vec<UnixStream> {
         let mut clients = Vec::new();

@@ -59,6 +59,7 @@ pub(crate) struct Server {
     /// The end of a pause in accepting clients.
     paused_until: Option<Duration>,
     has_warned: bool,
+    has_parent_ended: bool,
 }
 
 /// The listening control socket.
@@ -82,6 +83,9 @@ pub(crate) struct ServerRecord {
     listening: Option<RawFd>,
     #[serde(default)]
     handles: Vec<RawFd>,
+    /// The one of the handles that is of the program which has spawned the supervisor.
+    #[serde(default)]
+    parent: Option<RawFd>,
     clients: Vec<(ClientId, SessionRecord)>,
     next: u64,
 }
@@ -124,6 +128,16 @@ impl Server {
     /// Takes requests of the program's handles too.
     pub(crate) fn serve(&mut self, handles: HandleEnd) {
         self.handles.push(handles);
+    }
+
+    /// The end of the program that has spawned this process.
+    pub(crate) fn parent(&self) -> Option<&HandleEnd> {
+        self.handles.iter().find(|end| end.is_of_parent())
+    }
+
+    /// Whether the program that has spawned this process has ended since the last call, or dropped its last handle.
+    pub(crate) fn take_parents_end(&mut self) -> bool {
+        std::mem::take(&mut self.has_parent_ended)
     }
 
     /// Whether `client` is the program itself.
@@ -209,6 +223,7 @@ impl Server {
             bound: socket.map(|socket| socket.bound).unwrap_or_default(),
             listening: socket.map(|socket| socket.listening.as_raw_fd()),
             handles: self.handles.iter().map(|end| end.as_fd().as_raw_fd()).collect(),
+            parent: self.parent().map(|end| end.as_fd().as_raw_fd()),
             clients: clients.collect(),
             next: self.next,
         }
@@ -223,8 +238,10 @@ impl Server {
             listening.set_nonblocking(true)?;
             server.socket = Some(ControlSocket { listening, path, bound, owner: std::process::id() });
         }
-        for end in record.handles {
-            server.handles.push(HandleEnd::from(descriptor::take_recorded(end)?));
+        for number in record.handles {
+            let end = HandleEnd::from(descriptor::take_recorded(number)?);
+            let is_of_parent = record.parent == Some(number);
+            server.handles.push(if is_of_parent { end.of_parent() } else { end });
         }
         let clients = record.clients.into_iter();
         server.clients.extend(clients.filter_map(|(id, client)| Some((id, Session::adopt(client)?))));
@@ -269,10 +286,13 @@ impl Server {
     /// Adopts the clients that the program's handles have sent. A handle that has ended is closed.
     fn accept_from_handles(&mut self) {
         let mut arrived = Vec::new();
+        let mut has_parent_ended = false;
         self.handles.retain_mut(|end| {
             arrived.append(&mut end.receive());
+            has_parent_ended |= end.is_of_parent() && end.has_ended();
             !end.has_ended()
         });
+        self.has_parent_ended |= has_parent_ended;
         for stream in arrived {
             self.join(Session::of_the_program(stream));
         }

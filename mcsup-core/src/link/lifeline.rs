@@ -99,7 +99,8 @@ impl WorkerControl {
     /// at `row`.
     pub(crate) fn join_signals(&self, row: ScoreboardRow) {
         if self.row.set(row).is_ok() {
-            caught::wake_by(self.wake_write.as_fd());
+            // A worker has no other pipe of this kind, so there is room for it.
+            let _ = caught::wake_by(self.wake_write.as_fd());
         }
     }
 
@@ -228,7 +229,7 @@ impl WorkerControl {
 impl Drop for WorkerControl {
     fn drop(&mut self) {
         if self.row.get().is_some() {
-            caught::stop_waking();
+            caught::stop_waking(self.wake_write.as_fd());
         }
     }
 }

@@ -155,7 +155,7 @@ impl fmt::Display for KillReason {
 }
 
 /// The outcome of a pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// It stopped as requested.
     Stopped,

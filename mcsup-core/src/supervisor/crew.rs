@@ -39,6 +39,7 @@ use crate::link::fork_order::OrderingEnd;
 use crate::link::message::Order;
 use crate::link::scoreboard::{Gauges, Scoreboard, ScoreboardRow, ScoreboardRows};
 use crate::policy::{Event, Evidence, ExitStatus, LastError, Moment, OutOfMemory, WorkerId};
+use crate::spawn::reap::Reaper;
 use crate::sys::ancestry;
 
 /// The connections of the supervisor to a worker or a mold.
@@ -123,6 +124,7 @@ pub(crate) struct Crew {
     gone: Gone,
     /// Reaped children that are neither worker nor mold.
     reaped_others: Vec<(Pid, ExitStatus)>,
+    reaper: Reaper,
 }
 
 /// A worker or a mold that has ended.
@@ -157,12 +159,23 @@ impl Crew {
             kills: Kills::new(),
             gone: Gone::default(),
             reaped_others: Vec::new(),
+            reaper: Reaper::new(),
         })
     }
 
     /// Counts the descendants of a worker as a part of it.
     pub(crate) fn count_descendants(&mut self, counts_descendants: bool) {
         self.counts_descendants = counts_descendants;
+    }
+
+    /// Watches its processes from now on: no SIGCHLD reports their ends.
+    pub(crate) fn watch_children(&mut self) {
+        self.reaper.watch();
+    }
+
+    /// Whether another pool of this process has reaped one of its processes.
+    pub(crate) fn has_reaped(&self) -> bool {
+        self.reaper.has_reaped()
     }
 
     /// Reaps all children from now on, also adopted ones.
@@ -189,13 +202,14 @@ impl Crew {
     pub(crate) fn join(&mut self, worker: WorkerId, pid: Pid, links: Links) {
         let mut entry = ProcessEntry::new(Process::Child(pid), links);
         entry.counter = self.kills.own();
+        self.reaper.add(pid);
         self.entries.insert(worker, entry);
     }
 
-    /// The links to poll. A link that has ended is always readable, so it is left out.
+    /// The descriptors to poll: links, and pidfds. A link that has ended is always readable, so it is left out.
     pub(crate) fn links(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let links = self.entries.values().map(|entry| &entry.links.link);
-        links.filter(|link| !link.has_ended()).map(AsFd::as_fd)
+        links.filter(|link| !link.has_ended()).map(AsFd::as_fd).chain(self.reaper.descriptors())
     }
 
     /// Sends an order to a worker.
@@ -249,9 +263,9 @@ impl Crew {
         self.kills.source()
     }
 
-    /// The time to read the kill counters at without an event.
-    pub(crate) fn deadline(&self) -> Option<Moment> {
-        self.kills.deadline()
+    /// The time to read the kill counters or to reap at without an event.
+    pub(crate) fn deadline(&self, now: Moment) -> Option<Moment> {
+        self.kills.deadline().into_iter().chain(self.reaper.deadline(self.adopts, now)).min()
     }
 
     /// Reads the kill counters when due, since a death is explained by an earlier reading.
@@ -326,6 +340,7 @@ impl Crew {
     /// lifelines.
     pub(crate) fn close_in_child(&mut self) {
         self.entries.clear();
+        self.reaper.close_in_child();
         self.scoreboard.close_in_child();
         self.kills.close_in_child();
     }

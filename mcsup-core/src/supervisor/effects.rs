@@ -1,5 +1,6 @@
 //! Applies the effects of the policy: one function for each effect of more than a line.
 
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 use rustix::process::{Pid, Signal, getpid};
@@ -7,7 +8,7 @@ use rustix::process::{Pid, Signal, getpid};
 use super::Supervisor;
 use super::attributes::ProcessAttributes;
 use super::config::Config;
-use super::crew::Crew;
+use super::crew::{Crew, CrewRecord};
 use super::failed_start::FailedStart;
 use super::generation_configs::{GenerationConfig, GenerationConfigs};
 use super::history::History;
@@ -30,6 +31,8 @@ use crate::link::message::Order;
 use crate::link::scoreboard::ScoreboardRows;
 use crate::listener::activation;
 use crate::policy::{Answer, Effect, Event, Machine, Moment, Notice, Outcome, Place, Policy, Ticket};
+use crate::spawn::reap;
+use crate::sys::unshared::Marks;
 use crate::worker::Worker;
 
 /// The supervisor's handles, and the functions that apply effects by them.
@@ -57,6 +60,8 @@ pub(crate) struct Executor<S> {
     /// The reason why the first generation could not boot, for the caller of the library.
     pub(crate) failed_start: FailedStart,
     pub(super) observations: Observations,
+    /// Marks on the descriptors that workers of other pools in this process must not have.
+    pub(super) withheld: Marks,
 }
 
 /// The handles that a supervisor opens, or adopts from the last image.
@@ -101,6 +106,7 @@ impl<S: Supervisor> Executor<S> {
             waiting: Waiting::default(),
             failed_start: FailedStart::default(),
             observations: Observations::default(),
+            withheld: Marks::default(),
         }
     }
 }
@@ -165,6 +171,33 @@ impl<S: Supervisor> Executor<S> {
         self.operators.answer(ticket, &answer);
     }
 
+    /// Marks the descriptors of this pool for the forks of other pools in this process.
+    ///
+    /// Due before the program can step another pool.
+    pub(super) fn withhold(&mut self) {
+        let signals = self.signals.iter().flat_map(Signals::descriptors).map(|fd| fd.as_raw_fd());
+        let links = self.crew.links().map(|fd| fd.as_raw_fd());
+        let (crew, operators) = (self.crew.describe(), self.operators.describe());
+        let (give, take) = self.handover.describe();
+        let pid_file = self.pid_file.as_ref().map(|file| file.describe().fd);
+        let upgrader = self.upgrader.descriptors().map(|fd| fd.as_raw_fd());
+        let memory = self.crew.memory_source().map(|(fd, _)| fd.as_raw_fd());
+        let all: Vec<RawFd> = signals
+            .chain(links)
+            .chain(crew.iter().flat_map(CrewRecord::descriptors))
+            .chain(operators.descriptors())
+            .chain([give, take])
+            .chain(pid_file)
+            .chain(upgrader)
+            .chain(memory)
+            .chain(self.generation_configs.descriptors())
+            .chain(self.slots.descriptors())
+            .collect();
+        // First the old marks: their drop would remove new ones.
+        self.withheld = Marks::default();
+        self.withheld = Marks::withholding(all);
+    }
+
     /// Searches for leftovers and ends them, as far as due.
     pub(super) fn update_leftovers(&mut self, now: Moment) {
         if let Some(children) =
@@ -186,7 +219,8 @@ impl<S: Supervisor> Executor<S> {
 
     /// The pids of the pool.
     fn members(&self) -> Vec<i32> {
-        self.crew.pids().chain(self.upgrader.pids()).collect()
+        // Workers of other pools in this process are no leftovers either.
+        self.crew.pids().chain(self.upgrader.pids()).chain(reap::of_all_pools()).collect()
     }
 
     /// Names or ends the leftovers at the end of the pool.

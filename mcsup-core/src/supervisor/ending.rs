@@ -39,6 +39,11 @@ impl Ending {
         Self { outcome: Some(outcome), error }
     }
 
+    /// The end of a pool in another process.
+    pub(super) fn of_process(outcome: Option<Outcome>, error: Option<Error>) -> Self {
+        Self { outcome, error }
+    }
+
     /// The end of a pool that could not start or continue.
     pub(super) fn of_error(error: Error) -> Self {
         Self { outcome: None, error: Some(error) }

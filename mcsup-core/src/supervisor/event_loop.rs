@@ -17,8 +17,9 @@ use super::operator::{OperatorRequest, Operators};
 use super::report;
 use super::resumption::{StartedPool, take_over};
 use super::service::Service;
-use super::signals::{SignalAction, Signals};
+use super::signals::{SignalAction, SignalUse, Signals};
 use super::slots::SlotSockets;
+use super::spawning::ParentReport;
 use crate::clock;
 use crate::control::handle_end::HandleEnd;
 use crate::control::server::ClientId;
@@ -35,14 +36,14 @@ use crate::listener::own;
 use crate::listener::stored::{self, Adopted};
 use crate::policy::{Ask, Effect, Event, Machine, Moment, Outcome, StopMode, Ticket};
 use crate::sys::ancestry;
-use crate::sys::signal::Unblocked;
+use crate::sys::signal::SharedUnblocked;
 use crate::upgrade::Resumption;
 
 /// A pool whose loop can run.
 #[derive(Debug)]
 pub(super) struct RunningPool<S> {
     // Dropped in this order: the mask is restored before the handlers of the host.
-    _unblocked: Option<Unblocked>,
+    _unblocked: Option<SharedUnblocked>,
     machine: Machine,
     executor: Executor<S>,
     _restore: RestoreAttributes,
@@ -57,20 +58,22 @@ impl<S: Supervisor> RunningPool<S> {
         supervisor: S,
         config: Config,
         resumption: Option<Resumption>,
-        handles: Vec<HandleEnd>,
+        (handles, signal_use): (Vec<HandleEnd>, SignalUse),
     ) -> Result<Option<Self>> {
         let is_new = resumption.is_none();
-        let attributes = ProcessAttributes::current();
-        let mut restore = RestoreAttributes(attributes);
+        let (restore, attributes) = RestoreAttributes::hold();
         let begun = match resumption {
-            Some(resumption) => take_over(supervisor, config, resumption)?,
-            None => Some(begin(supervisor, config, attributes)?),
+            Some(resumption) => take_over(supervisor, config, (resumption, signal_use))?,
+            None => Some(begin(supervisor, config, (attributes, signal_use))?),
         };
         let Some(StartedPool { machine, mut executor, effects, events }) = begun else { return Ok(None) };
         handles.into_iter().for_each(|handles| executor.operators.serve(handles));
-        restore.0 = executor.attributes;
+        restore.set(executor.attributes);
+        if signal_use == SignalUse::Left {
+            executor.crew.watch_children();
+        }
         // A new image has already unblocked all signals.
-        let unblocked = is_new.then(Signals::unblock);
+        let unblocked = (is_new && signal_use != SignalUse::Left).then(Signals::unblock);
         let mut pool = Self { _unblocked: unblocked, machine, executor, _restore: restore, outcome: None };
         pool.begin_loop(effects, events);
         Ok(Some(pool))
@@ -125,7 +128,7 @@ impl<S: Supervisor> RunningPool<S> {
             self.machine.next_deadline(),
             executor.operators.deadline(),
             executor.slots.deadline(&executor.generation_configs, now),
-            executor.crew.deadline(),
+            executor.crew.deadline(now),
             executor.leftovers.deadline(),
             executor.upgrader.deadline(now),
             executor.service.deadline(now),
@@ -138,9 +141,10 @@ impl<S: Supervisor> RunningPool<S> {
         sources(&self.executor)
     }
 
-    /// Notes that the program, and not the supervisor, decides when the next turn is.
+    /// Notes that the program, and not the supervisor, decides when the next turn is. It may step another pool before.
     pub(super) fn leave_to_the_program(&mut self) {
         self.executor.stall_detector.check(clock::now());
+        self.executor.withhold();
     }
 
     /// Takes requests of a further handle.
@@ -169,7 +173,9 @@ impl<S: Supervisor> RunningPool<S> {
         self.executor.generation_configs.close();
         self.executor.operators.finish();
         self.executor.service.finish();
-        Ending::of(outcome, self.executor.failed_start.reason_of(outcome))
+        let ending = Ending::of(outcome, self.executor.failed_start.reason_of(outcome));
+        self.executor.operators.report(&ParentReport::ended(&ending).to_line());
+        ending
     }
 }
 
@@ -177,10 +183,10 @@ impl<S: Supervisor> RunningPool<S> {
 fn begin<S: Supervisor>(
     supervisor: S,
     config: Config,
-    attributes: ProcessAttributes,
+    process: (ProcessAttributes, SignalUse),
 ) -> Result<StartedPool<S>> {
     let mut machine = Machine::new(config.policy.clone());
-    let mut executor = open(supervisor, config, attributes)?;
+    let mut executor = open(supervisor, config, process)?;
     let generation_config = executor.generation_configs.current();
     let locals: Vec<_> = generation_config
         .into_iter()
@@ -196,7 +202,7 @@ fn begin<S: Supervisor>(
 fn open<S: Supervisor>(
     supervisor: S,
     mut config: Config,
-    attributes: ProcessAttributes,
+    process: (ProcessAttributes, SignalUse),
 ) -> Result<Executor<S>> {
     descriptors::raise();
     let user = config.run_as.as_ref().map(|run_as| run_as.0.uid);
@@ -207,8 +213,7 @@ fn open<S: Supervisor>(
     let mut service = Service::new(std::mem::take(&mut config.service_manager), true);
     let listeners = open_listeners(&config, &mut service)?.with_own(&config.listeners);
     let opened = listeners.clone();
-    open_rest(supervisor, config, (attributes, pid_file, listeners, service))
-        .inspect_err(|_| opened.put_back())
+    open_rest(supervisor, config, process, (pid_file, listeners, service)).inspect_err(|_| opened.put_back())
 }
 
 /// Opens the listeners. Those that an earlier supervisor has stored go on with their queues.
@@ -229,7 +234,8 @@ fn open_listeners(config: &Config, service: &mut Service) -> Result<OpenSet> {
 fn open_rest<S: Supervisor>(
     supervisor: S,
     config: Config,
-    (attributes, pid_file, listeners, service): (ProcessAttributes, Option<PidFile>, OpenSet, Service),
+    (attributes, signal_use): (ProcessAttributes, SignalUse),
+    (pid_file, listeners, service): (Option<PidFile>, OpenSet, Service),
 ) -> Result<Executor<S>> {
     let slots = config.policy.workers;
     let children = config.children;
@@ -240,7 +246,7 @@ fn open_rest<S: Supervisor>(
         Crew::new(rows_for(&config.policy)).map_err(|error| Error::system("map the scoreboard", error))?;
     let handover = Handover::new().map_err(|error| Error::system("make the handover queue", error))?;
     let operators = Operators::listen(config.control_socket.as_deref());
-    let signals = Signals::install().map_err(|error| Error::system("take over signals", error))?;
+    let signals = Signals::install(signal_use).map_err(|error| Error::system("take over signals", error))?;
     Ok(Executor::new(
         supervisor,
         Handles {
@@ -322,6 +328,9 @@ fn poll_events<S: Supervisor>(
     }
     executor.crew.on_wake(now);
     events.extend(executor.crew.reports());
+    if executor.signals.as_ref().is_some_and(Signals::lacks_child) || executor.crew.has_reaped() {
+        events.extend(executor.crew.reap());
+    }
     let arrived = executor.signals.as_ref().map(Signals::take).unwrap_or_default();
     for signal in arrived {
         match signal.action {

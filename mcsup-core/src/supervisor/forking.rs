@@ -16,11 +16,13 @@ use crate::link::fork_order::{self, ForkOrder};
 use crate::link::scoreboard::ScoreboardRow;
 use crate::policy::{Event, Place, WorkerId};
 use crate::spawn::spec::{GenerationSpec, Listeners, MoldSpec, Origin, WorkerSpec};
-use crate::spawn::{self, Hooks, Role};
+use crate::spawn::{self, Hooks, Role, reap};
 use crate::supervisor::crew::{Links, QueuedFork};
 use crate::sys::ancestry::{self, ADOPTS};
+use crate::sys::caught;
 use crate::sys::fork::{self, Side};
 use crate::sys::signal::AllBlocked;
+use crate::sys::unshared::Marks;
 
 /// Whether a worker that is forked now leads its own process group.
 fn has_own_group(config: &Config) -> bool {
@@ -166,6 +168,8 @@ impl<S: Supervisor> Executor<S> {
     fn fork(&mut self) -> Result<Option<Pid>> {
         // No signal may reach the child before its handlers; those of the supervisor wait meanwhile.
         let blocked = AllBlocked::new();
+        // The new process closes the descriptors of this pool itself, and keeps some.
+        self.withheld = Marks::default();
         self.supervisor.before_fork().map_err(|error| Error::system("fork", error))?;
         let forked = fork::fork().map(|side| match side {
             Side::Parent(pid) => Some(pid),
@@ -185,6 +189,9 @@ impl<S: Supervisor> Executor<S> {
     fn run_child(&mut self, role: Role) -> ! {
         let close = || {
             self.crew.close_in_child();
+            // Also those of other pools in the process.
+            caught::leave_in_child();
+            reap::leave_in_child();
             self.signals = None;
             self.pid_file = None;
             self.operators.close_in_child();

@@ -3,6 +3,7 @@
 //! The serving and the booting generation have one configuration each, and share the listeners that are in both.
 
 use std::collections::BTreeMap;
+use std::os::fd::{AsRawFd, RawFd};
 
 use super::config::Config;
 use crate::error::Result;
@@ -32,6 +33,12 @@ impl GenerationConfigs {
 
     pub(crate) fn get(&self, generation: u64) -> Option<&GenerationConfig> {
         self.by_generation.get(&generation)
+    }
+
+    /// The descriptors of the listeners of all generations.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> + '_ {
+        let listeners = self.by_generation.values().flat_map(|one| one.listeners.iter());
+        listeners.map(|listener| listener.as_fd().as_raw_fd())
     }
 
     /// The configuration of the serving generation.

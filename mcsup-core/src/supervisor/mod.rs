@@ -16,6 +16,8 @@
 //! - [`pool_event`]: the events of a pool, for its program; `observations`: makes them.
 //! - `attributes`: the attributes of the process before the pool, which are restored after it.
 //! - `upgrading`: checks and executes another image; `resumption`: adopts the handles in that image.
+//! - [`pool`]: the loop in pieces, for a program with a loop of its own; `readiness`: one descriptor for all events.
+//! - [`spawning`]: a supervisor in a process of its own.
 //! - `event_loop`: the loop; `stall_detector`: delays of the supervisor; `waiting`: the wait for events.
 
 mod attributes;
@@ -42,6 +44,7 @@ mod resumption;
 mod service;
 mod signals;
 mod slots;
+mod spawning;
 mod stall_detector;
 mod upgrading;
 mod waiting;
@@ -52,6 +55,7 @@ pub use ending::Ending;
 pub use pool::Pool;
 pub use pool_event::{PoolEvent, PoolProcess};
 pub use prefork::Prefork;
+pub use spawning::Spawned;
 
 use crate::error::Result;
 use crate::listener::Local;

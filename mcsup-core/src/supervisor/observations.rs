@@ -24,7 +24,10 @@ impl Observations {
     /// The event of a new phase; the first one is none.
     pub(crate) fn phase_event(&mut self, machine: &Machine) -> Option<PoolEvent> {
         let to = machine.phase().name();
-        let from = self.phase.replace(to)?;
+        let Some(from) = self.phase.replace(to) else {
+            self.adopt(machine);
+            return None;
+        };
         (from != to).then_some(PoolEvent::PhaseChanged { from, to })
     }
 
@@ -41,20 +44,24 @@ impl Observations {
         }
     }
 
+    /// Notes the processes that an earlier image has forked.
+    fn adopt(&mut self, machine: &Machine) {
+        let workers = machine.table().iter().map(|entry| (entry.pid, Some(entry.slot), entry.generation));
+        let molds = machine.molds().iter().map(|(_, mold)| (mold.pid, None, mold.generation));
+        for (pid, slot, generation) in workers.chain(molds) {
+            self.processes.extend(pid.map(|number| (number, PoolProcess { pid, slot, generation })));
+        }
+    }
+
     fn born(&mut self, pid: i32, slot: Option<usize>, generation: u64) -> PoolEvent {
         let process = PoolProcess { pid: Some(pid), slot, generation };
         self.processes.insert(pid, process);
         PoolEvent::Born { process }
     }
 
-    /// The process, also one that an earlier image has forked.
+    /// The process, as far as it is known.
     fn process(&self, pid: i32, slot: Option<usize>, machine: &Machine) -> PoolProcess {
-        let known = self.processes.get(&pid).copied();
-        let adopted = || {
-            let entry = machine.table().iter().find(|entry| entry.pid == Some(pid))?;
-            Some(PoolProcess { pid: entry.pid, slot: Some(entry.slot), generation: entry.generation })
-        };
-        known.or_else(adopted).unwrap_or_else(|| {
+        self.processes.get(&pid).copied().unwrap_or_else(|| {
             let pid = Some(pid).filter(|pid| *pid > 0);
             PoolProcess { pid, slot, generation: machine.current() }
         })

@@ -110,7 +110,18 @@ impl Operators {
                 requests.push(OperatorRequest::Change(ask, None));
             }
         }
+        if server.take_parents_end() {
+            log::info!("The program that has spawned this pool has ended, or dropped its last handle");
+            requests.push(OperatorRequest::Change(Ask::Stop(StopMode::Graceful), None));
+        }
         requests
+    }
+
+    /// Sends a line to the program that has spawned this process, if one has.
+    pub(crate) fn report(&self, line: &[u8]) {
+        if let Some(parent) = self.server.as_ref().and_then(Server::parent) {
+            parent.report(line);
+        }
     }
 
     /// Sends the answer to a ticket.

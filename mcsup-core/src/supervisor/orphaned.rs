@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::time::Duration;
 
 use crate::link::handover::Handover;
@@ -40,6 +40,11 @@ impl OrphanedConnections {
     /// The pause before the next attempt.
     pub(super) fn pause(&self) -> Duration {
         self.pause
+    }
+
+    /// The descriptors of the connections.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = RawFd> + '_ {
+        self.connections.iter().map(|connection| connection.as_fd().as_raw_fd())
     }
 
     /// Closes the connections in a forked child.

@@ -33,6 +33,9 @@ use crate::policy::Outcome;
 /// # }
 /// ```
 ///
+/// A program may have several pools, and step them in any order, but not from within a method of a [`Supervisor`].
+/// Workers get no descriptor of another pool. An upgrade is refused while there is another pool.
+///
 /// Dropping a running pool is a quick stop: it waits until the last worker has ended, at most for
 /// [`Policy::quick_timeout`](crate::policy::Policy::quick_timeout) and the time that SIGKILL takes.
 #[derive(Debug)]
@@ -47,8 +50,9 @@ pub struct Pool<S: Supervisor> {
 
 impl<S: Supervisor> Pool<S> {
     /// The pool; `None`: a dry run, which has ended already.
-    pub(super) fn new(running: Option<RunningPool<S>>) -> Result<Self> {
+    pub(super) fn new(mut running: Option<RunningPool<S>>) -> Result<Self> {
         let readiness = Readiness::new().map_err(|error| Error::system("make a poller", error))?;
+        running.iter_mut().for_each(RunningPool::leave_to_the_program);
         Ok(Self { running, readiness, outcome: Outcome::Stopped, owner: std::process::id() })
     }
 

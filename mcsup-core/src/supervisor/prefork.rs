@@ -2,6 +2,7 @@
 
 mod settings;
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use super::Supervisor;
@@ -9,6 +10,8 @@ use super::config::Config;
 use super::ending::Ending;
 use super::event_loop::RunningPool;
 use super::pool::Pool;
+use super::signals::SignalUse;
+use super::spawning::{self, ParentReport, Spawned};
 use crate::control::handle_end::HandleEnd;
 use crate::control::{Handle, handle};
 use crate::error::{Error, Result};
@@ -45,6 +48,7 @@ pub struct Prefork<S> {
     mistake: Option<Error>,
     resumption: Option<Resumption>,
     handles: Vec<HandleEnd>,
+    signal_use: SignalUse,
 }
 
 impl<S: Supervisor> Prefork<S> {
@@ -55,7 +59,14 @@ impl<S: Supervisor> Prefork<S> {
 
     /// A pool with any other settings.
     pub fn with_config(supervisor: S, config: Config) -> Self {
-        Self { supervisor, config, mistake: None, resumption: None, handles: Vec::new() }
+        Self {
+            supervisor,
+            config,
+            mistake: None,
+            resumption: None,
+            handles: Vec::new(),
+            signal_use: SignalUse::Handled,
+        }
     }
 
     /// Adds an address to listen on (see [`Address`] for its forms). An invalid one is an error of [`run`](Self::run).
@@ -137,6 +148,9 @@ impl<S: Supervisor> Prefork<S> {
     /// - on Linux, the adoption of orphaned descendants (PR_SET_CHILD_SUBREAPER), if the settings need it;
     /// - the umask, while a Unix socket is made.
     ///
+    /// With several pools in one process ([`start`](Self::start)) the last one restores them. Each pool that handles
+    /// signals gets each of them.
+    ///
     /// It removes [`VARIABLE`](crate::upgrade::VARIABLE) from the environment and does not restore it: the state that it
     /// names has been read. The program of a new image begins with all signals blocked; they are unblocked afterwards.
     ///
@@ -169,6 +183,43 @@ impl<S: Supervisor> Prefork<S> {
         }
     }
 
+    /// Whether the supervisor handles signals ([`run`](Self::run) lists them); it does by default.
+    ///
+    /// With `false` the program handles all of them itself, and ends the pool by a [`Handle`]. Only SIGPIPE is ignored.
+    /// Workers have their handlers in any case.
+    #[must_use]
+    pub fn signals(mut self, are_handled: bool) -> Self {
+        self.signal_use = if are_handled { SignalUse::Handled } else { SignalUse::Left };
+        self
+    }
+
+    /// Runs the pool, and reports its start, or why there is none, to the program that has spawned this process.
+    pub(super) fn run_and_report(self) -> Ending {
+        let parent = self.handles.iter().find(|end| end.is_of_parent());
+        let report = parent.and_then(|end| end.as_fd().try_clone_to_owned().ok()).map(HandleEnd::from);
+        let report = move |line: &ParentReport| report.iter().for_each(|end| end.report(&line.to_line()));
+        match self.begin() {
+            // This was a dry run.
+            Ok(None) => Ending::of(Outcome::Stopped, None),
+            Ok(Some(pool)) => {
+                report(&ParentReport::Started);
+                drop(report);
+                pool.run()
+            }
+            Err(error) => {
+                log::error!("{error}");
+                let ending = Ending::of_error(error);
+                report(&ParentReport::ended(&ending));
+                ending
+            }
+        }
+    }
+
+    /// Takes requests of these handles too.
+    pub(super) fn serve(&mut self, handles: HandleEnd) {
+        self.handles.push(handles);
+    }
+
     /// A handle on the pool, for requests from code. Each call makes a new one; clones share theirs.
     ///
     /// # Errors
@@ -189,15 +240,41 @@ impl<S: Supervisor> Prefork<S> {
         self.begin().and_then(Pool::new)
     }
 
+    /// Forks a process that runs the pool, for a program that starts threads later. Returns when the listeners are open
+    /// and the first workers are forked.
+    ///
+    /// The process ends with the pool; no code of the program's `main` runs in it. Its signals are those of
+    /// [`run`](Self::run), or with [`signals(false)`](Self::signals) none that others send has an effect.
+    ///
+    /// Handles of [`handle`](Self::handle) are closed in that process, also for the methods of [`Supervisor`].
+    ///
+    /// An upgrade executes the program's command line in that process. So `main` runs again there, up to this call, which
+    /// then takes over the pool and does not return.
+    ///
+    /// # Errors
+    /// The process has further threads or cannot be forked, or the pool cannot start there.
+    pub fn spawn(self) -> Result<Spawned> {
+        let signal_use = match self.signal_use {
+            SignalUse::Handled => SignalUse::Handled,
+            SignalUse::Left | SignalUse::Unused => SignalUse::Unused,
+        };
+        let resumption = match self.resumption {
+            Some(given) => Some(given),
+            None => Resumption::from_environment()?,
+        };
+        let is_resumed = resumption.is_some();
+        spawning::spawn(Self { resumption, signal_use, ..self }, is_resumed)
+    }
+
     /// Begins the pool; `None`: this was a dry run.
-    fn begin(self) -> Result<Option<RunningPool<S>>> {
-        let Self { supervisor, config, mistake, resumption, handles } = self;
+    pub(super) fn begin(self) -> Result<Option<RunningPool<S>>> {
+        let Self { supervisor, config, mistake, resumption, handles, signal_use } = self;
         let resumption = match resumption {
             Some(given) => Some(given),
             None => Resumption::from_environment()?,
         };
         match mistake.or_else(|| obstacle(&config, resumption.as_ref())) {
-            None => RunningPool::begin(supervisor, config, resumption, handles),
+            None => RunningPool::begin(supervisor, config, resumption, (handles, signal_use)),
             Some(error) => {
                 if let Some(resumption) = resumption {
                     resumption.give_up(&error.to_string());

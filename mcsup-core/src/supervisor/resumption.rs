@@ -9,7 +9,7 @@ use super::generation_configs::GenerationConfig;
 use super::leftovers::Leftovers;
 use super::operator::Operators;
 use super::service::Service;
-use super::signals::Signals;
+use super::signals::{SignalUse, Signals};
 use super::slots::{SlotSockets, SlotsRecord};
 use super::upgrading::PoolRecord;
 use crate::error::{Error, Result};
@@ -44,7 +44,7 @@ pub(super) struct StartedPool<S> {
 pub(super) fn take_over<S: Supervisor>(
     supervisor: S,
     config: Config,
-    resumption: Resumption,
+    (resumption, signal_use): (Resumption, SignalUse),
 ) -> Result<Option<StartedPool<S>>> {
     // Dropped in the reverse order: an error returns to the old image before a handle is closed.
     let mut adopted = AdoptedHandles::default();
@@ -55,7 +55,7 @@ pub(super) fn take_over<S: Supervisor>(
         resumption.affirm()?;
         return Ok(None);
     }
-    let machine = match adopted.take(&resumption, &config) {
+    let machine = match adopted.take(&resumption, &config, signal_use) {
         Ok(machine) => machine,
         Err(error) => {
             resumption.give_up(&error.to_string());
@@ -99,7 +99,7 @@ struct AdoptedState {
 
 impl AdoptedHandles {
     /// Adopts all of it.
-    fn take(&mut self, resumption: &Resumption, config: &Config) -> Result<Machine> {
+    fn take(&mut self, resumption: &Resumption, config: &Config, signal_use: SignalUse) -> Result<Machine> {
         let failed = |step: &str| {
             let step = format!("take over {step}");
             move |error: std::io::Error| Error::system(step, error)
@@ -110,7 +110,7 @@ impl AdoptedHandles {
         self.listeners = Some(OpenSet::adopt(&record.listeners, &config.listeners)?);
         self.pid_file = record.pid_file.map(PidFile::adopt).transpose().map_err(failed("the pid file"))?;
         self.operators = Some(Operators::adopt(record.operators).map_err(failed("the control socket"))?);
-        self.signals = Some(Signals::install().map_err(failed("signals"))?);
+        self.signals = Some(Signals::install(signal_use).map_err(failed("signals"))?);
         let machine = Machine::resume(record.machine, config.policy.clone());
         // An older image may not have recorded these attributes: then it has not changed them.
         let now = ProcessAttributes::current();

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::policy::{Ask, StopMode};
 use crate::sys::caught::Caught;
-use crate::sys::signal::Unblocked;
+use crate::sys::signal::SharedUnblocked;
 
 /// The reaction of a supervisor to a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,29 +44,59 @@ pub(crate) struct Arrived {
     pub(crate) sender: Option<i32>,
 }
 
-/// The supervisor's signal handlers. Its drop restores the earlier ones.
+/// The treatment of signals by a supervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SignalUse {
+    /// It handles those of [`TABLE`].
+    Handled,
+    /// It leaves them to the program.
+    Left,
+    /// It handles CHLD only, and the others do nothing: it is a process beside the program.
+    Unused,
+}
+
+/// The supervisor's signal handlers. The drop of the last ones in a process restores the earlier ones.
 #[derive(Debug)]
-pub(crate) struct Signals(Caught);
+pub(crate) struct Signals {
+    caught: Caught,
+    signal_use: SignalUse,
+}
 
 impl Signals {
-    /// Installs handlers for the signals of [`TABLE`].
-    pub(crate) fn install() -> io::Result<Self> {
-        let mut caught = Caught::new(numbers())?;
+    /// Installs the handlers.
+    pub(crate) fn install(signal_use: SignalUse) -> io::Result<Self> {
+        let mut caught = match signal_use {
+            SignalUse::Handled | SignalUse::Unused => Caught::new(numbers())?,
+            SignalUse::Left => Caught::new([])?,
+        };
         // A client or worker that has ended is then an error of one write.
         caught.ignore(libc::SIGPIPE)?;
-        Ok(Self(caught))
+        Ok(Self { caught, signal_use })
     }
 
     /// Unblocks the signals, since the parent may have left some of them blocked.
-    pub(crate) fn unblock() -> Unblocked {
-        Unblocked::new(numbers())
+    pub(crate) fn unblock() -> SharedUnblocked {
+        SharedUnblocked::new(numbers())
+    }
+
+    /// Whether no signal reports the ends of children.
+    pub(crate) fn lacks_child(&self) -> bool {
+        self.signal_use == SignalUse::Left
+    }
+
+    /// The descriptors that processes of other pools must not have.
+    pub(crate) fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        self.caught.descriptors()
     }
 
     /// Takes the pending signals, each once.
     pub(crate) fn take(&self) -> Vec<Arrived> {
-        self.0.acknowledge();
-        let pending = TABLE.iter().filter_map(|(number, name, action)| {
-            let sender = self.0.take(*number)?.map(|origin| origin.pid);
+        self.caught.acknowledge();
+        let is_used =
+            |action: &SignalAction| *action == SignalAction::Child || self.signal_use != SignalUse::Unused;
+        let pending = TABLE.iter().filter(|(_, _, action)| is_used(action));
+        let pending = pending.filter_map(|(number, name, action)| {
+            let sender = self.caught.take(*number)?.map(|origin| origin.pid);
             // Sent again by `give_back` in this process: the original sender is unknown.
             let sender = sender.filter(|pid| u32::try_from(*pid) != Ok(std::process::id()));
             Some(Arrived { number: *number, name, action: *action, sender })
@@ -85,7 +115,7 @@ impl Signals {
     /// The caller must have blocked them: then they stay pending, also for the next program of this process.
     pub(crate) fn give_back(&self) -> Vec<Arrived> {
         let arrived = self.take();
-        arrived.iter().for_each(|signal| self.0.give_back(signal.number));
+        arrived.iter().for_each(|signal| self.caught.give_back(signal.number));
         arrived
     }
 }
@@ -97,7 +127,7 @@ fn numbers() -> impl Iterator<Item = i32> {
 impl AsFd for Signals {
     /// Readable while a signal is pending.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.caught.as_fd()
     }
 }
 
@@ -119,6 +149,10 @@ mod tests {
         }
     }
 
+    fn install() -> Signals {
+        Signals::install(SignalUse::Handled).unwrap()
+    }
+
     fn names(arrived: &[Arrived]) -> Vec<&'static str> {
         arrived.iter().map(|signal| signal.name).collect()
     }
@@ -126,7 +160,7 @@ mod tests {
     #[test]
     fn what_is_given_back_to_the_kernel_arrives_again_and_only_once() {
         in_a_process(|| {
-            let signals = Signals::install().unwrap();
+            let signals = install();
             kill_process(getpid(), Signal::TERM).unwrap();
             kill_process(getpid(), Signal::HUP).unwrap();
             let blocked = AllBlocked::new();
@@ -140,12 +174,36 @@ mod tests {
     }
 
     #[test]
-    fn one_pool_at_a_time_has_a_processs_signals() {
+    fn each_pool_of_a_process_gets_a_signal_and_the_last_one_gives_the_handlers_back() {
         in_a_process(|| {
-            let first = Signals::install().unwrap();
-            assert_eq!(Signals::install().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+            let (first, second) = (install(), install());
+            let third = Signals::install(SignalUse::Left).unwrap();
+            kill_process(getpid(), Signal::HUP).unwrap();
+            assert_eq!(names(&first.take()), ["HUP"]);
             drop(first);
-            Signals::install().unwrap();
+            kill_process(getpid(), Signal::TERM).unwrap();
+            assert_eq!(names(&second.take()), ["HUP", "TERM"]);
+            let late = install();
+            assert_eq!(names(&late.take()), Vec::<&str>::new());
+            assert_eq!(names(&third.take()), Vec::<&str>::new());
+            drop((second, late, third));
+            kill_process(getpid(), Signal::WINCH).unwrap();
+            assert_eq!(names(&install().take()), Vec::<&str>::new());
         });
+    }
+
+    #[test]
+    fn signals_that_are_left_to_the_program_have_their_default_action() {
+        match fork::fork_beside(OtherThreads::LeaveBehind).unwrap() {
+            Side::Child => {
+                let _signals = Signals::install(SignalUse::Left).unwrap();
+                kill_process(getpid(), Signal::TERM).unwrap();
+                fork::exit_now(0);
+            }
+            Side::Parent(child) => {
+                let (_, status) = waitpid(Some(child), WaitOptions::empty()).unwrap().unwrap();
+                assert_eq!(status.terminating_signal(), Some(libc::SIGTERM));
+            }
+        }
     }
 }

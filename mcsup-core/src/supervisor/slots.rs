@@ -2,6 +2,8 @@
 //!
 //! They get connections when a worker accepts them, and close when no connection can arrive on them any more.
 
+use std::os::fd::RawFd;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -65,6 +67,11 @@ impl SlotSockets {
     /// Whether connections of slots that have ended wait for a worker.
     pub(super) fn has_connections(&self) -> bool {
         !self.orphaned.is_empty()
+    }
+
+    /// The descriptors of the connections.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = RawFd> + '_ {
+        self.orphaned.descriptors()
     }
 
     /// Closes the connections in a forked child.

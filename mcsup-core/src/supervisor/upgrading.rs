@@ -19,8 +19,10 @@ use crate::host::processes;
 use crate::host::relatives::Relative;
 use crate::listener::record::ListenerRecord;
 use crate::policy::{Event, ExitStatus, Machine, MachineRecord, Moment, PoolPhase};
+use crate::spawn::reap;
 use crate::sys::descriptor;
 use crate::sys::signal::AllBlocked;
+use crate::sys::unshared::Marks;
 use crate::upgrade::Image;
 use crate::upgrade::dry_run::DryRun;
 use crate::upgrade::state::UpgradeState;
@@ -140,6 +142,8 @@ impl<S: Supervisor> Executor<S> {
     /// Begins a dry run of the current image.
     pub(super) fn check_image(&mut self, machine: &Machine) -> Option<Event> {
         self.upgrader.end();
+        // The dry run inherits the descriptors of this pool.
+        self.withheld = Marks::default();
         let limit = machine.policy().upgrade_timeout;
         let next = self.next_image(machine);
         let dry_run = next.and_then(|next| DryRun::start(&next.image, &next.upgrade_state, limit));
@@ -186,6 +190,10 @@ impl<S: Supervisor> Executor<S> {
             let why = "the program that has this pool did not say how it was started";
             return Err(Error::new(ErrorKind::Setting, why));
         };
+        if reap::pools() > 1 {
+            let why = "another pool of this process would lose its supervisor";
+            return Err(Error::new(ErrorKind::Setting, why));
+        }
         let record = self.record(machine)?;
         let upgrade_state = UpgradeState::write(&image, &record, &record.descriptors())?;
         Ok(NextImage { image, upgrade_state })

@@ -1,17 +1,20 @@
 //! Signals that this process handles itself: one handler for all, which uses only statics.
 //!
 //! A static table has an entry for each signal: the action, the count, and the latest sender. The handler
-//! also writes to a pipe, so that a poll(2) wakes. It is async-signal-safe: atomics, getpid(2), write(2) to a
+//! also writes to pipes, so that a poll(2) wakes: to one for each [`Caught`]. It is async-signal-safe: atomics, getpid(2), write(2) to a
 //! non-blocking descriptor, and `errno` is preserved.
 //!
 //! A process forked by a worker's own code inherits the handlers until [`release_in_child`] has run there. A
 //! signal before that is not lost: the handler finds that its process is not the owner and triggers the
 //! default action.
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::signal::{Disposition, dispose, disposition};
 use super::{descriptor, registry};
@@ -69,10 +72,14 @@ impl Entry {
     }
 }
 
+/// The number of standard signals, with 0, which is none.
+const SIGNALS: usize = 32;
 /// One entry for each standard signal, by number.
-static TABLE: [Entry; 32] = [const { Entry::new() }; 32];
-/// The descriptor that the handler writes to; -1: none.
-static WAKE: AtomicI32 = AtomicI32::new(-1);
+static TABLE: [Entry; SIGNALS] = [const { Entry::new() }; SIGNALS];
+/// The most [`Caught`]s at once, and one lifeline.
+const MOST: usize = 17;
+/// The descriptors that the handler writes to; -1: none.
+static WAKES: [AtomicI32; MOST] = [const { AtomicI32::new(-1) }; MOST];
 /// The process that handles these signals; 0: any, [`NO_PROCESS`]: none. A forked process has copies of all
 /// statics, and the same pipe.
 static OWNER: AtomicI32 = AtomicI32::new(0);
@@ -80,8 +87,12 @@ static OWNER: AtomicI32 = AtomicI32::new(0);
 const NO_PROCESS: i32 = -1;
 /// The number of threads in the handler.
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
-/// Whether a [`Caught`] exists.
-static IS_CLAIMED: AtomicBool = AtomicBool::new(false);
+/// The signals of all [`Caught`]s: the number of its users, and the disposition before the first.
+static CLAIMS: Mutex<BTreeMap<i32, (usize, Disposition)>> = Mutex::new(BTreeMap::new());
+
+fn claims() -> MutexGuard<'static, BTreeMap<i32, (usize, Disposition)>> {
+    CLAIMS.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn entry(number: i32) -> Option<&'static Entry> {
     TABLE.get(usize::try_from(number).ok()?)
@@ -148,7 +159,7 @@ fn act_by_default(number: i32) {
 /// Restores default actions in a process forked by a worker's own code. Handlers installed by that code stay.
 pub(super) fn release_in_child() {
     OWNER.store(NO_PROCESS, Ordering::Release);
-    WAKE.store(-1, Ordering::SeqCst);
+    WAKES.iter().for_each(|wake| wake.store(-1, Ordering::SeqCst));
     RUNNING.store(0, Ordering::SeqCst);
     for (number, entry) in (0..).zip(&TABLE) {
         if !entry.is_ours.load(Ordering::Acquire) {
@@ -166,22 +177,37 @@ pub(super) fn release_in_child() {
 }
 
 fn wake() {
-    let fd = WAKE.load(Ordering::SeqCst);
-    if fd >= 0 {
-        // SAFETY: one byte of a constant. The descriptor is open: it is closed after `stop_waking` only. A
-        // full pipe means that a wake-up is on its way already.
-        unsafe { libc::write(fd, [0_u8].as_ptr().cast(), 1) };
+    for wake in &WAKES {
+        let fd = wake.load(Ordering::SeqCst);
+        if fd >= 0 {
+            // SAFETY: one byte of a constant. The descriptor is open: it is closed after `stop_waking` only. A
+            // full pipe means that a wake-up is on its way already.
+            unsafe { libc::write(fd, [0_u8].as_ptr().cast(), 1) };
+        }
     }
 }
 
 /// Writes to the non-blocking `fd` at each counted signal. It must stay open until [`stop_waking`].
-pub(crate) fn wake_by(fd: BorrowedFd<'_>) {
-    WAKE.store(fd.as_raw_fd(), Ordering::SeqCst);
+///
+/// # Errors
+/// The process has too many of them.
+pub(crate) fn wake_by(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let fd = fd.as_raw_fd();
+    let is_free =
+        |wake: &&AtomicI32| wake.compare_exchange(-1, fd, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+    match WAKES.iter().find(is_free) {
+        Some(_) => Ok(()),
+        None => {
+            Err(io::Error::new(io::ErrorKind::AlreadyExists, "other pools of this process have its signals"))
+        }
+    }
 }
 
-/// Stops these writes. None is in progress when this returns.
-pub(crate) fn stop_waking() {
-    WAKE.store(-1, Ordering::SeqCst);
+/// Stops the writes to `fd`. None is in progress when this returns.
+pub(crate) fn stop_waking(fd: BorrowedFd<'_>) {
+    for wake in &WAKES {
+        let _ = wake.compare_exchange(fd.as_raw_fd(), -1, Ordering::SeqCst, Ordering::SeqCst);
+    }
     while RUNNING.load(Ordering::SeqCst) != 0 {
         std::thread::yield_now();
     }
@@ -208,48 +234,63 @@ fn ours(number: i32) -> Disposition {
     Disposition::of(handler, if number == libc::SIGCHLD { flags | libc::SA_NOCLDSTOP } else { flags })
 }
 
-/// Counts signals of this process from [`Caught::new`] until it is dropped; then the previous dispositions
-/// return. A process has at most one.
+/// Counts signals of this process from [`Caught::new`] until it is dropped.
+///
+/// Several count independently. The last drop restores the dispositions from before the first.
 #[derive(Debug)]
 pub(crate) struct Caught {
-    before: Vec<(i32, Disposition)>,
+    claimed: Vec<i32>,
+    /// The count of each signal at the last [`take`](Self::take).
+    taken: [Cell<u32>; SIGNALS],
     wake: OwnedFd,
-    _write: OwnedFd,
+    write: OwnedFd,
 }
 
 impl Caught {
     /// Starts to count each of `numbers`.
     ///
     /// # Errors
-    /// No descriptor is left; `AlreadyExists`: this process has another one.
+    /// No descriptor is left; `AlreadyExists`: this process has too many others.
     pub(crate) fn new(numbers: impl IntoIterator<Item = i32>) -> io::Result<Self> {
         let (wake, write) = descriptor::pipe(true)?;
-        if IS_CLAIMED.swap(true, Ordering::AcqRel) {
-            let why = "another pool of this process has its signals";
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
-        }
-        let mut this = Self { before: Vec::new(), wake, _write: write };
+        wake_by(write.as_fd())?;
+        let mut this =
+            Self { claimed: Vec::new(), taken: std::array::from_fn(|_| Cell::new(0)), wake, write };
         OWNER.store(i32::try_from(std::process::id()).unwrap_or_default(), Ordering::Release);
-        wake_by(this._write.as_fd());
         for number in numbers {
             if let Some(entry) = entry(number) {
-                entry.set(Act::Count);
-                this.before.push((number, dispose(number, &ours(number))?));
+                this.claim(number, &ours(number), Some(entry))?;
             }
+        }
+        for (entry, taken) in TABLE.iter().zip(&this.taken) {
+            taken.set(entry.count.load(Ordering::Acquire));
         }
         Ok(this)
     }
 
     /// Ignores `number` until the drop.
     pub(crate) fn ignore(&mut self, number: i32) -> io::Result<()> {
-        self.before.push((number, dispose(number, &Disposition::ignored())?));
+        self.claim(number, &Disposition::ignored(), None)
+    }
+
+    fn claim(&mut self, number: i32, wanted: &Disposition, counts: Option<&Entry>) -> io::Result<()> {
+        let mut claims = claims();
+        if let Some((users, _)) = claims.get_mut(&number) {
+            *users += 1;
+        } else {
+            counts.iter().for_each(|entry| entry.set(Act::Count));
+            claims.insert(number, (1, dispose(number, wanted)?));
+        }
+        self.claimed.push(number);
         Ok(())
     }
 
     /// Takes the arrivals of `number` since the last call; returns the latest sender.
     pub(crate) fn take(&self, number: i32) -> Option<Option<Origin>> {
-        let entry = entry(number)?;
-        (entry.count.swap(0, Ordering::AcqRel) > 0).then(|| entry.origin())
+        let entry = entry(number).filter(|_| self.claimed.contains(&number))?;
+        let count = entry.count.load(Ordering::Acquire);
+        let taken = &self.taken[usize::try_from(number).ok()?];
+        (taken.replace(count) != count).then(|| entry.origin())
     }
 
     /// Sends `number` to this process again. A blocked signal stays pending, also across an exec.
@@ -263,6 +304,11 @@ impl Caught {
         let mut bytes = [0; 256];
         while let Ok(1..) = rustix::io::read(&self.wake, &mut bytes) {}
     }
+
+    /// The descriptors that forked processes must not have.
+    pub(crate) fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        [self.wake.as_fd(), self.write.as_fd()]
+    }
 }
 
 impl AsFd for Caught {
@@ -273,17 +319,37 @@ impl AsFd for Caught {
 
 impl Drop for Caught {
     fn drop(&mut self) {
-        for (number, before) in self.before.drain(..).rev() {
-            // The disposition was valid before.
-            let _ = dispose(number, &before);
-            if let Some(entry) = entry(number) {
-                entry.set(Act::Nothing);
+        let mut claims = claims();
+        for number in self.claimed.drain(..).rev() {
+            let Some((users, before)) = claims.get_mut(&number) else { continue };
+            *users -= 1;
+            if *users == 0 {
+                // The disposition was valid before.
+                let _ = dispose(number, before);
+                entry(number).iter().for_each(|entry| entry.set(Act::Nothing));
+                claims.remove(&number);
             }
         }
-        stop_waking();
-        OWNER.store(0, Ordering::Release);
-        IS_CLAIMED.store(false, Ordering::Release);
+        let is_last = claims.is_empty();
+        drop(claims);
+        stop_waking(self.write.as_fd());
+        if is_last {
+            OWNER.store(0, Ordering::Release);
+        }
     }
+}
+
+/// Restores the dispositions from before all [`Caught`]s, in a new process with one thread.
+///
+/// The values stay, also those of other owners, and count nothing any more.
+pub(crate) fn leave_in_child() {
+    let mut claims = claims();
+    for (number, (_, before)) in std::mem::take(&mut *claims) {
+        let _ = dispose(number, &before);
+        entry(number).iter().for_each(|entry| entry.set(Act::Nothing));
+    }
+    WAKES.iter().for_each(|wake| wake.store(-1, Ordering::SeqCst));
+    OWNER.store(0, Ordering::Release);
 }
 
 /// Installs `acts` in a forked process, for the rest of its life. Called with these signals blocked.

@@ -3,6 +3,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
+use std::sync::{Mutex, PoisonError};
 
 /// Blocks every signal while it lives; its drop restores the previous mask.
 #[derive(Debug)]
@@ -119,6 +120,37 @@ impl Drop for Unblocked {
     fn drop(&mut self) {
         // SAFETY: `before` was filled in by `pthread_sigmask`.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, ptr::null_mut()) };
+    }
+}
+
+/// Unblocks signals in the calling thread like [`Unblocked`]. The last drop restores the mask from before the first.
+#[derive(Debug)]
+pub(crate) struct SharedUnblocked(());
+
+/// The number of [`SharedUnblocked`]s, and the guard of the first.
+static SHARED: Mutex<(usize, Option<Unblocked>)> = Mutex::new((0, None));
+
+impl SharedUnblocked {
+    /// Unblocks `numbers`.
+    pub(crate) fn new(numbers: impl IntoIterator<Item = i32>) -> Self {
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.0 += 1;
+        let guard = Unblocked::new(numbers);
+        match &shared.1 {
+            Some(_) => std::mem::forget(guard),
+            None => shared.1 = Some(guard),
+        }
+        Self(())
+    }
+}
+
+impl Drop for SharedUnblocked {
+    fn drop(&mut self) {
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.0 = shared.0.saturating_sub(1);
+        if shared.0 == 0 {
+            shared.1 = None;
+        }
     }
 }
 

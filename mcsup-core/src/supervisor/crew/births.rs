@@ -13,7 +13,6 @@ use crate::link::channel::WorkerEnd;
 use crate::link::fork_order::{Descriptors, ForkOrder};
 use crate::listener::open::OpenSet;
 use crate::policy::{Event, ExitStatus, WorkerId};
-use crate::spawn::reap;
 use crate::sys::ancestry::ADOPTS;
 
 /// A fork order that is not sent yet, with its descriptors.
@@ -101,13 +100,15 @@ impl Crew {
     /// Handles `Born`: the worker has a process, which may have just been reaped.
     pub(super) fn on_born(&mut self, worker: WorkerId, pid: Pid, reaped: &[Pid]) -> Option<Event> {
         let is_taken = self.entries.values().any(|entry| entry.process.pid() == Some(pid));
-        let entry = self.entries.get_mut(&worker)?;
-        let Process::Awaited { mold, is_doomed, .. } = entry.process else { return None };
+        let Process::Awaited { mold, is_doomed, .. } = self.entries.get(&worker)?.process else {
+            return None;
+        };
         let is_reaped = reaped.contains(&pid);
-        if is_taken || ADOPTS && !is_reaped && !reap::is_child(pid) {
+        if is_taken || ADOPTS && !is_reaped && !self.reaper.add_born(pid) {
             log::error!("worker {} says that it is process {pid}, which is none of ours", worker.0);
             return None;
         }
+        let entry = self.entries.get_mut(&worker)?;
         entry.counter = self.kills.own();
         entry.process = match ADOPTS {
             true => Process::Child(pid),

@@ -6,7 +6,6 @@ use super::{Crew, Member, Process, ProcessEntry};
 use crate::link::channel::ReadLimit;
 use crate::link::message::Report;
 use crate::policy::{Event, Exit, ExitStatus, OutOfMemory, WorkerId};
-use crate::spawn::reap;
 
 /// Ended by SIGKILL.
 const KILLED: ExitStatus = ExitStatus::Signal(libc::SIGKILL);
@@ -110,6 +109,7 @@ impl Crew {
         let is_mold = entry.links.row.is_none();
         let member = |pid: Pid| Member { pid: pid.as_raw_nonzero().get(), is_mold };
         self.gone.members.extend(entry.process.pid().map(member));
+        entry.process.pid().into_iter().for_each(|pid| self.reaper.remove(pid));
         let out_of_memory = match status == KILLED && !entry.is_killed {
             true => self.kills.explain(entry.counter.as_ref(), entry.born),
             false => OutOfMemory::default(),
@@ -132,13 +132,13 @@ impl Crew {
     /// Reaps ended processes. Their last reports are read first: an unknown process may have reported `Born`.
     pub(crate) fn reap(&mut self) -> Vec<Event> {
         let ended: Vec<(Pid, ExitStatus)> = match self.adopts {
-            true => std::iter::from_fn(reap::reap_any).collect(),
+            true => std::iter::from_fn(|| self.reaper.reap_any()).collect(),
             false => {
                 let children = self.entries.values().filter_map(|entry| match entry.process {
                     Process::Child(pid) => Some(pid),
                     _ => None,
                 });
-                children.filter_map(|pid| Some((pid, reap::try_reap(pid)?))).collect()
+                children.filter_map(|pid| Some((pid, self.reaper.try_reap(pid)?))).collect()
             }
         };
         let reaped: Vec<Pid> = ended.iter().map(|(pid, _)| *pid).collect();

@@ -13,6 +13,7 @@ use crate::link::channel::{ChannelRecord, SupervisorEnd};
 use crate::link::fork_order::OrderingEnd;
 use crate::link::scoreboard::{Scoreboard, ScoreboardRecord, ScoreboardRow};
 use crate::policy::{LastError, Moment, WorkerId};
+use crate::spawn::reap::Reaper;
 use crate::sys::ancestry;
 
 /// A [`Crew`], for the next image.
@@ -110,17 +111,23 @@ impl Crew {
             kills: Kills::new(),
             gone: Gone::default(),
             reaped_others: Vec::new(),
+            reaper: Reaper::new(),
         };
         for entry in record.entries {
             let worker = entry.worker;
             match crew.adopt_entry(entry) {
-                Ok(entry) => crew.entries.insert(worker, entry),
+                Ok(entry) => {
+                    if let Process::Child(pid) = entry.process {
+                        crew.reaper.add(pid);
+                    }
+                    crew.entries.insert(worker, entry);
+                }
                 Err(error) => {
                     // The handles stay open for the return to the old image.
                     std::mem::forget(crew);
                     return Err(error);
                 }
-            };
+            }
         }
         Ok(crew)
     }

@@ -3,6 +3,7 @@
 use std::process::{Child, Command};
 
 use super::*;
+use crate::supervisor::signals::SignalUse;
 
 fn start(command: &str, argument: &str) -> (Child, Relative) {
     let child = Command::new(command).arg(argument).spawn().unwrap();
@@ -18,7 +19,7 @@ fn end(mut child: Child) {
 #[test]
 fn only_a_signal_to_stop_ends_the_wait_for_leftovers() {
     use rustix::process::{Signal, kill_process};
-    let signals = Signals::install().unwrap();
+    let signals = Signals::install(SignalUse::Handled).unwrap();
     let (mut brief, _) = start("sleep", "0");
     let (child, relative) = start("sleep", "1000");
     let handles = [relative.hold().unwrap()];
