@@ -121,12 +121,27 @@ def test_passed_sockets_are_served_instead_of_the_default_address(manager, direc
     assert path.exists()
 
 
-def test_a_socket_is_chosen_by_its_name(manager):
+# Answers with the passed sockets that a program of the application inherits.
+INHERITED = """
+import subprocess, sys
+CODE = "import os; print([fd for fd in (3, 4) if 'socket' in os.path.realpath(f'/proc/self/fd/{fd}')])"
+def app(environ, start_response):
+    body = subprocess.check_output([sys.executable, "-c", CODE], close_fds=False).strip()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+"""
+
+
+def test_a_socket_is_chosen_by_its_name(manager, directory):
+    (directory / "app.py").write_text(INHERITED)
     http, admin = listener(), listener()
     server = manager.start("-b", "fd://http", "app:app", sockets=[("http", http), ("admin", admin)])
     manager.wait_field("READY")
     assert get(port_of(http))[0] == 200
     assert f":{port_of(admin)}" not in server.log
+    assert "The passed socket fd://admin (descriptor 4) is not served: no address names it" in server.log
+    # A program of the application inherits neither of them.
+    assert get(port_of(http))[1] == b"[]"
     assert server.stop() == 0
 
 

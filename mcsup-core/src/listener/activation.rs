@@ -27,17 +27,6 @@ enum Place {
     Unknown,
 }
 
-/// Replaces each address of passed sockets by their descriptors, at the start of a pool.
-///
-/// - `fd://NAME` stands for all passed sockets of that name, `fd://*` for all that no other address stands for.
-/// - An address that a passed socket is bound to stands for that socket.
-///
-/// # Errors
-/// No socket of a name was passed, or none at all.
-pub(crate) fn resolve(addresses: &[Address], manager: &ServiceManager) -> Result<Vec<Address>> {
-    resolve_among(addresses, manager.sockets(), &place_of)
-}
-
 /// Takes the sockets that the service manager passes only by their names, before [`resolve`].
 ///
 /// # Errors
@@ -61,6 +50,26 @@ pub(crate) fn activate(addresses: &[Address], manager: &mut ServiceManager) -> R
 #[cfg(not(target_vendor = "apple"))]
 pub(crate) fn activate(_: &[Address], _: &mut ServiceManager) -> Result<()> {
     Ok(())
+}
+
+/// Replaces each address of passed sockets by their descriptors, at the start of a pool.
+///
+/// - `fd://NAME` stands for all passed sockets of that name, `fd://*` for all that no other address stands for.
+/// - An address that a passed socket is bound to stands for that socket.
+///
+/// The log names the other sockets. They become close-on-exec, so that no program of the pool inherits them.
+///
+/// # Errors
+/// No socket of a name was passed, or none at all.
+pub(crate) fn resolve(addresses: &[Address], manager: &ServiceManager) -> Result<Vec<Address>> {
+    let resolved = resolve_among(addresses, manager.sockets(), &place_of)?;
+    for PassedSocket { fd, name } in manager.sockets() {
+        if !resolved.contains(&Address::Inherited(*fd)) {
+            descriptor::survive_exec(&[*fd], false);
+            log::warn!("The passed socket fd://{name} (descriptor {fd}) is not served: no address names it");
+        }
+    }
+    Ok(resolved)
 }
 
 /// The same for a pool that has taken its passed sockets: only those that are still in `open` count.
