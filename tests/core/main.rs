@@ -68,6 +68,10 @@ const TESTS: &[Test] = &[
         sockets::each_kind_of_socket_is_free_although_workers_are_busy,
     ),
     (
+        "a_process_that_a_worker_has_forked_holds_no_duplicate_of_a_listener",
+        sockets::a_process_that_a_worker_has_forked_holds_no_duplicate_of_a_listener,
+    ),
+    (
         "a_new_image_without_a_listener_that_the_pool_has_is_refused",
         sockets::a_new_image_without_a_listener_that_the_pool_has_is_refused,
     ),

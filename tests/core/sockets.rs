@@ -101,8 +101,12 @@ impl Worker for Everywhere {
         while let Some(readable) = context.readable(&sources)? {
             for index in readable {
                 if let Some(socket) = udp.get(index) {
-                    let Ok((_, client)) = socket.recv_from(&mut buffer) else { continue };
-                    socket.send_to(pid.as_bytes(), client)?;
+                    let Ok((length, client)) = socket.recv_from(&mut buffer) else { continue };
+                    let answer = match &buffer[..length] {
+                        b"fork" => fork_and_stay().to_string(),
+                        _ => pid.clone(),
+                    };
+                    socket.send_to(answer.as_bytes(), client)?;
                 } else if let Some(socket) = unix.get(index - udp.len()) {
                     let Ok((_, client)) = socket.recv_from(&mut buffer) else { continue };
                     socket.send_to(pid.as_bytes(), client.as_pathname().unwrap())?;
@@ -116,6 +120,22 @@ impl Worker for Everywhere {
             }
         }
         Ok(())
+    }
+}
+
+/// Forks as an application may, without an exec. The child stays.
+fn fork_and_stay() -> i32 {
+    // SAFETY: the child only waits for a signal.
+    #[allow(unsafe_code, reason = "an application's fork")]
+    match unsafe { libc::fork() } {
+        0 => loop {
+            // SAFETY: pause has no preconditions.
+            #[allow(unsafe_code, reason = "as above")]
+            unsafe {
+                libc::pause();
+            }
+        },
+        child => child,
     }
 }
 
@@ -179,9 +199,13 @@ impl Addresses {
     }
 
     fn ask_udp(&self) -> i32 {
+        self.send_udp(b"pid")
+    }
+
+    fn send_udp(&self, question: &[u8]) -> i32 {
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.set_read_timeout(Some(PATIENCE)).unwrap();
-        client.send_to(b"pid", self.udp).unwrap();
+        client.send_to(question, self.udp).unwrap();
         let mut buffer = [0; 64];
         let length = client.recv(&mut buffer).unwrap();
         number(&buffer[..length])
@@ -276,6 +300,21 @@ pub fn each_kind_of_socket_is_free_although_workers_are_busy() {
     }
     // They do not wait for an event of a listener that they no longer have.
     wait_for("the end of the workers", || workers.iter().all(|pid| is_gone(*pid)));
+}
+
+pub fn a_process_that_a_worker_has_forked_holds_no_duplicate_of_a_listener() {
+    let addresses = Addresses::new();
+    let mut pool = Pool::start_on("sockets", &addresses.text(), |_| {});
+    pool.wait_ready(2);
+    let child = addresses.send_udp(b"fork");
+    assert_eq!(pool.stop().code(), Some(0));
+    assert!(!is_gone(child));
+    // The supervisor has removed the paths.
+    wait_for("free addresses", || {
+        UdpSocket::bind(addresses.udp).is_ok()
+            && [addresses.tcp, addresses.own].iter().all(|address| TcpListener::bind(address).is_ok())
+    });
+    kill(child, Signal::KILL);
 }
 
 pub fn a_new_image_without_a_listener_that_the_pool_has_is_refused() {

@@ -12,6 +12,7 @@ use super::record::ListenerRecord;
 use super::{Address, Listener, Local, Options};
 
 mod kinds;
+mod own;
 #[cfg(target_os = "linux")]
 mod per_slot;
 

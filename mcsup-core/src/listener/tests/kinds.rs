@@ -1,11 +1,15 @@
 //! Each kind of socket, from its address to a client, and into the next image.
 
+#[cfg(target_os = "linux")]
 use std::io::{Read, Write};
 use std::net::UdpSocket;
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::net::UnixDatagram;
+#[cfg(target_os = "linux")]
+use std::os::unix::net::UnixStream;
 
+#[cfg(target_os = "linux")]
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::*;
