@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use mcsup_core::host::processes;
 use mcsup_core::upgrade::{Image, Resumption};
 use mcsup_core::{Config, Connection, Listener, Local, Prefork, Worker, WorkerContext, WorkerResult};
 use rustix::process::Signal;
@@ -280,7 +281,10 @@ pub fn each_kind_of_socket_is_served_by_a_mold_and_the_next_image() {
 /// Asks at every socket, and returns the pool's processes, which all answers are from.
 fn workers_that_answer(addresses: &Addresses, pool: &Pool) -> Vec<i32> {
     let answers = addresses.ask_all();
-    let workers = pool.workers();
+    let mut workers = pool.workers();
+    // A worker is the child of its mold where no process adopts.
+    let of_molds: Vec<_> = workers.iter().flat_map(|pid| processes::children_of(*pid)).collect();
+    workers.extend(of_molds);
     assert!(answers.iter().all(|pid| workers.contains(pid)), "{answers:?} are not all of {workers:?}");
     workers
 }

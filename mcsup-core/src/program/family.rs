@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, kill_process_group, test_kill_process_group,
-    waitid, waitpid,
+    wait, waitid,
 };
 
 use crate::host::processes::own_pid;
@@ -94,7 +94,8 @@ impl Family {
             self.signal(Signal::TERM);
         }
         loop {
-            match waitpid(None, WaitOptions::NOHANG) {
+            // `waitpid(None)` would wait for the own process group only.
+            match wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => {
                     self.has_ended |= pid == self.first;
                     return Some((pid, status));
