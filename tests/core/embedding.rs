@@ -145,7 +145,7 @@ pub fn two_pools_in_one_program_have_their_own_workers() {
     assert_eq!(ask(&console, Command::Reload).outcome, Outcome::Done);
     let refused = ask(&console, Command::Upgrade);
     assert_eq!(refused.outcome, Outcome::Failed, "{refused:?}");
-    assert!(pool.workers().len() == 4);
+    wait_for("four workers", || pool.workers().len() == 4);
     assert_eq!(ask(&console, Command::Stop { quick: false }).outcome, Outcome::Done);
     pool.wait_log("the second pool has ended: Some(Stopped)", 1);
     // The first one still has signals and serves.
@@ -161,8 +161,9 @@ pub fn a_signal_reaches_both_pools_of_a_program_and_no_worker_outlives_it() {
     pool.wait_ready(4);
     pool.signal(Signal::HUP);
     pool.wait_log("Reload done", 2);
+    // Until then old workers finish.
+    wait_for("four workers", || pool.workers().len() == 4);
     let workers = pool.workers();
-    assert_eq!(workers.len(), 4);
     // The lifeline of a worker would miss the end if a worker of the other pool had a copy of its link.
     pool.signal(Signal::KILL);
     pool.wait();
