@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use axum::{Router, routing::get};
-use mcsup_core::{Config, Prefork, Worker, WorkerContext, WorkerResult};
+use mcsup_core::{Children, Prefork, Worker, WorkerContext, WorkerResult};
 
 enum Kind {
     Axum,
@@ -55,11 +55,14 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     let [_, kind, address] = &arguments[..] else { return ExitCode::from(2) };
     let is_udp = kind == "udp";
-    let mut config = Config::default();
-    config.control_socket = Some("pool.ctl".into());
-    config.pid_file = Some("pool.pid".into());
-    config.children = mcsup_core::Children::End;
     let pool = move || Versioned(if is_udp { Kind::Udp } else { Kind::Axum });
     let address = if is_udp { format!("udp://{address}") } else { address.clone() };
-    Prefork::with_config(pool, config).bind(&address).workers(2).run().into()
+    Prefork::new(pool)
+        .bind(&address)
+        .workers(2)
+        .control_socket("pool.ctl")
+        .pid_file("pool.pid")
+        .children(Children::End)
+        .run()
+        .into()
 }
