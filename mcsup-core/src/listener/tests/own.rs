@@ -105,6 +105,6 @@ fn an_open_socket_of_any_kind_is_a_listener() {
     assert!(matches!(tcp.local(), Local::Tcp(_)) && tcp.has_connections());
     let udp = from_socket(std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into()).unwrap();
     assert!(matches!(udp.local(), Local::Udp(_)) && !udp.has_connections());
-    let pipe = OwnedFd::from(std::io::pipe().unwrap().0);
+    let pipe: OwnedFd = rustix::pipe::pipe().unwrap().0;
     assert!(from_socket(pipe).unwrap_err().to_string().contains("neither a listening socket"));
 }
