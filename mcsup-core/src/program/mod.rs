@@ -4,7 +4,7 @@
 //! listeners, waits until it is ready, logs its output, passes on the order to stop, and ends all of its
 //! descendants. To the supervisor it is a worker as any other.
 //!
-//! - [`settings`]: the description of a program.
+//! - `settings`: the description of a program.
 //! - `contracts`: variables and placeholders for the listeners.
 //! - `starting`: from the description to a process.
 //! - `running`: the events of a running program; `stopping`: the decisions about its end.
