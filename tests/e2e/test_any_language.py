@@ -29,7 +29,7 @@ def test_workers_of_any_language_live_one_life(language, serve, directory):
             operator.wait_at_rest(30)
             with Clients(server.port, language.fresh, language.kept, kind=language.kind(directory)) as clients:
                 changes(language, directory, operator, clients)
-                held = kill_one(language, operator, server.port)
+                held = kill_one(language, directory, operator, server.port)
                 operator.wait_at_rest(30)
                 clients.wait_more(2)
                 seen = clients.finish()
@@ -68,11 +68,14 @@ def changes(language, directory, operator, clients):
     clients.wait_more(1)
 
 
-def kill_one(language, operator, port):
+def kill_one(language, directory, operator, port):
     """`kill -9` of a process that serves: the ports of the clients that it held."""
     worker = operator.wait_at_rest(30)["workers"][0]["pid"]
     serving = (children_of(worker) or [worker])[0] if language.has_program else worker
     held = kill_and_say_what_it_held(serving, port) or set()
+    # A job that it was at is queued again, as an operator does.
+    for job in directory.glob(f"*.{serving}"):
+        job.rename(job.with_suffix(".job"))
     wait_for(lambda: all(entry["pid"] != worker for entry in operator.status()["workers"]), "the worker to be replaced")
     return held
 
