@@ -42,7 +42,7 @@ def complaint(result, code):
         (["stop"], "-p PIDFILE"),
         (["reload"], "-p PIDFILE"),
         (["scale", "0", "-p", "x"], "not from 1 to 512"),
-        (["exec", "-p", "x"], "exec"),
+        (["exec", "-p", "x"], "<PROGRAM>"),
     ],
 )
 def test_bad_usage(directory, arguments, words):
