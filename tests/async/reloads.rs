@@ -6,12 +6,12 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::client::Client;
-use crate::pool::{Pool, wait_for};
+use crate::pool::{Pool, wait_for, wait_within};
 use crate::roles::{ADDRESS, GATE};
 
 /// A file that handlers wait for.
@@ -36,11 +36,8 @@ impl Gate {
 /// Reloads and waits for the end of the reload. The soak of the example alone takes two seconds.
 pub fn reload(pool: &Pool, generation: usize) {
     pool.signal(Signal::HUP);
-    let (done, begun) = (format!("Reload done: generation {generation} "), Instant::now());
-    while !pool.log().contains(&done) {
-        assert!(begun.elapsed() < Duration::from_secs(30), "no {done:?} in the log");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let done = format!("Reload done: generation {generation} ");
+    wait_within(Duration::from_secs(30), &done, || pool.log().contains(&done));
 }
 
 /// A client that asks until it is stopped. It returns the number of responses and the pids in them, in order.

@@ -181,9 +181,13 @@ pub fn is_gone(pid: i32) -> bool {
 }
 
 pub fn wait_for(what: &str, condition: impl Fn() -> bool) {
+    wait_within(PATIENCE, what, condition);
+}
+
+pub fn wait_within(patience: Duration, what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < PATIENCE, "waited too long for {what}");
+        assert!(start.elapsed() < patience, "waited too long for {what}");
         std::thread::yield_now();
     }
 }

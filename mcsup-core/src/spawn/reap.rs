@@ -261,19 +261,8 @@ pub(crate) fn read(status: WaitStatus) -> ExitStatus {
 #[allow(clippy::zombie_processes, reason = "the reaper waits for them")]
 mod tests {
     use super::*;
-    use crate::sys::fork::{self, OtherThreads, Side};
+    use crate::sys::fork::in_a_process;
     use std::process::Command;
-
-    /// Runs it in a process of its own: it reaps all children.
-    fn in_a_process(test: fn()) {
-        match fork::fork_beside(OtherThreads::LeaveBehind).unwrap() {
-            Side::Child => fork::exit_now(std::panic::catch_unwind(test).map_or(1, |()| 0)),
-            Side::Parent(child) => {
-                let (_, status) = waitpid(Some(child), WaitOptions::empty()).unwrap().unwrap();
-                assert_eq!(status.exit_status(), Some(0));
-            }
-        }
-    }
 
     /// A child that has ended and is not reaped.
     fn zombie() -> Pid {

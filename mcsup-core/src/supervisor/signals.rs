@@ -134,20 +134,9 @@ impl AsFd for Signals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::fork::{self, OtherThreads, Side};
+    use crate::sys::fork::{self, OtherThreads, Side, in_a_process};
     use crate::sys::signal::AllBlocked;
     use rustix::process::{Signal, WaitOptions, getpid, kill_process, waitpid};
-
-    /// Runs it in a process of one thread, whose mask is that of the whole process.
-    fn in_a_process(test: fn()) {
-        match fork::fork_beside(OtherThreads::LeaveBehind).unwrap() {
-            Side::Child => fork::exit_now(std::panic::catch_unwind(test).map_or(1, |()| 0)),
-            Side::Parent(child) => {
-                let (_, status) = waitpid(Some(child), WaitOptions::empty()).unwrap().unwrap();
-                assert_eq!(status.exit_status(), Some(0));
-            }
-        }
-    }
 
     fn install() -> Signals {
         Signals::install(SignalUse::Handled).unwrap()

@@ -175,6 +175,18 @@ fn listed(directory: &str) -> io::Result<Option<std::fs::ReadDir>> {
     }
 }
 
+/// Runs a test in a process of one thread: it reaps all children, and its mask is that of the process.
+#[cfg(test)]
+pub(crate) fn in_a_process(test: fn()) {
+    match fork_beside(OtherThreads::LeaveBehind).unwrap() {
+        Side::Child => exit_now(std::panic::catch_unwind(test).map_or(1, |()| 0)),
+        Side::Parent(child) => {
+            let ended = rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty());
+            assert_eq!(ended.unwrap().unwrap().1.exit_status(), Some(0));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

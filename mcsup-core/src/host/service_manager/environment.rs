@@ -152,9 +152,9 @@ mod tests {
         let expect =
             |names: &[&str]| (3..).zip(names.iter().map(|name| (*name).to_owned())).collect::<Vec<_>>();
         assert_eq!(named(&[ours, ("LISTEN_FDS", "1")]), expect(&["unknown"]));
-        let names = ("LISTEN_FDNAMES", "http:admin");
-        assert_eq!(named(&[ours, ("LISTEN_FDS", "2"), names]), expect(&["http", "admin"]));
-        assert_eq!(named(&[ours, ("LISTEN_FDS", "3"), names]), expect(&["http", "admin", "unknown"]));
+        let names = ("LISTEN_FDNAMES", "web:admin");
+        assert_eq!(named(&[ours, ("LISTEN_FDS", "2"), names]), expect(&["web", "admin"]));
+        assert_eq!(named(&[ours, ("LISTEN_FDS", "3"), names]), expect(&["web", "admin", "unknown"]));
         assert_eq!(named(&[ours, ("LISTEN_FDS", "0")]), []);
         assert_eq!(named(&[ours]), []);
     }
