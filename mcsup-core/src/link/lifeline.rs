@@ -146,11 +146,17 @@ impl WorkerControl {
     }
 
     /// Waits until the supervisor has confirmed that the worker is ready; `false`: the worker is to end.
+    ///
+    /// An order to drain may follow at once. The worker runs then too: the supervisor counts on it for the
+    /// queued connections.
     pub(crate) fn may_begin(&self) -> bool {
         loop {
             self.acknowledge();
-            if !self.phase().accepts() || self.has_begun.load(Ordering::Acquire) {
-                return self.phase().accepts();
+            // The phase first: the confirmation precedes each order to drain.
+            let is_ending = !self.phase().accepts();
+            let has_begun = self.has_begun.load(Ordering::Acquire);
+            if is_ending || has_begun {
+                return has_begun;
             }
             // A persistent error would recur at once. Only an interruption by a signal is temporary.
             let _ = poll(&mut [PollFd::new(&self.wake_read, PollFlags::IN)], None);
@@ -387,8 +393,15 @@ mod tests {
         assert!(worker.join().unwrap());
         let unwanted = WorkerControl::new().unwrap();
         unwanted.raise(Phase::Retiring);
-        unwanted.begin();
         assert!(!unwanted.may_begin());
+    }
+
+    #[test]
+    fn a_worker_whose_drain_follows_its_confirmation_at_once_serves_the_queue() {
+        let control = WorkerControl::new().unwrap();
+        control.begin();
+        control.raise(Phase::Draining);
+        assert!(control.may_begin());
     }
 
     #[test]
