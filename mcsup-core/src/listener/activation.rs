@@ -167,7 +167,8 @@ fn is_at(address: &Address, place: &Place) -> bool {
     }
 }
 
-fn is_host(host: &str, bound: SocketAddr, is_dual: bool) -> bool {
+/// Whether `host` is that of a socket that is `bound`. Resolves a name.
+pub(super) fn is_host(host: &str, bound: SocketAddr, is_dual: bool) -> bool {
     let is_same = |ip: IpAddr| {
         ip == bound.ip() || is_dual && bound.ip().is_unspecified() && ip.is_unspecified() && ip.is_ipv4()
     };

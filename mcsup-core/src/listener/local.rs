@@ -38,6 +38,16 @@ impl Local {
         !matches!(self, Local::Udp(_) | Local::UnixDatagram(_))
     }
 
+    /// The path of the socket file, if the socket has one.
+    pub(super) fn file(&self) -> Option<&Path> {
+        match self {
+            Local::Unix(path) | Local::UnixDatagram(path) | Local::UnixSeqpacket(path) => {
+                Some(&**path).filter(|path| abstract_name(path).is_none())
+            }
+            _ => None,
+        }
+    }
+
     /// The local address of a socket; `None`: it has none, or its kind is not known here.
     pub(super) fn of(socket: &Socket) -> Option<Self> {
         let (address, kind) = (socket.local_addr().ok()?, socket.r#type().ok()?);

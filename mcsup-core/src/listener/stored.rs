@@ -1,12 +1,15 @@
 //! Listeners that the service manager stores, so that their queues outlive a supervisor that crashes.
 //!
-//! The name of a stored socket (`FDNAME=`, sd_pid_notify_with_fds(3)) holds all that its next supervisor needs.
+//! The name of a stored socket (`FDNAME=`, sd_pid_notify_with_fds(3)) holds all that its next supervisor needs. Each
+//! process that may notify the service manager chooses names and sockets, also a worker with fewer rights. So the
+//! socket itself must confirm its name.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
+use super::activation::is_host;
 use super::open::OpenSet;
 use super::record::ListenerRecord;
-use super::unix::Bound;
+use super::{Address, Local};
 use crate::host::service_manager::{PassedSocket, STORED};
 use crate::sys::{descriptor, listening};
 
@@ -36,7 +39,7 @@ pub(crate) fn storable(set: &OpenSet) -> Vec<(String, BorrowedFd<'_>)> {
 pub(crate) fn adopt(stored: &[PassedSocket]) -> Adopted {
     let mut adopted = Adopted::default();
     for PassedSocket { fd, name } in stored {
-        let record = parse(name, *fd).filter(|record| record.bound.as_ref().is_none_or(Bound::is_present));
+        let record = parse(name, *fd).and_then(confirmed);
         let opened = record.and_then(|record| OpenSet::adopt(&[record], &[]).ok());
         match opened {
             Some(set) if !adopted.set.shares_any_with(&set) => {
@@ -88,6 +91,52 @@ fn parse(name: &str, fd: i32) -> Option<ListenerRecord> {
     parts.next().is_none().then_some(ListenerRecord { address, is_own: false, fd, slot: None, bound })
 }
 
+/// The record of a socket that this user has opened at the recorded address, with the owner of its file.
+fn confirmed(record: ListenerRecord) -> Option<ListenerRecord> {
+    let read = |socket: socket2::SockRef<'_>| Ok(Local::of(&socket).filter(|_| is_ours(socket.as_fd())));
+    let local = descriptor::inspect(record.fd, read).ok()??;
+    if !is_at(&record.address.parse().ok()?, &local) {
+        return None;
+    }
+    let bound = match (record.bound, local.file()) {
+        (None, None) => None,
+        (Some(bound), Some(path)) => Some(bound.confirmed(path)?),
+        _ => return None,
+    };
+    Some(ListenerRecord { bound, ..record })
+}
+
+/// Whether a supervisor of this user has opened `socket`: the kernel notes the user (sock_alloc in net/socket.c), and
+/// only root can change it.
+#[cfg(target_os = "linux")]
+fn is_ours(socket: BorrowedFd<'_>) -> bool {
+    let user = rustix::process::geteuid().as_raw();
+    rustix::fs::fstat(socket).is_ok_and(|status| status.st_uid == user)
+}
+
+/// Unknown here.
+#[cfg(not(target_os = "linux"))]
+fn is_ours(_: BorrowedFd<'_>) -> bool {
+    true
+}
+
+/// Whether a socket of ours at `local` can be that of `address`. The kernel has chosen the port of port 0.
+fn is_at(address: &Address, local: &Local) -> bool {
+    match (address, local) {
+        (Address::Tcp { host, port }, Local::Tcp(bound))
+        | (Address::Udp { host, port }, Local::Udp(bound)) => {
+            [0, bound.port()].contains(port) && is_host(host, *bound, false)
+        }
+        (Address::Unix(path), Local::Unix(bound))
+        | (Address::UnixDatagram(path), Local::UnixDatagram(bound))
+        | (Address::UnixSeqpacket(path), Local::UnixSeqpacket(bound)) => path == bound,
+        (Address::Vsock { cid, port }, Local::Vsock { cid: bound, port: bound_port }) => {
+            (cid, port) == (bound, bound_port)
+        }
+        _ => false,
+    }
+}
+
 /// Percent-encodes the bytes that a name cannot contain, and the comma.
 fn encoded(text: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b':' | b',' | b'%');
@@ -110,8 +159,9 @@ fn decoded(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::unix::Bound;
     use super::*;
-    use crate::listener::{Address, Options};
+    use crate::listener::Options;
     use std::os::fd::AsRawFd;
 
     fn open(addresses: &[&str], reuse_port: bool) -> OpenSet {
@@ -194,5 +244,93 @@ mod tests {
         for closed in &stored[1..] {
             assert!(descriptor::identity(closed.fd).is_err(), "{closed:?}");
         }
+    }
+
+    /// A store with one socket, to which a process of the pool has given another name.
+    fn renamed(set: &OpenSet, name: &str) -> Vec<PassedSocket> {
+        let mut stored = passed(set);
+        assert_eq!(stored.len(), 1);
+        stored[0].name = name.to_owned();
+        stored
+    }
+
+    fn name_with(address: &str, bound: &Bound) -> String {
+        format!("{STORED}{},{}", encoded(address), encoded(&serde_json::to_string(bound).unwrap()))
+    }
+
+    #[test]
+    fn a_name_in_the_store_leads_to_no_file_but_that_of_its_socket() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str| directory.path().join(name);
+        let address = format!("unix:{}", file("a.sock").display());
+        let set = open(&[&address], false);
+        let tcp = open(&["127.0.0.1:0"], false);
+        std::fs::write(file("victim"), "").unwrap();
+        let _server = std::os::unix::net::UnixListener::bind(file("server.sock")).unwrap();
+        for victim in ["victim", "server.sock"] {
+            let bound = Bound::at(&file(victim)).unwrap();
+            let at_victim = format!("unix:{}", file(victim).display());
+            for (set, address) in [(&set, &address), (&set, &at_victim), (&tcp, &at_victim)] {
+                let adopted = adopt(&renamed(set, &name_with(address, &bound)));
+                adopted.set.withdraw();
+                assert_eq!(adopted.unusable.len(), 1, "{address} with {victim}");
+                assert!(file(victim).exists() && file("a.sock").exists());
+            }
+        }
+        // Nor is the file of the socket forgotten.
+        assert_eq!(adopt(&renamed(&set, &format!("{STORED}{}", encoded(&address)))).unusable.len(), 1);
+    }
+
+    #[test]
+    fn a_stored_socket_is_not_taken_for_one_at_another_address() {
+        let set = open(&["127.0.0.1:0"], false);
+        let crate::listener::Local::Tcp(own) = set[0].local() else { panic!("not TCP") };
+        let other = |ip: &str, port: u16| format!("{STORED}{}", encoded(&format!("{ip}:{port}")));
+        for name in [
+            other("127.0.0.1", own.port() ^ 1),
+            other("127.0.0.2", own.port()),
+            other("127.0.0.2", 0),
+            other("udp://127.0.0.1", own.port()),
+            other("unix", own.port()),
+            format!("{STORED}{}", encoded("fd://3")),
+        ] {
+            let adopted = adopt(&renamed(&set, &name));
+            assert_eq!((adopted.set.len(), adopted.unusable), (0, vec![name]));
+        }
+        for address in ["127.0.0.1", "localhost"] {
+            assert_eq!(adopt(&renamed(&set, &other(address, own.port()))).unusable, [""; 0]);
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_socket_that_another_user_has_opened_is_of_no_use() {
+        let set = open(&["127.0.0.1:0"], false);
+        // Only root can make a socket that of another user.
+        if rustix::fs::fchown(&set[0], Some(rustix::fs::Uid::from_raw(4711)), None).is_ok() {
+            assert_eq!(adopt(&passed(&set)).unusable.len(), 1);
+        }
+    }
+
+    #[test]
+    fn the_owner_of_a_stored_socket_file_is_that_of_the_file_and_not_of_the_name() {
+        use std::os::unix::fs::MetadataExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.sock");
+        let address = format!("unix:{}", path.display());
+        let set = open(&[&address], false);
+        let owners = || std::fs::metadata(&path).map(|file| (file.uid(), file.gid())).unwrap();
+        let before = owners();
+        let name = name_with(&address, &Bound::at(&path).unwrap());
+        let forged = ["uid", "gid"].iter().fold(name, |name, field| {
+            let number = if *field == "uid" { before.0 } else { before.1 };
+            let given = encoded(&format!("\"{field}\":{number}"));
+            assert!(name.contains(&given), "{name}");
+            name.replace(&given, &encoded(&format!("\"{field}\":4711")))
+        });
+        let mut adopted = adopt(&renamed(&set, &forged));
+        assert_eq!(adopted.unusable, [""; 0]);
+        adopted.set.apply(&Options::default());
+        assert_eq!(owners(), before);
     }
 }

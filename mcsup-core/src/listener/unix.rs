@@ -96,13 +96,12 @@ impl UnixListening {
             }
             None => fail(error),
         })?;
-        if kind != UnixKind::Datagram {
-            socket.listen(options.backlog).map_err(fail)?;
-        }
         if is_abstract {
+            listen(&socket, kind, options.backlog).map_err(fail)?;
             return Ok(Self { socket, local: name, bound: None });
         }
-        let bound = give(path, options.unix_owner).map_err(|error| {
+        let given = listen(&socket, kind, options.backlog).and_then(|()| give(path, options.unix_owner));
+        let bound = given.map_err(|error| {
             // A failed start leaves no file behind.
             let _ = fs::remove_file(path);
             fail(error)
@@ -156,15 +155,23 @@ impl UnixListening {
 }
 
 impl Bound {
+    /// Describes the file at `path`.
+    #[cfg(test)]
+    pub(super) fn at(path: &Path) -> io::Result<Self> {
+        Ok(Self::of(path, &fs::symlink_metadata(path)?))
+    }
+
     /// Describes the socket file at `path`.
     fn of(path: &Path, file: &fs::Metadata) -> Self {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         Self { path, device: file.dev(), inode: file.ino(), uid: file.uid(), gid: file.gid() }
     }
 
-    /// Whether the file is still at its path.
-    pub(super) fn is_present(&self) -> bool {
-        self.file().is_some()
+    /// The description with the owner that the file has, if it is that of a socket which is bound to `path`.
+    pub(super) fn confirmed(self, path: &Path) -> Option<Self> {
+        let is_same = std::path::absolute(path).is_ok_and(|path| path == self.path);
+        let file = self.file().filter(|file| is_same && file.nlink() == 1)?;
+        Some(Self { uid: file.uid(), gid: file.gid(), ..self })
     }
 
     /// The file at the path, while it is ours.
@@ -180,8 +187,14 @@ impl Bound {
     }
 
     fn is(&self, file: &fs::Metadata) -> bool {
-        file.dev() == self.device && file.ino() == self.inode
+        // A file system gives the number of a removed file to another one.
+        file.file_type().is_socket() && file.dev() == self.device && file.ino() == self.inode
     }
+}
+
+/// Listens, if sockets of `kind` have connections.
+fn listen(socket: &Socket, kind: UnixKind, backlog: i32) -> io::Result<()> {
+    if kind == UnixKind::Datagram { Ok(()) } else { socket.listen(backlog) }
 }
 
 /// Gives the socket file that was just bound at `path` to its owner.
