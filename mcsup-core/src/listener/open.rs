@@ -237,15 +237,14 @@ impl OpenSet {
 
     /// Keeps new clients out of the queues of TCP addresses that `other` lacks.
     ///
-    /// Queued clients can then be served before the listeners close.
+    /// Queued clients can then be served before the listeners close. A socket that the pool has not opened takes new
+    /// clients on: it may serve others afterwards, and would refuse theirs.
     pub(crate) fn refuse_new_where_lacking(&self, other: &Self) {
         for member in self.members.iter().filter(|member| other.member(&member.key).is_none()) {
-            // An inherited socket may serve others afterwards.
-            if !matches!(member.key, Key::Address(Address::Tcp { .. }) | Key::Own(_)) {
+            if !matches!(member.key, Key::Address(Address::Tcp { .. })) {
                 continue;
             }
-            let is_tcp = |socket: &Arc<dyn Listener>| matches!(socket.local(), Local::Tcp(_));
-            for socket in member.sockets().into_iter().filter(is_tcp) {
+            for socket in member.sockets() {
                 if let Err(error) = listening::refuse_new(socket.as_fd()) {
                     log::debug!("cannot keep new clients from {}: {error}", socket.local());
                 }

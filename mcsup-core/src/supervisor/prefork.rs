@@ -85,6 +85,10 @@ impl<S: Supervisor> Prefork<S> {
     /// The pool owns it from now on, makes it non-blocking, and closes it at the end. Two of them with one name,
     /// the text of [`Listener::local`], are an error of [`run`](Self::run).
     ///
+    /// The socket may serve others afterwards, so new clients can connect until the pool closes it: one that does so in
+    /// the last moment of a stop is reset, unless another process holds the socket too. A TCP address of
+    /// [`bind`](Self::bind) lets no new client into its queue then.
+    ///
     /// In a new image after an upgrade the socket is already open: such a program takes the
     /// [`Resumption`] first, and makes its listener from [`Resumption::listener`] instead of binding again.
     #[must_use]

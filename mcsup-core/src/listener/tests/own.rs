@@ -108,3 +108,14 @@ fn an_open_socket_of_any_kind_is_a_listener() {
     let pipe: OwnedFd = rustix::pipe::pipe().unwrap().0;
     assert!(from_socket(pipe).unwrap_err().to_string().contains("neither a listening socket"));
 }
+
+#[test]
+fn a_socket_of_the_program_takes_clients_after_the_pool_has_ended() {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let set = OpenSet::with(from_socket(socket.try_clone().unwrap().into()).unwrap());
+    set.refuse_new_where_lacking(&OpenSet::default());
+    drop(set);
+    // A refused client would try again after a second.
+    let limit = std::time::Duration::from_millis(500);
+    std::net::TcpStream::connect_timeout(&socket.local_addr().unwrap(), limit).unwrap();
+}
