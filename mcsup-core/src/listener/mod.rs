@@ -101,7 +101,7 @@ pub trait Listener: AsFd + fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// `WouldBlock` for an empty queue; otherwise the error of accept(2), which [`AcceptFailure`] classifies:
-    /// `ConnectionAborted` concerns one connection. `Unsupported` for a socket without connections.
+    /// `ConnectionAborted`, `ConnectionReset` and the like concern one connection. `Unsupported` for a socket without connections.
     fn accept(&self) -> io::Result<Connection>;
 
     /// Whether clients connect to the socket. If not (UDP), [`WorkerContext::accept`](crate::WorkerContext::accept)

@@ -22,10 +22,12 @@ impl AcceptFailure {
     /// ends.
     pub const MOST_LOST: u32 = 64;
 
-    /// Classifies an error of accept(2).
+    /// Classifies an error of accept(2), or of [`Listener::accept`](crate::Listener::accept).
     ///
     /// Linux reports network errors of a connection as errors of accept(2): "treat them like EAGAIN by
-    /// retrying" (accept(2), Error handling). A signal (EINTR) says nothing about the queue either.
+    /// retrying" (accept(2), Error handling). A signal (EINTR) says nothing about the queue either. A listener of a
+    /// program may also read from a connection: `BrokenPipe`, `ConnectionAborted`, `ConnectionReset`, `InvalidData`,
+    /// `NotConnected`, `TimedOut` and `UnexpectedEof` concern that connection.
     #[must_use]
     pub fn of(error: &io::Error) -> Self {
         #[cfg(target_os = "linux")]
@@ -33,8 +35,6 @@ impl AcceptFailure {
         #[cfg(not(target_os = "linux"))]
         const LOST_ON_LINUX: &[i32] = &[];
         const LOST: &[i32] = &[
-            libc::EINTR,
-            libc::ECONNABORTED,
             libc::EPROTO,
             libc::ENETDOWN,
             libc::ENOPROTOOPT,
@@ -42,15 +42,17 @@ impl AcceptFailure {
             libc::EHOSTUNREACH,
             libc::EOPNOTSUPP,
             libc::ENETUNREACH,
-            libc::ETIMEDOUT,
             libc::EPERM,
         ];
-        // Errors that a program's own listener makes, for example after a bad first line.
+        // Errors of a program's own listener, which may also read a first line or ask for the client's address. The
+        // kernel reports none of them for the listener itself.
         const OF_A_LISTENER: &[io::ErrorKind] = &[
+            io::ErrorKind::BrokenPipe,
             io::ErrorKind::ConnectionAborted,
             io::ErrorKind::ConnectionReset,
             io::ErrorKind::Interrupted,
             io::ErrorKind::InvalidData,
+            io::ErrorKind::NotConnected,
             io::ErrorKind::TimedOut,
             io::ErrorKind::UnexpectedEof,
         ];
@@ -58,7 +60,7 @@ impl AcceptFailure {
         if error.kind() == io::ErrorKind::WouldBlock {
             return Self::Empty;
         }
-        if error.raw_os_error().is_none() && OF_A_LISTENER.contains(&error.kind()) {
+        if OF_A_LISTENER.contains(&error.kind()) {
             return Self::Lost;
         }
         match error.raw_os_error() {

@@ -86,7 +86,9 @@ impl WorkerContext {
     /// return.
     ///
     /// While it waits it shows signs of life. In [`Phase::Draining`] it takes the queued connections, and
-    /// returns `None` when every queue is empty. In a shortage of descriptors or memory it waits for its end.
+    /// returns `None` when every queue is empty. In a shortage of descriptors or memory it waits for its end, in
+    /// [`Phase::Draining`] for a second at most: the code that accepts may be the one that closes connections. The
+    /// clients that are still queued then are reset when the last process closes the listener.
     /// It closes a connection that another worker has [handed over](Self::hand_over) with bytes: a pool that
     /// sends bytes receives them by [`take_handed_over`](Self::take_handed_over).
     ///
@@ -189,9 +191,10 @@ fn from_listener<T>(
     }
 }
 
-/// The listeners that clients connect to.
+/// The listeners that clients connect to; none once they are released.
 pub(super) fn connecting(worker: &WorkerContext) -> impl Iterator<Item = &Arc<dyn Listener>> {
-    worker.listeners().iter().filter(|listener| listener.has_connections())
+    let is_open = !worker.has_released();
+    worker.listeners().iter().filter(move |listener| is_open && listener.has_connections())
 }
 
 /// Whether the handover and each of the [`connecting`] listeners may have a connection.
@@ -284,16 +287,19 @@ mod tests {
         client
     }
 
-    const OF_ONE_CONNECTION: [i32; 11] = [
+    const OF_ONE_CONNECTION: [i32; 14] = [
         libc::EINTR,
         libc::ECONNABORTED,
+        libc::ECONNRESET,
         libc::EHOSTDOWN,
         libc::EHOSTUNREACH,
         libc::ENETDOWN,
         libc::ENETUNREACH,
         libc::ENOPROTOOPT,
+        libc::ENOTCONN,
         libc::EOPNOTSUPP,
         libc::EPERM,
+        libc::EPIPE,
         libc::EPROTO,
         libc::ETIMEDOUT,
     ];
