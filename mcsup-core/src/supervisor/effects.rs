@@ -274,7 +274,7 @@ impl<S: Supervisor> Executor<S> {
     /// Stores the listeners of the serving generation in the service manager.
     pub(super) fn update_store(&mut self) {
         if let Some(current) = self.generation_configs.current() {
-            self.service.store(&current.listeners);
+            self.service.store(&current.listeners, clock::now());
         }
     }
 

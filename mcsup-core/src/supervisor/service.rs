@@ -33,7 +33,12 @@ pub(crate) struct Service {
     next_beat: Moment,
     /// The names of the stored sockets.
     stored: Vec<String>,
+    /// The time from which on a socket that could not be sent is sent again.
+    store_again: Moment,
 }
+
+/// The time after which a socket that could not be stored is sent again.
+const STORE_AGAIN: Duration = Duration::from_secs(1);
 
 impl Service {
     /// The reports of a new pool, or of one that another image has begun.
@@ -57,6 +62,7 @@ impl Service {
             failure: None,
             next_beat: Duration::ZERO,
             stored,
+            store_again: Duration::ZERO,
         }
     }
 
@@ -97,7 +103,8 @@ impl Service {
     /// Stores the sockets of `listeners` for the next supervisor, should this one crash, and no others.
     ///
     /// A pool that ends has none in the store: its listeners refuse new clients, and would go on to do so.
-    pub(super) fn store(&mut self, listeners: &OpenSet) {
+    /// A socket that cannot be sent now is sent again later.
+    pub(super) fn store(&mut self, listeners: &OpenSet, now: Moment) {
         let most = self.manager.store();
         if self.notifier.is_none() || (most == 0 && self.stored.is_empty()) {
             return;
@@ -108,11 +115,14 @@ impl Service {
         self.remove_unless(|stored| wanted.iter().any(|(name, _)| name == stored));
         for (name, socket) in wanted {
             // A socket of an earlier supervisor is in the store already: a further copy of it is dropped there.
-            if !self.stored.contains(&name) {
-                if let Some(notifier) = &mut self.notifier {
-                    notifier.send_descriptor(&format!("FDSTORE=1\nFDNAME={name}"), socket);
-                }
+            if self.stored.contains(&name) || self.store_again > now {
+                continue;
+            }
+            let Some(notifier) = &mut self.notifier else { return };
+            if notifier.send_descriptor(&format!("FDSTORE=1\nFDNAME={name}"), socket) {
                 self.stored.push(name);
+            } else {
+                self.store_again = now.saturating_add(STORE_AGAIN);
             }
         }
     }
@@ -135,7 +145,9 @@ impl Service {
     pub(super) fn deadline(&self, now: Moment) -> Option<Moment> {
         let notifier = self.notifier.as_ref()?;
         let beat = self.manager.watchdog().map(|_| self.next_beat);
-        beat.into_iter().chain(notifier.pause().map(|pause| now.saturating_add(pause))).min()
+        let store = (self.store_again > now).then_some(self.store_again);
+        let again = notifier.pause().map(|pause| now.saturating_add(pause));
+        [beat, store, again].into_iter().flatten().min()
     }
 
     /// Sends the last messages, and waits for room for them for a short time.
@@ -228,5 +240,49 @@ fn state_of(machine: &Machine) -> State {
         | PoolPhase::Stopping { .. }
         | PoolPhase::Failing { .. }
         | PoolPhase::Ended => State::Stopping,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listener::Options;
+    use std::os::unix::net::UnixDatagram;
+
+    /// The messages that have arrived at `manager`.
+    fn received(manager: &UnixDatagram) -> Vec<String> {
+        manager.set_nonblocking(true).unwrap();
+        let mut buffer = [0; 512];
+        let texts =
+            std::iter::from_fn(|| manager.recv(&mut buffer).ok().map(|length| buffer[..length].to_vec()));
+        texts.map(|text| String::from_utf8_lossy(&text).into_owned()).collect()
+    }
+
+    #[test]
+    fn a_socket_that_could_not_be_stored_is_sent_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let listeners = OpenSet::open(&["127.0.0.1:0".parse().unwrap()], &Options::default(), 1).unwrap();
+        let mut service = Service::new(ServiceManager::at(&path, 4), true);
+        let second = Duration::from_secs(1);
+        // The service manager is not there.
+        service.store(&listeners, second);
+        assert_eq!(service.deadline(second), Some(second + STORE_AGAIN));
+        let manager = UnixDatagram::bind(&path).unwrap();
+        // It has no room.
+        while service.notifier.as_ref().unwrap().pause().is_none() {
+            service.send("WATCHDOG=1");
+        }
+        service.store(&listeners, 2 * second);
+        assert!(received(&manager).iter().all(|text| text == "WATCHDOG=1"));
+        service.store(&listeners, 2 * second + STORE_AGAIN / 2);
+        service.store(&listeners, 3 * second);
+        service.store(&listeners, 4 * second);
+        assert_eq!(service.deadline(4 * second), None);
+        let stored: Vec<String> = received(&manager)
+            .into_iter()
+            .filter(|text| text.starts_with("FDSTORE=1\nFDNAME=mcsup,127"))
+            .collect();
+        assert_eq!(stored.len(), 1, "{stored:?}");
     }
 }

@@ -52,6 +52,12 @@ pub struct PassedSocket {
 }
 
 impl ServiceManager {
+    /// A service manager with a socket for messages and a store.
+    #[cfg(test)]
+    pub(crate) fn at(notify_socket: &std::path::Path, store: usize) -> Self {
+        Self { notify_socket: Some(notify_socket.into()), store, ..Self::default() }
+    }
+
     /// The sockets that a service manager has passed, in its order.
     pub fn sockets(&self) -> &[PassedSocket] {
         &self.sockets
