@@ -61,7 +61,8 @@ impl Handle {
         self.signal(Signal::KILL)
     }
 
-    fn signal(&self, signal: Signal) -> io::Result<()> {
+    /// Sends it a signal.
+    pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
         #[cfg(all(target_os = "linux", not(mcsup_force_fallback)))]
         return Ok(rustix::process::pidfd_send_signal(&self.fd, signal)?);
         #[cfg(any(not(target_os = "linux"), mcsup_force_fallback))]

@@ -9,15 +9,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
 use serde::{Deserialize, Serialize};
 
+use super::handle::Handle;
 use super::privileges::RunAs;
 use super::relatives::{self, Relative};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::fork::{self, Side};
-use crate::sys::{credentials, descriptor, forked};
+use crate::sys::{credentials, descriptor, forked, signal};
 
 /// The interval between checks whether the child has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -43,6 +45,8 @@ struct Failure {
 #[derive(Debug)]
 enum End {
     Status(WaitStatus),
+    /// Its status was lost: the kernel reaps each child where SIGCHLD is ignored, which an exec keeps (sigaction(2)).
+    Unknown,
     /// It was killed at the limit.
     Killed,
 }
@@ -89,6 +93,8 @@ fn be_the_child(
     function: impl FnOnce() -> Result<()>,
 ) -> ! {
     let result = catch_unwind(AssertUnwindSafe(|| {
+        // A worker can wait for its children, whatever the parent of its supervisor ignores.
+        signal::stop_ignoring(Signal::CHILD.as_raw());
         forked::watch().map_err(|error| Error::system("watch for forks", error))?;
         if let Some(RunAs(wanted)) = run_as {
             credentials::drop_to(wanted)
@@ -137,17 +143,18 @@ fn die_with(_: Pid) {}
 /// Reads the report until the child has ended, or kills it at the limit.
 fn wait(child: Pid, pipe: OwnedFd, limit: Duration) -> (End, Vec<u8>) {
     let begin = Instant::now();
+    let handle = Handle::open(child.as_raw_nonzero().get()).ok();
     let (mut pipe, mut report) = (File::from(pipe), Vec::new());
     loop {
         let ended = ended(child);
         // Copies of the other end may be open in processes that the child has left: the pipe need not end.
         let is_open = read_available(&mut pipe, &mut report);
-        if let Some(status) = ended {
-            return (End::Status(status), report);
+        if let Some(end) = ended {
+            return (end, report);
         }
         let left = limit.saturating_sub(begin.elapsed());
         if left.is_zero() {
-            kill(child);
+            kill(child, handle.as_ref());
             return (End::Killed, report);
         }
         let timeout = clock::wait_of(left.min(LOOK_EVERY));
@@ -167,14 +174,24 @@ fn read_available(pipe: &mut File, report: &mut Vec<u8>) -> bool {
     }
 }
 
-/// The status of an ended child, which it reaps; `None`: it runs.
-fn ended(child: Pid) -> Option<WaitStatus> {
-    waitpid(Some(child), WaitOptions::NOHANG).ok().flatten().map(|(_, status)| status)
+/// The end of a child, which it reaps; `None`: it runs.
+fn ended(child: Pid) -> Option<End> {
+    match waitpid(Some(child), WaitOptions::NOHANG) {
+        Ok(Some((_, status))) => Some(End::Status(status)),
+        Ok(None) | Err(Errno::INTR) => None,
+        // It is no child any more.
+        Err(_) => Some(End::Unknown),
+    }
 }
 
 /// Ends the child and its descendants, and reaps the child.
-fn kill(child: Pid) {
-    let _ = kill_process(child, Signal::ABORT);
+fn kill(child: Pid, handle: Option<&Handle>) {
+    // Where the kernel reaps it, another process may have its pid since then.
+    let send = |signal| match handle {
+        Some(handle) => handle.signal(signal),
+        None => kill_process(child, signal).map_err(Into::into),
+    };
+    let _ = send(Signal::ABORT);
     let begin = Instant::now();
     let mut descendants: Vec<Relative> = Vec::new();
     while begin.elapsed() < ABORT_TIME {
@@ -188,7 +205,7 @@ fn kill(child: Pid) {
         }
         std::thread::sleep(LOOK_EVERY);
     }
-    let _ = kill_process(child, Signal::KILL);
+    let _ = send(Signal::KILL);
     kill_all(&descendants);
     let _ = waitpid(Some(child), WaitOptions::empty());
 }
@@ -204,14 +221,17 @@ fn outcome(end: &End, bytes: &[u8], limit: Duration) -> Result<()> {
     let boot = |message: String| Err(Error::new(ErrorKind::Boot, message));
     match (end, report_in(bytes)) {
         (End::Killed, _) => boot(format!("not done within {limit:?}")),
-        (End::Status(_), Some(Report { failure: None })) => Ok(()),
-        (End::Status(_), Some(Report { failure: Some(failure) })) => {
+        (_, Some(Report { failure: None })) => Ok(()),
+        (_, Some(Report { failure: Some(failure) })) => {
             let kind = if failure.is_application { ErrorKind::Application } else { ErrorKind::Boot };
             let error = Error::new(kind, failure.message);
             Err(match failure.detail {
                 Some(detail) => error.with_detail(detail),
                 None => error,
             })
+        }
+        (End::Unknown, None) => {
+            boot("the process ended before it was done: its status is not known".to_owned())
         }
         (End::Status(status), None) => {
             let how = match (status.exit_status(), status.terminating_signal()) {
@@ -271,5 +291,38 @@ mod tests {
         }
         let error = outcome(&End::Killed, &[], limit).unwrap_err();
         assert_eq!(error.to_string(), "not done within 3s");
+    }
+
+    #[test]
+    fn the_result_arrives_where_the_kernel_reaps_the_child() {
+        fork::in_a_process(|| {
+            signal::dispose(Signal::CHILD.as_raw(), &signal::Disposition::ignored()).unwrap();
+            let (begin, limit) = (Instant::now(), Duration::from_secs(60));
+            run(limit, None, |_| (), || Ok(())).unwrap();
+            let refused = run(limit, None, |_| (), || Err(Error::new(ErrorKind::Application, "no module")));
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::Application);
+            let ended = run(limit, None, |_| (), || fork::exit_now(0)).unwrap_err();
+            let expected = "the process ended before it was done: its status is not known";
+            assert_eq!(ended.to_string(), expected);
+            // It can wait for children of its own, as a worker can.
+            run(
+                limit,
+                None,
+                |_| (),
+                || {
+                    let status = std::process::Command::new("true").status();
+                    status.map(drop).map_err(|error| Error::system("wait", error))
+                },
+            )
+            .unwrap();
+            assert!(begin.elapsed() < limit);
+            let endless = || -> Result<()> {
+                loop {
+                    std::thread::park();
+                }
+            };
+            let late = run(Duration::from_millis(100), None, |_| (), endless).unwrap_err();
+            assert!(late.to_string().starts_with("not done within"));
+        });
     }
 }

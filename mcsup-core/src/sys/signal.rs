@@ -91,6 +91,13 @@ pub(super) fn reset_dispositions() {
     }
 }
 
+/// Gives a signal that this process ignores its default action: an exec keeps signals ignored.
+pub(crate) fn stop_ignoring(number: i32) {
+    if disposition(number).is_ok_and(|now| now.0.sa_sigaction == libc::SIG_IGN) {
+        let _ = dispose(number, &Disposition::default_action());
+    }
+}
+
 /// Unblocks some signals while it lives; its drop restores the previous mask.
 #[derive(Debug)]
 pub(crate) struct Unblocked {
@@ -230,7 +237,7 @@ pub(super) fn disposition(number: i32) -> io::Result<Disposition> {
 }
 
 /// Sets the disposition of `number`; returns the previous one.
-pub(super) fn dispose(number: i32, wanted: &Disposition) -> io::Result<Disposition> {
+pub(crate) fn dispose(number: i32, wanted: &Disposition) -> io::Result<Disposition> {
     let mut before = Disposition::default_action();
     // SAFETY: both are valid. The handler of a `Disposition` is SIG_DFL, SIG_IGN, `caught::arrived` or one
     // that sigaction(2) has returned, so a function of that signature which stays where it is.
