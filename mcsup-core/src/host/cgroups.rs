@@ -90,5 +90,18 @@ fn mount(line: &str, controller: &str) -> Option<Mount> {
         return None;
     }
     let mut front = front.split(' ').skip(3);
-    Some(Mount { is_unified, root: front.next()?.to_owned(), at: front.next()?.into() })
+    Some(Mount { is_unified, root: unescaped(front.next()?), at: unescaped(front.next()?).into() })
+}
+
+/// Undoes the escapes of a field in proc_pid_mountinfo(5): `\`, then three octal digits. Paths in cgroups(7) have none.
+fn unescaped(field: &str) -> String {
+    let mut parts = field.split('\\');
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_at_checked(3).map(|(digits, rest)| (u8::from_str_radix(digits, 8), rest)) {
+            Some((Ok(byte), rest)) => plain.extend([&*char::from(byte).to_string(), rest]),
+            _ => plain.extend(["\\", part]),
+        }
+    }
+    plain
 }

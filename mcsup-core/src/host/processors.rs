@@ -123,6 +123,18 @@ mod tests {
     }
 
     #[test]
+    fn a_cgroup_whose_name_the_mount_table_escapes_has_its_quota() {
+        // A container that mounts the cgroup of its unit `web-1.service`, below a directory with a space.
+        let mount = "30 25 0:26 /a\\134x2db TOP/my\\040sys rw - cgroup2 cgroup2 rw\n";
+        let files = [
+            ("proc/self/mountinfo", mount),
+            ("proc/self/cgroup", "0::/a\\x2db/web\n"),
+            ("my sys/web/cpu.max", "200000 100000"),
+        ];
+        assert_eq!(quota(&files), Some(2));
+    }
+
+    #[test]
     fn this_process_has_at_least_one_processor_and_no_more_than_the_machine() {
         assert!(available() <= NonZeroUsize::new(online().get().max(affinity().get())).unwrap());
     }
