@@ -15,14 +15,32 @@ OK, PROBLEM, USAGE = 0, 1, 2
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the facts are those of Linux")
 
-# A server of another kind: its parent listens, and a child that it forks inherits the socket.
+# A server of another kind: its parent listens, and two children that it forks inherit the socket.
 PRE_FORK = """
 import os, socket, sys, time
 listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
 os.setsid()
-if os.fork() == 0:
-    time.sleep(120)
+for _ in range(2):
+    if os.fork() == 0:
+        time.sleep(120)
 print("ready", flush=True)
+time.sleep(120)
+"""
+
+# The steps of daemon(7): the process in the middle ends, and the daemon does not lead its group. Its arguments are the
+# port and the number of its workers.
+DAEMON = """
+import os, socket, sys, time
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+if os.fork():
+    os._exit(0)
+os.setsid()
+if os.fork():
+    os._exit(0)
+for _ in range(int(sys.argv[2])):
+    if os.fork() == 0:
+        time.sleep(120)
+print(os.getpid(), flush=True)
 time.sleep(120)
 """
 
@@ -72,13 +90,14 @@ def test_a_running_server_of_mcsup_is_recognised(serve, directory):
     assert server.stop() == 0
 
 
-def test_a_worker_that_another_server_left_behind_is_found_with_the_way_to_end_it(directory):
+def test_workers_that_another_server_left_behind_are_found_with_the_way_to_end_it(directory):
     port = free_port()
     # A process that starts it and ends: the first process, or the next one that adopts orphans, becomes the parent.
     command = [sys.executable, "-c", PRE_FORK, str(port)]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert parent.stdout.readline() == b"ready\n"
-    (worker,) = children_of(parent.pid)
+    workers = sorted(children_of(parent.pid))
+    assert len(workers) == 2
     try:
         # While its server runs it is a holder like any other.
         _, findings = examine(directory, "-b", f"127.0.0.1:{port}")
@@ -86,21 +105,46 @@ def test_a_worker_that_another_server_left_behind_is_found_with_the_way_to_end_i
         parent.kill()
         parent.wait(5)
         code, findings = examine(directory, "-b", f"127.0.0.1:{port}")
-        if int(parent_of(worker)) != 1:
+        if int(parent_of(workers[0])) != 1:
             pytest.skip("another process than the first one adopts orphans here")
         left = about(findings, f"127.0.0.1:{port}")
         assert code == PROBLEM
         assert "a server that is gone" in left[0]["text"]
-        assert left[0]["advice"] == f"kill {worker}; if that does not end it: kill -9 {worker}"
+        first, second = workers
+        assert left[0]["advice"] == f"kill {first} {second}; if that does not end it: kill -9 {first} {second}"
         # Also where the server has another address.
         code, findings = examine(directory, "-b", f"127.0.0.1:{free_port()}")
-        left = about(findings, f"pid {worker} (")
-        assert (code, left[0]["level"]) == (OK, "note")
-        assert f"listens at 127.0.0.1:{port}, and its server is gone" in left[0]["text"]
+        for worker in workers:
+            left = about(findings, f"pid {worker} (")
+            assert (code, left[0]["level"]) == (OK, "note")
+            assert f"listens at 127.0.0.1:{port}, and its server is gone" in left[0]["text"]
     finally:
         parent.stdout.close()
-        os.kill(worker, signal.SIGKILL)
-    wait_for(lambda: not about(examine(directory)[1], f"pid {worker} ("), "the end of the worker")
+        for worker in workers:
+            os.kill(worker, signal.SIGKILL)
+    wait_for(lambda: not about(examine(directory)[1], f"pid {workers[0]} ("), "the end of the worker")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_daemon_is_not_called_left_behind(directory, workers):
+    port = free_port()
+    command = [sys.executable, "-c", DAEMON, str(port), str(workers)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as first:
+        pid = int(first.stdout.readline())
+    all_of_it = [pid, *children_of(pid)]
+    try:
+        # Where another server has its address there is no finding.
+        code, findings = examine(directory, "-b", f"127.0.0.1:{free_port()}")
+        assert (code, about(findings, f"pid {pid} (")) == (OK, [])
+        code, findings = examine(directory, "-b", f"127.0.0.1:{port}")
+        (taken,) = about(findings, f"127.0.0.1:{port}")
+        assert code == PROBLEM
+        assert f"pid {pid} (" in taken["text"]
+        assert "kill" not in taken["advice"]
+        assert "its own service or command" in taken["advice"]
+    finally:
+        for each in all_of_it:
+            os.kill(each, signal.SIGKILL)
 
 
 def parent_of(pid):

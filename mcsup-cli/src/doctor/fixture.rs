@@ -24,6 +24,7 @@ pub(super) fn facts() -> Facts {
         pool: Pool {
             workers: 4,
             addresses: 1,
+            unexamined: Vec::new(),
             ports: vec![8000],
             reuse_port: false,
             backlog: 2048,

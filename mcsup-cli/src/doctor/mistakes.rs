@@ -35,6 +35,8 @@ pub(crate) enum Server {
     Other,
     /// Its settings are wrong, for this reason.
     Wrong(String),
+    /// systemd alone knows this path, which its settings depend on.
+    Unresolved(String),
     /// Its settings.
     Pool(Pool),
 }
@@ -66,8 +68,12 @@ pub(crate) fn examine(unit: &Unit) -> Vec<Finding> {
     let problem = |text: String| vec![Finding::problem(format!("{path}: {text}"))];
     let pool = match &unit.server {
         Server::Unreadable(reason) => return problem(format!("cannot be read: {reason}")),
-        Server::Other => return problem("no ExecStart of it runs mcsup itself".to_owned()),
+        Server::Other => return problem("no ExecStart of it runs a server of mcsup itself".to_owned()),
         Server::Wrong(reason) => return problem(format!("its command line is refused: {reason}")),
+        Server::Unresolved(file) => {
+            let text = format!("{path}: not examined: systemd alone knows the settings file {file}");
+            return vec![Finding::note(text).advise("name it by an absolute path without a specifier")];
+        }
         Server::Pool(pool) => pool,
     };
     let found = [
@@ -189,8 +195,7 @@ fn stop(unit: &Unit, pool: &Pool) -> Vec<Finding> {
             .advise("KillMode=mixed"),
         ),
     }
-    let limit =
-        unit.unit.time("TimeoutStopSec").or_else(|| unit.unit.time("TimeoutSec")).unwrap_or(DEFAULT_TIMEOUT);
+    let limit = unit.unit.timeout(["TimeoutStopSec", "TimeoutSec"]).unwrap_or(DEFAULT_TIMEOUT);
     if limit.is_below(pool.stop) {
         let (stop, limit) = (seconds(pool.stop), text_of(limit));
         found.push(
@@ -211,8 +216,7 @@ fn stop(unit: &Unit, pool: &Pool) -> Vec<Finding> {
 fn start(unit: &Unit, pool: &Pool) -> Vec<Finding> {
     let is_waited_for =
         unit.unit.get("Type").is_some_and(|kind| kind.starts_with("notify") || kind == "forking");
-    let limit =
-        unit.unit.time("TimeoutStartSec").or_else(|| unit.unit.time("TimeoutSec")).unwrap_or(DEFAULT_TIMEOUT);
+    let limit = unit.unit.timeout(["TimeoutStartSec", "TimeoutSec"]).unwrap_or(DEFAULT_TIMEOUT);
     if !is_waited_for || !limit.is_below(pool.boot) {
         return Vec::new();
     }

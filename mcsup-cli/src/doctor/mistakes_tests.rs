@@ -49,6 +49,8 @@ fn a_unit_without_a_mistake_is_fine() {
         unit("Type=notify\nExecReload=/bin/mcsup reload -p a.pid\nTimeoutStopSec=infinity\n", pool())
             .is_fine()
     );
+    assert!(unit("TimeoutStopSec=0\nTimeoutStartSec=0", pool()).is_fine());
+    assert!(unit("TimeoutStopSec=5\nTimeoutSec=100", pool()).is_fine());
 }
 
 #[test]
@@ -113,7 +115,8 @@ fn a_socket_in_a_private_directory_is_found() {
 fn a_unit_of_a_user_needs_no_user_and_one_that_runs_nothing_of_ours_is_said_so() {
     assert!(Unit { is_per_user: true, ..unit("User=\n", pool()) }.is_fine());
     let other = |server| Unit { server, ..unit("", pool()) };
-    assert_one(&other(Server::Other), Level::Problem, "runs mcsup itself");
+    assert_one(&other(Server::Other), Level::Problem, "runs a server of mcsup itself");
+    assert_one(&other(Server::Unresolved("%h/a.toml".to_owned())), Level::Note, "settings file %h/a.toml");
     assert_one(&other(Server::Wrong("workers".to_owned())), Level::Problem, "is refused: workers");
     assert_one(&other(Server::Unreadable("no such file".to_owned())), Level::Problem, "no such file");
 }

@@ -118,6 +118,8 @@ pub(crate) struct Pool {
     pub workers: usize,
     /// Addresses to listen on.
     pub addresses: usize,
+    /// Those among them that are not examined: of another kind, or names that do not resolve.
+    pub unexamined: Vec<String>,
     /// TCP ports to listen on.
     pub ports: Vec<u16>,
     /// Whether each worker has its own listening sockets.
@@ -139,6 +141,8 @@ pub(crate) struct Taken {
     pub is_ours: bool,
     /// Whether all of them were left behind by their server.
     pub is_left_behind: bool,
+    /// Whether they are a daemon, or were left behind by their server.
+    pub may_be_left_behind: bool,
 }
 
 /// A process that its server has left behind.

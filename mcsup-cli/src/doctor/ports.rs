@@ -5,9 +5,14 @@ use super::{Facts, Finding, LeftBehind, Taken};
 pub(super) fn examine(facts: &Facts) -> Vec<Finding> {
     let mut findings: Vec<Finding> = facts.taken.iter().map(taken).collect();
     findings.extend(privileged(facts));
-    if findings.is_empty() && facts.pool.addresses > 0 {
-        findings.push(Finding::ok("the addresses of the server are free"));
+    let unexamined = &facts.pool.unexamined;
+    if findings.is_empty() && facts.pool.addresses > unexamined.len() {
+        let which = if unexamined.is_empty() { "the" } else { "the other" };
+        findings.push(Finding::ok(format!("{which} addresses of the server are free")));
     }
+    findings.extend(unexamined.iter().map(|address| {
+        Finding::note(format!("{address}: not examined: this is no TCP address that resolves, and no path"))
+    }));
     // A holder of an address of the server is named already.
     let is_named =
         |pid: i32| facts.taken.iter().any(|taken| taken.holders.iter().any(|(other, _)| *other == pid));
@@ -16,7 +21,7 @@ pub(super) fn examine(facts: &Facts) -> Vec<Finding> {
 }
 
 fn taken(taken: &Taken) -> Finding {
-    let Taken { address, holders, is_ours, is_left_behind } = taken;
+    let Taken { address, holders, is_ours, is_left_behind, may_be_left_behind } = taken;
     let Some((first, description)) = holders.first() else {
         return Finding::problem(format!("{address}: a process of another user listens there"))
             .advise("run mcsup doctor as root to see it");
@@ -34,9 +39,13 @@ fn taken(taken: &Taken) -> Finding {
         let text = format!("{address}: processes of a server that is gone listen there: {holder}");
         return Finding::problem(text).advise(kill(holders.iter().map(|(pid, _)| *pid)));
     }
-    Finding::problem(format!("{address}: {holder} listens there")).advise(format!(
-        "stop it by its own service or command, or select another address; its pid is {first}"
-    ))
+    let advice =
+        format!("stop it by its own service or command, or select another address; its pid is {first}");
+    let kind = match may_be_left_behind {
+        true => ": a daemon, or a process that its server has left behind",
+        false => "",
+    };
+    Finding::problem(format!("{address}: {holder} listens there{kind}")).advise(advice)
 }
 
 fn left_behind(process: &LeftBehind) -> Finding {
@@ -79,6 +88,7 @@ mod tests {
             holders: holders.iter().map(|pid| (*pid, format!("pid {pid} (gunicorn)"))).collect(),
             is_ours: false,
             is_left_behind: false,
+            may_be_left_behind: false,
         }
     }
 
@@ -89,11 +99,18 @@ mod tests {
             (of(&[7]), "pid 7 (gunicorn) listens there", "its own service"),
             (Taken { is_ours: true, ..of(&[7, 8]) }, "pid 7 (gunicorn) (and 1 more)", "mcsup stop"),
             (Taken { is_left_behind: true, ..of(&[7, 8]) }, "a server that is gone", "kill 7 8; "),
+            (
+                Taken { may_be_left_behind: true, ..of(&[7]) },
+                "listens there: a daemon, or",
+                "its own service",
+            ),
         ] {
             let found = examine(&Facts { taken: vec![taken], ..facts() });
             assert_eq!((found.len(), found[0].level), (1, Level::Problem));
             assert!(found[0].text.contains(text), "{found:?}");
             assert!(found[0].advice.as_ref().is_some_and(|line| line.contains(advice)), "{found:?}");
+            let may_kill = found[0].advice.as_ref().is_some_and(|line| line.contains("kill -9"));
+            assert_eq!(may_kill, text == "a server that is gone");
         }
     }
 
@@ -111,6 +128,19 @@ mod tests {
             (found[1].level, found[1].advice.as_deref()),
             (Level::Note, Some("kill 9; if that does not end it: kill -9 9"))
         );
+    }
+
+    #[test]
+    fn an_address_that_is_not_examined_is_not_called_free() {
+        let udp = || vec!["udp://127.0.0.1:53".to_owned()];
+        for (addresses, free) in [(1, None), (2, Some("the other addresses of the server are free"))] {
+            let pool = Pool { addresses, unexamined: udp(), ..facts().pool };
+            let found = examine(&Facts { pool, ..facts() });
+            let (ok, notes): (Vec<_>, Vec<_>) = found.iter().partition(|finding| finding.level == Level::Ok);
+            assert_eq!(ok.iter().map(|finding| finding.text.as_str()).next(), free);
+            assert_eq!(notes.len(), 1);
+            assert!(notes[0].text.starts_with("udp://127.0.0.1:53: not examined"), "{notes:?}");
+        }
     }
 
     #[test]

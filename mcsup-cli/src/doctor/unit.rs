@@ -46,9 +46,13 @@ impl Unit {
         words(self.get("ExecStart")?.trim_start_matches(['@', '-', ':', '+', '!', '|']))
     }
 
-    /// A time of a key; `None`: it is not set.
-    pub(crate) fn time(&self, key: &str) -> Option<Time> {
-        self.get(key).and_then(time)
+    /// The last time that one of these keys of `[Service]` sets; `None`: none does. systemd skips values that are
+    /// no time, also empty ones.
+    pub(crate) fn timeout(&self, keys: [&str; 2]) -> Option<Time> {
+        let lines = self.assignments.iter().rev();
+        let mut values =
+            lines.filter(|(section, name, _)| section == "Service" && keys.contains(&name.as_str()));
+        values.find_map(|(_, _, value)| timeout(value))
     }
 
     /// Whether a key is set to true.
@@ -89,6 +93,14 @@ impl Time {
     /// Whether it ends before a time.
     pub(crate) fn is_below(self, other: Duration) -> bool {
         matches!(self, Time::Limit(limit) if limit < other)
+    }
+}
+
+/// Parses a time limit of a service: zero is none (systemd.service(5), `TimeoutStartSec=`).
+fn timeout(text: &str) -> Option<Time> {
+    match time(text)? {
+        Time::Limit(Duration::ZERO) => Some(Time::Infinite),
+        time => Some(time),
     }
 }
 
@@ -197,6 +209,23 @@ mod tests {
             assert_eq!(time(text), expected, "{text}");
         }
         assert!(!Time::Infinite.is_below(Duration::MAX));
+    }
+
+    #[test]
+    fn the_last_time_limit_counts_and_zero_is_none() {
+        let limit = |seconds| Some(Time::Limit(Duration::from_secs(seconds)));
+        for (lines, expected) in [
+            ("TimeoutStopSec=0", Some(Time::Infinite)),
+            ("TimeoutStopSec=0min 0s", Some(Time::Infinite)),
+            ("TimeoutStopSec=20\nTimeoutSec=30", limit(30)),
+            ("TimeoutSec=30\nTimeoutStopSec=20", limit(20)),
+            ("TimeoutStopSec=20\nTimeoutStopSec=", limit(20)),
+            ("TimeoutStopSec=20\nTimeoutStopSec=soon", limit(20)),
+            ("TimeoutStartSec=20", None),
+        ] {
+            let unit = Unit::parse(&format!("[Service]\n{lines}\n[Install]\nTimeoutSec=1\n"));
+            assert_eq!(unit.timeout(["TimeoutStopSec", "TimeoutSec"]), expected, "{lines}");
+        }
     }
 
     #[test]

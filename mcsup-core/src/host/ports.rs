@@ -83,14 +83,46 @@ fn unix_line(line: &str) -> Option<(Place, u64)> {
     is_listed.then_some((Place::Unix(path.into()), fields.get(6)?.parse().ok()?))
 }
 
-/// Whether a process was left behind by its server: the leader of its group has ended, and a process that adopts
-/// orphans is its parent.
-///
-/// A daemon is none: it leads its group.
-pub fn is_left_behind(pid: i32) -> bool {
-    let Some(process) = Relative::find(pid).filter(|process| !process.is_zombie) else { return false };
-    let has_leader = process.group == pid || Relative::find(process.group).is_some();
-    !has_leader && (process.parent <= 1 || adopts_orphans(process.parent))
+/// The evidence that a server has left a process behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Evidence {
+    /// None: its parent or the leader of its group lives, or it has children at the same socket.
+    None,
+    /// It is an orphan without its group's leader, and so is a daemon that has forked twice (daemon(7)).
+    Weak,
+    /// It shares its socket with such an orphan of the same group: their parent has ended.
+    Strong,
+}
+
+/// The evidence that the server of process `pid` is gone, with the listening sockets of this host.
+pub fn left_behind(pid: i32, sockets: &[ListeningSocket]) -> Evidence {
+    let Some(process) = Relative::find(pid).filter(is_without_leader) else { return Evidence::None };
+    let shared = sockets.iter().filter(|socket| socket.pids.contains(&pid));
+    let others: Vec<Relative> =
+        shared.flat_map(|socket| &socket.pids).copied().filter_map(Relative::find).collect();
+    judge(&process, &others, is_without_leader)
+}
+
+/// Judges an orphan by the processes at its sockets.
+fn judge(process: &Relative, others: &[Relative], is_orphan: impl Fn(&Relative) -> bool) -> Evidence {
+    let is_sibling =
+        |other: &Relative| other.pid != process.pid && other.group == process.group && is_orphan(other);
+    if others.iter().any(|other| other.parent == process.pid) {
+        // It is a server with its workers.
+        Evidence::None
+    } else if others.iter().any(is_sibling) {
+        Evidence::Strong
+    } else {
+        Evidence::Weak
+    }
+}
+
+/// Whether a process is an orphan, and the leader of its group has ended.
+fn is_without_leader(process: &Relative) -> bool {
+    let lives = |leader: Relative| !leader.is_zombie;
+    let has_leader = process.group == process.pid || Relative::find(process.group).is_some_and(lives);
+    !process.is_zombie && !has_leader && (process.parent <= 1 || adopts_orphans(process.parent))
 }
 
 /// Whether a process is the first one, or a service manager of a user, which adopts orphans too.
@@ -129,7 +161,25 @@ mod tests {
 
     #[test]
     fn a_process_with_its_parent_is_not_left_behind() {
-        assert!(!is_left_behind(processes::own_pid()));
-        assert!(!is_left_behind(i32::MAX));
+        for pid in [processes::own_pid(), i32::MAX] {
+            assert_eq!(left_behind(pid, &listening()), Evidence::None);
+        }
+    }
+
+    #[test]
+    fn a_daemon_is_no_leftover_and_workers_without_their_server_are() {
+        let process = |pid, parent| Relative { pid, parent, ..Relative::find(processes::own_pid()).unwrap() };
+        let foreign = Relative { group: 1, ..process(8, 1) };
+        for (others, expected) in [
+            (&[][..], Evidence::Weak),
+            // The server of some workers.
+            (&[process(8, 7), process(9, 7)], Evidence::None),
+            (&[process(8, 1)], Evidence::Strong),
+            (&[foreign], Evidence::Weak),
+            (&[process(8, 9)], Evidence::Weak),
+        ] {
+            let all: Vec<Relative> = others.iter().copied().chain([process(7, 1)]).collect();
+            assert_eq!(judge(&process(7, 1), &all, |other| other.parent == 1), expected, "{others:?}");
+        }
     }
 }

@@ -273,9 +273,14 @@ fn hex_address(text: &str) -> Option<IpAddr> {
 }
 
 /// Whether two listeners conflict: equal ports, and equal or unspecified addresses.
-fn collides(one: SocketAddr, other: SocketAddr) -> bool {
+///
+/// `[::]` is every address of IPv4 too (ipv6(7)). No text of the kernel shows a socket whose program has set
+/// IPV6_V6ONLY, so it counts as any other.
+pub fn collides(one: SocketAddr, other: SocketAddr) -> bool {
+    let (one_ip, other_ip) = (one.ip().to_canonical(), other.ip().to_canonical());
+    let includes = |any: IpAddr, ip: IpAddr| any.is_unspecified() && (any.is_ipv6() || ip.is_ipv4());
     one.port() == other.port()
-        && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
+        && (one_ip == other_ip || includes(one_ip, other_ip) || includes(other_ip, one_ip))
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -290,6 +295,26 @@ mod tests {
             let Ok(listener) = TcpListener::bind(bound) else { continue };
             let holder = holder_of_port(listener.local_addr().unwrap()).unwrap();
             assert!(holder.starts_with(&format!("pid {ours} (")), "{holder}");
+        }
+    }
+
+    #[test]
+    fn listeners_conflict_at_one_address_and_where_one_of_them_includes_the_other() {
+        for (one, other, expected) in [
+            ("127.0.0.1:80", "127.0.0.1:80", true),
+            ("127.0.0.1:80", "127.0.0.1:81", false),
+            ("127.0.0.1:80", "127.0.0.2:80", false),
+            ("0.0.0.0:80", "127.0.0.1:80", true),
+            ("0.0.0.0:80", "[::1]:80", false),
+            ("[::]:80", "[::1]:80", true),
+            ("[::]:80", "127.0.0.1:80", true),
+            ("[::]:80", "0.0.0.0:80", true),
+            ("[::1]:80", "127.0.0.1:80", false),
+            ("[::ffff:127.0.0.1]:80", "127.0.0.1:80", true),
+            ("[::ffff:127.0.0.1]:80", "[::1]:80", false),
+        ] {
+            let (one, other) = (one.parse().unwrap(), other.parse().unwrap());
+            assert_eq!((collides(one, other), collides(other, one)), (expected, expected), "{one} {other}");
         }
     }
 

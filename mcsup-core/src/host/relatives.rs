@@ -31,7 +31,7 @@ pub struct Relative {
     /// Whether it has ended and was not reaped.
     pub is_zombie: bool,
     /// Its start in ticks since boot. Together with the pid it identifies a process.
-    started: u64,
+    pub(super) started: u64,
 }
 
 impl Relative {

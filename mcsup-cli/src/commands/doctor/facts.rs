@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use mcsup_core::Address;
-use mcsup_core::host::kernel::Kernel;
-use mcsup_core::host::ports::{self, ListeningSocket, Place};
+use mcsup_core::host::kernel;
+use mcsup_core::host::ports::{self, Evidence, ListeningSocket, Place};
 use mcsup_core::host::processes;
 use mcsup_core::host::relatives::Relative;
 use rustix::process::{Resource, getrlimit};
 
 use crate::doctor::mistakes::Unit;
-use crate::doctor::{self, Facts, LeftBehind, Pool, Taken};
+use crate::doctor::{Facts, Kernel, LeftBehind, Pool, Taken};
 use crate::settings::Settings;
 
 /// The bit of CAP_NET_BIND_SERVICE, capabilities(7).
@@ -21,20 +21,20 @@ const MAY_BIND: u64 = 1 << 10;
 
 /// Collects all facts for a server with these settings.
 pub(super) fn collect(settings: &Settings, units: Vec<Unit>) -> Facts {
-    let (kernel, limit, sockets) = (Kernel::probe(), getrlimit(Resource::Nofile), ports::listening());
+    let (limit, sockets) = (getrlimit(Resource::Nofile), ports::listening());
     Facts {
-        kernel: doctor::Kernel {
-            name: kernel.name,
+        kernel: Kernel {
+            name: kernel::name(),
             is_linux: cfg!(target_os = "linux"),
-            has_pidfd: kernel.has_pidfd,
-            has_subreaper: kernel.has_subreaper,
-            has_exclusive_wakeups: kernel.has_exclusive_wakeups,
-            has_reuse_port: kernel.has_reuse_port,
-            has_sealed_memory: kernel.has_sealed_memory,
-            migrates_requests: kernel.migrates_requests,
-            backlog_limit: kernel.backlog_limit,
-            first_free_port: kernel.first_free_port,
-            has_own_proc: kernel.has_own_proc,
+            has_pidfd: kernel::has_pidfd(),
+            has_subreaper: kernel::has_subreaper(),
+            has_exclusive_wakeups: kernel::has_exclusive_wakeups(),
+            has_reuse_port: kernel::has_reuse_port(),
+            has_sealed_memory: kernel::has_sealed_memory(),
+            migrates_requests: kernel::migrates_requests(),
+            backlog_limit: kernel::backlog_limit(),
+            first_free_port: kernel::first_free_port(),
+            has_own_proc: kernel::has_own_proc(),
         },
         descriptors: (limit.current, limit.maximum),
         temporary_files: temporary_file_error(),
@@ -54,6 +54,7 @@ fn pool(settings: &Settings) -> Pool {
     Pool {
         workers: settings.workers.value,
         addresses: settings.binds.value.len(),
+        unexamined: settings.binds.value.iter().filter(is_unexamined).map(Address::to_string).collect(),
         ports: settings.binds.value.iter().filter_map(port).collect(),
         reuse_port: settings.reuse_port.value,
         backlog: u64::try_from(settings.backlog.value).unwrap_or_default(),
@@ -61,14 +62,52 @@ fn pool(settings: &Settings) -> Pool {
     }
 }
 
+/// Whether an address is one that [`taken`] knows nothing of. A socket that is passed has no other holder.
+fn is_unexamined(address: &&Address) -> bool {
+    match address {
+        Address::Tcp { port, .. } => *port != 0 && resolved(address).is_empty(),
+        Address::Inherited(_) | Address::Passed(_) => false,
+        _ => path_of(address).is_none(),
+    }
+}
+
+/// The TCP addresses of an address.
+fn resolved(address: &Address) -> Vec<SocketAddr> {
+    match address {
+        Address::Tcp { host, port } => {
+            (host.as_str(), *port).to_socket_addrs().map(Iterator::collect).unwrap_or_default()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The file of a Unix socket to which clients connect; an abstract name has none.
+fn path_of(address: &Address) -> Option<PathBuf> {
+    match address {
+        Address::Unix(path) | Address::UnixSeqpacket(path) if !is_abstract(path) => {
+            std::path::absolute(path).ok()
+        }
+        _ => None,
+    }
+}
+
+/// A name in the abstract namespace begins with a NUL byte.
+fn is_abstract(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().starts_with(&[0])
+}
+
 /// Why no file can be written where large request bodies go.
 fn temporary_file_error() -> Option<String> {
     let folder = std::env::temp_dir();
-    let path = folder.join(format!(".mcsup-doctor-{}", std::process::id()));
-    let written = std::fs::File::create_new(&path).and_then(|mut file| file.write_all(b"doctor"));
-    let removed = std::fs::remove_file(&path);
-    let error = written.and(removed).err()?;
+    let error = write_in(&folder.join(format!(".mcsup-doctor-{}", std::process::id()))).err()?;
     Some(format!("{}: {error}", folder.display()))
+}
+
+/// Makes a file, and removes it. One of that name that is there stays: it is of another process.
+fn write_in(path: &Path) -> std::io::Result<()> {
+    let mut file = std::fs::File::create_new(path)?;
+    let written = file.write_all(b"doctor");
+    std::fs::remove_file(path).and(written)
 }
 
 fn may_bind_all_ports() -> bool {
@@ -82,17 +121,12 @@ fn may_bind_all_ports() -> bool {
 
 /// The sockets that listen where an address of the server would.
 fn taken(address: &Address, sockets: &[ListeningSocket]) -> Option<Taken> {
-    let wanted = match address {
-        Address::Tcp { port: 0, .. } => return None,
-        Address::Tcp { host, port } => (host.as_str(), *port).to_socket_addrs().ok()?.collect(),
-        _ => Vec::new(),
-    };
-    let path = match address {
-        Address::Unix(path) => Some(std::path::absolute(path).ok()?),
-        _ => None,
-    };
+    let mut wanted = resolved(address);
+    // The kernel selects a free port.
+    wanted.retain(|wanted| wanted.port() != 0);
+    let path = path_of(address);
     let is_there = |socket: &&ListeningSocket| match &socket.place {
-        Place::Tcp(other) => wanted.iter().any(|wanted| collides(*wanted, *other)),
+        Place::Tcp(other) => wanted.iter().any(|wanted| processes::collides(*wanted, *other)),
         Place::Unix(other) => path.as_deref() == Some(other.as_path()),
         _ => false,
     };
@@ -105,10 +139,12 @@ fn taken(address: &Address, sockets: &[ListeningSocket]) -> Option<Taken> {
     pids.dedup();
     // The first one is the parent of the others, where there is one.
     pids.sort_by_key(|pid| Relative::find(*pid).is_some_and(|process| pids_contain(&found, process.parent)));
+    let evidence = pids.iter().map(|pid| ports::left_behind(*pid, sockets)).min().unwrap_or(Evidence::None);
     Some(Taken {
         address: address.to_string(),
         is_ours: pids.iter().any(|pid| is_of_mcsup(*pid)),
-        is_left_behind: !pids.is_empty() && pids.iter().all(|pid| ports::is_left_behind(*pid)),
+        is_left_behind: evidence == Evidence::Strong,
+        may_be_left_behind: evidence == Evidence::Weak,
         holders: pids.into_iter().map(|pid| (pid, processes::describe(pid))).collect(),
     })
 }
@@ -122,12 +158,6 @@ fn is_of_mcsup(pid: i32) -> bool {
     Relative::find(pid).is_some_and(|process| process.has_scoreboard())
 }
 
-/// Whether two listeners conflict: equal ports, and equal or unspecified addresses.
-fn collides(one: SocketAddr, other: SocketAddr) -> bool {
-    let is_any = one.ip().is_unspecified() || other.ip().is_unspecified();
-    one.port() == other.port() && (one.ip() == other.ip() || is_any)
-}
-
 /// All processes with a listening socket that their server has left behind.
 fn left_behind(sockets: &[ListeningSocket]) -> Vec<LeftBehind> {
     let mut places: BTreeMap<i32, Vec<String>> = BTreeMap::new();
@@ -136,7 +166,9 @@ fn left_behind(sockets: &[ListeningSocket]) -> Vec<LeftBehind> {
             places.entry(*pid).or_default().push(socket.place.to_string());
         }
     }
-    let processes = places.into_iter().filter(|(pid, _)| ports::is_left_behind(*pid));
+    // A single process may be a daemon, which is in order.
+    let processes =
+        places.into_iter().filter(|(pid, _)| ports::left_behind(*pid, sockets) == Evidence::Strong);
     processes
         .map(|(pid, addresses)| LeftBehind { pid, description: processes::describe(pid), addresses })
         .collect()
@@ -145,4 +177,38 @@ fn left_behind(sockets: &[ListeningSocket]) -> Vec<LeftBehind> {
 /// Whether a path is in a directory that `PrivateTmp=` replaces.
 pub(super) fn is_temporary(path: &Path) -> bool {
     path.starts_with("/tmp") || path.starts_with("/var/tmp")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trial_of_the_temporary_directory_removes_its_own_file_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        write_in(&path).unwrap();
+        assert!(!path.exists());
+        std::fs::write(&path, "of another process").unwrap();
+        assert!(write_in(&path).is_err());
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn addresses_of_other_kinds_are_not_examined() {
+        for (text, expected) in [
+            ("127.0.0.1:80", false),
+            ("127.0.0.1:0", false),
+            ("name.invalid:80", true),
+            ("unix:a.sock", false),
+            ("unix-seqpacket:a.sock", false),
+            ("unix:@a", true),
+            ("unix-datagram:a.sock", true),
+            ("udp://127.0.0.1:53", true),
+            ("vsock:3:80", true),
+            ("fd://3", false),
+        ] {
+            assert_eq!(is_unexamined(&&text.parse().unwrap()), expected, "{text}");
+        }
+    }
 }

@@ -25,7 +25,7 @@ pub(super) fn collect(given: &[String]) -> Vec<Unit> {
 
 /// Whether a unit is one of mcsup, also with wrong settings.
 fn runs_mcsup(server: &Server) -> bool {
-    matches!(server, Server::Wrong(_) | Server::Pool(_))
+    matches!(server, Server::Wrong(_) | Server::Unresolved(_) | Server::Pool(_))
 }
 
 /// The folders of the administrator and of this user.
@@ -88,11 +88,15 @@ fn server(unit: &unit::Unit) -> Server {
     let (run, is_program) = match args::parse(words) {
         Ok(Invocation::Run(run)) => (*run, false),
         Ok(Invocation::Exec(exec)) => (exec.pool(), true),
-        Ok(_) => return Server::Wrong("it starts no server".to_owned()),
+        // A command for a server, such as a reload by a timer.
+        Ok(_) => return Server::Other,
         Err(error) => return Server::Wrong(error.to_string()),
     };
     let directory = unit.get("WorkingDirectory").map(|path| path.trim_start_matches('-')).unwrap_or("/");
-    let read_file = settings::reader(directory.into());
+    if let Some(file) = run.config.as_ref().filter(|file| is_unresolved(file, directory)) {
+        return Server::Unresolved(file.clone());
+    }
+    let read_file = settings::reader(directory.replace("%%", "%").into());
     // Variables of the unit are not read: a file of it may have secrets.
     match Settings::resolve(run, &|_| None, &read_file) {
         Ok(settings) => {
@@ -102,6 +106,12 @@ fn server(unit: &unit::Unit) -> Server {
         }
         Err(error) => Server::Wrong(error.to_string()),
     }
+}
+
+/// Whether a settings file depends on a specifier of systemd.unit(5), or on the home directory of the service.
+fn is_unresolved(file: &str, directory: &str) -> bool {
+    let is_of_home = directory == "~" || directory.replace("%%", "").contains('%');
+    file.contains('%') || is_of_home && !file.starts_with('/')
 }
 
 /// The words behind the command `mcsup`, or behind `-m mcsup`.
@@ -159,6 +169,33 @@ mod tests {
         for line in ["/bin/sh -c mcsup", "/bin/gunicorn app:app", "/v/bin/mcsup-helper"] {
             assert_eq!(own(line), None, "{line}");
         }
+    }
+
+    #[test]
+    fn a_settings_file_that_systemd_alone_knows_is_not_called_wrong() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("100%.toml");
+        fs::write(&file, "workers = 2\n").unwrap();
+        let server = |directory: &str, file: &str| {
+            let lines = format!("WorkingDirectory={directory}\nExecStart=/bin/mcsup -c {file} a:b\n");
+            server(&unit::Unit::parse(&format!("[Service]\n{lines}")))
+        };
+        for (directory, file) in [("%h/x", "a.toml"), ("~", "a.toml"), ("/srv", "%h/a.toml")] {
+            assert_eq!(server(directory, file), Server::Unresolved(file.to_owned()));
+        }
+        fs::write(folder.path().join("a.toml"), "workers = 2\n").unwrap();
+        let place = folder.path().display().to_string();
+        for (directory, file) in [("%h/x", format!("{place}/a.toml")), (place.as_str(), "a.toml".to_owned())]
+        {
+            assert!(matches!(server(directory, &file), Server::Pool(_)), "{directory}");
+        }
+        assert!(matches!(server("/srv", "absent.toml"), Server::Wrong(_)));
+    }
+
+    #[test]
+    fn a_unit_that_sends_a_command_starts_no_server() {
+        let unit = unit::Unit::parse("[Service]\nType=oneshot\nExecStart=/bin/mcsup reload -p /run/a.pid\n");
+        assert_eq!(server(&unit), Server::Other);
     }
 
     #[test]
