@@ -111,7 +111,16 @@ impl UsageError {
     }
 
     fn with_hint(message: impl fmt::Display) -> Self {
-        Self::new(format!("{message} (try 'mcsup --help')"))
+        Self::with_hint_of("", message)
+    }
+
+    /// Names the help of a subcommand, if it has options that `mcsup --help` does not list.
+    fn with_hint_of(subcommand: &str, message: impl fmt::Display) -> Self {
+        let help = match subcommand {
+            "exec" | "service" | "doctor" => format!("mcsup {subcommand} --help"),
+            _ => "mcsup --help".to_owned(),
+        };
+        Self::new(format!("{message} (try '{help}')"))
     }
 }
 
@@ -245,7 +254,7 @@ pub(crate) fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Invocati
         Ok(CommandLine { command: Command::Run(args) }) if !named => refuse_late_subcommand(args),
         Ok(CommandLine { command }) => Ok(command.invocation()),
         Err(error) if is_shown(&error) => Ok(Invocation::Show(error.render().to_string())),
-        Err(error) => Err(UsageError::with_hint(one_line(&error))),
+        Err(error) => Err(UsageError::with_hint_of(&first, one_line(&error))),
     }
 }
 

@@ -276,6 +276,22 @@ fn a_mistake_is_one_line_that_names_it() {
 }
 
 #[test]
+fn a_mistake_names_the_help_that_has_the_option() {
+    for (line, help) in [
+        (&["exec", "--redy", "tcp", "x"][..], "mcsup exec --help"),
+        (&["exec", "--threads", "2", "x"], "mcsup exec --help"),
+        (&["exec"], "mcsup exec --help"),
+        (&["service", "systemd", "--systemd", "x", "a:b"], "mcsup service --help"),
+        (&["service"], "mcsup service --help"),
+        (&["doctor", "--unit"], "mcsup doctor --help"),
+        (&["run", "-w"], "mcsup --help"),
+    ] {
+        let answer = refusal(line);
+        assert!(answer.ends_with(&format!(" (try '{help}')")), "{answer}");
+    }
+}
+
+#[test]
 fn words_that_are_not_utf8_are_refused() {
     use std::os::unix::ffi::OsStringExt;
     let argv = ["mcsup".into(), OsString::from_vec(vec![b'-', b'w', 0xff])];

@@ -145,7 +145,7 @@ pub(super) fn refuse_foreign(matches: &clap::ArgMatches) -> Result<(), UsageErro
         None => Ok(()),
         Some(name) => {
             let option = name.replace('_', "-");
-            Err(UsageError::with_hint(format!("--{option} has no meaning for a program")))
+            Err(UsageError::with_hint_of("exec", format!("--{option} has no meaning for a program")))
         }
     }
 }
