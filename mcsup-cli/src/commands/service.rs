@@ -1,5 +1,6 @@
 //! `mcsup service`: prints units and manifests, and installs a service of the current user.
 
+mod environment;
 mod install;
 mod planning;
 mod program;
@@ -40,10 +41,9 @@ pub(crate) fn run(
             printed(pool, &|plan| launchd::agent(plan, &logs).map_err(Failure::usage))?
         }
         ServiceAction::Docker(pool) => printed(pool, &|plan| docker::file(plan).map_err(Failure::usage))?,
-        ServiceAction::Kubernetes(KubernetesArgs { image, pool }) => printed(pool, &|plan| {
-            let image = image.clone().unwrap_or_else(|| format!("{}:latest", plan.name));
-            kubernetes::manifests(plan, &image).map_err(Failure::usage)
-        })?,
+        ServiceAction::Kubernetes(KubernetesArgs { image, pool }) => {
+            printed(pool, &|plan| kubernetes::manifests(plan, image.as_deref()).map_err(Failure::usage))?
+        }
         ServiceAction::Install(args) => printed(&args.pool, &|plan| install::install(plan, !args.no_start))?,
         ServiceAction::Uninstall(args) => install::uninstall(&args.service_name)?,
     };
@@ -52,10 +52,10 @@ pub(crate) fn run(
 
 fn unit(plan: &Plan, args: &SystemdArgs) -> Result<String, Failure> {
     if args.socket {
-        return systemd::socket(plan).map_err(Failure::usage);
+        return systemd::socket(plan, args.per_user).map_err(Failure::usage);
     }
     let version = args.systemd.or_else(systemd_version);
-    Ok(systemd::service(plan, Manager { version, is_per_user: args.per_user }))
+    systemd::service(plan, Manager { version, is_per_user: args.per_user }).map_err(Failure::usage)
 }
 
 /// The version of this host's systemd; `None`: it has none.

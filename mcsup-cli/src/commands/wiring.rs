@@ -57,9 +57,7 @@ pub(super) fn pool(settings: &Settings, previous: Option<&UserLookup>) -> Result
         ..Config::default()
     };
     config.listener.backlog = settings.backlog.value;
-    if let Some(umask) = &process.umask {
-        config.listener.unix_mode = 0o777 & !umask.value;
-    }
+    config.listener.unix_mode = unix_mode(settings);
     config.listener.unix_owner = (run_as.as_ref().map(RunAs::uid), run_as.as_ref().map(RunAs::gid));
     config.run_as = run_as;
     config.listener.reuse_port = settings.reuse_port.value;
@@ -72,6 +70,14 @@ pub(super) fn pool(settings: &Settings, previous: Option<&UserLookup>) -> Result
     config.children = if *process.end_children { Children::End } else { Children::Name };
     config.policy = policy(settings);
     Ok(config)
+}
+
+/// The permission bits of a Unix socket.
+pub(super) fn unix_mode(settings: &Settings) -> u32 {
+    match &settings.process.umask {
+        Some(umask) => 0o777 & !umask.value,
+        None => Config::default().listener.unix_mode,
+    }
 }
 
 /// The addresses to listen on. All sockets that the service manager has passed are served, as with gunicorn.

@@ -13,11 +13,14 @@ pub(crate) fn file(plan: &Plan) -> Result<String, Refused> {
         );
     }
     let entrypoint = list(&plan.in_container(&[])?);
+    if !plan.changes_user() {
+        plan.refuse_files()?;
+    }
     let stop = plan.times.stop_seconds();
     let mut file = plan.head("# ", "docker");
-    file += &format!("#   docker build -t {0} .\n#   docker run --stop-timeout {stop}", plan.name);
+    file += &format!("#   docker build -t {0} .\n#   docker run --stop-timeout {stop}", plan.image());
     file += &plan.port().map(|port| format!(" -p {port}:{port}")).unwrap_or_default();
-    file += &format!(" {}\n", plan.name);
+    file += &format!(" {}\n", plan.image());
     file += "# The default of 10 seconds before a kill is shorter than the drain.\n\n";
     file += "ARG PYTHON_VERSION=3.13\nFROM python:${PYTHON_VERSION}-slim\n\n";
     file += "# For pip: a version, or a wheel in this directory such as ./mcsup.whl.\n";
@@ -28,9 +31,9 @@ pub(crate) fn file(plan: &Plan) -> Result<String, Refused> {
     file += &format!("    && install -d -o {CONTAINER_USER} -g {CONTAINER_USER} /run/mcsup\n");
     if let Some(path) = plan.control_in_container() {
         file += "\n# For `docker exec`: mcsup status, mcsup reload.\n";
-        file += &format!("ENV MCSUP_CONTROL_SOCKET={}\n", json(&path));
+        file += &format!("ENV MCSUP_CONTROL_SOCKET={}\n", quoted(&path)?);
     }
-    if plan.user.is_none() {
+    if !plan.changes_user() {
         file += &format!("USER {CONTAINER_USER}:{CONTAINER_USER}\n");
     }
     file += &plan.port().map(|port| format!("EXPOSE {port}\n")).unwrap_or_default();
@@ -55,6 +58,15 @@ fn health_check(plan: &Plan) -> String {
 fn list(words: &[String]) -> String {
     let words: Vec<String> = words.iter().map(|word| json(word)).collect();
     format!("[{}]", words.join(", "))
+}
+
+/// A value of `ENV` in double quotes, where `$` begins a variable and `\` an escape.
+fn quoted(text: &str) -> Result<String, Refused> {
+    if text.contains(char::is_control) {
+        return Err(format!("a Dockerfile cannot have {text:?} in a variable"));
+    }
+    let escape = |c: char| if matches!(c, '$' | '"' | '\\') { format!("\\{c}") } else { c.to_string() };
+    Ok(format!("\"{}\"", text.chars().map(escape).collect::<String>()))
 }
 
 fn json(text: &str) -> String {
@@ -95,6 +107,42 @@ mod tests {
             let refused = file(&Plan { binds, ..plan() }).unwrap_err();
             assert!(refused.ends_with("-b 0.0.0.0:80"), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_control_socket_is_the_same_in_the_variable_and_in_the_command() {
+        let control = |path: &str| Plan { control: Control::At(path.to_owned()), ..plan() };
+        let text = file(&control(r#"/tmp/$x "\.ctl"#)).unwrap();
+        assert_eq!(line(&text, "ENV MCSUP_CONTROL_SOCKET="), r#""/tmp/\$x \"\\.ctl""#);
+        assert!(file(&control("/tmp/a\n.ctl")).is_err());
+    }
+
+    #[test]
+    fn a_file_that_the_user_of_the_container_cannot_write_is_refused() {
+        let writing = |path: &str| Plan { files: vec![path.to_owned()], ..plan() };
+        for path in ["run/app.pid", "/var/log/app.log"] {
+            let refused = file(&writing(path)).unwrap_err();
+            assert!(refused.starts_with(path), "{refused}");
+            // As root it can.
+            assert!(file(&Plan { user: Some("www-data".to_owned()), ..writing(path) }).is_ok());
+        }
+        for path in ["/tmp/app.pid", "/run/mcsup/app.log", "/dev/stdout"] {
+            assert!(file(&writing(path)).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_pool_that_changes_its_user_or_group_begins_as_root() {
+        let name = || Some("www-data".to_owned());
+        for plan in [Plan { user: name(), ..plan() }, Plan { group: name(), ..plan() }] {
+            assert_eq!(line(&file(&plan).unwrap(), "USER "), "");
+        }
+    }
+
+    #[test]
+    fn an_image_has_no_capital_letters() {
+        let text = file(&Plan { name: "My_Shop".to_owned(), ..plan() }).unwrap();
+        assert!(text.contains("docker build -t my_shop .") && text.contains(" my_shop\n"), "{text}");
     }
 
     #[test]

@@ -16,6 +16,9 @@ pub(super) fn plan() -> Plan {
         environment: Vec::new(),
         ignored_variables: Vec::new(),
         binds: vec![Bind::Tcp { host: text("0.0.0.0"), port: 8080 }],
+        backlog: 2048,
+        socket_mode: 0o660,
+        files: Vec::new(),
         control: Control::Free,
         is_program: false,
         health_path: None,
@@ -28,6 +31,7 @@ pub(super) fn plan() -> Plan {
             graceful: Duration::from_secs(30),
         },
         user: None,
+        group: None,
         own_user: Some(text("shop")),
     }
 }

@@ -14,11 +14,16 @@ const REPLICAS: (u32, u32) = (2, 10);
 /// The manifests, separated as YAML documents.
 ///
 /// # Errors
-/// The pool would not be reachable, or has no TCP port.
-pub(crate) fn manifests(plan: &Plan, image: &str) -> Result<String, Refused> {
+/// The pool would not be reachable, has no TCP port, changes its user, or writes to the root file system.
+pub(crate) fn manifests(plan: &Plan, image: Option<&str>) -> Result<String, Refused> {
+    let image = image.map_or_else(|| format!("{}:latest", plan.image()), str::to_owned);
+    if plan.changes_user() {
+        return Err(format!("a pod runs as user {CONTAINER_USER}: leave --user and --group out"));
+    }
+    plan.refuse_files()?;
     let port = plan.port().ok_or("a Service in Kubernetes needs a TCP port: -b 0.0.0.0:8000")?;
     let documents =
-        [deployment(plan, image, port)?, service(plan, port), disruption_budget(plan), autoscaler(plan)];
+        [deployment(plan, &image, port)?, service(plan, port), disruption_budget(plan), autoscaler(plan)];
     Ok(plan.head("# ", "kubernetes") + &documents.join("---\n"))
 }
 
@@ -64,12 +69,12 @@ metadata:
         image = json(image),
     );
     for word in &command {
-        text += &format!("            - {}\n", json(word));
+        text += &format!("            - {}\n", plain(word));
     }
     text += &format!("          ports:\n            - {{name: http, containerPort: {port}}}\n");
     if let Some(path) = plan.control_in_container() {
         text += "          env:\n            # For `kubectl exec`: mcsup status, mcsup reload.\n";
-        text += &format!("            - {{name: MCSUP_CONTROL_SOCKET, value: {}}}\n", json(&path));
+        text += &format!("            - {{name: MCSUP_CONTROL_SOCKET, value: {}}}\n", plain(&path));
     }
     Ok(text + &probes(plan) + &resources(plan))
 }
@@ -113,11 +118,13 @@ fn resources(plan: &Plan) -> String {
             - {name: tmp, mountPath: /tmp}
 "
     .to_owned();
-    if plan.control == Control::Free {
+    let has_run =
+        plan.control == Control::Free || plan.files.iter().any(|path| path.starts_with("/run/mcsup/"));
+    if has_run {
         text += "            - {name: run, mountPath: /run/mcsup}\n";
     }
     text += "      volumes:\n        - {name: tmp, emptyDir: {}}\n";
-    if plan.control == Control::Free {
+    if has_run {
         text += "        - {name: run, emptyDir: {medium: Memory}}\n";
     }
     text
@@ -193,6 +200,11 @@ fn object_name(plan: &Plan) -> String {
     name.chars().take(63).collect::<String>().trim_end_matches('-').to_owned()
 }
 
+/// A word of a command or the value of a variable: `$$` is `$`, and `$(NAME)` a variable.
+fn plain(text: &str) -> String {
+    json(&text.replace('$', "$$"))
+}
+
 /// A string in double quotes: each in JSON is one in YAML.
 fn json(text: &str) -> String {
     serde_json::Value::from(text).to_string()
@@ -203,8 +215,10 @@ mod tests {
     use std::time::Duration;
 
     use super::super::fixture::plan;
-    use super::super::{Bind, Times};
+    use super::super::{Bind, Kind, Times};
     use super::*;
+
+    const IMAGE: Option<&str> = Some("shop:1");
 
     fn value<'a>(text: &'a str, key: &str) -> &'a str {
         text.lines().find_map(|line| line.trim().strip_prefix(key)).unwrap_or_default().trim()
@@ -212,26 +226,62 @@ mod tests {
 
     #[test]
     fn a_pod_has_the_time_for_its_hook_its_delay_and_its_drain() {
-        let text = manifests(&plan(), "shop:1").unwrap();
+        let text = manifests(&plan(), IMAGE).unwrap();
         assert!(text.contains("- \"--drain-delay=5\"\n"), "{text}");
         assert_eq!(value(&text, "terminationGracePeriodSeconds:"), "50");
         let times = Times { drain_delay: Some(Duration::from_secs(20)), ..plan().times };
-        let text = manifests(&Plan { times, ..plan() }, "shop:1").unwrap();
+        let text = manifests(&Plan { times, ..plan() }, IMAGE).unwrap();
         assert!(!text.contains("\"--drain-delay"), "{text}");
         assert_eq!(value(&text, "terminationGracePeriodSeconds:"), "65");
     }
 
     #[test]
     fn a_program_is_ready_when_its_port_accepts() {
-        let text = manifests(&Plan { is_program: true, ..plan() }, "shop:1").unwrap();
+        let text = manifests(&Plan { is_program: true, ..plan() }, IMAGE).unwrap();
         assert!(text.contains("readinessProbe:\n            tcpSocket: {port: http}"), "{text}");
         assert!(!text.contains("--health-path"), "{text}");
     }
 
     #[test]
     fn a_pool_without_a_tcp_port_is_refused() {
-        let binds = vec![Bind::Unix("/run/a.sock".to_owned())];
-        assert!(manifests(&Plan { binds, ..plan() }, "shop:1").is_err());
+        let binds = vec![Bind::Unix(Kind::Stream, "/run/a.sock".to_owned())];
+        assert!(manifests(&Plan { binds, ..plan() }, IMAGE).is_err());
+    }
+
+    #[test]
+    fn a_pod_that_could_not_start_is_refused_with_the_reason() {
+        let text = |text: &str| text.to_owned();
+        for (plan, reason) in [
+            (Plan { user: Some(text("www")), ..plan() }, "leave --user and --group out"),
+            (Plan { group: Some(text("www")), ..plan() }, "leave --user and --group out"),
+            (Plan { files: vec![text("run/app.pid")], ..plan() }, "run/app.pid: user 10001"),
+            (Plan { files: vec![text("/app/app.log")], ..plan() }, "/app/app.log: user 10001"),
+        ] {
+            let refused = manifests(&plan, IMAGE).unwrap_err();
+            assert!(refused.contains(reason), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_file_below_run_has_its_volume() {
+        let files = vec!["/run/mcsup/app.pid".to_owned()];
+        let text = manifests(&Plan { files, control: Control::Off, ..plan() }, IMAGE).unwrap();
+        assert!(text.contains("mountPath: /run/mcsup}") && text.contains("{name: run, emptyDir"), "{text}");
+    }
+
+    #[test]
+    fn a_dollar_begins_no_variable() {
+        let words = ["-e", "A=a$$b$(HOST)", "a:b"].map(str::to_owned).to_vec();
+        let control = Control::At("/tmp/$x.ctl".to_owned());
+        let text = manifests(&Plan { words, control, ..plan() }, IMAGE).unwrap();
+        assert!(text.contains("- \"A=a$$$$b$$(HOST)\"\n"), "{text}");
+        assert!(text.contains("value: \"/tmp/$$x.ctl\"}"), "{text}");
+    }
+
+    #[test]
+    fn without_an_option_the_image_has_the_name_of_the_service() {
+        let text = manifests(&Plan { name: "My_Shop".to_owned(), ..plan() }, None).unwrap();
+        assert_eq!(value(&text, "image:"), "\"my_shop:latest\"");
     }
 
     #[test]

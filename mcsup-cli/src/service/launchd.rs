@@ -5,7 +5,7 @@ use super::{Bind, Control, Plan, Refused};
 /// The property list of an agent: launchd runs it as the user that has loaded it.
 ///
 /// # Errors
-/// The settings need a socket that launchd does not pass by number.
+/// The settings need a socket that launchd does not pass by number, or a text has a control character.
 pub(crate) fn agent(plan: &Plan, logs: &str) -> Result<String, Refused> {
     if plan.binds.contains(&Bind::Passed) {
         return Err("launchd passes no socket by number: name an address to listen on".to_owned());
@@ -13,6 +13,9 @@ pub(crate) fn agent(plan: &Plan, logs: &str) -> Result<String, Refused> {
     let mut list = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     list += "<!DOCTYPE plist PUBLIC \"-//Apple//DTD PLIST 1.0//EN\" ";
     list += "\"http://www.apple.com/DTDs/PropertyList-1.0.dtd\">\n";
+    let texts = plan.environment.iter().flat_map(|(name, value)| [name, value]);
+    let texts = texts.chain(&plan.program).chain(&plan.words).chain([&plan.directory]);
+    refuse_controls(texts.map(String::as_str).chain([logs]))?;
     // A comment cannot have two hyphens, and the head has no text of an operator.
     list += &format!("<!--\n{}-->\n<plist version=\"1.0\">\n<dict>\n", plan.head("", "launchd"));
     list += &string("Label", &plan.name);
@@ -73,14 +76,22 @@ fn array(key: &str, values: &[String]) -> String {
     format!("    <key>{key}</key>\n    <array>\n{lines}    </array>\n")
 }
 
-/// Text of an element. XML 1.0 has no other control characters than these three.
+/// Refuses texts that XML 1.0 cannot have: those with control characters beside tab, line feed and carriage return.
+fn refuse_controls<'a>(mut texts: impl Iterator<Item = &'a str>) -> Result<(), Refused> {
+    let is_wrong = |c: char| c.is_control() && !matches!(c, '\t' | '\n' | '\r');
+    match texts.find(|text| text.contains(is_wrong)) {
+        None => Ok(()),
+        Some(text) => Err(format!("a property list cannot have the control character in {text:?}")),
+    }
+}
+
+/// Text of an element.
 fn escaped(text: &str) -> String {
     let escape = |c: char| match c {
         '&' => "&amp;".to_owned(),
         '<' => "&lt;".to_owned(),
         '>' => "&gt;".to_owned(),
         '\t' | '\n' | '\r' => format!("&#{};", u32::from(c)),
-        c if c.is_control() => String::new(),
         c => c.to_string(),
     };
     text.chars().map(escape).collect()
@@ -98,6 +109,16 @@ mod tests {
         assert!(list.contains("<string>A=&lt;&amp;&gt;</string>"), "{list}");
         assert!(list.contains("<key>ExitTimeOut</key>\n    <integer>40</integer>"), "{list}");
         assert!(list.contains("<string>--control-socket=/Users/me/Library/Logs/shop.ctl</string>"), "{list}");
+    }
+
+    #[test]
+    fn a_text_with_a_control_character_is_refused() {
+        let words = vec!["a\tb\n".to_owned()];
+        assert!(agent(&Plan { words, ..plan() }, "/tmp").unwrap().contains("a&#9;b&#10;"));
+        let words = vec!["a\u{1}".to_owned()];
+        for plan in [Plan { words, ..plan() }, Plan { directory: "/srv/\u{7f}".to_owned(), ..plan() }] {
+            assert!(agent(&plan, "/tmp").unwrap_err().contains("control character"));
+        }
     }
 
     #[test]

@@ -30,6 +30,9 @@ const HEALTH_PATH: &str = "/healthz";
 /// The user and group in a container.
 const CONTAINER_USER: u32 = 10_001;
 
+/// Where that user may write: two directories of the image or its volumes, and the kernel's files.
+const CONTAINER_FOLDERS: [&str; 4] = ["/tmp/", "/run/mcsup/", "/dev/", "/proc/"];
+
 /// A pool that is run as a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plan {
@@ -49,6 +52,12 @@ pub(crate) struct Plan {
     pub ignored_variables: Vec<&'static str>,
     /// Addresses to listen on; empty: the default, loopback.
     pub binds: Vec<Bind>,
+    /// Length of the queue of a listening socket.
+    pub backlog: i32,
+    /// Permission bits of a Unix socket.
+    pub socket_mode: u32,
+    /// Paths that the server writes: pid file, control socket, logs, Unix sockets.
+    pub files: Vec<String>,
     /// The control socket.
     pub control: Control,
     /// Whether the workers are a program that is not Python.
@@ -63,6 +72,8 @@ pub(crate) struct Plan {
     pub times: Times,
     /// The user of the workers, if the pool changes it.
     pub user: Option<String>,
+    /// The group of the workers, if the pool changes it.
+    pub group: Option<String>,
     /// The user that runs this command; `None`: root.
     pub own_user: Option<String>,
 }
@@ -77,17 +88,30 @@ pub(crate) enum Bind {
         /// The port.
         port: u16,
     },
-    /// A Unix socket: a path, or an abstract name behind `@`.
-    Unix(String),
-    /// A socket of another kind.
-    Special {
-        /// Its key in a socket unit of systemd.
-        key: &'static str,
-        /// Its address in such a unit.
-        address: String,
+    /// A UDP address.
+    Udp {
+        /// Name or number, without brackets.
+        host: String,
+        /// The port.
+        port: u16,
     },
+    /// A Unix socket: a path, or an abstract name behind `@`.
+    Unix(Kind, String),
+    /// An address of vsock(7), in its notation.
+    Vsock(String),
     /// A socket that a service manager passes.
     Passed,
+}
+
+/// The kind of a Unix socket, unix(7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Connections.
+    Stream,
+    /// Datagrams.
+    Datagram,
+    /// Connections that keep the boundaries of messages.
+    Seqpacket,
 }
 
 impl Bind {
@@ -95,6 +119,11 @@ impl Bind {
     fn is_loopback(&self) -> bool {
         let Bind::Tcp { host, .. } = self else { return false };
         host == "localhost" || host == "::1" || host.starts_with("127.")
+    }
+
+    /// Whether it is a file.
+    fn is_file(&self) -> bool {
+        matches!(self, Bind::Unix(_, path) if !path.starts_with('@'))
     }
 }
 
@@ -154,6 +183,34 @@ impl Plan {
     fn command_line(&self, program: &[String], added: &[String]) -> Vec<String> {
         let (subcommand, rest) = self.parts();
         [program, subcommand, added, rest].concat()
+    }
+
+    /// Whether the pool needs root, to change the user or group of its workers.
+    fn changes_user(&self) -> bool {
+        self.user.is_some() || self.group.is_some()
+    }
+
+    /// The name of an image: no capital letters, and single separators (the reference format of OCI images).
+    fn image(&self) -> String {
+        let is_separator = |c: char| !c.is_ascii_alphanumeric();
+        let mut image = String::new();
+        for c in self.name.to_ascii_lowercase().chars() {
+            if !(is_separator(c) && image.ends_with(is_separator)) {
+                image.push(c);
+            }
+        }
+        image
+    }
+
+    /// Refuses files that the user of a container cannot write.
+    fn refuse_files(&self) -> Result<(), Refused> {
+        let is_writable = |path: &&String| CONTAINER_FOLDERS.iter().any(|folder| path.starts_with(folder));
+        match self.files.iter().find(|path| !is_writable(path)) {
+            None => Ok(()),
+            Some(path) => Err(format!(
+                "{path}: user {CONTAINER_USER} of the container may write below /tmp and /run/mcsup only"
+            )),
+        }
     }
 
     /// The control socket in a container.
@@ -238,6 +295,13 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(name_of(text).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_image_has_a_name_that_a_registry_accepts() {
+        for (name, expected) in [("shop.web", "shop.web"), ("My_Shop", "my_shop"), ("a._-b--c", "a.b-c")] {
+            assert_eq!(Plan { name: name.to_owned(), ..plan() }.image(), expected);
         }
     }
 

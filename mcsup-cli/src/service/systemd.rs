@@ -1,6 +1,8 @@
 //! Units for systemd: systemd.service(5), systemd.socket(5).
 
-use super::{Bind, Control, MARGIN, Plan, Refused, whole_seconds};
+use core::net::IpAddr;
+
+use super::{Bind, Control, Kind, MARGIN, Plan, Refused, whole_seconds};
 
 /// The first version with `Type=notify-reload`.
 const NOTIFY_RELOAD: u32 = 253;
@@ -25,27 +27,32 @@ impl Manager {
 }
 
 /// The service unit.
-pub(crate) fn service(plan: &Plan, manager: Manager) -> String {
+///
+/// # Errors
+/// A path has no form in a unit.
+pub(crate) fn service(plan: &Plan, manager: Manager) -> Result<String, Refused> {
     let (control, added) = control(plan);
     let mut unit = plan.head("# ", "systemd");
-    unit +=
-        &format!("\n[Unit]\nDescription={} by mcsup\nAfter=network.target\n\n[Service]\n", text(&plan.title));
+    unit += &format!(
+        "\n[Unit]\nDescription={} by mcsup\nAfter=network.target\n\n[Service]\n",
+        shown(&plan.title)
+    );
     unit += &types(plan, manager, control.as_deref());
-    unit += &format!("WorkingDirectory={}\n", text(&plan.directory));
+    unit += &format!("WorkingDirectory={}\n", text(&plan.directory)?);
     for (name, value) in &plan.environment {
         unit += &format!("Environment={}\n", word(&format!("{name}={value}"), Dollar::Plain));
     }
     if control.is_some() && plan.control == Control::Free {
-        unit += &format!("RuntimeDirectory={}\n", text(&plan.name));
+        unit += &format!("RuntimeDirectory={}\n", text(&plan.name)?);
     }
-    unit += &user(plan, manager);
+    unit += &user(plan, manager)?;
     let (subcommand, rest) = plan.parts();
-    let front = words(&[&plan.program, subcommand].concat());
+    let front = command(&[&plan.program, subcommand].concat());
     unit += &format!("ExecStart={front}{added} {}\n", words(rest));
     unit += &ends(plan);
     unit += &store(plan, manager);
     let target = if manager.is_per_user { "default.target" } else { "multi-user.target" };
-    unit + &format!("\n[Install]\nWantedBy={target}\n")
+    Ok(unit + &format!("\n[Install]\nWantedBy={target}\n"))
 }
 
 /// The lines on starts and reloads.
@@ -56,7 +63,7 @@ fn types(plan: &Plan, manager: Manager, control: Option<&str>) -> String {
     } else {
         lines += "# Type=notify-reload needs systemd 253: this command waits for the end of a reload too.\nType=notify\n";
         lines += &match control {
-            Some(control) => format!("ExecReload={} reload -s {control}\n", words(&plan.program)),
+            Some(control) => format!("ExecReload={} reload -s {control}\n", command(&plan.program)),
             None => "ExecReload=/bin/kill -HUP $MAINPID\n".to_owned(),
         };
     }
@@ -98,14 +105,15 @@ fn store(plan: &Plan, manager: Manager) -> String {
 }
 
 /// The line on the user, in a unit of the system.
-fn user(plan: &Plan, manager: Manager) -> String {
-    match (&plan.user, &plan.own_user) {
-        _ if manager.is_per_user => String::new(),
-        // The supervisor needs root to change the user of its workers.
-        (Some(_), _) => String::new(),
-        (None, Some(own)) => format!("User={}\n", text(own)),
-        (None, None) => "# Without it the application runs as root.\n#User=www-data\n".to_owned(),
+fn user(plan: &Plan, manager: Manager) -> Result<String, Refused> {
+    // The supervisor needs root to change the user of its workers.
+    if manager.is_per_user || plan.changes_user() {
+        return Ok(String::new());
     }
+    Ok(match &plan.own_user {
+        Some(own) => format!("User={}\n", text(own)?),
+        None => "# Without it the application runs as root.\n#User=www-data\n".to_owned(),
+    })
 }
 
 /// The control socket as a word of a command line, and the option that opens it where none of the words does.
@@ -125,19 +133,36 @@ fn control(plan: &Plan) -> (Option<String>, String) {
 ///
 /// # Errors
 /// The settings have no address that systemd can listen on.
-pub(crate) fn socket(plan: &Plan) -> Result<String, Refused> {
+pub(crate) fn socket(plan: &Plan, is_per_user: bool) -> Result<String, Refused> {
     let default = [Bind::Tcp { host: "127.0.0.1".to_owned(), port: 8000 }];
     let binds = if plan.binds.is_empty() { &default } else { plan.binds.as_slice() };
     let mut unit = plan.head("# ", "systemd");
-    unit += &format!("\n[Unit]\nDescription={}: its listening sockets\n\n[Socket]\n", text(&plan.title));
+    unit += &format!("\n[Unit]\nDescription={}: its listening sockets\n\n[Socket]\n", shown(&plan.title));
     for bind in binds {
         unit += &format!("{}\n", listen(bind, &plan.directory)?);
     }
-    if binds.iter().any(|bind| matches!(bind, Bind::Tcp { host, .. } if host.contains(':'))) {
-        unit += "BindIPv6Only=ipv6-only\n";
+    if binds.iter().any(Bind::is_file) {
+        unit += "# As mcsup makes them: by default each local user may connect.\n";
+        unit += &format!("SocketMode={:04o}\n", plan.socket_mode);
+        unit += &owner(plan, is_per_user)?;
     }
-    unit += "Backlog=2048\n";
+    unit += &format!("Backlog={}\n", plan.backlog);
     Ok(unit + "\n[Install]\nWantedBy=sockets.target\n")
+}
+
+/// The lines on the owner of a socket's file: the user and group of the workers.
+fn owner(plan: &Plan, is_per_user: bool) -> Result<String, Refused> {
+    if is_per_user {
+        return Ok(String::new());
+    }
+    let user = if plan.changes_user() { &plan.user } else { &plan.own_user };
+    let mut lines = String::new();
+    for (key, name) in [("SocketUser", user), ("SocketGroup", &plan.group)] {
+        if let Some(name) = name {
+            lines += &format!("{key}={}\n", text(name)?);
+        }
+    }
+    Ok(lines)
 }
 
 /// The line of one socket.
@@ -146,20 +171,28 @@ fn listen(bind: &Bind, directory: &str) -> Result<String, Refused> {
         let is_whole = path.starts_with(['/', '@']);
         text(&if is_whole { path.to_owned() } else { format!("{directory}/{path}") })
     };
-    let is_number = |host: &str| host.contains(':') || host.parse::<core::net::Ipv4Addr>().is_ok();
-    match bind {
-        Bind::Tcp { host, port } if is_number(host) => Ok(format!("ListenStream={}", address(host, *port))),
-        Bind::Tcp { host, .. } => Err(format!("systemd listens on numbers, not on names: {host}")),
-        Bind::Unix(path) => Ok(format!("ListenStream={}", placed(path))),
-        Bind::Special { key, address } if address.contains(':') => Ok(format!("{key}={address}")),
-        Bind::Special { key, address } => Ok(format!("{key}={}", placed(address))),
-        Bind::Passed => Err("a socket that is passed has no address to listen on".to_owned()),
-    }
+    Ok(match bind {
+        Bind::Tcp { host, port } => format!("ListenStream={}", address(host, *port)?),
+        Bind::Udp { host, port } => format!("ListenDatagram={}", address(host, *port)?),
+        Bind::Unix(Kind::Stream, path) => format!("ListenStream={}", placed(path)?),
+        Bind::Unix(Kind::Datagram, path) => format!("ListenDatagram={}", placed(path)?),
+        Bind::Unix(Kind::Seqpacket, path) => format!("ListenSequentialPacket={}", placed(path)?),
+        Bind::Vsock(address) => format!("ListenStream={address}"),
+        Bind::Passed => return Err("a socket that is passed has no address to listen on".to_owned()),
+    })
 }
 
-/// Host and port; an IPv6 address in brackets.
-pub(crate) fn address(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+/// Number and port; an IPv6 address in brackets, its zone behind the port.
+fn address(host: &str, port: u16) -> Result<String, Refused> {
+    let (number, zone) = match host.split_once('%') {
+        Some((number, zone)) => (number, format!("%%{}", text(zone)?)),
+        None => (host, String::new()),
+    };
+    match number.parse() {
+        Ok(IpAddr::V4(_)) => Ok(format!("{number}:{port}")),
+        Ok(IpAddr::V6(_)) => Ok(format!("[{number}]:{port}{zone}")),
+        Err(_) => Err(format!("systemd listens on numbers, not on names: {host}")),
+    }
 }
 
 /// The meaning of `$` in a value.
@@ -172,11 +205,32 @@ enum Dollar {
 }
 
 /// Text up to the end of its line: `%` begins a specifier.
-fn text(value: &str) -> String {
+///
+/// # Errors
+/// There is no form of it (systemd.syntax(7)): it has a control character, or ends with a space or with `\`, which
+/// joins the next line to it.
+fn text(value: &str) -> Result<String, Refused> {
+    if value.contains(char::is_control) || value.ends_with([' ', '\\']) {
+        return Err(format!("a unit of systemd has no form of {value:?}"));
+    }
+    Ok(value.replace('%', "%%"))
+}
+
+/// Text for people, within its line.
+fn shown(value: &str) -> String {
     value.replace('%', "%%").replace(char::is_control, " ")
 }
 
-/// Words of a command line.
+/// A command line. In the path of its executable `$` begins no variable (systemd.service(5)).
+fn command(all: &[String]) -> String {
+    match all {
+        [] => String::new(),
+        [executable] => word(executable, Dollar::Plain),
+        [executable, rest @ ..] => format!("{} {}", word(executable, Dollar::Plain), words(rest)),
+    }
+}
+
+/// Words of a command line behind its executable.
 fn words(all: &[String]) -> String {
     let quoted: Vec<String> = all.iter().map(|each| word(each, Dollar::Doubled)).collect();
     quoted.join(" ")

@@ -114,8 +114,9 @@ pub(super) fn install(plan: &Plan, starts: bool) -> Result<String, Failure> {
     let logs = home.join("Library/Logs").to_string_lossy().into_owned();
     let text = match host {
         Host::Systemd => systemd::service(plan, Manager { version: systemd_version(), is_per_user: true }),
-        Host::Launchd { .. } => launchd::agent(plan, &logs).map_err(Failure::usage)?,
-    };
+        Host::Launchd { .. } => launchd::agent(plan, &logs),
+    }
+    .map_err(Failure::usage)?;
     replace(&file, &text)?;
     for step in host.install_steps(&plan.name, &file, starts) {
         perform(&step).map_err(|reason| {

@@ -10,17 +10,16 @@ use mcsup_core::host::processes;
 use mcsup_core::policy::Surge;
 use mcsup_core::upgrade::Image;
 
-use super::{Planned, program};
+use super::{Planned, environment, program};
 use crate::args::service::PoolArgs;
 use crate::args::{self, Invocation};
 use crate::commands::application::{Application, Executed, Wsgi};
+use crate::commands::wiring;
 use crate::failure::Failure;
-use crate::service::{Bind, Control, Plan, Times, name_of, systemd};
+use crate::logging::Destination;
+use crate::service::{Bind, Control, Kind, Plan, Times, name_of};
 use crate::settings::program::ProgramSettings;
 use crate::settings::{self, ControlSocket, Origin, Settings};
-
-/// Variables that settings are read from. A service does not inherit them.
-const VARIABLES: [&str; 4] = ["MCSUP_CMD_ARGS", "GUNICORN_CMD_ARGS", "PORT", "WEB_CONCURRENCY"];
 
 /// Sockets that a reload may add to those that a supervisor stores.
 const MORE_SOCKETS: usize = 8;
@@ -38,21 +37,23 @@ pub(super) fn plan(args: &PoolArgs, argv: &[OsString], image: Option<&Image>) ->
         .map_err(|error| Failure::refused(format!("the current directory is not known: {error}")))?;
     let read_file = settings::reader(start.clone());
     let settings = Settings::resolve(run, &|_| None, &read_file)?;
+    let mut variables = environment::search_path(program.as_ref(), &settings);
     let title = title(program, &settings)?;
     if settings.process.daemon.value {
         return Err(Failure::usage("a service stays in the foreground: leave --daemon out"));
     }
     let directory = utf8(start.as_os_str(), "the current directory")?;
     let program = program::of(argv, image)?;
+    variables.extend(environment::of_packages(&program));
     let plan = Plan {
         name: name(args.service_name.as_deref(), &settings, &title)?,
         is_program: title.is_program,
         title: title.text,
-        environment: environment(&program),
+        environment: variables,
         program,
         words: args.words.clone(),
         directory,
-        ignored_variables: ignored(),
+        ignored_variables: environment::ignored(),
         own_user: own_user(),
         ..of_settings(&settings)
     };
@@ -91,6 +92,9 @@ fn of_settings(settings: &Settings) -> Plan {
         ignored_variables: Vec::new(),
         own_user: None,
         binds: if is_given(&binds.origin) { binds.value.iter().map(bind).collect() } else { Vec::new() },
+        backlog: settings.backlog.value,
+        socket_mode: wiring::unix_mode(settings),
+        files: files(settings),
         control: control(settings),
         is_program: false,
         health_path: settings.draining.health_path.as_ref().map(|path| path.value.clone()),
@@ -98,23 +102,51 @@ fn of_settings(settings: &Settings) -> Plan {
         sockets: binds.value.len() + MORE_SOCKETS,
         times: times(settings),
         user: settings.process.user.as_ref().map(|user| user.value.clone()),
+        group: settings.process.group.as_ref().map(|group| group.value.clone()),
     }
 }
 
 fn bind(address: &Address) -> Bind {
-    // An abstract name begins with a NUL byte.
-    let text = |path: &Path| path.to_string_lossy().replace('\0', "@");
-    let special = |key, address| Bind::Special { key, address };
     match address {
         Address::Tcp { host, port } => Bind::Tcp { host: host.clone(), port: *port },
-        Address::Unix(path) => Bind::Unix(text(path)),
-        Address::Udp { host, port } => special("ListenDatagram", systemd::address(host, *port)),
-        Address::UnixDatagram(path) => special("ListenDatagram", text(path)),
-        Address::UnixSeqpacket(path) => special("ListenSequentialPacket", text(path)),
+        Address::Udp { host, port } => Bind::Udp { host: host.clone(), port: *port },
+        Address::Unix(path) => Bind::Unix(Kind::Stream, unix(path)),
+        Address::UnixDatagram(path) => Bind::Unix(Kind::Datagram, unix(path)),
+        Address::UnixSeqpacket(path) => Bind::Unix(Kind::Seqpacket, unix(path)),
         // systemd has the same form.
-        Address::Vsock { .. } => special("ListenStream", address.to_string()),
+        Address::Vsock { .. } => Bind::Vsock(address.to_string()),
         _ => Bind::Passed,
     }
+}
+
+/// A path, or an abstract name behind `@`: it begins with a NUL byte.
+fn unix(path: &Path) -> String {
+    let text = path.to_string_lossy().into_owned();
+    match text.strip_prefix('\0') {
+        Some(name) => format!("@{name}"),
+        None if text.starts_with('@') => format!("./{text}"),
+        None => text,
+    }
+}
+
+/// The paths that a server writes.
+fn files(settings: &Settings) -> Vec<String> {
+    let logging = &settings.logging;
+    let log = |place: &Destination| match place {
+        Destination::File(path) => Some(path.to_string_lossy().into_owned()),
+        Destination::Standard => None,
+    };
+    let control = match control(settings) {
+        Control::At(path) => Some(path),
+        Control::Free | Control::Off => None,
+    };
+    let socket = |address: &Address| match bind(address) {
+        Bind::Unix(_, path) if !path.starts_with('@') => Some(path),
+        _ => None,
+    };
+    let pid_file = settings.process.pid.iter().map(|path| path.value.to_string_lossy().into_owned());
+    let logs = logging.access.iter().map(|place| &place.value).chain([&logging.errors.value]).filter_map(log);
+    pid_file.chain(control).chain(logs).chain(settings.binds.value.iter().filter_map(socket)).collect()
 }
 
 fn control(settings: &Settings) -> Control {
@@ -157,20 +189,6 @@ fn name(given: Option<&str>, settings: &Settings, title: &Title) -> Result<Strin
     let module = title.text.split(':').next().unwrap_or_default();
     let name = named.and_then(name_of).or_else(|| name_of(module));
     name.ok_or_else(|| Failure::usage("no name for the service: --service-name NAME gives it one"))
-}
-
-/// The binary finds its packages by `VIRTUAL_ENV`; a command in the environment needs no variable.
-fn environment(program: &[String]) -> Vec<(String, String)> {
-    let Some(environment) = std::env::var("VIRTUAL_ENV").ok().filter(|path| !path.is_empty()) else {
-        return Vec::new();
-    };
-    let is_inside = program.iter().any(|word| Path::new(word).starts_with(&environment));
-    if is_inside { Vec::new() } else { vec![("VIRTUAL_ENV".to_owned(), environment)] }
-}
-
-fn ignored() -> Vec<&'static str> {
-    let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    VARIABLES.into_iter().filter(is_set).collect()
 }
 
 /// The user of this process; `None`: root.

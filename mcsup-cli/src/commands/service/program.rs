@@ -36,7 +36,8 @@ fn words_of(image: &Image, own: usize) -> Vec<OsString> {
     }
 }
 
-fn is_executable(script: &Path) -> bool {
+/// Whether a path is a file that can be executed.
+pub(super) fn is_executable(script: &Path) -> bool {
     let is_file = |status: std::fs::Metadata| status.is_file() && status.permissions().mode() & 0o111 != 0;
     std::fs::metadata(script).is_ok_and(is_file)
 }
