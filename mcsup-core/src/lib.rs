@@ -58,8 +58,8 @@
 //!
 //! # Not here
 //! Without the feature `hyper` the crate speaks no protocol. It embeds no language and prints nothing: log lines
-//! go to [`log`]. A library
-//! error never ends the process; [`Ending`] converts to an exit code, and `main` decides.
+//! go to [`log`], and a program without a logger has no log. A library error never ends the process; [`Ending`]
+//! converts to an exit code, and `main` decides.
 //!
 //! # Where to start reading
 //! `policy/machine.rs`, then `supervisor/event_loop.rs`: the loop has twenty lines.

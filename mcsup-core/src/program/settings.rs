@@ -139,7 +139,8 @@ pub enum Stdin {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Output {
-    /// Each line is logged, at the level `info` with the target `mcsup_core::program::output`.
+    /// Each line is logged by the worker, at the level `info` with the target `mcsup_core::program::output`. The
+    /// record has no pid: a logger adds its own process id.
     ///
     /// The program never waits for the log. Lines beyond 1 MiB that wait are dropped, and their number is
     /// logged; a line of more than 8 KiB is split.

@@ -125,7 +125,9 @@ pub trait Supervisor {
 
     /// Observes an event of the pool, after its log line.
     ///
-    /// A [`Handle`](crate::Handle) may send a request from here; its outcome comes later.
+    /// A [`Handle`](crate::Handle) may send a request from here; its outcome comes later. In a pool of
+    /// [`Prefork::spawn`](crate::Prefork::spawn) this runs in the supervisor's process, and a channel in the program's
+    /// memory does not reach the program.
     fn observe(&mut self, event: &PoolEvent) {
         let _ = event;
     }

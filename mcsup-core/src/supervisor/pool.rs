@@ -36,6 +36,9 @@ use crate::policy::Outcome;
 /// A program may have several pools, and step them in any order, but not from within a method of a [`Supervisor`].
 /// Workers get no descriptor of another pool. An upgrade is refused while there is another pool.
 ///
+/// In a tokio runtime of one thread `AsyncFd` takes `pool.as_fd().try_clone_to_owned()`. Workers are forked within
+/// that runtime then, so a worker starts a runtime of its own in a new thread only.
+///
 /// Dropping a running pool is a quick stop: it waits until the last worker has ended, at most for
 /// [`Policy::quick_timeout`](crate::policy::Policy::quick_timeout) and the time that SIGKILL takes.
 #[derive(Debug)]

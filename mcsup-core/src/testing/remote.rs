@@ -107,6 +107,9 @@ impl Remote {
     }
 
     /// Retires the worker, as a reload does: [`Phase::Retiring`].
+    ///
+    /// `serve` hands the idle connections of such a worker over to a [`sibling`](Self::sibling). Without one it closes
+    /// them after two seconds.
     pub fn retire(&self) {
         self.begin_drain(Phase::Retiring);
     }

@@ -20,6 +20,9 @@ impl WorkerContext {
     /// Several tasks may wait at once, also in several runtimes. A future that is dropped takes no connection
     /// along. A worker of a pool that hands connections over receives them with their bytes.
     ///
+    /// After `None` the worker waits for the tasks that serve its connections, for example in a `JoinSet`, before its
+    /// runtime ends: a runtime that ends drops them.
+    ///
     /// # Errors
     /// Those of [`accept`](Self::accept). There is no runtime.
     ///
