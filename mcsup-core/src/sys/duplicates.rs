@@ -29,8 +29,10 @@ fn is_unchanged((fd, identity): &(RawFd, Identity)) -> bool {
 
 /// The lowest number of duplicates, where the limit allows.
 ///
-/// The kernel gives the lowest free number to a new file. A number that is far above them is not given to
-/// another file between a look at it and its replacement.
+/// The kernel gives the lowest free number to a new file. In a process with fewer files, a number from here on is
+/// not given to another file between a look at it and its replacement. In a process with more, another thread
+/// can open a file in these microseconds, and it is replaced. select(2) ends at 1024; numbers below that would be
+/// reached by common workers.
 const APART: u64 = 2048;
 
 /// Duplicates a listener for code that owns it. Close-on-exec, and not shared with processes that a worker's
@@ -65,7 +67,8 @@ pub(crate) fn release(listeners: &[BorrowedFd<'_>]) -> bool {
     let (theirs, others): (Vec<_>, Vec<_>) = all.drain(..).partition(is_of_these);
     *all = others;
     // SAFETY: each number was open a moment ago. If its owner has closed it meanwhile, the calls below are
-    // refused or find the number free; no other file has it (`APART`).
+    // refused or find the number free. In a process with very many files (`APART`) they may find another one,
+    // which they replace at worst.
     let owned_elsewhere =
         theirs.iter().map(|(fd, _)| unsafe { BorrowedFd::borrow_raw(*fd) }).collect::<Vec<_>>();
     registrations::forget(&[listeners, &owned_elsewhere].concat());

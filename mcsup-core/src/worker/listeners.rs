@@ -27,6 +27,10 @@ impl WorkerContext {
     /// It is released with the original: the address is free at once when the supervisor is gone. A duplicate
     /// by other means (`try_clone`) would hold the address until the worker ends.
     ///
+    /// Its number is 2048 or more, or half of the descriptor limit (`RLIMIT_NOFILE`) if that is less: apart from
+    /// those of other files. Code that uses select(2) cannot watch a number from `FD_SETSIZE` (1024) on; it
+    /// needs poll(2), or a limit of less than 2048.
+    ///
     /// # Errors
     /// No descriptor is left.
     pub fn duplicate(&self, listener: &dyn Listener) -> io::Result<OwnedFd> {
