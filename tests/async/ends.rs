@@ -86,6 +86,25 @@ pub fn an_upgraded_connection_holds_its_worker_until_it_ends() {
     assert_eq!(pool.wait().code(), Some(0));
 }
 
+pub fn an_upgrade_whose_request_ends_after_the_order_to_stop_is_granted() {
+    let gate = Gate::new();
+    let mut pool = gate.start("web");
+    let mut client = Client::new(pool.address);
+    client.get("/").unwrap();
+    client.send("GET /upgraded HTTP/1.1\r\nHost: te").unwrap();
+    let mut idle = Client::new(pool.address);
+    idle.get("/").unwrap();
+    pool.signal(Signal::TERM);
+    assert!(idle.is_closed());
+    client.send("st\r\nConnection: upgrade\r\nUpgrade: lines\r\n\r\nhello\n").unwrap();
+    let head = client.head().unwrap();
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    gate.open();
+    assert_eq!(client.line().unwrap(), "hello\n");
+    assert_eq!(client.line().unwrap(), "the end\n");
+    assert_eq!(pool.wait().code(), Some(0));
+}
+
 pub fn a_worker_of_many_requests_is_replaced() {
     let pool = Gate::new().start("web-of-3-requests");
     let mut client = Client::new(pool.address);

@@ -47,8 +47,11 @@ fn closed_loop(
     keeps: bool,
 ) -> JoinHandle<(usize, Vec<String>)> {
     let is_over = Arc::clone(is_over);
+    let mut client = Client::new(address);
+    // The connection is with a worker before a reload begins.
+    let first = client.get("/").unwrap().body;
     std::thread::spawn(move || {
-        let (mut client, mut count, mut pids) = (Client::new(address), 0, Vec::new());
+        let (mut count, mut pids) = (1, vec![first]);
         while !is_over.load(Ordering::Relaxed) {
             let response = client.get("/").unwrap();
             count += 1;
@@ -89,8 +92,8 @@ pub fn clients_of_axum_lose_nothing_over_reloads() {
     assert_eq!(pool.stop().code(), Some(0));
 }
 
-const FIRST_HALF: &str = "GET / HTTP/1.1\r\nHo";
-const SECOND_HALF: &str = "st: test\r\n\r\n";
+pub const FIRST_HALF: &str = "GET / HTTP/1.1\r\nHo";
+pub const SECOND_HALF: &str = "st: test\r\n\r\n";
 
 pub fn half_a_request_moves_with_its_connection() {
     let pool = Gate::new().start("web");
@@ -106,6 +109,25 @@ pub fn half_a_request_moves_with_its_connection() {
         let response = client.response().unwrap();
         assert!(!before.contains(&response.body) && !response.closes(), "{}", response.head);
         client.get("/").unwrap();
+    }
+}
+
+pub fn a_connection_whose_upgrade_was_refused_moves_with_half_a_request() {
+    let pool = Gate::new().start("web");
+    let mut clients = [(); 2].map(|()| Client::new(pool.address));
+    let before = clients.each_mut().map(|client| {
+        client
+            .send("GET / HTTP/1.1\r\nHost: test\r\nConnection: upgrade\r\nUpgrade: TLS/1.0\r\n\r\n")
+            .unwrap();
+        client.response().unwrap().body
+    });
+    clients[0].send(FIRST_HALF).unwrap();
+    reload(&pool, 2);
+    pool.wait_log("has finished", 2);
+    let [mut begun, mut idle] = clients;
+    begun.send(SECOND_HALF).unwrap();
+    for response in [begun.response(), idle.get("/")].map(Result::unwrap) {
+        assert!(!before.contains(&response.body) && !response.closes(), "{}", response.head);
     }
 }
 
@@ -148,6 +170,16 @@ pub fn a_response_in_progress_ends_and_its_connection_moves() {
     }
     let peer = gated.get("/peer").unwrap().body;
     assert!(peer.starts_with("Some(127.0.0.1:"), "{peer}");
+}
+
+pub fn a_request_whose_client_leaves_does_not_hold_its_worker() {
+    let pool = Gate::new().start("web");
+    let mut client = Client::new(pool.address);
+    client.get("/").unwrap();
+    client.send("GET /gated HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    reload(&pool, 2);
+    drop(client);
+    pool.wait_log("has finished", 2);
 }
 
 pub fn a_body_that_was_not_read_does_not_become_a_request() {

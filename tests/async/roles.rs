@@ -34,17 +34,23 @@ pub fn play(role: &str) -> ExitCode {
     config.policy.plan.soak = Duration::from_millis(100);
     match role {
         "example" => axum_example::main(),
-        "web" => Prefork::with_config(|| Web, config).run().into(),
+        "web" => Prefork::with_config(|| Web::default(), config).run().into(),
+        "web-of-flushed-pipelines" => {
+            Prefork::with_config(|| Web { pipeline_flush: true }, config).run().into()
+        }
         "web-of-3-requests" => {
             config.policy.recycling.requests = Some(Limit { base: 3, jitter: 0 });
-            Prefork::with_config(|| Web, config).run().into()
+            Prefork::with_config(|| Web::default(), config).run().into()
         }
         _ => panic!("there is no role {role}"),
     }
 }
 
 /// Serves an application on a runtime of several threads.
-struct Web;
+#[derive(Default)]
+struct Web {
+    pipeline_flush: bool,
+}
 
 impl Worker for Web {
     fn run(&mut self, context: &WorkerContext) -> WorkerResult {
@@ -55,11 +61,14 @@ impl Worker for Web {
                 get(|Extension(peer): Extension<Peer>| async move { format!("{:?}", peer.address()) }),
             )
             .route("/gated", get(gated))
+            .route("/slow", get(slow))
             .route("/streamed", get(streamed))
             .route("/unread", post(unread))
             .route("/upgraded", any(upgraded))
             .with_state(context.clone());
-        Ok(tokio::runtime::Runtime::new()?.block_on(mcsup_core::serve(context, app))?)
+        let mut builder = hyper::server::conn::http1::Builder::new();
+        builder.timer(hyper_util::rt::TokioTimer::new()).pipeline_flush(self.pipeline_flush);
+        Ok(tokio::runtime::Runtime::new()?.block_on(mcsup_core::serve_with(context, builder, app))?)
     }
 }
 
@@ -77,6 +86,12 @@ async fn gate() {
 
 async fn gated() -> String {
     gate().await;
+    pid().await
+}
+
+/// Is not ready at once.
+async fn slow() -> String {
+    tokio::time::sleep(Duration::from_millis(10)).await;
     pid().await
 }
 

@@ -38,8 +38,10 @@ enum Stage {
     Over,
     /// It is between two requests, or at the first part of one, and the worker ends.
     Idle,
-    /// A request may upgrade it.
+    /// A response upgrades it.
     Upgrading,
+    /// A request has begun, and hyper serves no further one.
+    Last,
 }
 
 /// Serves a connection to its end, or until a sibling has it.
@@ -50,7 +52,7 @@ pub(super) async fn live<H: Handler>(
     open: Open,
 ) {
     let peer = Peer::new(connection.peer_addr());
-    let mut transport = Transport { connection, progress: Arc::default(), _open: open };
+    let mut transport = Transport { connection, progress: Arc::default(), open };
     let mut is_last = false;
     loop {
         let progress = Arc::clone(&transport.progress);
@@ -62,12 +64,11 @@ pub(super) async fn live<H: Handler>(
             progress: Arc::clone(&progress),
         };
         let mut http = server.builder.serve_connection(TokioIo::new(transport), requests);
-        if is_last {
-            return serve_last(http, &progress).await;
-        }
-        match serve(&server, &mut http, &progress).await {
+        let stage = if is_last { Stage::Last } else { serve(&server, &mut http, &progress).await };
+        match stage {
             Stage::Over => return,
-            Stage::Upgrading => return upgrade(&server, http).await,
+            Stage::Upgrading => return upgrade(http).await,
+            Stage::Last => return serve_last(http, &progress).await,
             Stage::Idle => {}
         }
         let parts = http.into_parts();
@@ -87,16 +88,17 @@ async fn serve<H: Handler>(server: &Server, http: &mut Http<H>, progress: &Progr
         ending.as_mut().enable();
         let mut changed = pin!(progress.changed.notified());
         let stage = poll_fn(|context| {
-            // hyper drops the rest of a body in its next turn only, so this is read before.
-            let has_bodies = progress.bodies.load(SeqCst) > 0;
+            // Bodies that are dropped during the turn are left to the next one.
+            let dropped = progress.dropped_bodies();
             if Pin::new(&mut *http).poll(context).is_ready() {
                 return Poll::Ready(Some(Stage::Over));
             }
+            progress.settle_bodies(dropped);
             if progress.upgrades.load(SeqCst) {
                 return Poll::Ready(Some(Stage::Upgrading));
             }
             let is_ending = server.is_ending();
-            if is_ending && !has_bodies && progress.is_quiet() {
+            if is_ending && progress.is_quiet() {
                 return Poll::Ready(Some(Stage::Idle));
             }
             let has_changed = changed.as_mut().poll(context).is_ready();
@@ -122,50 +124,33 @@ async fn release<H: Handler>(http: &mut Http<H>, progress: &Progress) -> Stage {
         Poll::Ready(Err(_)) => Stage::Over,
         // hyper waits for the rest of a first request, of which it has consumed nothing.
         Poll::Pending if !progress.has_request.load(SeqCst) => Stage::Idle,
-        Poll::Pending => {
-            let _ = http.await;
-            Stage::Over
-        }
+        Poll::Pending => Stage::Last,
     }
 }
 
 /// Serves a request that has begun to arrive, as the last one.
+///
+/// Its first byte may be known to the kernel alone, and hyper would close a connection without a byte at
+/// `graceful_shutdown`. The response ends the connection instead.
 async fn serve_last<H: Handler>(mut http: Http<H>, progress: &Progress) {
+    progress.is_last.store(true, SeqCst);
     let mut limit = pin!(sleep(HEAD_TIME));
-    let is_over = poll_fn(|context| Poll::Ready(Pin::new(&mut http).poll(context).is_ready()));
-    if is_over.await {
-        return;
-    }
-    Pin::new(&mut http).graceful_shutdown();
-    poll_fn(|context| {
+    let upgrades = poll_fn(|context| {
         let is_over = Pin::new(&mut http).poll(context).is_ready();
         let is_late = limit.as_mut().poll(context).is_ready() && !progress.has_request.load(SeqCst);
-        if is_over || is_late { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
+        match progress.upgrades.load(SeqCst) {
+            upgrades if upgrades || is_over || is_late => Poll::Ready(upgrades && !is_over),
+            _ => Poll::Pending,
+        }
+    });
+    if upgrades.await {
+        upgrade(http).await;
+    }
 }
 
-/// Serves a request that may upgrade the connection, and no further one if the worker ends.
-async fn upgrade<H: Handler>(server: &Server, http: Http<H>) {
-    let mut http = pin!(http.with_upgrades());
-    let mut ending = pin!(server.ending.notified());
-    ending.as_mut().enable();
-    let mut is_ending = server.is_ending();
-    if is_ending {
-        http.as_mut().graceful_shutdown();
-    }
-    poll_fn(|context| {
-        if http.as_mut().poll(context).is_ready() {
-            return Poll::Ready(());
-        }
-        if !is_ending && ending.as_mut().poll(context).is_ready() {
-            is_ending = true;
-            http.as_mut().graceful_shutdown();
-            return http.as_mut().poll(context).map(drop);
-        }
-        Poll::Pending
-    })
-    .await;
+/// Sends a response that upgrades the connection, and leaves the connection to its handler.
+async fn upgrade<H: Handler>(http: Http<H>) {
+    let _ = http.with_upgrades().await;
 }
 
 impl Server {

@@ -1,9 +1,10 @@
 //! HTTP/1.1 by hyper: a worker that serves a [tower](tower_service::Service) service, such as axum's `Router`.
 //!
 //! A worker that retires in a reload loses no request: an idle connection moves to a sibling by the handover,
-//! with the bytes of a request that has begun, and a busy one follows after its response. Its client sees the
-//! same connection. If the pool stops, the next response has `Connection: close`, and the socket is checked
-//! before an idle connection closes. A request that crosses the close is lost (RFC 9112 §9.5).
+//! with the bytes of a request that has begun, and a busy one follows after the responses to the requests that
+//! hyper has received. Its client sees the same connection. If the pool stops, the next response has
+//! `Connection: close`, and the socket is checked before an idle connection closes. A request that crosses the
+//! close is lost (RFC 9112 §9.5).
 //!
 //! - `service`: each request, from its head to the end of its response.
 //! - `running`: the requests in progress.
@@ -86,6 +87,9 @@ where
 /// tasks of the current runtime. Each request carries a [`Peer`] among its extensions. A handler that panics
 /// ends its connection.
 ///
+/// It turns the option `pipeline_flush` of the builder off: a connection whose response waits for the next request
+/// cannot move to a sibling.
+///
 /// It shows signs of life while the runtime runs, and reports requests and connections to the supervisor:
 /// `max_requests` and `mcsup status` count them.
 ///
@@ -95,7 +99,7 @@ where
 /// # Panics
 /// As tokio does, in a runtime without I/O or time (`Builder::enable_all`), and hyper, in a timeout without a
 /// timer.
-pub async fn serve_with<S, B>(context: &WorkerContext, builder: Builder, service: S) -> Result<()>
+pub async fn serve_with<S, B>(context: &WorkerContext, mut builder: Builder, service: S) -> Result<()>
 where
     S: tower_service::Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send,
@@ -104,6 +108,7 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
+    builder.pipeline_flush(false);
     let server = Arc::new(Server {
         context: context.clone(),
         builder,
@@ -171,6 +176,10 @@ impl Open {
     fn on(server: &Arc<Server>) -> Self {
         server.context.connections(server.open.fetch_add(1, Ordering::AcqRel) + 1);
         Self(Arc::clone(server))
+    }
+
+    fn is_ending(&self) -> bool {
+        self.0.is_ending()
     }
 }
 

@@ -8,9 +8,9 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::task::{Context, Poll};
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
-use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::upgrade::OnUpgrade;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use pin_project_lite::pin_project;
 
 use super::transport::Progress;
@@ -80,14 +80,17 @@ impl<H: Handler> hyper::service::Service<Request<Incoming>> for Requests<H> {
         let mut request = request.map(|body| RequestBody::new(body, &progress));
         request.extensions_mut().insert(self.peer);
         let (server, handler) = (Arc::clone(&self.server), self.handler.clone());
+        let (can_upgrade, method) =
+            (request.extensions().get::<OnUpgrade>().is_some(), request.method().clone());
         Box::pin(async move {
-            if may_upgrade(&request) {
-                progress.upgrades.store(true, SeqCst);
-                // The connection's task prepares for the upgrade meanwhile.
-                tokio::task::yield_now().await;
-            }
             let mut response = handler.handle(request).await?;
-            if response.status() != StatusCode::SWITCHING_PROTOCOLS && server.is_last() {
+            if upgrades(&method, response.status()) {
+                if can_upgrade {
+                    progress.upgrades.store(true, SeqCst);
+                    // The connection's task prepares for the upgrade meanwhile.
+                    tokio::task::yield_now().await;
+                }
+            } else if progress.is_last.load(SeqCst) || server.is_last() {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok(response.map(|body| ResponseBody { body, in_progress }))
@@ -95,11 +98,9 @@ impl<H: Handler> hyper::service::Service<Request<Incoming>> for Requests<H> {
     }
 }
 
-/// Whether the service can upgrade the connection of this request.
-fn may_upgrade<B>(request: &Request<B>) -> bool {
-    // hyper cannot change to HTTP/2, which some clients offer in their first request (RFC 9113 §3.1).
-    let to_http2 = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"h2c");
-    request.extensions().get::<OnUpgrade>().is_some() && !request.headers().get(UPGRADE).is_some_and(to_http2)
+/// Whether a response with this status upgrades the connection (RFC 9110 §15.2.2, §9.3.6).
+fn upgrades(method: &Method, status: StatusCode) -> bool {
+    status == StatusCode::SWITCHING_PROTOCOLS || *method == Method::CONNECT && status.is_success()
 }
 
 /// Counts a request while it lives.
@@ -139,22 +140,17 @@ impl RequestBody {
     fn new(body: Incoming, progress: &Arc<Progress>) -> Self {
         let progress = (!body.is_end_stream()).then(|| Arc::clone(progress));
         if let Some(progress) = &progress {
-            progress.bodies.fetch_add(1, SeqCst);
+            progress.begin_body();
         }
         Self { body, progress }
-    }
-
-    fn end(&mut self) {
-        if let Some(progress) = self.progress.take() {
-            progress.bodies.fetch_sub(1, SeqCst);
-            progress.changed.notify_one();
-        }
     }
 }
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        self.end();
+        if let Some(progress) = self.progress.take() {
+            progress.drop_body();
+        }
     }
 }
 
@@ -168,7 +164,9 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
         if matches!(frame, Poll::Ready(None)) || self.body.is_end_stream() {
-            self.end();
+            if let Some(progress) = self.progress.take() {
+                progress.end_body();
+            }
         }
         frame
     }

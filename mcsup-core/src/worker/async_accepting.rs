@@ -37,7 +37,11 @@ impl WorkerContext {
             changed.as_mut().enable();
             let Some(is_draining) = only_queued(self.phase()) else { return Ok(None) };
             let found = match is_draining {
-                true => ready(self, true),
+                true => {
+                    // Nothing else here waits, and the runtime may have one thread.
+                    tokio::task::consume_budget().await;
+                    ready(self, true)
+                }
                 false => reactor.connection(self, changed).await,
             };
             let found = found.inspect_err(|_| self.reactors().forget(&reactor))?;

@@ -5,7 +5,11 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+#[cfg(feature = "hyper")]
+use std::{future::poll_fn, task::ready};
 
+#[cfg(feature = "hyper")]
+use tokio::io::Interest;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -103,21 +107,38 @@ impl AsyncConnection {
 
     /// Waits until [`peek`](Self::peek) does not return `WouldBlock`.
     pub(crate) async fn readable(&self) {
-        let is_empty = |peeked: &io::Result<usize>| {
-            peeked.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-        };
+        let _ = poll_fn(|context| self.poll_peek(context)).await;
+    }
+
+    /// Waits until the client sends no more, or the connection has failed. Bytes in front of that end leave it
+    /// pending, without a further wake-up.
+    pub(crate) fn poll_end(&self, context: &mut Context<'_>) -> Poll<()> {
+        if !self.unread().is_empty() {
+            return Poll::Pending;
+        }
+        match ready!(self.poll_peek(context)) {
+            Ok(1..) => Poll::Pending,
+            Ok(0) | Err(_) => Poll::Ready(()),
+        }
+    }
+
+    /// [`peek`](Self::peek), which waits instead of `WouldBlock`.
+    fn poll_peek(&self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let peek = || self.peek();
         loop {
             let peeked = match &self.stream {
-                Stream::Tcp(stream) if stream.readable().await.is_ok() => {
-                    stream.try_io(tokio::io::Interest::READABLE, || self.peek())
+                Stream::Tcp(stream) => {
+                    ready!(stream.poll_read_ready(context))?;
+                    stream.try_io(Interest::READABLE, peek)
                 }
-                Stream::Unix(stream) if stream.readable().await.is_ok() => {
-                    stream.try_io(tokio::io::Interest::READABLE, || self.peek())
+                Stream::Unix(stream) => {
+                    ready!(stream.poll_read_ready(context))?;
+                    stream.try_io(Interest::READABLE, peek)
                 }
-                _ => return,
             };
-            if !is_empty(&peeked) {
-                return;
+            match peeked {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                peeked => return Poll::Ready(peeked),
             }
         }
     }
