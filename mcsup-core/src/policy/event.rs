@@ -148,6 +148,8 @@ pub(crate) enum StopMode {
 pub(crate) enum Ask {
     /// End the pool. A further request escalates.
     Stop(StopMode),
+    /// End the pool gracefully unless its end has begun: the program that has spawned it has ended.
+    StopWithProgram,
     /// New settings and a new generation.
     Reload,
     /// A new image of the supervisor.

@@ -208,6 +208,7 @@ impl Machine {
     fn on_ask(&mut self, ask: Ask, ticket: Option<Ticket>, step: &mut Step) {
         match ask {
             Ask::Stop(mode) => self.ask_stop(mode, ticket, step),
+            Ask::StopWithProgram => self.stop_with_program(step),
             Ask::ReopenLogs => {
                 self.reopen_logs(step);
                 step.answer(ticket, &Answer::Done("log files are opened again".to_owned()));

@@ -22,6 +22,11 @@ struct StopRequest {
 }
 
 impl Stops {
+    /// Whether there was no request.
+    pub(super) fn has_none(&self) -> bool {
+        self.last.is_none()
+    }
+
     /// Notes a request; `false`: it repeats the last one.
     pub(super) fn ask(&mut self, mode: StopMode, ticket: Option<Ticket>, now: Moment) -> bool {
         self.tickets.extend(ticket);

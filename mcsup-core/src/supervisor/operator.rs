@@ -112,7 +112,7 @@ impl Operators {
         }
         if server.take_parents_end() {
             log::info!("The program that has spawned this pool has ended, or dropped its last handle");
-            requests.push(OperatorRequest::Change(Ask::Stop(StopMode::Graceful), None));
+            requests.push(OperatorRequest::Change(Ask::StopWithProgram, None));
         }
         requests
     }

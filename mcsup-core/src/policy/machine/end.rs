@@ -14,11 +14,15 @@ use crate::policy::table::Entry;
 impl Machine {
     /// Handles a request to stop. The first may be graceful; a second is quick; a third kills.
     pub(super) fn ask_stop(&mut self, mode: StopMode, ticket: Option<Ticket>, step: &mut Step) {
+        let is_first = self.stops.has_none();
         let is_further = self.stops.ask(mode, ticket, step.now);
         match self.pool.phase {
             PoolPhase::Ended => step.answer(self.stops.take(), &Answer::Done("stopped".to_owned())),
             _ if !is_further => {}
             PoolPhase::Failing { .. } => {}
+            // The end of the program has begun this stop, and the request asks for the same.
+            PoolPhase::LameDuck { .. } | PoolPhase::Stopping { mode: StopMode::Graceful, .. }
+                if is_first && mode == StopMode::Graceful => {}
             PoolPhase::Stopping { mode: StopMode::Quick, killed, .. } => {
                 step.log(PoolNotice::Escalated);
                 self.stop_quickly(step.now, killed, step);
@@ -27,15 +31,26 @@ impl Machine {
                 step.log(PoolNotice::Escalated);
                 self.stop_quickly(step.after(self.pool.policy.quick_timeout), killed, step);
             }
-            PoolPhase::Serving
-            | PoolPhase::Reloading(_)
-            | PoolPhase::RollingBack { .. }
-            | PoolPhase::Upgrading { .. }
-                if mode == StopMode::Graceful && !self.pool.policy.drain_delay.is_zero() =>
-            {
-                self.begin_lame_duck(step);
-            }
-            _ => self.begin_stop(mode, step),
+            PoolPhase::LameDuck { .. } => self.begin_stop(mode, step),
+            _ => self.begin_end(mode, step),
+        }
+    }
+
+    /// Begins a graceful stop at the end of the program that has spawned the pool. It is no request, and hurries no
+    /// stop.
+    pub(super) fn stop_with_program(&mut self, step: &mut Step) {
+        if !self.pool.is_about_to_end() {
+            self.begin_end(StopMode::Graceful, step);
+        }
+    }
+
+    /// Begins the end of a pool: the lame duck phase where there is one, otherwise the stop.
+    fn begin_end(&mut self, mode: StopMode, step: &mut Step) {
+        let has_lame_duck = mode == StopMode::Graceful && !self.pool.policy.drain_delay.is_zero();
+        if has_lame_duck && self.pool.phase != PoolPhase::Starting {
+            self.begin_lame_duck(step);
+        } else {
+            self.begin_stop(mode, step);
         }
     }
 

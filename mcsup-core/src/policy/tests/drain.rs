@@ -183,3 +183,39 @@ fn a_stop_ends_molds_and_workers_that_they_have_not_forked_yet() {
     life.obey();
     assert_eq!(life.outcome, Some(Outcome::Stopped));
 }
+
+#[test]
+fn the_end_of_the_program_begins_a_stop_and_hurries_none() {
+    let mut life = Life::serving(2);
+    life.ask(Ask::StopWithProgram);
+    assert_eq!(life.drained.len(), 2);
+    life.pass(SAME_ORDER);
+    // The first request joins the stop, and only the next one hurries it.
+    let stop = life.ask_for_answer(Ask::Stop(StopMode::Graceful));
+    life.pass(SAME_ORDER);
+    life.ask(Ask::StopWithProgram);
+    assert_eq!((life.quit.len(), life.killed.len()), (0, 0));
+    life.ask(Ask::Stop(StopMode::Graceful));
+    assert_eq!((life.quit.len(), life.killed.len()), (2, 0));
+    life.pass(SAME_ORDER);
+    life.ask(Ask::StopWithProgram);
+    assert_eq!(life.killed.len(), 0);
+    life.obey();
+    assert!(life.is_done(stop));
+}
+
+#[test]
+fn the_end_of_the_program_does_not_shorten_the_lame_duck_phase() {
+    let mut life = Life::serving_by(Policy { drain_delay: seconds(3), ..policy(2) });
+    life.ask(Ask::Stop(StopMode::Graceful));
+    life.pass(SAME_ORDER);
+    life.ask(Ask::StopWithProgram);
+    assert_eq!(life.phase(), "lame duck");
+    let mut life = Life::serving_by(Policy { drain_delay: seconds(3), ..policy(2) });
+    life.ask(Ask::StopWithProgram);
+    life.ask(Ask::Stop(StopMode::Graceful));
+    assert_eq!(life.phase(), "lame duck");
+    life.pass(seconds(3));
+    life.obey();
+    assert_eq!(life.outcome, Some(Outcome::Stopped));
+}
