@@ -182,6 +182,22 @@ mod tests {
     }
 
     #[test]
+    fn a_signal_that_arrives_while_the_handlers_are_installed_counts() {
+        in_a_process(|| {
+            let _unblocked = Signals::unblock();
+            let late = std::iter::once_with(|| {
+                kill_process(getpid(), Signal::USR1).unwrap();
+                libc::SIGHUP
+            });
+            let first = Caught::new([libc::SIGUSR1].into_iter().chain(late)).unwrap();
+            assert!(first.take(libc::SIGUSR1).is_some() && first.take(libc::SIGHUP).is_none());
+            // A later one gets no signal from before it.
+            let second = Caught::new([libc::SIGUSR1]).unwrap();
+            assert!(second.take(libc::SIGUSR1).is_none());
+        });
+    }
+
+    #[test]
     fn signals_that_are_left_to_the_program_have_their_default_action() {
         match fork::fork_beside(OtherThreads::LeaveBehind).unwrap() {
             Side::Child => {

@@ -262,9 +262,6 @@ impl Caught {
                 this.claim(number, &ours(number), Some(entry))?;
             }
         }
-        for (entry, taken) in TABLE.iter().zip(&this.taken) {
-            taken.set(entry.count.load(Ordering::Acquire));
-        }
         Ok(this)
     }
 
@@ -277,6 +274,12 @@ impl Caught {
         let mut claims = claims();
         if let Some((users, _)) = claims.get_mut(&number) {
             *users += 1;
+            // Earlier arrivals are for the others. For the first user all count from the installation on.
+            if let Some((entry, taken)) =
+                counts.zip(self.taken.get(usize::try_from(number).unwrap_or(SIGNALS)))
+            {
+                taken.set(entry.count.load(Ordering::Acquire));
+            }
         } else {
             counts.iter().for_each(|entry| entry.set(Act::Count));
             claims.insert(number, (1, dispose(number, wanted)?));
