@@ -105,7 +105,7 @@ pub fn a_program_with_own_signals_ends_its_pool_by_a_handle_and_nothing_of_it_is
 }
 
 /// The addresses that the log names.
-fn addresses(pool: &Pool) -> Vec<String> {
+pub fn addresses(pool: &Pool) -> Vec<String> {
     let log = pool.log();
     let after = log.lines().filter_map(|line| line.split_once("Listening at: ")?.1.split(' ').next());
     after.map(str::to_owned).collect()
@@ -171,7 +171,7 @@ pub fn a_signal_reaches_both_pools_of_a_program_and_no_worker_outlives_it() {
 }
 
 /// The pid of a spawned supervisor.
-fn supervisor(pool: &Pool) -> i32 {
+pub fn supervisor(pool: &Pool) -> i32 {
     let log = pool.log();
     let line = log.lines().find_map(|line| line.split_once("INFO: supervisor ")).unwrap();
     line.1.split(' ').next().unwrap().parse().unwrap()

@@ -26,6 +26,8 @@ mod runner;
 mod services;
 mod signals;
 mod sockets;
+mod spawned;
+mod spawners;
 mod upgrades;
 
 use std::process::ExitCode;
@@ -316,6 +318,39 @@ const TESTS: &[Test] = &[
     (
         "a_handle_outlives_an_upgrade_of_the_supervisor_that_it_has_spawned",
         embedding::a_handle_outlives_an_upgrade_of_the_supervisor_that_it_has_spawned,
+    ),
+    (
+        "the_end_of_a_program_does_not_hurry_a_stop_that_has_begun",
+        spawned::the_end_of_a_program_does_not_hurry_a_stop_that_has_begun,
+    ),
+    (
+        "a_program_learns_of_the_death_of_its_supervisor_although_a_worker_is_busy",
+        spawned::a_program_learns_of_the_death_of_its_supervisor_although_a_worker_is_busy,
+    ),
+    (
+        "workers_of_a_spawned_pool_have_no_descriptor_of_its_program",
+        spawned::workers_of_a_spawned_pool_have_no_descriptor_of_its_program,
+    ),
+    (
+        "an_upgrade_of_the_second_pool_of_a_program_has_its_code",
+        spawned::an_upgrade_of_the_second_pool_of_a_program_has_its_code,
+    ),
+    ("an_upgrade_beside_a_spawned_pool_is_refused", spawned::an_upgrade_beside_a_spawned_pool_is_refused),
+    (
+        "each_of_two_pools_one_after_the_other_is_upgraded_to_itself",
+        spawned::each_of_two_pools_one_after_the_other_is_upgraded_to_itself,
+    ),
+    (
+        "workers_have_nothing_of_a_pool_that_starts_later",
+        spawned::workers_have_nothing_of_a_pool_that_starts_later,
+    ),
+    (
+        "a_long_reason_does_not_hide_the_outcome_of_a_spawned_pool",
+        spawned::a_long_reason_does_not_hide_the_outcome_of_a_spawned_pool,
+    ),
+    (
+        "a_spawned_supervisor_leaves_the_messages_to_the_service_manager_to_its_program",
+        spawned::a_spawned_supervisor_leaves_the_messages_to_the_service_manager_to_its_program,
     ),
     ("the_example_with_an_own_loop_obeys_its_input", embedding::the_example_with_an_own_loop_obeys_its_input),
 ];

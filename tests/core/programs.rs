@@ -1,7 +1,7 @@
 //! Programs that have a pool beside something else: a loop of their own, another pool, threads.
 
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -59,7 +59,7 @@ fn with_a_loop(address: &str) -> ExitCode {
             return ending.into();
         }
         console.answer();
-        wait(&[&pool], &console);
+        wait(&[&pool], &console, None);
         console.accept(&handle);
     }
 }
@@ -90,7 +90,7 @@ fn with_own_signals(address: &str) -> ExitCode {
             stop = Some(handle.stop().unwrap());
             continue;
         }
-        wait(&[&pool], &console);
+        wait(&[&pool], &console, None);
         console.accept(&handle);
     };
     console.answer();
@@ -133,7 +133,7 @@ fn with_two_pools(address: &str) -> ExitCode {
             break ending;
         }
         console.answer();
-        wait(&std::iter::once(&first).chain(&second).collect::<Vec<_>>(), &console);
+        wait(&std::iter::once(&first).chain(&second).collect::<Vec<_>>(), &console, None);
         console.accept(&handle);
     };
     drop(second);
@@ -154,8 +154,16 @@ fn with_threads(address: &str) -> ExitCode {
     });
     let spawned = Prefork::with_config(Observing, config).spawn().unwrap();
     log::info!("supervisor {} of program {}", spawned.pid(), std::process::id());
-    let handle = spawned.handle();
-    let commands = std::thread::spawn(move || {
+    let commands = command(spawned.handle());
+    let ending = spawned.wait();
+    commands.join().unwrap();
+    log::info!("ended: {:?}, {:?}", ending.outcome(), ending.error().map(ToString::to_string));
+    ending.into()
+}
+
+/// Opens a console in a thread of its own, which ends with the pool.
+pub fn command(handle: Handle) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
         let mut console = Console::open();
         while !is_readable(handle.as_fd()) || !console.asked.is_empty() {
             let mut sources: Vec<_> = console.sources().chain([handle.as_fd()]).collect();
@@ -165,14 +173,10 @@ fn with_threads(address: &str) -> ExitCode {
             console.accept(&handle);
             console.answer();
         }
-    });
-    let ending = spawned.wait();
-    commands.join().unwrap();
-    log::info!("ended: {:?}, {:?}", ending.outcome(), ending.error().map(ToString::to_string));
-    ending.into()
+    })
 }
 
-fn is_readable(fd: std::os::fd::BorrowedFd<'_>) -> bool {
+fn is_readable(fd: BorrowedFd<'_>) -> bool {
     poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&Timespec::default())).unwrap() > 0
 }
 
@@ -184,10 +188,10 @@ fn at_a_taken_port(address: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Waits until a pool, a ticket or the console is ready.
-pub fn wait<S: Supervisor>(pools: &[&Pool<S>], console: &Console) {
+/// Waits until a pool, a ticket, the console or something else is ready.
+pub fn wait<S: Supervisor>(pools: &[&Pool<S>], console: &Console, other: Option<BorrowedFd<'_>>) {
     let mut sources: Vec<PollFd<'_>> = pools.iter().map(|pool| PollFd::new(*pool, PollFlags::IN)).collect();
-    sources.extend(console.sources().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+    sources.extend(console.sources().chain(other).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
     let deadline = pools.iter().filter_map(|pool| pool.deadline()).min();
     let patience = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     let timeout = patience.map(|patience| Timespec::try_from(patience).unwrap());
@@ -210,7 +214,7 @@ impl Console {
         Self { socket, asked: Vec::new() }
     }
 
-    fn sources(&self) -> impl Iterator<Item = std::os::fd::BorrowedFd<'_>> {
+    fn sources(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         std::iter::once(self.socket.as_fd()).chain(self.asked.iter().map(|(_, ticket)| ticket.as_fd()))
     }
 

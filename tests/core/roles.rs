@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::sockets;
-use crate::{errors, hosts, programs, services};
+use crate::{errors, hosts, programs, services, spawners};
 use mcsup_core::host::privileges::RunAs;
 use mcsup_core::upgrade::{self, Image, Resumption};
 use mcsup_core::{Config, Connection, ErrorKind, MoldThreads, Prefork, Worker, WorkerContext, WorkerResult};
@@ -114,6 +114,7 @@ pub fn play(role: &str) -> ExitCode {
         }
         _ if role.starts_with("program") => crate::external::play(role, &address),
         _ if role.starts_with("embedder-") => programs::play(role, &address),
+        _ if role.starts_with("spawner-") => spawners::play(role, &address),
         _ => failing(role, &address),
     }
 }

@@ -21,19 +21,32 @@ pub fn notified(address: &str) -> ExitCode {
 }
 
 /// The test's part of a service manager.
-struct Manager {
+pub struct Manager {
     socket: UnixDatagram,
-    path: PathBuf,
+    pub path: PathBuf,
     _directory: tempfile::TempDir,
 }
 
 impl Manager {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         Self { socket, path, _directory: directory }
+    }
+
+    /// All messages that have arrived.
+    pub fn received(&self) -> Vec<String> {
+        self.socket.set_nonblocking(true).unwrap();
+        let mut buffer = [0; 2048];
+        let received = std::iter::from_fn(|| {
+            self.socket
+                .recv(&mut buffer)
+                .ok()
+                .map(|length| String::from_utf8_lossy(&buffer[..length]).into_owned())
+        });
+        received.collect()
     }
 
     /// Waits for a message that begins with `start`, and returns it.

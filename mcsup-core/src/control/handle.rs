@@ -54,7 +54,7 @@ pub struct Ticket {
 pub(crate) fn pair() -> Result<(Handle, HandleEnd)> {
     let pair = datagram::pair(SocketType::STREAM, ROOM);
     let (ours, theirs) = pair.map_err(|error| Error::system("make a handle", error))?;
-    Ok((Handle { socket: Arc::new(Withheld::from(ours)) }, HandleEnd::from(theirs)))
+    Ok((Handle { socket: Arc::new(Withheld::from(ours)) }, HandleEnd::from(theirs).withheld()))
 }
 
 impl Handle {

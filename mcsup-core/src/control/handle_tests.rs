@@ -127,3 +127,29 @@ fn more_requests_than_there_is_room_for_are_an_error_and_the_others_are_answered
     let mut later = handle.status().unwrap();
     assert_eq!(outcome(&mut server, &mut later).outcome, Outcome::Done);
 }
+
+#[test]
+fn a_ticket_that_has_resolved_holds_no_descriptor_of_the_supervisor() {
+    let (mut server, handle) = server();
+    let mut tickets: Vec<_> = (0..3).map(|_| handle.status().unwrap()).collect();
+    for ticket in &mut tickets {
+        assert_eq!(outcome(&mut server, ticket).outcome, Outcome::Done);
+    }
+    assert_eq!(server.describe().descriptors().count(), 1);
+    assert!(matches!(tickets[0].wait(Some(PATIENCE)), Err(AskError::Ended)));
+}
+
+#[test]
+fn a_request_waits_while_the_supervisor_has_no_free_descriptor() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let (mut server, handle) = server();
+    let mut ticket = handle.status().unwrap();
+    let before = getrlimit(Resource::Nofile);
+    let lowest_free = std::fs::File::open("/dev/null").unwrap().as_raw_fd();
+    let limit = Rlimit { current: u64::try_from(lowest_free).ok(), ..before };
+    setrlimit(Resource::Nofile, limit).unwrap();
+    let received = server.receive();
+    setrlimit(Resource::Nofile, before).unwrap();
+    assert!(received.is_empty() && ticket.try_outcome().is_none());
+    assert_eq!(outcome(&mut server, &mut ticket).outcome, Outcome::Done);
+}

@@ -126,7 +126,8 @@ impl Server {
     }
 
     /// Takes requests of the program's handles too.
-    pub(crate) fn serve(&mut self, handles: HandleEnd) {
+    pub(crate) fn serve(&mut self, mut handles: HandleEnd) {
+        handles.share();
         self.handles.push(handles);
     }
 
@@ -253,7 +254,9 @@ impl Server {
             return;
         }
         self.paused_until = None;
-        self.accept_from_handles();
+        if let Err(error) = self.accept_from_handles() {
+            return self.pause(&error);
+        }
         // Bounded, so that a flood of clients does not occupy the supervisor.
         for _ in 0..BACKLOG {
             let Some(socket) = &self.socket else { return };
@@ -261,14 +264,15 @@ impl Server {
                 Ok((stream, _)) => self.admit(stream),
                 Err(error) if error.kind() == IoKind::WouldBlock => return,
                 Err(error) if matches!(error.kind(), IoKind::Interrupted | IoKind::ConnectionAborted) => {}
-                Err(error) => {
-                    // Out of descriptors: the listener stays readable, and poll(2) would return at once.
-                    log::debug!("The control socket cannot accept: {error}");
-                    self.paused_until = Some(clock::now() + ACCEPT_PAUSE);
-                    return;
-                }
+                Err(error) => return self.pause(&error),
             }
         }
+    }
+
+    /// Accepts no client for a time: out of descriptors, the sources stay readable, and poll(2) would return at once.
+    fn pause(&mut self, error: &io::Error) {
+        log::debug!("The control socket cannot accept: {error}");
+        self.paused_until = Some(clock::now() + ACCEPT_PAUSE);
     }
 
     fn admit(&mut self, stream: UnixStream) {
@@ -284,11 +288,17 @@ impl Server {
     }
 
     /// Adopts the clients that the program's handles have sent. A handle that has ended is closed.
-    fn accept_from_handles(&mut self) {
+    ///
+    /// # Errors
+    /// No descriptor is free for the next client, which waits.
+    fn accept_from_handles(&mut self) -> io::Result<()> {
         let mut arrived = Vec::new();
         let mut has_parent_ended = false;
+        let mut received = Ok(());
         self.handles.retain_mut(|end| {
-            arrived.append(&mut end.receive());
+            if let Err(error) = end.receive(&mut arrived) {
+                received = Err(error);
+            }
             has_parent_ended |= end.is_of_parent() && end.has_ended();
             !end.has_ended()
         });
@@ -296,6 +306,7 @@ impl Server {
         for stream in arrived {
             self.join(Session::of_the_program(stream));
         }
+        received
     }
 
     fn join(&mut self, client: Session) {

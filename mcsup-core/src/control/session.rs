@@ -163,6 +163,10 @@ impl Session {
     pub(super) fn reply(&mut self, reply: &Reply) {
         self.awaits_reply = false;
         self.queue(reply);
+        if self.is_the_programs {
+            // A handle sends one request by each client, and a ticket may be kept for long.
+            self.state = State::Closing;
+        }
     }
 
     fn queue(&mut self, reply: &Reply) {

@@ -24,12 +24,21 @@ const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
 #[cfg(target_vendor = "apple")]
 const NO_SIGNAL: SendFlags = SendFlags::empty();
 
+/// Sockets are close-on-exec and non-blocking from the beginning, where the system supports that: another thread may
+/// start a program at any moment.
+#[cfg(not(target_vendor = "apple"))]
+const NEW: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
+#[cfg(target_vendor = "apple")]
+const NEW: SocketFlags = SocketFlags::empty();
+
 /// A connected pair of non-blocking, close-on-exec sockets with room for `send_buffer` bytes each.
 pub(crate) fn pair(kind: SocketType, send_buffer: usize) -> io::Result<(OwnedFd, OwnedFd)> {
-    let (one, other) = socketpair(AddressFamily::UNIX, kind, SocketFlags::empty(), None)?;
+    let (one, other) = socketpair(AddressFamily::UNIX, kind, NEW, None)?;
     for end in [&one, &other] {
-        rustix::io::fcntl_setfd(end, rustix::io::FdFlags::CLOEXEC)?;
-        rustix::io::ioctl_fionbio(end, true)?;
+        if NEW.is_empty() {
+            rustix::io::fcntl_setfd(end, rustix::io::FdFlags::CLOEXEC)?;
+            rustix::io::ioctl_fionbio(end, true)?;
+        }
         // The default on macOS is two kilobytes.
         rustix::net::sockopt::set_socket_send_buffer_size(end, send_buffer)?;
     }

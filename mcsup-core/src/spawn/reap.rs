@@ -83,10 +83,11 @@ pub(crate) fn pools() -> usize {
     children().pools
 }
 
-/// Forgets all children, in a new process: they are none of its own.
+/// Forgets all pools and children, in a new process: they are none of its own.
 pub(crate) fn leave_in_child() {
     let mut children = children();
-    let Children { owners, reaped, unknown, .. } = &mut *children;
+    let Children { pools, owners, reaped, unknown, .. } = &mut *children;
+    *pools = 0;
     owners.clear();
     reaped.clear();
     unknown.clear();

@@ -198,6 +198,13 @@ impl<S: Supervisor> Executor<S> {
         self.withheld = Marks::withholding(all);
     }
 
+    /// Lets the next fork have the descriptors of this pool.
+    pub(super) fn share(&mut self) {
+        self.withheld = Marks::default();
+        // A pool that has not started may have marked a listener that it shares with this one.
+        drop(Marks::withholding(self.generation_configs.descriptors()));
+    }
+
     /// Searches for leftovers and ends them, as far as due.
     pub(super) fn update_leftovers(&mut self, now: Moment) {
         if let Some(children) =

@@ -57,7 +57,7 @@ impl<S: Supervisor> RunningPool<S> {
     pub(super) fn begin(
         supervisor: S,
         config: Config,
-        resumption: Option<Resumption>,
+        (call, resumption): (u32, Option<Resumption>),
         (handles, signal_use): (Vec<HandleEnd>, SignalUse),
     ) -> Result<Option<Self>> {
         let is_new = resumption.is_none();
@@ -67,6 +67,7 @@ impl<S: Supervisor> RunningPool<S> {
             None => Some(begin(supervisor, config, (attributes, signal_use))?),
         };
         let Some(StartedPool { machine, mut executor, effects, events }) = begun else { return Ok(None) };
+        executor.upgrader.set_call(call);
         handles.into_iter().for_each(|handles| executor.operators.serve(handles));
         restore.set(executor.attributes);
         if signal_use == SignalUse::Left {
@@ -174,7 +175,7 @@ impl<S: Supervisor> RunningPool<S> {
         self.executor.operators.finish();
         self.executor.service.finish();
         let ending = Ending::of(outcome, self.executor.failed_start.reason_of(outcome));
-        self.executor.operators.report(&ParentReport::ended(&ending).to_line());
+        self.executor.operators.report(&ParentReport::ended(&ending).into_line());
         ending
     }
 }

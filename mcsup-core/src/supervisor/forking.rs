@@ -22,7 +22,6 @@ use crate::sys::ancestry::{self, ADOPTS};
 use crate::sys::caught;
 use crate::sys::fork::{self, Side};
 use crate::sys::signal::AllBlocked;
-use crate::sys::unshared::Marks;
 
 /// Whether a worker that is forked now leads its own process group.
 fn has_own_group(config: &Config) -> bool {
@@ -169,7 +168,7 @@ impl<S: Supervisor> Executor<S> {
         // No signal may reach the child before its handlers; those of the supervisor wait meanwhile.
         let blocked = AllBlocked::new();
         // The new process closes the descriptors of this pool itself, and keeps some.
-        self.withheld = Marks::default();
+        self.share();
         self.supervisor.before_fork().map_err(|error| Error::system("fork", error))?;
         let forked = fork::fork().map(|side| match side {
             Side::Parent(pid) => Some(pid),

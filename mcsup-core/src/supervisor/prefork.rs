@@ -2,7 +2,7 @@
 
 mod settings;
 
-use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use super::Supervisor;
@@ -19,7 +19,9 @@ use crate::host::service_manager::ServiceManager;
 use crate::listener::{Address, Listener};
 use crate::policy::Outcome;
 use crate::sys::fork;
+use crate::sys::unshared::Marks;
 use crate::upgrade::Resumption;
+use crate::upgrade::calls::{self, Task};
 
 /// A pre-fork pool: settings, then [`run`](Self::run).
 ///
@@ -49,6 +51,10 @@ pub struct Prefork<S> {
     resumption: Option<Resumption>,
     handles: Vec<HandleEnd>,
     signal_use: SignalUse,
+    /// The number of the call that begins the pool; `None`: not yet.
+    call: Option<u32>,
+    /// Keeps the own listeners from workers of other pools until this one starts.
+    withheld: Vec<Marks>,
 }
 
 impl<S: Supervisor> Prefork<S> {
@@ -59,6 +65,7 @@ impl<S: Supervisor> Prefork<S> {
 
     /// A pool with any other settings.
     pub fn with_config(supervisor: S, config: Config) -> Self {
+        let withheld = vec![Marks::withholding(config.listeners.iter().map(|own| own.as_fd().as_raw_fd()))];
         Self {
             supervisor,
             config,
@@ -66,6 +73,8 @@ impl<S: Supervisor> Prefork<S> {
             resumption: None,
             handles: Vec::new(),
             signal_use: SignalUse::Handled,
+            call: None,
+            withheld,
         }
     }
 
@@ -93,6 +102,7 @@ impl<S: Supervisor> Prefork<S> {
     /// [`Resumption`] first, and makes its listener from [`Resumption::listener`] instead of binding again.
     #[must_use]
     pub fn listener(mut self, listener: impl Listener + 'static) -> Self {
+        self.withheld.push(Marks::withholding([listener.as_fd().as_raw_fd()]));
         self.config.listeners.push(Arc::new(listener));
         self
     }
@@ -177,7 +187,7 @@ impl<S: Supervisor> Prefork<S> {
     /// signal-hook-registry in such a host, or start tokio in workers only.
     pub fn run(self) -> Ending {
         match self.begin() {
-            // This was a dry run.
+            // This was a dry run, or another call takes over.
             Ok(None) => Ending::of(Outcome::Stopped, None),
             Ok(Some(pool)) => pool.run(),
             Err(error) => {
@@ -200,20 +210,25 @@ impl<S: Supervisor> Prefork<S> {
     /// Runs the pool, and reports its start, or why there is none, to the program that has spawned this process.
     pub(super) fn run_and_report(self) -> Ending {
         let parent = self.handles.iter().find(|end| end.is_of_parent());
-        let report = parent.and_then(|end| end.as_fd().try_clone_to_owned().ok()).map(HandleEnd::from);
-        let report = move |line: &ParentReport| report.iter().for_each(|end| end.report(&line.to_line()));
+        // Workers get neither of the two: their copies would hide the end of this process from the program.
+        let reporter = parent.and_then(|end| end.reporter().ok());
+        let report = move |report: ParentReport| {
+            if let Some(reporter) = &reporter {
+                reporter.report(&report.into_line());
+            }
+        };
         match self.begin() {
-            // This was a dry run.
+            // This was a dry run, or another call takes over.
             Ok(None) => Ending::of(Outcome::Stopped, None),
             Ok(Some(pool)) => {
-                report(&ParentReport::Started);
+                report(ParentReport::Started);
                 drop(report);
                 pool.run()
             }
             Err(error) => {
                 log::error!("{error}");
                 let ending = Ending::of_error(error);
-                report(&ParentReport::ended(&ending));
+                report(ParentReport::ended(&ending));
                 ending
             }
         }
@@ -222,6 +237,12 @@ impl<S: Supervisor> Prefork<S> {
     /// Takes requests of these handles too.
     pub(super) fn serve(&mut self, handles: HandleEnd) {
         self.handles.push(handles);
+    }
+
+    /// Lets processes that are forked from now on have the descriptors of this pool.
+    pub(super) fn share_descriptors(&mut self) {
+        self.withheld.clear();
+        self.handles.iter_mut().for_each(HandleEnd::share);
     }
 
     /// A handle on the pool, for requests from code. Each call makes a new one; clones share theirs.
@@ -253,7 +274,12 @@ impl<S: Supervisor> Prefork<S> {
     /// Handles of [`handle`](Self::handle) are closed in that process, also for the methods of [`Supervisor`].
     ///
     /// An upgrade executes the program's command line in that process. So `main` runs again there, up to this call, which
-    /// then takes over the pool and does not return.
+    /// then takes over the pool and does not return. Earlier calls of `spawn`, [`start`](Self::start) and
+    /// [`run`](Self::run) begin nothing there, and return the value of a pool that has ended: the new image must make the
+    /// same calls in the same order. An upgrade of a pool of the program itself is refused while a spawned one runs.
+    ///
+    /// That process sends no messages to the service manager, which awaits them from the program
+    /// ([`ServiceManager::notify`]), and stores no sockets there. Passed sockets are served.
     ///
     /// # Errors
     /// The process has further threads or cannot be forked, or the pool cannot start there.
@@ -262,23 +288,30 @@ impl<S: Supervisor> Prefork<S> {
             SignalUse::Handled => SignalUse::Handled,
             SignalUse::Left | SignalUse::Unused => SignalUse::Unused,
         };
-        let resumption = match self.resumption {
-            Some(given) => Some(given),
-            None => Resumption::from_environment()?,
+        let call = self.call.unwrap_or_else(calls::next);
+        let mut config = self.config;
+        config.service_manager = config.service_manager.without_messages();
+        let (resumption, spawn): (_, fn(Self) -> Result<Spawned>) = match calls::task(call, self.resumption)?
+        {
+            Task::Begin => (None, spawning::spawn),
+            Task::TakeOver(resumption) => (Some(*resumption), |pool| spawning::run_to_the_end(pool)),
+            Task::PassOver => return Spawned::passed_over(),
         };
-        let is_resumed = resumption.is_some();
-        spawning::spawn(Self { resumption, signal_use, ..self }, is_resumed)
+        spawn(Self { config, resumption, signal_use, call: Some(call), ..self })
     }
 
-    /// Begins the pool; `None`: this was a dry run.
+    /// Begins the pool; `None`: this was a dry run, or another call takes over.
     pub(super) fn begin(self) -> Result<Option<RunningPool<S>>> {
-        let Self { supervisor, config, mistake, resumption, handles, signal_use } = self;
-        let resumption = match resumption {
-            Some(given) => Some(given),
-            None => Resumption::from_environment()?,
+        let Self { supervisor, config, mistake, resumption, handles, signal_use, call, withheld } = self;
+        let call = call.unwrap_or_else(calls::next);
+        let resumption = match calls::task(call, resumption)? {
+            Task::Begin => None,
+            Task::TakeOver(resumption) => Some(*resumption),
+            Task::PassOver => return Ok(None),
         };
+        drop(withheld);
         match mistake.or_else(|| obstacle(&config, resumption.as_ref())) {
-            None => RunningPool::begin(supervisor, config, resumption, (handles, signal_use)),
+            None => RunningPool::begin(supervisor, config, (call, resumption), (handles, signal_use)),
             Some(error) => {
                 if let Some(resumption) = resumption {
                     resumption.give_up(&error.to_string());

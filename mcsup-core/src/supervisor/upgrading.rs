@@ -12,6 +12,7 @@ use super::history::History;
 use super::operator::OperatorsRecord;
 use super::signals::Signals;
 use super::slots::SlotsRecord;
+use super::spawning;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::descriptors;
 use crate::host::pidfile::{PidFile, PidFileRecord};
@@ -22,14 +23,18 @@ use crate::policy::{Event, ExitStatus, Machine, MachineRecord, Moment, PoolPhase
 use crate::spawn::reap;
 use crate::sys::descriptor;
 use crate::sys::signal::AllBlocked;
-use crate::sys::unshared::Marks;
-use crate::upgrade::Image;
 use crate::upgrade::dry_run::DryRun;
 use crate::upgrade::state::UpgradeState;
+use crate::upgrade::{Image, calls};
 
 /// A whole pool, for the next image. The version of the handoff state covers its format.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct PoolRecord {
+    /// The number of the call that began the pool ([`calls`](crate::upgrade::calls)). [`Resumption::call`] reads it.
+    ///
+    /// [`Resumption::call`]: crate::upgrade::Resumption::call
+    #[serde(default)]
+    call: u32,
     pub(super) machine: MachineRecord,
     pub(super) crew: CrewRecord,
     pub(super) handover: (RawFd, RawFd),
@@ -61,6 +66,8 @@ impl PoolRecord {
 /// The image of upgrades, and its dry runs.
 #[derive(Debug)]
 pub(crate) struct Upgrader {
+    /// The number of the call that began the pool.
+    call: u32,
     image: Option<Image>,
     /// The dry run in progress.
     dry_run: Option<DryRun>,
@@ -77,7 +84,12 @@ struct NextImage {
 impl Upgrader {
     /// An upgrader to `image`; `None`: upgrades are refused.
     pub(super) fn new(image: Option<Image>) -> Self {
-        Self { image, dry_run: None, ended_dry_runs: Vec::new() }
+        Self { call: calls::FIRST, image, dry_run: None, ended_dry_runs: Vec::new() }
+    }
+
+    /// The next image takes over in the call with this number.
+    pub(super) fn set_call(&mut self, call: u32) {
+        self.call = call;
     }
 
     /// Upgrades execute `image` from now on: its original path may lead to another image.
@@ -143,7 +155,7 @@ impl<S: Supervisor> Executor<S> {
     pub(super) fn check_image(&mut self, machine: &Machine) -> Option<Event> {
         self.upgrader.end();
         // The dry run inherits the descriptors of this pool.
-        self.withheld = Marks::default();
+        self.share();
         let limit = machine.policy().upgrade_timeout;
         let next = self.next_image(machine);
         let dry_run = next.and_then(|next| DryRun::start(&next.image, &next.upgrade_state, limit));
@@ -194,6 +206,10 @@ impl<S: Supervisor> Executor<S> {
             let why = "another pool of this process would lose its supervisor";
             return Err(Error::new(ErrorKind::Setting, why));
         }
+        if spawning::processes::any_runs() {
+            let why = "a pool that this process has spawned would lose its program";
+            return Err(Error::new(ErrorKind::Setting, why));
+        }
         let record = self.record(machine)?;
         let upgrade_state = UpgradeState::write(&image, &record, &record.descriptors())?;
         Ok(NextImage { image, upgrade_state })
@@ -204,6 +220,7 @@ impl<S: Supervisor> Executor<S> {
         let crew = described.map_err(|error| Error::system("describe the scoreboard", error))?;
         let generation_config = self.generation_configs.current();
         Ok(PoolRecord {
+            call: self.upgrader.call,
             machine: machine.record(),
             crew,
             handover: self.handover.describe(),

@@ -5,6 +5,7 @@
 //! - `state`: the state passed to the new image: a record in a sealed file, and open descriptors.
 //! - `detour`: replacing a program that has not begun.
 //! - `dry_run`: a dry run of the new image, as a child with the real state.
+//! - `calls`: the call of the program that takes over.
 //! - `resumption`: the new image's view of the state, and the return to the old image if it does not take
 //!   over.
 //!
@@ -13,6 +14,7 @@
 //! The environment variable [`VARIABLE`] names the state's descriptor: `check:FD:ANSWER` in the dry run,
 //! `resume:FD` after the exec, `fallback:FD:REASON` on the return to the old image.
 
+pub(crate) mod calls;
 pub mod detour;
 pub(crate) mod dry_run;
 mod image;

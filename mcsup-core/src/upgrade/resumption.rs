@@ -7,7 +7,7 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use super::state::ReceivedState;
-use super::{Image, READY, VARIABLE};
+use super::{Image, READY, VARIABLE, calls};
 use crate::error::{Error, ErrorKind, Result};
 use crate::listener::record::ListenerRecord;
 use crate::sys::{descriptor, exec};
@@ -43,7 +43,7 @@ impl Resumption {
     /// # Errors
     /// The state cannot be read.
     pub fn from_environment() -> Result<Option<Self>> {
-        let Some(value) = exec::take_variable(VARIABLE) else { return Ok(None) };
+        let Some(value) = exec::take_variable(VARIABLE) else { return Ok(calls::take_passed_over()) };
         let wrong = || Error::new(ErrorKind::System, format!("{VARIABLE} is not what an upgrade sets it to"));
         let value = value.into_string().map_err(|_| wrong())?;
         let (task, fd) = parse(&value).ok_or_else(wrong)?;
@@ -56,6 +56,7 @@ impl Resumption {
     fn begin(task: Task, upgrade_state: File) -> Result<Self> {
         let opened = ReceivedState::read(&upgrade_state)?;
         let this = Self { task, upgrade_state, opened, is_over: false };
+        calls::note_begin();
         descriptor::survive_exec(&this.descriptors(), false);
         if let Task::Check(answer) = this.task {
             descriptor::survive_exec(&[answer], false);
@@ -101,6 +102,16 @@ impl Resumption {
     /// The old image's record of its pool.
     pub(crate) fn pool<P: serde::de::DeserializeOwned>(&self) -> Result<P> {
         self.opened.pool()
+    }
+
+    /// The number of the call that began the pool; `None`: the state cannot be read.
+    pub(crate) fn call(&self) -> Option<u32> {
+        #[derive(serde::Deserialize)]
+        struct Call {
+            #[serde(default = "first")]
+            call: u32,
+        }
+        self.pool().ok().map(|Call { call }| call)
     }
 
     /// The name and version of the old image.
@@ -163,7 +174,13 @@ impl Drop for Resumption {
         } else {
             "it ended before it had taken over"
         });
+        calls::note_end(self.is_check());
     }
+}
+
+/// An older image has recorded no number.
+fn first() -> u32 {
+    calls::FIRST
 }
 
 /// Parses the value of [`VARIABLE`].

@@ -97,6 +97,27 @@ impl ServiceManager {
         self.watchdog
     }
 
+    /// Sends a message of lines `NAME=VALUE` to the service manager (sd_notify(3)), if it receives any.
+    ///
+    /// A pool sends its messages itself. The program of a [spawned](crate::Prefork::spawn) pool does it, as the process
+    /// that the service manager has started. Waits half a second at most, while the service manager has no room. An
+    /// error is logged.
+    pub fn notify(&self, message: &str) {
+        match self.notify_socket.as_deref().map(Notifier::new) {
+            Some(Ok(mut notifier)) => {
+                notifier.send(message);
+                notifier.finish();
+            }
+            Some(Err(error)) => log::warn!("Cannot notify the service manager: {error}"),
+            None => {}
+        }
+    }
+
+    /// The same without messages, for a process that the service manager has not started.
+    pub(crate) fn without_messages(self) -> Self {
+        Self { notify_socket: None, watchdog: None, store: 0, ..self }
+    }
+
     /// Whether the service manager receives messages.
     pub fn is_notified(&self) -> bool {
         self.notify_socket.is_some()
