@@ -181,7 +181,11 @@ def test_the_command_of_a_container_serves_with_a_health_check_and_a_control_soc
         (["systemd", "--service-name", "a/b", "app:app"], "no name of a service"),
         (["systemd", "--socket", "-b", "fd://3", "app:app"], "no address to listen on"),
         (["docker", "-b", "127.0.0.1:8000", "app:app"], "-b 0.0.0.0:8000"),
+        (["docker", "-p", "run/app.pid", "app:app"], "run/app.pid: user 10001 of the container"),
         (["kubernetes", "-b", "unix:/run/a", "app:app"], "needs a TCP port"),
+        (["kubernetes", "-b", ":8000", "-u", "www", "app:app"], "leave --user and --group out"),
+        (["kubernetes", "-b", ":8000", "--error-logfile", "app.log", "app:app"], "app.log: user 10001"),
+        (["systemd", "--socket", "exec", "-b", "udp://localhost:53", "x"], "not on names: localhost"),
         (["uninstall", "../x"], "no name of a service"),
         (["docker", "exec", "--", "node", "server.js"], "the image of a program"),
         (["systemd", "exec", "--keep-alive", "2", "--", "node", "server.js"], "--keep-alive"),
@@ -200,6 +204,18 @@ def test_a_socket_unit_has_sockets_of_each_kind(directory):
     lines = [line for line in text.splitlines() if line.startswith("Listen")]
     expected = ["Stream=127.0.0.1:8123", f"Stream={directory}/a.sock", "Stream=@b", "Datagram=127.0.0.1:53"]
     assert lines == [f"Listen{line}" for line in expected]
+    assert "\nSocketMode=0660\n" in text
+
+
+def test_a_unit_of_a_program_names_the_directories_in_which_it_is_found(directory):
+    program = directory / "bin" / "server"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    path = f"{program.parent}:/usr/bin:/bin"
+    for words, expected in ((["server"], f"PATH={path}"), (["sh"], None), ([str(program)], None)):
+        unit = unit_of(printed(directory, "systemd", "--systemd", "257", "exec", "--", *words, PATH=path))
+        assert unit.get(("Service", "Environment")) == expected
 
 
 def test_a_program_of_any_language_is_a_service_too(directory):

@@ -16,12 +16,12 @@ const REPLICAS: (u32, u32) = (2, 10);
 /// # Errors
 /// The pool would not be reachable, has no TCP port, changes its user, or writes to the root file system.
 pub(crate) fn manifests(plan: &Plan, image: Option<&str>) -> Result<String, Refused> {
+    let port = plan.port().ok_or("a Service in Kubernetes needs a TCP port: -b 0.0.0.0:8000")?;
     let image = image.map_or_else(|| format!("{}:latest", plan.image()), str::to_owned);
     if plan.changes_user() {
         return Err(format!("a pod runs as user {CONTAINER_USER}: leave --user and --group out"));
     }
     plan.refuse_files()?;
-    let port = plan.port().ok_or("a Service in Kubernetes needs a TCP port: -b 0.0.0.0:8000")?;
     let documents =
         [deployment(plan, &image, port)?, service(plan, port), disruption_budget(plan), autoscaler(plan)];
     Ok(plan.head("# ", "kubernetes") + &documents.join("---\n"))
