@@ -34,6 +34,17 @@ pub enum ErrorKind {
     Worker,
 }
 
+/// The most bytes of [`one_line`].
+const MOST: usize = 4 * 1024;
+
+/// `text` without control characters, cut to a bounded length, for one line of a log or of a terminal.
+///
+/// Texts of the embedder's code may quote a client.
+pub(crate) fn one_line(text: &str) -> String {
+    let end = (0..=MOST.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    text[..end.unwrap_or(0)].replace(char::is_control, " ")
+}
+
 /// A failed step: its kind, the step's name, the object it was about, and the cause.
 #[derive(Debug)]
 pub struct Error {

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -21,7 +21,7 @@ pub(crate) fn pair() -> io::Result<(SupervisorEnd, WorkerEnd)> {
     ours.set_nonblocking(true)?;
     Ok((
         SupervisorEnd { stream: ours, received: Vec::new(), unsent: Vec::new(), has_ended: false },
-        WorkerEnd(Arc::new(theirs)),
+        WorkerEnd::of(theirs),
     ))
 }
 
@@ -179,30 +179,56 @@ impl AsFd for SupervisorEnd {
     }
 }
 
+/// The longest wait of a worker's last report for room in the socket. A stopped supervisor reads nothing, and the worker
+/// is to end nevertheless.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// The interval between two attempts to send that report while another thread sends.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
 /// The worker's end. One thread reads, any thread sends.
 #[derive(Debug, Clone)]
-pub(crate) struct WorkerEnd(Arc<UnixStream>);
+pub(crate) struct WorkerEnd(Arc<WorkerStream>);
+
+#[derive(Debug)]
+struct WorkerStream {
+    stream: UnixStream,
+    /// Held during a write: one of a long report is not atomic.
+    sending: Mutex<()>,
+}
 
 impl WorkerEnd {
-    /// Sends a report, with its reason cut to a bounded length.
-    ///
-    /// Only the report of a failed boot can be longer than an atomic write. It is the only report at that
-    /// time, so two reports never mix.
+    fn of(stream: UnixStream) -> Self {
+        Self(Arc::new(WorkerStream { stream, sending: Mutex::new(()) }))
+    }
+
+    /// Sends a report, with its reason cut to a bounded length. The report of an error, which is the last one, waits for
+    /// a bounded time.
     ///
     /// # Errors
-    /// The supervisor is gone.
+    /// The supervisor is gone, or has not read the last report in time.
     pub(crate) fn send(&self, report: Report) -> io::Result<()> {
-        (&*self.0).write_all(&frame(report.cut()))
+        let WorkerStream { stream, sending } = &*self.0;
+        let is_last = matches!(report, Report::Failed(_) | Report::Error(_));
+        let bytes = frame(report.cut());
+        let _sending = match is_last {
+            true => lock_within(LAST_WORDS, sending)?,
+            false => sending.lock().unwrap_or_else(PoisonError::into_inner),
+        };
+        if is_last {
+            stream.set_write_timeout(Some(LAST_WORDS))?;
+        }
+        (&*stream).write_all(&bytes)
     }
 
     /// Waits for the next order; `None`: the supervisor is gone.
     pub(crate) fn receive(&self) -> Option<Order> {
         let mut head = [0; HEAD];
-        (&*self.0).read_exact(&mut head).ok()?;
+        (&self.0.stream).read_exact(&mut head).ok()?;
         let length = announced(&head).ok()?;
         let mut received = head.to_vec();
         received.resize(HEAD + length, 0);
-        (&*self.0).read_exact(&mut received[HEAD..]).ok()?;
+        (&self.0.stream).read_exact(&mut received[HEAD..]).ok()?;
         first(&received).ok().flatten().map(|(order, _)| order)
     }
 
@@ -221,16 +247,29 @@ impl WorkerEnd {
     }
 }
 
+/// Locks `mutex`, after a wait of at most `patience`: another thread may be in a write that blocks.
+fn lock_within(patience: Duration, mutex: &Mutex<()>) -> io::Result<MutexGuard<'_, ()>> {
+    let deadline = clock::now() + patience;
+    loop {
+        match mutex.try_lock() {
+            Ok(guard) => return Ok(guard),
+            Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) if clock::now() < deadline => std::thread::sleep(LOOK_EVERY),
+            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+}
+
 impl AsFd for WorkerEnd {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.0.stream.as_fd()
     }
 }
 
 impl From<OwnedFd> for WorkerEnd {
     /// Wraps the end that a mold received for a worker.
     fn from(end: OwnedFd) -> Self {
-        Self(Arc::new(end.into()))
+        Self::of(end.into())
     }
 }
 
@@ -260,7 +299,7 @@ mod tests {
         let (mut supervisor, worker) = pair().unwrap();
         let ready = frame(Report::Ready);
         let said = 4 * PIECE / ready.len();
-        (&*worker.0).write_all(&ready.repeat(said)).unwrap();
+        (&worker.0.stream).write_all(&ready.repeat(said)).unwrap();
         let received = supervisor.receive(ReadLimit::Turn).len();
         assert_eq!(received, PIECE / ready.len());
         assert!(!supervisor.has_ended());
@@ -273,7 +312,7 @@ mod tests {
     fn garbage_ends_the_reading_but_not_the_sending_also_in_the_next_image() {
         let (mut supervisor, worker) = pair().unwrap();
         worker.send(Report::Ready).unwrap();
-        (&*worker.0).write_all(b"?\0\0\0\0 and more").unwrap();
+        (&worker.0.stream).write_all(b"?\0\0\0\0 and more").unwrap();
         assert_eq!(supervisor.receive(ReadLimit::Turn), [Report::Ready]);
         assert!(supervisor.has_ended() && supervisor.received.is_empty());
         assert!(worker.send(Report::Ready).is_err(), "the worker is not blocked");
@@ -286,11 +325,52 @@ mod tests {
         assert!(next.receive(ReadLimit::Turn).is_empty() && next.has_ended());
     }
 
+    fn long_error() -> Report {
+        let detail = Some("x".repeat(MAX_PAYLOAD / 2));
+        Report::Error(crate::policy::LastError { summary: "no queue".to_owned(), detail })
+    }
+
+    #[test]
+    fn reports_of_two_threads_do_not_mix() {
+        let (mut supervisor, worker) = pair().unwrap();
+        let other = worker.clone();
+        let dying = std::thread::spawn(move || worker.send(long_error()));
+        let leaving = std::thread::spawn(move || {
+            (0..100).try_for_each(|_| other.send(Report::Leaving("tired".to_owned())))
+        });
+        let mut reports = Vec::new();
+        while !supervisor.has_ended() {
+            reports.extend(supervisor.receive(ReadLimit::Turn));
+            std::thread::yield_now();
+        }
+        assert!(dying.join().unwrap().is_ok() && leaving.join().unwrap().is_ok());
+        assert_eq!(reports.len(), 101);
+        assert!(reports.contains(&long_error()));
+    }
+
+    #[test]
+    fn the_last_report_of_a_worker_waits_for_a_stopped_supervisor_in_bounded_time() {
+        let (supervisor, worker) = pair().unwrap();
+        let (done, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || done.send(worker.send(long_error()).is_err()));
+        assert_eq!(ended.recv_timeout(Duration::from_secs(60)), Ok(true));
+        // The same while another thread is in a write that blocks.
+        let (done, ended) = std::sync::mpsc::channel();
+        let (supervisor, worker) = (supervisor, pair().unwrap());
+        let (other, blocked) = (worker.1.clone(), worker.1);
+        std::thread::spawn(move || {
+            (0..100_000).try_for_each(|_| blocked.send(Report::Enough { requests: 1 }))
+        });
+        std::thread::spawn(move || done.send(other.send(long_error()).is_err()));
+        assert_eq!(ended.recv_timeout(Duration::from_secs(60)), Ok(true));
+        drop((supervisor, worker.0));
+    }
+
     #[test]
     fn a_message_that_is_longer_than_any_is_garbage() {
         let (mut supervisor, worker) = pair().unwrap();
         let length = u32::try_from(MAX_PAYLOAD + 1).unwrap().to_le_bytes();
-        (&*worker.0).write_all(&[&b"L"[..], &length].concat()).unwrap();
+        (&worker.0.stream).write_all(&[&b"L"[..], &length].concat()).unwrap();
         assert!(supervisor.receive(ReadLimit::Turn).is_empty() && supervisor.has_ended());
     }
 

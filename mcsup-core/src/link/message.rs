@@ -132,14 +132,16 @@ impl Message for Report {
     fn decode(tag: u8, payload: &[u8]) -> Option<Self> {
         let kind = match tag {
             b'R' => return Some(Report::Ready),
-            b'L' => return Some(Report::Leaving(String::from_utf8_lossy(payload).into_owned())),
-            b'W' => return Some(Report::ReloadWanted(String::from_utf8_lossy(payload).into_owned())),
+            b'L' => return Some(Report::Leaving(line(payload))),
+            b'W' => return Some(Report::ReloadWanted(line(payload))),
             b'E' => return Some(Report::Enough { requests: u64::from_le_bytes(payload.try_into().ok()?) }),
             b'N' => return Some(Report::Born { pid: i32::from_le_bytes(payload.try_into().ok()?) }),
             b'F' => {
                 let (worker, reason) = payload.split_first_chunk()?;
-                let (worker, reason) = (u64::from_le_bytes(*worker), String::from_utf8_lossy(reason));
-                return Some(Report::ForkFailed { worker, reason: reason.into_owned() });
+                return Some(Report::ForkFailed {
+                    worker: u64::from_le_bytes(*worker),
+                    reason: line(reason),
+                });
             }
             b'C' | b'S' => {
                 let (pid, number) = payload.split_first_chunk()?;
@@ -167,13 +169,20 @@ fn join_lines(summary: &str, detail: Option<&str>) -> Vec<u8> {
     payload
 }
 
+/// The parts of [`join_lines`], without control characters: an error may quote a client.
 fn split_lines(payload: &[u8]) -> LastError {
+    let is_odd = |c: char| c.is_control() && c != '\n' && c != '\t';
     let text = String::from_utf8_lossy(payload);
     let (summary, detail) = match text.split_once('\n') {
-        Some((summary, detail)) => (summary, Some(detail.to_owned())),
+        Some((summary, detail)) => (summary, Some(detail.replace(is_odd, " "))),
         None => (&*text, None),
     };
-    LastError { summary: summary.to_owned(), detail }
+    LastError { summary: line(summary.as_bytes()), detail }
+}
+
+/// A text of one line, without control characters.
+fn line(payload: &[u8]) -> String {
+    String::from_utf8_lossy(payload).replace(char::is_control, " ")
 }
 
 /// Encodes a message with its header.
@@ -307,6 +316,23 @@ mod tests {
         }
         let short = Report::Leaving("tired".to_owned());
         assert_eq!(short.clone().cut(), short);
+    }
+
+    #[test]
+    fn a_text_of_a_worker_reaches_the_supervisor_without_control_characters() {
+        let text = || "a\x1b[2Jb\rc".to_owned();
+        let expected = || "a [2Jb c".to_owned();
+        let received = |report: Report| first::<Report>(&frame(report.cut())).unwrap().unwrap().0;
+        let error = |summary, detail| Report::Error(LastError { summary, detail });
+        assert_eq!(
+            received(error(text() + "\nd", Some(text() + "\n\td"))),
+            error(expected() + " d", Some(expected() + "\n\td"))
+        );
+        for report in [Report::Leaving, Report::ReloadWanted] {
+            assert_eq!(received(report(text() + "\n")), report(expected() + " "));
+        }
+        let failed = |reason| Report::ForkFailed { worker: 7, reason };
+        assert_eq!(received(failed(text())), failed(expected()));
     }
 
     #[test]

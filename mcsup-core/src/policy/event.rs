@@ -99,8 +99,10 @@ pub(crate) enum Event {
     NotPrepared {
         /// For which generation.
         generation: Generation,
-        /// Why.
+        /// Why, in one line.
         reason: String,
+        /// Further lines.
+        detail: Option<String>,
     },
     /// The dry run of [`Effect::CheckImage`](super::Effect::CheckImage) has succeeded.
     ImageChecked,

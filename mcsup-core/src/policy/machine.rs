@@ -26,7 +26,7 @@ pub(crate) use record::MachineRecord;
 
 use std::time::Duration;
 
-use super::effect::{Answer, Effect};
+use super::effect::{Answer, Effect, FailureReason};
 use super::event::{Ask, Event, Generation, Moment, Slot, Ticket};
 use super::exit::KillReason;
 use super::molds::Molds;
@@ -193,7 +193,9 @@ impl Machine {
             Event::Prepared { generation, policy, closes_listeners } => {
                 self.on_prepared(generation, policy.map(|policy| *policy), closes_listeners, step);
             }
-            Event::NotPrepared { generation, reason } => self.on_not_prepared(generation, reason, step),
+            Event::NotPrepared { generation, reason, detail } => {
+                self.on_not_prepared(generation, &FailureReason { reason, detail }, step);
+            }
             Event::ImageChecked => self.on_image_checked(),
             Event::UpgradeFailed { reason } => self.on_upgrade_failed(reason, step),
             Event::Upgraded { message } => self.on_upgraded(message, step),

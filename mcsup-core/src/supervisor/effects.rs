@@ -24,7 +24,7 @@ use super::stall_detector::StallDetector;
 use super::upgrading::Upgrader;
 use super::waiting::Waiting;
 use crate::clock;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, one_line};
 use crate::host::pidfile::PidFile;
 use crate::link::handover::Handover;
 use crate::link::message::Order;
@@ -273,7 +273,8 @@ impl<S: Supervisor> Executor<S> {
             Ok((policy, closes_listeners)) => Event::Prepared { generation, policy, closes_listeners },
             Err(error) => {
                 self.supervisor.forget(generation);
-                Event::NotPrepared { generation, reason: error.to_string() }
+                let detail = error.detail().map(str::to_owned);
+                Event::NotPrepared { generation, reason: one_line(&error.to_string()), detail }
             }
         }
     }

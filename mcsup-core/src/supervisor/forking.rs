@@ -9,7 +9,7 @@ use super::config::{Children, Config};
 use super::effects::Executor;
 use super::generation_configs::GenerationConfig;
 use super::{ForkSide, Supervisor};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, one_line};
 use crate::host::daemon;
 use crate::link::channel;
 use crate::link::fork_order::{self, ForkOrder};
@@ -53,7 +53,7 @@ impl<S: Supervisor> Executor<S> {
         });
         match made {
             Ok(pid) => pid.map(|pid| Event::Spawned { worker, pid: pid.as_raw_nonzero().get() }),
-            Err(error) => Some(Event::SpawnFailed { worker, reason: error.to_string() }),
+            Err(error) => Some(Event::SpawnFailed { worker, reason: one_line(&error.to_string()) }),
         }
     }
 
@@ -64,7 +64,7 @@ impl<S: Supervisor> Executor<S> {
         }
         match self.fork_mold(mold, generation) {
             Ok(pid) => Event::Spawned { worker: mold, pid: pid.as_raw_nonzero().get() },
-            Err(error) => Event::SpawnFailed { worker: mold, reason: error.to_string() },
+            Err(error) => Event::SpawnFailed { worker: mold, reason: one_line(&error.to_string()) },
         }
     }
 

@@ -4,7 +4,7 @@ use std::io;
 
 use super::config::Config;
 use super::{ForkSide, PoolEvent, Supervisor};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, one_line};
 use crate::listener::Local;
 use crate::spawn::guard::{Panic, caught};
 
@@ -35,7 +35,7 @@ impl<S: Supervisor> SupervisorHooks<S> {
     /// A panic fails the reload, as an error does.
     pub(super) fn reload(&mut self, generation: u64) -> Result<Option<Config>> {
         caught("Supervisor::reload", || self.0.reload(generation))
-            .unwrap_or_else(|panic| Err(Error::new(ErrorKind::Setting, format!("panicked {panic}"))))
+            .unwrap_or_else(|panic| Err(Error::new(ErrorKind::Setting, text(&panic))))
     }
 
     pub(super) fn forget(&mut self, generation: u64) {
@@ -49,7 +49,7 @@ impl<S: Supervisor> SupervisorHooks<S> {
     /// A panic refuses the fork: the state in which the host would fork is unknown.
     pub(super) fn before_fork(&mut self) -> io::Result<()> {
         caught("Supervisor::before_fork", || self.0.before_fork())
-            .map_err(|panic| io::Error::other(format!("panicked {panic}")))
+            .map_err(|panic| io::Error::other(text(&panic)))
     }
 
     /// In the process that has forked: the new one exists already.
@@ -61,6 +61,45 @@ impl<S: Supervisor> SupervisorHooks<S> {
 /// Logs a panic after which the pool goes on.
 fn go_on(called: std::result::Result<(), Panic>) {
     if let Err(panic) = called {
-        log::error!("The supervisor's own code panicked {panic}; the pool goes on");
+        log::error!("The supervisor's own code {}; the pool goes on", text(&panic));
+    }
+}
+
+fn text(panic: &Panic) -> String {
+    one_line(&format!("panicked {panic}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervisor::prefork::tests::Idle;
+
+    struct Panicking;
+
+    impl Supervisor for Panicking {
+        type Worker = Idle;
+
+        fn worker(&mut self, _: u64) -> Idle {
+            Idle
+        }
+
+        fn reload(&mut self, _: u64) -> Result<Option<Config>> {
+            assert_eq!(1, 2, "\u{1b}[2J");
+            Ok(None)
+        }
+
+        fn before_fork(&mut self) {
+            panic!("{}", "x\n".repeat(1 << 20));
+        }
+    }
+
+    #[test]
+    fn a_panic_of_the_supervisors_own_code_is_one_line_of_bounded_length() {
+        let mut hooks = SupervisorHooks(Panicking);
+        let texts = [hooks.reload(2).unwrap_err().to_string(), hooks.before_fork().unwrap_err().to_string()];
+        for text in texts {
+            assert!(text.starts_with("panicked in Supervisor::") && text.len() < 8192, "{text}");
+            assert!(!text.contains(char::is_control), "{text}");
+        }
     }
 }

@@ -65,9 +65,9 @@ impl Machine {
     }
 
     /// Ends the reload, because its settings are invalid or its listeners cannot be opened.
-    pub(super) fn on_not_prepared(&mut self, generation: Generation, reason: String, step: &mut Step) {
+    pub(super) fn on_not_prepared(&mut self, generation: Generation, why: &FailureReason, step: &mut Step) {
         if self.pool.is_new(generation) {
-            self.give_up(&FailureReason::new(reason), step);
+            self.give_up(why, step);
         }
     }
 

@@ -373,7 +373,9 @@ impl Life {
         let policy = match &self.settings {
             Settings::Same => None,
             Settings::New(policy) => Some(Box::new(policy.clone())),
-            Settings::Broken => return Event::NotPrepared { generation, reason: "line 3".to_owned() },
+            Settings::Broken => {
+                return Event::NotPrepared { generation, reason: "line 3".to_owned(), detail: None };
+            }
         };
         self.open_generations.insert(generation);
         Event::Prepared { generation, policy, closes_listeners: self.closes_listeners }

@@ -311,7 +311,7 @@ impl World {
             }
             _ => {
                 let reason = "line 3".to_owned();
-                self.life.step(Event::NotPrepared { generation: current, reason });
+                self.life.step(Event::NotPrepared { generation: current, reason, detail: None });
             }
         }
     }
