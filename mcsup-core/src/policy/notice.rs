@@ -27,29 +27,110 @@ pub(crate) enum Notice {
 /// About one worker.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum WorkerNotice {
-    Booting { slot: Slot, generation: Generation, pid: i32 },
-    Ready { pid: i32, slot: Slot, after: Duration },
-    BootFailed { pid: i32, failure: BootFailure },
-    BootTimeout { pid: i32, after: Duration },
-    SpawnFailed { slot: Slot, reason: String, retry_in: Option<Duration> },
-    Died { pid: i32, slot: Slot, exit: Exit, killed: Option<KillReason>, respawn_in: Option<Duration> },
-    Silent { pid: i32, since: Duration },
-    Overdue { pid: i32, reason: KillReason },
-    Retired { pid: i32 },
-    Unkillable { pid: i32, slot: Slot, since: Duration, respawn_in: Option<Duration> },
-    Leaving { pid: i32, slot: Slot, reason: String, respawn_in: Option<Duration> },
+    Booting {
+        slot: Slot,
+        generation: Generation,
+        pid: i32,
+    },
+    Ready {
+        pid: i32,
+        slot: Slot,
+        after: Duration,
+    },
+    BootFailed {
+        pid: i32,
+        failure: BootFailure,
+    },
+    BootTimeout {
+        pid: i32,
+        after: Duration,
+    },
+    SpawnFailed {
+        slot: Slot,
+        reason: String,
+        retry_in: Option<Duration>,
+    },
+    Died {
+        pid: i32,
+        slot: Slot,
+        exit: Exit,
+        killed: Option<KillReason>,
+        respawn_in: Option<Duration>,
+    },
+    Silent {
+        pid: i32,
+        since: Duration,
+    },
+    Overdue {
+        pid: i32,
+        reason: KillReason,
+    },
+    Retired {
+        pid: i32,
+    },
+    /// The end of a worker that the pool had given up: the log has the reason already.
+    Gone {
+        pid: i32,
+        slot: Slot,
+        exit: Exit,
+        killed: Option<KillReason>,
+    },
+    Unkillable {
+        pid: i32,
+        slot: Slot,
+        since: Duration,
+        respawn_in: Option<Duration>,
+    },
+    Leaving {
+        pid: i32,
+        slot: Slot,
+        reason: String,
+        respawn_in: Option<Duration>,
+    },
 }
 
 /// About a mold.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum MoldNotice {
-    Booting { generation: Generation, pid: i32 },
-    Ready { pid: i32, generation: Generation, after: Duration },
-    BootFailed { pid: i32, failure: BootFailure },
-    BootTimeout { pid: i32, after: Duration },
-    Died { pid: i32, generation: Generation, exit: Exit, killed: Option<KillReason> },
-    Failed { generation: Generation, reason: String, again_in: Duration },
-    Unkillable { pid: i32, since: Duration },
+    Booting {
+        generation: Generation,
+        pid: i32,
+    },
+    Ready {
+        pid: i32,
+        generation: Generation,
+        after: Duration,
+    },
+    BootFailed {
+        pid: i32,
+        failure: BootFailure,
+    },
+    BootTimeout {
+        pid: i32,
+        after: Duration,
+    },
+    Died {
+        pid: i32,
+        generation: Generation,
+        exit: Exit,
+        killed: Option<KillReason>,
+    },
+    /// The end of a mold that the pool had given up: the log has the reason already.
+    Gone {
+        pid: i32,
+        generation: Generation,
+        exit: Exit,
+        killed: Option<KillReason>,
+    },
+    Failed {
+        generation: Generation,
+        reason: String,
+        again_in: Duration,
+    },
+    Unkillable {
+        pid: i32,
+        since: Duration,
+    },
 }
 
 /// About a worker that is replaced by one of its own generation.

@@ -57,6 +57,7 @@ fn failure_in(notice: &Notice) -> Option<BootFailure> {
             | WorkerNotice::Silent { .. }
             | WorkerNotice::Overdue { .. }
             | WorkerNotice::Retired { .. }
+            | WorkerNotice::Gone { .. }
             | WorkerNotice::Leaving { .. } => return None,
         },
         Notice::Mold(notice) => match notice {
@@ -65,7 +66,7 @@ fn failure_in(notice: &Notice) -> Option<BootFailure> {
             MoldNotice::BootTimeout { pid, after } => timed_out(*pid, *after),
             MoldNotice::Failed { reason, .. } => format!("no mold: {reason}"),
             MoldNotice::Unkillable { pid, .. } => unkillable(*pid),
-            MoldNotice::Booting { .. } | MoldNotice::Ready { .. } => return None,
+            MoldNotice::Booting { .. } | MoldNotice::Ready { .. } | MoldNotice::Gone { .. } => return None,
         },
         Notice::Recycle(_) | Notice::Reload(_) | Notice::Scale(_) | Notice::Upgrade(_) | Notice::Pool(_) => {
             return None;

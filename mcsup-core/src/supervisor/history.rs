@@ -64,7 +64,8 @@ impl History {
             | WorkerNotice::SpawnFailed { .. }
             | WorkerNotice::Silent { .. }
             | WorkerNotice::Overdue { .. }
-            | WorkerNotice::Retired { .. } => return,
+            | WorkerNotice::Retired { .. }
+            | WorkerNotice::Gone { .. } => return,
         };
         let slot = self.slots.entry(*slot).or_default();
         slot.restarts += u64::from(respawn_in.is_some());

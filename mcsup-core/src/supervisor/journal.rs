@@ -54,6 +54,7 @@ fn worker(notice: &WorkerNotice) {
             );
         }
         WorkerNotice::Retired { pid } => log::info!("Worker {pid} has finished"),
+        WorkerNotice::Gone { pid, exit, killed, .. } => log::debug!("worker {pid} {}", cause(exit, *killed)),
     }
 }
 
@@ -71,6 +72,7 @@ fn mold(notice: &MoldNotice) {
             let (cause, detail) = (cause(exit, *killed), detail(exit));
             log::error!("Mold {pid} (generation {generation}) {cause}; its workers serve on{detail}");
         }
+        MoldNotice::Gone { pid, exit, killed, .. } => log::debug!("mold {pid} {}", cause(exit, *killed)),
         MoldNotice::Failed { generation, reason, again_in } => {
             let again = seconds(*again_in);
             log::error!("No mold for generation {generation}: {reason}; workers serve on; again in {again}");

@@ -90,7 +90,14 @@ impl Observations {
                 let process = self.ended(*pid, Some(*slot), machine);
                 self.died(process, (exit, *killed), *respawn_in)
             }
-            WorkerNotice::Retired { pid } => PoolEvent::Retired { process: self.ended(*pid, None, machine) },
+            WorkerNotice::Gone { pid, slot, exit, killed } => {
+                let process = self.ended(*pid, Some(*slot), machine);
+                self.died(process, (exit, *killed), None)
+            }
+            WorkerNotice::Retired { pid } => {
+                self.errors.remove(pid);
+                PoolEvent::Retired { process: self.ended(*pid, None, machine) }
+            }
             WorkerNotice::Unkillable { pid, slot, since, .. } => {
                 PoolEvent::Unkillable { process: self.process(*pid, Some(*slot), machine), since: *since }
             }
@@ -143,7 +150,8 @@ impl Observations {
                 let after = journal::seconds(*after);
                 self.ending(*pid, format!("not ready within the boot timeout of {after}"), machine)
             }
-            MoldNotice::Died { pid, generation, exit, killed } => {
+            MoldNotice::Died { pid, generation, exit, killed }
+            | MoldNotice::Gone { pid, generation, exit, killed } => {
                 self.processes.remove(pid);
                 self.died(mold(*pid, *generation), (exit, *killed), None)
             }

@@ -18,7 +18,9 @@ pub struct PoolProcess {
 
 /// An event of a pool, for [`Supervisor::observe`](crate::Supervisor::observe).
 ///
-/// There is an event for each line that the pool logs about its processes and its state.
+/// There is an event for each line that the pool logs about its processes and its state. The end of each process that is
+/// [born](Self::Born) is an event, [`Retired`](Self::Retired) or [`Died`](Self::Died), also where the log has no line,
+/// unless the process outlives the pool.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum PoolEvent {
@@ -80,7 +82,7 @@ pub enum PoolEvent {
         /// Which process.
         process: PoolProcess,
     },
-    /// A worker or a mold has ended without an order, and was reaped.
+    /// A worker or a mold has ended and was reaped: without an order, before it was ready, or by SIGKILL.
     Died {
         /// Which process.
         process: PoolProcess,

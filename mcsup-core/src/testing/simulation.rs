@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::behaviour::Behaviour;
 use super::world::World;
 use crate::control::Reply;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, one_line};
 use crate::policy::{Ask, Effect, Event, ExitStatus, Machine, Moment, Outcome, StopMode, Ticket, WorkerId};
 use crate::supervisor::config::Config;
 use crate::supervisor::observations::Observations;
@@ -18,8 +18,8 @@ const START: Moment = Duration::from_secs(1000);
 /// A [`Supervisor`] in a pool with simulated processes and a simulated clock.
 ///
 /// The decisions are those of a real pool. No process is forked and no socket is opened. The methods of the supervisor
-/// are called as in a real pool, except [`Supervisor::worker`]; a panic in one fails the test. Between two calls of
-/// [`pass`](Self::pass) no time passes.
+/// are called as in the process of a real one: [`Supervisor::worker`] is not, and those around the forks of a mold are
+/// not. A panic in one fails the test. Between two calls of [`pass`](Self::pass) no time passes.
 #[derive(Debug)]
 pub struct Simulation<S> {
     machine: Machine,
@@ -42,7 +42,7 @@ pub struct RequestId(Ticket);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SimulatedWorker {
-    /// Its process id; `None`: a mold has not forked it yet.
+    /// Its process id. It is always known: a simulated mold forks at once.
     pub pid: Option<i32>,
     /// Its slot, counted from 0.
     pub slot: usize,
@@ -85,6 +85,7 @@ impl<S: Supervisor> Simulation<S> {
             outcome: None,
         };
         simulation.supervisor.listening(&[]);
+        simulation.observe_phase();
         let effects = simulation.machine.start(START);
         simulation.apply_all(effects);
         Ok(simulation)
@@ -122,22 +123,33 @@ impl<S: Supervisor> Simulation<S> {
     fn step(&mut self, event: Event) {
         if self.outcome.is_none() {
             let effects = self.machine.step(event, self.now);
+            self.observe_phase();
             self.apply_all(effects);
+        }
+    }
+
+    fn observe_phase(&mut self) {
+        if let Some(event) = self.observations.phase_event(&self.machine) {
+            self.supervisor.observe(&event);
         }
     }
 
     /// Applies effects, and then handles the events that they cause.
     fn apply_all(&mut self, effects: Vec<Effect>) {
         let events: Vec<Event> = effects.into_iter().filter_map(|effect| self.apply(effect)).collect();
-        if let Some(event) = self.observations.phase_event(&self.machine) {
-            self.supervisor.observe(&event);
-        }
         events.into_iter().for_each(|event| self.step(event));
     }
 
     fn apply(&mut self, effect: Effect) -> Option<Event> {
         match effect {
-            Effect::Spawn { worker, slot, generation, .. } => Some(self.fork(worker, Some(slot), generation)),
+            Effect::Spawn { worker, slot, generation, mold: None, .. } => {
+                Some(self.fork(worker, Some(slot), generation))
+            }
+            Effect::Spawn { worker, slot, generation, mold: Some(_), .. } => {
+                // The methods around this fork would run in the mold.
+                let pid = self.world.fork(worker, Some(slot), generation, self.now);
+                Some(Event::Spawned { worker, pid })
+            }
             Effect::SpawnMold { mold, generation } => Some(self.fork(mold, None, generation)),
             Effect::Drain { worker, .. } | Effect::Quit { worker } => {
                 self.world.drain(worker, self.now);
@@ -206,7 +218,8 @@ impl<S: Supervisor> Simulation<S> {
             }
             Err(error) => {
                 self.supervisor.forget(generation);
-                Event::NotPrepared { generation, reason: error.to_string() }
+                let detail = error.detail().map(str::to_owned);
+                Event::NotPrepared { generation, reason: one_line(&error.to_string()), detail }
             }
         }
     }
@@ -261,8 +274,15 @@ impl<S: Supervisor> Simulation<S> {
         self.replies.get(&request.0)
     }
 
-    /// Ends a process by a signal. Returns whether it was there.
+    /// Sends a signal to a process. A worker drains at SIGTERM; each other signal ends the process. Returns whether it was
+    /// there.
     pub fn kill(&mut self, pid: i32, signal: i32) -> bool {
+        if signal == libc::SIGTERM {
+            if let Some(worker) = self.world.find(pid).filter(|id| self.machine.table().get(*id).is_some()) {
+                self.world.drain(worker, self.now);
+                return true;
+            }
+        }
         self.end(pid, ExitStatus::Signal(signal), None)
     }
 

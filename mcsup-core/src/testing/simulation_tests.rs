@@ -263,3 +263,83 @@ fn a_supervisor_observes_the_events_of_a_simulated_pool() {
     let changed = |from, to| events.contains(&PoolEvent::PhaseChanged { from, to });
     assert!(changed("serving", "stopping") && changed("stopping", "ended"), "{events:?}");
 }
+
+/// The number of processes that were born and have not ended, by the events.
+fn living(events: &[PoolEvent]) -> usize {
+    let born = events.iter().filter(|event| matches!(event, PoolEvent::Born { .. }));
+    let is_end = |event: &&PoolEvent| matches!(event, PoolEvent::Died { .. } | PoolEvent::Retired { .. });
+    born.count() - events.iter().filter(is_end).count()
+}
+
+#[test]
+fn each_process_that_an_observer_sees_born_it_also_sees_end() {
+    let mut pool = serving(config(2));
+    pool.behave(|_| Behaviour::hangs_in_boot());
+    // The second reload supersedes the first one.
+    pool.reload();
+    pool.pass(SECOND);
+    pool.reload();
+    pool.pass(SECOND);
+    assert_eq!(living(&pool.supervisor().events), pool.workers().len());
+    pool.behave(|_| Behaviour::sound().never_drains());
+    pool.pass(10 * MINUTE);
+    pool.kill(pool.workers()[0].pid.unwrap(), 9);
+    pool.pass(SECOND);
+    assert_eq!(living(&pool.supervisor().events), pool.workers().len());
+    pool.stop();
+    pool.stop();
+    pool.pass(MINUTE);
+    assert!(pool.outcome().is_some());
+    assert_eq!(living(&pool.supervisor().events), 0, "{:?}", pool.supervisor().events);
+}
+
+#[test]
+fn each_failed_process_of_a_start_that_fails_is_seen_to_end() {
+    for preload in [false, true] {
+        for behaviour in [Behaviour::fails_to_boot("no database"), Behaviour::hangs_in_boot()] {
+            let mut config = config(3);
+            config.policy.preload = preload;
+            let choose = move |_: &PoolProcess| behaviour.clone();
+            let mut pool = Simulation::start_with(Recording::default(), config, choose).unwrap();
+            pool.pass(5 * MINUTE);
+            assert!(pool.outcome().is_some());
+            assert_eq!(living(&pool.supervisor().events), 0, "{:?}", pool.supervisor().events);
+        }
+    }
+}
+
+#[test]
+fn the_phase_changes_before_the_effects_of_its_cause() {
+    let mut pool = serving(config(1));
+    pool.supervisor_mut().events.clear();
+    pool.reload();
+    let events = &pool.supervisor().events;
+    let changed = PoolEvent::PhaseChanged { from: "serving", to: "reloading" };
+    assert_eq!(events[..2], [changed, PoolEvent::ReloadBegan { generation: 2 }]);
+}
+
+#[test]
+fn the_supervisor_sees_the_forks_of_its_own_process_and_not_those_of_a_mold() {
+    let mut config = config(3);
+    config.policy.preload = true;
+    let mut pool = Simulation::start(Recording::default(), config).unwrap();
+    pool.pass(SECOND);
+    assert_eq!(pool.ready(), 3);
+    assert_eq!(pool.supervisor().calls.iter().filter(|call| *call == "fork").count(), 1);
+}
+
+#[test]
+fn a_worker_drains_at_a_signal_to_stop_and_has_a_successor() {
+    let mut pool = serving(config(1));
+    pool.supervisor_mut().events.clear();
+    let pid = pool.workers()[0].pid.unwrap();
+    assert!(pool.kill(pid, 15));
+    assert_eq!(pool.workers()[0].pid, Some(pid));
+    pool.pass(SECOND);
+    assert_eq!(pool.ready(), 1);
+    let cause = pool.supervisor().events.iter().find_map(|event| match event {
+        PoolEvent::Died { cause, .. } => Some(cause.clone()),
+        _ => None,
+    });
+    assert_eq!(cause.as_deref(), Some("exited with code 0"));
+}

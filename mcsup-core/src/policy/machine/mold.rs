@@ -142,14 +142,17 @@ impl Machine {
         let (&Mold { generation, state, .. }, pid) = (&mold, mold.shown_pid());
         self.refusals.mold_ended(id);
         let killed = match state {
-            // The log has it already.
-            State::Failed { .. } | State::Unkillable { .. } => return,
-            State::Killed { reason: KillReason::GivenUp | KillReason::QuickStop, .. } => return,
-            State::Killed { reason, .. } => Some(reason),
-            State::Booting { .. } | State::Ready { .. } | State::Aborting { .. } | State::Draining { .. } => {
-                None
-            }
+            State::Killed { reason, .. } | State::Unkillable { reason } => Some(reason),
+            State::Booting { .. }
+            | State::Ready { .. }
+            | State::Aborting { .. }
+            | State::Draining { .. }
+            | State::Failed { .. } => None,
         };
+        let is_asked_for = matches!(killed, Some(KillReason::GivenUp | KillReason::QuickStop));
+        if is_asked_for || matches!(state, State::Failed { .. } | State::Unkillable { .. }) {
+            return step.log(MoldNotice::Gone { pid, generation, exit: exit.clone(), killed });
+        }
         step.log(MoldNotice::Died { pid, generation, exit: exit.clone(), killed });
         if killed.is_none() {
             let why = FailureReason::of_exit(format_args!("mold {pid} died"), exit);

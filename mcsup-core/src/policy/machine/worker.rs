@@ -138,11 +138,11 @@ impl Machine {
             matches!(state, State::Draining { .. }) || killed.is_some_and(KillReason::ends_a_drain);
         let is_late = matches!(state, State::Unkillable { .. });
         if self.pool.phase.is_ending() || asked_for || was_draining || is_late {
-            let quiet = asked_for || matches!(state, State::Failed { .. });
-            if !quiet {
-                step.log(WorkerNotice::Died { pid, slot, exit, killed, respawn_in: None });
-            }
-            return;
+            return match asked_for || matches!(state, State::Failed { .. }) {
+                true if entry.pid.is_none() => {}
+                true => step.log(WorkerNotice::Gone { pid, slot, exit, killed }),
+                false => step.log(WorkerNotice::Died { pid, slot, exit, killed, respawn_in: None }),
+            };
         }
         if !self.pool.ever_ready && generation == self.pool.current {
             step.log(WorkerNotice::Died { pid, slot, exit, killed, respawn_in: None });
