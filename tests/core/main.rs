@@ -28,6 +28,7 @@ mod signals;
 mod sockets;
 mod spawned;
 mod spawners;
+mod stepping;
 mod upgrades;
 
 use std::process::ExitCode;
@@ -352,6 +353,28 @@ const TESTS: &[Test] = &[
         "a_spawned_supervisor_leaves_the_messages_to_the_service_manager_to_its_program",
         spawned::a_spawned_supervisor_leaves_the_messages_to_the_service_manager_to_its_program,
     ),
+    (
+        "a_pool_whose_descriptors_cannot_be_watched_is_stepped_after_a_time",
+        stepping::a_pool_whose_descriptors_cannot_be_watched_is_stepped_after_a_time,
+    ),
+    ("a_deadline_stays_until_the_next_step", stepping::a_deadline_stays_until_the_next_step),
+    (
+        "a_handle_after_a_time_without_events_is_no_stall",
+        stepping::a_handle_after_a_time_without_events_is_no_stall,
+    ),
+    (
+        "a_pool_ends_what_its_worker_has_left_and_no_process_of_its_program",
+        stepping::a_pool_ends_what_its_worker_has_left_and_no_process_of_its_program,
+    ),
+    (
+        "a_death_is_noticed_with_its_cause_although_the_parent_has_ignored_the_ends_of_children",
+        stepping::a_death_is_noticed_with_its_cause_although_the_parent_has_ignored_the_ends_of_children,
+    ),
+    (
+        "a_death_is_noticed_although_the_program_has_reaped_the_worker",
+        stepping::a_death_is_noticed_although_the_program_has_reaped_the_worker,
+    ),
+    ("a_start_that_fails_leaves_no_process", stepping::a_start_that_fails_leaves_no_process),
     ("the_example_with_an_own_loop_obeys_its_input", embedding::the_example_with_an_own_loop_obeys_its_input),
 ];
 

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::sockets;
-use crate::{errors, hosts, programs, services, spawners};
+use crate::{errors, hosts, programs, services, spawners, stepping};
 use mcsup_core::host::privileges::RunAs;
 use mcsup_core::upgrade::{self, Image, Resumption};
 use mcsup_core::{Config, Connection, ErrorKind, MoldThreads, Prefork, Worker, WorkerContext, WorkerResult};
@@ -113,6 +113,7 @@ pub fn play(role: &str) -> ExitCode {
             pool.run().into()
         }
         _ if role.starts_with("program") => crate::external::play(role, &address),
+        _ if role.starts_with("stepping-") => stepping::play(role, &address),
         _ if role.starts_with("embedder-") => programs::play(role, &address),
         _ if role.starts_with("spawner-") => spawners::play(role, &address),
         _ => failing(role, &address),
@@ -347,6 +348,11 @@ fn answer(question: &str, context: &WorkerContext) -> String {
             std::process::id().to_string()
         }
         "panic" => panic!("asked to"),
+        "orphan" => {
+            let script = "sleep 60 > /dev/null 2>&1 & echo $!";
+            let shell = std::process::Command::new("sh").args(["-c", script]).output().unwrap();
+            String::from_utf8_lossy(&shell.stdout).trim().to_owned()
+        }
         "register" => hosts::register_and_raise(),
         "register-widely" => hosts::register_widely(),
         _ => "what?".to_owned(),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct Policy {
     /// The intended number of workers.
     pub workers: usize,
-    /// The largest number of workers.
+    /// The largest number of workers; 65 536 at most.
     pub max_workers: usize,
     /// The longest boot.
     pub boot_timeout: Duration,

@@ -52,8 +52,8 @@ struct Children {
     next: u64,
     /// The pool of each child.
     owners: BTreeMap<i32, u64>,
-    /// Children that another pool than their own has reaped.
-    reaped: BTreeMap<i32, ExitStatus>,
+    /// Children that another pool than their own has reaped, by their own pool: the kernel may reuse a pid meanwhile.
+    reaped: BTreeMap<(u64, i32), ExitStatus>,
     /// Reaped children that no pool had: one of them may be a worker that a mold of another pool has just forked.
     unknown: BTreeMap<i32, ExitStatus>,
 }
@@ -162,9 +162,7 @@ impl Reaper {
         if let Some(pidfds) = &mut self.pidfds {
             pidfds.insert(number, pidfd(pid));
         }
-        let mut children = children();
-        children.reaped.remove(&number);
-        children.owners.insert(number, self.pool);
+        children().owners.insert(number, self.pool);
     }
 
     /// Adds a worker that a mold of this pool has forked; `false`: it is no child of this process.
@@ -174,7 +172,7 @@ impl Reaper {
         let status = children().unknown.remove(&number).filter(|_| !is_child);
         if is_child || status.is_some() {
             self.add(pid);
-            children().reaped.extend(status.map(|status| (number, status)));
+            children().reaped.extend(status.map(|status| ((self.pool, number), status)));
         }
         is_child || status.is_some()
     }
@@ -186,19 +184,25 @@ impl Reaper {
             pidfds.remove(&pid);
         }
         let mut children = children();
-        children.owners.remove(&pid);
-        children.reaped.remove(&pid);
+        if children.owners.get(&pid) == Some(&self.pool) {
+            children.owners.remove(&pid);
+        }
+        children.reaped.remove(&(self.pool, pid));
     }
 
     /// Whether another pool has reaped a child of this one.
     pub(crate) fn has_reaped(&self) -> bool {
-        let children = children();
-        children.reaped.keys().any(|pid| children.owners.get(pid) == Some(&self.pool))
+        children().reaped.keys().any(|(pool, _)| *pool == self.pool)
+    }
+
+    /// Whether another pool has reaped this child: its pid may belong to another process.
+    pub(crate) fn is_reaped(&self, pid: Pid) -> bool {
+        children().reaped.contains_key(&(self.pool, pid.as_raw_nonzero().get()))
     }
 
     /// The exit status of a child of this pool; `None`: it runs.
     pub(crate) fn try_reap(&self, pid: Pid) -> Option<ExitStatus> {
-        let reaped = children().reaped.remove(&pid.as_raw_nonzero().get());
+        let reaped = children().reaped.remove(&(self.pool, pid.as_raw_nonzero().get()));
         reaped.or_else(|| try_reap(pid))
     }
 
@@ -212,8 +216,8 @@ impl Reaper {
             let mut children = children();
             let number = pid.as_raw_nonzero().get();
             match children.owners.get(&number) {
-                Some(owner) if *owner != self.pool => {
-                    children.reaped.insert(number, status);
+                Some(&owner) if owner != self.pool => {
+                    children.reaped.insert((owner, number), status);
                     continue;
                 }
                 None if children.pools > 1 => {
@@ -230,9 +234,8 @@ impl Reaper {
 
     fn take_reaped(&self) -> Option<(Pid, ExitStatus)> {
         let mut children = children();
-        let is_ours = |pid: &&i32| children.owners.get(pid) == Some(&self.pool);
-        let pid = *children.reaped.keys().find(is_ours)?;
-        Some((Pid::from_raw(pid)?, children.reaped.remove(&pid)?))
+        let reaped = *children.reaped.keys().find(|(pool, _)| *pool == self.pool)?;
+        Some((Pid::from_raw(reaped.1)?, children.reaped.remove(&reaped)?))
     }
 }
 
@@ -241,7 +244,7 @@ impl Drop for Reaper {
         let mut children = children();
         children.pools = children.pools.saturating_sub(1);
         let Children { owners, reaped, .. } = &mut *children;
-        reaped.retain(|pid, _| owners.get(pid) != Some(&self.pool));
+        reaped.retain(|(pool, _), _| *pool != self.pool);
         owners.retain(|_, owner| *owner != self.pool);
         if children.pools <= 1 {
             children.unknown.clear();
@@ -286,12 +289,29 @@ mod tests {
             let reaped: Vec<_> = std::iter::from_fn(|| first.reap_any()).collect();
             assert_eq!(reaped, [(ours, ExitStatus::Code(0))]);
             assert!(second.has_reaped() && second.deadline(false, Duration::MAX) == Some(Duration::MAX));
+            assert!(second.is_reaped(theirs) && !first.is_reaped(theirs));
             assert_eq!(second.try_reap(theirs), ENDED);
             assert!(!second.has_reaped());
             assert_eq!(of_all_pools().len(), 2);
             first.remove(ours);
             drop(second);
             assert_eq!((of_all_pools().len(), pools()), (0, 1));
+        });
+    }
+
+    #[test]
+    fn a_process_with_the_pid_of_another_pools_reaped_one_does_not_take_its_status() {
+        in_a_process(|| {
+            let (mut first, mut second) = (Reaper::new(), Reaper::new());
+            let ended = zombie();
+            second.add(ended);
+            assert!(first.reap_any().is_none());
+            // The kernel has given the pid to a new process of the first pool.
+            first.add(ended);
+            assert_eq!(second.try_reap(ended), ENDED);
+            second.remove(ended);
+            assert_eq!(of_all_pools(), [ended.as_raw_nonzero().get()]);
+            assert!(!first.has_reaped());
         });
     }
 

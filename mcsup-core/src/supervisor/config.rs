@@ -12,6 +12,9 @@ use crate::spawn::spec::MoldThreads;
 use crate::upgrade::Image;
 
 /// The treatment of processes that the application starts and that outlive their worker. Linux only.
+///
+/// In a process that has other children too, of a program that steps its pool or of another pool, only those in the
+/// process group of an ended worker count ([`Pool`](crate::Pool)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Children {
     /// They are left alone.
@@ -58,6 +61,9 @@ pub struct Config {
     pub service_manager: ServiceManager,
 }
 
+/// The most workers of any pool. The scoreboard has four rows for each.
+const MOST_WORKERS: usize = 65_536;
+
 impl Config {
     /// The reason why no pool can have these settings, at a start or at a reload.
     pub(crate) fn mistake(&self) -> Option<Error> {
@@ -67,6 +73,8 @@ impl Config {
             "there is no address to listen on".to_owned()
         } else if workers == 0 || workers > max_workers {
             format!("{workers} workers: expected 1 to {max_workers}")
+        } else if max_workers > MOST_WORKERS {
+            format!("at most {max_workers} workers: expected 1 to {MOST_WORKERS}")
         } else {
             return None;
         };

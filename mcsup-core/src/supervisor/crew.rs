@@ -131,7 +131,7 @@ pub(crate) struct Crew {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Member {
     pub(crate) pid: i32,
-    is_mold: bool,
+    pub(super) is_mold: bool,
 }
 
 impl fmt::Display for Member {
@@ -229,7 +229,8 @@ impl Crew {
         }
     }
 
-    /// Sends a signal. A worker of the crew is not reaped yet, so no other process has its pid.
+    /// Sends a signal. A worker of the crew is not reaped yet, so no other process has its pid, or another pool of this
+    /// process has reaped it.
     ///
     /// SIGKILL for a worker without a process takes effect once its mold has forked it. Returns an event if the mold
     /// makes no progress.
@@ -237,6 +238,7 @@ impl Crew {
         let entry = self.entries.get_mut(&worker)?;
         entry.is_killed |= signal == Signal::KILL;
         match &mut entry.process {
+            Process::Child(pid) if self.reaper.is_reaped(*pid) => {}
             Process::Child(pid) | Process::Grandchild { pid, .. } => {
                 let _ = kill_process(*pid, signal);
             }

@@ -144,7 +144,13 @@ impl<S: Supervisor> RunningPool<S> {
 
     /// Notes that the program, and not the supervisor, decides when the next turn is. It may step another pool before.
     pub(super) fn leave_to_the_program(&mut self) {
+        self.executor.leftovers.are_beside_a_program();
         self.executor.stall_detector.check(clock::now());
+        self.executor.withhold();
+    }
+
+    /// Marks the present descriptors for the forks of other pools.
+    pub(super) fn withhold(&mut self) {
         self.executor.withhold();
     }
 

@@ -3,6 +3,9 @@
 //! A worker leads its own process group, and the supervisor adopts its orphans. So an orphan in the group of an ended
 //! worker belongs to that worker. An orphan that has left its group may belong to any worker, also to a live one: it is
 //! logged, and ended with the pool at the earliest.
+//!
+//! Where this process has other children too, of a program that steps its pool or of another pool, only a process in the
+//! group of an ended worker is a leftover.
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
@@ -21,6 +24,7 @@ use crate::host::relatives::{self, Relative};
 use crate::host::survivors::{self, MOST_NAMED, SETTLE};
 use crate::listener::open::OpenSet;
 use crate::policy::Moment;
+use crate::spawn::reap;
 use crate::sys::descriptor;
 
 /// The same as [`SETTLE`] at the end of the pool: shorter, because an operator waits.
@@ -46,6 +50,8 @@ pub(crate) struct Leftovers {
     workers_adopt: bool,
     /// Whether some worker was forked into the group of this process.
     shares_group: bool,
+    /// Whether the program starts processes too.
+    is_beside_a_program: bool,
     /// Workers and molds that have ended since the last search.
     ended: Vec<Member>,
     /// Earlier ones whose group has processes: the kernel does not reuse their pids meanwhile.
@@ -89,6 +95,11 @@ impl Leftovers {
         self.workers_adopt = workers_adopt;
     }
 
+    /// Notes that the program may start processes too.
+    pub(super) fn are_beside_a_program(&mut self) {
+        self.is_beside_a_program = true;
+    }
+
     /// The record for the next image.
     pub(super) fn describe(&self) -> Option<Vec<Relative>> {
         self.others.clone()
@@ -105,9 +116,10 @@ impl Leftovers {
         match how {
             // Processes that were to get SIGKILL are left alone too.
             Children::Ignore => {
-                let Self { shares_group, workers_adopt, .. } = *self;
+                let Self { shares_group, workers_adopt, is_beside_a_program, .. } = *self;
                 let listeners = std::mem::take(&mut self.listeners);
-                *self = Self { how, listeners, shares_group, workers_adopt, ..Self::default() };
+                let kept = Self { how, listeners, shares_group, workers_adopt, ..Self::default() };
+                *self = Self { is_beside_a_program, ..kept };
             }
             // Without an earlier search any present process may be older than the pool.
             Children::Name | Children::End => {
@@ -172,8 +184,8 @@ impl Leftovers {
     /// Searches for leftovers, and logs the new ones.
     fn look(&mut self, members: &[i32], is_end: bool, now: Moment) {
         let ended = std::mem::take(&mut self.ended);
-        let found = self.outsiders(members);
         self.past.extend(&ended);
+        let found = self.outsiders(members);
         self.past.retain(|member| found.iter().any(|process| process.group == member.pid));
         self.known.retain(|_, known| found.iter().any(|process| process.is_same(&known.process)));
         let (mut named, mut unnamed) = (0, 0);
@@ -207,6 +219,7 @@ impl Leftovers {
     /// Descendants of this process that belong neither to the pool nor to [`others`](Self::others).
     fn outsiders(&self, members: &[i32]) -> Vec<Relative> {
         let (us, group) = (us(), our_group());
+        let has_others = self.is_beside_a_program || reap::pools() > 1;
         // The pid of an ended process may belong to another process.
         let others = self.others().filter(|other| other.parent == us && other.exists());
         let without: Vec<i32> = members.iter().copied().chain(others.map(|other| other.pid)).collect();
@@ -216,8 +229,14 @@ impl Leftovers {
             // In the group of a live member, or started beside the workers.
             .filter(|process| !members.contains(&process.group))
             .filter(|process| process.group != group || self.shares_group)
+            .filter(|process| !has_others || self.is_of_ended(process))
             .filter(|process| !self.others().any(|other| other.is_same(process)))
             .collect()
+    }
+
+    /// Whether it is in the group of an ended worker.
+    fn is_of_ended(&self, process: &Relative) -> bool {
+        self.past.iter().chain(&self.ended).any(|member| member.pid == process.group)
     }
 
     fn others(&self) -> impl Iterator<Item = &Relative> {

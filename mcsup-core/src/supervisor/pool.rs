@@ -10,7 +10,7 @@ use super::readiness::Readiness;
 use crate::clock;
 use crate::control::{Handle, handle};
 use crate::error::{Error, Result};
-use crate::policy::Outcome;
+use crate::policy::{Moment, Outcome};
 
 /// A pool that its program steps, from [`Prefork::start`](crate::Prefork::start).
 ///
@@ -33,33 +33,52 @@ use crate::policy::Outcome;
 /// # }
 /// ```
 ///
-/// A program may have several pools, and step them in any order, but not from within a method of a [`Supervisor`].
-/// Workers get no descriptor of another pool. An upgrade is refused while there is another pool.
+/// A program may have several pools, sixteen at once, and step them in any order, but not from within a method of a
+/// [`Supervisor`]. Workers get no descriptor of another pool. An upgrade is refused while there is another pool.
 ///
 /// In a tokio runtime of one thread `AsyncFd` takes `pool.as_fd().try_clone_to_owned()`. Workers are forked within
 /// that runtime then, so a worker starts a runtime of its own in a new thread only.
 ///
+/// # Children of the program
+/// The program may start processes of its own. With a mold ([`Policy::preload`](crate::policy::Policy)), with
+/// [`Config::children`](crate::Config), and as the first process of a container the pool reaps all children of this
+/// process, also the program's: a wait for one of them fails then (ECHILD), and its exit status is lost. From then on all
+/// pools of the process do. A program that needs such statuses uses [`Prefork::spawn`](crate::Prefork::spawn).
+///
+/// Leftovers ([`Children`](crate::Children)) are the processes in the group of an ended worker only: any other may be the
+/// program's. So there are none at a terminal, where workers have no groups of their own.
+///
+/// # The end
 /// Dropping a running pool is a quick stop: it waits until the last worker has ended, at most for
-/// [`Policy::quick_timeout`](crate::policy::Policy::quick_timeout) and the time that SIGKILL takes.
+/// [`Policy::quick_timeout`](crate::policy::Policy::quick_timeout) and the time that SIGKILL takes. While the thread panics
+/// it does not wait: the workers end by themselves, and the paths of Unix sockets stay.
 #[derive(Debug)]
 pub struct Pool<S: Supervisor> {
     /// `None`: it has ended.
     running: Option<RunningPool<S>>,
     readiness: Readiness,
+    /// The time of the next step, as known at the end of the last one. It does not move while the program waits.
+    deadline: Option<Moment>,
     outcome: Outcome,
     /// The process that has the pool. A process that the program forks has not.
     owner: u32,
 }
 
 impl<S: Supervisor> Pool<S> {
-    /// The pool; `None`: a dry run, which has ended already.
-    pub(super) fn new(mut running: Option<RunningPool<S>>) -> Result<Self> {
+    /// The pool that `begin` returns; `None`: a dry run, which has ended already.
+    pub(super) fn new(begin: impl FnOnce() -> Result<Option<RunningPool<S>>>) -> Result<Self> {
+        // First: after an error nothing of the pool is left.
         let readiness = Readiness::new().map_err(|error| Error::system("make a poller", error))?;
+        let mut running = begin()?;
         running.iter_mut().for_each(RunningPool::leave_to_the_program);
-        Ok(Self { running, readiness, outcome: Outcome::Stopped, owner: std::process::id() })
+        let outcome = Outcome::Stopped;
+        Ok(Self { running, readiness, deadline: None, outcome, owner: std::process::id() })
     }
 
-    /// Handles all events since the last step, and never waits. Returns the ending once the pool has ended.
+    /// Handles all events since the last step without a wait. Returns the ending once the pool has ended.
+    ///
+    /// The last step alone may wait: for up to a second until clients and the service manager have read their last
+    /// messages, and with [`Children::End`](crate::Children::End) for up to 3 more until leftovers have ended.
     ///
     /// After the end, also in the dry run of an upgrade, each step returns the outcome again, without the error.
     pub fn step(&mut self) -> Option<Ending> {
@@ -70,7 +89,11 @@ impl<S: Supervisor> Pool<S> {
         match outcome {
             Some(outcome) => Some(self.end(outcome)),
             None => {
+                if let Some(running) = &mut self.running {
+                    running.leave_to_the_program();
+                }
                 self.watch();
+                self.deadline = self.next_deadline();
                 None
             }
         }
@@ -79,9 +102,15 @@ impl<S: Supervisor> Pool<S> {
     /// The time of the next step without an event; `None`: an event comes first.
     pub fn deadline(&self) -> Option<Instant> {
         let Some(running) = &self.running else { return Some(Instant::now()) };
+        // Another pool of this process may have reaped a process of this one since the last step.
+        let deadline = self.deadline.into_iter().chain(running.deadline(clock::now())).min()?;
+        Instant::now().checked_add(deadline.saturating_sub(clock::now()))
+    }
+
+    fn next_deadline(&self) -> Option<Moment> {
         let now = clock::now();
-        let patience = running.deadline(now)?.min(self.readiness.deadline(now)).saturating_sub(now);
-        Instant::now().checked_add(patience)
+        let running = self.running.as_ref().and_then(|running| running.deadline(now));
+        running.into_iter().chain(self.readiness.deadline(now)).min()
     }
 
     /// A further handle on the pool.
@@ -92,7 +121,9 @@ impl<S: Supervisor> Pool<S> {
         let (handle, end) = handle::pair()?;
         if let Some(running) = &mut self.running {
             running.serve(end);
+            running.withhold();
             self.watch();
+            self.deadline = self.deadline.into_iter().chain(self.readiness.deadline(clock::now())).min();
         }
         Ok(handle)
     }
@@ -108,8 +139,7 @@ impl<S: Supervisor> Pool<S> {
 
     /// Makes the descriptor readable for the events of the next step.
     fn watch(&mut self) {
-        if let Some(running) = &mut self.running {
-            running.leave_to_the_program();
+        if let Some(running) = &self.running {
             self.readiness.watch(&running.sources());
         }
     }

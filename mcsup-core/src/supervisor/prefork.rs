@@ -199,8 +199,9 @@ impl<S: Supervisor> Prefork<S> {
 
     /// Whether the supervisor handles signals ([`run`](Self::run) lists them); it does by default.
     ///
-    /// With `false` the program handles all of them itself, and ends the pool by a [`Handle`]. Only SIGPIPE is ignored.
-    /// Workers have their handlers in any case.
+    /// With `false` the program handles all of them itself, and ends the pool by a [`Handle`]. Only SIGPIPE is ignored, and
+    /// an ignored SIGCHLD, or one with SA_NOCLDWAIT, is not: the kernel would discard how workers end. Where the program
+    /// reaps a worker itself, the pool notices its end without the cause. Workers have their handlers in any case.
     #[must_use]
     pub fn signals(mut self, are_handled: bool) -> Self {
         self.signal_use = if are_handled { SignalUse::Handled } else { SignalUse::Left };
@@ -257,12 +258,13 @@ impl<S: Supervisor> Prefork<S> {
 
     /// Opens the listeners and forks the first workers, for a program with an own loop (see [`Pool`]).
     ///
-    /// All else is as in [`run`](Self::run): the one thread, the attributes of the process, the signals.
+    /// All else is as in [`run`](Self::run): the one thread, the attributes of the process, the signals. What the program
+    /// changes of its signals after the start stays at the end: a disposition that it has set, a signal that it has blocked.
     ///
     /// # Errors
     /// The pool cannot start; nothing is left of it.
     pub fn start(self) -> Result<Pool<S>> {
-        self.begin().and_then(Pool::new)
+        Pool::new(|| self.begin())
     }
 
     /// Forks a process that runs the pool, for a program that starts threads later. Returns when the listeners are open
@@ -333,11 +335,11 @@ fn obstacle(config: &Config, resumption: Option<&Resumption>) -> Option<Error> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use crate::worker::{Worker, WorkerContext, WorkerResult};
 
     /// A worker that has nothing to do.
-    pub(super) struct Idle;
+    pub(in crate::supervisor) struct Idle;
 
     impl Worker for Idle {
         fn run(&mut self, _: &WorkerContext) -> WorkerResult {

@@ -66,9 +66,9 @@ impl Readiness {
         self.inner = None;
     }
 
-    /// The time of the next step, because the sources cannot be watched.
-    pub(super) fn deadline(&self, now: Moment) -> Moment {
-        if self.is_watching { Moment::MAX } else { now + WITHOUT_WATCH }
+    /// The time of the next step, if the sources cannot be watched.
+    pub(super) fn deadline(&self, now: Moment) -> Option<Moment> {
+        (!self.is_watching).then(|| now + WITHOUT_WATCH)
     }
 }
 

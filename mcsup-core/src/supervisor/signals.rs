@@ -69,6 +69,9 @@ impl Signals {
             SignalUse::Handled | SignalUse::Unused => Caught::new(numbers())?,
             SignalUse::Left => Caught::new([])?,
         };
+        if signal_use == SignalUse::Left {
+            caught.keep_children()?;
+        }
         // A client or worker that has ended is then an error of one write.
         caught.ignore(libc::SIGPIPE)?;
         Ok(Self { caught, signal_use })

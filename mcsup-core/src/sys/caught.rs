@@ -8,16 +8,17 @@
 //! signal before that is not lost: the handler finds that its process is not the owner and triggers the
 //! default action.
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
+mod claims;
+
+pub(crate) use claims::{Caught, leave_in_child};
+
 use std::ffi::c_void;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::registry;
 use super::signal::{Disposition, dispose, disposition};
-use super::{descriptor, registry};
 
 /// The handler's action at a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,13 +88,6 @@ static OWNER: AtomicI32 = AtomicI32::new(0);
 const NO_PROCESS: i32 = -1;
 /// The number of threads in the handler.
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
-/// The signals of all [`Caught`]s: the number of its users, and the disposition before the first.
-static CLAIMS: Mutex<BTreeMap<i32, (usize, Disposition)>> = Mutex::new(BTreeMap::new());
-
-fn claims() -> MutexGuard<'static, BTreeMap<i32, (usize, Disposition)>> {
-    CLAIMS.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn entry(number: i32) -> Option<&'static Entry> {
     TABLE.get(usize::try_from(number).ok()?)
 }
@@ -198,7 +192,7 @@ pub(crate) fn wake_by(fd: BorrowedFd<'_>) -> io::Result<()> {
     match WAKES.iter().find(is_free) {
         Some(_) => Ok(()),
         None => {
-            Err(io::Error::new(io::ErrorKind::AlreadyExists, "other pools of this process have its signals"))
+            Err(io::Error::new(io::ErrorKind::AlreadyExists, "this process has as many pools as it can have"))
         }
     }
 }
@@ -232,127 +226,6 @@ fn ours(number: i32) -> Disposition {
     let handler = arrived as extern "C" fn(i32, *mut libc::siginfo_t, *mut c_void) as libc::sighandler_t;
     let flags = libc::SA_RESTART | libc::SA_SIGINFO;
     Disposition::of(handler, if number == libc::SIGCHLD { flags | libc::SA_NOCLDSTOP } else { flags })
-}
-
-/// Counts signals of this process from [`Caught::new`] until it is dropped.
-///
-/// Several count independently. The last drop restores the dispositions from before the first.
-#[derive(Debug)]
-pub(crate) struct Caught {
-    claimed: Vec<i32>,
-    /// The count of each signal at the last [`take`](Self::take).
-    taken: [Cell<u32>; SIGNALS],
-    wake: OwnedFd,
-    write: OwnedFd,
-}
-
-impl Caught {
-    /// Starts to count each of `numbers`.
-    ///
-    /// # Errors
-    /// No descriptor is left; `AlreadyExists`: this process has too many others.
-    pub(crate) fn new(numbers: impl IntoIterator<Item = i32>) -> io::Result<Self> {
-        let (wake, write) = descriptor::pipe(true)?;
-        wake_by(write.as_fd())?;
-        let mut this =
-            Self { claimed: Vec::new(), taken: std::array::from_fn(|_| Cell::new(0)), wake, write };
-        OWNER.store(i32::try_from(std::process::id()).unwrap_or_default(), Ordering::Release);
-        for number in numbers {
-            if let Some(entry) = entry(number) {
-                this.claim(number, &ours(number), Some(entry))?;
-            }
-        }
-        Ok(this)
-    }
-
-    /// Ignores `number` until the drop.
-    pub(crate) fn ignore(&mut self, number: i32) -> io::Result<()> {
-        self.claim(number, &Disposition::ignored(), None)
-    }
-
-    fn claim(&mut self, number: i32, wanted: &Disposition, counts: Option<&Entry>) -> io::Result<()> {
-        let mut claims = claims();
-        if let Some((users, _)) = claims.get_mut(&number) {
-            *users += 1;
-            // Earlier arrivals are for the others. For the first user all count from the installation on.
-            if let Some((entry, taken)) =
-                counts.zip(self.taken.get(usize::try_from(number).unwrap_or(SIGNALS)))
-            {
-                taken.set(entry.count.load(Ordering::Acquire));
-            }
-        } else {
-            counts.iter().for_each(|entry| entry.set(Act::Count));
-            claims.insert(number, (1, dispose(number, wanted)?));
-        }
-        self.claimed.push(number);
-        Ok(())
-    }
-
-    /// Takes the arrivals of `number` since the last call; returns the latest sender.
-    pub(crate) fn take(&self, number: i32) -> Option<Option<Origin>> {
-        let entry = entry(number).filter(|_| self.claimed.contains(&number))?;
-        let count = entry.count.load(Ordering::Acquire);
-        let taken = &self.taken[usize::try_from(number).ok()?];
-        (taken.replace(count) != count).then(|| entry.origin())
-    }
-
-    /// Sends `number` to this process again. A blocked signal stays pending, also across an exec.
-    pub(crate) fn give_back(&self, number: i32) {
-        // SAFETY: kill(2) has no preconditions.
-        unsafe { libc::kill(libc::getpid(), number) };
-    }
-
-    /// Makes the descriptor unreadable until the next signal. Called before the counts are taken.
-    pub(crate) fn acknowledge(&self) {
-        let mut bytes = [0; 256];
-        while let Ok(1..) = rustix::io::read(&self.wake, &mut bytes) {}
-    }
-
-    /// The descriptors that forked processes must not have.
-    pub(crate) fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
-        [self.wake.as_fd(), self.write.as_fd()]
-    }
-}
-
-impl AsFd for Caught {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.wake.as_fd()
-    }
-}
-
-impl Drop for Caught {
-    fn drop(&mut self) {
-        let mut claims = claims();
-        for number in self.claimed.drain(..).rev() {
-            let Some((users, before)) = claims.get_mut(&number) else { continue };
-            *users -= 1;
-            if *users == 0 {
-                // The disposition was valid before.
-                let _ = dispose(number, before);
-                entry(number).iter().for_each(|entry| entry.set(Act::Nothing));
-                claims.remove(&number);
-            }
-        }
-        let is_last = claims.is_empty();
-        drop(claims);
-        stop_waking(self.write.as_fd());
-        if is_last {
-            OWNER.store(0, Ordering::Release);
-        }
-    }
-}
-
-/// Restores the dispositions from before all [`Caught`]s, in a new process with one thread.
-///
-/// The values stay, also those of other owners, and count nothing any more.
-pub(crate) fn leave_in_child() {
-    let mut claims = claims();
-    for (number, (_, before)) in std::mem::take(&mut *claims) {
-        let _ = dispose(number, &before);
-        entry(number).iter().for_each(|entry| entry.set(Act::Nothing));
-    }
-    WAKES.iter().for_each(|wake| wake.store(-1, Ordering::SeqCst));
-    OWNER.store(0, Ordering::Release);
 }
 
 /// Installs `acts` in a forked process, for the rest of its life. Called with these signals blocked.

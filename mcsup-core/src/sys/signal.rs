@@ -5,6 +5,9 @@ use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::{Mutex, PoisonError};
 
+/// The largest number of a signal on any system.
+const MOST: i32 = 64;
+
 /// Blocks every signal while it lives; its drop restores the previous mask.
 #[derive(Debug)]
 pub(crate) struct AllBlocked {
@@ -79,8 +82,6 @@ pub(crate) fn unblock_all() {
 /// Sets every signal to its default action. Uses system calls only, for a process that executes a program: an
 /// exec keeps signals ignored.
 pub(super) fn reset_dispositions() {
-    /// The largest number of a signal on any system.
-    const MOST: i32 = 64;
     // SAFETY: a `sigaction` is integers and a handler's address; zero is the default action, no flags and an
     // empty mask.
     let default: libc::sigaction = unsafe { std::mem::zeroed() };
@@ -98,35 +99,56 @@ pub(crate) fn stop_ignoring(number: i32) {
     }
 }
 
-/// Unblocks some signals while it lives; its drop restores the previous mask.
+/// Unblocks some signals while it lives; its drop blocks those that were blocked before. Others stay as they are then.
 #[derive(Debug)]
 pub(crate) struct Unblocked {
-    before: libc::sigset_t,
+    blocked: libc::sigset_t,
 }
 
 impl Unblocked {
     /// Unblocks `numbers` in the calling thread: a parent may have left any of them blocked.
     pub(crate) fn new(numbers: impl IntoIterator<Item = i32>) -> Self {
         let (mut set, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
-        // SAFETY: both sets are valid for writes; `sigemptyset` initialises the first before it is changed
-        // and read (a number that is no signal is refused), and `pthread_sigmask`, which cannot fail with a
-        // valid `how`, the second.
-        let before = unsafe {
+        let mut blocked = MaybeUninit::uninit();
+        let numbers: Vec<i32> = numbers.into_iter().collect();
+        // SAFETY: all sets are valid for writes; `sigemptyset` initialises the first and the last before they
+        // are changed and read (a number that is no signal is refused), and `pthread_sigmask`, which cannot
+        // fail with a valid `how`, the second.
+        let blocked = unsafe {
             libc::sigemptyset(set.as_mut_ptr());
-            for number in numbers {
-                libc::sigaddset(set.as_mut_ptr(), number);
+            libc::sigemptyset(blocked.as_mut_ptr());
+            for number in &numbers {
+                libc::sigaddset(set.as_mut_ptr(), *number);
             }
             libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), before.as_mut_ptr());
-            before.assume_init()
+            for number in numbers {
+                if libc::sigismember(before.as_ptr(), number) == 1 {
+                    libc::sigaddset(blocked.as_mut_ptr(), number);
+                }
+            }
+            blocked.assume_init()
         };
-        Self { before }
+        Self { blocked }
+    }
+
+    /// Blocks the signals of `other` too in the drop, and not in that of `other`.
+    fn take_over(&mut self, other: Self) {
+        for number in 1..=MOST {
+            // SAFETY: both sets are initialised; a number that is no signal is refused.
+            unsafe {
+                if libc::sigismember(&other.blocked, number) == 1 {
+                    libc::sigaddset(&mut self.blocked, number);
+                }
+            }
+        }
+        std::mem::forget(other);
     }
 }
 
 impl Drop for Unblocked {
     fn drop(&mut self) {
-        // SAFETY: `before` was filled in by `pthread_sigmask`.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, ptr::null_mut()) };
+        // SAFETY: `blocked` is initialised.
+        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &self.blocked, ptr::null_mut()) };
     }
 }
 
@@ -143,8 +165,8 @@ impl SharedUnblocked {
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         shared.0 += 1;
         let guard = Unblocked::new(numbers);
-        match &shared.1 {
-            Some(_) => std::mem::forget(guard),
+        match &mut shared.1 {
+            Some(first) => first.take_over(guard),
             None => shared.1 = Some(guard),
         }
         Self(())
@@ -222,6 +244,25 @@ impl Disposition {
         Self(this)
     }
 
+    /// Whether both name the same action.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        self.0.sa_sigaction == other.0.sa_sigaction
+    }
+
+    /// For SIGCHLD: the disposition with which the kernel keeps ended children for wait(2), where it does not with this
+    /// one (sigaction(2): SIG_IGN, SA_NOCLDWAIT).
+    pub(super) fn keeping_children(&self) -> Option<Self> {
+        match self.0.sa_sigaction == libc::SIG_IGN {
+            true => Some(Self::default_action()),
+            false if self.0.sa_flags & libc::SA_NOCLDWAIT == 0 => None,
+            false => {
+                let mut keeping = *self;
+                keeping.0.sa_flags &= !libc::SA_NOCLDWAIT;
+                Some(keeping)
+            }
+        }
+    }
+
     /// The address of the handler, if there is one.
     pub(super) fn handler(&self) -> Option<libc::sighandler_t> {
         Some(self.0.sa_sigaction).filter(|action| ![libc::SIG_DFL, libc::SIG_IGN].contains(action))
@@ -243,4 +284,49 @@ pub(crate) fn dispose(number: i32, wanted: &Disposition) -> io::Result<Dispositi
     // that sigaction(2) has returned, so a function of that signature which stays where it is.
     let result = unsafe { libc::sigaction(number, &wanted.0, &mut before.0) };
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(before) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::caught::Caught;
+    use crate::sys::fork::in_a_process;
+    use rustix::process::{Signal, getpid, kill_process};
+
+    #[test]
+    fn signals_that_were_blocked_after_the_guard_was_made_stay_blocked() {
+        in_a_process(|| {
+            let guard = SharedUnblocked::new([libc::SIGTERM]);
+            std::mem::forget(AllBlocked::new());
+            drop(guard);
+            // Their default action would end this process.
+            kill_process(getpid(), Signal::USR2).unwrap();
+            kill_process(getpid(), Signal::TERM).unwrap();
+        });
+    }
+
+    #[test]
+    fn signals_that_were_blocked_before_the_guard_was_made_are_blocked_again() {
+        in_a_process(|| {
+            std::mem::forget(AllBlocked::new());
+            let (first, second) =
+                (SharedUnblocked::new([libc::SIGTERM]), SharedUnblocked::new([libc::SIGTERM, libc::SIGHUP]));
+            drop(first);
+            drop(second);
+            kill_process(getpid(), Signal::TERM).unwrap();
+            kill_process(getpid(), Signal::HUP).unwrap();
+        });
+    }
+
+    #[test]
+    fn a_disposition_that_was_changed_since_the_signal_was_caught_stays() {
+        in_a_process(|| {
+            let caught = Caught::new([libc::SIGHUP, libc::SIGUSR1]).unwrap();
+            dispose(libc::SIGHUP, &Disposition::ignored()).unwrap();
+            drop(caught);
+            // Its default action would end this process.
+            kill_process(getpid(), Signal::HUP).unwrap();
+            assert_eq!(disposition(libc::SIGUSR1).unwrap().0.sa_sigaction, libc::SIG_DFL);
+        });
+    }
 }

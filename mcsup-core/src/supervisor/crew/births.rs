@@ -115,7 +115,7 @@ impl Crew {
             false => Process::Grandchild { pid, mold, own_report: None },
         };
         // The pid of a reaped process may belong to another process.
-        if is_doomed && !is_reaped {
+        if is_doomed && !is_reaped && !self.reaper.is_reaped(pid) {
             let _ = kill_process(pid, Signal::KILL);
         }
         self.note_progress(mold);

@@ -6,6 +6,7 @@ use super::{Crew, Member, Process, ProcessEntry};
 use crate::link::channel::ReadLimit;
 use crate::link::message::Report;
 use crate::policy::{Event, Exit, ExitStatus, OutOfMemory, WorkerId};
+use crate::sys::ancestry;
 
 /// Ended by SIGKILL.
 const KILLED: ExitStatus = ExitStatus::Signal(libc::SIGKILL);
@@ -131,16 +132,20 @@ impl Crew {
 
     /// Reaps ended processes. Their last reports are read first: an unknown process may have reported `Born`.
     pub(crate) fn reap(&mut self) -> Vec<Event> {
-        let ended: Vec<(Pid, ExitStatus)> = match self.adopts {
+        // Another pool of this process may have begun to adopt orphans, and may end before they do.
+        self.adopts |= ancestry::adopts();
+        let mut ended: Vec<(Pid, ExitStatus)> = match self.adopts {
             true => std::iter::from_fn(|| self.reaper.reap_any()).collect(),
-            false => {
-                let children = self.entries.values().filter_map(|entry| match entry.process {
-                    Process::Child(pid) => Some(pid),
-                    _ => None,
-                });
-                children.filter_map(|pid| Some((pid, self.reaper.try_reap(pid)?))).collect()
-            }
+            false => Vec::new(),
         };
+        let children = self.entries.values().filter_map(|entry| match entry.process {
+            Process::Child(pid) => Some(pid),
+            _ => None,
+        });
+        // Also after the above: other code in this process may have reaped one.
+        let left = children.filter(|pid| !ended.iter().any(|(reaped, _)| reaped == pid));
+        let left: Vec<_> = left.filter_map(|pid| Some((pid, self.reaper.try_reap(pid)?))).collect();
+        ended.extend(left);
         let reaped: Vec<Pid> = ended.iter().map(|(pid, _)| *pid).collect();
         let mut events = self.reports_of(&reaped);
         self.kills.deaths(self.killed_by_others(&ended));

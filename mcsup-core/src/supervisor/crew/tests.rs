@@ -6,7 +6,8 @@ use crate::link::fork_order::{ForkOrder, ForkingEnd};
 use crate::link::message::Report;
 use crate::link::{channel, fork_order};
 use crate::listener::open::OpenSet;
-use crate::sys::ancestry::ADOPTS;
+use crate::sys::ancestry::{self, ADOPTS};
+use crate::sys::fork::in_a_process;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use std::process::{Child, Command};
 
@@ -241,4 +242,38 @@ fn a_process_that_is_no_child_is_no_worker() {
     end.send(Report::Born { pid: 1 }).unwrap();
     let events = pool.crew.reports();
     assert_eq!(events.is_empty(), ADOPTS, "{events:?}");
+}
+
+#[test]
+fn a_process_that_other_code_has_reaped_has_ended_also_where_orphans_are_adopted() {
+    in_a_process(|| {
+        let mut pool = pool();
+        pool.crew.adopts = true;
+        assert!(pool.crew.reap().is_empty());
+        pool.process.kill().unwrap();
+        pool.process.wait().unwrap();
+        let events = pool.crew.reap();
+        assert!(matches!(events[..], [Event::Exited { worker: MOLD, .. }]), "{events:?}");
+        assert!(pool.crew.reap().is_empty());
+    });
+}
+
+#[cfg(all(target_os = "linux", not(mcsup_force_fallback)))]
+#[test]
+fn orphans_that_another_pool_has_adopted_are_reaped_after_its_end_too() {
+    in_a_process(|| {
+        let mut crew = Crew::new(1).unwrap();
+        assert!(crew.reap().is_empty());
+        let other = Crew::new(1).unwrap();
+        ancestry::adopt_orphans().unwrap();
+        // The shell ends first.
+        let mut shell = Command::new("sh").args(["-c", "sleep 0.2 &"]).spawn().unwrap();
+        shell.wait().unwrap();
+        drop(other);
+        let mut ended = 0;
+        while ended == 0 {
+            crew.reap();
+            ended += crew.take_reaped_others().len();
+        }
+    });
 }

@@ -104,3 +104,30 @@ fn a_leftover_is_named_without_a_look_into_its_memory() {
     end(child);
     assert!(named.ends_with(&format!("still running: pid {} (sleep)", relative.pid)), "{named}");
 }
+
+#[test]
+fn a_process_that_the_program_starts_beside_its_pool_is_no_leftover() {
+    use std::os::unix::process::CommandExt;
+    let led = |group: i32| {
+        let child = Command::new("sleep").arg("1000").process_group(group).spawn().unwrap();
+        let relative = Relative::find(child.id().try_into().unwrap()).unwrap();
+        (child, relative)
+    };
+    let mut leftovers = Leftovers::new(Children::End);
+    leftovers.are_beside_a_program();
+    // At a terminal workers share the program's group.
+    leftovers.note_fork(false);
+    let (worker, member) = led(0);
+    let ((own, _), (leading, _)) = (start("sleep", "1000"), led(0));
+    let (mut left, left_it) = led(member.group);
+    end(worker);
+    let gone = Member { pid: member.pid, is_mold: false };
+    leftovers.note_gone(Gone { members: vec![gone], has_others: false }, Moment::ZERO);
+    assert_eq!(pids(&leftovers.outsiders(&[])), [left_it.pid]);
+    leftovers.finish(&[], None);
+    assert!(left.wait().unwrap().code().is_none());
+    for mut child in [own, leading] {
+        assert!(child.try_wait().unwrap().is_none());
+        end(child);
+    }
+}

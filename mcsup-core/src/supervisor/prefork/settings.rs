@@ -56,7 +56,7 @@ settings! {
     reuse_port: bool, listener.reuse_port;
     /// All settings of the decisions, in place of those that are set before.
     policy: Policy, policy;
-    /// The largest number of workers.
+    /// The largest number of workers; 65 536 at most.
     max_workers: usize, policy.max_workers;
     /// The longest boot.
     boot_timeout: Duration, policy.boot_timeout;
@@ -155,6 +155,8 @@ mod tests {
             (pool(), "there is no address to listen on"),
             (pool().bind("127.0.0.1:0").workers(0), "0 workers: expected 1 to 512"),
             (pool().bind("127.0.0.1:0").workers(9).max_workers(8), "9 workers: expected 1 to 8"),
+            (pool().bind("127.0.0.1:0").max_workers(usize::MAX), "at most 18446744073709551615 workers: "),
+            (pool().bind("127.0.0.1:0").max_workers(200_000_000), "at most 200000000 workers: "),
             (pool().bind("127.0.0.1:0").bind("nowhere:x"), "nowhere:x"),
         ] {
             let mistake = pool.into_config().unwrap_err().to_string();
