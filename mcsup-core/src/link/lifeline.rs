@@ -15,11 +15,10 @@ use rustix::event::{PollFd, PollFlags, poll};
 use super::channel::WorkerEnd;
 use super::message::Order;
 use super::scoreboard::ScoreboardRow;
-use crate::clock;
+use super::stop_request::StopRequest;
 use crate::listener::open::OpenSet;
 use crate::policy::Drain;
 use crate::sys::companion::Companion;
-use crate::sys::unshared::Unshared;
 use crate::sys::{caught, descriptor, fork};
 
 /// The stage of a worker's life. It only rises.
@@ -243,18 +242,30 @@ impl Drop for WorkerControl {
 /// The name of the thread. Every worker has one; no process that the application starts does.
 pub const THREAD_NAME: &str = "lifeline";
 
-/// Starts the thread. A worker without a supervisor has at most `patience` to finish.
+/// The end of a worker whose supervisor is gone.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Alone {
+    /// The longest time to finish.
+    pub(crate) patience: Duration,
+    /// Whether it may have clients while it boots. One that has none ends at once.
+    pub(crate) serves_while_booting: bool,
+}
+
+/// The time of a worker that serves while it boots to end its processes, after its own time.
+const TO_END_PROCESSES: Duration = Duration::from_secs(1);
+
+/// Starts the thread.
 pub(crate) fn start(
     end: WorkerEnd,
     control: Arc<WorkerControl>,
     listeners: Arc<OpenSet>,
-    patience: Duration,
+    alone: Alone,
 ) -> io::Result<Companion> {
     let lifeline = Lifeline {
         end,
         control,
         listeners,
-        patience,
+        alone,
         stop_request: StopRequest::new()?,
         orphaned: OnceLock::new(),
     };
@@ -268,7 +279,7 @@ struct Lifeline {
     end: WorkerEnd,
     control: Arc<WorkerControl>,
     listeners: Arc<OpenSet>,
-    patience: Duration,
+    alone: Alone,
     stop_request: StopRequest,
     /// The time at which the supervisor was found to be gone.
     orphaned: OnceLock<Instant>,
@@ -315,67 +326,32 @@ impl Lifeline {
     }
 
     fn be_orphaned(&self) {
-        if !self.control.has_begun.load(Ordering::Acquire) {
+        if !self.control.has_begun.load(Ordering::Acquire) && !self.alone.serves_while_booting {
             // The worker serves no request yet, and no process would learn that it is ready.
             fork::exit_now(1);
         }
-        log::warn!("the supervisor is gone: finishing what has arrived");
         self.orphaned.get_or_init(Instant::now);
         // Before the worker is woken, whose code may then close its duplicates.
         self.control.release(&self.listeners);
         self.control.raise(Phase::Draining);
+        // Last: the log may block.
+        log::warn!("the supervisor is gone: finishing what has arrived");
     }
 
     /// Ends the process if the worker does not finish in time without a supervisor.
     fn wait_for_end(&self) {
         let begin = *self.orphaned.get_or_init(Instant::now);
+        let Alone { patience, serves_while_booting } = self.alone;
+        let for_processes = if serves_while_booting { TO_END_PROCESSES } else { Duration::ZERO };
+        let limit = patience.saturating_add(for_processes);
         while !self.stop_request.is_asked() {
-            let left = self.patience.saturating_sub(begin.elapsed());
+            let left = limit.saturating_sub(begin.elapsed());
             if left.is_zero() {
-                log::error!("not finished {:?} after the supervisor's end: giving up", self.patience);
+                log::error!("not finished {patience:?} after the supervisor's end: giving up");
                 fork::exit_now(1);
             }
             self.stop_request.wait(None, Some(left));
         }
-    }
-}
-
-/// The request to end the thread, and a pipe that interrupts its waits.
-struct StopRequest {
-    is_asked: AtomicBool,
-    read: Unshared,
-    write: Unshared,
-}
-
-impl StopRequest {
-    fn new() -> io::Result<Self> {
-        let (read, write) = descriptor::pipe(true)?;
-        Ok(Self { is_asked: AtomicBool::new(false), read: read.into(), write: write.into() })
-    }
-
-    fn ask(&self, stop_request: bool) {
-        self.is_asked.store(stop_request, Ordering::Release);
-        if stop_request {
-            // A full pipe is readable as well.
-            let _ = rustix::io::write(&self.write, &[0]);
-        } else {
-            let mut bytes = [0; 64];
-            while let Ok(1..) = rustix::io::read(&self.read, &mut bytes) {}
-        }
-    }
-
-    fn is_asked(&self) -> bool {
-        self.is_asked.load(Ordering::Acquire)
-    }
-
-    /// Waits until `source` is readable (returns `true`), a stop request, or `limit`.
-    fn wait(&self, source: Option<BorrowedFd<'_>>, limit: Option<Duration>) -> bool {
-        let sources = [Some(self.read.as_fd()), source].into_iter().flatten();
-        let mut sources: Vec<_> = sources.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-        let limit = limit.map(clock::wait_of);
-        // A persistent error would recur at once. Only an interruption by a signal is temporary.
-        let _ = poll(&mut sources, limit.as_ref());
-        sources.get(1).is_some_and(|source| !source.revents().is_empty())
     }
 }
 

@@ -6,6 +6,7 @@
 //! - [`message`]: the messages and their bytes.
 //! - [`channel`]: the supervisor's and the worker's end of a socketpair.
 //! - [`lifeline`]: the worker's thread that reads orders and sees its supervisor die.
+//! - `stop_request`: the request to end that thread.
 //! - [`scoreboard`]: one row for each worker: beat, requests, connections.
 //! - [`fork_order`]: orders to a mold, with descriptors.
 //! - [`handover`]: the queue of connections between workers.
@@ -18,3 +19,4 @@ pub(crate) mod handover;
 pub(crate) mod lifeline;
 pub(crate) mod message;
 pub(crate) mod scoreboard;
+mod stop_request;

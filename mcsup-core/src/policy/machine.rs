@@ -78,6 +78,11 @@ impl Machine {
         }
     }
 
+    /// Whether workers may have clients while they boot: then they have time to finish, as ready ones.
+    pub(crate) fn expect_service_while_booting(&mut self, serves_while_booting: bool) {
+        self.pool.serves_while_booting = serves_while_booting;
+    }
+
     /// Forks the first generation.
     pub(crate) fn start(&mut self, now: Moment) -> Vec<Effect> {
         let mut step = Step::at(now);

@@ -38,6 +38,8 @@ pub(super) struct Pool {
     pub(super) configured: usize,
     /// Whether some worker has been ready.
     pub(super) ever_ready: bool,
+    /// Whether workers may have clients while they boot.
+    pub(super) serves_while_booting: bool,
 }
 
 impl Pool {
@@ -52,6 +54,7 @@ impl Pool {
             current: 1,
             newest: 1,
             ever_ready: false,
+            serves_while_booting: false,
         }
     }
 
@@ -63,6 +66,16 @@ impl Pool {
     /// Whether `generation` is the one of the current rollout.
     pub(super) fn is_new(&self, generation: Generation) -> bool {
         matches!(&self.phase, PoolPhase::Reloading(rollout) if rollout.generation == generation)
+    }
+
+    /// Whether a worker may have clients.
+    pub(super) fn may_serve(&self, entry: &Entry) -> bool {
+        match entry.state {
+            State::Ready { .. } => true,
+            // One that is not forked yet has none.
+            State::Booting { .. } => self.serves_while_booting && entry.pid.is_some(),
+            _ => false,
+        }
     }
 
     /// Whether a worker boots or is ready in neither the serving nor the new generation.

@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::host::privileges::RunAs;
 use crate::host::processes::own_pid;
 use crate::link::channel::WorkerEnd;
-use crate::link::lifeline::{self, WorkerControl};
+use crate::link::lifeline::{self, Alone, WorkerControl};
 use crate::link::message::Report;
 use crate::listener::open::OpenSet;
 use crate::policy::{BootFailure, ExitStatus, LastError};
@@ -55,7 +55,7 @@ pub(super) fn run<E: Hooks>(spec: WorkerSpec, loaded: &mut Option<E::Worker>, ho
 
 fn serve<E: Hooks>(mut spec: WorkerSpec, loaded: &mut Option<E::Worker>, hooks: &mut E) -> i32 {
     let forked = boot_step("Supervisor::after_fork", || hooks.after_fork(true));
-    let booted = prepare(&mut spec).and_then(|prepared| {
+    let booted = prepare::<E::Worker>(&mut spec).and_then(|prepared| {
         forked?;
         boot(&prepared.context, spec.common.generation, loaded, hooks)?;
         Ok(prepared)
@@ -70,13 +70,8 @@ fn serve<E: Hooks>(mut spec: WorkerSpec, loaded: &mut Option<E::Worker>, hooks: 
     }) else {
         return code::FAILED;
     };
-    prepared.context.booted();
-    if spec.end.send(Report::Ready).is_err() {
-        // The supervisor is gone, and no client has connected because of this worker yet.
-        return code::FAILED;
-    }
-    if !prepared.control.may_begin() {
-        return 0;
+    if let Some(code) = await_begin::<E::Worker>(&prepared, &spec.end) {
+        return code;
     }
     let code = match guarded("Worker::run", || worker.run(&prepared.context)) {
         Ok(Ok(())) => 0,
@@ -87,6 +82,21 @@ fn serve<E: Hooks>(mut spec: WorkerSpec, loaded: &mut Option<E::Worker>, hooks: 
         Err(panic) => return report_panic(&spec.end, &panic),
     };
     code.max(end_orderly(&spec.end, loaded))
+}
+
+/// Reports that the worker is ready, and waits until it may serve. Returns the exit code of a worker that ends
+/// instead.
+fn await_begin<W: Worker>(prepared: &Prepared, end: &WorkerEnd) -> Option<i32> {
+    if W::serves_while_booting() && !prepared.context.phase().accepts() {
+        // It is to end, and may have clients.
+        return None;
+    }
+    prepared.context.booted();
+    if end.send(Report::Ready).is_err() && !W::serves_while_booting() {
+        // The supervisor is gone, and no client has connected because of this worker yet.
+        return Some(code::FAILED);
+    }
+    (!prepared.control.may_begin() && !W::serves_while_booting()).then_some(0)
 }
 
 /// Drops the worker; returns the exit code.
@@ -136,7 +146,7 @@ fn boot<E: Hooks>(
     boot_step("Worker::boot", || worker.boot(context))?.map_err(failed)
 }
 
-fn prepare(spec: &mut WorkerSpec) -> Result<Prepared> {
+fn prepare<W: Worker>(spec: &mut WorkerSpec) -> Result<Prepared> {
     let failed = |step: &str, error: io::Error| Error::system(step, error).of_kind(ErrorKind::Boot);
     let common = Arc::clone(&spec.common);
     if spec.origin == Origin::Mold {
@@ -165,7 +175,8 @@ fn prepare(spec: &mut WorkerSpec) -> Result<Prepared> {
     let listeners = Arc::new(listeners.open(&common.own_listeners)?);
     let marks = keep_from_children(spec, &control, &listeners);
     let (end, patience) = (spec.end.clone(), common.graceful_timeout);
-    let lifeline = lifeline::start(end.clone(), Arc::clone(&control), Arc::clone(&listeners), patience)
+    let alone = Alone { patience, serves_while_booting: W::serves_while_booting() };
+    let lifeline = lifeline::start(end.clone(), Arc::clone(&control), Arc::clone(&listeners), alone)
         .map_err(|error| failed("start the lifeline", error))?;
     signal::unblock_all();
     let (row, handover) = (spec.row.clone(), Arc::clone(&common.handover));

@@ -38,6 +38,7 @@ use crate::policy::{Ask, Effect, Event, Machine, Moment, Outcome, StopMode, Tick
 use crate::sys::ancestry;
 use crate::sys::signal::SharedUnblocked;
 use crate::upgrade::Resumption;
+use crate::worker::Worker;
 
 /// A pool whose loop can run.
 #[derive(Debug)]
@@ -193,6 +194,7 @@ fn begin<S: Supervisor>(
     process: (ProcessAttributes, SignalUse),
 ) -> Result<StartedPool<S>> {
     let mut machine = Machine::new(config.policy.clone());
+    machine.expect_service_while_booting(S::Worker::serves_while_booting());
     let mut executor = open(supervisor, config, process)?;
     let generation_config = executor.generation_configs.current();
     let locals: Vec<_> = generation_config

@@ -23,6 +23,7 @@ use crate::listener::own::require_own;
 use crate::policy::{Effect, Event, Machine};
 use crate::sys::{ancestry, signal};
 use crate::upgrade::{self, Resumption};
+use crate::worker::Worker;
 
 /// A pool whose loop can run: a new one, or an adopted one.
 pub(super) struct StartedPool<S> {
@@ -55,13 +56,14 @@ pub(super) fn take_over<S: Supervisor>(
         resumption.affirm()?;
         return Ok(None);
     }
-    let machine = match adopted.take(&resumption, &config, signal_use) {
+    let mut machine = match adopted.take(&resumption, &config, signal_use) {
         Ok(machine) => machine,
         Err(error) => {
             resumption.give_up(&error.to_string());
             return Err(error);
         }
     };
+    machine.expect_service_while_booting(S::Worker::serves_while_booting());
     let (by, failure) = (resumption.by().to_owned(), resumption.failure().map(str::to_owned));
     let Some(mut executor) = adopted.executor(supervisor, config) else {
         return Err(Error::system("take over", std::io::Error::other("something is missing")));

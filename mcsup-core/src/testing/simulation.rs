@@ -11,6 +11,7 @@ use crate::policy::{Ask, Effect, Event, ExitStatus, Machine, Moment, Outcome, St
 use crate::supervisor::config::Config;
 use crate::supervisor::observations::Observations;
 use crate::supervisor::{ForkSide, PoolProcess, Supervisor, operator, report};
+use crate::worker::Worker;
 
 /// The simulated time at which a pool begins.
 const START: Moment = Duration::from_secs(1000);
@@ -84,6 +85,7 @@ impl<S: Supervisor> Simulation<S> {
             last_request: 0,
             outcome: None,
         };
+        simulation.machine.expect_service_while_booting(S::Worker::serves_while_booting());
         simulation.supervisor.listening(&[]);
         simulation.observe_phase();
         let effects = simulation.machine.start(START);

@@ -85,6 +85,18 @@ pub trait Worker {
         false
     }
 
+    /// Whether a worker may serve clients before [`boot`](Self::boot) returns, as the process of a
+    /// [`Program`](crate::Program) may.
+    ///
+    /// Such a worker is not killed if it is to end while it boots: its phase changes, and it has the graceful
+    /// timeout. [`run`](Self::run) follows then too.
+    fn serves_while_booting() -> bool
+    where
+        Self: Sized,
+    {
+        false
+    }
+
     /// Serves until [`WorkerContext::phase`] ends it, then returns; the process ends with it.
     ///
     /// # Errors

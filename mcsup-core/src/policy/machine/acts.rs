@@ -40,21 +40,29 @@ impl Machine {
         }
     }
 
-    /// Drains a worker while others serve. Kills one that is not ready yet.
+    /// Drains a worker while others serve. Kills one that has no clients yet.
     pub(super) fn retire(&mut self, worker: WorkerId, how: Drain, step: &mut Step) {
-        let kill_at = step.after(self.pool.policy.graceful_timeout);
-        let Some(entry) = self.pool.table.get_mut(worker) else { return };
+        let Some(entry) = self.pool.table.get(worker) else { return };
+        let (slot, is_current) = (entry.slot, entry.generation == self.pool.current);
         match entry.state {
             State::Ready { since, .. } => {
-                entry.state = State::Draining { how, kill_at };
-                let (slot, is_current) = (entry.slot, entry.generation == self.pool.current);
-                step.push(Effect::Drain { worker, how });
+                self.drain(worker, how, step);
                 if is_current {
                     self.starts.served(slot, step.now.saturating_sub(since));
                 }
             }
+            State::Booting { .. } if self.pool.may_serve(entry) => self.drain(worker, how, step),
             State::Booting { .. } => self.kill(worker, KillReason::GivenUp, step),
             _ => {}
+        }
+    }
+
+    /// Orders a worker to finish within the graceful timeout.
+    pub(super) fn drain(&mut self, worker: WorkerId, how: Drain, step: &mut Step) {
+        let kill_at = step.after(self.pool.policy.graceful_timeout);
+        if let Some(entry) = self.pool.table.get_mut(worker) {
+            entry.state = State::Draining { how, kill_at };
+            step.push(Effect::Drain { worker, how });
         }
     }
 

@@ -78,19 +78,17 @@ impl Machine {
         self.end_everything_else(step);
         self.starts.cancel_all();
         step.kill(self.molds.end_all(step.now));
-        for worker in self.pool.table.select(|entry| matches!(entry.state, State::Booting { .. })) {
+        let has_none =
+            |entry: &Entry| matches!(entry.state, State::Booting { .. }) && !self.pool.may_serve(entry);
+        for worker in self.pool.table.select(has_none) {
             self.kill(worker, KillReason::GivenUp, step);
         }
         if mode == StopMode::Graceful {
             step.push(Effect::RefuseNew);
         }
-        let kill_at = step.after(self.pool.policy.graceful_timeout);
         self.enter(PoolPhase::Stopping { mode, killed: 0 });
-        for worker in self.pool.table.select(|entry| entry.state.is_ready()) {
-            if let Some(entry) = self.pool.table.get_mut(worker) {
-                entry.state = State::Draining { how: Drain::Stop, kill_at };
-                step.push(Effect::Drain { worker, how: Drain::Stop });
-            }
+        for worker in self.pool.table.select(|entry| self.pool.may_serve(entry)) {
+            self.drain(worker, Drain::Stop, step);
         }
         step.push(Effect::CloseListeners);
         if mode == StopMode::Quick {

@@ -65,7 +65,17 @@ impl Machine {
             record;
         let phase = PoolPhase::Serving;
         let mut machine = Self {
-            pool: Pool { policy, table, phase, current, newest, target, configured, ever_ready: true },
+            pool: Pool {
+                policy,
+                table,
+                phase,
+                current,
+                newest,
+                target,
+                configured,
+                ever_ready: true,
+                serves_while_booting: false,
+            },
             molds,
             starts,
             refusals,

@@ -173,6 +173,27 @@ fn a_worker_whose_boot_has_failed_does_not_keep_a_pool_from_ending() {
 }
 
 #[test]
+fn a_worker_that_may_have_clients_finishes_if_it_is_given_up_while_it_boots() {
+    let mut life = Life::new(policy(1));
+    life.serves_while_booting();
+    life.begin();
+    life.all_ready();
+    for ask in [Ask::Reload, Ask::Stop(StopMode::Graceful)] {
+        life.pass(seconds(2));
+        life.ask(Ask::Reload);
+        let booting = life.booting();
+        assert_eq!(booting.len(), 1);
+        life.pass(seconds(2));
+        life.ask(ask);
+        assert!(booting.iter().all(|worker| life.drained.contains_key(worker)), "{ask:?}");
+        assert!(life.killed.is_empty());
+        life.obey();
+    }
+    assert_eq!(life.outcome, Some(Outcome::Stopped));
+    assert!(!life.notices.iter().any(|notice| matches!(notice, Notice::Worker(WorkerNotice::Died { .. }))));
+}
+
+#[test]
 fn a_stop_ends_molds_and_workers_that_they_have_not_forked_yet() {
     let mut life = Life::serving_by(preloading(2));
     life.forks_later = true;

@@ -93,6 +93,7 @@ pub(super) struct Life {
     pub(super) exec: Exec,
     /// The policy waits to hear whether an image can take over.
     pub(super) checks_image: bool,
+    serves_while_booting: bool,
     /// The generations that there are settings and listeners for.
     pub(super) open_generations: BTreeSet<Generation>,
     /// How many slots there are listeners for.
@@ -154,6 +155,7 @@ impl Life {
             closes_listeners: false,
             exec: Exec::Fails,
             checks_image: false,
+            serves_while_booting: false,
             open_generations: BTreeSet::from([1]),
             slots,
             committed: Vec::new(),
@@ -171,6 +173,12 @@ impl Life {
             boots: boots::Boots::default(),
             hurried: BTreeSet::new(),
         }
+    }
+
+    /// Workers may have clients while they boot.
+    pub(super) fn serves_while_booting(&mut self) {
+        self.serves_while_booting = true;
+        self.machine.expect_service_while_booting(true);
     }
 
     pub(super) fn begin(&mut self) {
@@ -398,6 +406,7 @@ impl Life {
         let record = serde_json::to_string(&self.machine.record()).expect("a record is JSON");
         let record: MachineRecord = serde_json::from_str(&record).expect("a record is read again");
         self.machine = Machine::resume(record, self.machine.policy().clone());
+        self.machine.expect_service_while_booting(self.serves_while_booting);
     }
 
     pub(super) fn ask(&mut self, ask: Ask) {

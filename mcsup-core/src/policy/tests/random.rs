@@ -97,6 +97,9 @@ impl World {
         life.keeps_effects = false;
         life.fork_fails = one_in(&mut chance, 30);
         life.forks_later = one_in(&mut chance, 2);
+        if one_in(&mut chance, 3) {
+            life.serves_while_booting();
+        }
         Self { life, chance, obeys: true }
     }
 
