@@ -14,12 +14,12 @@ use crate::molds::ADOPTS;
 use crate::pool::{Pool, is_gone, kill, wait_for};
 
 /// The worker that most tests use.
-const WORKER: &str = include_str!("external/worker.py");
+pub const WORKER: &str = include_str!("external/worker.py");
 
 /// The variable that names a file of the test.
-const FILE: &str = "MCSUP_TEST_FILE";
+pub const FILE: &str = "MCSUP_TEST_FILE";
 
-fn shell(script: &str) -> Program {
+pub fn shell(script: &str) -> Program {
     Program::new("sh").args(["-c", script])
 }
 

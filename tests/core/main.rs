@@ -13,6 +13,7 @@
     reason = "a test that cannot go on fails, and says so"
 )]
 
+mod early;
 mod embedding;
 mod errors;
 mod external;
@@ -275,6 +276,35 @@ const TESTS: &[Test] = &[
     (
         "a_program_that_ignores_its_stop_signal_is_killed_in_time",
         external::a_program_that_ignores_its_stop_signal_is_killed_in_time,
+    ),
+    (
+        "no_descendant_of_a_program_outlives_a_supervisor_that_is_killed",
+        early::no_descendant_of_a_program_outlives_a_supervisor_that_is_killed,
+    ),
+    (
+        "a_program_that_serves_before_it_is_ready_finishes_its_requests",
+        early::a_program_that_serves_before_it_is_ready_finishes_its_requests,
+    ),
+    (
+        "a_program_with_any_time_to_finish_retires_gracefully",
+        early::a_program_with_any_time_to_finish_retires_gracefully,
+    ),
+    (
+        "a_program_that_never_ends_its_report_is_stopped_by_its_signal",
+        early::a_program_that_never_ends_its_report_is_stopped_by_its_signal,
+    ),
+    (
+        "a_program_whose_first_process_ends_with_its_report_is_ready",
+        early::a_program_whose_first_process_ends_with_its_report_is_ready,
+    ),
+    ("a_program_has_one_variable_for_its_pid", early::a_program_has_one_variable_for_its_pid),
+    (
+        "a_log_that_blocks_does_not_delay_the_end_of_a_program",
+        early::a_log_that_blocks_does_not_delay_the_end_of_a_program,
+    ),
+    (
+        "a_program_that_dies_is_named_although_its_descendants_end_late",
+        early::a_program_that_dies_is_named_although_its_descendants_end_late,
     ),
     (
         "a_program_steps_its_pool_and_changes_it_by_a_handle",

@@ -27,9 +27,12 @@ pub const RAISE: &str = "MCSUP_TEST_RAISE";
 /// Plays a role to its end.
 #[allow(clippy::too_many_lines, reason = "one arm for each role")]
 pub fn play(role: &str) -> ExitCode {
+    let address = std::env::var(ADDRESS).unwrap();
+    if role.starts_with("early") {
+        return crate::early::play(role, &address);
+    }
     log::set_logger(&Stderr).unwrap();
     log::set_max_level(log::LevelFilter::Info);
-    let address = std::env::var(ADDRESS).unwrap();
     if role.starts_with("sockets") {
         return sockets::play(role, &address);
     }
@@ -399,7 +402,7 @@ impl Worker for PanickingBoot {
 }
 
 /// Log lines for the test to read.
-struct Stderr;
+pub struct Stderr;
 
 impl log::Log for Stderr {
     fn enabled(&self, _: &log::Metadata<'_>) -> bool {

@@ -16,7 +16,7 @@ pub(super) const FIRST: usize = 3;
 
 /// The variables of all contracts. A program gets none of them from the supervisor's own environment.
 pub(super) fn is_ours(name: &OsStr) -> bool {
-    const NAMES: [&str; 14] = [
+    const NAMES: [&str; 16] = [
         "LISTEN_FDS",
         "LISTEN_FDNAMES",
         "LISTEN_PID",
@@ -29,6 +29,8 @@ pub(super) fn is_ours(name: &OsStr) -> bool {
         "NOTIFY_SOCKET",
         "WATCHDOG_USEC",
         "WATCHDOG_PID",
+        "FDSTORE",
+        "MCSUP_PASSED_SOCKETS",
         "MAINPID",
         "MANAGERPID",
     ];

@@ -7,13 +7,13 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, kill_process_group, test_kill_process_group,
-    wait, waitid,
+    Pid, Signal, WaitOptions, WaitStatus, kill_process_group, test_kill_process_group, waitpid,
 };
 
 use crate::host::processes::own_pid;
 use crate::host::relatives::{self, Relative};
 use crate::sys::ancestry::{self, ADOPTS};
+use crate::sys::ended_child;
 
 /// The most generations of a process.
 const MOST_GENERATIONS: usize = 1000;
@@ -23,6 +23,18 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// The longest time of the kernel to end a process after SIGKILL.
 const AFTER_KILL: Duration = Duration::from_millis(500);
+
+/// The most searches for a process whose ancestors end meanwhile.
+const SEARCHES: usize = 3;
+
+/// Whether a process belongs to a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Belongs {
+    Yes,
+    No,
+    /// It has ended, and its ancestors are unknown.
+    HasEnded,
+}
 
 /// The processes of one program.
 #[derive(Debug)]
@@ -53,19 +65,13 @@ impl Family {
     }
 
     /// Whether a process belongs to the program. The pid of a process that has been reaped does not.
-    pub(super) fn has(&self, pid: i32) -> bool {
+    pub(super) fn has(&self, pid: i32) -> Belongs {
         if pid == self.first.as_raw_nonzero().get() {
-            return !self.has_ended;
+            return if self.has_ended { Belongs::HasEnded } else { Belongs::Yes };
         }
-        let mut next = pid;
-        for _ in 0..MOST_GENERATIONS {
-            match Relative::find(next) {
-                Some(process) if process.parent == own_pid() => return true,
-                Some(process) if process.parent > 1 => next = process.parent,
-                _ => return false,
-            }
-        }
-        false
+        // An ancestor that ends meanwhile interrupts a search: then its children have another parent.
+        let found = (0..SEARCHES).find_map(|_| search(pid));
+        found.unwrap_or(Belongs::No)
     }
 
     /// The living processes, as far as the system shows them.
@@ -87,18 +93,22 @@ impl Family {
         }
     }
 
+    /// A process that has ended and is not reaped. Until then it belongs to the program.
+    pub(super) fn ended() -> Option<Pid> {
+        ended_child::find()
+    }
+
     /// Reaps a process that has ended.
-    pub(super) fn reap(&mut self) -> Option<(Pid, WaitStatus)> {
-        if !ADOPTS && !self.has_ended && self.is_zombie() {
+    pub(super) fn reap(&mut self, ended: Pid) -> Option<WaitStatus> {
+        if !ADOPTS && ended == self.first {
             // The number of the group is certain until then.
             self.signal(Signal::TERM);
         }
         loop {
-            // `waitpid(None)` would wait for the own process group only.
-            match wait(WaitOptions::NOHANG) {
+            match waitpid(Some(ended), WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => {
                     self.has_ended |= pid == self.first;
-                    return Some((pid, status));
+                    return Some(status);
                 }
                 Err(rustix::io::Errno::INTR) => {}
                 Ok(None) | Err(_) => return None,
@@ -115,7 +125,8 @@ impl Family {
             self.signal(if is_killed { Signal::KILL } else { Signal::TERM });
         }
         loop {
-            let reaped: Vec<_> = std::iter::from_fn(|| self.reap()).collect();
+            let reap = || Self::ended().and_then(|pid| Some((pid, self.reap(pid)?)));
+            let reaped: Vec<_> = std::iter::from_fn(reap).collect();
             each_turn(&reaped);
             if self.is_empty() || begin.elapsed() > patience + AFTER_KILL {
                 return;
@@ -137,12 +148,21 @@ impl Family {
         }
         self.has_ended && test_kill_process_group(self.first) == Err(rustix::io::Errno::SRCH)
     }
+}
 
-    /// Whether the first process has ended and is not reaped.
-    fn is_zombie(&self) -> bool {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        matches!(waitid(WaitId::Pid(self.first), options), Ok(Some(_)))
+/// Looks for this process among the ancestors of another one; `None`: an ancestor has ended meanwhile.
+fn search(pid: i32) -> Option<Belongs> {
+    let mut next = pid;
+    for _ in 0..MOST_GENERATIONS {
+        match Relative::find(next) {
+            Some(process) if process.parent == own_pid() => return Some(Belongs::Yes),
+            Some(process) if process.parent > 1 => next = process.parent,
+            None if next == pid => return Some(Belongs::HasEnded),
+            None => return None,
+            Some(_) => return Some(Belongs::No),
+        }
     }
+    Some(Belongs::No)
 }
 
 #[cfg(all(test, target_os = "linux", not(mcsup_force_fallback)))]
@@ -154,11 +174,11 @@ mod tests {
         let family = Family::of(Pid::from_raw(i32::MAX).unwrap());
         let child = std::process::Command::new("sleep").arg("60").spawn();
         let mut child = child.unwrap();
-        assert!(family.has(i32::try_from(child.id()).unwrap()));
+        assert_eq!(family.has(i32::try_from(child.id()).unwrap()), Belongs::Yes);
         let parent = rustix::process::getppid().unwrap().as_raw_nonzero().get();
-        assert!(!family.has(parent) && !family.has(1) && !family.has(own_pid()));
+        assert!([parent, 1, own_pid()].into_iter().all(|pid| family.has(pid) == Belongs::No));
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(!family.has(i32::try_from(child.id()).unwrap()));
+        assert_eq!(family.has(i32::try_from(child.id()).unwrap()), Belongs::HasEnded);
     }
 }

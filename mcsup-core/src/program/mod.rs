@@ -8,11 +8,13 @@
 //! - `contracts`: variables and placeholders for the listeners.
 //! - `starting`: from the description to a process.
 //! - `running`: the events of a running program; `stopping`: the decisions about its end.
+//! - `main_process`: the process that counts as the program.
 //! - `notices`: reports at `NOTIFY_SOCKET`; `probe`: readiness by a connection.
 //! - `output`: the lines of its output; `family`: its descendants.
 
 mod contracts;
 mod family;
+mod main_process;
 mod notices;
 mod output;
 mod probe;
@@ -23,6 +25,7 @@ mod stopping;
 
 use std::time::{Duration, Instant};
 
+use log::Level;
 pub use settings::{Limit, LimitedResource, Output, Program, Ready, Stdin};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -33,7 +36,7 @@ use running::Running;
 use settings::Plan;
 use stopping::{Act, Stopping};
 
-/// The longest wait for an event of the program: a beat is due more often than a liveness timeout.
+/// The longest wait for an event of the program, and between two beats.
 const TURN: Duration = Duration::from_millis(500);
 
 /// The time without a report after which the log names the ways to report.
@@ -42,6 +45,11 @@ const HINT_AFTER: Duration = Duration::from_secs(5);
 impl Worker for Program {
     fn adopts_descendants() -> bool {
         ADOPTS
+    }
+
+    /// The program accepts as soon as it listens, before it reports that it is ready.
+    fn serves_while_booting() -> bool {
+        true
     }
 
     fn boot(&mut self, context: &WorkerContext) -> WorkerResult {
@@ -53,7 +61,8 @@ impl Worker for Program {
                 Ok(())
             }
             Err(error) => {
-                running.end_all(Duration::ZERO);
+                running.end_all(Duration::ZERO, || {});
+                running.finish_log();
                 let recent = running.recent_output();
                 Err(match recent {
                     Some(recent) => error.with_detail(recent),
@@ -72,41 +81,52 @@ impl Worker for Program {
     }
 }
 
-/// Waits until the program is ready.
+/// Waits until the program is ready, or is to end: it may have clients then, and `attend` ends it.
 fn await_readiness(plan: &Plan, running: &mut Running, context: &WorkerContext) -> Result<()> {
     let begin = Instant::now();
     let timer = match plan.ready {
-        Ready::After(time) => Some(begin + time),
+        // A time that the clock cannot hold never comes.
+        Ready::After(time) => begin.checked_add(time),
         _ => None,
     };
-    let mut is_hint_due = matches!(plan.ready, Ready::Reported);
+    let mut is_hint_due = true;
     loop {
-        if running.is_reported_ready() {
+        if running.is_reported_ready() || !context.phase().accepts() {
             return Ok(());
         }
         if let Some(end) = running.end() {
             return Err(Error::new(ErrorKind::Boot, format!("the program {end} before it was ready")));
         }
-        if !context.phase().accepts() {
-            return Err(Error::new(ErrorKind::Boot, "the worker was to end before the program was ready"));
-        }
         let now = Instant::now();
         if timer.is_some_and(|timer| timer <= now) {
             let waited = now - begin;
-            log::warn!(
-                "The program counts as ready after {waited:.1?}, by a timer: it has not reported that it is"
-            );
+            let text = "by a timer: it has not reported that it is";
+            running.log(Level::Warn, format!("The program counts as ready after {waited:.1?}, {text}"));
             return Ok(());
         }
         if is_hint_due && now - begin >= HINT_AFTER {
             is_hint_due = false;
-            log::warn!(
-                "The program has not reported that it is ready: expected is a line at the descriptor in \
-                 MCSUP_READY_FD or READY=1 at NOTIFY_SOCKET; another way may be chosen"
-            );
+            if let Some(hint) = hint(plan, running) {
+                running.log(Level::Warn, hint);
+            }
         }
         let limit = timer.map_or(TURN, |timer| (timer - now).min(TURN));
         running.turn(context, limit)?;
+    }
+}
+
+/// The reason why a program is not ready for long, as far as known.
+fn hint(plan: &Plan, running: &Running) -> Option<String> {
+    match plan.ready {
+        Ready::Reported => Some(
+            "The program has not reported that it is ready: expected is a line at the descriptor in \
+             MCSUP_READY_FD or READY=1 at NOTIFY_SOCKET; another way may be chosen"
+                .to_owned(),
+        ),
+        Ready::Accepts | Ready::Answers { .. } => {
+            Some(format!("The program is not ready: the last probe of {}", running.failed_probe()?))
+        }
+        Ready::After(_) => None,
     }
 }
 
@@ -132,10 +152,10 @@ fn attend(plan: &Plan, running: &mut Running, context: &WorkerContext) -> Result
             Act::None => {}
             Act::Stop => running.signal(plan.stop_signal)?,
             Act::Kill => {
-                log::error!(
-                    "The program did not end within its time: it is killed with all of its processes"
-                );
-                running.end_all(Duration::ZERO);
+                let text = "The program did not end within its time: it is killed with all of its processes";
+                running.log(Level::Error, text.to_owned());
+                running.end_all(Duration::ZERO, || {});
+                running.finish_log();
                 await_kill(context, &stopping);
                 return Err(Error::new(ErrorKind::Worker, "the program had to be killed"));
             }
@@ -156,17 +176,19 @@ fn await_kill(context: &WorkerContext, stopping: &Stopping) {
 /// Ends the descendants of a program that has ended, and judges its end.
 fn end_of(running: &mut Running, stopping: &Stopping, context: &WorkerContext) -> Result<()> {
     context.close_listeners();
-    running.end_all(stopping.patience(Instant::now()));
+    // Its descendants may take longer than the liveness timeout.
+    running.end_all(stopping.patience(Instant::now()), || context.beat());
     let end = running.end().unwrap_or_default();
-    if stopping.has_begun() || running.is_stopping() {
-        if !end.is_success() {
-            log::info!("The program {end} when it was to stop");
+    let is_wanted = stopping.has_begun() || running.is_stopping();
+    match (is_wanted, end.is_success()) {
+        (true, true) => {}
+        (true, false) => running.log(Level::Info, format!("The program {end} when it was to stop")),
+        (false, true) => running.log(Level::Info, format!("The program {end} on its own")),
+        (false, false) => {
+            running.finish_log();
+            return Err(Error::new(ErrorKind::Worker, format!("the program {end}")));
         }
-        return Ok(());
     }
-    if end.is_success() {
-        log::info!("The program {end} on its own");
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::Worker, format!("the program {end}")))
+    running.finish_log();
+    Ok(())
 }

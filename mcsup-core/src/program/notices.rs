@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use super::family::Belongs;
+
 /// A report from a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Notice {
@@ -42,18 +44,51 @@ pub(super) struct Sender {
     pub(super) uid: u32,
 }
 
+impl Sender {
+    /// Whether it may be of a program that runs as the user `uid`. The processes of root's program may have become
+    /// those of other users.
+    pub(super) fn is_of(self, uid: u32) -> bool {
+        uid == 0 || self.uid == uid
+    }
+}
+
+/// The process behind the pid of a sender.
+#[cfg(target_os = "linux")]
+pub(super) use crate::sys::datagram_sender::Identity;
+
+/// The process behind the pid of a sender: this system does not report it.
+#[cfg(not(target_os = "linux"))]
+#[derive(Debug)]
+pub(super) struct Identity;
+
+#[cfg(not(target_os = "linux"))]
+impl Identity {
+    /// Whether its pid may belong to another process.
+    pub(super) fn is_reaped(&self) -> bool {
+        false
+    }
+}
+
+/// A datagram at the socket.
+#[derive(Debug)]
+pub(super) struct Received {
+    pub(super) notices: Vec<Notice>,
+    pub(super) sender: Option<Sender>,
+    pub(super) identity: Identity,
+}
+
 /// Why a report is not believed; `None`: it is.
 ///
-/// The sender must belong to the program and run as its user. The processes of root's program may have become
-/// those of other users.
-pub(super) fn doubt(sender: Option<Sender>, is_of_program: bool, uid: u32) -> Option<String> {
+/// The sender must belong to the program, as `find` decides, and run as its user.
+pub(super) fn doubt(sender: Option<Sender>, uid: u32, find: impl FnOnce(i32) -> Belongs) -> Option<String> {
     let Some(sender) = sender else { return Some("the kernel does not name its sender".to_owned()) };
     let pid = sender.pid;
-    if pid <= 0 || !is_of_program {
-        return Some(format!("process {pid} is none of this worker's program"));
+    match if pid > 0 { find(pid) } else { Belongs::No } {
+        Belongs::Yes if sender.is_of(uid) => None,
+        Belongs::Yes => Some(format!("process {pid} runs as user {}, the program as user {uid}", sender.uid)),
+        Belongs::No => Some(format!("process {pid} is none of this worker's program")),
+        Belongs::HasEnded => Some(format!("process {pid} has ended before its report was read")),
     }
-    let is_user = uid == 0 || sender.uid == uid;
-    (!is_user).then(|| format!("process {pid} runs as user {}, the program as user {uid}", sender.uid))
 }
 
 /// The socket of a program's reports.
@@ -68,12 +103,12 @@ impl NoticeSocket {
     #[cfg(target_os = "linux")]
     pub(super) fn open() -> io::Result<Option<Self>> {
         use rustix::net::{
-            AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt,
+            AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, getsockname, socket_with,
         };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
         // Before any datagram can arrive.
-        sockopt::set_socket_passcred(&socket, true)?;
+        crate::sys::datagram_sender::report(socket.as_fd())?;
         // The kernel chooses an abstract name that is free.
         bind(&socket, &SocketAddrUnix::new_unnamed())?;
         let address = SocketAddrUnix::try_from(getsockname(&socket)?)?;
@@ -93,12 +128,14 @@ impl NoticeSocket {
     }
 
     /// The next report and its sender; `None`: none is queued.
-    pub(super) fn receive(&self) -> Option<(Vec<Notice>, Option<Sender>)> {
+    pub(super) fn receive(&self) -> Option<Received> {
         // As systemd: a longer datagram is cut.
         let mut buffer = [0; 4096];
         loop {
             match received(self.as_fd(), &mut buffer) {
-                Ok((length, sender)) => return Some((parse(&buffer[..length]), sender)),
+                Ok((length, sender, identity)) => {
+                    return Some(Received { notices: parse(&buffer[..length]), sender, identity });
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return None,
             }
@@ -108,15 +145,15 @@ impl NoticeSocket {
 
 /// Receives a datagram: its length and its sender.
 #[cfg(target_os = "linux")]
-fn received(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Option<Sender>)> {
-    let (length, sender) = crate::sys::datagram_sender::receive(socket, buffer)?;
-    Ok((length, sender.map(|sender| Sender { pid: sender.pid, uid: sender.uid })))
+fn received(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Option<Sender>, Identity)> {
+    let (length, sender, identity) = crate::sys::datagram_sender::receive(socket, buffer)?;
+    Ok((length, sender.map(|sender| Sender { pid: sender.pid, uid: sender.uid }), identity))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn received(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Option<Sender>)> {
+fn received(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Option<Sender>, Identity)> {
     let (_, length) = rustix::net::recv(socket, buffer, rustix::net::RecvFlags::empty())?;
-    Ok((length, None))
+    Ok((length, None, Identity))
 }
 
 impl AsFd for NoticeSocket {
@@ -142,17 +179,24 @@ mod tests {
     #[test]
     fn a_report_of_another_process_or_another_user_is_not_believed() {
         let sender = |pid, uid| Some(Sender { pid, uid });
-        for (sender, is_of_program, uid, is_believed) in [
-            (sender(7, 1000), true, 1000, true),
-            (sender(7, 33), true, 0, true),
-            (sender(7, 1000), false, 1000, false),
-            (sender(7, 0), false, 1000, false),
-            (sender(7, 33), true, 1000, false),
-            (sender(7, 0), true, 1000, false),
-            (sender(0, 1000), true, 1000, false),
-            (None, true, 1000, false),
+        use Belongs::{HasEnded, No, Yes};
+        for (sender, belongs, uid, reason) in [
+            (sender(7, 1000), Yes, 1000, None),
+            (sender(7, 33), Yes, 0, None),
+            (sender(7, 1000), No, 1000, Some("none of this worker's program")),
+            (sender(7, 1000), HasEnded, 1000, Some("has ended")),
+            (sender(7, 0), No, 1000, Some("none of this worker's program")),
+            (sender(7, 33), Yes, 1000, Some("runs as user 33")),
+            (sender(7, 0), Yes, 1000, Some("runs as user 0")),
+            (sender(0, 1000), Yes, 1000, Some("none of this worker's program")),
+            (None, Yes, 1000, Some("does not name")),
         ] {
-            assert_eq!(doubt(sender, is_of_program, uid).is_none(), is_believed, "{sender:?} as {uid}");
+            let doubt = doubt(sender, uid, |_| belongs);
+            let is_right = match (&doubt, reason) {
+                (Some(doubt), Some(reason)) => doubt.contains(reason),
+                (doubt, reason) => doubt.is_none() && reason.is_none(),
+            };
+            assert!(is_right, "{sender:?} as {uid}: {doubt:?}");
         }
     }
 
@@ -167,7 +211,8 @@ mod tests {
         sendto(&theirs, b"READY=1", SendFlags::empty(), &address).unwrap();
         let pid = rustix::process::getpid().as_raw_nonzero().get();
         let uid = rustix::process::geteuid().as_raw();
-        assert_eq!(ours.receive(), Some((vec![Notice::Ready], Some(Sender { pid, uid }))));
-        assert_eq!(ours.receive(), None);
+        let received = ours.receive().unwrap();
+        assert_eq!((received.notices, received.sender), (vec![Notice::Ready], Some(Sender { pid, uid })));
+        assert!(!received.identity.is_reaped() && ours.receive().is_none());
     }
 }

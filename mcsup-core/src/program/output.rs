@@ -1,4 +1,4 @@
-//! The standard output and error of a program, line by line in the log.
+//! The standard output and error of a program, line by line in the log, and the messages about it.
 //!
 //! One thread reads the pipes and never logs; another one logs. So a slow log delays neither the program nor the
 //! control of it: lines beyond [`MOST_QUEUED`] bytes are dropped and counted.
@@ -9,11 +9,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use log::Level;
+
 use crate::sys::descriptor;
 use crate::sys::signal::SignalsBlocked;
 
-/// The target of the records, for filters.
+/// The target of the records of output, for filters.
 const TARGET: &str = "mcsup_core::program::output";
+
+/// The target of the messages about the program.
+const MESSAGES: &str = "mcsup_core::program";
 
 /// The most bytes that wait for the log.
 const MOST_QUEUED: usize = 1 << 20;
@@ -79,16 +84,26 @@ impl Stream {
 
     fn split(&mut self, bytes: &[u8], lines: &mut Lines) {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            for piece in part.chunks(LONGEST) {
-                self.partial.extend_from_slice(piece);
-                let is_whole = self.partial.ends_with(b"\n");
-                if is_whole || self.partial.len() >= LONGEST {
-                    lines.push(self.name, &self.partial);
-                    self.partial.clear();
-                }
+            let is_end = part.ends_with(b"\n");
+            self.partial.extend_from_slice(part.strip_suffix(b"\n").unwrap_or(part));
+            while self.partial.len() > LONGEST {
+                let end = end_of_piece(&self.partial);
+                lines.push(self.name, &self.partial[..end]);
+                self.partial.drain(..end);
+            }
+            if is_end {
+                lines.push(self.name, &self.partial);
+                self.partial.clear();
             }
         }
     }
+}
+
+/// The length of the first piece of a line that is longer than [`LONGEST`]: it does not end within a character.
+fn end_of_piece(line: &[u8]) -> usize {
+    let continues = |at: &usize| line[*at] & 0b1100_0000 == 0b1000_0000;
+    // A character has at most four bytes; other bytes are no text.
+    (LONGEST - 3..=LONGEST).rev().find(|at| !continues(at)).unwrap_or(LONGEST)
 }
 
 impl AsFd for Stream {
@@ -110,9 +125,16 @@ struct Shared {
     changed: Condvar,
 }
 
+#[derive(Debug)]
+struct Record {
+    level: Level,
+    target: &'static str,
+    text: String,
+}
+
 #[derive(Debug, Default)]
 struct Queue {
-    lines: VecDeque<String>,
+    records: VecDeque<Record>,
     bytes: usize,
     dropped: u64,
     is_closed: bool,
@@ -136,13 +158,21 @@ impl Lines {
             self.recent.pop_front();
         }
         self.recent.push_back(text.clone().into_owned());
-        let text = format!("{stream}: {text}");
+        self.queue(Record { level: Level::Info, target: TARGET, text: format!("{stream}: {text}") });
+    }
+
+    /// Adds a message about the program.
+    pub(super) fn note(&self, level: Level, text: String) {
+        self.queue(Record { level, target: MESSAGES, text });
+    }
+
+    fn queue(&self, record: Record) {
         let mut queue = self.shared.lock();
-        if queue.bytes + text.len() > MOST_QUEUED {
+        if queue.bytes + record.text.len() > MOST_QUEUED {
             queue.dropped += 1;
         } else {
-            queue.bytes += text.len();
-            queue.lines.push_back(text);
+            queue.bytes += record.text.len();
+            queue.records.push_back(record);
         }
         self.shared.changed.notify_all();
     }
@@ -187,9 +217,9 @@ impl Shared {
         let mut queue = self.lock();
         loop {
             let dropped = std::mem::take(&mut queue.dropped);
-            let lines = std::mem::take(&mut queue.lines);
+            let records = std::mem::take(&mut queue.records);
             queue.bytes = 0;
-            if dropped == 0 && lines.is_empty() {
+            if dropped == 0 && records.is_empty() {
                 if queue.is_closed {
                     queue.is_done = true;
                     self.changed.notify_all();
@@ -199,8 +229,8 @@ impl Shared {
                 continue;
             }
             drop(queue);
-            for line in lines {
-                log::info!(target: TARGET, "{line}");
+            for Record { level, target, text } in records {
+                log::log!(target: target, level, "{text}");
             }
             if dropped > 0 {
                 log::warn!(target: TARGET, "{dropped} more lines of the program were dropped: the log is slow");
@@ -220,7 +250,7 @@ mod tests {
     }
 
     fn texts(lines: &Lines) -> Vec<String> {
-        lines.shared.lock().lines.iter().cloned().collect()
+        lines.shared.lock().records.iter().map(|record| record.text.clone()).collect()
     }
 
     #[test]
@@ -252,11 +282,27 @@ mod tests {
     }
 
     #[test]
+    fn no_piece_of_a_line_is_too_long_or_ends_within_a_character() {
+        let (mut stream, _end) = Stream::open("stdout").unwrap();
+        let mut lines = queued();
+        stream.split(&vec![b'x'; LONGEST - 1], &mut lines);
+        stream.split("\u{fc}".as_bytes(), &mut lines);
+        stream.split(&vec![b'y'; LONGEST - 2], &mut lines);
+        stream.split(b"\n", &mut lines);
+        stream.split(&[0b1000_0000; LONGEST + 1], &mut lines);
+        let texts = texts(&lines);
+        assert_eq!(texts[0], format!("stdout: {}", "x".repeat(LONGEST - 1)));
+        assert_eq!(texts[1], format!("stdout: \u{fc}{}", "y".repeat(LONGEST - 2)));
+        assert_eq!(texts[2].chars().count(), "stdout: ".len() + LONGEST);
+        assert_eq!(texts.len(), 3);
+    }
+
+    #[test]
     fn all_lines_are_logged_before_the_end() {
         let mut lines = Lines::start().unwrap();
         (0..1000).for_each(|number| lines.push("stdout", format!("{number}").as_bytes()));
         lines.finish();
         let queue = lines.shared.lock();
-        assert!(queue.is_done && queue.lines.is_empty() && queue.dropped == 0);
+        assert!(queue.is_done && queue.records.is_empty() && queue.dropped == 0);
     }
 }

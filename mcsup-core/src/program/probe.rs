@@ -7,8 +7,8 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::host::processes::{self, own_pid};
@@ -21,13 +21,23 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_
 /// The longest wait for a part of an answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
+/// The most bytes of a wrong answer in the log.
+const MOST_SHOWN: usize = 80;
+
 /// The most bytes of an answer that are read.
 const MOST_READ: usize = 4096;
 
 /// The thread that probes. It ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Probe {
-    is_over: Arc<AtomicBool>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    is_over: AtomicBool,
+    /// The reason why the last probe has failed.
+    failure: Mutex<Option<String>>,
 }
 
 /// A question to the program and the possible beginnings of its answer.
@@ -44,48 +54,64 @@ impl Probe {
         question: Option<Question>,
         report: OwnedFd,
     ) -> io::Result<Self> {
-        let is_over = Arc::new(AtomicBool::new(false));
-        let of_thread = Arc::clone(&is_over);
+        let shared = Arc::new(Shared::default());
+        let of_thread = Arc::clone(&shared);
         let _blocked = SignalsBlocked::for_new_threads();
         std::thread::Builder::new().name("probe".to_owned()).spawn(move || {
             let address = reachable(listening);
             let mut pause = PAUSES.0;
-            while !of_thread.load(Ordering::Relaxed) {
-                if let Ok(true) = succeeds(address, question.as_ref(), &of_thread) {
-                    let _ = rustix::io::write(&report, b"\n");
-                    return;
+            while !of_thread.is_over.load(Ordering::Relaxed) {
+                match succeeds(address, question.as_ref(), &of_thread) {
+                    Ok(()) => {
+                        let _ = rustix::io::write(&report, b"\n");
+                        return;
+                    }
+                    Err(error) => of_thread.note(format!("{address}: {error}")),
                 }
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(PAUSES.1);
             }
         })?;
-        Ok(Self { is_over })
+        Ok(Self { shared })
+    }
+
+    /// The address, and the reason why the last probe has failed.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Shared {
+    fn note(&self, failure: String) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
     }
 }
 
 impl Drop for Probe {
     fn drop(&mut self) {
-        self.is_over.store(true, Ordering::Relaxed);
+        self.shared.is_over.store(true, Ordering::Relaxed);
     }
 }
 
 /// An address to connect to, for a listener on all addresses.
-fn reachable(listening: SocketAddr) -> SocketAddr {
-    let ip = match listening.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, listening.port())
+fn reachable(mut listening: SocketAddr) -> SocketAddr {
+    match listening.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => listening.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => listening.set_ip(Ipv6Addr::LOCALHOST.into()),
+        // The scope of a link-local address stays.
+        _ => {}
+    }
+    listening
 }
 
 /// One probe.
-fn succeeds(address: SocketAddr, question: Option<&Question>, is_over: &AtomicBool) -> io::Result<bool> {
+///
+/// # Errors
+/// The reason why the program does not count as ready.
+fn succeeds(address: SocketAddr, question: Option<&Question>, shared: &Shared) -> io::Result<()> {
     let mut stream = TcpStream::connect_timeout(&address, ANSWER)?;
-    if !is_accepted_by_program(&stream, is_over)? {
-        return Ok(false);
-    }
-    let Some(question) = question else { return Ok(true) };
+    await_program(&stream, shared)?;
+    let Some(question) = question else { return Ok(()) };
     stream.set_read_timeout(Some(ANSWER))?;
     stream.set_write_timeout(Some(ANSWER))?;
     stream.write_all(&question.request)?;
@@ -93,40 +119,56 @@ fn succeeds(address: SocketAddr, question: Option<&Question>, is_over: &AtomicBo
     let mut buffer = [0; 512];
     loop {
         if question.answers.iter().any(|answer| received.starts_with(answer)) {
-            return Ok(true);
+            return Ok(());
         }
         let may_come = question.answers.iter().any(|answer| answer.starts_with(&received));
         if !may_come || received.len() >= MOST_READ {
-            return Ok(false);
+            let line = received.split(|byte| byte.is_ascii_control()).next().unwrap_or_default();
+            let line = String::from_utf8_lossy(&line[..line.len().min(MOST_SHOWN)]).into_owned();
+            return Err(io::Error::other(format!("the program has answered {line:?}")));
         }
         match stream.read(&mut buffer)? {
-            0 => return Ok(false),
+            0 => return Err(io::Error::other("the program has closed the connection")),
             count => received.extend_from_slice(&buffer[..count]),
         }
     }
 }
 
-/// Waits until some process has accepted the connection; whether it is one of the program's.
-fn is_accepted_by_program(stream: &TcpStream, is_over: &AtomicBool) -> io::Result<bool> {
+/// Waits until a process of the program has accepted the connection.
+///
+/// # Errors
+/// The reason why none has, as far as known.
+fn await_program(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
     let (ours, theirs) = (stream.local_addr()?, stream.peer_addr()?);
     let mut pause = PAUSES.0;
-    while !is_over.load(Ordering::Relaxed) {
+    while !shared.is_over.load(Ordering::Relaxed) {
         match processes::socket_between(theirs, ours)? {
             // It waits in the queue, and has no owner.
-            Some(0) => {}
-            Some(inode) => return Ok(program_holds(inode)),
-            // It was closed already.
-            None => return Ok(false),
+            Some(0) => shared.note(format!("{theirs}: no process has accepted the connection")),
+            Some(inode) => return check_holder(inode),
+            None => return Err(io::Error::other("the connection was closed before its holder was found")),
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(PAUSES.1);
     }
-    Ok(false)
+    Err(io::Error::other("the probe has ended"))
 }
 
-fn program_holds(inode: u64) -> bool {
-    let processes = relatives::below(own_pid(), &[]);
-    processes.iter().any(|process| process.sockets().is_some_and(|sockets| sockets.contains(&inode)))
+/// Checks that a process of the program holds this socket.
+fn check_holder(inode: u64) -> io::Result<()> {
+    let mut hidden = None;
+    for process in relatives::below(own_pid(), &[]).into_iter().filter(|process| !process.is_zombie) {
+        match process.sockets() {
+            Some(sockets) if sockets.contains(&inode) => return Ok(()),
+            Some(_) => {}
+            None => hidden = Some(process.pid),
+        }
+    }
+    let other = "another process has accepted the connection";
+    Err(io::Error::other(match hidden {
+        None => other.to_owned(),
+        Some(pid) => format!("{other}, or process {pid}, whose /proc/{pid}/fd is not readable"),
+    }))
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -142,14 +184,15 @@ mod tests {
         assert_eq!(processes::socket_between(theirs, ours).unwrap(), Some(0));
         let _accepted = listener.accept().unwrap();
         // This process is no descendant of itself.
-        assert!(!is_accepted_by_program(&client, &AtomicBool::new(false)).unwrap());
+        let reason = await_program(&client, &Shared::default()).unwrap_err().to_string();
+        assert!(reason.contains("another process has accepted"), "{reason}");
         assert!(processes::socket_between(theirs, ours).unwrap().unwrap() > 0);
     }
 
     #[test]
     fn a_listener_on_all_addresses_is_probed_at_the_local_one() {
         for (listening, expected) in
-            [("0.0.0.0:80", "127.0.0.1:80"), ("[::]:80", "[::1]:80"), ("10.0.0.1:80", "10.0.0.1:80")]
+            [("0.0.0.0:80", "127.0.0.1:80"), ("[::]:80", "[::1]:80"), ("[fe80::1%2]:80", "[fe80::1%2]:80")]
         {
             assert_eq!(reachable(listening.parse().unwrap()), expected.parse().unwrap());
         }

@@ -4,11 +4,13 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use log::Level;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, WaitStatus};
 
-use super::family::Family;
-use super::notices::{Notice, NoticeSocket, Sender, doubt};
+use super::family::{Belongs, Family};
+use super::main_process::MainProcess;
+use super::notices::{Notice, NoticeSocket, Received, Sender, doubt};
 use super::output::{Lines, Stream};
 use super::probe::Probe;
 use crate::clock;
@@ -19,8 +21,12 @@ use crate::worker::WorkerContext;
 /// The interval between checks where no descriptor shows the end of a process.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// The most reports that are read at once, so that other events are handled between.
-const MOST_REPORTS: usize = 64;
+/// The most reports that are read at once, so that other events are handled between. More than a queue holds
+/// (net.unix.max_dgram_qlen is 10, or 512 by systemd): all that have arrived are read.
+const MOST_REPORTS: usize = 1024;
+
+/// The most reads of the descriptor for readiness at once.
+const MOST_READS: usize = 64;
 
 /// The most reports of other processes that are logged.
 const MOST_DOUBTS: u32 = 5;
@@ -62,9 +68,7 @@ impl fmt::Display for End {
 /// A program that runs.
 #[derive(Debug)]
 pub(super) struct Running {
-    main: Pid,
-    /// Shows the end of `main`, where the kernel has that.
-    watch: Option<OwnedFd>,
+    main: MainProcess,
     family: Family,
     end: Option<End>,
     uid: u32,
@@ -95,8 +99,7 @@ impl Running {
     pub(super) fn new(main: Pid, uid: u32, channels: Channels) -> Self {
         let Channels { ready, notices, streams, lines, probe } = channels;
         Self {
-            main,
-            watch: watch(main),
+            main: MainProcess::of(main),
             family: Family::of(main),
             end: None,
             uid,
@@ -137,6 +140,21 @@ impl Running {
         std::mem::take(&mut self.is_alive)
     }
 
+    /// The reason why the last probe has failed; `None`: there is no probe, or none has ended yet.
+    pub(super) fn failed_probe(&self) -> Option<String> {
+        self.probe.as_ref()?.failure()
+    }
+
+    /// Logs a message, by the thread that logs the output: the log may block.
+    pub(super) fn log(&self, level: Level, text: String) {
+        self.lines.note(level, text);
+    }
+
+    /// Waits until all is logged, for a second at most. Nothing is logged after it.
+    pub(super) fn finish_log(&self) {
+        self.lines.finish();
+    }
+
     pub(super) fn recent_output(&self) -> Option<String> {
         self.lines.recent()
     }
@@ -148,8 +166,7 @@ impl Running {
             Error::new(ErrorKind::Setting, format!("signal {number} has no name on this system"))
         })?;
         if self.end.is_none() {
-            // A process that has ended needs no signal.
-            let _ = send(self.main, self.watch.as_ref(), signal);
+            self.main.signal(signal);
         }
         Ok(())
     }
@@ -159,10 +176,10 @@ impl Running {
     /// # Errors
     /// poll(2) fails.
     pub(super) fn turn(&mut self, context: &WorkerContext, limit: Duration) -> Result<()> {
-        let limit = if self.watch.is_some() { limit } else { limit.min(LOOK_EVERY) };
+        let limit = if self.main.fd().is_some() { limit } else { limit.min(LOOK_EVERY) };
         let channels = [
             Some(context.wake_fd()),
-            self.watch.as_ref().map(AsFd::as_fd),
+            self.main.fd(),
             self.ready.as_ref().map(AsFd::as_fd),
             self.notices.as_ref().map(AsFd::as_fd),
         ];
@@ -181,21 +198,27 @@ impl Running {
 
     /// Handles all events, without a wait.
     fn handle_events(&mut self) {
-        // Its last reports precede its end.
-        self.read_notices();
-        self.read_readiness();
+        // Asked first: the reports of a process that has ended are all there.
+        let ended = self.main.has_ended().then(|| self.main.pid());
+        self.read_reports();
         self.read_output();
-        // Asked first: a child that ends after the question is reaped next time.
-        let has_ended = self.watch.as_ref().is_some_and(has_ended);
-        while let Some((pid, status)) = self.family.reap() {
-            if pid == self.main {
+        while let Some(pid) = Family::ended() {
+            // They may name another process as the program. Their sender is known until it is reaped.
+            self.read_reports();
+            let Some(status) = self.family.reap(pid) else { break };
+            if pid == self.main.pid() {
                 self.end = Some(End::of(status));
             }
         }
-        if self.end.is_none() && has_ended {
+        if self.end.is_none() && ended == Some(self.main.pid()) {
             // Its parent is another process of the program.
             self.end = Some(End::Unknown);
         }
+    }
+
+    fn read_reports(&mut self) {
+        self.read_notices();
+        self.read_readiness();
     }
 
     fn read_output(&mut self) {
@@ -205,28 +228,35 @@ impl Running {
 
     fn read_readiness(&mut self) {
         let Some(ready) = &self.ready else { return };
-        let mut buffer = [0; 512];
-        loop {
+        let mut buffer = [0; 4096];
+        for _ in 0..MOST_READS {
             match rustix::io::read(ready, &mut buffer) {
-                Ok(0) => break,
-                Ok(count) if buffer[..count].contains(&b'\n') => {
-                    self.is_ready = true;
-                }
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Ok(count @ 1..) => self.is_ready |= buffer[..count].contains(&b'\n'),
+                Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::AGAIN) => return,
-                Err(_) => break,
+                Ok(0) | Err(_) => {
+                    // No process of the program can report any more.
+                    self.ready = None;
+                    return;
+                }
             }
         }
-        // No process of the program can report any more.
-        self.ready = None;
     }
 
     fn read_notices(&mut self) {
         for _ in 0..MOST_REPORTS {
             let received = self.notices.as_ref().and_then(NoticeSocket::receive);
-            let Some((notices, sender)) = received else { return };
-            let is_ours = sender.is_some_and(|sender| self.family.has(sender.pid));
-            match doubt(sender, is_ours, self.uid) {
+            let Some(Received { notices, sender, identity }) = received else { return };
+            if self.doubts >= MOST_DOUBTS && sender.is_some_and(|sender| !sender.is_of(self.uid)) {
+                // Every process of the network namespace can send: one that never ends costs no search in /proc.
+                continue;
+            }
+            let find = |pid| match self.family.has(pid) {
+                // The found process is the sender only if that has kept its pid until now.
+                Belongs::Yes if identity.is_reaped() => Belongs::HasEnded,
+                belongs => belongs,
+            };
+            match doubt(sender, self.uid, find) {
                 None => notices.into_iter().for_each(|notice| self.note(notice)),
                 Some(reason) => self.log_doubt(&reason, sender),
             }
@@ -237,7 +267,7 @@ impl Running {
         self.doubts += 1;
         if self.doubts <= MOST_DOUBTS {
             let sender = sender.map_or_else(|| "an unknown process".to_owned(), |it| processes::name(it.pid));
-            log::warn!("A report from {sender} is not believed: {reason}");
+            self.log(Level::Warn, format!("A report from {sender} is not believed: {reason}"));
         }
     }
 
@@ -247,24 +277,32 @@ impl Running {
             Notice::Stopping => self.is_stopping = true,
             Notice::Alive => self.is_alive = true,
             Notice::Status(text) if text != self.status => {
-                log::info!("The program reports: {}", text.escape_debug());
+                self.log(Level::Info, format!("The program reports: {}", text.escape_debug()));
                 self.status = text;
             }
             Notice::Status(_) => {}
-            Notice::Main(pid) => {
-                if let Some(pid) = Pid::from_raw(pid).filter(|_| self.family.has(pid)) {
-                    log::info!("The program is process {pid} from now on", pid = pid.as_raw_nonzero());
-                    (self.main, self.watch) = (pid, watch(pid));
-                } else {
-                    log::warn!("The program names process {pid} as its own, which belongs to another one");
-                }
+            Notice::Main(pid) => self.become_main(pid),
+        }
+    }
+
+    fn become_main(&mut self, number: i32) {
+        match Pid::from_raw(number) {
+            Some(pid) if pid == self.main.pid() => {}
+            Some(pid) if self.family.has(number) == Belongs::Yes => {
+                self.log(Level::Info, format!("The program is process {number} from now on"));
+                self.main = MainProcess::of(pid);
+            }
+            _ => {
+                let text = "which belongs to another one";
+                self.log(Level::Warn, format!("The program names process {number} as its own, {text}"));
             }
         }
     }
 
-    /// Ends all of its processes: by SIGTERM, and by SIGKILL after `patience`. Logs the last of its output.
-    pub(super) fn end_all(&mut self, patience: Duration) {
-        let (streams, lines, main) = (&mut self.streams, &mut self.lines, self.main);
+    /// Ends all of its processes: by SIGTERM, and by SIGKILL after `patience`. Reads the last of its output.
+    /// Calls `each_turn` between.
+    pub(super) fn end_all(&mut self, patience: Duration, mut each_turn: impl FnMut()) {
+        let (streams, lines, main) = (&mut self.streams, &mut self.lines, self.main.pid());
         let end = &mut self.end;
         self.family.end(patience, |reaped| {
             for (pid, status) in reaped {
@@ -273,10 +311,10 @@ impl Running {
                 }
             }
             streams.retain_mut(|stream| stream.read(lines));
+            each_turn();
         });
         self.streams.iter_mut().for_each(|stream| stream.end(&mut self.lines));
         self.streams.clear();
-        self.lines.finish();
     }
 }
 
@@ -284,38 +322,8 @@ impl Drop for Running {
     /// No process of the program outlives its worker.
     fn drop(&mut self) {
         if !self.streams.is_empty() || self.end.is_none() {
-            self.end_all(Duration::ZERO);
+            self.end_all(Duration::ZERO, || {});
+            self.finish_log();
         }
     }
-}
-
-#[cfg(target_os = "linux")]
-fn watch(pid: Pid) -> Option<OwnedFd> {
-    use rustix::process::{PidfdFlags, pidfd_open};
-    pidfd_open(pid, PidfdFlags::empty()).ok()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn watch(_: Pid) -> Option<OwnedFd> {
-    None
-}
-
-/// Sends a signal to the process of a pidfd, or to a child that is not reaped.
-#[cfg(target_os = "linux")]
-fn send(pid: Pid, watch: Option<&OwnedFd>, signal: Signal) -> rustix::io::Result<()> {
-    match watch {
-        Some(watch) => rustix::process::pidfd_send_signal(watch, signal),
-        None => rustix::process::kill_process(pid, signal),
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn send(pid: Pid, _: Option<&OwnedFd>, signal: Signal) -> rustix::io::Result<()> {
-    rustix::process::kill_process(pid, signal)
-}
-
-/// Whether the process of a pidfd has ended.
-fn has_ended(watch: &OwnedFd) -> bool {
-    let mut sources = [PollFd::new(watch, PollFlags::IN)];
-    matches!(poll(&mut sources, Some(&clock::wait_of(Duration::ZERO))), Ok(1..))
 }

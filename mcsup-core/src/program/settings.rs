@@ -39,7 +39,8 @@ use crate::host::privileges::RunAs;
 /// # Readiness
 /// The program is ready when it writes a newline to the descriptor in `MCSUP_READY_FD`, or sends `READY=1` to
 /// `NOTIFY_SOCKET` (sd_notify(3); Linux). A report from a process that is no descendant of the worker, or that
-/// runs as another user than the program, is logged and not believed. [`Ready`] adds other ways.
+/// runs as another user than the program, is logged and not believed. [`Ready`] adds other ways. A helper that
+/// reports waits until its report is read (`sd_notify_barrier(3)`): a process that was reaped before is unknown.
 ///
 /// At `NOTIFY_SOCKET` the program may also send `STATUS=`, `WATCHDOG=1`, `STOPPING=1`, and `MAINPID=` for a
 /// descendant that takes its place.
@@ -47,8 +48,12 @@ use crate::host::privileges::RunAs;
 /// # End
 /// When the worker is to end the program gets the [stop signal](Self::stop_signal). It is killed shortly
 /// before the pool's graceful timeout. Its descendants that outlive it get SIGTERM, and SIGKILL two seconds
-/// later. The kernel kills the program if the worker dies (Linux); with
-/// [`Children::End`](crate::Children::End) the supervisor then ends its descendants.
+/// later. A program that is to end before it is ready ends in the same way, since it may have clients.
+///
+/// The kernel kills the program if the worker dies (Linux). It does not kill a program that has changed its user,
+/// or has gained capabilities by an exec (`PR_SET_PDEATHSIG`, prctl(2)): such a program serves on beside its
+/// successor. With [`Children::End`](crate::Children::End) the supervisor ends it, and all descendants of the
+/// program.
 #[derive(Debug)]
 pub struct Program {
     pub(super) plan: Plan,
@@ -143,7 +148,7 @@ pub enum Output {
     /// record has no pid: a logger adds its own process id.
     ///
     /// The program never waits for the log. Lines beyond 1 MiB that wait are dropped, and their number is
-    /// logged; a line of more than 8 KiB is split.
+    /// logged; a line of more than 8 KiB is split, not within a character of UTF-8. Control characters stay.
     #[default]
     Log,
     /// Those of the supervisor.
@@ -193,7 +198,8 @@ impl Clone for Program {
 }
 
 impl Program {
-    /// A program by its path, or by a name that is looked up in `PATH`.
+    /// A program by its path, or by a name that is looked up in `PATH`. Unlike with execvp(3) no shell runs a
+    /// script without `#!`.
     ///
     /// It gets the supervisor's environment, no arguments, the stop signal SIGTERM, /dev/null as its input,
     /// and the log for its output.
@@ -232,7 +238,7 @@ impl Program {
         self.with(|plan| plan.arguments.extend(arguments.into_iter().map(Into::into)))
     }
 
-    /// Sets a variable of its environment.
+    /// Sets a variable of its environment. Those of the contracts, such as `LISTEN_PID`, have other values.
     #[must_use]
     pub fn env(self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.with(|plan| plan.environment.push((name.into(), value.into())))

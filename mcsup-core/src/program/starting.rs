@@ -50,16 +50,13 @@ pub(super) fn start(plan: &Plan, context: &WorkerContext) -> Result<Running> {
         paths: paths(plan, &environment)?,
         arguments: arguments(plan, &place)?,
         environment: environment.iter().map(|(name, value)| entry(name, value)).collect::<Result<_>>()?,
-        pid_variables: if plan.watchdog.is_some() {
-            &["LISTEN_PID", "WATCHDOG_PID"]
-        } else {
-            &["LISTEN_PID"]
-        },
+        pid_variables: pid_variables(plan),
         descriptors: descriptors(plan, context, &null, ends.as_ref(), &ready_end),
         attributes: &attributes,
     };
-    let pid = launch(&program).map_err(|failure| refused(plan, failure))?;
+    // Nothing may fail after the launch: the processes of the program would be left.
     let probe = probe(plan, context, &ready_end).map_err(failed("start a thread that probes it"))?;
+    let pid = launch(&program).map_err(|failure| refused(plan, failure))?;
     let uid = plan.run_as.as_ref().map_or_else(|| rustix::process::geteuid().as_raw(), |to| to.uid());
     Ok(Running::new(pid, uid, Channels { ready, notices, streams, lines, probe }))
 }
@@ -158,11 +155,20 @@ pub(super) fn set_mode(plan: &Plan, context: &WorkerContext) {
     }
 }
 
+/// The variables whose value is the pid of the program.
+fn pid_variables(plan: &Plan) -> &'static [&'static str] {
+    if plan.watchdog.is_some() { &["LISTEN_PID", "WATCHDOG_PID"] } else { &["LISTEN_PID"] }
+}
+
 type Environment = BTreeMap<OsString, OsString>;
 
 fn environment(plan: &Plan, place: &Place, notices: Option<&NoticeSocket>) -> Environment {
     let inherited = std::env::vars_os().filter(|(name, _)| !contracts::is_ours(name));
     let mut environment: Environment = inherited.chain(plan.environment.iter().cloned()).collect();
+    for name in pid_variables(plan) {
+        // The new process adds it, and getenv(3) finds the first entry of a name.
+        environment.remove(OsStr::new(name));
+    }
     let mut set = |name: &str, value: String| environment.insert(name.into(), value.into());
     for (name, value) in place.variables() {
         set(&name, value);
@@ -177,7 +183,7 @@ fn environment(plan: &Plan, place: &Place, notices: Option<&NoticeSocket>) -> En
     environment
 }
 
-/// The paths to try, as execvp(3).
+/// The paths to try, as execvp(3). But no shell runs a file without `#!`.
 fn paths(plan: &Plan, environment: &Environment) -> Result<Vec<CString>> {
     if plan.program.as_bytes().contains(&b'/') {
         return Ok(vec![text(&plan.program)?]);

@@ -27,7 +27,9 @@ pub(super) enum Act {
 #[derive(Debug)]
 pub(super) struct Stopping {
     graceful: Duration,
-    /// The time of SIGKILL; `None`: the stop signal was not sent.
+    /// Whether the stop signal was sent.
+    has_begun: bool,
+    /// The time of SIGKILL; `None`: the end has not begun, or the clock cannot hold the time.
     deadline: Option<Instant>,
 }
 
@@ -35,7 +37,7 @@ impl Stopping {
     /// A program that may take `graceful` to end. Its supervisor kills the worker then, so it is killed
     /// shortly before: a worker that is killed cannot end the program's descendants.
     pub(super) fn new(graceful: Duration) -> Self {
-        Self { graceful, deadline: None }
+        Self { graceful, has_begun: false, deadline: None }
     }
 
     pub(super) fn margin(&self) -> Duration {
@@ -43,33 +45,32 @@ impl Stopping {
     }
 
     pub(super) fn has_begun(&self) -> bool {
-        self.deadline.is_some()
+        self.has_begun
     }
 
     /// The act that is due in `phase`.
     pub(super) fn act(&mut self, phase: Phase, now: Instant) -> Act {
-        match (phase, self.deadline) {
-            (Phase::Serving | Phase::LameDuck, None) => Act::None,
-            (Phase::Quitting, Some(_)) if self.graceful > QUICK => {
-                self.kill_by(now);
+        match phase {
+            Phase::Quitting if self.has_begun && self.graceful > QUICK => {
+                self.deadline = Some(now);
                 Act::Kill
             }
-            (_, Some(deadline)) if deadline <= now => Act::Kill,
-            (_, Some(_)) => Act::None,
-            (Phase::Quitting, None) => {
+            _ if self.has_begun => match self.deadline {
+                Some(deadline) if deadline <= now => Act::Kill,
+                _ => Act::None,
+            },
+            Phase::Serving | Phase::LameDuck => Act::None,
+            Phase::Quitting => {
                 self.graceful = QUICK;
-                self.kill_by(now + QUICK);
-                Act::Stop
+                self.begin(now.checked_add(QUICK))
             }
-            (Phase::Retiring | Phase::Draining, None) => {
-                self.kill_by(now + (self.graceful - self.margin()));
-                if self.graceful.is_zero() { Act::Kill } else { Act::Stop }
-            }
+            Phase::Retiring | Phase::Draining => self.begin(now.checked_add(self.graceful - self.margin())),
         }
     }
 
-    fn kill_by(&mut self, deadline: Instant) {
-        self.deadline = Some(deadline);
+    fn begin(&mut self, deadline: Option<Instant>) -> Act {
+        (self.has_begun, self.deadline) = (true, deadline);
+        if self.graceful.is_zero() { Act::Kill } else { Act::Stop }
     }
 
     /// The time until the next act; `None`: it depends on the phase alone.
@@ -114,6 +115,16 @@ mod tests {
         assert_eq!(stopping.act(Phase::Quitting, begin + seconds(1.0)), Act::Kill);
         let mut stopping = Stopping::new(Duration::ZERO);
         assert_eq!(stopping.act(Phase::Retiring, begin), Act::Kill);
+    }
+
+    #[test]
+    fn a_time_that_the_clock_cannot_hold_never_ends() {
+        let begin = Instant::now();
+        let mut stopping = Stopping::new(Duration::MAX);
+        assert_eq!(stopping.act(Phase::Retiring, begin), Act::Stop);
+        assert!(stopping.has_begun());
+        assert_eq!((stopping.act(Phase::Retiring, begin), stopping.wait(begin)), (Act::None, None));
+        assert_eq!(stopping.act(Phase::Quitting, begin), Act::Kill);
     }
 
     #[test]

@@ -132,6 +132,22 @@ pub(crate) fn groups_of(user: &str, gid: u32) -> io::Result<Vec<u32>> {
 /// # Errors
 /// A step failed, or root's privileges could be regained.
 pub(crate) fn drop_to(to: &Credentials) -> io::Result<()> {
+    match drop_all(to)? {
+        true => Ok(()),
+        false => Err(io::Error::other("root's privileges could be taken back")),
+    }
+}
+
+/// The same without an allocation, also of an error: EPERM if root's privileges could be regained.
+pub(crate) fn drop_in_child(to: &Credentials) -> io::Result<()> {
+    match drop_all(to)? {
+        true => Ok(()),
+        false => Err(io::Error::from_raw_os_error(libc::EPERM)),
+    }
+}
+
+/// `false`: root's privileges could be regained.
+fn drop_all(to: &Credentials) -> io::Result<bool> {
     let count = to.groups.len();
     // SAFETY: `groups` points at `count` ids.
     check(unsafe { libc::setgroups(count as _, to.groups.as_ptr().cast()) })?;
@@ -140,10 +156,7 @@ pub(crate) fn drop_to(to: &Credentials) -> io::Result<()> {
     // SAFETY: plain integers.
     check(unsafe { libc::setuid(to.uid) })?;
     // SAFETY: plain integers; meant to fail.
-    if to.uid != 0 && unsafe { libc::setuid(0) } == 0 {
-        return Err(io::Error::other("root's privileges could be taken back"));
-    }
-    Ok(())
+    Ok(to.uid == 0 || unsafe { libc::setuid(0) } != 0)
 }
 
 #[cfg(target_vendor = "apple")]

@@ -219,8 +219,8 @@ fn become_program(memory: &mut Memory<'_>) -> (Step, rustix::io::Errno) {
         }
         let error = last_error();
         // As execvp(3): a file that may not be executed says more than one that is not there.
-        let is_missing = matches!(error, rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR);
-        if first.is_none_or(|first| first == rustix::io::Errno::NOENT && !is_missing) {
+        let is_missing = is_absent(error);
+        if first.is_none_or(|first| is_absent(first) && !is_missing) {
             first = Some(error);
         }
         if !is_missing && error != rustix::io::Errno::ACCESS {
@@ -228,6 +228,11 @@ fn become_program(memory: &mut Memory<'_>) -> (Step, rustix::io::Errno) {
         }
     }
     (Step::Execute, first.unwrap_or(rustix::io::Errno::NOENT))
+}
+
+/// Whether an error of execve(2) says that there is no such file.
+fn is_absent(error: rustix::io::Errno) -> bool {
+    matches!(error, rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR)
 }
 
 /// Privileges go after the steps that may need them, and before the parent-death signal, which their change
@@ -251,7 +256,7 @@ fn prepare(memory: &mut Memory<'_>) -> Result<(), (Step, rustix::io::Errno)> {
         rustix::process::umask(Mode::from_raw_mode(mask as _));
     }
     if let Some(credentials) = &attributes.credentials {
-        let dropped = credentials::drop_to(credentials)
+        let dropped = credentials::drop_in_child(credentials)
             .map_err(|error| rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::PERM));
         dropped.map_err(at(Step::Privileges))?;
     }

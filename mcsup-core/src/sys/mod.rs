@@ -6,6 +6,7 @@
 //! - [`anonymous_file`]: files without a name, sealed if possible.
 //! - [`exec`]: executing another program; [`launch`]: starting one as a child.
 //! - [`fork`]: fork; [`exit`]: exit without handlers; [`ancestry`]: adoption of orphans.
+//! - [`ended_child`]: a child that has ended and is not reaped.
 //! - [`forked`]: processes forked by a worker's own code; [`unshared`]: descriptors that they do not share.
 //! - [`companion`]: threads that stop while a worker's code forks.
 //! - [`signal`]: masks and dispositions; [`caught`]: the one handler; [`registry`]: handlers of an
@@ -35,6 +36,7 @@ pub(crate) mod credentials;
 pub(crate) mod datagram_sender;
 pub(crate) mod descriptor;
 pub(crate) mod duplicates;
+pub(crate) mod ended_child;
 pub(crate) mod exec;
 mod exit;
 pub(crate) mod fork;

@@ -32,6 +32,7 @@ def answer(question):
         for _ in range(int(question[6:]) // 100):
             os.write(1, line)
     if question.startswith("sleep "):
+        print("the request has begun", flush=True)
         time.sleep(float(question[6:]))
     if question == "exit":
         os._exit(7)
