@@ -127,6 +127,19 @@ pub(crate) fn seconds_or_off(text: &str) -> Result<Option<Duration>, Refused> {
     seconds(text).map(|time| Some(time).filter(|time| !time.is_zero()))
 }
 
+/// The shortest liveness timeout: a worker shows a sign of life twice a second.
+const SHORTEST_LIVENESS: Duration = Duration::from_secs(1);
+
+/// Parses the liveness timeout in seconds; 0 turns it off.
+pub(crate) fn liveness_or_off(text: &str) -> Result<Option<Duration>, Refused> {
+    match seconds_or_off(text)? {
+        Some(time) if time < SHORTEST_LIVENESS => {
+            Err("must be 0 or at least 1: a worker shows a sign of life twice a second".to_owned())
+        }
+        time => Ok(time),
+    }
+}
+
 /// Parses permission bits in octal: `007`, `0o007`, or one digit.
 ///
 /// `22` without a leading 0 is refused: it is decimal for gunicorn and octal elsewhere.
@@ -369,6 +382,13 @@ mod tests {
         assert_eq!(seconds_or_off("1"), Ok(Some(Duration::from_secs(1))));
         assert_eq!(shown(positive_seconds("0.0")), "refused: must be more than 0 seconds");
         assert_eq!(positive_seconds("0.1"), Ok(Duration::from_millis(100)));
+    }
+
+    #[test]
+    fn a_liveness_timeout_is_longer_than_the_time_between_signs_of_life() {
+        assert_eq!(liveness_or_off("0"), Ok(None));
+        assert_eq!(liveness_or_off("1"), Ok(Some(SHORTEST_LIVENESS)));
+        assert!(liveness_or_off("0.9").is_err_and(|reason| reason.contains("at least 1")));
     }
 
     #[test]

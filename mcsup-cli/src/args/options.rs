@@ -115,7 +115,7 @@ pub(crate) struct DevelopmentArgs {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Time limits")]
 pub(crate) struct TimeLimitsArgs {
-    /// Seconds without a sign of life after which a worker is killed and replaced; 0: never
+    /// Seconds, at least 1, without a sign of life after which a worker is killed and replaced; 0: never
     #[arg(short, long, value_name = "SECS")]
     pub timeout: Option<String>,
     /// Seconds that the application may take for a request before the client gets 504 and the worker is replaced; 0:

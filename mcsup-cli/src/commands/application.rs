@@ -119,6 +119,9 @@ impl Application for Executed {
         if self.0.no_listener && !matches!(binds, Origin::Default | Origin::Variable("PORT")) {
             return Err(Failure::usage(format!("--no-listener, and an address from {binds}")));
         }
+        if self.0.no_listener {
+            self.0.check_without_listener()?;
+        }
         if self.0.blocking && settings.reuse_port.value {
             return Err(Failure::usage(
                 "--blocking and --reuse-port: the supervisor accepts from the sockets of a slot that ends",

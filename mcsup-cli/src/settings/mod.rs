@@ -203,7 +203,7 @@ impl Settings {
 impl PoolTimeouts {
     fn resolve(sources: &Sources) -> Result<Self, UsageError> {
         Ok(Self {
-            timeout: sources.one(option!(time_limits.timeout), values::seconds_or_off)?,
+            timeout: sources.one(option!(time_limits.timeout), values::liveness_or_off)?,
             graceful: sources.one(option!(time_limits.graceful_timeout), values::seconds)?,
             boot: sources.one(option!(time_limits.boot_timeout), values::positive_seconds)?,
         })

@@ -70,6 +70,17 @@ impl ProgramSettings {
 }
 
 impl ProgramSettings {
+    /// Refuses the settings that need a listener.
+    pub(crate) fn check_without_listener(&self) -> Result<(), UsageError> {
+        let option = match (&self.ready, self.stdin) {
+            (Ready::Accepts, _) => "--ready tcp",
+            (Ready::Answers { .. }, _) => "--ready http",
+            (_, Stdin::Listener) => "--stdin listener",
+            _ => return Ok(()),
+        };
+        Err(UsageError::new(format!("{option} needs a listener, and --no-listener passes none")))
+    }
+
     /// The interval of its signs of life: the timeout of the pool, which the setting needs.
     pub(crate) fn watchdog(&self, timeout: Option<Duration>) -> Result<Option<Duration>, UsageError> {
         match (self.watchdog, timeout) {
@@ -249,6 +260,19 @@ mod tests {
             &["-w", "2"],
         ] {
             assert!(resolved(words).is_err(), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_setting_that_needs_a_listener_is_refused_without_one() {
+        for (words, is_right) in [
+            (&["--no-listener", "x"][..], true),
+            (&["--no-listener", "--ready", "timer:1", "x"], true),
+            (&["--no-listener", "--ready", "tcp", "x"], false),
+            (&["--no-listener", "--ready", "http:/health", "x"], false),
+            (&["--no-listener", "--stdin", "listener", "x"], false),
+        ] {
+            assert_eq!(resolved(words).unwrap().check_without_listener().is_ok(), is_right, "{words:?}");
         }
     }
 }
