@@ -1,4 +1,4 @@
-// A worker in Node.js: an HTTP server on an inherited listener. It loses no request when it is replaced.
+// A worker in Node.js: an HTTP server on the first inherited listener. It loses no request when it is replaced.
 //
 //     mcsup exec -w 2 -b 127.0.0.1:3000 -- node examples/node/server.js
 //
@@ -16,12 +16,13 @@ const server = http.createServer((request, response) => {
   response.end(`${process.pid} ${request.url}\n`);
 });
 
-// The listeners are the descriptors from 3 on.
+// The listeners are the descriptors from 3 on. This server serves one.
 server.listen({ fd: 3 }, () => fs.writeSync(Number(process.env.MCSUP_READY_FD), "ready\n"));
 
 process.once("SIGTERM", () => {
   isStopping = true;
   // http's own close() would end idle connections at once, and a request may be on its way there.
   net.Server.prototype.close.call(server);
+  // After this time one without a request counts as unused: a browser opens such ones in advance.
   setTimeout(() => server.closeIdleConnections(), 2000).unref();
 });

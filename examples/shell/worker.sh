@@ -3,7 +3,8 @@
 #
 #     mcsup exec -w 2 --no-listener -- sh examples/shell/worker.sh FOLDER
 #
-# A job is a file FOLDER/NAME.job; its result is FOLDER/NAME.done.
+# A job is a file FOLDER/NAME.job; its result is FOLDER/NAME.done. The job of a worker that is killed (kill -9, no
+# memory) stays as FOLDER/NAME.PID: rename it to do it again.
 trap 'stop=yes' TERM
 echo ready >&"$MCSUP_READY_FD"
 while [ -z "${stop:-}" ]; do
