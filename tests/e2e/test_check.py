@@ -96,3 +96,13 @@ def test_a_user_group_or_directory_that_does_not_exist_is_a_wrong_setting(direct
     result = run(command, *arguments, "app:app", cwd=directory)
     assert result.returncode == USAGE
     assert words in result.stderr
+
+
+def test_an_application_is_loaded_where_a_parent_ignores_the_ends_of_its_children(directory):
+    (directory / "app.py").write_text("import subprocess\nsubprocess.run(['true'], check=True)\n" + HELLO)
+
+    def ignore():
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+    result = run("check", "app:app", cwd=directory, preexec_fn=ignore)
+    assert (result.returncode, result.stdout) == (0, "app:app can be served\n"), result.stderr

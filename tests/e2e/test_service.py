@@ -262,6 +262,18 @@ def manager(directory):
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="launchd is the manager there")
+def test_a_service_is_installed_where_a_parent_ignores_the_ends_of_its_children(directory, manager):
+    environment, _ = manager
+
+    def ignore():
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+    result = run("service", "install", "app:app", cwd=directory, env=environment, preexec_fn=ignore)
+    assert result.returncode == 0, result.stderr
+    assert (directory / "home/.config/systemd/user/app.service").exists()
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="launchd is the manager there")
 def test_a_service_is_installed_started_replaced_and_removed(directory, manager):
     environment, record = manager
     unit = directory / "home/.config/systemd/user/app.service"

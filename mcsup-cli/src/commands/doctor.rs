@@ -3,6 +3,8 @@
 mod facts;
 mod units;
 
+use mcsup_core::host::processes;
+
 use crate::args::doctor::DoctorArgs;
 use crate::args::{self, Invocation};
 use crate::doctor;
@@ -19,6 +21,8 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<(Exit, String), Failure> {
         Invocation::Exec(exec) => exec.pool(),
         _ => return Err(Failure::usage("mcsup doctor takes options of mcsup run or mcsup exec")),
     };
+    // It asks systemctl for its version.
+    processes::keep_statuses_of_children();
     let read_file = settings::reader(std::env::current_dir().unwrap_or_default());
     let settings = Settings::resolve(run, &|name| std::env::var_os(name), &read_file)?;
     let findings = doctor::examine(&facts::collect(&settings, units::collect(&args.unit)));

@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
 
+use mcsup_core::host::processes;
 use mcsup_core::upgrade::Image;
 
 use crate::args::service::{KubernetesArgs, PoolArgs, ServiceAction, ServiceArgs, SystemdArgs};
@@ -29,6 +30,7 @@ pub(crate) fn run(
     argv: &[OsString],
     image: Option<&Image>,
 ) -> Result<(Exit, String), Failure> {
+    processes::keep_statuses_of_children();
     let plan = |pool: &PoolArgs| planning::plan(pool, argv, image);
     let printed = |pool: &PoolArgs, text: &dyn Fn(&Plan) -> Result<String, Failure>| match plan(pool)? {
         Planned::Service(plan) => text(&plan),

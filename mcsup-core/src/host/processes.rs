@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::sys::kernel_text;
+use crate::sys::{kernel_text, signal};
 
 /// The pid of this process.
 pub fn own_pid() -> i32 {
@@ -132,6 +132,14 @@ pub fn listening_addresses(pid: i32) -> Vec<SocketAddr> {
     let sockets = sockets_of(pid);
     let listening = listening_sockets().into_iter();
     listening.filter(|(_, inode)| sockets.contains(inode)).map(|(address, _)| address).collect()
+}
+
+/// Makes the status of each child of this process available, where its parent has had SIGCHLD ignored.
+///
+/// An exec keeps a signal ignored, and the kernel then reaps each child itself (sigaction(2)):
+/// [`std::process::Command`] reports an error although the command has run.
+pub fn keep_statuses_of_children() {
+    signal::stop_ignoring(rustix::process::Signal::CHILD.as_raw());
 }
 
 /// The children of process `pid`.
@@ -328,6 +336,18 @@ mod tests {
         let ours = i32::try_from(std::process::id()).unwrap();
         assert!(name(ours).starts_with(&format!("pid {ours} (")) && name(ours).contains(") of user "));
         assert_eq!(name(i32::MAX), format!("pid {}", i32::MAX));
+    }
+
+    #[test]
+    fn the_status_of_a_child_is_known_where_a_parent_has_ignored_its_signal() {
+        crate::sys::fork::in_a_process(|| {
+            let ignored = signal::Disposition::ignored();
+            signal::dispose(rustix::process::Signal::CHILD.as_raw(), &ignored).unwrap();
+            let status = || std::process::Command::new("true").status();
+            assert_eq!(status().unwrap_err().raw_os_error(), Some(libc::ECHILD));
+            keep_statuses_of_children();
+            assert!(status().unwrap().success());
+        });
     }
 
     #[test]
