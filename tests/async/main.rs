@@ -45,14 +45,6 @@ const TESTS: &[Test] = &[
         "a_connection_whose_upgrade_was_refused_moves_with_half_a_request",
         reloads::a_connection_whose_upgrade_was_refused_moves_with_half_a_request,
     ),
-    (
-        "a_pipelined_body_that_was_not_read_does_not_become_a_request",
-        pipelines::a_pipelined_body_that_was_not_read_does_not_become_a_request,
-    ),
-    (
-        "a_pipelined_body_that_has_arrived_does_not_become_a_request",
-        pipelines::a_pipelined_body_that_has_arrived_does_not_become_a_request,
-    ),
     ("a_connection_that_always_has_a_request_moves", pipelines::a_connection_that_always_has_a_request_moves),
     (
         "a_response_leaves_before_its_connection_moves",
@@ -61,6 +53,10 @@ const TESTS: &[Test] = &[
     (
         "a_request_that_only_the_kernel_has_is_answered_at_a_stop",
         inside::a_request_that_only_the_kernel_has_is_answered_at_a_stop,
+    ),
+    (
+        "a_body_that_begins_as_its_worker_ends_does_not_become_a_request",
+        inside::a_body_that_begins_as_its_worker_ends_does_not_become_a_request,
     ),
     (
         "tasks_run_while_a_worker_that_drains_accepts_without_a_pause",
