@@ -59,7 +59,7 @@ mod order {
     impl ShutdownSignalWatch for Line {
         async fn recv(&self) -> ShutdownSignal {
             let _ = BufReader::new(stdin()).lines().next_line().await;
-            let program = std::env::current_exe().expect("a program");
+            let program = std::env::args().next().expect("a program");
             std::process::Command::new(program).args(["order", "--upgrade"]).spawn().expect("a new version");
             ShutdownSignal::GracefulUpgrade
         }
