@@ -172,6 +172,8 @@ pub fn a_signal_reaches_both_pools_of_a_program_and_no_worker_outlives_it() {
 
 /// The pid of a spawned supervisor.
 pub fn supervisor(pool: &Pool) -> i32 {
+    // Its workers may be ready earlier.
+    pool.wait_log("INFO: supervisor ", 1);
     let log = pool.log();
     let line = log.lines().find_map(|line| line.split_once("INFO: supervisor ")).unwrap();
     line.1.split(' ').next().unwrap().parse().unwrap()

@@ -13,6 +13,7 @@ use mcsup_core::policy::Plan;
 use mcsup_core::upgrade::Image;
 use mcsup_core::{Error, ErrorKind, Prefork, Supervisor, Worker, WorkerContext, WorkerResult};
 
+use crate::pool::wait_for;
 use crate::programs::{self, Console};
 use crate::roles::{Answering, IMAGE, read_line};
 
@@ -129,10 +130,9 @@ fn before_others(address: &str) -> ExitCode {
     let later = later.start().unwrap();
     drop(handle.status().unwrap());
     drop(later);
-    let refused = handle.stop();
-    assert!(matches!(refused, Err(AskError::Ended)), "{refused:?}");
-    let free = TcpListener::bind(port);
-    assert!(free.is_ok(), "{free:?}");
+    // A worker that was forked a moment ago has a copy of everything until it begins to run.
+    wait_for("the end of the handle", || matches!(handle.stop(), Err(AskError::Ended)));
+    wait_for("the free port", || TcpListener::bind(port).is_ok());
     drop((spawned, started));
     log::info!("the other pools have nothing of the later one");
     ExitCode::SUCCESS

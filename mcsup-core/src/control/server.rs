@@ -164,8 +164,12 @@ impl Server {
         self.flush();
         self.accept();
         let clients = self.clients.iter_mut();
-        let received = clients.filter_map(|(id, client)| Some((*id, client.receive()?))).collect();
-        self.flush();
+        let received: Vec<_> = clients.filter_map(|(id, client)| Some((*id, client.receive()?))).collect();
+        self.clients.retain(|id, client| {
+            client.flush();
+            // One that has not waited stays until its answer: it shows where the request comes from.
+            !client.is_over() || received.iter().any(|(asked, _)| asked == id)
+        });
         received
     }
 

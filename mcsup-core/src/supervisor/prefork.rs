@@ -140,7 +140,8 @@ impl<S: Supervisor> Prefork<S> {
     }
 
     /// Takes over from another image of this supervisor. Needed only if the embedder has called
-    /// [`Resumption::from_environment`]; otherwise [`run`](Self::run) calls it.
+    /// [`Resumption::from_environment`]; otherwise [`run`](Self::run) calls it. Until this pool has taken over, the calls
+    /// of other pools begin nothing.
     #[must_use]
     pub fn resume(mut self, resumption: Option<Resumption>) -> Self {
         self.resumption = resumption;
@@ -164,6 +165,9 @@ impl<S: Supervisor> Prefork<S> {
     ///
     /// With several pools in one process ([`start`](Self::start)) the last one restores them. Each pool that handles
     /// signals gets each of them.
+    ///
+    /// In a new image that takes over the pool of another call, it returns at once, as after an orderly stop
+    /// ([`spawn`](Self::spawn)).
     ///
     /// It removes [`VARIABLE`](crate::upgrade::VARIABLE) from the environment and does not restore it: the state that it
     /// names has been read. The program of a new image begins with all signals blocked; they are unblocked afterwards.
@@ -293,13 +297,13 @@ impl<S: Supervisor> Prefork<S> {
         let call = self.call.unwrap_or_else(calls::next);
         let mut config = self.config;
         config.service_manager = config.service_manager.without_messages();
-        let (resumption, spawn): (_, fn(Self) -> Result<Spawned>) = match calls::task(call, self.resumption)?
-        {
-            Task::Begin => (None, spawning::spawn),
-            Task::TakeOver(resumption) => (Some(*resumption), |pool| spawning::run_to_the_end(pool)),
-            Task::PassOver => return Spawned::passed_over(),
-        };
-        spawn(Self { config, resumption, signal_use, call: Some(call), ..self })
+        let task = calls::task(call, self.resumption)?;
+        let pool = |resumption| Self { config, resumption, signal_use, call: Some(call), ..self };
+        match task {
+            Task::Begin => spawning::spawn(pool(None)),
+            Task::TakeOver(resumption) => spawning::run_to_the_end(pool(Some(*resumption))),
+            Task::PassOver => Spawned::passed_over(),
+        }
     }
 
     /// Begins the pool; `None`: this was a dry run, or another call takes over.
