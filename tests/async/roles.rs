@@ -34,13 +34,13 @@ pub fn play(role: &str) -> ExitCode {
     config.policy.plan.soak = Duration::from_millis(100);
     match role {
         "example" => axum_example::main(),
-        "web" => Prefork::with_config(|| Web::default(), config).run().into(),
+        "web" => Prefork::with_config(Web::default, config).run().into(),
         "web-of-flushed-pipelines" => {
             Prefork::with_config(|| Web { pipeline_flush: true }, config).run().into()
         }
         "web-of-3-requests" => {
             config.policy.recycling.requests = Some(Limit { base: 3, jitter: 0 });
-            Prefork::with_config(|| Web::default(), config).run().into()
+            Prefork::with_config(Web::default, config).run().into()
         }
         _ => panic!("there is no role {role}"),
     }

@@ -4,7 +4,7 @@
 //! control socket. The other end is the ticket. So both live on when the supervisor's image is replaced.
 
 use std::io::ErrorKind as IoKind;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -188,6 +188,12 @@ impl AsFd for Ticket {
     /// Readable when the outcome is there, at the latest when the pool has ended.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
+    }
+}
+
+impl AsRawFd for Ticket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }
 

@@ -1,6 +1,6 @@
 //! A pool in a loop of its program.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Instant;
 
 use super::Supervisor;
@@ -36,8 +36,8 @@ use crate::policy::{Moment, Outcome};
 /// A program may have several pools, sixteen at once, and step them in any order, but not from within a method of a
 /// [`Supervisor`]. Workers get no descriptor of another pool. An upgrade is refused while there is another pool.
 ///
-/// In a tokio runtime of one thread `AsyncFd` takes `pool.as_fd().try_clone_to_owned()`. Workers are forked within
-/// that runtime then, so a worker starts a runtime of its own in a new thread only.
+/// tokio's `AsyncFd` and mio's `SourceFd` take its descriptor. In a tokio runtime, which must have one thread, workers are
+/// forked within that runtime, so a worker starts a runtime of its own in a new thread only.
 ///
 /// # Children of the program
 /// The program may start processes of its own. With a mold ([`Policy::preload`](crate::policy::Policy)), with
@@ -149,6 +149,12 @@ impl<S: Supervisor> AsFd for Pool<S> {
     /// Readable while there is an event for [`step`](Pool::step). It is the same descriptor for the pool's whole life.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.readiness.as_fd()
+    }
+}
+
+impl<S: Supervisor> AsRawFd for Pool<S> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }
 
