@@ -354,7 +354,7 @@ fn answer(question: &str, context: &WorkerContext) -> String {
         "orphan" => {
             let script = "sleep 60 > /dev/null 2>&1 & echo $!";
             let shell = std::process::Command::new("sh").args(["-c", script]).output().unwrap();
-            String::from_utf8_lossy(&shell.stdout).trim().to_owned()
+            format!("{} {}", std::process::id(), String::from_utf8_lossy(&shell.stdout).trim())
         }
         "register" => hosts::register_and_raise(),
         "register-widely" => hosts::register_widely(),

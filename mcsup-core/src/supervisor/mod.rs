@@ -82,8 +82,8 @@ pub enum ForkSide {
 /// reload, in [`before_fork`](Self::before_fork) it fails the fork, and in a new process it fails the boot.
 ///
 /// With a mold ([`Policy::preload`](crate::policy::Policy)) or a search for leftovers
-/// ([`Config::children`](crate::Config)) the process adopts its workers' orphans and reaps all its children. A method
-/// that starts a child must wait for it.
+/// ([`Config::children`](crate::Config)) the process adopts its workers' orphans and reaps all its children, and so does
+/// the first process of a container. A method that starts a child must wait for it.
 pub trait Supervisor {
     /// The code that runs in each worker.
     type Worker: Worker;

@@ -6,7 +6,7 @@ use crate::link::fork_order::{ForkOrder, ForkingEnd};
 use crate::link::message::Report;
 use crate::link::{channel, fork_order};
 use crate::listener::open::OpenSet;
-use crate::sys::ancestry::{self, ADOPTS};
+use crate::sys::ancestry::ADOPTS;
 use crate::sys::fork::in_a_process;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use std::process::{Child, Command};
