@@ -157,6 +157,7 @@ mod tests {
         );
         assert_eq!((value("EINHORN_CHILD_INDEX"), value("MCSUP_SLOT")), ("2", "2"));
         assert!(variables.iter().all(|(name, _)| is_ours(name.as_ref())));
+        assert!(is_ours("FDSTORE".as_ref()) && is_ours("MCSUP_PASSED_SOCKETS".as_ref()));
         assert!(!is_ours("PATH".as_ref()) && !is_ours("MCSUP_TEST".as_ref()));
         assert_eq!(place().ready_fd(), 5);
     }

@@ -52,31 +52,6 @@ impl Sender {
     }
 }
 
-/// The process behind the pid of a sender.
-#[cfg(target_os = "linux")]
-pub(super) use crate::sys::datagram_sender::Identity;
-
-/// The process behind the pid of a sender: this system does not report it.
-#[cfg(not(target_os = "linux"))]
-#[derive(Debug)]
-pub(super) struct Identity;
-
-#[cfg(not(target_os = "linux"))]
-impl Identity {
-    /// Whether its pid may belong to another process.
-    pub(super) fn is_reaped(&self) -> bool {
-        false
-    }
-}
-
-/// A datagram at the socket.
-#[derive(Debug)]
-pub(super) struct Received {
-    pub(super) notices: Vec<Notice>,
-    pub(super) sender: Option<Sender>,
-    pub(super) identity: Identity,
-}
-
 /// Why a report is not believed; `None`: it is.
 ///
 /// The sender must belong to the program, as `find` decides, and run as its user.
@@ -103,12 +78,12 @@ impl NoticeSocket {
     #[cfg(target_os = "linux")]
     pub(super) fn open() -> io::Result<Option<Self>> {
         use rustix::net::{
-            AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, getsockname, socket_with,
+            AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt,
         };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
         // Before any datagram can arrive.
-        crate::sys::datagram_sender::report(socket.as_fd())?;
+        sockopt::set_socket_passcred(&socket, true)?;
         // The kernel chooses an abstract name that is free.
         bind(&socket, &SocketAddrUnix::new_unnamed())?;
         let address = SocketAddrUnix::try_from(getsockname(&socket)?)?;
@@ -128,14 +103,12 @@ impl NoticeSocket {
     }
 
     /// The next report and its sender; `None`: none is queued.
-    pub(super) fn receive(&self) -> Option<Received> {
+    pub(super) fn receive(&self) -> Option<(Vec<Notice>, Option<Sender>)> {
         // As systemd: a longer datagram is cut.
         let mut buffer = [0; 4096];
         loop {
             match received(self.as_fd(), &mut buffer) {
-                Ok((length, sender, identity)) => {
-                    return Some(Received { notices: parse(&buffer[..length]), sender, identity });
-                }
+                Ok((length, sender)) => return Some((parse(&buffer[..length]), sender)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return None,
             }
@@ -145,15 +118,15 @@ impl NoticeSocket {
 
 /// Receives a datagram: its length and its sender.
 #[cfg(target_os = "linux")]
-fn received(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Option<Sender>, Identity)> {
-    let (length, sender, identity) = crate::sys::datagram_sender::receive(socket, buffer)?;
-    Ok((length, sender.map(|sender| Sender { pid: sender.pid, uid: sender.uid }), identity))
+fn received(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Option<Sender>)> {
+    let (length, sender) = crate::sys::datagram_sender::receive(socket, buffer)?;
+    Ok((length, sender.map(|sender| Sender { pid: sender.pid, uid: sender.uid })))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn received(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Option<Sender>, Identity)> {
+fn received(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Option<Sender>)> {
     let (_, length) = rustix::net::recv(socket, buffer, rustix::net::RecvFlags::empty())?;
-    Ok((length, None, Identity))
+    Ok((length, None))
 }
 
 impl AsFd for NoticeSocket {
@@ -211,8 +184,7 @@ mod tests {
         sendto(&theirs, b"READY=1", SendFlags::empty(), &address).unwrap();
         let pid = rustix::process::getpid().as_raw_nonzero().get();
         let uid = rustix::process::geteuid().as_raw();
-        let received = ours.receive().unwrap();
-        assert_eq!((received.notices, received.sender), (vec![Notice::Ready], Some(Sender { pid, uid })));
-        assert!(!received.identity.is_reaped() && ours.receive().is_none());
+        assert_eq!(ours.receive(), Some((vec![Notice::Ready], Some(Sender { pid, uid }))));
+        assert_eq!(ours.receive(), None);
     }
 }

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, WaitStatus};
 
 use super::family::{Belongs, Family};
 use super::main_process::MainProcess;
-use super::notices::{Notice, NoticeSocket, Received, Sender, doubt};
+use super::notices::{Notice, NoticeSocket, Sender, doubt};
 use super::output::{Lines, Stream};
 use super::probe::Probe;
 use crate::clock;
@@ -246,17 +246,12 @@ impl Running {
     fn read_notices(&mut self) {
         for _ in 0..MOST_REPORTS {
             let received = self.notices.as_ref().and_then(NoticeSocket::receive);
-            let Some(Received { notices, sender, identity }) = received else { return };
+            let Some((notices, sender)) = received else { return };
             if self.doubts >= MOST_DOUBTS && sender.is_some_and(|sender| !sender.is_of(self.uid)) {
                 // Every process of the network namespace can send: one that never ends costs no search in /proc.
                 continue;
             }
-            let find = |pid| match self.family.has(pid) {
-                // The found process is the sender only if that has kept its pid until now.
-                Belongs::Yes if identity.is_reaped() => Belongs::HasEnded,
-                belongs => belongs,
-            };
-            match doubt(sender, self.uid, find) {
+            match doubt(sender, self.uid, |pid| self.family.has(pid)) {
                 None => notices.into_iter().for_each(|notice| self.note(notice)),
                 Some(reason) => self.log_doubt(&reason, sender),
             }
