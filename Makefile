@@ -72,8 +72,8 @@ test-rust: target/.nextest ## Unit and process tests of the crates
 # Built quickly and with few lives of the policy, which is the same everywhere.
 test-fallback: target/.nextest ## The tests of mcsup-core with its portable ways, on Linux too
 	$(call step,test-fallback: mcsup-core with its portable ways)
-	MCSUP_LIVES=500 RUSTFLAGS="--cfg mcsup_force_fallback" CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/fallback $(CARGO) \
-		--config 'profile.test.package.mcsup-core.opt-level=0' nextest run -p mcsup-core --locked $(FEATURES) --no-fail-fast
+	MCSUP_LIVES=500 RUSTFLAGS="--cfg mcsup_force_fallback" CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/fallback $(CARGO) nextest run \
+		--config 'profile.test.package.mcsup-core.opt-level=0' -p mcsup-core --locked $(FEATURES) --no-fail-fast
 
 test-packages: ## The packages of the crates built alone with the oldest Rust
 	$(call step,test-packages: the packages of the crates built alone with the oldest Rust)
