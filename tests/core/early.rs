@@ -157,12 +157,13 @@ pub fn no_descendant_of_a_program_outlives_a_supervisor_that_is_killed() {
 }
 
 pub fn a_program_that_serves_before_it_is_ready_finishes_its_requests() {
-    for signal in [Signal::TERM, Signal::INT] {
+    // A quick stop leaves half a second.
+    for (signal, length) in [(Signal::TERM, 0.3), (Signal::INT, 0.1)] {
         let mut pool = Pool::start("early-server");
         pool.wait_log("Listening at", 1);
         // It accepts, and has not reported.
         let mut stream = pool.connect();
-        writeln!(stream, "sleep 0.3").unwrap();
+        writeln!(stream, "sleep {length}").unwrap();
         wait_for("the request", || pool.log().contains("the request has begun"));
         pool.signal(signal);
         assert_eq!(read_all(&mut stream), "done", "{}", pool.log());

@@ -27,8 +27,8 @@ pub(super) enum Act {
 #[derive(Debug)]
 pub(super) struct Stopping {
     graceful: Duration,
-    /// Whether the stop signal was sent.
-    has_begun: bool,
+    /// The time of the stop signal.
+    begun: Option<Instant>,
     /// The time of SIGKILL; `None`: the end has not begun, or the clock cannot hold the time.
     deadline: Option<Instant>,
 }
@@ -37,7 +37,7 @@ impl Stopping {
     /// A program that may take `graceful` to end. Its supervisor kills the worker then, so it is killed
     /// shortly before: a worker that is killed cannot end the program's descendants.
     pub(super) fn new(graceful: Duration) -> Self {
-        Self { graceful, has_begun: false, deadline: None }
+        Self { graceful, begun: None, deadline: None }
     }
 
     pub(super) fn margin(&self) -> Duration {
@@ -45,32 +45,27 @@ impl Stopping {
     }
 
     pub(super) fn has_begun(&self) -> bool {
-        self.has_begun
+        self.begun.is_some()
     }
 
     /// The act that is due in `phase`.
+    ///
+    /// The order to end at once may follow that to drain in the same moment, so its time counts from the stop signal.
     pub(super) fn act(&mut self, phase: Phase, now: Instant) -> Act {
-        match phase {
-            Phase::Quitting if self.has_begun && self.graceful > QUICK => {
-                self.deadline = Some(now);
-                Act::Kill
-            }
-            _ if self.has_begun => match self.deadline {
-                Some(deadline) if deadline <= now => Act::Kill,
-                _ => Act::None,
-            },
-            Phase::Serving | Phase::LameDuck => Act::None,
-            Phase::Quitting => {
-                self.graceful = QUICK;
-                self.begin(now.checked_add(QUICK))
-            }
-            Phase::Retiring | Phase::Draining => self.begin(now.checked_add(self.graceful - self.margin())),
+        let (first, limit) = match phase {
+            Phase::Serving | Phase::LameDuck => return Act::None,
+            Phase::Retiring | Phase::Draining if self.graceful.is_zero() => (Act::Kill, Duration::ZERO),
+            Phase::Retiring | Phase::Draining => (Act::Stop, self.graceful - self.margin()),
+            Phase::Quitting => (Act::Stop, QUICK),
+        };
+        let is_first = self.begun.is_none();
+        let deadline = self.begun.get_or_insert(now).checked_add(limit);
+        self.deadline = self.deadline.into_iter().chain(deadline).min();
+        match self.deadline {
+            _ if is_first => first,
+            Some(deadline) if deadline <= now => Act::Kill,
+            _ => Act::None,
         }
-    }
-
-    fn begin(&mut self, deadline: Option<Instant>) -> Act {
-        (self.has_begun, self.deadline) = (true, deadline);
-        if self.graceful.is_zero() { Act::Kill } else { Act::Stop }
     }
 
     /// The time until the next act; `None`: it depends on the phase alone.
@@ -104,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quick_stop_leaves_half_a_second_and_none_after_a_graceful_one() {
+    fn a_quick_stop_leaves_half_a_second_from_the_stop_signal_on() {
         let begin = Instant::now();
         let mut stopping = Stopping::new(seconds(30.0));
         assert_eq!(stopping.act(Phase::Quitting, begin), Act::Stop);
@@ -113,6 +108,11 @@ mod tests {
         let mut stopping = Stopping::new(seconds(30.0));
         assert_eq!(stopping.act(Phase::Draining, begin), Act::Stop);
         assert_eq!(stopping.act(Phase::Quitting, begin + seconds(1.0)), Act::Kill);
+        let mut stopping = Stopping::new(seconds(30.0));
+        assert_eq!(stopping.act(Phase::Draining, begin), Act::Stop);
+        assert_eq!(stopping.act(Phase::Quitting, begin), Act::None);
+        assert_eq!(stopping.wait(begin), Some(QUICK));
+        assert_eq!(stopping.act(Phase::Quitting, begin + seconds(0.5)), Act::Kill);
         let mut stopping = Stopping::new(Duration::ZERO);
         assert_eq!(stopping.act(Phase::Retiring, begin), Act::Kill);
     }
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(stopping.act(Phase::Retiring, begin), Act::Stop);
         assert!(stopping.has_begun());
         assert_eq!((stopping.act(Phase::Retiring, begin), stopping.wait(begin)), (Act::None, None));
-        assert_eq!(stopping.act(Phase::Quitting, begin), Act::Kill);
+        assert_eq!(stopping.act(Phase::Quitting, begin + seconds(0.5)), Act::Kill);
     }
 
     #[test]
