@@ -1,6 +1,6 @@
 //! What pools do whose workers are forked by a mold.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::net::TcpListener;
 
@@ -32,22 +32,23 @@ fn start(role: &str) -> Pool {
     pool
 }
 
-/// Asks until both workers have answered.
-fn ask_both(pool: &Pool, question: &str) -> HashSet<String> {
-    let mut answers = HashSet::new();
-    let mut seen = HashSet::new();
+/// The marks of both workers: asks until both have answered.
+fn ask_both(pool: &Pool) -> HashSet<String> {
+    let mut marks = HashMap::new();
     wait_until("both workers to have answered", || {
-        let mut one = pool.connect();
-        let mut other = pool.connect();
-        for stream in [&mut one, &mut other] {
-            writeln!(stream, "pid").unwrap();
-            seen.insert(read_all(stream));
+        // Two at a time, so that the second worker gets one while the first is busy.
+        let mut streams = [pool.connect(), pool.connect()];
+        for stream in &mut streams {
+            stream.write_all(b"pid and mark\n").unwrap();
         }
-        answers.insert(pool.ask(question));
-        seen.len() >= 2
+        for stream in &mut streams {
+            let answer = read_all(stream);
+            let (pid, mark) = answer.split_once(' ').unwrap();
+            marks.insert(pid.to_owned(), mark.to_owned());
+        }
+        marks.len() >= 2
     });
-    answers.extend((0..20).map(|_| pool.ask(question)));
-    answers
+    marks.into_values().collect()
 }
 
 fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
@@ -66,7 +67,7 @@ pub fn workers_share_what_a_mold_has_loaded() {
     let pool = start("molded");
     let (mold, workers) = (molds(&pool), workers(&pool));
     assert_eq!((mold.len(), workers.len()), (1, 2), "{}", pool.log());
-    let marks = ask_both(&pool, "mark");
+    let marks = ask_both(&pool);
     assert_eq!(marks.len(), 1, "{marks:?}");
     assert!(marks.iter().all(|mark| mark.ends_with(&format!(" by {}", mold[0]))), "{marks:?}");
     let children: HashSet<i32> = processes::children_of(pool.pid()).into_iter().collect();
@@ -153,13 +154,13 @@ pub fn a_worker_from_a_mold_has_no_privileges() {
 
 pub fn a_dead_worker_is_replaced_from_the_mold() {
     let pool = start("molded");
-    let marks = ask_both(&pool, "mark");
+    let marks = ask_both(&pool);
     let dead = workers(&pool)[0];
     kill(dead, Signal::KILL);
     pool.wait_log(&format!("Worker {dead} (slot"), 1);
     pool.wait_log("died, cause unknown: SIGKILL", 1);
     pool.wait_ready(4);
-    assert_eq!(ask_both(&pool, "mark"), marks);
+    assert_eq!(ask_both(&pool), marks);
     assert_eq!(molds(&pool).len(), 1);
     stop(pool);
 }
@@ -167,20 +168,20 @@ pub fn a_dead_worker_is_replaced_from_the_mold() {
 pub fn a_dead_mold_is_replaced() {
     let pool = start("molded");
     let (mold, first) = (molds(&pool)[0], workers(&pool));
-    let marks = ask_both(&pool, "mark");
+    let marks = ask_both(&pool);
     kill(mold, Signal::KILL);
     pool.wait_log(&format!("Mold {mold} (generation 1) died, cause unknown: SIGKILL"), 1);
     assert!(first.contains(&pool.ask("pid").parse().unwrap()));
     pool.wait_ready(4);
-    assert_eq!(ask_both(&pool, "mark"), marks);
+    assert_eq!(ask_both(&pool), marks);
     assert_eq!(workers(&pool), first);
     kill(first[0], Signal::KILL);
     wait_for("a successor", || workers(&pool).len() == 3);
     pool.wait_ready(5);
-    assert_eq!(ask_both(&pool, "mark").len(), 2);
+    assert_eq!(ask_both(&pool).len(), 2);
     kill(first[1], Signal::KILL);
     pool.wait_ready(6);
-    let now = ask_both(&pool, "mark");
+    let now = ask_both(&pool);
     assert!(now.len() == 1 && now != marks, "{now:?}");
     stop(pool);
 }
@@ -229,7 +230,7 @@ pub fn a_mold_that_does_not_fork_is_replaced() {
     );
     wait_for("a successor", || workers(&pool).len() == 3);
     pool.wait_ready(5);
-    assert_eq!((molds(&pool).len(), ask_both(&pool, "mark").len()), (2, 2));
+    assert_eq!((molds(&pool).len(), ask_both(&pool).len()), (2, 2));
     stop(pool);
 }
 
@@ -274,7 +275,7 @@ pub fn threads_in_a_mold_are_refused_by_name() {
 pub fn threads_in_a_mold_are_left_behind() {
     let pool = start("threaded-mold-warned");
     assert_eq!(pool.log().matches("threads run in the mold (companion)").count(), 1);
-    assert_eq!(ask_both(&pool, "mark").len(), 1);
+    assert_eq!(ask_both(&pool).len(), 1);
     let status = pool.ask("status");
     // Its first one and the lifeline.
     assert!(status.contains("Threads:\t2\n"), "{status}");
@@ -283,12 +284,12 @@ pub fn threads_in_a_mold_are_left_behind() {
 
 pub fn a_reload_has_a_mold_of_its_own() {
     let pool = start("molded");
-    let (cold, marks) = (molds(&pool)[0], ask_both(&pool, "mark"));
+    let (cold, marks) = (molds(&pool)[0], ask_both(&pool));
     pool.signal(Signal::HUP);
     pool.wait_ready(6);
     wait_for("the old mold to be gone", || is_gone(cold));
     wait_for("the old workers to be gone", || workers(&pool)[..2].iter().all(|pid| is_gone(*pid)));
-    let now = ask_both(&pool, "mark");
+    let now = ask_both(&pool);
     assert!(now.len() == 1 && now != marks, "{now:?}");
     stop(pool);
 }

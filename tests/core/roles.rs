@@ -306,6 +306,7 @@ impl Worker for Cast {
             context.request_began();
             let answer = match line.trim() {
                 "mark" => self.mark.clone(),
+                "pid and mark" => format!("{} {}", std::process::id(), self.mark),
                 "slot" => context.slot().to_string(),
                 // A daemon as of old: its parent ends at once, it has a session of its own, and it ends soon.
                 "daemon" => {
