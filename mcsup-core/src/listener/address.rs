@@ -108,6 +108,8 @@ impl FromStr for Address {
         let (host, port) = split_port(rest).map_err(wrong)?;
         let port = match port {
             Some(port) => port.parse().map_err(|_| wrong(NO_PORT))?,
+            // The resolver reads a number as an IPv4 address (inet_aton(3)).
+            None if is_number(host) => return Err(wrong("a port alone has a colon in front")),
             None => DEFAULT_PORT,
         };
         Ok(Address::Tcp { host: or_any(host), port })
@@ -116,12 +118,16 @@ impl FromStr for Address {
 
 /// Parses the number of a descriptor, or the name of a passed socket (`FileDescriptorName=`, systemd.socket(5)).
 fn inherited(text: &str) -> Option<Address> {
-    let is_number = text.strip_prefix('-').unwrap_or(text).bytes().all(|byte| byte.is_ascii_digit());
-    if is_number {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if digits.is_empty() || is_number(digits) {
         return text.parse().ok().filter(|fd| *fd >= 0).map(Address::Inherited);
     }
     let is_name = text.len() <= 255 && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':');
     is_name.then(|| Address::Passed(text.to_owned()))
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 const NO_PORT: &str = "no port number from 0 to 65535";
@@ -258,6 +264,8 @@ mod tests {
             "fd://-1",
             "fd://99999999999",
             "fd://a:b",
+            "8080",
+            "tcp://8080",
             "ftp://h:1",
             "/run/a.sock",
         ] {
