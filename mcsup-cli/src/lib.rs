@@ -74,15 +74,27 @@ pub fn run(argv: &[OsString], start: Start) -> Exit {
         done
     });
     match done {
-        Ok((exit, text)) => {
-            // A closed standard output is the reader's choice, not an error.
-            let _ = std::io::stdout().write_all(text.as_bytes());
-            exit
-        }
+        Ok((exit, text)) => match print(&text) {
+            Ok(()) => exit,
+            Err(error) => {
+                let _ = writeln!(std::io::stderr(), "mcsup: write to standard output: {error}");
+                if exit == Exit::Done { Exit::Refused } else { exit }
+            }
+        },
         Err(failure) => {
             print_failure(argv, &failure);
             failure.exit
         }
+    }
+}
+
+/// Prints the result of a command on standard output.
+fn print(text: &str) -> std::io::Result<()> {
+    let mut output = std::io::stdout();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        // A closed standard output is the reader's choice, not an error.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        done => done,
     }
 }
 

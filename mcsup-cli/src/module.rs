@@ -6,6 +6,7 @@
 
 mod entry;
 mod origin;
+mod streams;
 mod words;
 
 use std::ffi::OsString;
@@ -32,6 +33,7 @@ mod extension {
     /// Runs the command and returns its exit code. `origin` describes the start of the interpreter with `site`.
     #[pyfunction(pass_module, signature = (argv, origin = None))]
     fn main(module: &Bound<'_, PyModule>, argv: Vec<OsString>, origin: Option<String>) -> PyResult<u8> {
+        streams::fill_closed();
         let py = module.py();
         let own = argv.get(1..).unwrap_or_default();
         let origin = match origin.or(take_variable(py)?) {

@@ -3,11 +3,12 @@
 import contextlib
 import http.client
 import os
+import subprocess
 import sys
 import threading
 
 import pytest
-from harness import PATIENCE, connect, wait_for
+from harness import MCSUP, PATIENCE, children_of, clean_environment, connect, wait_for
 
 # In each worker.
 LIMIT = 256
@@ -160,3 +161,25 @@ def test_a_health_check_with_a_large_body_leaves_no_file_open(serve):
         client.sendall(head + UPLOAD)
         assert client.recv(4096).startswith(b"HTTP/1.1 200")
         wait_for(lambda: files_without_name(worker) == before, "the file's end")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_no_file_of_the_server_takes_the_place_of_a_closed_standard_stream(serve):
+    closed = ["sh", "-c", 'exec "$0" "$@" <&- >&- 2>&-']
+    server = serve(OPENING, "-p", "app.pid", "--error-logfile", "app.log", through=closed, wait=False)
+    log = server.directory / "app.log"
+    wait_for(lambda: log.exists() and "is ready after" in log.read_text(), "the worker to be ready")
+    for pid in [server.pid, *children_of(server.pid)]:
+        assert [os.readlink(f"/proc/{pid}/fd/{number}") for number in range(3)] == ["/dev/null"] * 3
+    assert server.get() == (200, b"0")
+    assert (server.directory / "app.pid").read_text().split() == [str(server.pid)]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("words", [["--help"], ["doctor"], ["service", "systemd", "-b", "127.0.0.1:8000", "app:app"]])
+def test_output_that_is_lost_is_an_error(directory, words):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [MCSUP, *words], cwd=directory, stdout=full, stderr=subprocess.PIPE, env=clean_environment(), check=False
+        )
+    assert (done.returncode, b"write to standard output: No space left on device" in done.stderr) == (1, True), done

@@ -302,15 +302,24 @@ def test_no_socket_is_stored_where_the_service_manager_stores_none(manager):
 
 
 PROGRAM = """
-import os, socket
+import os, select, signal, socket
+is_to_end = []
+signal.signal(signal.SIGTERM, lambda *_: is_to_end.append(True))
 own = os.environ["NOTIFY_SOCKET"]
 with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
     notify.connect("\\0" + own[1:] if own[0] == "@" else own)
     notify.send(b"READY=1")
 listener = socket.socket(fileno=3)
-listener.setblocking(True)
-while True:
-    connection, _ = listener.accept()
+listener.setblocking(False)
+# Ends between two requests: those of its last moment have their answer.
+while not is_to_end:
+    if not select.select([listener], [], [], 0.05)[0]:
+        continue
+    try:
+        connection, _ = listener.accept()
+    except BlockingIOError:
+        continue
+    connection.setblocking(True)
     connection.recv(65536)
     names = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "FDSTORE"]
     body = f"{os.environ['LISTEN_PID'] == str(os.getpid())} {[os.environ.get(name) for name in names]}".encode()
