@@ -121,7 +121,7 @@ fn hint(plan: &Plan, running: &Running) -> Option<String> {
         Ready::Reported => Some(
             "The program has not reported that it is ready: expected is a line at the descriptor in \
              MCSUP_READY_FD or READY=1 at NOTIFY_SOCKET. For a program without such a report there are \
-             probes and a timer (mcsup exec --ready tcp, http:PATH or timer:SECS; Program::ready)"
+             probes and a timer (mcsup exec --ready, Program::ready)"
                 .to_owned(),
         ),
         Ready::Accepts | Ready::Answers { .. } => {
