@@ -33,8 +33,9 @@ os._exit(0)
 
 /// Reports when the log is blocked, and leaves a file at its end.
 const TALKATIVE: &str = "
-import os, signal, socket, sys, time
+import os, signal, socket, sys
 file = sys.argv[1]
+os.mkfifo(file + '.blocked')
 def end(*_):
     open(file + '.stopped', 'w').close()
     os._exit(0)
@@ -42,8 +43,7 @@ signal.signal(signal.SIGTERM, end)
 notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 notify.connect(chr(0) + os.environ['NOTIFY_SOCKET'][1:])
 print('block the log', flush=True)
-while not os.path.exists(file + '.blocked'):
-    time.sleep(0.01)
+open(file + '.blocked').read()
 notify.send(b'STATUS=a text')
 notify.send(b'READY=1')
 open(file + '.sent', 'w').close()

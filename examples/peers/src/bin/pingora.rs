@@ -84,7 +84,8 @@ mod udp {
     use async_trait::async_trait;
     use pingora_core::server::{ListenFds, Server, ShutdownWatch};
     use pingora_core::services::Service;
-    use std::os::fd::{AsRawFd, FromRawFd};
+    use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+    use std::os::fd::AsRawFd;
     use tokio::net::UdpSocket;
 
     const ADDRESS: &str = "127.0.0.1:7001";
@@ -94,8 +95,11 @@ mod udp {
     fn socket(fds: &ListenFds) -> std::io::Result<UdpSocket> {
         let mut fds = fds.lock();
         let socket = match fds.get(ADDRESS) {
-            // SAFETY: the old version has sent it, and nothing else uses it.
-            Some(fd) => unsafe { std::net::UdpSocket::from_raw_fd(*fd) },
+            // A second descriptor of the socket that the old version has sent: its owner is known.
+            Some(fd) => {
+                let own = pidfd_open(getpid(), PidfdFlags::empty())?;
+                pidfd_getfd(own, *fd, PidfdGetfdFlags::empty())?.into()
+            }
             None => std::net::UdpSocket::bind(ADDRESS)?,
         };
         fds.add(ADDRESS.to_owned(), socket.as_raw_fd());

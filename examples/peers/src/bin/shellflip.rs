@@ -10,8 +10,8 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 ///
 /// It has one process: a number of workers is no part of the crate (its README).
 mod server {
+    use listenfd::ListenFd;
     use shellflip::{RestartConfig, ShutdownCoordinator};
-    use std::os::fd::FromRawFd;
     use tokio::io::{AsyncRead, AsyncWrite};
     use tokio::net::TcpListener;
 
@@ -21,8 +21,7 @@ mod server {
     }
 
     pub fn listener() -> std::io::Result<TcpListener> {
-        // SAFETY: systemd passes it, and nothing else uses it.
-        let listener = unsafe { std::net::TcpListener::from_raw_fd(3) };
+        let listener = ListenFd::from_env().take_tcp_listener(0)?.ok_or(std::io::ErrorKind::NotFound)?;
         listener.set_nonblocking(true)?;
         TcpListener::from_std(listener)
     }
@@ -111,14 +110,13 @@ mod order {
 
 /// 4. Datagrams, at a socket from systemd.
 mod udp {
+    use listenfd::ListenFd;
     use shellflip::RestartConfig;
-    use std::os::fd::FromRawFd;
     use tokio::net::UdpSocket;
 
     #[tokio::main]
     pub async fn run() -> super::Result<()> {
-        // SAFETY: systemd passes it, and nothing else uses it.
-        let socket = unsafe { std::net::UdpSocket::from_raw_fd(3) };
+        let socket = ListenFd::from_env().take_udp_socket(0)?.ok_or("systemd has passed no socket")?;
         socket.set_nonblocking(true)?;
         let socket = UdpSocket::from_std(socket)?;
         let config = RestartConfig { exit_on_error: false, ..RestartConfig::default() };

@@ -177,7 +177,7 @@ mod tests {
         let manager = read(&[
             ("LISTEN_PID", "7"),
             ("LISTEN_FDS", "2"),
-            ("LISTEN_FDNAMES", "mcsup,x:http"),
+            ("LISTEN_FDNAMES", "mcsup,x:web"),
             ("FDSTORE", "8"),
         ])
         .unwrap();
@@ -186,10 +186,10 @@ mod tests {
 
     #[test]
     fn the_next_image_gets_sockets_with_any_numbers() {
-        let sockets = [(7, "http"), (9, "http"), (8, "admin")]
+        let sockets = [(7, "web"), (9, "web"), (8, "admin")]
             .map(|(fd, name)| PassedSocket { fd, name: name.to_owned() });
         let text = description(&sockets);
-        assert_eq!(text, "7:http,9:http,8:admin");
+        assert_eq!(text, "7:web,9:web,8:admin");
         assert_eq!(read(&[(SOCKETS, &text)]).unwrap().sockets(), sockets);
     }
 
