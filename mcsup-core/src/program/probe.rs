@@ -3,6 +3,10 @@
 //!
 //! The workers of an older generation accept from the same listener, and the kernel completes a connection
 //! before any process accepts it. So the process that holds the other end decides, as /proc shows it.
+//!
+//! Of several processes that wait, the kernel may wake the same one first each time. A probe that has failed
+//! is therefore followed by one with more connections at once: while one process is busy with the first of
+//! them, the others get the rest.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -17,6 +21,9 @@ use crate::sys::signal::SignalsBlocked;
 
 /// The first and the longest pause between two looks.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(100));
+
+/// The most connections of one probe.
+const MOST_AT_ONCE: usize = 16;
 
 /// The longest wait for a part of an answer.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -59,9 +66,9 @@ impl Probe {
         let _blocked = SignalsBlocked::for_new_threads();
         std::thread::Builder::new().name("probe".to_owned()).spawn(move || {
             let address = reachable(listening);
-            let mut pause = PAUSES.0;
+            let (mut pause, mut count) = (PAUSES.0, 1);
             while !of_thread.is_over.load(Ordering::Relaxed) {
-                match succeeds(address, question.as_ref(), &of_thread) {
+                match succeeds(address, count, question.as_ref(), &of_thread) {
                     Ok(()) => {
                         let _ = rustix::io::write(&report, b"\n");
                         return;
@@ -70,6 +77,7 @@ impl Probe {
                 }
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(PAUSES.1);
+                count = (count + 1).min(MOST_AT_ONCE);
             }
         })?;
         Ok(Self { shared })
@@ -104,14 +112,29 @@ fn reachable(mut listening: SocketAddr) -> SocketAddr {
     listening
 }
 
-/// One probe.
+/// One probe of so many connections at once.
 ///
 /// # Errors
 /// The reason why the program does not count as ready.
-fn succeeds(address: SocketAddr, question: Option<&Question>, shared: &Shared) -> io::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&address, ANSWER)?;
-    await_program(&stream, shared)?;
-    let Some(question) = question else { return Ok(()) };
+fn succeeds(
+    address: SocketAddr,
+    count: usize,
+    question: Option<&Question>,
+    shared: &Shared,
+) -> io::Result<()> {
+    let mut streams = vec![TcpStream::connect_timeout(&address, ANSWER)?];
+    // A short queue may take no more of them.
+    let further = (1..count).map_while(|_| TcpStream::connect_timeout(&address, PAUSES.1).ok());
+    streams.extend(further);
+    let stream = await_program(streams, shared)?;
+    question.map_or(Ok(()), |question| ask(stream, question))
+}
+
+/// Asks the program over a connection that it has accepted.
+///
+/// # Errors
+/// Another answer than those expected, or none.
+fn ask(mut stream: TcpStream, question: &Question) -> io::Result<()> {
     stream.set_read_timeout(Some(ANSWER))?;
     stream.set_write_timeout(Some(ANSWER))?;
     stream.write_all(&question.request)?;
@@ -134,20 +157,35 @@ fn succeeds(address: SocketAddr, question: Option<&Question>, shared: &Shared) -
     }
 }
 
-/// Waits until a process of the program has accepted the connection.
+/// The connection that a process of the program has accepted, as soon as there is one. Those that others
+/// have accepted are closed.
 ///
 /// # Errors
-/// The reason why none has, as far as known.
-fn await_program(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
-    let (ours, theirs) = (stream.local_addr()?, stream.peer_addr()?);
+/// The reason why there is none, as far as known.
+fn await_program(mut streams: Vec<TcpStream>, shared: &Shared) -> io::Result<TcpStream> {
     let mut pause = PAUSES.0;
+    let mut refusal = io::Error::other("no connection was made");
     while !shared.is_over.load(Ordering::Relaxed) {
-        match processes::socket_between(theirs, ours)? {
-            // It waits in the queue, and has no owner.
-            Some(0) => shared.note(format!("{theirs}: no process has accepted the connection")),
-            Some(inode) => return check_holder(inode),
-            None => return Err(io::Error::other("the connection was closed before its holder was found")),
+        let mut waiting = Vec::new();
+        for stream in streams {
+            let (ours, theirs) = (stream.local_addr()?, stream.peer_addr()?);
+            match processes::socket_between(theirs, ours)? {
+                // It waits in the queue, and has no owner.
+                Some(0) => {
+                    shared.note(format!("{theirs}: no process has accepted the connection"));
+                    waiting.push(stream);
+                }
+                Some(inode) => match check_holder(inode) {
+                    Ok(()) => return Ok(stream),
+                    Err(error) => refusal = error,
+                },
+                None => refusal = io::Error::other("the connection was closed before its holder was found"),
+            }
         }
+        if waiting.is_empty() {
+            return Err(refusal);
+        }
+        streams = waiting;
         std::thread::sleep(pause);
         pause = (pause * 2).min(PAUSES.1);
     }
@@ -183,10 +221,10 @@ mod tests {
         let (ours, theirs) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
         assert_eq!(processes::socket_between(theirs, ours).unwrap(), Some(0));
         let _accepted = listener.accept().unwrap();
-        // This process is no descendant of itself.
-        let reason = await_program(&client, &Shared::default()).unwrap_err().to_string();
-        assert!(reason.contains("another process has accepted"), "{reason}");
         assert!(processes::socket_between(theirs, ours).unwrap().unwrap() > 0);
+        // This process is no descendant of itself.
+        let reason = await_program(vec![client], &Shared::default()).unwrap_err().to_string();
+        assert!(reason.contains("another process has accepted"), "{reason}");
     }
 
     #[test]
