@@ -112,7 +112,7 @@ fn reachable(mut listening: SocketAddr) -> SocketAddr {
     listening
 }
 
-/// One probe of so many connections at once.
+/// One probe with `count` connections at once.
 ///
 /// # Errors
 /// The reason why the program does not count as ready.
