@@ -75,6 +75,7 @@ def test_bad_usage_in_the_environment_is_named(directory, variable, value, words
         (HELLO, "app:absent", "has no attribute \"absent\""),
         (HELLO, "app:application", "there is: app"),
         ("app = 3\n", "app:app", "is a int, which cannot be called"),
+        ("async def app(scope, receive, send):\n    pass\n", "app:app", "mcsup exec -w 2 -b 127.0.0.1:8000"),
         ("import absent\n", "app:app", "ModuleNotFoundError: No module named 'absent'"),
         ("raise SystemExit(9)\n", "app:app", "SystemExit: 9"),
         ("def make():\n    raise KeyError('setting')\n", "app:make()", "KeyError: 'setting'"),

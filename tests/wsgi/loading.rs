@@ -15,23 +15,36 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 /// Loads `target` with the modules of `files` in reach; what calling it gives, or why not.
 fn try_load(files: &[(&str, &str)], target: &str) -> Result<String, LoadError> {
+    in_folder(files, |dir| load_from(dir, target, called))
+}
+
+fn called(found: &Bound<'_, PyAny>) -> String {
+    found.call0().unwrap().extract().unwrap()
+}
+
+fn in_folder<T>(files: &[(&str, &str)], act: impl FnOnce(&Path) -> T) -> T {
     let dir = tempfile::tempdir().unwrap();
     for (name, code) in files {
         let path = dir.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, code).unwrap();
     }
-    load_from(dir.path(), target)
+    act(dir.path())
 }
 
-fn load_from(dir: &Path, target: &str) -> Result<String, LoadError> {
+fn load_from<T>(dir: &Path, target: &str, act: impl FnOnce(&Bound<'_, PyAny>) -> T) -> Result<T, LoadError> {
     start_python();
     let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let path = [dir.to_str().unwrap().to_owned()];
     Python::attach(|py| {
         let found = load(py, &target.parse().unwrap(), &path)?;
-        Ok(found.bind(py).call0().unwrap().extract().unwrap())
+        Ok(act(found.bind(py)))
     })
+}
+
+/// Loads `target` and does not call it.
+fn loads(files: &[(&str, &str)], target: &str) -> Result<(), LoadError> {
+    in_folder(files, |dir| load_from(dir, target, |_| ()))
 }
 
 #[track_caller]
@@ -181,6 +194,87 @@ fn what_cannot_be_called_is_refused_by_its_kind() {
     let files = [("has_a_string.py", "app = 'text'\ndef make(): pass\n")];
     has(&refusal(&files, "has_a_string:app").summary, &["has_a_string:app is a str, which cannot be called"]);
     has(&refusal(&files, "has_a_string:make()").summary, &["is a NoneType"]);
+}
+
+#[test]
+fn an_asgi_application_is_refused_by_its_sign_with_the_command_that_serves_it() {
+    let code = "
+import functools
+async def coroutine(scope, receive, send): pass
+class Instance:
+    async def __call__(self, scope, receive, send): pass
+instance = Instance()
+class OfAsgi2:
+    def __init__(self, scope): pass
+    async def __call__(self, receive, send): pass
+class Awaited:
+    def __init__(self, scope, receive, send): pass
+    def __await__(self): yield
+class Routes:
+    async def serve(self, scope, receive, send): pass
+    def wrapped(self, scope, receive, send): return self.serve(scope, receive, send)
+routes = Routes()
+partial = functools.partial(coroutine)
+given = functools.partial(Routes.wrapped, routes)
+def three(scope, receive, send): return coroutine(scope, receive, send)
+def scope_alone(scope): return coroutine
+def make(): return instance
+";
+    let files = [("has_asgi.py", code)];
+    for (target, sign) in [
+        ("coroutine", "(a coroutine function)"),
+        ("instance", "(its __call__ is a coroutine function)"),
+        ("OfAsgi2", "(the __call__ of its instances is a coroutine function)"),
+        ("Awaited", "(it takes three arguments)"),
+        ("routes.serve", "(a coroutine function)"),
+        ("routes.wrapped", "(it takes three arguments)"),
+        ("partial", "(a coroutine function)"),
+        ("given", "(it takes three arguments)"),
+        ("three", "(it takes three arguments)"),
+        ("scope_alone", "(it takes a scope alone)"),
+    ] {
+        let target = format!("has_asgi:{target}");
+        let error = refusal(&files, &target);
+        has(&error.summary, &[&target, "is an ASGI application", sign, "mcsup exec", "uvicorn --fd 3"]);
+        assert_eq!(error.traceback, None);
+    }
+    has(&refusal(&files, "has_asgi:make()").summary, &["uvicorn --fd 3 --factory has_asgi:make"]);
+}
+
+#[test]
+fn what_may_be_a_wsgi_application_is_not_taken_for_asgi() {
+    let code = "
+import functools
+def two(environ=None, start_response=None): return 'two'
+def any_arguments(*arguments): return 'any'
+def three_with_a_default(environ=None, start_response=None, debug=False): return 'three'
+def needs_three(settings, environ=None, start_response=None): return settings
+given = functools.partial(needs_three, 'given')
+def configured(environ=None, start_response=None, *, settings): return settings
+def with_settings(environ, start_response, settings): return 'never called'
+settled = functools.partial(with_settings, settings='settled')
+named = functools.partial(configured, settings='named')
+by_name = functools.partial(lambda scope, e=None, s=None: scope, scope='by name')
+class Instance:
+    def __call__(self, environ=None, start_response=None): return 'instance'
+    def method(self, environ=None, start_response=None): return 'method'
+    async def view(self): pass
+instance = Instance()
+";
+    let files = [("has_wsgi.py", code)];
+    for (target, answer) in [
+        ("two", "two"),
+        ("any_arguments", "any"),
+        ("three_with_a_default", "three"),
+        ("given", "given"),
+        ("named", "named"),
+        ("by_name", "by name"),
+        ("instance", "instance"),
+        ("instance.method", "method"),
+    ] {
+        assert_eq!(try_load(&files, &format!("has_wsgi:{target}")).unwrap(), answer, "{target}");
+    }
+    assert_eq!(loads(&files, "has_wsgi:settled"), Ok(()));
 }
 
 #[test]

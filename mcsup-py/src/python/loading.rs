@@ -7,7 +7,7 @@ use pyo3::exceptions::PyModuleNotFoundError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
-use super::{standard, traceback};
+use super::{asgi, standard, traceback};
 
 /// `module:attribute`, `module` (attribute `application`), or `module:factory(...)` with literal arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +77,9 @@ pub(crate) fn load(py: Python<'_>, target: &Target, python_path: &[String]) -> R
     if !found.is_callable() {
         let kind = found.get_type().name().map_or_else(|_| "object".to_owned(), |name| name.to_string());
         return Err(LoadError::new(format!("{target} is a {kind}, which cannot be called")));
+    }
+    if let Some(sign) = asgi::sign_of_asgi(&found) {
+        return Err(LoadError::new(asgi::refusal(target, &found, sign)));
     }
     Ok(found.unbind())
 }

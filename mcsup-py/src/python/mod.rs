@@ -1,7 +1,8 @@
 //! The interpreter, and how an application gets into it. Knows nothing of requests.
 //!
 //! - [`interpreter`]: started in the binary, there already in the wheel.
-//! - `loading`: `module:attr` and factories, with the whole traceback where they fail.
+//! - `loading`: `module:attr` and factories, with the whole traceback where they fail; `asgi`: applications of ASGI,
+//!   which it refuses.
 //! - [`customisation`]: whether code of the user's has run before mcsup; [`site`]: such code, run where the application
 //!   runs.
 //! - [`standard`]: what of the standard library all workers share.
@@ -13,6 +14,7 @@
 #![allow(unsafe_code, reason = "the interpreter's life and fork hooks have no safe interface in pyo3")]
 
 pub(crate) mod application_forks;
+mod asgi;
 pub mod customisation;
 pub(crate) mod ending;
 pub mod fork;
