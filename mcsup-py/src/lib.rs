@@ -25,6 +25,7 @@
 
 pub mod access;
 pub mod app;
+pub mod conf;
 pub mod engine;
 mod http;
 mod net;

@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 
 use crate::access::{AccessLog, Format};
 use crate::app::{App, Local};
+use crate::conf::{self, Source};
 use crate::engine::{self, EngineConfig, Host, Listening, Siblings, Threads};
 use crate::python::imported::Imported;
 use crate::python::loading::{self, LoadError, Target};
@@ -33,6 +34,8 @@ pub struct WorkerSettings {
     pub threads: usize,
     /// Deadlines and limits.
     pub engine: EngineConfig,
+    /// A configuration in Python, which is executed before the application is loaded.
+    pub conf: Option<Source>,
     /// Format and place of the access log.
     pub access: Option<(Format, String)>,
     /// The server's properties for the application.
@@ -84,6 +87,8 @@ impl Worker for WsgiWorker {
         if context.is_some() {
             self.begin_to_watch();
         }
+        prepare(&self.settings)?;
+        execute_conf(&self.settings)?;
         self.callable = Some(load(&self.settings)?);
         if self.settings.threads == 1 {
             if let Err(error) = Python::attach(application_forks::come_back_when_counted) {
@@ -212,7 +217,8 @@ fn watch(mut watcher: Watcher, context: &WorkerContext) {
     }
 }
 
-fn load(settings: &WorkerSettings) -> mcsup_core::Result<Py<PyAny>> {
+/// Completes the start of the interpreter.
+fn prepare(settings: &WorkerSettings) -> mcsup_core::Result<()> {
     Python::attach(|py| {
         site::run(py, &settings.arguments).map_err(|error| {
             let summary = format!("Python's site failed: {}", traceback::one_line(py, &error));
@@ -224,8 +230,18 @@ fn load(settings: &WorkerSettings) -> mcsup_core::Result<Py<PyAny>> {
         if let Err(error) = prepared {
             log::warn!("the interpreter is not quite as it should be: {error}");
         }
-        loading::load(py, &settings.target, &settings.python_path).map_err(in_words_of_core)
+        Ok(())
     })
+}
+
+/// Executes the configuration in Python, if there is one: its variables stay in its module.
+fn execute_conf(settings: &WorkerSettings) -> mcsup_core::Result<()> {
+    let Some(source) = &settings.conf else { return Ok(()) };
+    Python::attach(|py| conf::execute(py, source)).map(drop).map_err(in_words_of_core)
+}
+
+fn load(settings: &WorkerSettings) -> mcsup_core::Result<Py<PyAny>> {
+    Python::attach(|py| loading::load(py, &settings.target, &settings.python_path).map_err(in_words_of_core))
 }
 
 /// Attaches a thread to Python for its whole life, not for each request: its thread-local data stay.
@@ -249,7 +265,8 @@ fn in_words_of_core(error: LoadError) -> Error {
 /// Why it cannot be loaded.
 pub fn check(settings: &WorkerSettings) -> mcsup_core::Result<()> {
     interpreter::ensure(settings.venv.as_deref()).map_err(|reason| Error::new(ErrorKind::Boot, reason))?;
-    let loaded = load(settings).map(drop);
+    let loaded =
+        prepare(settings).and_then(|()| execute_conf(settings)).and_then(|()| load(settings)).map(drop);
     Python::attach(ending::run_exit_functions);
     loaded
 }

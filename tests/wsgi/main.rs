@@ -6,6 +6,7 @@
 //! - the other files: one part of the interface each.
 #![allow(clippy::unwrap_used, reason = "a test may fail where it likes")]
 
+mod conf;
 mod environ;
 mod errors;
 mod file_wrapper;

@@ -150,6 +150,7 @@ pub(super) fn worker_settings(
         arguments: argv.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
         threads: settings.threads.value,
         engine: engine(settings),
+        conf: None,
         access: access_log(settings)?,
         wsgi,
         reload: development(settings),

@@ -52,12 +52,12 @@ pub(crate) struct LoadError {
 }
 
 impl LoadError {
-    fn new(summary: impl Into<String>) -> Self {
+    pub(crate) fn new(summary: impl Into<String>) -> Self {
         Self { summary: summary.into(), traceback: None }
     }
 
     /// An exception of the application's own code.
-    fn raised(py: Python<'_>, what: &str, error: &PyErr) -> Self {
+    pub(crate) fn raised(py: Python<'_>, what: &str, error: &PyErr) -> Self {
         let summary = format!("{what}: {}", traceback::one_line(py, error));
         Self { summary, traceback: Some(traceback::format(py, error)) }
     }

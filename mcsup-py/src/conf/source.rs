@@ -1,0 +1,68 @@
+//! The place of a configuration in Python.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// A configuration in Python: `PATH`, `file:PATH` or `python:MODULE`, as gunicorn's `--config` takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A file. A relative path begins in the directory of [`remember_directory`](super::remember_directory).
+    File(PathBuf),
+    /// A module, by its dotted name.
+    Module(String),
+}
+
+impl Source {
+    /// Whether the word names a configuration in Python: a module, or a file with an extension of Python.
+    pub fn is_named_by(word: &str) -> bool {
+        match word.parse() {
+            Ok(Source::File(path)) => path.extension().is_some_and(|end| end == "py" || end == "pyc"),
+            Ok(Source::Module(_)) => true,
+            Err(never) => match never {},
+        }
+    }
+}
+
+impl FromStr for Source {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(match text.strip_prefix("python:") {
+            Some(module) => Source::Module(module.to_owned()),
+            None => Source::File(text.strip_prefix("file:").unwrap_or(text).into()),
+        })
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::File(path) => path.display().fmt(f),
+            Source::Module(name) => write!(f, "python:{name}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_names_a_file_or_a_module_as_with_gunicorn() {
+        for (word, expected, name) in [
+            ("a/gunicorn.conf.py", Source::File("a/gunicorn.conf.py".into()), "a/gunicorn.conf.py"),
+            ("file:a.py", Source::File("a.py".into()), "a.py"),
+            ("python:a.b", Source::Module("a.b".to_owned()), "python:a.b"),
+        ] {
+            let Ok(source) = word.parse::<Source>();
+            assert_eq!((&source, source.to_string().as_str()), (&expected, name));
+        }
+        for (word, expected) in
+            [("a.py", true), ("file:a.pyc", true), ("python:a", true), ("mcsup.toml", false), ("py", false)]
+        {
+            assert_eq!(Source::is_named_by(word), expected, "{word}");
+        }
+    }
+}
