@@ -1,14 +1,13 @@
-//! The command line: every option, its spelling and its help in one table.
+//! The command line: the options of [`crate::table`], and the other subcommands.
 //!
 //! Values stay text here: [`crate::settings`] parses them, since the rules are the same for an environment variable.
 //! Nothing is printed and nothing ends the process: help is a value ([`Invocation::Show`]), and so is a usage error
 //! ([`UsageError`]).
 
-pub(crate) mod defaults;
+pub(crate) mod command;
 pub(crate) mod doctor;
 pub(crate) mod exec;
 pub(crate) mod operator;
-pub(crate) mod options;
 pub(crate) mod service;
 
 use std::error::Error;
@@ -16,18 +15,15 @@ use std::ffi::OsString;
 use std::fmt;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, FromArgMatches, Subcommand};
 use mcsup_core::control;
 
+use crate::table::{Given, Served, row};
 use crate::typos;
 
 use doctor::DoctorArgs;
 use exec::ExecArgs;
 use operator::{ControlArgs, RecycleArgs, ScaleArgs, StatusArgs, StopArgs};
-use options::{
-    ApplicationArgs, DevelopmentArgs, LoggingArgs, ProcessArgs, RecyclingArgs, ReloadingArgs, ServingArgs,
-    SizeLimitsArgs, TimeLimitsArgs,
-};
 use service::ServiceArgs;
 
 /// Names of the subcommands.
@@ -74,9 +70,9 @@ a worker, USR1 reopens the log files.";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Invocation {
     /// Serve an application.
-    Run(Box<RunArgs>),
+    Run(Given),
     /// Run any program.
-    Exec(Box<ExecArgs>),
+    Exec(ExecArgs),
     /// Stop a server.
     Stop(StopArgs),
     /// Report the state of a server.
@@ -132,19 +128,9 @@ impl fmt::Display for UsageError {
 
 impl Error for UsageError {}
 
-#[derive(Debug, Parser)]
-#[command(name = "mcsup", disable_help_subcommand = true)]
-struct CommandLine {
-    #[command(subcommand)]
-    command: Command,
-}
-
+/// The subcommands that are not about a new pool.
 #[derive(Debug, Subcommand)]
 enum Command {
-    Run(Box<RunArgs>),
-    Exec(Box<ExecArgs>),
-    /// Load an application once, and report whether it can be served.
-    Check(Box<RunArgs>),
     Status(StatusArgs),
     /// Replace the workers by new ones with the current code and settings; the old ones serve until these are ready.
     Reload(ControlArgs),
@@ -163,12 +149,6 @@ impl Command {
     fn invocation(self) -> Invocation {
         let control = Invocation::Control;
         match self {
-            Command::Run(args) => Invocation::Run(args),
-            Command::Exec(args) => Invocation::Exec(args),
-            Command::Check(mut args) => {
-                args.application.check_config = true;
-                Invocation::Run(args)
-            }
             Command::Status(args) => Invocation::Status(args),
             Command::Stop(args) => Invocation::Stop(args),
             Command::Reload(args) => control(control::Command::Reload, args),
@@ -182,51 +162,47 @@ impl Command {
     }
 }
 
-/// Serve a WSGI application with a pool of worker processes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Parser)]
-#[command(
-    name = "mcsup", display_name = "mcsup", version, disable_version_flag = true, override_usage = USAGE,
-    after_help = AFTER_HELP, args_override_self = true, allow_negative_numbers = true, max_term_width = 110
-)]
-pub(crate) struct RunArgs {
-    /// The application: MODULE:ATTRIBUTE
-    #[arg(value_name = "APP")]
-    pub app: Option<String>,
-
-    /// Settings file: TOML, its keys the long names of the options with _ for -; each reload reads it again
-    #[arg(short, long, value_name = "FILE")]
-    pub config: Option<String>,
-    /// Print version
-    #[arg(short = 'v', short_alias = 'V', long, action = ArgAction::Version)]
-    pub(crate) version: Option<bool>,
-
-    #[command(flatten)]
-    pub serving: ServingArgs,
-    #[command(flatten)]
-    pub application: ApplicationArgs,
-    #[command(flatten)]
-    pub reloading: ReloadingArgs,
-    #[command(flatten)]
-    pub recycling: RecyclingArgs,
-    #[command(flatten)]
-    pub development: DevelopmentArgs,
-    #[command(flatten)]
-    pub time_limits: TimeLimitsArgs,
-    #[command(flatten)]
-    pub size_limits: SizeLimitsArgs,
-    #[command(flatten)]
-    pub process: ProcessArgs,
-    #[command(flatten)]
-    pub logging: LoggingArgs,
+/// The command line as clap reads it.
+fn command() -> clap::Command {
+    let check = "Load an application once, and report whether it can be served";
+    let command = clap::Command::new("mcsup")
+        .disable_help_subcommand(true)
+        .subcommand_required(true)
+        .subcommand(run("run"))
+        .subcommand(run("check").about(check))
+        .subcommand(exec::exec());
+    Command::augment_subcommands(command)
 }
 
-/// The command line as clap reads it, its help with the defaults.
-fn command() -> clap::Command {
-    let subcommands = ["run", "check", "exec"];
-    subcommands
-        .into_iter()
-        .fold(CommandLine::command(), |command, name| command.mut_subcommand(name, defaults::stated))
-        .mut_subcommand("exec", exec::hide_foreign)
+/// The command that serves an application.
+fn run(name: &'static str) -> clap::Command {
+    let version = clap::Arg::new("version").short('v').short_alias('V').long("version").help("Print version");
+    let command = clap::Command::new(name)
+        .display_name("mcsup")
+        .about("Serve a WSGI application with a pool of worker processes")
+        .version(env!("CARGO_PKG_VERSION"))
+        .disable_version_flag(true)
+        .override_usage(USAGE)
+        .after_help(AFTER_HELP);
+    let command = command::with_settings(command, Served::Application);
+    command.arg(version.action(clap::ArgAction::Version))
+}
+
+/// The action that clap has found.
+fn invocation(matches: &ArgMatches) -> Result<Result<Invocation, UsageError>, clap::Error> {
+    let application = |matches| command::given(matches, Served::Application);
+    match matches.subcommand() {
+        Some(("run", run)) => Ok(Ok(Invocation::Run(application(run)))),
+        Some(("check", check)) => {
+            let mut given = application(check);
+            if let Some(row) = row("check_config") {
+                given.turn_on(row);
+            }
+            Ok(Ok(Invocation::Run(given)))
+        }
+        Some(("exec", exec)) => Ok(exec::parsed(exec).map(Invocation::Exec)),
+        _ => Command::from_arg_matches(matches).map(|command| Ok(command.invocation())),
+    }
 }
 
 /// Parses a command line, the program's own name first.
@@ -244,26 +220,39 @@ pub(crate) fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Invocati
     }
     let mut command = command();
     let matches = command.try_get_matches_from_mut(argv);
-    if let Some(("exec", of_exec)) = matches.as_ref().ok().and_then(clap::ArgMatches::subcommand) {
-        exec::refuse_foreign(of_exec)?;
-    }
-    let parsed = matches.and_then(|mut matches| {
-        CommandLine::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
-    });
+    let parsed = matches.and_then(|matches| invocation(&matches).map_err(|error| error.format(&mut command)));
     match parsed {
-        Ok(CommandLine { command: Command::Run(args) }) if !named => refuse_late_subcommand(args),
-        Ok(CommandLine { command }) => Ok(command.invocation()),
+        Ok(Ok(Invocation::Run(given))) if !named => refuse_late_subcommand(given),
+        Ok(invocation) => invocation,
         Err(error) if is_shown(&error) => Ok(Invocation::Show(error.render().to_string())),
-        Err(error) => Err(UsageError::with_hint_of(&first, one_line(&error))),
+        Err(error) => {
+            let subcommand = if named { first.as_str() } else { "run" };
+            Err(UsageError::with_hint_of(&first, one_line(&error, command.find_subcommand(subcommand))))
+        }
     }
 }
 
-/// Parses the options in the environment variable of the name `variable`.
-pub(crate) fn parse_variable(variable: &str, value: &str) -> Result<RunArgs, UsageError> {
-    let words = split(value);
-    let words =
-        words.ok_or_else(|| UsageError::new(format!("{variable}: a quote or a backslash has no end")))?;
-    parse_words(variable, words.iter().map(String::as_str))
+/// Parses the options of a pool in the environment variable of the name `variable`.
+pub(crate) fn parse_variable(variable: &str, value: &str, served: Served) -> Result<Given, UsageError> {
+    let wrong = |reason: String| UsageError::new(format!("{variable}: {reason}"));
+    let words = split(value).ok_or_else(|| wrong("a quote or a backslash has no end".to_owned()))?;
+    let mut command = run("mcsup");
+    let words = std::iter::once("mcsup".to_owned()).chain(words);
+    let matches = command.try_get_matches_from_mut(words).map_err(|error| {
+        wrong(match is_shown(&error) {
+            true => "help and version are for the command line".to_owned(),
+            false => one_line(&error, Some(&command)),
+        })
+    })?;
+    let mut given = command::given(&matches, Served::Application);
+    given.served = served;
+    match command::foreign(&given) {
+        Some(row) if row.flag.is_empty() => {
+            Err(wrong("an application has no meaning for a program".to_owned()))
+        }
+        Some(row) => Err(wrong(exec::has_no_meaning(&format!("--{}", row.flag), row))),
+        None => Ok(given),
+    }
 }
 
 /// Splits words as a shell does, without its comments: `#` begins a word like any other, as for gunicorn.
@@ -271,20 +260,6 @@ fn split(value: &str) -> Option<Vec<String>> {
     // The crate drops comments, and all options behind them. NUL replaces `#`: no variable can hold it.
     let words = shlex::split(&value.replace('#', "\0"))?;
     Some(words.into_iter().map(|word| word.replace('\0', "#")).collect())
-}
-
-/// Parses options that stand in `place`, without a program's name in front.
-pub(crate) fn parse_words<'a>(
-    place: &str,
-    words: impl Iterator<Item = &'a str>,
-) -> Result<RunArgs, UsageError> {
-    RunArgs::try_parse_from(std::iter::once("mcsup").chain(words)).map_err(|error| {
-        let reason = match is_shown(&error) {
-            true => "help and version are for the command line".to_owned(),
-            false => one_line(&error),
-        };
-        UsageError::new(format!("{place}: {reason}"))
-    })
 }
 
 /// Turns `mcsup help stop` into `mcsup stop --help`, and `mcsup help` into `mcsup run --help`.
@@ -298,12 +273,12 @@ fn rewrite_help(argv: &mut Vec<OsString>) {
 }
 
 /// Refuses `mcsup -p FILE stop`, which would serve a module named `stop`.
-fn refuse_late_subcommand(args: Box<RunArgs>) -> Result<Invocation, UsageError> {
-    match args.app.as_deref() {
+fn refuse_late_subcommand(given: Given) -> Result<Invocation, UsageError> {
+    match given.text("app") {
         Some(app) if SUBCOMMANDS.contains(&app) => Err(UsageError::with_hint(format!(
             "'{app}' must be the first word; a module of that name is served by 'mcsup run {app}'"
         ))),
-        _ => Ok(Invocation::Run(args)),
+        _ => Ok(Invocation::Run(given)),
     }
 }
 
@@ -312,18 +287,18 @@ fn is_shown(error: &clap::Error) -> bool {
 }
 
 /// The first paragraph of clap's message, or a clearer one where that is too general.
-fn one_line(error: &clap::Error) -> String {
+///
+/// `command` has the known options.
+fn one_line(error: &clap::Error, command: Option<&clap::Command>) -> String {
     let word = |kind| match error.get(kind) {
         Some(ContextValue::String(word)) => Some(word.as_str()),
         _ => None,
     };
     match (error.kind(), word(ContextKind::InvalidArg)) {
         (ErrorKind::UnknownArgument, Some(option)) if option.starts_with('-') => {
-            match word(ContextKind::SuggestedArg) {
-                Some(near) if typos::is_near(near, option) => {
-                    format!("unknown option '{option}'; is '{near}' meant?")
-                }
-                _ => format!("unknown option '{option}'"),
+            match nearest_option(command, option) {
+                Some(near) => format!("unknown option '{option}'; is '{near}' meant?"),
+                None => format!("unknown option '{option}'"),
             }
         }
         (ErrorKind::UnknownArgument, Some(extra)) => format!("'{extra}' is one word too many"),
@@ -333,6 +308,13 @@ fn one_line(error: &clap::Error) -> String {
             text.split("\n\n").next().unwrap_or(text).to_owned()
         }
     }
+}
+
+/// The known option of which `written` may be a typing error.
+fn nearest_option(command: Option<&clap::Command>, written: &str) -> Option<String> {
+    let arguments = command.into_iter().flat_map(clap::Command::get_arguments);
+    let known = arguments.flat_map(|argument| argument.get_long_and_visible_aliases().unwrap_or_default());
+    typos::nearest(known.map(|name| format!("--{name}")), written)
 }
 
 #[cfg(test)]

@@ -1,14 +1,16 @@
+use std::time::Duration;
+
 use super::operator::ServerArgs;
 use super::*;
-use std::time::Duration;
+use crate::table;
 
 fn read(line: &[&str]) -> Result<Invocation, UsageError> {
     parse(std::iter::once(&"mcsup").chain(line).map(OsString::from))
 }
 
-fn run(line: &[&str]) -> RunArgs {
+fn run(line: &[&str]) -> Given {
     match read(line) {
-        Ok(Invocation::Run(args)) => *args,
+        Ok(Invocation::Run(given)) => given,
         other => panic!("{line:?} became {other:?}"),
     }
 }
@@ -26,22 +28,18 @@ fn the_application_may_stand_before_or_behind_the_options() {
         &["run", "server:app", "-w2"],
         &["--workers=2", "--", "server:app"],
     ] {
-        let args = run(line);
-        assert_eq!(
-            (args.app.as_deref(), args.serving.workers.as_deref()),
-            (Some("server:app"), Some("2")),
-            "{line:?}"
-        );
+        let given = run(line);
+        assert_eq!((given.text("app"), given.text("workers")), (Some("server:app"), Some("2")), "{line:?}");
     }
 }
 
 #[test]
 fn a_module_named_like_a_subcommand_is_reached_by_run() {
     for name in SUBCOMMANDS {
-        assert_eq!(run(&["run", name]).app.as_deref(), Some(name));
+        assert_eq!(run(&["run", name]).text("app"), Some(name));
         assert!(refusal(&["-w", "2", name]).contains(&format!("mcsup run {name}")), "{name}");
     }
-    assert_eq!(run(&["stop:app"]).app.as_deref(), Some("stop:app"));
+    assert_eq!(run(&["stop:app"]).text("app"), Some("stop:app"));
 }
 
 fn beside(pid: &str) -> ServerArgs {
@@ -87,174 +85,75 @@ fn commands_for_a_server_are_those_of_the_control_socket() {
 
 #[test]
 fn check_is_a_run_that_only_checks() {
-    let Ok(Invocation::Run(args)) = read(&["check", "-w", "2", "a:b"]) else { panic!("no run") };
-    let expected = RunArgs {
-        app: Some("a:b".to_owned()),
-        serving: ServingArgs { workers: Some("2".to_owned()), ..ServingArgs::default() },
-        application: ApplicationArgs { check_config: true, ..ApplicationArgs::default() },
-        ..RunArgs::default()
-    };
-    assert_eq!(*args, expected);
+    assert_eq!(run(&["check", "-w", "2", "a:b"]), run(&["-w", "2", "a:b", "--check-config"]));
+}
+
+/// The values of settings by name, as they are written; `on` is a flag.
+fn given(line: &[&str]) -> Vec<(&'static str, String)> {
+    let joined = |texts: &[String]| if texts.is_empty() { "on".to_owned() } else { texts.join(" ") };
+    run(line).all().map(|(name, texts)| (name, joined(texts))).collect()
 }
 
 #[test]
-#[allow(clippy::too_many_lines, reason = "a table")]
 fn every_flag_of_gunicorn_that_we_have_is_spelled_as_there() {
-    let args = run(&[
-        "-b",
-        ":1",
-        "--bind",
-        ":2",
-        "--chdir",
-        "d",
-        "--pythonpath",
-        "a,b",
-        "-e",
-        "A=1",
-        "--env",
-        "B=2",
-        "--threads",
-        "1",
-        "-t",
-        "3",
-        "--graceful-timeout",
-        "4",
-        "--keep-alive",
-        "5",
-        "--backlog",
-        "6",
-        "--limit-request-line",
-        "7",
-        "--limit-request-fields",
-        "8",
-        "--limit-request-field_size",
-        "9",
-        "-p",
-        "p",
-        "-D",
-        "-u",
-        "u",
-        "-g",
-        "g",
-        "-m",
-        "007",
-        "--access-logfile",
-        "-",
-        "--access-logformat",
-        "%(h)s",
-        "--log-file",
-        "-",
-        "--log-level",
-        "debug",
-        "-n",
-        "n",
-        "--check-config",
-        "-c",
-        "c",
-        "--max-requests",
-        "10",
-        "--max-requests-jitter",
-        "11",
-        "--no-share-stdlib",
-        "--end-children",
-        "--preload",
-        "--reload",
-        "--reload-engine",
-        "poll",
-        "--reload-extra-file",
-        "x",
-        "--reuse-port",
-        "--control-socket",
-        "s",
-        "--no-control-socket",
-        "app",
-    ]);
-    let expected = RunArgs {
-        app: Some("app".into()),
-        config: Some("c".into()),
-        serving: ServingArgs {
-            bind: vec![":1".into(), ":2".into()],
-            backlog: Some("6".into()),
-            threads: Some("1".into()),
-            reuse_port: true,
-            ..ServingArgs::default()
-        },
-        application: ApplicationArgs {
-            chdir: Some("d".into()),
-            pythonpath: Some("a,b".into()),
-            env: vec!["A=1".into(), "B=2".into()],
-            check_config: true,
-            no_share_stdlib: true,
-            preload: true,
-            ..ApplicationArgs::default()
-        },
-        recycling: RecyclingArgs {
-            max_requests: Some("10".into()),
-            max_requests_jitter: Some("11".into()),
-            ..RecyclingArgs::default()
-        },
-        development: DevelopmentArgs {
-            reload: true,
-            reload_engine: Some("poll".into()),
-            reload_extra_file: vec!["x".into()],
-        },
-        time_limits: TimeLimitsArgs {
-            timeout: Some("3".into()),
-            graceful_timeout: Some("4".into()),
-            keep_alive: Some("5".into()),
-            ..TimeLimitsArgs::default()
-        },
-        size_limits: SizeLimitsArgs {
-            limit_request_line: Some("7".into()),
-            limit_request_fields: Some("8".into()),
-            limit_request_field_size: Some("9".into()),
-            ..SizeLimitsArgs::default()
-        },
-        process: ProcessArgs {
-            pid: Some("p".into()),
-            daemon: true,
-            user: Some("u".into()),
-            group: Some("g".into()),
-            umask: Some("007".into()),
-            name: Some("n".into()),
-            end_children: true,
-            control_socket: Some("s".into()),
-            no_control_socket: true,
-        },
-        logging: LoggingArgs {
-            access_logfile: Some("-".into()),
-            access_logformat: Some("%(h)s".into()),
-            error_logfile: Some("-".into()),
-            log_level: Some("debug".into()),
-        },
-        ..RunArgs::default()
-    };
-    assert_eq!(args, expected);
-    assert_eq!(
-        run(&["--limit-request-field-size", "9"]).size_limits.limit_request_field_size.as_deref(),
-        Some("9")
-    );
-    assert_eq!(run(&["--error-logfile", "f"]).logging.error_logfile.as_deref(), Some("f"));
+    for (line, name, value) in [
+        ("-b :1 --bind :2", "bind", ":1 :2"),
+        ("--chdir d", "chdir", "d"),
+        ("--pythonpath a,b", "pythonpath", "a,b"),
+        ("-e A=1 --env B=2", "env", "A=1 B=2"),
+        ("--threads 1", "threads", "1"),
+        ("-t 3", "timeout", "3"),
+        ("--graceful-timeout 4", "graceful_timeout", "4"),
+        ("--keep-alive 5", "keep_alive", "5"),
+        ("--backlog 6", "backlog", "6"),
+        ("--limit-request-line 7", "limit_request_line", "7"),
+        ("--limit-request-fields 8", "limit_request_fields", "8"),
+        ("--limit-request-field_size 9", "limit_request_field_size", "9"),
+        ("--limit-request-field-size 9", "limit_request_field_size", "9"),
+        ("-p p", "pid", "p"),
+        ("-D", "daemon", "on"),
+        ("-u u", "user", "u"),
+        ("-g g", "group", "g"),
+        ("-m 007", "umask", "007"),
+        ("--access-logfile -", "access_logfile", "-"),
+        ("--access-logformat %(h)s", "access_logformat", "%(h)s"),
+        ("--log-file -", "error_logfile", "-"),
+        ("--error-logfile f", "error_logfile", "f"),
+        ("--log-level debug", "log_level", "debug"),
+        ("-n n", "name", "n"),
+        ("--check-config", "check_config", "on"),
+        ("-c c", "config", "c"),
+        ("--max-requests 10", "max_requests", "10"),
+        ("--max-requests-jitter 11", "max_requests_jitter", "11"),
+        ("--preload", "preload", "on"),
+        ("--reload", "reload", "on"),
+        ("--reload-engine poll", "reload_engine", "poll"),
+        ("--reload-extra-file x --reload-extra-file y", "reload_extra_file", "x y"),
+        ("--reuse-port", "reuse_port", "on"),
+        ("--control-socket s", "control_socket", "s"),
+        ("--no-control-socket", "no_control_socket", "on"),
+        ("app", "app", "app"),
+    ] {
+        assert_eq!(given(&line.split(' ').collect::<Vec<_>>()), [(name, value.to_owned())], "{line}");
+    }
 }
 
 #[test]
 fn of_a_flag_given_twice_the_last_counts() {
-    assert_eq!(run(&["-w", "1", "-w", "2", "-D", "-D"]).serving.workers.as_deref(), Some("2"));
+    assert_eq!(run(&["-w", "1", "-w", "2", "-D", "-D"]).text("workers"), Some("2"));
 }
 
 #[test]
 fn a_negative_number_reaches_the_range_check() {
-    assert_eq!(run(&["-t", "-1"]).time_limits.timeout.as_deref(), Some("-1"));
+    assert_eq!(run(&["-t", "-1"]).text("timeout"), Some("-1"));
 }
 
 #[test]
 fn a_mistake_is_one_line_that_names_it() {
     for (line, expected) in [
         (&["--wrokers", "2"][..], "unknown option '--wrokers'; is '--workers' meant?"),
-        (&["-k", "gevent"], "unknown option '-k'"),
-        (&["--worker-class", "sync", "a:b"], "unknown option '--worker-class'"),
-        // clap suggests an option that shares some letters.
-        (&["--log-config", "f", "a:b"], "unknown option '--log-config'"),
+        (&["-x", "gevent"], "unknown option '-x'"),
+        (&["--work-class", "sync", "a:b"], "unknown option '--work-class'; is '--worker-class' meant?"),
         (&["--refork-after", "5", "a:b"], "unknown option '--refork-after'"),
         (&["a:b", "c:d"], "'c:d' is one word too many"),
         (&["-w"], "a value is required for '--workers <INT>' but none was supplied"),
@@ -352,59 +251,79 @@ fn the_help_fits_80_columns_and_its_foot_is_not_ragged() {
 #[test]
 fn the_sections_of_the_help_are_in_the_order_of_the_groups() {
     let help = narrow_help();
-    let sections: Vec<&str> = help
+    let found: Vec<&str> = help
         .lines()
         .filter(|line| line.starts_with(char::is_uppercase))
         .filter_map(|line| line.strip_suffix(':'))
         .collect();
-    let groups =
-        ["Serving", "Application", "Reloading", "Recycling", "Development", "Time limits", "Size limits"];
-    assert_eq!(sections, [&["Arguments", "Options"][..], &groups, &["Process", "Logging"]].concat());
+    let is_shown = |row: &table::Row| row.is_supported() && Served::Application.has(row);
+    let sections = table::sections().iter().filter(|section| section.rows.iter().any(is_shown));
+    let headings = sections.map(|section| section.heading).filter(|heading| !heading.is_empty());
+    assert_eq!(found, ["Arguments", "Options"].into_iter().chain(headings).collect::<Vec<_>>());
 }
 
 #[test]
 fn the_help_of_each_option_states_its_default_once() {
-    let command = defaults::stated(RunArgs::command());
-    for (option, value) in defaults::DEFAULTS {
-        let argument =
-            command.get_arguments().find(|argument| argument.get_long() == option.strip_prefix("--"));
+    let command = super::run("run");
+    for row in table::rows().filter(|row| row.default.is_some()) {
+        let argument = command.get_arguments().find(|argument| argument.get_id() == row.name);
         let help = argument.and_then(clap::Arg::get_help).map(ToString::to_string).unwrap_or_default();
-        assert!(help.ends_with(&format!(" [default: {value}]")), "{option} {value}: {help}");
-        assert_eq!(help.matches("[default:").count(), 1, "{option}: {help}");
+        assert_eq!(help.matches("[default:").count(), 1, "{}: {help}", row.name);
+    }
+}
+
+#[test]
+fn a_setting_of_gunicorn_without_a_counterpart_is_parsed_and_not_in_the_help() {
+    assert_eq!(given(&["-k", "gevent"]), [("worker_class", "gevent".to_owned())]);
+    assert_eq!(given(&["--proxy-protocol"]), [("proxy_protocol", "auto".to_owned())]);
+    let help = shown(&["--help"]);
+    for option in ["--worker-class", "--spew", "--dirty-app", "Gunicorn:"] {
+        assert!(!help.contains(option), "{option}");
     }
 }
 
 #[test]
 fn an_empty_command_line_is_a_run_without_an_application() {
-    assert_eq!(run(&[]), RunArgs::default());
-    assert_eq!(parse([]), Ok(Invocation::Run(Box::default())));
+    assert_eq!(run(&[]), Given::default());
+    assert_eq!(parse([]), Ok(Invocation::Run(Given::default())));
+}
+
+fn variable(value: &str) -> Result<Given, UsageError> {
+    parse_variable("X", value, Served::Application)
 }
 
 #[test]
 fn a_variable_is_split_as_a_shell_would() {
-    let args = parse_variable("X", r#"-w 3 -n 'two words' --log-file="a b" "#).expect("good");
-    assert_eq!(
-        (args.serving.workers.as_deref(), args.process.name.as_deref()),
-        (Some("3"), Some("two words"))
-    );
-    assert_eq!(args.logging.error_logfile.as_deref(), Some("a b"));
+    let given = variable(r#"-w 3 -n 'two words' --log-file="a b" "#).expect("good");
+    assert_eq!((given.text("workers"), given.text("name")), (Some("3"), Some("two words")));
+    assert_eq!(given.text("error_logfile"), Some("a b"));
 }
 
 #[test]
 fn a_variable_has_no_comments() {
-    let args = parse_variable("X", "-n #1 -e A=#b -w 4").expect("good");
-    assert_eq!((args.process.name.as_deref(), args.serving.workers.as_deref()), (Some("#1"), Some("4")));
-    assert_eq!(args.application.env, ["A=#b"]);
+    let given = variable("-n #1 -e A=#b -w 4").expect("good");
+    assert_eq!((given.text("name"), given.text("workers")), (Some("#1"), Some("4")));
+    assert_eq!(given.texts("env"), ["A=#b"]);
 }
 
 #[test]
 fn a_mistake_in_a_variable_names_the_variable() {
     for (value, expected) in [
-        ("--worker-class gevent", "X: unknown option '--worker-class'"),
+        ("--worker-clas gevent", "X: unknown option '--worker-clas'; is '--worker-class' meant?"),
         ("-n 'open", "X: a quote or a backslash has no end"),
         ("-w", "X: a value is required for '--workers <INT>' but none was supplied"),
         ("--help", "X: help and version are for the command line"),
     ] {
-        assert_eq!(parse_variable("X", value).expect_err(value).to_string(), expected);
+        assert_eq!(variable(value).expect_err(value).to_string(), expected);
     }
+}
+
+#[test]
+fn an_option_of_python_applications_is_refused_for_a_program_wherever_it_stands() {
+    let answer = parse_variable("X", "-w 2 --threads 3", Served::Program).expect_err("refused").to_string();
+    assert_eq!(answer, "X: --threads has no meaning for a program");
+    let answer = refusal(&["exec", "--reload", "x"]);
+    assert!(answer.contains("`mcsup reload`") && answer.ends_with("(try 'mcsup exec --help')"), "{answer}");
+    let answer = parse_variable("X", "a:b", Served::Program).expect_err("refused").to_string();
+    assert_eq!(answer, "X: an application has no meaning for a program");
 }

@@ -2,6 +2,7 @@
 //!
 //! | step | where |
 //! |---|---|
+//! | the table of settings | `table/` |
 //! | parse the command line into text values | `args` |
 //! | merge command line, environment, settings file and defaults into typed values | `settings/` |
 //! | run the subcommand | `commands/` |
@@ -20,6 +21,7 @@ mod logging;
 mod module;
 mod service;
 mod settings;
+mod table;
 mod typos;
 mod values;
 
@@ -27,7 +29,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::time::Duration;
 
-use args::{Invocation, RunArgs};
+use args::Invocation;
 use commands::application::{Executed, Wsgi};
 pub use exit::Exit;
 use failure::Failure;
@@ -37,6 +39,7 @@ use mcsup_core::host::service_manager::ServiceManager;
 use mcsup_core::upgrade::{Image, Resumption};
 use settings::Settings;
 use settings::program::ProgramSettings;
+use table::Given;
 
 /// Longest wait for room in standard error when a server ends with an error.
 const LAST_MESSAGE: Duration = Duration::from_secs(1);
@@ -123,12 +126,12 @@ fn dispatch(
         Invocation::Doctor(args) => commands::doctor::run(&args).map(with_newline),
         Invocation::Service(args) => commands::service::run(&args, argv, image.as_ref()),
         Invocation::Run(args) => {
-            let (application, read) = (Wsgi(argv.to_vec()), reading(*args));
+            let (application, read) = (Wsgi(argv.to_vec()), reading(args));
             let start = (image, service_manager?);
             commands::serve::run(application, &read()?, Box::new(read), start, resumption)
         }
         Invocation::Exec(args) => {
-            let (application, read) = (Executed(ProgramSettings::resolve(&args)?), reading(args.pool()));
+            let (application, read) = (Executed(ProgramSettings::resolve(&args)?), reading(args.given));
             let start = (image, service_manager?);
             commands::serve::run(application, &read()?, Box::new(read), start, resumption)
         }
@@ -136,7 +139,7 @@ fn dispatch(
 }
 
 /// Reads the settings of a pool from all sources, at each call.
-fn reading(args: RunArgs) -> impl Fn() -> Result<Settings, Failure> {
+fn reading(given: Given) -> impl Fn() -> Result<Settings, Failure> {
     let read_file = settings::reader(std::env::current_dir().unwrap_or_default());
-    move || Ok(Settings::resolve(args.clone(), &|name| std::env::var_os(name), &read_file)?)
+    move || Ok(Settings::resolve(given.clone(), &|name| std::env::var_os(name), &read_file)?)
 }

@@ -1,11 +1,17 @@
-//! Typing errors in the names of options and keys.
+//! Typing errors in the names of options, keys and commands.
+
+/// The known name of which `written` may be a typing error.
+pub(crate) fn nearest<T: AsRef<str>>(known: impl Iterator<Item = T>, written: &str) -> Option<T> {
+    let nearest = known.min_by_key(|known| distance(known.as_ref(), written));
+    nearest.filter(|near| is_near(near.as_ref(), written))
+}
 
 /// The letters that were added, removed, changed or swapped with their neighbour.
-pub(crate) fn distance(known: &str, written: &str) -> usize {
+fn distance(known: &str, written: &str) -> usize {
     strsim::osa_distance(known, written)
 }
 
 /// Whether a typing error explains the difference.
-pub(crate) fn is_near(known: &str, written: &str) -> bool {
+fn is_near(known: &str, written: &str) -> bool {
     distance(known, written) <= 1 + known.len() / 5
 }

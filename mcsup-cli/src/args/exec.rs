@@ -2,33 +2,10 @@
 
 use std::ffi::OsString;
 
-use clap::{ArgAction, Args, Command, Parser};
+use clap::{ArgMatches, Command};
 
-use super::options::{
-    ApplicationArgs, LoggingArgs, ProcessArgs, RecyclingArgs, ReloadingArgs, ServingArgs, TimeLimitsArgs,
-};
-use super::{RunArgs, UsageError};
-
-/// Options of `mcsup run` that have no meaning for a program, by their names in the code.
-const OF_PYTHON: [&str; 17] = [
-    "threads",
-    "health_path",
-    "pythonpath",
-    "check_config",
-    "no_share_stdlib",
-    "preload",
-    "preload_threads",
-    "max_requests",
-    "max_requests_jitter",
-    "request_timeout",
-    "keep_alive",
-    "header_timeout",
-    "body_timeout",
-    "write_timeout",
-    "end_children",
-    "access_logfile",
-    "access_logformat",
-];
+use super::{UsageError, command};
+use crate::table::{Given, Row, Served};
 
 const AFTER_HELP: &str = "\
 The listeners are the descriptors from 3 on. LISTEN_FDS and LISTEN_PID, EINHORN_FD_*, SERVER_STARTER_PORT and MCSUP_FDS \
@@ -36,116 +13,39 @@ name them; in ARGS {fd}, {port}, {address} (of another listener {fd:1} and so on
 is ready when it writes a line to the descriptor MCSUP_READY_FD or sends READY=1 to NOTIFY_SOCKET. docs/EXEC.md has all \
 of it.";
 
-/// Run a program of any language with a pool of worker processes on shared sockets.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Parser)]
-#[command(
-    override_usage = "mcsup exec [OPTIONS] [--] PROGRAM [ARGS]...",
-    after_help = AFTER_HELP,
-    args_override_self = true,
-    allow_negative_numbers = true,
-    max_term_width = 110
-)]
+/// A program, and the settings of its pool.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct ExecArgs {
-    /// The program and its arguments
-    #[arg(value_name = "PROGRAM", required = true, trailing_var_arg = true)]
+    /// The program and its arguments.
     pub command: Vec<OsString>,
-
-    /// Settings file: TOML, its keys the long names of the options with _ for -; each reload reads it again
-    #[arg(short, long, value_name = "FILE")]
-    pub config: Option<String>,
-
-    #[command(flatten)]
-    pub program: ProgramArgs,
-    #[command(flatten)]
-    pub serving: ServingArgs,
-    #[command(flatten)]
-    pub application: ApplicationArgs,
-    #[command(flatten)]
-    pub reloading: ReloadingArgs,
-    #[command(flatten)]
-    pub recycling: RecyclingArgs,
-    #[command(flatten)]
-    pub time_limits: TimeLimitsArgs,
-    #[command(flatten)]
-    pub process: ProcessArgs,
-    #[command(flatten)]
-    pub logging: LoggingArgs,
+    /// The settings.
+    pub given: Given,
 }
 
-/// How the program is started, watched and stopped.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-#[command(next_help_heading = "Program")]
-pub(crate) struct ProgramArgs {
-    /// How it is known to be ready, beside its own report: report (by that alone), tcp (it accepts a connection),
-    /// http:PATH (it answers GET PATH with 2xx), or timer:SECS (by no proof) [default: report]
-    #[arg(long, value_name = "WAY")]
-    pub ready: Option<String>,
-    /// Signal that makes it finish and end [default: TERM]
-    #[arg(long, value_name = "SIGNAL")]
-    pub stop_signal: Option<String>,
-    /// Signal that makes it reopen its log files [default: none]
-    #[arg(long, value_name = "SIGNAL")]
-    pub reopen_signal: Option<String>,
-    /// Expect WATCHDOG=1 at NOTIFY_SOCKET within --timeout, and replace a worker without it
-    #[arg(long, action = ArgAction::SetTrue)]
-    pub watchdog: bool,
-    /// Its standard input: null or listener (the first one) [default: null]
-    #[arg(long, value_name = "WORD")]
-    pub stdin: Option<String>,
-    /// Its standard output and error: log (line by line) or inherit [default: log]
-    #[arg(long, value_name = "WORD")]
-    pub output: Option<String>,
-    /// Pass no listener: the program fetches its work itself
-    #[arg(long, action = ArgAction::SetTrue)]
-    pub no_listener: bool,
-    /// Pass listeners on which accept(2) waits
-    #[arg(long, action = ArgAction::SetTrue)]
-    pub blocking: bool,
-    /// Limit of a resource: as, core, cpu, data, fsize, memlock, nofile, nproc or stack; a number or `unlimited`;
-    /// repeatable
-    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
-    pub limit: Vec<String>,
-    /// Addition to its nice value
-    #[arg(long, value_name = "INT", allow_hyphen_values = true)]
-    pub nice: Option<String>,
-    /// Processors of each slot in turn: numbers or ranges like 0-3, separated by commas
-    #[arg(long, value_name = "LIST")]
-    pub cpus: Option<String>,
-    /// Forbid it to gain privileges by executing a file
-    #[arg(long, action = ArgAction::SetTrue)]
-    pub no_new_privs: bool,
+/// The command for clap.
+pub(super) fn exec() -> Command {
+    let command = Command::new("exec")
+        .about("Run a program of any language with a pool of worker processes on shared sockets")
+        .override_usage("mcsup exec [OPTIONS] [--] PROGRAM [ARGS]...")
+        .after_help(AFTER_HELP)
+        .arg(command::program());
+    command::with_settings(command, Served::Program)
 }
 
-impl ExecArgs {
-    /// The settings of its pool, which `mcsup run` has too.
-    pub(crate) fn pool(&self) -> RunArgs {
-        RunArgs {
-            config: self.config.clone(),
-            serving: self.serving.clone(),
-            application: self.application.clone(),
-            reloading: self.reloading.clone(),
-            recycling: self.recycling.clone(),
-            time_limits: self.time_limits.clone(),
-            process: self.process.clone(),
-            logging: self.logging.clone(),
-            ..RunArgs::default()
-        }
+/// The arguments that clap has found. An option of Python applications is an error.
+pub(super) fn parsed(matches: &ArgMatches) -> Result<ExecArgs, UsageError> {
+    let given = command::given(matches, Served::Program);
+    if let Some(row) = command::foreign(&given) {
+        return Err(UsageError::with_hint_of("exec", has_no_meaning(&format!("--{}", row.flag), row)));
     }
+    let words = matches.get_many::<OsString>("command").into_iter().flatten();
+    Ok(ExecArgs { command: words.cloned().collect(), given })
 }
 
-/// Leaves the options of Python applications out of the help.
-pub(super) fn hide_foreign(command: Command) -> Command {
-    OF_PYTHON.iter().fold(command, |command, name| command.mut_arg(name, |argument| argument.hide(true)))
-}
-
-/// Refuses the options of Python applications.
-pub(super) fn refuse_foreign(matches: &clap::ArgMatches) -> Result<(), UsageError> {
-    let is_given = |name: &&&str| matches.value_source(name) == Some(clap::parser::ValueSource::CommandLine);
-    match OF_PYTHON.iter().find(is_given) {
-        None => Ok(()),
-        Some(name) => {
-            let option = name.replace('_', "-");
-            Err(UsageError::with_hint_of("exec", format!("--{option} has no meaning for a program")))
-        }
+/// The reason why a setting of Python applications is refused for a program.
+pub(crate) fn has_no_meaning(written: &str, row: &Row) -> String {
+    match row.name {
+        "reload" => format!("{written} has no meaning for a program: `mcsup reload` starts its new version"),
+        _ => format!("{written} has no meaning for a program"),
     }
 }

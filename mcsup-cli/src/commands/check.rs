@@ -22,6 +22,7 @@ pub(super) fn run(
     argv: &[OsString],
 ) -> Result<(Exit, String), Failure> {
     let log = ErrorLog::install(&Destination::Standard, settings.logging.level.value)?;
+    settings.warnings.iter().for_each(|warning| log::warn!("{warning}"));
     let worker = wiring::worker_settings(settings, argv, &log)?;
     let app = settings.target()?;
     let limit = settings.pool.boot.value;

@@ -17,8 +17,8 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<(Exit, String), Failure> {
     let words = ["mcsup"].into_iter().chain(args.words.iter().map(String::as_str));
     let run = match args::parse(words.map(Into::into))? {
         Invocation::Show(text) => return Ok((Exit::Done, text)),
-        Invocation::Run(run) => *run,
-        Invocation::Exec(exec) => exec.pool(),
+        Invocation::Run(run) => run,
+        Invocation::Exec(exec) => exec.given,
         _ => return Err(Failure::usage("mcsup doctor takes options of mcsup run or mcsup exec")),
     };
     // It asks systemctl for its version.

@@ -48,9 +48,12 @@ impl<A: Application> Pool<A> {
         Self { application, first, workers, settings, users, service_manager, read_settings, output, answer }
     }
 
-    fn warn_of_fixed_settings(&self, new: &Settings) {
+    fn warn_of_settings(&self, new: &Settings) {
         for name in changed_fixed_settings(&self.settings, new) {
             log::warn!("{name} has changed: that takes effect at the next start, not at a reload");
+        }
+        for warning in new.warnings.iter().filter(|warning| !self.settings.warnings.contains(warning)) {
+            log::warn!("{warning}");
         }
     }
 }
@@ -92,7 +95,7 @@ impl<A: Application> Supervisor for Pool<A> {
         self.users = UserLookup::of(&settings, &config);
         self.application.configure(&mut config);
         self.output.give_away(&settings, &config, true).map_err(refused)?;
-        self.warn_of_fixed_settings(&settings);
+        self.warn_of_settings(&settings);
         A::prepare(&settings, &worker);
         self.workers.insert(generation, worker);
         Ok(Some(config))
@@ -209,7 +212,7 @@ mod tests {
     fn settings(words: &str) -> Settings {
         let words = ["mcsup", "app"].into_iter().chain(words.split_whitespace());
         let Ok(Invocation::Run(args)) = parse(words.map(OsString::from)) else { panic!("not to be run") };
-        Settings::resolve(*args, &|_| None, &|_| unreachable!("no file is named")).unwrap()
+        Settings::resolve(args, &|_| None, &|_| unreachable!("no file is named")).unwrap()
     }
 
     #[test]

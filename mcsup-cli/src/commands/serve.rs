@@ -102,6 +102,7 @@ fn serve<A: Application>(
     );
     if resumption.is_none() {
         log::info!("Starting mcsup {}", env!("CARGO_PKG_VERSION"));
+        settings.warnings.iter().for_each(|warning| log::warn!("{warning}"));
     }
     outcome(&Prefork::with_config(pool, config).resume(resumption.take()).run())
 }

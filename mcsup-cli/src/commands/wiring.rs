@@ -259,12 +259,11 @@ pub(super) fn access_log(settings: &Settings) -> Result<Option<(Format, String)>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::RunArgs;
+    use crate::table::Given;
 
     #[test]
     fn the_command_has_the_defaults_of_the_library() {
-        let settings =
-            Settings::resolve(RunArgs::default(), &|_| None, &|_| unreachable!("no file is named"));
+        let settings = Settings::resolve(Given::default(), &|_| None, &|_| unreachable!("no file is named"));
         let ours = policy(&settings.unwrap());
         // A worker of the library may run for longer than 30 s without a beat; the engine beats.
         let expected =

@@ -1,18 +1,17 @@
-//! The settings file: TOML whose keys are the long names of the options, translated to a command line.
+//! The settings file: TOML whose keys are the long names of the options, or gunicorn's names.
 //!
-//! The options define the keys. This module checks the type of a value; its text is parsed as on a command line. A
-//! function passes the text of the file; [`reader`] makes the one that reads the disk.
+//! [`crate::table`] defines the keys. This module checks the type of a value; its text is parsed as on a command line.
+//! A function passes the text of the file; [`reader`] makes the one that reads the disk.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use clap::{Arg, ArgAction, Command, CommandFactory};
 use rustix::fs::{FileType, Mode, OFlags};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::args::{self, RunArgs, UsageError};
-use crate::typos;
+use crate::args::{UsageError, exec};
+use crate::table::{self, Given, Kind, Row, Scope, Served};
 
 /// Reads a file whole.
 pub(crate) type ReadFile<'a> = dyn Fn(&Path) -> io::Result<String> + 'a;
@@ -54,13 +53,11 @@ fn kind_name(kind: FileType) -> &'static str {
 }
 
 /// Parses the options in the file at `path`.
-pub(super) fn read(path: &Path, read_file: &ReadFile<'_>) -> Result<RunArgs, UsageError> {
+pub(super) fn read(path: &Path, read_file: &ReadFile<'_>, served: Served) -> Result<Given, UsageError> {
     let text = read_file(path).map_err(|error| {
         UsageError::new(format!("cannot read the settings file {}: {error}", path.display()))
     })?;
-    let file = File { name: path.display().to_string(), text: &text };
-    let words = file.words()?;
-    args::parse_words(&file.name, words.iter().map(String::as_str))
+    File { name: path.display().to_string(), text: &text }.given(served)
 }
 
 /// A key, its byte offset, and its value.
@@ -73,60 +70,66 @@ struct File<'a> {
 }
 
 impl File<'_> {
-    /// Translates the file to the words of a command line.
-    fn words(&self) -> Result<Vec<String>, UsageError> {
+    /// The settings in the file.
+    fn given(&self, served: Served) -> Result<Given, UsageError> {
         let table = DeTable::parse(self.text)
             .map_err(|error| self.wrong(error.span().map_or(0, |span| span.start), error.message()))?;
-        let command = RunArgs::command();
-        let (mut words, mut seen, mut app) = (Vec::new(), Vec::new(), None);
+        let (mut given, mut seen) = (Given::none(served), Vec::new());
         for (key, at, value) in in_order(table.get_ref()) {
-            let Some(option) = option(&command, key) else { return Err(self.unknown(&command, key, at)) };
-            if seen.contains(&option.get_id()) {
+            let Some(row) = table::by_key(key) else { return Err(self.unknown(key, at)) };
+            if seen.contains(&row.name) {
                 return Err(self.wrong(at, &format!("{key} is set twice")));
             }
-            seen.push(option.get_id());
-            match option.get_long() {
-                Some(long) => self.option(&mut words, option, long, key, value)?,
-                None => app = Some(self.scalar(key, value)?),
+            seen.push(row.name);
+            if !served.has(row) {
+                return Err(self.wrong(at, &exec::has_no_meaning(key, row)));
             }
+            self.setting(&mut given, row, key, value)?;
         }
-        // Behind `--`: the application is no option, also if it begins with a hyphen.
-        words.extend(app.into_iter().flat_map(|app| ["--".to_owned(), app]));
-        Ok(words)
+        Ok(given)
     }
 
-    fn option(
+    fn setting(
         &self,
-        words: &mut Vec<String>,
-        option: &Arg,
-        long: &str,
+        given: &mut Given,
+        row: &'static Row,
         key: &str,
         value: &Spanned<DeValue<'_>>,
     ) -> Result<(), UsageError> {
-        match (option.get_action(), value.get_ref()) {
-            (ArgAction::SetTrue, DeValue::Boolean(true)) => words.push(format!("--{long}")),
+        let at = value.span().start;
+        match (row.kind, value.get_ref()) {
+            (Kind::Flag, DeValue::Boolean(true)) => given.turn_on(row),
             // Has no effect: no source turns off a flag of another.
-            (ArgAction::SetTrue, DeValue::Boolean(false)) => {}
-            (ArgAction::SetTrue, other) => {
+            (Kind::Flag, DeValue::Boolean(false)) => {}
+            (Kind::Flag, other) => {
                 let reason = format!("{key} is true or false, not {}", type_name(other));
-                return Err(self.wrong(value.span().start, &reason));
+                return Err(self.wrong(at, &reason));
             }
-            (ArgAction::Append, DeValue::Array(items)) => {
-                for item in items.iter() {
-                    words.push(format!("--{long}={}", self.scalar(key, item)?));
-                }
+            (Kind::Hook, _) => {
+                return Err(self.wrong(at, &format!("{key} is a function of gunicorn.conf.py")));
             }
-            (ArgAction::Append, DeValue::Table(table)) if long == "env" => {
-                for (name, at, value) in in_order(table) {
-                    if name.is_empty() || name.contains(['=', '\0']) {
-                        return Err(self.wrong(at, &format!("{name:?} cannot be a variable's name")));
-                    }
-                    words.push(format!("--{long}={name}={}", self.scalar(&format!("{key}.{name}"), value)?));
-                }
+            (Kind::List, DeValue::Array(items)) => {
+                let texts = items.iter().map(|item| self.scalar(key, item)).collect::<Result<_, _>>()?;
+                given.give(row, texts);
             }
-            _ => words.push(format!("--{long}={}", self.scalar(key, value)?)),
+            (Kind::List, DeValue::Table(table)) if row.name == "env" => {
+                given.give(row, self.variables(key, table)?);
+            }
+            _ => given.give(row, vec![self.scalar(key, value)?]),
         }
         Ok(())
+    }
+
+    /// The variables of a table, each as `NAME=VALUE`.
+    fn variables(&self, key: &str, table: &DeTable<'_>) -> Result<Vec<String>, UsageError> {
+        let mut texts = Vec::new();
+        for (name, at, value) in in_order(table) {
+            if name.is_empty() || name.contains(['=', '\0']) {
+                return Err(self.wrong(at, &format!("{name:?} cannot be a variable's name")));
+            }
+            texts.push(format!("{name}={}", self.scalar(&format!("{key}.{name}"), value)?));
+        }
+        Ok(texts)
     }
 
     /// Translates one value to the text of a command line.
@@ -147,9 +150,13 @@ impl File<'_> {
         }
     }
 
-    fn unknown(&self, command: &Command, key: &str, at: usize) -> UsageError {
-        let reason = match nearest(command, key) {
-            _ if as_key(key) == "config" => "config cannot stand in a settings file".to_owned(),
+    fn unknown(&self, key: &str, at: usize) -> UsageError {
+        let own = table::row(&table::as_key(key));
+        let reason = match table::nearest_key(key) {
+            _ if own.is_some_and(|row| row.scope == Scope::Program) => {
+                format!("{key} stands on the command line of mcsup exec, not in a settings file")
+            }
+            _ if own.is_some() => format!("{key} cannot stand in a settings file"),
             Some(near) => format!("unknown key '{key}'; is '{near}' meant?"),
             None => format!("unknown key '{key}'"),
         };
@@ -170,35 +177,6 @@ fn in_order<'a>(table: &'a DeTable<'a>) -> Vec<Entry<'a>> {
     let mut entries: Vec<Entry<'a>> = entries.collect();
     entries.sort_by_key(|(_, at, _)| *at);
     entries
-}
-
-/// Whether an option may stand in the file: all settings except the name of the file.
-fn is_setting(option: &Arg) -> bool {
-    matches!(option.get_action(), ArgAction::Set | ArgAction::Append | ArgAction::SetTrue)
-        && option.get_id() != "config"
-}
-
-/// All the names of an option, as keys.
-fn keys(option: &Arg) -> Vec<String> {
-    let names = option.get_long().into_iter().chain(option.get_all_aliases().unwrap_or_default());
-    let names = names.map(as_key).collect::<Vec<_>>();
-    if names.is_empty() { vec![option.get_id().to_string()] } else { names }
-}
-
-fn as_key(name: &str) -> String {
-    name.replace('-', "_")
-}
-
-fn option<'a>(command: &'a Command, key: &str) -> Option<&'a Arg> {
-    let key = as_key(key);
-    command.get_arguments().filter(|option| is_setting(option)).find(|option| keys(option).contains(&key))
-}
-
-/// The known key of which `key` may be a typing error.
-fn nearest(command: &Command, key: &str) -> Option<String> {
-    let written = as_key(&key.to_lowercase());
-    let known = command.get_arguments().filter(|option| is_setting(option)).flat_map(keys);
-    known.min_by_key(|known| typos::distance(known, &written)).filter(|near| typos::is_near(near, &written))
 }
 
 fn type_name(value: &DeValue<'_>) -> &'static str {

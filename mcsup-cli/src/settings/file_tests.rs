@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::args::Invocation;
+use crate::args::{self, Invocation};
 use crate::settings::{ControlSocket, Origin, Settings};
 
 /// Resolves a command line and an environment, where `mcsup.toml` has this text and no other file is there.
@@ -14,7 +14,7 @@ fn resolve(text: &str, line: &[&str], environment: &[(&str, &str)]) -> Result<Se
         Some("mcsup.toml") => Ok(text.to_owned()),
         _ => Err(io::Error::new(io::ErrorKind::NotFound, "it is not there")),
     };
-    Settings::resolve(*args, &look_up, &read_file)
+    Settings::resolve(args, &look_up, &read_file)
 }
 
 fn addresses(settings: &Settings) -> Vec<String> {
@@ -52,7 +52,8 @@ fn a_file_sets_what_options_set() {
         reload_extra_file = "one.html"
         env = ["A=b", "C="]
         limit_request_field_size = 9
-        log_file = "e.log"
+        errorlog = "e.log"
+        pidfile = "a.pid"
         "#,
     );
     assert_eq!(settings.target(), Ok("server:app"));
@@ -66,6 +67,7 @@ fn a_file_sets_what_options_set() {
     assert_eq!((*settings.recycling.rss, *settings.recycling.requests), (Some(256 << 20), Some(1000)));
     assert_eq!(settings.development.extra_files.value, [PathBuf::from("one.html")]);
     assert_eq!(settings.process.env.value, [("A".into(), "b".into()), ("C".into(), String::new())]);
+    assert_eq!(settings.process.pid.map(|path| path.value), Some("a.pid".into()));
     assert_eq!(*settings.limits.field_size, 9);
     assert_eq!(*settings.logging.errors, crate::logging::Destination::File("e.log".into()));
 }
@@ -134,19 +136,30 @@ fn what_belongs_together_may_come_from_two_sources() {
 }
 
 #[test]
-fn every_option_can_stand_in_the_file() {
-    let command = RunArgs::command();
-    for option in command.get_arguments().filter(|option| is_setting(option)) {
-        let value = match option.get_action() {
-            ArgAction::SetTrue => "true",
-            _ => "'x'",
-        };
-        for key in keys(option) {
+fn every_setting_can_stand_in_the_file_by_each_of_its_names() {
+    let is_value = |row: &&table::Row| row.is_in_files() && row.kind != Kind::Hook;
+    for row in table::rows().filter(is_value) {
+        let value = if row.kind == Kind::Flag { "true" } else { "'x'" };
+        for key in row.keys() {
             let text = format!("{key} = {value}");
-            let args = read(Path::new("f"), &|_| Ok(text.clone())).expect(&key);
-            assert_ne!(args, RunArgs::default(), "{key}");
-            assert_eq!(read(Path::new("f"), &|_| Ok(text.replace('_', "-"))), Ok(args), "{key}");
+            let read = |text: String| read(Path::new("f"), &|_| Ok(text.clone()), Served::Application);
+            let given = read(text.clone()).expect(&key);
+            assert!(given.has(row.name), "{key}");
+            assert_eq!(read(text.replace('_', "-")), Ok(given), "{key}");
         }
+    }
+}
+
+#[test]
+fn a_program_has_no_settings_of_python_applications_in_its_file() {
+    let read = |text: &str| read(Path::new("f"), &|_| Ok(text.to_owned()), Served::Program);
+    assert!(read("workers = 2").is_ok_and(|given| given.text("workers") == Some("2")));
+    for (text, expected) in [
+        ("workers = 2\nthreads = 2", "f:2: threads has no meaning for a program"),
+        ("app = 'a:b'", "f:1: app has no meaning for a program"),
+        ("ready = 'tcp'", "f:1: ready stands on the command line of mcsup exec, not in a settings file"),
+    ] {
+        assert_eq!(read(text).expect_err(text).to_string(), expected);
     }
 }
 
@@ -176,7 +189,9 @@ fn a_mistake_in_the_file_has_a_place() {
         ("\n\nmax-request = 2", "3: unknown key 'max-request'; is 'max_requests' meant?"),
         ("Workers = 2", "1: unknown key 'Workers'; is 'workers' meant?"),
         ("gracefull_timeuot = 2", "1: unknown key 'gracefull_timeuot'; is 'graceful_timeout' meant?"),
-        ("worker_class = 'gevent'", "1: unknown key 'worker_class'"),
+        ("worker_clas = 'gevent'", "1: unknown key 'worker_clas'; is 'worker_class' meant?"),
+        ("on_exit = 'f'", "1: on_exit is a function of gunicorn.conf.py"),
+        ("pidfile = 'a'\npid = 'b'", "2: pid is set twice"),
         ("w = 2", "1: unknown key 'w'"),
         ("help = true", "1: unknown key 'help'"),
         ("version = true", "1: unknown key 'version'"),
@@ -245,7 +260,7 @@ fn a_file_is_read_again_and_relative_to_the_directory_of_the_start() {
         panic!("it runs")
     };
     let read_file = reader(start.path().to_owned());
-    let resolve = || Settings::resolve((*args).clone(), &|_| None, &read_file);
+    let resolve = || Settings::resolve(args.clone(), &|_| None, &read_file);
     for workers in [2, 3] {
         std::fs::write(&file, format!("workers = {workers}")).expect("written");
         assert_eq!(resolve().map(|settings| settings.workers.value), Ok(workers));

@@ -9,7 +9,7 @@ use mcsup_core::MoldThreads;
 use mcsup_core::policy::Surge;
 use mcsup_py::ReloadEngine;
 
-use super::sources::{Sourced, Sources, option, refused};
+use super::sources::{Sourced, Sources, refused};
 use crate::args::UsageError;
 use crate::values;
 
@@ -94,10 +94,9 @@ pub(crate) enum ControlSocket {
 impl Rollout {
     pub(super) fn resolve(sources: &Sources) -> Result<Self, UsageError> {
         Ok(Self {
-            surge: sources.one(option!(reloading.surge), values::surge)?,
-            soak: sources.one(option!(reloading.soak), values::seconds)?,
-            retries: sources
-                .one(option!(reloading.reload_retries), |text| values::whole(text, 0..=MOST_RETRIES))?,
+            surge: sources.one("surge", values::surge)?,
+            soak: sources.one("soak", values::seconds)?,
+            retries: sources.one("reload_retries", |text| values::whole(text, 0..=MOST_RETRIES))?,
         })
     }
 }
@@ -105,12 +104,12 @@ impl Rollout {
 impl Recycling {
     pub(super) fn resolve(sources: &Sources) -> Result<Self, UsageError> {
         Ok(Self {
-            requests: sources.one(option!(recycling.max_requests), values::count_or_off)?,
-            requests_jitter: sources.one(option!(recycling.max_requests_jitter), values::count)?,
-            lifetime: sources.one(option!(recycling.max_lifetime), values::seconds_or_off)?,
-            lifetime_jitter: sources.one(option!(recycling.max_lifetime_jitter), values::seconds)?,
-            rss: sources.one(option!(recycling.max_rss), values::bytes_or_off)?,
-            rss_jitter: sources.one(option!(recycling.max_rss_jitter), values::bytes)?,
+            requests: sources.one("max_requests", values::count_or_off)?,
+            requests_jitter: sources.one("max_requests_jitter", values::count)?,
+            lifetime: sources.one("max_lifetime", values::seconds_or_off)?,
+            lifetime_jitter: sources.one("max_lifetime_jitter", values::seconds)?,
+            rss: sources.one("max_rss", values::bytes_or_off)?,
+            rss_jitter: sources.one("max_rss_jitter", values::bytes)?,
         })
     }
 }
@@ -118,8 +117,8 @@ impl Recycling {
 impl Draining {
     pub(super) fn resolve(sources: &Sources) -> Result<Self, UsageError> {
         Ok(Self {
-            delay: sources.one(option!(serving.drain_delay), values::seconds)?,
-            health_path: sources.optional(option!(serving.health_path), values::request_path)?,
+            delay: sources.one("drain_delay", values::seconds)?,
+            health_path: sources.optional("health_path", values::request_path)?,
         })
     }
 }
@@ -127,8 +126,8 @@ impl Draining {
 impl Mold {
     pub(super) fn resolve(sources: &Sources) -> Result<Self, UsageError> {
         Ok(Self {
-            preload: sources.flag(option!(application.preload)),
-            threads: sources.one(option!(application.preload_threads), values::preload_threads)?,
+            preload: sources.flag("preload")?,
+            threads: sources.one("preload_threads", values::preload_threads)?,
         })
     }
 }
@@ -136,17 +135,17 @@ impl Mold {
 impl Development {
     pub(super) fn resolve(sources: &Sources) -> Result<Self, UsageError> {
         Ok(Self {
-            reload: sources.flag(option!(development.reload)),
-            engine: sources.one(option!(development.reload_engine), values::reload_engine)?,
-            extra_files: sources.many(option!(development.reload_extra_file), values::path)?,
+            reload: sources.flag("reload")?,
+            engine: sources.one("reload_engine", values::reload_engine)?,
+            extra_files: sources.many("reload_extra_file", values::path)?,
         })
     }
 }
 
 impl Control {
     pub(super) fn resolve(sources: &Sources) -> Result<Self, UsageError> {
-        let path = sources.optional(option!(process.control_socket), values::path)?;
-        let off = sources.flag(option!(process.no_control_socket));
+        let path = sources.optional("control_socket", values::path)?;
+        let off = sources.flag("no_control_socket")?;
         let socket = match (path, *off) {
             (Some(path), true) => {
                 let reason = format!("no_control_socket is given too (from {})", off.origin);

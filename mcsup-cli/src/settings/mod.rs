@@ -20,10 +20,11 @@ pub(crate) use sources::{Environment, Origin, Sourced};
 
 use mcsup_core::Address;
 
-use crate::args::{RunArgs, UsageError};
+use crate::args::UsageError;
 use crate::logging::{Destination, Level};
+use crate::table::Given;
 use crate::values;
-use sources::{Sources, option};
+use sources::Sources;
 
 /// Largest number of threads in a worker: more would only wait for each other.
 const MOST_THREADS: usize = 1024;
@@ -78,6 +79,8 @@ pub(crate) struct Settings {
     pub development: Development,
     /// Control socket.
     pub control: Control,
+    /// Warnings about settings without an effect.
+    pub warnings: Vec<String>,
 }
 
 /// Timeouts of the supervisor for its workers.
@@ -163,22 +166,23 @@ impl Settings {
     /// A reload calls it again with the same command line and environment; each call reads the file. `read_file` gets
     /// the path as it was given: [`reader`] resolves it against the directory of the start.
     pub(crate) fn resolve(
-        command_line: RunArgs,
+        command_line: Given,
         environment: &Environment<'_>,
         read_file: &ReadFile<'_>,
     ) -> Result<Self, UsageError> {
         let sources = Sources::collect(command_line, environment, read_file)?;
+        let warnings = sources.warnings()?;
         let process = Process::resolve(&sources)?;
         Ok(Self {
-            app: sources.optional(option!(app), values::text)?,
-            python_path: sources.optional(option!(application.pythonpath), values::directories)?,
-            binds: sources.many(option!(serving.bind), values::address)?,
-            backlog: sources.one(option!(serving.backlog), |text| values::whole(text, 1..=i32::MAX))?,
-            workers: sources.one(option!(serving.workers), values::workers_or_auto)?,
-            threads: sources.one(option!(serving.threads), |text| values::whole(text, 1..=MOST_THREADS))?,
-            check_config: sources.flag(option!(application.check_config)),
-            no_share_stdlib: sources.flag(option!(application.no_share_stdlib)),
-            reuse_port: sources.flag(option!(serving.reuse_port)),
+            app: sources.optional("app", values::text)?,
+            python_path: sources.optional("pythonpath", values::directories)?,
+            binds: sources.many("bind", values::address)?,
+            backlog: sources.one("backlog", |text| values::whole(text, 1..=i32::MAX))?,
+            workers: sources.one("workers", values::workers_or_auto)?,
+            threads: sources.one("threads", |text| values::whole(text, 1..=MOST_THREADS))?,
+            check_config: sources.flag("check_config")?,
+            no_share_stdlib: sources.flag("no_share_stdlib")?,
+            reuse_port: sources.flag("reuse_port")?,
             pool: PoolTimeouts::resolve(&sources)?,
             http: HttpTimeouts::resolve(&sources)?,
             limits: Limits::resolve(&sources)?,
@@ -190,6 +194,7 @@ impl Settings {
             mold: Mold::resolve(&sources)?,
             development: Development::resolve(&sources)?,
             control: Control::resolve(&sources)?,
+            warnings,
         })
     }
 
@@ -203,9 +208,9 @@ impl Settings {
 impl PoolTimeouts {
     fn resolve(sources: &Sources) -> Result<Self, UsageError> {
         Ok(Self {
-            timeout: sources.one(option!(time_limits.timeout), values::liveness_or_off)?,
-            graceful: sources.one(option!(time_limits.graceful_timeout), values::seconds)?,
-            boot: sources.one(option!(time_limits.boot_timeout), values::positive_seconds)?,
+            timeout: sources.one("timeout", values::liveness_or_off)?,
+            graceful: sources.one("graceful_timeout", values::seconds)?,
+            boot: sources.one("boot_timeout", values::positive_seconds)?,
         })
     }
 }
@@ -213,11 +218,11 @@ impl PoolTimeouts {
 impl HttpTimeouts {
     fn resolve(sources: &Sources) -> Result<Self, UsageError> {
         Ok(Self {
-            header: sources.one(option!(time_limits.header_timeout), values::positive_seconds)?,
-            body: sources.one(option!(time_limits.body_timeout), values::positive_seconds)?,
-            keep_alive: sources.one(option!(time_limits.keep_alive), values::seconds)?,
-            request: sources.optional(option!(time_limits.request_timeout), values::seconds_or_off)?,
-            write: sources.one(option!(time_limits.write_timeout), values::positive_seconds)?,
+            header: sources.one("header_timeout", values::positive_seconds)?,
+            body: sources.one("body_timeout", values::positive_seconds)?,
+            keep_alive: sources.one("keep_alive", values::seconds)?,
+            request: sources.optional("request_timeout", values::seconds_or_off)?,
+            write: sources.one("write_timeout", values::positive_seconds)?,
         })
     }
 }
@@ -228,13 +233,12 @@ impl Limits {
         let fields = |text: &str| values::limit(text, MOST_FIELDS);
         let body = |text: &str| values::limit(text, u64::MAX);
         Ok(Self {
-            connections: sources.one(option!(size_limits.worker_connections), |text| {
-                values::whole(text, 0..=MOST_CONNECTIONS)
-            })?,
-            line: sources.one(option!(size_limits.limit_request_line), bytes)?,
-            fields: sources.one(option!(size_limits.limit_request_fields), fields)?,
-            field_size: sources.one(option!(size_limits.limit_request_field_size), bytes)?,
-            body: sources.one(option!(size_limits.limit_request_body), body)?,
+            connections: sources
+                .one("worker_connections", |text| values::whole(text, 0..=MOST_CONNECTIONS))?,
+            line: sources.one("limit_request_line", bytes)?,
+            fields: sources.one("limit_request_fields", fields)?,
+            field_size: sources.one("limit_request_field_size", bytes)?,
+            body: sources.one("limit_request_body", body)?,
         })
     }
 }
@@ -242,32 +246,32 @@ impl Limits {
 impl Process {
     fn resolve(sources: &Sources) -> Result<Self, UsageError> {
         Ok(Self {
-            chdir: sources.optional(option!(application.chdir), values::path)?,
-            env: sources.many(option!(application.env), values::variable)?,
-            user: sources.optional(option!(process.user), values::text)?,
-            group: sources.optional(option!(process.group), values::text)?,
-            umask: sources.optional(option!(process.umask), values::umask)?,
-            pid: sources.optional(option!(process.pid), values::path)?,
-            daemon: sources.flag(option!(process.daemon)),
-            end_children: sources.flag(option!(process.end_children)),
-            name: sources.optional(option!(process.name), values::text)?,
+            chdir: sources.optional("chdir", values::path)?,
+            env: sources.many("env", values::variable)?,
+            user: sources.optional("user", values::text)?,
+            group: sources.optional("group", values::text)?,
+            umask: sources.optional("umask", values::umask)?,
+            pid: sources.optional("pid", values::path)?,
+            daemon: sources.flag("daemon")?,
+            end_children: sources.flag("end_children")?,
+            name: sources.optional("name", values::text)?,
         })
     }
 }
 
 impl Logging {
     fn resolve(sources: &Sources, process: &Process) -> Result<Self, UsageError> {
-        let mut errors = sources.one(option!(logging.error_logfile), values::destination)?;
+        let mut errors = sources.one("error_logfile", values::destination)?;
         // A daemon has no standard error.
         let is_needed = process.daemon.value && errors.origin == Origin::Default;
         if let Some(pid) = process.pid.as_ref().filter(|_| is_needed) {
             errors.value = Destination::File(beside(&pid.value));
         }
         Ok(Self {
-            level: sources.one(option!(logging.log_level), values::level)?,
+            level: sources.one("log_level", values::level)?,
             errors,
-            access: sources.optional(option!(logging.access_logfile), values::destination)?,
-            access_format: sources.one(option!(logging.access_logformat), values::text)?,
+            access: sources.optional("access_logfile", values::destination)?,
+            access_format: sources.one("access_logformat", values::text)?,
         })
     }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use mcsup_core::program::{Limit, LimitedResource, Output, Ready, Stdin};
 
 use crate::args::UsageError;
-use crate::args::exec::{ExecArgs, ProgramArgs};
+use crate::args::exec::ExecArgs;
+use crate::table::Given;
 use crate::values::{self, Refused};
 
 /// The settings of a program.
@@ -45,26 +46,25 @@ pub(crate) struct ProgramSettings {
 impl ProgramSettings {
     /// Parses the arguments.
     pub(crate) fn resolve(args: &ExecArgs) -> Result<Self, UsageError> {
-        let ProgramArgs { ready, stop_signal, reopen_signal, stdin, output, limit, nice, cpus, .. } =
-            &args.program;
+        let given = &args.given;
         let mut words = args.command.iter().cloned();
         let program = words.next().ok_or_else(|| UsageError::new("no program is named"))?;
-        let limits = limit.iter().map(|text| one("limit", text, limit_of)).collect::<Result<_, _>>()?;
+        let limits = given.texts("limit").iter().map(|text| one("limit", text, limit_of));
         Ok(Self {
             program,
             arguments: words.collect(),
-            ready: optional("ready", ready, way)?.unwrap_or_default(),
-            stop_signal: optional("stop-signal", stop_signal, signal)?.unwrap_or(SIGTERM),
-            reopen_signal: optional("reopen-signal", reopen_signal, signal)?,
-            watchdog: args.program.watchdog,
-            stdin: optional("stdin", stdin, input)?.unwrap_or_default(),
-            output: optional("output", output, output_of)?.unwrap_or_default(),
-            no_listener: args.program.no_listener,
-            blocking: args.program.blocking,
-            limits,
-            nice: optional("nice", nice, |text| values::whole(text, -40..=40))?,
-            cpus: optional("cpus", cpus, processors)?.unwrap_or_default(),
-            no_new_privs: args.program.no_new_privs,
+            ready: optional(given, "ready", way)?.unwrap_or_default(),
+            stop_signal: optional(given, "stop_signal", signal)?.unwrap_or(SIGTERM),
+            reopen_signal: optional(given, "reopen_signal", signal)?,
+            watchdog: given.has("watchdog"),
+            stdin: optional(given, "stdin", input)?.unwrap_or_default(),
+            output: optional(given, "output", output_of)?.unwrap_or_default(),
+            no_listener: given.has("no_listener"),
+            blocking: given.has("blocking"),
+            limits: limits.collect::<Result<_, _>>()?,
+            nice: optional(given, "nice", |text| values::whole(text, -40..=40))?,
+            cpus: optional(given, "cpus", processors)?.unwrap_or_default(),
+            no_new_privs: given.has("no_new_privs"),
         })
     }
 }
@@ -92,11 +92,11 @@ impl ProgramSettings {
 }
 
 fn optional<T>(
+    given: &Given,
     name: &str,
-    text: &Option<String>,
     parse: impl Fn(&str) -> Result<T, Refused>,
 ) -> Result<Option<T>, UsageError> {
-    text.as_deref().map(|text| one(name, text, parse)).transpose()
+    given.text(name).map(|text| one(&name.replace('_', "-"), text, parse)).transpose()
 }
 
 fn one<T>(name: &str, text: &str, parse: impl Fn(&str) -> Result<T, Refused>) -> Result<T, UsageError> {

@@ -1,8 +1,8 @@
 //! The sources of values and their precedence.
 //!
-//! Each source is parsed as a command line: the defaults, `PORT`, `WEB_CONCURRENCY`, the two `*_CMD_ARGS` and the
-//! settings file. There is one table of options and one rule: the highest source that names a setting sets it. A list
-//! is one value: a higher list replaces a lower one, as with gunicorn.
+//! Each source gives texts for settings of [`crate::table`]: the command line, the two `*_CMD_ARGS`, the settings file,
+//! variables such as `PORT`, and the defaults. There is one rule: the highest source that names a setting sets it. A
+//! list is one value: a higher list replaces a lower one, as with gunicorn.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -11,9 +11,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::file::{self, ReadFile};
-use crate::args::defaults::DEFAULTS;
-use crate::args::options::ServingArgs;
-use crate::args::{self, RunArgs, UsageError};
+use crate::args::{self, UsageError};
+use crate::table::{self, Given, State};
 use crate::values::{self, Refused};
 
 /// Looks up a variable in an environment.
@@ -60,73 +59,86 @@ impl<T> Deref for Sourced<T> {
     }
 }
 
-/// An option of the command line: its long name with `_` for `-`, and its place among the arguments.
-pub(super) struct Named<T> {
-    pub(super) name: &'static str,
-    pub(super) of: fn(&RunArgs) -> &T,
-}
-
-/// The [`Named`] option of a group of arguments.
-macro_rules! option {
-    ($name:ident) => {
-        $crate::settings::sources::Named { name: stringify!($name), of: |args| &args.$name }
-    };
-    ($group:ident.$name:ident) => {
-        $crate::settings::sources::Named { name: stringify!($name), of: |args| &args.$group.$name }
-    };
-}
-pub(super) use option;
-
 /// The sources, the highest first.
-pub(super) struct Sources(Vec<(Origin, RunArgs)>);
+pub(super) struct Sources(Vec<(Origin, Given)>);
 
 impl Sources {
     /// Parses all sources. `environment` looks up variables, `read_file` reads the settings file.
     pub(super) fn collect(
-        command_line: RunArgs,
+        command_line: Given,
         environment: &Environment<'_>,
         read_file: &ReadFile<'_>,
     ) -> Result<Self, UsageError> {
+        let served = command_line.served;
         let mut sources = vec![(Origin::CommandLine, command_line)];
         for name in ["MCSUP_CMD_ARGS", "GUNICORN_CMD_ARGS"] {
             if let Some(value) = variable(environment, name)? {
-                sources.push((Origin::Variable(name), args::parse_variable(name, &value)?));
+                sources.push((Origin::Variable(name), args::parse_variable(name, &value, served)?));
             }
         }
         // Only the sources above the file may name it.
         let mut sources = Self(sources);
-        if let Some(path) = sources.optional(option!(config), values::settings_file)? {
-            let args = file::read(&path, read_file)?;
-            sources.0.push((Origin::File(path.value.into()), args));
+        if let Some(path) = sources.optional("config", values::settings_file)? {
+            let given = file::read(&path, read_file, served)?;
+            sources.0.push((Origin::File(path.value.into()), given));
         }
-        sources.add_lowest(environment)?;
+        for row in table::rows().filter(|row| served.has(row)) {
+            if let Some(name) = row.variable {
+                if let Some(value) = variable(environment, name)? {
+                    let text = row.variable_prefix.to_owned() + &value;
+                    sources.0.push((Origin::Variable(name), Given::one(row, text)));
+                }
+            }
+        }
+        sources.0.push((Origin::Default, defaults()));
         Ok(sources)
     }
 
-    /// Adds the sources below the settings file.
-    fn add_lowest(&mut self, environment: &Environment<'_>) -> Result<(), UsageError> {
-        if let Some(workers) = variable(environment, "WEB_CONCURRENCY")? {
-            let serving = ServingArgs { workers: Some(workers), ..ServingArgs::default() };
-            let args = RunArgs { serving, ..RunArgs::default() };
-            self.0.push((Origin::Variable("WEB_CONCURRENCY"), args));
+    /// Refuses the settings of gunicorn that have no counterpart; returns a warning for each that has no effect.
+    pub(super) fn warnings(&self) -> Result<Vec<String>, UsageError> {
+        let mut warnings = Vec::new();
+        for row in table::rows().filter(|row| !row.is_supported()) {
+            let Some((origin, given)) = self.0.iter().find(|(_, given)| given.has(row.name)) else {
+                continue;
+            };
+            let text = given.text(row.name);
+            if text.is_some_and(|text| row.harmless.contains(&text)) {
+                continue;
+            }
+            match row.state {
+                State::Supported => {}
+                State::Ignored(reason) => {
+                    warnings.push(format!("{} (from {origin}) has no effect: {reason}", row.name));
+                }
+                State::Refused(reason) => {
+                    return Err(match text {
+                        Some(text) => refused(row.name, text, origin, reason),
+                        None => UsageError::new(format!("{} (from {origin}): {reason}", row.name)),
+                    });
+                }
+            }
         }
-        if let Some(port) = variable(environment, "PORT")? {
-            let serving = ServingArgs { bind: vec![format!("0.0.0.0:{port}")], ..ServingArgs::default() };
-            let args = RunArgs { serving, ..RunArgs::default() };
-            self.0.push((Origin::Variable("PORT"), args));
+        Ok(warnings)
+    }
+
+    /// The highest source that names a setting.
+    fn highest(&self, name: &str) -> Result<Option<(&Origin, &Given)>, UsageError> {
+        match table::row(name) {
+            Some(_) => {
+                Ok(self.0.iter().find(|(_, given)| given.has(name)).map(|(origin, given)| (origin, given)))
+            }
+            None => Err(UsageError::new(format!("{name} is no setting"))),
         }
-        self.0.push((Origin::Default, defaults()?));
-        Ok(())
     }
 
     /// A setting without a default.
     pub(super) fn optional<T>(
         &self,
-        Named { name, of }: Named<Option<String>>,
+        name: &str,
         parse: impl Fn(&str) -> Result<T, Refused>,
     ) -> Result<Option<Sourced<T>>, UsageError> {
-        let found = self.0.iter().find_map(|(origin, args)| of(args).as_deref().map(|text| (origin, text)));
-        let Some((origin, text)) = found else { return Ok(None) };
+        let Some((origin, given)) = self.highest(name)? else { return Ok(None) };
+        let Some(text) = given.text(name) else { return Ok(None) };
         let value = parse(text).map_err(|reason| refused(name, text, origin, &reason))?;
         Ok(Some(Sourced { value, origin: origin.clone() }))
     }
@@ -134,34 +146,32 @@ impl Sources {
     /// A setting with a default.
     pub(super) fn one<T>(
         &self,
-        option: Named<Option<String>>,
+        name: &str,
         parse: impl Fn(&str) -> Result<T, Refused>,
     ) -> Result<Sourced<T>, UsageError> {
-        let name = option.name;
-        self.optional(option, parse)?.ok_or_else(|| UsageError::new(format!("{name} has no default")))
+        self.optional(name, parse)?.ok_or_else(|| UsageError::new(format!("{name} has no default")))
     }
 
     /// A repeatable setting.
     pub(super) fn many<T>(
         &self,
-        Named { name, of }: Named<Vec<String>>,
+        name: &str,
         parse: impl Fn(&str) -> Result<T, Refused>,
     ) -> Result<Sourced<Vec<T>>, UsageError> {
-        let found = self.0.iter().find(|(_, args)| !of(args).is_empty());
-        let Some((origin, args)) = found else {
+        let Some((origin, given)) = self.highest(name)? else {
             return Ok(Sourced { value: Vec::new(), origin: Origin::Default });
         };
         let parse = |text: &String| parse(text).map_err(|reason| refused(name, text, origin, &reason));
-        let value = of(args).iter().map(parse).collect::<Result<_, _>>()?;
+        let value = given.texts(name).iter().map(parse).collect::<Result<_, _>>()?;
         Ok(Sourced { value, origin: origin.clone() })
     }
 
     /// A flag that any source turns on; no source turns it off.
-    pub(super) fn flag(&self, Named { of, .. }: Named<bool>) -> Sourced<bool> {
-        match self.0.iter().find(|(_, args)| *of(args)) {
+    pub(super) fn flag(&self, name: &str) -> Result<Sourced<bool>, UsageError> {
+        Ok(match self.highest(name)? {
             Some((origin, _)) => Sourced { value: true, origin: origin.clone() },
             None => Sourced { value: false, origin: Origin::Default },
-        }
+        })
     }
 }
 
@@ -175,9 +185,12 @@ fn variable(environment: &Environment<'_>, name: &str) -> Result<Option<String>,
 }
 
 /// The lowest source.
-pub(super) fn defaults() -> Result<RunArgs, UsageError> {
-    let words = DEFAULTS.iter().flat_map(|(flag, value)| [*flag, *value]);
-    args::parse_words("the defaults", words)
+fn defaults() -> Given {
+    let mut given = Given::default();
+    for row in table::rows() {
+        given.give(row, row.default.map(str::to_owned).into_iter().collect());
+    }
+    given
 }
 
 /// The error for a value that is refused.

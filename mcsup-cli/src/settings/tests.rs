@@ -17,7 +17,7 @@ fn resolve(line: &[&str], environment: &[(&str, &str)]) -> Result<Settings, Usag
     let Invocation::Run(args) = args::parse(argv)? else { panic!("{line:?} does not run") };
     let look_up =
         |name: &str| environment.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
-    Settings::resolve(*args, &look_up, &no_file)
+    Settings::resolve(args, &look_up, &no_file)
 }
 
 fn good(line: &[&str], environment: &[(&str, &str)]) -> Settings {
@@ -127,7 +127,11 @@ fn a_refusal_names_setting_value_source_and_reason() {
         (&["-m", "8"], &[], r#"umask = "8" (from the command line): not an octal number such as 007"#),
         (&["-e", "A"], &[], r#"env = "A" (from the command line): expected NAME=VALUE"#),
         (&["-p", ""], &[], r#"pid = "" (from the command line): it is empty"#),
-        (&[], &[("GUNICORN_CMD_ARGS", "--spew")], "GUNICORN_CMD_ARGS: unknown option '--spew'"),
+        (
+            &[],
+            &[("GUNICORN_CMD_ARGS", "--spwe")],
+            "GUNICORN_CMD_ARGS: unknown option '--spwe'; is '--spew' meant?",
+        ),
     ] {
         assert_eq!(refusal(line, environment), expected);
     }
@@ -146,7 +150,7 @@ fn a_mistake_below_the_source_that_wins_does_no_harm() {
 fn a_variable_that_is_not_utf8_is_refused() {
     use std::os::unix::ffi::OsStringExt;
     let look_up = |name: &str| (name == "PORT").then(|| std::ffi::OsString::from_vec(vec![0xff]));
-    let answer = Settings::resolve(RunArgs::default(), &look_up, &no_file).map_err(|error| error.to_string());
+    let answer = Settings::resolve(Given::default(), &look_up, &no_file).map_err(|error| error.to_string());
     assert_eq!(answer, Err("PORT: not UTF-8".to_owned()));
 }
 
@@ -314,5 +318,25 @@ fn a_daemon_that_names_no_log_has_one_beside_its_pid_file() {
         (&["-D"], Destination::Standard),
     ] {
         assert_eq!(*good(line, &[]).logging.errors, expected, "{line:?}");
+    }
+}
+
+#[test]
+fn a_setting_of_gunicorn_without_an_effect_is_a_warning_or_a_refusal() {
+    let warnings = |line: &str| good(&words(line), &[]).warnings;
+    assert_eq!(warnings("-k gthread --protocol http --http-protocols h1 --dirty-workers 0"), [""; 0]);
+    assert_eq!(
+        warnings("--worker-tmp-dir /dev/shm"),
+        [
+            "worker_tmp_dir (from the command line) has no effect: workers show signs of life in shared memory, \
+          without files"
+        ]
+    );
+    for (line, expected) in [
+        ("--protocol uwsgi", r#"protocol = "uwsgi" (from the command line): mcsup speaks HTTP/1.1"#),
+        ("--casefold-http-method", "casefold_http_method (from the command line): mcsup parses strictly"),
+    ] {
+        let answer = refusal(&words(line), &[]);
+        assert!(answer.starts_with(expected), "{answer}");
     }
 }

@@ -86,15 +86,15 @@ fn server(unit: &unit::Unit) -> Server {
     let Some(words) = unit.command().and_then(|words| own_words(&words)) else { return Server::Other };
     let words = ["mcsup".into()].into_iter().chain(words.into_iter().map(OsString::from));
     let (run, is_program) = match args::parse(words) {
-        Ok(Invocation::Run(run)) => (*run, false),
-        Ok(Invocation::Exec(exec)) => (exec.pool(), true),
+        Ok(Invocation::Run(run)) => (run, false),
+        Ok(Invocation::Exec(exec)) => (exec.given, true),
         // A command for a server, such as a reload by a timer.
         Ok(_) => return Server::Other,
         Err(error) => return Server::Wrong(error.to_string()),
     };
     let directory = unit.get("WorkingDirectory").map(|path| path.trim_start_matches('-')).unwrap_or("/");
-    if let Some(file) = run.config.as_ref().filter(|file| is_unresolved(file, directory)) {
-        return Server::Unresolved(file.clone());
+    if let Some(file) = run.text("config").filter(|file| is_unresolved(file, directory)) {
+        return Server::Unresolved(file.to_owned());
     }
     let read_file = settings::reader(directory.replace("%%", "%").into());
     // Variables of the unit are not read: a file of it may have secrets.

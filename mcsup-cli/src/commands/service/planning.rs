@@ -29,8 +29,11 @@ pub(super) fn plan(args: &PoolArgs, argv: &[OsString], image: Option<&Image>) ->
     let words = ["mcsup".into()].into_iter().chain(args.words.iter().map(OsString::from));
     let (run, program) = match args::parse(words)? {
         Invocation::Show(text) => return Ok(Planned::Help(text)),
-        Invocation::Run(run) if !run.application.check_config => (*run, None),
-        Invocation::Exec(exec) => (exec.pool(), Some(ProgramSettings::resolve(&exec)?)),
+        Invocation::Run(run) if !run.has("check_config") => (run, None),
+        Invocation::Exec(exec) => {
+            let program = ProgramSettings::resolve(&exec)?;
+            (exec.given, Some(program))
+        }
         _ => return Err(Failure::usage("a service runs a server: name an application and its options")),
     };
     let start = std::env::current_dir()

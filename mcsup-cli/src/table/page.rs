@@ -1,0 +1,101 @@
+//! `docs/SETTINGS.md`: the settings as a page.
+
+use std::fmt::Write;
+
+use super::{Kind, Row, Scope, State, sections};
+
+/// The page's head, above the first table.
+const HEAD: &str = "\
+# Settings
+
+<!-- Written from the table of settings by `MCSUP_WRITE=1 cargo test -p mcsup-cli the_page_of_settings`. -->
+
+Each setting can stand on the command line, in `MCSUP_CMD_ARGS` and `GUNICORN_CMD_ARGS`, and as a key in the settings
+file of `--config`. The first of these sources that names a setting sets it: the command line, `MCSUP_CMD_ARGS`,
+`GUNICORN_CMD_ARGS`, the settings file, the variable in the table, the default. A repeatable setting is taken from one
+source alone. A key may be any of the names in the first column, with `-` or `_`. Everything here is there since
+version 0.1.0, unless it says otherwise.
+
+A setting of a time is in seconds, with or without a fraction. (`run`) marks settings that `mcsup exec` refuses, since
+they have no meaning for a program.
+";
+
+/// The part about gunicorn's settings, above its table.
+const GUNICORN: &str = "\
+## Settings of gunicorn without a counterpart
+
+An ignored setting has no effect, and a warning in the log says so. A refused one is an error, exit code 2. Values that
+ask for what happens anyway are accepted.
+";
+
+/// The whole page.
+pub(super) fn settings() -> String {
+    let mut page = HEAD.to_owned();
+    for section in sections() {
+        let rows: Vec<&Row> = section.rows.iter().filter(|row| row.is_supported()).collect();
+        if rows.is_empty() {
+            continue;
+        }
+        let heading = if section.heading.is_empty() { "General" } else { section.heading };
+        let _ = write!(page, "\n## {heading}\n\n");
+        if section.rows.iter().all(|row| row.scope == Scope::Program) {
+            page += "Only on the command line of `mcsup exec`.\n\n";
+        }
+        page += "| setting | value | default | meaning |\n|---|---|---|---|\n";
+        rows.iter().for_each(|row| page += &line(row));
+    }
+    let _ = write!(page, "\n{GUNICORN}\n| setting | option | state | reason |\n|---|---|---|---|\n");
+    super::rows().for_each(|row| page += &without_counterpart(row));
+    page
+}
+
+/// A row of a table.
+fn line(row: &Row) -> String {
+    let mut names = Vec::new();
+    names.extend(row.short.map(|short| format!("`-{short}`")));
+    names.extend(row.flags().map(|flag| format!("`--{flag}`")));
+    let of_flags: Vec<String> = row.flags().map(super::as_key).collect();
+    let mut keys: Vec<String> = row.keys().filter(|key| !of_flags.contains(key)).collect();
+    keys.dedup();
+    names.extend(keys.iter().map(|key| format!("`{key}`")));
+    let value = match row.kind {
+        Kind::Flag | Kind::Hook => String::new(),
+        Kind::Value => code(row.value_name),
+        Kind::List => format!("{}, repeatable", code(row.value_name)),
+    };
+    let default = row.default.map_or_else(|| row.default_in_words.to_owned(), code);
+    let mut meaning = cell(row.help);
+    if let Some(variable) = row.variable {
+        let _ = write!(meaning, " (variable `{variable}`)");
+    }
+    if row.since != "0.1.0" {
+        let _ = write!(meaning, " (since {})", row.since);
+    }
+    if row.scope == Scope::Application && row.name != "app" {
+        meaning += " (`run`)";
+    }
+    format!("| {} | {value} | {} | {meaning} |\n", names.join(" "), cell(&default))
+}
+
+/// A row of the table of gunicorn's settings; empty for a supported one.
+fn without_counterpart(row: &Row) -> String {
+    let (state, reason) = match row.state {
+        State::Supported => return String::new(),
+        State::Ignored(reason) => ("ignored", reason),
+        State::Refused(reason) => ("refused", reason),
+    };
+    let option = if row.flag.is_empty() { String::new() } else { format!("`--{}`", row.flag) };
+    let accepted: Vec<String> = row.harmless.iter().copied().map(code).collect();
+    let state =
+        if accepted.is_empty() { state.to_owned() } else { format!("{state}, but {}", accepted.join(", ")) };
+    format!("| `{}` | {option} | {state} | {} |\n", row.gunicorn, cell(reason))
+}
+
+/// Text as code. A `|` would end the cell.
+fn code(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!("`{}`", cell(text)) }
+}
+
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|")
+}

@@ -1,0 +1,158 @@
+//! The settings of gunicorn 27.0.1 that have no counterpart here, or not yet, and what happens to them.
+
+use super::Row;
+
+const ASGI: &str = "it is for ASGI applications, and mcsup serves WSGI ones";
+const HTTP2: &str = "mcsup serves HTTP/1.1; a proxy before it speaks HTTP/2 with the clients";
+const DIRTY: &str = "mcsup has no dirty workers; a task queue or `mcsup exec` runs work outside of \
+         requests";
+const STRICT: &str = "mcsup parses strictly, so that it and a proxy agree where a request ends; the \
+         client or the proxy must be corrected";
+const TLS: &str = "this version serves plain HTTP; a proxy before it ends TLS";
+const CONF: &str = "this version reads no gunicorn.conf.py, which alone can define it";
+const NOT_YET: &str = "this version does not have it";
+
+/// The rows.
+pub(super) const ROWS: &[Row] = &[
+    value("worker_class", "worker-class", "Kind of the workers")
+        .short('k')
+        .harmless(&["sync", "gthread"])
+        .refused(NOT_YET),
+    value("worker_tmp_dir", "worker-tmp-dir", "Directory of the files for signs of life")
+        .ignored("workers show signs of life in shared memory, without files"),
+    value("tmp_upload_dir", "", "Directory of uploads").ignored("gunicorn does not use it either"),
+    value("control_socket_mode", "control-socket-mode", "Mode of the control socket")
+        .harmless(&["0600", "0o600"])
+        .refused("the control socket has mode 0600: its user alone commands the server"),
+    value("asgi_loop", "asgi-loop", "Event loop").ignored(ASGI),
+    value("asgi_lifespan", "asgi-lifespan", "Lifespan protocol").ignored(ASGI),
+    value(
+        "asgi_disconnect_grace_period",
+        "asgi-disconnect-grace-period",
+        "Seconds before a task is cancelled",
+    )
+    .ignored(ASGI),
+    value("websocket_max_message_size", "websocket-max-message-size", "Bytes of a message").ignored(ASGI),
+    value("root_path", "root-path", "Root path").ignored(
+        "it is for ASGI applications; SCRIPT_NAME in the environment is its counterpart for \
+         WSGI",
+    ),
+    value("http_parser", "http-parser", "Parser of requests")
+        .ignored("mcsup has one parser, which is compiled"),
+    value("http_protocols", "http-protocols", "Versions of HTTP").harmless(&["h1"]).refused(HTTP2),
+    value("http2_cleartext", "http2-cleartext", "HTTP/2 without TLS").harmless(&["off"]).refused(HTTP2),
+    value("http2_max_concurrent_streams", "http2-max-concurrent-streams", "Streams of a connection")
+        .ignored(HTTP2),
+    value("http2_initial_window_size", "http2-initial-window-size", "Flow control window").ignored(HTTP2),
+    value("http2_max_frame_size", "http2-max-frame-size", "Bytes of a frame").ignored(HTTP2),
+    value("http2_max_header_list_size", "http2-max-header-list-size", "Bytes of the header fields")
+        .ignored(HTTP2),
+    list("dirty_apps", "dirty-app", "Application of dirty workers").refused(DIRTY),
+    value("dirty_workers", "dirty-workers", "Number of dirty workers").harmless(&["0"]).refused(DIRTY),
+    value("dirty_timeout", "dirty-timeout", "Seconds of a task").ignored(DIRTY),
+    value("dirty_threads", "dirty-threads", "Threads of a dirty worker").ignored(DIRTY),
+    value("dirty_graceful_timeout", "dirty-graceful-timeout", "Seconds for a stop").ignored(DIRTY),
+    Row::hook("on_dirty_starting", "Called before dirty workers start").ignored(DIRTY),
+    Row::hook("dirty_post_fork", "Called in a new dirty worker").ignored(DIRTY),
+    Row::hook("dirty_worker_init", "Called in a dirty worker with its applications").ignored(DIRTY),
+    Row::hook("dirty_worker_exit", "Called at the end of a dirty worker").ignored(DIRTY),
+    value("protocol", "protocol", "Protocol of the clients")
+        .harmless(&["http"])
+        .refused("mcsup speaks HTTP/1.1; let nginx use proxy_pass in place of uwsgi_pass"),
+    value("uwsgi_allow_ips", "uwsgi-allow-from", "Peers that may speak uwsgi")
+        .ignored("mcsup does not speak the uwsgi protocol"),
+    flag("permit_obsolete_folding", "permit-obsolete-folding", "Accept folded header fields").refused(STRICT),
+    flag("strip_header_spaces", "strip-header-spaces", "Accept spaces before the colon").refused(STRICT),
+    flag("permit_unconventional_http_method", "permit-unconventional-http-method", "Accept any method")
+        .refused(STRICT),
+    flag("permit_unconventional_http_version", "permit-unconventional-http-version", "Accept any version")
+        .refused(STRICT),
+    flag("casefold_http_method", "casefold-http-method", "Change methods to upper case").refused(STRICT),
+    flag("spew", "spew", "Print each line that Python executes")
+        .refused("it slows each line of the application down; use `python -m trace` or a profiler"),
+    flag("print_config", "print-config", "Print the settings").refused(NOT_YET),
+    flag("no_sendfile", "no-sendfile", "Do not use sendfile").gunicorn("sendfile").refused(NOT_YET),
+    flag("initgroups", "initgroups", "Set the supplementary groups of the user")
+        .ignored("mcsup always sets the groups of --user"),
+    value("secure_scheme_headers", "", "Header fields that mean https").refused(NOT_YET),
+    value("forwarded_allow_ips", "forwarded-allow-ips", "Proxies that are trusted").refused(NOT_YET),
+    value("forwarder_headers", "forwarder-headers", "Header fields with _ of trusted proxies")
+        .refused(NOT_YET),
+    value("header_map", "header-map", "Treatment of header fields with _")
+        .harmless(&["drop"])
+        .refused(NOT_YET),
+    Row {
+        bare: Some("auto"),
+        ..value("proxy_protocol", "proxy-protocol", "Version of the PROXY protocol")
+            .harmless(&["off"])
+            .refused(NOT_YET)
+    },
+    value("proxy_allow_ips", "proxy-allow-from", "Peers that may speak the PROXY protocol").refused(NOT_YET),
+    value("paste", "paste", "PasteDeploy file").aliases(&["paster"]).refused(NOT_YET),
+    list("raw_paste_global_conf", "paste-global", "Variable of a PasteDeploy file").refused(NOT_YET),
+    flag(
+        "disable_redirect_access_to_syslog",
+        "disable-redirect-access-to-syslog",
+        "Keep the access log out of syslog",
+    )
+    .refused(NOT_YET),
+    flag("capture_output", "capture-output", "Write the application's output to the error log")
+        .refused(NOT_YET),
+    value("logger_class", "logger-class", "Python class that logs")
+        .harmless(&["gunicorn.glogging.Logger"])
+        .refused(NOT_YET),
+    value("logconfig", "log-config", "Configuration of Python's logging, an ini file").refused(NOT_YET),
+    value("logconfig_dict", "", "Configuration of Python's logging, a dict").refused(CONF),
+    value("logconfig_json", "log-config-json", "Configuration of Python's logging, a JSON file")
+        .refused(NOT_YET),
+    value("syslog_addr", "log-syslog-to", "Address of syslog").refused(NOT_YET),
+    flag("syslog", "log-syslog", "Log to syslog").refused(NOT_YET),
+    value("syslog_prefix", "log-syslog-prefix", "Name of the program in syslog").refused(NOT_YET),
+    value("syslog_facility", "log-syslog-facility", "Facility of syslog").refused(NOT_YET),
+    flag("enable_stdio_inheritance", "enable-stdio-inheritance", "Keep the standard streams of a daemon")
+        .short('R')
+        .refused(NOT_YET),
+    value("statsd_host", "statsd-host", "Address of statsd").refused(NOT_YET),
+    value("dogstatsd_tags", "dogstatsd-tags", "Tags of each metric").refused(NOT_YET),
+    value("statsd_prefix", "statsd-prefix", "Beginning of the names of metrics").refused(NOT_YET),
+    flag("enable_backlog_metric", "enable-backlog-metric", "Send the length of the listen queue to statsd")
+        .refused(NOT_YET),
+    value("default_proc_name", "", "Name in process listings, where none is given")
+        .ignored("name sets the name in process listings"),
+    value("keyfile", "keyfile", "Private key").refused(TLS),
+    value("certfile", "certfile", "Certificate").refused(TLS),
+    value("ca_certs", "ca-certs", "Certificates that vouch for clients").refused(TLS),
+    value("cert_reqs", "cert-reqs", "Whether clients need a certificate").harmless(&["0"]).refused(TLS),
+    value("ciphers", "ciphers", "Ciphers").refused(TLS),
+    value("ssl_version", "ssl-version", "Version of TLS").ignored("gunicorn does not use it either"),
+    flag("suppress_ragged_eofs", "suppress-ragged-eofs", "Accept an end without close_notify").ignored(TLS),
+    flag("do_handshake_on_connect", "do-handshake-on-connect", "Shake hands at once").ignored(TLS),
+    Row::hook("on_starting", "Called before the server listens").refused(CONF),
+    Row::hook("on_reload", "Called at a reload").refused(CONF),
+    Row::hook("when_ready", "Called once the server listens").refused(CONF),
+    Row::hook("pre_fork", "Called before a worker is forked").refused(CONF),
+    Row::hook("post_fork", "Called in a new worker").refused(CONF),
+    Row::hook("post_worker_init", "Called in a worker with its application").refused(CONF),
+    Row::hook("worker_int", "Called in a worker at INT or QUIT").refused(CONF),
+    Row::hook("worker_abort", "Called in a worker that has timed out").refused(CONF),
+    Row::hook("pre_exec", "Called before an upgrade").refused(CONF),
+    Row::hook("pre_request", "Called before each request").refused(CONF),
+    Row::hook("post_request", "Called after each request").refused(CONF),
+    Row::hook("child_exit", "Called in the server after the end of a worker").refused(CONF),
+    Row::hook("worker_exit", "Called in a worker at its end").refused(CONF),
+    Row::hook("nworkers_changed", "Called when the number of workers changes").refused(CONF),
+    Row::hook("on_exit", "Called at the end of the server").refused(CONF),
+    Row::hook("ssl_context", "Makes the TLS context").refused(CONF),
+];
+
+const fn value(name: &'static str, flag: &'static str, help: &'static str) -> Row {
+    Row::value(name, flag, "VALUE", help).of_applications().as_in_gunicorn()
+}
+
+const fn list(name: &'static str, flag: &'static str, help: &'static str) -> Row {
+    Row::list(name, flag, "VALUE", help).of_applications().as_in_gunicorn()
+}
+
+const fn flag(name: &'static str, flag: &'static str, help: &'static str) -> Row {
+    Row::flag(name, flag, help).of_applications().as_in_gunicorn()
+}

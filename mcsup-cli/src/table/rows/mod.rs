@@ -1,0 +1,42 @@
+//! The rows, one file for each group.
+
+mod application;
+mod gunicorn;
+mod life;
+mod limits;
+mod logging;
+mod process;
+mod program;
+mod serving;
+
+use super::Section;
+use super::row::Row;
+
+/// All sections in the order of the help.
+pub(super) const SECTIONS: [Section; 12] = [
+    Section { heading: "", rows: GENERAL },
+    Section { heading: "Program", rows: program::ROWS },
+    Section { heading: "Serving", rows: serving::ROWS },
+    Section { heading: "Application", rows: application::ROWS },
+    Section { heading: "Reloading", rows: life::RELOADING },
+    Section { heading: "Recycling", rows: life::RECYCLING },
+    Section { heading: "Development", rows: life::DEVELOPMENT },
+    Section { heading: "Time limits", rows: limits::TIMES },
+    Section { heading: "Size limits", rows: limits::SIZES },
+    Section { heading: "Process", rows: process::ROWS },
+    Section { heading: "Logging", rows: logging::ROWS },
+    Section { heading: "Gunicorn", rows: gunicorn::ROWS },
+];
+
+const GENERAL: &[Row] = &[
+    Row::value("app", "", "APP", "The application: MODULE:ATTRIBUTE").gunicorn("wsgi_app").of_applications(),
+    Row::value(
+        "config",
+        "config",
+        "FILE",
+        "Settings file: TOML, its keys the long names of the options with _ for -; each \
+         reload reads it again",
+    )
+    .short('c')
+    .as_in_gunicorn(),
+];
