@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::relatives::Relative;
 use crate::sys::{kernel_text, signal};
 
 /// The pid of this process.
@@ -106,8 +107,8 @@ fn name_in(line: &str, uid: u32) -> Option<&str> {
     (number == uid).then_some(name)
 }
 
-/// Describes the process that listens where `address` would: the first one, and the number of those that
-/// share its socket.
+/// Describes the process that listens where `address` would: the first one, the number of those that share its
+/// socket, and whether they are a server of mcsup.
 pub(crate) fn holder_of_port(address: SocketAddr) -> Option<String> {
     let sockets: HashSet<u64> = listening_sockets()
         .into_iter()
@@ -120,11 +121,15 @@ pub(crate) fn holder_of_port(address: SocketAddr) -> Option<String> {
         *holders.iter().find(|pid| !parent_of(**pid).is_some_and(|parent| holders.contains(&parent)))?;
     let others = holders.len() - 1;
     let more = if others == 0 { String::new() } else { format!(" (and {others} more)") };
-    let orphan = match Process::find(first) {
-        Some(process) if process.is_orphan() => ", whose parent is gone (unless it is a daemon)",
-        _ => "",
+    // The supervisor of a daemon is an orphan, and nothing is wrong with it.
+    let kind = if holders.iter().any(|pid| Relative::find(*pid).is_some_and(|it| it.has_scoreboard())) {
+        ", a server of mcsup"
+    } else if Process::find(first).is_some_and(|process| process.is_orphan()) {
+        ", whose parent is gone (unless it is a daemon)"
+    } else {
+        ""
     };
-    Some(format!("{}{more}{orphan}", describe(first)))
+    Some(format!("{}{more}{kind}", describe(first)))
 }
 
 /// The TCP addresses on which process `pid` listens.

@@ -16,6 +16,20 @@ pub fn available() -> NonZeroUsize {
     quota.map_or(processors, |quota| processors.min(quota))
 }
 
+/// The numbers of the processors of this process's affinity, ascending; `None`: unknown, as outside of Linux.
+#[cfg(target_os = "linux")]
+pub fn allowed() -> Option<Vec<usize>> {
+    use rustix::thread::{CpuSet, sched_getaffinity};
+    let set = sched_getaffinity(None).ok()?;
+    Some((0..CpuSet::MAX_CPU).filter(|number| set.is_set(*number)).collect())
+}
+
+/// The numbers of the processors of this process's affinity, ascending; `None`: unknown, as outside of Linux.
+#[cfg(not(target_os = "linux"))]
+pub fn allowed() -> Option<Vec<usize>> {
+    None
+}
+
 #[cfg(target_os = "linux")]
 fn affinity() -> NonZeroUsize {
     let set = rustix::thread::sched_getaffinity(None).ok();
@@ -136,6 +150,8 @@ mod tests {
 
     #[test]
     fn this_process_has_at_least_one_processor_and_no_more_than_the_machine() {
+        #[cfg(target_os = "linux")]
+        assert_eq!(allowed().unwrap().len(), affinity().get());
         assert!(available() <= NonZeroUsize::new(online().get().max(affinity().get())).unwrap());
     }
 }

@@ -60,8 +60,9 @@ pub(crate) fn activate(_: &[Address], _: &mut ServiceManager) -> Result<()> {
 /// The log names the other sockets. They become close-on-exec, so that no program of the pool inherits them.
 ///
 /// # Errors
-/// No socket of a name was passed, or none at all.
+/// No socket of a name was passed, or none at all; or a descriptor that the variables name was not inherited.
 pub(crate) fn resolve(addresses: &[Address], manager: &ServiceManager) -> Result<Vec<Address>> {
+    require_inherited(manager.sockets())?;
     let resolved = resolve_among(addresses, manager.sockets(), &place_of)?;
     for PassedSocket { fd, name } in manager.sockets() {
         if !resolved.contains(&Address::Inherited(*fd)) {
@@ -70,6 +71,20 @@ pub(crate) fn resolve(addresses: &[Address], manager: &ServiceManager) -> Result
         }
     }
     Ok(resolved)
+}
+
+/// Refuses variables that name a descriptor which is not open, or is a file that this process has opened itself.
+fn require_inherited(sockets: &[PassedSocket]) -> Result<()> {
+    match sockets.iter().find(|socket| !descriptor::is_inherited(socket.fd)) {
+        None => Ok(()),
+        Some(PassedSocket { fd, name }) => Err(Error::new(
+            ErrorKind::Bind,
+            format!(
+                "cannot listen on fd://{name}: LISTEN_FDS passes descriptor {fd}, which this process did not inherit; \
+                 the process that sets LISTEN_FDS has to leave its sockets open across the exec (sd_listen_fds(3))"
+            ),
+        )),
+    }
 }
 
 /// The same for a pool that has taken its passed sockets: only those that are still in `open` count.
@@ -244,6 +259,20 @@ mod tests {
         ] {
             assert_eq!(resolved(&[given]).unwrap(), [expected], "{given}");
         }
+    }
+
+    #[test]
+    fn a_passed_descriptor_that_was_not_inherited_is_named_with_its_variable() {
+        let passed = |fd| PassedSocket { fd, name: "web".to_owned() };
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let fd = listener.as_raw_fd();
+        descriptor::survive_exec(&[fd], true);
+        assert!(require_inherited(&[passed(fd)]).is_ok());
+        let refused = require_inherited(&[passed(fd), passed(99_999)]).unwrap_err().to_string();
+        assert!(refused.contains("fd://web: LISTEN_FDS passes descriptor 99999"), "{refused}");
+        // A file of this process has the number.
+        descriptor::survive_exec(&[fd], false);
+        assert!(require_inherited(&[passed(fd)]).is_err());
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub(super) fn start(plan: &Plan, context: &WorkerContext) -> Result<Running> {
     };
     // Nothing may fail after the launch: the processes of the program would be left.
     let probe = probe(plan, context, &ready_end).map_err(failed("start a thread that probes it"))?;
-    let pid = launch(&program).map_err(|failure| refused(plan, failure))?;
+    let pid = launch(&program).map_err(|failure| refused(plan, &attributes, failure))?;
     let uid = plan.run_as.as_ref().map_or_else(|| rustix::process::geteuid().as_raw(), |to| to.uid());
     Ok(Running::new(pid, uid, Channels { ready, notices, streams, lines, probe }))
 }
@@ -254,14 +254,15 @@ fn probe(plan: &Plan, context: &WorkerContext, ready: &OwnedFd) -> io::Result<Op
 }
 
 /// The error of a step in the new process.
-fn refused(plan: &Plan, Failure { step, error }: Failure) -> Error {
+fn refused(plan: &Plan, attributes: &Attributes, Failure { step, error }: Failure) -> Error {
+    let processors = format!("set its processors, {:?}", attributes.cpus);
     let (step, kind) = match step {
         Step::Fork => ("fork", ErrorKind::Boot),
         Step::Group => ("make a process group", ErrorKind::Boot),
         Step::Descriptors => ("pass its descriptors", ErrorKind::Boot),
         Step::Limits => ("set its limits", ErrorKind::Boot),
         Step::Nice => ("set its nice value", ErrorKind::Boot),
-        Step::Processors => ("set its processors", ErrorKind::Boot),
+        Step::Processors => (processors.as_str(), ErrorKind::Boot),
         Step::Privileges => ("drop privileges", ErrorKind::Privileges),
         Step::Directory => ("change to its directory", ErrorKind::Boot),
         Step::NoNewPrivileges => ("set no_new_privs", ErrorKind::Boot),

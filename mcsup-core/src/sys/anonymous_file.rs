@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 /// Creates a file of `size` zeros with a fixed size.
 pub(crate) fn zeroed(name: &str, size: u64) -> io::Result<File> {
     let (file, _) = make(name)?;
+    check_limit(size, rustix::process::getrlimit(rustix::process::Resource::Fsize).current)?;
     file.set_len(size)?;
     seal(&file, Change::Size)?;
     Ok(file)
@@ -16,6 +17,7 @@ pub(crate) fn zeroed(name: &str, size: u64) -> io::Result<File> {
 /// Creates a read-only file with the contents `bytes`.
 pub(crate) fn holding(name: &str, bytes: &[u8]) -> io::Result<File> {
     let (file, reading) = make(name)?;
+    check_limit(bytes.len() as u64, rustix::process::getrlimit(rustix::process::Resource::Fsize).current)?;
     file.write_all_at(bytes, 0)?;
     seal(&file, Change::Everything)?;
     Ok(reading.unwrap_or(file))
@@ -27,6 +29,19 @@ pub(crate) fn contents(file: &File) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; size];
     file.read_exact_at(&mut bytes, 0)?;
     Ok(bytes)
+}
+
+/// Refuses a file beyond the limit of file sizes: the kernel would end the process by SIGXFSZ (setrlimit(2)).
+fn check_limit(size: u64, limit: Option<u64>) -> io::Result<()> {
+    match limit {
+        Some(limit) if limit < size => Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!(
+                "the limit of file sizes is {limit} bytes, and {size} are needed (ulimit -f, RLIMIT_FSIZE)"
+            ),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The change that a seal forbids.
@@ -84,6 +99,14 @@ fn seal(_: &File, change: Change) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_beyond_the_limit_of_file_sizes_is_refused_and_not_begun() {
+        assert!(check_limit(4096, None).is_ok());
+        assert!(check_limit(4096, Some(4096)).is_ok());
+        let refused = check_limit(4096, Some(1024)).unwrap_err().to_string();
+        assert!(refused.contains("1024 bytes, and 4096 are needed (ulimit -f"), "{refused}");
+    }
 
     #[test]
     fn its_contents_can_be_read_and_never_changed() {

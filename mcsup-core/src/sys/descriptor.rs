@@ -43,6 +43,11 @@ pub(crate) fn take_inherited(fd: RawFd) -> io::Result<OwnedFd> {
     take_recorded(fd)
 }
 
+/// Whether [`take_inherited`] would take a descriptor.
+pub(crate) fn is_inherited(fd: RawFd) -> bool {
+    flags(fd).is_ok_and(|flags| flags & libc::FD_CLOEXEC == 0)
+}
+
 /// Gives up a descriptor from [`take_inherited`], unchanged.
 pub(crate) fn put_back_inherited(fd: OwnedFd) {
     survive_exec(&[fd.into_raw_fd()], true);
