@@ -65,6 +65,16 @@ def test_every_kind_of_refusal_is_logged(serve, request_, status, words):
     assert int(found) == status and words in reason
 
 
+def test_the_limit_of_a_body_is_in_the_answer_and_once_in_the_log(serve):
+    server = serve(HELLO, "--limit-request-body", "1000")
+    for _ in range(3):
+        answer = exchange(server.port, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1001\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert answer.endswith(b"\r\n\r\nrequest body is larger than allowed: at most 1000 bytes\n")
+    wait_for(lambda: len(REFUSED.findall(server.log)) == 3, "three refusals", 10)
+    assert server.log.count("A request body may have 1000 bytes at most; --limit-request-body ") == 1
+
+
 def test_a_request_that_is_too_slow_is_logged_and_a_connection_without_one_is_not(serve):
     server = serve(HELLO, "--header-timeout", "1")
     with connect(server.port) as silent, connect(server.port) as slow:

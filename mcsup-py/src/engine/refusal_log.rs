@@ -25,11 +25,13 @@ pub(super) struct RefusalLog {
     /// How many were only counted, and since when.
     counted: u64,
     since: Option<Instant>,
+    /// Whether the limit of bodies was logged.
+    has_named_limit: bool,
 }
 
 impl Default for RefusalLog {
     fn default() -> Self {
-        Self { bucket: Bucket::new(MOST_AT_ONCE, PERIOD), counted: 0, since: None }
+        Self { bucket: Bucket::new(MOST_AT_ONCE, PERIOD), counted: 0, since: None, has_named_limit: false }
     }
 }
 
@@ -41,6 +43,15 @@ impl RefusalLog {
         } else {
             self.counted += 1;
             self.since.get_or_insert(now);
+        }
+    }
+
+    /// Logs the limit of bodies once: other servers have none, and an upload that they took is refused here.
+    pub(super) fn note_body_limit(&mut self, limit: u64) {
+        if !std::mem::replace(&mut self.has_named_limit, true) {
+            log::warn!(
+                "A request body may have {limit} bytes at most; --limit-request-body (Limits::body) sets another limit, 0 none"
+            );
         }
     }
 

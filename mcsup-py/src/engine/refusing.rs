@@ -20,8 +20,14 @@ impl Table<'_> {
         let (head, remote) = (connection.asked(), connection.peer.remote);
         let received = head.map_or(connection.incoming.bytes(), |head| head.bytes());
         refusals.note(remote, reject, received, now);
+        let mut text = reject.why.to_owned();
+        if reject == reject::BODY_SIZE {
+            refusals.note_body_limit(config.limits.body);
+            text += &format!(": at most {} bytes", config.limits.body);
+        }
         let mut answer = Vec::new();
-        let (response, bytes) = write_refusal(&mut answer, reject, is_head(received), date.at(now));
+        let status = (reject.status, text.as_str());
+        let (response, bytes) = write_refusal(&mut answer, status, is_head(received), date.at(now));
         let answer = if foreign::is_http2(received) { foreign::HTTP2_ANSWER } else { &answer };
         if let Some(access) = access {
             access.note(&Entry { head, remote, response: &response, bytes, took: Duration::ZERO });
@@ -38,7 +44,8 @@ impl Table<'_> {
     /// HEAD.
     pub(super) fn answer_overdue(&mut self, token: u64, is_head: bool, now: Instant) -> bool {
         let mut answer = Vec::new();
-        write_refusal(&mut answer, reject::OVERDUE, is_head, self.date.at(now));
+        let Reject { status, why, .. } = reject::OVERDUE;
+        write_refusal(&mut answer, (status, why), is_head, self.date.at(now));
         self.connections.stream_of(token).is_some_and(|stream| stream.send_now(&answer))
     }
 }
@@ -49,11 +56,16 @@ fn is_head(received: &[u8]) -> bool {
     received[start..].starts_with(b"HEAD ")
 }
 
-/// Appends the whole of a refusal; returns its head and the length of its body. An answer to HEAD announces the body of
+/// Appends the whole of a refusal, a status and its text; returns its head and the length of its body. An answer to HEAD announces the body of
 /// the answer to GET, and has none (RFC 9110 §9.3.2).
-fn write_refusal(out: &mut Vec<u8>, reject: Reject, is_head: bool, date: &[u8]) -> (ResponseHead, u64) {
-    let text = format!("{}\n", reject.why);
-    let head = ResponseHead::of_text(reject.status);
+fn write_refusal(
+    out: &mut Vec<u8>,
+    (status, text): (u16, &str),
+    is_head: bool,
+    date: &[u8],
+) -> (ResponseHead, u64) {
+    let text = format!("{text}\n");
+    let head = ResponseHead::of_text(status);
     let body = BodyFraming::Length(text.len() as u64);
     write_head(out, &head, &Finish { version: Version::Http11, body, keep_alive: false, date });
     let sent = if is_head { "" } else { &text };
