@@ -223,7 +223,7 @@ def test_a_program_of_any_language_is_a_service_too(directory):
     unit = unit_of(printed(directory, "systemd", *words))
     rest = '-w 2 -b 0.0.0.0:8123 -- /usr/bin/node server.js --port "{port}"'
     assert unit["Service", "ExecStart"] == f"{MCSUP} exec --control-socket=%t/node/mcsup.ctl {rest}"
-    deployment = next(yaml.safe_load_all(printed(directory, "kubernetes", *words)))
+    deployment = next(yaml.safe_load_all(printed(directory, "kubernetes", "--image", "node:1", *words)))
     container = deployment["spec"]["template"]["spec"]["containers"][0]
     assert container["command"][:2] == ["mcsup", "exec"]
     assert container["command"][-9:] == words[1:]
@@ -292,7 +292,7 @@ def test_a_service_is_installed_started_replaced_and_removed(directory, manager)
     assert not unit.exists()
     assert record.read_text().splitlines()[0] == "systemctl --user disable --now app.service"
     result = run("service", "uninstall", "app", cwd="/", env=environment)
-    assert (result.returncode, result.stdout) == (0, "not installed: app\n")
+    assert (result.returncode, result.stdout) == (0, f"not installed: app (there is no {unit})\n")
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="launchd is the manager there")
@@ -302,6 +302,33 @@ def test_a_service_that_does_not_start_is_an_error_that_names_its_log(directory,
     result = run("service", "install", "app:app", cwd=directory, env=environment)
     assert (result.returncode, result.stdout) == (BOOT, "")
     assert "`systemctl --user restart app.service` failed: no such bus; see journalctl --user -u app" in result.stderr
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="launchd is the manager there")
+def test_a_service_whose_manager_did_not_answer_can_be_removed(directory, manager):
+    environment, record = manager
+    calls = ["daemon-reload", "disable --now app.service", "is-active --quiet app.service"]
+    record.with_suffix(".fails").write_text("".join(f"--user {call}\n" for call in calls))
+    unit = directory / "home/.config/systemd/user/app.service"
+    result = run("service", "install", "app:app", cwd=directory, env=environment)
+    assert (result.returncode, result.stdout) == (BOOT, "")
+    # The unit has not been started: its own log is empty.
+    assert result.stderr.endswith("`systemctl --user daemon-reload` failed: no such bus; see journalctl --user\n")
+    result = run("service", "uninstall", "app", cwd="/", env=environment)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"removed: {unit}\n")
+    assert not unit.exists()
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="launchd is the manager there")
+def test_a_service_that_runs_and_cannot_be_stopped_keeps_its_unit(directory, manager):
+    environment, record = manager
+    unit = directory / "home/.config/systemd/user/app.service"
+    assert run("service", "install", "app:app", cwd=directory, env=environment).returncode == 0
+    record.with_suffix(".fails").write_text("--user disable --now app.service\n")
+    result = run("service", "uninstall", "app", cwd="/", env=environment)
+    assert result.returncode == REFUSED
+    assert unit.exists()
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="launchd is the manager there")

@@ -3,7 +3,9 @@
 use std::ffi::OsString;
 use std::sync::Arc;
 
-use mcsup_core::{Children, Config, ForkSide, Program, Worker};
+use mcsup_core::host::processors;
+use mcsup_core::program::Ready;
+use mcsup_core::{Address, Children, Config, ForkSide, Program, Worker};
 use mcsup_py::python::{fork, standard};
 use mcsup_py::{WorkerSettings, WsgiWorker};
 
@@ -122,6 +124,7 @@ impl Application for Executed {
         if self.0.no_listener {
             self.0.check_without_listener()?;
         }
+        check_processors(&self.0, processors::allowed().as_deref())?;
         if self.0.blocking && settings.reuse_port.value {
             return Err(Failure::usage(
                 "--blocking and --reuse-port: the supervisor accepts from the sockets of a slot that ends",
@@ -146,6 +149,9 @@ impl Application for Executed {
     }
 
     fn make(&self, settings: &Settings, config: &Config, output: &Output) -> Result<Program, Failure> {
+        if !self.0.no_listener {
+            check_addresses(&self.0.ready, &config.addresses)?;
+        }
         wiring::program(&self.0, settings, config, output)
     }
 
@@ -159,7 +165,94 @@ impl Application for Executed {
     fn around_fork(_: Option<bool>) {}
 }
 
+/// Refuses a set of processors of which this process may use none.
+fn check_processors(program: &ProgramSettings, allowed: Option<&[usize]>) -> Result<(), Failure> {
+    let Some(allowed) = allowed else { return Ok(()) };
+    let is_useless = |set: &&Vec<usize>| !set.iter().any(|number| allowed.contains(number));
+    match program.cpus.iter().find(is_useless) {
+        None => Ok(()),
+        Some(set) => {
+            let (set, allowed) = (ranges(set), ranges(allowed));
+            Err(Failure::usage(format!("--cpus {set}: this process may use the processors {allowed} only")))
+        }
+    }
+}
+
+/// Ascending numbers in the notation of `--cpus`.
+fn ranges(numbers: &[usize]) -> String {
+    let mut parts: Vec<(usize, usize)> = Vec::new();
+    for number in numbers {
+        match parts.last_mut() {
+            Some((_, last)) if *last + 1 == *number => *last = *number,
+            _ => parts.push((*number, *number)),
+        }
+    }
+    let part = |(first, last)| if first == last { format!("{first}") } else { format!("{first}-{last}") };
+    parts.into_iter().map(part).collect::<Vec<_>>().join(",")
+}
+
+/// Refuses a probe where no address can be a TCP address. A passed socket may be one.
+fn check_addresses(ready: &Ready, addresses: &[Address]) -> Result<(), Failure> {
+    let way = match ready {
+        Ready::Accepts => "tcp",
+        Ready::Answers { .. } => "http",
+        _ => return Ok(()),
+    };
+    let may_be_tcp =
+        |it: &Address| matches!(it, Address::Tcp { .. } | Address::Inherited(_) | Address::Passed(_));
+    if addresses.iter().any(may_be_tcp) {
+        return Ok(());
+    }
+    let addresses = addresses.iter().map(Address::to_string).collect::<Vec<_>>().join(" and ");
+    Err(Failure::usage(format!("--ready {way} needs a TCP address, and the program listens at {addresses}")))
+}
+
 /// The value for [`Application::around_fork`].
 pub(super) fn side(side: ForkSide) -> Option<bool> {
     Some(side == ForkSide::Worker)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Invocation, parse};
+
+    fn program(words: &[&str]) -> ProgramSettings {
+        let argv = ["mcsup", "exec"].iter().chain(words).chain(&["x"]).map(OsString::from);
+        let Ok(Invocation::Exec(args)) = parse(argv) else { panic!("not to be executed") };
+        ProgramSettings::resolve(&args).unwrap()
+    }
+
+    #[test]
+    fn a_processor_that_this_process_may_not_use_is_named() {
+        for (cpus, allowed, expected) in [
+            ("99", &[0, 1, 2, 5][..], "--cpus 99: this process may use the processors 0-2,5 only"),
+            ("0,7-9", &[0], "--cpus 7-9: this process may use the processors 0 only"),
+            ("0,1-9", &[0, 1], ""),
+        ] {
+            let checked = check_processors(&program(&["--cpus", cpus]), Some(allowed));
+            assert_eq!(checked.err().map_or_else(String::new, |refused| refused.to_string()), expected);
+        }
+        assert_eq!(check_processors(&program(&["--cpus", "99"]), None), Ok(()));
+    }
+
+    #[test]
+    fn a_probe_needs_an_address_that_may_be_one_of_tcp() {
+        let check = |ready: &str, addresses: &[&str]| {
+            let addresses: Vec<Address> = addresses.iter().map(|text| text.parse().unwrap()).collect();
+            check_addresses(&program(&["--ready", ready]).ready, &addresses)
+        };
+        for ready in ["tcp", "http:/"] {
+            assert!(check(ready, &["unix:a.sock", ":80"]).is_ok());
+            assert!(check(ready, &["fd://3"]).is_ok());
+            let refused = check(ready, &["unix:a.sock", "unix:@b"]).unwrap_err();
+            assert_eq!(refused.exit, Exit::Usage);
+            assert!(
+                refused
+                    .to_string()
+                    .ends_with("needs a TCP address, and the program listens at unix:a.sock and unix:@b")
+            );
+        }
+        assert!(check("report", &["unix:a.sock"]).is_ok());
+    }
 }

@@ -11,6 +11,7 @@ pub(crate) mod operator;
 mod pool;
 pub(crate) mod serve;
 pub(crate) mod service;
+mod socket_access;
 pub(crate) mod status;
 pub(crate) mod stop;
 mod wiring;

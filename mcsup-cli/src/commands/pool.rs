@@ -11,6 +11,7 @@ use mcsup_core::host::service_manager::ServiceManager;
 use mcsup_core::{Config, Error, ErrorKind, ForkSide, Local, Supervisor};
 
 use super::application::{self, Application};
+use super::socket_access;
 use super::wiring::{self, UserLookup};
 use crate::failure::Failure;
 use crate::logging::{Destination, ErrorLog, LogError};
@@ -114,6 +115,9 @@ impl<A: Application> Supervisor for Pool<A> {
         for local in locals {
             let scheme = if matches!(local, Local::Tcp(_)) { A::SCHEME } else { "" };
             log::info!("Listening at: {scheme}{local} ({})", std::process::id());
+            if let Some(line) = socket_access::describe(local) {
+                log::info!("{line}");
+            }
         }
     }
 

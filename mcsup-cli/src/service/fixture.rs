@@ -21,6 +21,7 @@ pub(super) fn plan() -> Plan {
         files: Vec::new(),
         control: Control::Free,
         is_program: false,
+        has_listener: true,
         health_path: None,
         has_workers: true,
         sockets: 1,

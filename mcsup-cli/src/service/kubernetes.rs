@@ -14,25 +14,39 @@ const REPLICAS: (u32, u32) = (2, 10);
 /// The manifests, separated as YAML documents.
 ///
 /// # Errors
-/// The pool would not be reachable, has no TCP port, changes its user, or writes to the root file system.
+/// The pool would not be reachable, has no TCP port, changes its user, or writes to the root file system; or the image
+/// of a program is not named.
 pub(crate) fn manifests(plan: &Plan, image: Option<&str>) -> Result<String, Refused> {
-    let port = plan.port().ok_or("a Service in Kubernetes needs a TCP port: -b 0.0.0.0:8000")?;
-    let image = image.map_or_else(|| format!("{}:latest", plan.image()), str::to_owned);
+    let port = plan.port();
+    if plan.has_listener && port.is_none() {
+        return Err("a Service in Kubernetes needs a TCP port: -b 0.0.0.0:8000".to_owned());
+    }
+    let image = match image {
+        Some(image) => image.to_owned(),
+        // `mcsup service docker` prints the Dockerfile of an application's image, and none of a program.
+        None if plan.is_program => {
+            return Err("the image of a program depends on it: name it by --image IMAGE".to_owned());
+        }
+        None => format!("{}:latest", plan.image()),
+    };
     if plan.changes_user() {
         return Err(format!("a pod runs as user {CONTAINER_USER}: leave --user and --group out"));
     }
     plan.refuse_files()?;
-    let documents =
-        [deployment(plan, &image, port)?, service(plan, port), disruption_budget(plan), autoscaler(plan)];
+    let mut documents = vec![deployment(plan, &image, port)?];
+    documents.extend(port.map(|port| service(plan, port)));
+    documents.extend([disruption_budget(plan), autoscaler(plan)]);
     Ok(plan.head("# ", "kubernetes") + &documents.join("---\n"))
 }
 
-fn deployment(plan: &Plan, image: &str, port: u16) -> Result<String, Refused> {
-    let is_default = plan.times.drain_delay.is_none();
+fn deployment(plan: &Plan, image: &str, port: Option<u16>) -> Result<String, Refused> {
+    // No client connects to a pool without a listener: it needs no time for those on their way.
+    let is_default = plan.times.drain_delay.is_none() && plan.has_listener;
+    let pre_stop = if plan.has_listener { PRE_STOP_SECONDS } else { 0 };
     let delay = plan.times.drain_delay.map_or(DRAIN_DELAY_SECONDS, whole_seconds);
     let added = if is_default { vec![format!("--drain-delay={DRAIN_DELAY_SECONDS}")] } else { Vec::new() };
     let command = plan.in_container(&added)?;
-    let grace = plan.times.stop_seconds() + PRE_STOP_SECONDS + if is_default { delay } else { 0 };
+    let grace = plan.times.stop_seconds() + pre_stop + if is_default { delay } else { 0 };
     let mut text = format!(
         "apiVersion: apps/v1
 kind: Deployment
@@ -71,12 +85,17 @@ metadata:
     for word in &command {
         text += &format!("            - {}\n", plain(word));
     }
-    text += &format!("          ports:\n            - {{name: http, containerPort: {port}}}\n");
+    if let Some(port) = port {
+        text += &format!("          ports:\n            - {{name: http, containerPort: {port}}}\n");
+    }
     if let Some(path) = plan.control_in_container() {
         text += "          env:\n            # For `kubectl exec`: mcsup status, mcsup reload.\n";
         text += &format!("            - {{name: MCSUP_CONTROL_SOCKET, value: {}}}\n", plain(&path));
     }
-    Ok(text + &probes(plan) + &resources(plan))
+    if port.is_some() {
+        text += &probes(plan);
+    }
+    Ok(text + &resources(plan))
 }
 
 /// Probes and the hook before a stop.
@@ -240,6 +259,25 @@ mod tests {
         let text = manifests(&Plan { is_program: true, ..plan() }, IMAGE).unwrap();
         assert!(text.contains("readinessProbe:\n            tcpSocket: {port: http}"), "{text}");
         assert!(!text.contains("--health-path"), "{text}");
+    }
+
+    #[test]
+    fn a_program_has_no_image_but_the_one_that_is_named() {
+        let refused = manifests(&Plan { is_program: true, ..plan() }, None).unwrap_err();
+        assert!(refused.contains("--image IMAGE"), "{refused}");
+    }
+
+    #[test]
+    fn a_program_without_a_listener_has_no_probe_no_port_and_no_service() {
+        let plan = Plan { is_program: true, has_listener: false, binds: Vec::new(), ..plan() };
+        let text = manifests(&plan, IMAGE).unwrap();
+        for absent in ["Probe:", "preStop:", "drain-delay", "containerPort", "kind: Service\n", "--bind"] {
+            assert!(!text.contains(absent), "{absent} in {text}");
+        }
+        assert!(
+            text.contains("kind: Deployment\n") && text.contains("kind: HorizontalPodAutoscaler\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -62,6 +62,8 @@ pub(crate) struct Plan {
     pub control: Control,
     /// Whether the workers are a program that is not Python.
     pub is_program: bool,
+    /// Whether clients connect to it; a program may fetch its work itself.
+    pub has_listener: bool,
     /// Path of the health check.
     pub health_path: Option<String>,
     /// Whether an option or the settings file has the number of workers.
@@ -224,6 +226,9 @@ impl Plan {
 
     /// The first TCP port; `None`: there is none.
     fn port(&self) -> Option<u16> {
+        if !self.has_listener {
+            return None;
+        }
         if self.binds.is_empty() {
             return Some(CONTAINER_PORT);
         }
@@ -239,7 +244,7 @@ impl Plan {
             return Err(format!("{host}:{port} is reachable inside its container only: -b 0.0.0.0:{port}"));
         }
         let mut added = more.to_vec();
-        if self.binds.is_empty() {
+        if self.binds.is_empty() && self.has_listener {
             added.push(format!("--bind=0.0.0.0:{CONTAINER_PORT}"));
         }
         if !self.has_workers {

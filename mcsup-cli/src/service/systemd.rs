@@ -132,8 +132,11 @@ fn control(plan: &Plan) -> (Option<String>, String) {
 /// The socket unit. With it systemd holds the sockets, and starts the service at the first connection.
 ///
 /// # Errors
-/// The settings have no address that systemd can listen on.
+/// The settings have no address that systemd can listen on, or no address at all.
 pub(crate) fn socket(plan: &Plan, is_per_user: bool) -> Result<String, Refused> {
+    if !plan.has_listener {
+        return Err("--no-listener: a program without a listener needs no socket unit".to_owned());
+    }
     let default = [Bind::Tcp { host: "127.0.0.1".to_owned(), port: 8000 }];
     let binds = if plan.binds.is_empty() { &default } else { plan.binds.as_slice() };
     let mut unit = plan.head("# ", "systemd");

@@ -30,11 +30,21 @@ struct Step {
     words: Vec<String>,
     /// Whether a failure has no meaning, as that of a stop of a service that does not run.
     may_fail: bool,
+    /// Whether it starts the service, so that the service's own log has the reason of a failure.
+    is_start: bool,
 }
 
 impl Step {
     fn new(words: &[&str]) -> Self {
-        Self { words: words.iter().map(|word| (*word).to_owned()).collect(), may_fail: false }
+        Self {
+            words: words.iter().map(|word| (*word).to_owned()).collect(),
+            may_fail: false,
+            is_start: false,
+        }
+    }
+
+    fn that_starts(self) -> Self {
+        Self { is_start: true, ..self }
     }
 
     fn that_may_fail(self) -> Self {
@@ -70,7 +80,7 @@ impl Host {
                 ];
                 if starts {
                     // One that runs gets the new unit.
-                    steps.push(Step::new(&["systemctl", "--user", "restart", &unit]));
+                    steps.push(Step::new(&["systemctl", "--user", "restart", &unit]).that_starts());
                 }
                 steps
             }
@@ -80,9 +90,31 @@ impl Host {
                 let mut steps = vec![Step::new(&["launchctl", "enable", &target])];
                 if starts {
                     steps.push(Step::new(&["launchctl", "bootout", &target]).that_may_fail());
-                    steps.push(Step::new(&["launchctl", "bootstrap", &domain, &file]));
+                    steps.push(Step::new(&["launchctl", "bootstrap", &domain, &file]).that_starts());
                 }
                 steps
+            }
+        }
+    }
+
+    /// Whether a service runs, as far as its manager answers.
+    fn runs(self, name: &str) -> bool {
+        match self {
+            Self::Systemd => {
+                let unit = format!("{name}.service");
+                perform(&Step::new(&["systemctl", "--user", "is-active", "--quiet", &unit])).is_ok()
+            }
+            Self::Launchd { .. } => false,
+        }
+    }
+
+    /// Removes the link that starts the service at a login, if a manager that did not answer has left it.
+    fn forget_start(self, config: &Path, name: &str) {
+        if self == Self::Systemd {
+            let link = config.join(format!("systemd/user/default.target.wants/{name}.service"));
+            if link.is_symlink() {
+                // One that stays names a unit that is gone, which systemd passes over.
+                let _ = fs::remove_file(&link);
             }
         }
     }
@@ -121,10 +153,13 @@ pub(super) fn install(plan: &Plan, starts: bool) -> Result<String, Failure> {
     for step in host.install_steps(&plan.name, &file, starts) {
         perform(&step).map_err(|reason| {
             let log = match host {
-                Host::Systemd => format!("journalctl --user -u {}", plan.name),
-                Host::Launchd { .. } => format!("{logs}/{}.log", plan.name),
+                Host::Systemd if step.is_start => format!("; see journalctl --user -u {}", plan.name),
+                // The unit has no line yet: the manager itself has refused.
+                Host::Systemd => "; see journalctl --user".to_owned(),
+                Host::Launchd { .. } if step.is_start => format!("; see {logs}/{}.log", plan.name),
+                Host::Launchd { .. } => String::new(),
             };
-            let text = format!("installed {}, but {reason}; see {log}", file.display());
+            let text = format!("installed {}, but {reason}{log}", file.display());
             Failure::new(Exit::BootFailed, text)
         })?;
     }
@@ -142,18 +177,25 @@ pub(super) fn uninstall(name: &str) -> Result<String, Failure> {
     let file = host.file(&home, &config, name);
     match fs::read_to_string(&file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(format!("not installed: {name}\n"));
+            return Ok(format!("not installed: {name} (there is no {})\n", file.display()));
         }
         Err(error) => return Err(Failure::refused(format!("cannot read {}: {error}", file.display()))),
         Ok(text) if !is_ours(&text) => return Err(foreign(&file)),
         Ok(_) => {}
     }
     let (before, behind) = host.uninstall_steps(name);
-    before.iter().try_for_each(perform).map_err(Failure::refused)?;
+    let stopped = before.iter().try_for_each(perform);
+    if let (Err(reason), true) = (&stopped, host.runs(name)) {
+        return Err(Failure::refused(reason.as_str()));
+    }
     fs::remove_file(&file)
         .map_err(|error| Failure::refused(format!("cannot remove {}: {error}", file.display())))?;
-    behind.iter().try_for_each(perform).map_err(Failure::refused)?;
-    Ok(format!("stopped and removed: {}\n", file.display()))
+    host.forget_start(&config, name);
+    let Err(reason) = stopped else {
+        behind.iter().try_for_each(perform).map_err(Failure::refused)?;
+        return Ok(format!("stopped and removed: {}\n", file.display()));
+    };
+    Ok(format!("removed: {}\nthe service manager does not know the service: {reason}\n", file.display()))
 }
 
 /// The home directory, and that of the configuration.

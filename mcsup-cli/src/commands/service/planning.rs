@@ -51,6 +51,7 @@ pub(super) fn plan(args: &PoolArgs, argv: &[OsString], image: Option<&Image>) ->
     let plan = Plan {
         name: name(args.service_name.as_deref(), &settings, &title)?,
         is_program: title.is_program,
+        has_listener: title.has_listener,
         title: title.text,
         environment: variables,
         program,
@@ -67,18 +68,20 @@ pub(super) fn plan(args: &PoolArgs, argv: &[OsString], image: Option<&Image>) ->
 struct Title {
     text: String,
     is_program: bool,
+    has_listener: bool,
 }
 
 /// Checks the settings of the application or program, and names it.
 fn title(program: Option<ProgramSettings>, settings: &Settings) -> Result<Title, Failure> {
     let Some(program) = program else {
         Wsgi(Vec::new()).check(settings)?;
-        return Ok(Title { text: settings.target()?.to_owned(), is_program: false });
+        return Ok(Title { text: settings.target()?.to_owned(), is_program: false, has_listener: true });
     };
     let path = utf8(&program.program, "the program")?;
+    let has_listener = !program.no_listener;
     Executed(program).check(settings)?;
     let name = path.rsplit('/').next().unwrap_or(&path).to_owned();
-    Ok(Title { text: name, is_program: true })
+    Ok(Title { text: name, is_program: true, has_listener })
 }
 
 /// The parts of a plan that are in the settings.
@@ -100,6 +103,7 @@ fn of_settings(settings: &Settings) -> Plan {
         files: files(settings),
         control: control(settings),
         is_program: false,
+        has_listener: true,
         health_path: settings.draining.health_path.as_ref().map(|path| path.value.clone()),
         has_workers: is_given(&settings.workers.origin),
         sockets: binds.value.len() + MORE_SOCKETS,
