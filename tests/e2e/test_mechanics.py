@@ -34,7 +34,7 @@ def test_the_start_names_a_proxy_of_this_host_that_cannot_connect(serve, directo
     given.wait_log(r"given\.sock has mode 0660, user root, group www-data: [^;\n]* can connect\n")
 
 
-def test_a_port_that_a_daemon_of_mcsup_holds_is_told_as_its(directory):
+def test_a_port_that_a_daemon_of_mcsup_holds_is_named_as_one_of_mcsup(directory):
     write(directory)
     port = free_port()
     address = f"127.0.0.1:{port}"
