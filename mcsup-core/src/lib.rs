@@ -90,7 +90,9 @@ pub use program::Program;
 pub use serve::{Peer, RequestBody, serve, serve_with};
 pub use spawn::spec::MoldThreads;
 pub use supervisor::config::{Children, Config};
-pub use supervisor::{Ending, ForkSide, Pool, PoolEvent, PoolProcess, Prefork, Spawned, Supervisor};
+pub use supervisor::{
+    Ending, ForkSide, Pool, PoolEvent, PoolProcess, Prefork, Preparation, Spawned, Supervisor,
+};
 #[cfg(feature = "tokio")]
 pub use worker::AsyncConnection;
 pub use worker::{

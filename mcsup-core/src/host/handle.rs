@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
+use crate::policy::ExitStatus;
+
 /// A handle on a process.
 #[derive(Debug)]
 pub struct Handle {
@@ -67,6 +69,27 @@ impl Handle {
         return Ok(rustix::process::pidfd_send_signal(&self.fd, signal)?);
         #[cfg(any(not(target_os = "linux"), mcsup_force_fallback))]
         Ok(rustix::process::kill_process(self.pid, signal)?)
+    }
+
+    /// The exit status of this process, a child that has ended, once; `None`: it runs.
+    pub(super) fn reap(&self) -> Option<ExitStatus> {
+        #[cfg(all(target_os = "linux", not(mcsup_force_fallback)))]
+        {
+            use rustix::io::Errno;
+            use rustix::process::{WaitId, WaitIdOptions, waitid};
+            let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+            match waitid(WaitId::PidFd(std::os::fd::AsFd::as_fd(&self.fd)), look) {
+                Ok(Some(status)) => Some(match (status.exit_status(), status.terminating_signal()) {
+                    (Some(code), _) => ExitStatus::Code(code),
+                    (None, signal) => ExitStatus::Signal(signal.unwrap_or_default()),
+                }),
+                Ok(None) | Err(Errno::INTR) => None,
+                // Other code in this process has reaped it, and its status is lost.
+                Err(_) => Some(ExitStatus::Code(-1)),
+            }
+        }
+        #[cfg(any(not(target_os = "linux"), mcsup_force_fallback))]
+        super::helper::reap_by_pid(self.pid)
     }
 
     /// Waits until it has ended; `false`: it had not by `deadline` (`None`: no limit).

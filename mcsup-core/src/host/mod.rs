@@ -21,12 +21,15 @@
 //! - [`usage`]: memory and processor time of a process.
 //! - [`privileges`]: users and groups by name.
 //! - [`trial`]: a function that runs once in a child process, within a time limit.
+//! - [`helper`]: a process beside a pool; [`inquiry`]: a function in such a process, whose result a loop awaits.
 
 pub(crate) mod cgroups;
 pub mod daemon;
 pub(crate) mod descriptors;
 pub mod handle;
 pub(crate) mod handshakes;
+pub mod helper;
+pub mod inquiry;
 pub mod kernel;
 pub(crate) mod memory_watch;
 pub(crate) mod out_of_memory;

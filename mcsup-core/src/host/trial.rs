@@ -130,7 +130,7 @@ fn send(pipe: OwnedFd, report: &Report) {
 
 /// Ends this process with its parent, where the kernel can do so.
 #[cfg(target_os = "linux")]
-fn die_with(parent: Pid) {
+pub(super) fn die_with(parent: Pid) {
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::TERM));
     if rustix::process::getppid() != Some(parent) {
         fork::exit_now(1);
@@ -138,7 +138,7 @@ fn die_with(parent: Pid) {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn die_with(_: Pid) {}
+pub(super) fn die_with(_: Pid) {}
 
 /// Reads the report until the child has ended, or kills it at the limit.
 fn wait(child: Pid, pipe: OwnedFd, limit: Duration) -> (End, Vec<u8>) {

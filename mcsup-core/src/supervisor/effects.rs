@@ -7,7 +7,6 @@ use rustix::process::{Pid, Signal, getpid};
 
 use super::Supervisor;
 use super::attributes::ProcessAttributes;
-use super::config::Config;
 use super::crew::{Crew, CrewRecord};
 use super::failed_start::FailedStart;
 use super::generation_configs::{GenerationConfig, GenerationConfigs};
@@ -17,6 +16,7 @@ use super::journal;
 use super::leftovers::Leftovers;
 use super::observations::Observations;
 use super::operator::Operators;
+use super::preparing::Preparing;
 use super::service::Service;
 use super::signals::Signals;
 use super::slots::SlotSockets;
@@ -24,12 +24,12 @@ use super::stall_detector::StallDetector;
 use super::upgrading::Upgrader;
 use super::waiting::Waiting;
 use crate::clock;
-use crate::error::{Error, ErrorKind, Result, one_line};
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::helper;
 use crate::host::pidfile::PidFile;
 use crate::link::handover::Handover;
 use crate::link::message::Order;
 use crate::link::scoreboard::ScoreboardRows;
-use crate::listener::activation;
 use crate::policy::{Answer, Effect, Event, Machine, Moment, Notice, Outcome, Place, Policy, Ticket};
 use crate::spawn::reap;
 use crate::sys::unshared::Marks;
@@ -60,6 +60,7 @@ pub(crate) struct Executor<S> {
     /// The reason why the first generation could not boot, for the caller of the library.
     pub(crate) failed_start: FailedStart,
     pub(super) observations: Observations,
+    pub(super) preparing: Preparing,
     /// Marks on the descriptors that workers of other pools in this process must not have.
     pub(super) withheld: Marks,
 }
@@ -106,6 +107,7 @@ impl<S: Supervisor> Executor<S> {
             waiting: Waiting::default(),
             failed_start: FailedStart::default(),
             observations: Observations::default(),
+            preparing: Preparing::default(),
             withheld: Marks::default(),
         }
     }
@@ -139,12 +141,13 @@ impl<S: Supervisor> Executor<S> {
             Effect::Broken { worker, text } => self.crew.send(worker, Order::Broken(text)),
             Effect::Abort { worker } => events.extend(self.crew.signal(worker, Signal::ABORT)),
             Effect::Kill { worker } => events.extend(self.crew.signal(worker, Signal::KILL)),
-            Effect::Prepare { generation } => events.push(self.prepare(generation)),
+            Effect::Prepare { generation } => events.extend(self.begin_to_prepare(generation)),
             Effect::Commit { generation } => {
                 let gone = self.generation_configs.commit(generation);
                 self.forget(&gone);
             }
             Effect::Discard { generation } => {
+                self.give_up_preparing(generation);
                 let gone = self.generation_configs.discard(generation);
                 self.forget(&gone);
             }
@@ -190,6 +193,7 @@ impl<S: Supervisor> Executor<S> {
             .chain(pid_file)
             .chain(upgrader)
             .chain(memory)
+            .chain(self.preparing.number())
             .chain(self.generation_configs.descriptors())
             .chain(self.slots.descriptors())
             .collect();
@@ -227,7 +231,8 @@ impl<S: Supervisor> Executor<S> {
     /// The pids of the pool.
     fn members(&self) -> Vec<i32> {
         // Workers of other pools in this process are no leftovers either.
-        self.crew.pids().chain(self.upgrader.pids()).chain(reap::of_all_pools()).collect()
+        let others = reap::of_all_pools().into_iter().chain(helper::pids());
+        self.crew.pids().chain(self.upgrader.pids()).chain(others).collect()
     }
 
     /// Names or ends the leftovers at the end of the pool.
@@ -249,33 +254,9 @@ impl<S: Supervisor> Executor<S> {
 
     /// Passes a change of the phase to the observer.
     pub(super) fn observe_phase(&mut self, machine: &Machine) {
-        if let Some(event) = self.observations.phase_event(machine) {
+        let event = self.observations.phase_event(machine);
+        for event in self.observations.adoptions().chain(event) {
             self.supervisor.observe(&event);
-        }
-    }
-
-    /// Reads the settings again, and opens the listeners that they name beside the open ones.
-    fn prepare(&mut self, generation: u64) -> Event {
-        let prepared = self.supervisor.reload(generation).and_then(|config| {
-            // A reload refuses the mistakes that a start refuses.
-            if let Some(mistake) = config.as_ref().and_then(Config::mistake) {
-                return Err(mistake);
-            }
-            let config = config.map(|config| self.resolved(config)).transpose()?;
-            let policy = config.as_ref().map(|config| Box::new(config.policy.clone()));
-            if let (Some(policy), Some(current)) = (&policy, self.generation_configs.current()) {
-                require_rows(&self.crew.board(), &current.config.policy, policy)?;
-            }
-            let slots = self.slots.count();
-            Ok((policy, self.generation_configs.prepare(generation, config, slots)?))
-        });
-        match prepared {
-            Ok((policy, closes_listeners)) => Event::Prepared { generation, policy, closes_listeners },
-            Err(error) => {
-                self.supervisor.forget(generation);
-                let detail = error.detail().map(str::to_owned);
-                Event::NotPrepared { generation, reason: one_line(&error.to_string()), detail }
-            }
         }
     }
 
@@ -284,15 +265,6 @@ impl<S: Supervisor> Executor<S> {
         if let Some(current) = self.generation_configs.current() {
             self.service.store(&current.listeners, clock::now());
         }
-    }
-
-    /// `config` with the descriptors of passed sockets in its addresses.
-    fn resolved(&self, mut config: Config) -> Result<Config> {
-        if let Some(current) = self.generation_configs.current() {
-            let manager = self.service.manager();
-            config.addresses = activation::resolve_in(&config.addresses, manager, &current.listeners)?;
-        }
-        Ok(config)
     }
 
     fn forget(&mut self, generations: &[u64]) {
@@ -323,7 +295,7 @@ pub(super) fn rows_for(policy: &Policy) -> usize {
 }
 
 /// Checks that the scoreboard has enough rows: their number is fixed at the start.
-fn require_rows(board: &ScoreboardRows, current: &Policy, wanted: &Policy) -> Result<()> {
+pub(super) fn require_rows(board: &ScoreboardRows, current: &Policy, wanted: &Policy) -> Result<()> {
     if wanted.max_workers <= current.max_workers || board.row(rows_for(wanted)).is_some() {
         return Ok(());
     }

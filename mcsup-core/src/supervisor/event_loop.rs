@@ -133,6 +133,7 @@ impl<S: Supervisor> RunningPool<S> {
             executor.crew.deadline(now),
             executor.leftovers.deadline(),
             executor.upgrader.deadline(now),
+            executor.preparing.deadline(),
             executor.service.deadline(now),
         ];
         looks.into_iter().flatten().min()
@@ -312,6 +313,7 @@ fn act<S: Supervisor>(
 fn sources<S>(executor: &Executor<S>) -> Vec<(BorrowedFd<'_>, PollFlags)> {
     let signals = executor.signals.iter().map(AsFd::as_fd);
     let read = signals.chain(executor.crew.links()).chain(executor.upgrader.descriptors());
+    let read = read.chain(executor.preparing.descriptor());
     let mut sources: Vec<_> = read.map(|fd| (fd, PollFlags::IN)).collect();
     for (fd, wants_write) in executor.operators.descriptors() {
         sources.push((fd, if wants_write { PollFlags::OUT } else { PollFlags::IN }));
@@ -354,6 +356,7 @@ fn poll_events<S: Supervisor>(
     }
     // After the reaping above and before any fork: no other child can have the pid of a dry run.
     events.extend(executor.poll_dry_run(machine, now));
+    events.extend(executor.poll_preparing(machine, now));
     let mut status_clients = Vec::new();
     for request in executor.operators.receive() {
         match request {

@@ -196,6 +196,7 @@ impl<S: Supervisor> Executor<S> {
             self.operators.close_in_child();
             self.service.close_in_child();
             self.upgrader.close_in_child();
+            self.preparing.close_in_child();
             self.slots.close_in_child();
             drop(std::mem::take(&mut self.generation_configs));
         };

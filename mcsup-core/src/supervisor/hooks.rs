@@ -3,7 +3,7 @@
 use std::io;
 
 use super::config::Config;
-use super::{ForkSide, PoolEvent, Supervisor};
+use super::{ForkSide, PoolEvent, Preparation, Supervisor};
 use crate::error::{Error, ErrorKind, Result, one_line};
 use crate::listener::Local;
 use crate::spawn::guard::{Panic, caught};
@@ -30,6 +30,12 @@ impl<S: Supervisor> SupervisorHooks<S> {
 
     pub(super) fn observe(&mut self, event: &PoolEvent) {
         go_on(caught("Supervisor::observe", || self.0.observe(event)));
+    }
+
+    /// A panic fails the reload, as an error does.
+    pub(super) fn prepare_reload(&mut self, generation: u64) -> Result<Option<Preparation>> {
+        caught("Supervisor::prepare_reload", || self.0.prepare_reload(generation))
+            .unwrap_or_else(|panic| Err(Error::new(ErrorKind::Setting, text(&panic))))
     }
 
     /// A panic fails the reload, as an error does.

@@ -4,6 +4,7 @@
 //! - [`prefork`]: the builder; `ending`: the result of its run.
 //! - `hooks`: calls of the embedder's code.
 //! - `signals`: received signals, as pending marks and one pipe.
+//! - [`preparing`]: the preparation of a reload.
 //! - `generation_configs`: the settings and listeners of each generation.
 //! - `crew`: the handles of the living workers and molds.
 //! - `effects`: applies the effects of the policy; `forking`: those that make processes.
@@ -38,6 +39,7 @@ mod orphaned;
 mod pool;
 mod pool_event;
 mod prefork;
+mod preparing;
 mod readiness;
 pub(crate) mod report;
 mod resumption;
@@ -55,6 +57,7 @@ pub use ending::Ending;
 pub use pool::Pool;
 pub use pool_event::{PoolEvent, PoolProcess};
 pub use prefork::Prefork;
+pub use preparing::Preparation;
 pub use spawning::Spawned;
 
 use crate::error::Result;
@@ -105,6 +108,18 @@ pub trait Supervisor {
     /// The first worker of the pool's life is ready; at this moment `ready` of `target` workers are.
     fn ready(&mut self, ready: usize, target: usize) {
         let _ = (ready, target);
+    }
+
+    /// Begins to read the settings for a reload to `generation`, if that takes time. `None`: it takes none.
+    ///
+    /// The pool serves meanwhile. [`reload`](Self::reload) is called at the end of the time, and [`forget`](Self::forget)
+    /// instead if the reload ends before, because the pool stops or a newer reload replaces it.
+    ///
+    /// # Errors
+    /// The settings cannot be read. The reload ends, and nothing changes.
+    fn prepare_reload(&mut self, generation: u64) -> Result<Option<Preparation>> {
+        let _ = generation;
+        Ok(None)
     }
 
     /// Reads the settings again for a reload to `generation`. `None`: they are unchanged.

@@ -18,6 +18,8 @@ pub(crate) struct Observations {
     /// The error that each reported at its boot.
     errors: BTreeMap<i32, LastError>,
     phase: Option<&'static str>,
+    /// Those of the earlier image, until their events are made.
+    adopted: Vec<PoolProcess>,
 }
 
 impl Observations {
@@ -51,6 +53,12 @@ impl Observations {
         for (pid, slot, generation) in workers.chain(molds) {
             self.processes.extend(pid.map(|number| (number, PoolProcess { pid, slot, generation })));
         }
+        self.adopted = self.processes.values().copied().collect();
+    }
+
+    /// The events of the processes that an earlier image has forked, once.
+    pub(super) fn adoptions(&mut self) -> impl Iterator<Item = PoolEvent> {
+        std::mem::take(&mut self.adopted).into_iter().map(|process| PoolEvent::Adopted { process })
     }
 
     fn born(&mut self, pid: i32, slot: Option<usize>, generation: u64) -> PoolEvent {

@@ -31,6 +31,11 @@ pub enum PoolEvent {
         /// The phase from now on.
         to: &'static str,
     },
+    /// An earlier image has forked a worker or a mold, and this one has adopted it.
+    Adopted {
+        /// The process.
+        process: PoolProcess,
+    },
     /// A worker or a mold was forked, and boots.
     Born {
         /// The new process.

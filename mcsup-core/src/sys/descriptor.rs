@@ -100,6 +100,11 @@ fn flags(fd: RawFd) -> io::Result<i32> {
     }
 }
 
+/// Whether the number is open.
+pub(super) fn is_open(fd: RawFd) -> bool {
+    flags(fd).is_ok()
+}
+
 /// Sets whether descriptors stay open across an exec. Skips numbers that are not open.
 pub(crate) fn survive_exec(fds: &[RawFd], survive: bool) {
     for fd in fds {

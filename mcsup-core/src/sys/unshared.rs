@@ -138,6 +138,9 @@ impl Drop for Withheld {
 const MOST_LOOKS: u32 = 1000;
 const LOOK_EVERY: Duration = Duration::from_micros(100);
 
+/// The numbers that are tried where the open ones cannot be listed.
+const MOST_NUMBERS: RawFd = 1 << 16;
+
 /// Runs `act` while this process's own code cannot fork. It must not block, fork, or nest.
 pub fn between_forks<T>(act: impl FnOnce() -> T) -> T {
     /// Counts one thread as inside while it lives.
@@ -219,6 +222,30 @@ pub(super) fn forget_all() {
             release_number(fd, *null.get_or_insert_with(prepared_null));
         }
     }
+}
+
+/// Redirects every open number but the standard streams and `kept` to /dev/null, in a new process with one thread. The
+/// numbers stay in use, so that values of the parent's that have them name no file of this process.
+pub(crate) fn keep_only(kept: &[RawFd]) {
+    let null = prepared_null();
+    for fd in open_numbers() {
+        if fd > 2 && fd != null && !kept.contains(&fd) && descriptor::is_open(fd) {
+            release_number(fd, null);
+        }
+    }
+}
+
+/// The open descriptors, and the closed one by which they were listed; where they cannot be listed, all possible ones.
+fn open_numbers() -> Vec<RawFd> {
+    let list = |folder: &str| -> std::io::Result<Vec<RawFd>> {
+        let names = std::fs::read_dir(folder)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        Ok(names.filter_map(|name| name.parse().ok()).collect())
+    };
+    list("/proc/self/fd").or_else(|_| list("/dev/fd")).unwrap_or_else(|_| {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        (0..limit.and_then(|limit| RawFd::try_from(limit).ok()).unwrap_or(MOST_NUMBERS).min(MOST_NUMBERS))
+            .collect()
+    })
 }
 
 /// /dev/null, open for the rest of this process's life.

@@ -1,0 +1,235 @@
+//! A function that runs once in a [`Helper`] and returns a text, which this process can await without blocking.
+//!
+//! For code of an operator or an application that the supervisor itself must not run: it may hang, end its process, or
+//! leave threads behind.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use serde::{Deserialize, Serialize};
+
+use super::helper::{AtSignals, Helper};
+use crate::clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::sys::{descriptor, forked};
+
+/// The interval between checks whether the helper has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// The longest wait for the rest of an answer that has begun to come.
+const REST: Duration = Duration::from_secs(1);
+
+/// A function that runs in a helper. Its drop kills the helper.
+#[derive(Debug)]
+pub struct Inquiry {
+    helper: Helper,
+    pipe: File,
+    bytes: Vec<u8>,
+    begin: Instant,
+    limit: Duration,
+}
+
+/// The result of the function, as the helper sends it.
+#[derive(Debug, Serialize, Deserialize)]
+enum Answer {
+    Value(String),
+    Failure { message: String, detail: Option<String> },
+}
+
+impl Inquiry {
+    /// Runs `function` in a new process, for at most `limit`. [`Helper::start`] describes `hooks` and that process.
+    ///
+    /// # Errors
+    /// The process cannot be started.
+    pub fn start(
+        limit: Duration,
+        hooks: impl Fn(Option<bool>),
+        function: impl FnOnce() -> Result<String>,
+    ) -> Result<Self> {
+        let (ours, theirs) = descriptor::pipe(true).map_err(|error| Error::system("make a pipe", error))?;
+        let kept = theirs.try_clone().map_err(|error| Error::system("make a pipe", error))?;
+        let helper = Helper::start(AtSignals::End, &[kept.as_fd()], hooks, || {
+            let result = function();
+            // A process that the function has forked has no result of its own.
+            if !forked::is_forked_off() {
+                send(&kept, &result);
+            }
+            0
+        })?;
+        drop((theirs, kept));
+        Ok(Self { helper, pipe: File::from(ours), bytes: Vec::new(), begin: Instant::now(), limit })
+    }
+
+    /// The time from the start until the helper is killed.
+    pub fn limit(&self) -> Duration {
+        self.limit
+    }
+
+    /// The process id of the helper.
+    pub fn pid(&self) -> i32 {
+        self.helper.pid()
+    }
+
+    /// A further descriptor that is readable once there is an answer or the helper has ended.
+    ///
+    /// # Errors
+    /// No descriptor is free.
+    pub fn readiness(&self) -> Result<OwnedFd> {
+        self.pipe.as_fd().try_clone_to_owned().map_err(|error| Error::system("duplicate a pipe", error))
+    }
+
+    /// The result of the function, once its descriptor is readable or the limit is over; kills the helper in the
+    /// latter case.
+    ///
+    /// It does not wait, except for the rest of an answer that is longer than a pipe: a second at most.
+    ///
+    /// # Errors
+    /// Those of the function; or the helper ended before it was done, or was not done within the limit.
+    pub fn finish(mut self) -> Result<String> {
+        let until = Instant::now() + if self.read() { REST } else { Duration::ZERO };
+        loop {
+            if let Some(answer) = self.answer() {
+                return answer;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let limit = self.limit;
+                return Err(Error::new(ErrorKind::Setting, format!("not done within {limit:?}")));
+            }
+            self.wait_for(left.min(LOOK_EVERY));
+        }
+    }
+
+    /// Waits for the result until the limit.
+    ///
+    /// # Errors
+    /// As those of [`finish`](Self::finish).
+    pub fn wait(mut self) -> Result<String> {
+        loop {
+            self.read();
+            let left = self.limit.saturating_sub(self.begin.elapsed());
+            if left.is_zero() || answer_in(&self.bytes).is_some() || self.helper.has_ended() {
+                return self.finish();
+            }
+            self.wait_for(left.min(LOOK_EVERY));
+        }
+    }
+
+    fn wait_for(&self, time: Duration) {
+        let _ = poll(&mut [PollFd::new(&self.pipe, PollFlags::IN)], Some(&clock::wait_of(time)));
+    }
+
+    /// Reads without a wait; whether anything has ever come.
+    fn read(&mut self) -> bool {
+        let _ = self.pipe.read_to_end(&mut self.bytes);
+        !self.bytes.is_empty()
+    }
+
+    /// The answer; `None`: it has not come whole, and the helper runs.
+    fn answer(&mut self) -> Option<Result<String>> {
+        // Its end is noted before the pipe is read, so that no part of the answer is missed.
+        let end = self.helper.end();
+        self.read();
+        match (answer_in(&self.bytes), end) {
+            (Some(Answer::Value(text)), _) => Some(Ok(text)),
+            (Some(Answer::Failure { message, detail }), _) => {
+                let error = Error::new(ErrorKind::Setting, message);
+                Some(Err(match detail {
+                    Some(detail) => error.with_detail(detail),
+                    None => error,
+                }))
+            }
+            (None, Some(how)) => {
+                let message = format!("the process ended before it was done: {how}");
+                Some(Err(Error::new(ErrorKind::Setting, message)))
+            }
+            (None, None) => None,
+        }
+    }
+}
+
+impl AsFd for Inquiry {
+    /// Readable once there is an answer, or the helper has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
+    }
+}
+
+impl Drop for Inquiry {
+    fn drop(&mut self) {
+        // One that has answered ends itself.
+        if answer_in(&self.bytes).is_none() && !self.helper.has_ended() {
+            self.helper.kill();
+        }
+    }
+}
+
+/// Sends the length and the text of an answer, in the helper. A process that is gone needs none.
+fn send(pipe: &OwnedFd, result: &Result<String>) {
+    let answer = match result {
+        Ok(text) => Answer::Value(text.clone()),
+        Err(error) => {
+            Answer::Failure { message: error.to_string(), detail: error.detail().map(str::to_owned) }
+        }
+    };
+    let text = serde_json::to_vec(&answer).unwrap_or_default();
+    let _ = rustix::io::ioctl_fionbio(pipe, false);
+    let Ok(pipe) = pipe.try_clone() else { return };
+    let mut pipe = File::from(pipe);
+    let _ = pipe.write_all(&(text.len() as u64).to_le_bytes());
+    let _ = pipe.write_all(&text);
+}
+
+/// The answer; `None`: none has come, or a part.
+fn answer_in(bytes: &[u8]) -> Option<Answer> {
+    let (length, text) = bytes.split_first_chunk()?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+    serde_json::from_slice(text.get(..length)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::fork;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn ask(limit: Duration, function: impl FnOnce() -> Result<String>) -> Result<String> {
+        Inquiry::start(limit, |_| (), function).unwrap().wait()
+    }
+
+    #[test]
+    fn its_answer_of_any_length_its_error_and_its_end_arrive() {
+        fork::in_a_process(|| {
+            let long = "x".repeat(1 << 20);
+            assert_eq!(ask(LONG, || Ok(long.clone())).unwrap(), long);
+            let failed = || Err(Error::new(ErrorKind::Setting, "line 3").with_detail("Traceback"));
+            let error = ask(LONG, failed).unwrap_err();
+            assert_eq!((error.to_string().as_str(), error.detail()), ("line 3", Some("Traceback")));
+            let error = ask(LONG, || fork::exit_now(7)).unwrap_err();
+            assert_eq!(error.to_string(), "the process ended before it was done: exit code 7");
+        });
+    }
+
+    #[test]
+    fn it_is_readable_with_its_answer_and_killed_at_its_limit() {
+        fork::in_a_process(|| {
+            let inquiry = Inquiry::start(LONG, |_| (), || Ok("done".to_owned())).unwrap();
+            let readiness = inquiry.readiness().unwrap();
+            let ready = poll(&mut [PollFd::new(&readiness, PollFlags::IN)], Some(&clock::wait_of(LONG)));
+            assert_eq!((ready, inquiry.finish().unwrap().as_str()), (Ok(1), "done"));
+            let endless = || -> Result<String> {
+                loop {
+                    std::thread::park();
+                }
+            };
+            let begin = Instant::now();
+            let late = ask(Duration::from_millis(100), endless).unwrap_err();
+            assert_eq!(late.to_string(), "not done within 100ms");
+            assert!(begin.elapsed() < LONG);
+        });
+    }
+}
