@@ -5,7 +5,9 @@
 //! interpreter.
 
 use std::fs::File;
+use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 pub use crate::http::head::Head;
@@ -151,6 +153,22 @@ pub trait Reply {
     /// Goes on with what was interrupted; it may be again.
     fn go_on(&mut self) -> Result<(), Gone> {
         Ok(())
+    }
+
+    /// A second descriptor of the connection's socket, for an application that may take the connection. `None`: there is no
+    /// socket that the application could use.
+    ///
+    /// # Errors
+    /// Those of dup(2).
+    fn socket(&self) -> Option<io::Result<OwnedFd>> {
+        None
+    }
+
+    /// The application takes the connection, to speak another protocol on it until its call ends. Sends first what was said
+    /// before; nothing that is said afterwards is sent, and the time limit of requests ends. Returns the bytes that were
+    /// received behind the request. The connection is closed when the call has ended.
+    fn take(&mut self) -> Result<Vec<u8>, Gone> {
+        Err(Gone)
     }
 
     /// Whether the head has been sent: from then on neither status nor header can be changed.

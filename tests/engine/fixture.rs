@@ -395,6 +395,11 @@ impl Client {
         }
     }
 
+    /// What has come behind the last response.
+    pub(crate) fn unread(&mut self) -> &mut Vec<u8> {
+        &mut self.received
+    }
+
     /// Asserts that the server ends the connection without another word.
     pub(crate) fn assert_ended(&mut self) {
         let is_silent = self.received.is_empty() && !self.more();

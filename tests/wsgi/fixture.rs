@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::ffi::CString;
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once};
@@ -60,6 +61,8 @@ pub(crate) struct Served {
     pub(crate) is_draining: Arc<AtomicBool>,
     /// A block is sent only when another thread can run Python meanwhile.
     pub(crate) needs_python: bool,
+    /// The socket of the connection, and what was received behind the request.
+    pub(crate) connection: Option<(OwnedFd, Vec<u8>)>,
 }
 
 /// What came of a request.
@@ -69,6 +72,8 @@ pub(crate) struct Outcome {
     /// The head, if it was sent.
     pub(crate) head: Option<ResponseHead>,
     pub(crate) events: Vec<Event>,
+    /// The application took the connection.
+    pub(crate) is_taken: bool,
     /// What was logged at level error.
     pub(crate) log: String,
 }
@@ -129,7 +134,7 @@ impl Served {
         let settings = WsgiSettings { errors, ..settings };
         let app = wrap(WsgiApp::new(callable, settings, Arc::new(move || asked.load(Ordering::SeqCst))));
         let local = Local::Tcp("127.0.0.1:8080".parse().unwrap());
-        Self { app, journal, local, patience: usize::MAX, is_draining, needs_python: false }
+        Self { app, journal, local, patience: usize::MAX, is_draining, needs_python: false, connection: None }
     }
 
     /// Asks with `GET / HTTP/1.1`.
@@ -149,11 +154,13 @@ impl Served {
             needs_python: self.needs_python,
             head: None,
             sent: 0,
+            connection: self.connection.take(),
+            is_taken: false,
         };
         LOG.take();
         let verdict = self.app.call(Request { head: heads.view(head), body, peer: &peer }, &mut reply);
         let events = std::mem::take(&mut *self.journal.lock().unwrap());
-        Outcome { verdict, head: reply.head, events, log: LOG.take() }
+        Outcome { verdict, head: reply.head, is_taken: reply.is_taken, events, log: LOG.take() }
     }
 }
 
@@ -211,6 +218,8 @@ struct Recorder {
     needs_python: bool,
     head: Option<ResponseHead>,
     sent: u64,
+    connection: Option<(OwnedFd, Vec<u8>)>,
+    is_taken: bool,
 }
 
 impl Recorder {
@@ -261,8 +270,18 @@ impl Reply for Recorder {
         self.note(head, Event::File(bytes))
     }
 
+    fn socket(&self) -> Option<std::io::Result<OwnedFd>> {
+        self.connection.as_ref().map(|(socket, _)| socket.try_clone())
+    }
+
+    fn take(&mut self) -> Result<Vec<u8>, Gone> {
+        let (_, received) = self.connection.as_mut().filter(|_| self.patience > 0).ok_or(Gone)?;
+        self.is_taken = true;
+        Ok(std::mem::take(received))
+    }
+
     fn head_sent(&self) -> bool {
-        self.head.is_some()
+        self.is_taken || self.head.is_some()
     }
 
     fn is_full(&self) -> bool {

@@ -17,4 +17,5 @@ mod processes;
 mod reload;
 mod response;
 mod start_response;
+mod switching;
 mod validator;

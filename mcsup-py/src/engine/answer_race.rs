@@ -14,6 +14,7 @@ const OPEN: u8 = 0;
 const APPLICATION: u8 = 1;
 const DEADLINE: u8 = 2;
 const INTERIM: u8 = 3;
+const TAKEN: u8 = 4;
 
 impl AnswerRace {
     /// A new request.
@@ -34,6 +35,16 @@ impl AnswerRace {
     /// All of the interim response has left, so that an answer may follow it.
     pub(super) fn end_interim(&self) {
         self.0.store(OPEN, SeqCst);
+    }
+
+    /// The application takes the connection: the request has no deadline from now on; `false`: too late.
+    pub(super) fn take(&self) -> bool {
+        self.begin(TAKEN) || self.0.compare_exchange(APPLICATION, TAKEN, SeqCst, SeqCst).is_ok()
+    }
+
+    /// Whether the application has the connection.
+    pub(super) fn is_taken(&self) -> bool {
+        self.0.load(SeqCst) == TAKEN
     }
 
     /// The application begins something.
@@ -67,6 +78,15 @@ mod tests {
         assert!(!clock.begin_interim() && !clock.begin_answer());
         clock.start();
         assert!(clock.begin_answer() && !clock.expire());
+    }
+
+    #[test]
+    fn a_taken_connection_has_no_deadline_and_a_late_application_takes_none() {
+        let clock = AnswerRace::default();
+        assert!(clock.begin_answer() && clock.take() && clock.is_taken());
+        assert!(!clock.expire() && !clock.has_expired());
+        clock.start();
+        assert!(clock.expire() && !clock.take() && !clock.is_taken());
     }
 
     #[test]

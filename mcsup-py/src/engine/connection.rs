@@ -96,6 +96,8 @@ pub(super) struct Connection {
     /// Since when it has been idle or lingering, or the head of its request has been arriving.
     pub(super) since: Instant,
     pub(super) granted: Granted,
+    /// The application has taken it, and may have a descriptor of its socket.
+    pub(super) is_taken: bool,
     /// The socket was empty when it was last read, and the poller has not said otherwise since.
     emptied: bool,
     /// The client has ended its side.
@@ -131,6 +133,7 @@ impl Connection {
             queued: false,
             since: now,
             granted: Granted::default(),
+            is_taken: false,
             emptied: false,
             ended: false,
         }

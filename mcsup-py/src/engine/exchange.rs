@@ -3,6 +3,8 @@
 mod sending;
 
 use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -30,6 +32,8 @@ const SHORT_FILE: u64 = 64 * 1024;
 pub(super) struct Asked<'a> {
     pub(super) method: &'a str,
     pub(super) version: Version,
+    /// The bytes behind a request whose client asks for another protocol.
+    pub(super) received: &'a [u8],
     /// Whether client and settings allow another exchange.
     pub(super) keep_alive: bool,
     /// Whether the engine still does: looked at when the head leaves, since that may be long after the call.
@@ -54,6 +58,8 @@ enum Stage {
     Before,
     /// The head is out; the body is delimited like this.
     Body(Delimit),
+    /// The application has the connection: nothing is sent from here.
+    Taken,
     /// The client is gone.
     Gone,
 }
@@ -99,6 +105,8 @@ pub(super) struct Answered {
     pub(super) abort: bool,
     /// The socket takes no more for now.
     pub(super) blocked: bool,
+    /// The application has had the connection.
+    pub(super) taken: bool,
     /// The bytes of the body.
     pub(super) bytes: u64,
 }
@@ -125,6 +133,7 @@ impl<'a> Exchange<'a> {
         match (self.stage, verdict) {
             // The client has its refusal, and the time to read it.
             _ if self.asked.race.has_expired() => return self.answered(Then::Linger, false),
+            (Stage::Taken, _) => return self.answered(Then::Linger, false),
             (Stage::Gone | Stage::Before, _) => return self.answered(Then::Close, true),
             (Stage::Body(_), Verdict::Failed) if !said_nothing => return self.answered(Then::Close, true),
             // A handler's exception has kept a part of it from being sent, and the application goes on without it.
@@ -153,7 +162,7 @@ impl<'a> Exchange<'a> {
     }
 
     fn answered(&self, then: Then, abort: bool) -> Answered {
-        Answered { then, abort, blocked: false, bytes: self.bytes }
+        Answered { then, abort, blocked: false, taken: self.stage == Stage::Taken, bytes: self.bytes }
     }
 
     /// Answers 500 for an application that failed before it said anything.
@@ -239,7 +248,7 @@ impl<'a> Exchange<'a> {
         }
         match &mut self.stage {
             Stage::Gone => Err(Gone),
-            Stage::Body(Delimit::Dropped) => Ok(Some(0)),
+            Stage::Taken | Stage::Body(Delimit::Dropped) => Ok(Some(0)),
             Stage::Body(Delimit::Owed(owed)) if self.outgoing.tail().is_none() => {
                 let length = length.min(*owed);
                 *owed -= length;
@@ -263,7 +272,7 @@ impl Reply for Exchange<'_> {
             Stage::Gone => return Err(Gone),
             Stage::Before => self.start(head, None)?,
             // Nothing more is wanted of it: not worth a wait for what is on its way.
-            Stage::Body(Delimit::Owed(0) | Delimit::Dropped) => return Ok(()),
+            Stage::Taken | Stage::Body(Delimit::Owed(0) | Delimit::Dropped) => return Ok(()),
             // Something that belongs before it is missing.
             Stage::Body(_) if self.rest.is_some() => return self.gone(),
             Stage::Body(_) => self.asked.holding.take_back(self.outgoing),
@@ -320,6 +329,30 @@ impl Reply for Exchange<'_> {
         }
     }
 
+    fn socket(&self) -> Option<io::Result<OwnedFd>> {
+        Some(self.stream.duplicate())
+    }
+
+    fn take(&mut self) -> Result<Vec<u8>, Gone> {
+        match self.stage {
+            Stage::Taken => return Ok(Vec::new()),
+            Stage::Gone => return Err(Gone),
+            Stage::Before | Stage::Body(_) => {}
+        }
+        self.asked.holding.take_back(self.outgoing);
+        if self.rest.is_some() || !self.asked.race.take() {
+            self.stage = Stage::Gone;
+            return Err(Gone);
+        }
+        self.flush_all()?;
+        if let Some(sent) = self.sent.as_mut().filter(|_| self.stage == Stage::Before) {
+            // The application sends the head itself, and a protocol has no other.
+            let _ = sent.begin(101, b"Switching Protocols");
+        }
+        self.stage = Stage::Taken;
+        Ok(self.asked.received.to_vec())
+    }
+
     fn is_interrupted(&self) -> bool {
         self.is_interrupted
     }
@@ -339,7 +372,11 @@ impl Reply for Exchange<'_> {
     }
 
     fn is_full(&self) -> bool {
-        matches!(self.stage, Stage::Gone | Stage::Body(Delimit::Owed(0) | Delimit::Dropped))
+        match self.stage {
+            Stage::Gone | Stage::Body(Delimit::Owed(0) | Delimit::Dropped) => true,
+            // An iterable may go on with the other protocol.
+            Stage::Before | Stage::Taken | Stage::Body(_) => false,
+        }
     }
 }
 

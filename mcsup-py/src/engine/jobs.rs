@@ -49,6 +49,11 @@ impl Table<'_> {
         let Job { mut connection, head, .. } = job;
         let (token, write) = (connection.token, self.config.timeouts.write);
         connection.forget_request(&head);
+        if answered.taken {
+            connection.is_taken = true;
+            // The application has these bytes.
+            connection.incoming.clear();
+        }
         let then = match answered.then {
             Then::Close if connection.has_unread() => Then::Linger,
             then => then,

@@ -26,6 +26,8 @@ pub(super) struct Running {
     remote: Option<SocketAddr>,
     /// Its deadline has come.
     overdue: bool,
+    /// It has no deadline any more: the application has its connection.
+    is_taken: bool,
 }
 
 /// Bytes of a target in a log record.
@@ -33,7 +35,7 @@ const LONGEST_TARGET: usize = 200;
 
 impl Running {
     pub(super) fn nothing(now: Instant) -> Self {
-        Self { token: None, since: now, line: Vec::new(), remote: None, overdue: false }
+        Self { token: None, since: now, line: Vec::new(), remote: None, overdue: false, is_taken: false }
     }
 
     /// `watched`: the request has a deadline, so its name may be needed.
@@ -46,7 +48,12 @@ impl Running {
             self.line.extend(head.target().iter().take(LONGEST_TARGET));
         }
         (self.token, self.since, self.remote) = (Some(job.connection.token), now, job.connection.peer.remote);
-        self.overdue = false;
+        (self.overdue, self.is_taken) = (false, false);
+    }
+
+    /// Whether its deadline is still to come.
+    fn has_deadline(&self) -> bool {
+        !self.overdue && !self.is_taken
     }
 
     fn is_head(&self) -> bool {
@@ -75,7 +82,7 @@ pub(super) fn oldest(running: &[Running]) -> Option<Instant> {
 
 /// When the next request will have taken `limit`.
 pub(super) fn next_deadline(running: &[Running], limit: Duration) -> Option<Instant> {
-    let waiting = running.iter().filter(|running| running.token.is_some() && !running.overdue);
+    let waiting = running.iter().filter(|running| running.token.is_some() && running.has_deadline());
     waiting.map(|running| after(running.since, limit)).min()
 }
 
@@ -89,10 +96,12 @@ pub(super) fn handle<'r>(
     now: Instant,
 ) {
     for (running, race) in running.iter_mut().zip(races) {
-        let Some(token) = running.token.filter(|_| !running.overdue && now >= after(running.since, limit))
-        else {
+        let is_due = running.has_deadline() && now >= after(running.since, limit);
+        let Some(token) = running.token.filter(|_| is_due) else { continue };
+        if race.is_taken() {
+            running.is_taken = true;
             continue;
-        };
+        }
         running.overdue = true;
         let told = if race.expire() && table.answer_overdue(token, running.is_head(), now) {
             "its client was told (504)"

@@ -180,6 +180,10 @@ impl<'a> Table<'a> {
         self.release(token);
         if let Some(mut connection) = self.connections.remove(token) {
             self.buffer_pool.take_back(&mut connection);
+            if connection.is_taken {
+                // A close of one descriptor of several would end nothing.
+                connection.stream.shut_down();
+            }
         }
         let Self { timers, connections, .. } = self;
         timers.ended(|token| connections.has(token));

@@ -26,6 +26,7 @@ pub(crate) struct Collected {
     closes: bool,
     keeps: bool,
     continues: bool,
+    upgrades: bool,
 }
 
 /// The framing of the message and the end of its connection, from the head.
@@ -37,6 +38,8 @@ pub(crate) struct Delimited {
     pub keep_alive: bool,
     /// Whether it waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
+    /// Whether its client would go on with another protocol on this connection (RFC 9110 §7.8).
+    pub asks_upgrade: bool,
 }
 
 impl Collected {
@@ -68,6 +71,7 @@ impl Collected {
         for option in tokens(value) {
             self.closes |= option.eq_ignore_ascii_case(b"close");
             self.keeps |= option.eq_ignore_ascii_case(b"keep-alive");
+            self.upgrades |= option.eq_ignore_ascii_case(b"upgrade");
         }
     }
 
@@ -92,7 +96,9 @@ impl Collected {
         };
         let keep_alive = !self.closes && (version == Version::Http11 || self.keeps);
         let expects_continue = self.continues && version == Version::Http11 && framing != Framing::Empty;
-        Ok(Delimited { framing, keep_alive, expects_continue })
+        // RFC 9110 §7.8: a server ignores it in a request of 1.0.
+        let asks_upgrade = self.upgrades && version == Version::Http11;
+        Ok(Delimited { framing, keep_alive, expects_continue, asks_upgrade })
     }
 }
 

@@ -15,6 +15,8 @@ pub struct ResponseHead {
     content_length: Option<u64>,
     names_date: bool,
     names_server: bool,
+    /// It has an Upgrade field.
+    names_upgrade: bool,
 }
 
 /// A part of a head that is not sent, since a client could misread it.
@@ -70,11 +72,12 @@ impl Clone for ResponseHead {
 
     /// Keeps the memory that it has, which a derived one would not: the access log has each head copied.
     fn clone_from(&mut self, source: &Self) {
-        let Self { status, reason, fields, content_length, names_date, names_server } = source;
+        let Self { status, reason, fields, content_length, names_date, names_server, names_upgrade } = source;
         self.reason.clone_from(reason);
         self.fields.clone_from(fields);
         (self.status, self.content_length) = (*status, *content_length);
         (self.names_date, self.names_server) = (*names_date, *names_server);
+        self.names_upgrade = *names_upgrade;
     }
 }
 
@@ -111,6 +114,7 @@ impl ResponseHead {
         // The usual head at once, rather than in many small steps.
         self.fields.reserve(USUAL_FIELDS);
         (self.content_length, self.names_date, self.names_server) = (None, false, false);
+        self.names_upgrade = false;
         Ok(())
     }
 
@@ -127,6 +131,10 @@ impl ResponseHead {
             return Err(HeadFault::Value(lossy()));
         }
         if HOP_BY_HOP.iter().any(|other| name.eq_ignore_ascii_case(other.as_bytes())) {
+            if self.may_name_upgrade() && name.eq_ignore_ascii_case(b"upgrade") {
+                self.names_upgrade = true;
+                write_field(&mut self.fields, name, value);
+            }
             return Ok(());
         }
         match name.len() {
@@ -137,6 +145,16 @@ impl ResponseHead {
         }
         write_field(&mut self.fields, name, value);
         Ok(())
+    }
+
+    /// Whether a field Upgrade belongs to its meaning (RFC 9110 §15.2.2, §15.5.22).
+    fn may_name_upgrade(&self) -> bool {
+        matches!(self.status, 101 | 426)
+    }
+
+    /// Whether it has a field Upgrade.
+    pub(crate) fn names_upgrade(&self) -> bool {
+        self.names_upgrade
     }
 
     /// The status.
@@ -226,6 +244,10 @@ pub(crate) fn write_head(out: &mut Vec<u8>, head: &ResponseHead, finish: &Finish
         write_field(out, b"Date", finish.date);
     }
     match (finish.keep_alive, finish.version) {
+        // RFC 9110 §7.8: with the field goes the connection option.
+        _ if head.status == 101 => out.extend_from_slice(b"Connection: upgrade\r\n"),
+        (true, _) if head.names_upgrade => out.extend_from_slice(b"Connection: upgrade\r\n"),
+        (false, _) if head.names_upgrade => out.extend_from_slice(b"Connection: close, upgrade\r\n"),
         (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
         (true, Version::Http10) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
         (true, Version::Http11) => {}
@@ -328,6 +350,25 @@ mod tests {
             head.push(name.to_uppercase().as_bytes(), b"x").unwrap();
         }
         assert!(head.fields.is_empty());
+    }
+
+    #[test]
+    fn an_upgrade_field_goes_with_its_connection_option_where_the_status_has_a_meaning_for_it() {
+        let written = |status, keep_alive| {
+            let mut head = ResponseHead::new();
+            head.begin(status, b"R").unwrap();
+            head.push(b"Upgrade", b"websocket").unwrap();
+            head.push(b"Connection", b"Upgrade").unwrap();
+            let mut out = Vec::new();
+            write_head(&mut out, &head, &finish(Version::Http11, BodyFraming::Given, keep_alive));
+            String::from_utf8(out).unwrap().replace("Server: mcsup\r\nDate: D\r\n", "")
+        };
+        let switches = "HTTP/1.1 101 R\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+        assert_eq!(written(101, false), switches);
+        let required = "HTTP/1.1 426 R\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+        assert_eq!(written(426, true), required);
+        assert_eq!(written(426, false), required.replace(": upgrade", ": close, upgrade"));
+        assert_eq!(written(200, true), "HTTP/1.1 200 R\r\n\r\n");
     }
 
     #[test]

@@ -50,11 +50,12 @@ impl Stream {
         self.receive_into_room_of(into.room(PIECE))
     }
 
-    /// Receives what is there, up to the spare capacity of `into`.
+    /// Receives what is there, up to the spare capacity of `into`. Never waits, even if the application has had the socket and
+    /// has made it blocking.
     pub(crate) fn receive_into_room_of(&self, into: &mut Vec<u8>) -> Progress {
         let most = into.capacity() - into.len();
         loop {
-            return match rustix::net::recv(&self.0, rustix::buffer::spare_capacity(into), RecvFlags::empty())
+            return match rustix::net::recv(&self.0, rustix::buffer::spare_capacity(into), RecvFlags::DONTWAIT)
             {
                 Ok((_, 0)) => Progress::Ended,
                 Ok((_, count)) if count == most => Progress::More(count),
@@ -119,6 +120,16 @@ impl Stream {
     /// Says that no more will be sent.
     pub(crate) fn end(&self) {
         let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Write);
+    }
+
+    /// A second descriptor of the same socket.
+    pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.0.as_fd().try_clone_to_owned()
+    }
+
+    /// Ends both directions, also for other descriptors of the same socket.
+    pub(crate) fn shut_down(&self) {
+        let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both);
     }
 
     /// Makes the coming close a reset, so that the client cannot take what it has for the whole.

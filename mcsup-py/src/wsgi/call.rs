@@ -12,6 +12,7 @@ use super::file_wrapper::FileWrapper;
 use super::held_bytes::{self, HeldBytes};
 use super::settings::WsgiSettings;
 use super::start_response::{Answer, StartResponse, Stop};
+use super::switching::Offer;
 use crate::app::{App, Reply, Request, Verdict};
 use crate::http::head::Head;
 use crate::http::target::shown;
@@ -44,9 +45,18 @@ impl App for WsgiApp {
             };
             let outcome = callables.map_err(Stop::Raised).and_then(|callables| {
                 let environ = environs.make(py, request)?;
+                let offer = match head.delimited().asks_upgrade {
+                    true => Offer::make(&environ, &callables, reply)?,
+                    false => None,
+                };
                 let answer = &callables.get().0;
-                let served =
-                    answer.lease.lend(py, reply, || serve(callable.bind(py), environ, &head, &callables));
+                let served = answer.lease.lend(py, reply, || {
+                    let served = serve(callable.bind(py), environ, &head, &callables);
+                    match offer {
+                        Some(offer) => offer.end(served),
+                        None => served,
+                    }
+                });
                 let is_of_the_client =
                     matches!(&served, Err(Stop::Raised(error)) if is_of_the_client(py, error, answer));
                 // SAFETY: a live object, and the interpreter is attached.

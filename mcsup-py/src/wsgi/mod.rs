@@ -4,6 +4,7 @@
 //! - `input`, `errors`: `wsgi.input` and `wsgi.errors`.
 //! - `draining`: `mcsup.draining`.
 //! - `start_response`: the callable, and the `write` that it returns.
+//! - `switching`: the socket of a connection whose client asks for another protocol.
 //! - `file_wrapper`: the class behind `wsgi.file_wrapper`.
 //! - `lease`: how Python objects get at the engine's reply, and lose it.
 //! - `call`: one request from call to close; [`WsgiApp`] is the engine's [`App`](crate::app::App).
@@ -19,6 +20,7 @@ mod input;
 mod lease;
 mod settings;
 mod start_response;
+mod switching;
 
 pub(crate) use call::WsgiApp;
 pub(crate) use draining::IsDraining;

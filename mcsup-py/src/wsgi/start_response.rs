@@ -1,8 +1,11 @@
 //! `start_response`, and the `write` that it returns (PEP 3333, "The start_response() Callable").
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{
+    PyAssertionError, PyBrokenPipeError, PyConnectionError, PyRuntimeError, PyTypeError, PyValueError,
+};
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
@@ -18,6 +21,8 @@ pub(super) struct Answer {
     stage: Mutex<Stage>,
     /// A head that has been sent, for the next to be made of.
     used: Mutex<Option<ResponseHead>>,
+    /// The client asks for another protocol, and the application may agree.
+    may_switch: AtomicBool,
 }
 
 #[derive(Default)]
@@ -27,6 +32,8 @@ enum Stage {
     Silent,
     /// It was, with this.
     Begun(ResponseHead),
+    /// The application has the connection: nothing that it says here is sent.
+    Taken,
     /// The client is gone: nothing is sent any more.
     Gone,
 }
@@ -116,6 +123,7 @@ impl Answer {
         let mut stage = self.stage(py);
         let sent = match &*stage {
             Stage::Begun(head) => act(head),
+            Stage::Taken => return Ok(Sent::Whole),
             Stage::Gone => return Err(Stop::Gone),
             Stage::Silent => {
                 let text = "the application did not call start_response() before it sent a body";
@@ -162,8 +170,38 @@ impl Answer {
     pub(super) fn content_length(&self, py: Python<'_>) -> Option<u64> {
         match &*self.stage(py) {
             Stage::Begun(head) => head.content_length(),
-            Stage::Silent | Stage::Gone => None,
+            Stage::Silent | Stage::Taken | Stage::Gone => None,
         }
+    }
+
+    /// The application may use the connection for another protocol.
+    pub(super) fn allow_switch(&self) {
+        self.may_switch.store(true, Relaxed);
+    }
+
+    /// Takes the connection for the application; returns the bytes that were received behind the request.
+    pub(super) fn take(&self, py: Python<'_>) -> PyResult<Vec<u8>> {
+        if mcsup_core::is_forked_off() {
+            let text = "the connection is that of the process which has the request";
+            return Err(PyConnectionError::new_err(text));
+        }
+        let mut stage = self.stage(py);
+        match self.lease.with(py, |reply| reply.take()) {
+            Some(Ok(received)) => {
+                *stage = Stage::Taken;
+                Ok(received)
+            }
+            Some(Err(Gone)) => {
+                *stage = Stage::Gone;
+                Err(PyBrokenPipeError::new_err("the client is gone"))
+            }
+            None => Err(PyConnectionError::new_err("the request is over")),
+        }
+    }
+
+    /// Whether the application has taken the connection.
+    pub(super) fn is_taken(&self, py: Python<'_>) -> bool {
+        matches!(*self.stage(py), Stage::Taken)
     }
 
     fn stage(&self, py: Python<'_>) -> MutexGuard<'_, Stage> {
@@ -180,6 +218,8 @@ impl Answer {
         match exc_info {
             // What was sent cannot be taken back: the error goes on to the server.
             Some(exc_info) if self.head_sent(py) => return Err(reraised(exc_info)?),
+            // What it says as WSGI demands, after a conversation in the other protocol.
+            _ if self.is_taken(py) => return Ok(()),
             None if !matches!(*self.stage(py), Stage::Silent) => {
                 return Err(PyAssertionError::new_err("start_response() was called twice without exc_info"));
             }
@@ -187,8 +227,11 @@ impl Answer {
         }
         // Made whole before the answer has it, and before its lock is taken: these are calls into Python.
         let mut head = self.used(py).take().unwrap_or_default();
-        set_status(&mut head, status)?;
+        set_status(&mut head, status, self.may_switch.load(Relaxed))?;
         set_fields(&mut head, headers)?;
+        if head.status() == SWITCHING && !head.names_upgrade() {
+            return Err(PyValueError::new_err("status 101 needs a header Upgrade (RFC 9110 §15.2.2)"));
+        }
         *self.stage(py) = Stage::Begun(head);
         Ok(())
     }
@@ -265,8 +308,11 @@ fn reraised(exc_info: &Bound<'_, PyAny>) -> PyResult<PyErr> {
     Ok(PyErr::from_value(value))
 }
 
+/// The one interim status that an application may send, where its client has asked for it.
+const SWITCHING: u16 = 101;
+
 /// `"NNN reason"`.
-fn set_status(head: &mut ResponseHead, status: &Bound<'_, PyAny>) -> PyResult<()> {
+fn set_status(head: &mut ResponseHead, status: &Bound<'_, PyAny>, may_switch: bool) -> PyResult<()> {
     let text = status.cast::<PyString>().map_err(|_| PyTypeError::new_err("the status must be a str"))?;
     latin1(text, |bytes| {
         let (number, reason) = match bytes {
@@ -280,7 +326,7 @@ fn set_status(head: &mut ResponseHead, status: &Bound<'_, PyAny>) -> PyResult<()
             }
         };
         let number = number.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0'));
-        if (100..200).contains(&number) {
+        if (100..200).contains(&number) && !(may_switch && number == SWITCHING) {
             // RFC 9110 §15.2: another follows, and none at all goes to a client of 1.0.
             return Err(PyValueError::new_err(format!("status {number} is interim: no final answer")));
         }

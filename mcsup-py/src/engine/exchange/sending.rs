@@ -28,7 +28,7 @@ impl Exchange<'_> {
         }
         match self.stage {
             Stage::Body(Delimit::Owed(0)) => self.asked.coalesce,
-            Stage::Body(Delimit::Dropped) | Stage::Before | Stage::Gone => false,
+            Stage::Body(Delimit::Dropped) | Stage::Before | Stage::Taken | Stage::Gone => false,
             Stage::Body(_) => self.flushed.is_some_and(|at| at.elapsed() < QUICK_SUCCESSION),
         }
     }
@@ -46,6 +46,19 @@ impl Exchange<'_> {
 
     pub(super) fn flush_to_low_water(&mut self) -> Result<(), Gone> {
         self.flush_while(|outgoing| outgoing.len() > LOW_WATER)
+    }
+
+    /// Waits until everything has left.
+    pub(super) fn flush_all(&mut self) -> Result<(), Gone> {
+        let mut progress = self.stream.send(self.outgoing);
+        while !self.outgoing.is_empty() {
+            if progress == Progress::Ended {
+                return self.gone();
+            }
+            // Handlers of signals run when the application goes on.
+            progress = self.send_when_writable().unwrap_or(Progress::Blocked(0));
+        }
+        Ok(())
     }
 
     /// Waits until a file or a block has left, since nothing can be put behind one.

@@ -18,6 +18,7 @@ fn is_sent(file: &File, length: u64) -> bool {
     let (host, gave_up, race) = (NoHost(client), AtomicBool::new(false), AnswerRace::default());
     race.start();
     let asked = Asked {
+        received: &[],
         method: "GET",
         version: Version::Http11,
         keep_alive: true,

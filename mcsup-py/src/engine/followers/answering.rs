@@ -1,9 +1,10 @@
 //! The work of a follower between two rounds: it answers requests, and gives queued connections their turns.
 
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::super::coalescing::Holding;
-use super::super::connection::Connection;
+use super::super::connection::{Connection, HeadBytes};
 use super::super::exchange::{Answered, Asked, Exchange};
 use super::super::jobs::Job;
 use super::super::turns::Queued;
@@ -48,7 +49,9 @@ impl<'a> Shared<'a> {
             access.note(&Entry { head, remote, response, bytes, took });
         }
         state.running[permit].end();
-        state.service = (state.service * 7 + (ended - began)) / 8;
+        if !answered.taken {
+            state.service = (state.service * 7 + (ended - began)) / 8;
+        }
         state.table.give_back(job, answered, coalesce, ended);
         if !coalesce {
             state.table.send_coalesced(ended);
@@ -59,12 +62,23 @@ impl<'a> Shared<'a> {
     /// Calls the application.
     fn call(&self, job: &mut Job, follower: &mut Follower<'_>, began: Instant, coalesce: bool) -> Answered {
         let Job { connection, head, body } = job;
+        let asks_upgrade = connection.heads.delimited().asks_upgrade;
+        if asks_upgrade && std::mem::take(&mut connection.registered) {
+            // The poller would report each byte of the other protocol. It gets the connection back behind the answer.
+            let _ = self.poller.delete(connection.stream.as_fd());
+        }
         let Connection { stream, outgoing, heads, incoming, peer, .. } = &mut **connection;
+        let received = match head {
+            _ if !asks_upgrade => &[],
+            HeadBytes::InPlace(length) => &incoming.bytes()[*length..],
+            HeadBytes::Own(_) => incoming.bytes(),
+        };
         let head = Connection::view(heads, incoming, head);
         let permit = &self.permits[follower.permit];
         let asked = Asked {
             method: head.method(),
             version: head.version(),
+            received,
             keep_alive: head.delimited().keep_alive && !self.config.timeouts.keep_alive.is_zero(),
             host: self.host,
             gave_up: &self.gave_up,

@@ -23,7 +23,9 @@ impl<'a> Shared<'a> {
     ) -> (Guard<'g, 'a>, Instant) {
         // With one permit and no request deadline a request that keeps the permit is a worker that hangs: then only the
         // permit's thread may beat.
-        if leader == Leader::Permit || self.permits.len() > 1 || self.config.timeouts.request.is_some() {
+        let may_beat = self.permits.len() > 1 || self.config.timeouts.request.is_some();
+        // An application that has taken a connection may keep the permit.
+        if leader == Leader::Permit || may_beat || self.permits.iter().all(|permit| permit.race.is_taken()) {
             self.host.beat();
         }
         let now = Instant::now();

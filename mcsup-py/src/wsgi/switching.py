@@ -1,0 +1,93 @@
+"""The socket of a connection whose client asks for another protocol, in the environ of its request."""
+
+import socket
+import threading
+from collections.abc import Callable
+
+
+class SwitchingSocket(socket.socket):
+    """A socket whose first use takes the connection from the server, which sends nothing on it from then on."""
+
+    def __init__(self, descriptor: int, take: Callable[[], bytes]) -> None:
+        super().__init__(fileno=descriptor)
+        self._take_connection: Callable[[], bytes] | None = take
+        self._taking = threading.Lock()
+        # The server may have received a part of the other protocol behind the request.
+        self._received = b""
+
+    def _use(self) -> None:
+        if self._take_connection is None:
+            return
+        with self._taking:
+            if self._take_connection is not None:
+                self._received = self._take_connection()
+                # The server's own descriptor has made the socket non-blocking.
+                super().settimeout(super().gettimeout())
+                self._take_connection = None
+
+    def _end_unused(self) -> None:
+        """Close the socket behind a request that did not use it."""
+        if self._take_connection is not None:
+            super(socket.socket, self).close()
+
+    def _from_received(self, size: int, flags: int) -> bytes:
+        piece = self._received[:size]
+        if not flags & socket.MSG_PEEK:
+            self._received = self._received[size:]
+        return piece
+
+    def recv(self, bufsize: int, flags: int = 0) -> bytes:
+        self._use()
+        return self._from_received(bufsize, flags) if self._received else super().recv(bufsize, flags)
+
+    def recv_into(self, buffer, nbytes: int = 0, flags: int = 0) -> int:
+        self._use()
+        if not self._received:
+            return super().recv_into(buffer, nbytes, flags)
+        with memoryview(buffer) as view, view.cast("B") as room:
+            piece = self._from_received(nbytes or len(room), flags)
+            room[: len(piece)] = piece
+        return len(piece)
+
+    def recvfrom(self, bufsize: int, flags: int = 0):
+        return self.recv(bufsize, flags), None
+
+    def recvfrom_into(self, buffer, nbytes: int = 0, flags: int = 0):
+        return self.recv_into(buffer, nbytes, flags), None
+
+    def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0):
+        return self.recv(bufsize, flags), [], 0, None
+
+    def recvmsg_into(self, buffers, ancbufsize: int = 0, flags: int = 0):
+        count = 0
+        for buffer in buffers:
+            # Only the first one waits.
+            if count and not self._received:
+                break
+            count += self.recv_into(buffer, 0, flags)
+        return count, [], 0, None
+
+    def __repr__(self) -> str:
+        # The one of socket.socket asks for the descriptor.
+        return f"<{type(self).__name__} {'unused' if self._take_connection else 'in use'}>"
+
+    def __del__(self) -> None:
+        # Nothing is wrong with an application that leaves the close to the server: no ResourceWarning.
+        super(socket.socket, self).close()
+
+
+def _taking(name: str):
+    plain = getattr(socket.socket, name)
+
+    def method(self, *args, **kwargs):
+        self._use()
+        return plain(self, *args, **kwargs)
+
+    method.__name__ = name
+    return method
+
+
+for _name in ("send", "sendall", "sendto", "sendmsg", "sendfile", "shutdown", "fileno", "dup", "detach", "close"):
+    setattr(SwitchingSocket, _name, _taking(_name))
+for _name in ("settimeout", "setblocking", "makefile"):
+    setattr(SwitchingSocket, _name, _taking(_name))
