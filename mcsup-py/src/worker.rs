@@ -323,6 +323,10 @@ impl Host for Process<'_> {
         self.context.oldest(age);
     }
 
+    fn graceful_timeout(&self) -> Option<Duration> {
+        Some(self.context.graceful_timeout())
+    }
+
     fn close_listeners(&self) {
         self.context.close_listeners();
     }

@@ -29,6 +29,7 @@ pub(crate) struct FakeHost {
     pub requests: AtomicUsize,
     pub beats: AtomicUsize,
     seat: Option<Seat>,
+    graceful_timeout: Option<Duration>,
     /// Why it wanted to be replaced.
     pub left: Mutex<Vec<String>>,
     pub stacks_shown: AtomicUsize,
@@ -41,7 +42,7 @@ const PHASES: [Phase; 5] =
     [Phase::Serving, Phase::LameDuck, Phase::Retiring, Phase::Draining, Phase::Quitting];
 
 impl FakeHost {
-    fn new(seat: Option<Seat>) -> Self {
+    fn new(seat: Option<Seat>, graceful_timeout: Option<Duration>) -> Self {
         let flags = rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK;
         Self {
             phase: AtomicU8::new(0),
@@ -51,6 +52,7 @@ impl FakeHost {
             requests: AtomicUsize::new(0),
             beats: AtomicUsize::new(0),
             seat,
+            graceful_timeout,
             left: Mutex::default(),
             stacks_shown: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
@@ -102,6 +104,9 @@ impl Host for FakeHost {
     }
     fn oldest(&self, age: Option<Duration>) {
         *self.oldest.lock().unwrap() = age;
+    }
+    fn graceful_timeout(&self) -> Option<Duration> {
+        self.graceful_timeout
     }
     fn close_listeners(&self) {}
     fn accepting(&self, permits: usize) {
@@ -156,6 +161,7 @@ pub(crate) struct Setup {
     pub unix: bool,
     /// Where there are siblings.
     pub seat: Option<Seat>,
+    pub graceful_timeout: Option<Duration>,
 }
 
 impl Default for Setup {
@@ -168,6 +174,7 @@ impl Default for Setup {
             access: None,
             unix: false,
             seat: None,
+            graceful_timeout: None,
         }
     }
 }
@@ -189,7 +196,7 @@ impl Setup {
             Some(seat) => seat.pool.listener.try_clone().unwrap(),
             None => listen(),
         };
-        let host = Arc::new(FakeHost::new(self.seat));
+        let host = Arc::new(FakeHost::new(self.seat, self.graceful_timeout));
         let address = listener.local_addr().unwrap();
         let unix = self.unix.then(|| tempfile::tempdir().unwrap());
         let unix_listener = unix.as_ref().map(|dir| {

@@ -142,6 +142,20 @@ fn a_drain_waits_for_it() {
 }
 
 #[test]
+fn a_conversation_is_ended_before_its_process_would_be_killed() {
+    let setup = Setup { graceful_timeout: Some(Duration::from_millis(400)), ..Setup::default() };
+    let server = setup.start(lines);
+    let mut client = switched(&server, "");
+    let began = std::time::Instant::now();
+    server.enter(Phase::Draining);
+    client.send("on\n");
+    assert_line(&mut client, "ON\n");
+    client.assert_ended();
+    assert!(began.elapsed() >= Duration::from_millis(300), "a quarter of the time is left");
+    server.join();
+}
+
+#[test]
 fn the_end_of_the_call_ends_it_also_for_a_descriptor_that_the_application_has_kept() {
     let (kept, keeps) = std::sync::mpsc::channel();
     let server = serve(move |_, reply| {

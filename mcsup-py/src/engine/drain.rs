@@ -31,6 +31,13 @@ const DRAINING_TIME: Duration = Duration::from_millis(20);
 /// For how long what is queued is accepted then, where clients connect without a pause, or no descriptor is left for them.
 const LAST_LOOK_TIME: Duration = Duration::from_secs(1);
 
+/// How long before the end of its process an application loses the connections that it has taken, and the largest part of
+/// the time before that.
+const END_OF_TAKEN: Duration = Duration::from_secs(1);
+const PART_FOR_END_OF_TAKEN: u32 = 4;
+/// How often those are ended that were taken since.
+const END_TAKEN_AGAIN: Duration = Duration::from_millis(100);
+
 /// Connections that are to go to a sibling, since this engine retires.
 #[derive(Debug, Default)]
 pub(super) struct Leaving {
@@ -42,6 +49,8 @@ pub(super) struct Leaving {
     pub(super) last_look: Option<Instant>,
     /// Until when a further look may follow it.
     pub(super) looks_until: Option<Instant>,
+    /// When the connections that applications have taken are ended, since the process is.
+    pub(super) end_of_taken: Option<Instant>,
     /// Whether no sibling took them: from now on an answer is a connection's last. Read without the lock.
     pub(super) gave_up: Arc<AtomicBool>,
 }
@@ -54,6 +63,10 @@ impl Table<'_> {
             return;
         }
         self.acceptor.end();
+        self.leaving.end_of_taken = self
+            .host
+            .graceful_timeout()
+            .map(|graceful| after(now, graceful - END_OF_TAKEN.min(graceful / PART_FOR_END_OF_TAKEN)));
         if phase == Phase::Draining {
             self.accept_queued(now);
             self.leaving.last_look = Some(now + DRAINING_TIME);
@@ -79,6 +92,18 @@ impl Table<'_> {
         self.host.close_listeners();
         // Those that were taken by this look as well.
         self.shorten_all(now);
+    }
+
+    /// Ends the connections that applications have taken, if the process is about to end: a conversation that ends is better
+    /// than a process that is killed. `taken`: their tokens.
+    pub(super) fn end_taken(&mut self, taken: impl Iterator<Item = u64>, now: Instant) {
+        let Some(_) = self.leaving.end_of_taken.filter(|at| *at <= now) else { return };
+        self.leaving.end_of_taken = Some(now + END_TAKEN_AGAIN);
+        for token in taken {
+            if let Some(stream) = self.connections.stream_of(token) {
+                stream.shut_down();
+            }
+        }
     }
 
     /// Whether the engine has ended.

@@ -142,6 +142,10 @@ pub trait Host: Sync {
     fn waiting(&self, _count: usize) {}
     /// For how long the oldest request has been with the application, where there are several permits; `None`: none is.
     fn oldest(&self, _age: Option<Duration>) {}
+    /// For how long the process may go on after its phase has ended the accepting; `None`: as long as it takes.
+    fn graceful_timeout(&self) -> Option<Duration> {
+        None
+    }
     /// Closes the listeners.
     fn close_listeners(&self);
     /// This process should be replaced, and retire: a request hangs in it.

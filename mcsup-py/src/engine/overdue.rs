@@ -56,6 +56,11 @@ impl Running {
         !self.overdue && !self.is_taken
     }
 
+    /// The connection whose request it is.
+    pub(super) fn token(&self) -> Option<u64> {
+        self.token
+    }
+
     fn is_head(&self) -> bool {
         self.line.starts_with(b"HEAD ")
     }

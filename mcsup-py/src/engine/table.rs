@@ -108,6 +108,7 @@ impl<'a> Table<'a> {
             self.timers.next(),
             self.acceptor.rests_until(),
             self.leaving.last_look,
+            self.leaving.end_of_taken,
             self.body_memory.next_start(),
         ]
         .into_iter()

@@ -28,7 +28,7 @@ impl<'a> Shared<'a> {
         // The application looks for signals too.
         (follower.worked, follower.looked_for_signals) = (true, Some(began));
         let has_deadline = self.config.timeouts.request.is_some();
-        if has_deadline || self.permits.len() > 1 {
+        if has_deadline || self.permits.len() > 1 || job.head().delimited().asks_upgrade {
             state.running[permit].begin(&job, has_deadline, began);
         }
         let is_led = state.leader == Leader::Permit;

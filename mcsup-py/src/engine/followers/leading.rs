@@ -70,6 +70,9 @@ impl<'a> Shared<'a> {
         state.table.body_memory.tidy(now);
         state.table.hand_on_idle(now);
         state.table.accept_last(now);
+        let Locked { table, running, .. } = state;
+        let taken = running.iter().zip(&self.permits).filter(|(_, permit)| permit.race.is_taken());
+        table.end_taken(taken.filter_map(|(running, _)| running.token()), now);
         state.gauges.report(state.table.ready.len(), &state.running, self.host, now);
         if let Some(access) = &mut state.table.access {
             access.flush();
