@@ -149,6 +149,11 @@ impl ScoreboardRow {
         self.word(Word::Requests).fetch_add(1, Relaxed) + 1
     }
 
+    /// The number of requests that have begun.
+    pub(crate) fn requests(&self) -> u64 {
+        self.get(Word::Requests) + self.get(Word::Running)
+    }
+
     /// Sets the number of requests that wait for a permit.
     pub(crate) fn waiting(&self, count: usize) {
         self.set(Word::Waiting, count as u64);

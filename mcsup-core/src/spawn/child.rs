@@ -180,7 +180,7 @@ fn prepare<W: Worker>(spec: &mut WorkerSpec) -> Result<Prepared> {
         .map_err(|error| failed("start the lifeline", error))?;
     signal::unblock_all();
     let (row, handover) = (spec.row.clone(), Arc::clone(&common.handover));
-    let place = (spec.slot, spec.max_requests);
+    let place = (spec.slot, spec.number, spec.max_requests);
     let context = WorkerContext::new(place, listeners, Arc::clone(&control), row, handover, end)
         .with_graceful_timeout(patience);
     Ok(Prepared { context, control, _lifeline: lifeline, _marks: marks })

@@ -209,6 +209,7 @@ impl Mold {
                 let (end, listeners) = descriptors.into_parts();
                 return Taken::Child(Box::new(WorkerSpec {
                     slot: order.slot,
+                    number: order.worker,
                     max_requests: order.max_requests,
                     listeners: Listeners::Received(order.listeners, listeners),
                     end,

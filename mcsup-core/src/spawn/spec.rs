@@ -20,6 +20,8 @@ use crate::listener::record::ListenerRecord;
 /// The specification of a worker.
 pub(crate) struct WorkerSpec {
     pub(crate) slot: usize,
+    /// The number of the worker among the processes of the pool.
+    pub(crate) number: u64,
     pub(crate) max_requests: Option<u64>,
     pub(crate) listeners: Listeners,
     pub(crate) end: WorkerEnd,

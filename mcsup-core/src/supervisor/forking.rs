@@ -81,6 +81,7 @@ impl<S: Supervisor> Executor<S> {
         let (link, end) = channel::pair().map_err(|error| Error::system("make a link", error))?;
         let spec = WorkerSpec {
             slot,
+            number: worker.0,
             max_requests,
             listeners: Listeners::Open(listeners),
             end,

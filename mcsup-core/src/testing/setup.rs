@@ -115,7 +115,7 @@ impl WorkerSetup {
         let opened = OpenSet::open(&self.addresses, &self.options, self.slot + 1)?;
         let opened = opened.with_own(&self.listeners);
         let listeners = Arc::new(opened.for_slot(self.slot));
-        let place = (self.slot, self.max_requests);
+        let place = (self.slot, 1, self.max_requests);
         let context = WorkerContext::new(
             place,
             Arc::clone(&listeners),

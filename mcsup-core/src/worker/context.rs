@@ -18,6 +18,7 @@ use crate::sys::companion;
 #[derive(Debug, Clone)]
 pub struct WorkerContext {
     slot: usize,
+    number: u64,
     listeners: Arc<OpenSet>,
     control: Arc<WorkerControl>,
     row: ScoreboardRow,
@@ -32,7 +33,7 @@ pub struct WorkerContext {
 
 impl WorkerContext {
     pub(crate) fn new(
-        (slot, max_requests): (usize, Option<u64>),
+        (slot, number, max_requests): (usize, u64, Option<u64>),
         listeners: Arc<OpenSet>,
         control: Arc<WorkerControl>,
         row: ScoreboardRow,
@@ -41,6 +42,7 @@ impl WorkerContext {
     ) -> Self {
         Self {
             slot,
+            number,
             listeners,
             control,
             row,
@@ -67,6 +69,12 @@ impl WorkerContext {
     /// The worker's place in the pool, from 0.
     pub fn slot(&self) -> usize {
         self.slot
+    }
+
+    /// The number of the worker among the processes that the pool has started, from 1. Molds count too, also across
+    /// reloads and upgrades.
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// The stage of the worker's life.
@@ -192,6 +200,11 @@ impl WorkerContext {
         }
     }
 
+    /// The number of requests that have begun.
+    pub fn requests(&self) -> u64 {
+        self.row.requests()
+    }
+
     /// Reports the number of requests that wait to be started.
     pub fn waiting(&self, count: usize) {
         self.row.waiting(count);
@@ -273,7 +286,7 @@ pub(super) mod tests {
         let (ours, theirs) = channel::pair().unwrap();
         let (control, handover) =
             (Arc::new(WorkerControl::new().unwrap()), Arc::new(Handover::new().unwrap()));
-        let place = (0, max_requests);
+        let place = (0, 1, max_requests);
         (WorkerContext::new(place, Arc::default(), control, row, handover, theirs), ours)
     }
 
@@ -289,6 +302,15 @@ pub(super) mod tests {
             }
             assert_eq!(supervisor.receive(channel::ReadLimit::Turn), expected);
         }
+    }
+
+    #[test]
+    fn a_worker_counts_the_requests_that_have_begun() {
+        let (worker, _supervisor) = with_max_requests(None);
+        worker.request_began();
+        worker.request_ended();
+        worker.request_began();
+        assert_eq!((worker.requests(), worker.number()), (2, 1));
     }
 
     #[test]
