@@ -174,6 +174,9 @@ pub trait Reply {
     /// Whether the head has been sent: from then on neither status nor header can be changed.
     fn head_sent(&self) -> bool;
 
+    /// The number of bytes of the body that have been handed over.
+    fn body_bytes(&self) -> u64;
+
     /// Whether nothing more will be sent whatever is said: all that Content-Length announced has been handed over, or
     /// the response may have no body. Asking the application for more has no use.
     fn is_full(&self) -> bool;

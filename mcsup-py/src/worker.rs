@@ -1,5 +1,7 @@
 //! The worker: an engine, an interpreter and an application in a process of `mcsup-core`'s.
 
+mod hooking;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -11,13 +13,15 @@ use pyo3::prelude::*;
 
 use crate::access::{AccessLog, Format};
 use crate::app::{App, Local};
-use crate::conf::{self, Source};
+use crate::conf::Source;
 use crate::engine::{self, EngineConfig, Host, Listening, Siblings, Threads};
 use crate::python::imported::Imported;
 use crate::python::loading::{self, LoadError, Target};
 use crate::python::{application_forks, ending, fork, interpreter, signals, site, traceback};
 use crate::watch::{BrokenPage, ReloadSettings, Watcher};
 use crate::wsgi::{IsDraining, WsgiApp, WsgiSettings};
+
+use hooking::Hooking;
 
 /// The settings of a WSGI worker.
 #[derive(Clone)]
@@ -36,6 +40,8 @@ pub struct WorkerSettings {
     pub engine: EngineConfig,
     /// A configuration in Python, which is executed before the application is loaded.
     pub conf: Option<Source>,
+    /// The settings by gunicorn's names, a JSON object: the hooks of that configuration read them.
+    pub cfg: Arc<str>,
     /// Format and place of the access log.
     pub access: Option<(Format, String)>,
     /// The server's properties for the application.
@@ -54,6 +60,7 @@ pub struct WorkerSettings {
 pub struct WsgiWorker {
     settings: WorkerSettings,
     callable: Option<Py<PyAny>>,
+    hooks: Hooking,
     access: Option<AccessLog>,
     /// Has seen the files before they were loaded, so that no change in between is missed.
     watcher: Option<Watcher>,
@@ -62,7 +69,7 @@ pub struct WsgiWorker {
 impl WsgiWorker {
     /// A worker that has loaded nothing yet.
     pub fn new(settings: WorkerSettings) -> Self {
-        Self { settings, callable: None, access: None, watcher: None }
+        Self { settings, callable: None, hooks: Hooking::default(), access: None, watcher: None }
     }
 
     /// Where files are to be watched. Not in a mold: a watcher is a thread.
@@ -88,8 +95,11 @@ impl Worker for WsgiWorker {
             self.begin_to_watch();
         }
         prepare(&self.settings)?;
-        execute_conf(&self.settings)?;
-        self.callable = Some(load(&self.settings)?);
+        self.hooks.define(&self.settings)?;
+        if let Some(context) = context {
+            self.hooks.begin(&self.settings, context, None)?;
+        }
+        self.callable = Some(load(&self.settings).inspect_err(|_| self.hooks.end(context))?);
         if self.settings.threads == 1 {
             if let Err(error) = Python::attach(application_forks::come_back_when_counted) {
                 log::warn!("Python will count threads of the server when the application forks: {error}");
@@ -98,8 +108,13 @@ impl Worker for WsgiWorker {
         Ok(())
     }
 
-    fn boot(&mut self, _: &WorkerContext) -> WorkerResult {
+    fn boot(&mut self, context: &WorkerContext) -> WorkerResult {
         self.begin_to_watch();
+        self.hooks.begin(&self.settings, context, self.callable.as_ref())?;
+        if let Some(callable) = self.callable.take() {
+            let initialised = self.hooks.initialise(callable);
+            self.callable = Some(initialised.inspect_err(|_| self.hooks.end(Some(context)))?);
+        }
         self.access = match self.settings.access.clone() {
             Some((format, place)) => open_access_log(format, &place)?,
             None => None,
@@ -136,13 +151,15 @@ impl Worker for WsgiWorker {
             Listening { fd: listener.as_fd(), local }
         });
         let WorkerSettings { engine, wsgi, threads, reload, reopen_error_log, .. } = &self.settings;
+        let hooks = &self.hooks;
         let apps = Python::attach(|py| {
             if let Err(error) = traceback::keep_stacks(py) {
                 log::warn!("the stacks of requests over their time cannot be shown: {error}");
             }
             let is_draining: IsDraining = Arc::new(context.is_draining());
             let app = |_| -> Box<dyn App + Send + '_> {
-                let app = WsgiApp::new(callable.clone_ref(py), wsgi.clone(), Arc::clone(&is_draining));
+                let app = WsgiApp::new(callable.clone_ref(py), wsgi.clone(), Arc::clone(&is_draining))
+                    .with_hooks(hooks.of_requests(py));
                 match reload {
                     None => Box::new(app),
                     Some(_) => Box::new(BrokenPage::new(app, || context.broken())),
@@ -155,6 +172,7 @@ impl Worker for WsgiWorker {
         }
         let host = Process { context, reopen_error_log: &**reopen_error_log };
         let ended = engine::run(engine, listeners.collect(), &host, Threads { apps, life: attached }, access);
+        self.hooks.end(Some(context));
         Python::attach(ending::run_exit_functions);
         Ok(ended.map_err(|error| Error::system("serve", error).of_kind(ErrorKind::Worker))?)
     }
@@ -234,12 +252,6 @@ fn prepare(settings: &WorkerSettings) -> mcsup_core::Result<()> {
     })
 }
 
-/// Executes the configuration in Python, if there is one: its variables stay in its module.
-fn execute_conf(settings: &WorkerSettings) -> mcsup_core::Result<()> {
-    let Some(source) = &settings.conf else { return Ok(()) };
-    Python::attach(|py| conf::execute(py, source)).map(drop).map_err(in_words_of_core)
-}
-
 fn load(settings: &WorkerSettings) -> mcsup_core::Result<Py<PyAny>> {
     Python::attach(|py| loading::load(py, &settings.target, &settings.python_path).map_err(in_words_of_core))
 }
@@ -265,8 +277,10 @@ fn in_words_of_core(error: LoadError) -> Error {
 /// Why it cannot be loaded.
 pub fn check(settings: &WorkerSettings) -> mcsup_core::Result<()> {
     interpreter::ensure(settings.venv.as_deref()).map_err(|reason| Error::new(ErrorKind::Boot, reason))?;
-    let loaded =
-        prepare(settings).and_then(|()| execute_conf(settings)).and_then(|()| load(settings)).map(drop);
+    let loaded = prepare(settings)
+        .and_then(|()| Hooking::default().define(settings))
+        .and_then(|()| load(settings))
+        .map(drop);
     Python::attach(ending::run_exit_functions);
     loaded
 }

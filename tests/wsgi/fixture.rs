@@ -280,6 +280,10 @@ impl Reply for Recorder {
         Ok(std::mem::take(received))
     }
 
+    fn body_bytes(&self) -> u64 {
+        self.sent
+    }
+
     fn head_sent(&self) -> bool {
         self.is_taken || self.head.is_some()
     }
@@ -291,6 +295,11 @@ impl Reply for Recorder {
 
 thread_local! {
     static LOG: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// What this thread has logged since its last request, or the last call of this.
+pub(crate) fn take_log() -> String {
+    LOG.take()
 }
 
 /// Keeps what a thread logs for the test that runs on it.

@@ -11,6 +11,7 @@ mod environ;
 mod errors;
 mod file_wrapper;
 mod fixture;
+mod hooks;
 mod input;
 mod loading;
 mod processes;

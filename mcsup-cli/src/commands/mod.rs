@@ -1,6 +1,7 @@
 //! The subcommands, one file for each kind.
 
 pub(crate) mod application;
+mod cfg;
 mod check;
 mod client;
 pub(crate) mod doctor;

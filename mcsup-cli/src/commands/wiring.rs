@@ -151,6 +151,7 @@ pub(super) fn worker_settings(
         threads: settings.threads.value,
         engine: engine(settings),
         conf: None,
+        cfg: super::cfg::values(settings).into(),
         access: access_log(settings)?,
         wsgi,
         reload: development(settings),

@@ -5,10 +5,14 @@
 //!
 //! - `source`: the words that name a file or a module.
 //! - `executing`: executes it, as gunicorn does.
+//! - `worker_hooks`: the hooks of workers, and their calls; `objects`: the Python objects that they get.
 
 mod executing;
+mod objects;
 mod source;
+mod worker_hooks;
 
 pub(crate) use executing::execute;
 pub use executing::remember_directory;
 pub use source::Source;
+pub(crate) use worker_hooks::{DefinedHooks, Facts, WorkerHooks};

@@ -367,6 +367,10 @@ impl Reply for Exchange<'_> {
         }
     }
 
+    fn body_bytes(&self) -> u64 {
+        self.bytes
+    }
+
     fn head_sent(&self) -> bool {
         self.stage != Stage::Before
     }

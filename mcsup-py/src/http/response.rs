@@ -162,6 +162,19 @@ impl ResponseHead {
         self.status
     }
 
+    /// The reason phrase.
+    pub fn reason(&self) -> &[u8] {
+        &self.reason
+    }
+
+    /// The fields in their order, names as they were given; without Content-Length.
+    pub fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.fields.split(|byte| *byte == b'\n').filter_map(|line| {
+            let at = memchr::memchr(b':', line)?;
+            Some((&line[..at], line[at + 1..].trim_ascii()))
+        })
+    }
+
     /// The length of the body, where the application announced it.
     pub fn content_length(&self) -> Option<u64> {
         self.content_length

@@ -10,6 +10,7 @@ use super::draining::IsDraining;
 use super::environ::Environs;
 use super::file_wrapper::FileWrapper;
 use super::held_bytes::{self, HeldBytes};
+use super::request_hooks::RequestHooks;
 use super::settings::WsgiSettings;
 use super::start_response::{Answer, StartResponse, Stop};
 use super::switching::Offer;
@@ -24,18 +25,25 @@ pub(crate) struct WsgiApp {
     environs: Environs,
     /// The callable of the last request, unless the application has kept it.
     start_response: Option<Py<StartResponse>>,
+    /// The configuration's hooks of requests.
+    hooks: Option<RequestHooks>,
 }
 
 impl WsgiApp {
     /// Serves `callable`, which may ask whether the worker will end soon.
     pub(crate) fn new(callable: Py<PyAny>, settings: WsgiSettings, is_draining: IsDraining) -> Self {
-        Self { callable, environs: Environs::new(settings, is_draining), start_response: None }
+        Self { callable, environs: Environs::new(settings, is_draining), start_response: None, hooks: None }
+    }
+
+    /// With the configuration's hooks of requests around each call.
+    pub(crate) fn with_hooks(self, hooks: Option<RequestHooks>) -> Self {
+        Self { hooks, ..self }
     }
 }
 
 impl App for WsgiApp {
     fn call(&mut self, request: Request<'_>, reply: &mut dyn Reply) -> Verdict {
-        let Self { callable, environs, start_response } = self;
+        let Self { callable, environs, start_response, hooks } = self;
         Python::attach(|py| {
             // For the log, before the request is taken apart.
             let head = request.head;
@@ -50,8 +58,14 @@ impl App for WsgiApp {
                     false => None,
                 };
                 let answer = &callables.get().0;
+                let serve = |environ| serve(callable.bind(py), environ, &head, &callables);
                 let served = answer.lease.lend(py, reply, || {
-                    let served = serve(callable.bind(py), environ, &head, &callables);
+                    let served = match hooks {
+                        None => serve(environ),
+                        Some(hooks) => hooks.around(environ, &head, answer, serve, |error| {
+                            log_error(py, "Exception in the hook pre_request for", &head, error);
+                        }),
+                    };
                     match offer {
                         Some(offer) => offer.end(served),
                         None => served,
@@ -70,6 +84,7 @@ impl App for WsgiApp {
                 Ok(()) => return Verdict::Complete,
                 Err(Stop::Gone) => log::debug!("The client of {} left", name(&head)),
                 Err(Stop::Raised(error)) => log_error(py, "Error handling request", &head, &error),
+                Err(Stop::Logged) => {}
             }
             Verdict::Failed
         })

@@ -289,7 +289,7 @@ fn protocol<'py>(py: Python<'py>, head: &Head<'_>) -> Bound<'py, PyString> {
 }
 
 /// A str whose code points are the bytes (PEP 3333, "Unicode Issues").
-fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
+pub(super) fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
     let length = ffi::Py_ssize_t::try_from(bytes.len()).unwrap_or(ffi::Py_ssize_t::MAX);
     // Nearly all; and half as dear. Python has the strings of one letter ready.
     if bytes.len() > 1 && bytes.is_ascii() {

@@ -34,8 +34,19 @@ enum Stage {
     Begun(ResponseHead),
     /// The application has the connection: nothing that it says here is sent.
     Taken,
-    /// The client is gone: nothing is sent any more.
-    Gone,
+    /// The client is gone: nothing is sent any more. `start_response` was called with this before.
+    Gone(Option<ResponseHead>),
+}
+
+impl Stage {
+    fn lose_client(&mut self) {
+        let head = match std::mem::take(self) {
+            Stage::Begun(head) => Some(head),
+            Stage::Gone(head) => head,
+            Stage::Silent | Stage::Taken => None,
+        };
+        *self = Stage::Gone(head);
+    }
 }
 
 /// Why an answer does not go on.
@@ -44,6 +55,8 @@ pub(super) enum Stop {
     Raised(PyErr),
     /// The client is gone.
     Gone,
+    /// An error that is in the log already.
+    Logged,
 }
 
 impl Stop {
@@ -51,7 +64,7 @@ impl Stop {
     pub(super) fn raised(&self) -> Option<&PyErr> {
         match self {
             Stop::Raised(error) => Some(error),
-            Stop::Gone => None,
+            Stop::Gone | Stop::Logged => None,
         }
     }
 }
@@ -124,7 +137,7 @@ impl Answer {
         let sent = match &*stage {
             Stage::Begun(head) => act(head),
             Stage::Taken => return Ok(Sent::Whole),
-            Stage::Gone => return Err(Stop::Gone),
+            Stage::Gone(_) => return Err(Stop::Gone),
             Stage::Silent => {
                 let text = "the application did not call start_response() before it sent a body";
                 return Err(Stop::Raised(PyAssertionError::new_err(text)));
@@ -133,7 +146,7 @@ impl Answer {
         match sent {
             Some(Ok(sent)) => Ok(sent),
             Some(Err(Gone)) => {
-                *stage = Stage::Gone;
+                stage.lose_client();
                 Err(Stop::Gone)
             }
             None => Err(Stop::Raised(PyRuntimeError::new_err("the request is over"))),
@@ -142,7 +155,7 @@ impl Answer {
 
     /// Resets it for another request: no other reference exists.
     pub(super) fn reset(&self, py: Python<'_>) {
-        if let Stage::Begun(head) = std::mem::take(&mut *self.stage(py)) {
+        if let Stage::Begun(head) | Stage::Gone(Some(head)) = std::mem::take(&mut *self.stage(py)) {
             *self.used(py) = Some(head);
         }
     }
@@ -163,14 +176,31 @@ impl Answer {
 
     /// Whether the client went away in the middle of it.
     pub(super) fn is_gone(&self, py: Python<'_>) -> bool {
-        matches!(*self.stage(py), Stage::Gone)
+        matches!(*self.stage(py), Stage::Gone(_))
     }
 
     /// The length that the application announced.
     pub(super) fn content_length(&self, py: Python<'_>) -> Option<u64> {
         match &*self.stage(py) {
             Stage::Begun(head) => head.content_length(),
-            Stage::Silent | Stage::Taken | Stage::Gone => None,
+            Stage::Silent | Stage::Taken | Stage::Gone(_) => None,
+        }
+    }
+
+    /// The number of bytes of the body that have been sent, and whether the head has.
+    pub(super) fn progress(&self, py: Python<'_>) -> (u64, bool) {
+        self.lease.peek(py, |reply| (reply.body_bytes(), reply.head_sent())).unwrap_or_default()
+    }
+
+    /// Reads the head, if `start_response` was called; else the result is that of nothing.
+    pub(super) fn with_head<T: Default>(
+        &self,
+        py: Python<'_>,
+        read: impl FnOnce(&ResponseHead) -> PyResult<T>,
+    ) -> PyResult<T> {
+        match &*self.stage(py) {
+            Stage::Begun(head) | Stage::Gone(Some(head)) => read(head),
+            Stage::Silent | Stage::Taken | Stage::Gone(None) => Ok(T::default()),
         }
     }
 
@@ -192,7 +222,7 @@ impl Answer {
                 Ok(received)
             }
             Some(Err(Gone)) => {
-                *stage = Stage::Gone;
+                stage.lose_client();
                 Err(PyBrokenPipeError::new_err("the client is gone"))
             }
             None => Err(PyConnectionError::new_err("the request is over")),
@@ -278,7 +308,7 @@ impl Answer {
         match self.send(data.py(), |reply, head| reply.send(head, bytes)) {
             Ok(()) => Ok(()),
             Err(Stop::Raised(error)) => Err(error),
-            Err(Stop::Gone) => Err(PyBrokenPipeError::new_err("the client is gone")),
+            Err(Stop::Gone | Stop::Logged) => Err(PyBrokenPipeError::new_err("the client is gone")),
         }
     }
 

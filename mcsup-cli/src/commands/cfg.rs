@@ -1,0 +1,68 @@
+//! The settings by gunicorn's names, for the hooks of `gunicorn.conf.py`: `server.cfg` and `worker.cfg`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::logging::Destination;
+use crate::settings::{Settings, Sourced};
+
+/// A JSON object. Durations are seconds; a setting that is off is 0 or null, as with gunicorn.
+pub(super) fn values(settings: &Settings) -> String {
+    let Settings { pool, http, limits, process, logging, recycling, .. } = settings;
+    let text = |setting: &Option<Sourced<String>>| setting.as_ref().map(|found| found.value.clone());
+    let path = |setting: &Option<Sourced<PathBuf>>| setting.as_ref().map(|found| found.value.clone());
+    let environment: Vec<String> =
+        process.env.value.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let mut values = json!({
+        "accesslog": logging.access.as_ref().map(|log| place(&log.value)),
+        "access_log_format": logging.access_format.value,
+        "backlog": settings.backlog.value,
+        "bind": settings.binds.value.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "check_config": settings.check_config.value,
+        "daemon": process.daemon.value,
+        "errorlog": place(&logging.errors.value),
+        "graceful_timeout": seconds(pool.graceful.value),
+        "group": text(&process.group),
+        "keepalive": seconds(http.keep_alive.value),
+        "limit_request_field_size": limits.field_size.value,
+        "limit_request_fields": limits.fields.value,
+        "limit_request_line": limits.line.value,
+        "loglevel": logging.level.value.name(),
+        "max_requests": recycling.requests.value.unwrap_or(0),
+        "max_requests_jitter": recycling.requests_jitter.value,
+        "pidfile": path(&process.pid),
+        "preload_app": settings.mold.preload.value,
+        "proc_name": text(&process.name).unwrap_or_else(|| "mcsup".to_owned()),
+        "pythonpath": settings.python_path.as_ref().map(|path| path.value.join(",")),
+        "raw_env": environment,
+        "reload": settings.development.reload.value,
+        "reload_extra_files": settings.development.extra_files.value,
+        "reuse_port": settings.reuse_port.value,
+        "threads": settings.threads.value,
+        "timeout": pool.timeout.value.map_or(json!(0), seconds),
+        "umask": process.umask.as_ref().map_or(0, |umask| umask.value),
+        "user": text(&process.user),
+        "worker_class": if settings.threads.value > 1 { "gthread" } else { "sync" },
+        "worker_connections": limits.connections.value,
+        "workers": settings.workers.value,
+        "wsgi_app": text(&settings.app),
+    });
+    if let (Some(directory), Value::Object(values)) = (path(&process.chdir), &mut values) {
+        values.insert("chdir".to_owned(), json!(directory));
+    }
+    values.to_string()
+}
+
+fn place(destination: &Destination) -> Value {
+    match destination {
+        Destination::Standard => json!("-"),
+        Destination::File(path) => json!(path),
+    }
+}
+
+/// Whole seconds as a whole number.
+fn seconds(time: Duration) -> Value {
+    if time.subsec_nanos() == 0 { json!(time.as_secs()) } else { json!(time.as_secs_f64()) }
+}

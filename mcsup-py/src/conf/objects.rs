@@ -1,0 +1,89 @@
+//! The Python modules behind the objects of hooks: `log`, `cfg`, `server`, `worker`, `req`, `resp`.
+
+use std::ffi::CString;
+
+use log::Level;
+use pyo3::prelude::*;
+use pyo3::types::{PyCFunction, PyDict, PyModule, PyTuple};
+
+/// The target of records that `log` has no level for.
+const CRITICAL: &str = "critical";
+
+/// Each module uses none of the others.
+pub(super) enum Own {
+    Log,
+    Cfg,
+    Hooks,
+    Worker,
+    Request,
+}
+
+impl Own {
+    /// The module, which is executed once in a process.
+    pub(super) fn module<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyModule>> {
+        let (code, file, name) = match self {
+            Own::Log => (include_str!("log.py"), c"mcsup/conf/log.py", c"_mcsup_conf_log"),
+            Own::Cfg => (include_str!("cfg.py"), c"mcsup/conf/cfg.py", c"_mcsup_conf_cfg"),
+            Own::Hooks => (include_str!("hooks.py"), c"mcsup/conf/hooks.py", c"_mcsup_conf_hooks"),
+            Own::Worker => (include_str!("worker.py"), c"mcsup/conf/worker.py", c"_mcsup_conf_worker"),
+            Own::Request => (include_str!("request.py"), c"mcsup/conf/request.py", c"_mcsup_conf_request"),
+        };
+        let known = py.import("sys")?.getattr("modules")?.cast_into::<PyDict>()?.get_item(name)?;
+        match known.map(|module| module.cast_into::<PyModule>()) {
+            Some(Ok(module)) => Ok(module),
+            _ => PyModule::from_code(py, &CString::new(code)?, file, name),
+        }
+    }
+}
+
+/// `cfg`: the settings by gunicorn's names, a JSON object, before the variables of the configuration.
+pub(super) fn cfg<'py>(
+    py: Python<'py>,
+    settings: &str,
+    namespace: &Bound<'py, PyDict>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let values = py.import("json")?.call_method1("loads", (settings,))?;
+    Own::Cfg.module(py)?.getattr("Cfg")?.call1((values, namespace))
+}
+
+/// `log`: writes to the error log of this process.
+pub(super) fn logger<'py>(py: Python<'py>, cfg: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let write = PyCFunction::new_closure(py, Some(c"write"), None, |arguments, _| -> PyResult<()> {
+        let (level, text): (i64, String) = arguments.extract()?;
+        // The reader of a log may be slow.
+        arguments.py().detach(|| write(level, &text));
+        Ok(())
+    })?;
+    Own::Log.module(py)?.getattr("Logger")?.call1((cfg, write, lowest_level()))
+}
+
+/// A function without arguments.
+pub(super) fn act<'py>(
+    py: Python<'py>,
+    name: &'static std::ffi::CStr,
+    act: impl Fn() + Send + Sync + 'static,
+) -> PyResult<Bound<'py, PyCFunction>> {
+    PyCFunction::new_closure(py, Some(name), None, move |_: &Bound<'_, PyTuple>, _| act())
+}
+
+/// Writes a record with a level of Python's `logging`.
+fn write(level: i64, text: &str) {
+    match level {
+        50.. => log::error!(target: CRITICAL, "{text}"),
+        40.. => log::error!("{text}"),
+        30.. => log::warn!("{text}"),
+        20.. => log::info!("{text}"),
+        _ => log::debug!("{text}"),
+    }
+}
+
+/// The lowest level that is logged, as a number of Python's `logging`.
+fn lowest_level() -> u8 {
+    match log::max_level().to_level() {
+        None => 50,
+        Some(Level::Error) => 40,
+        Some(Level::Warn) => 30,
+        Some(Level::Info) => 20,
+        Some(Level::Debug | Level::Trace) => 10,
+    }
+}

@@ -1,0 +1,90 @@
+//! The hooks of `gunicorn.conf.py` in the life of a worker.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use mcsup_core::{Local, Phase, Result, WorkerContext};
+use pyo3::prelude::*;
+
+use super::{WorkerSettings, in_words_of_core};
+use crate::conf::{self, DefinedHooks, Facts, WorkerHooks};
+use crate::wsgi::RequestHooks;
+
+/// The hooks, if the configuration defines any.
+#[derive(Default)]
+pub(super) struct Hooking {
+    defined: Option<DefinedHooks>,
+    /// In a worker; a mold has none.
+    own: Option<WorkerHooks>,
+}
+
+impl Hooking {
+    /// Executes the configuration, if there is one: its variables stay in its module.
+    pub(super) fn define(&mut self, settings: &WorkerSettings) -> Result<()> {
+        let Some(source) = &settings.conf else { return Ok(()) };
+        let defined = Python::attach(|py| {
+            conf::execute(py, source).and_then(|namespace| DefinedHooks::find(py, source, namespace))
+        });
+        self.defined = defined.map_err(in_words_of_core)?;
+        Ok(())
+    }
+
+    /// Calls `post_fork`, once in a worker. `preloaded`: the application, if a mold has loaded it.
+    pub(super) fn begin(
+        &mut self,
+        settings: &WorkerSettings,
+        context: &WorkerContext,
+        preloaded: Option<&Py<PyAny>>,
+    ) -> Result<()> {
+        let (None, Some(defined)) = (&self.own, &self.defined) else { return Ok(()) };
+        let listeners = context.listeners().iter();
+        let (leaving, beating) = (context.clone(), context.clone());
+        let facts = Facts {
+            number: context.number(),
+            listeners: listeners
+                .map(|listener| (listener.as_fd().as_raw_fd(), url(listener.local())))
+                .collect(),
+            target: settings.target.to_string(),
+            settings: &settings.cfg,
+            error_log: settings.error_log,
+            leave: Box::new(move || {
+                // Without a supervisor the worker ends anyway.
+                let _ = leaving.leave("a hook has set worker.alive to False");
+            }),
+            beat: Box::new(move || beating.beat()),
+        };
+        let own = Python::attach(|py| defined.begin(py, facts)).map_err(in_words_of_core)?;
+        let forked =
+            Python::attach(|py| self.own.insert(own).forked(py, preloaded)).map_err(in_words_of_core);
+        forked.inspect_err(|_| self.end(Some(context)))
+    }
+
+    /// Calls `post_worker_init`, which may change the application.
+    pub(super) fn initialise(&self, callable: Py<PyAny>) -> Result<Py<PyAny>> {
+        match &self.own {
+            None => Ok(callable),
+            Some(own) => Python::attach(|py| own.initialised(py, callable)).map_err(in_words_of_core),
+        }
+    }
+
+    /// The hooks of requests.
+    pub(super) fn of_requests(&self, py: Python<'_>) -> Option<RequestHooks> {
+        let hooks = self.own.as_ref()?.of_requests(py);
+        let hooks = hooks.inspect_err(|error| log::error!("The hooks of requests are not called: {error}"));
+        hooks.ok().flatten().map(RequestHooks::new)
+    }
+
+    /// Calls the hooks of the end.
+    pub(super) fn end(&self, context: Option<&WorkerContext>) {
+        let (Some(own), Some(context)) = (&self.own, context) else { return };
+        Python::attach(|py| own.end(py, context.phase() == Phase::Quitting, context.requests()));
+    }
+}
+
+/// A listener as gunicorn names it.
+fn url(local: &Local) -> String {
+    match local {
+        Local::Tcp(address) => format!("http://{address}"),
+        Local::Unix(path) => format!("unix:{}", path.to_string_lossy().replacen('\0', "@", 1)),
+        other => other.to_string(),
+    }
+}
