@@ -50,6 +50,13 @@ pub struct Request<'a> {
     pub peer: &'a Peer,
 }
 
+impl Request<'_> {
+    /// The client's address, as trusted proxies name it, or as that of the connection; `None` on a Unix socket.
+    pub fn client(&self) -> Option<SocketAddr> {
+        self.head.client().or(self.peer.remote)
+    }
+}
+
 /// A request body that was received whole and de-chunked.
 #[derive(Debug)]
 pub enum Body {
@@ -85,16 +92,36 @@ impl Body {
 /// The two ends of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
-    /// The client's address, as it was when the connection was accepted; `None` on a Unix socket.
+    /// The client's address, as it was when the connection was accepted, or as a PROXY header names it; `None` on a Unix
+    /// socket.
     pub remote: Option<SocketAddr>,
     /// Our address, or the path of the Unix socket.
     pub local: Local,
+    /// What is known besides of a connection whose PROXY header has named the client.
+    pub proxied: Option<Box<Proxied>>,
+}
+
+/// The proxy of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Proxied {
+    /// The proxy's own address, from which it has connected to us; `None` on a Unix socket.
+    pub proxy: Option<SocketAddr>,
+    /// The address at which the proxy has accepted the client.
+    pub server: SocketAddr,
 }
 
 impl Peer {
     /// Whether all is known that there is: a client by TCP has an address.
     pub(crate) fn is_known(&self) -> bool {
         self.remote.is_some() || matches!(self.local, Local::Unix(_))
+    }
+
+    /// The address that has connected to us, which decides whether its statements count; `None` on a Unix socket.
+    pub(crate) fn connected(&self) -> Option<SocketAddr> {
+        match &self.proxied {
+            Some(proxied) => proxied.proxy,
+            None => self.remote,
+        }
     }
 }
 

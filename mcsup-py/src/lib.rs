@@ -9,6 +9,7 @@
 //! |---|---|
 //! | accept, receive | [`engine`] on `net` |
 //! | read the head, find the body's end | `http/head`, `http/framing`, `http/chunked` |
+//! | believe what a trusted proxy says | `trust` |
 //! | refuse what is ambiguous or too large | `http/reject` |
 //! | call the application | [`app`], the seam; `wsgi` behind it |
 //! | frame the answer | `http/response`, `engine/exchange` |
@@ -30,6 +31,7 @@ pub mod engine;
 mod http;
 mod net;
 pub mod python;
+mod trust;
 mod watch;
 mod worker;
 mod wsgi;

@@ -24,5 +24,6 @@ mod siblings;
 mod slow_clients;
 mod switching;
 mod threads;
+mod trust;
 mod turns;
 mod unfinished;

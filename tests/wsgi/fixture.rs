@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
-use crate::app::{App, Block, Body, Gone, Local, Peer, Reply, Request, Verdict};
+use crate::app::{App, Block, Body, Gone, Local, Peer, Proxied, Reply, Request, Verdict};
 use crate::http::head::{Heads, Limits};
 use crate::http::response::{ResponseHead, write_interim};
 use crate::python::interpreter;
+use crate::trust::FieldRules;
 use crate::wsgi::{WsgiApp, WsgiSettings};
 use pyo3::prelude::*;
 
@@ -55,6 +56,10 @@ pub(crate) struct Served {
     journal: Journal,
     /// Our end of the connections.
     pub(crate) local: Local,
+    /// The proxy of the connections.
+    pub(crate) proxied: Option<Box<Proxied>>,
+    /// The rules for the fields of the peer, which is trusted.
+    pub(crate) rules: FieldRules,
     /// The number of sends after which the client is gone.
     pub(crate) patience: usize,
     /// Whether the worker will end soon.
@@ -134,7 +139,9 @@ impl Served {
         let settings = WsgiSettings { errors, ..settings };
         let app = wrap(WsgiApp::new(callable, settings, Arc::new(move || asked.load(Ordering::SeqCst))));
         let local = Local::Tcp("127.0.0.1:8080".parse().unwrap());
-        Self { app, journal, local, patience: usize::MAX, is_draining, needs_python: false, connection: None }
+        let (proxied, rules) = (None, FieldRules::default());
+        let (patience, needs_python, connection) = (usize::MAX, false, None);
+        Self { app, journal, local, proxied, rules, patience, is_draining, needs_python, connection }
     }
 
     /// Asks with `GET / HTTP/1.1`.
@@ -145,9 +152,10 @@ impl Served {
     /// Asks with these bytes of a head.
     pub(crate) fn ask(&mut self, head: &[u8], body: Body) -> Outcome {
         let mut heads = Heads::default();
-        assert_eq!(heads.read(head, &Limits::default()).unwrap(), Some(head.len()), "a whole head");
+        let read = heads.read_by(head, &Limits::default(), self.rules.reader(true));
+        assert_eq!(read.unwrap(), Some(head.len()), "a whole head");
         let remote = matches!(self.local, Local::Tcp(_)).then(|| "192.0.2.7:4711".parse().unwrap());
-        let peer = Peer { remote, local: self.local.clone() };
+        let peer = Peer { remote, local: self.local.clone(), proxied: self.proxied.clone() };
         let mut reply = Recorder {
             journal: Arc::clone(&self.journal),
             patience: self.patience,

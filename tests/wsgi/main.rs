@@ -19,4 +19,5 @@ mod reload;
 mod response;
 mod start_response;
 mod switching;
+mod trust;
 mod validator;

@@ -180,10 +180,10 @@ impl Clock {
 }
 
 fn write_atom(out: &mut Vec<u8>, atom: &Atom, entry: &Entry<'_>, clock: &mut Clock) {
-    let Entry { head, remote, response, bytes, took } = entry;
+    let Entry { head, response, bytes, took, .. } = entry;
     let head = head.as_ref();
     match atom {
-        Atom::RemoteAddress => match remote {
+        Atom::RemoteAddress => match entry.client() {
             Some(remote) => put(out, format_args!("{}", remote.ip())),
             None => out.push(b'-'),
         },
@@ -269,8 +269,8 @@ fn variable(entry: &Entry<'_>, name: &str) -> Option<Vec<u8>> {
         "QUERY_STRING" => owned(head.query()),
         "RAW_URI" | "REQUEST_URI" => owned(head.target()),
         "SERVER_PROTOCOL" => owned(head.version().as_str().as_bytes()),
-        "REMOTE_ADDR" => entry.remote.map(|remote| remote.ip().to_string().into_bytes()),
-        "REMOTE_PORT" => entry.remote.map(|remote| remote.port().to_string().into_bytes()),
+        "REMOTE_ADDR" => entry.client().map(|remote| remote.ip().to_string().into_bytes()),
+        "REMOTE_PORT" => entry.client().map(|remote| remote.port().to_string().into_bytes()),
         "CONTENT_TYPE" => owned(head.header("content-type")?),
         "CONTENT_LENGTH" => owned(head.header("content-length")?),
         _ => owned(head.header(&name.strip_prefix("HTTP_")?.replace('_', "-"))?),
@@ -282,7 +282,7 @@ fn write_json(out: &mut Vec<u8>, entry: &Entry<'_>, clock: &mut Clock) {
     let field = |name: &str| entry.head.and_then(|head| head.header(name)).map(text);
     let head = entry.head.as_ref();
     let line = serde_json::json!({
-        "remote_addr": entry.remote.map(|remote| remote.ip().to_string()),
+        "remote_addr": entry.client().map(|remote| remote.ip().to_string()),
         "user": user(entry).as_deref().map(text),
         "time": clock.rfc3339(),
         "method": head.map(|head| head.method()),

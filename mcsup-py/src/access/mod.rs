@@ -21,7 +21,7 @@ use sink::Sink;
 pub(crate) struct Entry<'a> {
     /// The request head; `None` if it was not understood.
     pub head: Option<Head<'a>>,
-    /// The client's address; `None` on a Unix socket.
+    /// The client's address as the connection has it; `None` on a Unix socket.
     pub remote: Option<SocketAddr>,
     /// The answer's head.
     pub response: &'a ResponseHead,
@@ -29,6 +29,13 @@ pub(crate) struct Entry<'a> {
     pub bytes: u64,
     /// From the whole request to the last byte handed over.
     pub took: Duration,
+}
+
+impl Entry<'_> {
+    /// The client's address, as trusted proxies name it, or as that of the connection.
+    fn client(&self) -> Option<SocketAddr> {
+        self.head.and_then(|head| head.client()).or(self.remote)
+    }
 }
 
 /// A format and a place for lines.

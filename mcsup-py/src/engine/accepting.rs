@@ -84,13 +84,16 @@ impl Table<'_> {
             Ok((stream, remote)) => {
                 self.acceptor.lost = 0;
                 self.reserve.accepted(stream.as_fd());
-                let peer = Peer { remote, local: listener.local.clone() };
+                let peer = Peer { remote, local: listener.local.clone(), proxied: None };
                 if !peer.is_known() {
                     // Reset before its turn. An application would not learn whose request it has.
                     return true;
                 }
                 let deadline = after(now, self.config.timeouts.head);
-                let token = self.connections.add(|token| Connection::new(stream, peer, token, now, deadline));
+                let trust = &self.config.trust;
+                let token = self
+                    .connections
+                    .add(|token| Connection::new(stream, peer, token, now, deadline).trusted_by(trust, true));
                 self.host.connections(self.connections.len());
                 if !(self.acceptor.lacks_permit && self.hand_over_unread(token, now)) {
                     self.advance(token, now);

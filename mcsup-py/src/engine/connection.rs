@@ -1,5 +1,6 @@
 //! One connection and its state. It never calls the application, and never waits.
 
+mod proxy_header;
 mod receiving;
 
 use std::fs::File;
@@ -20,6 +21,7 @@ use crate::http::reject::Reject;
 use crate::net::buffer::{Incoming, Outgoing, Tail};
 use crate::net::stream::{Progress, Stream};
 use crate::net::timers::{Armed, after};
+use crate::trust::{ProxyProtocol, Trust};
 
 /// The event that a connection waits for.
 #[derive(Debug)]
@@ -102,6 +104,10 @@ pub(super) struct Connection {
     emptied: bool,
     /// The client has ended its side.
     ended: bool,
+    /// Whether the fields of the peer count.
+    is_trusted: bool,
+    /// Whether it may begin with a PROXY header still.
+    pub(super) may_have_proxy_header: bool,
 }
 
 /// The part of the engine's resources that an unanswered request has.
@@ -136,7 +142,16 @@ impl Connection {
             is_taken: false,
             emptied: false,
             ended: false,
+            is_trusted: false,
+            may_have_proxy_header: false,
         }
+    }
+
+    /// With as much trust in the peer as `trust` has. `is_unread`: not a byte of it has been read.
+    pub(super) fn trusted_by(mut self, trust: &Trust, is_unread: bool) -> Self {
+        self.is_trusted = trust.believes_fields_of(self.peer.connected());
+        self.may_have_proxy_header = is_unread && trust.proxy_protocol != ProxyProtocol::Off;
+        self
     }
 
     /// The poller says that there is something to read.

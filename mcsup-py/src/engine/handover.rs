@@ -6,8 +6,8 @@
 //! - A worker with many more connections than a sibling hands some over when their requests come: so the pool is balanced
 //!   soon after a burst of connections or the start of a worker.
 //!
-//! The message holds the descriptor, both addresses as accept(2) reported them, and some kilobytes that were received and
-//! not answered. A connection with a larger body moves before the body is read, or stays. The addresses are not read
+//! The message holds the descriptor, both addresses as accept(2) reported them, those of a PROXY header, and some kilobytes
+//! that were received and not answered. A connection with a larger body moves before the body is read, or stays. The addresses are not read
 //! from the socket: it loses them if its client resets it, and its request is still there.
 
 use std::io;
@@ -21,7 +21,7 @@ use mcsup_core::listener::AcceptFailure;
 use super::connection::{Connection, State};
 use super::table::Table;
 use super::{Phase, Timeouts};
-use crate::app::{Local, Peer};
+use crate::app::{Local, Peer, Proxied};
 use crate::net::stream::Stream;
 use crate::net::timers::after;
 
@@ -92,7 +92,8 @@ impl Table<'_> {
             return false;
         };
         let is_fresh = matches!(connection.state, State::Idle { fresh: true });
-        let mut bytes = written(&connection.peer, is_fresh);
+        let start = Start { is_fresh, may_have_proxy_header: connection.may_have_proxy_header };
+        let mut bytes = written(&connection.peer, start);
         connection.write_received(&mut bytes);
         if self.host.hand_over(connection.stream.as_fd(), &bytes).is_err() {
             return false;
@@ -126,12 +127,13 @@ impl Table<'_> {
         self.reserve.accepted(stream.as_fd());
         // The supervisor itself gives connections that no worker has accepted: only the socket knows their ends.
         let known = match bytes.is_empty() {
-            true => stream
-                .local()
-                .map(|local| (Peer { remote: stream.remote(), local: Local::Tcp(local) }, true, &bytes[..])),
+            true => stream.local().map(|local| {
+                let peer = Peer { remote: stream.remote(), local: Local::Tcp(local), proxied: None };
+                (peer, Start { is_fresh: true, may_have_proxy_header: true }, &bytes[..])
+            }),
             false => read(&bytes),
         };
-        let Some((peer, is_fresh, received)) = known.filter(|(peer, ..)| peer.is_known()) else {
+        let Some((peer, start, received)) = known.filter(|(peer, ..)| peer.is_known()) else {
             return true;
         };
         let Timeouts { head, keep_alive, .. } = self.config.timeouts;
@@ -139,8 +141,9 @@ impl Table<'_> {
         let idle = after(now, if keep_alive.is_zero() { head } else { keep_alive });
         let head = after(now, head);
         let token = self.connections.add(|token| {
-            let mut connection = Connection::new(stream, peer, token, now, head);
-            if !is_fresh {
+            let mut connection = Connection::new(stream, peer, token, now, head)
+                .trusted_by(&self.config.trust, start.may_have_proxy_header);
+            if !start.is_fresh {
                 connection.idle(now, idle);
             }
             connection.incoming.room(received.len()).extend_from_slice(received);
@@ -152,34 +155,54 @@ impl Table<'_> {
     }
 }
 
-/// Both ends of a connection, and whether it has yet to send its first request, as bytes: a letter, and for each end a
-/// length and a text. `mcsup_core::link::handover` has the version of this form, which changes with it.
-fn written(peer: &Peer, is_fresh: bool) -> Vec<u8> {
+/// What a connection has yet to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Start {
+    /// Its first request.
+    is_fresh: bool,
+    /// A PROXY header before it, perhaps.
+    may_have_proxy_header: bool,
+}
+
+/// Both ends of a connection, its proxy and its start, as bytes: a letter, a digit, and a length and a text for each
+/// address. `mcsup_core::link::handover` has the version of this form, which changes with it.
+fn written(peer: &Peer, start: Start) -> Vec<u8> {
     let (kind, local) = match &peer.local {
         Local::Tcp(address) => (b't', address.to_string()),
         Local::Unix(path) => (b'u', path.clone()),
     };
-    let remote = peer.remote.map_or_else(String::new, |remote| remote.to_string());
-    let mut bytes = vec![if is_fresh { kind.to_ascii_uppercase() } else { kind }];
-    for text in [local, remote] {
+    let text = |address: Option<SocketAddr>| address.map_or_else(String::new, |address| address.to_string());
+    let (proxy, server) = match peer.proxied.as_deref() {
+        Some(Proxied { proxy, server }) => (text(*proxy), server.to_string()),
+        None => (String::new(), String::new()),
+    };
+    let mut bytes = vec![
+        if start.is_fresh { kind.to_ascii_uppercase() } else { kind },
+        if start.may_have_proxy_header { b'1' } else { b'0' },
+    ];
+    for text in [local, text(peer.remote), proxy, server] {
         bytes.extend_from_slice(&u16::try_from(text.len()).unwrap_or(u16::MAX).to_le_bytes());
         bytes.extend_from_slice(text.as_bytes());
     }
     bytes
 }
 
-/// Both, and the rest. `None`: no worker has written this.
-fn read(bytes: &[u8]) -> Option<(Peer, bool, &[u8])> {
-    let (kind, rest) = bytes.split_first()?;
+/// All of it, and the rest. `None`: no worker has written this.
+fn read(bytes: &[u8]) -> Option<(Peer, Start, &[u8])> {
+    let ([kind, header], rest) = bytes.split_first_chunk::<2>()?;
     let (local, rest) = read_text(rest)?;
     let (remote, rest) = read_text(rest)?;
+    let (proxy, rest) = read_text(rest)?;
+    let (server, rest) = read_text(rest)?;
     let address = |text: &str| text.parse::<SocketAddr>().ok();
     let local = match kind.to_ascii_lowercase() {
         b't' => Local::Tcp(address(local)?),
         b'u' => Local::Unix(local.to_owned()),
         _ => return None,
     };
-    Some((Peer { remote: address(remote), local }, kind.is_ascii_uppercase(), rest))
+    let proxied = address(server).map(|server| Box::new(Proxied { proxy: address(proxy), server }));
+    let start = Start { is_fresh: kind.is_ascii_uppercase(), may_have_proxy_header: *header == b'1' };
+    Some((Peer { remote: address(remote), local, proxied }, start, rest))
 }
 
 fn read_text(bytes: &[u8]) -> Option<(&str, &[u8])> {
@@ -194,21 +217,28 @@ mod tests {
 
     #[test]
     fn both_ends_of_a_connection_survive_the_way() {
-        for (local, remote) in [
-            (Local::Tcp("127.0.0.1:80".parse().unwrap()), Some("192.0.2.7:1")),
-            (Local::Tcp("[::1]:8080".parse().unwrap()), Some("[2001:db8::1]:65535")),
-            (Local::Tcp("[::]:8080".parse().unwrap()), Some("[fe80::1%2]:4711")),
-            (Local::Unix("/run/s".to_owned()), None),
+        let proxied = |proxy: Option<&str>| {
+            let proxy = proxy.map(|text| text.parse().unwrap());
+            Some(Box::new(Proxied { proxy, server: "[2001:db8::2]:443".parse().unwrap() }))
+        };
+        for (local, remote, proxied) in [
+            (Local::Tcp("127.0.0.1:80".parse().unwrap()), Some("192.0.2.7:1"), None),
+            (Local::Tcp("[::1]:8080".parse().unwrap()), Some("[2001:db8::1]:65535"), None),
+            (Local::Tcp("[::]:8080".parse().unwrap()), Some("[fe80::1%2]:4711"), None),
+            (Local::Tcp("127.0.0.1:80".parse().unwrap()), Some("192.0.2.7:1"), proxied(Some("127.0.0.1:9"))),
+            (Local::Unix("/run/s".to_owned()), None, None),
+            (Local::Unix("/run/s".to_owned()), Some("192.0.2.7:1"), proxied(None)),
         ] {
-            let peer = Peer { remote: remote.map(|text| text.parse().unwrap()), local };
-            for is_fresh in [true, false] {
-                let mut bytes = written(&peer, is_fresh);
+            let peer = Peer { remote: remote.map(|text| text.parse().unwrap()), local, proxied };
+            for (is_fresh, may_have_proxy_header) in [(true, true), (true, false), (false, false)] {
+                let start = Start { is_fresh, may_have_proxy_header };
+                let mut bytes = written(&peer, start);
                 bytes.extend_from_slice(b"GET /");
-                assert_eq!(read(&bytes), Some((peer.clone(), is_fresh, &b"GET /"[..])));
+                assert_eq!(read(&bytes), Some((peer.clone(), start, &b"GET /"[..])));
             }
         }
-        assert_eq!(read(b"t\x05\x00abc"), None);
-        assert_eq!(read(b"u\x01\x00a"), None);
-        assert_eq!(read(b"?\x00\x00\x00\x00"), None);
+        assert_eq!(read(b"t0\x05\x00abc"), None);
+        assert_eq!(read(b"u0\x01\x00a"), None);
+        assert_eq!(read(b"?0\x00\x00\x00\x00\x00\x00\x00\x00"), None);
     }
 }

@@ -49,6 +49,7 @@ use crate::access::AccessLog;
 use crate::app::{App, Local};
 pub use crate::http::head::Limits;
 use crate::net::poller::Poller;
+pub use crate::trust::{AllowList, FieldRules, HeaderMap, Hops, HopsField, ProxyProtocol, Trust};
 
 /// How long the engine waits for a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +96,8 @@ pub struct EngineConfig {
     /// Where the engine itself says, without the application, whether this worker should be sent clients: the path, as it
     /// is sent; `None`: nowhere.
     pub health_path: Option<Arc<str>>,
+    /// Which peers are proxies, and what of their statements counts.
+    pub trust: Trust,
 }
 
 impl Default for EngineConfig {
@@ -105,6 +108,7 @@ impl Default for EngineConfig {
             connections: 0,
             waiting: 1024,
             health_path: None,
+            trust: Trust::default(),
         }
     }
 }

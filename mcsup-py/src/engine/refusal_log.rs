@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::bucket::Bucket;
 use crate::http::foreign;
-use crate::http::reject::Reject;
+use crate::http::reject::{self, Reject};
 
 /// The number of lines at once; one more is allowed each period.
 const MOST_AT_ONCE: u32 = 5;
@@ -88,6 +88,9 @@ impl fmt::Display for Refusal<'_> {
         match received {
             _ if foreign::is_tls(received) => f.write_str("TLS handshake on a plain-text port")?,
             _ if foreign::is_http2(received) => f.write_str("HTTP/2 without TLS is not spoken here")?,
+            _ if self.reject == reject::REQUEST_LINE && foreign::is_proxy_header(received) => {
+                f.write_str("PROXY header, which this server does not accept; see --proxy-protocol")?;
+            }
             _ => write!(f, "{why} ({source})")?,
         }
         // Nothing of a client's reaches the log as it came: a terminal or a parser may read it.
@@ -100,7 +103,6 @@ impl fmt::Display for Refusal<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::reject;
 
     fn line(received: &[u8]) -> String {
         let remote = Some("192.0.2.7:4711".parse().unwrap());
@@ -116,6 +118,12 @@ mod tests {
         assert!(line(b"\x16\x03\x01\x02\x00\x01").contains(": 400 TLS handshake on a plain-text port; "));
         let unix = Refusal { remote: None, reject: reject::TIMEOUT, received: b"GET" }.to_string();
         assert!(unix.starts_with("Refused a request on a Unix socket: 408 "), "{unix}");
+        for header in [&b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"[..], b"\0\r\nQUIT\n\x21"] {
+            assert!(
+                line(header).contains(": 400 PROXY header, which this server does not accept; "),
+                "{header:?}"
+            );
+        }
         assert!(line(b"PRI * HTTP/2.0\r\n\r\n").contains(": 400 HTTP/2 without TLS is not spoken here; "));
     }
 

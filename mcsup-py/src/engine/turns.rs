@@ -173,7 +173,7 @@ mod tests {
     fn connection() -> (Connection, UnixStream) {
         let (ours, client) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
-        let peer = Peer { remote: None, local: Local::Unix("s".to_owned()) };
+        let peer = Peer { remote: None, local: Local::Unix("s".to_owned()), proxied: None };
         let now = Instant::now();
         (Connection::new(Stream::from(OwnedFd::from(ours)), peer, 1, now, now), client)
     }

@@ -10,6 +10,12 @@ pub(crate) fn is_tls(bytes: &[u8]) -> bool {
     matches!(bytes, [22, 3, ..])
 }
 
+/// Whether it begins with a PROXY header. Of version 2 the empty lines at its front may have been passed over.
+pub(crate) fn is_proxy_header(bytes: &[u8]) -> bool {
+    let starts: [&[u8]; 4] = [b"PROXY TCP", b"PROXY UNKNOWN", b"\r\n\r\n\0\r\nQUIT\n", b"\0\r\nQUIT\n"];
+    starts.iter().any(|start| bytes.starts_with(start))
+}
+
 /// The answer to HTTP/2's preface (RFC 9113 §4.1): empty SETTINGS; on stream 1, which a client's first request has, status
 /// 505 and a field that names the reason; and GOAWAY with HTTP_1_1_REQUIRED and the reason again. It has no body, since the
 /// request's method is not known, and HEAD must have none (§8.1.1). GOAWAY names stream 1 as the last one: a client that

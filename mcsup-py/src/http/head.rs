@@ -6,12 +6,14 @@
 mod lines;
 
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 
 use super::authority;
 use super::framing::{Collected, Delimited};
 use super::reject::{self, Reject};
 use super::request_line::{self, Line, Place, place};
 use super::version::Version;
+use crate::trust::{Claims, Kept, Reader};
 use lines::Lines;
 
 /// How large a request may be.
@@ -44,6 +46,7 @@ pub(crate) struct Heads {
     /// Names and values.
     fields: Vec<(Place, Place)>,
     delimited: Delimited,
+    claims: Claims,
 }
 
 /// The head of one request.
@@ -57,10 +60,15 @@ impl Heads {
     /// Looks for a whole head at the beginning of `bytes`, which is what has arrived so far. Returns its length, with
     /// the empty line; `None`: more must arrive.
     ///
-    /// After a head was found, call [`Heads::reset`] before the next.
-    pub(crate) fn read(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Reject> {
+    /// After a head was found, call [`Heads::reset`] before the next. `rules`: those for the fields of the peer.
+    pub(crate) fn read_by(
+        &mut self,
+        bytes: &[u8],
+        limits: &Limits,
+        rules: Reader<'_>,
+    ) -> Result<Option<usize>, Reject> {
         let read = self.lines.find_end(bytes, limits).and_then(|end| match end {
-            Some(end) => self.parse(&bytes[..end], &bytes[..end]).map(|()| Some(end)),
+            Some(end) => self.parse(&bytes[..end], &bytes[..end], rules).map(|()| Some(end)),
             None => Ok(None),
         });
         // Its own fault comes before those of fields, whether these have arrived or not.
@@ -71,6 +79,12 @@ impl Heads {
         read
     }
 
+    /// As [`Heads::read_by`], from a peer that is not trusted.
+    #[cfg(any(test, feature = "laws"))]
+    pub(crate) fn read(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Reject> {
+        self.read_by(bytes, limits, crate::trust::FieldRules::NONE.reader(false))
+    }
+
     /// Whether the request line was understood: then a view says what was asked, also of a head that is refused or not whole.
     /// It has the fields where all of them were taken apart, otherwise none.
     pub(crate) fn is_known(&self) -> bool {
@@ -78,14 +92,14 @@ impl Heads {
     }
 
     /// How many of `bytes`, at whose beginning a request is expected, are empty lines: they are no part of it (RFC 9112
-    /// §2.2). [`Heads::read`] refuses a request with more than a few.
+    /// §2.2). [`Heads::read_by`] refuses a request with more than a few.
     pub(crate) fn pass_over_empty_lines(&mut self, bytes: &[u8]) -> usize {
         self.lines.pass_over_empty(bytes)
     }
 
     /// Forgets the head that was read.
     pub(crate) fn reset(&mut self) {
-        (self.lines, self.is_known) = (Lines::default(), false);
+        (self.lines, self.is_known, self.claims) = (Lines::default(), false, Claims::default());
         self.fields.clear();
     }
 
@@ -100,7 +114,7 @@ impl Heads {
     }
 
     /// `known`: `bytes`, in a form that httparse knows.
-    fn parse(&mut self, known: &[u8], bytes: &[u8]) -> Result<(), Reject> {
+    fn parse(&mut self, known: &[u8], bytes: &[u8], rules: Reader<'_>) -> Result<(), Reject> {
         let mut few = [const { MaybeUninit::uninit() }; USUAL_FIELDS];
         let mut many = Vec::new();
         let room = if self.lines.count <= USUAL_FIELDS {
@@ -115,25 +129,39 @@ impl Heads {
             Ok(httparse::Status::Partial) => return Err(reject::REQUEST_LINE),
             Err(error) => {
                 return match request_line::known_form(known, error) {
-                    Some(known) => self.parse(&known, bytes),
+                    Some(known) => self.parse(&known, bytes, rules),
                     None => Err(request_line::explain(error, bytes)),
                 };
             }
         }
         self.line = request_line::take_apart(&request, known, bytes)?;
         self.is_known = true;
-        self.read_fields(known, request.headers)
+        self.read_fields(known, request.headers, rules)
     }
 
-    fn read_fields(&mut self, bytes: &[u8], headers: &[httparse::Header<'_>]) -> Result<(), Reject> {
+    fn read_fields(
+        &mut self,
+        bytes: &[u8],
+        headers: &[httparse::Header<'_>],
+        rules: Reader<'_>,
+    ) -> Result<(), Reject> {
         let mut collected = Collected::default();
         let (mut hosts, mut types, mut host, mut found) = (0, 0, None, Ok(()));
+        let mut claims = Claims::default();
         for header in headers {
             let (name, value) = (header.name.as_bytes(), header.value.trim_ascii());
             // A proxy may know a field with a hyphen that CGI cannot tell from one with an underscore: such fields
             // are how clients forge what only a proxy may say.
             if memchr::memchr(b'_', name).is_some() {
-                continue;
+                match rules.underscored(name, self.fields.len(), &mut claims) {
+                    Kept::Yes => {}
+                    Kept::No => continue,
+                    Kept::Refused => found = found.and(Err(reject::UNDERSCORE)),
+                    Kept::Repeated => found = found.and(Err(reject::SCRIPT_NAME_REPEATED)),
+                }
+            }
+            if rules.note(name, value, &mut claims).is_err() {
+                found = found.and(Err(reject::SCHEMES));
             }
             let mut judge = |judged: Result<(), Reject>| found = found.and(judged);
             match name.len() {
@@ -154,6 +182,11 @@ impl Heads {
             // Also behind a fault: the access log names what was asked.
             self.fields.push((place(bytes, name), place(bytes, value)));
         }
+        if rules.counts_hops() {
+            let place = |(name, value): &(Place, Place)| (&bytes[name.clone()], &bytes[value.clone()]);
+            claims.client = rules.client(self.fields.iter().map(place));
+        }
+        self.claims = claims;
         found?;
         match hosts {
             0 if self.line.version == Version::Http11 => return Err(reject::HOST_MISSING),
@@ -213,7 +246,7 @@ impl<'a> Head<'a> {
         self.heads.line.version
     }
 
-    /// Name and value of each field, in order, without those whose name has an underscore.
+    /// Name and value of each field, in order; those whose name has an underscore as the rules for them say.
     pub fn headers(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
         let Head { bytes, heads } = *self;
         heads.fields.iter().map(move |(name, value)| (&bytes[name.clone()], &bytes[value.clone()]))
@@ -227,6 +260,22 @@ impl<'a> Head<'a> {
     /// How the body is delimited, and whether the connection goes on.
     pub(crate) fn delimited(&self) -> Delimited {
         self.heads.delimited
+    }
+
+    /// The scheme of the request, where fields of a trusted proxy name it.
+    pub fn scheme(&self) -> Option<&'static str> {
+        self.heads.claims.is_https.map(|is_https| if is_https { "https" } else { "http" })
+    }
+
+    /// The mount point of the application, where a field of a trusted proxy names it.
+    pub fn script_name(&self) -> Option<&'a [u8]> {
+        let (_, value) = self.heads.fields.get(self.heads.claims.script_name?)?;
+        Some(self.at(value))
+    }
+
+    /// The client's address, where trusted hops name it; its port is 0 where they name none.
+    pub fn client(&self) -> Option<SocketAddr> {
+        self.heads.claims.client
     }
 
     fn at(&self, place: &Place) -> &'a [u8] {

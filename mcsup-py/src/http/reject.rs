@@ -46,6 +46,11 @@ rejects! {
     HOST_MISSING = 400 "HTTP/1.1 request without Host" "RFC 9112 3.2";
     HOST_REPEATED = 400 "more than one Host" "RFC 9112 3.2";
     HOST = 400 "Host is neither a host with or without a port, nor empty" "RFC 9112 3.2";
+    UNDERSCORE = 400 "header field name has an underscore" "RFC 3875 4.1.18, a rule of this server";
+    SCHEMES = 400 "header fields of the proxy name different schemes" "RFC 9110 15.5.1, a rule of this server";
+    SCRIPT_NAME_REPEATED = 400 "more than one SCRIPT_NAME of the proxy" "RFC 9110 15.5.1, a rule of this server";
+    PROXY_HEADER = 400 "malformed PROXY header" "RFC 9110 15.5.1, proxy-protocol.txt 2";
+    PROXY_PEER = 403 "PROXY header of a peer that may not send one" "RFC 9110 15.5.4, proxy-protocol.txt 5";
     TYPE_REPEATED = 400 "more than one Content-Type" "RFC 9110 8.3";
     LENGTH = 400 "Content-Length is no number below 2^64" "RFC 9112 6.3";
     LENGTH_REPEATED = 400 "more than one Content-Length" "RFC 9112 6.3";

@@ -1,8 +1,9 @@
 //! The environ: what is the same for all requests of a listener is copied, the rest is added.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use pyo3::prelude::*;
@@ -14,7 +15,7 @@ use super::errors::Errors;
 use super::file_wrapper::FileWrapper;
 use super::input::Input;
 use super::settings::WsgiSettings;
-use crate::app::{Body, Local, Peer, Request};
+use crate::app::{Body, Local, Proxied, Request};
 use crate::http::authority;
 use crate::http::framing::Framing;
 use crate::http::head::Head;
@@ -70,11 +71,9 @@ const LONGEST_KEPT: usize = 64;
 
 impl Environs {
     pub(super) fn new(mut settings: WsgiSettings, is_draining: IsDraining) -> Self {
-        // PEP 3333: empty, or a path that begins with a slash and does not end in one.
-        settings.script_name.truncate(settings.script_name.trim_end_matches('/').len());
-        if !settings.script_name.is_empty() && !settings.script_name.starts_with('/') {
-            settings.script_name.insert(0, '/');
-        }
+        // Bytes of a str with slashes more or less at its ends are a str.
+        settings.script_name =
+            String::from_utf8(mount_point(settings.script_name.as_bytes()).into_owned()).unwrap_or_default();
         Self {
             settings,
             is_draining,
@@ -91,10 +90,17 @@ impl Environs {
         py: Python<'py>,
         request: Request<'_>,
     ) -> PyResult<Bound<'py, PyDict>> {
+        let client = request.client();
         let Request { head, body, peer } = request;
         let environ = self.base(py, &peer.local)?.bind(py).copy()?;
         self.add_request_line(py, &environ, &head)?;
-        self.add_client(py, &environ, peer)?;
+        self.add_client(py, &environ, client)?;
+        if let Some(scheme) = head.scheme() {
+            environ.set_item(intern!(py, "wsgi.url_scheme"), scheme)?;
+        }
+        if let (Some(proxied), Some(remote)) = (&peer.proxied, peer.remote) {
+            add_proxy(py, &environ, proxied, remote)?;
+        }
         self.add_fields(py, &environ, &head)?;
         if head.delimited().framing == Framing::Chunked {
             environ.set_item(intern!(py, "CONTENT_LENGTH"), body.len().to_string())?;
@@ -179,13 +185,22 @@ impl Environs {
         } else {
             path
         };
-        let path = below(path, self.settings.script_name.as_bytes());
+        let given = head.script_name().map(mount_point);
+        if let Some(given) = &given {
+            environ.set_item(intern!(py, "SCRIPT_NAME"), latin1(py, given)?)?;
+        }
+        let path = below(path, given.as_deref().unwrap_or(self.settings.script_name.as_bytes()));
         let path = if path == head.target() { target } else { latin1(py, path)? };
         environ.set_item(intern!(py, "PATH_INFO"), path)
     }
 
-    fn add_client(&mut self, py: Python<'_>, environ: &Bound<'_, PyDict>, peer: &Peer) -> PyResult<()> {
-        let Some(remote) = peer.remote else {
+    fn add_client(
+        &mut self,
+        py: Python<'_>,
+        environ: &Bound<'_, PyDict>,
+        client: Option<SocketAddr>,
+    ) -> PyResult<()> {
+        let Some(remote) = client else {
             return environ.set_item(intern!(py, "REMOTE_ADDR"), intern!(py, ""));
         };
         match &self.last_address {
@@ -232,8 +247,9 @@ impl Environs {
             .iter()
             .map(|byte| if *byte == b'-' { '_' } else { byte.to_ascii_uppercase() as char })
             .collect();
+        // The same with an underscore is another field, which says nothing about the body.
         let text = match upper.as_str() {
-            "CONTENT_TYPE" | "CONTENT_LENGTH" => upper,
+            "CONTENT_TYPE" | "CONTENT_LENGTH" if memchr::memchr(b'_', name).is_none() => upper,
             _ => format!("HTTP_{upper}"),
         };
         if self.keys.len() >= MOST_KEYS || name.len() > LONGEST_KEPT {
@@ -243,6 +259,28 @@ impl Environs {
         self.keys.insert(name.to_vec(), key.clone().unbind());
         Ok(key)
     }
+}
+
+/// PEP 3333: empty, or a path that begins with a slash and does not end in one.
+fn mount_point(name: &[u8]) -> Cow<'_, [u8]> {
+    let end = name.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
+    match &name[..end] {
+        name @ ([] | [b'/', ..]) => Cow::Borrowed(name),
+        name => Cow::Owned([b"/", name].concat()),
+    }
+}
+
+/// gunicorn's names for what a PROXY header says.
+fn add_proxy(
+    py: Python<'_>,
+    environ: &Bound<'_, PyDict>,
+    proxied: &Proxied,
+    client: SocketAddr,
+) -> PyResult<()> {
+    let protocol = if client.is_ipv4() { "TCP4" } else { "TCP6" };
+    environ.set_item(intern!(py, "PROXY_PROTOCOL"), protocol)?;
+    environ.set_item(intern!(py, "PROXY_ADDR"), proxied.server.ip().to_string())?;
+    environ.set_item(intern!(py, "PROXY_PORT"), proxied.server.port().to_string())
 }
 
 /// A Unix socket has no name of its own that a URL could be made of: the client's word is taken.
@@ -256,7 +294,11 @@ fn add_name_by_host(
     let (name, port) = authority::split(host).unwrap_or_default();
     // Neither is ever empty (PEP 3333).
     let name = [name, path.as_bytes()].into_iter().find(|name| !name.is_empty()).unwrap_or(b"localhost");
-    let port = if port.is_empty() { b"80" } else { port };
+    let port = match (port, head.scheme()) {
+        (b"", Some("https")) => b"443",
+        (b"", _) => &b"80"[..],
+        (port, _) => port,
+    };
     environ.set_item(intern!(py, "SERVER_NAME"), latin1(py, name)?)?;
     environ.set_item(intern!(py, "SERVER_PORT"), latin1(py, port)?)
 }

@@ -129,6 +129,13 @@ impl Connection {
 
     /// Goes on with what was received; `None`: more must be received.
     fn use_received(&mut self, config: &EngineConfig, now: Instant, turn: &mut Turn) -> Option<Step> {
+        if self.may_have_proxy_header {
+            match self.read_proxy_header(&config.trust, now) {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(reject) => return Some(Step::Refuse(reject)),
+            }
+        }
         match self.state {
             State::Idle { fresh } => {
                 let empty = self.heads.pass_over_empty_lines(self.incoming.bytes());
@@ -150,7 +157,8 @@ impl Connection {
     }
 
     fn read_head(&mut self, config: &EngineConfig, now: Instant, turn: &mut Turn) -> Option<Step> {
-        let length = match self.heads.read(self.incoming.bytes(), &config.limits) {
+        let rules = config.trust.fields.reader(self.is_trusted);
+        let length = match self.heads.read_by(self.incoming.bytes(), &config.limits, rules) {
             Ok(Some(length)) => length,
             Ok(None) => return None,
             Err(reject) => return Some(Step::Refuse(reject)),

@@ -39,7 +39,7 @@ pub(in crate::engine) fn add_connection(
 ) -> (u64, UnixStream, UnixStream) {
     let (ours, client) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
-    let peer = Peer { remote: None, local: Local::Unix("s".to_owned()) };
+    let peer = Peer { remote: None, local: Local::Unix("s".to_owned()), proxied: None };
     let stream = Stream::from(OwnedFd::from(ours.try_clone().unwrap()));
     (table.connections.add(|token| Connection::new(stream, peer, token, now, now)), ours, client)
 }

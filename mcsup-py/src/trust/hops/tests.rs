@@ -1,0 +1,96 @@
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+
+fn client(field: HopsField, count: usize, lines: &[&str]) -> Option<String> {
+    let found = Hops { count, field }.client(lines.iter().map(|line| line.as_bytes()));
+    found.map(|address| address.to_string())
+}
+
+#[test]
+fn the_entry_of_the_farthest_trusted_hop_is_the_client() {
+    for (count, lines, expected) in [
+        (1, &["192.0.2.1"][..], Some("192.0.2.1:0")),
+        (1, &["198.51.100.9, 192.0.2.1"], Some("192.0.2.1:0")),
+        (2, &["203.0.113.5, 198.51.100.9, 192.0.2.1"], Some("198.51.100.9:0")),
+        (2, &["203.0.113.5, 198.51.100.9", "192.0.2.1"], Some("198.51.100.9:0")),
+        (1, &["192.0.2.1:4711"], Some("192.0.2.1:4711")),
+        (1, &["2001:db8::1"], Some("[2001:db8::1]:0")),
+        (1, &["[2001:db8::1]"], Some("[2001:db8::1]:0")),
+        (1, &["[2001:db8::1]:4711"], Some("[2001:db8::1]:4711")),
+        (1, &["192.0.2.1,, "], Some("192.0.2.1:0")),
+        (2, &["192.0.2.1"], None),
+        (1, &[], None),
+        (1, &["unknown"], None),
+        (1, &["192.0.2.1, nobody"], None),
+        (1, &["192.0.2.1:99999"], None),
+        (1, &["192.0.2.1:"], None),
+        (1, &["[192.0.2.1]"], None),
+        (1, &["fe80::1%eth0"], None),
+        (0, &["192.0.2.1"], None),
+    ] {
+        assert_eq!(client(HopsField::XForwardedFor, count, lines).as_deref(), expected, "{count} {lines:?}");
+    }
+}
+
+#[test]
+fn the_same_is_in_the_parameter_for_of_forwarded() {
+    for (count, lines, expected) in [
+        (1, &["for=192.0.2.1"][..], Some("192.0.2.1:0")),
+        (1, &["For=\"192.0.2.1:4711\";proto=https;by=203.0.113.1"], Some("192.0.2.1:4711")),
+        (1, &["proto=https; FOR=\"[2001:db8::1]:1\""], Some("[2001:db8::1]:1")),
+        (1, &["for=198.51.100.9, for=192.0.2.1"], Some("192.0.2.1:0")),
+        (2, &["for=198.51.100.9", "for=192.0.2.1"], Some("198.51.100.9:0")),
+        (2, &["for=198.51.100.9,proto=https"], Some("198.51.100.9:0")),
+        (1, &["for=\"192.0.2.1:_hidden\""], Some("192.0.2.1:0")),
+        (1, &["for=192.0.2.1,,"], Some("192.0.2.1:0")),
+        (1, &["for=198.51.100.9,proto=https"], None),
+        (1, &["for=_hidden"], None),
+        (1, &["for=unknown"], None),
+        (2, &["for=192.0.2.1"], None),
+        (1, &["for=192.0.2.1;for=192.0.2.2"], None),
+        (1, &["for=\"192.0.2.1"], None),
+        (1, &["for=\"\\192.0.2.1\""], None),
+        (1, &["for"], None),
+        (1, &["for="], None),
+        (1, &["for = 192.0.2.1"], None),
+    ] {
+        assert_eq!(client(HopsField::Forwarded, count, lines).as_deref(), expected, "{count} {lines:?}");
+    }
+}
+
+#[test]
+fn a_client_cannot_hide_the_entry_of_a_proxy_in_an_open_quote() {
+    for appended in [", for=192.0.2.1", ", for=\"[2001:db8::1]\"", ", for=192.0.2.1;proto=\"https\""] {
+        for forged in ["for=\"203.0.113.5", "for=203.0.113.5;x=\"", "for=203.0.113.5;x=\"\\"] {
+            assert_eq!(
+                client(HopsField::Forwarded, 1, &[&format!("{forged}{appended}")]),
+                None,
+                "{forged}{appended}"
+            );
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_a_client_sends_the_entries_of_proxies_are_counted_from_the_end(
+        forged in "[ -~]{0,30}", hops in vec(any::<[u8; 4]>(), 1..5)
+    ) {
+        let hops: Vec<_> = hops.into_iter().map(|ip| std::net::Ipv4Addr::from(ip).to_string()).collect();
+        let expected = format!("{}:0", hops[0]);
+        let line = format!("{forged},{}", hops.join(","));
+        prop_assert_eq!(client(HopsField::XForwardedFor, hops.len(), &[&line]), Some(expected.clone()));
+        let line = format!("{forged},for={}", hops.join(",for="));
+        let found = client(HopsField::Forwarded, hops.len(), &[&line]);
+        prop_assert!(found.is_none() || found == Some(expected));
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(lines in vec(vec(any::<u8>(), 0..40), 0..4), count in 0_usize..4) {
+        for field in [HopsField::XForwardedFor, HopsField::Forwarded] {
+            let _ = Hops { count, field }.client(lines.iter().map(Vec::as_slice));
+        }
+    }
+}
