@@ -7,8 +7,10 @@
 pub(crate) mod command;
 pub(crate) mod doctor;
 pub(crate) mod exec;
+pub(crate) mod generated;
 pub(crate) mod operator;
 pub(crate) mod service;
+pub(crate) mod words;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -21,26 +23,13 @@ use mcsup_core::control;
 use crate::table::{Given, Served, row};
 use crate::typos;
 
+use command::Extent;
 use doctor::DoctorArgs;
 use exec::ExecArgs;
+use generated::{CompletionsArgs, ManArgs};
 use operator::{ControlArgs, RecycleArgs, ScaleArgs, StatusArgs, StopArgs};
 use service::ServiceArgs;
-
-/// Names of the subcommands.
-const SUBCOMMANDS: [&str; 12] = [
-    "run",
-    "exec",
-    "check",
-    "status",
-    "reload",
-    "upgrade",
-    "scale",
-    "recycle",
-    "stop",
-    "reopen-logs",
-    "service",
-    "doctor",
-];
+use words::SUBCOMMANDS;
 
 const USAGE: &str = "mcsup [run] [OPTIONS] APP
        mcsup exec [OPTIONS] [--] PROGRAM [ARGS]...
@@ -52,7 +41,9 @@ const USAGE: &str = "mcsup [run] [OPTIONS] APP
        mcsup stop -p PIDFILE [--quick] [--timeout SECS]
        mcsup service systemd|launchd|docker|kubernetes|install [OPTIONS] APP
        mcsup service uninstall NAME
-       mcsup doctor [--unit FILE] [OPTIONS]";
+       mcsup doctor [--unit FILE] [OPTIONS]
+       mcsup completions bash|zsh|fish
+       mcsup man [COMMAND]";
 
 /// One line for each paragraph: clap wraps it to the terminal.
 const AFTER_HELP: &str = "\
@@ -143,12 +134,14 @@ enum Command {
     ReopenLogs(ControlArgs),
     Service(ServiceArgs),
     Doctor(DoctorArgs),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
 }
 
 impl Command {
-    fn invocation(self) -> Invocation {
+    fn invocation(self) -> Result<Invocation, UsageError> {
         let control = Invocation::Control;
-        match self {
+        Ok(match self {
             Command::Status(args) => Invocation::Status(args),
             Command::Stop(args) => Invocation::Stop(args),
             Command::Reload(args) => control(control::Command::Reload, args),
@@ -158,24 +151,28 @@ impl Command {
             Command::ReopenLogs(args) => control(control::Command::ReopenLogs, args),
             Command::Service(args) => Invocation::Service(args),
             Command::Doctor(args) => Invocation::Doctor(args),
-        }
+            Command::Completions(args) => {
+                Invocation::Show(generated::completions(command(Extent::Shown), &args))
+            }
+            Command::Man(args) => Invocation::Show(generated::man(command(Extent::Shown), &args)?),
+        })
     }
 }
 
 /// The command line as clap reads it.
-fn command() -> clap::Command {
+fn command(extent: Extent) -> clap::Command {
     let check = "Load an application once, and report whether it can be served";
     let command = clap::Command::new("mcsup")
         .disable_help_subcommand(true)
         .subcommand_required(true)
-        .subcommand(run("run"))
-        .subcommand(run("check").about(check))
-        .subcommand(exec::exec());
+        .subcommand(run("run", extent))
+        .subcommand(run("check", extent).about(check))
+        .subcommand(exec::exec(extent));
     Command::augment_subcommands(command)
 }
 
 /// The command that serves an application.
-fn run(name: &'static str) -> clap::Command {
+fn run(name: &'static str, extent: Extent) -> clap::Command {
     let version = clap::Arg::new("version").short('v').short_alias('V').long("version").help("Print version");
     let command = clap::Command::new(name)
         .display_name("mcsup")
@@ -184,7 +181,7 @@ fn run(name: &'static str) -> clap::Command {
         .disable_version_flag(true)
         .override_usage(USAGE)
         .after_help(AFTER_HELP);
-    let command = command::with_settings(command, Served::Application);
+    let command = command::with_settings(command, Served::Application, extent);
     command.arg(version.action(clap::ArgAction::Version))
 }
 
@@ -201,7 +198,7 @@ fn invocation(matches: &ArgMatches) -> Result<Result<Invocation, UsageError>, cl
             Ok(Ok(Invocation::Run(given)))
         }
         Some(("exec", exec)) => Ok(exec::parsed(exec).map(Invocation::Exec)),
-        _ => Command::from_arg_matches(matches).map(|command| Ok(command.invocation())),
+        _ => Command::from_arg_matches(matches).map(Command::invocation),
     }
 }
 
@@ -218,7 +215,7 @@ pub(crate) fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Invocati
     } else if !named {
         argv.insert(1, "run".into());
     }
-    let mut command = command();
+    let mut command = command(Extent::Parsed);
     let matches = command.try_get_matches_from_mut(argv);
     let parsed = matches.and_then(|matches| invocation(&matches).map_err(|error| error.format(&mut command)));
     match parsed {
@@ -236,7 +233,7 @@ pub(crate) fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Invocati
 pub(crate) fn parse_variable(variable: &str, value: &str, served: Served) -> Result<Given, UsageError> {
     let wrong = |reason: String| UsageError::new(format!("{variable}: {reason}"));
     let words = split(value).ok_or_else(|| wrong("a quote or a backslash has no end".to_owned()))?;
-    let mut command = run("mcsup");
+    let mut command = run("mcsup", Extent::Parsed);
     let words = std::iter::once("mcsup".to_owned()).chain(words);
     let matches = command.try_get_matches_from_mut(words).map_err(|error| {
         wrong(match is_shown(&error) {
@@ -252,6 +249,22 @@ pub(crate) fn parse_variable(variable: &str, value: &str, served: Served) -> Res
         }
         Some(row) => Err(wrong(exec::has_no_meaning(&format!("--{}", row.flag), row))),
         None => Ok(given),
+    }
+}
+
+/// A clearer error for `words` that are refused with `error`: an option of `subcommand` stands too late among them.
+pub(crate) fn late_option(subcommand: &str, words: &[String], error: UsageError) -> UsageError {
+    let command = command(Extent::Parsed);
+    let own = command.find_subcommand(subcommand).into_iter();
+    let own = own.flat_map(|own| own.get_subcommands().chain([own]).flat_map(clap::Command::get_arguments));
+    let own: Vec<String> = own.filter_map(|option| Some(format!("--{}", option.get_long()?))).collect();
+    let is_own = |word: &&String| own.iter().any(|option| word.split('=').next() == Some(option));
+    match words.iter().find(is_own) {
+        Some(word) => UsageError::with_hint_of(
+            subcommand,
+            format!("{word} is an option of mcsup {subcommand}: it stands before the options of the server"),
+        ),
+        None => error,
     }
 }
 

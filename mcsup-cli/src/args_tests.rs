@@ -160,7 +160,7 @@ fn a_mistake_is_one_line_that_names_it() {
         (&["--daemon=yes"], "unexpected value 'yes' for '--daemon' found; no more were expected"),
         (&["scale", "-p", "f"], "the following required arguments were not provided: <N>"),
         (&["scale", "0", "-p", "f"], "invalid value '0' for '<N>': not from 1 to 512"),
-        (&["recycle", "x", "-p", "f"], "invalid value 'x' for '<SLOT>': invalid digit found in string"),
+        (&["recycle", "x", "-p", "f"], "invalid value 'x' for '<SLOT>': not a whole number"),
         (&["status", "-p"], "a value is required for '--pid <PIDFILE>' but none was supplied"),
         (&["status", "app"], "'app' is one word too many"),
         (
@@ -230,7 +230,7 @@ fn help_and_version_are_text_to_show() {
 
 /// The help of `mcsup run` in a terminal of 80 columns.
 fn narrow_help() -> String {
-    let command = command().mut_subcommand("run", |run| run.term_width(80));
+    let command = command(Extent::Parsed).mut_subcommand("run", |run| run.term_width(80));
     command.try_get_matches_from(["mcsup", "run", "--help"]).expect_err("help").render().to_string()
 }
 
@@ -264,7 +264,7 @@ fn the_sections_of_the_help_are_in_the_order_of_the_groups() {
 
 #[test]
 fn the_help_of_each_option_states_its_default_once() {
-    let command = super::run("run");
+    let command = super::run("run", Extent::Parsed);
     for row in table::rows().filter(|row| row.default.is_some()) {
         let argument = command.get_arguments().find(|argument| argument.get_id() == row.name);
         let help = argument.and_then(clap::Arg::get_help).map(ToString::to_string).unwrap_or_default();
@@ -326,4 +326,41 @@ fn an_option_of_python_applications_is_refused_for_a_program_wherever_it_stands(
     assert!(answer.contains("`mcsup reload`") && answer.ends_with("(try 'mcsup exec --help')"), "{answer}");
     let answer = parse_variable("X", "a:b", Served::Program).expect_err("refused").to_string();
     assert_eq!(answer, "X: an application has no meaning for a program");
+}
+
+#[test]
+fn an_option_of_service_or_doctor_behind_those_of_the_server_is_named() {
+    for (subcommand, words, option) in [
+        ("service", &["a:b", "--service-name", "x"][..], "--service-name"),
+        ("service", &["exec", "--systemd=252", "x"], "--systemd=252"),
+        ("doctor", &["-w", "2", "--unit", "x"], "--unit"),
+    ] {
+        let words: Vec<String> = words.iter().copied().map(str::to_owned).collect();
+        let error =
+            parse(std::iter::once(&"mcsup".to_owned()).chain(&words).map(OsString::from)).expect_err("late");
+        let answer = late_option(subcommand, &words, error).to_string();
+        let expected = format!(
+            "{option} is an option of mcsup {subcommand}: it stands before the options of the server (try 'mcsup \
+             {subcommand} --help')"
+        );
+        assert_eq!(answer, expected);
+    }
+    let words = ["--wrokers".to_owned()];
+    let other = late_option("service", &words, UsageError::new("its own"));
+    assert_eq!(other.to_string(), "its own");
+}
+
+#[test]
+fn completions_and_man_pages_have_the_options_that_are_supported() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = shown(&["completions", shell]);
+        for word in ["graceful-timeout", "reopen-logs", "stop-signal"] {
+            assert!(script.contains(word), "{shell}: no {word}");
+        }
+        assert!(!script.contains("casefold"), "{shell}");
+    }
+    let page = shown(&["man"]);
+    assert!(page.contains(".TH mcsup 1") && page.contains("graceful\\-timeout"), "{page}");
+    assert!(shown(&["man", "exec"]).contains("stop\\-signal"));
+    assert!(refusal(&["man", "exce"]).starts_with("unknown command 'exce'; is 'exec' meant?"));
 }

@@ -125,15 +125,23 @@ fn dispatch(
         Invocation::Control(command, args) => commands::operator::run(command, &args).map(with_newline),
         Invocation::Doctor(args) => commands::doctor::run(&args).map(with_newline),
         Invocation::Service(args) => commands::service::run(&args, argv, image.as_ref()),
-        Invocation::Run(args) => {
-            let (application, read) = (Wsgi(argv.to_vec()), reading(args));
+        Invocation::Run(given) => {
+            let (application, read) = (Wsgi(argv.to_vec()), reading(given));
             let start = (image, service_manager?);
-            commands::serve::run(application, &read()?, Box::new(read), start, resumption)
+            let settings = read()?;
+            commands::mistaken::refuse(argv, &settings)?;
+            print(settings.listing.as_deref().unwrap_or_default())
+                .map_err(|error| Failure::refused(format!("write to standard output: {error}")))?;
+            commands::serve::run(application, &settings, Box::new(read), start, resumption)
         }
         Invocation::Exec(args) => {
             let (application, read) = (Executed(ProgramSettings::resolve(&args)?), reading(args.given));
             let start = (image, service_manager?);
-            commands::serve::run(application, &read()?, Box::new(read), start, resumption)
+            let settings = read()?;
+            if let Some(listing) = settings.listing {
+                return Ok((Exit::Done, listing));
+            }
+            commands::serve::run(application, &settings, Box::new(read), start, resumption)
         }
     }
 }

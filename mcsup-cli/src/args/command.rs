@@ -2,21 +2,31 @@
 
 use std::ffi::OsString;
 
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 
 use crate::table::{self, Given, Kind, Row, Served};
 
 /// The columns of a wide terminal: a longer line is hard to read.
 const WIDEST: usize = 110;
 
+/// The options that a command has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// Those that are parsed. An option without an effect or a meaning is one of them: its error says so.
+    Parsed,
+    /// Those that the help shows.
+    Shown,
+}
+
 /// Adds the settings of a pool to a command.
-///
-/// An option that has no meaning for a program is parsed too, so that its error can say so.
-pub(super) fn with_settings(command: Command, served: Served) -> Command {
+pub(super) fn with_settings(command: Command, served: Served, extent: Extent) -> Command {
     let command = command.args_override_self(true).allow_negative_numbers(true).max_term_width(WIDEST);
     let rows =
         table::sections().iter().flat_map(|section| section.rows.iter().map(|row| (section.heading, row)));
-    let rows = rows.filter(|(_, row)| is_parsed(row, served));
+    let rows = rows.filter(|(_, row)| match extent {
+        Extent::Parsed => is_parsed(row, served),
+        Extent::Shown => is_parsed(row, served) && is_shown(row, served),
+    });
     rows.fold(command, |command, (heading, row)| command.arg(argument(row, heading, served)))
 }
 
@@ -27,6 +37,10 @@ fn is_parsed(row: &Row, served: Served) -> bool {
         Served::Application => is_of_run,
         Served::Program => served.has(row) && row.is_on_command_lines() || is_of_run && row.name != "app",
     }
+}
+
+fn is_shown(row: &Row, served: Served) -> bool {
+    row.is_supported() && served.has(row)
 }
 
 fn argument(row: &'static Row, heading: &'static str, served: Served) -> Arg {
@@ -40,7 +54,7 @@ fn argument(row: &'static Row, heading: &'static str, served: Served) -> Arg {
     if !heading.is_empty() {
         argument = argument.help_heading(heading);
     }
-    argument = argument.hide(!row.is_supported() || !served.has(row));
+    argument = argument.hide(!is_shown(row, served)).value_hint(hint(row));
     let (action, has_value) = match row.kind {
         Kind::Flag | Kind::Hook => (ArgAction::SetTrue, false),
         Kind::Value => (ArgAction::Set, true),
@@ -56,11 +70,22 @@ fn argument(row: &'static Row, heading: &'static str, served: Served) -> Arg {
     }
 }
 
+/// What a shell completes a value with.
+fn hint(row: &Row) -> ValueHint {
+    match row.value_name {
+        "FILE" | "PATH" => ValueHint::FilePath,
+        "DIR" | "DIRS" => ValueHint::DirPath,
+        "USER" => ValueHint::Username,
+        _ => ValueHint::Unknown,
+    }
+}
+
 /// The program of `mcsup exec` and its arguments.
 pub(super) fn program() -> Arg {
     Arg::new("command")
         .value_name("PROGRAM")
         .help("The program and its arguments")
+        .value_hint(ValueHint::CommandWithArguments)
         .action(ArgAction::Append)
         .value_parser(value_parser!(OsString))
         .required(true)

@@ -4,7 +4,8 @@ use std::ffi::OsString;
 
 use clap::{ArgMatches, Command};
 
-use super::{UsageError, command};
+use super::UsageError;
+use super::command::{self, Extent};
 use crate::table::{Given, Row, Served};
 
 const AFTER_HELP: &str = "\
@@ -23,13 +24,13 @@ pub(crate) struct ExecArgs {
 }
 
 /// The command for clap.
-pub(super) fn exec() -> Command {
+pub(super) fn exec(extent: Extent) -> Command {
     let command = Command::new("exec")
         .about("Run a program of any language with a pool of worker processes on shared sockets")
         .override_usage("mcsup exec [OPTIONS] [--] PROGRAM [ARGS]...")
         .after_help(AFTER_HELP)
         .arg(command::program());
-    command::with_settings(command, Served::Program)
+    command::with_settings(command, Served::Program, extent)
 }
 
 /// The arguments that clap has found. An option of Python applications is an error.

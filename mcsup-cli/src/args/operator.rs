@@ -76,7 +76,7 @@ pub(crate) struct ScaleArgs {
 #[command(args_override_self = true, allow_negative_numbers = true)]
 pub(crate) struct RecycleArgs {
     /// The worker's slot, as `mcsup status` shows it
-    #[arg(value_name = "SLOT")]
+    #[arg(value_name = "SLOT", value_parser = values::slot)]
     pub slot: usize,
     /// The server and how to wait.
     #[command(flatten)]

@@ -2,6 +2,8 @@
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::values;
+
 /// Print a unit or manifest that runs a server as a service, or install one for the current user.
 #[derive(Debug, Clone, PartialEq, Eq, Parser)]
 pub(crate) struct ServiceArgs {
@@ -49,7 +51,7 @@ pub(crate) struct SystemdArgs {
     #[arg(long)]
     pub socket: bool,
     /// The version of systemd that runs the unit [default: that of this host, or a new one]
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", value_parser = values::version)]
     pub systemd: Option<u32>,
     /// The server.
     #[command(flatten)]

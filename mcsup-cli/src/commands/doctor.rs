@@ -15,7 +15,9 @@ use crate::settings::{self, Settings};
 /// Examines the host; returns a text for standard output. A problem is [`Exit::Refused`].
 pub(crate) fn run(args: &DoctorArgs) -> Result<(Exit, String), Failure> {
     let words = ["mcsup"].into_iter().chain(args.words.iter().map(String::as_str));
-    let run = match args::parse(words.map(Into::into))? {
+    let run = match args::parse(words.map(Into::into))
+        .map_err(|error| args::late_option("doctor", &args.words, error))?
+    {
         Invocation::Show(text) => return Ok((Exit::Done, text)),
         Invocation::Run(run) => run,
         Invocation::Exec(exec) => exec.given,

@@ -5,6 +5,7 @@
 
 mod file;
 mod lifecycle;
+mod listing;
 pub(crate) mod program;
 mod sources;
 
@@ -81,6 +82,8 @@ pub(crate) struct Settings {
     pub control: Control,
     /// Warnings about settings without an effect.
     pub warnings: Vec<String>,
+    /// Text of `--print-config`, if it is asked for.
+    pub listing: Option<String>,
 }
 
 /// Timeouts of the supervisor for its workers.
@@ -170,8 +173,10 @@ impl Settings {
         environment: &Environment<'_>,
         read_file: &ReadFile<'_>,
     ) -> Result<Self, UsageError> {
+        let served = command_line.served;
         let sources = Sources::collect(command_line, environment, read_file)?;
         let warnings = sources.warnings()?;
+        let listing = sources.flag("print_config")?.then(|| listing::text(&sources, served));
         let process = Process::resolve(&sources)?;
         Ok(Self {
             app: sources.optional("app", values::text)?,
@@ -180,7 +185,7 @@ impl Settings {
             backlog: sources.one("backlog", |text| values::whole(text, 1..=i32::MAX))?,
             workers: sources.one("workers", values::workers_or_auto)?,
             threads: sources.one("threads", |text| values::whole(text, 1..=MOST_THREADS))?,
-            check_config: sources.flag("check_config")?,
+            check_config: sources.check_only()?,
             no_share_stdlib: sources.flag("no_share_stdlib")?,
             reuse_port: sources.flag("reuse_port")?,
             pool: PoolTimeouts::resolve(&sources)?,
@@ -195,6 +200,7 @@ impl Settings {
             development: Development::resolve(&sources)?,
             control: Control::resolve(&sources)?,
             warnings,
+            listing,
         })
     }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::file::{self, ReadFile};
 use crate::args::{self, UsageError};
-use crate::table::{self, Given, State};
+use crate::table::{self, Given, Kind, State};
 use crate::values::{self, Refused};
 
 /// Looks up a variable in an environment.
@@ -129,6 +129,23 @@ impl Sources {
             }
             None => Err(UsageError::new(format!("{name} is no setting"))),
         }
+    }
+
+    /// The values of a setting as they are written, and their source.
+    pub(super) fn written(&self, name: &str) -> Option<(&Origin, &[String])> {
+        let (origin, given) = self.0.iter().find(|(_, given)| given.has(name))?;
+        let texts = given.texts(name);
+        let is_list = table::row(name).is_some_and(|row| row.kind == Kind::List);
+        Some((
+            origin,
+            if is_list { texts } else { texts.get(texts.len().saturating_sub(1)..).unwrap_or_default() },
+        ))
+    }
+
+    /// Whether the application is only loaded: for `--check-config` or `--print-config`.
+    pub(super) fn check_only(&self) -> Result<Sourced<bool>, UsageError> {
+        let check = self.flag("check_config")?;
+        if *check { Ok(check) } else { self.flag("print_config") }
     }
 
     /// A setting without a default.

@@ -6,6 +6,7 @@ use mcsup_py::ReloadEngine;
 
 use super::*;
 use crate::args::{self, Invocation};
+use crate::table;
 
 fn no_file(path: &Path) -> std::io::Result<String> {
     panic!("{} is read", path.display())
@@ -339,4 +340,42 @@ fn a_setting_of_gunicorn_without_an_effect_is_a_warning_or_a_refusal() {
         let answer = refusal(&words(line), &[]);
         assert!(answer.starts_with(expected), "{answer}");
     }
+}
+
+#[test]
+fn every_supported_setting_has_an_effect() {
+    let nothing = good(&[], &[]);
+    for row in table::rows().filter(|row| row.is_supported() && row.kind != table::Kind::Hook) {
+        let given = Given::one(row, "7x:\u{1}".to_owned());
+        let refused = |_: &Path| Err(std::io::ErrorKind::NotFound.into());
+        if row.scope != table::Scope::Program {
+            assert_ne!(Settings::resolve(given, &|_| None, &refused).as_ref(), Ok(&nothing), "{}", row.name);
+        }
+    }
+}
+
+#[test]
+fn the_listing_has_each_setting_with_its_source() {
+    let environment = [("WEB_CONCURRENCY", "3"), ("MCSUP_CMD_ARGS", "-e A=1 -e B=2")];
+    let settings = good(&["--print-config", "-t", "9", "-t", "10", "--preload", "m:app"], &environment);
+    assert!(*settings.check_config);
+    let listing = settings.listing.expect("it is asked for");
+    let line = |name: &str| {
+        let of = |line: &&str| line.split(' ').next() == Some(name);
+        let line = listing.lines().find(of).unwrap_or_else(|| panic!("{name} is not in\n{listing}"));
+        line[name.len()..].trim_start().to_owned()
+    };
+    for (name, expected) in [
+        ("app", r#"= "m:app"  (from the command line)"#),
+        ("workers", r#"= "3"  (from WEB_CONCURRENCY)"#),
+        ("env", r#"= ["A=1", "B=2"]  (from MCSUP_CMD_ARGS)"#),
+        ("timeout", r#"= "10"  (from the command line)"#),
+        ("bind", r#"= ["127.0.0.1:8000"]  (from the defaults)"#),
+        ("preload", "= true  (from the command line)"),
+        ("daemon", "= false  (from the defaults)"),
+        ("user", "= none  (from the defaults)"),
+    ] {
+        assert_eq!(line(name), expected);
+    }
+    assert_eq!(good(&[], &[]).listing, None);
 }

@@ -28,6 +28,31 @@ An ignored setting has no effect, and a warning in the log says so. A refused on
 ask for what happens anyway are accepted.
 ";
 
+/// Each setting of gunicorn, with its name and state here: a part of `docs/FROM_GUNICORN.md`.
+pub(super) fn of_gunicorn() -> String {
+    let mut rows: Vec<&Row> = super::rows().filter(|row| !row.gunicorn.is_empty()).collect();
+    rows.sort_by_key(|row| row.gunicorn);
+    let mut text = "| gunicorn | mcsup | state | |\n|---|---|---|---|\n".to_owned();
+    for row in rows {
+        let own = match (row.is_supported(), row.kind, row.flag) {
+            (false, ..) => String::new(),
+            (true, Kind::Hook, _) => "the same function".to_owned(),
+            (true, _, "") => code(row.name),
+            (true, _, flag) => code(&format!("--{flag}")),
+        };
+        let (state, note) = match row.state {
+            State::Supported => (
+                "supported",
+                row.default.map_or_else(String::new, |default| format!("default {}", code(default))),
+            ),
+            State::Ignored(reason) => ("ignored, with a warning", cell(reason)),
+            State::Refused(reason) => ("refused", cell(reason)),
+        };
+        let _ = writeln!(text, "| `{}` | {own} | {state} | {note} |", row.gunicorn);
+    }
+    text
+}
+
 /// The whole page.
 pub(super) fn settings() -> String {
     let mut page = HEAD.to_owned();

@@ -59,3 +59,14 @@ fn compare(page: &str, text: &str) {
 fn the_page_of_settings_is_that_of_the_table() {
     compare("SETTINGS.md", &page::settings());
 }
+
+#[test]
+fn the_page_of_settings_of_gunicorn_has_the_rows_of_the_table() {
+    const MARKS: (&str, &str) = ("<!-- settings -->\n", "<!-- end of settings -->\n");
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/FROM_GUNICORN.md");
+    let Ok(found) = std::fs::read_to_string(path) else { return };
+    let (before, rest) = found.split_once(MARKS.0).expect("a mark where the table begins");
+    let (_, behind) = rest.split_once(MARKS.1).expect("a mark where the table ends");
+    let text = page::of_gunicorn();
+    compare("FROM_GUNICORN.md", &format!("{before}{}{text}{}{behind}", MARKS.0, MARKS.1));
+}

@@ -27,15 +27,16 @@ const MORE_SOCKETS: usize = 8;
 /// Plans the service of a server.
 pub(super) fn plan(args: &PoolArgs, argv: &[OsString], image: Option<&Image>) -> Result<Planned, Failure> {
     let words = ["mcsup".into()].into_iter().chain(args.words.iter().map(OsString::from));
-    let (run, program) = match args::parse(words)? {
-        Invocation::Show(text) => return Ok(Planned::Help(text)),
-        Invocation::Run(run) if !run.has("check_config") => (run, None),
-        Invocation::Exec(exec) => {
-            let program = ProgramSettings::resolve(&exec)?;
-            (exec.given, Some(program))
-        }
-        _ => return Err(Failure::usage("a service runs a server: name an application and its options")),
-    };
+    let (run, program) =
+        match args::parse(words).map_err(|error| args::late_option("service", &args.words, error))? {
+            Invocation::Show(text) => return Ok(Planned::Help(text)),
+            Invocation::Run(run) if !run.has("check_config") => (run, None),
+            Invocation::Exec(exec) => {
+                let program = ProgramSettings::resolve(&exec)?;
+                (exec.given, Some(program))
+            }
+            _ => return Err(Failure::usage("a service runs a server: name an application and its options")),
+        };
     let start = std::env::current_dir()
         .map_err(|error| Failure::refused(format!("the current directory is not known: {error}")))?;
     let read_file = settings::reader(start.clone());

@@ -26,6 +26,13 @@ pub(super) const ROWS: &[Row] = &[
     .as_in_gunicorn()
     .of_applications(),
     Row::flag(
+        "print_config",
+        "print-config",
+        "Print each setting with its value and source, and exit; an application is loaded as \
+         with --check-config",
+    )
+    .as_in_gunicorn(),
+    Row::flag(
         "no_share_stdlib",
         "no-share-stdlib",
         "Leave imports of Python's standard library to each worker, instead of importing \

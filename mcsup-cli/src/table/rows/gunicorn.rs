@@ -70,7 +70,6 @@ pub(super) const ROWS: &[Row] = &[
     flag("casefold_http_method", "casefold-http-method", "Change methods to upper case").refused(STRICT),
     flag("spew", "spew", "Print each line that Python executes")
         .refused("it slows each line of the application down; use `python -m trace` or a profiler"),
-    flag("print_config", "print-config", "Print the settings").refused(NOT_YET),
     flag("no_sendfile", "no-sendfile", "Do not use sendfile").gunicorn("sendfile").refused(NOT_YET),
     flag("initgroups", "initgroups", "Set the supplementary groups of the user")
         .ignored("mcsup always sets the groups of --user"),

@@ -29,13 +29,15 @@ pub(super) const SECTIONS: [Section; 12] = [
 ];
 
 const GENERAL: &[Row] = &[
-    Row::value("app", "", "APP", "The application: MODULE:ATTRIBUTE").gunicorn("wsgi_app").of_applications(),
+    Row::value("app", "", "APP", "The application: MODULE:ATTRIBUTE; in a settings file the key `app`")
+        .gunicorn("wsgi_app")
+        .of_applications(),
     Row::value(
         "config",
         "config",
         "FILE",
-        "Settings file: TOML, its keys the long names of the options with _ for -; each \
-         reload reads it again",
+        "Settings file: TOML, its keys the long names of the options with _ for -, or \
+         gunicorn's names; each reload reads it again",
     )
     .short('c')
     .as_in_gunicorn(),
