@@ -2,6 +2,9 @@
 //!
 //! An error completes the sentence "this value was refused: …". `settings/sources` adds the source of the value.
 
+mod static_route;
+mod worker_class;
+
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -13,6 +16,8 @@ use mcsup_core::{Address, Error, MoldThreads};
 use mcsup_py::ReloadEngine;
 
 use crate::logging::{Destination, Level};
+pub(crate) use static_route::static_route;
+pub(crate) use worker_class::worker_class;
 
 /// Largest number of workers: the length of the scoreboard.
 const MOST_WORKERS: usize = 512;

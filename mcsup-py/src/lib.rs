@@ -28,6 +28,7 @@ pub mod access;
 pub mod app;
 pub mod conf;
 pub mod engine;
+mod files;
 mod http;
 mod net;
 pub mod python;

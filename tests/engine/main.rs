@@ -22,6 +22,7 @@ mod retiring;
 mod room;
 mod siblings;
 mod slow_clients;
+mod static_files;
 mod switching;
 mod threads;
 mod trust;

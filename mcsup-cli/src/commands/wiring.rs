@@ -10,7 +10,7 @@ use mcsup_core::host::service_manager::ServiceManager;
 use mcsup_core::policy::{Limit, Plan, Policy, Recycling};
 use mcsup_core::{Address, Children, Config, Program};
 use mcsup_py::access::Format;
-use mcsup_py::engine::{EngineConfig, Limits, Timeouts};
+use mcsup_py::engine::{EngineConfig, Limits, StaticFiles, Timeouts};
 use mcsup_py::{ReloadSettings, Target, WorkerSettings, WsgiSettings};
 
 use super::pool::Output;
@@ -149,7 +149,7 @@ pub(super) fn worker_settings(
         venv: std::env::var_os("VIRTUAL_ENV").map(Into::into),
         arguments: argv.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
         threads: settings.threads.value,
-        engine: engine(settings),
+        engine: engine(settings)?,
         conf: None,
         cfg: super::cfg::values(settings).into(),
         access: access_log(settings)?,
@@ -221,7 +221,7 @@ fn development(settings: &Settings) -> Option<ReloadSettings> {
         .then(|| ReloadSettings { engine: development.engine.value, extra: extra.collect() })
 }
 
-fn engine(settings: &Settings) -> EngineConfig {
+fn engine(settings: &Settings) -> Result<EngineConfig, Failure> {
     let (http, limits) = (&settings.http, &settings.limits);
     let request = match &http.request {
         Some(given) => given.value,
@@ -229,7 +229,7 @@ fn engine(settings: &Settings) -> EngineConfig {
         None if settings.threads.value == 1 => settings.pool.timeout.value,
         None => None,
     };
-    EngineConfig {
+    Ok(EngineConfig {
         timeouts: Timeouts {
             head: http.header.value,
             body: http.body.value,
@@ -244,9 +244,25 @@ fn engine(settings: &Settings) -> EngineConfig {
             body: limits.body.value,
         },
         connections: limits.connections.value,
+        static_files: static_files(settings)?,
         health_path: settings.draining.health_path.as_ref().map(|path| path.value.as_str().into()),
         ..EngineConfig::default()
+    })
+}
+
+/// The folders of `--static`. Relative ones are below the directory of `--chdir`.
+fn static_files(settings: &Settings) -> Result<StaticFiles, Failure> {
+    let (mut files, routes) = (StaticFiles::default(), &settings.static_routes);
+    for (route, folder) in &routes.value {
+        files.add(route, folder).map_err(|reason| {
+            Failure::usage(format!(
+                "static = {route}={} (from {}): {reason}",
+                folder.display(),
+                routes.origin
+            ))
+        })?;
     }
+    Ok(files)
 }
 
 pub(super) fn access_log(settings: &Settings) -> Result<Option<(Format, String)>, Failure> {

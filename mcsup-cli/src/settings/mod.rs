@@ -52,6 +52,8 @@ pub(crate) struct Settings {
     pub workers: Sourced<usize>,
     /// Threads in each worker that call the application, 1 to 1024.
     pub threads: Sourced<usize>,
+    /// Folders whose files are served without the application, each with its path.
+    pub static_routes: Sourced<Vec<(String, PathBuf)>>,
     /// Load the application, report, and exit.
     pub check_config: Sourced<bool>,
     /// Whether each worker imports the standard library itself.
@@ -178,6 +180,8 @@ impl Settings {
         let warnings = sources.warnings()?;
         let listing = sources.flag("print_config")?.then(|| listing::text(&sources, served));
         let process = Process::resolve(&sources)?;
+        // Those that exist differ in the number of their threads alone.
+        sources.one("worker_class", values::worker_class)?;
         Ok(Self {
             app: sources.optional("app", values::text)?,
             python_path: sources.optional("pythonpath", values::directories)?,
@@ -186,6 +190,7 @@ impl Settings {
             workers: sources.one("workers", values::workers_or_auto)?,
             threads: sources.one("threads", |text| values::whole(text, 1..=MOST_THREADS))?,
             check_config: sources.check_only()?,
+            static_routes: sources.many("static", values::static_route)?,
             no_share_stdlib: sources.flag("no_share_stdlib")?,
             reuse_port: sources.flag("reuse_port")?,
             pool: PoolTimeouts::resolve(&sources)?,

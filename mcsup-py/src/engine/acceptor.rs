@@ -17,8 +17,8 @@ pub(super) enum Accepting {
     Yes,
     /// Not while no permit is free: a worker with a free one accepts the connections.
     NoPermit,
-    /// The same, but the listeners are watched for health checks.
-    ForChecks,
+    /// The same, but the listeners are watched for requests that the engine answers itself.
+    ForOwnAnswers,
     /// Not for a moment: siblings go first, or there is no descriptor left.
     Resting {
         until: Instant,
@@ -34,8 +34,8 @@ pub(super) struct Acceptor<'a> {
     pub(super) listeners: Vec<Listening<'a>>,
     /// The indexes of listeners at which accept(2) has failed for good.
     broken: Vec<usize>,
-    /// Whether health checks are accepted without a permit.
-    has_checks: bool,
+    /// Whether some requests need no permit: health checks, and those for static files.
+    has_own_answers: bool,
     pub(super) accepting: Accepting,
     /// All permits are in the application, and have been for a while.
     pub(super) lacks_permit: bool,
@@ -49,7 +49,7 @@ impl<'a> Acceptor<'a> {
     /// Accepts from now on.
     pub(super) fn new(
         listeners: Vec<Listening<'a>>,
-        has_checks: bool,
+        has_own_answers: bool,
         host: &'a dyn Host,
         poller: &'a Poller,
     ) -> Self {
@@ -60,7 +60,7 @@ impl<'a> Acceptor<'a> {
             poller,
             listeners,
             broken,
-            has_checks,
+            has_own_answers,
             accepting,
             lacks_permit,
             left_to_siblings,
@@ -71,7 +71,7 @@ impl<'a> Acceptor<'a> {
     }
 
     pub(super) fn is_watched(&self) -> bool {
-        matches!(self.accepting, Accepting::Yes | Accepting::ForChecks)
+        matches!(self.accepting, Accepting::Yes | Accepting::ForOwnAnswers)
     }
 
     /// Leaves the listeners to the siblings for a moment.
@@ -108,16 +108,17 @@ impl<'a> Acceptor<'a> {
         self.accept_again();
     }
 
-    /// No permit is free for a while: new connections are left to siblings. A health check must be accepted before it can be
-    /// recognised; another connection that is accepted with it goes to a sibling that is free, or waits.
+    /// No permit is free for a while: new connections are left to siblings. A request that the engine answers itself must be
+    /// accepted before it can be recognised; another connection that is accepted with it goes to a sibling that is free, or
+    /// waits.
     pub(super) fn no_permit_is_free(&mut self) {
         self.lacks_permit = true;
         if !matches!(self.accepting, Accepting::Yes | Accepting::Resting { .. }) {
             return;
         }
         self.stop(Accepting::NoPermit);
-        if self.has_checks {
-            self.accepting = Accepting::ForChecks;
+        if self.has_own_answers {
+            self.accepting = Accepting::ForOwnAnswers;
             self.watch(self.listeners.len());
         }
     }
@@ -125,7 +126,7 @@ impl<'a> Acceptor<'a> {
     /// A permit is free again.
     pub(super) fn permit_is_free(&mut self) {
         self.lacks_permit = false;
-        if let Accepting::NoPermit | Accepting::ForChecks = self.accepting {
+        if let Accepting::NoPermit | Accepting::ForOwnAnswers = self.accepting {
             self.stop(Accepting::NoPermit);
             self.accept_again();
         }

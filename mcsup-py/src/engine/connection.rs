@@ -15,6 +15,7 @@ use super::lingering::Lingering;
 use super::pace::Pace;
 use super::turn::MOST_SENT;
 use crate::app::{Body, Peer};
+use crate::files::FileAnswer;
 use crate::http::framing::Framing;
 use crate::http::head::{Head, Heads};
 use crate::http::reject::Reject;
@@ -71,6 +72,8 @@ pub(super) enum Step {
     Sent(Then),
     /// A request is whole.
     Ready,
+    /// The answer to it is in a file.
+    Found(Box<FileAnswer>),
     /// It will not be served.
     Refuse(Reject),
     /// There is no room to keep its body.
@@ -98,6 +101,8 @@ pub(super) struct Connection {
     /// Since when it has been idle or lingering, or the head of its request has been arriving.
     pub(super) since: Instant,
     pub(super) granted: Granted,
+    /// Its request, which is whole, may be one for a file: that is looked for in a turn.
+    pub(super) seeks_file: bool,
     /// The application has taken it, and may have a descriptor of its socket.
     pub(super) is_taken: bool,
     /// The socket was empty when it was last read, and the poller has not said otherwise since.
@@ -139,6 +144,7 @@ impl Connection {
             queued: false,
             since: now,
             granted: Granted::default(),
+            seeks_file: false,
             is_taken: false,
             emptied: false,
             ended: false,
@@ -166,7 +172,8 @@ impl Connection {
         match &self.state {
             State::Body { receiving, .. } => receiving.is_large(),
             State::Flushing { .. } | State::Lingering(_) => true,
-            State::Idle { .. } | State::Head | State::Ready { .. } => false,
+            State::Ready { .. } => self.seeks_file,
+            State::Idle { .. } | State::Head => false,
         }
     }
 
@@ -175,6 +182,7 @@ impl Connection {
         match &self.state {
             State::Body { receiving, .. } => receiving.needs_file(),
             State::Flushing { .. } => matches!(self.outgoing.tail(), Some(Tail::File(_))),
+            State::Ready { .. } => self.seeks_file,
             _ => false,
         }
     }

@@ -18,6 +18,7 @@ mod connections;
 mod date;
 mod drain;
 mod exchange;
+mod file_requests;
 mod followers;
 mod gauges;
 mod growth;
@@ -47,6 +48,7 @@ use mcsup_core::Phase;
 
 use crate::access::AccessLog;
 use crate::app::{App, Local};
+pub use crate::files::StaticFiles;
 pub use crate::http::head::Limits;
 use crate::net::poller::Poller;
 pub use crate::trust::{AllowList, FieldRules, HeaderMap, Hops, HopsField, ProxyProtocol, Trust};
@@ -93,6 +95,8 @@ pub struct EngineConfig {
     pub connections: usize,
     /// How many whole requests may wait for a permit; further ones get 503.
     pub waiting: usize,
+    /// Folders whose files the engine serves itself, without the application.
+    pub static_files: StaticFiles,
     /// Where the engine itself says, without the application, whether this worker should be sent clients: the path, as it
     /// is sent; `None`: nowhere.
     pub health_path: Option<Arc<str>>,
@@ -107,9 +111,17 @@ impl Default for EngineConfig {
             limits: Limits::default(),
             connections: 0,
             waiting: 1024,
+            static_files: StaticFiles::default(),
             health_path: None,
             trust: Trust::default(),
         }
+    }
+}
+
+impl EngineConfig {
+    /// Whether there are requests that need no application.
+    fn answers_itself(&self) -> bool {
+        self.health_path.is_some() || !self.static_files.is_empty()
     }
 }
 

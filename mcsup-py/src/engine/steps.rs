@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::connection::{State, Step, Then};
+use super::file_requests;
 use super::health;
 use super::lingering::Lingering;
 use super::table::Table;
@@ -20,7 +21,14 @@ impl Table<'_> {
             }
             buffer_pool.give_for_request(connection);
             let step = connection.advance(config, now);
-            if !(matches!(step, Step::Ready) && health::is_asked_for(config, connection)) {
+            if !matches!(step, Step::Ready) {
+                return self.apply(token, step, now);
+            }
+            if file_requests::may_be_one(config, connection) {
+                connection.seeks_file = true;
+                return self.queue(token);
+            }
+            if !health::is_asked_for(config, connection) {
                 return self.apply(token, step, now);
             }
             if !self.answer_health_check(token, checks < health::MOST_IN_A_ROW, now) {
@@ -50,6 +58,7 @@ impl Table<'_> {
                 Ok(()) => self.ready.push_back(token),
                 Err(reject) => self.refuse(token, reject, now),
             },
+            Step::Found(answer) => self.answer_from_file(token, *answer, now),
             Step::Refuse(reject) => self.refuse(token, reject, now),
             Step::NoRoom(error) => {
                 if !self.say_if_shortage(&error, now) {

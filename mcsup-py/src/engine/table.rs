@@ -68,7 +68,7 @@ impl<'a> Table<'a> {
         access: Option<AccessLog>,
     ) -> Self {
         Self {
-            acceptor: Acceptor::new(listeners, config.health_path.is_some(), host, poller),
+            acceptor: Acceptor::new(listeners, config.answers_itself(), host, poller),
             reserve: Reserve::of_this_process(config.connections, host.wake_fd()),
             config,
             host,
@@ -130,7 +130,7 @@ impl<'a> Table<'a> {
             // For the thread that was waiting alone.
             WAKER => {}
             token if token >= LISTENERS => {
-                if leads || self.acceptor.accepting == Accepting::ForChecks {
+                if leads || self.acceptor.accepting == Accepting::ForOwnAnswers {
                     self.on_listener(usize::try_from(token - LISTENERS).unwrap_or(usize::MAX), now);
                 }
             }

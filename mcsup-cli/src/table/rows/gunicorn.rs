@@ -14,10 +14,6 @@ const NOT_YET: &str = "this version does not have it";
 
 /// The rows.
 pub(super) const ROWS: &[Row] = &[
-    value("worker_class", "worker-class", "Kind of the workers")
-        .short('k')
-        .harmless(&["sync", "gthread"])
-        .refused(NOT_YET),
     value("worker_tmp_dir", "worker-tmp-dir", "Directory of the files for signs of life")
         .ignored("workers show signs of life in shared memory, without files"),
     value("tmp_upload_dir", "", "Directory of uploads").ignored("gunicorn does not use it either"),

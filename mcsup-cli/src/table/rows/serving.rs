@@ -33,6 +33,25 @@ pub(super) const ROWS: &[Row] = &[
         .default("1")
         .as_in_gunicorn()
         .of_applications(),
+    Row::value(
+        "worker_class",
+        "worker-class",
+        "WORD",
+        "Kind of the workers, for command lines of gunicorn: sync or gthread, which are the same \
+         here, with --threads threads each; an error for another one names its equivalent",
+    )
+    .short('k')
+    .default("sync")
+    .as_in_gunicorn()
+    .of_applications(),
+    Row::list(
+        "static",
+        "static",
+        "ROUTE=DIR",
+        "Serve the files of a folder under a path, such as /static=static, without the \
+         application; a path without a file goes to the application; repeatable",
+    )
+    .of_applications(),
     Row::flag(
         "reuse_port",
         "reuse-port",

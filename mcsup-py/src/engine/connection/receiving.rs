@@ -73,7 +73,8 @@ impl Connection {
                 State::Flushing { then } => Some(self.send(then, config, now)),
                 State::Body { .. } => self.read_body(&mut turn),
                 State::Lingering(_) => self.discard(now),
-                State::Idle { .. } | State::Head | State::Ready { .. } => Some(Step::Wait),
+                State::Ready { .. } => Some(self.seek_file(config)),
+                State::Idle { .. } | State::Head => Some(Step::Wait),
             };
             if let Some(step) = step.or_else(|| self.receive_more(config, now, &mut turn)) {
                 return step;

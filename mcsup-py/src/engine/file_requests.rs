@@ -1,0 +1,78 @@
+//! Requests for files of the folders that the engine serves itself: without the application and without a permit.
+//!
+//! The leading thread sees by the path that a request may be one. The look at the disk is a turn of the spare, since it
+//! may wait. Where there is no file the request goes the ordinary way, to the application.
+
+use std::time::{Duration, Instant};
+
+use super::EngineConfig;
+use super::connection::{Connection, State, Step, Then};
+use super::drain::may_keep_open;
+use super::table::Table;
+use crate::access::Entry;
+use crate::files::{Content, FileAnswer};
+use crate::http::response::{BodyFraming, Finish, write_head};
+use crate::net::buffer::Tail;
+use crate::net::timers::after;
+
+/// Whether the request that has just become whole may be one for a file.
+pub(super) fn may_be_one(config: &EngineConfig, connection: &Connection) -> bool {
+    let files = &config.static_files;
+    !files.is_empty() && connection.asked().is_some_and(|head| files.may_answer(&head))
+}
+
+impl Connection {
+    /// Looks for the file of its request.
+    pub(super) fn seek_file(&mut self, config: &EngineConfig) -> Step {
+        self.seeks_file = false;
+        match self.asked().and_then(|head| config.static_files.answer(&head)) {
+            Some(answer) => Step::Found(Box::new(answer)),
+            None => Step::Ready,
+        }
+    }
+}
+
+impl Table<'_> {
+    /// Answers the request of a connection.
+    pub(super) fn answer_from_file(&mut self, token: u64, answer: FileAnswer, now: Instant) {
+        let Self { config, connections, buffer_pool, access, date, host, leaving, .. } = self;
+        let timeouts = &config.timeouts;
+        let Some(connection) = connections.find(token) else { return };
+        let Some((request, _)) = connection.take_request() else { return };
+        buffer_pool.give_for_answer(connection);
+        let Connection { heads, incoming, outgoing, peer, .. } = &mut *connection;
+        let asked = Connection::view(heads, incoming, &request);
+        let keep_alive = asked.delimited().keep_alive
+            && !timeouts.keep_alive.is_zero()
+            && may_keep_open(*host, &leaving.gave_up);
+        let FileAnswer { head, content } = answer;
+        let (version, body) = (asked.version(), BodyFraming::Given);
+        write_head(outgoing.append(), &head, &Finish { version, body, keep_alive, date: date.at(now) });
+        if let Some(access) = access {
+            let bytes = match &content {
+                Content::None => 0,
+                Content::Bytes(bytes) => bytes.len() as u64,
+                Content::Part(part) => part.length,
+            };
+            let (remote, took) = (peer.remote, Duration::ZERO);
+            access.note(&Entry { head: Some(asked), remote, response: &head, bytes, took });
+        }
+        let reads_file = matches!(content, Content::Part(_));
+        match content {
+            Content::None => {}
+            Content::Bytes(bytes) => outgoing.append().extend_from_slice(&bytes),
+            Content::Part(part) => outgoing.set_tail(Tail::File(part)),
+        }
+        connection.forget_request(&request);
+        let then = match keep_alive {
+            true => Then::Next,
+            false if connection.has_unread() => Then::Linger,
+            false => Then::Close,
+        };
+        connection.state = State::Flushing { then };
+        connection.deadline = after(now, timeouts.write);
+        self.release(token);
+        // The spare reads the file too.
+        if reads_file { self.queue(token) } else { self.flush(token, now) }
+    }
+}

@@ -1,0 +1,164 @@
+//! The answer to a request for a file: its head, and the part of the file that follows.
+
+use std::fs::{File, Metadata};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::time::SystemTime;
+
+use super::coding::{self, CODINGS, Coding};
+use super::conditions::{self, Outcome, Validators, whole_seconds};
+use super::open;
+use super::range::{self, Extent};
+use crate::http::head::Head;
+use crate::http::response::{HeadFault, ResponseHead};
+use crate::net::buffer::FilePart;
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct FileAnswer {
+    /// Status and fields, with Content-Length.
+    pub head: ResponseHead,
+    /// What is sent behind it.
+    pub content: Content,
+}
+
+/// The content of an answer.
+#[derive(Debug)]
+pub(crate) enum Content {
+    None,
+    /// A short one, which leaves together with the head.
+    Bytes(Vec<u8>),
+    Part(FilePart),
+}
+
+/// The length of a short content.
+const SHORT: u64 = 16 * 1024;
+
+/// The file as it is chosen for a client.
+struct Chosen {
+    file: File,
+    metadata: Metadata,
+    coding: Option<Coding>,
+    /// Whether another client may get another form of it.
+    varies: bool,
+}
+
+/// Answers for the file `name` of `folder`; `None`: there is none.
+pub(super) fn make(folder: &Path, name: &Path, head: &Head<'_>) -> Option<FileAnswer> {
+    let chosen = choose(folder, name, head)?;
+    // A value that cannot be sent is one of a file's name that no content type has: none.
+    answer(chosen, name, head, SystemTime::now()).ok()
+}
+
+fn choose(folder: &Path, name: &Path, head: &Head<'_>) -> Option<Chosen> {
+    let (file, metadata) = open::open(folder, name)?;
+    let with_suffix = |suffix: &str| {
+        let mut name = name.as_os_str().to_owned();
+        name.push(suffix);
+        name
+    };
+    let varies = CODINGS.iter().any(|coding| open::is_there(folder, with_suffix(coding.suffix).as_ref()));
+    if varies {
+        let fields = head.headers().filter(|(name, _)| name.eq_ignore_ascii_case(b"accept-encoding"));
+        let values: Vec<_> = fields.map(|(_, value)| value).collect();
+        for coding in coding::accepted(&values) {
+            if let Some((file, metadata)) = open::open(folder, with_suffix(coding.suffix).as_ref()) {
+                return Some(Chosen { file, metadata, coding: Some(coding), varies });
+            }
+        }
+    }
+    Some(Chosen { file, metadata, coding: None, varies })
+}
+
+fn answer(chosen: Chosen, name: &Path, asked: &Head<'_>, now: SystemTime) -> Result<FileAnswer, HeadFault> {
+    let Chosen { file, metadata, coding, varies } = chosen;
+    let size = metadata.len();
+    let tag = entity_tag(&metadata);
+    // RFC 9110 §8.8.2.1: never later than the answer itself.
+    let modified = whole_seconds(metadata.modified().unwrap_or(now).min(now));
+    let validators = Validators { tag: &tag, modified };
+    let extent = match conditions::evaluate(asked, validators) {
+        Outcome::NotModified => {
+            return Ok(FileAnswer { head: unmodified(validators, varies)?, content: Content::None });
+        }
+        Outcome::Failed => return refusal(412, b"Precondition Failed", None),
+        Outcome::Send => match asked.header("range") {
+            Some(value) if asked.method() == "GET" && conditions::range_counts(asked, validators) => {
+                range::of(value, size)
+            }
+            _ => Extent::Whole,
+        },
+    };
+    let mut head = ResponseHead::new();
+    let (offset, length) = match extent {
+        Extent::Unsatisfiable => return refusal(416, b"Range Not Satisfiable", Some(size)),
+        Extent::Whole => (0, size),
+        Extent::Part { first, length } => {
+            head.begin(206, b"Partial Content")?;
+            let range = format!("bytes {first}-{}/{size}", first + length - 1);
+            head.push(b"Content-Range", range.as_bytes())?;
+            (first, length)
+        }
+    };
+    head.push(b"Content-Type", content_type(name).as_bytes())?;
+    if let Some(coding) = coding {
+        head.push(b"Content-Encoding", coding.name.as_bytes())?;
+    }
+    head.push(b"Content-Length", length.to_string().as_bytes())?;
+    head.push(b"Accept-Ranges", b"bytes")?;
+    push_validators(&mut head, validators, varies)?;
+    let has_content = asked.method() != "HEAD" && length > 0;
+    let content = if has_content { content(FilePart { file, offset, length }) } else { Content::None };
+    Ok(FileAnswer { head, content })
+}
+
+/// Reads a short part. One that is shorter than it was, or unreadable, stays a part: then the connection is aborted.
+fn content(part: FilePart) -> Content {
+    if part.length <= SHORT {
+        let mut bytes = vec![0; usize::try_from(part.length).unwrap_or_default()];
+        if part.file.read_exact_at(&mut bytes, part.offset).is_ok() {
+            return Content::Bytes(bytes);
+        }
+    }
+    Content::Part(part)
+}
+
+/// RFC 9110 §15.4.5: the fields that the answer with the file would have, as far as caches use them.
+fn unmodified(validators: Validators<'_>, varies: bool) -> Result<ResponseHead, HeadFault> {
+    let mut head = ResponseHead::new();
+    head.begin(304, b"Not Modified")?;
+    push_validators(&mut head, validators, varies)?;
+    Ok(head)
+}
+
+fn push_validators(head: &mut ResponseHead, file: Validators<'_>, varies: bool) -> Result<(), HeadFault> {
+    head.push(b"ETag", file.tag.as_bytes())?;
+    head.push(b"Last-Modified", httpdate::fmt_http_date(file.modified).as_bytes())?;
+    if varies {
+        head.push(b"Vary", b"Accept-Encoding")?;
+    }
+    Ok(())
+}
+
+/// An answer without a body. `size`: that of the file, for a range that it has not.
+fn refusal(status: u16, reason: &[u8], size: Option<u64>) -> Result<FileAnswer, HeadFault> {
+    let mut head = ResponseHead::new();
+    head.begin(status, reason)?;
+    head.push(b"Content-Length", b"0")?;
+    if let Some(size) = size {
+        head.push(b"Content-Range", format!("bytes */{size}").as_bytes())?;
+    }
+    Ok(FileAnswer { head, content: Content::None })
+}
+
+/// Of the time of the last change in nanoseconds and the size, as hexadecimal numbers. A compressed form has its own.
+fn entity_tag(metadata: &Metadata) -> String {
+    let nanoseconds = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
+    format!("\"{nanoseconds:x}-{:x}\"", metadata.len())
+}
+
+/// By the end of the name. Text is UTF-8.
+fn content_type(name: &Path) -> String {
+    let guess = mime_guess::from_path(name).first_raw().unwrap_or("application/octet-stream");
+    if guess.starts_with("text/") { format!("{guess}; charset=utf-8") } else { guess.to_owned() }
+}

@@ -1,0 +1,108 @@
+//! Files that the engine serves itself.
+
+use std::fs;
+use std::sync::atomic::Ordering;
+
+use mcsup_core::Phase;
+use mcsup_py::engine::{EngineConfig, StaticFiles};
+
+use crate::fixture::*;
+use crate::hold::Hold;
+
+/// A folder that is served under `/static`, with a small file and one of several turns.
+fn folder() -> (tempfile::TempDir, Vec<u8>) {
+    let folder = tempfile::tempdir().unwrap();
+    let large: Vec<u8> = (0..5_000_000_u32).map(|at| (at % 251) as u8).collect();
+    fs::write(folder.path().join("small.txt"), "small").unwrap();
+    fs::write(folder.path().join("large.bin"), &large).unwrap();
+    (folder, large)
+}
+
+fn setup(folder: &tempfile::TempDir) -> Setup {
+    let mut static_files = StaticFiles::default();
+    static_files.add("/static", folder.path()).unwrap();
+    let setup = Setup::default();
+    Setup { config: EngineConfig { static_files, ..setup.config }, ..setup }
+}
+
+#[test]
+fn a_file_needs_no_permit_and_is_not_a_request_of_the_application() {
+    let (folder, _) = folder();
+    let hold = Hold::default();
+    let server = setup(&folder).start_threads(hold.apps(1));
+    let mut busy = hold.occupy(&server, 1);
+    let requests = server.host.requests.load(Ordering::SeqCst);
+    let mut client = server.connect();
+    for _ in 0..3 {
+        let response = client.get("/static/small.txt");
+        assert_eq!((response.status, response.text()), (200, "small"));
+        assert_eq!(response.field("connection"), None);
+    }
+    assert_eq!(server.host.requests.load(Ordering::SeqCst), requests);
+    hold.let_go();
+    assert_eq!(busy.remove(0).response().status, 200);
+}
+
+#[test]
+fn files_and_answers_of_the_application_keep_their_order_on_a_connection() {
+    let (folder, large) = folder();
+    let server = setup(&folder).start(echo);
+    let mut client = server.connect();
+    for path in ["/static/large.bin", "/a", "/static/small.txt", "/static/none", "/static/large.bin", "/b"] {
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
+    }
+    assert!(client.response().body == large);
+    assert_eq!(client.response().text(), "GET /a ");
+    assert_eq!(client.response().text(), "small");
+    // Without a file a path is the application's.
+    assert_eq!(client.response().text(), "GET /static/none ");
+    assert!(client.response().body == large);
+    assert_eq!(client.response().text(), "GET /b ");
+}
+
+#[test]
+fn ranges_conditions_and_head_are_answered() {
+    let (folder, large) = folder();
+    let server = setup(&folder).start(echo);
+    let mut client = server.connect();
+    let mut ask = |method: &str, field: &str| {
+        client.send(format!("{method} /static/large.bin HTTP/1.1\r\nHost: h\r\n{field}\r\n"));
+        client.response_to(method)
+    };
+    let head = ask("HEAD", "");
+    assert_eq!((head.status, head.field("content-length")), (200, Some("5000000")));
+    let part = ask("GET", "Range: bytes=-3000000\r\n");
+    assert_eq!((part.status, part.field("content-range")), (206, Some("bytes 2000000-4999999/5000000")));
+    assert!(part.body == large[2_000_000..]);
+    let tag = head.field("etag").unwrap();
+    assert_eq!(ask("GET", &format!("If-None-Match: {tag}\r\n")).status, 304);
+    assert_eq!(ask("GET", "Range: bytes=5000000-\r\n").status, 416);
+    assert_eq!(ask("POST", "Content-Length: 0\r\n").text(), "POST /static/large.bin ");
+}
+
+#[test]
+fn each_file_is_a_line_of_the_access_log() {
+    let (folder, _) = folder();
+    let log = folder.path().join("access.log");
+    let access = Some(("%(m)s %(U)s %(s)s %(B)s".to_owned(), log.to_str().unwrap().to_owned()));
+    let server = Setup { access, ..setup(&folder) }.start(echo);
+    let mut client = server.connect();
+    client.get("/static/small.txt");
+    client.get("/static/none");
+    let lines = "GET /static/small.txt 200 5\nGET /static/none 200 17\n";
+    wait_for("two lines", || fs::read_to_string(&log).unwrap() == lines);
+}
+
+#[test]
+fn the_engine_ends_when_its_files_have_left() {
+    let (folder, large) = folder();
+    let server = setup(&folder).start(echo);
+    let mut client = server.connect();
+    client.send("GET /static/large.bin HTTP/1.1\r\nHost: h\r\n\r\n");
+    // Some of it has come.
+    assert!(client.more());
+    server.enter(Phase::Draining);
+    assert!(client.response().body == large);
+    client.assert_ended();
+    server.join();
+}
