@@ -309,7 +309,7 @@ fn a_variable_has_no_comments() {
 #[test]
 fn a_mistake_in_a_variable_names_the_variable() {
     for (value, expected) in [
-        ("--worker-clas gevent", "X: unknown option '--worker-clas'; is '--worker-class' meant?"),
+        ("--worker-klass gevent", "X: unknown option '--worker-klass'; is '--worker-class' meant?"),
         ("-n 'open", "X: a quote or a backslash has no end"),
         ("-w", "X: a value is required for '--workers <INT>' but none was supplied"),
         ("--help", "X: help and version are for the command line"),
@@ -363,4 +363,12 @@ fn completions_and_man_pages_have_the_options_that_are_supported() {
     assert!(page.contains(".TH mcsup 1") && page.contains("graceful\\-timeout"), "{page}");
     assert!(shown(&["man", "exec"]).contains("stop\\-signal"));
     assert!(refusal(&["man", "exce"]).starts_with("unknown command 'exce'; is 'exec' meant?"));
+}
+
+#[test]
+fn a_long_option_may_be_shortened_to_a_beginning_that_no_other_has() {
+    assert_eq!(given(&["--error-log", "f"]), [("error_logfile", "f".to_owned())]);
+    assert_eq!(given(&["--graceful", "3", "a:b"])[1], ("graceful_timeout", "3".to_owned()));
+    assert!(refusal(&["--worker", "2"]).starts_with("unknown option '--worker'; is '--workers' meant?"));
+    assert_eq!(variable("--keep 3").expect("good").text("keep_alive"), Some("3"));
 }

@@ -21,6 +21,8 @@ pub(super) enum Extent {
 /// Adds the settings of a pool to a command.
 pub(super) fn with_settings(command: Command, served: Served, extent: Extent) -> Command {
     let command = command.args_override_self(true).allow_negative_numbers(true).max_term_width(WIDEST);
+    // As with gunicorn, a long option may be shortened to a beginning that no other has.
+    let command = command.infer_long_args(served == Served::Application);
     let rows =
         table::sections().iter().flat_map(|section| section.rows.iter().map(|row| (section.heading, row)));
     let rows = rows.filter(|(_, row)| match extent {

@@ -18,36 +18,48 @@ pub(super) const ROWS: &[Row] = &[
         .ignored("workers show signs of life in shared memory, without files"),
     value("tmp_upload_dir", "", "Directory of uploads").ignored("gunicorn does not use it either"),
     value("control_socket_mode", "control-socket-mode", "Mode of the control socket")
-        .harmless(&["0600", "0o600"])
+        .harmless(&["0600", "0o600", "384"])
         .refused("the control socket has mode 0600: its user alone commands the server"),
-    value("asgi_loop", "asgi-loop", "Event loop").ignored(ASGI),
-    value("asgi_lifespan", "asgi-lifespan", "Lifespan protocol").ignored(ASGI),
+    value("asgi_loop", "asgi-loop", "Event loop").harmless(&["auto"]).ignored(ASGI),
+    value("asgi_lifespan", "asgi-lifespan", "Lifespan protocol").harmless(&["auto"]).ignored(ASGI),
     value(
         "asgi_disconnect_grace_period",
         "asgi-disconnect-grace-period",
         "Seconds before a task is cancelled",
     )
+    .harmless(&["3"])
     .ignored(ASGI),
-    value("websocket_max_message_size", "websocket-max-message-size", "Bytes of a message").ignored(ASGI),
-    value("root_path", "root-path", "Root path").ignored(
+    value("websocket_max_message_size", "websocket-max-message-size", "Bytes of a message")
+        .harmless(&["16777216"])
+        .ignored(ASGI),
+    value("root_path", "root-path", "Root path").harmless(&[""]).ignored(
         "it is for ASGI applications; SCRIPT_NAME in the environment is its counterpart for \
          WSGI",
     ),
     value("http_parser", "http-parser", "Parser of requests")
+        .harmless(&["auto"])
         .ignored("mcsup has one parser, which is compiled"),
     value("http_protocols", "http-protocols", "Versions of HTTP").harmless(&["h1"]).refused(HTTP2),
     value("http2_cleartext", "http2-cleartext", "HTTP/2 without TLS").harmless(&["off"]).refused(HTTP2),
     value("http2_max_concurrent_streams", "http2-max-concurrent-streams", "Streams of a connection")
+        .harmless(&["100"])
         .ignored(HTTP2),
-    value("http2_initial_window_size", "http2-initial-window-size", "Flow control window").ignored(HTTP2),
-    value("http2_max_frame_size", "http2-max-frame-size", "Bytes of a frame").ignored(HTTP2),
+    value("http2_initial_window_size", "http2-initial-window-size", "Flow control window")
+        .harmless(&["65535"])
+        .ignored(HTTP2),
+    value("http2_max_frame_size", "http2-max-frame-size", "Bytes of a frame")
+        .harmless(&["16384"])
+        .ignored(HTTP2),
     value("http2_max_header_list_size", "http2-max-header-list-size", "Bytes of the header fields")
+        .harmless(&["65536"])
         .ignored(HTTP2),
     list("dirty_apps", "dirty-app", "Application of dirty workers").refused(DIRTY),
     value("dirty_workers", "dirty-workers", "Number of dirty workers").harmless(&["0"]).refused(DIRTY),
-    value("dirty_timeout", "dirty-timeout", "Seconds of a task").ignored(DIRTY),
-    value("dirty_threads", "dirty-threads", "Threads of a dirty worker").ignored(DIRTY),
-    value("dirty_graceful_timeout", "dirty-graceful-timeout", "Seconds for a stop").ignored(DIRTY),
+    value("dirty_timeout", "dirty-timeout", "Seconds of a task").harmless(&["300"]).ignored(DIRTY),
+    value("dirty_threads", "dirty-threads", "Threads of a dirty worker").harmless(&["1"]).ignored(DIRTY),
+    value("dirty_graceful_timeout", "dirty-graceful-timeout", "Seconds for a stop")
+        .harmless(&["30"])
+        .ignored(DIRTY),
     Row::hook("on_dirty_starting", "Called before dirty workers start").ignored(DIRTY),
     Row::hook("dirty_post_fork", "Called in a new dirty worker").ignored(DIRTY),
     Row::hook("dirty_worker_init", "Called in a dirty worker with its applications").ignored(DIRTY),
@@ -56,6 +68,7 @@ pub(super) const ROWS: &[Row] = &[
         .harmless(&["http"])
         .refused("mcsup speaks HTTP/1.1; let nginx use proxy_pass in place of uwsgi_pass"),
     value("uwsgi_allow_ips", "uwsgi-allow-from", "Peers that may speak uwsgi")
+        .harmless(&["127.0.0.1,::1"])
         .ignored("mcsup does not speak the uwsgi protocol"),
     flag("permit_obsolete_folding", "permit-obsolete-folding", "Accept folded header fields").refused(STRICT),
     flag("strip_header_spaces", "strip-header-spaces", "Accept spaces before the colon").refused(STRICT),
@@ -113,6 +126,7 @@ pub(super) const ROWS: &[Row] = &[
     flag("enable_backlog_metric", "enable-backlog-metric", "Send the length of the listen queue to statsd")
         .refused(NOT_YET),
     value("default_proc_name", "", "Name in process listings, where none is given")
+        .harmless(&["gunicorn"])
         .ignored("name sets the name in process listings"),
     value("keyfile", "keyfile", "Private key").refused(TLS),
     value("certfile", "certfile", "Certificate").refused(TLS),
