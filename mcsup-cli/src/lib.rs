@@ -148,6 +148,10 @@ fn dispatch(
 
 /// Reads the settings of a pool from all sources, at each call.
 fn reading(given: Given) -> impl Fn() -> Result<Settings, Failure> {
-    let read_file = settings::reader(std::env::current_dir().unwrap_or_default());
-    move || Ok(Settings::resolve(given.clone(), &|name| std::env::var_os(name), &read_file)?)
+    let start = std::env::current_dir().unwrap_or_default();
+    let read_file = settings::reader(start.clone());
+    move || {
+        let settings = Settings::resolve(given.clone(), &|name| std::env::var_os(name), &read_file)?;
+        Ok(settings.anchored(&start))
+    }
 }

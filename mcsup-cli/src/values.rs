@@ -176,6 +176,28 @@ pub(crate) fn umask(text: &str) -> Result<u32, Refused> {
         .ok_or_else(|| "not from 0 to 0777".to_owned())
 }
 
+/// The owner of a Unix socket: a user, a group, or both, by name or number.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct SocketOwner {
+    /// The user.
+    pub user: Option<String>,
+    /// The group.
+    pub group: Option<String>,
+}
+
+/// Parses `USER`, `USER:GROUP` or `:GROUP`, as chown(1) does.
+pub(crate) fn socket_owner(text: &str) -> Result<SocketOwner, Refused> {
+    let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
+    let name = |name: &str| Some(name.to_owned()).filter(|name| !name.is_empty());
+    let owner = SocketOwner { user: name(user), group: group.and_then(name) };
+    match (&owner, group) {
+        (SocketOwner { user: None, group: None }, _) | (SocketOwner { group: None, .. }, Some(_)) => {
+            Err("expected USER, USER:GROUP or :GROUP".to_owned())
+        }
+        _ => Ok(owner),
+    }
+}
+
 /// Parses an address to listen on.
 pub(crate) fn address(text: &str) -> Result<Address, Refused> {
     text.parse().map_err(|error: Error| error.to_string())

@@ -168,6 +168,20 @@ fn a_umask_is_octal_beyond_doubt() {
 }
 
 #[test]
+fn an_owner_of_a_socket_is_a_user_a_group_or_both() {
+    let owner = |user: &str, group: &str| {
+        let name = |name: &str| Some(name.to_owned()).filter(|name| !name.is_empty());
+        Ok(SocketOwner { user: name(user), group: name(group) })
+    };
+    assert_eq!(socket_owner("app"), owner("app", ""));
+    assert_eq!(socket_owner("app:www-data"), owner("app", "www-data"));
+    assert_eq!(socket_owner(":33"), owner("", "33"));
+    for text in ["", ":", "app:"] {
+        assert_eq!(shown(socket_owner(text)), "refused: expected USER, USER:GROUP or :GROUP", "{text:?}");
+    }
+}
+
+#[test]
 fn variables_have_a_name() {
     assert_eq!(variable("A=b=c"), Ok(("A".to_owned(), "b=c".to_owned())));
     assert_eq!(variable("A="), Ok(("A".to_owned(), String::new())));

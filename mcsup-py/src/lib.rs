@@ -40,7 +40,8 @@ mod wsgi;
 #[cfg(any(test, feature = "laws"))]
 #[doc(hidden)]
 pub use http::laws;
-pub use python::loading::Target;
+pub use python::loading::{Application, Target};
+pub use python::paste::Paste;
 pub use watch::{ReloadEngine, ReloadSettings};
 pub use worker::{WorkerSettings, WsgiWorker, check};
 pub use wsgi::WsgiSettings;

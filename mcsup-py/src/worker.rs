@@ -16,7 +16,7 @@ use crate::app::{App, Local};
 use crate::conf::Source;
 use crate::engine::{self, EngineConfig, Host, Listening, Siblings, Threads};
 use crate::python::imported::Imported;
-use crate::python::loading::{self, LoadError, Target};
+use crate::python::loading::{self, Application, LoadError};
 use crate::python::{application_forks, ending, fork, interpreter, signals, site, traceback};
 use crate::watch::{BrokenPage, ReloadSettings, Watcher};
 use crate::wsgi::{IsDraining, WsgiApp, WsgiSettings};
@@ -27,7 +27,7 @@ use hooking::Hooking;
 #[derive(Clone)]
 pub struct WorkerSettings {
     /// The application.
-    pub target: Target,
+    pub target: Application,
     /// Put in front of `sys.path`.
     pub python_path: Vec<String>,
     /// A virtual environment, for an interpreter that is not running yet.

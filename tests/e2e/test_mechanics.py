@@ -1,14 +1,82 @@
 """Users, files, sockets and limits of the processes: what an operator reads where one of them is wrong."""
 
+import contextlib
+import grp
 import os
+import pwd
 import resource
 import shutil
+import stat
 import subprocess
+import sys
 
 import pytest
-from harness import HELLO, MCSUP, clean_environment, free_port, run
+from harness import HELLO, MCSUP, PATIENCE, answers, clean_environment, free_port, get, run, wait_for
 
 REFUSED, USAGE = 1, 2
+
+# The environment that the application sees.
+ENVIRONMENT = """
+import json, os
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [json.dumps(dict(os.environ)).encode()]
+"""
+
+# A file by wsgi.file_wrapper, and the class of that.
+FILE = """
+def app(environ, start_response):
+    wrapper = environ["wsgi.file_wrapper"]
+    start_response("200 OK", [("Content-Type", "text/plain"), ("X-Wrapper", wrapper.__module__)])
+    return wrapper(open("large", "rb"), 65536)
+"""
+
+PASTE = """
+import logging
+
+def make(global_conf, **local):
+    def application(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [repr((global_conf.get("colour"), global_conf["here"], sorted(local.items()))).encode()]
+    logging.getLogger("shop").info("made %s", local.get("name"))
+    return application
+
+def shouting(global_conf):
+    def shout(app):
+        return lambda environ, start_response: [part.upper() for part in app(environ, start_response)]
+    return shout
+"""
+
+INI = """
+[DEFAULT]
+colour = red
+
+[app:main]
+use = call:shop:make
+name = first
+
+[pipeline:loud]
+pipeline = shout main
+
+[filter:shout]
+paste.filter_factory = shop:shouting
+
+[loggers]
+keys = root
+[handlers]
+keys = file
+[formatters]
+keys = plain
+[logger_root]
+level = INFO
+handlers = file
+[handler_file]
+class = FileHandler
+args = ("%(here)s/shop.log",)
+formatter = plain
+[formatter_plain]
+format = %(name)s %(message)s
+"""
 
 
 def write(directory):
@@ -29,7 +97,7 @@ def test_the_start_tells_the_mode_and_the_owner_of_a_unix_socket(serve, director
 @pytest.mark.skipif("www-data" not in open("/etc/passwd").read(), reason="there is no user www-data")
 def test_the_start_names_a_proxy_of_this_host_that_cannot_connect(serve, directory):
     server = serve(HELLO, "-b", "unix:app.sock")
-    server.wait_log(r"app\.sock has mode 0660, user root, .*; the user www-data cannot\n")
+    server.wait_log(r"app\.sock has mode 0660, user root, .*; the user www-data cannot \(--socket-mode, --socket-owner\)\n")
     given = serve(HELLO, "-b", "unix:given.sock", "-g", "www-data")
     given.wait_log(r"given\.sock has mode 0660, user root, group www-data: [^;\n]* can connect\n")
 
@@ -88,3 +156,113 @@ def test_a_program_in_kubernetes_needs_the_name_of_its_image(directory):
     result = run(*words, "--image", "a:1", "exec", "--no-listener", "sleep", "600", cwd=directory)
     assert result.returncode == 0, result.stderr
     assert "Probe" not in result.stdout and "kind: Service\n" not in result.stdout
+
+
+@contextlib.contextmanager
+def gunicorn(directory, *arguments):
+    """gunicorn on a port of its own, which it yields."""
+    port = free_port()
+    command = [sys.executable, "-m", "gunicorn", "--no-control-socket", "-b", f"127.0.0.1:{port}", *arguments]
+    with (directory / "gunicorn.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=directory, env=clean_environment(), stdout=log, stderr=log)
+    try:
+        wait_for(lambda: answers(port), "gunicorn", 4 * PATIENCE)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(4 * PATIENCE)
+
+
+def test_an_application_of_pastedeploy_is_served_as_by_gunicorn(serve, directory):
+    (directory / "shop.py").write_text(PASTE)
+    (directory / "shop.ini").write_text(INI)
+    for section, globals_ in (("", []), ("#loud", []), ("", ["--paste-global", "colour=blue"])):
+        words = ["--pythonpath", str(directory), "--paste", f"shop.ini{section}", *globals_]
+        server = serve(None, "-w", "1", "-b", f"127.0.0.1:{(port := free_port())}", *words, bare=True, port=port)
+        ours = server.get()
+        assert server.stop() == 0
+        wait_for(lambda: "shop made first" in (directory / "shop.log").read_text(), "the log of the ini file")
+        (directory / "shop.log").unlink()
+        with gunicorn(directory, *words) as theirs:
+            assert ours == get(theirs)
+        colour = "BLUE" if globals_ else "RED"
+        assert colour.lower() in ours[1].decode().lower() and (b"FIRST" in ours[1]) == bool(section), ours
+
+
+def test_a_file_of_pastedeploy_that_is_absent_or_beside_an_application_is_an_error(directory):
+    address = f"127.0.0.1:{free_port()}"
+    result = run("-b", address, "--paste", "none.ini", cwd=directory)
+    assert result.returncode == 4 and f"there is no file {directory}/none.ini" in result.stderr, result
+    result = run("-b", address, "--paste", "none.ini", "app:app", cwd=directory)
+    assert result.returncode == USAGE and "name one of them" in result.stderr, result
+
+
+def test_a_file_of_variables_is_below_those_of_the_command_line_and_read_again_at_a_reload(serve, directory):
+    (directory / "app.env").write_text("# secrets\nexport TOKEN='a b'\nCOLOUR=red\n")
+    server = serve(ENVIRONMENT, "--env-file", "app.env", "-e", "COLOUR=blue", "-p", "app.pid")
+    variables = server.get()[1].decode()
+    assert '"TOKEN": "a b"' in variables and '"COLOUR": "blue"' in variables
+    (directory / "app.env").write_text("TOKEN=second\n")
+    assert run("reload", "-p", "app.pid", cwd=directory, timeout=20).returncode == 0
+    assert '"TOKEN": "second"' in server.get()[1].decode()
+    (directory / "app.env").write_text("TOKEN second\n")
+    result = run("reload", "-p", "app.pid", cwd=directory, timeout=20)
+    assert result.returncode == 3 and "app.env:1: expected NAME=VALUE" in result.stderr + result.stdout, result
+    assert '"TOKEN": "second"' in server.get()[1].decode()
+
+
+def test_a_unix_socket_has_the_mode_and_the_group_of_its_own_settings(serve, directory):
+    group = grp.getgrgid(os.getegid()).gr_name
+    server = serve(HELLO, "-b", "unix:app.sock", "--socket-mode", "0606", "--socket-owner", f":{group}", "-p", "app.pid")
+    found = (directory / "app.sock").stat()
+    assert (stat.S_IMODE(found.st_mode), found.st_gid) == (0o606, os.getegid())
+    server.wait_log(rf"app\.sock has mode 0606, user \S+, group {group}: each user can connect")
+    result = run("-b", "unix:b.sock", "--socket-owner", "no-such-user", "app:app", cwd=directory)
+    assert result.returncode == USAGE and 'there is no user "no-such-user"' in result.stderr, result
+    result = run("-b", "unix:b.sock", "--socket-mode", "660", "app:app", cwd=directory)
+    assert result.returncode == USAGE and "Write 0660" in result.stderr, result
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_unix_socket_belongs_to_the_owner_that_is_named(serve, directory):
+    daemon = pwd.getpwnam("daemon")
+    serve(HELLO, "-b", "unix:app.sock", "--socket-owner", "daemon")
+    found = (directory / "app.sock").stat()
+    assert (found.st_uid, found.st_gid) == (daemon.pw_uid, os.getegid())
+
+
+def test_files_are_sent_with_and_without_sendfile(serve, directory):
+    content = os.urandom(1 << 20)
+    (directory / "large").write_bytes(content)
+    (directory / "mcsup.toml").write_text("sendfile = false\n")
+    for words, module in (([], "mcsup"), (["--no-sendfile"], "wsgiref.util"), (["-c", "mcsup.toml"], "wsgiref.util")):
+        server = serve(FILE, *words)
+        assert server.get() == (200, content)
+        head = subprocess.run(
+            ["curl", "-sI", "-X", "GET", f"http://127.0.0.1:{server.port}/"], capture_output=True, text=True, check=False
+        ).stdout
+        assert f"X-Wrapper: {module}" in head or not shutil.which("curl"), head
+        assert server.stop() == 0
+
+
+def test_a_daemon_keeps_its_standard_output_where_it_is_asked_to(directory):
+    (directory / "app.py").write_text(f"print('loaded', flush=True)\n{HELLO}")
+    for words, is_kept in ((["-R"], True), ([], False)):
+        port = free_port()
+        with (directory / "out").open("wb") as out:
+            command = [str(MCSUP), *words, "-D", "-p", "app.pid", "-b", f"127.0.0.1:{port}", "app:app"]
+            subprocess.run(command, cwd=directory, env=clean_environment(), stdout=out, stderr=out, timeout=20, check=True)
+        try:
+            assert ("loaded\n" in (directory / "out").read_text()) == is_kept
+            assert ("loaded\n" in (directory / "app.log").read_text()) != is_kept
+        finally:
+            assert run("stop", "-p", "app.pid", cwd=directory, timeout=20).returncode == 0
+        (directory / "app.log").unlink()
+
+
+def test_options_that_ask_for_what_happens_anyway_are_accepted(serve):
+    server = serve(HELLO, "--initgroups", "--worker-tmp-dir", "/dev/shm", "--spew", "-n", "shop")
+    assert server.get()[0] == 200
+    server.wait_log(r"\[WARNING\] worker_tmp_dir \(from the command line\) has no effect")
+    server.wait_log(r"\[WARNING\] spew \(from the command line\) has no effect")
+    assert "initgroups" not in server.log

@@ -108,6 +108,7 @@ pub(crate) fn settings() -> WsgiSettings {
         server_software: "mcsup/test".to_owned(),
         script_name: String::new(),
         errors: Arc::new(|_| {}),
+        sendfile: true,
     }
 }
 

@@ -92,7 +92,10 @@ impl Application for Wsgi {
     /// Not with a mold, which shares all memory with its workers: the supervisor would hold a further copy.
     fn prepare(settings: &Settings, made: &WorkerSettings) {
         if !*settings.mold.preload && !*settings.no_share_stdlib {
-            standard::share(&made.target.module, &made.python_path);
+            // The configuration of PasteDeploy alone has the modules of its applications.
+            if let mcsup_py::Application::Named(target) = &made.target {
+                standard::share(&target.module, &made.python_path);
+            }
         }
     }
 

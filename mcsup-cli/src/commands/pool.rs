@@ -66,6 +66,7 @@ fn changed_fixed_settings(old: &Settings, new: &Settings) -> Vec<&'static str> {
     let same = [
         ("chdir", old.process.chdir == new.process.chdir),
         ("pid", old.process.pid == new.process.pid),
+        ("enable_stdio_inheritance", old.process.keeps_streams.value == new.process.keeps_streams.value),
         ("daemon", old.process.daemon.value == new.process.daemon.value),
         ("reuse_port", old.reuse_port.value == new.reuse_port.value || !is_kept),
         // Loaded modules stay loaded.
@@ -155,6 +156,7 @@ fn missing(ready: usize, target: usize) -> String {
 #[derive(Clone)]
 pub(crate) struct Output {
     pub(super) log: ErrorLog,
+    /// Whether the standard streams lead to the log.
     pub(super) is_daemon: bool,
 }
 

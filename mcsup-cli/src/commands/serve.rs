@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use mcsup_core::host::daemon::{self, Answer, Detached, Verdict};
+use mcsup_core::host::daemon::{self, Answer, Detached, Streams, Verdict};
 use mcsup_core::host::service_manager::ServiceManager;
 use mcsup_core::upgrade::{Image, Resumption};
 use mcsup_core::{Config, Ending, Prefork};
@@ -42,11 +42,13 @@ pub(crate) fn run<A: Application>(
         return application.try_out(settings, &config);
     }
     let answer = Rc::new(Cell::new(None));
+    let keeps_streams = *settings.process.keeps_streams;
+    let streams = if keeps_streams { Streams::Kept } else { Streams::Null };
     // An upgraded image is in the background already.
     if settings.process.daemon.value && resumption.is_none() {
-        match daemon::detach(None, A::around_fork)? {
+        match daemon::detach(streams, A::around_fork)? {
             Detached::Original(Verdict::Ready { note }) => {
-                let lines = [note, log_of_daemon(&settings.logging.errors)];
+                let lines = [note, log_of_daemon(&settings.logging.errors, keeps_streams)];
                 let text = lines.into_iter().filter(|line| !line.is_empty());
                 return Ok((Exit::Done, text.map(|line| line + "\n").collect()));
             }
@@ -84,7 +86,7 @@ fn serve<A: Application>(
     let is_check = resumption.as_ref().is_some_and(Resumption::is_check);
     let errors = if is_check { &Destination::Standard } else { &settings.logging.errors.value };
     let log = install_log(errors, settings.logging.level.value, resumption.is_some())?;
-    let output = Output { log, is_daemon: settings.process.daemon.value };
+    let output = Output { log, is_daemon: *settings.process.daemon && !*settings.process.keeps_streams };
     let first = application.make(settings, &config, &output)?;
     let users = UserLookup::of(settings, &config);
     application.configure(&mut config);
@@ -128,12 +130,13 @@ fn outcome(ending: &Ending) -> Result<Exit, Failure> {
 }
 
 /// The line that names a daemon's log; empty if the operator has named it.
-fn log_of_daemon(errors: &Sourced<Destination>) -> String {
+fn log_of_daemon(errors: &Sourced<Destination>, keeps_streams: bool) -> String {
     match (&errors.value, &errors.origin) {
         (Destination::File(path), Origin::Default) => {
             let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
             format!("logging to {}", path.display())
         }
+        (Destination::Standard, _) if keeps_streams => String::new(),
         (Destination::Standard, _) => "keeping no log: --error-logfile names a file for it".to_owned(),
         (Destination::File(_), _) => String::new(),
     }

@@ -90,13 +90,18 @@ fn line(place: &Place, (user, group): &(String, String), proxies: &[User]) -> St
         (false, false) => "root and this user alone",
     };
     let mut line = format!("has mode {mode:04o}, user {user}, group {group}: {users} can connect");
+    let mut may_be_given = false;
     for proxy in proxies {
         let shut = place.above.iter().find(|(_, folder)| !folder.grants(SEARCH, proxy));
         if let Some((folder, _)) = shut {
             line += &format!("; the user {} cannot: it may not enter {}", proxy.name, folder.display());
         } else if !place.socket.grants(WRITE, proxy) {
             line += &format!("; the user {} cannot", proxy.name);
+            may_be_given = true;
         }
+    }
+    if may_be_given {
+        line += " (--socket-mode, --socket-owner)";
     }
     line
 }
@@ -149,15 +154,21 @@ mod tests {
 
     #[test]
     fn a_proxy_that_cannot_connect_is_named() {
+        let hint = " (--socket-mode, --socket-owner)";
         let rest = "root, this user and this group alone can connect";
         for (mode, groups, expected) in [
-            (0o660, &[33][..], format!("has mode 0660, user app, group web: {rest}; the user www-data cannot")),
+            (
+                0o660,
+                &[33][..],
+                format!("has mode 0660, user app, group web: {rest}; the user www-data cannot{hint}"),
+            ),
             (0o660, &[33, 2000], format!("has mode 0660, user app, group web: {rest}")),
             (
                 0o600,
                 &[33, 2000],
-                "has mode 0600, user app, group web: root and this user alone can connect; the user www-data cannot"
-                    .to_owned(),
+                format!(
+                    "has mode 0600, user app, group web: root and this user alone can connect; the user www-data cannot{hint}"
+                ),
             ),
             (0o777, &[33], "has mode 0777, user app, group web: each user can connect".to_owned()),
         ] {

@@ -5,19 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcsup_core::control::path_beside;
-use mcsup_core::host::privileges::RunAs;
+use mcsup_core::host::privileges::{self, RunAs};
 use mcsup_core::host::service_manager::ServiceManager;
 use mcsup_core::policy::{Limit, Plan, Policy, Recycling};
 use mcsup_core::{Address, Children, Config, Program};
 use mcsup_py::access::Format;
 use mcsup_py::engine::{EngineConfig, Limits, StaticFiles, Timeouts};
-use mcsup_py::{ReloadSettings, Target, WorkerSettings, WsgiSettings};
+use mcsup_py::{Application, Paste, ReloadSettings, WorkerSettings, WsgiSettings};
 
 use super::pool::Output;
 use crate::failure::Failure;
 use crate::logging::{Destination, ErrorLog};
 use crate::settings::program::ProgramSettings;
 use crate::settings::{ControlSocket, Origin, Settings, Sourced};
+use crate::values::SocketOwner;
 
 const NAME_AND_VERSION: &str = concat!("mcsup/", env!("CARGO_PKG_VERSION"));
 
@@ -28,13 +29,42 @@ const NAME_AND_VERSION: &str = concat!("mcsup/", env!("CARGO_PKG_VERSION"));
 pub(super) struct UserLookup {
     names: (Option<String>, Option<String>),
     run_as: Option<RunAs>,
+    socket_owner: Option<SocketOwner>,
+    unix_owner: (Option<u32>, Option<u32>),
 }
 
 impl UserLookup {
     /// The look-up with which `config` was made from `settings`.
     pub(super) fn of(settings: &Settings, config: &Config) -> Self {
-        Self { names: names(settings), run_as: config.run_as.clone() }
+        Self {
+            names: names(settings),
+            run_as: config.run_as.clone(),
+            socket_owner: socket_owner(settings),
+            unix_owner: config.listener.unix_owner,
+        }
     }
+}
+
+fn socket_owner(settings: &Settings) -> Option<SocketOwner> {
+    settings.process.socket_owner.as_ref().map(|owner| owner.value.clone())
+}
+
+/// The owner of Unix sockets: by its own setting, otherwise that of the workers.
+fn unix_owner(
+    settings: &Settings,
+    run_as: Option<&RunAs>,
+    previous: Option<&UserLookup>,
+) -> Result<(Option<u32>, Option<u32>), Failure> {
+    let of_workers = (run_as.map(RunAs::uid), run_as.map(RunAs::gid));
+    let wanted = socket_owner(settings);
+    let Some(owner) = &wanted else { return Ok(of_workers) };
+    if let Some(previous) =
+        previous.filter(|previous| previous.socket_owner == wanted && previous.names == names(settings))
+    {
+        return Ok(previous.unix_owner);
+    }
+    let (user, group) = privileges::look_up_owner(owner.user.as_deref(), owner.group.as_deref())?;
+    Ok((user.or(of_workers.0), group.or(of_workers.1)))
 }
 
 fn names(settings: &Settings) -> (Option<String>, Option<String>) {
@@ -58,7 +88,7 @@ pub(super) fn pool(settings: &Settings, previous: Option<&UserLookup>) -> Result
     };
     config.listener.backlog = settings.backlog.value;
     config.listener.unix_mode = unix_mode(settings);
-    config.listener.unix_owner = (run_as.as_ref().map(RunAs::uid), run_as.as_ref().map(RunAs::gid));
+    config.listener.unix_owner = unix_owner(settings, run_as.as_ref(), previous)?;
     config.run_as = run_as;
     config.listener.reuse_port = settings.reuse_port.value;
     config.control_socket = match &settings.control.socket.value {
@@ -74,9 +104,10 @@ pub(super) fn pool(settings: &Settings, previous: Option<&UserLookup>) -> Result
 
 /// The permission bits of a Unix socket.
 pub(super) fn unix_mode(settings: &Settings) -> u32 {
-    match &settings.process.umask {
-        Some(umask) => 0o777 & !umask.value,
-        None => Config::default().listener.unix_mode,
+    match (&settings.process.socket_mode, &settings.process.umask) {
+        (Some(mode), _) => mode.value,
+        (None, Some(umask)) => 0o777 & !umask.value,
+        (None, None) => Config::default().listener.unix_mode,
     }
 }
 
@@ -122,8 +153,13 @@ fn limit<T: Copy>(base: &Sourced<Option<T>>, jitter: &Sourced<T>) -> Option<Limi
 }
 
 /// The application to load.
-pub(super) fn target(settings: &Settings) -> Result<Target, Failure> {
-    settings.target()?.parse().map_err(Failure::usage)
+pub(super) fn target(settings: &Settings) -> Result<Application, Failure> {
+    let target = settings.target()?;
+    if settings.paste.is_some() {
+        let here = std::env::current_dir().unwrap_or_default();
+        return Ok(Application::Paste(Paste::of(target, &here, settings.paste_globals.value.clone())));
+    }
+    target.parse().map_err(Failure::usage)
 }
 
 /// The settings of each worker.
@@ -142,6 +178,7 @@ pub(super) fn worker_settings(
         server_software: NAME_AND_VERSION.to_owned(),
         script_name: given.or_else(|| std::env::var("SCRIPT_NAME").ok()).unwrap_or_default(),
         errors: log.raw_writer(),
+        sendfile: !*settings.no_sendfile,
     };
     Ok(WorkerSettings {
         target: target(settings)?,
@@ -215,6 +252,8 @@ fn soak(settings: &Settings) -> Duration {
 fn development(settings: &Settings) -> Option<ReloadSettings> {
     let development = &settings.development;
     let extra = development.extra_files.value.iter().map(|path| path.to_string_lossy().into_owned());
+    let paste = settings.paste.iter().filter_map(|paste| paste.value.split('#').next().map(str::to_owned));
+    let extra = extra.chain(paste);
     development
         .reload
         .value

@@ -18,6 +18,7 @@ pub(super) fn plan() -> Plan {
         binds: vec![Bind::Tcp { host: text("0.0.0.0"), port: 8080 }],
         backlog: 2048,
         socket_mode: 0o660,
+        socket_owner: (None, None),
         files: Vec::new(),
         control: Control::Free,
         is_program: false,

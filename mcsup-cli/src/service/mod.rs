@@ -56,6 +56,8 @@ pub(crate) struct Plan {
     pub backlog: i32,
     /// Permission bits of a Unix socket.
     pub socket_mode: u32,
+    /// User and group of a Unix socket, where a setting names them.
+    pub socket_owner: (Option<String>, Option<String>),
     /// Paths that the server writes: pid file, control socket, logs, Unix sockets.
     pub files: Vec<String>,
     /// The control socket.

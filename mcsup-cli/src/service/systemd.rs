@@ -159,8 +159,10 @@ fn owner(plan: &Plan, is_per_user: bool) -> Result<String, Refused> {
         return Ok(String::new());
     }
     let user = if plan.changes_user() { &plan.user } else { &plan.own_user };
+    let (own_user, own_group) = &plan.socket_owner;
+    let (user, group) = (own_user.as_ref().or(user.as_ref()), own_group.as_ref().or(plan.group.as_ref()));
     let mut lines = String::new();
-    for (key, name) in [("SocketUser", user), ("SocketGroup", &plan.group)] {
+    for (key, name) in [("SocketUser", user), ("SocketGroup", group)] {
         if let Some(name) = name {
             lines += &format!("{key}={}\n", text(name)?);
         }

@@ -98,9 +98,14 @@ impl File<'_> {
     ) -> Result<(), UsageError> {
         let at = value.span().start;
         match (row.kind, value.get_ref()) {
-            (Kind::Flag, DeValue::Boolean(true)) => given.turn_on(row),
-            // Has no effect: no source turns off a flag of another.
-            (Kind::Flag, DeValue::Boolean(false)) => {}
+            (Kind::Flag, DeValue::Boolean(on)) => {
+                // gunicorn's key of this option has the opposite meaning.
+                let is_negated = row.name == "no_sendfile" && table::as_key(key) == row.gunicorn;
+                // `false` has no effect: no source turns off a flag of another.
+                if *on != is_negated {
+                    given.turn_on(row);
+                }
+            }
             (Kind::Flag, other) => {
                 let reason = format!("{key} is true or false, not {}", type_name(other));
                 return Err(self.wrong(at, &reason));

@@ -139,8 +139,13 @@ fn what_belongs_together_may_come_from_two_sources() {
 fn every_setting_can_stand_in_the_file_by_each_of_its_names() {
     let is_value = |row: &&table::Row| row.is_in_files() && row.kind != Kind::Hook;
     for row in table::rows().filter(is_value) {
-        let value = if row.kind == Kind::Flag { "true" } else { "'x'" };
         for key in row.keys() {
+            // gunicorn's `sendfile` is the opposite of its option.
+            let value = match row.kind {
+                Kind::Flag if key == "sendfile" => "false",
+                Kind::Flag => "true",
+                _ => "'x'",
+            };
             let text = format!("{key} = {value}");
             let read = |text: String| read(Path::new("f"), &|_| Ok(text.clone()), Served::Application);
             let given = read(text.clone()).expect(&key);

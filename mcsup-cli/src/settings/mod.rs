@@ -3,6 +3,7 @@
 //! [`Settings::resolve`] has no side effects: functions that the caller passes look up variables and read the settings
 //! file. A reload calls it again. It does not check whether a directory exists or a port is free.
 
+mod env_file;
 mod file;
 mod lifecycle;
 mod listing;
@@ -24,7 +25,7 @@ use mcsup_core::Address;
 use crate::args::UsageError;
 use crate::logging::{Destination, Level};
 use crate::table::Given;
-use crate::values;
+use crate::values::{self, SocketOwner};
 use sources::Sources;
 
 /// Largest number of threads in a worker: more would only wait for each other.
@@ -42,6 +43,12 @@ const MOST_FIELDS: usize = 32_768;
 pub(crate) struct Settings {
     /// The application, as `MODULE:ATTRIBUTE`.
     pub app: Option<Sourced<String>>,
+    /// A file of PasteDeploy in place of an application, as `INI#SECTION`.
+    pub paste: Option<Sourced<String>>,
+    /// Variables for that file.
+    pub paste_globals: Sourced<Vec<(String, String)>>,
+    /// Whether files are not sent by sendfile(2).
+    pub no_sendfile: Sourced<bool>,
     /// Directories to search for modules first.
     pub python_path: Option<Sourced<Vec<String>>>,
     /// Addresses to listen on.
@@ -134,7 +141,7 @@ pub(crate) struct Limits {
 pub(crate) struct Process {
     /// Directory to change to before the application is loaded.
     pub chdir: Option<Sourced<PathBuf>>,
-    /// Variables for the application's environment, in order.
+    /// Variables for the application's environment, in order: of several of one name the last counts.
     pub env: Sourced<Vec<(String, String)>>,
     /// User of the workers: a name or number.
     pub user: Option<Sourced<String>>,
@@ -142,6 +149,12 @@ pub(crate) struct Process {
     pub group: Option<Sourced<String>>,
     /// Permission bits that a Unix socket lacks, 0 to 0o777; without it the mode is 0660.
     pub umask: Option<Sourced<u32>>,
+    /// The mode of a Unix socket, over `umask`.
+    pub socket_mode: Option<Sourced<u32>>,
+    /// User and group of a Unix socket, over those of the workers.
+    pub socket_owner: Option<Sourced<SocketOwner>>,
+    /// Whether a daemon keeps standard output and error.
+    pub keeps_streams: Sourced<bool>,
     /// The pid file.
     pub pid: Option<Sourced<PathBuf>>,
     /// Whether the server runs in the background.
@@ -179,11 +192,14 @@ impl Settings {
         let sources = Sources::collect(command_line, environment, read_file)?;
         let warnings = sources.warnings()?;
         let listing = sources.flag("print_config")?.then(|| listing::text(&sources, served));
-        let process = Process::resolve(&sources)?;
+        let process = Process::resolve(&sources, read_file)?;
         // Those that exist differ in the number of their threads alone.
         sources.one("worker_class", values::worker_class)?;
         Ok(Self {
             app: sources.optional("app", values::text)?,
+            paste: sources.optional("paste", values::text)?,
+            paste_globals: sources.many("raw_paste_global_conf", values::variable)?,
+            no_sendfile: sources.flag("no_sendfile")?,
             python_path: sources.optional("pythonpath", values::directories)?,
             binds: sources.many("bind", values::address)?,
             backlog: sources.one("backlog", |text| values::whole(text, 1..=i32::MAX))?,
@@ -209,8 +225,25 @@ impl Settings {
         })
     }
 
-    /// The application to serve, or an error if there is none.
+    /// These settings with the paths that refer to the directory of the start, which `chdir` changes.
+    pub(crate) fn anchored(mut self, start: &Path) -> Self {
+        if let Some(paste) = &mut self.paste {
+            paste.value = start.join(&paste.value).to_string_lossy().into_owned();
+        }
+        self
+    }
+
+    /// The application to serve, or the file that names it; an error if there is none.
     pub(crate) fn target(&self) -> Result<&str, UsageError> {
+        if let Some(paste) = &self.paste {
+            return match &self.app {
+                None => Ok(&paste.value),
+                Some(app) => Err(UsageError::new(format!(
+                    "an application {} (from {}) and paste (from {}): name one of them",
+                    app.value, app.origin, paste.origin
+                ))),
+            };
+        }
         let missing = || UsageError::new("no application: name one as MODULE:ATTRIBUTE (try 'mcsup --help')");
         self.app.as_ref().map(|app| app.value.as_str()).ok_or_else(missing)
     }
@@ -255,13 +288,17 @@ impl Limits {
 }
 
 impl Process {
-    fn resolve(sources: &Sources) -> Result<Self, UsageError> {
+    fn resolve(sources: &Sources, read_file: &ReadFile<'_>) -> Result<Self, UsageError> {
+        let files = sources.many("env_file", values::path)?;
         Ok(Self {
             chdir: sources.optional("chdir", values::path)?,
-            env: sources.many("env", values::variable)?,
+            env: env_file::below(&files, sources.many("env", values::variable)?, read_file)?,
             user: sources.optional("user", values::text)?,
             group: sources.optional("group", values::text)?,
             umask: sources.optional("umask", values::umask)?,
+            socket_mode: sources.optional("socket_mode", values::umask)?,
+            socket_owner: sources.optional("socket_owner", values::socket_owner)?,
+            keeps_streams: sources.flag("enable_stdio_inheritance")?,
             pid: sources.optional("pid", values::path)?,
             daemon: sources.flag("daemon")?,
             end_children: sources.flag("end_children")?,

@@ -2,7 +2,7 @@
 //! the pool's reason and exit code.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::error::{Error, Result};
@@ -59,12 +59,22 @@ pub(crate) fn has_terminal() -> bool {
     std::fs::File::open("/dev/tty").is_ok()
 }
 
-/// Detaches: a new session without a terminal, stdin from /dev/null, stdout and stderr to `output` or
-/// /dev/null.
+/// The standard output and error of a daemon.
+#[derive(Debug, Clone, Copy)]
+pub enum Streams<'a> {
+    /// /dev/null.
+    Null,
+    /// This file.
+    File(&'a File),
+    /// Those of this process; in place of a terminal /dev/null.
+    Kept,
+}
+
+/// Detaches: a new session without a terminal, stdin from /dev/null, stdout and stderr as `streams` tells.
 ///
 /// `hooks` runs around each fork, for a host language: `hooks(None)` before, `hooks(Some(true))` after it in
 /// the child, `hooks(Some(false))` after it in the parent.
-pub fn detach(output: Option<&File>, hooks: impl Fn(Option<bool>)) -> Result<Detached> {
+pub fn detach(streams: Streams<'_>, hooks: impl Fn(Option<bool>)) -> Result<Detached> {
     let failed = |error: rustix::io::Errno| Error::system("go to the background", error);
     let (ours, theirs) = descriptor::pipe(false)
         .map_err(|error| Error::system("make a pipe for the daemon's answer", error))?;
@@ -79,7 +89,7 @@ pub fn detach(output: Option<&File>, hooks: impl Fn(Option<bool>)) -> Result<Det
     if fork_with(&hooks)? == Part::Parent {
         fork::exit_now(0);
     }
-    redirect(output)?;
+    redirect(streams)?;
     Ok(Detached::Daemon(Answer(theirs.into())))
 }
 
@@ -99,13 +109,21 @@ fn fork_with(hooks: &impl Fn(Option<bool>)) -> Result<Part> {
     }
 }
 
-fn redirect(output: Option<&File>) -> Result<()> {
+fn redirect(streams: Streams<'_>) -> Result<()> {
     let failed = |error: std::io::Error| Error::system("detach from the terminal", error);
     let null = File::options().read(true).write(true).open("/dev/null").map_err(failed)?;
-    let output = output.map_or(null.as_fd(), AsFd::as_fd);
     rustix::stdio::dup2_stdin(&null).map_err(|error| failed(error.into()))?;
-    rustix::stdio::dup2_stdout(output).map_err(|error| failed(error.into()))?;
-    rustix::stdio::dup2_stderr(output).map_err(|error| failed(error.into()))?;
+    let output = match streams {
+        Streams::File(file) => file.as_fd(),
+        Streams::Null | Streams::Kept => null.as_fd(),
+    };
+    let is_kept = |stream: &dyn IsTerminal| matches!(streams, Streams::Kept) && !stream.is_terminal();
+    if !is_kept(&std::io::stdout()) {
+        rustix::stdio::dup2_stdout(output).map_err(|error| failed(error.into()))?;
+    }
+    if !is_kept(&std::io::stderr()) {
+        rustix::stdio::dup2_stderr(output).map_err(|error| failed(error.into()))?;
+    }
     Ok(())
 }
 

@@ -3,6 +3,35 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::credentials::{self, Credentials};
 
+/// The ids of the owner of a file, by name or number.
+///
+/// # Errors
+/// [`ErrorKind::Setting`]: there is no such user or group. [`ErrorKind::Privileges`]: the look-up failed.
+pub fn look_up_owner(user: Option<&str>, group: Option<&str>) -> Result<(Option<u32>, Option<u32>)> {
+    let uid = user.map(find_user).transpose()?.map(|(uid, _)| uid);
+    Ok((uid, group.map(find_group).transpose()?))
+}
+
+fn find_user(name: &str) -> Result<(u32, Option<u32>)> {
+    found("user", name, credentials::find_user(name))
+}
+
+fn find_group(name: &str) -> Result<u32> {
+    found("group", name, credentials::find_group(name))
+}
+
+/// The result of a look-up, with its name in the error.
+fn found<T>(kind: &str, name: &str, result: std::io::Result<Option<T>>) -> Result<T> {
+    result
+        .map_err(failed(kind, name))?
+        .ok_or_else(|| Error::new(ErrorKind::Setting, format!("there is no {kind} {name:?}")))
+}
+
+fn failed(kind: &str, name: &str) -> impl FnOnce(std::io::Error) -> Error {
+    let step = format!("look up the {kind} {name:?}");
+    move |error| Error::system(step, error).of_kind(ErrorKind::Privileges)
+}
+
 /// The user and groups of the workers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunAs(pub(crate) Credentials);
@@ -19,24 +48,12 @@ impl RunAs {
         if user.is_none() && group.is_none() {
             return Ok(None);
         }
-        let unknown =
-            |what: &str, name: &str| Error::new(ErrorKind::Setting, format!("there is no {what} {name:?}"));
-        let failed = |what: &str, name: &str| {
-            let step = format!("look up the {what} {name:?}");
-            move |error| Error::system(step, error).of_kind(ErrorKind::Privileges)
-        };
         let (uid, primary) = match user {
-            Some(name) => {
-                let found = credentials::find_user(name).map_err(failed("user", name))?;
-                found.ok_or_else(|| unknown("user", name))?
-            }
+            Some(name) => find_user(name)?,
             None => (rustix::process::geteuid().as_raw(), None),
         };
         let gid = match (group, primary) {
-            (Some(name), _) => {
-                let found = credentials::find_group(name).map_err(failed("group", name))?;
-                found.ok_or_else(|| unknown("group", name))?
-            }
+            (Some(name), _) => find_group(name)?,
             (None, Some(gid)) => gid,
             (None, None) => rustix::process::getegid().as_raw(),
         };

@@ -7,7 +7,40 @@ use pyo3::exceptions::PyModuleNotFoundError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
+use super::paste::Paste;
 use super::{asgi, standard, traceback};
+
+/// An application, and how it is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Application {
+    /// By its name in a module.
+    Named(Target),
+    /// By a configuration of PasteDeploy.
+    Paste(Paste),
+}
+
+impl From<Target> for Application {
+    fn from(target: Target) -> Self {
+        Self::Named(target)
+    }
+}
+
+impl FromStr for Application {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().map(Self::Named)
+    }
+}
+
+impl fmt::Display for Application {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Named(target) => target.fmt(f),
+            Self::Paste(paste) => paste.fmt(f),
+        }
+    }
+}
 
 /// `module:attribute`, `module` (attribute `application`), or `module:factory(...)` with literal arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,25 +96,37 @@ impl LoadError {
     }
 }
 
-/// Puts `python_path` and the current directory in front of `sys.path`, imports the module and evaluates the
-/// expression.
+/// Puts `python_path` and the current directory in front of `sys.path`, and loads the application.
 ///
 /// # Errors
 /// The missing name or the exception, with the complete traceback.
-pub(crate) fn load(py: Python<'_>, target: &Target, python_path: &[String]) -> Result<Py<PyAny>, LoadError> {
+pub(crate) fn load(
+    py: Python<'_>,
+    application: &Application,
+    python_path: &[String],
+) -> Result<Py<PyAny>, LoadError> {
     let broken = |error: PyErr| LoadError::raised(py, "Python cannot load applications", &error);
     standard::forget_what_is_shadowed(py, python_path).map_err(broken)?;
     extend_path(py, python_path).map_err(broken)?;
-    let module = py.import(target.module.as_str()).map_err(|error| import_error(py, target, &error))?;
-    let found = evaluate(py, target, &module)?;
+    let found = match application {
+        Application::Named(target) => named(py, target)?,
+        Application::Paste(paste) => paste.load(py)?,
+    };
     if !found.is_callable() {
         let kind = found.get_type().name().map_or_else(|_| "object".to_owned(), |name| name.to_string());
-        return Err(LoadError::new(format!("{target} is a {kind}, which cannot be called")));
+        return Err(LoadError::new(format!("{application} is a {kind}, which cannot be called")));
     }
-    if let Some(sign) = asgi::sign_of_asgi(&found) {
+    // PasteDeploy makes applications of WSGI.
+    if let (Application::Named(target), Some(sign)) = (application, asgi::sign_of_asgi(&found)) {
         return Err(LoadError::new(asgi::refusal(target, &found, sign)));
     }
     Ok(found.unbind())
+}
+
+/// Imports the module and evaluates the expression.
+fn named<'py>(py: Python<'py>, target: &Target) -> Result<Bound<'py, PyAny>, LoadError> {
+    let module = py.import(target.module.as_str()).map_err(|error| import_error(py, target, &error))?;
+    evaluate(py, target, &module)
 }
 
 fn extend_path(py: Python<'_>, python_path: &[String]) -> PyResult<()> {

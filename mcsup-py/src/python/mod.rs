@@ -1,7 +1,8 @@
 //! The interpreter, and how an application gets into it. Knows nothing of requests.
 //!
 //! - [`interpreter`]: started in the binary, there already in the wheel.
-//! - `loading`: `module:attr` and factories, with the whole traceback where they fail; `asgi`: applications of ASGI,
+//! - `loading`: `module:attr` and factories, with the whole traceback where they fail; `paste`: applications of
+//!   PasteDeploy; `asgi`: applications of ASGI,
 //!   which it refuses.
 //! - [`customisation`]: whether code of the user's has run before mcsup; [`site`]: such code, run where the application
 //!   runs.
@@ -21,6 +22,7 @@ pub mod fork;
 pub(crate) mod imported;
 pub mod interpreter;
 pub(crate) mod loading;
+pub(crate) mod paste;
 pub(crate) mod signals;
 pub mod site;
 pub mod standard;

@@ -139,7 +139,8 @@ impl Environs {
     }
 
     fn make_base<'py>(&self, py: Python<'py>, local: &Local) -> PyResult<Bound<'py, PyDict>> {
-        let WsgiSettings { multithread, multiprocess, server_software, script_name, errors } = &self.settings;
+        let WsgiSettings { multithread, multiprocess, server_software, script_name, errors, sendfile } =
+            &self.settings;
         let base = PyDict::new(py);
         // What every request sets: with places for these the copy of this dictionary never has to grow.
         for key in SET_FOR_EACH {
@@ -151,7 +152,11 @@ impl Environs {
         base.set_item("wsgi.multithread", multithread)?;
         base.set_item("wsgi.multiprocess", multiprocess)?;
         base.set_item("wsgi.run_once", false)?;
-        base.set_item("wsgi.file_wrapper", py.get_type::<FileWrapper>())?;
+        if *sendfile {
+            base.set_item("wsgi.file_wrapper", py.get_type::<FileWrapper>())?;
+        } else {
+            base.set_item("wsgi.file_wrapper", py.import("wsgiref.util")?.getattr("FileWrapper")?)?;
+        }
         base.set_item("wsgi.input_terminated", true)?;
         let draining = Draining::new(Arc::clone(&self.is_draining));
         base.set_item("mcsup.draining", draining.into_pyobject(py)?)?;

@@ -15,4 +15,7 @@ pub struct WsgiSettings {
     pub script_name: String,
     /// Where `wsgi.errors` goes.
     pub errors: ErrorSink,
+    /// Whether the engine sends the files of `wsgi.file_wrapper`, or the wrapper reads them (PEP 3333, "Optional
+    /// Platform-Specific File Handling").
+    pub sendfile: bool,
 }

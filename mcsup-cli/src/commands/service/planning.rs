@@ -101,6 +101,11 @@ fn of_settings(settings: &Settings) -> Plan {
         binds: if is_given(&binds.origin) { binds.value.iter().map(bind).collect() } else { Vec::new() },
         backlog: settings.backlog.value,
         socket_mode: wiring::unix_mode(settings),
+        socket_owner: settings
+            .process
+            .socket_owner
+            .as_ref()
+            .map_or((None, None), |owner| (owner.user.clone(), owner.group.clone())),
         files: files(settings),
         control: control(settings),
         is_program: false,

@@ -15,6 +15,30 @@ pub(super) const ROWS: &[Row] = &[
     )
     .as_in_gunicorn()
     .of_applications(),
+    Row::value(
+        "paste",
+        "paste",
+        "INI[#SECTION]",
+        "Serve the application of a PasteDeploy file, in place of APP; its section [loggers] configures logging",
+    )
+    .aliases(&["paster"])
+    .as_in_gunicorn()
+    .of_applications(),
+    Row::list(
+        "raw_paste_global_conf",
+        "paste-global",
+        "NAME=VALUE",
+        "Variable for the PasteDeploy file, over its [DEFAULT]; repeatable",
+    )
+    .as_in_gunicorn()
+    .of_applications(),
+    Row::list(
+        "env_file",
+        "env-file",
+        "FILE",
+        "File with a variable NAME=VALUE in each line for the application, below those of --env; each reload reads it \
+         again; repeatable",
+    ),
     Row::list("env", "env", "NAME=VALUE", "Environment variable for the application; repeatable")
         .short('e')
         .gunicorn("raw_env"),
@@ -38,6 +62,13 @@ pub(super) const ROWS: &[Row] = &[
         "Leave imports of Python's standard library to each worker, instead of importing \
          them before the fork",
     )
+    .of_applications(),
+    Row::flag(
+        "no_sendfile",
+        "no-sendfile",
+        "Read the files of wsgi.file_wrapper in the application's thread, in place of sendfile(2)",
+    )
+    .gunicorn("sendfile")
     .of_applications(),
     Row::flag(
         "preload",

@@ -78,10 +78,7 @@ pub(super) const ROWS: &[Row] = &[
         .refused(STRICT),
     flag("casefold_http_method", "casefold-http-method", "Change methods to upper case").refused(STRICT),
     flag("spew", "spew", "Print each line that Python executes")
-        .refused("it slows each line of the application down; use `python -m trace` or a profiler"),
-    flag("no_sendfile", "no-sendfile", "Do not use sendfile").gunicorn("sendfile").refused(NOT_YET),
-    flag("initgroups", "initgroups", "Set the supplementary groups of the user")
-        .ignored("mcsup always sets the groups of --user"),
+        .ignored("`python -m trace` or a profiler shows the lines of an application"),
     value("secure_scheme_headers", "", "Header fields that mean https").refused(NOT_YET),
     value("forwarded_allow_ips", "forwarded-allow-ips", "Proxies that are trusted").refused(NOT_YET),
     value("forwarder_headers", "forwarder-headers", "Header fields with _ of trusted proxies")
@@ -96,8 +93,6 @@ pub(super) const ROWS: &[Row] = &[
             .refused(NOT_YET)
     },
     value("proxy_allow_ips", "proxy-allow-from", "Peers that may speak the PROXY protocol").refused(NOT_YET),
-    value("paste", "paste", "PasteDeploy file").aliases(&["paster"]).refused(NOT_YET),
-    list("raw_paste_global_conf", "paste-global", "Variable of a PasteDeploy file").refused(NOT_YET),
     flag(
         "disable_redirect_access_to_syslog",
         "disable-redirect-access-to-syslog",
@@ -117,9 +112,6 @@ pub(super) const ROWS: &[Row] = &[
     flag("syslog", "log-syslog", "Log to syslog").refused(NOT_YET),
     value("syslog_prefix", "log-syslog-prefix", "Name of the program in syslog").refused(NOT_YET),
     value("syslog_facility", "log-syslog-facility", "Facility of syslog").refused(NOT_YET),
-    flag("enable_stdio_inheritance", "enable-stdio-inheritance", "Keep the standard streams of a daemon")
-        .short('R')
-        .refused(NOT_YET),
     value("statsd_host", "statsd-host", "Address of statsd").refused(NOT_YET),
     value("dogstatsd_tags", "dogstatsd-tags", "Tags of each metric").refused(NOT_YET),
     value("statsd_prefix", "statsd-prefix", "Beginning of the names of metrics").refused(NOT_YET),

@@ -19,6 +19,19 @@ pub(super) const ROWS: &[Row] = &[
     Row::value("group", "group", "GROUP", "Run the workers as this group, a name or number")
         .short('g')
         .as_in_gunicorn(),
+    Row::flag(
+        "initgroups",
+        "initgroups",
+        "Set the supplementary groups of --user; mcsup always does, also without this option",
+    )
+    .as_in_gunicorn(),
+    Row::flag(
+        "enable_stdio_inheritance",
+        "enable-stdio-inheritance",
+        "With --daemon: keep standard output and error, unless they are a terminal",
+    )
+    .short('R')
+    .as_in_gunicorn(),
     Row::value("umask", "umask", "OCTAL", "Permission bits that a Unix socket lacks, octal like 007")
         .short('m')
         .default_in_words("sockets get mode 0660")

@@ -59,6 +59,15 @@ pub(super) const ROWS: &[Row] = &[
          them (SO_REUSEPORT)",
     )
     .as_in_gunicorn(),
+    Row::value("socket_mode", "socket-mode", "OCTAL", "Mode of a Unix socket, octal like 0666")
+        .default_in_words("0660, or by --umask"),
+    Row::value(
+        "socket_owner",
+        "socket-owner",
+        "USER[:GROUP]",
+        "Owner of a Unix socket, or :GROUP for the group alone, as names or numbers",
+    )
+    .default_in_words("--user and --group"),
     Row::value(
         "health_path",
         "health-path",
