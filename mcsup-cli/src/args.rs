@@ -315,11 +315,27 @@ fn one_line(error: &clap::Error, command: Option<&clap::Command>) -> String {
             }
         }
         (ErrorKind::UnknownArgument, Some(extra)) => format!("'{extra}' is one word too many"),
+        (ErrorKind::InvalidSubcommand, _) => {
+            unknown_command(command, word(ContextKind::InvalidSubcommand).unwrap_or_default())
+        }
         _ => {
             let text = error.render().to_string();
             let text = text.strip_prefix("error: ").unwrap_or(&text);
             text.split("\n\n").next().unwrap_or(text).to_owned()
         }
+    }
+}
+
+/// The error for a word that names no subcommand of `command`; without one, of mcsup itself.
+fn unknown_command(command: Option<&clap::Command>, word: &str) -> String {
+    let known: Vec<&str> =
+        command.into_iter().flat_map(clap::Command::get_subcommands).map(|one| one.get_name()).collect();
+    let near =
+        if known.is_empty() { words::meant(word) } else { typos::nearest(known.iter().copied(), word) };
+    match near {
+        Some(near) => format!("unknown command '{word}'; is '{near}' meant?"),
+        None if known.is_empty() => format!("unknown command '{word}'"),
+        None => format!("unknown command '{word}'; there are {}", known.join(", ")),
     }
 }
 

@@ -372,3 +372,22 @@ fn a_long_option_may_be_shortened_to_a_beginning_that_no_other_has() {
     assert!(refusal(&["--worker", "2"]).starts_with("unknown option '--worker'; is '--workers' meant?"));
     assert_eq!(variable("--keep 3").expect("good").text("keep_alive"), Some("3"));
 }
+
+#[test]
+fn an_unknown_command_is_answered_with_the_nearest_or_with_those_that_there_are() {
+    for (line, expected) in [
+        (&["help", "relaod"][..], "unknown command 'relaod'; is 'reload' meant? (try 'mcsup --help')"),
+        (&["help", "nonsense"], "unknown command 'nonsense' (try 'mcsup --help')"),
+        (
+            &["service", "systmd"],
+            "unknown command 'systmd'; is 'systemd' meant? (try 'mcsup service --help')",
+        ),
+        (
+            &["service", "a:b"],
+            "unknown command 'a:b'; there are systemd, launchd, docker, kubernetes, install, uninstall (try 'mcsup \
+             service --help')",
+        ),
+    ] {
+        assert_eq!(refusal(line), expected);
+    }
+}
