@@ -284,6 +284,7 @@ fn engine(settings: &Settings) -> Result<EngineConfig, Failure> {
         },
         connections: limits.connections.value,
         static_files: static_files(settings)?,
+        trust: settings.proxies.trust.clone(),
         health_path: settings.draining.health_path.as_ref().map(|path| path.value.as_str().into()),
         ..EngineConfig::default()
     })

@@ -117,7 +117,7 @@ impl File<'_> {
                 let texts = items.iter().map(|item| self.scalar(key, item)).collect::<Result<_, _>>()?;
                 given.give(row, texts);
             }
-            (Kind::List, DeValue::Table(table)) if row.name == "env" => {
+            (Kind::List, DeValue::Table(table)) if matches!(row.name, "env" | "secure_scheme_headers") => {
                 given.give(row, self.variables(key, table)?);
             }
             _ => given.give(row, vec![self.scalar(key, value)?]),
@@ -125,12 +125,13 @@ impl File<'_> {
         Ok(())
     }
 
-    /// The variables of a table, each as `NAME=VALUE`.
+    /// The variables or fields of a table, each as `NAME=VALUE`.
     fn variables(&self, key: &str, table: &DeTable<'_>) -> Result<Vec<String>, UsageError> {
         let mut texts = Vec::new();
         for (name, at, value) in in_order(table) {
             if name.is_empty() || name.contains(['=', '\0']) {
-                return Err(self.wrong(at, &format!("{name:?} cannot be a variable's name")));
+                let kind = if key == "env" { "variable" } else { "field" };
+                return Err(self.wrong(at, &format!("{name:?} cannot be a {kind}'s name")));
             }
             texts.push(format!("{name}={}", self.scalar(&format!("{key}.{name}"), value)?));
         }

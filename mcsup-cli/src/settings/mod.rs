@@ -8,6 +8,7 @@ mod file;
 mod lifecycle;
 mod listing;
 pub(crate) mod program;
+mod proxies;
 mod sources;
 
 #[cfg(test)]
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 pub(crate) use file::{ReadFile, reader};
 pub(crate) use lifecycle::{Control, ControlSocket, Development, Draining, Mold, Recycling, Rollout};
+pub(crate) use proxies::Proxies;
 pub(crate) use sources::{Environment, Origin, Sourced};
 
 use mcsup_core::Address;
@@ -71,6 +73,8 @@ pub(crate) struct Settings {
     pub pool: PoolTimeouts,
     /// Timeouts of the request engine.
     pub http: HttpTimeouts,
+    /// Proxies before the server.
+    pub proxies: Proxies,
     /// Size limits of the request engine.
     pub limits: Limits,
     /// User, directory, name and files of the processes.
@@ -212,6 +216,7 @@ impl Settings {
             pool: PoolTimeouts::resolve(&sources)?,
             http: HttpTimeouts::resolve(&sources)?,
             limits: Limits::resolve(&sources)?,
+            proxies: Proxies::resolve(&sources)?,
             logging: Logging::resolve(&sources, &process)?,
             process,
             rollout: Rollout::resolve(&sources)?,

@@ -30,7 +30,7 @@ impl HopsField {
         [("x-forwarded-for", Self::XForwardedFor), ("forwarded", Self::Forwarded)];
 
     /// Its name, in lower case.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::XForwardedFor => "x-forwarded-for",
             Self::Forwarded => "forwarded",

@@ -79,20 +79,6 @@ pub(super) const ROWS: &[Row] = &[
     flag("casefold_http_method", "casefold-http-method", "Change methods to upper case").refused(STRICT),
     flag("spew", "spew", "Print each line that Python executes")
         .ignored("`python -m trace` or a profiler shows the lines of an application"),
-    value("secure_scheme_headers", "", "Header fields that mean https").refused(NOT_YET),
-    value("forwarded_allow_ips", "forwarded-allow-ips", "Proxies that are trusted").refused(NOT_YET),
-    value("forwarder_headers", "forwarder-headers", "Header fields with _ of trusted proxies")
-        .refused(NOT_YET),
-    value("header_map", "header-map", "Treatment of header fields with _")
-        .harmless(&["drop"])
-        .refused(NOT_YET),
-    Row {
-        bare: Some("auto"),
-        ..value("proxy_protocol", "proxy-protocol", "Version of the PROXY protocol")
-            .harmless(&["off"])
-            .refused(NOT_YET)
-    },
-    value("proxy_allow_ips", "proxy-allow-from", "Peers that may speak the PROXY protocol").refused(NOT_YET),
     flag(
         "disable_redirect_access_to_syslog",
         "disable-redirect-access-to-syslog",

@@ -7,17 +7,19 @@ mod limits;
 mod logging;
 mod process;
 mod program;
+mod proxies;
 mod serving;
 
 use super::Section;
 use super::row::Row;
 
 /// All sections in the order of the help.
-pub(super) const SECTIONS: [Section; 12] = [
+pub(super) const SECTIONS: [Section; 13] = [
     Section { heading: "", rows: GENERAL },
     Section { heading: "Program", rows: program::ROWS },
     Section { heading: "Serving", rows: serving::ROWS },
     Section { heading: "Application", rows: application::ROWS },
+    Section { heading: "Proxies", rows: proxies::ROWS },
     Section { heading: "Reloading", rows: life::RELOADING },
     Section { heading: "Recycling", rows: life::RECYCLING },
     Section { heading: "Development", rows: life::DEVELOPMENT },
