@@ -3,11 +3,8 @@
 # Settings of gunicorn that weaken its checks, or that come with later features. A case that sets one is not about us.
 SETTINGS_WITHOUT_COUNTERPART = {
     "casefold_http_method": "methods are case-sensitive (RFC 9110 9.1)",
-    "forwarded_allow_ips": "forwarded schemes are not interpreted yet",
-    "header_map": "fields with an underscore are always dropped",
     "permit_obsolete_folding": "folded fields are always refused (RFC 9112 5.2)",
     "permit_unconventional_http_method": "methods are checked always",
-    "proxy_protocol": "the PROXY protocol is not spoken yet",
     "strip_header_spaces": "a space before the colon is always refused (RFC 9112 5.1)",
 }
 
@@ -19,6 +16,7 @@ STATUSES = {
     "InvalidHTTPVersion": {400, 505},
     "InvalidHeader": {400},
     "InvalidHeaderName": {400},
+    "InvalidProxyLine": {400},
     "InvalidRequestLine": {400},
     "InvalidRequestMethod": {400},
     "InvalidSchemeHeaders": {400},

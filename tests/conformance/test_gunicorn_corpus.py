@@ -24,10 +24,13 @@ def app(environ, start_response):
     return [body]
 """
 
-LIMITS = {
+OPTIONS = {
+    "forwarded_allow_ips": "--forwarded-allow-ips",
+    "header_map": "--header-map",
     "limit_request_line": "--limit-request-line",
     "limit_request_fields": "--limit-request-fields",
     "limit_request_field_size": "--limit-request-field-size",
+    "proxy_protocol": "--proxy-protocol",
 }
 
 VALID, INVALID = corpus.cases("valid"), corpus.cases("invalid")
@@ -35,11 +38,11 @@ VALID, INVALID = corpus.cases("valid"), corpus.cases("invalid")
 
 @pytest.fixture(scope="module")
 def server_for(tmp_path_factory):
-    """A server for each set of limits."""
+    """A server for each set of settings."""
     servers = {}
 
     def find(settings):
-        arguments = tuple(word for name, value in settings.items() for word in (LIMITS[name], str(value)))
+        arguments = tuple(f"{OPTIONS[name]}={value}" for name, value in settings.items())
         if arguments not in servers:
             directory = tmp_path_factory.mktemp("corpus")
             (directory / "app.py").write_text(ECHO)
@@ -117,14 +120,14 @@ def with_hosts(case):
     return data
 
 
-def expected_environ(request):
+def expected_environ(request, settings):
     """What the application should see of the header fields."""
     environ = {}
     for name, value in request["headers"]:
-        if "_" in name or name == "TRANSFER-ENCODING":
+        if ("_" in name and settings.get("header_map") != "dangerous") or name == "TRANSFER-ENCODING":
             continue
         key = name.replace("-", "_")
-        key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
+        key = key if name in ("CONTENT-TYPE", "CONTENT-LENGTH") else f"HTTP_{key}"
         between = "; " if name == "COOKIE" else ","
         environ[key] = environ[key] + between + value if key in environ else value
     return environ
@@ -152,7 +155,7 @@ def test_a_valid_request_is_understood(server_for, case, chunking):
         assert environ["RAW_URI"] == request["uri"]
         assert environ["SERVER_PROTOCOL"] == "HTTP/{}.{}".format(*request["version"])
         assert base64.b64decode(received) == (request["body"] or b"")
-        for key, value in expected_environ(request).items():
+        for key, value in expected_environ(request, case.settings).items():
             assert environ[key] == value, key
 
 
