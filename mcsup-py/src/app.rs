@@ -15,6 +15,7 @@ pub use crate::http::response::{HeadFault, ResponseHead};
 pub use crate::http::version::Version;
 pub use crate::net::buffer::Block;
 pub use crate::net::memory::Memory;
+pub use crate::tls::Secured;
 
 /// Answers requests; called on the thread that holds the permit, one request at a time.
 pub trait App {
@@ -48,6 +49,8 @@ pub struct Request<'a> {
     pub body: Body,
     /// The two ends of the connection it came on.
     pub peer: &'a Peer,
+    /// What the handshake of TLS has determined; `None`: the connection is without TLS.
+    pub secured: Option<&'a Secured>,
 }
 
 impl Request<'_> {

@@ -32,6 +32,7 @@ mod files;
 mod http;
 mod net;
 pub mod python;
+pub mod tls;
 mod trust;
 mod watch;
 mod worker;

@@ -25,6 +25,7 @@ mod slow_clients;
 mod static_files;
 mod switching;
 mod threads;
+mod tls;
 mod trust;
 mod turns;
 mod unfinished;

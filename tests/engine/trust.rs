@@ -24,7 +24,7 @@ fn tell(request: Request<'_>, reply: &mut dyn Reply) -> Verdict {
         None => "none".to_owned(),
     };
     let client = request.client();
-    let Request { head, body, peer } = request;
+    let Request { head, body, peer, .. } = request;
     drop(body);
     let proxied = peer.proxied.as_deref();
     let text = format!(

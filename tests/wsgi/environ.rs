@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::app::{Body, Local};
+use crate::app::{Body, Local, Secured};
 use crate::wsgi::WsgiSettings;
 
 use super::fixture::{Served, check, checked, settings, wrapped};
@@ -112,6 +112,25 @@ fn behind_a_unix_socket_the_host_field_names_the_server() {
         let mut served = Served::new(&wrapped(&code));
         served.local = Local::Unix("/run/app.sock".to_owned());
         checked(served, &format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"), Body::Empty);
+    }
+}
+
+#[test]
+fn a_connection_by_tls_is_https_with_its_variables_and_the_next_one_without_is_http() {
+    let code = "
+by_tls = environ['PATH_INFO'] == '/tls'
+assert environ['wsgi.url_scheme'] == ('https' if by_tls else 'http')
+assert ('HTTPS' in environ) == ('SSL_CLIENT_S_DN' in environ) == by_tls
+if by_tls:
+    assert environ['HTTPS'] == 'on'
+    assert environ['SSL_CLIENT_S_DN'].encode('latin-1').decode() == 'O=Gr\u{fc}n'
+    assert environ['SERVER_PORT'] == '443'";
+    let mut served = Served::new(&wrapped(code));
+    served.local = Local::Unix("/run/app.sock".to_owned());
+    let variables = vec![("HTTPS", "on".to_owned()), ("SSL_CLIENT_S_DN", "O=Gr\u{fc}n".to_owned())];
+    for (path, secured) in [("/tls", Some(Secured { variables })), ("/", None)] {
+        served.secured = secured;
+        served.ask(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes(), Body::Empty).is_complete();
     }
 }
 

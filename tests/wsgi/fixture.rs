@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
-use crate::app::{App, Block, Body, Gone, Local, Peer, Proxied, Reply, Request, Verdict};
+use crate::app::{App, Block, Body, Gone, Local, Peer, Proxied, Reply, Request, Secured, Verdict};
 use crate::http::head::{Heads, Limits};
 use crate::http::response::{ResponseHead, write_interim};
 use crate::python::interpreter;
@@ -60,6 +60,8 @@ pub(crate) struct Served {
     pub(crate) proxied: Option<Box<Proxied>>,
     /// The rules for the fields of the peer, which is trusted.
     pub(crate) rules: FieldRules,
+    /// What a handshake of TLS has determined.
+    pub(crate) secured: Option<Secured>,
     /// The number of sends after which the client is gone.
     pub(crate) patience: usize,
     /// Whether the worker will end soon.
@@ -140,9 +142,9 @@ impl Served {
         let settings = WsgiSettings { errors, ..settings };
         let app = wrap(WsgiApp::new(callable, settings, Arc::new(move || asked.load(Ordering::SeqCst))));
         let local = Local::Tcp("127.0.0.1:8080".parse().unwrap());
-        let (proxied, rules) = (None, FieldRules::default());
+        let (proxied, rules, secured) = (None, FieldRules::default(), None);
         let (patience, needs_python, connection) = (usize::MAX, false, None);
-        Self { app, journal, local, proxied, rules, patience, is_draining, needs_python, connection }
+        Self { app, journal, local, proxied, rules, secured, patience, is_draining, needs_python, connection }
     }
 
     /// Asks with `GET / HTTP/1.1`.
@@ -167,7 +169,8 @@ impl Served {
             is_taken: false,
         };
         LOG.take();
-        let verdict = self.app.call(Request { head: heads.view(head), body, peer: &peer }, &mut reply);
+        let request = Request { head: heads.view(head), body, peer: &peer, secured: self.secured.as_ref() };
+        let verdict = self.app.call(request, &mut reply);
         let events = std::mem::take(&mut *self.journal.lock().unwrap());
         Outcome { verdict, head: reply.head, is_taken: reply.is_taken, events, log: LOG.take() }
     }

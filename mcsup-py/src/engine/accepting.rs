@@ -84,6 +84,10 @@ impl Table<'_> {
             Ok((stream, remote)) => {
                 self.acceptor.lost = 0;
                 self.reserve.accepted(stream.as_fd());
+                let stream = match &self.config.tls {
+                    None => stream,
+                    Some(tls) => stream.by_tls(tls),
+                };
                 let peer = Peer { remote, local: listener.local.clone(), proxied: None };
                 if !peer.is_known() {
                     // Reset before its turn. An application would not learn whose request it has.

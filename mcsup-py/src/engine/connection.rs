@@ -22,11 +22,14 @@ use crate::http::reject::Reject;
 use crate::net::buffer::{Incoming, Outgoing, Tail};
 use crate::net::stream::{Progress, Stream};
 use crate::net::timers::{Armed, after};
+use crate::tls::Secured;
 use crate::trust::{ProxyProtocol, Trust};
 
 /// The event that a connection waits for.
 #[derive(Debug)]
 pub(super) enum State {
+    /// The rest of a handshake of TLS; `begun`: the client has sent a part of it.
+    Handshake { begun: bool },
     /// The first byte of a request; `fresh`: of the first one.
     Idle { fresh: bool },
     /// The rest of a head.
@@ -76,6 +79,8 @@ pub(super) enum Step {
     Found(Box<FileAnswer>),
     /// It will not be served.
     Refuse(Reject),
+    /// There will be no TLS, for this reason.
+    NotSecured(String),
     /// There is no room to keep its body.
     NoRoom(std::io::Error),
     /// The connection is over.
@@ -87,6 +92,8 @@ pub(super) enum Step {
 pub(super) struct Connection {
     pub(super) stream: Arc<Stream>,
     pub(super) peer: Peer,
+    /// What the handshake of TLS has determined.
+    pub(super) secured: Option<Box<Secured>>,
     pub(super) incoming: Incoming,
     pub(super) outgoing: Outgoing,
     pub(super) heads: Heads,
@@ -130,13 +137,16 @@ pub(super) struct Granted {
 
 impl Connection {
     pub(super) fn new(stream: Stream, peer: Peer, token: u64, now: Instant, deadline: Instant) -> Self {
+        let state =
+            if stream.is_tls() { State::Handshake { begun: false } } else { State::Idle { fresh: true } };
         Self {
             stream: Arc::new(stream),
             peer,
+            secured: None,
             incoming: Incoming::default(),
             outgoing: Outgoing::default(),
             heads: Heads::default(),
-            state: State::Idle { fresh: true },
+            state,
             token,
             registered: false,
             deadline,
@@ -171,7 +181,7 @@ impl Connection {
     pub(super) fn is_in_bulk(&self) -> bool {
         match &self.state {
             State::Body { receiving, .. } => receiving.is_large(),
-            State::Flushing { .. } | State::Lingering(_) => true,
+            State::Handshake { .. } | State::Flushing { .. } | State::Lingering(_) => true,
             State::Ready { .. } => self.seeks_file,
             State::Idle { .. } | State::Head => false,
         }
@@ -184,6 +194,18 @@ impl Connection {
             State::Flushing { .. } => matches!(self.outgoing.tail(), Some(Tail::File(_))),
             State::Ready { .. } => self.seeks_file,
             _ => false,
+        }
+    }
+
+    /// Whether a handshake of TLS has begun and goes on with the next event.
+    pub(super) fn is_shaking_hands(&self) -> bool {
+        matches!(self.state, State::Handshake { begun: true })
+    }
+
+    /// Ends TLS in order, unless something is missing that the client was promised.
+    pub(super) fn say_goodbye(&self) {
+        if self.outgoing.is_empty() && matches!(self.state, State::Idle { .. } | State::Flushing { .. }) {
+            self.stream.say_goodbye();
         }
     }
 
@@ -242,9 +264,13 @@ impl Connection {
         matches!(self.state, State::Body { .. } | State::Ready { .. })
     }
 
-    /// Whether nothing of a request was read: the socket has all of it.
+    /// Whether nothing of a request was read: the socket has all of it. With TLS nothing of the handshake either.
     pub(super) fn is_unread(&self) -> bool {
-        matches!(self.state, State::Idle { .. }) && self.has_begun_nothing() && !self.ended
+        match self.state {
+            State::Handshake { begun } => !begun && !self.ended,
+            State::Idle { .. } => !self.stream.is_tls() && self.has_begun_nothing() && !self.ended,
+            _ => false,
+        }
     }
 
     /// Whether what was received begins no request: it is nothing, or half of an empty line.
@@ -253,9 +279,10 @@ impl Connection {
     }
 
     /// Whether it can go elsewhere with what was received: nothing, or a request that is whole, as it came, and what came
-    /// behind it. A body that was in chunks is not what came, nor is one in a file.
+    /// behind it. A body that was in chunks is not what came, nor is one in a file. The state of TLS cannot go.
     pub(super) fn can_go(&self) -> bool {
         let before = match &self.state {
+            State::Ready { .. } if self.stream.is_tls() => return false,
             State::Ready { head: HeadBytes::InPlace(_), body: Body::Empty } => 0,
             State::Ready { head: HeadBytes::Own(head), body: Body::Memory(body) }
                 if matches!(self.heads.delimited().framing, Framing::Length(_)) =>

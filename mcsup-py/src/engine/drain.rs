@@ -1,7 +1,8 @@
 //! The end of an engine: which connections it still serves, and for how long.
 //!
 //! A lame duck serves as before. A retiring engine has siblings that serve on: idle connections move to a sibling, and
-//! active ones follow after their answer; their clients notice nothing. If no sibling takes a connection soon enough,
+//! active ones follow after their answer; their clients notice nothing. A connection by TLS stays, since its keys do; its
+//! next answer is its last one. If no sibling takes a connection soon enough,
 //! and in every drain, the next answer has `Connection: close`. Requests that have arrived are answered under the
 //! ordinary deadlines; only silent connections get shorter ones. The engine checks the socket before it closes a
 //! connection between two requests. A request that crosses the close is lost (RFC 9112 §9.5); its client may send it
@@ -144,7 +145,11 @@ impl Table<'_> {
             connection.deadline = connection.deadline.min(lingering.shorten());
             return self.keep(token);
         }
-        let State::Idle { fresh } = connection.state else { return };
+        let fresh = match connection.state {
+            State::Handshake { .. } => true,
+            State::Idle { fresh } => fresh,
+            _ => return,
+        };
         let patience = match (phase, fresh) {
             (_, true) => FRESH_TIME,
             (Phase::Draining, false) => DRAINING_TIME.min(idle_time),
@@ -191,11 +196,11 @@ impl Table<'_> {
     }
 }
 
-/// Whether an answer that begins now may leave its connection open.
-pub(super) fn may_keep_open(host: &dyn Host, gave_up: &AtomicBool) -> bool {
+/// Whether an answer that begins now may leave its connection open. `may_move`: a sibling can take the connection.
+pub(super) fn may_keep_open(host: &dyn Host, may_move: bool, gave_up: &AtomicBool) -> bool {
     match host.phase() {
         Phase::Serving | Phase::LameDuck => true,
-        Phase::Retiring => !gave_up.load(Relaxed) && host.siblings().count > 0,
+        Phase::Retiring => may_move && !gave_up.load(Relaxed) && host.siblings().count > 0,
         Phase::Draining | Phase::Quitting => false,
     }
 }

@@ -184,8 +184,9 @@ impl<'a> Exchange<'a> {
         }
         let (delimit, body) = self.delimit(head, whole);
         let is_interim = head.status() < 200;
-        if delimit == Delimit::UntilClose || is_interim || !may_keep_open(self.asked.host, self.asked.gave_up)
-        {
+        let may_move = !self.stream.is_tls();
+        let may_stay = || may_keep_open(self.asked.host, may_move, self.asked.gave_up);
+        if delimit == Delimit::UntilClose || is_interim || !may_stay() {
             self.asked.keep_alive = false;
         }
         let Asked { version, keep_alive, date, .. } = self.asked;
@@ -330,7 +331,8 @@ impl Reply for Exchange<'_> {
     }
 
     fn socket(&self) -> Option<io::Result<OwnedFd>> {
-        Some(self.stream.duplicate())
+        // The keys of TLS would not be on it.
+        (!self.stream.is_tls()).then(|| self.stream.duplicate())
     }
 
     fn take(&mut self) -> Result<Vec<u8>, Gone> {

@@ -40,7 +40,8 @@ use spare::Spare;
 
 /// Applications recurse.
 const FOLLOWER_STACK: usize = 8 << 20;
-const SPARE_STACK: usize = 256 << 10;
+/// Handshakes of TLS need more than the rest of its work.
+const SPARE_STACK: usize = 512 << 10;
 
 /// Everything that the threads share.
 pub(super) struct Shared<'a> {
@@ -231,7 +232,7 @@ impl<'a> Shared<'a> {
     /// Parks, unless there is more to do.
     fn park_if_idle<'g>(&'g self, mut state: Guard<'g, 'a>, follower: &mut Follower<'_>) -> Guard<'g, 'a> {
         state.table.send_coalesced(Instant::now());
-        if !(state.table.ready.is_empty() && state.table.turns.queue.is_empty()) {
+        if !state.table.ready.is_empty() || state.table.turns.has_for_permits() {
             // The next request was there already, behind an answer that has left.
             return state;
         }

@@ -91,7 +91,7 @@ impl Table<'_> {
         let Some(connection) = self.connections.find(token).filter(|connection| connection.can_go()) else {
             return false;
         };
-        let is_fresh = matches!(connection.state, State::Idle { fresh: true });
+        let is_fresh = matches!(connection.state, State::Handshake { .. } | State::Idle { fresh: true });
         let start = Start { is_fresh, may_have_proxy_header: connection.may_have_proxy_header };
         let mut bytes = written(&connection.peer, start);
         connection.write_received(&mut bytes);
@@ -135,6 +135,11 @@ impl Table<'_> {
         };
         let Some((peer, start, received)) = known.filter(|(peer, ..)| peer.is_known()) else {
             return true;
+        };
+        // One that has sent a request has no TLS: it could not have come.
+        let stream = match &self.config.tls {
+            Some(tls) if start.is_fresh && received.is_empty() => stream.by_tls(tls),
+            _ => stream,
         };
         let Timeouts { head, keep_alive, .. } = self.config.timeouts;
         // It may be idle even if none of this worker's own may: its client was promised that.

@@ -51,6 +51,7 @@ use crate::app::{App, Local};
 pub use crate::files::StaticFiles;
 pub use crate::http::head::Limits;
 use crate::net::poller::Poller;
+use crate::tls::TlsServer;
 pub use crate::trust::{AllowList, FieldRules, HeaderMap, Hops, HopsField, ProxyProtocol, Trust};
 
 /// How long the engine waits for a client.
@@ -100,6 +101,8 @@ pub struct EngineConfig {
     /// Where the engine itself says, without the application, whether this worker should be sent clients: the path, as it
     /// is sent; `None`: nowhere.
     pub health_path: Option<Arc<str>>,
+    /// TLS for all connections; `None`: they are without.
+    pub tls: Option<TlsServer>,
     /// Which peers are proxies, and what of their statements counts.
     pub trust: Trust,
 }
@@ -113,6 +116,7 @@ impl Default for EngineConfig {
             waiting: 1024,
             static_files: StaticFiles::default(),
             health_path: None,
+            tls: None,
             trust: Trust::default(),
         }
     }

@@ -55,6 +55,20 @@ impl RefusalLog {
         }
     }
 
+    /// Logs or counts a handshake of TLS that has failed.
+    pub(super) fn note_handshake(&mut self, remote: Option<SocketAddr>, reason: &str, now: Instant) {
+        if !self.bucket.take(now) {
+            self.counted += 1;
+            self.since.get_or_insert(now);
+            return;
+        }
+        let reason = reason.escape_default();
+        match remote {
+            Some(remote) => log::warn!("Refused a TLS handshake from {remote}: {reason}"),
+            None => log::warn!("Refused a TLS handshake on a Unix socket: {reason}"),
+        }
+    }
+
     /// Logs the count once it is old enough.
     pub(super) fn log_count(&mut self, now: Instant) {
         if self.since.is_some_and(|since| now >= since + COUNTED_FOR) {

@@ -139,7 +139,7 @@ impl Table<'_> {
 fn idle_since(connection: &Connection) -> Option<(u8, Instant)> {
     match &connection.state {
         State::Lingering(_) => Some((0, connection.since)),
-        State::Idle { .. } => Some((1, connection.since)),
+        State::Handshake { .. } | State::Idle { .. } => Some((1, connection.since)),
         State::Head => Some((2, connection.since)),
         State::Body { pace, .. } if !connection.queued => Some((3, pace.since())),
         State::Body { .. } | State::Ready { .. } | State::Flushing { .. } => None,
@@ -149,7 +149,7 @@ fn idle_since(connection: &Connection) -> Option<(u8, Instant)> {
 /// For how long it must have been idle.
 fn patience(connection: &Connection) -> Duration {
     match connection.state {
-        State::Head => HEAD_AT_LEAST,
+        State::Handshake { begun: true } | State::Head => HEAD_AT_LEAST,
         State::Body { .. } => pace::STALLED,
         _ => IDLE_AT_LEAST,
     }

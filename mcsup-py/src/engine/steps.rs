@@ -60,6 +60,12 @@ impl Table<'_> {
             },
             Step::Found(answer) => self.answer_from_file(token, *answer, now),
             Step::Refuse(reject) => self.refuse(token, reject, now),
+            Step::NotSecured(reason) => {
+                if let Some(connection) = self.connections.find(token) {
+                    self.refusals.note_handshake(connection.peer.remote, &reason, now);
+                }
+                self.proceed(token, Then::Linger, now);
+            }
             Step::NoRoom(error) => {
                 if !self.say_if_shortage(&error, now) {
                     log::error!("cannot keep a request's body: {error}");

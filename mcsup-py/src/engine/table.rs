@@ -34,6 +34,9 @@ const OFFER_AGAIN: Duration = Duration::from_millis(2);
 /// The most deadlines that are handled in one round.
 const MOST_EXPIRED: usize = 256;
 
+/// Why a handshake of TLS is given up after the deadline of a head.
+const LATE_HANDSHAKE: &str = "it did not end in time";
+
 /// The state.
 pub(super) struct Table<'a> {
     pub(super) config: EngineConfig,
@@ -95,7 +98,7 @@ impl<'a> Table<'a> {
     /// to a sibling again.
     pub(super) fn timeout(&self, answers: bool, now: Instant) -> Duration {
         // Without a permit it sees to the files as well.
-        if !self.turns.queue.is_empty() || !answers && !self.turns.files.is_empty() {
+        if self.turns.has_for_permits() || !answers && self.turns.has_for_spare() {
             return Duration::ZERO;
         }
         match (self.ready.is_empty(), answers) {
@@ -119,7 +122,7 @@ impl<'a> Table<'a> {
 
     /// Whether there is something to do without a further event, now or at a time that has come to be known.
     pub(super) fn has_work(&self) -> bool {
-        !self.ready.is_empty() || !self.turns.queue.is_empty() || self.body_memory.next_start().is_some()
+        !self.ready.is_empty() || self.turns.has_for_permits() || self.body_memory.next_start().is_some()
     }
 
     /// Something has become ready. `leads`: the thread that says so may accept.
@@ -150,7 +153,7 @@ impl<'a> Table<'a> {
             if event.writable {
                 self.queue(token);
             }
-        } else if connection.has_long_head() {
+        } else if connection.has_long_head() || connection.is_shaking_hands() {
             self.queue(token);
         } else if event.readable
             && (event.ended || !(self.hand_on(token) || self.hand_over_unread(token, now)))
@@ -180,6 +183,7 @@ impl<'a> Table<'a> {
     pub(super) fn close(&mut self, token: u64) {
         self.release(token);
         if let Some(mut connection) = self.connections.remove(token) {
+            connection.say_goodbye();
             self.buffer_pool.take_back(&mut connection);
             if connection.is_taken {
                 // A close of one descriptor of several would end nothing.
@@ -258,7 +262,11 @@ impl<'a> Table<'a> {
                     connection.deadline = after(now, self.config.timeouts.head);
                     self.advance(token, now);
                 }
-                State::Idle { .. } | State::Lingering(_) => self.close(token),
+                State::Handshake { begun: true } => {
+                    self.refusals.note_handshake(connection.peer.remote, LATE_HANDSHAKE, now);
+                    self.close(token);
+                }
+                State::Handshake { .. } | State::Idle { .. } | State::Lingering(_) => self.close(token),
             }
         }
     }

@@ -27,11 +27,18 @@ use crate::http::reject;
 /// For how long those in the queue have their turns between two polls.
 pub(super) const QUEUE_TIME: Duration = Duration::from_micros(500);
 
-/// The queue of turns, and that of turns that may wait for a disk.
+/// The queue of turns, and those of the spare.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     pub(super) queue: VecDeque<u64>,
+    /// Turns that may wait for a disk.
     pub(super) files: VecDeque<Queued>,
+    /// Handshakes of TLS: a signature takes up to a millisecond, which a permit has better uses for.
+    handshakes: VecDeque<u64>,
+    /// The last turn of the spare was a handshake.
+    was_handshake: bool,
+    /// The spare may be waiting for a disk: meanwhile the permits do the handshakes.
+    pub(super) spare_waits: bool,
 }
 
 /// An entry of a queue of turns.
@@ -47,6 +54,30 @@ impl Turns {
     fn push(&mut self, token: u64, needs_file: bool) {
         if needs_file { self.files.push_back(Queued::Connection(token)) } else { self.queue.push_back(token) }
     }
+
+    /// Whether there is a turn for the spare.
+    pub(super) fn has_for_spare(&self) -> bool {
+        !self.files.is_empty() || !self.handshakes.is_empty()
+    }
+
+    /// The next turn of the spare, and whether it may wait for a disk. Handshakes and files alternate: either may never
+    /// end.
+    pub(super) fn next_for_spare(&mut self) -> Option<(Queued, bool)> {
+        let file_first = std::mem::take(&mut self.was_handshake);
+        let file = if file_first { self.files.pop_front() } else { None };
+        if file.is_none() {
+            if let Some(token) = self.handshakes.pop_front() {
+                self.was_handshake = true;
+                return Some((Queued::Connection(token), false));
+            }
+        }
+        Some((file.or_else(|| self.files.pop_front())?, true))
+    }
+
+    /// Whether a permit has something to do.
+    pub(super) fn has_for_permits(&self) -> bool {
+        !self.queue.is_empty() || self.spare_waits && !self.handshakes.is_empty()
+    }
 }
 
 impl Table<'_> {
@@ -59,7 +90,9 @@ impl Table<'_> {
         if std::mem::replace(&mut connection.queued, true) {
             return;
         }
-        if let Some(length) = connection.wants_memory() {
+        if let State::Handshake { .. } = connection.state {
+            turns.handshakes.push_back(token);
+        } else if let Some(length) = connection.wants_memory() {
             body_memory.growth.wait(token, length, Instant::now());
         } else {
             turns.push(token, connection.needs_file());
@@ -74,6 +107,9 @@ impl Table<'_> {
     pub(super) fn next_in_queue(&mut self) -> Option<Queued> {
         if self.body_memory.next_start().is_some() {
             self.begin_bodies(Instant::now());
+        }
+        if let Some(token) = self.turns.spare_waits.then(|| self.turns.handshakes.pop_front()).flatten() {
+            return Some(Queued::Connection(token));
         }
         loop {
             let token = self.turns.queue.pop_front()?;
@@ -142,7 +178,11 @@ impl Table<'_> {
         }
         self.body_memory.growth.fed(token, now);
         let is_check = matches!(step, Step::Ready) && health::is_asked_for(&self.config, connection);
-        let missed = if let State::Flushing { .. } = connection.state { writable } else { readable };
+        let missed = match connection.state {
+            State::Flushing { .. } => writable,
+            State::Handshake { .. } => readable || writable,
+            _ => readable,
+        };
         match step {
             Step::Wait if missed => self.queue(token),
             _ if is_check => {

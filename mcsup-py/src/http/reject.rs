@@ -42,6 +42,7 @@ rejects! {
     FIELD_NAME = 400 "header field name is no token" "RFC 9110 5.1";
     FOLDED = 400 "header field is folded" "RFC 9112 5.2";
     AUTHORITY = 400 "authority of the request target is empty or malformed, or has userinfo" "RFC 9110 4.2";
+    PLAIN_TEXT = 400 "plain HTTP request on a port for HTTPS: the URL must begin with https://" "RFC 9110 4.2.2";
     CONNECT = 501 "CONNECT is for proxies" "RFC 9110 9.3.6";
     HOST_MISSING = 400 "HTTP/1.1 request without Host" "RFC 9112 3.2";
     HOST_REPEATED = 400 "more than one Host" "RFC 9112 3.2";

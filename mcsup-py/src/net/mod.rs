@@ -2,6 +2,7 @@
 //!
 //! - [`poller`]: epoll or kqueue behind one name.
 //! - [`stream`]: a non-blocking connection: receive, send, send a file, abort.
+//! - [`session`]: TLS on such a connection.
 //! - [`buffer`]: bytes on their way in and out.
 //! - [`memory`]: memory for large messages, used again.
 //! - [`timers`]: deadlines that cost nothing while they only move on.
@@ -9,5 +10,6 @@
 pub(crate) mod buffer;
 pub(crate) mod memory;
 pub(crate) mod poller;
+mod session;
 pub(crate) mod stream;
 pub(crate) mod timers;

@@ -1,4 +1,4 @@
-//! A non-blocking connection: receive, send, send a part of a file, end, abort.
+//! A non-blocking connection, by TLS or without: receive, send, send a part of a file, end, abort.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -12,10 +12,17 @@ use socket2::SockRef;
 
 use super::buffer::{FilePart, Incoming, Outgoing, Tail};
 use super::poller::timespec;
+pub(crate) use super::session::Shaken;
+use super::session::Tls;
+use crate::tls::TlsServer;
 
 /// A connection. Processes that the application forks do not have it, so that it ends when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Stream(Unshared);
+pub(crate) struct Stream {
+    socket: Unshared,
+    /// `None`: without TLS.
+    tls: Option<Tls>,
+}
 
 /// The result of an attempt to receive or send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,14 +42,32 @@ const FILE_STEP: usize =
     if cfg!(any(target_os = "linux", target_os = "android")) { 1 << 20 } else { 128 * 1024 };
 
 impl Stream {
+    /// The same connection, by TLS. Nothing was received or sent.
+    pub(crate) fn by_tls(self, server: &TlsServer) -> Self {
+        Self { tls: Some(Tls::new(server.clone())), ..self }
+    }
+
+    /// Whether the connection is by TLS, or was meant to be.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Goes on with the handshake; puts the bytes of a client without TLS into `into`.
+    pub(crate) fn shake_hands(&self, into: &mut Incoming) -> Shaken {
+        match &self.tls {
+            Some(tls) => tls.shake_hands(self.socket.as_fd(), into),
+            None => Shaken::Plain,
+        }
+    }
+
     /// The client's address; `None` on a Unix socket, and where the client has reset the connection.
     pub(crate) fn remote(&self) -> Option<SocketAddr> {
-        SockRef::from(&self.0).peer_addr().ok()?.as_socket()
+        SockRef::from(&self.socket).peer_addr().ok()?.as_socket()
     }
 
     /// Our own address; `None` on a Unix socket.
     pub(crate) fn local(&self) -> Option<SocketAddr> {
-        SockRef::from(&self.0).local_addr().ok()?.as_socket()
+        SockRef::from(&self.socket).local_addr().ok()?.as_socket()
     }
 
     /// Receives what is there, up to one piece.
@@ -53,10 +78,13 @@ impl Stream {
     /// Receives what is there, up to the spare capacity of `into`. Never waits, even if the application has had the socket and
     /// has made it blocking.
     pub(crate) fn receive_into_room_of(&self, into: &mut Vec<u8>) -> Progress {
+        if let Some(progress) = self.tls.as_ref().and_then(|tls| tls.receive(self.socket.as_fd(), into)) {
+            return progress;
+        }
         let most = into.capacity() - into.len();
         loop {
-            return match rustix::net::recv(&self.0, rustix::buffer::spare_capacity(into), RecvFlags::DONTWAIT)
-            {
+            let room = rustix::buffer::spare_capacity(into);
+            return match rustix::net::recv(&self.socket, room, RecvFlags::DONTWAIT) {
                 Ok((_, 0)) => Progress::Ended,
                 Ok((_, count)) if count == most => Progress::More(count),
                 // A short read empties the socket (epoll(7)): one system call instead of two.
@@ -76,6 +104,9 @@ impl Stream {
     /// Sends as much of `from` as the socket takes, but no more than `most` bytes: a client may read as fast as this
     /// sends.
     pub(crate) fn send_at_most(&self, from: &mut Outgoing, most: usize) -> Progress {
+        if let Some(progress) = self.tls.as_ref().and_then(|tls| tls.send(self.socket.as_fd(), from, most)) {
+            return progress;
+        }
         let mut sent = 0;
         while !from.is_empty() && sent < most {
             let left = most - sent;
@@ -83,7 +114,7 @@ impl Stream {
             let step = match from.tail() {
                 Some(Tail::File(part)) if bytes.is_empty() => self.send_file(part, left),
                 Some(Tail::Block(part)) => self.send_both(bytes, up_to(left - bytes.len(), part.bytes())),
-                _ => rustix::net::send(&self.0, bytes, flags()),
+                _ => rustix::net::send(&self.socket, bytes, flags()),
             };
             match step {
                 Ok(count) => {
@@ -100,7 +131,10 @@ impl Stream {
 
     /// Sends a few bytes of the engine's own, such as `100 Continue`; whether the socket took them.
     pub(crate) fn send_now(&self, bytes: &[u8]) -> bool {
-        rustix::net::send(&self.0, bytes, flags()) == Ok(bytes.len())
+        if let Some(sent) = self.tls.as_ref().and_then(|tls| tls.send_now(self.socket.as_fd(), bytes)) {
+            return sent;
+        }
+        rustix::net::send(&self.socket, bytes, flags()) == Ok(bytes.len())
     }
 
     /// Waits until something can be sent; `false`: nothing could within `timeout`, or within a day.
@@ -108,44 +142,61 @@ impl Stream {
     /// # Errors
     /// Those of poll(2); `INTR`: a signal came.
     pub(crate) fn wait_writable(&self, timeout: Duration) -> rustix::io::Result<bool> {
-        Ok(poll(&mut [PollFd::new(&self.0, PollFlags::OUT)], Some(&timespec(timeout)))? > 0)
+        Ok(poll(&mut [PollFd::new(&self.socket, PollFlags::OUT)], Some(&timespec(timeout)))? > 0)
     }
 
     /// Whether bytes wait to be received.
     pub(crate) fn has_unread(&self) -> bool {
+        if self.tls.as_ref().is_some_and(Tls::has_received) {
+            return true;
+        }
         let mut byte = [0];
-        matches!(rustix::net::recv(&self.0, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT), Ok((_, 1..)))
+        matches!(
+            rustix::net::recv(&self.socket, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT),
+            Ok((_, 1..))
+        )
+    }
+
+    /// Says by TLS that no more will be sent, where the client cannot tell the end from a loss otherwise.
+    pub(crate) fn say_goodbye(&self) {
+        if let Some(tls) = &self.tls {
+            tls.say_goodbye(self.socket.as_fd());
+        }
     }
 
     /// Says that no more will be sent.
     pub(crate) fn end(&self) {
-        let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Write);
+        self.say_goodbye();
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Write);
     }
 
     /// A second descriptor of the same socket.
     pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
-        self.0.as_fd().try_clone_to_owned()
+        self.socket.as_fd().try_clone_to_owned()
     }
 
     /// Ends both directions, also for other descriptors of the same socket.
     pub(crate) fn shut_down(&self) {
-        let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both);
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
     }
 
     /// Makes the coming close a reset, so that the client cannot take what it has for the whole.
     pub(crate) fn abort(&self) {
-        let _ = SockRef::from(&self.0).set_linger(Some(Duration::ZERO));
+        if let Some(tls) = &self.tls {
+            tls.abort();
+        }
+        let _ = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
     }
 
     /// In one system call, without a copy.
     fn send_both(&self, bytes: &[u8], block: &[u8]) -> rustix::io::Result<usize> {
         let parts = [IoSlice::new(bytes), IoSlice::new(block)];
         let parts = if bytes.is_empty() { &parts[1..] } else { &parts[..] };
-        rustix::net::sendmsg(&self.0, parts, &mut rustix::net::SendAncillaryBuffer::default(), flags())
+        rustix::net::sendmsg(&self.socket, parts, &mut rustix::net::SendAncillaryBuffer::default(), flags())
     }
 
     fn send_file(&self, part: &FilePart, most: usize) -> rustix::io::Result<usize> {
-        match send_part(self.0.as_fd(), part, most.min(FILE_STEP))? {
+        match send_part(self.socket.as_fd(), part, most.min(FILE_STEP))? {
             // The file is shorter than it was: what was announced cannot be kept.
             0 => Err(rustix::io::Errno::PIPE),
             count => Ok(count),
@@ -153,20 +204,20 @@ impl Stream {
     }
 }
 
-fn up_to(most: usize, bytes: &[u8]) -> &[u8] {
+pub(super) fn up_to(most: usize, bytes: &[u8]) -> &[u8] {
     &bytes[..bytes.len().min(most)]
 }
 
 impl From<OwnedFd> for Stream {
     /// A connection that was accepted elsewhere, non-blocking; received inside of the same [`between_forks`].
     fn from(fd: OwnedFd) -> Self {
-        Self(fd.into())
+        Self { socket: fd.into(), tls: None }
     }
 }
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
 }
 
@@ -192,7 +243,7 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(Stream, Option<Soc
     })?;
     rustix::io::fcntl_setfd(&stream, rustix::io::FdFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&stream, true)?;
-    let socket = SockRef::from(&stream.0);
+    let socket = SockRef::from(&stream.socket);
     let _ = socket.set_tcp_nodelay(true);
     #[cfg(target_vendor = "apple")]
     socket.set_nosigpipe(true)?;
@@ -200,12 +251,12 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(Stream, Option<Soc
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn flags() -> SendFlags {
+pub(super) fn flags() -> SendFlags {
     SendFlags::NOSIGNAL
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn flags() -> SendFlags {
+pub(super) fn flags() -> SendFlags {
     SendFlags::empty()
 }
 

@@ -91,8 +91,14 @@ impl Environs {
         request: Request<'_>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let client = request.client();
-        let Request { head, body, peer } = request;
+        let Request { head, body, peer, secured } = request;
         let environ = self.base(py, &peer.local)?.bind(py).copy()?;
+        if let Some(secured) = secured {
+            environ.set_item(intern!(py, "wsgi.url_scheme"), intern!(py, "https"))?;
+            for (name, value) in &secured.variables {
+                environ.set_item(PyString::intern(py, name), latin1(py, value.as_bytes())?)?;
+            }
+        }
         self.add_request_line(py, &environ, &head)?;
         self.add_client(py, &environ, client)?;
         if let Some(scheme) = head.scheme() {
@@ -106,7 +112,7 @@ impl Environs {
             environ.set_item(intern!(py, "CONTENT_LENGTH"), body.len().to_string())?;
         }
         if let Local::Unix(path) = &peer.local {
-            add_name_by_host(py, &environ, &head, path)?;
+            add_name_by_host(py, &environ, &head, path, secured.is_some())?;
         }
         environ.set_item(intern!(py, "wsgi.input"), self.input(py, body)?)?;
         Ok(environ)
@@ -294,12 +300,14 @@ fn add_name_by_host(
     environ: &Bound<'_, PyDict>,
     head: &Head<'_>,
     path: &str,
+    is_secured: bool,
 ) -> PyResult<()> {
     let host = head.authority().or_else(|| head.header("host")).unwrap_or_default();
     let (name, port) = authority::split(host).unwrap_or_default();
     // Neither is ever empty (PEP 3333).
     let name = [name, path.as_bytes()].into_iter().find(|name| !name.is_empty()).unwrap_or(b"localhost");
     let port = match (port, head.scheme()) {
+        (b"", None) if is_secured => b"443",
         (b"", Some("https")) => b"443",
         (b"", _) => &b"80"[..],
         (port, _) => port,

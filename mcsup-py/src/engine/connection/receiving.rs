@@ -10,7 +10,7 @@ use crate::engine::body_memory::BodyMemory;
 use crate::engine::pace::Pace;
 use crate::engine::turn::Turn;
 use crate::http::reject;
-use crate::net::stream::Progress;
+use crate::net::stream::{Progress, Shaken};
 use crate::net::timers::after;
 
 /// How much is received at once of what goes to a file.
@@ -70,6 +70,7 @@ impl Connection {
         };
         loop {
             let step = match self.state {
+                State::Handshake { .. } => Some(self.shake_hands()),
                 State::Flushing { then } => Some(self.send(then, config, now)),
                 State::Body { .. } => self.read_body(&mut turn),
                 State::Lingering(_) => self.discard(now),
@@ -153,7 +154,27 @@ impl Connection {
             }
             State::Head => self.read_head(config, now, turn),
             State::Body { .. } => self.read_body(turn),
-            State::Ready { .. } | State::Flushing { .. } | State::Lingering(_) => Some(Step::Wait),
+            State::Handshake { .. } | State::Ready { .. } | State::Flushing { .. } | State::Lingering(_) => {
+                Some(Step::Wait)
+            }
+        }
+    }
+
+    /// Goes on with the handshake of TLS. Its deadline is that of the first request, whose head follows.
+    fn shake_hands(&mut self) -> Step {
+        match self.stream.shake_hands(&mut self.incoming) {
+            Shaken::Done(secured) => {
+                self.secured = Some(Box::new(secured));
+                self.state = State::Idle { fresh: true };
+                Step::Later
+            }
+            Shaken::Blocked { begun } => {
+                self.state = State::Handshake { begun };
+                Step::Wait
+            }
+            Shaken::Plain => Step::Refuse(reject::PLAIN_TEXT),
+            Shaken::Failed(reason) => Step::NotSecured(reason),
+            Shaken::Ended => Step::Close,
         }
     }
 

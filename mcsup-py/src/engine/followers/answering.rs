@@ -62,12 +62,13 @@ impl<'a> Shared<'a> {
     /// Calls the application.
     fn call(&self, job: &mut Job, follower: &mut Follower<'_>, began: Instant, coalesce: bool) -> Answered {
         let Job { connection, head, body } = job;
-        let asks_upgrade = connection.heads.delimited().asks_upgrade;
+        // A socket cannot be given away with a session of TLS on it.
+        let asks_upgrade = connection.heads.delimited().asks_upgrade && !connection.stream.is_tls();
         if asks_upgrade && std::mem::take(&mut connection.registered) {
             // The poller would report each byte of the other protocol. It gets the connection back behind the answer.
             let _ = self.poller.delete(connection.stream.as_fd());
         }
-        let Connection { stream, outgoing, heads, incoming, peer, .. } = &mut **connection;
+        let Connection { stream, outgoing, heads, incoming, peer, secured, .. } = &mut **connection;
         let received = match head {
             _ if !asks_upgrade => &[],
             HeadBytes::InPlace(length) => &incoming.bytes()[*length..],
@@ -92,7 +93,8 @@ impl<'a> Shared<'a> {
         let mut exchange = Exchange::new(stream, outgoing, asked, self.logs.then_some(&mut follower.sent));
         self.host.request_began();
         let body = std::mem::replace(body, Body::Empty);
-        let verdict = follower.app.call(Request { head, body, peer }, &mut exchange);
+        let verdict =
+            follower.app.call(Request { head, body, peer, secured: secured.as_deref() }, &mut exchange);
         let answered = exchange.finish(verdict);
         self.host.request_ended();
         answered

@@ -132,19 +132,20 @@ impl<'a> Shared<'a> {
         }
         state.leader = Leader::Spare;
         state.table.acceptor.no_permit_is_free();
-        let mut file_first = false;
+        let mut spare_first = false;
         while state.leader == Leader::Spare && !self.is_over() && !self.spare.is_suspended() {
             state.table.offer_waiting(false);
             (state, _) = self.round(state, Leader::Spare, batch, Duration::MAX);
             while state.leader == Leader::Spare && !state.queue_time.is_zero() {
                 // Either queue may never end.
-                let next = if file_first {
-                    state.table.turns.files.pop_front().or_else(|| state.table.next_in_queue())
+                let own = |state: &mut Locked<'a>| Some(state.table.turns.next_for_spare()?.0);
+                let next = if spare_first {
+                    own(&mut state).or_else(|| state.table.next_in_queue())
                 } else {
-                    state.table.next_in_queue().or_else(|| state.table.turns.files.pop_front())
+                    state.table.next_in_queue().or_else(|| own(&mut state))
                 };
                 let Some(next) = next else { break };
-                file_first = !file_first;
+                spare_first = !spare_first;
                 (state, _) = self.give_turn(state, next, Instant::now(), true);
             }
             if !state.table.ready.is_empty() {
@@ -167,7 +168,7 @@ impl<'a> Shared<'a> {
     fn do_file_turns(&self, batch: &mut Batch) {
         let mut state = self.lock();
         while !self.is_over() && !self.spare.is_suspended() {
-            let Some(next) = state.table.turns.files.pop_front() else {
+            let Some((next, may_wait)) = state.table.turns.next_for_spare() else {
                 self.spare.files_wait.store(false, Ordering::SeqCst);
                 return;
             };
@@ -176,8 +177,13 @@ impl<'a> Shared<'a> {
                 self.wake_parked(&mut state, 1);
             }
             state.spare_works = true;
+            state.table.turns.spare_waits = may_wait;
+            if state.table.turns.has_for_permits() && state.leader == Leader::Permit {
+                self.waker.wake();
+            }
             state = self.have_turn(state, next, Instant::now(), true);
             state.spare_works = false;
+            state.table.turns.spare_waits = false;
             if state.table.has_work() && state.leader == Leader::Permit {
                 // It waits for an event of the poller.
                 self.waker.wake();
@@ -194,12 +200,12 @@ impl<'a> Shared<'a> {
 
     /// Whether something may wait for a disk that the spare does not know of.
     pub(super) fn needs_spare_for_files(&self, state: &Locked<'a>) -> bool {
-        !state.table.turns.files.is_empty() && !self.spare.files_wait.load(Ordering::SeqCst)
+        state.table.turns.has_for_spare() && !self.spare.files_wait.load(Ordering::SeqCst)
     }
 
     /// Wakes the spare where something may wait for a disk.
     pub(super) fn wake_spare_for_files(&self, state: &Locked<'a>) {
-        if !state.table.turns.files.is_empty() && !self.spare.files_wait.swap(true, Ordering::SeqCst) {
+        if state.table.turns.has_for_spare() && !self.spare.files_wait.swap(true, Ordering::SeqCst) {
             self.spare.unpark();
         }
     }

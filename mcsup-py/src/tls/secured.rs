@@ -1,0 +1,78 @@
+//! Variables of the environ about a connection by TLS. The names are those of Apache's mod_ssl and nginx.
+
+use std::fmt::Write;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustls::{ProtocolVersion, ServerConnection};
+use x509_cert::Certificate;
+use x509_cert::der::Decode;
+
+use super::ciphers;
+
+/// The length of a line in PEM (RFC 7468 §2).
+const LINE: usize = 64;
+
+/// What a handshake has determined, as variables for the application: made once for each connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Secured {
+    /// Names and values. Values are bytes of UTF-8, since a name in a certificate may have any letters.
+    pub variables: Vec<(&'static str, String)>,
+}
+
+impl Secured {
+    /// After the handshake.
+    pub(crate) fn of(connection: &ServerConnection) -> Self {
+        let protocol = match connection.protocol_version() {
+            Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+            _ => "TLSv1.2",
+        };
+        let cipher = connection.negotiated_cipher_suite().map_or("", |suite| ciphers::name_of(suite.suite()));
+        let mut variables = vec![
+            ("HTTPS", "on".to_owned()),
+            ("SSL_PROTOCOL", protocol.to_owned()),
+            ("SSL_CIPHER", cipher.to_owned()),
+        ];
+        if let Some(name) = connection.server_name() {
+            variables.push(("SSL_TLS_SNI", name.to_owned()));
+        }
+        match connection.peer_certificates().and_then(<[_]>::first) {
+            None => variables.push(("SSL_CLIENT_VERIFY", "NONE".to_owned())),
+            Some(certificate) => {
+                variables.push(("SSL_CLIENT_VERIFY", "SUCCESS".to_owned()));
+                variables.extend(client(certificate));
+            }
+        }
+        Self { variables }
+    }
+}
+
+/// The variables of a client's certificate, which rustls has verified.
+fn client(der: &[u8]) -> Vec<(&'static str, String)> {
+    let mut variables = vec![("SSL_CLIENT_CERT", pem(der))];
+    if let Ok(certificate) = Certificate::from_der(der) {
+        let certificate = certificate.tbs_certificate();
+        let serial = certificate.serial_number().as_bytes().iter();
+        variables.push(("SSL_CLIENT_S_DN", certificate.subject().to_string()));
+        variables.push(("SSL_CLIENT_I_DN", certificate.issuer().to_string()));
+        variables.push((
+            "SSL_CLIENT_SERIAL",
+            serial.fold(String::new(), |mut text, byte| {
+                let _ = write!(text, "{byte:02X}");
+                text
+            }),
+        ));
+    }
+    variables
+}
+
+fn pem(der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
+    for line in text.as_bytes().chunks(LINE) {
+        pem.push_str(&String::from_utf8_lossy(line));
+        pem.push('\n');
+    }
+    pem.push_str("-----END CERTIFICATE-----\n");
+    pem
+}

@@ -1,0 +1,66 @@
+use std::path::Path;
+
+use super::*;
+
+fn file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/engine/certificates").join(name)
+}
+
+fn pair(certificate: &str, key: &str) -> CertificateFiles {
+    CertificateFiles { certificate: file(certificate), key: Some(file(key)) }
+}
+
+fn refusal(settings: &TlsSettings) -> String {
+    let error = settings.load().unwrap_err().to_string();
+    error.replace(&format!("{}/", file("").display()).replace("//", "/"), "")
+}
+
+#[test]
+fn a_certificate_with_its_key_in_one_file_or_in_two_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let both = folder.path().join("both.pem");
+    let text = [file("first.key"), file("first.pem")].map(|path| std::fs::read(path).unwrap()).concat();
+    std::fs::write(&both, text).unwrap();
+    for files in [pair("first.pem", "first.key"), CertificateFiles { certificate: both, key: None }] {
+        let settings = TlsSettings { certificates: vec![files], ..TlsSettings::default() };
+        let server = settings.load().unwrap();
+        assert_eq!(server.0.alpn_protocols, [b"http/1.1", b"http/1.0"]);
+        assert_eq!(server.0.max_early_data_size, 0);
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_used_is_refused_by_its_name_and_with_the_reason() {
+    for (certificate, key, expected) in [
+        ("missing.pem", "first.key", "cannot read the certificate missing.pem: No such file"),
+        ("first.pem", "missing.key", "cannot read the key missing.key: No such file"),
+        ("first.key", "first.key", "first.key has no certificate in PEM: "),
+        ("first.pem", "first.pem", "first.pem has no key in PEM: "),
+        ("first.pem", "encrypted.key", "the key in encrypted.key is encrypted: decrypt it first, "),
+        (
+            "first.pem",
+            "second.key",
+            "the key in second.key does not belong to the first certificate in first.pem",
+        ),
+    ] {
+        let certificates = vec![pair("first.pem", "first.key"), pair(certificate, key)];
+        let refused = refusal(&TlsSettings { certificates, ..TlsSettings::default() });
+        assert!(refused.starts_with(expected), "{refused}");
+    }
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_refused() {
+    let certificates = vec![pair("first.pem", "first.key")];
+    let good = TlsSettings { certificates, ..TlsSettings::default() };
+    let asks = TlsSettings { clients: ClientCertificates::Required, ..good.clone() };
+    assert!(refusal(&asks).ends_with("no file has their authorities"));
+    let old = TlsSettings {
+        ciphers: Some("ECDHE-RSA-AES128-GCM-SHA256".to_owned()),
+        oldest: TlsVersion::Tls13,
+        ..good.clone()
+    };
+    assert!(old.load().is_ok(), "a list of suites of 1.2 leaves those of 1.3");
+    let none = TlsSettings { certificates: Vec::new(), ..good };
+    assert_eq!(refusal(&none), "TLS needs a certificate");
+}
