@@ -10,6 +10,7 @@ SOAKS := tests/soak $(addprefix tests/e2e/test_,balance.py lifecycle_storm.py br
 VENV := .venv
 TEST_VENV := target/venv
 AGENTS_VENV := target/agents-venv
+APPLICATIONS_VENV := target/applications-venv
 BENCH_VENV := target/bench-venv
 WHEELS_VENV := target/wheels-venv
 WHEELS := target/wheels
@@ -24,7 +25,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint test-rust test-fallback test-packages test-docs api test-e2e test-pythons soak check-macos \
+.PHONY: help run test lint test-rust test-fallback test-packages test-docs api test-e2e test-applications test-pythons soak check-macos \
 	publish-check wheels bench clean
 
 # $(call step,WORDS): the first line of each step.
@@ -56,7 +57,7 @@ run: $(VENV)/.ready ## Build, make .venv, and serve the mission-control example 
 	$(VENV)/bin/mcsup -w 2 -b $(BIND) -p $(MC_RUN)/mission_control.pid --access-logfile - \
 		--chdir examples/mission_control server:app
 
-test: lint test-rust test-fallback test-packages test-docs check-macos test-e2e test-pythons ## Run every check and every test
+test: lint test-rust test-fallback test-packages test-docs check-macos test-e2e test-applications test-pythons ## Run every check and every test
 	$(call step,all checks passed)
 
 lint: ## Format and lints, warnings denied
@@ -92,6 +93,10 @@ api: ## Write docs/API.md, the list of the public items
 test-e2e: $(TEST_VENV)/.ready $(AGENTS_VENV)/.ready ## The installed wheel, driven as a user drives it
 	$(call step,test-e2e: the installed wheel)
 	$(TEST_VENV)/bin/python $(PYTEST) tests/e2e tests/conformance tests/soak $(PYTEST_ARGS)
+
+test-applications: $(TEST_VENV)/.ready $(APPLICATIONS_VENV)/.ready ## Applications from PyPI beside gunicorn, also behind nginx
+	$(call step,test-applications: applications from PyPI beside gunicorn)
+	$(TEST_VENV)/bin/python $(PYTEST) tests/applications $(PYTEST_ARGS)
 
 test-pythons: $(TEST_VENV)/.ready ## The main part of that with each other CPython from 3.10 on that is here
 	$(call step,test-pythons: a wheel and the main part of its tests with each other CPython)
@@ -167,6 +172,12 @@ $(AGENTS_VENV)/.ready: $(WHEELS)/.ready tests/e2e/agents.txt | $(AGENTS_VENV)/bi
 		grep -v '^#' tests/e2e/agents.txt | while read -r package; do \
 			$(AGENTS_VENV)/bin/python $(pip) install --only-binary :all: "$$package" || echo "NOT INSTALLED: $$package"; \
 		done
+	@touch $@
+
+$(APPLICATIONS_VENV)/.ready: $(WHEELS)/.ready tests/applications/applications.txt | $(APPLICATIONS_VENV)/bin/python
+	$(call step,$(APPLICATIONS_VENV): mcsup and gunicorn and the applications that both serve)
+	$(APPLICATIONS_VENV)/bin/python $(pip) install --force-reinstall --no-deps $(WHEELS)/*.whl
+	$(APPLICATIONS_VENV)/bin/python $(pip) install -r tests/applications/applications.txt
 	@touch $@
 
 $(WHEELS_VENV)/.ready: tests/packages/wheels.txt | $(WHEELS_VENV)/bin/python
