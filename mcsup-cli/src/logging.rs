@@ -8,6 +8,7 @@
 
 mod line;
 mod sink;
+mod targets;
 
 use std::fmt;
 use std::io;
@@ -16,8 +17,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use log::LevelFilter;
+use mcsup_py::targets::Queue;
 
+pub(crate) use line::Form;
 use sink::Sink;
+pub(crate) use targets::Targets;
 
 /// Records with this target are critical: `log` itself knows no level above error.
 ///
@@ -91,23 +95,29 @@ impl std::error::Error for LogError {
     }
 }
 
-/// Writes bytes to the log unchanged, in one write.
+/// Writes bytes to the log in one write; unchanged, if the log is text.
 pub(crate) type RawWriter = Arc<dyn Fn(&[u8]) + Send + Sync>;
 
 /// The error log of this process. Clones and children of a fork share the open file.
 #[derive(Debug, Clone)]
 pub(crate) struct ErrorLog {
     sink: Arc<Sink>,
+    form: Form,
+    targets: Arc<Targets>,
 }
 
 impl ErrorLog {
     /// Opens the log and installs it for the `log` macros, once in a process.
     ///
     /// A relative path is resolved now: a later change of directory does not move the file.
-    pub(crate) fn install(destination: &Destination, level: Level) -> Result<Self, LogError> {
-        let log = Self::open(destination)?;
+    pub(crate) fn install(
+        destination: &Destination,
+        level: Level,
+        (form, targets): (Form, &Arc<Targets>),
+    ) -> Result<Self, LogError> {
+        let log = Self { targets: Arc::clone(targets), ..Self::open(destination, form)? };
         let logger = log.logger(level);
-        let most = logger.filter();
+        let most = logger.lines.filter();
         log::set_boxed_logger(Box::new(logger)).map_err(|error| LogError {
             step: "install the log".to_owned(),
             source: io::Error::other(error),
@@ -124,11 +134,11 @@ impl ErrorLog {
         Ok(log)
     }
 
-    fn open(destination: &Destination) -> Result<Self, LogError> {
-        Ok(Self { sink: Arc::new(Sink::open(destination)?) })
+    fn open(destination: &Destination, form: Form) -> Result<Self, LogError> {
+        Ok(Self { sink: Arc::new(Sink::open(destination, form)?), form, targets: Arc::default() })
     }
 
-    fn logger(&self, level: Level) -> env_logger::Logger {
+    fn logger(&self, level: Level) -> targets::Logger {
         let (all, critical) = match level {
             Level::Debug => (LevelFilter::Debug, LevelFilter::Debug),
             Level::Info => (LevelFilter::Info, LevelFilter::Info),
@@ -136,12 +146,14 @@ impl ErrorLog {
             Level::Error => (LevelFilter::Error, LevelFilter::Error),
             Level::Critical => (LevelFilter::Off, LevelFilter::Error),
         };
-        env_logger::Builder::new()
+        let form = self.form;
+        let lines = env_logger::Builder::new()
             .filter_level(all)
             .filter_module(CRITICAL, critical)
-            .format(line::write)
+            .format(move |line, record| form.write(line, record))
             .target(env_logger::Target::Pipe(Box::new(sink::RecordWriter(Arc::clone(&self.sink)))))
-            .build()
+            .build();
+        targets::Logger { lines, sink: Arc::clone(&self.sink), targets: Arc::clone(&self.targets) }
     }
 
     /// Makes the log that of a worker, in the child of a fork.
@@ -182,7 +194,12 @@ impl ErrorLog {
     /// A writer for the application's own text, such as `wsgi.errors`.
     pub(crate) fn raw_writer(&self) -> RawWriter {
         let sink = Arc::clone(&self.sink);
-        Arc::new(move |bytes| sink.write(bytes))
+        Arc::new(move |bytes| sink.write_application(bytes))
+    }
+
+    /// Passes the records of this worker to `queue`, for Python's `logging`; `None`: no longer.
+    pub(crate) fn redirect(&self, queue: Option<Queue>) {
+        self.targets.redirect(queue);
     }
 }
 

@@ -36,8 +36,23 @@ pub trait App {
         false
     }
 
+    /// The values that the last request has left, for the access log. Asked once after each call if there is one.
+    fn left(&mut self) -> Left {
+        Left::default()
+    }
+
     /// Frees it. It may take as long as a call, and is called on the same thread, while no request is ready.
     fn free(&mut self) {}
+}
+
+/// The values that an application has left in the environ of a request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Left {
+    /// The client's address, where the application has replaced it.
+    pub remote: Option<Vec<u8>>,
+    /// The variables of the access log's format, in its order; `None`: there is no such variable. Empty if the application
+    /// did not get the request.
+    pub variables: Vec<Option<Vec<u8>>>,
 }
 
 /// One request, whole.

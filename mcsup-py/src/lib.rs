@@ -32,6 +32,7 @@ mod files;
 mod http;
 mod net;
 pub mod python;
+pub mod targets;
 pub mod tls;
 mod trust;
 mod watch;
@@ -44,8 +45,8 @@ pub use http::laws;
 pub use python::loading::{Application, Target};
 pub use python::paste::Paste;
 pub use watch::{ReloadEngine, ReloadSettings};
-pub use worker::{WorkerSettings, WsgiWorker, check};
-pub use wsgi::WsgiSettings;
+pub use worker::{RedirectErrors, WorkerSettings, WsgiWorker, check};
+pub use wsgi::{EXCEPTION, WsgiSettings};
 
 #[cfg(test)]
 #[path = "../tests/wsgi/main.rs"]

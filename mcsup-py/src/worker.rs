@@ -1,6 +1,7 @@
 //! The worker: an engine, an interpreter and an application in a process of `mcsup-core`'s.
 
 mod hooking;
+mod logs;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
@@ -11,17 +12,22 @@ use std::time::Duration;
 use mcsup_core::{Error, ErrorKind, Phase, SignalsBlocked, Worker, WorkerContext, WorkerResult};
 use pyo3::prelude::*;
 
-use crate::access::{AccessLog, Format};
+use crate::access::{AccessLog, AccessSettings};
 use crate::app::{App, Local};
 use crate::conf::Source;
 use crate::engine::{self, EngineConfig, Host, Listening, Siblings, Threads};
 use crate::python::imported::Imported;
 use crate::python::loading::{self, Application, LoadError};
+use crate::python::logging::{self, LogConfig, Loggers};
 use crate::python::{application_forks, ending, fork, interpreter, signals, site, traceback};
+use crate::targets::Queue;
 use crate::watch::{BrokenPage, ReloadSettings, Watcher};
 use crate::wsgi::{IsDraining, WsgiApp, WsgiSettings};
 
 use hooking::Hooking;
+
+/// Has the records of the error log passed to a queue for Python; `None`: no longer.
+pub type RedirectErrors = Arc<dyn Fn(Option<Queue>) + Send + Sync>;
 
 /// The settings of a WSGI worker.
 #[derive(Clone)]
@@ -42,8 +48,12 @@ pub struct WorkerSettings {
     pub conf: Option<Source>,
     /// The settings by gunicorn's names, a JSON object: the hooks of that configuration read them.
     pub cfg: Arc<str>,
-    /// Format and place of the access log.
-    pub access: Option<(Format, String)>,
+    /// Format and targets of the access log.
+    pub access: AccessSettings,
+    /// Files for Python's `logging`.
+    pub log_config: LogConfig,
+    /// Has the error log pass its records to a queue from now on, or no longer.
+    pub redirect_errors: RedirectErrors,
     /// The server's properties for the application.
     pub wsgi: WsgiSettings,
     /// For development: asks for a reload when files change, and shows browsers why it failed.
@@ -62,6 +72,8 @@ pub struct WsgiWorker {
     callable: Option<Py<PyAny>>,
     hooks: Hooking,
     access: Option<AccessLog>,
+    /// Configured together with the application.
+    loggers: Option<Loggers>,
     /// Has seen the files before they were loaded, so that no change in between is missed.
     watcher: Option<Watcher>,
 }
@@ -69,7 +81,8 @@ pub struct WsgiWorker {
 impl WsgiWorker {
     /// A worker that has loaded nothing yet.
     pub fn new(settings: WorkerSettings) -> Self {
-        Self { settings, callable: None, hooks: Hooking::default(), access: None, watcher: None }
+        let hooks = Hooking::default();
+        Self { settings, callable: None, hooks, access: None, loggers: None, watcher: None }
     }
 
     /// Where files are to be watched. Not in a mold: a watcher is a thread.
@@ -95,7 +108,8 @@ impl Worker for WsgiWorker {
             self.begin_to_watch();
         }
         prepare(&self.settings)?;
-        self.hooks.define(&self.settings)?;
+        let variables = self.hooks.define(&self.settings)?;
+        self.loggers = logs::configure(&self.settings, variables.as_ref())?;
         if let Some(context) = context {
             self.hooks.begin(&self.settings, context, None)?;
         }
@@ -115,10 +129,7 @@ impl Worker for WsgiWorker {
             let initialised = self.hooks.initialise(callable);
             self.callable = Some(initialised.inspect_err(|_| self.hooks.end(Some(context)))?);
         }
-        self.access = match self.settings.access.clone() {
-            Some((format, place)) => open_access_log(format, &place)?,
-            None => None,
-        };
+        self.access = logs::open_access_log(&self.settings.access, context.slot())?;
         Ok(())
     }
 
@@ -130,6 +141,9 @@ impl Worker for WsgiWorker {
 
     fn reopen_logs(&mut self) {
         (self.settings.reopen_error_log)();
+        // A mold runs one thread, and waits for orders.
+        logging::request_reopen();
+        logging::reopen_due();
     }
 
     fn thread_names(&self) -> Vec<(i32, String)> {
@@ -140,7 +154,8 @@ impl Worker for WsgiWorker {
         let Some(callable) = &self.callable else {
             return Err("the worker was run before it was booted".into());
         };
-        let access = self.access.take();
+        let mut access = self.access.take();
+        let feeder = logs::start_feeder(self.loggers.take(), &self.settings, &mut access);
         let listeners = context.listeners().iter().map(|listener| {
             let local = match listener.local() {
                 mcsup_core::Local::Tcp(address) => Local::Tcp(*address),
@@ -151,7 +166,7 @@ impl Worker for WsgiWorker {
             Listening { fd: listener.as_fd(), local }
         });
         let WorkerSettings { engine, wsgi, threads, reload, reopen_error_log, .. } = &self.settings;
-        let hooks = &self.hooks;
+        let (hooks, logs) = (&self.hooks, access.is_some());
         let apps = Python::attach(|py| {
             if let Err(error) = traceback::keep_stacks(py) {
                 log::warn!("the stacks of requests over their time cannot be shown: {error}");
@@ -160,6 +175,7 @@ impl Worker for WsgiWorker {
             let app = |_| -> Box<dyn App + Send + '_> {
                 let app = WsgiApp::new(callable.clone_ref(py), wsgi.clone(), Arc::clone(&is_draining))
                     .with_hooks(hooks.of_requests(py));
+                let app = if logs { app.keeping(self.settings.access.format.variables()) } else { app };
                 match reload {
                     None => Box::new(app),
                     Some(_) => Box::new(BrokenPage::new(app, || context.broken())),
@@ -174,22 +190,11 @@ impl Worker for WsgiWorker {
         let ended = engine::run(engine, listeners.collect(), &host, Threads { apps, life: attached }, access);
         self.hooks.end(Some(context));
         Python::attach(ending::run_exit_functions);
+        if let Some(feeder) = feeder {
+            (self.settings.redirect_errors)(None);
+            feeder.end();
+        }
         Ok(ended.map_err(|error| Error::system("serve", error).of_kind(ErrorKind::Worker))?)
-    }
-}
-
-/// `None` where the place has become one that must or may not be written to: clients are served all the same.
-fn open_access_log(format: Format, place: &str) -> mcsup_core::Result<Option<AccessLog>> {
-    match AccessLog::open(format, place) {
-        Ok(log) => Ok(Some(log)),
-        // A refusal of a link too: `host::own_file`.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            log::error!("Serving without the access log {place}: {error}");
-            Ok(None)
-        }
-        Err(error) => {
-            Err(Error::system(format!("open the access log {place}"), error).of_kind(ErrorKind::Boot))
-        }
     }
 }
 
@@ -277,10 +282,10 @@ fn in_words_of_core(error: LoadError) -> Error {
 /// Why it cannot be loaded.
 pub fn check(settings: &WorkerSettings) -> mcsup_core::Result<()> {
     interpreter::ensure(settings.venv.as_deref()).map_err(|reason| Error::new(ErrorKind::Boot, reason))?;
-    let loaded = prepare(settings)
+    let configured = prepare(settings)
         .and_then(|()| Hooking::default().define(settings))
-        .and_then(|()| load(settings))
-        .map(drop);
+        .and_then(|variables| logs::configure(settings, variables.as_ref()));
+    let loaded = configured.and_then(|_| load(settings)).map(drop);
     Python::attach(ending::run_exit_functions);
     loaded
 }
@@ -310,6 +315,11 @@ impl Host for Process<'_> {
 
     fn reopen_logs(&self) {
         (self.reopen_error_log)();
+        logging::request_reopen();
+    }
+
+    fn backlog(&self) -> Option<usize> {
+        self.context.backlog()
     }
 
     fn beat(&self) {

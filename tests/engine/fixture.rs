@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use mcsup_core::Phase;
-use mcsup_py::access::{AccessLog, Format};
+use mcsup_py::access::{AccessLog, AccessSettings, Backlog, Format};
 use mcsup_py::app::ResponseHead;
 use mcsup_py::app::{App, Body, Local, Reply, Request, Verdict};
 use mcsup_py::engine::{self, EngineConfig, Host, Listening, Siblings, Threads, Timeouts};
@@ -206,7 +206,15 @@ impl Setup {
         });
         let access = self
             .access
-            .map(|(format, path)| AccessLog::open(Format::parse(&format).unwrap(), &path).unwrap());
+            .map(|(format, path)| (Format::parse(&format).unwrap(), Some(path)))
+            .map(|(format, place)| AccessSettings {
+                format,
+                place,
+                syslog: None,
+                statsd: None,
+                backlog: Backlog::Off,
+            })
+            .and_then(|settings| AccessLog::open(&settings, 0).unwrap());
         let (config, engine_host) = (self.config, Arc::clone(&host));
         let thread = std::thread::spawn(move || {
             let mut listeners = vec![Listening { fd: listener.as_fd(), local: Local::Tcp(address) }];

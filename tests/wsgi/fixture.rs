@@ -152,6 +152,11 @@ impl Served {
         self.ask(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", Body::Empty)
     }
 
+    /// The values that the last request has left.
+    pub(crate) fn left(&mut self) -> crate::app::Left {
+        self.app.left()
+    }
+
     /// Asks with these bytes of a head.
     pub(crate) fn ask(&mut self, head: &[u8], body: Body) -> Outcome {
         let mut heads = Heads::default();

@@ -1,6 +1,7 @@
 //! The kinds of applications that a pool runs: WSGI, or a program of any language.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::sync::Arc;
 
 use mcsup_core::host::processors;
@@ -11,6 +12,7 @@ use mcsup_py::{WorkerSettings, WsgiWorker};
 
 use super::check;
 use super::pool::Output;
+use super::remote::Remote;
 use super::wiring;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -23,6 +25,9 @@ pub(crate) trait Application {
     type Worker: Worker;
     /// The settings of the workers of one generation.
     type Made;
+
+    /// The name of the application, for messages.
+    fn name(&self, settings: &Settings) -> String;
 
     /// Refuses settings that are wrong, before anything changes.
     fn check(&self, settings: &Settings) -> Result<(), Failure>;
@@ -59,13 +64,17 @@ impl Application for Wsgi {
 
     const SCHEME: &str = "http://";
 
+    fn name(&self, settings: &Settings) -> String {
+        settings.target().map(str::to_owned).unwrap_or_default()
+    }
+
     fn check(&self, settings: &Settings) -> Result<(), Failure> {
         if let Some(other) = settings.binds.value.iter().find(|address| !address.may_be_stream()) {
             let why = format!("cannot listen on {other}: Python workers serve TCP and Unix stream sockets");
             return Err(Failure::usage(why));
         }
         wiring::target(settings)?;
-        wiring::access_log(settings).map(drop)
+        wiring::access_log(settings, &Remote::default()).map(drop)
     }
 
     fn try_out(&self, settings: &Settings, config: &Config) -> Result<(Exit, String), Failure> {
@@ -77,7 +86,7 @@ impl Application for Wsgi {
     }
 
     fn make(&self, settings: &Settings, _: &Config, output: &Output) -> Result<WorkerSettings, Failure> {
-        let mut worker = wiring::worker_settings(settings, &self.0, &output.log)?;
+        let mut worker = wiring::worker_settings(settings, &self.0, (&output.log, &output.remote))?;
         let reopened = output.clone();
         worker.reopen_error_log = Arc::new(move || reopened.reopen());
         Ok(worker)
@@ -117,6 +126,10 @@ impl Application for Executed {
     type Made = Program;
 
     const SCHEME: &str = "";
+
+    fn name(&self, _: &Settings) -> String {
+        Path::new(&self.0.program).file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
 
     fn check(&self, settings: &Settings) -> Result<(), Failure> {
         self.0.watchdog(settings.pool.timeout.value)?;

@@ -4,11 +4,13 @@
 //! there.
 
 use std::ffi::OsString;
+use std::sync::Arc;
 
 use mcsup_core::Config;
 use mcsup_core::host::trial;
 
 use super::application::{Application, Wsgi};
+use super::remote::Remote;
 use super::wiring;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -21,9 +23,13 @@ pub(super) fn run(
     config: &Config,
     argv: &[OsString],
 ) -> Result<(Exit, String), Failure> {
-    let log = ErrorLog::install(&Destination::Standard, settings.logging.level.value)?;
+    let log = ErrorLog::install(
+        &Destination::Standard,
+        settings.logging.level.value,
+        (settings.logging.form.value, &Arc::default()),
+    )?;
     settings.warnings.iter().for_each(|warning| log::warn!("{warning}"));
-    let worker = wiring::worker_settings(settings, argv, &log)?;
+    let worker = wiring::worker_settings(settings, argv, (&log, &Remote::default()))?;
     let app = settings.target()?;
     let limit = settings.pool.boot.value;
     trial::run(limit, config.run_as.as_ref(), Wsgi::around_fork, || {

@@ -11,6 +11,7 @@ mod leftovers;
 pub(crate) mod mistaken;
 pub(crate) mod operator;
 mod pool;
+mod remote;
 pub(crate) mod serve;
 pub(crate) mod service;
 mod socket_access;

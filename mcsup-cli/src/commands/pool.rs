@@ -8,9 +8,10 @@ use std::rc::Rc;
 use mcsup_core::host::daemon::Answer;
 use mcsup_core::host::own_file;
 use mcsup_core::host::service_manager::ServiceManager;
-use mcsup_core::{Config, Error, ErrorKind, ForkSide, Local, Supervisor};
+use mcsup_core::{Config, Error, ErrorKind, ForkSide, Local, PoolEvent, Supervisor};
 
 use super::application::{self, Application};
+use super::remote::{Remote, WorkerCount};
 use super::socket_access;
 use super::wiring::{self, UserLookup};
 use crate::failure::Failure;
@@ -32,6 +33,8 @@ pub(super) struct Pool<A: Application> {
     service_manager: ServiceManager,
     read_settings: ReadSettings,
     output: Output,
+    /// How many workers there are.
+    count: WorkerCount,
     answer: Rc<Cell<Option<Answer>>>,
 }
 
@@ -45,8 +48,19 @@ impl<A: Application> Pool<A> {
         output: Output,
         answer: Rc<Cell<Option<Answer>>>,
     ) -> Self {
-        let (settings, workers) = (settings.clone(), BTreeMap::new());
-        Self { application, first, workers, settings, users, service_manager, read_settings, output, answer }
+        let (settings, workers, count) = (settings.clone(), BTreeMap::new(), WorkerCount::default());
+        Self {
+            application,
+            first,
+            workers,
+            settings,
+            users,
+            service_manager,
+            read_settings,
+            output,
+            count,
+            answer,
+        }
     }
 
     fn warn_of_settings(&self, new: &Settings) {
@@ -74,6 +88,10 @@ fn changed_fixed_settings(old: &Settings, new: &Settings) -> Vec<&'static str> {
         ("control_socket", old.control == new.control),
         ("error_logfile", old.logging.errors == new.logging.errors),
         ("log_level", old.logging.level == new.logging.level),
+        ("log_format", old.logging.form == new.logging.form),
+        ("capture_output", old.logging.capture_output.value == new.logging.capture_output.value),
+        ("syslog", old.logging.syslog == new.logging.syslog),
+        ("statsd_host", old.logging.statsd == new.logging.statsd),
     ];
     same.into_iter().filter(|(_, is_same)| !is_same).map(|(name, _)| name).collect()
 }
@@ -128,6 +146,15 @@ impl<A: Application> Supervisor for Pool<A> {
         }
     }
 
+    fn observe(&mut self, event: &PoolEvent) {
+        let (count, statsd) = (self.count.note(event), &self.output.remote.statsd);
+        let report =
+            count.zip(statsd.as_ref()).and_then(|(count, statsd)| statsd.gauge("gunicorn.workers", count));
+        if let Some(report) = report {
+            report.log();
+        }
+    }
+
     fn reopen_logs(&mut self) {
         self.output.reopen();
     }
@@ -152,12 +179,13 @@ fn missing(ready: usize, target: usize) -> String {
     }
 }
 
-/// The error log, and in a daemon also standard output and error.
+/// The error log, standard output and error where they belong to it, and the targets on the network.
 #[derive(Clone)]
 pub(crate) struct Output {
     pub(super) log: ErrorLog,
     /// Whether the standard streams lead to the log.
-    pub(super) is_daemon: bool,
+    pub(super) takes_streams: bool,
+    pub(super) remote: Remote,
 }
 
 impl Output {
@@ -169,7 +197,7 @@ impl Output {
 
     /// Redirects the standard streams of a daemon, which has no terminal, to the log file.
     pub(super) fn redirect(&self) -> Result<(), LogError> {
-        if self.is_daemon { self.log.take_standard_streams() } else { Ok(()) }
+        if self.takes_streams { self.log.take_standard_streams() } else { Ok(()) }
     }
 
     /// Checks that the log files can be written, and gives them to the user of the workers.

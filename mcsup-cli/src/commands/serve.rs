@@ -10,11 +10,12 @@ use mcsup_core::{Config, Ending, Prefork};
 
 use super::application::Application;
 use super::pool::{Output, Pool, ReadSettings};
+use super::remote::Remote;
 use super::wiring::{self, UserLookup};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::logging::{Destination, ErrorLog, Level, LogError};
-use crate::settings::{Origin, Settings, Sourced};
+use crate::logging::{Destination, ErrorLog, LogError};
+use crate::settings::{Logging, Origin, Settings, Sourced};
 
 /// Serves until a stop; returns a text for standard output.
 ///
@@ -85,8 +86,15 @@ fn serve<A: Application>(
     // A dry run changes no file, and reports on standard error to the supervisor that runs it.
     let is_check = resumption.as_ref().is_some_and(Resumption::is_check);
     let errors = if is_check { &Destination::Standard } else { &settings.logging.errors.value };
-    let log = install_log(errors, settings.logging.level.value, resumption.is_some())?;
-    let output = Output { log, is_daemon: *settings.process.daemon && !*settings.process.keeps_streams };
+    let name = settings.process.name.as_ref().map(|name| name.value.clone());
+    let name = name.unwrap_or_else(|| application.name(settings));
+    let remote = Remote::open(settings, &name, resumption.is_some())?;
+    let log = install_log(errors, &settings.logging, &remote, resumption.is_some())?;
+    if let Some(warning) = &remote.warning {
+        log::error!("{warning}");
+    }
+    let is_daemon = *settings.process.daemon && !*settings.process.keeps_streams;
+    let output = Output { log, takes_streams: is_daemon || *settings.logging.capture_output, remote };
     let first = application.make(settings, &config, &output)?;
     let users = UserLookup::of(settings, &config);
     application.configure(&mut config);
@@ -110,10 +118,16 @@ fn serve<A: Application>(
 }
 
 /// Opens the log. After an upgrade a log that cannot be opened is replaced by standard error.
-fn install_log(errors: &Destination, level: Level, takes_over: bool) -> Result<ErrorLog, LogError> {
-    match ErrorLog::install(errors, level) {
+fn install_log(
+    errors: &Destination,
+    logging: &Logging,
+    remote: &Remote,
+    takes_over: bool,
+) -> Result<ErrorLog, LogError> {
+    let (level, targets) = (logging.level.value, (logging.form.value, &remote.errors));
+    match ErrorLog::install(errors, level, targets) {
         Err(error) if takes_over => {
-            let log = ErrorLog::install(&Destination::Standard, level)?;
+            let log = ErrorLog::install(&Destination::Standard, level, targets)?;
             log::error!("{error}; going on with standard error");
             Ok(log)
         }

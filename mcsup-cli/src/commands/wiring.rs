@@ -9,11 +9,12 @@ use mcsup_core::host::privileges::{self, RunAs};
 use mcsup_core::host::service_manager::ServiceManager;
 use mcsup_core::policy::{Limit, Plan, Policy, Recycling};
 use mcsup_core::{Address, Children, Config, Program};
-use mcsup_py::access::Format;
+use mcsup_py::access::{AccessSettings, Format};
 use mcsup_py::engine::{EngineConfig, Limits, StaticFiles, Timeouts};
-use mcsup_py::{Application, Paste, ReloadSettings, WorkerSettings, WsgiSettings};
+use mcsup_py::{Application, Paste, RedirectErrors, ReloadSettings, WorkerSettings, WsgiSettings};
 
 use super::pool::Output;
+use super::remote::Remote;
 use crate::failure::Failure;
 use crate::logging::{Destination, ErrorLog};
 use crate::settings::program::ProgramSettings;
@@ -166,7 +167,7 @@ pub(super) fn target(settings: &Settings) -> Result<Application, Failure> {
 pub(super) fn worker_settings(
     settings: &Settings,
     argv: &[OsString],
-    log: &ErrorLog,
+    (log, remote): (&ErrorLog, &Remote),
 ) -> Result<WorkerSettings, Failure> {
     let environment = settings.process.env.value.clone();
     let given =
@@ -189,7 +190,9 @@ pub(super) fn worker_settings(
         engine: engine(settings)?,
         conf: None,
         cfg: super::cfg::values(settings).into(),
-        access: access_log(settings)?,
+        access: access_log(settings, remote)?,
+        log_config: settings.logging.python.clone(),
+        redirect_errors: redirect_errors(log),
         wsgi,
         reload: development(settings),
         environment,
@@ -305,12 +308,20 @@ fn static_files(settings: &Settings) -> Result<StaticFiles, Failure> {
     Ok(files)
 }
 
-pub(super) fn access_log(settings: &Settings) -> Result<Option<(Format, String)>, Failure> {
+fn redirect_errors(log: &ErrorLog) -> RedirectErrors {
+    let log = log.clone();
+    Arc::new(move |queue| log.redirect(queue))
+}
+
+/// The access log of each worker.
+pub(super) fn access_log(settings: &Settings, remote: &Remote) -> Result<AccessSettings, Failure> {
     let format = Format::parse(&settings.logging.access_format.value).map_err(Failure::usage)?;
-    Ok(settings.logging.access.as_ref().map(|place| match &place.value {
-        Destination::Standard => (format, "-".to_owned()),
-        Destination::File(path) => (format, path.to_string_lossy().into_owned()),
-    }))
+    let place = settings.logging.access.as_ref().map(|place| match &place.value {
+        Destination::Standard => "-".to_owned(),
+        Destination::File(path) => path.to_string_lossy().into_owned(),
+    });
+    let Remote { access: syslog, statsd, backlog, .. } = remote.clone();
+    Ok(AccessSettings { format, place, syslog, statsd, backlog })
 }
 
 #[cfg(test)]

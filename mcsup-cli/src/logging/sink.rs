@@ -12,7 +12,7 @@ use mcsup_core::host::outlet::{Cut, Outlet};
 use mcsup_core::host::own_file::{self, LOG_MODE};
 use mcsup_core::host::patience::Patience;
 
-use super::{Destination, LogError, line};
+use super::{Destination, Form, LogError};
 
 static NONE: Patience = Patience::none();
 
@@ -23,6 +23,7 @@ pub(super) struct Sink {
     path: Option<PathBuf>,
     /// Descriptor number of the open file. It never changes, since faulthandler keeps a copy.
     number: RawFd,
+    form: Form,
     file: RwLock<OpenFile>,
     /// Records that this process could not write.
     lost: AtomicU64,
@@ -40,18 +41,19 @@ pub(super) struct OpenFile {
 }
 
 impl Sink {
-    pub(super) fn open(destination: &Destination) -> Result<Self, LogError> {
+    pub(super) fn open(destination: &Destination, form: Form) -> Result<Self, LogError> {
         let Destination::File(path) = destination else {
-            return Ok(Self::with(None, Outlet::of_stream(rustix::stdio::stderr())));
+            return Ok(Self::with(None, Outlet::of_stream(rustix::stdio::stderr()), form));
         };
         let path = std::path::absolute(path).map_err(|source| failed("find", path, source))?;
         let file = own_file::append(&path, LOG_MODE).map_err(|source| failed("open", &path, source))?;
-        Ok(Self::with(Some(path), Outlet::of_file(file)))
+        Ok(Self::with(Some(path), Outlet::of_file(file), form))
     }
 
-    fn with(path: Option<PathBuf>, outlet: Outlet) -> Self {
+    fn with(path: Option<PathBuf>, outlet: Outlet, form: Form) -> Self {
         Self {
             path,
+            form,
             number: outlet.number(),
             file: RwLock::new(OpenFile { outlet, owner: None }),
             lost: AtomicU64::new(0),
@@ -73,6 +75,20 @@ impl Sink {
         if let Err(cut) = self.report_lost(&held.outlet).and_then(|()| held.outlet.write(bytes, patience)) {
             self.count_lost(&cut);
         }
+    }
+
+    /// Writes text of the application.
+    pub(super) fn write_application(&self, bytes: &[u8]) {
+        match self.form.application(bytes) {
+            None => self.write(bytes),
+            Some(line) if line.is_empty() => {}
+            Some(line) => self.write(&line),
+        }
+    }
+
+    /// Writes a line of the log itself, which is no record.
+    pub(super) fn write_own(&self, level: log::Level, text: &dyn std::fmt::Display) {
+        self.write(self.form.own(level, text).as_bytes());
     }
 
     /// Resets the count in the child of a fork: the parent reports its own lost records.
@@ -116,7 +132,7 @@ impl Sink {
             return Ok(());
         }
         let text = format!("This log could not be written: {count} records of this process are lost");
-        let line = line::format(log::Level::Error, &text);
+        let line = self.form.own(log::Level::Error, &text);
         outlet.write(format!("\n{line}").as_bytes(), &NONE).inspect_err(|_| {
             self.lost.fetch_add(count, Relaxed);
         })
@@ -129,7 +145,7 @@ impl Sink {
         let error = io::Error::from(cut.error);
         let text = format!("Cannot write the log file {}: {error}; records are lost", path.display());
         let outlet = Outlet::of_stream(rustix::stdio::stderr());
-        let _ = outlet.write(line::format(log::Level::Error, &text).as_bytes(), &NONE);
+        let _ = outlet.write(self.form.own(log::Level::Error, &text).as_bytes(), &NONE);
     }
 }
 
@@ -155,7 +171,7 @@ impl io::Write for RecordWriter {
 impl Sink {
     /// A sink that writes to any descriptor.
     pub(super) fn over(fd: std::os::fd::OwnedFd) -> Sink {
-        Self::with(Some(PathBuf::from("/")), Outlet::of_file(fd))
+        Self::with(Some(PathBuf::from("/")), Outlet::of_file(fd), Form::Text)
     }
 
     /// Redirects writes to `fd`.

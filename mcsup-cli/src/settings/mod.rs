@@ -7,6 +7,7 @@ mod env_file;
 mod file;
 mod lifecycle;
 mod listing;
+mod logging;
 pub(crate) mod program;
 mod proxies;
 mod sources;
@@ -19,13 +20,13 @@ use std::time::Duration;
 
 pub(crate) use file::{ReadFile, reader};
 pub(crate) use lifecycle::{Control, ControlSocket, Development, Draining, Mold, Recycling, Rollout};
+pub(crate) use logging::Logging;
 pub(crate) use proxies::Proxies;
 pub(crate) use sources::{Environment, Origin, Sourced};
 
 use mcsup_core::Address;
 
 use crate::args::UsageError;
-use crate::logging::{Destination, Level};
 use crate::table::Given;
 use crate::values::{self, SocketOwner};
 use sources::Sources;
@@ -169,19 +170,6 @@ pub(crate) struct Process {
     pub name: Option<Sourced<String>>,
 }
 
-/// Settings of the logs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Logging {
-    /// Lowest level of the error log.
-    pub level: Sourced<Level>,
-    /// Error log; the standard stream is standard error.
-    pub errors: Sourced<Destination>,
-    /// Access log; the standard stream is standard output.
-    pub access: Option<Sourced<Destination>>,
-    /// Format of the access log; `json`: one object a line.
-    pub access_format: Sourced<String>,
-}
-
 impl Settings {
     /// Merges command line, environment, settings file and defaults.
     ///
@@ -310,27 +298,4 @@ impl Process {
             name: sources.optional("name", values::text)?,
         })
     }
-}
-
-impl Logging {
-    fn resolve(sources: &Sources, process: &Process) -> Result<Self, UsageError> {
-        let mut errors = sources.one("error_logfile", values::destination)?;
-        // A daemon has no standard error.
-        let is_needed = process.daemon.value && errors.origin == Origin::Default;
-        if let Some(pid) = process.pid.as_ref().filter(|_| is_needed) {
-            errors.value = Destination::File(beside(&pid.value));
-        }
-        Ok(Self {
-            level: sources.one("log_level", values::level)?,
-            errors,
-            access: sources.optional("access_logfile", values::destination)?,
-            access_format: sources.one("access_logformat", values::text)?,
-        })
-    }
-}
-
-/// The default log file of a daemon: `app.log` for the pid file `app.pid`.
-fn beside(pid_file: &Path) -> PathBuf {
-    let log = pid_file.with_extension("log");
-    if log == pid_file { pid_file.with_extension("log.log") } else { log }
 }

@@ -6,6 +6,7 @@ use mcsup_py::ReloadEngine;
 
 use super::*;
 use crate::args::{self, Invocation};
+use crate::logging::{Destination, Level};
 use crate::table;
 
 fn no_file(path: &Path) -> std::io::Result<String> {

@@ -4,8 +4,11 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
-/// The number of queued connections; 0 if unknown.
-#[cfg(all(test, target_os = "linux"))]
+/// Whether [`queued`] knows the number.
+pub(crate) const COUNTS: bool = cfg!(target_os = "linux");
+
+/// The number of queued connections; 0 if unknown, or if it is no TCP socket.
+#[cfg(target_os = "linux")]
 pub(crate) fn queued(socket: BorrowedFd<'_>) -> usize {
     use std::mem::MaybeUninit;
     use std::os::fd::AsRawFd;
@@ -34,7 +37,7 @@ pub(crate) fn queued(socket: BorrowedFd<'_>) -> usize {
 }
 
 /// Unknown here.
-#[cfg(all(test, not(target_os = "linux")))]
+#[cfg(not(target_os = "linux"))]
 pub(crate) fn queued(_: BorrowedFd<'_>) -> usize {
     0
 }

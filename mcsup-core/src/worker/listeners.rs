@@ -2,13 +2,13 @@
 
 use std::io;
 use std::net::{TcpListener, UdpSocket};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::sync::Arc;
 
 use super::context::WorkerContext;
 use crate::listener::{Listener, Local};
-use crate::sys::duplicates;
+use crate::sys::{duplicates, listening};
 
 impl WorkerContext {
     /// The non-blocking listeners. All workers share them, except those with one socket for each slot
@@ -69,6 +69,14 @@ impl WorkerContext {
     /// No descriptor is left.
     pub fn unix_datagrams(&self) -> io::Result<Vec<UnixDatagram>> {
         self.duplicates(|local| matches!(local, Local::UnixDatagram(_)))
+    }
+
+    /// The number of connections that wait in the queues of the TCP listeners; `None`: the system does not report it.
+    ///
+    /// Linux reports it (TCP_INFO, tcp(7)). Costs a system call for each listener.
+    pub fn backlog(&self) -> Option<usize> {
+        let queued = || self.listeners().iter().map(|listener| listening::queued(listener.as_fd()));
+        listening::COUNTS.then(|| queued().sum())
     }
 
     fn duplicates<T: From<OwnedFd>>(&self, which: impl Fn(&Local) -> bool) -> io::Result<Vec<T>> {

@@ -8,10 +8,19 @@ use base64::Engine as _;
 use jiff::ZonedDateTime;
 
 use super::Entry;
+use crate::http::target::percent_decoded;
 
 /// How a line looks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Format {
+pub struct Format {
+    text: String,
+    form: Form,
+    /// The names of the variables of the environ that it has, as they are written.
+    variables: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Form {
     /// Text and atoms.
     Text(Vec<Part>),
     /// One JSON object a line.
@@ -20,7 +29,7 @@ pub enum Format {
 
 /// A piece of a text format.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Part {
+pub(super) enum Part {
     /// Itself.
     Text(String),
     /// A value of the request.
@@ -30,7 +39,7 @@ pub enum Part {
 /// A value of a request, by gunicorn's letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is gunicorn's letter, given in `Atom::parse`")]
-pub enum Atom {
+pub(super) enum Atom {
     RemoteAddress,
     Dash,
     User,
@@ -41,7 +50,6 @@ pub enum Atom {
     Path,
     Query,
     Protocol,
-    BytesOrDash,
     Bytes,
     Referer,
     UserAgent,
@@ -52,22 +60,40 @@ pub enum Atom {
     ProcessId,
     RequestField(String),
     ResponseField(String),
-    Variable(String),
+    /// With its place among the variables of its format.
+    Variable(String, usize),
 }
 
 impl Format {
     /// gunicorn's default.
     pub const DEFAULT: &str = r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s""#;
 
+    /// Whether a line is a JSON object.
+    pub(super) fn is_json(&self) -> bool {
+        self.form == Form::Json
+    }
+
+    /// The format as it was given.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The names of the variables of the environ that a line has.
+    pub fn variables(&self) -> &[String] {
+        &self.variables
+    }
+
     /// Compiles a format; the word `json` asks for JSON.
     ///
     /// # Errors
     /// An invalid part of the format, and its position.
     pub fn parse(text: &str) -> Result<Self, String> {
+        let whole = text.to_owned();
         if text == "json" {
-            return Ok(Format::Json);
+            return Ok(Self { text: whole, form: Form::Json, variables: Vec::new() });
         }
         let (mut parts, mut literal, mut rest) = (Vec::new(), String::new(), text);
+        let mut variables = Vec::new();
         while let Some(at) = rest.find('%') {
             literal.push_str(&rest[..at]);
             let behind = &rest[at + 1..];
@@ -79,8 +105,12 @@ impl Format {
             let wrong = || format!("access log format: expected %(atom)s at {:?}", &rest[at..]);
             let (name, behind) =
                 behind.strip_prefix('(').and_then(|text| text.split_once(")s")).ok_or_else(wrong)?;
-            let atom =
+            let mut atom =
                 Atom::parse(name).ok_or_else(|| format!("access log format: unknown atom %({name})s"))?;
+            if let Atom::Variable(name, place) = &mut atom {
+                *place = variables.len();
+                variables.push(name.clone());
+            }
             if !literal.is_empty() {
                 parts.push(Part::Text(std::mem::take(&mut literal)));
             }
@@ -91,13 +121,13 @@ impl Format {
         if !literal.is_empty() {
             parts.push(Part::Text(literal));
         }
-        Ok(Format::Text(parts))
+        Ok(Self { text: whole, form: Form::Text(parts), variables })
     }
 
     pub(super) fn write(&self, out: &mut Vec<u8>, entry: &Entry<'_>, clock: &mut Clock) {
-        match self {
-            Format::Json => write_json(out, entry, clock),
-            Format::Text(parts) => {
+        match &self.form {
+            Form::Json => write_json(out, entry, clock),
+            Form::Text(parts) => {
                 for part in parts {
                     match part {
                         Part::Text(text) => out.extend_from_slice(text.as_bytes()),
@@ -123,8 +153,7 @@ impl Atom {
             "U" => Atom::Path,
             "q" => Atom::Query,
             "H" => Atom::Protocol,
-            "b" => Atom::BytesOrDash,
-            "B" => Atom::Bytes,
+            "b" | "B" => Atom::Bytes,
             "f" => Atom::Referer,
             "a" => Atom::UserAgent,
             "T" => Atom::Seconds,
@@ -137,7 +166,7 @@ impl Atom {
                 match kind {
                     "i" => Atom::RequestField(field.to_owned()),
                     "o" => Atom::ResponseField(field.to_owned()),
-                    "e" => Atom::Variable(field.to_uppercase()),
+                    "e" => Atom::Variable(field.to_owned(), 0),
                     _ => return None,
                 }
             }
@@ -180,10 +209,11 @@ impl Clock {
 }
 
 fn write_atom(out: &mut Vec<u8>, atom: &Atom, entry: &Entry<'_>, clock: &mut Clock) {
-    let Entry { head, response, bytes, took, .. } = entry;
+    let Entry { head, response, bytes, took, left, .. } = entry;
     let head = head.as_ref();
     match atom {
         Atom::RemoteAddress => match entry.client() {
+            _ if left.remote.is_some() => escaped(out, left.remote.as_deref()),
             Some(remote) => put(out, format_args!("{}", remote.ip())),
             None => out.push(b'-'),
         },
@@ -201,17 +231,12 @@ fn write_atom(out: &mut Vec<u8>, atom: &Atom, entry: &Entry<'_>, clock: &mut Clo
         },
         Atom::Status => put(out, format_args!("{}", response.status())),
         Atom::Method => escaped(out, head.map(|head| head.method().as_bytes())),
-        Atom::Path => escaped(out, head.map(|head| head.path())),
-        // An empty query is an empty word, as gunicorn has it.
-        Atom::Query => {
-            let query = head.map(|head| head.query()).unwrap_or_default();
-            if !query.is_empty() {
-                escaped(out, Some(query));
-            }
-        }
+        // PATH_INFO has no percent-encoding.
+        Atom::Path => escaped(out, head.map(|head| percent_decoded(head.path())).as_deref()),
+        Atom::Query => escaped(out, Some(head.map(|head| head.query()).unwrap_or_default())),
         Atom::Protocol => escaped(out, head.map(|head| head.version().as_str().as_bytes())),
-        Atom::BytesOrDash if *bytes == 0 => out.push(b'-'),
-        Atom::BytesOrDash | Atom::Bytes => put(out, format_args!("{bytes}")),
+        // gunicorn writes 0 for an empty body, whatever the common log format says.
+        Atom::Bytes => put(out, format_args!("{bytes}")),
         Atom::Referer => escaped(out, head.and_then(|head| head.header("referer"))),
         Atom::UserAgent => escaped(out, head.and_then(|head| head.header("user-agent"))),
         Atom::Seconds => put(out, format_args!("{}", took.as_secs())),
@@ -219,16 +244,37 @@ fn write_atom(out: &mut Vec<u8>, atom: &Atom, entry: &Entry<'_>, clock: &mut Clo
         Atom::Microseconds => put(out, format_args!("{}", took.as_micros())),
         Atom::DecimalSeconds => put(out, format_args!("{:.6}", took.as_secs_f64())),
         Atom::ProcessId => put(out, format_args!("<{}>", std::process::id())),
-        Atom::RequestField(name) => escaped(out, head.and_then(|head| head.header(name))),
+        // Of several fields the last, as with gunicorn.
+        Atom::RequestField(name) => escaped(out, head.and_then(|head| last(head.headers(), name))),
         Atom::ResponseField(name) if name.eq_ignore_ascii_case("content-length") => {
             escaped(
                 out,
                 response.content_length().map(|length| length.to_string()).as_deref().map(str::as_bytes),
             );
         }
-        Atom::ResponseField(name) => escaped(out, response.field(name)),
-        Atom::Variable(name) => escaped(out, variable(entry, name).as_deref()),
+        Atom::ResponseField(name) => escaped(out, last(response.fields(), name)),
+        Atom::Variable(name, place) => match left.variables.get(*place) {
+            Some(value) => escaped(out, value.as_deref()),
+            // The application did not get the request.
+            None => escaped(out, variable(entry, &name.to_uppercase()).as_deref()),
+        },
     }
+}
+
+/// The value of an atom, by its name; a dash if there is none.
+pub(super) fn value(name: &str, entry: &Entry<'_>, clock: &mut Clock) -> Vec<u8> {
+    let mut out = Vec::new();
+    if let Some(atom) = Atom::parse(name) {
+        write_atom(&mut out, &atom, entry, clock);
+    }
+    out
+}
+
+/// A value as it stands in a line.
+pub(super) fn as_in_a_line(value: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    escaped(&mut out, Some(value));
+    out
 }
 
 fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
@@ -238,7 +284,7 @@ fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
 
 /// A value so that it can neither end its quotes nor its line: quotes, backslashes and control characters escaped.
 fn escaped(out: &mut Vec<u8>, value: Option<&[u8]>) {
-    let Some(value) = value.filter(|value| !value.is_empty()) else { return out.push(b'-') };
+    let Some(value) = value else { return out.push(b'-') };
     for &byte in value {
         match byte {
             b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
@@ -246,6 +292,11 @@ fn escaped(out: &mut Vec<u8>, value: Option<&[u8]>) {
             _ => put(out, format_args!("\\x{byte:02x}")),
         }
     }
+}
+
+/// The last field of this name.
+fn last<'a>(fields: impl Iterator<Item = (&'a [u8], &'a [u8])>, name: &str) -> Option<&'a [u8]> {
+    fields.filter(|(other, _)| other.eq_ignore_ascii_case(name.as_bytes())).last().map(|(_, value)| value)
 }
 
 /// The name in a Basic Authorization field.
@@ -256,7 +307,13 @@ fn user(entry: &Entry<'_>) -> Option<Vec<u8>> {
         return None;
     }
     let decoded = base64::engine::general_purpose::STANDARD.decode(code.trim_ascii()).ok()?;
-    decoded.split(|byte| *byte == b':').next().map(<[u8]>::to_vec)
+    decoded.split(|byte| *byte == b':').next().filter(|name| !name.is_empty()).map(<[u8]>::to_vec)
+}
+
+/// The client's address, or what the application has replaced it with.
+fn remote_address(entry: &Entry<'_>) -> Option<Vec<u8>> {
+    let own = || entry.client().map(|remote| remote.ip().to_string().into_bytes());
+    entry.left.remote.clone().or_else(own)
 }
 
 /// The value of a CGI variable that the request determines.
@@ -265,11 +322,11 @@ fn variable(entry: &Entry<'_>, name: &str) -> Option<Vec<u8>> {
     let owned = |bytes: &[u8]| Some(bytes.to_vec());
     match name {
         "REQUEST_METHOD" => owned(head.method().as_bytes()),
-        "PATH_INFO" => owned(head.path()),
+        "PATH_INFO" => Some(percent_decoded(head.path())),
         "QUERY_STRING" => owned(head.query()),
         "RAW_URI" | "REQUEST_URI" => owned(head.target()),
         "SERVER_PROTOCOL" => owned(head.version().as_str().as_bytes()),
-        "REMOTE_ADDR" => entry.client().map(|remote| remote.ip().to_string().into_bytes()),
+        "REMOTE_ADDR" => remote_address(entry),
         "REMOTE_PORT" => entry.client().map(|remote| remote.port().to_string().into_bytes()),
         "CONTENT_TYPE" => owned(head.header("content-type")?),
         "CONTENT_LENGTH" => owned(head.header("content-length")?),
@@ -282,7 +339,7 @@ fn write_json(out: &mut Vec<u8>, entry: &Entry<'_>, clock: &mut Clock) {
     let field = |name: &str| entry.head.and_then(|head| head.header(name)).map(text);
     let head = entry.head.as_ref();
     let line = serde_json::json!({
-        "remote_addr": entry.client().map(|remote| remote.ip().to_string()),
+        "remote_addr": remote_address(entry).as_deref().map(text),
         "user": user(entry).as_deref().map(text),
         "time": clock.rfc3339(),
         "method": head.map(|head| head.method()),
@@ -300,71 +357,5 @@ fn write_json(out: &mut Vec<u8>, entry: &Entry<'_>, clock: &mut Clock) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::http::head::{Heads, Limits};
-    use crate::http::response::ResponseHead;
-
-    fn line(format: &str, request: &str) -> String {
-        let mut heads = Heads::default();
-        heads.read(request.as_bytes(), &Limits::default()).unwrap();
-        let mut response = ResponseHead::new();
-        response.push(b"X-Id", b"7").unwrap();
-        response.push(b"Content-Length", b"3").unwrap();
-        let entry = Entry {
-            head: Some(heads.view(request.as_bytes())),
-            remote: Some("192.0.2.1:5".parse().unwrap()),
-            response: &response,
-            bytes: 3,
-            took: Duration::from_micros(1_234_567),
-        };
-        let mut out = Vec::new();
-        Format::parse(format).unwrap().write(&mut out, &entry, &mut Clock::default());
-        String::from_utf8(out).unwrap()
-    }
-
-    const REQUEST: &str = "GET /a?b=c HTTP/1.1\r\nHost: h\r\nUser-Agent: x\"y\\\r\n\
-        Authorization: Basic bWU6cHc=\r\n\r\n";
-
-    #[test]
-    fn every_atom_has_gunicorns_meaning() {
-        for (format, expected) in [
-            ("%(h)s %(l)s %(u)s", "192.0.2.1 - me"),
-            ("%(r)s", "GET /a?b=c HTTP/1.1"),
-            ("%(m)s|%(U)s|%(q)s|%(H)s", "GET|/a|b=c|HTTP/1.1"),
-            ("%(s)s %(b)s %(B)s", "200 3 3"),
-            ("%(f)s %(a)s", r#"- x\"y\\"#),
-            ("%(T)s %(M)s %(D)s %(L)s", "1 1234 1234567 1.234567"),
-            ("%({host}i)s %({x-id}o)s %({x}o)s %({content-length}o)s", "h 7 - 3"),
-            ("%({REQUEST_METHOD}e)s %({HTTP_HOST}e)s %({NO}e)s", "GET h -"),
-            ("100%%", "100%"),
-        ] {
-            assert_eq!(line(format, REQUEST), format!("{expected}\n"), "{format}");
-        }
-        assert_eq!(line("%(p)s", REQUEST), format!("<{}>\n", std::process::id()));
-    }
-
-    #[test]
-    fn the_time_has_the_common_logs_form() {
-        let time = line("%(t)s", REQUEST);
-        assert_eq!((time.len(), &time[..1], &time[3..4]), (29, "[", "/"), "{time}");
-    }
-
-    #[test]
-    fn json_is_one_object_a_line() {
-        let line = line("json", REQUEST);
-        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(
-            (line.matches('\n').count(), &value["status"], &value["user_agent"]),
-            (1, &200.into(), &"x\"y\\".into())
-        );
-    }
-
-    #[test]
-    fn a_format_that_cannot_be_meant_is_refused() {
-        for text in ["%(x)s", "%h", "%(h)d", "%({x}z)s"] {
-            assert!(Format::parse(text).is_err(), "{text}");
-        }
-        Format::parse(Format::DEFAULT).unwrap();
-    }
-}
+#[path = "format_tests.rs"]
+mod tests;

@@ -1,19 +1,27 @@
 //! The access log: a line for each request, formatted in Rust, written in whole lines at the end of a loop turn.
 //!
 //! - `format`: gunicorn's atoms, compiled once; or one JSON object a line.
-//! - `sink`: where lines go.
+//! - `sink`: the file.
+//! - `atoms`: the values of a request for Python's `logging`.
+//!
+//! Lines also go to syslog, and durations and counts to statsd (`targets`).
 
+mod atoms;
 mod format;
 mod sink;
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 pub use format::Format;
 
+use crate::app::Left;
 use crate::http::head::Head;
 use crate::http::response::ResponseHead;
+use crate::targets::statsd::Requests;
+use crate::targets::{Queue, Severity, Statsd, Syslog, queue};
 use sink::Sink;
 
 /// One answered request.
@@ -29,6 +37,8 @@ pub(crate) struct Entry<'a> {
     pub bytes: u64,
     /// From the whole request to the last byte handed over.
     pub took: Duration,
+    /// What the application has left.
+    pub left: &'a Left,
 }
 
 impl Entry<'_> {
@@ -38,11 +48,51 @@ impl Entry<'_> {
     }
 }
 
-/// A format and a place for lines.
+/// Which requests are noted, how, and where.
+#[derive(Debug, Clone)]
+pub struct AccessSettings {
+    /// How a line looks.
+    pub format: Format,
+    /// The path of a file, or `-` for standard output; `None`: no lines are written.
+    pub place: Option<String>,
+    /// Gets the lines too.
+    pub syslog: Option<Arc<Syslog>>,
+    /// Gets the number and duration of requests.
+    pub statsd: Option<Arc<Statsd>>,
+    /// Which workers send statsd the length of the listeners' queues once a second.
+    pub backlog: Backlog,
+}
+
+/// The workers that sample the queues of the listeners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backlog {
+    /// None.
+    Off,
+    /// The one of the first slot, as all have the same listeners.
+    First,
+    /// Each, as each has its own.
+    Each,
+}
+
+impl Backlog {
+    fn is_sampled_by(self, slot: usize) -> bool {
+        match self {
+            Backlog::Off => false,
+            Backlog::First => slot == 0,
+            Backlog::Each => true,
+        }
+    }
+}
+
+/// A format, and the targets of lines and metrics.
 #[derive(Debug)]
 pub struct AccessLog {
     format: Format,
-    sink: Sink,
+    sink: Option<Sink>,
+    syslog: Option<Arc<Syslog>>,
+    requests: Option<Requests>,
+    /// For Python's `logging`.
+    queue: Option<Queue>,
     lines: Vec<u8>,
     clock: format::Clock,
 }
@@ -51,33 +101,100 @@ pub struct AccessLog {
 const FULL: usize = 64 * 1024;
 
 impl AccessLog {
-    /// A log in `format` at `place`: the path of a file, or `-` for standard output.
+    /// A log of the worker of `slot`, as the settings describe it; `None` if they name no target.
     ///
     /// # Errors
     /// The file cannot be opened.
-    pub fn open(format: Format, place: &str) -> io::Result<Self> {
-        Ok(Self { format, sink: Sink::open(place)?, lines: Vec::new(), clock: format::Clock::default() })
+    pub fn open(settings: &AccessSettings, slot: usize) -> io::Result<Option<Self>> {
+        let AccessSettings { format, place, syslog, statsd, backlog } = settings;
+        if place.is_none() && syslog.is_none() && statsd.is_none() {
+            return Ok(None);
+        }
+        let mut log = Self::empty(format.clone());
+        log.sink = place.as_deref().map(Sink::open).transpose()?;
+        log.syslog.clone_from(syslog);
+        log.requests = statsd.clone().map(|statsd| Requests::new(statsd, backlog.is_sampled_by(slot)));
+        Ok(Some(log))
+    }
+
+    /// A log in `format` without a target.
+    pub(crate) fn empty(format: Format) -> Self {
+        let (lines, clock) = (Vec::new(), format::Clock::default());
+        Self { format, sink: None, syslog: None, requests: None, queue: None, lines, clock }
+    }
+
+    /// Passes requests to Python's `logging` instead of the file, whose place it takes as with gunicorn.
+    pub(crate) fn feed(&mut self, queue: Queue) {
+        (self.sink, self.queue) = (None, Some(queue));
     }
 
     /// Notes a request.
     pub(crate) fn note(&mut self, entry: &Entry<'_>) {
-        self.format.write(&mut self.lines, entry, &mut self.clock);
-        if self.lines.len() > FULL {
-            self.flush();
+        if self.sink.is_some() || self.syslog.is_some() {
+            self.format.write(&mut self.lines, entry, &mut self.clock);
+            if self.lines.len() > FULL {
+                self.write();
+            }
+        }
+        if let Some(requests) = &mut self.requests {
+            requests.note(entry.response.status(), entry.took);
+        }
+        if let Some(queue) = &self.queue {
+            let line = self.format.is_json().then(|| {
+                let mut line = Vec::new();
+                self.format.write(&mut line, entry, &mut self.clock);
+                String::from_utf8_lossy(line.trim_ascii_end()).into_owned()
+            });
+            let atoms = atoms::of(&self.format, entry, &mut self.clock);
+            queue.push(queue::Entry::Access { line, atoms, time: SystemTime::now() });
         }
     }
 
-    /// Writes what was noted.
-    pub(crate) fn flush(&mut self) {
-        if !self.lines.is_empty() {
-            self.sink.write(&self.lines);
-            self.lines.clear();
+    /// Writes what was noted, and samples the backlog where that is due.
+    pub(crate) fn flush(&mut self, now: Instant, backlog: impl FnOnce() -> Option<usize>) {
+        self.write();
+        if let Some(report) = self.syslog.as_ref().and_then(|syslog| syslog.drive()) {
+            report.log();
+        }
+        if let Some(requests) = &mut self.requests {
+            if requests.wants_backlog(now) {
+                if let Some(length) = backlog() {
+                    requests.note_backlog(length);
+                }
+            }
+            requests.send_due();
+        }
+    }
+
+    /// Writes everything, at the end.
+    pub(crate) fn end(&mut self) {
+        self.write();
+        if let Some(requests) = &mut self.requests {
+            requests.send();
         }
     }
 
     /// Reopens the file, after the pending lines went to the old one.
     pub(crate) fn reopen(&mut self) {
-        self.flush();
-        self.sink.reopen();
+        self.write();
+        if let Some(sink) = &mut self.sink {
+            sink.reopen();
+        }
+    }
+
+    fn write(&mut self) {
+        if self.lines.is_empty() {
+            return;
+        }
+        if let Some(sink) = &mut self.sink {
+            sink.write(&self.lines);
+        }
+        if let Some(syslog) = &self.syslog {
+            let lines = self.lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+            for report in lines.filter_map(|line| syslog.send(Severity::Info, line)) {
+                report.log();
+            }
+        }
+        self.lines.clear();
     }
 }

@@ -10,6 +10,7 @@ use super::connection::{Connection, State, Step, Then};
 use super::drain::may_keep_open;
 use super::table::Table;
 use crate::access::Entry;
+use crate::app::Left;
 use crate::files::{Content, FileAnswer};
 use crate::http::response::{BodyFraming, Finish, write_head};
 use crate::net::buffer::Tail;
@@ -56,7 +57,14 @@ impl Table<'_> {
                 Content::Part(part) => part.length,
             };
             let (remote, took) = (peer.remote, Duration::ZERO);
-            access.note(&Entry { head: Some(asked), remote, response: &head, bytes, took });
+            access.note(&Entry {
+                head: Some(asked),
+                remote,
+                response: &head,
+                bytes,
+                took,
+                left: &Left::default(),
+            });
         }
         let reads_file = matches!(content, Content::Part(_));
         match content {

@@ -129,7 +129,7 @@ pub(super) fn run(table: Table<'_>, poller: &Poller, threads: Threads<'_>) -> io
     let mut state = shared.state.into_inner().unwrap_or_else(PoisonError::into_inner);
     state.table.refusals.flush();
     if let Some(access) = &mut state.table.access {
-        access.flush();
+        access.end();
     }
     state.failed.map_or(Ok(()), Err)
 }

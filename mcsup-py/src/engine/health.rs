@@ -10,6 +10,7 @@ use super::connection::{Connection, State, Then};
 use super::table::Table;
 use super::{EngineConfig, Phase};
 use crate::access::Entry;
+use crate::app::Left;
 use crate::http::response::{BodyFraming, Finish, ResponseHead, write_head};
 use crate::net::stream::Progress;
 use crate::net::timers::after;
@@ -59,7 +60,14 @@ impl Table<'_> {
         out.extend_from_slice(sent);
         if let Some(access) = access {
             let (remote, bytes, took) = (peer.remote, sent.len() as u64, Duration::ZERO);
-            access.note(&Entry { head: Some(asked), remote, response: &head, bytes, took });
+            access.note(&Entry {
+                head: Some(asked),
+                remote,
+                response: &head,
+                bytes,
+                took,
+                left: &Left::default(),
+            });
         }
         connection.forget_request(&request);
         let then = match keep_alive {

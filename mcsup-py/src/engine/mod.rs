@@ -173,6 +173,10 @@ pub trait Host: Sync {
     /// A signal may have come, and its handler may have left something to the thread that runs the engine: this one. No
     /// lock is held, and it may take as long as a request.
     fn interrupted(&self) {}
+    /// The number of connections in the queues of the listeners; `None`: unknown, or this worker does not report it.
+    fn backlog(&self) -> Option<usize> {
+        None
+    }
     /// Shows where all threads are.
     fn dump_stacks(&self) {}
     /// Shows stacks that a signal has asked for meanwhile. Called about twice a second.

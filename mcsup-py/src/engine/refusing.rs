@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::connection::{State, Then};
 use super::table::Table;
 use crate::access::Entry;
+use crate::app::Left;
 use crate::http::foreign;
 use crate::http::reject::{self, Reject};
 use crate::http::response::{BodyFraming, Finish, ResponseHead, write_head};
@@ -30,7 +31,14 @@ impl Table<'_> {
         let (response, bytes) = write_refusal(&mut answer, status, is_head(received), date.at(now));
         let answer = if foreign::is_http2(received) { foreign::HTTP2_ANSWER } else { &answer };
         if let Some(access) = access {
-            access.note(&Entry { head, remote, response: &response, bytes, took: Duration::ZERO });
+            access.note(&Entry {
+                head,
+                remote,
+                response: &response,
+                bytes,
+                took: Duration::ZERO,
+                left: &Left::default(),
+            });
         }
         connection.outgoing.append().extend_from_slice(answer);
         connection.incoming.clear();

@@ -105,9 +105,7 @@ pub(crate) fn load(
     application: &Application,
     python_path: &[String],
 ) -> Result<Py<PyAny>, LoadError> {
-    let broken = |error: PyErr| LoadError::raised(py, "Python cannot load applications", &error);
-    standard::forget_what_is_shadowed(py, python_path).map_err(broken)?;
-    extend_path(py, python_path).map_err(broken)?;
+    extend_path(py, python_path)?;
     let found = match application {
         Application::Named(target) => named(py, target)?,
         Application::Paste(paste) => paste.load(py)?,
@@ -129,12 +127,23 @@ fn named<'py>(py: Python<'py>, target: &Target) -> Result<Bound<'py, PyAny>, Loa
     evaluate(py, target, &module)
 }
 
-fn extend_path(py: Python<'_>, python_path: &[String]) -> PyResult<()> {
+/// Puts `python_path` and the current directory in front of `sys.path`, unless they are there.
+pub(crate) fn extend_path(py: Python<'_>, python_path: &[String]) -> Result<(), LoadError> {
+    let broken = |error: PyErr| LoadError::raised(py, "Python cannot load applications", &error);
+    standard::forget_what_is_shadowed(py, python_path).map_err(broken)?;
+    insert_in_path(py, python_path).map_err(broken)
+}
+
+fn insert_in_path(py: Python<'_>, python_path: &[String]) -> PyResult<()> {
     let path = py.import("sys")?.getattr("path")?.cast_into::<PyList>()?;
     // Where it cannot be named, the empty string stands for it.
     let current = std::env::current_dir().unwrap_or_default();
-    path.insert(0, current.as_os_str())?;
-    python_path.iter().rev().try_for_each(|entry| path.insert(0, entry))
+    let wanted = PyList::new(py, python_path)?;
+    wanted.append(current.as_os_str())?;
+    if path.get_slice(0, wanted.len()).eq(&wanted)? {
+        return Ok(());
+    }
+    wanted.iter().rev().try_for_each(|entry| path.insert(0, entry))
 }
 
 /// Tells a module that is not there from one that is and fails.

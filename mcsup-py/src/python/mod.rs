@@ -7,6 +7,7 @@
 //! - [`customisation`]: whether code of the user's has run before mcsup; [`site`]: such code, run where the application
 //!   runs.
 //! - [`standard`]: what of the standard library all workers share.
+//! - [`logging`]: Python's `logging` for the server's own records.
 //! - `traceback`: exceptions and stacks as text.
 //! - `imported`: the files that were loaded.
 //! - [`fork`]: CPython's hooks around a fork of the mold; `application_forks`: no other thread around one of the
@@ -22,6 +23,7 @@ pub mod fork;
 pub(crate) mod imported;
 pub mod interpreter;
 pub(crate) mod loading;
+pub mod logging;
 pub(crate) mod paste;
 pub(crate) mod signals;
 pub mod site;

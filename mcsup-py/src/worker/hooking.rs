@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use mcsup_core::{Local, Phase, Result, WorkerContext};
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use super::{WorkerSettings, in_words_of_core};
 use crate::conf::{self, DefinedHooks, Facts, WorkerHooks};
@@ -18,14 +19,17 @@ pub(super) struct Hooking {
 }
 
 impl Hooking {
-    /// Executes the configuration, if there is one: its variables stay in its module.
-    pub(super) fn define(&mut self, settings: &WorkerSettings) -> Result<()> {
-        let Some(source) = &settings.conf else { return Ok(()) };
+    /// Executes the configuration, if there is one, and returns its variables.
+    pub(super) fn define(&mut self, settings: &WorkerSettings) -> Result<Option<Py<PyDict>>> {
+        let Some(source) = &settings.conf else { return Ok(None) };
         let defined = Python::attach(|py| {
-            conf::execute(py, source).and_then(|namespace| DefinedHooks::find(py, source, namespace))
+            let namespace = conf::execute(py, source)?;
+            let variables = namespace.clone_ref(py);
+            DefinedHooks::find(py, source, namespace).map(|defined| (defined, variables))
         });
-        self.defined = defined.map_err(in_words_of_core)?;
-        Ok(())
+        let (defined, variables) = defined.map_err(in_words_of_core)?;
+        self.defined = defined;
+        Ok(Some(variables))
     }
 
     /// Calls `post_fork`, once in a worker. `preloaded`: the application, if a mold has loaded it.

@@ -10,14 +10,15 @@ use super::draining::IsDraining;
 use super::environ::Environs;
 use super::file_wrapper::FileWrapper;
 use super::held_bytes::{self, HeldBytes};
+use super::remains::Remains;
 use super::request_hooks::RequestHooks;
 use super::settings::WsgiSettings;
 use super::start_response::{Answer, StartResponse, Stop};
 use super::switching::Offer;
-use crate::app::{App, Reply, Request, Verdict};
+use crate::app::{App, Left, Reply, Request, Verdict};
 use crate::http::head::Head;
 use crate::http::target::shown;
-use crate::python::{ending, traceback};
+use crate::python::{ending, logging, traceback};
 
 /// A WSGI application as the engine's [`App`].
 pub(crate) struct WsgiApp {
@@ -27,23 +28,31 @@ pub(crate) struct WsgiApp {
     start_response: Option<Py<StartResponse>>,
     /// The configuration's hooks of requests.
     hooks: Option<RequestHooks>,
+    /// For the access log; `None`: there is none.
+    remains: Option<Remains>,
 }
 
 impl WsgiApp {
     /// Serves `callable`, which may ask whether the worker will end soon.
     pub(crate) fn new(callable: Py<PyAny>, settings: WsgiSettings, is_draining: IsDraining) -> Self {
-        Self { callable, environs: Environs::new(settings, is_draining), start_response: None, hooks: None }
+        let environs = Environs::new(settings, is_draining);
+        Self { callable, environs, start_response: None, hooks: None, remains: None }
     }
 
     /// With the configuration's hooks of requests around each call.
     pub(crate) fn with_hooks(self, hooks: Option<RequestHooks>) -> Self {
         Self { hooks, ..self }
     }
+
+    /// Keeps the variables of these names after each call, for the access log.
+    pub(crate) fn keeping(self, variables: &[String]) -> Self {
+        Self { remains: Some(Remains::new(variables)), ..self }
+    }
 }
 
 impl App for WsgiApp {
     fn call(&mut self, request: Request<'_>, reply: &mut dyn Reply) -> Verdict {
-        let Self { callable, environs, start_response, hooks } = self;
+        let Self { callable, environs, start_response, hooks, remains } = self;
         Python::attach(|py| {
             // For the log, before the request is taken apart.
             let head = request.head;
@@ -53,6 +62,7 @@ impl App for WsgiApp {
             };
             let outcome = callables.map_err(Stop::Raised).and_then(|callables| {
                 let environ = environs.make(py, request)?;
+                let kept = remains.as_ref().map(|_| environ.clone());
                 let offer = match head.delimited().asks_upgrade {
                     true => Offer::make(&environ, &callables, reply)?,
                     false => None,
@@ -71,6 +81,9 @@ impl App for WsgiApp {
                         None => served,
                     }
                 });
+                if let (Some(remains), Some(environ)) = (remains, kept) {
+                    remains.take_from(&environ, environs.last_address());
+                }
                 let is_of_the_client =
                     matches!(&served, Err(Stop::Raised(error)) if is_of_the_client(py, error, answer));
                 // SAFETY: a live object, and the interpreter is attached.
@@ -95,11 +108,16 @@ impl App for WsgiApp {
     }
 
     fn has_garbage(&self) -> bool {
-        held_bytes::are_deferred()
+        held_bytes::are_deferred() || logging::is_reopen_due()
+    }
+
+    fn left(&mut self) -> Left {
+        self.remains.as_mut().map(Remains::take).unwrap_or_default()
     }
 
     fn free(&mut self) {
         held_bytes::free_deferred();
+        logging::reopen_due();
     }
 }
 
@@ -133,8 +151,11 @@ fn is_of_the_client(py: Python<'_>, error: &PyErr, answer: &Answer) -> bool {
     answer.is_gone(py) && error.is_instance_of::<PyBrokenPipeError>(py)
 }
 
+/// The target of a record with an exception of the application. gunicorn's statsd counts those apart.
+pub const EXCEPTION: &str = "exception";
+
 fn log_error(py: Python<'_>, what: &str, head: &Head<'_>, error: &PyErr) {
-    log::error!("{what} {}\n{}", name(head), traceback::format(py, error).trim_end());
+    log::error!(target: EXCEPTION, "{what} {}\n{}", name(head), traceback::format(py, error).trim_end());
 }
 
 /// Method and target, for the log.

@@ -228,6 +228,11 @@ impl Environs {
         environ.set_item(intern!(py, "REMOTE_PORT"), latin1(py, digits.format(remote.port()).as_bytes())?)
     }
 
+    /// The text of the last client's address; `None`: none had one.
+    pub(super) fn last_address(&self) -> Option<&Py<PyString>> {
+        self.last_address.as_ref().map(|(_, text)| text)
+    }
+
     fn add_fields(&mut self, py: Python<'_>, environ: &Bound<'_, PyDict>, head: &Head<'_>) -> PyResult<()> {
         let decoded = head.delimited().framing == Framing::Chunked;
         for (name, value) in head.headers() {

@@ -10,7 +10,6 @@ const STRICT: &str = "mcsup parses strictly, so that it and a proxy agree where 
          client or the proxy must be corrected";
 const TLS: &str = "this version serves plain HTTP; a proxy before it ends TLS";
 const CONF: &str = "this version reads no gunicorn.conf.py, which alone can define it";
-const NOT_YET: &str = "this version does not have it";
 
 /// The rows.
 pub(super) const ROWS: &[Row] = &[
@@ -79,30 +78,13 @@ pub(super) const ROWS: &[Row] = &[
     flag("casefold_http_method", "casefold-http-method", "Change methods to upper case").refused(STRICT),
     flag("spew", "spew", "Print each line that Python executes")
         .ignored("`python -m trace` or a profiler shows the lines of an application"),
-    flag(
-        "disable_redirect_access_to_syslog",
-        "disable-redirect-access-to-syslog",
-        "Keep the access log out of syslog",
-    )
-    .refused(NOT_YET),
-    flag("capture_output", "capture-output", "Write the application's output to the error log")
-        .refused(NOT_YET),
     value("logger_class", "logger-class", "Python class that logs")
-        .harmless(&["gunicorn.glogging.Logger"])
-        .refused(NOT_YET),
-    value("logconfig", "log-config", "Configuration of Python's logging, an ini file").refused(NOT_YET),
+        .harmless(&["gunicorn.glogging.Logger", "gunicorn.instrument.statsd.Statsd", "simple"])
+        .refused(
+            "no Python code runs for each record; log_format and access_logformat have JSON, logconfig sets \
+             handlers and filters, and statsd_host sends metrics",
+        ),
     value("logconfig_dict", "", "Configuration of Python's logging, a dict").refused(CONF),
-    value("logconfig_json", "log-config-json", "Configuration of Python's logging, a JSON file")
-        .refused(NOT_YET),
-    value("syslog_addr", "log-syslog-to", "Address of syslog").refused(NOT_YET),
-    flag("syslog", "log-syslog", "Log to syslog").refused(NOT_YET),
-    value("syslog_prefix", "log-syslog-prefix", "Name of the program in syslog").refused(NOT_YET),
-    value("syslog_facility", "log-syslog-facility", "Facility of syslog").refused(NOT_YET),
-    value("statsd_host", "statsd-host", "Address of statsd").refused(NOT_YET),
-    value("dogstatsd_tags", "dogstatsd-tags", "Tags of each metric").refused(NOT_YET),
-    value("statsd_prefix", "statsd-prefix", "Beginning of the names of metrics").refused(NOT_YET),
-    flag("enable_backlog_metric", "enable-backlog-metric", "Send the length of the listen queue to statsd")
-        .refused(NOT_YET),
     value("default_proc_name", "", "Name in process listings, where none is given")
         .harmless(&["gunicorn"])
         .ignored("name sets the name in process listings"),

@@ -10,7 +10,7 @@ use super::super::jobs::Job;
 use super::super::turns::Queued;
 use super::{Follower, Guard, Leader, Locked, Shared};
 use crate::access::Entry;
-use crate::app::{Body, Request};
+use crate::app::{Body, Left, Request};
 
 /// An application that takes longer than this on average is not worth waiting for, with other permits free.
 const SLOW: Duration = Duration::from_micros(200);
@@ -40,13 +40,14 @@ impl<'a> Shared<'a> {
             self.leave_lead(began);
         }
         let answered = self.call(&mut job, follower, began, coalesce);
+        let left = if self.logs { follower.app.left() } else { Left::default() };
         let ended = Instant::now();
         follower.now = Some(ended);
         let mut state = self.lock();
         if let Some(access) = &mut state.table.access {
             let (head, remote) = (Some(job.head()), job.connection.peer.remote);
             let (response, bytes, took) = (&follower.sent, answered.bytes, ended - began);
-            access.note(&Entry { head, remote, response, bytes, took });
+            access.note(&Entry { head, remote, response, bytes, took, left: &left });
         }
         state.running[permit].end();
         if !answered.taken {

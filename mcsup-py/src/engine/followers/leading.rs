@@ -75,7 +75,7 @@ impl<'a> Shared<'a> {
         table.end_taken(taken.filter_map(|(running, _)| running.token()), now);
         state.gauges.report(state.table.ready.len(), &state.running, self.host, now);
         if let Some(access) = &mut state.table.access {
-            access.flush();
+            access.flush(now, || self.host.backlog());
         }
     }
 

@@ -1,0 +1,91 @@
+//! The targets of the error log beside its file: syslog, counters for statsd, and in a worker a queue for Python.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
+
+use log::{Log, Metadata, Record};
+use mcsup_py::EXCEPTION;
+use mcsup_py::targets::{Queue, Report, Severity, Statsd, Syslog, queue};
+
+use super::line;
+use super::sink::Sink;
+
+/// The targets beside the file.
+#[derive(Debug, Default)]
+pub(crate) struct Targets {
+    /// Gets each record.
+    pub(crate) syslog: Option<Syslog>,
+    /// Counts the records of high levels.
+    pub(crate) statsd: Option<Arc<Statsd>>,
+    /// Gets the records instead of the file and syslog.
+    pub(super) queue: RwLock<Option<Queue>>,
+}
+
+impl Targets {
+    /// Passes records to `queue` instead of the file from now on; `None`: no longer.
+    pub(super) fn redirect(&self, queue: Option<Queue>) {
+        *self.queue.write().unwrap_or_else(PoisonError::into_inner) = queue;
+    }
+
+    /// Passes a record to Python; `false`: it has no queue.
+    fn queues(&self, record: &Record<'_>) -> bool {
+        // A process that the application has forked lacks the thread of the queue, and perhaps the one with the lock.
+        let held = if mcsup_core::is_forked_off() { None } else { self.queue.try_read().ok() };
+        let Some(queue) = held.as_ref().and_then(|held| held.as_ref()) else { return false };
+        let (severity, text) = (line::severity(record), record.args().to_string());
+        queue.push(queue::Entry::Error { severity, text, time: SystemTime::now() });
+        true
+    }
+
+    fn send(&self, record: &Record<'_>) -> Option<Report> {
+        let syslog = self.syslog.as_ref()?;
+        let text = record.args().to_string();
+        syslog.send(line::severity(record), text.trim_end().as_bytes())
+    }
+
+    /// Counts a record, with gunicorn's names.
+    fn count(&self, record: &Record<'_>) -> Option<Report> {
+        let statsd = self.statsd.as_ref()?;
+        let name = match line::severity(record) {
+            Severity::Critical => "gunicorn.log.critical",
+            Severity::Error if record.target() == EXCEPTION => "gunicorn.log.exception",
+            Severity::Error => "gunicorn.log.error",
+            Severity::Warning => "gunicorn.log.warning",
+            Severity::Info | Severity::Debug => return None,
+        };
+        statsd.count(name, 1)
+    }
+}
+
+/// The logger for the `log` macros.
+pub(super) struct Logger {
+    pub(super) lines: env_logger::Logger,
+    pub(super) sink: Arc<Sink>,
+    pub(super) targets: Arc<Targets>,
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.lines.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.lines.matches(record) {
+            return;
+        }
+        let counted = self.targets.count(record);
+        let sent = if self.targets.queues(record) {
+            None
+        } else {
+            self.lines.log(record);
+            self.targets.send(record)
+        };
+        for report in [counted, sent].into_iter().flatten() {
+            // Not as a record, which would go to the same targets.
+            let level = if report.is_loss() { log::Level::Error } else { log::Level::Warn };
+            self.sink.write_own(level, &report);
+        }
+    }
+
+    fn flush(&self) {}
+}
