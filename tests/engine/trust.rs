@@ -105,15 +105,15 @@ fn a_connection_without_a_proxy_header_is_served_as_ever() {
 
 #[test]
 fn a_proxy_header_that_is_not_accepted_is_refused() {
-    let nobody = Trust { proxy_allow: AllowList::NONE, ..accepting(ProxyProtocol::Auto) };
+    let unlisted = Trust { proxy_allow: AllowList::NONE, ..accepting(ProxyProtocol::Auto) };
     let binary = v2(0x20, 0, b"");
     for (trust, header, status) in [
         (accepting(ProxyProtocol::Off), LINE.as_bytes(), 400),
         (accepting(ProxyProtocol::Off), &binary, 400),
         (accepting(ProxyProtocol::V2), LINE.as_bytes(), 400),
         (accepting(ProxyProtocol::V1), &binary, 400),
-        (nobody.clone(), LINE.as_bytes(), 403),
-        (nobody, &binary, 403),
+        (unlisted.clone(), LINE.as_bytes(), 403),
+        (unlisted, &binary, 403),
         (accepting(ProxyProtocol::V1), b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 99999\r\n", 400),
         (accepting(ProxyProtocol::V2), &v2(0x22, 0, b""), 400),
     ] {

@@ -5,8 +5,8 @@
 
 mod lines;
 
+use core::net::SocketAddr;
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
 
 use super::authority;
 use super::framing::{Collected, Delimited};

@@ -1,6 +1,6 @@
 //! The fields of a request that count if its peer is trusted: scheme, mount point, address; and names with an underscore.
 
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 
 use super::hops::{Hops, HopsField};
 
@@ -29,7 +29,7 @@ pub enum HeaderMap {
     Drop,
     /// The request is refused.
     Refuse,
-    /// It is in the environ, where it cannot be told from a field with hyphens.
+    /// It is in the environ, under the same name as a field with hyphens.
     Dangerous,
 }
 

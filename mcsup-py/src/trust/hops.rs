@@ -3,7 +3,7 @@
 //! Each proxy appends the address of its peer to a field. So the last entry is what the nearest proxy has seen, and with
 //! N trusted proxies the entry N from the end is the client's; entries before it are the client's own words.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// Which entry of a field is the client's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -13,7 +13,7 @@ mod hops;
 mod networks;
 pub(crate) mod proxy_header;
 
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 
 pub(crate) use fields::{Claims, Kept, Reader};
 pub use fields::{FieldRules, HeaderMap};

@@ -3,7 +3,7 @@
 //! It comes before the first byte of a connection's first request, and has the addresses of the connection that a proxy
 //! has accepted.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Which version a connection may begin with.
 ///
