@@ -8,6 +8,7 @@ pub(crate) mod command;
 pub(crate) mod doctor;
 pub(crate) mod exec;
 pub(crate) mod generated;
+pub(crate) mod migrate;
 pub(crate) mod operator;
 pub(crate) mod service;
 pub(crate) mod words;
@@ -27,6 +28,7 @@ use command::Extent;
 use doctor::DoctorArgs;
 use exec::ExecArgs;
 use generated::{CompletionsArgs, ManArgs};
+use migrate::MigrateArgs;
 use operator::{ControlArgs, RecycleArgs, ScaleArgs, StatusArgs, StopArgs};
 use service::ServiceArgs;
 use words::SUBCOMMANDS;
@@ -42,6 +44,7 @@ const USAGE: &str = "mcsup [run] [OPTIONS] APP
        mcsup service systemd|launchd|docker|kubernetes|install [OPTIONS] APP
        mcsup service uninstall NAME
        mcsup doctor [--unit FILE] [OPTIONS]
+       mcsup migrate -- gunicorn [OPTIONS] APP
        mcsup completions bash|zsh|fish
        mcsup man [COMMAND]";
 
@@ -74,6 +77,8 @@ pub(crate) enum Invocation {
     Service(ServiceArgs),
     /// Examine this host.
     Doctor(DoctorArgs),
+    /// Translate a command line of gunicorn.
+    Migrate(MigrateArgs),
     /// Print this text, help or version, on standard output.
     Show(String),
 }
@@ -104,7 +109,7 @@ impl UsageError {
     /// Names the help of a subcommand, if it has options that `mcsup --help` does not list.
     fn with_hint_of(subcommand: &str, message: impl fmt::Display) -> Self {
         let help = match subcommand {
-            "exec" | "service" | "doctor" => format!("mcsup {subcommand} --help"),
+            "exec" | "service" | "doctor" | "migrate" => format!("mcsup {subcommand} --help"),
             _ => "mcsup --help".to_owned(),
         };
         Self::new(format!("{message} (try '{help}')"))
@@ -134,6 +139,7 @@ enum Command {
     ReopenLogs(ControlArgs),
     Service(ServiceArgs),
     Doctor(DoctorArgs),
+    Migrate(MigrateArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }
@@ -151,6 +157,7 @@ impl Command {
             Command::ReopenLogs(args) => control(control::Command::ReopenLogs, args),
             Command::Service(args) => Invocation::Service(args),
             Command::Doctor(args) => Invocation::Doctor(args),
+            Command::Migrate(args) => Invocation::Migrate(args),
             Command::Completions(args) => {
                 Invocation::Show(generated::completions(command(Extent::Shown), &args))
             }

@@ -18,6 +18,7 @@ mod doctor;
 mod exit;
 mod failure;
 mod logging;
+mod migrate;
 mod module;
 mod service;
 mod settings;
@@ -124,6 +125,7 @@ fn dispatch(
         Invocation::Status(args) => commands::status::run(&args).map(with_newline),
         Invocation::Control(command, args) => commands::operator::run(command, &args).map(with_newline),
         Invocation::Doctor(args) => commands::doctor::run(&args).map(with_newline),
+        Invocation::Migrate(args) => commands::migrate::run(&args),
         Invocation::Service(args) => commands::service::run(&args, argv, image.as_ref()),
         Invocation::Run(given) => {
             let (application, read) = (Wsgi(argv.to_vec()), reading(given));

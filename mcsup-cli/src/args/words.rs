@@ -3,7 +3,7 @@
 use crate::typos;
 
 /// Names of the subcommands.
-pub(crate) const SUBCOMMANDS: [&str; 14] = [
+pub(crate) const SUBCOMMANDS: [&str; 15] = [
     "run",
     "exec",
     "check",
@@ -16,6 +16,7 @@ pub(crate) const SUBCOMMANDS: [&str; 14] = [
     "reopen-logs",
     "service",
     "doctor",
+    "migrate",
     "completions",
     "man",
 ];

@@ -8,6 +8,7 @@ pub(crate) mod doctor;
 #[cfg(test)]
 mod fixture;
 mod leftovers;
+pub(crate) mod migrate;
 pub(crate) mod mistaken;
 pub(crate) mod operator;
 mod pool;
