@@ -17,7 +17,13 @@ import json
 from gunicorn import __version__, config
 assert __version__ == "27.0.1", __version__
 print(json.dumps([
-    {"name": s.name, "flags": s.cli or [], "action": s.action, "is_hook": "Hooks" in s.section}
+    {
+        "name": s.name,
+        "flags": s.cli or [],
+        "action": s.action,
+        "is_hook": "Hooks" in s.section,
+        "default": s.default if isinstance(s.default, (str, int)) else None,
+    }
     for s in config.KNOWN_SETTINGS
 ]))
 """
@@ -61,6 +67,22 @@ def test_every_setting_of_gunicorn_is_known_as_a_key_of_the_settings_file(direct
         (directory / "a.toml").write_text(f"{hook} = 'x'\n")
         result = run("-c", "a.toml", "app:app", cwd=directory)
         assert result.stderr == f"mcsup: a.toml:1: {hook} is a function of gunicorn.conf.py\n"
+
+
+def test_gunicorns_own_defaults_are_accepted_without_a_warning(directory, table):
+    (directory / "app.py").write_text(HELLO)
+    # Paths of this host; numbers of an enumeration; and a default that stands for no value.
+    others = {"config", "chdir", "user", "group", "control_socket", "ssl_version", "cert_reqs", "umask", "syslog_addr", "syslog_facility"}
+    lines = []
+    for setting in table:
+        default, name = setting["default"], setting["name"]
+        if default not in (None, "") and name not in others:
+            lines.append(f"{name} = {json.dumps(default)}\n")
+    assert len(lines) > 60
+    (directory / "a.toml").write_text("".join(lines))
+    result = run("check", "-c", "a.toml", "app:app", cwd=directory)
+    assert (result.returncode, result.stdout) == (0, "app:app can be served\n"), result.stderr
+    assert result.stderr == ""
 
 
 def test_a_setting_without_an_effect_is_a_warning_in_the_log(directory):

@@ -47,7 +47,8 @@ pub(super) fn of_gunicorn() -> String {
                 row.default.map_or_else(String::new, |default| format!("default {}", code(default))),
             ),
             State::Ignored(reason) => ("ignored, with a warning", cell(reason)),
-            State::Refused(reason) => ("refused", cell(reason)),
+            State::Refused(reason) if row.harmless.is_empty() => ("refused", cell(reason)),
+            State::Refused(reason) => ("refused", format!("{}; accepted: {}", cell(reason), accepted(row))),
         };
         let _ = writeln!(text, "| `{}` | {own} | {state} | {note} |", row.gunicorn);
     }
@@ -111,10 +112,15 @@ fn without_counterpart(row: &Row) -> String {
         State::Refused(reason) => ("refused", reason),
     };
     let option = if row.flag.is_empty() { String::new() } else { format!("`--{}`", row.flag) };
-    let accepted: Vec<String> = row.harmless.iter().copied().map(code).collect();
-    let state =
-        if accepted.is_empty() { state.to_owned() } else { format!("{state}, but {}", accepted.join(", ")) };
+    let accepted = accepted(row);
+    let state = if accepted.is_empty() { state.to_owned() } else { format!("{state}, but {accepted}") };
     format!("| `{}` | {option} | {state} | {} |\n", row.gunicorn, cell(reason))
+}
+
+/// The values of a row that are accepted although it is ignored or refused.
+fn accepted(row: &Row) -> String {
+    let named = row.harmless.iter().filter(|value| !value.is_empty());
+    named.copied().map(code).collect::<Vec<_>>().join(", ")
 }
 
 /// Text as code. A `|` would end the cell.

@@ -94,7 +94,9 @@ pub(super) const ROWS: &[Row] = &[
     value("cert_reqs", "cert-reqs", "Whether clients need a certificate").harmless(&["0"]).refused(TLS),
     value("ciphers", "ciphers", "Ciphers").refused(TLS),
     value("ssl_version", "ssl-version", "Version of TLS").ignored("gunicorn does not use it either"),
-    flag("suppress_ragged_eofs", "suppress-ragged-eofs", "Accept an end without close_notify").ignored(TLS),
+    flag("suppress_ragged_eofs", "suppress-ragged-eofs", "Accept an end without close_notify")
+        .harmless(&["true"])
+        .ignored(TLS),
     flag("do_handshake_on_connect", "do-handshake-on-connect", "Shake hands at once").ignored(TLS),
     Row::hook("on_starting", "Called before the server listens").refused(CONF),
     Row::hook("on_reload", "Called at a reload").refused(CONF),
