@@ -240,8 +240,10 @@ pub fn a_handle_outlives_an_upgrade_of_the_supervisor_that_it_has_spawned() {
     // The observer of the new image knows the workers of the old one.
     pool.wait_log("Retired { process: PoolProcess { pid: Some(", 2);
     for worker in &before.1 {
-        let process = format!("Retired {{ process: PoolProcess {{ pid: Some({worker}), slot: Some(");
-        assert!(pool.log().contains(&process), "{}", pool.log());
+        for event in ["Adopted", "Retired"] {
+            let process = format!("{event} {{ process: PoolProcess {{ pid: Some({worker}), slot: Some(");
+            assert!(pool.log().contains(&process), "{}", pool.log());
+        }
     }
     assert_eq!(ask(&path, Command::Stop { quick: false }).outcome, Outcome::Done);
     assert_eq!(pool.wait().code(), Some(0));

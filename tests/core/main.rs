@@ -21,6 +21,7 @@ mod hosts;
 mod lives;
 mod molds;
 mod pool;
+mod preparations;
 mod programs;
 mod roles;
 mod runner;
@@ -50,6 +51,19 @@ const TESTS: &[Test] = &[
         "workers_have_the_limit_of_descriptors_that_their_supervisor_was_given",
         lives::workers_have_the_limit_given,
     ),
+    (
+        "a_pool_serves_and_replaces_workers_while_a_reload_is_prepared",
+        preparations::a_pool_serves_and_replaces_workers_while_a_reload_is_prepared,
+    ),
+    (
+        "a_newer_reload_ends_the_preparation_of_the_one_before",
+        preparations::a_newer_reload_ends_the_preparation_of_the_one_before,
+    ),
+    (
+        "a_failed_preparation_leaves_the_serving_generation",
+        preparations::a_failed_preparation_leaves_the_serving_generation,
+    ),
+    ("a_stop_does_not_wait_for_a_preparation", preparations::a_stop_does_not_wait_for_a_preparation),
     ("privileges_are_dropped_completely", lives::privileges_are_dropped_completely),
     ("a_worker_that_panics_is_replaced_and_the_others_go_on", lives::a_worker_that_panics_is_replaced),
     ("a_boot_that_panics_ends_the_start", lives::a_boot_that_panics_ends_the_start),

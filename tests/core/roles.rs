@@ -39,6 +39,7 @@ pub fn play(role: &str) -> ExitCode {
     let pool = Prefork::new(|| Answering).bind(&address).workers(2);
     match role {
         "answering" => pool.run().into(),
+        "preparing" => crate::preparations::play(&address),
         "notified" => services::notified(&address),
         "hasty" => {
             let mut config = Config { addresses: vec![address.parse().unwrap()], ..Config::default() };

@@ -4,7 +4,7 @@
 //! that it is given: the others refer to /dev/null, so that no listener and no link of a worker outlives the supervisor
 //! in it. A pool takes neither it nor the processes that it starts for leftovers of its application.
 
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -70,15 +70,23 @@ struct Known {
     living: Vec<i32>,
     /// Children whose [`Helper`] is dropped, and which are not reaped.
     dropped: Vec<Child>,
+    /// Children that a pool has reaped.
+    reaped: Vec<(i32, ExitStatus)>,
 }
 
-static KNOWN: Mutex<Known> = Mutex::new(Known { owner: None, living: Vec::new(), dropped: Vec::new() });
+impl Known {
+    const fn new(owner: Option<Pid>) -> Self {
+        Self { owner, living: Vec::new(), dropped: Vec::new(), reaped: Vec::new() }
+    }
+}
+
+static KNOWN: Mutex<Known> = Mutex::new(Known::new(None));
 
 /// The children of this process: the copy of its parent's list is emptied.
 fn known() -> MutexGuard<'static, Known> {
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     if known.owner != Some(getpid()) {
-        *known = Known { owner: Some(getpid()), living: Vec::new(), dropped: Vec::new() };
+        *known = Known::new(Some(getpid()));
     }
     known
 }
@@ -90,11 +98,19 @@ pub(crate) fn pids() -> Vec<i32> {
     known.living.clone()
 }
 
+/// Notes the exit status of a child that a pool has reaped with all others.
+pub(crate) fn note_reaped(pid: Pid, status: ExitStatus) {
+    let (mut known, number) = (known(), pid.as_raw_nonzero().get());
+    if known.living.contains(&number) {
+        known.reaped.push((number, status));
+    }
+}
+
 impl Known {
     fn reap_dropped(&mut self) {
         let dropped = std::mem::take(&mut self.dropped);
         for child in dropped {
-            match child.reap() {
+            match self.status_of(child.pid).or_else(|| child.reap()) {
                 Some(_) => self.forget(child.pid),
                 None => self.dropped.push(child),
             }
@@ -102,12 +118,21 @@ impl Known {
     }
 
     fn forget(&mut self, pid: Pid) {
-        self.living.retain(|other| *other != pid.as_raw_nonzero().get());
+        let number = pid.as_raw_nonzero().get();
+        self.living.retain(|other| *other != number);
+        self.reaped.retain(|(other, _)| *other != number);
+    }
+
+    /// The status of a child that a pool has reaped.
+    fn status_of(&self, pid: Pid) -> Option<ExitStatus> {
+        let number = pid.as_raw_nonzero().get();
+        self.reaped.iter().find(|(other, _)| *other == number).map(|(_, status)| *status)
     }
 }
 
 impl Helper {
-    /// Forks a process that runs `function` and exits with the code that it returns, or with 101 after a panic.
+    /// Forks a process that runs `function` and exits with the code that it returns, or with 101 after a panic. `kept` are
+    /// the numbers of the descriptors that it has.
     ///
     /// `hooks` runs around the fork, for a host language: `hooks(None)` before, `hooks(Some(true))` after it in the child,
     /// `hooks(Some(false))` after it in the parent. The child leads its own process group, unless the process has a
@@ -117,7 +142,7 @@ impl Helper {
     /// The process has other threads, or the system refuses the fork.
     pub fn start(
         at_signals: AtSignals,
-        kept: &[BorrowedFd<'_>],
+        kept: &[RawFd],
         hooks: impl Fn(Option<bool>),
         function: impl FnOnce() -> u8,
     ) -> Result<Self> {
@@ -131,8 +156,7 @@ impl Helper {
         match side.map_err(|error| Error::system("fork a helper", error))? {
             Side::Child => {
                 std::mem::forget(blocked);
-                let kept: Vec<RawFd> = kept.iter().map(AsRawFd::as_raw_fd).collect();
-                let code = catch_unwind(AssertUnwindSafe(|| in_child((at_signals, parent), &kept, function)))
+                let code = catch_unwind(AssertUnwindSafe(|| in_child((at_signals, parent), kept, function)))
                     .unwrap_or(101);
                 // A process that the function has forked, and that has returned from it, has no result of its own.
                 fork::exit_now(if forked::is_forked_off() { 0 } else { i32::from(code) })
@@ -169,9 +193,10 @@ impl Helper {
 
     fn status(&mut self) -> Option<ExitStatus> {
         if self.end.is_none() && self.owner == getpid() {
-            self.end = self.child.reap();
+            let mut known = known();
+            self.end = known.status_of(self.child.pid).or_else(|| self.child.reap());
             if self.end.is_some() {
-                known().forget(self.child.pid);
+                known.forget(self.child.pid);
             }
         }
         self.end
@@ -267,7 +292,7 @@ fn in_child((at_signals, parent): (AtSignals, Pid), kept: &[RawFd], function: im
 mod tests {
     use std::fs::File;
     use std::io::{Read, Write};
-    use std::os::fd::AsFd;
+    use std::os::fd::AsRawFd;
 
     use super::*;
     use crate::sys::descriptor;
@@ -282,7 +307,7 @@ mod tests {
             let number = other.as_raw_fd();
             let mut helper = Helper::start(
                 AtSignals::End,
-                &[to_result.as_fd()],
+                &[to_result.as_raw_fd()],
                 |_| (),
                 || {
                     let null = std::fs::metadata("/dev/null").unwrap();
@@ -313,7 +338,7 @@ mod tests {
             let (ready, to_ready) = descriptor::pipe(false).unwrap();
             let mut helper = Helper::start(
                 AtSignals::GoOn,
-                &[to_ready.as_fd()],
+                &[to_ready.as_raw_fd()],
                 |_| (),
                 || {
                     let _ = File::from(to_ready.try_clone().unwrap()).write_all(b"x");

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -51,7 +51,7 @@ impl Inquiry {
     ) -> Result<Self> {
         let (ours, theirs) = descriptor::pipe(true).map_err(|error| Error::system("make a pipe", error))?;
         let kept = theirs.try_clone().map_err(|error| Error::system("make a pipe", error))?;
-        let helper = Helper::start(AtSignals::End, &[kept.as_fd()], hooks, || {
+        let helper = Helper::start(AtSignals::End, &[kept.as_raw_fd()], hooks, || {
             let result = function();
             // A process that the function has forked has no result of its own.
             if !forked::is_forked_off() {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, WaitStatus, wait, waitid, waitpid};
 
+use crate::host::helper;
 use crate::policy::{ExitStatus, Moment};
 
 /// The exit status of `pid`; `None`: it runs.
@@ -213,6 +214,7 @@ impl Reaper {
         }
         loop {
             let (pid, status) = reap_any()?;
+            helper::note_reaped(pid, status);
             let mut children = children();
             let number = pid.as_raw_nonzero().get();
             match children.owners.get(&number) {
