@@ -6,14 +6,14 @@ use std::sync::{Mutex, PoisonError};
 use pyo3::prelude::*;
 
 use super::fixture::start_python;
-use crate::conf::{Source, execute, remember_directory};
+use crate::conf::{Report, Source, Value, Variable, execute, remember_directory, report};
 use crate::python::loading::LoadError;
 
 /// The current directory, `sys.path` and `sys.modules` belong to all tests of a process.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Executes `source` in a directory with `files`, and returns `repr` of the value of `expression`.
-fn run(files: &[(&str, &str)], source: &str, expression: &str) -> Result<String, LoadError> {
+/// Calls `act` with a directory of the start that has `files`.
+fn start_with<T>(files: &[(&str, &str)], act: impl FnOnce() -> T) -> T {
     start_python();
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let dir = tempfile::tempdir().unwrap();
@@ -21,6 +21,15 @@ fn run(files: &[(&str, &str)], source: &str, expression: &str) -> Result<String,
         fs::write(dir.path().join(name), code).unwrap();
     }
     remember_directory(dir.path().canonicalize().unwrap());
+    act()
+}
+
+/// Executes `source` in a directory with `files`, and returns `repr` of the value of `expression`.
+fn run(files: &[(&str, &str)], source: &str, expression: &str) -> Result<String, LoadError> {
+    start_with(files, || run_here(source, expression))
+}
+
+fn run_here(source: &str, expression: &str) -> Result<String, LoadError> {
     let earlier = std::env::current_dir().unwrap();
     let Ok(source) = source.parse::<Source>();
     let executed = Python::attach(|py| {
@@ -88,4 +97,89 @@ fn a_configuration_that_is_not_there_is_refused() {
         missing.summary,
         "python:nowhere_at_all: ModuleNotFoundError: No module named 'nowhere_at_all'"
     );
+}
+
+/// The report on a file `gunicorn.conf.py` with `code`.
+fn read(code: &str, known: &[&str]) -> mcsup_core::Result<Report> {
+    start_with(&[("gunicorn.conf.py", code)], || {
+        let source = Source::File("gunicorn.conf.py".into());
+        let text = report(&source, known, (None, &[]))?;
+        Ok(Report::parse(&text).unwrap())
+    })
+}
+
+#[test]
+fn a_report_has_each_known_variable_with_its_type_and_line() {
+    let code = "
+import enum, os
+class Level(enum.IntEnum):
+    high = 3
+workers, threads = 3, '0x4'
+timeout = 2.5
+bind = ['a', 'b']
+raw_env = ('x=1',)
+secure_scheme_headers = {'X': 'https'}
+cert_reqs = Level.high
+daemon = True
+pidfile = None
+logger_class = Level
+def post_fork(server, worker): pass
+if daemon:
+    def when_ready(server): workers = 7
+umask = 0o27
+umask = os
+backlog = 1 << 70
+user = '\\ud800'
+";
+    let known = [
+        "workers",
+        "threads",
+        "timeout",
+        "bind",
+        "raw_env",
+        "secure_scheme_headers",
+        "cert_reqs",
+        "daemon",
+        "pidfile",
+        "logger_class",
+        "post_fork",
+        "when_ready",
+        "umask",
+        "backlog",
+        "user",
+        "not_there",
+    ];
+    let text = |text: &str| Value::Text(text.to_owned());
+    let expected = [
+        (5, Value::Int(3)),
+        (5, text("0x4")),
+        (6, Value::Float(2.5)),
+        (7, Value::List(vec![text("a"), text("b")])),
+        (8, Value::List(vec![text("x=1")])),
+        (9, Value::Map(vec![("X".to_owned(), text("https"))])),
+        (10, Value::Int(3)),
+        (11, Value::Bool(true)),
+        (12, Value::None),
+        (13, Value::Class("__config__.Level".to_owned())),
+        (14, Value::Function(2)),
+        (16, Value::Function(1)),
+        (18, Value::Other("module".to_owned())),
+        (19, Value::Other("number of more than 64 bits".to_owned())),
+        (20, Value::Other("text that is not Unicode".to_owned())),
+    ];
+    let found = read(code, &known).unwrap();
+    let expected = known.iter().zip(expected).map(|(name, (line, value))| Variable {
+        name: (*name).to_owned(),
+        line: Some(line),
+        value,
+    });
+    assert_eq!(found.variables, expected.collect::<Vec<_>>());
+    assert_eq!(found.others, [("Level".to_owned(), 3)]);
+}
+
+#[test]
+fn the_error_of_a_report_has_the_traceback_as_its_detail() {
+    let error = read("workers = 1\nraise ValueError('no')", &[]).unwrap_err();
+    assert_eq!(error.to_string(), "gunicorn.conf.py, line 2: ValueError: no");
+    assert!(error.detail().unwrap().starts_with("Traceback"), "{error:?}");
 }

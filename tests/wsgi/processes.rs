@@ -303,3 +303,66 @@ fn is_interrupted() {
     // SAFETY: asks for the default, which a parent may have changed before it started this binary.
     unsafe { libc::raise(libc::SIGINT) };
 }
+
+#[test]
+fn a_hook_of_the_master_that_hangs_is_named_and_ends_its_process_and_others_go_on_after_an_exception() {
+    let output = run("calls_hooks_of_the_master", None);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let text = text(&output.stdout) + &text(&output.stderr);
+    assert!(text.contains("ready with 2 workers of 7"), "{text}");
+    assert!(text.contains("Exception in the hook when_ready"), "{text}");
+    assert!(text.contains("The hook pre_fork has not returned within 200ms"), "{text}");
+}
+
+#[test]
+#[ignore = "run in a process of its own"]
+fn calls_hooks_of_the_master() {
+    use crate::conf::{MasterEvent, MasterFacts, MasterHooks, Source, remember_directory};
+    use std::os::unix::net::UnixStream;
+
+    struct Printing;
+
+    impl log::Log for Printing {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn log(&self, record: &log::Record<'_>) {
+            let _ = writeln!(std::io::stderr(), "{}", record.args());
+        }
+
+        fn flush(&self) {}
+    }
+
+    static PRINTING: Printing = Printing;
+    log::set_logger(&PRINTING).unwrap();
+    log::set_max_level(log::LevelFilter::Info);
+    let dir = tempfile::tempdir().unwrap();
+    let code = "
+import time
+def when_ready(server):
+    server.log.info('ready with %d workers of %d', server.num_workers, server.pid)
+    raise ValueError('wrong')
+def pre_fork(server, worker):
+    time.sleep(60)
+";
+    std::fs::write(dir.path().join("gunicorn.conf.py"), code).unwrap();
+    remember_directory(dir.path().to_owned());
+    let hooks = MasterHooks {
+        source: Source::File("gunicorn.conf.py".into()),
+        cfg: "{}".to_owned(),
+        facts: MasterFacts { pid: 7, workers: 2, ..MasterFacts::default() },
+        venv: None,
+        arguments: vec!["mcsup".to_owned()],
+        environment: Vec::new(),
+        limit: std::time::Duration::from_millis(200),
+        reopen_error_log: Box::new(|| {}),
+    };
+    let (mut events, theirs) = UnixStream::pair().unwrap();
+    let (_started, to_started) = UnixStream::pair().unwrap();
+    for event in [MasterEvent::WhenReady {}, MasterEvent::Born { pid: 8, age: 1 }] {
+        events.write_all(event.line().as_bytes()).unwrap();
+    }
+    hooks.run(theirs.into(), to_started.into());
+    unreachable!("the hook hangs");
+}

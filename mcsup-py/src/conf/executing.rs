@@ -1,6 +1,6 @@
 //! The execution of a configuration in Python, and the errors of it.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -47,7 +47,9 @@ pub(crate) fn execute(py: Python<'_>, source: &Source) -> Result<Py<PyDict>, Loa
 
 fn execute_in(py: Python<'_>, source: &Source, directory: &Path) -> Result<Py<PyDict>, LoadError> {
     let broken = |error: PyErr| LoadError::raised(py, &format!("cannot execute {source}"), &error);
-    let own = own_module(py).map_err(broken)?;
+    let own =
+        own_module(py, include_str!("executing.py"), (c"mcsup/conf/executing.py", c"_mcsup_conf_executing"))
+            .map_err(broken)?;
     search_in(py, directory).map_err(broken)?;
     let (executed, path) = match source {
         Source::File(path) => {
@@ -67,10 +69,13 @@ fn execute_in(py: Python<'_>, source: &Source, directory: &Path) -> Result<Py<Py
         .map_err(|error| raised(py, &own, (source, path.as_deref()), &error))
 }
 
-/// The Python part of this module.
-fn own_module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
-    let code = CString::new(include_str!("executing.py"))?;
-    PyModule::from_code(py, &code, c"mcsup/conf/executing.py", c"_mcsup_conf_executing")
+/// A Python part of this folder, with its file and its name.
+pub(super) fn own_module<'py>(
+    py: Python<'py>,
+    code: &str,
+    (file, name): (&CStr, &CStr),
+) -> PyResult<Bound<'py, PyModule>> {
+    PyModule::from_code(py, &CString::new(code)?, file, name)
 }
 
 /// Puts the directory in front of `sys.path`, unless it is there.

@@ -5,14 +5,22 @@
 //!
 //! - `source`: the words that name a file or a module.
 //! - `executing`: executes it, as gunicorn does.
-//! - `worker_hooks`: the hooks of workers, and their calls; `objects`: the Python objects that they get.
+//! - `reading`: its variables, for a process that does not execute it.
+//! - `master_hooks`: the process of the hooks of gunicorn's master; `master_events`: the events that call them.
+//! - `worker_hooks`: the hooks of workers, and their calls; `objects`: the Python objects that all hooks get.
 
 mod executing;
+mod master_events;
+mod master_hooks;
 mod objects;
+mod reading;
 mod source;
 mod worker_hooks;
 
 pub(crate) use executing::execute;
 pub use executing::remember_directory;
+pub use master_events::{MASTER_HOOKS, MasterEvent, MasterFacts};
+pub use master_hooks::MasterHooks;
+pub use reading::{HOOKS, Report, Value, Variable, report};
 pub use source::Source;
 pub(crate) use worker_hooks::{DefinedHooks, Facts, WorkerHooks};

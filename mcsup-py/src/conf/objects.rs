@@ -16,6 +16,7 @@ pub(super) enum Own {
     Hooks,
     Worker,
     Request,
+    Master,
 }
 
 impl Own {
@@ -27,6 +28,7 @@ impl Own {
             Own::Hooks => (include_str!("hooks.py"), c"mcsup/conf/hooks.py", c"_mcsup_conf_hooks"),
             Own::Worker => (include_str!("worker.py"), c"mcsup/conf/worker.py", c"_mcsup_conf_worker"),
             Own::Request => (include_str!("request.py"), c"mcsup/conf/request.py", c"_mcsup_conf_request"),
+            Own::Master => (include_str!("master.py"), c"mcsup/conf/master.py", c"_mcsup_conf_master"),
         };
         let known = py.import("sys")?.getattr("modules")?.cast_into::<PyDict>()?.get_item(name)?;
         match known.map(|module| module.cast_into::<PyModule>()) {

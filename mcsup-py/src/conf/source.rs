@@ -15,10 +15,12 @@ pub enum Source {
 }
 
 impl Source {
-    /// Whether the word names a configuration in Python: a module, or a file with an extension of Python.
+    /// Whether the word names a configuration in Python: by a prefix of gunicorn's, or by an extension of Python's.
     pub fn is_named_by(word: &str) -> bool {
         match word.parse() {
-            Ok(Source::File(path)) => path.extension().is_some_and(|end| end == "py" || end == "pyc"),
+            Ok(Source::File(path)) => {
+                word.starts_with("file:") || path.extension().is_some_and(|end| end == "py" || end == "pyc")
+            }
             Ok(Source::Module(_)) => true,
             Err(never) => match never {},
         }
@@ -59,9 +61,14 @@ mod tests {
             let Ok(source) = word.parse::<Source>();
             assert_eq!((&source, source.to_string().as_str()), (&expected, name));
         }
-        for (word, expected) in
-            [("a.py", true), ("file:a.pyc", true), ("python:a", true), ("mcsup.toml", false), ("py", false)]
-        {
+        for (word, expected) in [
+            ("a.py", true),
+            ("file:a", true),
+            ("a.pyc", true),
+            ("python:a", true),
+            ("mcsup.toml", false),
+            ("py", false),
+        ] {
             assert_eq!(Source::is_named_by(word), expected, "{word}");
         }
     }

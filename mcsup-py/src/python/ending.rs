@@ -51,6 +51,12 @@ pub(crate) fn end_if_forked_off(py: Python<'_>, came_by: Option<&PyErr>) {
     unsafe { libc::_exit(code) }
 }
 
+/// Ends the process at once, whatever its threads do.
+pub(crate) fn end_at_once(code: u8) -> ! {
+    // SAFETY: `_exit` has no preconditions and does not return.
+    unsafe { libc::_exit(i32::from(code)) }
+}
+
 /// `sys.exit(code)`: None is 0, a number itself, and anything else is printed.
 fn exit_code(py: Python<'_>, exit: &PyErr) -> i32 {
     let Ok(code) = exit.value(py).getattr("code") else { return 1 };
@@ -66,7 +72,8 @@ fn exit_code(py: Python<'_>, exit: &PyErr) -> i32 {
     })
 }
 
-fn flush_output(py: Python<'_>) {
+/// Flushes standard output and error of Python.
+pub(crate) fn flush_output(py: Python<'_>) {
     for name in ["stdout", "stderr"] {
         // Closed or replaced streams are the application's business.
         let _ = py.import("sys").and_then(|sys| sys.getattr(name)?.call_method0("flush"));
