@@ -32,15 +32,14 @@ use std::time::Duration;
 
 use args::Invocation;
 use commands::application::{Executed, Wsgi};
+use commands::reading::Reading;
 pub use exit::Exit;
 use failure::Failure;
 use mcsup_core::host::outlet::Outlet;
 use mcsup_core::host::patience::Patience;
 use mcsup_core::host::service_manager::ServiceManager;
 use mcsup_core::upgrade::{Image, Resumption};
-use settings::Settings;
 use settings::program::ProgramSettings;
-use table::Given;
 
 /// Longest wait for room in standard error when a server ends with an error.
 const LAST_MESSAGE: Duration = Duration::from_secs(1);
@@ -128,32 +127,22 @@ fn dispatch(
         Invocation::Migrate(args) => commands::migrate::run(&args),
         Invocation::Service(args) => commands::service::run(&args, argv, image.as_ref()),
         Invocation::Run(given) => {
-            let (application, read) = (Wsgi(argv.to_vec()), reading(given));
+            let (application, reading) = (Wsgi(argv.to_vec()), Reading::new(given, argv));
             let start = (image, service_manager?);
-            let settings = read()?;
+            let settings = reading.read()?;
             commands::mistaken::refuse(argv, &settings)?;
             print(settings.listing.as_deref().unwrap_or_default())
                 .map_err(|error| Failure::refused(format!("write to standard output: {error}")))?;
-            commands::serve::run(application, &settings, Box::new(read), start, resumption)
+            commands::serve::run(application, &settings, reading, start, resumption)
         }
         Invocation::Exec(args) => {
-            let (application, read) = (Executed(ProgramSettings::resolve(&args)?), reading(args.given));
-            let start = (image, service_manager?);
-            let settings = read()?;
+            let application = Executed(ProgramSettings::resolve(&args)?);
+            let (reading, start) = (Reading::new(args.given, argv), (image, service_manager?));
+            let settings = reading.read()?;
             if let Some(listing) = settings.listing {
                 return Ok((Exit::Done, listing));
             }
-            commands::serve::run(application, &settings, Box::new(read), start, resumption)
+            commands::serve::run(application, &settings, reading, start, resumption)
         }
-    }
-}
-
-/// Reads the settings of a pool from all sources, at each call.
-fn reading(given: Given) -> impl Fn() -> Result<Settings, Failure> {
-    let start = std::env::current_dir().unwrap_or_default();
-    let read_file = settings::reader(start.clone());
-    move || {
-        let settings = Settings::resolve(given.clone(), &|name| std::env::var_os(name), &read_file)?;
-        Ok(settings.anchored(&start))
     }
 }

@@ -14,6 +14,7 @@ use mcsup_core::host::processors;
 use mcsup_core::policy::Surge;
 use mcsup_core::{Address, Error, MoldThreads};
 use mcsup_py::ReloadEngine;
+use mcsup_py::conf::Source;
 
 use crate::logging::{Destination, Level};
 pub(crate) use static_route::static_route;
@@ -256,12 +257,26 @@ pub(crate) fn reload_engine(text: &str) -> Result<ReloadEngine, Refused> {
     }
 }
 
+/// A file of settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SettingsFile {
+    /// TOML.
+    Toml(PathBuf),
+    /// A configuration in Python, which another process executes.
+    Python(Source),
+}
+
 /// Parses the path of the settings file.
-pub(crate) fn settings_file(text: &str) -> Result<PathBuf, Refused> {
-    if text.ends_with(".py") || text.starts_with("python:") {
-        return Err("gunicorn's Python settings files are not read by this version; write TOML".to_owned());
+pub(crate) fn settings_file(text: &str) -> Result<SettingsFile, Refused> {
+    if Source::is_named_by(text) {
+        let Ok(source) = text.parse::<Source>();
+        return match &source {
+            Source::Module(name) if name.is_empty() => Err("python: needs the name of a module".to_owned()),
+            Source::File(file) if file.as_os_str().is_empty() => Err("file: needs a path".to_owned()),
+            _ => Ok(SettingsFile::Python(source)),
+        };
     }
-    path(text)
+    path(text).map(SettingsFile::Toml)
 }
 
 /// Parses the destination of a log: `-` or a file.

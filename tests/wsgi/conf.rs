@@ -108,9 +108,8 @@ fn read(code: &str, known: &[&str]) -> mcsup_core::Result<Report> {
     })
 }
 
-#[test]
-fn a_report_has_each_known_variable_with_its_type_and_line() {
-    let code = "
+/// A variable of each type.
+const VARIABLES: &str = "
 import enum, os
 class Level(enum.IntEnum):
     high = 3
@@ -131,24 +130,28 @@ umask = os
 backlog = 1 << 70
 user = '\\ud800'
 ";
-    let known = [
-        "workers",
-        "threads",
-        "timeout",
-        "bind",
-        "raw_env",
-        "secure_scheme_headers",
-        "cert_reqs",
-        "daemon",
-        "pidfile",
-        "logger_class",
-        "post_fork",
-        "when_ready",
-        "umask",
-        "backlog",
-        "user",
-        "not_there",
-    ];
+
+const KNOWN: [&str; 16] = [
+    "workers",
+    "threads",
+    "timeout",
+    "bind",
+    "raw_env",
+    "secure_scheme_headers",
+    "cert_reqs",
+    "daemon",
+    "pidfile",
+    "logger_class",
+    "post_fork",
+    "when_ready",
+    "umask",
+    "backlog",
+    "user",
+    "not_there",
+];
+
+#[test]
+fn a_report_has_each_known_variable_with_its_type_and_line() {
     let text = |text: &str| Value::Text(text.to_owned());
     let expected = [
         (5, Value::Int(3)),
@@ -167,8 +170,8 @@ user = '\\ud800'
         (19, Value::Other("number of more than 64 bits".to_owned())),
         (20, Value::Other("text that is not Unicode".to_owned())),
     ];
-    let found = read(code, &known).unwrap();
-    let expected = known.iter().zip(expected).map(|(name, (line, value))| Variable {
+    let found = read(VARIABLES, &KNOWN).unwrap();
+    let expected = KNOWN.iter().zip(expected).map(|(name, (line, value))| Variable {
         name: (*name).to_owned(),
         line: Some(line),
         value,

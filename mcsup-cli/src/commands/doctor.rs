@@ -7,10 +7,10 @@ use mcsup_core::host::processes;
 
 use crate::args::doctor::DoctorArgs;
 use crate::args::{self, Invocation};
+use crate::commands::reading::Reading;
 use crate::doctor;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::settings::{self, Settings};
 
 /// Examines the host; returns a text for standard output. A problem is [`Exit::Refused`].
 pub(crate) fn run(args: &DoctorArgs) -> Result<(Exit, String), Failure> {
@@ -25,8 +25,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<(Exit, String), Failure> {
     };
     // It asks systemctl for its version.
     processes::keep_statuses_of_children();
-    let read_file = settings::reader(std::env::current_dir().unwrap_or_default());
-    let settings = Settings::resolve(run, &|name| std::env::var_os(name), &read_file)?;
+    let settings = Reading::new(run, &["mcsup".into()]).read()?;
     let findings = doctor::examine(&facts::collect(&settings, units::collect(&args.unit)));
     let has_problem = findings.iter().any(|finding| finding.level == doctor::Level::Problem);
     let exit = if has_problem { Exit::Refused } else { Exit::Done };

@@ -7,11 +7,13 @@ mod client;
 pub(crate) mod doctor;
 #[cfg(test)]
 mod fixture;
+mod hooks;
 mod leftovers;
 pub(crate) mod migrate;
 pub(crate) mod mistaken;
 pub(crate) mod operator;
 mod pool;
+pub(crate) mod reading;
 mod remote;
 pub(crate) mod serve;
 pub(crate) mod service;

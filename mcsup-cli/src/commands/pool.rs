@@ -1,6 +1,6 @@
 //! The supervisor's side of a pool: the worker settings of each generation, and the shared logs.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
@@ -8,18 +8,17 @@ use std::rc::Rc;
 use mcsup_core::host::daemon::Answer;
 use mcsup_core::host::own_file;
 use mcsup_core::host::service_manager::ServiceManager;
-use mcsup_core::{Config, Error, ErrorKind, ForkSide, Local, PoolEvent, Supervisor};
+use mcsup_core::{Config, Error, ErrorKind, ForkSide, Local, PoolEvent, Preparation, Supervisor};
 
 use super::application::{self, Application};
+use super::hooks::Hooks;
+use super::reading::{Executing, Reading};
 use super::remote::{Remote, WorkerCount};
 use super::socket_access;
 use super::wiring::{self, UserLookup};
 use crate::failure::Failure;
 use crate::logging::{Destination, ErrorLog, LogError};
 use crate::settings::Settings;
-
-/// Reads the settings from all sources again.
-pub(super) type ReadSettings = Box<dyn Fn() -> Result<Settings, Failure>>;
 
 /// The supervisor's side of a pool.
 pub(super) struct Pool<A: Application> {
@@ -31,7 +30,10 @@ pub(super) struct Pool<A: Application> {
     settings: Settings,
     users: UserLookup,
     service_manager: ServiceManager,
-    read_settings: ReadSettings,
+    reading: Reading,
+    /// Readings for reloads, by generation, whose configuration in Python is being executed.
+    executing: BTreeMap<u64, Executing>,
+    hooks: Rc<RefCell<Hooks>>,
     output: Output,
     /// How many workers there are.
     count: WorkerCount,
@@ -43,22 +45,23 @@ impl<A: Application> Pool<A> {
     pub(super) fn new(
         (application, first): (A, A::Made),
         settings: &Settings,
-        (read_settings, users): (ReadSettings, UserLookup),
+        (reading, users): (Reading, UserLookup),
         service_manager: ServiceManager,
         output: Output,
-        answer: Rc<Cell<Option<Answer>>>,
+        (hooks, answer): (Rc<RefCell<Hooks>>, Rc<Cell<Option<Answer>>>),
     ) -> Self {
-        let (settings, workers, count) = (settings.clone(), BTreeMap::new(), WorkerCount::default());
         Self {
             application,
             first,
-            workers,
-            settings,
+            workers: BTreeMap::new(),
+            settings: settings.clone(),
             users,
             service_manager,
-            read_settings,
+            reading,
+            executing: BTreeMap::new(),
+            hooks,
             output,
-            count,
+            count: WorkerCount::default(),
             answer,
         }
     }
@@ -71,6 +74,11 @@ impl<A: Application> Pool<A> {
             log::warn!("{warning}");
         }
     }
+}
+
+/// The error of a reload.
+fn refused(failure: &Failure) -> Error {
+    Error::new(ErrorKind::Setting, failure.to_string())
 }
 
 /// Names of changed settings that a reload does not apply.
@@ -105,39 +113,54 @@ impl<A: Application> Supervisor for Pool<A> {
         A::worker(self.workers.get(&generation).unwrap_or(&self.first))
     }
 
+    fn prepare_reload(&mut self, generation: u64) -> mcsup_core::Result<Option<Preparation>> {
+        let Some(executing) = self.reading.begin().map_err(|failure| refused(&failure))? else {
+            return Ok(None);
+        };
+        let preparation = executing.preparation()?;
+        self.executing.insert(generation, executing);
+        Ok(Some(preparation))
+    }
+
     fn reload(&mut self, generation: u64) -> mcsup_core::Result<Option<Config>> {
-        let refused = |failure: Failure| Error::new(ErrorKind::Setting, failure.to_string());
-        let settings = (self.read_settings)().map_err(refused)?;
-        self.application.check(&settings).map_err(refused)?;
-        let mut config = wiring::pool(&settings, Some(&self.users)).map_err(refused)?;
+        let settings = self.reading.finish(self.executing.remove(&generation))?;
+        self.application.check(&settings).map_err(|failure| refused(&failure))?;
+        let mut config = wiring::pool(&settings, Some(&self.users)).map_err(|failure| refused(&failure))?;
         config.addresses = wiring::addresses(&settings, &self.service_manager);
-        let worker = self.application.make(&settings, &config, &self.output).map_err(refused)?;
+        let worker =
+            self.application.make(&settings, &config, &self.output).map_err(|failure| refused(&failure))?;
         self.users = UserLookup::of(&settings, &config);
         self.application.configure(&mut config);
-        self.output.give_away(&settings, &config, true).map_err(refused)?;
+        self.output.give_away(&settings, &config, true).map_err(|failure| refused(&failure))?;
         self.warn_of_settings(&settings);
         A::prepare(&settings, &worker);
+        self.hooks.borrow_mut().reload(generation, &settings);
         self.workers.insert(generation, worker);
         Ok(Some(config))
     }
 
     fn forget(&mut self, generation: u64) {
+        self.executing.remove(&generation);
         self.workers.remove(&generation);
     }
 
     fn taken_over(&mut self) {
         A::prepare(&self.settings, &self.first);
+        self.hooks.borrow_mut().taken_over();
     }
 
     fn listening(&mut self, locals: &[&Local]) {
         A::prepare(&self.settings, &self.first);
+        let mut addresses = Vec::new();
         for local in locals {
             let scheme = if matches!(local, Local::Tcp(_)) { A::SCHEME } else { "" };
             log::info!("Listening at: {scheme}{local} ({})", std::process::id());
+            addresses.push(format!("{scheme}{local}"));
             if let Some(line) = socket_access::describe(local) {
                 log::info!("{line}");
             }
         }
+        self.hooks.borrow_mut().listening(addresses);
     }
 
     fn ready(&mut self, ready: usize, target: usize) {
@@ -147,6 +170,7 @@ impl<A: Application> Supervisor for Pool<A> {
     }
 
     fn observe(&mut self, event: &PoolEvent) {
+        self.hooks.borrow_mut().observe(event);
         let (count, statsd) = (self.count.note(event), &self.output.remote.statsd);
         let report =
             count.zip(statsd.as_ref()).and_then(|(count, statsd)| statsd.gauge("gunicorn.workers", count));
@@ -157,6 +181,7 @@ impl<A: Application> Supervisor for Pool<A> {
 
     fn reopen_logs(&mut self) {
         self.output.reopen();
+        self.hooks.borrow_mut().reopen_logs();
     }
 
     fn before_fork(&mut self) {
@@ -166,6 +191,8 @@ impl<A: Application> Supervisor for Pool<A> {
     fn after_fork(&mut self, side: ForkSide) {
         A::around_fork(application::side(side));
         if side == ForkSide::Worker {
+            self.executing.clear();
+            self.hooks.borrow_mut().leave();
             self.output.log.use_in_worker();
         }
     }

@@ -1,6 +1,6 @@
 //! `mcsup run` and `mcsup exec`: settings become a pool of workers.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use mcsup_core::host::daemon::{self, Answer, Detached, Streams, Verdict};
@@ -9,7 +9,9 @@ use mcsup_core::upgrade::{Image, Resumption};
 use mcsup_core::{Config, Ending, Prefork};
 
 use super::application::Application;
-use super::pool::{Output, Pool, ReadSettings};
+use super::hooks::Hooks;
+use super::pool::{Output, Pool};
+use super::reading::Reading;
 use super::remote::Remote;
 use super::wiring::{self, UserLookup};
 use crate::exit::Exit;
@@ -19,12 +21,12 @@ use crate::settings::{Logging, Origin, Settings, Sourced};
 
 /// Serves until a stop; returns a text for standard output.
 ///
-/// A reload calls `read_settings`. An upgrade executes `image`. `service_manager` has started this process. A `resumption` comes from the supervisor that this
+/// A reload uses `reading` again. An upgrade executes `image`. `service_manager` has started this process. A `resumption` comes from the supervisor that this
 /// process replaces.
 pub(crate) fn run<A: Application>(
     application: A,
     settings: &Settings,
-    read_settings: ReadSettings,
+    reading: Reading,
     (image, service_manager): (Option<Image>, ServiceManager),
     resumption: &mut Option<Resumption>,
 ) -> Result<(Exit, String), Failure> {
@@ -59,7 +61,7 @@ pub(crate) fn run<A: Application>(
             Detached::Daemon(pipe) => answer.set(Some(pipe)),
         }
     }
-    let ended = serve((application, settings), read_settings, config, (&answer, resumption));
+    let ended = serve((application, settings), reading, config, (&answer, resumption));
     match (ended, answer.take()) {
         // The process that waits for the daemon prints it.
         (Err(failure), Some(answer)) => {
@@ -79,7 +81,7 @@ pub(crate) fn run<A: Application>(
 /// Opens the log and runs the pool.
 fn serve<A: Application>(
     (application, settings): (A, &Settings),
-    read_settings: ReadSettings,
+    reading: Reading,
     mut config: Config,
     (answer, resumption): (&Rc<Cell<Option<Answer>>>, &mut Option<Resumption>),
 ) -> Result<Exit, Failure> {
@@ -102,19 +104,25 @@ fn serve<A: Application>(
         output.redirect()?;
         output.give_away(settings, &config, resumption.is_some())?;
     }
+    let hooks = Rc::new(RefCell::new(Hooks::new(settings, reading.arguments().to_vec(), output.clone())));
     let pool = Pool::new(
         (application, first),
         settings,
-        (read_settings, users),
+        (reading, users),
         config.service_manager.clone(),
         output,
-        Rc::clone(answer),
+        (Rc::clone(&hooks), Rc::clone(answer)),
     );
     if resumption.is_none() {
         log::info!("Starting mcsup {}", env!("CARGO_PKG_VERSION"));
         settings.warnings.iter().for_each(|warning| log::warn!("{warning}"));
     }
-    outcome(&Prefork::with_config(pool, config).resume(resumption.take()).run())
+    if !is_check {
+        hooks.borrow_mut().start();
+    }
+    let ending = Prefork::with_config(pool, config).resume(resumption.take()).run();
+    hooks.borrow_mut().finish();
+    outcome(&ending)
 }
 
 /// Opens the log. After an upgrade a log that cannot be opened is replaced by standard error.

@@ -188,7 +188,7 @@ pub(super) fn worker_settings(
         arguments: argv.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
         threads: settings.threads.value,
         engine: engine(settings)?,
-        conf: None,
+        conf: settings.conf.as_ref().map(|conf| conf.source.clone()),
         cfg: super::cfg::values(settings).into(),
         access: access_log(settings, remote)?,
         log_config: settings.logging.python.clone(),

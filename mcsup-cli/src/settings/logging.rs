@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use mcsup_py::python::logging::LogConfig;
 use mcsup_py::targets::{Address, Facility};
 
-use super::sources::{Sourced, Sources};
+use super::sources::{Sourced, Sources, refused};
 use super::{Origin, Process};
 use crate::args::UsageError;
 use crate::logging::{Destination, Form, Level};
@@ -71,6 +71,7 @@ impl Logging {
             errors.value = Destination::File(beside(&pid.value));
         }
         let file = |name| sources.optional(name, values::path).map(|file| file.map(|file| file.value));
+        check_dictionary(sources)?;
         Ok(Self {
             level: sources.one("log_level", values::level)?,
             errors,
@@ -82,6 +83,17 @@ impl Logging {
             statsd: StatsdSettings::resolve(sources)?,
             python: LogConfig { ini: file("logconfig")?, json: file("logconfig_json")? },
         })
+    }
+}
+
+/// Workers find the dictionary in the configuration in Python.
+fn check_dictionary(sources: &Sources) -> Result<(), UsageError> {
+    match sources.optional("logconfig_dict", values::text)? {
+        Some(Sourced { value, origin }) if !matches!(origin, Origin::Conf(_)) => {
+            let why = "only gunicorn.conf.py can have a dictionary; logconfig_json names a file";
+            Err(refused("logconfig_dict", &value, &origin, why))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -3,6 +3,7 @@
 //! [`Settings::resolve`] has no side effects: functions that the caller passes look up variables and read the settings
 //! file. A reload calls it again. It does not check whether a directory exists or a port is free.
 
+mod conf;
 mod env_file;
 mod file;
 mod lifecycle;
@@ -18,6 +19,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(crate) use conf::{Conf, known_names};
 pub(crate) use file::{ReadFile, reader};
 pub(crate) use lifecycle::{Control, ControlSocket, Development, Draining, Mold, Recycling, Rollout};
 pub(crate) use logging::Logging;
@@ -25,6 +27,7 @@ pub(crate) use proxies::Proxies;
 pub(crate) use sources::{Environment, Origin, Sourced};
 
 use mcsup_core::Address;
+use mcsup_py::conf::Source;
 
 use crate::args::UsageError;
 use crate::table::Given;
@@ -40,6 +43,15 @@ const MOST_CONNECTIONS: usize = 1 << 24;
 /// Largest request head: bytes of one line, and fields.
 const LARGEST_LINE: usize = 1 << 20;
 const MOST_FIELDS: usize = 32_768;
+
+/// The configuration in Python that the sources name; without a settings file gunicorn's own, if `is_there`.
+pub(crate) fn conf_source(
+    command_line: &Given,
+    environment: &Environment<'_>,
+    is_there: &dyn Fn(&Path) -> bool,
+) -> Result<Option<Source>, UsageError> {
+    Sources::conf(command_line, environment, is_there)
+}
 
 /// All settings of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,10 +106,21 @@ pub(crate) struct Settings {
     pub development: Development,
     /// Control socket.
     pub control: Control,
+    /// The configuration in Python, which workers execute too.
+    pub conf: Option<ConfInUse>,
     /// Warnings about settings without an effect.
     pub warnings: Vec<String>,
     /// Text of `--print-config`, if it is asked for.
     pub listing: Option<String>,
+}
+
+/// A configuration in Python, as the processes of the pool need it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ConfInUse {
+    /// Its place.
+    pub source: Source,
+    /// The names of the hooks that it defines.
+    pub hooks: Vec<&'static str>,
 }
 
 /// Timeouts of the supervisor for its workers.
@@ -174,16 +197,27 @@ impl Settings {
     /// Merges command line, environment, settings file and defaults.
     ///
     /// A reload calls it again with the same command line and environment; each call reads the file. `read_file` gets
-    /// the path as it was given: [`reader`] resolves it against the directory of the start.
+    /// the path as it was given: [`reader`] resolves it against the directory of the start. A configuration in Python is
+    /// passed over.
     pub(crate) fn resolve(
         command_line: Given,
         environment: &Environment<'_>,
         read_file: &ReadFile<'_>,
     ) -> Result<Self, UsageError> {
+        Self::resolve_with(command_line, environment, (read_file, None))
+    }
+
+    /// Merges the same sources and a configuration in Python, that of [`conf_source`].
+    pub(crate) fn resolve_with(
+        command_line: Given,
+        environment: &Environment<'_>,
+        (read_file, conf): (&ReadFile<'_>, Option<&Conf>),
+    ) -> Result<Self, UsageError> {
         let served = command_line.served;
-        let sources = Sources::collect(command_line, environment, read_file)?;
-        let warnings = sources.warnings()?;
+        let (sources, mut warnings) = Sources::collect(command_line, environment, read_file, conf)?;
+        warnings.extend(sources.warnings()?);
         let listing = sources.flag("print_config")?.then(|| listing::text(&sources, served));
+        let conf = conf.map(|conf| ConfInUse { source: conf.source.clone(), hooks: sources.hooks() });
         let process = Process::resolve(&sources, read_file)?;
         // Those that exist differ in the number of their threads alone.
         sources.one("worker_class", values::worker_class)?;
@@ -213,6 +247,7 @@ impl Settings {
             mold: Mold::resolve(&sources)?,
             development: Development::resolve(&sources)?,
             control: Control::resolve(&sources)?,
+            conf,
             warnings,
             listing,
         })

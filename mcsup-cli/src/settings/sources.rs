@@ -10,10 +10,13 @@ use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
+use mcsup_py::conf::Source;
+
+use super::conf::{self, Conf, Lines};
 use super::file::{self, ReadFile};
 use crate::args::{self, UsageError};
-use crate::table::{self, Given, Kind, State};
-use crate::values::{self, Refused};
+use crate::table::{self, Given, Kind, Served, State};
+use crate::values::{self, Refused, SettingsFile};
 
 /// Looks up a variable in an environment.
 pub(crate) type Environment<'a> = dyn Fn(&str) -> Option<OsString> + 'a;
@@ -27,6 +30,8 @@ pub(crate) enum Origin {
     Variable(&'static str),
     /// The settings file of this name, as it was given.
     File(Arc<Path>),
+    /// The configuration in Python.
+    Conf(Arc<Lines>),
     /// The command line.
     CommandLine,
 }
@@ -37,6 +42,7 @@ impl fmt::Display for Origin {
             Origin::Default => f.write_str("the defaults"),
             Origin::Variable(name) => f.write_str(name),
             Origin::File(path) => path.display().fmt(f),
+            Origin::Conf(lines) => f.write_str(lines.name()),
             Origin::CommandLine => f.write_str("the command line"),
         }
     }
@@ -59,16 +65,15 @@ impl<T> Deref for Sourced<T> {
     }
 }
 
+/// The configuration that gunicorn reads if no other is named.
+const DEFAULT_CONF: &str = "gunicorn.conf.py";
+
 /// The sources, the highest first.
 pub(super) struct Sources(Vec<(Origin, Given)>);
 
 impl Sources {
-    /// Parses all sources. `environment` looks up variables, `read_file` reads the settings file.
-    pub(super) fn collect(
-        command_line: Given,
-        environment: &Environment<'_>,
-        read_file: &ReadFile<'_>,
-    ) -> Result<Self, UsageError> {
+    /// Parses the sources above the settings file, which alone may name it.
+    fn above_the_file(command_line: Given, environment: &Environment<'_>) -> Result<Self, UsageError> {
         let served = command_line.served;
         let mut sources = vec![(Origin::CommandLine, command_line)];
         for name in ["MCSUP_CMD_ARGS", "GUNICORN_CMD_ARGS"] {
@@ -76,11 +81,58 @@ impl Sources {
                 sources.push((Origin::Variable(name), args::parse_variable(name, &value, served)?));
             }
         }
-        // Only the sources above the file may name it.
-        let mut sources = Self(sources);
-        if let Some(path) = sources.optional("config", values::settings_file)? {
+        Ok(Self(sources))
+    }
+
+    /// The settings file that these sources name.
+    fn file(&self, served: Served) -> Result<Option<SettingsFile>, UsageError> {
+        let file = self.optional("config", values::settings_file)?;
+        match file {
+            Some(Sourced { value: SettingsFile::Python(source), origin }) if served == Served::Program => {
+                let why = "a program has no configuration in Python; write TOML";
+                Err(refused("config", &source.to_string(), &origin, why))
+            }
+            file => Ok(file.map(|file| file.value)),
+        }
+    }
+
+    /// The configuration in Python that the sources name; without a settings file gunicorn's own, if it is there.
+    pub(super) fn conf(
+        command_line: &Given,
+        environment: &Environment<'_>,
+        is_there: &dyn Fn(&Path) -> bool,
+    ) -> Result<Option<Source>, UsageError> {
+        let served = command_line.served;
+        match Self::above_the_file(command_line.clone(), environment)?.file(served)? {
+            Some(SettingsFile::Toml(_)) => Ok(None),
+            Some(SettingsFile::Python(source)) => Ok(Some(source)),
+            None => {
+                let default = Path::new(DEFAULT_CONF);
+                let is_read = served == Served::Application && is_there(default);
+                Ok(is_read.then(|| Source::File(default.to_owned())))
+            }
+        }
+    }
+
+    /// Parses all sources. `environment` looks up variables, `read_file` reads the settings file, and `conf` is the
+    /// configuration in Python of [`conf`](Self::conf). Returns the warnings of the configuration too.
+    pub(super) fn collect(
+        command_line: Given,
+        environment: &Environment<'_>,
+        read_file: &ReadFile<'_>,
+        conf: Option<&Conf>,
+    ) -> Result<(Self, Vec<String>), UsageError> {
+        let served = command_line.served;
+        let mut sources = Self::above_the_file(command_line, environment)?;
+        let mut warnings = Vec::new();
+        if let Some(SettingsFile::Toml(path)) = sources.file(served)? {
             let given = file::read(&path, read_file, served)?;
-            sources.0.push((Origin::File(path.value.into()), given));
+            sources.0.push((Origin::File(path.into()), given));
+        }
+        if let Some(conf) = conf {
+            let read = conf::read(conf)?;
+            warnings.extend(read.warnings);
+            sources.0.push((Origin::Conf(read.lines), read.given));
         }
         for row in table::rows().filter(|row| served.has(row)) {
             if let Some(name) = row.variable {
@@ -91,7 +143,7 @@ impl Sources {
             }
         }
         sources.0.push((Origin::Default, defaults()));
-        Ok(sources)
+        Ok((sources, warnings))
     }
 
     /// Refuses the settings of gunicorn that have no counterpart; returns a warning for each that has no effect.
@@ -109,17 +161,28 @@ impl Sources {
             match row.state {
                 State::Supported => {}
                 State::Ignored(reason) => {
-                    warnings.push(format!("{} (from {origin}) has no effect: {reason}", row.name));
+                    let place = place(row.name, origin);
+                    warnings.push(format!("{} (from {place}) has no effect: {reason}", row.name));
                 }
                 State::Refused(reason) => {
                     return Err(match text {
                         Some(text) => refused(row.name, text, origin, reason),
-                        None => UsageError::new(format!("{} (from {origin}): {reason}", row.name)),
+                        None => UsageError::new(format!(
+                            "{} (from {}): {reason}",
+                            row.name,
+                            place(row.name, origin)
+                        )),
                     });
                 }
             }
         }
         Ok(warnings)
+    }
+
+    /// The names of the hooks that the configuration in Python defines.
+    pub(super) fn hooks(&self) -> Vec<&'static str> {
+        let hooks = table::rows().filter(|row| row.kind == Kind::Hook).map(|row| row.name);
+        hooks.filter(|name| self.0.iter().any(|(_, given)| given.has(name))).collect()
     }
 
     /// The highest source that names a setting.
@@ -213,5 +276,13 @@ fn defaults() -> Given {
 
 /// The error for a value that is refused.
 pub(super) fn refused(name: &str, value: &str, origin: &Origin, reason: &str) -> UsageError {
-    UsageError::new(format!("{name} = {value:?} (from {origin}): {reason}"))
+    UsageError::new(format!("{name} = {value:?} (from {}): {reason}", place(name, origin)))
+}
+
+/// The source of a setting, with its line in a configuration in Python.
+fn place(name: &str, origin: &Origin) -> String {
+    match origin {
+        Origin::Conf(lines) => lines.place(name),
+        other => other.to_string(),
+    }
 }

@@ -11,7 +11,8 @@ const HEAD: &str = "\
 <!-- Written from the table of settings by `MCSUP_WRITE=1 cargo test -p mcsup-cli the_page_of_settings`. -->
 
 Each setting can stand on the command line, in `MCSUP_CMD_ARGS` and `GUNICORN_CMD_ARGS`, and as a key in the
-settings file of `--config`. The first of these sources that names a setting sets it: the command line,
+settings file of `--config`. Those of gunicorn can be variables of a [gunicorn.conf.py](CONF.md), by gunicorn's
+names. The first of these sources that names a setting sets it: the command line,
 `MCSUP_CMD_ARGS`, `GUNICORN_CMD_ARGS`, the settings file, the variable in the table, the default. A repeatable
 setting is taken from one source alone. A long option may be shortened to a beginning that no other option
 has. A key may be any of the names in the first column, with `-` or `_`. Everything here is there since

@@ -136,7 +136,7 @@ fn handle(master: &Py<PyAny>, event: &MasterEvent, line: &str) {
     set_running(None);
     if let Err(error) = handled {
         Python::attach(|py| {
-            log::error!("The event of {} failed: {}", event.hook(), traceback::one_line(py, &error))
+            log::error!("The event of {} failed: {}", event.hook(), traceback::one_line(py, &error));
         });
     }
 }

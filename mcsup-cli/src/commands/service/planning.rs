@@ -14,12 +14,13 @@ use super::{Planned, environment, program};
 use crate::args::service::PoolArgs;
 use crate::args::{self, Invocation};
 use crate::commands::application::{Application, Executed, Wsgi};
+use crate::commands::reading::Reading;
 use crate::commands::wiring;
 use crate::failure::Failure;
 use crate::logging::Destination;
 use crate::service::{Bind, Control, Kind, Plan, Times, name_of};
 use crate::settings::program::ProgramSettings;
-use crate::settings::{self, ControlSocket, Origin, Settings};
+use crate::settings::{ControlSocket, Origin, Settings};
 
 /// Sockets that a reload may add to those that a supervisor stores.
 const MORE_SOCKETS: usize = 8;
@@ -39,8 +40,7 @@ pub(super) fn plan(args: &PoolArgs, argv: &[OsString], image: Option<&Image>) ->
         };
     let start = std::env::current_dir()
         .map_err(|error| Failure::refused(format!("the current directory is not known: {error}")))?;
-    let read_file = settings::reader(start.clone());
-    let settings = Settings::resolve(run, &|_| None, &read_file)?;
+    let settings = Reading::new(run, argv).without_variables().read()?;
     let mut variables = environment::search_path(program.as_ref(), &settings);
     let title = title(program, &settings)?;
     if settings.process.daemon.value {

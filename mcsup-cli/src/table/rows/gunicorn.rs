@@ -9,7 +9,6 @@ const DIRTY: &str = "mcsup has no dirty workers; a task queue or `mcsup exec` ru
 const STRICT: &str = "mcsup parses strictly, so that it and a proxy agree where a request ends; the \
          client or the proxy must be corrected";
 const TLS: &str = "this version serves plain HTTP; a proxy before it ends TLS";
-const CONF: &str = "this version reads no gunicorn.conf.py, which alone can define it";
 
 /// The rows.
 pub(super) const ROWS: &[Row] = &[
@@ -84,7 +83,6 @@ pub(super) const ROWS: &[Row] = &[
             "no Python code runs for each record; log_format and access_logformat have JSON, logconfig sets \
              handlers and filters, and statsd_host sends metrics",
         ),
-    value("logconfig_dict", "", "Configuration of Python's logging, a dict").refused(CONF),
     value("default_proc_name", "", "Name in process listings, where none is given")
         .harmless(&["gunicorn"])
         .ignored("name sets the name in process listings"),
@@ -98,22 +96,7 @@ pub(super) const ROWS: &[Row] = &[
         .harmless(&["true"])
         .ignored(TLS),
     flag("do_handshake_on_connect", "do-handshake-on-connect", "Shake hands at once").ignored(TLS),
-    Row::hook("on_starting", "Called before the server listens").refused(CONF),
-    Row::hook("on_reload", "Called at a reload").refused(CONF),
-    Row::hook("when_ready", "Called once the server listens").refused(CONF),
-    Row::hook("pre_fork", "Called before a worker is forked").refused(CONF),
-    Row::hook("post_fork", "Called in a new worker").refused(CONF),
-    Row::hook("post_worker_init", "Called in a worker with its application").refused(CONF),
-    Row::hook("worker_int", "Called in a worker at INT or QUIT").refused(CONF),
-    Row::hook("worker_abort", "Called in a worker that has timed out").refused(CONF),
-    Row::hook("pre_exec", "Called before an upgrade").refused(CONF),
-    Row::hook("pre_request", "Called before each request").refused(CONF),
-    Row::hook("post_request", "Called after each request").refused(CONF),
-    Row::hook("child_exit", "Called in the server after the end of a worker").refused(CONF),
-    Row::hook("worker_exit", "Called in a worker at its end").refused(CONF),
-    Row::hook("nworkers_changed", "Called when the number of workers changes").refused(CONF),
-    Row::hook("on_exit", "Called at the end of the server").refused(CONF),
-    Row::hook("ssl_context", "Makes the TLS context").refused(CONF),
+    Row::hook("ssl_context", "Makes the TLS context").refused(TLS),
 ];
 
 const fn value(name: &'static str, flag: &'static str, help: &'static str) -> Row {

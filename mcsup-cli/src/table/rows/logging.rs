@@ -126,4 +126,12 @@ pub(super) const ROWS: &[Row] = &[
     )
     .of_applications()
     .as_in_gunicorn(),
+    Row::value(
+        "logconfig_dict",
+        "",
+        "DICT",
+        "The same by a dictionary, which gunicorn.conf.py alone can have",
+    )
+    .of_applications()
+    .as_in_gunicorn(),
 ];

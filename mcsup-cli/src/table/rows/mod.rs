@@ -2,6 +2,7 @@
 
 mod application;
 mod gunicorn;
+mod hooks;
 mod life;
 mod limits;
 mod logging;
@@ -14,7 +15,7 @@ use super::Section;
 use super::row::Row;
 
 /// All sections in the order of the help.
-pub(super) const SECTIONS: [Section; 13] = [
+pub(super) const SECTIONS: [Section; 14] = [
     Section { heading: "", rows: GENERAL },
     Section { heading: "Program", rows: program::ROWS },
     Section { heading: "Serving", rows: serving::ROWS },
@@ -27,6 +28,7 @@ pub(super) const SECTIONS: [Section; 13] = [
     Section { heading: "Size limits", rows: limits::SIZES },
     Section { heading: "Process", rows: process::ROWS },
     Section { heading: "Logging", rows: logging::ROWS },
+    Section { heading: "Hooks of gunicorn.conf.py", rows: hooks::ROWS },
     Section { heading: "Gunicorn", rows: gunicorn::ROWS },
 ];
 
@@ -38,9 +40,10 @@ const GENERAL: &[Row] = &[
         "config",
         "config",
         "FILE",
-        "Settings file: TOML, its keys the long names of the options with _ for -, or \
-         gunicorn's names; each reload reads it again",
+        "Settings file: a gunicorn.conf.py, also as python:MODULE; or TOML, its keys the long names of \
+         the options with _ for -, or gunicorn's names; each reload reads it again",
     )
     .short('c')
+    .default_in_words("./gunicorn.conf.py, if it is there")
     .as_in_gunicorn(),
 ];

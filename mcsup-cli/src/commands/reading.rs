@@ -1,0 +1,130 @@
+//! Reading the settings of a pool from all sources, at the start and at each reload.
+//!
+//! A configuration in Python is executed by another process, within a limit: it may end its process, hang, or leave
+//! threads behind.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mcsup_core::Preparation;
+use mcsup_core::host::inquiry::Inquiry;
+use mcsup_py::conf::{self, Report, Source};
+use mcsup_py::python::fork;
+
+use crate::failure::Failure;
+use crate::settings::{self, Conf, Settings};
+use crate::table::Given;
+
+/// The longest time of a configuration in Python.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// The sources of the settings of a pool.
+pub(crate) struct Reading {
+    given: Given,
+    /// The directory of the start, from which paths of settings files begin.
+    start: PathBuf,
+    /// `sys.argv` of a configuration in Python.
+    arguments: Vec<String>,
+    /// Looks up variables of the environment.
+    variables: fn(&str) -> Option<OsString>,
+}
+
+/// A reading whose configuration in Python is being executed.
+#[derive(Debug)]
+pub(super) struct Executing {
+    source: Source,
+    inquiry: Inquiry,
+}
+
+impl Reading {
+    /// The sources of a command line, whose words are `argv`.
+    pub(crate) fn new(given: Given, argv: &[OsString]) -> Self {
+        let start = std::env::current_dir().unwrap_or_default();
+        conf::remember_directory(start.clone());
+        let arguments = argv.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        Self { given, start, arguments, variables: |name| std::env::var_os(name) }
+    }
+
+    /// The same without the environment of this process: a service manager passes another one.
+    pub(super) fn without_variables(self) -> Self {
+        Self { variables: |_| None, ..self }
+    }
+
+    /// The words of the command line.
+    pub(super) fn arguments(&self) -> &[String] {
+        &self.arguments
+    }
+
+    /// Begins to execute the configuration in Python; `None`: there is none.
+    pub(super) fn begin(&self) -> Result<Option<Executing>, Failure> {
+        let is_there = |path: &std::path::Path| self.start.join(path).exists();
+        let Some(source) = settings::conf_source(&self.given, &self.variables, &is_there)? else {
+            return Ok(None);
+        };
+        let venv = std::env::var_os("VIRTUAL_ENV").map(PathBuf::from);
+        let inquiry = Inquiry::start(LIMIT, around_fork, || {
+            conf::report(&source, &settings::known_names(), (venv.as_deref(), &self.arguments))
+        })?;
+        Ok(Some(Executing { source, inquiry }))
+    }
+
+    /// Reads the other sources, with the report on the configuration in Python.
+    fn read_with(&self, conf: Option<&Conf>) -> Result<Settings, Failure> {
+        let read_file = settings::reader(self.start.clone());
+        let settings = Settings::resolve_with(self.given.clone(), &self.variables, (&read_file, conf))?;
+        Ok(settings.anchored(&self.start))
+    }
+
+    /// Reads all sources, and waits for the configuration in Python.
+    pub(crate) fn read(&self) -> Result<Settings, Failure> {
+        let executed = self.begin()?.map(Executing::wait).transpose()?;
+        self.read_with(executed.as_ref())
+    }
+
+    /// Reads all sources after the configuration in Python was executed, or had its time.
+    pub(super) fn finish(&self, executing: Option<Executing>) -> mcsup_core::Result<Settings> {
+        let executed = executing.map(Executing::finish).transpose()?;
+        let refused =
+            |failure: Failure| mcsup_core::Error::new(mcsup_core::ErrorKind::Setting, failure.to_string());
+        self.read_with(executed.as_ref()).map_err(refused)
+    }
+}
+
+impl Executing {
+    /// The time that it may take.
+    pub(super) fn preparation(&self) -> mcsup_core::Result<Preparation> {
+        Ok(Preparation::new(self.inquiry.readiness()?, self.inquiry.limit()))
+    }
+
+    fn wait(self) -> mcsup_core::Result<Conf> {
+        conf_of(self.source, self.inquiry.wait())
+    }
+
+    fn finish(self) -> mcsup_core::Result<Conf> {
+        conf_of(self.source, self.inquiry.finish())
+    }
+}
+
+/// The configuration, or the error of its execution.
+fn conf_of(source: Source, text: mcsup_core::Result<String>) -> mcsup_core::Result<Conf> {
+    let failed = |why: String| {
+        mcsup_core::Error::new(mcsup_core::ErrorKind::Setting, format!("cannot read {source}: {why}"))
+    };
+    let text = text.map_err(|error| match error.detail() {
+        // Its own error names the file and the line.
+        Some(_) => error,
+        None if error.to_string().contains(&source.to_string()) => error,
+        None => failed(error.to_string()),
+    })?;
+    let report = Report::parse(&text).map_err(failed)?;
+    Ok(Conf { source, report })
+}
+
+fn around_fork(after_in_child: Option<bool>) {
+    match after_in_child {
+        None => fork::before(),
+        Some(true) => fork::after_in_child(),
+        Some(false) => fork::after_in_parent(),
+    }
+}

@@ -1,0 +1,172 @@
+//! Configurations in Python: which one is read, and its variables as settings.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+use crate::args::{Invocation, parse};
+use crate::logging::Destination;
+use crate::settings::{Origin, Settings, conf_source};
+
+fn given(words: &str) -> Given {
+    let words = ["mcsup"].into_iter().chain(words.split_whitespace()).map(Into::into);
+    match parse(words) {
+        Ok(Invocation::Run(given)) => given,
+        Ok(Invocation::Exec(exec)) => exec.given,
+        other => panic!("not to be run: {other:?}"),
+    }
+}
+
+fn source(words: &str, variable: Option<&str>, is_there: bool) -> Result<Option<String>, String> {
+    let environment =
+        |name: &str| variable.filter(|_| name == "GUNICORN_CMD_ARGS").map(std::ffi::OsString::from);
+    let found = conf_source(&given(words), &environment, &|path| {
+        assert_eq!(path, Path::new("gunicorn.conf.py"));
+        is_there
+    });
+    found.map(|found| found.map(|source| source.to_string())).map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_sources_above_the_file_name_it_and_gunicorns_own_is_the_default() {
+    let some = |name: &str| Ok(Some(name.to_owned()));
+    assert_eq!(source("-c a.py app", Some("-c b.py"), true), some("a.py"));
+    assert_eq!(source("app", Some("-c python:a.b"), true), some("python:a.b"));
+    assert_eq!(source("-c file:settings app", None, true), some("settings"));
+    assert_eq!(source("app", None, true), some("gunicorn.conf.py"));
+    assert_eq!(source("app", None, false), Ok(None));
+    assert_eq!(source("-c mcsup.toml app", None, true), Ok(None));
+    assert_eq!(source("exec sleep 1", None, true), Ok(None));
+    assert!(
+        source("exec -c a.py sleep 1", None, true).unwrap_err().contains("a program has no configuration")
+    );
+    assert!(source("-c python: app", None, true).unwrap_err().contains("needs the name of a module"));
+}
+
+fn variable(name: &str, line: u32, value: Value) -> Variable {
+    Variable { name: name.to_owned(), line: Some(line), value }
+}
+
+fn text(text: &str) -> Value {
+    Value::Text(text.to_owned())
+}
+
+/// The settings of a command line and a file with these variables, each in the line of its number.
+fn resolve(words: &str, variables: Vec<(&str, Value)>) -> Result<Settings, String> {
+    let variables = (1..).zip(variables).map(|(line, (name, value))| variable(name, line, value)).collect();
+    resolve_report(words, Report { variables, others: Vec::new() })
+}
+
+fn resolve_report(words: &str, report: Report) -> Result<Settings, String> {
+    let conf = Conf { source: Source::File("gunicorn.conf.py".into()), report };
+    let no_file = |_: &Path| unreachable!("no file is named");
+    Settings::resolve_with(given(words), &|_| None, (&no_file, Some(&conf)))
+        .map_err(|error| error.to_string())
+}
+
+#[test]
+fn values_of_each_type_become_settings_and_the_command_line_is_above_them() {
+    let settings = resolve(
+        "-w 3 app",
+        vec![
+            ("wsgi_app", text("other:app")),
+            ("workers", Value::Int(9)),
+            ("threads", text(" 0x4 ")),
+            ("timeout", Value::Float(2.5)),
+            ("graceful_timeout", text("7")),
+            ("bind", Value::List(vec![text("127.0.0.1:1"), text("127.0.0.1:2")])),
+            ("raw_env", text("A=b")),
+            ("umask", Value::Int(0o27)),
+            ("preload_app", Value::Bool(true)),
+            ("daemon", text("True")),
+            ("reuse_port", Value::Bool(false)),
+            ("pidfile", text("/run/a.pid")),
+            ("errorlog", text("-")),
+            ("user", Value::Int(1000)),
+            ("accesslog", Value::None),
+        ],
+    )
+    .unwrap();
+    assert_eq!(settings.app.as_ref().unwrap().value, "app");
+    assert_eq!((settings.workers.value, settings.threads.value), (3, 4));
+    assert_eq!(settings.pool.timeout.value, Some(Duration::from_millis(2500)));
+    assert_eq!(settings.pool.graceful.value, Duration::from_secs(7));
+    assert_eq!(settings.binds.value.len(), 2);
+    assert_eq!(settings.process.env.value, [("A".to_owned(), "b".to_owned())]);
+    assert_eq!(settings.process.umask.as_ref().unwrap().value, 0o27);
+    assert!(settings.mold.preload.value && settings.process.daemon.value && !settings.reuse_port.value);
+    assert_eq!(settings.process.user.as_ref().unwrap().value, "1000");
+    assert_eq!((settings.logging.errors.value, settings.logging.access), (Destination::Standard, None));
+    assert!(
+        matches!(&settings.threads.origin, Origin::Conf(lines) if lines.place("threads") == "gunicorn.conf.py:3")
+    );
+    assert_eq!(settings.threads.origin.to_string(), "gunicorn.conf.py");
+}
+
+#[test]
+fn a_wrong_value_is_refused_with_its_line() {
+    for (name, value, expected) in [
+        ("workers", text("many"), "workers = \"many\" (from gunicorn.conf.py:1): "),
+        (
+            "workers",
+            Value::List(Vec::new()),
+            "gunicorn.conf.py:1: workers is a list: expected a text or a number",
+        ),
+        ("workers", Value::Bool(true), "gunicorn.conf.py:1: workers is True: expected a text or a number"),
+        ("daemon", Value::Int(1), "gunicorn.conf.py:1: daemon is the number 1: expected True or False"),
+        (
+            "bind",
+            Value::Map(Vec::new()),
+            "gunicorn.conf.py:1: bind is a dictionary: expected a text or a number",
+        ),
+        (
+            "pidfile",
+            Value::Other("PosixPath".to_owned()),
+            "gunicorn.conf.py:1: pidfile is a PosixPath: expected a text or a number",
+        ),
+        ("when_ready", Value::Function(0), "gunicorn.conf.py:1: when_ready takes 0 arguments: expected 1"),
+        (
+            "post_request",
+            Value::Function(5),
+            "gunicorn.conf.py:1: post_request takes 5 arguments: expected 2 or 3 or 4",
+        ),
+        (
+            "on_exit",
+            Value::Int(3),
+            "gunicorn.conf.py:1: on_exit is the number 3: expected a function, or its name as MODULE.NAME",
+        ),
+        ("user", text("a\0b"), "gunicorn.conf.py:1: user holds a null character"),
+    ] {
+        let error = resolve("app", vec![(name, value)]).unwrap_err();
+        assert!(error.starts_with(expected), "{error}");
+    }
+}
+
+#[test]
+fn a_dictionary_of_header_fields_is_a_list_of_pairs_and_may_be_empty() {
+    let pairs = vec![("X-Scheme".to_owned(), text("https")), ("X-Tls".to_owned(), Value::Int(1))];
+    for (pairs, expected) in [(pairs, &["X-Scheme=https", "X-Tls=1"][..]), (Vec::new(), &[""])] {
+        let variables = vec![variable("secure_scheme_headers", 1, Value::Map(pairs))];
+        let conf = Conf {
+            source: Source::File("gunicorn.conf.py".into()),
+            report: Report { variables, others: Vec::new() },
+        };
+        assert_eq!(read(&conf).unwrap().given.texts("secure_scheme_headers"), expected);
+    }
+}
+
+#[test]
+fn hooks_of_the_master_are_noted() {
+    let hooks = vec![("when_ready", Value::Function(1)), ("on_exit", text("a.b"))];
+    let settings = resolve("app", hooks).unwrap();
+    assert_eq!(settings.conf.unwrap().hooks, ["when_ready", "on_exit"]);
+    assert_eq!(resolve("app", Vec::new()).unwrap().conf.unwrap().hooks, [""; 0]);
+}
+
+#[test]
+fn a_name_with_a_typing_error_is_a_warning_unless_the_setting_is_there_too() {
+    let others = vec![("worker".to_owned(), 7), ("log_level".to_owned(), 8), ("mark".to_owned(), 9)];
+    let variables = vec![variable("loglevel", 1, text("info"))];
+    let settings = resolve_report("app", Report { variables, others }).unwrap();
+    assert_eq!(settings.warnings, ["gunicorn.conf.py:7: worker is no setting; is 'workers' meant?"]);
+}

@@ -1,0 +1,236 @@
+"""The hooks of gunicorn's master, in a process of their own: what they get and when, beside gunicorn."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from harness import HELLO, answers, clean_environment, free_port, is_gone, run, wait_for
+
+# Each call of a hook is a line of the record.
+CONF = """
+import os
+bind = "127.0.0.1:PORT"
+workers = 2
+wsgi_app = "app:app"
+graceful_timeout = 5
+pidfile = "pid"
+def note(*words):
+    with open("record", "a") as file:
+        file.write(" ".join(map(str, words)) + "\\n")
+def on_starting(server):
+    note("on_starting", server.num_workers, len(server.WORKERS), server.cfg.workers, server.address)
+def when_ready(server):
+    note("when_ready", [str(listener) for listener in server.LISTENERS], server.pid == int(open("pid").read()))
+def on_reload(server):
+    note("on_reload", server.cfg.workers)
+def pre_fork(server, worker):
+    note("pre_fork", worker.age, worker.ppid == server.pid)
+def child_exit(server, worker):
+    note("child_exit", worker.age, worker.pid in server.WORKERS, worker.pid > 1)
+def nworkers_changed(server, new, old):
+    note("nworkers_changed", new, old)
+def on_exit(server):
+    note("on_exit", len(server.WORKERS))
+    server.log.info("on_exit writes to the error log")
+"""
+
+
+class Recorded:
+    """A server in a directory of its own, with the record of its hooks."""
+
+    def __init__(self, directory, command, port, text=CONF):
+        directory.mkdir()
+        self.directory, self.port = directory, port
+        (directory / "app.py").write_text(HELLO)
+        (directory / "gunicorn.conf.py").write_text(text.replace("PORT", str(port)))
+        environment = clean_environment(MCSUP_CMD_ARGS="--soak 0")
+        with (directory / "log").open("wb") as log:
+            self.process = subprocess.Popen(command, cwd=directory, env=environment, stdout=log, stderr=log)
+
+    def lines(self):
+        path = self.directory / "record"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def wait_lines(self, count):
+        """The record, once it has `count` lines."""
+        found = lambda: len(self.lines()) >= count
+        try:
+            wait_for(found, f"{count} calls of hooks", patience=20)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.lines()}\n{(self.directory / 'log').read_text()}") from None
+        return self.lines()
+
+    def workers(self):
+        from harness import children_of
+
+        return children_of(self.process.pid)
+
+
+def life_of(server):
+    """The calls of a whole life, in the phases of that life."""
+    phases = []
+
+    def phase(count):
+        lines = server.wait_lines(sum(map(len, phases)) + count)
+        phases.append(lines[sum(map(len, phases)) :])
+
+    phase(5)
+    wait_for(lambda: answers(server.port), "an answer", patience=20)
+    victim = int(get_pid(server.port))
+    os.kill(victim, signal.SIGKILL)
+    phase(2)
+    server.process.send_signal(signal.SIGTTIN)
+    phase(2)
+    server.process.send_signal(signal.SIGTTOU)
+    phase(2)
+    server.process.send_signal(signal.SIGHUP)
+    phase(6)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(20) == 0
+    phase(3)
+    return phases
+
+
+def get_pid(port):
+    from harness import get
+
+    return get(port)[1].split()[0]
+
+
+def test_a_whole_life_calls_the_hooks_that_gunicorn_calls_with_the_same_facts(directory):
+    from harness import MCSUP
+
+    lives = []
+    for name, command in [
+        ("theirs", [sys.executable, "-m", "gunicorn", "-k", "gthread"]),
+        ("ours", [str(MCSUP)]),
+    ]:
+        server = Recorded(directory / name, command, free_port())
+        try:
+            port = str(server.port)
+            lives.append([[line.replace(port, "PORT") for line in phase] for phase in life_of(server)])
+        finally:
+            if server.process.poll() is None:
+                server.process.kill()
+                server.process.wait()
+    theirs, ours = lives
+    # The start in the same order.
+    assert ours[0] == theirs[0]
+    # gunicorn forks all new workers before it ends the old ones; mcsup goes slot by slot. Either one ends any worker first.
+    ages = lambda line: line.replace(line.split()[1], "AGE") if line.startswith("child_exit") else line
+    for mine, other in zip(ours, theirs):
+        assert sorted(map(ages, mine)) == sorted(map(ages, other))
+    assert ours[-1][-1] == theirs[-1][-1] == "on_exit 0"
+    assert ours[4][:2] == theirs[4][:2] == ["nworkers_changed 2 2", "on_reload 2"]
+    assert "on_exit writes to the error log" in (directory / "ours" / "log").read_text()
+
+
+@pytest.fixture
+def hooked(serve, directory):
+    """Starts a server whose configuration has these hooks beside the usual settings."""
+
+    def start(hooks, *arguments, **options):
+        port = free_port()
+        (directory / "app.py").write_text(HELLO)
+        usual = f"bind = '127.0.0.1:{port}'\nworkers = 2\nwsgi_app = 'app:app'\npidfile = 'pid'\nimport os, time\n"
+        (directory / "gunicorn.conf.py").write_text(usual + hooks)
+        return serve(HELLO, *arguments, bare=True, port=port, **{"workers": 2, **options})
+
+    return start
+
+
+NOTE_PID = "def when_ready(server):\n    with open('hooks.pid', 'w') as file: file.write(str(os.getpid()) + '\\n')\n"
+
+
+def hooks_pid(directory):
+    """The process of the hooks."""
+    path = directory / "hooks.pid"
+    return int(wait_for(lambda: path.exists() and path.read_text().endswith("\n") and path.read_text(), "the hooks"))
+
+
+def test_without_a_hook_of_the_master_there_is_no_process_for_them(hooked, directory):
+    server = hooked("def post_fork(server, worker): open('forked', 'a').close()\n")
+    assert len(server.worker_pids()) == 2
+    assert (directory / "forked").exists()
+    assert server.stop() == 0
+
+
+def test_workers_are_forked_after_on_starting_has_returned(hooked, directory):
+    text = "def on_starting(server):\n    time.sleep(0.5)\n    open('prepared', 'w').close()\n"
+    server = hooked(text + "def post_fork(server, worker): server.log.info('prepared: %s', os.path.exists('prepared'))\n")
+    server.wait_log("prepared: True", 2)
+    assert "prepared: False" not in server.log
+    assert server.stop() == 0
+    server.assert_nothing_left()
+
+
+def test_a_hook_that_raises_is_named_and_the_pool_serves(hooked):
+    server = hooked(
+        "def on_starting(server): raise ValueError('first')\n"
+        "def pre_fork(server, worker): import sys; sys.exit(3)\n"
+        "def on_exit(server): raise ValueError('last')\n"
+    )
+    assert server.get()[0] == 200
+    server.wait_log(r"\[ERROR\] Exception in the hook pre_fork", 2)
+    assert "[ERROR] Exception in the hook on_starting" in server.log and "ValueError: first" in server.log
+    assert server.stop() == 0
+    assert "[ERROR] Exception in the hook on_exit" in server.log and "ValueError: last" in server.log
+    server.assert_nothing_left()
+
+
+def test_the_process_of_the_hooks_ends_with_a_killed_supervisor_and_holds_no_listener(hooked, directory):
+    server = hooked(NOTE_PID)
+    pid = hooks_pid(directory)
+    sockets = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    listeners = [line.split()[9] for line in open("/proc/net/tcp") if line.split()[1].endswith(f":{server.port:04X}") and line.split()[3] == "0A"]
+    assert listeners and not any(f"socket:[{inode}]" in sockets for inode in listeners)
+    server.kill()
+    wait_for(lambda: is_gone(pid), "the end of the hooks' process")
+    server.assert_nothing_left()
+
+
+def test_a_process_of_hooks_that_has_ended_is_named_and_a_reload_starts_another(hooked, directory):
+    server = hooked(NOTE_PID + "def on_reload(server): when_ready(server)\ndef child_exit(server, worker): pass\n")
+    pid = hooks_pid(directory)
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: is_gone(pid), "the end of the hooks' process")
+    os.kill(int(server.get()[1].split()[0]), signal.SIGKILL)
+    server.wait_log("The process of the hooks has ended: signal 9")
+    server.wait_ready(3)
+    (directory / "hooks.pid").unlink()
+    server.signal(signal.SIGHUP)
+    server.wait_log("Reload done", patience=20)
+    assert hooks_pid(directory) != pid
+    assert "Left behind" not in server.log
+    assert server.stop() == 0
+    server.assert_nothing_left()
+
+
+def test_a_failed_reload_leaves_the_hooks_of_the_serving_file(hooked, directory):
+    server = hooked("mark = 'old'\ndef child_exit(server, worker): server.log.info('%s: %d', mark, len(server.WORKERS))\n")
+    path = directory / "gunicorn.conf.py"
+    path.write_text(path.read_text().replace("mark = 'old'", "mark = 'new'"))
+    (directory / "app.py").write_text("raise RuntimeError('broken')")
+    server.signal(signal.SIGHUP)
+    server.wait_log("Reload failed", patience=20)
+    (directory / "app.py").write_text(HELLO)
+    os.kill(int(server.get()[1].split()[0]), signal.SIGKILL)
+    server.wait_log(r"\] old: 1")
+    assert server.stop() == 0
+    server.assert_nothing_left()
+
+
+def test_the_hooks_of_an_upgraded_pool_know_its_workers(hooked, directory):
+    server = hooked(NOTE_PID + "def child_exit(server, worker): server.log.info('left: %d', len(server.WORKERS))\n")
+    pid = hooks_pid(directory)
+    (directory / "hooks.pid").unlink()
+    assert run("upgrade", "-p", directory / "pid", cwd=directory, timeout=20).returncode == 0
+    assert hooks_pid(directory) != pid
+    wait_for(lambda: is_gone(pid), "the end of the old process")
+    os.kill(int(server.get()[1].split()[0]), signal.SIGKILL)
+    server.wait_log("left: 1")
+    assert server.stop() == 0
+    server.assert_nothing_left()
