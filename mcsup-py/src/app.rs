@@ -200,12 +200,12 @@ pub trait Reply {
         Ok(())
     }
 
-    /// A second descriptor of the connection's socket, for an application that may take the connection. `None`: there is no
-    /// socket that the application could use.
+    /// A socket for an application that may take the connection: a second descriptor of the connection's own, or, with TLS, one
+    /// behind which the bytes are encrypted. `None`: there is none.
     ///
     /// # Errors
     /// Those of dup(2).
-    fn socket(&self) -> Option<io::Result<OwnedFd>> {
+    fn socket(&mut self) -> Option<io::Result<OwnedFd>> {
         None
     }
 

@@ -66,8 +66,10 @@ def lines(environ, start_response):
 class WebSocket:
     """A client of RFC 6455 that sends and receives text frames of up to 125 bytes."""
 
-    def __init__(self, port, path="/echo", early=b""):
+    def __init__(self, port, path="/echo", early=b"", tls=None):
         self.connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+        if tls:
+            self.connection = tls.wrap_socket(self.connection)
         key = base64.b64encode(os.urandom(16))
         head = b"GET %s HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n" % path.encode()
         head += b"Sec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\n\r\n" % key
@@ -113,10 +115,10 @@ def frame(payload, opcode=1):
 
 
 @contextlib.contextmanager
-def gunicorn(directory):
+def gunicorn(directory, *arguments):
     """gunicorn's thread worker with the same application; its port."""
     port = free_port()
-    command = [GUNICORN, "-k", "gthread", "--threads", "4", "-b", f"127.0.0.1:{port}", "app:lines"]
+    command = [GUNICORN, "-k", "gthread", "--threads", "4", "-b", f"127.0.0.1:{port}", *arguments, "app:lines"]
     with (directory / "gunicorn.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=directory, env=clean_environment(), stdout=log, stderr=log)
     try:
@@ -138,9 +140,9 @@ def can_connect(port):
     return False
 
 
-def echo_session(port):
+def echo_session(port, tls=None):
     """What a client sees of an echo: the head without date and server, the frames, and the end."""
-    client = WebSocket(port)
+    client = WebSocket(port, tls=tls)
     seen = [client.status, {name: client.fields.get(name) for name in (b"upgrade", b"connection")}]
     for text in (b"one", b"", b"three" * 20):
         client.send(text)
@@ -151,9 +153,9 @@ def echo_session(port):
     return seen
 
 
-def once_session(port):
+def once_session(port, tls=None):
     """What a client sees of a conversation that the application ends."""
-    client = WebSocket(port, "/once")
+    client = WebSocket(port, "/once", tls=tls)
     client.send(b"only")
     return [client.receive(), client.close()]
 
@@ -230,7 +232,7 @@ def test_a_reload_lets_a_conversation_end_and_a_stop_ends_it_at_the_graceful_tim
     client = WebSocket(server.port, "/draining")
     server.signal(signal.SIGHUP)
     server.wait_log("Reload done")
-    assert int(server.get("/")[1].split()[0]) != old
+    wait_for(lambda: int(server.get("/")[1].split()[0]) != old, "an answer of the new generation")
     client.send(b"?")
     assert client.receive() == (1, b"True")
     client.close()

@@ -12,12 +12,12 @@ use mcsup_py::engine::{EngineConfig, Timeouts};
 
 use crate::fixture::*;
 
-const ASKS: &str =
+pub(crate) const ASKS: &str =
     "GET /lines HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, Upgrade\r\nUpgrade: lines\r\n\r\n";
-const SWITCHED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: lines\r\n\r\n";
+pub(crate) const SWITCHED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: lines\r\n\r\n";
 
 /// Takes the connection at `/lines`, and says each line in capitals until one is empty. Answers elsewhere.
-fn lines(request: Request<'_>, reply: &mut dyn Reply) -> Verdict {
+pub(crate) fn lines(request: Request<'_>, reply: &mut dyn Reply) -> Verdict {
     if request.head.path() != b"/lines" {
         return echo(request, reply);
     }

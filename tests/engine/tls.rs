@@ -20,6 +20,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use crate::fixture::*;
 use crate::hold::Hold;
 use crate::pool::Pool;
+use crate::switching::{ASKS, SWITCHED, lines};
 
 type Secure = StreamOwned<ClientConnection, TcpStream>;
 
@@ -373,4 +374,38 @@ fn a_handshake_goes_on_while_all_threads_are_in_the_application() {
     hold.let_go();
     assert_eq!(response(&mut waiting).unwrap().1, b"GET /hold ");
     assert_eq!(text(&mut other, "/x"), "GET /x ");
+}
+
+#[test]
+fn an_application_speaks_another_protocol_in_plain_text_where_its_client_has_tls() {
+    let server = setup(settings().load().unwrap()).start_threads(vec![lines, lines]);
+    let mut client = connect(&server);
+    client.write_all(format!("{ASKS}early\n").as_bytes()).unwrap();
+    let assert_next = |client: &mut Secure, expected: &[u8]| {
+        let mut received = vec![0; expected.len()];
+        client.read_exact(&mut received).unwrap();
+        assert_eq!(String::from_utf8_lossy(&received), String::from_utf8_lossy(expected));
+    };
+    assert_next(&mut client, SWITCHED);
+    assert_next(&mut client, b"EARLY\n");
+    let long = "x".repeat(300_000);
+    client.write_all(format!("{long}\n").as_bytes()).unwrap();
+    assert_next(&mut client, format!("{}\n", long.to_uppercase()).as_bytes());
+    client.write_all(b"last\n\n").unwrap();
+    let mut rest = String::new();
+    // An end that TLS does not announce would be an error.
+    client.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "LAST\n");
+}
+
+#[test]
+fn a_conversation_by_tls_is_ended_before_its_process_would_be_killed() {
+    let graceful_timeout = Some(Duration::from_millis(400));
+    let setup = Setup { graceful_timeout, ..setup(settings().load().unwrap()) };
+    let server = setup.start(lines);
+    let mut client = connect(&server);
+    client.write_all(ASKS.as_bytes()).unwrap();
+    client.read_exact(&mut vec![0; SWITCHED.len()]).unwrap();
+    server.enter(Phase::Draining);
+    server.join();
 }

@@ -68,8 +68,8 @@ pub(crate) struct Served {
     pub(crate) is_draining: Arc<AtomicBool>,
     /// A block is sent only when another thread can run Python meanwhile.
     pub(crate) needs_python: bool,
-    /// The socket of the connection, and what was received behind the request.
-    pub(crate) connection: Option<(OwnedFd, Vec<u8>)>,
+    /// The socket of the connection (`None`: no descriptor is left for it), and what was received behind the request.
+    pub(crate) connection: Option<(Option<OwnedFd>, Vec<u8>)>,
 }
 
 /// What came of a request.
@@ -235,7 +235,7 @@ struct Recorder {
     needs_python: bool,
     head: Option<ResponseHead>,
     sent: u64,
-    connection: Option<(OwnedFd, Vec<u8>)>,
+    connection: Option<(Option<OwnedFd>, Vec<u8>)>,
     is_taken: bool,
 }
 
@@ -287,8 +287,10 @@ impl Reply for Recorder {
         self.note(head, Event::File(bytes))
     }
 
-    fn socket(&self) -> Option<std::io::Result<OwnedFd>> {
-        self.connection.as_ref().map(|(socket, _)| socket.try_clone())
+    fn socket(&mut self) -> Option<std::io::Result<OwnedFd>> {
+        let (socket, _) = self.connection.as_ref()?;
+        let lacked = || std::io::Error::from_raw_os_error(24);
+        Some(socket.as_ref().ok_or_else(lacked).and_then(OwnedFd::try_clone))
     }
 
     fn take(&mut self) -> Result<Vec<u8>, Gone> {

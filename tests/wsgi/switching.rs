@@ -14,7 +14,7 @@ fn ask(code: &str, received: &[u8]) -> (Outcome, String) {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
     theirs.write_all(b"sent").unwrap();
-    served.connection = Some((ours.into(), received.to_vec()));
+    served.connection = Some((Some(ours.into()), received.to_vec()));
     let outcome = served.ask(ASKS, Body::Empty);
     let mut text = Vec::new();
     theirs.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
@@ -28,7 +28,7 @@ fn only_a_request_for_another_protocol_has_it() {
     let code = "assert not [key for key in environ if key.endswith('.socket')]";
     let mut served = Served::new(&wrapped(code));
     let (ours, _theirs) = UnixStream::pair().unwrap();
-    served.connection = Some((ours.into(), Vec::new()));
+    served.connection = Some((Some(ours.into()), Vec::new()));
     served.get().is_complete();
     // RFC 9110 §7.8: a server ignores it in a request of 1.0.
     check("GET / HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", Body::Empty, code);
@@ -134,6 +134,13 @@ def application(environ, start_response):
 }
 
 #[test]
+fn a_request_is_answered_where_no_descriptor_is_left_for_the_socket() {
+    let mut served = Served::new(&wrapped("assert 'gunicorn.socket' not in environ"));
+    served.connection = Some((None, Vec::new()));
+    assert_eq!(served.ask(ASKS, Body::Empty).status(), 200);
+}
+
+#[test]
 fn a_client_that_is_gone_is_an_error_of_the_socket() {
     let mut served = Served::new(
         "def application(environ, start_response):
@@ -147,7 +154,7 @@ fn a_client_that_is_gone_is_an_error_of_the_socket() {
 ",
     );
     let (ours, _theirs) = UnixStream::pair().unwrap();
-    served.connection = Some((ours.into(), Vec::new()));
+    served.connection = Some((Some(ours.into()), Vec::new()));
     served.patience = 0;
     let outcome = served.ask(ASKS, Body::Empty);
     assert!(!outcome.log.contains("Assertion"), "{}", outcome.log);

@@ -14,6 +14,7 @@ use super::answer_race::AnswerRace;
 use super::coalescing::Holding;
 use super::connection::Then;
 use super::drain::may_keep_open;
+use super::relay::{Pair, Relay};
 use super::turn::MOST_SENT;
 use crate::app::{Block, Gone, Reply, Verdict};
 use crate::http::chunked::{LAST_CHUNK, write_chunk};
@@ -95,6 +96,10 @@ pub(super) struct Exchange<'a> {
     give_up_at: Option<Instant>,
     is_interrupted: bool,
     rest: Option<Rest>,
+    /// The application's socket, where it is not the connection's own,
+    pair: Option<Pair>,
+    /// and what moves the bytes between the two.
+    relay: Option<Relay>,
 }
 
 /// The result of an answer.
@@ -118,14 +123,30 @@ impl<'a> Exchange<'a> {
         asked: Asked<'a>,
         sent: Option<&'a mut ResponseHead>,
     ) -> Self {
-        let (flushed, give_up_at, rest) = (None, None, None);
+        let (flushed, give_up_at, rest, pair, relay) = (None, None, None, None, None);
         let (stage, bytes, is_interrupted) = (Stage::Before, 0, false);
-        Self { stream, outgoing, asked, stage, sent, bytes, flushed, give_up_at, is_interrupted, rest }
+        Self {
+            stream,
+            outgoing,
+            asked,
+            stage,
+            sent,
+            bytes,
+            flushed,
+            give_up_at,
+            is_interrupted,
+            rest,
+            pair,
+            relay,
+        }
     }
 
     /// Ends the answer as the application's verdict demands.
     pub(super) fn finish(mut self, verdict: Verdict) -> Answered {
         self.asked.holding.take_back(self.outgoing);
+        if let Some(relay) = self.relay.take() {
+            relay.finish();
+        }
         let said_nothing = self.stage == Stage::Before;
         if said_nothing {
             self.fail();
@@ -260,6 +281,21 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// Begins to move bytes where the application has a socket of its own.
+    fn start_relay(&mut self) -> Result<(), Gone> {
+        let Some(pair) = self.pair.take() else { return Ok(()) };
+        match pair.start(Arc::clone(self.stream), self.asked.write_timeout) {
+            Ok(relay) => {
+                self.relay = Some(relay);
+                Ok(())
+            }
+            Err(error) => {
+                log::error!("cannot start the thread of a conversation by TLS: {error}");
+                self.gone()
+            }
+        }
+    }
+
     fn gone(&mut self) -> Result<(), Gone> {
         self.stage = Stage::Gone;
         Err(Gone)
@@ -330,9 +366,15 @@ impl Reply for Exchange<'_> {
         }
     }
 
-    fn socket(&self) -> Option<io::Result<OwnedFd>> {
-        // The keys of TLS would not be on it.
-        (!self.stream.is_tls()).then(|| self.stream.duplicate())
+    fn socket(&mut self) -> Option<io::Result<OwnedFd>> {
+        if !self.stream.is_tls() {
+            return Some(self.stream.duplicate());
+        }
+        let pair = Pair::new().and_then(|pair| Ok((pair.for_application()?, pair)));
+        Some(pair.map(|(theirs, pair)| {
+            self.pair = Some(pair);
+            theirs
+        }))
     }
 
     fn take(&mut self) -> Result<Vec<u8>, Gone> {
@@ -347,6 +389,7 @@ impl Reply for Exchange<'_> {
             return Err(Gone);
         }
         self.flush_all()?;
+        self.start_relay()?;
         if let Some(sent) = self.sent.as_mut().filter(|_| self.stage == Stage::Before) {
             // The application sends the head itself, and a protocol has no other.
             let _ = sent.begin(101, b"Switching Protocols");

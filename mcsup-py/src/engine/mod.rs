@@ -31,6 +31,7 @@ mod overdue;
 mod pace;
 mod refusal_log;
 mod refusing;
+mod relay;
 mod reserve;
 mod room;
 mod steps;

@@ -29,10 +29,17 @@ impl<'py> Offer<'py> {
     pub(super) fn make(
         environ: &Bound<'py, PyDict>,
         start_response: &Bound<'py, StartResponse>,
-        reply: &dyn Reply,
+        reply: &mut dyn Reply,
     ) -> PyResult<Option<Self>> {
         let py = environ.py();
-        let Some(descriptor) = reply.socket().transpose()? else { return Ok(None) };
+        let descriptor = match reply.socket() {
+            None => return Ok(None),
+            Some(Ok(descriptor)) => descriptor,
+            Some(Err(error)) => {
+                log::warn!("a request for another protocol has no socket: {error}");
+                return Ok(None);
+            }
+        };
         let start_response = start_response.clone();
         let take = Bound::new(py, Take(start_response.clone().unbind()))?;
         let socket = class(py)?.call1((descriptor.as_raw_fd(), take))?;

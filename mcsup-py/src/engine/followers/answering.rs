@@ -63,8 +63,7 @@ impl<'a> Shared<'a> {
     /// Calls the application.
     fn call(&self, job: &mut Job, follower: &mut Follower<'_>, began: Instant, coalesce: bool) -> Answered {
         let Job { connection, head, body } = job;
-        // A socket cannot be given away with a session of TLS on it.
-        let asks_upgrade = connection.heads.delimited().asks_upgrade && !connection.stream.is_tls();
+        let asks_upgrade = connection.heads.delimited().asks_upgrade;
         if asks_upgrade && std::mem::take(&mut connection.registered) {
             // The poller would report each byte of the other protocol. It gets the connection back behind the answer.
             let _ = self.poller.delete(connection.stream.as_fd());

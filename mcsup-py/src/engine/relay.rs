@@ -1,0 +1,291 @@
+//! Moves bytes between a connection and a socket of the application, which cannot have the connection's own socket where
+//! the bytes are encrypted. A thread for each such conversation, since the application may wait at its end.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use mcsup_core::SignalsBlocked;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
+
+use crate::net::buffer::{Incoming, Outgoing};
+use crate::net::stream::{Progress, Stream};
+
+const STACK: usize = 256 << 10;
+
+/// How much is taken at once of what the application sends.
+const PIECE: usize = 64 * 1024;
+
+/// How often a wait for the client is interrupted, to see whether the conversation is over.
+const LOOK_AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
+
+/// Two sockets that are connected: one for the application, and the other one for a relay.
+#[derive(Debug)]
+pub(super) struct Pair {
+    theirs: OwnedFd,
+    ours: OwnedFd,
+}
+
+/// The thread, and what it is ended by.
+#[derive(Debug)]
+pub(super) struct Relay {
+    theirs: OwnedFd,
+    is_over: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Pair {
+    pub(super) fn new() -> io::Result<Self> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        Ok(Self { theirs: theirs.into(), ours: ours.into() })
+    }
+
+    /// A further descriptor of the application's end.
+    pub(super) fn for_application(&self) -> io::Result<OwnedFd> {
+        self.theirs.try_clone()
+    }
+
+    /// Starts the thread. It ends by itself where the client or the application does. `limit`: for how long a client may
+    /// take nothing when the conversation is over.
+    pub(super) fn start(self, stream: Arc<Stream>, limit: Duration) -> io::Result<Relay> {
+        let Self { theirs, ours } = self;
+        let is_over = Arc::new(AtomicBool::new(false));
+        let mut flow = Flow::new(stream, ours, Arc::clone(&is_over), limit);
+        let _blocked = SignalsBlocked::for_new_threads();
+        let builder = thread::Builder::new().name("relay".to_owned()).stack_size(STACK);
+        let thread = builder.spawn(move || flow.run())?;
+        Ok(Relay { theirs, is_over, thread })
+    }
+}
+
+impl Relay {
+    /// The application says no more: waits until all that it said has been sent, or its client is gone.
+    pub(super) fn finish(self) {
+        self.is_over.store(true, Ordering::Release);
+        // The relay reads to this end.
+        let _ = rustix::net::shutdown(&self.theirs, Shutdown::Write);
+        // It does not panic.
+        let _ = self.thread.join();
+    }
+}
+
+/// Both directions.
+struct Flow {
+    stream: Arc<Stream>,
+    ours: OwnedFd,
+    is_over: Arc<AtomicBool>,
+    limit: Duration,
+    /// From the client.
+    incoming: Incoming,
+    /// For the client.
+    outgoing: Outgoing,
+    client_ended: bool,
+    application_ended: bool,
+    /// When the client last took something.
+    sent: Instant,
+}
+
+impl Flow {
+    fn new(stream: Arc<Stream>, ours: OwnedFd, is_over: Arc<AtomicBool>, limit: Duration) -> Self {
+        let (incoming, outgoing, sent) = (Incoming::default(), Outgoing::default(), Instant::now());
+        let (client_ended, application_ended) = (false, false);
+        Self { stream, ours, is_over, limit, incoming, outgoing, client_ended, application_ended, sent }
+    }
+
+    fn run(&mut self) {
+        loop {
+            while self.move_from_client() {}
+            while self.move_to_client() {}
+            if self.application_ended && self.outgoing.is_empty() {
+                self.stream.end();
+                return;
+            }
+            let is_late = self.is_over.load(Ordering::Acquire) && self.sent.elapsed() > self.limit;
+            if is_late && !self.outgoing.is_empty() || self.wait().is_err() {
+                return self.stream.abort();
+            }
+        }
+    }
+
+    /// Whether something was moved to the application.
+    fn move_from_client(&mut self) -> bool {
+        if self.incoming.is_empty() && !self.client_ended {
+            self.client_ended = self.stream.receive(&mut self.incoming) == Progress::Ended;
+            if self.client_ended {
+                let _ = rustix::net::shutdown(&self.ours, Shutdown::Write);
+            }
+        }
+        if self.incoming.is_empty() {
+            return false;
+        }
+        match rustix::net::send(&self.ours, self.incoming.bytes(), flags()) {
+            Ok(count) => self.incoming.consume(count),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return false,
+            // It has closed its end, and takes nothing.
+            Err(_) => self.incoming.clear(),
+        }
+        true
+    }
+
+    /// Whether something was moved to the client.
+    fn move_to_client(&mut self) -> bool {
+        if self.outgoing.is_empty() && !self.application_ended {
+            let piece = self.outgoing.append();
+            piece.reserve(PIECE);
+            match rustix::net::recv(&self.ours, rustix::buffer::spare_capacity(piece), RecvFlags::DONTWAIT) {
+                Ok((_, 1..)) => self.sent = Instant::now(),
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Ok((_, 0)) | Err(_) => self.application_ended = true,
+            }
+        }
+        if self.outgoing.is_empty() {
+            return false;
+        }
+        match self.stream.send(&mut self.outgoing) {
+            Progress::Blocked(0) => return false,
+            Progress::Blocked(_) | Progress::More(_) => self.sent = Instant::now(),
+            Progress::Ended => {
+                // The application learns it by its next send.
+                (self.application_ended, self.outgoing) = (true, Outgoing::default());
+                let _ = rustix::net::shutdown(&self.ours, Shutdown::Both);
+            }
+        }
+        true
+    }
+
+    /// Waits until something may be moved. A descriptor that nothing is expected of would end each wait at once if its other
+    /// side is gone.
+    fn wait(&self) -> rustix::io::Result<()> {
+        let interest = |reads: bool, writes: bool| {
+            let mut flags = PollFlags::empty();
+            flags.set(PollFlags::IN, reads);
+            flags.set(PollFlags::OUT, writes);
+            flags
+        };
+        let (has_incoming, has_outgoing) = (!self.incoming.is_empty(), !self.outgoing.is_empty());
+        let of_client = interest(!has_incoming && !self.client_ended, has_outgoing);
+        let of_application = interest(!has_outgoing && !self.application_ended, has_incoming);
+        let all = [(self.stream.as_fd(), of_client), (self.ours.as_fd(), of_application)];
+        let wanted = all.iter().filter(|(_, flags)| !flags.is_empty());
+        let mut sources: Vec<_> = wanted.map(|(fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
+        match poll(&mut sources, has_outgoing.then_some(&LOOK_AGAIN)) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn flags() -> SendFlags {
+    SendFlags::DONTWAIT | SendFlags::NOSIGNAL
+}
+
+/// The signal is blocked in this thread.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn flags() -> SendFlags {
+    SendFlags::DONTWAIT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    /// The client, the application's end, and what is between them.
+    fn started(limit: Duration) -> (UnixStream, UnixStream, Relay) {
+        let (ours, client) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let pair = Pair::new().unwrap();
+        let application = UnixStream::from(pair.for_application().unwrap());
+        let relay = pair.start(Arc::new(Stream::from(OwnedFd::from(ours))), limit).unwrap();
+        for end in [&client, &application] {
+            end.set_read_timeout(Some(PATIENCE)).unwrap();
+        }
+        (client, application, relay)
+    }
+
+    #[test]
+    fn bytes_go_both_ways_also_more_than_a_socket_holds() {
+        let (mut client, mut application, relay) = started(PATIENCE);
+        let large: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();
+        let (sent, mut echoed) = (large.clone(), application.try_clone().unwrap());
+        let writer = thread::spawn({
+            let mut client = client.try_clone().unwrap();
+            move || client.write_all(&sent).unwrap()
+        });
+        let echo = thread::spawn(move || {
+            let mut piece = [0; 10_000];
+            for _ in 0..300 {
+                application.read_exact(&mut piece).unwrap();
+                echoed.write_all(&piece).unwrap();
+            }
+        });
+        let mut received = vec![0; large.len()];
+        client.read_exact(&mut received).unwrap();
+        assert!(received == large);
+        writer.join().unwrap();
+        echo.join().unwrap();
+        relay.finish();
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    }
+
+    #[test]
+    fn what_was_said_before_the_end_is_sent_and_then_the_end() {
+        let (mut client, mut application, relay) = started(PATIENCE);
+        application.write_all(b"last words").unwrap();
+        relay.finish();
+        let mut text = String::new();
+        client.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "last words");
+    }
+
+    #[test]
+    fn the_end_of_the_client_is_one_for_the_application_which_may_still_speak() {
+        let (mut client, mut application, relay) = started(PATIENCE);
+        client.write_all(b"bye").unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut text = String::new();
+        application.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "bye");
+        application.write_all(b"bye too").unwrap();
+        relay.finish();
+        text.clear();
+        client.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "bye too");
+    }
+
+    #[test]
+    fn a_client_that_is_gone_ends_it() {
+        let (client, mut application, relay) = started(PATIENCE);
+        drop(client);
+        assert_eq!(application.read(&mut [0]).unwrap(), 0);
+        let began = Instant::now();
+        while application.write_all(b"to nowhere").is_ok() {
+            assert!(began.elapsed() < PATIENCE);
+            thread::yield_now();
+        }
+        relay.finish();
+    }
+
+    #[test]
+    fn a_client_that_takes_nothing_does_not_keep_it() {
+        let (client, application, relay) = started(Duration::from_millis(100));
+        application.set_nonblocking(true).unwrap();
+        let began = Instant::now();
+        // Until all buffers are full.
+        while (&application).write(&[b'x'; 65536]).is_ok() || began.elapsed() < Duration::from_millis(200) {}
+        relay.finish();
+        assert!(began.elapsed() < PATIENCE);
+        drop(client);
+    }
+}
