@@ -1,5 +1,6 @@
 """Users, files, sockets and limits of the processes: what an operator reads where one of them is wrong."""
 
+import ast
 import contextlib
 import grp
 import os
@@ -21,6 +22,14 @@ import json, os
 def app(environ, start_response):
     start_response("200 OK", [("Content-Type", "application/json")])
     return [json.dumps(dict(os.environ)).encode()]
+"""
+
+# Its user, group and supplementary groups.
+IDENTITY = """
+import os
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [repr([os.getuid(), os.getgid(), sorted(os.getgroups())]).encode()]
 """
 
 # A file by wsgi.file_wrapper, and the class of that.
@@ -158,13 +167,28 @@ def test_a_program_in_kubernetes_needs_the_name_of_its_image(directory):
     assert "Probe" not in result.stdout and "kind: Service\n" not in result.stdout
 
 
+@pytest.fixture(scope="module")
+def pastedeploy(tmp_path_factory):
+    """A folder with PasteDeploy.
+
+    Not in the environment of the tests: it runs code at each start of Python there, which a worker of another user may
+    not be able to read.
+    """
+    folder = tmp_path_factory.mktemp("packages")
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", folder, "PasteDeploy==3.1.0"]
+    done = subprocess.run(install, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode:
+        pytest.skip(f"NOT TESTED: PasteDeploy cannot be installed: {done.stderr.strip()[-200:]}")
+    return str(folder)
+
+
 @contextlib.contextmanager
-def gunicorn(directory, *arguments):
+def gunicorn(directory, *arguments, **variables):
     """gunicorn on a port of its own, which it yields."""
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "--no-control-socket", "-b", f"127.0.0.1:{port}", *arguments]
     with (directory / "gunicorn.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=directory, env=clean_environment(), stdout=log, stderr=log)
+        process = subprocess.Popen(command, cwd=directory, env=clean_environment(**variables), stdout=log, stderr=log)
     try:
         wait_for(lambda: answers(port), "gunicorn", 4 * PATIENCE)
         yield port
@@ -173,17 +197,19 @@ def gunicorn(directory, *arguments):
         process.wait(4 * PATIENCE)
 
 
-def test_an_application_of_pastedeploy_is_served_as_by_gunicorn(serve, directory):
+def test_an_application_of_pastedeploy_is_served_as_by_gunicorn(serve, directory, pastedeploy):
     (directory / "shop.py").write_text(PASTE)
     (directory / "shop.ini").write_text(INI)
+    path = {"PYTHONPATH": pastedeploy}
     for section, globals_ in (("", []), ("#loud", []), ("", ["--paste-global", "colour=blue"])):
         words = ["--pythonpath", str(directory), "--paste", f"shop.ini{section}", *globals_]
-        server = serve(None, "-w", "1", "-b", f"127.0.0.1:{(port := free_port())}", *words, bare=True, port=port)
+        address = f"127.0.0.1:{(port := free_port())}"
+        server = serve(None, "-b", address, *words, bare=True, port=port, env=clean_environment(**path))
         ours = server.get()
         assert server.stop() == 0
         wait_for(lambda: "shop made first" in (directory / "shop.log").read_text(), "the log of the ini file")
         (directory / "shop.log").unlink()
-        with gunicorn(directory, *words) as theirs:
+        with gunicorn(directory, *words, **path) as theirs:
             assert ours == get(theirs)
         colour = "BLUE" if globals_ else "RED"
         assert colour.lower() in ours[1].decode().lower() and (b"FIRST" in ours[1]) == bool(section), ours
@@ -193,6 +219,9 @@ def test_a_file_of_pastedeploy_that_is_absent_or_beside_an_application_is_an_err
     address = f"127.0.0.1:{free_port()}"
     result = run("-b", address, "--paste", "none.ini", cwd=directory)
     assert result.returncode == 4 and f"there is no file {directory}/none.ini" in result.stderr, result
+    (directory / "shop.ini").write_text(INI)
+    result = run("-b", address, "--paste", "shop.ini", cwd=directory)
+    assert result.returncode == 4 and "which is not installed: pip install PasteDeploy" in result.stderr, result
     result = run("-b", address, "--paste", "none.ini", "app:app", cwd=directory)
     assert result.returncode == USAGE and "name one of them" in result.stderr, result
 
@@ -229,6 +258,19 @@ def test_a_unix_socket_belongs_to_the_owner_that_is_named(serve, directory):
     serve(HELLO, "-b", "unix:app.sock", "--socket-owner", "daemon")
     found = (directory / "app.sock").stat()
     assert (found.st_uid, found.st_gid) == (daemon.pw_uid, os.getegid())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run workers as another user")
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="setpriv is not installed")
+@pytest.mark.parametrize("words", [[], ["--initgroups"], ["--preload"], ["-g", "bin"]])
+def test_a_worker_has_the_groups_of_its_user_and_none_of_roots(serve, directory, words):
+    user = pwd.getpwnam("daemon")
+    gid = grp.getgrnam("bin").gr_gid if "-g" in words else user.pw_gid
+    through = ("setpriv", "--groups", "0,4,27", "--")
+    for name in (user.pw_name, str(user.pw_uid)):
+        server = serve(IDENTITY, "-u", name, *words, through=through)
+        assert ast.literal_eval(server.get()[1].decode()) == [user.pw_uid, gid, sorted(os.getgrouplist(user.pw_name, gid))]
+        assert server.stop() == 0
 
 
 def test_files_are_sent_with_and_without_sendfile(serve, directory):

@@ -61,7 +61,7 @@ pub(crate) struct SystemdArgs {
 /// The arguments of `mcsup service kubernetes`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub(crate) struct KubernetesArgs {
-    /// The image of the container [default: NAME:latest]
+    /// The image of the container; a program needs the option [default: NAME:latest for an application]
     #[arg(long, value_name = "IMAGE")]
     pub image: Option<String>,
     /// The server.
