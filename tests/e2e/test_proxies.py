@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 import socket
 import struct
 import subprocess
@@ -202,6 +203,30 @@ def test_a_proxy_header_counts_for_all_requests_of_its_connection_and_is_in_the_
     assert ask(server.port, LINE + get(), LINE + get())[0] == 400
 
 
+def test_a_connection_with_a_proxy_header_keeps_its_client_over_a_reload(serve):
+    server = serve(APPLICATION, "--proxy-protocol", "v2", "--soak", "0", "--keep-alive", "60")
+    before = server.worker_pids()
+    with (
+        socket.create_connection(("127.0.0.1", server.port), PATIENCE) as used,
+        socket.create_connection(("127.0.0.1", server.port), PATIENCE) as silent,
+    ):
+        header = binary(0x21, 0x11, IPV4)
+        used.sendall(header + get())
+        assert receive(used)[1]["REMOTE_ADDR"] == "192.0.2.7"
+        server.signal(signal.SIGHUP)
+        server.wait_log(r"Worker \d+ is ready", count=2)
+        wait_for(lambda: not set(before) & set(server.worker_pids()), "the old worker's end")
+        used.sendall(get(path="/after"))
+        _, environ = receive(used)
+        assert (environ["REMOTE_ADDR"], environ["REMOTE_PORT"], environ["PROXY_PORT"]) == ("192.0.2.7", "4711", "443")
+        # Nothing of this one was read by the old worker.
+        silent.sendall(header + get())
+        assert receive(silent)[1]["REMOTE_ADDR"] == "192.0.2.7"
+        # A header that has been read is not expected again.
+        used.sendall(header + get())
+        assert receive(used)[0] == 400
+
+
 def test_a_proxy_header_of_another_peer_gets_403_as_with_gunicorn(pair):
     ours, theirs = pair("--proxy-protocol", "auto", "--proxy-allow-from", "10.0.0.0/8")
     for header in (LINE, binary(0x21, 0x11, IPV4), b""):
@@ -244,6 +269,24 @@ def test_a_proxy_on_a_unix_socket_is_trusted(serve, directory):
         _, environ = receive(connection)
     assert (environ["REMOTE_ADDR"], environ["wsgi.url_scheme"]) == ("192.0.2.7", "https")
     assert ask(server.port, get("X-Forwarded-Proto: https"))[1]["wsgi.url_scheme"] == "http"
+
+
+def test_the_settings_for_proxies_of_a_gunicorn_conf_py_count(pair, directory):
+    (directory / "gunicorn.conf.py").write_text("""
+forwarded_allow_ips = "*"
+secure_scheme_headers = {"X-SCHEME": "https", "X-TLS": "1"}
+forwarder_headers = "SCRIPT_NAME,REMOTE_USER"
+header_map = "refuse"
+proxy_protocol = True
+proxy_allow_ips = "127.0.0.0/8"
+""")
+    ours, theirs = pair()
+    compare(ours, theirs)
+    for fields in [("X-Scheme: https",), ("X-Scheme: https", "X-Tls: 0"), ("Remote_User: me",), ("PATH_INFO: /",)]:
+        assert ask(ours, get(*fields)) == ask(theirs, get(*fields)), fields
+    assert ask(ours, LINE + get("X-Tls: 1")) == ask(theirs, LINE + get("X-Tls: 1"))
+    assert ask(ours, get("X-Scheme: https"))[1]["wsgi.url_scheme"] == "https"
+    assert ask(ours, get("X-Forwarded-Proto: https"))[1]["wsgi.url_scheme"] == "http"
 
 
 def test_a_wrong_list_is_one_clear_error(directory):
