@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mcsup_core::{Error, ErrorKind, Phase, SignalsBlocked, Worker, WorkerContext, WorkerResult};
@@ -184,7 +185,7 @@ impl Worker for WsgiWorker {
             (0..*threads).map(app).collect()
         });
         if let Some(watcher) = self.watcher.take() {
-            start_watching(watcher, context.clone())?;
+            start_watching(watcher, context.clone(), self.hooks.reload_wanted())?;
         }
         let host = Process { context, reopen_error_log: &**reopen_error_log };
         let ended = engine::run(engine, listeners.collect(), &host, Threads { apps, life: attached }, access);
@@ -209,10 +210,14 @@ fn watcher(reload: &ReloadSettings, python_path: &[String]) -> Watcher {
 }
 
 /// A thread of its own, which ends with the process, or soon after the worker is asked to.
-fn start_watching(watcher: Watcher, context: WorkerContext) -> mcsup_core::Result<()> {
+fn start_watching(
+    watcher: Watcher,
+    context: WorkerContext,
+    wanted: Arc<AtomicBool>,
+) -> mcsup_core::Result<()> {
     let _blocked = SignalsBlocked::for_new_threads();
     let builder = std::thread::Builder::new().name("watcher".to_owned());
-    let started = builder.spawn(move || watch(watcher, &context));
+    let started = builder.spawn(move || watch(watcher, &context, &wanted));
     started.map(drop).map_err(|error| Error::system("start the watcher", error).of_kind(ErrorKind::Worker))
 }
 
@@ -220,7 +225,7 @@ fn start_watching(watcher: Watcher, context: WorkerContext) -> mcsup_core::Resul
 const IMPORTS: Duration = Duration::from_secs(1);
 
 /// Asks for a reload at each change, while this worker is one that a reload would replace.
-fn watch(mut watcher: Watcher, context: &WorkerContext) {
+fn watch(mut watcher: Watcher, context: &WorkerContext, wanted: &AtomicBool) {
     let (mut imported, mut broken) = (Imported::default(), None);
     while context.phase() == Phase::Serving {
         match Python::attach(|py| imported.look(py)) {
@@ -234,6 +239,7 @@ fn watch(mut watcher: Watcher, context: &WorkerContext) {
             broken = newest;
         }
         let Some(reason) = watcher.wait_for(IMPORTS) else { continue };
+        wanted.store(true, Ordering::Relaxed);
         if let Err(error) = context.ask_reload(&reason) {
             return log::debug!("nobody hears that {reason}: {error}");
         }

@@ -143,7 +143,7 @@ impl WorkerHooks {
         Ok(found.contains("pre_request")? || found.contains("post_request")?)
     }
 
-    /// Calls the hooks of the end, which nothing stops: `worker_int` at a quick stop, and `worker_exit`. `requests`: the
+    /// Calls the hooks of the end, which nothing stops: `worker_int` at a quick stop or reload, and `worker_exit`. `requests`: the
     /// number of requests, where no hook has counted them.
     pub(crate) fn end(&self, py: Python<'_>, is_quick: bool, requests: u64) {
         let worker = self.worker.bind(py);

@@ -1,6 +1,8 @@
 //! The hooks of `gunicorn.conf.py` in the life of a worker.
 
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use mcsup_core::{Local, Phase, Result, WorkerContext};
 use pyo3::prelude::*;
@@ -16,6 +18,8 @@ pub(super) struct Hooking {
     defined: Option<DefinedHooks>,
     /// In a worker; a mold has none.
     own: Option<WorkerHooks>,
+    /// Whether the worker has asked for a reload because of a changed file.
+    reload_wanted: Arc<AtomicBool>,
 }
 
 impl Hooking {
@@ -77,10 +81,18 @@ impl Hooking {
         hooks.ok().flatten().map(RequestHooks::new)
     }
 
+    /// To be set when the worker asks for a reload.
+    pub(super) fn reload_wanted(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.reload_wanted)
+    }
+
     /// Calls the hooks of the end.
     pub(super) fn end(&self, context: Option<&WorkerContext>) {
         let (Some(own), Some(context)) = (&self.own, context) else { return };
-        Python::attach(|py| own.end(py, context.phase() == Phase::Quitting, context.requests()));
+        // As with gunicorn, whose worker ends itself when a file has changed.
+        let is_reload = context.phase() == Phase::Retiring && self.reload_wanted.load(Ordering::Relaxed);
+        let is_quick = context.phase() == Phase::Quitting || is_reload;
+        Python::attach(|py| own.end(py, is_quick, context.requests()));
     }
 }
 

@@ -1,0 +1,249 @@
+"""Hooks of gunicorn.conf.py in the worker, beside gunicorn itself."""
+
+import os
+import re
+import signal
+
+import pytest
+from beside_gunicorn import Gunicorn
+from harness import HELLO, PATIENCE, Server, get, is_gone, wait_for
+
+CONF = "gunicorn.conf.py"
+
+# Each hook appends what it sees to a file. One write for each record keeps the lines of several processes whole.
+RECORDING = """
+import os
+def note(*seen):
+    with open("record", "a") as record:
+        record.write(repr(seen) + "\\n")
+def life(worker):
+    return (worker.nr, worker.alive, worker.booted, worker.pid == os.getpid(), worker.ppid == os.getppid())
+def post_fork(server, worker):
+    note("post_fork", life(worker), server.num_workers, server.pid == worker.ppid, worker.timeout)
+    note(worker.cfg.threads, worker.cfg.timeout, server.cfg.workers, len(server.LISTENERS), len(worker.sockets))
+    note(server.LISTENERS[0].getsockname() == worker.sockets[0].getsockname(), server.log is worker.log)
+    note(worker.app.callable is not None, server.timeout, worker.cfg.env, worker.log.loglevel)
+    worker.log.info("a line of post_fork, pid %s", worker.pid)
+def post_worker_init(worker):
+    note("post_worker_init", life(worker), worker.wsgi is worker.app.callable, callable(worker.app.wsgi()))
+def worker_int(worker):
+    note("worker_int", life(worker))
+def worker_abort(worker):
+    note("worker_abort", life(worker))
+def worker_exit(server, worker):
+    note("worker_exit", life(worker), server.num_workers)
+def pre_request(worker, req):
+    note("pre_request", life(worker), req.method, req.uri, req.path, req.query, req.version, req.scheme)
+    note([field for field in req.headers if field[0] != "HOST"], req.remote_addr[0], len(req.trailers))
+    req.headers.append(("X-OF-THE-HOOK", "added"))
+def post_request(worker, req, environ, resp):
+    note("post_request", life(worker), req.path, environ["PATH_INFO"], environ.get("of the application"))
+    # gunicorn sets status_code with the status.
+    note(resp.status, getattr(resp, "status_code", None), resp.headers, resp.headers_sent, resp.sent, resp.response_length)
+    note(resp.chunked, environ["HTTP_X_OF_THE_HOOK"], environ["QUERY_STRING"], "noted")
+"""
+
+APP = """
+import os
+def app(environ, start_response):
+    environ["of the application"] = environ["HTTP_X_OF_THE_HOOK"]
+    if environ["PATH_INFO"] == "/fails":
+        raise ValueError("as it should")
+    body = b"hello"
+    fields = [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))]
+    if environ["PATH_INFO"] == "/pieces":
+        start_response("201 Made", fields[:1])
+        return iter([b"one", b"two"])
+    start_response("200 OK", fields)
+    return [body]
+"""
+
+
+def of_each(directory, act, *arguments):
+    """The records of gunicorn and of mcsup after `act`, which gets the port, a pid of a worker and a way to the end."""
+    (directory / CONF).write_text(RECORDING)
+    (directory / "app.py").write_text(APP)
+    record = directory / "record"
+    theirs = Gunicorn(directory, *arguments, "app:app")
+    # The request that has shown that it answers is not one of the test.
+    try:
+        wait_for(lambda: "noted" in record.read_text(), "the first request")
+        record.write_text("")
+        act(theirs.port, theirs.worker(), theirs.end)
+    finally:
+        theirs.end()
+    expected = record.read_text()
+    record.write_text("")
+    ours = Server(directory, "-c", CONF, *arguments)
+    try:
+        assert get(ours.port)[0] == 200
+        wait_for(lambda: "noted" in record.read_text(), "the first request")
+        record.write_text("")
+
+        def end(number=signal.SIGTERM):
+            if ours.process.poll() is None:
+                ours.signal(number)
+                ours.wait(4 * PATIENCE)
+
+        act(ours.port, ours.worker_pids()[-1], end)
+        end()
+    finally:
+        ours.clean_up()
+    return expected.splitlines(), record.read_text().splitlines()
+
+
+def booting(directory, *arguments):
+    """The records of a start of each."""
+    (directory / CONF).write_text(RECORDING)
+    (directory / "app.py").write_text(APP)
+    record = directory / "record"
+    found = []
+    for start in (lambda: Gunicorn(directory, *arguments, "app:app"), lambda: Server(directory, "-c", CONF, *arguments)):
+        record.write_text("")
+        server = start()
+        try:
+            wait_for(lambda: "post_worker_init" in record.read_text(), "the hook")
+            lines = record.read_text().splitlines()
+            found.append(lines[: 1 + next(at for at, line in enumerate(lines) if "post_worker_init" in line)])
+            assert f"a line of post_fork, pid {os.getpid()}" not in server.log
+            wait_for(lambda server=server: re.search(r"\[INFO\] a line of post_fork, pid \d+", server.log), "its line")
+        finally:
+            server.process.terminate()
+            server.process.wait(4 * PATIENCE)
+    return found
+
+
+@pytest.mark.parametrize("preload", [[], ["--preload"]])
+def test_post_fork_and_post_worker_init_see_what_they_see_under_gunicorn(directory, preload):
+    theirs, ours = booting(directory, "--threads", "2", "-t", "20", "-e", "A=b=c", *preload)
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_the_hooks_of_requests_and_the_end_see_what_they_see_under_gunicorn(directory, threads):
+    def act(port, _, end):
+        assert get(port, "/a%20b?c=d")[0] == 200
+        assert get(port, "/fails")[0] == 500
+        assert get(port, "/pieces")[0] == 201
+        wait_for(lambda: (directory / "record").read_text().count("noted") == 3, "the last hook")
+        end()
+
+    theirs, ours = of_each(directory, act, "--threads", threads)
+    assert len(ours) == 3 * 5 + 1
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_worker_int_is_called_at_a_quick_stop(directory, number):
+    theirs, ours = of_each(directory, lambda _port, _pid, end: end(number))
+    assert [line.split(",")[0] for line in ours] == ["('worker_int'", "('worker_exit'"]
+    assert ours == theirs
+
+
+def test_worker_int_is_called_when_a_changed_file_ends_the_worker(directory):
+    def act(_port, pid, _end):
+        (directory / "app.py").write_text(APP + "\n# changed\n")
+        wait_for(lambda: is_gone(pid), "the worker", patience=4 * PATIENCE)
+
+    theirs, ours = of_each(directory, act, "--reload")
+    ended = [[line for line in lines if "worker_" in line and "init" not in line] for lines in (theirs, ours)]
+    assert ended[1][0].startswith("('worker_int'") and ended[1][1].startswith("('worker_exit'")
+    assert ended[1][:2] == ended[0][:2]
+
+
+@pytest.mark.parametrize("preload", [[], ["--preload"]])
+def test_worker_abort_is_called_at_sigabrt(directory, preload):
+    def act(_port, pid, _end):
+        os.kill(pid, signal.SIGABRT)
+        wait_for(lambda: is_gone(pid), "the worker")
+        wait_for(lambda: "post_worker_init" in (directory / "record").read_text(), "its successor")
+
+    theirs, ours = of_each(directory, act, *preload)
+    assert ours[0].startswith("('worker_abort'")
+    assert ours == theirs
+
+
+def test_a_worker_that_hangs_leaves_its_stacks_and_calls_worker_abort(directory):
+    (directory / CONF).write_text(RECORDING)
+    (directory / "app.py").write_text("import time\ndef app(environ, start_response):\n    time.sleep(60)\n")
+    server = Server(directory, "-c", CONF, "-t", "1", "--request-timeout", "0")
+    try:
+        pid = server.worker_pids()[-1]
+        with pytest.raises(OSError):
+            server.get(timeout=PATIENCE)
+        wait_for(lambda: is_gone(pid), "the worker")
+        record = (directory / "record").read_text()
+        assert record.index("worker_abort") < record.index("worker_exit")
+        server.wait_log(r"File \"\S+/app.py\", line 3 in app")
+        server.wait_log(r"Worker \d+ is ready", 2)
+    finally:
+        server.clean_up()
+
+
+RAISING = """
+def fail(*_):
+    raise ValueError("of a hook")
+def post_fork(server, worker): fail()
+def post_worker_init(worker): fail()
+def post_request(worker, req): fail()
+def worker_exit(server, worker): fail()
+"""
+
+
+@pytest.mark.parametrize("preload", [[], ["--preload"]])
+def test_hooks_that_raise_are_named_and_the_service_goes_on(directory, preload):
+    (directory / CONF).write_text(RAISING)
+    (directory / "app.py").write_text(HELLO)
+    server = Server(directory, "-c", CONF, *preload)
+    try:
+        assert server.get()[0] == 200
+        server.wait_log(r"Exception in post_request hook\nTraceback")
+        assert server.stop() == 0
+        for name in ["post_fork", "post_worker_init", "worker_exit"]:
+            server.wait_log(rf"\[ERROR\] Exception in the hook {name}\nTraceback")
+        assert server.log.count("ValueError: of a hook") == 4
+    finally:
+        server.clean_up()
+
+
+def test_a_hook_that_does_not_return_is_named(directory):
+    (directory / CONF).write_text(
+        "import os, time\ndef post_worker_init(worker):\n    while not os.path.exists('go'):\n        time.sleep(0.01)\n"
+    )
+    (directory / "app.py").write_text(HELLO)
+    server = Server(directory, "-c", CONF, wait=False)
+    try:
+        text = r"\[WARNING\] The hook post_worker_init of gunicorn.conf.py has not returned for 5 seconds"
+        server.wait_log(text, patience=4 * PATIENCE)
+        (directory / "go").touch()
+        server.wait_ready()
+        assert server.get()[0] == 200
+    finally:
+        server.clean_up()
+
+
+def test_a_hook_that_exits_fails_the_boot_and_a_reload_keeps_the_old_workers(directory):
+    (directory / CONF).write_text("workers = 1\n")
+    (directory / "app.py").write_text(HELLO)
+    server = Server(directory, "-c", CONF)
+    try:
+        (directory / CONF).write_text("import sys\ndef post_fork(server, worker):\n    sys.exit('no database')\n")
+        server.signal(signal.SIGHUP)
+        server.wait_log(r"the hook post_fork of gunicorn.conf.py has ended the worker: SystemExit: no database")
+        assert server.get()[0] == 200
+    finally:
+        server.clean_up()
+
+
+def test_a_worker_whose_alive_is_set_to_false_is_replaced_without_a_lost_request(directory):
+    code = "def post_request(worker, req):\n    if worker.nr == 3:\n        worker.alive = False\n"
+    (directory / CONF).write_text(code)
+    (directory / "app.py").write_text(HELLO)
+    server = Server(directory, "-c", CONF)
+    try:
+        assert [server.get()[0] for _ in range(3)] == [200] * 3
+        server.wait_log(r"a hook has set worker.alive to False")
+        server.wait_log(r"Worker \d+ is ready", 2)
+        assert server.get()[0] == 200
+    finally:
+        server.clean_up()
