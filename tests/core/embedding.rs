@@ -48,6 +48,9 @@ pub fn a_program_steps_its_pool_and_changes_it_by_a_handle() {
 pub fn a_programs_observer_sees_all_that_the_log_tells() {
     let (_directory, console, mut pool) = start("embedder-with-a-loop");
     pool.wait_ready(2);
+    let number = format!("number: Some({})", pool.ask("number"));
+    let is_born = |line: &str| line.contains("observed Born") && line.contains(&number);
+    assert!(pool.log().lines().any(is_born), "{number}\n{}", pool.log());
     let victim: i32 = pool.ask("pid").parse().unwrap();
     kill(victim, Signal::KILL);
     pool.wait_ready(3);

@@ -336,6 +336,7 @@ pub fn read_line(connection: &mut Connection) -> std::io::Result<String> {
 fn answer(question: &str, context: &WorkerContext) -> String {
     match question {
         "pid" => std::process::id().to_string(),
+        "number" => context.number().to_string(),
         "status" => std::fs::read_to_string("/proc/self/status").unwrap(),
         "limits" => std::fs::read_to_string("/proc/self/limits").unwrap(),
         "fds" => {

@@ -128,8 +128,8 @@ impl Hooks {
         match event {
             PoolEvent::Born { process } | PoolEvent::Adopted { process } => {
                 let (Some(pid), Some(_)) = (process.pid, process.slot) else { return };
-                self.facts.age += 1;
-                let age = self.facts.age;
+                let age = process.number.unwrap_or(self.facts.age + 1);
+                self.facts.age = age;
                 let born = MasterEvent::Born { pid, age };
                 let is_new = matches!(event, PoolEvent::Born { .. });
                 self.send(&if is_new { born } else { MasterEvent::Adopted { pid, age } });

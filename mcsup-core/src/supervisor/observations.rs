@@ -48,10 +48,12 @@ impl Observations {
 
     /// Notes the processes that an earlier image has forked.
     fn adopt(&mut self, machine: &Machine) {
-        let workers = machine.table().iter().map(|entry| (entry.pid, Some(entry.slot), entry.generation));
-        let molds = machine.molds().iter().map(|(_, mold)| (mold.pid, None, mold.generation));
-        for (pid, slot, generation) in workers.chain(molds) {
-            self.processes.extend(pid.map(|number| (number, PoolProcess { pid, slot, generation })));
+        let workers = machine.table().iter();
+        let workers = workers.map(|entry| (entry.id, entry.pid, Some(entry.slot), entry.generation));
+        let molds = machine.molds().iter().map(|(id, mold)| (id, mold.pid, None, mold.generation));
+        for (id, pid, slot, generation) in workers.chain(molds) {
+            let process = PoolProcess { pid, slot, generation, number: Some(id.0) };
+            self.processes.extend(pid.map(|pid| (pid, process)));
         }
         self.adopted = self.processes.values().copied().collect();
     }
@@ -61,8 +63,11 @@ impl Observations {
         std::mem::take(&mut self.adopted).into_iter().map(|process| PoolEvent::Adopted { process })
     }
 
-    fn born(&mut self, pid: i32, slot: Option<usize>, generation: u64) -> PoolEvent {
-        let process = PoolProcess { pid: Some(pid), slot, generation };
+    fn born(&mut self, pid: i32, slot: Option<usize>, generation: u64, machine: &Machine) -> PoolEvent {
+        let workers = machine.table().iter().map(|entry| (entry.id, entry.pid));
+        let mut all = workers.chain(machine.molds().iter().map(|(id, mold)| (id, mold.pid)));
+        let number = all.find(|(_, other)| *other == Some(pid)).map(|(id, _)| id.0);
+        let process = PoolProcess { pid: Some(pid), slot, generation, number };
         self.processes.insert(pid, process);
         PoolEvent::Born { process }
     }
@@ -71,13 +76,15 @@ impl Observations {
     fn process(&self, pid: i32, slot: Option<usize>, machine: &Machine) -> PoolProcess {
         self.processes.get(&pid).copied().unwrap_or_else(|| {
             let pid = Some(pid).filter(|pid| *pid > 0);
-            PoolProcess { pid, slot, generation: machine.current() }
+            PoolProcess { pid, slot, generation: machine.current(), number: None }
         })
     }
 
     fn of_worker(&mut self, notice: &WorkerNotice, machine: &Machine) -> PoolEvent {
         match notice {
-            WorkerNotice::Booting { slot, generation, pid } => self.born(*pid, Some(*slot), *generation),
+            WorkerNotice::Booting { slot, generation, pid } => {
+                self.born(*pid, Some(*slot), *generation, machine)
+            }
             WorkerNotice::Ready { pid, slot, after } => {
                 PoolEvent::Ready { process: self.process(*pid, Some(*slot), machine), after: *after }
             }
@@ -147,9 +154,12 @@ impl Observations {
     }
 
     fn of_mold(&mut self, notice: &MoldNotice, machine: &Machine) -> PoolEvent {
-        let mold = |pid: i32, generation: u64| PoolProcess { pid: Some(pid), slot: None, generation };
+        let mold = |pid: i32, generation: u64| {
+            let known = self.processes.get(&pid).copied();
+            known.unwrap_or(PoolProcess { pid: Some(pid), slot: None, generation, number: None })
+        };
         match notice {
-            MoldNotice::Booting { generation, pid } => self.born(*pid, None, *generation),
+            MoldNotice::Booting { generation, pid } => self.born(*pid, None, *generation, machine),
             MoldNotice::Ready { pid, generation, after } => {
                 PoolEvent::Ready { process: mold(*pid, *generation), after: *after }
             }
@@ -160,8 +170,9 @@ impl Observations {
             }
             MoldNotice::Died { pid, generation, exit, killed }
             | MoldNotice::Gone { pid, generation, exit, killed } => {
+                let process = mold(*pid, *generation);
                 self.processes.remove(pid);
-                self.died(mold(*pid, *generation), (exit, *killed), None)
+                self.died(process, (exit, *killed), None)
             }
             MoldNotice::Failed { generation, reason, again_in } => {
                 PoolEvent::MoldFailed { generation: *generation, error: reason.clone(), again_in: *again_in }

@@ -14,6 +14,8 @@ pub struct PoolProcess {
     pub slot: Option<usize>,
     /// Its generation, counted from 1.
     pub generation: u64,
+    /// Its number, [`WorkerContext::number`](crate::WorkerContext::number); `None`: it is not known any more.
+    pub number: Option<u64>,
 }
 
 /// An event of a pool, for [`Supervisor::observe`](crate::Supervisor::observe).

@@ -66,7 +66,7 @@ impl World {
     /// Forks a process; returns its pid.
     pub(super) fn fork(&mut self, id: WorkerId, slot: Option<usize>, generation: u64, now: Moment) -> i32 {
         self.last_pid += 1;
-        let process = PoolProcess { pid: Some(self.last_pid), slot, generation };
+        let process = PoolProcess { pid: Some(self.last_pid), slot, generation, number: Some(id.0) };
         let behaviour = (self.choose)(&process);
         if !matches!(behaviour.boot.1, BootResult::Never) {
             self.plan(id, now.saturating_add(behaviour.boot.0), Act::EndBoot);
