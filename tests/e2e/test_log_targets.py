@@ -301,3 +301,43 @@ def test_files_of_the_applications_own_handlers_are_reopened(serve, directory):
     os.rename(directory / "shop.log", directory / "shop.old")
     server.signal(signal.SIGUSR1)
     wait_for(lambda: server.get("/") and lines_of(directory / "shop.log"), "a line in the new file")
+
+
+CONF = """
+import logging
+class OnlySeen(logging.Filter):
+    def filter(self, record):
+        return record.args["U"] != "/health"
+logconfig_dict = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "filters": {"seen": {"()": OnlySeen}},
+    "formatters": {"all": {"format": "%(name)s %(levelname)s %(message)s"}},
+    "handlers": {
+        "all": {"class": "logging.FileHandler", "formatter": "all", "filename": "all.log"},
+        "requests": {"class": "logging.FileHandler", "formatter": "all", "filename": "requests.log", "filters": ["seen"]},
+    },
+    "root": {"level": "INFO", "handlers": ["all"]},
+    "loggers": {
+        "gunicorn.error": {"level": "INFO", "propagate": True},
+        "gunicorn.access": {"level": "INFO", "handlers": ["requests"], "propagate": False},
+    },
+}
+access_log_format = "%(m)s %(U)s"
+def post_fork(server, worker):
+    server.log.info("forked by the hook")
+"""
+
+
+def test_a_dictionary_of_gunicorn_conf_configures_logging_beside_hooks_that_log(serve, directory):
+    (directory / "gunicorn.conf.py").write_text(CONF)
+    server = serve(LOGGING)
+    for path in ("/health", "/seen", "/fails"):
+        server.get(path)
+    lines = wait_for(lambda: more_than(directory / "requests.log", 1), "two lines")
+    assert lines == ["gunicorn.access INFO GET /seen", "gunicorn.access INFO GET /fails"]
+    wait_for(lambda: "ValueError: on purpose" in (directory / "all.log").read_text(), "the error")
+    assert server.stop() == 0
+    text = (directory / "all.log").read_text()
+    assert text.count("gunicorn.error INFO forked by the hook\n") == 1, text
+    assert text.count("ValueError: on purpose") == 1 and "shop WARNING a request" in text

@@ -1,6 +1,7 @@
 """The logger of hooks: gunicorn's methods, in front of the error log of mcsup."""
 
 import logging
+import sys
 from typing import Any, Callable, Union
 
 
@@ -38,9 +39,13 @@ class Logger:
 
     @staticmethod
     def _logger(name: str, write: Callable[[int, str], None], level: int) -> logging.Logger:
-        """The logger, as it is where a configuration of `logging` has given it handlers."""
+        """The logger, as it is where a configuration of `logging` has given handlers to it or to its parents.
+
+        Such a logger gets the records of the error log: a handler that writes there would make each record again.
+        """
         logger = logging.getLogger(name)
-        if not logger.handlers:
+        configured = getattr(sys.modules.get("mcsup_logging"), "fed", ())
+        if name not in configured and not logger.handlers:
             logger.addHandler(ErrorLogHandler(write))
             logger.propagate = False
             logger.setLevel(level)

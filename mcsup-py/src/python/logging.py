@@ -13,6 +13,9 @@ ERROR = "gunicorn.error"
 ACCESS = "gunicorn.access"
 STAMP = "[%Y-%m-%d %H:%M:%S %z]"
 
+# The loggers that get the records of the server.
+fed = set()
+
 
 def _console(stream):
     return {"class": "logging.StreamHandler", "formatter": "generic", "stream": f"ext://sys.{stream}"}
@@ -38,6 +41,7 @@ def defaults():
 
 def configure(ini, file, dictionary, level):
     """Configure the loggers by the first that is given: dictionary, JSON file, ini file. Return which are to be fed."""
+    fed.clear()
     for name, lowest in ((ERROR, level), (ACCESS, logging.INFO)):
         logger = logging.getLogger(name)
         logger.propagate = False
@@ -55,7 +59,8 @@ def configure(ini, file, dictionary, level):
             raise FileNotFoundError(f"no such file: {ini}")
         place = {"__file__": ini, "here": os.path.dirname(ini)}
         logging.config.fileConfig(ini, defaults=place, disable_existing_loggers=False)
-    return logging.getLogger(ERROR).hasHandlers(), logging.getLogger(ACCESS).hasHandlers()
+    fed.update(name for name in (ERROR, ACCESS) if logging.getLogger(name).hasHandlers())
+    return ERROR in fed, ACCESS in fed
 
 
 class Atoms(dict):
