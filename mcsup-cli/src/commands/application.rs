@@ -48,7 +48,7 @@ pub(crate) trait Application {
     fn prepare(settings: &Settings, made: &Self::Made);
 
     /// The part of a URL before a TCP address.
-    const SCHEME: &str;
+    fn scheme(made: &Self::Made) -> &'static str;
 
     /// Runs before a fork (`None`) and after it in both processes, with whether this is the new one.
     fn around_fork(after_in_child: Option<bool>);
@@ -61,8 +61,6 @@ pub(crate) struct Wsgi(pub(crate) Vec<OsString>);
 impl Application for Wsgi {
     type Worker = WsgiWorker;
     type Made = WorkerSettings;
-
-    const SCHEME: &str = "http://";
 
     fn name(&self, settings: &Settings) -> String {
         settings.target().map(str::to_owned).unwrap_or_default()
@@ -90,6 +88,10 @@ impl Application for Wsgi {
         let reopened = output.clone();
         worker.reopen_error_log = Arc::new(move || reopened.reopen());
         Ok(worker)
+    }
+
+    fn scheme(made: &WorkerSettings) -> &'static str {
+        if made.engine.tls.is_some() { "https://" } else { "http://" }
     }
 
     fn worker(made: &WorkerSettings) -> WsgiWorker {
@@ -124,8 +126,6 @@ pub(crate) struct Executed(pub(crate) ProgramSettings);
 impl Application for Executed {
     type Worker = Program;
     type Made = Program;
-
-    const SCHEME: &str = "";
 
     fn name(&self, _: &Settings) -> String {
         Path::new(&self.0.program).file_name().unwrap_or_default().to_string_lossy().into_owned()
@@ -169,6 +169,10 @@ impl Application for Executed {
             check_addresses(&self.0.ready, &config.addresses)?;
         }
         wiring::program(&self.0, settings, config, output)
+    }
+
+    fn scheme(_: &Program) -> &'static str {
+        ""
     }
 
     fn worker(made: &Program) -> Program {

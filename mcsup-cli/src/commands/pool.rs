@@ -153,7 +153,7 @@ impl<A: Application> Supervisor for Pool<A> {
         A::prepare(&self.settings, &self.first);
         let mut addresses = Vec::new();
         for local in locals {
-            let scheme = if matches!(local, Local::Tcp(_)) { A::SCHEME } else { "" };
+            let scheme = if matches!(local, Local::Tcp(_)) { A::scheme(&self.first) } else { "" };
             log::info!("Listening at: {scheme}{local} ({})", std::process::id());
             addresses.push(format!("{scheme}{local}"));
             if let Some(line) = socket_access::describe(local) {

@@ -11,6 +11,7 @@ use mcsup_core::policy::{Limit, Plan, Policy, Recycling};
 use mcsup_core::{Address, Children, Config, Program};
 use mcsup_py::access::{AccessSettings, Format};
 use mcsup_py::engine::{EngineConfig, Limits, StaticFiles, Timeouts};
+use mcsup_py::tls::{TlsError, TlsServer, TlsSettings};
 use mcsup_py::{Application, Paste, RedirectErrors, ReloadSettings, WorkerSettings, WsgiSettings};
 
 use super::pool::Output;
@@ -288,8 +289,18 @@ fn engine(settings: &Settings) -> Result<EngineConfig, Failure> {
         connections: limits.connections.value,
         static_files: static_files(settings)?,
         trust: settings.proxies.trust.clone(),
+        tls: tls(settings)?,
         health_path: settings.draining.health_path.as_ref().map(|path| path.value.as_str().into()),
         ..EngineConfig::default()
+    })
+}
+
+/// Certificates and keys, which this process may read.
+fn tls(settings: &Settings) -> Result<Option<TlsServer>, Failure> {
+    let load = |tls: &TlsSettings| tls.load();
+    settings.tls.as_ref().map(load).transpose().map_err(|error| match error {
+        TlsError::Setting(text) => Failure::usage(text),
+        TlsError::File(text) => Failure::refused(text),
     })
 }
 

@@ -1,6 +1,6 @@
 //! A Dockerfile for a Python application.
 
-use super::{CONTAINER_USER, Plan, Refused, whole_seconds};
+use super::{CONTAINER_USER, Plan, Refused, Tls, whole_seconds};
 
 /// The Dockerfile.
 ///
@@ -45,10 +45,18 @@ pub(crate) fn file(plan: &Plan) -> Result<String, Refused> {
 
 fn health_check(plan: &Plan) -> String {
     let (Some(port), Some(path)) = (plan.port(), plan.health_in_container()) else { return String::new() };
-    let code = format!(
-        "import urllib.request as request; request.urlopen({}, timeout=3)",
-        json(&format!("http://127.0.0.1:{port}{path}"))
-    );
+    let code = match plan.tls {
+        Tls::None => format!(
+            "import urllib.request as request; request.urlopen({}, timeout=3)",
+            json(&format!("http://127.0.0.1:{port}{path}"))
+        ),
+        // The certificate is for the name that clients use.
+        _ => format!(
+            "import ssl, urllib.request as request; request.urlopen({}, timeout=3, \
+             context=ssl._create_unverified_context())",
+            json(&format!("https://127.0.0.1:{port}{path}"))
+        ),
+    };
     let start = whole_seconds(plan.times.boot);
     let command = list(&["python".to_owned(), "-Sc".to_owned(), code]);
     format!("HEALTHCHECK --interval=10s --timeout=5s --start-period={start}s CMD {command}\n")
@@ -137,6 +145,15 @@ mod tests {
         for plan in [Plan { user: name(), ..plan() }, Plan { group: name(), ..plan() }] {
             assert_eq!(line(&file(&plan).unwrap(), "USER "), "");
         }
+    }
+
+    #[test]
+    fn the_health_check_speaks_tls_where_the_server_does() {
+        let check = |tls| line(&file(&Plan { tls, ..plan() }).unwrap(), "HEALTHCHECK ").to_owned();
+        assert!(check(Tls::None).contains("http://127.0.0.1:8080/healthz"));
+        let by_tls = check(Tls::Any);
+        assert!(by_tls.contains("https://127.0.0.1:8080/healthz") && by_tls.contains("context="), "{by_tls}");
+        assert_eq!(check(Tls::WithClientCertificates), "");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Bind, Control, Plan, Times};
+use super::{Bind, Control, Plan, Times, Tls};
 
 /// A pool with common settings.
 pub(super) fn plan() -> Plan {
@@ -24,6 +24,7 @@ pub(super) fn plan() -> Plan {
         is_program: false,
         has_listener: true,
         health_path: None,
+        tls: Tls::None,
         has_workers: true,
         sockets: 1,
         times: Times {

@@ -1,6 +1,6 @@
 //! Manifests for Kubernetes: Deployment, Service, PodDisruptionBudget, HorizontalPodAutoscaler.
 
-use super::{CONTAINER_USER, Control, Plan, Refused, whole_seconds};
+use super::{CONTAINER_USER, Control, Plan, Refused, Tls, whole_seconds};
 
 /// Time between the removal from the endpoints and SIGTERM: they propagate at the same time otherwise.
 const PRE_STOP_SECONDS: u64 = 5;
@@ -101,6 +101,9 @@ metadata:
 /// Probes and the hook before a stop.
 fn probes(plan: &Plan) -> String {
     let probe = match plan.health_in_container() {
+        Some(path) if plan.tls == Tls::Any => {
+            format!("httpGet: {{path: {}, port: http, scheme: HTTPS}}", json(path))
+        }
         Some(path) => format!("httpGet: {{path: {}, port: http}}", json(path)),
         None => "tcpSocket: {port: http}".to_owned(),
     };
@@ -241,6 +244,17 @@ mod tests {
 
     fn value<'a>(text: &'a str, key: &str) -> &'a str {
         text.lines().find_map(|line| line.trim().strip_prefix(key)).unwrap_or_default().trim()
+    }
+
+    #[test]
+    fn a_probe_speaks_tls_where_the_server_does_and_connects_only_where_it_would_need_a_certificate() {
+        for (tls, expected) in [
+            (Tls::Any, "httpGet: {path: \"/healthz\", port: http, scheme: HTTPS}"),
+            (Tls::WithClientCertificates, "tcpSocket: {port: http}"),
+        ] {
+            let text = manifests(&Plan { tls, ..plan() }, IMAGE).unwrap();
+            assert!(text.contains(expected), "{text}");
+        }
     }
 
     #[test]

@@ -66,6 +66,8 @@ pub(crate) struct Plan {
     pub is_program: bool,
     /// Whether clients connect to it; a program may fetch its work itself.
     pub has_listener: bool,
+    /// Whether the addresses speak TLS.
+    pub tls: Tls,
     /// Path of the health check.
     pub health_path: Option<String>,
     /// Whether an option or the settings file has the number of workers.
@@ -129,6 +131,17 @@ impl Bind {
     fn is_file(&self) -> bool {
         matches!(self, Bind::Unix(_, path) if !path.starts_with('@'))
     }
+}
+
+/// TLS of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tls {
+    /// Plain HTTP.
+    None,
+    /// HTTPS for any client.
+    Any,
+    /// HTTPS for clients with certificates.
+    WithClientCertificates,
 }
 
 /// The control socket of a pool.
@@ -264,7 +277,12 @@ impl Plan {
     /// The path of the health check in a container; `None`: a program has none.
     fn health_in_container(&self) -> Option<&str> {
         let path = self.health_path.as_deref();
-        if self.is_program { None } else { Some(path.unwrap_or(HEALTH_PATH)) }
+        // A probe has no certificate.
+        if self.is_program || self.tls == Tls::WithClientCertificates {
+            None
+        } else {
+            Some(path.unwrap_or(HEALTH_PATH))
+        }
     }
 
     /// Comment lines that all kinds have, each behind `mark`.

@@ -12,6 +12,7 @@ mod logging;
 pub(crate) mod program;
 mod proxies;
 mod sources;
+mod tls;
 
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ pub(crate) use sources::{Environment, Origin, Sourced};
 
 use mcsup_core::Address;
 use mcsup_py::conf::Source;
+use mcsup_py::tls::TlsSettings;
 
 use crate::args::UsageError;
 use crate::table::Given;
@@ -88,6 +90,8 @@ pub(crate) struct Settings {
     pub http: HttpTimeouts,
     /// Proxies before the server.
     pub proxies: Proxies,
+    /// TLS; `None`: plain HTTP.
+    pub tls: Option<TlsSettings>,
     /// Size limits of the request engine.
     pub limits: Limits,
     /// User, directory, name and files of the processes.
@@ -216,6 +220,7 @@ impl Settings {
         let served = command_line.served;
         let (sources, mut warnings) = Sources::collect(command_line, environment, read_file, conf)?;
         warnings.extend(sources.warnings()?);
+        let tls = tls::resolve(&sources, &mut warnings)?;
         let listing = sources.flag("print_config")?.then(|| listing::text(&sources, served));
         let conf = conf.map(|conf| ConfInUse { source: conf.source.clone(), hooks: sources.hooks() });
         let process = Process::resolve(&sources, read_file)?;
@@ -239,6 +244,7 @@ impl Settings {
             http: HttpTimeouts::resolve(&sources)?,
             limits: Limits::resolve(&sources)?,
             proxies: Proxies::resolve(&sources)?,
+            tls,
             logging: Logging::resolve(&sources, &process)?,
             process,
             rollout: Rollout::resolve(&sources)?,

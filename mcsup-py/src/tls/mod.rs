@@ -204,6 +204,14 @@ impl TlsSettings {
     }
 }
 
+/// Whether the names of a list of cipher suites are known.
+///
+/// # Errors
+/// One is not; the error has all that are.
+pub fn check_ciphers(names: &str) -> Result<(), TlsError> {
+    ciphers::selected(names).map(drop)
+}
+
 impl CertificateFiles {
     fn load(&self, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
         let chain = files::certificates(&self.certificate)?;

@@ -9,6 +9,7 @@ use mcsup_core::control::path_beside;
 use mcsup_core::host::processes;
 use mcsup_core::policy::Surge;
 use mcsup_core::upgrade::Image;
+use mcsup_py::tls::ClientCertificates;
 
 use super::{Planned, environment, program};
 use crate::args::service::PoolArgs;
@@ -18,7 +19,7 @@ use crate::commands::reading::Reading;
 use crate::commands::wiring;
 use crate::failure::Failure;
 use crate::logging::Destination;
-use crate::service::{Bind, Control, Kind, Plan, Times, name_of};
+use crate::service::{Bind, Control, Kind, Plan, Times, Tls, name_of};
 use crate::settings::program::ProgramSettings;
 use crate::settings::{ControlSocket, Origin, Settings};
 
@@ -110,6 +111,11 @@ fn of_settings(settings: &Settings) -> Plan {
         control: control(settings),
         is_program: false,
         has_listener: true,
+        tls: match settings.tls.as_ref().map(|tls| tls.clients) {
+            None => Tls::None,
+            Some(ClientCertificates::Required) => Tls::WithClientCertificates,
+            Some(_) => Tls::Any,
+        },
         health_path: settings.draining.health_path.as_ref().map(|path| path.value.clone()),
         has_workers: is_given(&settings.workers.origin),
         sockets: binds.value.len() + MORE_SOCKETS,

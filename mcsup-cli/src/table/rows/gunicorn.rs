@@ -8,7 +8,7 @@ const DIRTY: &str = "mcsup has no dirty workers; a task queue or `mcsup exec` ru
          requests";
 const STRICT: &str = "mcsup parses strictly, so that it and a proxy agree where a request ends; the \
          client or the proxy must be corrected";
-const TLS: &str = "this version serves plain HTTP; a proxy before it ends TLS";
+const OPENSSL: &str = "it is about OpenSSL, and mcsup uses rustls; docs/TLS.md";
 
 /// The rows.
 pub(super) const ROWS: &[Row] = &[
@@ -86,17 +86,16 @@ pub(super) const ROWS: &[Row] = &[
     value("default_proc_name", "", "Name in process listings, where none is given")
         .harmless(&["gunicorn"])
         .ignored("name sets the name in process listings"),
-    value("keyfile", "keyfile", "Private key").refused(TLS),
-    value("certfile", "certfile", "Certificate").refused(TLS),
-    value("ca_certs", "ca-certs", "Certificates that vouch for clients").refused(TLS),
-    value("cert_reqs", "cert-reqs", "Whether clients need a certificate").harmless(&["0"]).refused(TLS),
-    value("ciphers", "ciphers", "Ciphers").refused(TLS),
-    value("ssl_version", "ssl-version", "Version of TLS").ignored("gunicorn does not use it either"),
+    value("ssl_version", "ssl-version", "Version of TLS")
+        .ignored("gunicorn does not use it either; tls_min_version sets the oldest version"),
     flag("suppress_ragged_eofs", "suppress-ragged-eofs", "Accept an end without close_notify")
         .harmless(&["true"])
-        .ignored(TLS),
-    flag("do_handshake_on_connect", "do-handshake-on-connect", "Shake hands at once").ignored(TLS),
-    Row::hook("ssl_context", "Makes the TLS context").refused(TLS),
+        .ignored(OPENSSL),
+    flag("do_handshake_on_connect", "do-handshake-on-connect", "Shake hands at once").ignored(OPENSSL),
+    Row::hook("ssl_context", "Makes the TLS context").refused(
+        "it returns a context of OpenSSL, and mcsup uses rustls: certfile, cert_reqs, ciphers \
+         and tls_min_version replace it",
+    ),
 ];
 
 const fn value(name: &'static str, flag: &'static str, help: &'static str) -> Row {

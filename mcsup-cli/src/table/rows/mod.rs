@@ -10,17 +10,19 @@ mod process;
 mod program;
 mod proxies;
 mod serving;
+mod tls;
 
 use super::Section;
 use super::row::Row;
 
 /// All sections in the order of the help.
-pub(super) const SECTIONS: [Section; 14] = [
+pub(super) const SECTIONS: [Section; 15] = [
     Section { heading: "", rows: GENERAL },
     Section { heading: "Program", rows: program::ROWS },
     Section { heading: "Serving", rows: serving::ROWS },
     Section { heading: "Application", rows: application::ROWS },
     Section { heading: "Proxies", rows: proxies::ROWS },
+    Section { heading: "TLS", rows: tls::ROWS },
     Section { heading: "Reloading", rows: life::RELOADING },
     Section { heading: "Recycling", rows: life::RECYCLING },
     Section { heading: "Development", rows: life::DEVELOPMENT },
