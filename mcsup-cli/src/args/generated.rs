@@ -17,11 +17,11 @@ pub(crate) struct CompletionsArgs {
 /// A shell whose completions can be printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Shell {
-    /// bash-completion
+    /// For ~/.local/share/bash-completion/completions/mcsup
     Bash,
-    /// compinit
+    /// For a file _mcsup in a folder of $fpath
     Zsh,
-    /// fish
+    /// For ~/.config/fish/completions/mcsup.fish
     Fish,
 }
 
