@@ -126,7 +126,7 @@ fn pure_folders_have_no_side_effects() {
             }
         }
     }
-    assert_eq!(count, 5, "policy, trust, http, service and doctor are pure");
+    assert_eq!(count, 6, "policy, trust, http, service, doctor and migrate are pure");
 }
 
 #[test]
