@@ -256,7 +256,8 @@ fn the_sections_of_the_help_are_in_the_order_of_the_groups() {
         .filter(|line| line.starts_with(char::is_uppercase))
         .filter_map(|line| line.strip_suffix(':'))
         .collect();
-    let is_shown = |row: &table::Row| row.is_supported() && Served::Application.has(row);
+    let is_shown =
+        |row: &table::Row| row.is_supported() && row.is_on_command_lines() && Served::Application.has(row);
     let sections = table::sections().iter().filter(|section| section.rows.iter().any(is_shown));
     let headings = sections.map(|section| section.heading).filter(|heading| !heading.is_empty());
     assert_eq!(found, ["Arguments", "Options"].into_iter().chain(headings).collect::<Vec<_>>());

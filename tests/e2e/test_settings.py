@@ -73,7 +73,6 @@ def test_gunicorns_own_defaults_are_accepted_without_a_warning(directory, table)
     (directory / "app.py").write_text(HELLO)
     # Paths of this host; numbers of an enumeration; and a default that stands for no value.
     others = {"config", "chdir", "user", "group", "control_socket", "ssl_version", "cert_reqs", "umask"}
-    others |= {"syslog_addr", "syslog_facility"}
     lines = []
     for setting in table:
         default, name = setting["default"], setting["name"]
