@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use mcsup_core::Phase;
 use mcsup_py::app::{Reply, Request, Verdict};
-use mcsup_py::engine::EngineConfig;
+use mcsup_py::engine::{EngineConfig, ProxyProtocol};
 use mcsup_py::tls::{CertificateFiles, ClientCertificates, TlsServer, TlsSettings, TlsVersion};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -285,6 +285,50 @@ fn http_without_tls_is_answered_with_the_reason_and_noise_is_not() {
     let mut client = server.connect();
     client.send(b"\0\0\0\0\0\0\0\0").more();
     assert!(get(&mut connect(&server), "/").is_ok());
+}
+
+const PROXY: &str = "PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\r\n";
+
+fn with_proxy_protocol(proxy_allow: &str) -> Server {
+    let mut setup = setup(settings().load().unwrap());
+    setup.config.trust.proxy_protocol = ProxyProtocol::Auto;
+    setup.config.trust.proxy_allow = proxy_allow.parse().unwrap();
+    setup.start(|request, reply| {
+        let client = request.client().unwrap().ip();
+        let client = if client.is_loopback() { "loopback".to_owned() } else { client.to_string() };
+        let _ = reply.send_whole(&ok(&[]), client.as_bytes());
+        Verdict::Complete
+    })
+}
+
+#[test]
+fn a_proxy_header_comes_before_the_handshake() {
+    let server = with_proxy_protocol("127.0.0.1");
+    let binary = [b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x07".as_slice(), &[1; 8]].concat();
+    for header in [PROXY.as_bytes(), &binary] {
+        let mut client = connect(&server);
+        client.sock.set_nodelay(true).unwrap();
+        for piece in [&header[..1], &header[1..14], &header[14..]] {
+            client.sock.write_all(piece).unwrap();
+        }
+        assert_eq!(
+            (text(&mut client, "/"), text(&mut client, "/")),
+            ("192.0.2.7".into(), "192.0.2.7".into())
+        );
+    }
+    assert_eq!(text(&mut connect(&server), "/"), "loopback");
+    // Behind the handshake it is a malformed request.
+    let mut client = connect(&server);
+    client.write_all(format!("{PROXY}GET / HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes()).unwrap();
+    assert!(response(&mut client).unwrap().0.starts_with("http/1.1 400 "));
+}
+
+#[test]
+fn a_proxy_header_before_the_handshake_is_refused_as_one_without_tls() {
+    for (allowed, header, status) in [("", PROXY, 403), ("*", "PROXY TCP4 192.0.2.7\r\n", 400)] {
+        let server = with_proxy_protocol(allowed);
+        assert_eq!(server.connect().send(header).response().status, status);
+    }
 }
 
 #[test]

@@ -102,7 +102,9 @@ impl fmt::Display for Refusal<'_> {
         match received {
             _ if foreign::is_tls(received) => f.write_str("TLS handshake on a plain-text port")?,
             _ if foreign::is_http2(received) => f.write_str("HTTP/2 without TLS is not spoken here")?,
-            _ if self.reject == reject::REQUEST_LINE && foreign::is_proxy_header(received) => {
+            _ if matches!(self.reject, reject::REQUEST_LINE | reject::PLAIN_TEXT)
+                && foreign::is_proxy_header(received) =>
+            {
                 f.write_str("PROXY header, which this server does not accept; see --proxy-protocol")?;
             }
             _ => write!(f, "{why} ({source})")?,

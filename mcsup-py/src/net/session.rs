@@ -77,6 +77,11 @@ impl Tls {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// There will be no TLS.
+    pub(super) fn give_up(&self) {
+        *self.lock() = Session::Plain;
+    }
+
     /// Goes on with the handshake as far as the client's bytes allow.
     pub(super) fn shake_hands(&self, socket: BorrowedFd<'_>, into: &mut Incoming) -> Shaken {
         let mut session = self.lock();

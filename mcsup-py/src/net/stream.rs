@@ -145,6 +145,35 @@ impl Stream {
         Ok(poll(&mut [PollFd::new(&self.socket, PollFlags::OUT)], Some(&timespec(timeout)))? > 0)
     }
 
+    /// Shows what has arrived, up to the spare capacity of `into`, and leaves it in the socket.
+    pub(crate) fn peek(&self, into: &mut Vec<u8>) -> Progress {
+        let room = rustix::buffer::spare_capacity(into);
+        match rustix::net::recv(&self.socket, room, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => Progress::Ended,
+            Ok((_, count)) => Progress::More(count),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Progress::Blocked(0),
+            Err(_) => Progress::Ended,
+        }
+    }
+
+    /// Receives as many bytes as `shown` has, which [`Stream::peek`] has shown.
+    pub(crate) fn discard(&self, mut shown: &mut [u8]) {
+        while !shown.is_empty() {
+            match rustix::net::recv(&self.socket, &mut *shown, RecvFlags::DONTWAIT) {
+                Ok((count @ 1.., _)) => shown = &mut shown[count..],
+                Err(rustix::io::Errno::INTR) => {}
+                _ => return,
+            }
+        }
+    }
+
+    /// Answers without TLS, before a handshake.
+    pub(crate) fn give_up_tls(&self) {
+        if let Some(tls) = &self.tls {
+            tls.give_up();
+        }
+    }
+
     /// Whether bytes wait to be received.
     pub(crate) fn has_unread(&self) -> bool {
         if self.tls.as_ref().is_some_and(Tls::has_received) {

@@ -12,6 +12,7 @@ use crate::engine::turn::Turn;
 use crate::http::reject;
 use crate::net::stream::{Progress, Shaken};
 use crate::net::timers::after;
+use crate::trust::Trust;
 
 /// How much is received at once of what goes to a file.
 const SPOOL_PIECE: usize = 64 * 1024;
@@ -70,7 +71,7 @@ impl Connection {
         };
         loop {
             let step = match self.state {
-                State::Handshake { .. } => Some(self.shake_hands()),
+                State::Handshake { .. } => Some(self.shake_hands(&config.trust)),
                 State::Flushing { then } => Some(self.send(then, config, now)),
                 State::Body { .. } => self.read_body(&mut turn),
                 State::Lingering(_) => self.discard(now),
@@ -161,7 +162,12 @@ impl Connection {
     }
 
     /// Goes on with the handshake of TLS. Its deadline is that of the first request, whose head follows.
-    fn shake_hands(&mut self) -> Step {
+    fn shake_hands(&mut self, trust: &Trust) -> Step {
+        if self.may_have_proxy_header {
+            if let Some(step) = self.take_proxy_header(trust) {
+                return step;
+            }
+        }
         match self.stream.shake_hands(&mut self.incoming) {
             Shaken::Done(secured) => {
                 self.secured = Some(Box::new(secured));
