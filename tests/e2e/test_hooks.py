@@ -148,7 +148,8 @@ def test_worker_int_is_called_when_a_changed_file_ends_the_worker(directory):
     theirs, ours = of_each(directory, act, "--reload")
     ended = [[line for line in lines if "worker_" in line and "init" not in line] for lines in (theirs, ours)]
     assert ended[1][0].startswith("('worker_int'") and ended[1][1].startswith("('worker_exit'")
-    assert ended[1][:2] == ended[0][:2]
+    # A thread of gunicorn's worker calls the hook, and on a busy machine the process ends before it.
+    assert not any("worker_int" in line for line in ended[0]) or ended[1][:2] == ended[0][:2]
 
 
 @pytest.mark.parametrize("preload", [[], ["--preload"]])
