@@ -265,10 +265,25 @@ def test_settings_that_cannot_be_served_are_one_clear_error(directory):
             assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
+def test_a_configuration_in_python_has_the_same_settings_and_no_context_of_openssl(environ, directory):
+    lines = [f"{option[2:]} = {str(value)!r}" for option, value in zip(pair("first")[::2], pair("first")[1::2])]
+    lines += ["import ssl", "cert_reqs = ssl.CERT_REQUIRED", f"ca_certs = {str(AUTHORITY)!r}", "ciphers = None"]
+    conf = directory / "gunicorn.conf.py"
+    conf.write_text("\n".join(lines))
+    server = environ()
+    assert json.loads(get(server.port, context("client"))[1])["SSL_CLIENT_VERIFY"] == "SUCCESS"
+    server.stop()
+    conf.write_text("\n".join([*lines, "def ssl_context(config, default_factory):", "    return default_factory()"]))
+    refused = run("-b", f"127.0.0.1:{free_port()}", "app:app", cwd=directory)
+    assert refused.returncode == 2
+    assert "ssl_context" in refused.stderr and "rustls" in refused.stderr
+
+
 def test_options_of_openssl_are_accepted_with_a_warning(environ):
     words = ["--ssl-version", "TLSv1_2", "--suppress-ragged-eofs", "--do-handshake-on-connect"]
     server = environ(*pair("first"), *words)
-    for name in ("ssl_version", "suppress_ragged_eofs", "do_handshake_on_connect"):
+    # The third is the default of gunicorn, and how it is here.
+    for name in ("ssl_version", "do_handshake_on_connect"):
         server.wait_log(rf"{name} \(from the command line\) has no effect")
     assert get(server.port)[0] == 200
 
