@@ -91,12 +91,20 @@ fn give(to: &mut Given, row: &'static Row, from: &Given) {
     }
 }
 
-/// Tries each setting alone.
+/// The settings of TLS, which are refused without each other.
+const OF_TLS: [&str; 4] = ["certfile", "keyfile", "cert_reqs", "ca_certs"];
+
+/// Tries each setting alone, or with those that it needs.
 fn sort(given: &Given) -> Sorted {
     let mut sorted = Sorted::default();
     for row in table::rows().filter(|row| given.has(row.name)) {
         let mut alone = Given::none(Served::Application);
         give(&mut alone, row, given);
+        if OF_TLS.contains(&row.name) {
+            for row in table::rows().filter(|row| OF_TLS.contains(&row.name)) {
+                give(&mut alone, row, given);
+            }
+        }
         // The file itself is not read here.
         let tried = match row.name {
             "config" => Ok(Vec::new()),
@@ -211,6 +219,10 @@ mod tests {
             ("A=1 PORT=80 exec gunicorn -e 'B=a b' app:app", "A=1 PORT=80 mcsup --env B='a b' app:app"),
             ("GUNICORN_CMD_ARGS='-w 2 -t 9' gunicorn -w 3 app:app", "mcsup --workers 3 --timeout 9 app:app"),
             ("gunicorn -k sync --worker-tmp-dir /dev/shm app:app", "mcsup --worker-class sync app:app"),
+            (
+                "gunicorn --keyfile b.key --certfile a.pem --ca-certs c.pem --cert-reqs 2 app:app",
+                "mcsup --certfile a.pem --keyfile b.key --cert-reqs 2 --ca-certs c.pem app:app",
+            ),
             ("gunicorn --paste app.ini#web", "mcsup --paste 'app.ini#web'"),
         ] {
             assert_eq!(command(line), expected, "{line}");
