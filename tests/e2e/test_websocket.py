@@ -150,7 +150,8 @@ def echo_session(port, tls=None):
         seen.append(client.receive())
     client.send(b"ping", 9)
     seen.append(client.receive())
-    seen.append(client.close())
+    # simple-websocket answers a close in a thread of its own, and often after its handler has returned: then it is too late.
+    assert client.close() in ([8], [])
     return seen
 
 
