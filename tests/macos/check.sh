@@ -43,7 +43,26 @@ pointer_width=64
 suppress_build_script_link_lines=true
 CFG
 
-env -u RUSTUP_TOOLCHAIN RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 RUSTFLAGS="-D warnings" \
+# Nothing is linked, so the C and assembler files of a dependency need no compiler for macOS: an empty file takes the
+# place of each object.
+mkdir -p "$target/tools"
+cat >"$target/tools/cc" <<'CC'
+#!/bin/sh
+while [ $# -gt 0 ]; do
+    [ "$1" != -o ] || : >"$2"
+    shift
+done
+CC
+cat >"$target/tools/ar" <<'AR'
+#!/bin/sh
+for word; do
+    case $word in *.a) : >"$word" ;; esac
+done
+AR
+chmod +x "$target/tools/cc" "$target/tools/ar"
+
+env -u RUSTUP_TOOLCHAIN CC_aarch64_apple_darwin="$target/tools/cc" AR_aarch64_apple_darwin="$target/tools/ar" \
+    RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 RUSTFLAGS="-D warnings" \
     CARGO_TARGET_DIR="$target" PYO3_CONFIG_FILE="$target/pyo3.cfg" \
     /usr/bin/cargo check -Zbuild-std=std,panic_unwind --target aarch64-apple-darwin \
     --workspace --all-features --lib --bins --examples --locked
