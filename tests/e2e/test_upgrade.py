@@ -132,11 +132,12 @@ def test_a_check_that_cannot_be_killed_does_not_keep_the_supervisor_from_its_wor
 
 
 def holds_the_module(pid):
-    """Whether a process has the extension module's file open, apart from having it mapped."""
+    """Whether a process has the extension module's file open, apart from having it mapped. One that has ended has not."""
     targets = []
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(OSError):
-            targets.append(os.readlink(entry))
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                targets.append(os.readlink(entry))
     return any("_mcsup" in Path(target).name for target in targets)
 
 
