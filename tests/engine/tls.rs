@@ -453,3 +453,24 @@ fn a_conversation_by_tls_is_ended_before_its_process_would_be_killed() {
     server.enter(Phase::Draining);
     server.join();
 }
+
+#[test]
+fn a_client_that_changes_keys_without_end_is_ended() {
+    let server = start(&settings());
+    let mut client = connect(&server);
+    assert_eq!(text(&mut client, "/length"), "0");
+    client.write_all(b"POST /length HTTP/1.1\r\nHost: h\r\nContent-Length: 100000000\r\n\r\n").unwrap();
+    let begun = Instant::now();
+    loop {
+        // More than 32 in a row are refused by rustls itself.
+        for _ in 0..32 {
+            client.conn.refresh_traffic_keys().unwrap();
+        }
+        // The body of a request, which is never whole.
+        if client.write_all(b".").is_err() {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "the connection stays");
+    }
+    assert_eq!(text(&mut connect(&server), "/length"), "0");
+}

@@ -18,6 +18,10 @@ use crate::tls::{Secured, TlsServer};
 
 /// How much is received at once: a record of the largest size (RFC 8446 §5.2).
 const RECORD: usize = 16 * 1024 + 256 + 5;
+/// How many bytes of records a client may send without content, and how many more for each byte of content. A record of one
+/// byte has 23 (RFC 8446 §5.2); others change keys, which costs the server more than the client.
+const WITHOUT_CONTENT: usize = 64 * 1024;
+const FOR_EACH_BYTE: usize = 64;
 /// How much plaintext is encrypted at once: four records.
 const BATCH: usize = 64 * 1024;
 
@@ -42,6 +46,8 @@ struct Open {
     raw: Incoming,
     /// The number of plaintext bytes that are in records, and not consumed.
     sealed: usize,
+    /// Bytes of records that were received since the handshake beyond those that their content allows.
+    without_content: usize,
     /// Nothing more is sent or received.
     is_broken: bool,
 }
@@ -102,7 +108,7 @@ impl Tls {
                 Ok(mut connection) => {
                     // What is sealed is bounded by `BATCH`.
                     connection.set_buffer_limit(None);
-                    let open = Open { connection, raw, sealed: 0, is_broken: false };
+                    let open = Open { connection, raw, sealed: 0, without_content: 0, is_broken: false };
                     *session = Session::Open(Box::new(open));
                 }
                 Err(error) => return Shaken::Failed(error.to_string()),
@@ -224,6 +230,7 @@ impl Open {
         into.extend_from_slice(bytes);
         let count = bytes.len();
         reader.consume(count);
+        self.without_content = self.without_content.saturating_sub(count.saturating_mul(FOR_EACH_BYTE));
         Ok(count)
     }
 
@@ -260,7 +267,9 @@ impl Open {
         };
         // Answers of the protocol itself, and the alert with the reason.
         let _ = self.flush(socket, &mut false);
-        self.is_broken |= processed.is_err();
+        self.without_content =
+            if self.connection.is_handshaking() { 0 } else { self.without_content + count };
+        self.is_broken |= processed.is_err() || self.without_content > WITHOUT_CONTENT;
         processed.map(|()| Pulled::Some)
     }
 
