@@ -106,3 +106,13 @@ fn the_engine_ends_when_its_files_have_left() {
     client.assert_ended();
     server.join();
 }
+
+#[test]
+fn a_health_check_is_no_request_for_a_file() {
+    let (folder, _) = folder();
+    let mut setup = setup(&folder);
+    setup.config.health_path = Some("/static/small.txt".into());
+    let response = setup.start(echo).connect().get("/static/small.txt");
+    assert_eq!(response.status, 200);
+    assert_ne!(response.text(), "small");
+}

@@ -174,4 +174,17 @@ fn the_status_101_is_for_a_client_that_has_asked_and_names_its_protocol() {
     let (outcome, _) = ask("def application(e, start_response): start_response('101 Y', [])", b"");
     outcome.is_refused(&["ValueError", "needs a header Upgrade"]);
     Served::new(switches).get().is_refused(&["ValueError", "101 is interim"]);
+    // Also behind the request of a client that has asked.
+    let code = "def application(environ, start_response):
+    if 'HTTP_UPGRADE' in environ:
+        start_response('200 OK', [])
+        return [b'ok']
+    start_response('101 Y', [('Upgrade', 'x'), ('Connection', 'Upgrade')])
+    return []
+";
+    let mut served = Served::new(code);
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    served.connection = Some((Some(ours.into()), Vec::new()));
+    served.ask(ASKS, Body::Empty).is_complete();
+    served.get().is_refused(&["ValueError", "101 is interim"]);
 }

@@ -24,11 +24,11 @@ impl Table<'_> {
             if !matches!(step, Step::Ready) {
                 return self.apply(token, step, now);
             }
-            if file_requests::may_be_one(config, connection) {
-                connection.seeks_file = true;
-                return self.queue(token);
-            }
             if !health::is_asked_for(config, connection) {
+                if file_requests::may_be_one(config, connection) {
+                    connection.seeks_file = true;
+                    return self.queue(token);
+                }
                 return self.apply(token, step, now);
             }
             if !self.answer_health_check(token, checks < health::MOST_IN_A_ROW, now) {

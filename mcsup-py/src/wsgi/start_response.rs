@@ -158,6 +158,7 @@ impl Answer {
         if let Stage::Begun(head) | Stage::Gone(Some(head)) = std::mem::take(&mut *self.stage(py)) {
             *self.used(py) = Some(head);
         }
+        self.may_switch.store(false, Relaxed);
     }
 
     fn used(&self, py: Python<'_>) -> MutexGuard<'_, Option<ResponseHead>> {
