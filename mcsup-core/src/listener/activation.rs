@@ -208,8 +208,8 @@ mod tests {
         let socket = |fd, name: &str| PassedSocket { fd, name: name.to_owned() };
         let tcp = |address: &str, is_dual| Place::Tcp { address: address.parse().unwrap(), is_dual };
         [
-            (socket(3, "http"), tcp("127.0.0.1:8000", false)),
-            (socket(4, "http"), tcp("[::]:8080", true)),
+            (socket(3, "web"), tcp("127.0.0.1:8000", false)),
+            (socket(4, "web"), tcp("[::]:8080", true)),
             (socket(5, "admin"), Place::Unix("/run/admin.sock".into())),
             (socket(6, "v6"), tcp("[::]:9000", false)),
         ]
@@ -231,16 +231,16 @@ mod tests {
     fn passed_sockets_are_found_by_their_names() {
         for (given, expected) in [
             (&["fd://*"][..], &["fd://3", "fd://4", "fd://5", "fd://6"][..]),
-            (&["fd://http"], &["fd://3", "fd://4"]),
+            (&["fd://web"], &["fd://3", "fd://4"]),
             (&["fd://admin", ":1", "fd://*"], &["fd://5", "0.0.0.0:1", "fd://3", "fd://4", "fd://6"]),
-            (&["fd://*", "fd://http"], &["fd://5", "fd://6", "fd://3", "fd://4"]),
+            (&["fd://*", "fd://web"], &["fd://5", "fd://6", "fd://3", "fd://4"]),
         ] {
             assert_eq!(resolved(given).unwrap(), expected, "{given:?}");
         }
         let none = resolve_among(&[Address::Passed(ALL.to_owned())], &[], &place_of).unwrap_err().to_string();
         assert!(none.contains("the service manager has passed no socket"), "{none}");
         let refused = resolved(&["fd://other"]).unwrap_err();
-        assert!(refused.contains("fd://other") && refused.contains("http, http, admin, v6"), "{refused}");
+        assert!(refused.contains("fd://other") && refused.contains("web, web, admin, v6"), "{refused}");
     }
 
     #[test]
