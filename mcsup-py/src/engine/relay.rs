@@ -51,8 +51,8 @@ impl Pair {
         self.theirs.try_clone()
     }
 
-    /// Starts the thread. It ends by itself where the client or the application does. `limit`: for how long a client may
-    /// take nothing when the conversation is over.
+    /// Starts the thread. It ends by itself where the client or the application does. `limit`: how long the last bytes of the
+    /// application may take to leave when the conversation is over.
     pub(super) fn start(self, stream: Arc<Stream>, limit: Duration) -> io::Result<Relay> {
         let Self { theirs, ours } = self;
         let is_over = Arc::new(AtomicBool::new(false));
@@ -65,7 +65,7 @@ impl Pair {
 }
 
 impl Relay {
-    /// The application says no more: waits until all that it said has been sent, or its client is gone.
+    /// The application says no more: waits until all that it said has been sent, its client is gone, or the limit is reached.
     pub(super) fn finish(self) {
         self.is_over.store(true, Ordering::Release);
         // The relay reads to this end.
@@ -87,34 +87,47 @@ struct Flow {
     outgoing: Outgoing,
     client_ended: bool,
     application_ended: bool,
-    /// When the client last took something.
-    sent: Instant,
+    /// When the conversation was seen to be over.
+    over_since: Option<Instant>,
 }
 
 impl Flow {
     fn new(stream: Arc<Stream>, ours: OwnedFd, is_over: Arc<AtomicBool>, limit: Duration) -> Self {
-        let (incoming, outgoing, sent) = (Incoming::default(), Outgoing::default(), Instant::now());
-        let (client_ended, application_ended) = (false, false);
-        Self { stream, ours, is_over, limit, incoming, outgoing, client_ended, application_ended, sent }
+        let (incoming, outgoing) = (Incoming::default(), Outgoing::default());
+        let (client_ended, application_ended, over_since) = (false, false, None);
+        Self { stream, ours, is_over, limit, incoming, outgoing, client_ended, application_ended, over_since }
     }
 
     fn run(&mut self) {
         loop {
-            while self.move_from_client() {}
-            while self.move_to_client() {}
+            let has_moved = self.move_a_piece();
             if self.application_ended && self.outgoing.is_empty() {
                 self.stream.end();
                 return;
             }
-            let is_late = self.is_over.load(Ordering::Acquire) && self.sent.elapsed() > self.limit;
-            if is_late && !self.outgoing.is_empty() || self.wait().is_err() {
+            // From the end on, and not from the last byte: a client that takes one now and then would stay for hours.
+            let is_late = self.over_since.is_some_and(|since| since.elapsed() > self.limit);
+            if is_late || !has_moved && self.wait().is_err() {
                 return self.stream.abort();
             }
         }
     }
 
+    /// Moves a piece in each direction, since either one may never end. Whether something was moved.
+    fn move_a_piece(&mut self) -> bool {
+        if self.over_since.is_none() && self.is_over.load(Ordering::Acquire) {
+            self.over_since = Some(Instant::now());
+        }
+        let from_client = self.move_from_client();
+        self.move_to_client() || from_client
+    }
+
     /// Whether something was moved to the application.
     fn move_from_client(&mut self) -> bool {
+        if self.over_since.is_some() {
+            // Nothing reads it.
+            return false;
+        }
         if self.incoming.is_empty() && !self.client_ended {
             self.client_ended = self.stream.receive(&mut self.incoming) == Progress::Ended;
             if self.client_ended {
@@ -140,8 +153,7 @@ impl Flow {
             let piece = self.outgoing.append();
             piece.reserve(PIECE);
             match rustix::net::recv(&self.ours, rustix::buffer::spare_capacity(piece), RecvFlags::DONTWAIT) {
-                Ok((_, 1..)) => self.sent = Instant::now(),
-                Err(Errno::AGAIN | Errno::INTR) => {}
+                Ok((_, 1..)) | Err(Errno::AGAIN | Errno::INTR) => {}
                 Ok((_, 0)) | Err(_) => self.application_ended = true,
             }
         }
@@ -150,7 +162,7 @@ impl Flow {
         }
         match self.stream.send(&mut self.outgoing) {
             Progress::Blocked(0) => return false,
-            Progress::Blocked(_) | Progress::More(_) => self.sent = Instant::now(),
+            Progress::Blocked(_) | Progress::More(_) => {}
             Progress::Ended => {
                 // The application learns it by its next send.
                 (self.application_ended, self.outgoing) = (true, Outgoing::default());
@@ -169,8 +181,9 @@ impl Flow {
             flags.set(PollFlags::OUT, writes);
             flags
         };
-        let (has_incoming, has_outgoing) = (!self.incoming.is_empty(), !self.outgoing.is_empty());
-        let of_client = interest(!has_incoming && !self.client_ended, has_outgoing);
+        let listens = self.over_since.is_none();
+        let (has_incoming, has_outgoing) = (listens && !self.incoming.is_empty(), !self.outgoing.is_empty());
+        let of_client = interest(listens && !has_incoming && !self.client_ended, has_outgoing);
         let of_application = interest(!has_outgoing && !self.application_ended, has_incoming);
         let all = [(self.stream.as_fd(), of_client), (self.ours.as_fd(), of_application)];
         let wanted = all.iter().filter(|(_, flags)| !flags.is_empty());
@@ -200,6 +213,8 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     const PATIENCE: Duration = Duration::from_secs(5);
+    /// A buffer of several pieces.
+    const LARGE: usize = 128 * 1024;
 
     /// The client, the application's end, and what is between them.
     fn started(limit: Duration) -> (UnixStream, UnixStream, Relay) {
@@ -212,6 +227,43 @@ mod tests {
             end.set_read_timeout(Some(PATIENCE)).unwrap();
         }
         (client, application, relay)
+    }
+
+    /// Like [`started`], but without a thread.
+    fn at_rest() -> (UnixStream, UnixStream, Flow) {
+        let (ours, client) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        socket2::SockRef::from(&client).set_send_buffer_size(LARGE).unwrap();
+        socket2::SockRef::from(&ours).set_recv_buffer_size(LARGE).unwrap();
+        let pair = Pair::new().unwrap();
+        let stream = Arc::new(Stream::from(OwnedFd::from(ours)));
+        let flow = Flow::new(stream, pair.ours, Arc::default(), PATIENCE);
+        (client, pair.theirs.into(), flow)
+    }
+
+    #[test]
+    fn a_client_that_sends_without_end_does_not_keep_the_words_of_the_application() {
+        for reads in [true, false] {
+            let (mut client, mut application, mut flow) = at_rest();
+            client.set_nonblocking(true).unwrap();
+            while client.write(&[b'x'; 8192]).is_ok() {}
+            application.write_all(b"word").unwrap();
+            if !reads {
+                // Then all that the client sends is discarded.
+                application.shutdown(std::net::Shutdown::Read).unwrap();
+            }
+            assert!(flow.move_a_piece());
+            assert_eq!(client.read(&mut [0; 9]).unwrap(), 4);
+            assert!(flow.stream.has_unread());
+        }
+    }
+
+    #[test]
+    fn nothing_more_is_taken_from_the_client_when_the_conversation_is_over() {
+        let (mut client, _application, mut flow) = at_rest();
+        client.write_all(b"too late").unwrap();
+        flow.is_over.store(true, Ordering::Release);
+        assert!(!flow.move_a_piece() && flow.stream.has_unread());
     }
 
     #[test]
@@ -287,5 +339,44 @@ mod tests {
         relay.finish();
         assert!(began.elapsed() < PATIENCE);
         drop(client);
+    }
+
+    #[test]
+    fn a_client_that_takes_a_little_now_and_then_does_not_keep_it_either() {
+        let (ours, mut client) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        // Most of it stays on this side.
+        socket2::SockRef::from(&ours).set_send_buffer_size(4096).unwrap();
+        let pair = Pair::new().unwrap();
+        let mut application = UnixStream::from(pair.for_application().unwrap());
+        let stream = Arc::new(Stream::from(OwnedFd::from(ours)));
+        let relay = pair.start(stream, Duration::from_secs(1)).unwrap();
+        application.set_nonblocking(true).unwrap();
+        let mut said = 0;
+        while said < 60_000 {
+            match application.write(&[b'x'; 10_000]) {
+                Ok(count) => said += count,
+                Err(_) => break,
+            }
+        }
+        let is_kept = Arc::new(AtomicBool::new(true));
+        let reader = thread::spawn({
+            let is_kept = Arc::clone(&is_kept);
+            move || {
+                let (mut piece, mut all) = ([0; 500], 0);
+                while let Ok(count @ 1..) = client.read(&mut piece) {
+                    all += count;
+                    if is_kept.load(Ordering::SeqCst) {
+                        // The whole would take some seconds.
+                        thread::sleep(Duration::from_millis(50));
+                    }
+                }
+                all
+            }
+        });
+        relay.finish();
+        is_kept.store(false, Ordering::SeqCst);
+        let received = reader.join().unwrap();
+        assert!(received < said, "all of it was waited for");
     }
 }
