@@ -53,6 +53,26 @@ kept = sock",
 }
 
 #[test]
+fn a_process_that_the_application_forks_does_not_have_a_socket_that_is_not_used() {
+    let code = wrapped(
+        "import os, socket, stat
+descriptor = socket.socket.fileno(environ['gunicorn.socket'])
+is_socket = lambda: stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+assert is_socket()
+pid = os.fork()
+if pid == 0:
+    try:
+        os._exit(1 if is_socket() else 0)
+    except OSError:
+        os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+assert is_socket()",
+    );
+    let (outcome, _) = ask(&code, b"");
+    outcome.is_complete();
+}
+
+#[test]
 fn its_first_use_takes_the_connection_and_what_wsgi_demands_afterwards_is_not_sent() {
     for end in [
         "start_response('200 OK', []); return [b'no']",

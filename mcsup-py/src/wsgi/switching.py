@@ -1,8 +1,21 @@
 """The socket of a connection whose client asks for another protocol, in the environ of its request."""
 
+import os
 import socket
 import threading
+import weakref
 from collections.abc import Callable
+
+# A forked process must not keep the connection open that this process ends.
+_unused: weakref.WeakSet["SwitchingSocket"] = weakref.WeakSet()
+
+
+def _close_unused() -> None:
+    for unused in _unused:
+        unused._end_unused()
+
+
+os.register_at_fork(after_in_child=_close_unused)
 
 
 class SwitchingSocket(socket.socket):
@@ -14,6 +27,7 @@ class SwitchingSocket(socket.socket):
         self._taking = threading.Lock()
         # The server may have received a part of the other protocol behind the request.
         self._received = b""
+        _unused.add(self)
 
     def _use(self) -> None:
         if self._take_connection is None:
@@ -24,9 +38,10 @@ class SwitchingSocket(socket.socket):
                 # The server's own descriptor has made the socket non-blocking.
                 super().settimeout(super().gettimeout())
                 self._take_connection = None
+                _unused.discard(self)
 
     def _end_unused(self) -> None:
-        """Close the socket behind a request that did not use it."""
+        """Close the socket behind a request that did not use it, or in a forked process."""
         if self._take_connection is not None:
             super(socket.socket, self).close()
 
