@@ -162,7 +162,10 @@ impl<'a> Exchange<'a> {
             (Stage::Body(Delimit::Chunked), Verdict::Complete) => {
                 self.outgoing.append().extend_from_slice(LAST_CHUNK);
             }
-            // Fewer bytes than announced: only a close tells the client.
+            // Fewer bytes than announced: only a close tells the client, and by TLS only one out of order.
+            (Stage::Body(Delimit::Owed(1..)), Verdict::Complete) if self.stream.is_tls() => {
+                return self.answered(Then::Close, true);
+            }
             (Stage::Body(Delimit::Owed(1..)), Verdict::Complete) => self.asked.keep_alive = false,
             (Stage::Body(_), _) => {}
         }
