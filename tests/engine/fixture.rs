@@ -192,6 +192,11 @@ impl Setup {
     where
         F: FnMut(Request<'_>, &mut dyn Reply) -> Verdict + Send + 'static,
     {
+        self.start_apps(apps.into_iter().map(|app| Box::new(Answer(app)) as Box<dyn App + Send>).collect())
+    }
+
+    /// With a permit for each of `apps`.
+    pub(crate) fn start_apps(self, apps: Vec<Box<dyn App + Send>>) -> Server {
         let listener = match &self.seat {
             Some(seat) => seat.pool.listener.try_clone().unwrap(),
             None => listen(),
@@ -221,8 +226,7 @@ impl Setup {
             if let Some(unix) = &unix_listener {
                 listeners.push(Listening { fd: unix.as_fd(), local: Local::Unix("s".to_owned()) });
             }
-            let boxed = |app| Box::new(Answer(app)) as Box<dyn App + Send>;
-            let threads = Threads { apps: apps.into_iter().map(boxed).collect(), life: |live| live() };
+            let threads = Threads { apps, life: |live| live() };
             engine::run(&config, listeners, &*engine_host, threads, access)
         });
         Server { address, host, thread: Some(thread), unix }

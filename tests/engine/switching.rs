@@ -7,10 +7,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mcsup_core::Phase;
-use mcsup_py::app::{Reply, Request, Verdict};
+use mcsup_py::app::{App, Reply, Request, Verdict};
 use mcsup_py::engine::{EngineConfig, Timeouts};
 
 use crate::fixture::*;
+use crate::hold::Hold;
 
 pub(crate) const ASKS: &str =
     "GET /lines HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, Upgrade\r\nUpgrade: lines\r\n\r\n";
@@ -113,6 +114,48 @@ fn a_connection_that_is_taken_has_no_request_timeout_and_its_worker_shows_that_i
     let beats = server.host.beats.load(Ordering::SeqCst);
     wait_for("beats", || server.host.beats.load(Ordering::SeqCst) > beats + 1);
     client.send("\n").assert_ended();
+}
+
+/// An application that stays for long behind its first conversation, as a finalizer may.
+struct Hangs {
+    hold: Hold,
+    has_spoken: bool,
+}
+
+impl App for Hangs {
+    fn call(&mut self, request: Request<'_>, reply: &mut dyn Reply) -> Verdict {
+        self.has_spoken = true;
+        lines(request, reply)
+    }
+
+    fn has_garbage(&self) -> bool {
+        self.has_spoken
+    }
+
+    fn free(&mut self) {
+        if std::mem::take(&mut self.has_spoken) {
+            self.hold.stay();
+        }
+    }
+}
+
+#[test]
+fn a_worker_that_hangs_behind_a_conversation_shows_that_it_hangs() {
+    let hold = Hold::default();
+    let app = Hangs { hold: hold.clone(), has_spoken: false };
+    let server = Setup::default().start_apps(vec![Box::new(app)]);
+    let mut client = switched(&server, "");
+    let beats = || server.host.beats.load(Ordering::SeqCst);
+    let before = beats();
+    wait_for("a beat of the spare", || beats() > before + 1);
+    client.send("\n").assert_ended();
+    hold.wait_inside(1);
+    let before = beats();
+    // The spare leads now, and beats twice a second where it may.
+    std::thread::sleep(Duration::from_millis(1200));
+    assert_eq!((beats(), hold.inside.load(Ordering::SeqCst)), (before, 1));
+    hold.let_go();
+    assert_eq!(server.connect().get("/a").text(), "GET /a ");
 }
 
 #[test]

@@ -50,7 +50,10 @@ impl<'a> Shared<'a> {
             access.note(&Entry { head, remote, response, bytes, took, left: &left });
         }
         state.running[permit].end();
-        if !answered.taken {
+        if answered.taken {
+            // A permit that hangs behind a conversation is one that hangs.
+            self.permits[permit].race.start();
+        } else {
             state.service = (state.service * 7 + (ended - began)) / 8;
         }
         state.table.give_back(job, answered, coalesce, ended);
