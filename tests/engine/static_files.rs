@@ -108,6 +108,80 @@ fn the_engine_ends_when_its_files_have_left() {
 }
 
 #[test]
+fn a_request_with_a_large_body_gets_the_file_as_one_with_a_small_body_does() {
+    let (folder, _) = folder();
+    let server = setup(&folder).start(echo);
+    let mut client = server.connect();
+    // Up to a piece that comes with the head, one that is kept in memory, and one that is kept in a file.
+    for length in [3, 100_000, 3_000_000] {
+        for path in ["small.txt", "none"] {
+            let head = format!("GET /static/{path} HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n");
+            client.send(head).send(vec![b'x'; length]);
+            let response = client.response();
+            match path {
+                "none" => assert_eq!(response.body.len(), "GET /static/none ".len() + length),
+                _ => assert_eq!(response.text(), "small"),
+            }
+        }
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_file_that_cannot_be_opened_for_now_is_not_one_that_is_missing() {
+    use std::os::fd::AsRawFd;
+    let (folder, _) = folder();
+    let server = setup(&folder).start(echo);
+    let mut client = server.connect();
+    assert_eq!(client.get("/static/small.txt").text(), "small");
+    let next = fs::File::open("/dev/null").unwrap().as_raw_fd();
+    let before = limit_descriptors(u64::try_from(next).unwrap());
+    let refused = client.get("/static/small.txt");
+    assert_eq!((refused.status, refused.text()), (503, "the file cannot be opened now\n"));
+    limit_descriptors(before);
+    assert_eq!(server.connect().get("/static/small.txt").text(), "small");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn files_that_clients_take_slowly_leave_descriptors_to_the_application() {
+    use std::os::fd::AsRawFd;
+    let (folder, _) = folder();
+    let open = || fs::File::open("/dev/null").unwrap();
+    let limit = u64::try_from(open().as_raw_fd()).unwrap() + 250;
+    limit_descriptors(limit);
+    let server = setup(&folder).start(|_, reply| {
+        let _ = reply.send_block(&ok(&[]), Box::new(vec![b'x'; 16 << 20]));
+        mcsup_py::app::Verdict::Complete
+    });
+    // More than there are in any case. None of them is idle: each waits for its client.
+    let mut clients: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    let mut last = clients.pop().unwrap();
+    for client in &mut clients {
+        client.send("GET /large HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert!(client.more());
+    }
+    wait_for("the answers", || server.host.requests.load(Ordering::SeqCst) == clients.len());
+    // Of the 64 that are the application's it uses all but a quarter.
+    let mut used = Vec::new();
+    while used.last().is_none_or(|file: &fs::File| file.as_raw_fd() < i32::try_from(limit).unwrap() - 16) {
+        used.push(open());
+    }
+    assert_eq!(last.get("/static/large.bin").status, 503);
+    drop(used);
+    assert_eq!(server.connect().get("/static/large.bin").status, 200);
+}
+
+/// Sets the limit of descriptors; returns the one before.
+#[cfg(target_os = "linux")]
+fn limit_descriptors(limit: u64) -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let before = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(limit), ..before }).unwrap();
+    before.current.unwrap()
+}
+
+#[test]
 fn a_health_check_is_no_request_for_a_file() {
     let (folder, _) = folder();
     let mut setup = setup(&folder);

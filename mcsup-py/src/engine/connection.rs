@@ -77,6 +77,10 @@ pub(super) enum Step {
     Ready,
     /// The answer to it is in a file.
     Found(Box<FileAnswer>),
+    /// No file has the answer to it: it is the application's.
+    NoFile,
+    /// The file with the answer to it cannot be opened now.
+    NotOpened(std::io::Error),
     /// It will not be served.
     Refuse(Reject),
     /// There will be no TLS, for this reason.

@@ -139,6 +139,11 @@ impl Table<'_> {
         // The poller may not have reported yet what came while the application was busy: only the socket knows.
         connection.readable(false);
         self.advance(token, now);
+        self.shorten_wait(token, now);
+    }
+
+    /// Lets a client be silent for as long as the phase still grants it.
+    pub(super) fn shorten_wait(&mut self, token: u64, now: Instant) {
         let (phase, idle_time) = (self.phase, self.idle_time());
         let Some(connection) = self.connections.find(token) else { return };
         if let State::Lingering(lingering) = &mut connection.state {

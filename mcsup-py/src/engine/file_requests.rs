@@ -16,24 +16,31 @@ use crate::http::response::{BodyFraming, Finish, write_head};
 use crate::net::buffer::Tail;
 use crate::net::timers::after;
 
-/// Whether the request that has just become whole may be one for a file.
-pub(super) fn may_be_one(config: &EngineConfig, connection: &Connection) -> bool {
-    let files = &config.static_files;
-    !files.is_empty() && connection.asked().is_some_and(|head| files.may_answer(&head))
-}
-
 impl Connection {
     /// Looks for the file of its request.
     pub(super) fn seek_file(&mut self, config: &EngineConfig) -> Step {
         self.seeks_file = false;
-        match self.asked().and_then(|head| config.static_files.answer(&head)) {
-            Some(answer) => Step::Found(Box::new(answer)),
-            None => Step::Ready,
+        match self.asked().map(|head| config.static_files.answer(&head)) {
+            Some(Ok(Some(answer))) => Step::Found(Box::new(answer)),
+            Some(Ok(None)) | None => Step::NoFile,
+            Some(Err(error)) => Step::NotOpened(error),
         }
     }
 }
 
 impl Table<'_> {
+    /// Whether the request that has just become whole may be one for a file: then its next turn looks for the file.
+    pub(super) fn may_be_for_file(&mut self, token: u64) -> bool {
+        let Self { config, connections, .. } = self;
+        let files = &config.static_files;
+        if files.is_empty() {
+            return false;
+        }
+        let Some(connection) = connections.find(token) else { return false };
+        connection.seeks_file = connection.asked().is_some_and(|head| files.may_answer(&head));
+        connection.seeks_file
+    }
+
     /// Answers the request of a connection.
     pub(super) fn answer_from_file(&mut self, token: u64, answer: FileAnswer, now: Instant) {
         let Self { config, connections, buffer_pool, access, date, host, leaving, .. } = self;

@@ -2,8 +2,8 @@
 //!
 //! The kernel gives each new descriptor the lowest free number (POSIX, open). So the number of an accepted connection is at
 //! most the number of open descriptors, with those of the application, and no system call has to count them. Connections
-//! have numbers below the reserve. Files of request bodies may use half of the reserve, since each upload has two
-//! descriptors. The rest is for the application alone.
+//! have numbers below the reserve. Files of request bodies and static files may use half of the reserve, since each such
+//! request has two descriptors. The rest is for the application alone.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -129,7 +129,12 @@ impl Reserve {
         log::info!("there is room for connections again");
     }
 
-    /// Whether a file for a body may have a number of the reserve.
+    /// Whether a file is in the reserve. `open`: as many connections are.
+    pub(super) fn has(&self, number: RawFd, open: usize) -> bool {
+        open > self.least && number >= self.first
+    }
+
+    /// Whether a file of a body or an answer may have this number of the reserve.
     pub(super) fn admits(&self, number: RawFd) -> bool {
         let most = RawFd::try_from(self.limit).unwrap_or(RawFd::MAX);
         number < self.first + most.saturating_sub(self.first) / 2

@@ -5,7 +5,7 @@
 //! others out, and so would those that begin a request and do not go on (408, RFC 9110 15.5.9).
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use mcsup_core::listener::AcceptFailure;
@@ -41,25 +41,35 @@ impl Table<'_> {
         self.make_room(now)
     }
 
-    /// Whether an error is a shortage: then the log says so, once and not for each request.
-    pub(super) fn say_if_shortage(&mut self, error: &io::Error, now: Instant) -> bool {
-        let is_shortage = AcceptFailure::of(error) == AcceptFailure::Short;
-        if is_shortage {
+    /// Logs an error; if it is a shortage, once and not for each request.
+    pub(super) fn say_what_fails(&mut self, what: &str, error: &io::Error, now: Instant) {
+        if AcceptFailure::of(error) == AcceptFailure::Short {
             self.reserve.note(&Lack::Either(error), now);
+        } else {
+            log::error!("cannot {what}: {error}");
         }
-        is_shortage
     }
 
-    /// Whether a body may keep the file that it has opened. If the file is in the reserve, an idle connection is closed.
+    /// Whether a body may keep the file that it has opened.
     pub(super) fn may_spool(&mut self, token: u64, now: Instant) -> bool {
-        let is_few = self.connections.len() <= self.reserve.least;
+        let open = self.connections.len();
         let Some(connection) = self.connections.find(token) else { return true };
         let Granted { spooled: Some(file), has_made_room, .. } = &mut connection.granted else { return true };
         let number = file.as_raw_fd();
         // Room is made once for a file.
-        if is_few || number < self.reserve.first || std::mem::replace(has_made_room, true) {
+        if !self.reserve.has(number, open) || std::mem::replace(has_made_room, true) {
             return true;
         }
+        self.make_room_for_file(number, now)
+    }
+
+    /// Whether the file of an answer may stay open until its client has taken it.
+    pub(super) fn may_keep(&mut self, number: RawFd, now: Instant) -> bool {
+        !self.reserve.has(number, self.connections.len()) || self.make_room_for_file(number, now)
+    }
+
+    /// Whether a file may have a number of the reserve, for which an idle connection is closed.
+    fn make_room_for_file(&mut self, number: RawFd, now: Instant) -> bool {
         self.reserve.is_touched = true;
         self.reserve.note(&Lack::Descriptors, now);
         self.close_idle(now).is_ok() || self.reserve.admits(number)

@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use super::connection::{State, Step, Then};
-use super::file_requests;
 use super::health;
 use super::lingering::Lingering;
 use super::table::Table;
@@ -25,10 +24,6 @@ impl Table<'_> {
                 return self.apply(token, step, now);
             }
             if !health::is_asked_for(config, connection) {
-                if file_requests::may_be_one(config, connection) {
-                    connection.seeks_file = true;
-                    return self.queue(token);
-                }
                 return self.apply(token, step, now);
             }
             if !self.answer_health_check(token, checks < health::MOST_IN_A_ROW, now) {
@@ -53,8 +48,11 @@ impl Table<'_> {
                 let _ = self.bound_heads(token, now);
             }
             Step::Sent(then) => self.proceed(token, then, now),
-            Step::Ready if self.ready.len() >= self.config.waiting => self.refuse(token, reject::BUSY, now),
-            Step::Ready => match self.bound_heads(token, now) {
+            Step::Ready if self.may_be_for_file(token) => self.queue(token),
+            Step::Ready | Step::NoFile if self.ready.len() >= self.config.waiting => {
+                self.refuse(token, reject::BUSY, now);
+            }
+            Step::Ready | Step::NoFile => match self.bound_heads(token, now) {
                 Ok(()) => self.ready.push_back(token),
                 Err(reject) => self.refuse(token, reject, now),
             },
@@ -67,10 +65,12 @@ impl Table<'_> {
                 self.proceed(token, Then::Linger, now);
             }
             Step::NoRoom(error) => {
-                if !self.say_if_shortage(&error, now) {
-                    log::error!("cannot keep a request's body: {error}");
-                }
+                self.say_what_fails("keep a request's body", &error, now);
                 self.refuse(token, reject::NO_ROOM, now);
+            }
+            Step::NotOpened(error) => {
+                self.say_what_fails("open a static file", &error, now);
+                self.refuse(token, reject::FILE, now);
             }
             Step::Close => self.close(token),
         }

@@ -37,8 +37,8 @@ pub(super) struct Turns {
     handshakes: VecDeque<u64>,
     /// The last turn of the spare was a handshake.
     was_handshake: bool,
-    /// The spare may be waiting for a disk: meanwhile the permits do the handshakes.
-    pub(super) spare_waits: bool,
+    /// The spare has a turn that may wait for a disk: meanwhile the permits do the handshakes.
+    spare_waits: bool,
 }
 
 /// An entry of a queue of turns.
@@ -60,18 +60,24 @@ impl Turns {
         !self.files.is_empty() || !self.handshakes.is_empty()
     }
 
-    /// The next turn of the spare, and whether it may wait for a disk. Handshakes and files alternate: either may never
-    /// end.
-    pub(super) fn next_for_spare(&mut self) -> Option<(Queued, bool)> {
+    /// The next turn of the spare. Handshakes and files alternate: either may never end.
+    pub(super) fn next_for_spare(&mut self) -> Option<Queued> {
         let file_first = std::mem::take(&mut self.was_handshake);
         let file = if file_first { self.files.pop_front() } else { None };
         if file.is_none() {
             if let Some(token) = self.handshakes.pop_front() {
                 self.was_handshake = true;
-                return Some((Queued::Connection(token), false));
+                return Some(Queued::Connection(token));
             }
         }
-        Some((file.or_else(|| self.files.pop_front())?, true))
+        let file = file.or_else(|| self.files.pop_front())?;
+        self.spare_waits = true;
+        Some(file)
+    }
+
+    /// The spare has had its turn.
+    pub(super) fn spare_is_back(&mut self) {
+        self.spare_waits = false;
     }
 
     /// Whether a permit has something to do.
@@ -163,6 +169,11 @@ impl Table<'_> {
     fn come_back(&mut self, connection: Box<Connection>, step: Step, now: Instant) {
         let token = connection.token;
         let Missed { readable, writable, .. } = self.put_back(connection);
+        if let Step::Found(answer) = &step {
+            if answer.descriptor().is_some_and(|number| !self.may_keep(number, now)) {
+                return self.refuse(token, reject::FILE, now);
+            }
+        }
         if matches!(step, Step::Wait | Step::Later | Step::Ready) && !self.may_spool(token, now) {
             // At once: it is small still, and its descriptor is the application's.
             if let Some(connection) = self.connections.find(token) {
@@ -170,12 +181,11 @@ impl Table<'_> {
             }
             return self.refuse(token, reject::NO_ROOM, now);
         }
-        let goes_on = self.phase.accepts();
-        let Some(connection) = self.connections.find(token) else { return };
-        if let (false, State::Lingering(lingering)) = (goes_on, &mut connection.state) {
+        if !self.phase.accepts() {
             // The engine has begun to end while the connection was taken out.
-            connection.deadline = connection.deadline.min(lingering.shorten());
+            self.shorten_wait(token, now);
         }
+        let Some(connection) = self.connections.find(token) else { return };
         self.body_memory.growth.fed(token, now);
         let is_check = matches!(step, Step::Ready) && health::is_asked_for(&self.config, connection);
         let missed = match connection.state {
@@ -197,6 +207,7 @@ impl Table<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
     use std::io::{Read, Write};
     use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
@@ -208,6 +219,19 @@ mod tests {
     use crate::engine::turn::MOST_SENT;
     use crate::net::buffer::{BlockPart, Tail};
     use crate::net::stream::Stream;
+
+    #[test]
+    fn while_the_spare_may_wait_for_a_disk_handshakes_are_for_the_permits() {
+        let handshakes = VecDeque::from([1, 2]);
+        let mut turns = Turns { handshakes, ..Turns::default() };
+        turns.push(3, true);
+        assert!(matches!(turns.next_for_spare(), Some(Queued::Connection(1))));
+        assert!(!turns.has_for_permits());
+        assert!(matches!(turns.next_for_spare(), Some(Queued::Connection(3))));
+        assert!(turns.has_for_permits());
+        turns.spare_is_back();
+        assert!(!turns.has_for_permits());
+    }
 
     /// A connection, and its client.
     fn connection() -> (Connection, UnixStream) {

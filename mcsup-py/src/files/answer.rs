@@ -1,6 +1,8 @@
 //! The answer to a request for a file: its head, and the part of the file that follows.
 
 use std::fs::{File, Metadata};
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::SystemTime;
@@ -20,6 +22,16 @@ pub(crate) struct FileAnswer {
     pub head: ResponseHead,
     /// What is sent behind it.
     pub content: Content,
+}
+
+impl FileAnswer {
+    /// The number of the descriptor that stays open until all of it has left.
+    pub(crate) fn descriptor(&self) -> Option<RawFd> {
+        match &self.content {
+            Content::Part(part) => Some(part.file.as_raw_fd()),
+            Content::None | Content::Bytes(_) => None,
+        }
+    }
 }
 
 /// The content of an answer.
@@ -44,30 +56,36 @@ struct Chosen {
 }
 
 /// Answers for the file `name` of `folder`; `None`: there is none.
-pub(super) fn make(folder: &Path, name: &Path, head: &Head<'_>) -> Option<FileAnswer> {
+///
+/// # Errors
+/// The file cannot be opened now.
+pub(super) fn make(folder: &Path, name: &Path, head: &Head<'_>) -> io::Result<Option<FileAnswer>> {
     let chosen = choose(folder, name, head)?;
     // A value that cannot be sent is one of a file's name that no content type has: none.
-    answer(chosen, name, head, SystemTime::now()).ok()
+    Ok(chosen.and_then(|chosen| answer(chosen, name, head, SystemTime::now()).ok()))
 }
 
-fn choose(folder: &Path, name: &Path, head: &Head<'_>) -> Option<Chosen> {
-    let (file, metadata) = open::open(folder, name)?;
+fn choose(folder: &Path, name: &Path, head: &Head<'_>) -> io::Result<Option<Chosen>> {
+    let Some((file, metadata)) = open::open(folder, name)? else { return Ok(None) };
     let with_suffix = |suffix: &str| {
         let mut name = name.as_os_str().to_owned();
         name.push(suffix);
         name
     };
-    let varies = CODINGS.iter().any(|coding| open::is_there(folder, with_suffix(coding.suffix).as_ref()));
+    let mut varies = false;
+    for coding in CODINGS {
+        varies = varies || open::is_there(folder, with_suffix(coding.suffix).as_ref())?;
+    }
     if varies {
         let fields = head.headers().filter(|(name, _)| name.eq_ignore_ascii_case(b"accept-encoding"));
         let values: Vec<_> = fields.map(|(_, value)| value).collect();
         for coding in coding::accepted(&values) {
-            if let Some((file, metadata)) = open::open(folder, with_suffix(coding.suffix).as_ref()) {
-                return Some(Chosen { file, metadata, coding: Some(coding), varies });
+            if let Some((file, metadata)) = open::open(folder, with_suffix(coding.suffix).as_ref())? {
+                return Ok(Some(Chosen { file, metadata, coding: Some(coding), varies }));
             }
         }
     }
-    Some(Chosen { file, metadata, coding: None, varies })
+    Ok(Some(Chosen { file, metadata, coding: None, varies }))
 }
 
 fn answer(chosen: Chosen, name: &Path, asked: &Head<'_>, now: SystemTime) -> Result<FileAnswer, HeadFault> {

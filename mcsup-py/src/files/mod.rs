@@ -14,6 +14,7 @@ mod open;
 mod range;
 mod route;
 
+use std::io;
 use std::path::Path;
 
 pub(crate) use answer::{Content, FileAnswer};
@@ -59,10 +60,16 @@ impl StaticFiles {
     }
 
     /// The answer; `None`: no file is meant, so that it is the application's. May wait for a disk.
-    pub(crate) fn answer(&self, head: &Head<'_>) -> Option<FileAnswer> {
+    ///
+    /// # Errors
+    /// The file cannot be opened now.
+    pub(crate) fn answer(&self, head: &Head<'_>) -> io::Result<Option<FileAnswer>> {
         let path = percent_decoded(head.path());
-        let route = self.routes.iter().find(|route| route.is_above(&path))?;
-        answer::make(&route.folder, &route.file(&path)?, head)
+        let route = self.routes.iter().find(|route| route.is_above(&path));
+        let Some((route, file)) = route.and_then(|route| Some((route, route.file(&path)?))) else {
+            return Ok(None);
+        };
+        answer::make(&route.folder, &file, head)
     }
 }
 

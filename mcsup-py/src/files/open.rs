@@ -9,24 +9,43 @@ use std::io;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 /// A regular file and its properties; `None`: there is none that may be served.
-pub(super) fn open(folder: &Path, file: &Path) -> Option<(File, Metadata)> {
-    let folder = folder.canonicalize().ok()?;
-    let path = folder.join(file).canonicalize().ok()?;
-    let below = path.strip_prefix(&folder).ok()?;
-    // Before it is opened: the open of a device may have effects.
-    if !path.symlink_metadata().ok()?.is_file() {
-        return None;
+///
+/// # Errors
+/// Those that do not say whether there is one: no descriptor or no memory is left, or the disk fails.
+pub(super) fn open(folder: &Path, file: &Path) -> io::Result<Option<(File, Metadata)>> {
+    match open_regular(folder, file) {
+        Err(error) if is_failure(&error) => Err(error),
+        opened => Ok(opened.ok().flatten()),
     }
-    let file = open_below(&folder, below).ok()?;
-    let metadata = file.metadata().ok().filter(Metadata::is_file)?;
-    Some((file, metadata))
+}
+
+fn open_regular(folder: &Path, file: &Path) -> io::Result<Option<(File, Metadata)>> {
+    let folder = folder.canonicalize()?;
+    let path = folder.join(file).canonicalize()?;
+    let Ok(below) = path.strip_prefix(&folder) else { return Ok(None) };
+    // Before it is opened: the open of a device may have effects.
+    if !path.symlink_metadata()?.is_file() {
+        return Ok(None);
+    }
+    let file = open_below(&folder, below)?;
+    let metadata = file.metadata()?;
+    Ok(metadata.is_file().then_some((file, metadata)))
+}
+
+fn is_failure(error: &io::Error) -> bool {
+    let failures = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::IO];
+    Errno::from_io_error(error).is_some_and(|error| failures.contains(&error))
 }
 
 /// Whether a file is there, by the same rules.
-pub(super) fn is_there(folder: &Path, file: &Path) -> bool {
-    open(folder, file).is_some()
+///
+/// # Errors
+/// As those of [`open`].
+pub(super) fn is_there(folder: &Path, file: &Path) -> io::Result<bool> {
+    Ok(open(folder, file)?.is_some())
 }
 
 /// A FIFO would wait for its other end.
@@ -35,7 +54,6 @@ const FLAGS: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLO
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn open_below(folder: &Path, below: &Path) -> io::Result<File> {
     use rustix::fs::{ResolveFlags, openat2};
-    use rustix::io::Errno;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let folder_fd = rustix::fs::open(folder, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     match openat2(&folder_fd, below, FLAGS, Mode::empty(), resolve) {
@@ -72,7 +90,7 @@ mod tests {
         symlink("../secret", folder.join("outside")).unwrap();
         symlink("..", folder.join("up")).unwrap();
         std::os::unix::net::UnixListener::bind(folder.join("socket")).unwrap();
-        let opens = |file: &str| open(&folder, Path::new(file)).is_some();
+        let opens = |file: &str| open(&folder, Path::new(file)).unwrap().is_some();
         for file in ["sub/a", "inside", "absolute/a"] {
             assert!(opens(file), "{file}");
         }
@@ -82,7 +100,7 @@ mod tests {
         }
         // The folder itself may be a link, as deployments make it.
         symlink(&folder, top.path().join("current")).unwrap();
-        assert!(open(&top.path().join("current"), Path::new("sub/a")).is_some());
+        assert!(open(&top.path().join("current"), Path::new("sub/a")).unwrap().is_some());
         assert!(open_resolved(&folder.join("inside")).is_err());
     }
 }

@@ -27,7 +27,7 @@ fn ask(files: &StaticFiles, line: &str, fields: &str) -> Option<Parts> {
     if !files.may_answer(&head) {
         return None;
     }
-    let answer = files.answer(&head)?;
+    let answer = files.answer(&head).unwrap()?;
     let body = match answer.content {
         Content::None => String::new(),
         Content::Bytes(bytes) => String::from_utf8(bytes).unwrap(),

@@ -70,6 +70,7 @@ rejects! {
     BUSY = 503 "too many requests wait already" "RFC 9110 15.6.4";
     STUCK = 503 "all threads of this worker are in overdue requests" "RFC 9110 15.6.4";
     NO_ROOM = 503 "no room for the request's body" "RFC 9110 15.6.4";
+    FILE = 503 "the file cannot be opened now" "RFC 9110 15.6.4";
     OVERDUE = 504 "the application did not answer in time" "RFC 9110 15.6.5";
     LINE_SIZE = 414 "request line is longer than allowed" "RFC 9112 3";
     FIELD_COUNT = 431 "more header fields than allowed" "RFC 6585 5";

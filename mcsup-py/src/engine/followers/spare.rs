@@ -138,7 +138,7 @@ impl<'a> Shared<'a> {
             (state, _) = self.round(state, Leader::Spare, batch, Duration::MAX);
             while state.leader == Leader::Spare && !state.queue_time.is_zero() {
                 // Either queue may never end.
-                let own = |state: &mut Locked<'a>| Some(state.table.turns.next_for_spare()?.0);
+                let own = |state: &mut Locked<'a>| state.table.turns.next_for_spare();
                 let next = if spare_first {
                     own(&mut state).or_else(|| state.table.next_in_queue())
                 } else {
@@ -147,6 +147,7 @@ impl<'a> Shared<'a> {
                 let Some(next) = next else { break };
                 spare_first = !spare_first;
                 (state, _) = self.give_turn(state, next, Instant::now(), true);
+                state.table.turns.spare_is_back();
             }
             if !state.table.ready.is_empty() {
                 self.wake_parked(&mut state, 1);
@@ -168,7 +169,7 @@ impl<'a> Shared<'a> {
     fn do_file_turns(&self, batch: &mut Batch) {
         let mut state = self.lock();
         while !self.is_over() && !self.spare.is_suspended() {
-            let Some((next, may_wait)) = state.table.turns.next_for_spare() else {
+            let Some(next) = state.table.turns.next_for_spare() else {
                 self.spare.files_wait.store(false, Ordering::SeqCst);
                 return;
             };
@@ -177,13 +178,12 @@ impl<'a> Shared<'a> {
                 self.wake_parked(&mut state, 1);
             }
             state.spare_works = true;
-            state.table.turns.spare_waits = may_wait;
             if state.table.turns.has_for_permits() && state.leader == Leader::Permit {
                 self.waker.wake();
             }
             state = self.have_turn(state, next, Instant::now(), true);
             state.spare_works = false;
-            state.table.turns.spare_waits = false;
+            state.table.turns.spare_is_back();
             if state.table.has_work() && state.leader == Leader::Permit {
                 // It waits for an event of the poller.
                 self.waker.wake();

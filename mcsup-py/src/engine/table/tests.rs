@@ -70,6 +70,26 @@ fn a_connection_that_was_queued_when_its_request_was_taken_can_be_queued_again()
 }
 
 #[test]
+fn a_connection_in_its_turn_gets_a_shorter_deadline_too_when_the_engine_begins_to_end() {
+    use crate::engine::connection::Step;
+    use crate::engine::turn::Work;
+    let now = Instant::now();
+    for (state, step) in [
+        (State::Handshake { begun: true }, Step::Wait),
+        (State::Handshake { begun: false }, Step::Wait),
+        (State::Idle { fresh: true }, Step::Later),
+    ] {
+        with_connection(|table, token, _client| {
+            let mut connection = table.connections.take(token).unwrap();
+            (connection.state, connection.deadline) = (state, now + Duration::from_secs(15));
+            table.change_phase(Phase::Draining, now);
+            table.end_turn(Work::Connection(connection, step), now);
+            assert_eq!(table.find(token).unwrap().deadline, now + Duration::from_secs(1));
+        });
+    }
+}
+
+#[test]
 fn the_deadline_of_a_body_does_not_pass_while_it_waits_for_its_place() {
     use std::io::Write;
     with_connection(|table, token, mut client| {
