@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use super::connection::State;
 use super::table::Table;
 use super::{Host, Phase};
+use crate::net::stream::Stream;
 use crate::net::timers::after;
 
 /// How long a connection that was accepted but has said nothing may still begin to.
@@ -201,11 +202,12 @@ impl Table<'_> {
     }
 }
 
-/// Whether an answer that begins now may leave its connection open. `may_move`: a sibling can take the connection.
-pub(super) fn may_keep_open(host: &dyn Host, may_move: bool, gave_up: &AtomicBool) -> bool {
+/// Whether an answer that begins now may leave its connection open.
+pub(super) fn may_keep_open(host: &dyn Host, stream: &Stream, gave_up: &AtomicBool) -> bool {
     match host.phase() {
-        Phase::Serving | Phase::LameDuck => true,
-        Phase::Retiring => may_move && !gave_up.load(Relaxed) && host.siblings().count > 0,
+        Phase::Serving | Phase::LameDuck => stream.may_go_on(),
+        // No sibling can take a connection by TLS.
+        Phase::Retiring => !stream.is_tls() && !gave_up.load(Relaxed) && host.siblings().count > 0,
         Phase::Draining | Phase::Quitting => false,
     }
 }

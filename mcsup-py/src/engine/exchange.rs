@@ -208,8 +208,7 @@ impl<'a> Exchange<'a> {
         }
         let (delimit, body) = self.delimit(head, whole);
         let is_interim = head.status() < 200;
-        let may_move = !self.stream.is_tls();
-        let may_stay = || may_keep_open(self.asked.host, may_move, self.asked.gave_up);
+        let may_stay = || may_keep_open(self.asked.host, self.stream, self.asked.gave_up);
         if delimit == Delimit::UntilClose || is_interim || !may_stay() {
             self.asked.keep_alive = false;
         }

@@ -48,12 +48,11 @@ impl Table<'_> {
         let Some(connection) = connections.find(token) else { return };
         let Some((request, _)) = connection.take_request() else { return };
         buffer_pool.give_for_answer(connection);
-        let may_move = !connection.stream.is_tls();
-        let Connection { heads, incoming, outgoing, peer, .. } = &mut *connection;
+        let Connection { stream, heads, incoming, outgoing, peer, .. } = &mut *connection;
         let asked = Connection::view(heads, incoming, &request);
         let keep_alive = asked.delimited().keep_alive
             && !timeouts.keep_alive.is_zero()
-            && may_keep_open(*host, may_move, &leaving.gave_up);
+            && may_keep_open(*host, stream, &leaving.gave_up);
         let FileAnswer { head, content } = answer;
         let (version, body) = (asked.version(), BodyFraming::Given);
         write_head(outgoing.append(), &head, &Finish { version, body, keep_alive, date: date.at(now) });

@@ -48,10 +48,13 @@ impl Table<'_> {
         let Some(connection) = connections.find(token) else { return false };
         let Some((request, _)) = connection.take_request() else { return false };
         buffer_pool.give_for_answer(connection);
-        let Connection { heads, incoming, outgoing, peer, .. } = &mut *connection;
+        let Connection { stream, heads, incoming, outgoing, peer, .. } = &mut *connection;
         let asked = Connection::view(heads, incoming, &request);
-        let keep_alive =
-            may_go_on && phase.accepts() && asked.delimited().keep_alive && !timeouts.keep_alive.is_zero();
+        let keep_alive = may_go_on
+            && phase.accepts()
+            && asked.delimited().keep_alive
+            && !timeouts.keep_alive.is_zero()
+            && stream.may_go_on();
         let (head, text) = report(phase, host.siblings().count);
         let (version, body) = (asked.version(), BodyFraming::Length(text.len() as u64));
         let out = outgoing.append();

@@ -10,6 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::net::{RecvFlags, SendAncillaryBuffer};
+use rustls::ProtocolVersion::TLSv1_2;
 use rustls::ServerConnection;
 
 use super::buffer::{FilePart, Incoming, Outgoing, Tail};
@@ -24,6 +25,11 @@ const WITHOUT_CONTENT: usize = 64 * 1024;
 const FOR_EACH_BYTE: usize = 64;
 /// How much plaintext is encrypted at once: four records.
 const BATCH: usize = 64 * 1024;
+/// The longest plaintext of a record (RFC 8446 §5.1).
+const LONGEST: usize = 16 * 1024;
+/// How many records the keys of a connection by TLS 1.2 may encrypt, as the library has it for AES-GCM (RFC 8446 §5.5). Keys
+/// of TLS 1.3 are changed in time.
+const MOST_RECORDS: u64 = 1 << 24;
 
 /// One side of a connection by TLS. Two threads may use it: one receives or sends, and another one sends an answer that was
 /// delayed.
@@ -48,6 +54,8 @@ struct Open {
     sealed: usize,
     /// Bytes of records that were received since the handshake beyond those that their content allows.
     without_content: usize,
+    /// How many records with plaintext were made.
+    records: u64,
     /// Nothing more is sent or received.
     is_broken: bool,
 }
@@ -108,7 +116,7 @@ impl Tls {
                 Ok(mut connection) => {
                     // What is sealed is bounded by `BATCH`.
                     connection.set_buffer_limit(None);
-                    let open = Open { connection, raw, sealed: 0, without_content: 0, is_broken: false };
+                    let open = Open::new(connection, raw);
                     *session = Session::Open(Box::new(open));
                 }
                 Err(error) => return Shaken::Failed(error.to_string()),
@@ -158,6 +166,14 @@ impl Tls {
         }
     }
 
+    /// Whether the keys suffice for another answer of usual length.
+    pub(super) fn may_go_on(&self) -> bool {
+        match &*self.lock() {
+            Session::Open(open) => open.may_make(MOST_RECORDS / 2),
+            Session::Waiting(_) | Session::Plain => true,
+        }
+    }
+
     /// Says that nothing more will be sent (close_notify, RFC 8446 §6.1): without that the client cannot take what it has
     /// for the whole.
     pub(super) fn say_goodbye(&self, socket: BorrowedFd<'_>) {
@@ -178,6 +194,15 @@ impl Tls {
 }
 
 impl Open {
+    fn new(connection: ServerConnection, raw: Incoming) -> Self {
+        Self { connection, raw, sealed: 0, without_content: 0, records: 0, is_broken: false }
+    }
+
+    /// Whether its keys may encrypt this number of further records.
+    fn may_make(&self, records: u64) -> bool {
+        self.records + records <= MOST_RECORDS || self.connection.protocol_version() != Some(TLSv1_2)
+    }
+
     fn shake_hands(&mut self, socket: BorrowedFd<'_>) -> Shaken {
         let mut is_empty = false;
         loop {
@@ -311,7 +336,8 @@ impl Open {
 
     /// Encrypts the first bytes of `from`; returns how many.
     fn seal(&mut self, from: &Outgoing, most: usize) -> io::Result<usize> {
-        if self.is_broken {
+        // The library would report what it does not encrypt as sent.
+        if self.is_broken || !self.may_make(2 * (BATCH / LONGEST) as u64) {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         let bytes = up_to(most, from.bytes());
@@ -325,6 +351,7 @@ impl Open {
             }
             _ => &[],
         };
+        self.records += (bytes.len() + tail.len()).div_ceil(LONGEST) as u64;
         self.connection.writer().write_vectored(&[IoSlice::new(bytes), IoSlice::new(tail)])
     }
 
@@ -378,3 +405,6 @@ impl Write for Socket<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

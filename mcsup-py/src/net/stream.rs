@@ -186,6 +186,11 @@ impl Stream {
         )
     }
 
+    /// Whether there may be another answer: keys of TLS 1.2 do not last for ever.
+    pub(crate) fn may_go_on(&self) -> bool {
+        self.tls.as_ref().is_none_or(Tls::may_go_on)
+    }
+
     /// Says by TLS that no more will be sent, where the client cannot tell the end from a loss otherwise.
     pub(crate) fn say_goodbye(&self) {
         if let Some(tls) = &self.tls {
