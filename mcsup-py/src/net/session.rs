@@ -356,6 +356,7 @@ impl Open {
     }
 
     fn send_now(&mut self, socket: BorrowedFd<'_>, bytes: &[u8]) -> bool {
+        self.records += 1;
         !self.is_broken
             && self.connection.writer().write_all(bytes).is_ok()
             && self.flush(socket, &mut false).unwrap_or(false)
