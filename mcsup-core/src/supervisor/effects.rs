@@ -61,6 +61,8 @@ pub(crate) struct Executor<S> {
     pub(crate) failed_start: FailedStart,
     pub(super) observations: Observations,
     pub(super) preparing: Preparing,
+    /// When the embedder wants its next call at the latest.
+    pub(super) call_by: Option<Moment>,
     /// Marks on the descriptors that workers of other pools in this process must not have.
     pub(super) withheld: Marks,
 }
@@ -108,6 +110,7 @@ impl<S: Supervisor> Executor<S> {
             failed_start: FailedStart::default(),
             observations: Observations::default(),
             preparing: Preparing::default(),
+            call_by: None,
             withheld: Marks::default(),
         }
     }

@@ -119,6 +119,7 @@ impl<S: Supervisor> RunningPool<S> {
         executor.slots.update(&mut executor.generation_configs, &executor.handover, machine);
         executor.update_leftovers(now);
         executor.update_store();
+        executor.call_by = executor.supervisor.before_wait().and_then(|wait| clock::now().checked_add(wait));
         self.outcome = outcome;
         outcome
     }
@@ -135,6 +136,7 @@ impl<S: Supervisor> RunningPool<S> {
             executor.upgrader.deadline(now),
             executor.preparing.deadline(),
             executor.service.deadline(now),
+            executor.call_by,
         ];
         looks.into_iter().flatten().min()
     }

@@ -1,6 +1,7 @@
 //! Calls of the embedder's [`Supervisor`]: a panic in one does not end the pool.
 
 use std::io;
+use std::time::Duration;
 
 use super::config::Config;
 use super::{ForkSide, PoolEvent, Preparation, Supervisor};
@@ -50,6 +51,14 @@ impl<S: Supervisor> SupervisorHooks<S> {
 
     pub(super) fn reopen_logs(&mut self) {
         go_on(caught("Supervisor::reopen_logs", || self.0.reopen_logs()));
+    }
+
+    pub(super) fn before_wait(&mut self) -> Option<Duration> {
+        let called = caught("Supervisor::before_wait", || self.0.before_wait());
+        called.unwrap_or_else(|panic| {
+            go_on(Err(panic));
+            None
+        })
     }
 
     /// A panic refuses the fork: the state in which the host would fork is unknown.

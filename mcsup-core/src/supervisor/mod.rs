@@ -60,6 +60,8 @@ pub use prefork::Prefork;
 pub use preparing::Preparation;
 pub use spawning::Spawned;
 
+use std::time::Duration;
+
 use crate::error::Result;
 use crate::listener::Local;
 use crate::worker::Worker;
@@ -149,6 +151,14 @@ pub trait Supervisor {
 
     /// Opens log files again.
     fn reopen_logs(&mut self) {}
+
+    /// The loop is about to wait for the next event. Returns the longest time until the next call; `None`: an event comes
+    /// first.
+    ///
+    /// For work that no event of the pool brings about, such as records that wait for a log server.
+    fn before_wait(&mut self) -> Option<Duration> {
+        None
+    }
 
     /// Runs before a fork, in the supervisor or in a mold, for the hooks of a host language.
     fn before_fork(&mut self) {}
