@@ -97,6 +97,9 @@ pub struct AccessLog {
     clock: format::Clock,
 }
 
+/// A request, and the client's address as the connection has it.
+type Asked<'a> = (Head<'a>, Option<SocketAddr>);
+
 /// Lines are written before they take more memory than this.
 const FULL: usize = 64 * 1024;
 
@@ -148,6 +151,12 @@ impl AccessLog {
             let atoms = atoms::of(&self.format, entry, &mut self.clock);
             queue.push(queue::Entry::Access { line, atoms, time: SystemTime::now() });
         }
+    }
+
+    /// Notes a request that the engine has answered itself, at once, with `bytes` of a body.
+    pub(crate) fn note_own(&mut self, (asked, remote): Asked<'_>, response: &ResponseHead, bytes: u64) {
+        let (head, took, left) = (Some(asked), Duration::ZERO, &Left::default());
+        self.note(&Entry { head, remote, response, bytes, took, left });
     }
 
     /// Writes what was noted, and samples the backlog where that is due.

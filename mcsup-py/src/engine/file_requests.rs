@@ -3,14 +3,12 @@
 //! The leading thread sees by the path that a request may be one. The look at the disk is a turn of the spare, since it
 //! may wait. Where there is no file the request goes the ordinary way, to the application.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::EngineConfig;
 use super::connection::{Connection, State, Step, Then};
 use super::drain::may_keep_open;
 use super::table::Table;
-use crate::access::Entry;
-use crate::app::Left;
 use crate::files::{Content, FileAnswer};
 use crate::http::response::{BodyFraming, Finish, write_head};
 use crate::net::buffer::Tail;
@@ -62,15 +60,7 @@ impl Table<'_> {
                 Content::Bytes(bytes) => bytes.len() as u64,
                 Content::Part(part) => part.length,
             };
-            let (remote, took) = (peer.remote, Duration::ZERO);
-            access.note(&Entry {
-                head: Some(asked),
-                remote,
-                response: &head,
-                bytes,
-                took,
-                left: &Left::default(),
-            });
+            access.note_own((asked, peer.remote), &head, bytes);
         }
         let reads_file = matches!(content, Content::Part(_));
         match content {

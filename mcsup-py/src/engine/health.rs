@@ -4,13 +4,11 @@
 //! It says `ok` while the pool goes on, also in a worker that retires beside siblings that do not, and `draining` from the
 //! lame duck on.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::connection::{Connection, State, Then};
 use super::table::Table;
 use super::{EngineConfig, Phase};
-use crate::access::Entry;
-use crate::app::Left;
 use crate::http::response::{BodyFraming, Finish, ResponseHead, write_head};
 use crate::net::stream::Progress;
 use crate::net::timers::after;
@@ -62,15 +60,7 @@ impl Table<'_> {
         let sent = if asked.method() == "HEAD" { b"" } else { text };
         out.extend_from_slice(sent);
         if let Some(access) = access {
-            let (remote, bytes, took) = (peer.remote, sent.len() as u64, Duration::ZERO);
-            access.note(&Entry {
-                head: Some(asked),
-                remote,
-                response: &head,
-                bytes,
-                took,
-                left: &Left::default(),
-            });
+            access.note_own((asked, peer.remote), &head, sent.len() as u64);
         }
         connection.forget_request(&request);
         let then = match keep_alive {
