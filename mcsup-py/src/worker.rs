@@ -19,7 +19,7 @@ use crate::conf::Source;
 use crate::engine::{self, EngineConfig, Host, Listening, Siblings, Threads};
 use crate::python::imported::Imported;
 use crate::python::loading::{self, Application, LoadError};
-use crate::python::logging::{self, LogConfig, Loggers};
+use crate::python::logging::{self, Feeder, LogConfig, Loggers};
 use crate::python::{application_forks, ending, fork, interpreter, signals, site, traceback};
 use crate::targets::Queue;
 use crate::watch::{BrokenPage, ReloadSettings, Watcher};
@@ -166,7 +166,7 @@ impl Worker for WsgiWorker {
             };
             Listening { fd: listener.as_fd(), local }
         });
-        let WorkerSettings { engine, wsgi, threads, reload, reopen_error_log, .. } = &self.settings;
+        let WorkerSettings { engine, wsgi, threads, reload, .. } = &self.settings;
         let (hooks, logs) = (&self.hooks, access.is_some());
         let apps = Python::attach(|py| {
             if let Err(error) = traceback::keep_stacks(py) {
@@ -187,7 +187,7 @@ impl Worker for WsgiWorker {
         if let Some(watcher) = self.watcher.take() {
             start_watching(watcher, context.clone(), self.hooks.reload_wanted())?;
         }
-        let host = Process { context, reopen_error_log: &**reopen_error_log };
+        let host = Process { context, settings: &self.settings, loggers: feeder.as_ref().map(Feeder::queue) };
         let ended = engine::run(engine, listeners.collect(), &host, Threads { apps, life: attached }, access);
         self.hooks.end(Some(context));
         Python::attach(ending::run_exit_functions);
@@ -299,7 +299,9 @@ pub fn check(settings: &WorkerSettings) -> mcsup_core::Result<()> {
 /// The process as the engine sees it.
 struct Process<'a> {
     context: &'a WorkerContext,
-    reopen_error_log: &'a (dyn Fn() + Send + Sync),
+    settings: &'a WorkerSettings,
+    /// Leads to the thread that passes records to Python's `logging`.
+    loggers: Option<&'a Queue>,
 }
 
 impl Host for Process<'_> {
@@ -320,8 +322,12 @@ impl Host for Process<'_> {
     }
 
     fn reopen_logs(&self) {
-        (self.reopen_error_log)();
-        logging::request_reopen();
+        (self.settings.reopen_error_log)();
+        match self.loggers {
+            // A handler may stand still, and that thread waits for handlers anyway.
+            Some(loggers) => loggers.reopen(),
+            None => logging::request_reopen(),
+        }
     }
 
     fn backlog(&self) -> Option<usize> {

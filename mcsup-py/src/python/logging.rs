@@ -162,6 +162,9 @@ fn feed(module: &Py<PyModule>, reader: &Reader, form: &str) {
 fn feed_entries(module: &Py<PyModule>, reader: &Reader, form: &str, entries: Vec<Entry>) -> bool {
     let fed = Python::try_attach(|py| {
         let module = module.bind(py);
+        if reader.take_reopen() {
+            ignore(py, module.call_method0("reopen").map(drop));
+        }
         let lost = reader.take_lost();
         if lost > 0 {
             let text = format!("Python's handlers are too slow: {lost} records of this process are lost");

@@ -4,7 +4,7 @@
 //! the engine's lock, so it must wait for neither.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::SystemTime;
 
@@ -12,6 +12,12 @@ use super::syslog::Severity;
 
 /// The records that wait at most.
 const LONGEST: usize = 4096;
+
+/// The bytes of the records that wait at most. Clients choose the length of the fields of their requests.
+const LARGEST: usize = 8 << 20;
+
+/// No further record is taken together with others of this size.
+const AT_ONCE: usize = 1 << 20;
 
 /// An entry of the queue.
 #[derive(Debug)]
@@ -49,25 +55,63 @@ pub enum Value {
     Number(u64),
 }
 
+impl Entry {
+    /// The memory that it takes, roughly.
+    fn size(&self) -> usize {
+        match self {
+            Entry::Error { text, .. } => text.len(),
+            Entry::Access { line, atoms, .. } => {
+                let atom = |(name, value): &(String, Value)| {
+                    let text = if let Value::Text(text) = value { text.len() } else { 0 };
+                    size_of::<(String, Value)>() + name.len() + text
+                };
+                line.as_ref().map_or(0, String::len) + atoms.iter().map(atom).sum::<usize>()
+            }
+            Entry::Reopen | Entry::End => 0,
+        }
+    }
+}
+
+/// What both ends know.
+#[derive(Debug, Default)]
+struct Shared {
+    lost: AtomicU64,
+    /// The size of the entries in the queue.
+    bytes: AtomicUsize,
+    /// Whether log files are to be opened again, where the queue has no room for an entry that says so.
+    reopens: AtomicBool,
+}
+
 /// The writing end.
 #[derive(Debug, Clone)]
 pub struct Queue {
     sender: SyncSender<Entry>,
-    lost: Arc<AtomicU64>,
+    shared: Arc<Shared>,
 }
 
 impl Queue {
     /// An empty queue, and its reading end.
     pub fn new() -> (Self, Reader) {
         let (sender, receiver) = sync_channel(LONGEST);
-        let lost = Arc::new(AtomicU64::new(0));
-        (Self { sender, lost: Arc::clone(&lost) }, Reader { receiver, lost })
+        let shared = Arc::new(Shared::default());
+        (Self { sender, shared: Arc::clone(&shared) }, Reader { receiver, shared })
     }
 
     /// Adds an entry, unless the queue is full: then it is lost, and counted.
     pub fn push(&self, entry: Entry) {
-        if self.sender.try_send(entry).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+        let (size, bytes) = (entry.size(), &self.shared.bytes);
+        // Others may add at the same time: whichever exceeds the bound takes its part back.
+        let fits = bytes.fetch_add(size, Ordering::Relaxed) + size <= LARGEST;
+        if !fits || self.sender.try_send(entry).is_err() {
+            bytes.fetch_sub(size, Ordering::Relaxed);
+            self.shared.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Has the reader open log files again: after the records in the queue, or before them if it is full.
+    pub fn reopen(&self) {
+        if self.sender.try_send(Entry::Reopen).is_err() {
+            self.shared.reopens.store(true, Ordering::Release);
         }
     }
 }
@@ -76,21 +120,32 @@ impl Queue {
 #[derive(Debug)]
 pub struct Reader {
     receiver: Receiver<Entry>,
-    lost: Arc<AtomicU64>,
+    shared: Arc<Shared>,
 }
 
 impl Reader {
     /// Waits for an entry, and takes up to `most` that are there; none if no writer is left.
     pub fn take(&self, most: usize) -> Vec<Entry> {
         let Ok(first) = self.receiver.recv() else { return Vec::new() };
+        let mut bytes = first.size();
         let mut entries = vec![first];
-        entries.extend(self.receiver.try_iter().take(most.saturating_sub(1)));
+        while entries.len() < most && bytes < AT_ONCE {
+            let Ok(next) = self.receiver.try_recv() else { break };
+            bytes += next.size();
+            entries.push(next);
+        }
+        self.shared.bytes.fetch_sub(bytes, Ordering::Relaxed);
         entries
+    }
+
+    /// Whether log files are to be opened again without an entry that says so, once.
+    pub fn take_reopen(&self) -> bool {
+        self.shared.reopens.swap(false, Ordering::Acquire)
     }
 
     /// The number of entries that were lost since the last call.
     pub fn take_lost(&self) -> u64 {
-        self.lost.swap(0, Ordering::Relaxed)
+        self.shared.lost.swap(0, Ordering::Relaxed)
     }
 }
 
@@ -107,5 +162,38 @@ mod tests {
         drop(queue);
         assert_eq!(reader.take(LONGEST).len(), LONGEST - 100);
         assert!(reader.take(1).is_empty());
+    }
+
+    /// A request with a field of a length.
+    fn request(length: usize) -> Entry {
+        let atoms = vec![("{x-long}i".to_owned(), Value::Text(vec![b'x'; length]))];
+        Entry::Access { line: None, atoms, time: SystemTime::now() }
+    }
+
+    #[test]
+    fn large_records_fill_the_queue_by_their_bytes_and_leave_room_for_others_when_taken() {
+        let (queue, reader) = Queue::new();
+        (0..100).for_each(|_| queue.push(request(800_000)));
+        let lost = reader.take_lost();
+        assert_eq!(lost, 90, "of 80 MB at most 8 MiB wait");
+        assert!(reader.take(64).len() <= 2, "the reader takes as little at once");
+        (0..100).for_each(|_| queue.push(request(800_000)));
+        assert_eq!(reader.take_lost(), 98);
+        (0..1000).for_each(|_| queue.push(request(100)));
+        assert!(reader.take_lost() < 1000, "a small one fits beside them");
+        while !reader.take(64).iter().any(|entry| entry.size() < 1000) {}
+        (0..10).for_each(|_| queue.push(request(700_000)));
+        assert_eq!(reader.take_lost(), 0, "those that were taken do not count");
+    }
+
+    #[test]
+    fn a_full_queue_loses_no_order_to_open_files_again() {
+        let (queue, reader) = Queue::new();
+        queue.reopen();
+        assert!(matches!(reader.take(9)[..], [Entry::Reopen]) && !reader.take_reopen());
+        (0..LONGEST).for_each(|_| queue.push(request(1)));
+        queue.reopen();
+        assert_eq!((reader.take(1).len(), reader.take_lost()), (1, 0));
+        assert!(reader.take_reopen() && !reader.take_reopen());
     }
 }
