@@ -76,6 +76,7 @@ pub fn run(argv: &[OsString], start: Start) -> Exit {
         }
         done
     });
+    log::logger().flush();
     match done {
         Ok((exit, text)) => match print(&text) {
             Ok(()) => exit,

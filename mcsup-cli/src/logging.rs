@@ -15,9 +15,10 @@ use std::io;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use log::LevelFilter;
-use mcsup_py::targets::Queue;
+use mcsup_py::targets::{Queue, Syslog};
 
 pub(crate) use line::Form;
 use sink::Sink;
@@ -195,6 +196,19 @@ impl ErrorLog {
     pub(crate) fn raw_writer(&self) -> RawWriter {
         let sink = Arc::clone(&self.sink);
         Arc::new(move |bytes| sink.write_application(bytes))
+    }
+
+    /// Whether a target may keep records, so that [`send_waiting`](Self::send_waiting) is to be called.
+    pub(crate) fn may_keep_records(&self) -> bool {
+        self.targets.syslog.is_some()
+    }
+
+    /// Sends records that wait for a target on the network, as far as that takes them at once. Whether some still wait.
+    pub(crate) fn send_waiting(&self) -> bool {
+        if let Some(report) = self.targets.send_waiting(Duration::ZERO) {
+            self.sink.write_report(&report);
+        }
+        self.targets.syslog.as_ref().is_some_and(Syslog::has_waiting)
     }
 
     /// Passes the records of this worker to `queue`, for Python's `logging`; `None`: no longer.

@@ -65,6 +65,8 @@ pub struct WorkerSettings {
     pub error_log: RawFd,
     /// Reopens the error log, with the same descriptor.
     pub reopen_error_log: Arc<dyn Fn() + Send + Sync>,
+    /// Sends records that the error log keeps for a target on the network, without a wait; `None`: it keeps none.
+    pub send_error_log: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
 /// The worker.
@@ -92,6 +94,13 @@ impl WsgiWorker {
             let _blocked = SignalsBlocked::for_new_threads();
             self.watcher = Some(watcher(reload, &self.settings.python_path));
         }
+    }
+}
+
+impl Drop for WsgiWorker {
+    /// The end of a worker or mold, also of one that did not boot.
+    fn drop(&mut self) {
+        log::logger().flush();
     }
 }
 
@@ -135,6 +144,8 @@ impl Worker for WsgiWorker {
     }
 
     fn prepare_to_fork(&mut self) {
+        // A mold has no round that sends them later.
+        log::logger().flush();
         if let Err(error) = Python::attach(fork::share_memory) {
             log::warn!("workers will share less memory: {error}");
         }
@@ -337,6 +348,9 @@ impl Host for Process<'_> {
     fn beat(&self) {
         application_forks::restart_put_off();
         self.context.beat();
+        if let Some(send) = &self.settings.send_error_log {
+            send();
+        }
     }
 
     fn request_began(&self) {

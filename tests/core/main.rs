@@ -403,6 +403,10 @@ const TESTS: &[Test] = &[
     ),
     ("a_deadline_stays_until_the_next_step", stepping::a_deadline_stays_until_the_next_step),
     (
+        "a_supervisor_is_called_again_after_the_time_that_it_wants",
+        stepping::a_supervisor_is_called_again_after_the_time_that_it_wants,
+    ),
+    (
         "a_handle_after_a_time_without_events_is_no_stall",
         stepping::a_handle_after_a_time_without_events_is_no_stall,
     ),

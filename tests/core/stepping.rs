@@ -22,6 +22,7 @@ pub fn play(role: &str, address: &str) -> ExitCode {
     match role {
         "stepping-without-descriptors" => without_descriptors(address),
         "stepping-late" => late(address),
+        "stepping-with-calls" => with_calls(address),
         "stepping-after-a-pause" => after_a_pause(address),
         "stepping-with-helpers" => with_helpers(address),
         "stepping-ignoring-children" => ignoring_children(address),
@@ -109,6 +110,47 @@ fn late(address: &str) {
     // One that has passed is now.
     let latest = first.max(Instant::now()) + Duration::from_millis(450);
     assert!(second < latest, "later by {:?}", second - first);
+}
+
+/// A supervisor with work that no event brings about.
+struct Called(u32);
+
+impl Supervisor for Called {
+    type Worker = Answering;
+
+    fn worker(&mut self, _: u64) -> Answering {
+        Answering
+    }
+
+    fn before_wait(&mut self) -> Option<Duration> {
+        self.0 += 1;
+        CALLS.fetch_add(1, Ordering::SeqCst);
+        assert_ne!(self.0, 1, "a panic");
+        Some(Duration::from_millis(20))
+    }
+
+    fn observe(&mut self, event: &PoolEvent) {
+        Counting.observe(event);
+    }
+}
+
+static CALLS: AtomicUsize = AtomicUsize::new(0);
+
+/// A program whose supervisor wants to be called without an event.
+fn with_calls(address: &str) {
+    let config = Config { addresses: vec![address.parse().unwrap()], ..Config::default() };
+    let mut pool = Prefork::with_config(Called(0), config).start().unwrap();
+    while readies() < 1 {
+        assert!(pool.step().is_none());
+    }
+    let (begun, before) = (Instant::now(), CALLS.load(Ordering::SeqCst));
+    while CALLS.load(Ordering::SeqCst) < before + 5 {
+        let left = pool.deadline().unwrap().saturating_duration_since(Instant::now());
+        assert!(left <= Duration::from_millis(20));
+        let _ = poll(&mut [PollFd::new(&pool, PollFlags::IN)], Timespec::try_from(left).ok().as_ref());
+        assert!(pool.step().is_none());
+    }
+    assert!(begun.elapsed() < Duration::from_secs(60));
 }
 
 /// A program that wants a further handle after a time without an event.
@@ -224,6 +266,10 @@ pub fn a_pool_whose_descriptors_cannot_be_watched_is_stepped_after_a_time() {
 
 pub fn a_deadline_stays_until_the_next_step() {
     ends_well("stepping-late");
+}
+
+pub fn a_supervisor_is_called_again_after_the_time_that_it_wants() {
+    ends_well("stepping-with-calls");
 }
 
 pub fn a_handle_after_a_time_without_events_is_no_stall() {

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import select
 import signal
 import socket
 
@@ -113,6 +114,49 @@ def test_syslog_by_tcp_gets_lines_and_by_a_unix_socket_datagrams(serve, director
     server.get("/seen")
     unix.wait(r'<14>gunicorn\.app\.app\.access: .*"GET /seen')
     unix.socket.close()
+
+
+def fill(listener):
+    """Fill the queue of a listener, so that no further connection is made; return the connections that fill it."""
+    listener.listen(0)
+    clients = []
+    while True:
+        clients.append(socket.socket())
+        clients[-1].settimeout(0.3)
+        try:
+            clients[-1].connect(listener.getsockname())
+        except TimeoutError:
+            return clients
+
+
+def test_the_last_record_of_a_process_reaches_a_syslog_whose_connection_takes_time(serve):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        clients = fill(listener)
+        address = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+        server = serve(LOUD, "--log-syslog", "--log-syslog-to", address, "--disable-redirect-access-to-syslog")
+        assert server.get("/fails")[0] == 500
+        server.wait_log("ValueError: two")
+        # From now on no process logs.
+        for client in clients:
+            client.close()
+        texts, connections = [], []
+
+        def seen():
+            ready, _, _ = select.select([listener, *connections], [], [], 0.01)
+            for source in ready:
+                if source is listener:
+                    connections.append(listener.accept()[0])
+                elif text := source.recv(65536):
+                    texts.append(text.decode())
+                else:
+                    connections.remove(source)
+                    source.close()
+            return "Listening at" in "".join(texts) and "ValueError: two" in "".join(texts)
+
+        # The kernel tries to connect again after 1, 2, 4 and 8 seconds.
+        wait_for(seen, "the records of both processes", patience=60)
+        for connection in connections:
+            connection.close()
 
 
 def test_a_syslog_that_does_not_read_delays_no_request(serve, directory):
@@ -301,6 +345,41 @@ def test_files_of_the_applications_own_handlers_are_reopened(serve, directory):
     os.rename(directory / "shop.log", directory / "shop.old")
     server.signal(signal.SIGUSR1)
     wait_for(lambda: server.get("/") and lines_of(directory / "shop.log"), "a line in the new file")
+
+
+STUCK = """
+import logging, os, time
+class Stuck(logging.FileHandler):
+    def emit(self, record):
+        super().emit(record)
+        while "/slow" in record.getMessage() and not os.path.exists("go"):
+            time.sleep(0.01)
+logconfig_dict = {
+    "formatters": {"all": {"format": "%(message)s"}},
+    "handlers": {"requests": {"()": Stuck, "formatter": "all", "filename": "requests.log"}},
+    "root": {"level": "INFO", "handlers": []},
+    "loggers": {"gunicorn.access": {"level": "INFO", "handlers": ["requests"], "propagate": False}},
+}
+access_log_format = "%(U)s"
+errorlog = "error.log"
+"""
+
+
+def test_requests_do_not_wait_for_the_files_of_a_handler_that_stands_still(serve, directory):
+    (directory / "gunicorn.conf.py").write_text(STUCK)
+    server = serve(HELLO, wait=False)
+    wait_for(lambda: any("is ready" in line for line in lines_of(directory / "error.log")), "a ready worker")
+    server.get("/slow")
+    wait_for(lambda: lines_of(directory / "requests.log") == ["/slow"], "a handler that stands still")
+    for name in ("error", "requests"):
+        (directory / f"{name}.log").rename(directory / f"{name}.old")
+    server.signal(signal.SIGUSR1)
+    wait_for((directory / "error.log").exists, "the new error log")
+    for _ in range(30):
+        assert server.get("/after", timeout=30)[0] == 200
+    assert not (directory / "requests.log").exists()
+    (directory / "go").touch()
+    wait_for(lambda: server.get("/after") and lines_of(directory / "requests.log"), "a line in the new file", patience=30)
 
 
 CONF = """

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
 use mcsup_core::host::daemon::Answer;
 use mcsup_core::host::own_file;
@@ -19,6 +20,9 @@ use super::wiring::{self, UserLookup};
 use crate::failure::Failure;
 use crate::logging::{Destination, ErrorLog, LogError};
 use crate::settings::Settings;
+
+/// The interval at which the supervisor sends records of its log that wait for a target on the network.
+const SEND_AGAIN: Duration = Duration::from_secs(1);
 
 /// The supervisor's side of a pool.
 pub(super) struct Pool<A: Application> {
@@ -182,6 +186,10 @@ impl<A: Application> Supervisor for Pool<A> {
     fn reopen_logs(&mut self) {
         self.output.reopen();
         self.hooks.borrow_mut().reopen_logs();
+    }
+
+    fn before_wait(&mut self) -> Option<Duration> {
+        self.output.log.send_waiting().then_some(SEND_AGAIN)
     }
 
     fn before_fork(&mut self) {

@@ -21,14 +21,14 @@ pub(crate) struct Remote {
     pub(crate) statsd: Option<Arc<Statsd>>,
     /// The workers that send the length of the listen queue.
     pub(crate) backlog: Backlog,
-    /// An error that does not prevent the start, for the log.
-    pub(crate) warning: Option<String>,
+    /// Errors that do not prevent the start, for the log.
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Default for Remote {
     fn default() -> Self {
         let (errors, access, statsd) = (Arc::default(), None, None);
-        Self { errors, access, statsd, backlog: Backlog::Off, warning: None }
+        Self { errors, access, statsd, backlog: Backlog::Off, warnings: Vec::new() }
     }
 }
 
@@ -43,18 +43,14 @@ impl Remote {
         let (syslog, statsd) = (&settings.logging.syslog, &settings.logging.statsd);
         if syslog.is_on {
             let prefix = syslog.prefix.clone().unwrap_or_else(|| name.replace(':', "."));
-            let open = |log: &str| {
-                let tag = format!("gunicorn.{prefix}.{log}");
-                Syslog::open(syslog.address.clone(), syslog.facility, tag)
-            };
-            let access = if syslog.has_access { open("access").map(Some) } else { Ok(None) };
-            match open("error").and_then(|errors| Ok((errors, access?))) {
-                Ok((errors, access)) => {
+            let tag = |log: &str| format!("gunicorn.{prefix}.{log}");
+            match Syslog::open(syslog.address.clone(), syslog.facility, tag("error")) {
+                Ok(errors) => {
+                    remote.access = syslog.has_access.then(|| Arc::new(errors.beside(tag("access"))));
                     targets.syslog = Some(errors);
-                    remote.access = access.map(Arc::new);
                 }
                 Err(error) if takes_over => {
-                    remote.warning = Some(format!("going on without syslog: {error}"));
+                    remote.warnings.push(format!("going on without syslog: {error}"));
                 }
                 Err(error) => return Err(Failure::refused(format!("cannot log to syslog: {error}"))),
             }
@@ -62,7 +58,7 @@ impl Remote {
         if let Some(address) = &statsd.address {
             match Statsd::open(address.clone(), &statsd.prefix, &statsd.tags) {
                 Ok(client) => remote.statsd = Some(Arc::new(client)),
-                Err(error) => remote.warning = Some(format!("no metrics are sent to statsd: {error}")),
+                Err(error) => remote.warnings.push(format!("no metrics are sent to statsd: {error}")),
             }
             remote.backlog = match (statsd.has_backlog, settings.reuse_port.value) {
                 (false, _) => Backlog::Off,
@@ -92,5 +88,31 @@ impl WorkerCount {
             _ => return None,
         };
         (std::mem::replace(&mut self.0, now) != now).then_some(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+    use crate::args::{Invocation, parse};
+
+    #[test]
+    fn an_upgrade_goes_on_without_each_target_whose_host_has_no_address_and_names_both() {
+        let words = ["--log-syslog", "--log-syslog-to=tcp://logs.invalid", "--statsd-host=stats.invalid"];
+        let words = ["mcsup", "app"].iter().chain(&words).map(OsString::from);
+        let Ok(Invocation::Run(args)) = parse(words) else { panic!("not to be run") };
+        let settings = Settings::resolve(args, &|_| None, &|_| unreachable!("no file is named")).unwrap();
+        let remote = Remote::open(&settings, "app", true).unwrap();
+        assert!(remote.errors.syslog.is_none() && remote.access.is_none() && remote.statsd.is_none());
+        let warnings = remote.warnings.join("\n");
+        assert!(warnings.contains("going on without syslog: no address of logs.invalid"), "{warnings}");
+        assert!(
+            warnings.contains("no metrics are sent to statsd: no address of stats.invalid"),
+            "{warnings}"
+        );
+        let refused = Remote::open(&settings, "app", false).unwrap_err().to_string();
+        assert!(refused.contains("cannot log to syslog: no address of logs.invalid"), "{refused}");
     }
 }

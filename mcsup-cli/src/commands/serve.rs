@@ -92,9 +92,7 @@ fn serve<A: Application>(
     let name = name.unwrap_or_else(|| application.name(settings));
     let remote = Remote::open(settings, &name, resumption.is_some())?;
     let log = install_log(errors, &settings.logging, &remote, resumption.is_some())?;
-    if let Some(warning) = &remote.warning {
-        log::error!("{warning}");
-    }
+    remote.warnings.iter().for_each(|warning| log::error!("{warning}"));
     let is_daemon = *settings.process.daemon && !*settings.process.keeps_streams;
     let output = Output { log, takes_streams: is_daemon || *settings.logging.capture_output, remote };
     let first = application.make(settings, &config, &output)?;

@@ -199,6 +199,7 @@ pub(super) fn worker_settings(
         environment,
         error_log: log.fd(),
         reopen_error_log: Arc::new(|| {}),
+        send_error_log: send_errors(log),
     })
 }
 
@@ -322,6 +323,12 @@ fn static_files(settings: &Settings) -> Result<StaticFiles, Failure> {
 fn redirect_errors(log: &ErrorLog) -> RedirectErrors {
     let log = log.clone();
     Arc::new(move |queue| log.redirect(queue))
+}
+
+fn send_errors(log: &ErrorLog) -> Option<Arc<dyn Fn() + Send + Sync>> {
+    let log = log.clone();
+    log.may_keep_records()
+        .then(|| -> Arc<dyn Fn() + Send + Sync> { Arc::new(move || _ = log.send_waiting()) })
 }
 
 /// The access log of each worker.

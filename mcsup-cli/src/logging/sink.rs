@@ -11,6 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use mcsup_core::host::outlet::{Cut, Outlet};
 use mcsup_core::host::own_file::{self, LOG_MODE};
 use mcsup_core::host::patience::Patience;
+use mcsup_py::targets::Report;
 
 use super::{Destination, Form, LogError};
 
@@ -89,6 +90,12 @@ impl Sink {
     /// Writes a line of the log itself, which is no record.
     pub(super) fn write_own(&self, level: log::Level, text: &dyn std::fmt::Display) {
         self.write(self.form.own(level, text).as_bytes());
+    }
+
+    /// Writes the report on a further target. Not as a record, which would go to the same targets.
+    pub(super) fn write_report(&self, report: &Report) {
+        let level = if report.is_loss() { log::Level::Error } else { log::Level::Warn };
+        self.write_own(level, report);
     }
 
     /// Resets the count in the child of a fork: the parent reports its own lost records.

@@ -1,11 +1,11 @@
 //! The targets of the error log beside its file: syslog, counters for statsd, and in a worker a queue for Python.
 
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use log::{Log, Metadata, Record};
 use mcsup_py::EXCEPTION;
-use mcsup_py::targets::{Queue, Report, Severity, Statsd, Syslog, queue};
+use mcsup_py::targets::{LAST_MESSAGES, Queue, Report, Severity, Statsd, Syslog, queue};
 
 use super::line;
 use super::sink::Sink;
@@ -41,6 +41,12 @@ impl Targets {
         let syslog = self.syslog.as_ref()?;
         let text = record.args().to_string();
         syslog.send(line::severity(record), text.trim_end().as_bytes())
+    }
+
+    /// Sends what waits for a stream of syslog, and waits for that for `limit` at most.
+    pub(super) fn send_waiting(&self, limit: Duration) -> Option<Report> {
+        let syslog = self.syslog.as_ref()?;
+        if limit.is_zero() { syslog.drive() } else { syslog.flush(limit) }
     }
 
     /// Counts a record, with gunicorn's names.
@@ -81,11 +87,14 @@ impl Log for Logger {
             self.targets.send(record)
         };
         for report in [counted, sent].into_iter().flatten() {
-            // Not as a record, which would go to the same targets.
-            let level = if report.is_loss() { log::Level::Error } else { log::Level::Warn };
-            self.sink.write_own(level, &report);
+            self.sink.write_report(&report);
         }
     }
 
-    fn flush(&self) {}
+    /// For the end of a process, and for threads that may wait.
+    fn flush(&self) {
+        if let Some(report) = self.targets.send_waiting(LAST_MESSAGES) {
+            self.sink.write_report(&report);
+        }
+    }
 }

@@ -235,6 +235,8 @@ impl Shared {
             if dropped > 0 {
                 log::warn!(target: TARGET, "{dropped} more lines of the program were dropped: the log is slow");
             }
+            // This thread may wait: a log may keep records, for a connection that is being made.
+            log::logger().flush();
             queue = self.lock();
         }
     }

@@ -21,7 +21,7 @@ use crate::app::Left;
 use crate::http::head::Head;
 use crate::http::response::ResponseHead;
 use crate::targets::statsd::Requests;
-use crate::targets::{Queue, Severity, Statsd, Syslog, queue};
+use crate::targets::{LAST_MESSAGES, Queue, Severity, Statsd, Syslog, queue};
 use sink::Sink;
 
 /// One answered request.
@@ -178,6 +178,9 @@ impl AccessLog {
     /// Writes everything, at the end.
     pub(crate) fn end(&mut self) {
         self.write();
+        if let Some(report) = self.syslog.as_ref().and_then(|syslog| syslog.flush(LAST_MESSAGES)) {
+            report.log();
+        }
         if let Some(requests) = &mut self.requests {
             requests.send();
         }

@@ -73,6 +73,7 @@ impl MasterHooks {
             Err(LoadError { summary, traceback }) => {
                 log::error!("The hooks of the master cannot be called: {summary}");
                 traceback.iter().for_each(|text| log::error!("{}", text.trim_end()));
+                log::logger().flush();
                 return BROKEN;
             }
         };
@@ -85,6 +86,8 @@ impl MasterHooks {
                 MasterEvent::ReopenLogs {} => (self.reopen_error_log)(),
                 _ => handle(&master, &event, &line),
             }
+            // This process may wait, and its next event may be late.
+            log::logger().flush();
             if event == (MasterEvent::OnStarting {}) {
                 // Its reader may have given up.
                 let _ = started.write_all(b"x");
@@ -94,6 +97,7 @@ impl MasterHooks {
             }
         }
         Python::attach(ending::run_exit_functions);
+        log::logger().flush();
         0
     }
 
@@ -167,6 +171,7 @@ fn watch(events: &OwnedFd, limit: Duration) {
         }
         if since.elapsed() >= limit {
             log::error!("The hook {hook} has not returned within {limit:?}: its process is ended");
+            log::logger().flush();
             ending::end_at_once(HANGS);
         }
         if orphaned.is_some_and(|at| at.elapsed() >= AFTER_SUPERVISOR) {

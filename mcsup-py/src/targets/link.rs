@@ -10,7 +10,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::address::{Address, UnixKind};
@@ -80,6 +80,8 @@ struct State {
     sent: usize,
     lost: u64,
     is_losing: bool,
+    /// A flush has waited in vain. The next one waits again once the queue has been empty.
+    is_slow: bool,
     /// When a loss was last reported, and its end.
     told: [Option<Instant>; 2],
 }
@@ -111,6 +113,11 @@ impl Link {
         Ok(Self { address, resolved, state: Mutex::default() })
     }
 
+    /// A further link to the same target.
+    pub(super) fn beside(&self) -> Self {
+        Self { address: self.address.clone(), resolved: self.resolved.clone(), state: Mutex::default() }
+    }
+
     /// Sends a message without a newline at its end.
     #[must_use = "a report belongs into the error log"]
     pub fn send(&self, message: &[u8]) -> Option<Report> {
@@ -135,6 +142,38 @@ impl Link {
         }
         let outcome = self.write_queue(&mut state, Instant::now());
         self.note(&mut state, outcome)
+    }
+
+    /// Sends messages that wait for a stream, and waits for that for `limit` at most. For the end of a process, and for
+    /// threads that may wait.
+    #[must_use = "a report belongs into the error log"]
+    pub fn flush(&self, limit: Duration) -> Option<Report> {
+        if mcsup_core::is_forked_off() {
+            return None;
+        }
+        let (begun, mut reported) = (Instant::now(), None);
+        let mut state = self.state();
+        while !state.queue.is_empty() {
+            let outcome = self.write_queue(&mut state, Instant::now());
+            reported = self.note(&mut state, outcome).or(reported);
+            let left = limit.saturating_sub(begun.elapsed());
+            // Without a socket the next attempt comes later than any flush ends.
+            let State { socket: Some(Open::Stream { socket, .. }), queue, is_slow, .. } = &mut *state else {
+                break;
+            };
+            *is_slow |= left.is_zero();
+            if queue.is_empty() || *is_slow {
+                break;
+            }
+            let _ = poll(&mut [PollFd::new(socket, PollFlags::OUT)], Timespec::try_from(left).ok().as_ref());
+        }
+        state.is_slow &= !state.queue.is_empty();
+        reported
+    }
+
+    /// Whether messages wait for a stream.
+    pub fn has_waiting(&self) -> bool {
+        !mcsup_core::is_forked_off() && !self.state().queue.is_empty()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -197,20 +236,21 @@ impl Link {
     /// Writes what the stream takes at once.
     fn write_queue(&self, state: &mut State, now: Instant) -> io::Result<()> {
         self.ensure_open(state, now)?;
-        let State { socket: Some(Open::Stream { socket, is_connected }), queue, sent, .. } = state else {
-            return Ok(());
-        };
-        if !*is_connected {
+        while let Some(Open::Stream { socket, is_connected: is_connected @ false }) = &mut state.socket {
             match is_connected_now(socket) {
-                Ok(done) => *is_connected = done,
+                Ok(true) => *is_connected = true,
+                Ok(false) => return Ok(()),
                 Err(error) => {
                     self.close(state);
-                    state.retry_at = Some(now + RETRY);
-                    return Err(error);
+                    self.was_refused(state, error, now)?;
+                    self.ensure_open(state, now)?;
                 }
             }
         }
-        while *is_connected && *sent < queue.len() {
+        let State { socket: Some(Open::Stream { socket, .. }), queue, sent, .. } = state else {
+            return Ok(());
+        };
+        while *sent < queue.len() {
             match (&*socket).write(&queue[*sent..]) {
                 Ok(0) => break,
                 Ok(count) => *sent += count,
@@ -248,16 +288,27 @@ impl Link {
             // A stream's messages wait for it.
             return if self.is_stream() { Ok(()) } else { Err(ErrorKind::NotConnected.into()) };
         }
-        match self.connect(state.which) {
-            Ok(open) => {
-                (state.socket, state.retry_at) = (Some(open), None);
-                Ok(())
-            }
-            Err(error) => {
-                (state.retry_at, state.which) = (Some(now + RETRY), state.which.wrapping_add(1));
-                Err(error)
+        loop {
+            match self.connect(state.which) {
+                Ok(open) => {
+                    (state.socket, state.retry_at) = (Some(open), None);
+                    return Ok(());
+                }
+                Err(error) => {
+                    state.which = state.which.wrapping_add(1);
+                    self.was_refused(state, error, now)?;
+                }
             }
         }
+    }
+
+    /// Goes on with the next address of the host, such as the second one of `localhost`; an error after the last one.
+    fn was_refused(&self, state: &mut State, error: io::Error, now: Instant) -> io::Result<()> {
+        if state.which % self.resolved.len().max(1) != 0 {
+            return Ok(());
+        }
+        state.retry_at = Some(now + RETRY);
+        Err(error)
     }
 
     /// Whether it is a stream in any case, and messages may wait while there is no connection.
@@ -325,7 +376,7 @@ impl Link {
 /// Whether a connection has been made; an error if it was refused.
 fn is_connected_now(socket: &Socket) -> io::Result<bool> {
     let mut ready = [PollFd::new(socket, PollFlags::OUT)];
-    match poll(&mut ready, Some(&rustix::time::Timespec::default())) {
+    match poll(&mut ready, Some(&Timespec::default())) {
         Ok(0) | Err(rustix::io::Errno::INTR) => Ok(false),
         Ok(_) => socket.take_error()?.map_or(Ok(true), Err),
         Err(error) => Err(error.into()),

@@ -139,3 +139,89 @@ fn a_host_without_an_address_is_an_error_that_names_it() {
     let error = Link::open(Address::Udp("no.such.host.invalid".to_owned(), 1)).unwrap_err().to_string();
     assert!(error.contains("no.such.host.invalid"), "{error}");
 }
+
+/// A server that completes no further connection until it has accepted those of `clients`.
+struct Busy {
+    server: Socket,
+    clients: Vec<Socket>,
+}
+
+impl Busy {
+    fn new() -> Self {
+        let server = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        server.bind(&SockAddr::from(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
+        server.listen(0).unwrap();
+        let mut clients = Vec::new();
+        loop {
+            let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            client.set_nonblocking(true).unwrap();
+            let _ = client.connect(&server.local_addr().unwrap());
+            let mut source = [PollFd::new(&client, PollFlags::OUT)];
+            let wait = Timespec { tv_sec: 0, tv_nsec: 300_000_000 };
+            let is_connected = poll(&mut source, Some(&wait)).unwrap() > 0;
+            clients.push(client);
+            if !is_connected {
+                return Self { server, clients };
+            }
+        }
+    }
+
+    fn link(&self) -> Link {
+        let port = self.server.local_addr().unwrap().as_socket().unwrap().port();
+        link(&format!("tcp://127.0.0.1:{port}"))
+    }
+
+    /// Takes all connections from now on, and returns the first line of one.
+    fn first_line(self) -> std::thread::JoinHandle<String> {
+        drop(self.clients);
+        let server = TcpListener::from(self.server);
+        std::thread::spawn(move || {
+            loop {
+                let (client, _) = server.accept().unwrap();
+                let mut line = String::new();
+                if BufReader::new(client).read_line(&mut line).is_ok_and(|length| length > 0) {
+                    return line;
+                }
+            }
+        })
+    }
+}
+
+#[test]
+fn a_flush_waits_for_a_connection_that_is_being_made_and_not_again_for_one_that_takes_long() {
+    let busy = Busy::new();
+    let link = busy.link();
+    assert!(link.send(b"the only message").is_none());
+    assert!(link.has_waiting());
+    assert!(link.flush(Duration::from_millis(20)).is_none());
+    let begun = Instant::now();
+    // This one would fail only after a minute.
+    assert!(link.flush(Duration::from_secs(600)).is_none());
+    assert!(begun.elapsed() < Duration::from_secs(60) && link.has_waiting(), "it waits again");
+    let line = busy.first_line();
+    drive(&link);
+    assert_eq!(line.join().unwrap(), "the only message\n");
+
+    let busy = Busy::new();
+    let link = busy.link();
+    assert!(link.send(b"the last message").is_none());
+    let line = busy.first_line();
+    assert!(link.flush(Duration::from_secs(60)).is_none());
+    assert!(!link.has_waiting());
+    assert_eq!(line.join().unwrap(), "the last message\n");
+}
+
+#[test]
+fn a_host_with_an_address_that_refuses_gets_the_first_message_at_another_one() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = Address::Tcp("two.addresses".to_owned(), closed.port());
+    let resolved = vec![closed, server.local_addr().unwrap()];
+    let link = Link { address, resolved, state: Mutex::default() };
+    let _ = link.send(b"the only message");
+    let _ = link.flush(Duration::from_secs(60));
+    assert!(!link.has_waiting());
+    let mut line = String::new();
+    BufReader::new(server.accept().unwrap().0).read_line(&mut line).unwrap();
+    assert_eq!(line, "the only message\n");
+}

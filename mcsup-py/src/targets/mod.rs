@@ -18,3 +18,6 @@ pub use link::Report;
 pub use queue::Queue;
 pub use statsd::Statsd;
 pub use syslog::{Facility, Severity, Syslog};
+
+/// The longest wait of a process for a target at its end.
+pub const LAST_MESSAGES: std::time::Duration = std::time::Duration::from_millis(100);

@@ -1,6 +1,7 @@
 //! Messages for syslog (RFC 3164), in the form of Python's `SysLogHandler` with gunicorn's format.
 
 use std::io::{self, Write as _};
+use std::time::Duration;
 
 use super::address::Address;
 use super::link::{Link, Report};
@@ -84,6 +85,11 @@ impl Syslog {
         Ok(Self { link: Link::open(address)?, facility, tag })
     }
 
+    /// A further log at the same place with its own `tag`, without another look for the host's address.
+    pub fn beside(&self, tag: String) -> Self {
+        Self { link: self.link.beside(), facility: self.facility, tag }
+    }
+
     /// Sends one message.
     #[must_use = "a report belongs into the error log"]
     pub fn send(&self, severity: Severity, text: &[u8]) -> Option<Report> {
@@ -94,6 +100,17 @@ impl Syslog {
     #[must_use = "a report belongs into the error log"]
     pub fn drive(&self) -> Option<Report> {
         self.link.drive()
+    }
+
+    /// Sends messages that wait for a stream, and waits for that for `limit` at most.
+    #[must_use = "a report belongs into the error log"]
+    pub fn flush(&self, limit: Duration) -> Option<Report> {
+        self.link.flush(limit)
+    }
+
+    /// Whether messages wait for a stream.
+    pub fn has_waiting(&self) -> bool {
+        self.link.has_waiting()
     }
 
     fn message(&self, severity: Severity, text: &[u8]) -> Vec<u8> {
