@@ -295,6 +295,7 @@ mod tests {
             ("-b :1 --chdir / --pid a --error-logfile b", vec!["chdir", "pid", "error_logfile"]),
             ("-b :1 --no-control-socket", vec!["control_socket"]),
             ("-b :1 --no-share-stdlib", vec!["no_share_stdlib"]),
+            ("-b :1 --log-syslog --dogstatsd-tags a:b", vec!["syslog", "statsd_host"]),
         ] {
             assert_eq!(changed_fixed_settings(&settings(start), &settings(now)), expected, "{now}");
         }

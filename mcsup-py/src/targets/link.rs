@@ -80,7 +80,7 @@ struct State {
     sent: usize,
     lost: u64,
     is_losing: bool,
-    /// A flush has waited in vain. The next one waits again once the queue has been empty.
+    /// A flush has reached its limit. The next one waits again once the queue has been empty.
     is_slow: bool,
     /// When a loss was last reported, and its end.
     told: [Option<Instant>; 2],
