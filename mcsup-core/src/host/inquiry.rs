@@ -103,12 +103,13 @@ impl Inquiry {
         }
     }
 
-    /// Waits for the result until the limit.
+    /// Waits for the result until the limit. `meanwhile` is called again and again.
     ///
     /// # Errors
     /// As those of [`finish`](Self::finish).
-    pub fn wait(mut self) -> Result<String> {
+    pub fn wait(mut self, mut meanwhile: impl FnMut()) -> Result<String> {
         loop {
+            meanwhile();
             self.read();
             let left = self.limit.saturating_sub(self.begin.elapsed());
             if left.is_zero() || answer_in(&self.bytes).is_some() || self.helper.has_ended() {
@@ -198,7 +199,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     fn ask(limit: Duration, function: impl FnOnce() -> Result<String>) -> Result<String> {
-        Inquiry::start(limit, |_| (), function).unwrap().wait()
+        Inquiry::start(limit, |_| (), function).unwrap().wait(|| ())
     }
 
     #[test]
@@ -230,6 +231,21 @@ mod tests {
             let late = ask(Duration::from_millis(100), endless).unwrap_err();
             assert_eq!(late.to_string(), "not done within 100ms");
             assert!(begin.elapsed() < LONG);
+        });
+    }
+
+    #[test]
+    fn a_caller_that_waits_can_act_meanwhile() {
+        fork::in_a_process(|| {
+            let endless = || -> Result<String> {
+                loop {
+                    std::thread::park();
+                }
+            };
+            let mut calls = 0;
+            let inquiry = Inquiry::start(Duration::from_millis(200), |_| (), endless).unwrap();
+            assert!(inquiry.wait(|| calls += 1).is_err());
+            assert!(calls > 1);
         });
     }
 }

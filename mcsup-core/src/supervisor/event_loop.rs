@@ -12,6 +12,7 @@ use super::effects::{Executor, Handles, rows_for};
 use super::ending::Ending;
 use super::generation_configs::GenerationConfig;
 use super::history::History;
+use super::hooks::SupervisorHooks;
 use super::leftovers::Leftovers;
 use super::operator::{OperatorRequest, Operators};
 use super::report;
@@ -219,6 +220,9 @@ fn open<S: Supervisor>(
     descriptors::raise();
     let user = config.run_as.as_ref().map(|run_as| run_as.0.uid);
     let pid_file = config.pid_file.as_deref().map(|path| PidFile::hold_beside(path, user)).transpose()?;
+    let mut hooks = SupervisorHooks(supervisor);
+    hooks.starting();
+    let supervisor = hooks.0;
     activation::activate(&config.addresses, &mut config.service_manager)?;
     config.addresses = activation::resolve(&config.addresses, &config.service_manager)?;
     own::prepare(&config.listeners)?;

@@ -17,6 +17,10 @@ pub(crate) struct SupervisorHooks<S>(
 );
 
 impl<S: Supervisor> SupervisorHooks<S> {
+    pub(super) fn starting(&mut self) {
+        go_on(caught("Supervisor::starting", || self.0.starting()));
+    }
+
     pub(super) fn listening(&mut self, locals: &[&Local]) {
         go_on(caught("Supervisor::listening", || self.0.listening(locals)));
     }

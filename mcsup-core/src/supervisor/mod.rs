@@ -81,7 +81,7 @@ pub enum ForkSide {
 /// The embedder's part of a pool. A closure that makes a worker implements it, with the defaults.
 ///
 /// Every method but [`worker`](Self::worker) and those around a fork runs on the one thread of the supervisor process.
-/// The supervisor handles no event meanwhile, so no method may wait.
+/// The supervisor handles no event meanwhile, so no method but [`starting`](Self::starting) may wait.
 ///
 /// A panic in a method is logged with the method's name, and the pool goes on. In [`reload`](Self::reload) it fails the
 /// reload, in [`before_fork`](Self::before_fork) it fails the fork, and in a new process it fails the boot.
@@ -96,6 +96,11 @@ pub trait Supervisor {
     /// Makes a worker of `generation`. Called in the new process, before [`Worker::load`].
     fn worker(&mut self, generation: u64) -> Self::Worker;
 
+    /// A new pool is about to open its listeners. It holds its pid file, so no other server with that file runs.
+    ///
+    /// The supervisor handles no signal yet.
+    fn starting(&mut self) {}
+
     /// The listeners are open.
     fn listening(&mut self, locals: &[&Local]) {
         for local in locals {
@@ -103,8 +108,8 @@ pub trait Supervisor {
         }
     }
 
-    /// This image has taken over from another one. Called instead of [`listening`](Self::listening) and
-    /// [`ready`](Self::ready). Workers of generations that only the other image knew are made as those of the first.
+    /// This image has taken over from another one. Called instead of [`starting`](Self::starting),
+    /// [`listening`](Self::listening) and [`ready`](Self::ready). Workers of generations that only the other image knew are made as those of the first.
     fn taken_over(&mut self) {}
 
     /// The first worker of the pool's life is ready; at this moment `ready` of `target` workers are.

@@ -86,6 +86,7 @@ impl<S: Supervisor> Simulation<S> {
             outcome: None,
         };
         simulation.machine.expect_service_while_booting(S::Worker::serves_while_booting());
+        simulation.supervisor.starting();
         simulation.supervisor.listening(&[]);
         simulation.observe_phase();
         let effects = simulation.machine.start(START);

@@ -34,6 +34,10 @@ impl Supervisor for Recording {
         Idle
     }
 
+    fn starting(&mut self) {
+        self.calls.push("starting".to_owned());
+    }
+
     fn listening(&mut self, _: &[&Local]) {
         self.calls.push("listening".to_owned());
     }
@@ -88,7 +92,7 @@ fn a_pool_is_ready_when_the_time_of_its_boots_has_passed_and_not_before() {
     pool.pass(Duration::from_millis(1));
     assert_eq!((pool.phase(), pool.ready()), ("serving", 2));
     assert_eq!(pool.now(), Duration::from_millis(100));
-    assert_eq!(pool.supervisor().calls, ["listening", "fork", "fork", "ready 1/2"]);
+    assert_eq!(pool.supervisor().calls, ["starting", "listening", "fork", "fork", "ready 1/2"]);
 }
 
 #[test]
