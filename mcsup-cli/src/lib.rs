@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use args::Invocation;
 use commands::application::{Executed, Wsgi};
+use commands::beats::Beats;
 use commands::reading::Reading;
 pub use exit::Exit;
 use failure::Failure;
@@ -118,6 +119,11 @@ fn dispatch(
     (image, service_manager): (Option<Image>, mcsup_core::Result<ServiceManager>),
     resumption: &mut Option<Resumption>,
 ) -> Result<(Exit, String), Failure> {
+    let is_check = resumption.as_ref().is_some_and(Resumption::is_check);
+    let beats = |manager: &ServiceManager| {
+        // The supervisor of a dry run sends its own.
+        Beats::new(if is_check { ServiceManager::default() } else { manager.clone() })
+    };
     let with_newline = |(exit, text): (Exit, String)| (exit, text + "\n");
     match args::parse(argv.iter().cloned())? {
         Invocation::Show(text) => Ok((Exit::Done, text)),
@@ -130,7 +136,7 @@ fn dispatch(
         Invocation::Run(given) => {
             let (application, reading) = (Wsgi(argv.to_vec()), Reading::new(given, argv));
             let start = (image, service_manager?);
-            let settings = reading.read()?;
+            let settings = reading.read_alive(&mut beats(&start.1))?;
             commands::mistaken::refuse(argv, &settings)?;
             print(settings.listing.as_deref().unwrap_or_default())
                 .map_err(|error| Failure::refused(format!("write to standard output: {error}")))?;
@@ -139,7 +145,7 @@ fn dispatch(
         Invocation::Exec(args) => {
             let application = Executed(ProgramSettings::resolve(&args)?);
             let (reading, start) = (Reading::new(args.given, argv), (image, service_manager?));
-            let settings = reading.read()?;
+            let settings = reading.read_alive(&mut beats(&start.1))?;
             if let Some(listing) = settings.listing {
                 return Ok((Exit::Done, listing));
             }

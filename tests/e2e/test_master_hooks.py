@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -246,4 +247,221 @@ def test_the_hooks_of_an_upgraded_pool_know_its_workers(hooked, directory):
     os.kill(int(server.get()[1].split()[0]), signal.SIGKILL)
     server.wait_log("left: 1")
     assert server.stop() == 0
+    server.assert_nothing_left()
+
+
+# A thread that answers on a socket with the pid of its process, and with a word that each execution of the file has.
+THREAD = """
+mark = 'first'
+def when_ready(server):
+    import socket, threading
+    listener = socket.create_server(('127.0.0.1', 0))
+    def answer():
+        while True:
+            with listener.accept()[0] as connection:
+                connection.sendall(str(os.getpid()).encode())
+    threading.Thread(target=answer, daemon=True).start()
+    server.own = 'mine'
+    with open('thread', 'w') as file: file.write(f'{listener.getsockname()[1]}\\n')
+def child_exit(server, worker): server.log.info('mark: %s %s', mark, server.own)
+"""
+
+
+def answer_of_thread(directory):
+    import socket
+
+    path = directory / "thread"
+    port = int(wait_for(lambda: path.exists() and path.read_text().endswith("\n") and path.read_text(), "the thread"))
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        return int(connection.recv(100))
+
+
+@pytest.mark.parametrize("configuration", ["file", "module"])
+def test_threads_of_when_ready_go_on_over_reloads_and_the_new_file_has_its_hooks_called(serve, directory, configuration):
+    port, name = free_port(), "gunicorn.conf.py" if configuration == "file" else "own_conf.py"
+    options = [] if configuration == "file" else ["-c", "python:own_conf"]
+    path = directory / name
+    usual = f"bind = '127.0.0.1:{port}'\nwsgi_app = 'app:app'\nimport os\n"
+    path.write_text(usual + THREAD)
+    server = serve(HELLO, *options, bare=True, port=port)
+    pid = answer_of_thread(directory)
+    for index, mark in enumerate(["second", "third"], 1):
+        path.write_text(usual + THREAD.replace("first", mark))
+        server.signal(signal.SIGHUP)
+        server.wait_log("Reload done", index, patience=20)
+        server.wait_log(f"mark: {mark} mine", patience=20)
+        assert answer_of_thread(directory) == pid
+    assert server.stop(20) == 0
+    server.assert_nothing_left()
+
+
+def test_hooks_of_a_file_that_fails_in_their_process_stay(hooked, directory):
+    # In each other process this execution is the first one.
+    once = "import sys\nif mark == 'new' and hasattr(sys, 'executed'): raise ValueError('again')\nsys.executed = True\n"
+    server = hooked("mark = 'old'\n" + once + "def child_exit(server, worker): server.log.info('mark: %s', mark)\n")
+    path = directory / "gunicorn.conf.py"
+    path.write_text(path.read_text().replace("mark = 'old'", "mark = 'new'"))
+    server.signal(signal.SIGHUP)
+    server.wait_log(r"\[ERROR\] The earlier hooks of the master stay: gunicorn.conf.py, line \d+: ValueError: again", patience=20)
+    server.wait_log("Reload done", patience=20)
+    server.wait_log("mark: old", patience=20)
+    assert "mark: new" not in server.log
+    assert server.stop(20) == 0
+    server.assert_nothing_left()
+
+
+def test_a_reload_to_other_hooks_starts_and_ends_their_process(hooked, directory):
+    server = hooked("")
+    path = directory / "gunicorn.conf.py"
+    plain, text = path.read_text(), "def on_reload(server): server.log.info('hooks: %d, %d', os.getpid(), len(server.WORKERS))\n"
+    (directory / "app.py").write_text("raise RuntimeError('broken')")
+    for count, outcome in enumerate(["Reload failed", "Reload done"], 1):
+        path.write_text(plain + text)
+        server.signal(signal.SIGHUP)
+        server.wait_log(outcome, patience=20)
+        pid, workers = server.wait_log(r"hooks: (\d+), (\d+)", count, patience=20)[-1]
+        assert workers == "2"
+        if outcome == "Reload failed":
+            wait_for(lambda: is_gone(int(pid)), "the end of the hooks' process", patience=20)
+            (directory / "app.py").write_text(HELLO)
+    path.write_text(plain)
+    server.signal(signal.SIGHUP)
+    server.wait_log("Reload done", 2, patience=20)
+    wait_for(lambda: is_gone(int(pid)), "the end of the hooks' process", patience=20)
+    assert server.stop(20) == 0
+    server.assert_nothing_left()
+
+
+def test_on_reload_is_not_called_for_settings_that_are_refused(hooked, directory):
+    import socket
+
+    server = hooked("def on_reload(server): server.log.info('on_reload of %s', server.address)\n")
+    path = directory / "gunicorn.conf.py"
+    text = path.read_text()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        path.write_text(text + f"bind = ['127.0.0.1:{server.port}', '127.0.0.1:{other.getsockname()[1]}']\n")
+        server.signal(signal.SIGHUP)
+        server.wait_log("Reload failed", patience=20)
+    path.write_text(text)
+    server.signal(signal.SIGHUP)
+    server.wait_log("Reload done", patience=20)
+    server.wait_log("on_reload of", patience=20)
+    assert server.stop(20) == 0
+    assert server.log.count("on_reload of") == 1
+
+
+def test_a_second_start_with_the_pid_file_of_a_running_server_calls_no_hook(hooked, directory):
+    server = hooked("def on_starting(server):\n    with open('starts', 'a') as file: file.write('x')\n")
+    second = run(cwd=directory, timeout=30)
+    assert second.returncode != 0 and "pid" in second.stderr, second.stderr
+    assert (directory / "starts").read_text() == "x"
+    assert server.stop(20) == 0
+    server.assert_nothing_left()
+
+
+# A hook goes on once there is a file.
+AWAIT = """
+def until(name):
+    while not os.path.exists(name): time.sleep(0.01)
+"""
+
+
+def test_an_upgraded_pool_is_supervised_while_on_starting_runs(hooked, directory):
+    server = hooked(AWAIT + "def on_starting(server):\n    if os.path.exists('slow'): open('begun', 'w').close(); until('go')\n")
+    try:
+        (directory / "slow").touch()
+        assert run("upgrade", "-p", directory / "pid", cwd=directory, timeout=25).returncode == 0
+        wait_for((directory / "begun").exists, "on_starting", patience=20)
+        os.kill(int(server.get()[1].split()[0]), signal.SIGKILL)
+        server.wait_log(r"Worker \d+ is ready", 3, patience=20)
+    finally:
+        (directory / "go").touch()
+    assert server.stop(20) == 0
+    server.assert_nothing_left()
+
+
+def test_a_supervisor_beats_its_watchdog_while_it_waits_for_hooks(directory):
+    from service_manager import ServiceManager
+
+    (directory / "app.py").write_text(HELLO)
+    hooks = "".join(f"def {name}(server): open('{name}', 'w').close(); until('go')\n" for name in ("on_starting", "on_exit"))
+    usual = f"bind = '127.0.0.1:{free_port()}'\nwsgi_app = 'app:app'\nimport os, time\n"
+    (directory / "gunicorn.conf.py").write_text(usual + AWAIT + hooks)
+    manager = ServiceManager(directory)
+    try:
+        server = manager.start(env={"WATCHDOG_USEC": "400000"})
+        for hook in ("on_starting", "on_exit"):
+            wait_for((directory / hook).exists, hook, patience=20)
+            since = len(manager.messages)
+            first = manager.wait_field("WATCHDOG", since=since, patience=20)
+            manager.wait_field("WATCHDOG", since=first + 1, patience=20)
+            (directory / "go").touch()
+            if hook == "on_starting":
+                manager.wait_field("READY", patience=20)
+                (directory / "go").unlink()
+                server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0
+    finally:
+        (directory / "go").touch()
+        manager.close()
+
+
+ENDLESS = """
+def never_end():
+    import concurrent.futures
+    concurrent.futures.ThreadPoolExecutor(1).submit(lambda: [time.sleep(1) for _ in iter(int, 1)])
+"""
+
+
+def test_exit_functions_that_never_return_do_not_outlive_a_killed_supervisor(hooked, directory):
+    server = hooked(NOTE_PID + "    never_end()\n" + ENDLESS)
+    pid = hooks_pid(directory)
+    server.kill()
+    wait_for(lambda: is_gone(pid), "the end of the hooks' process", patience=20)
+    server.assert_nothing_left()
+
+
+def test_a_process_of_hooks_that_has_closed_its_socket_is_ended(hooked, directory):
+    close = "    os.closerange(3, 1024)\n    open('closed', 'w').close()\n    while True: time.sleep(1)\n"
+    server = hooked(NOTE_PID + "def child_exit(server, worker):\n" + close)
+    pid = hooks_pid(directory)
+    for ready in (3, 4):
+        os.kill(int(server.get()[1].split()[0]), signal.SIGKILL)
+        wait_for((directory / "closed").exists, "the closed socket", patience=20)
+        server.wait_log(r"Worker \d+ is ready", ready, patience=20)
+    server.wait_log("The process of the hooks has ended", patience=20)
+    wait_for(lambda: is_gone(pid), "the end of the hooks' process", patience=20)
+    assert server.stop(20) == 0
+    server.assert_nothing_left()
+
+
+def test_events_behind_a_hook_that_hangs_go_to_the_next_process(hooked, directory):
+    hang = "    if os.path.exists('hang'):\n        os.rename('hang', 'hanging')\n        while True: time.sleep(1)\n"
+    server = hooked(
+        NOTE_PID + "def child_exit(server, worker):\n" + hang + "    server.log.info('exit of %d', worker.age)\n", workers=2
+    )
+    begun, pid = time.monotonic(), hooks_pid(directory)
+    # A process that ends sooner is not started again.
+    wait_for(lambda: time.monotonic() > begun + 6, "the age of the process", patience=20)
+    (directory / "hang").touch()
+    for ready in (3, 4, 5):
+        os.kill(int(server.get()[1].split()[0]), signal.SIGKILL)
+        server.wait_log(r"Worker \d+ is ready", ready, patience=20)
+        wait_for((directory / "hanging").exists, "the hook that hangs", patience=20)
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: is_gone(pid), "the end of the hooks' process", patience=20)
+    os.kill(int(server.get()[1].split()[0]), signal.SIGKILL)
+    ages = server.wait_log(r"exit of (\d+)", 3, patience=20)
+    assert len(set(ages)) == 3 and "0" not in ages
+    server.wait_log("The process of the hooks has ended: signal 9; it is started again")
+    server.wait_log("Threads and objects that on_starting and when_ready have made are gone until the next start")
+    assert server.stop(20) == 0
+    server.assert_nothing_left()
+
+
+def test_on_exit_has_the_time_of_any_hook(hooked, directory):
+    # Longer than a hook may take after the end of its supervisor.
+    server = hooked("def on_exit(server):\n    time.sleep(6)\n    server.log.info('on_exit is over')\n")
+    assert server.stop(40) == 0
+    assert "on_exit is over" in server.log
     server.assert_nothing_left()

@@ -103,6 +103,17 @@ def test_timeouts_of_the_managers_follow_the_settings_of_the_file_too(directory)
     assert agent["ExitTimeOut"] == 117
 
 
+def test_hooks_that_a_server_waits_for_lengthen_the_times_of_a_unit(directory):
+    conf = directory / "gunicorn.conf.py"
+    seconds = {}
+    for text in ("", "def on_exit(server): pass\n", "def on_starting(server): pass\n"):
+        conf.write_text(text)
+        unit = unit_of(printed(directory, "systemd", "app:app"))
+        seconds[text[4:14]] = [int(unit["Service", name]) for name in ("TimeoutStopSec", "TimeoutStartSec")]
+    stop, start = seconds[""]
+    assert seconds == {"": [stop, start], "on_exit(se": [stop + 31, start], "on_startin": [stop, start + 31]}
+
+
 def test_an_agent_of_launchd_is_a_property_list_with_the_words(directory):
     text = printed(directory, "launchd", "-e", "A=<&\">", "app:app", HOME="/Users/me")
     agent = plistlib.loads(text.encode())

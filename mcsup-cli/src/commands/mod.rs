@@ -1,6 +1,7 @@
 //! The subcommands, one file for each kind.
 
 pub(crate) mod application;
+pub(crate) mod beats;
 mod cfg;
 mod check;
 mod client;
@@ -8,6 +9,7 @@ pub(crate) mod doctor;
 #[cfg(test)]
 mod fixture;
 mod hooks;
+pub(crate) mod hooks_process;
 mod leftovers;
 pub(crate) mod migrate;
 pub(crate) mod mistaken;

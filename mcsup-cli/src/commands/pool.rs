@@ -148,6 +148,10 @@ impl<A: Application> Supervisor for Pool<A> {
         self.workers.remove(&generation);
     }
 
+    fn starting(&mut self) {
+        self.hooks.borrow_mut().start();
+    }
+
     fn taken_over(&mut self) {
         A::prepare(&self.settings, &self.first);
         self.hooks.borrow_mut().taken_over();

@@ -9,15 +9,17 @@ use std::time::Duration;
 
 use mcsup_core::Preparation;
 use mcsup_core::host::inquiry::Inquiry;
+use mcsup_core::host::service_manager::ServiceManager;
 use mcsup_py::conf::{self, Report, Source};
 use mcsup_py::python::fork;
 
+use super::beats::Beats;
 use crate::failure::Failure;
 use crate::settings::{self, Conf, Settings};
 use crate::table::Given;
 
 /// The longest time of a configuration in Python.
-const LIMIT: Duration = Duration::from_secs(30);
+pub(super) const LIMIT: Duration = Duration::from_secs(30);
 
 /// The sources of the settings of a pool.
 pub(crate) struct Reading {
@@ -78,7 +80,12 @@ impl Reading {
 
     /// Reads all sources, and waits for the configuration in Python.
     pub(crate) fn read(&self) -> Result<Settings, Failure> {
-        let executed = self.begin()?.map(Executing::wait).transpose()?;
+        self.read_alive(&mut Beats::new(ServiceManager::default()))
+    }
+
+    /// The same in a process that a service manager watches.
+    pub(crate) fn read_alive(&self, beats: &mut Beats) -> Result<Settings, Failure> {
+        let executed = self.begin()?.map(|executing| executing.wait(beats)).transpose()?;
         self.read_with(executed.as_ref())
     }
 
@@ -97,8 +104,8 @@ impl Executing {
         Ok(Preparation::new(self.inquiry.readiness()?, self.inquiry.limit()))
     }
 
-    fn wait(self) -> mcsup_core::Result<Conf> {
-        conf_of(self.source, self.inquiry.wait())
+    fn wait(self, beats: &mut Beats) -> mcsup_core::Result<Conf> {
+        conf_of(self.source, self.inquiry.wait(|| beats.beat()))
     }
 
     fn finish(self) -> mcsup_core::Result<Conf> {

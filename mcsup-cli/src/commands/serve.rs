@@ -102,7 +102,9 @@ fn serve<A: Application>(
         output.redirect()?;
         output.give_away(settings, &config, resumption.is_some())?;
     }
-    let hooks = Rc::new(RefCell::new(Hooks::new(settings, reading.arguments().to_vec(), output.clone())));
+    let hooks =
+        Hooks::new(settings, reading.arguments().to_vec(), output.clone(), config.service_manager.clone());
+    let hooks = Rc::new(RefCell::new(hooks));
     let pool = Pool::new(
         (application, first),
         settings,
@@ -114,9 +116,6 @@ fn serve<A: Application>(
     if resumption.is_none() {
         log::info!("Starting mcsup {}", env!("CARGO_PKG_VERSION"));
         settings.warnings.iter().for_each(|warning| log::warn!("{warning}"));
-    }
-    if !is_check {
-        hooks.borrow_mut().start();
     }
     let ending = Prefork::with_config(pool, config).resume(resumption.take()).run();
     hooks.borrow_mut().finish();

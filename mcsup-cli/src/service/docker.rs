@@ -1,6 +1,6 @@
 //! A Dockerfile for a Python application.
 
-use super::{CONTAINER_USER, Plan, Refused, Tls, whole_seconds};
+use super::{CONTAINER_USER, Plan, Refused, Tls};
 
 /// The Dockerfile.
 ///
@@ -57,7 +57,7 @@ fn health_check(plan: &Plan) -> String {
             json(&format!("https://127.0.0.1:{port}{path}"))
         ),
     };
-    let start = whole_seconds(plan.times.boot);
+    let start = plan.times.boot_seconds();
     let command = list(&["python".to_owned(), "-Sc".to_owned(), code]);
     format!("HEALTHCHECK --interval=10s --timeout=5s --start-period={start}s CMD {command}\n")
 }

@@ -28,10 +28,12 @@ pub(super) fn plan() -> Plan {
         has_workers: true,
         sockets: 1,
         times: Times {
+            before_boot: Duration::ZERO,
             boot: Duration::from_secs(60),
             reload: Duration::from_secs(242),
             drain_delay: None,
             graceful: Duration::from_secs(30),
+            on_exit: Duration::ZERO,
         },
         user: None,
         group: None,

@@ -107,7 +107,7 @@ fn probes(plan: &Plan) -> String {
         Some(path) => format!("httpGet: {{path: {}, port: http}}", json(path)),
         None => "tcpSocket: {port: http}".to_owned(),
     };
-    let tries = whole_seconds(plan.times.boot).div_ceil(2).max(1);
+    let tries = plan.times.boot_seconds().div_ceil(2).max(1);
     format!(
         "          # mcsup replaces workers that hang: there is no liveness probe, which would end all of them.
           startupProbe:

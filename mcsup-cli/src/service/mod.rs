@@ -158,6 +158,8 @@ pub(crate) enum Control {
 /// Time limits of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Times {
+    /// Longest time before a worker boots: of a configuration in Python, and of its `on_starting`.
+    pub before_boot: Duration,
     /// Longest boot of one worker.
     pub boot: Duration,
     /// Longest reload.
@@ -166,19 +168,26 @@ pub(crate) struct Times {
     pub drain_delay: Option<Duration>,
     /// Longest drain.
     pub graceful: Duration,
+    /// Longest time of `on_exit`, after the drain.
+    pub on_exit: Duration,
 }
 
 impl Times {
     /// Seconds after which a service manager may kill a pool that is stopping.
     fn stop_seconds(&self) -> u64 {
-        whole_seconds(
-            self.drain_delay.unwrap_or_default().saturating_add(self.graceful).saturating_add(MARGIN),
-        )
+        let drain = self.drain_delay.unwrap_or_default().saturating_add(self.graceful);
+        whole_seconds(drain.saturating_add(self.on_exit).saturating_add(MARGIN))
+    }
+
+    /// Seconds after which the first worker is ready or its boot has failed.
+    fn boot_seconds(&self) -> u64 {
+        whole_seconds(self.before_boot.saturating_add(self.boot))
     }
 
     /// Seconds after which a start or reload has failed.
     fn start_seconds(&self) -> u64 {
-        whole_seconds(self.boot.max(self.reload).saturating_add(MARGIN))
+        let boots = self.boot.max(self.reload);
+        whole_seconds(self.before_boot.saturating_add(boots).saturating_add(MARGIN))
     }
 }
 
@@ -333,12 +342,17 @@ mod tests {
     #[test]
     fn a_service_manager_waits_longer_than_a_pool_drains() {
         let times = Times {
+            before_boot: Duration::ZERO,
             boot: Duration::from_secs(60),
             reload: Duration::from_secs(90),
             drain_delay: Some(Duration::from_millis(2_500)),
             graceful: Duration::from_secs(30),
+            on_exit: Duration::ZERO,
         };
-        assert_eq!((times.stop_seconds(), times.start_seconds()), (43, 100));
+        assert_eq!((times.stop_seconds(), times.boot_seconds(), times.start_seconds()), (43, 60, 100));
+        let half_a_minute = Duration::from_secs(30);
+        let hooked = Times { before_boot: 2 * half_a_minute, on_exit: half_a_minute, ..times };
+        assert_eq!((hooked.stop_seconds(), hooked.boot_seconds(), hooked.start_seconds()), (73, 120, 160));
         let endless = Times { graceful: Duration::MAX, ..times };
         assert!(endless.stop_seconds() > 1 << 62);
     }

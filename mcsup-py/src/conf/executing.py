@@ -25,8 +25,14 @@ def execute_file(path: str) -> Dict[str, Any]:
 
 
 def execute_module(name: str) -> Dict[str, Any]:
-    """Imports the module, and returns its variables."""
-    return vars(importlib.import_module(name))
+    """Imports the module again, and returns its variables. After an error the earlier module stays."""
+    earlier = sys.modules.pop(name, None)
+    try:
+        return vars(importlib.import_module(name))
+    except BaseException:
+        if earlier is not None:
+            sys.modules[name] = earlier
+        raise
 
 
 def line_of(error: BaseException, trace: Optional[TracebackType], path: str) -> Optional[int]:

@@ -1,6 +1,6 @@
 """The hooks of gunicorn's master, in a process of their own beside the supervisor."""
 
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 # The hooks, each with the number of its arguments.
 ARITIES: Dict[str, int] = {
@@ -65,22 +65,26 @@ class Server:
     """The object `server` of the hooks: the pool, with the attributes of gunicorn's arbiter that files use."""
 
     def __init__(self, cfg: Any, log: Any, facts: Dict[str, Any]) -> None:
-        self.cfg = cfg
-        self.log = log
-        self.app = App(cfg, facts["app"])
+        self.setup(cfg, log, App(cfg, facts["app"]))
         self.pid: int = facts["pid"]
         self.num_workers: int = facts["workers"]
         self.worker_age: int = facts["age"]
-        self.timeout: int = cfg.timeout
-        self.proc_name: str = cfg.proc_name
-        self.address: List[Any] = cfg.address
-        self.pidfile: Optional[str] = cfg.pidfile
         self.master_pid = 0
         self.reexec_pid = 0
         self.LISTENERS = [Listener(name) for name in facts["listeners"]]
         self.WORKERS: Dict[int, Worker] = {}
         for pid, age in facts["living"]:
             self.WORKERS[pid] = Worker(self, pid, age)
+
+    def setup(self, cfg: Any, log: Any, app: App) -> None:
+        """Takes the settings, at the start and at a reload."""
+        self.cfg = cfg
+        self.log = log
+        self.app = app
+        self.timeout: int = cfg.timeout
+        self.proc_name: str = cfg.proc_name
+        self.address: List[Any] = cfg.address
+        self.pidfile: Optional[str] = cfg.pidfile
 
     def __str__(self) -> str:
         return f"<Arbiter {self.pid}>"
@@ -90,12 +94,26 @@ class Master:
     """Calls the hooks at the events of the pool."""
 
     def __init__(self, namespace: Dict[str, Any], cfg: Any, log: Any, facts: Dict[str, Any]) -> None:
-        self.hooks: Dict[str, Callable[..., Any]] = {}
+        self.hooks = hooks_of(namespace)
         self.server = Server(cfg, log, facts)
-        for name in ARITIES:
-            hook = namespace.get(name)
-            if hook is not None:
-                self.hooks[name] = imported(hook) if isinstance(hook, str) else hook
+        # Those before the last reload.
+        self.earlier: Optional[Tuple[Dict[str, Callable[..., Any]], Any, Any, App]] = None
+
+    def keep(self) -> None:
+        """Notes the hooks and settings before a reload, for its failure."""
+        self.earlier = (self.hooks, self.server.cfg, self.server.log, self.server.app)
+
+    def reload(self, namespace: Dict[str, Any], cfg: Any, log: Any, app: str) -> None:
+        """Goes on with the hooks of another execution. The object `server` stays, with what hooks have stored in it."""
+        self.hooks = hooks_of(namespace)
+        self.server.setup(cfg, log, App(cfg, app))
+
+    def restore(self) -> None:
+        """Goes back to the hooks before the last reload."""
+        if self.earlier is not None:
+            self.hooks, cfg, log, app = self.earlier
+            self.server.setup(cfg, log, app)
+            self.earlier = None
 
     def call(self, name: str, *arguments: Any) -> None:
         """Calls the hook, if it is defined. No exception of it ends this process."""
@@ -116,10 +134,10 @@ class Master:
             if name == "born":
                 self.call("pre_fork", server, worker)
             server.WORKERS[worker.pid] = worker
-        elif name == "gone":
-            server.WORKERS.pop(event["pid"], None)
+        elif name == "restore":
+            self.restore()
         elif name == "ended":
-            worker = server.WORKERS.pop(event["pid"], None) or Worker(server, event["pid"], 0)
+            worker = server.WORKERS.pop(event["pid"], None) or Worker(server, event["pid"], event["age"])
             worker.alive = False
             self.call("child_exit", server, worker)
         elif name == "workers":
@@ -129,6 +147,12 @@ class Master:
             server.LISTENERS[:] = [Listener(address) for address in event["addresses"]]
         else:
             self.call(name, server)
+
+
+def hooks_of(namespace: Dict[str, Any]) -> Dict[str, Callable[..., Any]]:
+    """The hooks among the variables of a configuration."""
+    defined = {name: namespace[name] for name in ARITIES if namespace.get(name) is not None}
+    return {name: imported(hook) if isinstance(hook, str) else hook for name, hook in defined.items()}
 
 
 def imported(name: str) -> Callable[..., Any]:

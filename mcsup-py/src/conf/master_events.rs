@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::source::Source;
+
 /// The hooks of gunicorn's master.
 pub const MASTER_HOOKS: [&str; 8] = [
     "on_starting",
@@ -27,6 +29,20 @@ pub enum MasterEvent {
     },
     /// The server is about to fork its first workers: `when_ready`.
     WhenReady {},
+    /// Hooks of another generation apply. The process executes the configuration again; after an error the earlier hooks
+    /// stay.
+    Reload {
+        /// The configuration.
+        source: Source,
+        /// The settings by gunicorn's names, a JSON object.
+        cfg: String,
+        /// The application, as it is named in the settings.
+        app: String,
+        /// Added to `os.environ`.
+        environment: Vec<(String, String)>,
+    },
+    /// The hooks before the last `Reload` apply again, if this process has them.
+    Restore {},
     /// New settings apply: `on_reload`.
     OnReload {},
     /// A worker was forked: `pre_fork`.
@@ -43,15 +59,12 @@ pub enum MasterEvent {
         /// Its number among the workers of the server.
         age: u64,
     },
-    /// A worker has ended, for which another process has called the hook.
-    Gone {
-        /// Its process id.
-        pid: i32,
-    },
     /// A worker has ended: `child_exit`.
     Ended {
         /// Its process id.
         pid: i32,
+        /// Its number among the workers of the server.
+        age: u64,
     },
     /// The number of workers is another one: `nworkers_changed`.
     Workers {
@@ -87,7 +100,8 @@ impl MasterEvent {
             MasterEvent::OnExit {} => "on_exit",
             MasterEvent::Listening { .. }
             | MasterEvent::Adopted { .. }
-            | MasterEvent::Gone { .. }
+            | MasterEvent::Reload { .. }
+            | MasterEvent::Restore {}
             | MasterEvent::ReopenLogs {} => "",
         }
     }

@@ -5,8 +5,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// A configuration in Python: `PATH`, `file:PATH` or `python:MODULE`, as gunicorn's `--config` takes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Source {
     /// A file. A relative path begins in the directory of [`remember_directory`](super::remember_directory).
     File(PathBuf),

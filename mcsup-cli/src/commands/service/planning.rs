@@ -15,7 +15,8 @@ use super::{Planned, environment, program};
 use crate::args::service::PoolArgs;
 use crate::args::{self, Invocation};
 use crate::commands::application::{Application, Executed, Wsgi};
-use crate::commands::reading::Reading;
+use crate::commands::hooks_process;
+use crate::commands::reading::{self, Reading};
 use crate::commands::wiring;
 use crate::failure::Failure;
 use crate::logging::Destination;
@@ -187,11 +188,19 @@ fn times(settings: &Settings) -> Times {
     // Slot by slot, and each boot at its limit.
     let rounds = u32::try_from(settings.workers.value.div_ceil(at_once)).unwrap_or(u32::MAX);
     let delay = &settings.draining.delay;
+    let conf = settings.conf.as_ref();
+    let of_hook = |name: &str| {
+        let is_defined = conf.is_some_and(|conf| conf.hooks.contains(&name));
+        if is_defined { hooks_process::LIMIT + hooks_process::GRACE } else { Duration::ZERO }
+    };
+    let execution = if conf.is_some() { reading::LIMIT } else { Duration::ZERO };
     Times {
+        before_boot: execution + of_hook("on_starting"),
         boot,
         reload: boot.saturating_mul(rounds).saturating_add(settings.rollout.soak.value),
         drain_delay: Some(delay.value).filter(|delay| *delay > Duration::ZERO),
         graceful: settings.pool.graceful.value,
+        on_exit: of_hook("on_exit"),
     }
 }
 
