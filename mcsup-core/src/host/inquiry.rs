@@ -28,6 +28,8 @@ pub struct Inquiry {
     helper: Helper,
     pipe: File,
     bytes: Vec<u8>,
+    /// Whether the pipe has ended: the helper has ended too, or is about to.
+    is_at_end: bool,
     begin: Instant,
     limit: Duration,
 }
@@ -60,7 +62,14 @@ impl Inquiry {
             0
         })?;
         drop((theirs, kept));
-        Ok(Self { helper, pipe: File::from(ours), bytes: Vec::new(), begin: Instant::now(), limit })
+        Ok(Self {
+            helper,
+            pipe: File::from(ours),
+            bytes: Vec::new(),
+            is_at_end: false,
+            begin: Instant::now(),
+            limit,
+        })
     }
 
     /// The time from the start until the helper is killed.
@@ -84,20 +93,27 @@ impl Inquiry {
     /// The result of the function, once its descriptor is readable or the limit is over; kills the helper in the
     /// latter case.
     ///
-    /// It does not wait, except for the rest of an answer that is longer than a pipe: a second at most.
+    /// It does not wait, except for the rest of an answer that is longer than a pipe, or for the exit status of a helper
+    /// that has closed the pipe: a second at most.
     ///
     /// # Errors
     /// Those of the function; or the helper ended before it was done, or was not done within the limit.
     pub fn finish(mut self) -> Result<String> {
-        let until = Instant::now() + if self.read() { REST } else { Duration::ZERO };
+        self.read();
+        let is_about_to_end = !self.bytes.is_empty() || self.is_at_end;
+        let until = Instant::now() + if is_about_to_end { REST } else { Duration::ZERO };
         loop {
             if let Some(answer) = self.answer() {
                 return answer;
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let limit = self.limit;
-                return Err(Error::new(ErrorKind::Setting, format!("not done within {limit:?}")));
+                let late = if self.is_at_end {
+                    "the process closed its pipe before it was done, and goes on".to_owned()
+                } else {
+                    format!("not done within {:?}", self.limit)
+                };
+                return Err(Error::new(ErrorKind::Setting, late));
             }
             self.wait_for(left.min(LOOK_EVERY));
         }
@@ -119,14 +135,18 @@ impl Inquiry {
         }
     }
 
-    fn wait_for(&self, time: Duration) {
+    fn wait_for(&mut self, time: Duration) {
+        if self.is_at_end {
+            // The kernel closes the descriptors of a process before it has an exit status.
+            self.helper.wait(time);
+            return;
+        }
         let _ = poll(&mut [PollFd::new(&self.pipe, PollFlags::IN)], Some(&clock::wait_of(time)));
     }
 
-    /// Reads without a wait; whether anything has ever come.
-    fn read(&mut self) -> bool {
-        let _ = self.pipe.read_to_end(&mut self.bytes);
-        !self.bytes.is_empty()
+    /// Reads without a wait.
+    fn read(&mut self) {
+        self.is_at_end |= self.pipe.read_to_end(&mut self.bytes).is_ok();
     }
 
     /// The answer; `None`: it has not come whole, and the helper runs.
@@ -194,7 +214,7 @@ fn answer_in(bytes: &[u8]) -> Option<Answer> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::fork;
+    use crate::sys::{fork, unshared};
 
     const LONG: Duration = Duration::from_secs(60);
 
@@ -212,6 +232,23 @@ mod tests {
             assert_eq!((error.to_string().as_str(), error.detail()), ("line 3", Some("Traceback")));
             let error = ask(LONG, || fork::exit_now(7)).unwrap_err();
             assert_eq!(error.to_string(), "the process ended before it was done: exit code 7");
+        });
+    }
+
+    #[test]
+    fn a_helper_that_has_closed_its_pipe_and_ends_soon_is_not_taken_for_a_late_one() {
+        fork::in_a_process(|| {
+            // As in a process that ends: its pipe is closed before it has an exit status.
+            let ends = || {
+                unshared::keep_only(&[]);
+                std::thread::sleep(LOOK_EVERY * 5);
+                fork::exit_now(3)
+            };
+            let inquiry = Inquiry::start(LONG, |_| (), ends).unwrap();
+            let readiness = inquiry.readiness().unwrap();
+            let _ = poll(&mut [PollFd::new(&readiness, PollFlags::IN)], Some(&clock::wait_of(LONG)));
+            let error = inquiry.finish().unwrap_err();
+            assert_eq!(error.to_string(), "the process ended before it was done: exit code 3");
         });
     }
 
