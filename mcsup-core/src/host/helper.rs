@@ -2,7 +2,7 @@
 //!
 //! It is forked from a process with one thread. Of the descriptors of that process it has the standard streams and those
 //! that it is given: the others refer to /dev/null, so that no listener and no link of a worker outlives the supervisor
-//! in it. A pool takes neither it nor the processes that it starts for leftovers of its application.
+//! in it. It has no scoreboard. A pool takes neither it nor the processes that it starts for leftovers of its application.
 
 use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +19,7 @@ use crate::policy::ExitStatus;
 use crate::sys::caught::{self, Act};
 use crate::sys::fork::{self, Side};
 use crate::sys::signal::AllBlocked;
-use crate::sys::{forked, signal, unshared};
+use crate::sys::{forked, shared_memory, signal, unshared};
 
 /// What a helper does at the signals that a terminal, `pkill` or a service manager sends to all processes of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -275,6 +275,8 @@ fn in_child((at_signals, parent): (AtSignals, Pid), kept: &[RawFd], function: im
     // It can wait for its children, whatever the parent of its supervisor ignores.
     signal::stop_ignoring(libc::SIGCHLD);
     unshared::keep_only(kept);
+    // By its scoreboard a process is a part of the pool for others.
+    shared_memory::replace_all();
     if !daemon::has_terminal() {
         let _ = rustix::process::setpgid(None, None);
     }
@@ -298,6 +300,21 @@ mod tests {
     use crate::sys::descriptor;
 
     const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn it_does_not_count_as_a_worker_by_the_scoreboard_of_its_pool() {
+        fork::in_a_process(|| {
+            let (lines, _file) = shared_memory::SharedLines::new(2).unwrap();
+            let us = || relatives::Relative::find(getpid().as_raw_nonzero().get()).unwrap();
+            assert!(us().has_scoreboard());
+            let has_one = || u8::from(us().has_scoreboard());
+            let mut helper = Helper::start(AtSignals::End, &[], |_| (), has_one).unwrap();
+            assert!(helper.wait(LONG));
+            assert_eq!(helper.end().as_deref(), Some("exit code 0"));
+            assert!(us().has_scoreboard() && lines.len() == 2);
+        });
+    }
 
     #[test]
     fn it_has_the_descriptors_that_it_is_given_and_no_others() {

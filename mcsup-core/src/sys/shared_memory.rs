@@ -6,6 +6,7 @@ use std::io;
 use std::ops::Deref;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -18,6 +19,13 @@ pub(crate) const FILE_NAME: &str = "mcsup-scoreboard";
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub(crate) struct Line(pub(crate) [AtomicU64; 16]);
+
+/// The mappings of this process: their addresses and lengths in bytes.
+static MAPPED: Mutex<Vec<(usize, usize)>> = Mutex::new(Vec::new());
+
+fn mapped() -> MutexGuard<'static, Vec<(usize, usize)>> {
+    MAPPED.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// An array of [`Line`]s, shared over fork. Unmapped when dropped.
 #[derive(Debug)]
@@ -60,7 +68,10 @@ impl SharedLines {
             )
         }?;
         match NonNull::new(memory.cast::<Line>()) {
-            Some(first) => Ok(Self { first, len }),
+            Some(first) => {
+                mapped().push((first.as_ptr().expose_provenance(), bytes(len)));
+                Ok(Self { first, len })
+            }
             None => Err(io::Error::other("mmap returned no memory")),
         }
     }
@@ -81,13 +92,29 @@ impl SharedLines {
 /// Replaces the mapping in a process forked by a worker's own code. Uses only atomics and a system call.
 pub(super) fn release_in_child() {
     let (first, length) = (KEPT.swap(ptr::null_mut(), Ordering::AcqRel), KEPT_LENGTH.load(Ordering::Acquire));
-    if first.is_null() {
-        return;
+    if !first.is_null() {
+        // SAFETY: `is_not_for_children` has set the mapping of a value that lives: the drop takes it back.
+        unsafe { replace(first, length) };
     }
+}
+
+/// Replaces all mappings by zeroed memory, in a new process with one thread that is no part of a pool.
+pub(crate) fn replace_all() {
+    for (first, length) in mapped().drain(..) {
+        // SAFETY: the list has the mappings of values that live: the drop removes them.
+        unsafe { replace(ptr::with_exposed_provenance_mut(first), length) };
+    }
+}
+
+/// Replaces a mapping by zeroed memory. Uses only a system call.
+///
+/// # Safety
+/// It is exactly what `map` has mapped, and nothing has unmapped it.
+unsafe fn replace(first: *mut Line, length: usize) {
     let (access, flags) =
         (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_FIXED);
-    // SAFETY: exactly what `map` has mapped and nothing has unmapped, replaced in one step by memory of the
-    // same length, which holds valid atomics.
+    // SAFETY: by this function's contract the place is the mapping's alone. One step puts memory of the same length
+    // there, which holds valid atomics.
     unsafe { libc::mmap(first.cast(), length, access, flags, -1, 0) };
 }
 
@@ -110,6 +137,7 @@ impl Drop for SharedLines {
     fn drop(&mut self) {
         let first = self.first.as_ptr();
         let _ = KEPT.compare_exchange(first, ptr::null_mut(), Ordering::AcqRel, Ordering::Relaxed);
+        mapped().retain(|(other, _)| *other != first.addr());
         // SAFETY: exactly what `map` mapped, and no reference outlives `self`.
         let _ = unsafe { rustix::mm::munmap(self.first.as_ptr().cast(), bytes(self.len)) };
     }
