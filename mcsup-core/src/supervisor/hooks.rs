@@ -53,6 +53,14 @@ impl<S: Supervisor> SupervisorHooks<S> {
         go_on(caught("Supervisor::forget", || self.0.forget(generation)));
     }
 
+    pub(super) fn note(&self) -> Option<String> {
+        let note = caught("Supervisor::note", || self.0.note());
+        note.unwrap_or_else(|panic| {
+            go_on(Err(panic));
+            None
+        })
+    }
+
     pub(super) fn reopen_logs(&mut self) {
         go_on(caught("Supervisor::reopen_logs", || self.0.reopen_logs()));
     }

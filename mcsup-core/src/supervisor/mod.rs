@@ -154,6 +154,13 @@ pub trait Supervisor {
         let _ = event;
     }
 
+    /// A text for the return to this image, if the image of an upgrade fails after the exec.
+    /// [`Resumption::note`](crate::upgrade::Resumption::note) has it there: settings whose source may be gone by then,
+    /// for example.
+    fn note(&self) -> Option<String> {
+        None
+    }
+
     /// Opens log files again.
     fn reopen_logs(&mut self) {}
 

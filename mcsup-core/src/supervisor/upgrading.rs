@@ -51,6 +51,11 @@ pub(super) struct PoolRecord {
     pub(super) pid_file: Option<PidFileRecord>,
     pub(super) operators: OperatorsRecord,
     pub(super) history: History,
+    /// The embedder's text for the return to this image. [`Resumption::note`] reads it.
+    ///
+    /// [`Resumption::note`]: crate::upgrade::Resumption::note
+    #[serde(default)]
+    note: Option<String>,
 }
 
 impl PoolRecord {
@@ -234,6 +239,7 @@ impl<S: Supervisor> Executor<S> {
             pid_file: self.pid_file.as_ref().map(PidFile::describe),
             operators: self.operators.describe(),
             history: self.history.clone(),
+            note: self.supervisor.note(),
         })
     }
 }

@@ -99,6 +99,18 @@ impl Resumption {
         duplicate.map(Some).map_err(|error| Error::system(format!("take over {name}"), error))
     }
 
+    /// The text of [`Supervisor::note`](crate::Supervisor::note), in the old image again after the new one has failed;
+    /// `None`: this is the new image, or there is no text.
+    pub fn note(&self) -> Option<String> {
+        #[derive(serde::Deserialize)]
+        struct Note {
+            #[serde(default)]
+            note: Option<String>,
+        }
+        self.failure()?;
+        self.pool().ok().and_then(|Note { note }| note)
+    }
+
     /// The old image's record of its pool.
     pub(crate) fn pool<P: serde::de::DeserializeOwned>(&self) -> Result<P> {
         self.opened.pool()
@@ -228,6 +240,30 @@ mod tests {
         let resumption = Resumption::begin(Task::Check(answer.as_raw_fd()), File::from(inherited)).unwrap();
         for fd in [&file, &answer, &resumption.upgrade_state] {
             assert_eq!(flags(fd), rustix::io::FdFlags::CLOEXEC);
+        }
+    }
+
+    #[test]
+    fn the_note_of_the_old_image_is_for_its_return() {
+        let image = Image {
+            program: "/bin/true".into(),
+            arguments: vec!["true".into()],
+            directory: "/".into(),
+            reexec: None,
+        };
+        let (old, noted) = (serde_json::json!({}), serde_json::json!({ "note": "kept" }));
+        for (record, task, expected) in [
+            (&noted, Task::FallBack(String::new()), Some("kept")),
+            (&noted, Task::Resume, None),
+            (&old, Task::FallBack(String::new()), None),
+        ] {
+            let state = UpgradeState::write(&image, record, &[]).unwrap();
+            descriptor::survive_exec(state.descriptors(), true);
+            let inherited = descriptor::take_inherited(state.fd()).unwrap();
+            std::mem::forget(state);
+            let mut resumption = Resumption::begin(task, File::from(inherited)).unwrap();
+            assert_eq!(resumption.note().as_deref(), expected);
+            resumption.is_over = true;
         }
     }
 
