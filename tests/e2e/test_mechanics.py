@@ -308,3 +308,18 @@ def test_options_that_ask_for_what_happens_anyway_are_accepted(serve):
     server.wait_log(r"\[WARNING\] worker_tmp_dir \(from the command line\) has no effect")
     server.wait_log(r"\[WARNING\] spew \(from the command line\) has no effect")
     assert "initgroups" not in server.log
+
+
+def test_a_daemon_that_would_keep_a_terminal_reports_that_it_keeps_no_log(directory):
+    (directory / "app.py").write_text(HELLO)
+    other, terminal = os.openpty()
+    try:
+        words = ["-R", "-D", "--error-logfile", "-", "-p", "app.pid", "-b", f"127.0.0.1:{free_port()}", "app:app"]
+        command = [str(MCSUP), *words]
+        with (directory / "out").open("wb") as out:
+            subprocess.run(command, cwd=directory, env=clean_environment(), stdout=out, stderr=terminal, timeout=60, check=True)
+        assert "keeping no log: --error-logfile names a file for it" in (directory / "out").read_text()
+    finally:
+        run("stop", "-p", "app.pid", cwd=directory, timeout=60)
+        os.close(terminal)
+        os.close(other)

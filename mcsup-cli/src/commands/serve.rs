@@ -1,6 +1,7 @@
 //! `mcsup run` and `mcsup exec`: settings become a pool of workers.
 
 use std::cell::{Cell, RefCell};
+use std::io::IsTerminal;
 use std::rc::Rc;
 
 use mcsup_core::host::daemon::{self, Answer, Detached, Streams, Verdict};
@@ -47,11 +48,13 @@ pub(crate) fn run<A: Application>(
     let answer = Rc::new(Cell::new(None));
     let keeps_streams = *settings.process.keeps_streams;
     let streams = if keeps_streams { Streams::Kept } else { Streams::Null };
+    // In place of a terminal the daemon has /dev/null.
+    let keeps_errors = keeps_streams && !std::io::stderr().is_terminal();
     // An upgraded image is in the background already.
     if settings.process.daemon.value && resumption.is_none() {
         match daemon::detach(streams, A::around_fork)? {
             Detached::Original(Verdict::Ready { note }) => {
-                let lines = [note, log_of_daemon(&settings.logging.errors, keeps_streams)];
+                let lines = [note, log_of_daemon(&settings.logging.errors, keeps_errors)];
                 let text = lines.into_iter().filter(|line| !line.is_empty());
                 return Ok((Exit::Done, text.map(|line| line + "\n").collect()));
             }
@@ -149,13 +152,13 @@ fn outcome(ending: &Ending) -> Result<Exit, Failure> {
 }
 
 /// The line that names a daemon's log; empty if the operator has named it.
-fn log_of_daemon(errors: &Sourced<Destination>, keeps_streams: bool) -> String {
+fn log_of_daemon(errors: &Sourced<Destination>, keeps_errors: bool) -> String {
     match (&errors.value, &errors.origin) {
         (Destination::File(path), Origin::Default) => {
             let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
             format!("logging to {}", path.display())
         }
-        (Destination::Standard, _) if keeps_streams => String::new(),
+        (Destination::Standard, _) if keeps_errors => String::new(),
         (Destination::Standard, _) => "keeping no log: --error-logfile names a file for it".to_owned(),
         (Destination::File(_), _) => String::new(),
     }
