@@ -136,7 +136,8 @@ fn dispatch(
         Invocation::Run(given) => {
             let (application, reading) = (Wsgi(argv.to_vec()), Reading::new(given, argv));
             let start = (image, service_manager?);
-            let settings = reading.read_alive(&mut beats(&start.1))?;
+            let note = resumption.as_ref().and_then(Resumption::note);
+            let settings = reading.read_alive(&mut beats(&start.1), note.as_deref())?;
             commands::mistaken::refuse(argv, &settings)?;
             print(settings.listing.as_deref().unwrap_or_default())
                 .map_err(|error| Failure::refused(format!("write to standard output: {error}")))?;
@@ -145,7 +146,7 @@ fn dispatch(
         Invocation::Exec(args) => {
             let application = Executed(ProgramSettings::resolve(&args)?);
             let (reading, start) = (Reading::new(args.given, argv), (image, service_manager?));
-            let settings = reading.read_alive(&mut beats(&start.1))?;
+            let settings = reading.read_alive(&mut beats(&start.1), None)?;
             if let Some(listing) = settings.listing {
                 return Ok((Exit::Done, listing));
             }

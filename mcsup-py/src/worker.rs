@@ -47,6 +47,9 @@ pub struct WorkerSettings {
     pub engine: EngineConfig,
     /// A configuration in Python, which is executed before the application is loaded.
     pub conf: Option<Source>,
+    /// Whether the worker needs that configuration, which has hooks of workers or `logconfig_dict`. Another one that the
+    /// user of the worker may not execute is left out, with a warning.
+    pub needs_conf: bool,
     /// The settings by gunicorn's names, a JSON object: the hooks of that configuration read them.
     pub cfg: Arc<str>,
     /// Format and targets of the access log.

@@ -1,6 +1,7 @@
 """gunicorn.conf.py: its settings, its errors, and reloads of it."""
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -104,6 +105,28 @@ def test_an_error_in_the_file_is_one_clear_message_with_its_line(directory, text
         assert ended.stderr.splitlines()[0].startswith(f"mcsup: {expected}"), ended.stderr
 
 
+@pytest.mark.parametrize(
+    "text, first, frames",
+    [
+        ("\nworkers = (\n", "gunicorn.conf.py, line 2: SyntaxError: '(' was never closed", ["gunicorn.conf.py"]),
+        ("import other\n", "gunicorn.conf.py, line 1: ZeroDivisionError: division by zero", ["gunicorn.conf.py", "other.py"]),
+    ],
+)
+def test_an_error_in_the_file_has_its_place_once_and_a_traceback_of_the_files_of_the_operator(directory, text, first, frames):
+    (directory / "app.py").write_text(HELLO)
+    (directory / "other.py").write_text("1 / 0\n")
+    (directory / "gunicorn.conf.py").write_text(text)
+    (directory / "conf_module.py").write_text(text)
+    for words, name in ((), "gunicorn.conf.py"), (("-c", "python:conf_module"), "conf_module.py"):
+        ended = run("check", *words, "app:app", cwd=directory, timeout=20)
+        lines = ended.stderr.splitlines()
+        place = "python:conf_module" if words else name
+        assert lines[0] == f"mcsup: {first.replace('gunicorn.conf.py', place)}", ended.stderr
+        shown = re.findall(r'File "([^"]*)"', ended.stderr)
+        shown = [file for file in shown if not file.startswith("<frozen importlib")]
+        assert shown == [str(directory / frame.replace("gunicorn.conf.py", name)) for frame in frames], ended.stderr
+
+
 def test_a_name_that_gunicorn_would_ignore_is_a_warning_if_it_is_nearly_a_setting(conf):
     server = conf(CONF + "time_out = 7\n")
     assert "gunicorn.conf.py:10: time_out is no setting; is 'timeout' meant?" in server.log
@@ -162,4 +185,21 @@ def test_a_stop_does_not_wait_for_the_file(conf, directory):
     begun = time.monotonic()
     assert server.stop() == 0
     assert time.monotonic() - begun < 4
+    server.assert_nothing_left()
+
+
+def test_an_upgrade_that_the_file_fails_returns_to_the_old_image_without_its_execution(conf, directory):
+    # It fails in the children of the supervisor, so not in the dry run, whose parent is another process.
+    fails = "if os.path.exists('fails') and os.getppid() == int(open('pid').read()): raise ValueError('gone')\n"
+    server = conf(CONF + "pidfile = 'pid'\n" + fails, workers=2)
+    workers = server.worker_pids()
+    (directory / "fails").touch()
+    server.signal(signal.SIGUSR2)
+    server.wait_log("Upgrade failed, this image goes on: .*ValueError: gone", patience=60)
+    assert server.worker_pids() == workers
+    assert server.get()[0] == 200
+    (directory / "fails").unlink()
+    server.signal(signal.SIGUSR2)
+    server.wait_log("Upgraded: a new image supervises", patience=60)
+    assert server.stop() == 0
     server.assert_nothing_left()

@@ -253,3 +253,30 @@ def test_a_worker_whose_alive_is_set_to_false_is_replaced_without_a_lost_request
         assert server.get()[0] == 200
     finally:
         server.clean_up()
+
+
+# The names come from gunicorn itself.
+READS_ALL = """
+statsd_host = "127.0.0.1:1"
+statsd_prefix = "of the file"
+def post_worker_init(worker):
+    from gunicorn.config import Config
+    known = Config().settings
+    names = [name for name, setting in known.items() if not callable(setting.get()) or name.endswith("_class")]
+    absent = [name for name in names if not hasattr(worker.cfg, name)]
+    kinds = [name for name in names if name in TYPED and type(getattr(worker.cfg, name)) is not type(known[name].get())]
+    cfg = worker.cfg
+    values = [cfg.statsd_host, cfg.statsd_prefix, cfg.capture_output, cfg.sendfile, cfg.forwarded_allow_ips, cfg.proxy_protocol]
+    with open("record", "w") as record:
+        record.write(repr((absent, kinds, values)) + "\\n")
+TYPED = ["forwarded_allow_ips", "secure_scheme_headers", "forwarder_headers", "initgroups", "syslog", "header_map", "max_requests"]
+"""
+
+
+def test_cfg_has_each_setting_of_gunicorn_with_the_value_of_the_highest_source(serve, directory):
+    (directory / CONF).write_text(READS_ALL.replace("\\\\n", "\\n"))
+    words = ["--statsd-host", "127.0.0.1:2", "--no-sendfile", "--forwarded-allow-ips", "10.0.0.1,10.0.0.2", "--capture-output"]
+    server = serve(HELLO, *words)
+    values = ["127.0.0.1:2", "of the file", True, False, ["10.0.0.1", "10.0.0.2"], "off"]
+    assert (directory / "record").read_text() == repr(([], [], values)) + "\n"
+    assert server.stop() == 0

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use pyo3::prelude::*;
 
 use super::fixture::start_python;
-use crate::conf::{Report, Source, Value, Variable, execute, remember_directory, report};
+use crate::conf::{Report, Source, Value, Variable, execute_in_worker, remember_directory, report};
 use crate::python::loading::LoadError;
 
 /// The current directory, `sys.path` and `sys.modules` belong to all tests of a process.
@@ -33,7 +33,7 @@ fn run_here(source: &str, expression: &str) -> Result<String, LoadError> {
     let earlier = std::env::current_dir().unwrap();
     let Ok(source) = source.parse::<Source>();
     let executed = Python::attach(|py| {
-        let namespace = execute(py, &source)?;
+        let Some(namespace) = execute_in_worker(py, &source, true)? else { panic!("left out") };
         let expression = std::ffi::CString::new(expression).unwrap();
         let value = py.eval(&expression, None, Some(namespace.bind(py))).unwrap();
         Ok(value.repr().unwrap().to_string())

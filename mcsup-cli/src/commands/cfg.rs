@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use crate::logging::Destination;
 use crate::settings::{Settings, Sourced};
 
-/// A JSON object. Durations are seconds; a setting that is off is 0 or null, as with gunicorn.
+/// A JSON object. Durations are seconds; a setting that is off is 0 or null, as with gunicorn. Those that the commands do
+/// not use in this form are there if a source beside the configuration gives them, as they are written.
 pub(super) fn values(settings: &Settings) -> String {
     let Settings { pool, http, limits, process, logging, recycling, .. } = settings;
     let text = |setting: &Option<Sourced<String>>| setting.as_ref().map(|found| found.value.clone());
@@ -56,6 +57,11 @@ pub(super) fn values(settings: &Settings) -> String {
     });
     if let (Some(directory), Value::Object(values)) = (path(&process.chdir), &mut values) {
         values.insert("chdir".to_owned(), json!(directory));
+    }
+    if let (Some(conf), Value::Object(values)) = (&settings.conf, &mut values) {
+        for (name, value) in &conf.beside {
+            values.entry(*name).or_insert_with(|| value.clone());
+        }
     }
     values.to_string()
 }

@@ -5,6 +5,7 @@ pub(crate) mod beats;
 mod cfg;
 mod check;
 mod client;
+mod default_conf;
 pub(crate) mod doctor;
 #[cfg(test)]
 mod fixture;

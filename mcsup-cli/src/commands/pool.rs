@@ -29,8 +29,8 @@ pub(super) struct Pool<A: Application> {
     application: A,
     /// Worker settings of the first generation.
     first: A::Made,
-    /// Worker settings of the later generations.
-    workers: BTreeMap<u64, A::Made>,
+    /// Worker settings of the later generations, each with its note of the configuration in Python.
+    workers: BTreeMap<u64, (A::Made, String)>,
     settings: Settings,
     users: UserLookup,
     service_manager: ServiceManager,
@@ -114,7 +114,7 @@ impl<A: Application> Supervisor for Pool<A> {
     fn worker(&mut self, generation: u64) -> A::Worker {
         // The supervisor answers, not a worker.
         drop(self.answer.take());
-        A::worker(self.workers.get(&generation).unwrap_or(&self.first))
+        A::worker(self.workers.get(&generation).map_or(&self.first, |(made, _)| made))
     }
 
     fn prepare_reload(&mut self, generation: u64) -> mcsup_core::Result<Option<Preparation>> {
@@ -139,7 +139,7 @@ impl<A: Application> Supervisor for Pool<A> {
         self.warn_of_settings(&settings);
         A::prepare(&settings, &worker);
         self.hooks.borrow_mut().reload(generation, &settings);
-        self.workers.insert(generation, worker);
+        self.workers.insert(generation, (worker, settings.note_of_conf().to_owned()));
         Ok(Some(config))
     }
 
@@ -150,6 +150,12 @@ impl<A: Application> Supervisor for Pool<A> {
 
     fn starting(&mut self) {
         self.hooks.borrow_mut().start();
+    }
+
+    fn note(&self) -> Option<String> {
+        // No reload runs during an upgrade: the newest generation is the one that serves.
+        let newest = self.workers.values().next_back().map(|(_, note)| note.clone());
+        Some(newest.unwrap_or_else(|| self.settings.note_of_conf().to_owned()))
     }
 
     fn taken_over(&mut self) {

@@ -14,8 +14,9 @@ use mcsup_py::conf::{self, Report, Source};
 use mcsup_py::python::fork;
 
 use super::beats::Beats;
+use super::default_conf::DefaultConf;
 use crate::failure::Failure;
-use crate::settings::{self, Conf, Settings};
+use crate::settings::{self, Conf, NamedConf, Settings};
 use crate::table::Given;
 
 /// The longest time of a configuration in Python.
@@ -26,6 +27,8 @@ pub(crate) struct Reading {
     given: Given,
     /// The directory of the start, from which paths of settings files begin.
     start: PathBuf,
+    /// The configuration that is read if none is named.
+    default: DefaultConf,
     /// `sys.argv` of a configuration in Python.
     arguments: Vec<String>,
     /// Looks up variables of the environment.
@@ -45,7 +48,8 @@ impl Reading {
         let start = std::env::current_dir().unwrap_or_default();
         conf::remember_directory(start.clone());
         let arguments = argv.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-        Self { given, start, arguments, variables: |name| std::env::var_os(name) }
+        let default = DefaultConf::find(&start);
+        Self { given, start, default, arguments, variables: |name| std::env::var_os(name) }
     }
 
     /// The same without the environment of this process: a service manager passes another one.
@@ -60,10 +64,11 @@ impl Reading {
 
     /// Begins to execute the configuration in Python; `None`: there is none.
     pub(super) fn begin(&self) -> Result<Option<Executing>, Failure> {
-        let is_there = |path: &std::path::Path| self.start.join(path).exists();
-        let Some(source) = settings::conf_source(&self.given, &self.variables, &is_there)? else {
-            return Ok(None);
-        };
+        let named = settings::named_conf(&self.given, &self.variables, self.default.is_there())?;
+        let Some(NamedConf { source, is_default, run_as: (user, group) }) = named else { return Ok(None) };
+        if is_default {
+            self.default.check(user.as_deref(), group.as_deref())?;
+        }
         let venv = std::env::var_os("VIRTUAL_ENV").map(PathBuf::from);
         let inquiry = Inquiry::start(LIMIT, around_fork, || {
             conf::report(&source, &settings::known_names(), (venv.as_deref(), &self.arguments))
@@ -80,11 +85,17 @@ impl Reading {
 
     /// Reads all sources, and waits for the configuration in Python.
     pub(crate) fn read(&self) -> Result<Settings, Failure> {
-        self.read_alive(&mut Beats::new(ServiceManager::default()))
+        self.read_alive(&mut Beats::new(ServiceManager::default()), None)
     }
 
     /// The same in a process that a service manager watches.
-    pub(crate) fn read_alive(&self, beats: &mut Beats) -> Result<Settings, Failure> {
+    ///
+    /// `note` is that of an image to which an upgrade has returned. It has the report on the configuration in Python, which
+    /// is not executed again, since it may fail as it has in the next image.
+    pub(crate) fn read_alive(&self, beats: &mut Beats, note: Option<&str>) -> Result<Settings, Failure> {
+        if let Some(conf) = note.and_then(Conf::of_note) {
+            return self.read_with(conf.as_ref());
+        }
         let executed = self.begin()?.map(|executing| executing.wait(beats)).transpose()?;
         self.read_with(executed.as_ref())
     }

@@ -190,6 +190,7 @@ pub(super) fn worker_settings(
         threads: settings.threads.value,
         engine: engine(settings)?,
         conf: settings.conf.as_ref().map(|conf| conf.source.clone()),
+        needs_conf: settings.conf.as_ref().is_some_and(|conf| conf.is_needed_by_workers),
         cfg: super::cfg::values(settings).into(),
         access: access_log(settings, remote)?,
         log_config: settings.logging.python.clone(),

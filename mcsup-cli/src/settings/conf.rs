@@ -7,18 +7,31 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mcsup_py::conf::{HOOKS, Report, Source, Value, Variable};
+use serde::{Deserialize, Serialize};
 
 use crate::args::UsageError;
 use crate::table::{self, Given, Kind, Row, Served};
 use crate::typos;
 
 /// A configuration in Python that was executed.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Conf {
     /// Its place.
     pub source: Source,
     /// Its variables.
     pub report: Report,
+}
+
+impl Conf {
+    /// It as text; empty: its place is not Unicode.
+    pub(super) fn note(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// The configuration of such a text, or that there is none; `None`: the text does not have it.
+    pub(crate) fn of_note(note: &str) -> Option<Option<Self>> {
+        serde_json::from_str(note).ok()
+    }
 }
 
 /// The name of a configuration in Python, and the lines of its settings.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::args::{Invocation, parse};
 use crate::logging::Destination;
-use crate::settings::{Origin, Settings, conf_source};
+use crate::settings::{Origin, Settings, named_conf};
 
 fn given(words: &str) -> Given {
     let words = ["mcsup"].into_iter().chain(words.split_whitespace()).map(Into::into);
@@ -20,11 +20,8 @@ fn given(words: &str) -> Given {
 fn source(words: &str, variable: Option<&str>, is_there: bool) -> Result<Option<String>, String> {
     let environment =
         |name: &str| variable.filter(|_| name == "GUNICORN_CMD_ARGS").map(std::ffi::OsString::from);
-    let found = conf_source(&given(words), &environment, &|path| {
-        assert_eq!(path, Path::new("gunicorn.conf.py"));
-        is_there
-    });
-    found.map(|found| found.map(|source| source.to_string())).map_err(|error| error.to_string())
+    let found = named_conf(&given(words), &environment, is_there);
+    found.map(|found| found.map(|found| found.source.to_string())).map_err(|error| error.to_string())
 }
 
 #[test]
@@ -161,6 +158,58 @@ fn hooks_of_the_master_are_noted() {
     let settings = resolve("app", hooks).unwrap();
     assert_eq!(settings.conf.unwrap().hooks, ["when_ready", "on_exit"]);
     assert_eq!(resolve("app", Vec::new()).unwrap().conf.unwrap().hooks, [""; 0]);
+}
+
+#[test]
+fn a_configuration_that_is_passed_along_gives_the_same_settings() {
+    let variables =
+        vec![("workers", Value::Int(3)), ("wsgi_app", text("a:b")), ("on_exit", Value::Function(1))];
+    let settings = resolve("", variables).unwrap();
+    let conf = Conf::of_note(settings.note_of_conf()).unwrap();
+    let no_file = |_: &Path| unreachable!("no file is named");
+    let again = Settings::resolve_with(given(""), &|_| None, (&no_file, conf.as_ref()));
+    assert_eq!(again.unwrap(), settings);
+    let without = Settings::resolve(given("app"), &|_| None, &no_file).unwrap();
+    assert_eq!((Conf::of_note(without.note_of_conf()), Conf::of_note("")), (Some(None), None));
+}
+
+#[test]
+fn workers_need_a_configuration_with_hooks_of_theirs_or_a_dictionary_for_logging() {
+    let dictionary = Value::Map(vec![("version".to_owned(), Value::Int(1))]);
+    for (variable, expected) in [
+        (("post_fork", Value::Function(2)), true),
+        (("logconfig_dict", dictionary), true),
+        (("on_exit", Value::Function(1)), false),
+        (("workers", Value::Int(2)), false),
+    ] {
+        let name = variable.0;
+        let settings = resolve("app", vec![variable]).unwrap();
+        assert_eq!(settings.conf.unwrap().is_needed_by_workers, expected, "{name}");
+    }
+}
+
+#[test]
+fn settings_of_another_source_are_known_beside_the_file() {
+    let variables = vec![("statsd_host", text("a:1")), ("capture_output", Value::Bool(true))];
+    let settings =
+        resolve("--statsd-host b:2 --no-sendfile --forwarded-allow-ips 10.0.0.1 app", variables).unwrap();
+    let beside = settings.conf.unwrap().beside;
+    let value = |name: &str| beside.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
+    assert_eq!(value("statsd_host"), Some("b:2".into()));
+    assert_eq!(value("sendfile"), Some(false.into()));
+    assert!(value("forwarded_allow_ips").is_some());
+    assert_eq!((value("capture_output"), value("workers")), (None, None));
+}
+
+#[test]
+fn a_value_that_may_be_a_secret_is_in_no_message() {
+    for name in ["raw_env", "raw_paste_global_conf"] {
+        for value in ["5ecret", "=5ecret"] {
+            let error = resolve("app", vec![(name, Value::List(vec![text(value)]))]).unwrap_err();
+            assert!(error.ends_with("(from gunicorn.conf.py:1): expected NAME=VALUE"), "{error}");
+            assert!(!error.contains("5ecret"), "{error}");
+        }
+    }
 }
 
 #[test]

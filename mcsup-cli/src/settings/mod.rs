@@ -18,6 +18,7 @@ mod tls;
 mod tests;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use conf::{Conf, known_names};
@@ -25,10 +26,10 @@ pub(crate) use file::{ReadFile, reader};
 pub(crate) use lifecycle::{Control, ControlSocket, Development, Draining, Mold, Recycling, Rollout};
 pub(crate) use logging::Logging;
 pub(crate) use proxies::Proxies;
-pub(crate) use sources::{Environment, Origin, Sourced};
+pub(crate) use sources::{DEFAULT_CONF, Environment, NamedConf, Origin, Sourced};
 
 use mcsup_core::Address;
-use mcsup_py::conf::Source;
+use mcsup_py::conf::{MASTER_HOOKS, Source};
 use mcsup_py::tls::TlsSettings;
 
 use crate::args::UsageError;
@@ -46,13 +47,13 @@ const MOST_CONNECTIONS: usize = 1 << 24;
 const LARGEST_LINE: usize = 1 << 20;
 const MOST_FIELDS: usize = 32_768;
 
-/// The configuration in Python that the sources name; without a settings file gunicorn's own, if `is_there`.
-pub(crate) fn conf_source(
+/// The configuration in Python that the sources name; without a settings file gunicorn's own, if `has_default`.
+pub(crate) fn named_conf(
     command_line: &Given,
     environment: &Environment<'_>,
-    is_there: &dyn Fn(&Path) -> bool,
-) -> Result<Option<Source>, UsageError> {
-    Sources::conf(command_line, environment, is_there)
+    has_default: bool,
+) -> Result<Option<NamedConf>, UsageError> {
+    Sources::conf(command_line, environment, has_default)
 }
 
 /// All settings of a server.
@@ -125,6 +126,26 @@ pub(crate) struct ConfInUse {
     pub source: Source,
     /// The names of the hooks that it defines.
     pub hooks: Vec<&'static str>,
+    /// Whether workers need it: it defines hooks of workers, or `logconfig_dict`.
+    pub is_needed_by_workers: bool,
+    /// The settings by gunicorn's names that another source gives.
+    pub beside: Vec<(&'static str, serde_json::Value)>,
+    /// The report on its execution, for [`Conf::of_note`].
+    pub note: Arc<str>,
+}
+
+impl ConfInUse {
+    fn of(conf: &Conf, sources: &Sources) -> Self {
+        let hooks = sources.hooks();
+        let has_dictionary = matches!(sources.written("logconfig_dict"), Some((Origin::Conf(_), [_, ..])));
+        Self {
+            source: conf.source.clone(),
+            is_needed_by_workers: has_dictionary || hooks.iter().any(|hook| !MASTER_HOOKS.contains(hook)),
+            hooks,
+            beside: sources.beside_the_conf(),
+            note: conf.note().into(),
+        }
+    }
 }
 
 /// Timeouts of the supervisor for its workers.
@@ -211,7 +232,7 @@ impl Settings {
         Self::resolve_with(command_line, environment, (read_file, None))
     }
 
-    /// Merges the same sources and a configuration in Python, that of [`conf_source`].
+    /// Merges the same sources and a configuration in Python, that of [`named_conf`].
     pub(crate) fn resolve_with(
         command_line: Given,
         environment: &Environment<'_>,
@@ -222,7 +243,7 @@ impl Settings {
         warnings.extend(sources.warnings()?);
         let tls = tls::resolve(&sources, &mut warnings)?;
         let listing = sources.flag("print_config")?.then(|| listing::text(&sources, served));
-        let conf = conf.map(|conf| ConfInUse { source: conf.source.clone(), hooks: sources.hooks() });
+        let conf = conf.map(|conf| ConfInUse::of(conf, &sources));
         let process = Process::resolve(&sources, read_file)?;
         // Those that exist differ in the number of their threads alone.
         sources.one("worker_class", values::worker_class)?;
@@ -257,6 +278,11 @@ impl Settings {
             warnings,
             listing,
         })
+    }
+
+    /// The configuration in Python as text for [`Conf::of_note`], or that there is none.
+    pub(crate) fn note_of_conf(&self) -> &str {
+        self.conf.as_ref().map_or("null", |conf| &conf.note)
     }
 
     /// These settings with the paths that refer to the directory of the start, which `chdir` changes.

@@ -66,7 +66,18 @@ impl<T> Deref for Sourced<T> {
 }
 
 /// The configuration that gunicorn reads if no other is named.
-const DEFAULT_CONF: &str = "gunicorn.conf.py";
+pub(crate) const DEFAULT_CONF: &str = "gunicorn.conf.py";
+
+/// A configuration in Python that the sources name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NamedConf {
+    /// Its place.
+    pub source: Source,
+    /// Whether no source names it: it is [`DEFAULT_CONF`].
+    pub is_default: bool,
+    /// The user and the group of the workers, if a source above the configuration names them.
+    pub run_as: (Option<String>, Option<String>),
+}
 
 /// The sources, the highest first.
 pub(super) struct Sources(Vec<(Origin, Given)>);
@@ -96,22 +107,22 @@ impl Sources {
         }
     }
 
-    /// The configuration in Python that the sources name; without a settings file gunicorn's own, if it is there.
+    /// The configuration in Python that the sources name; without a settings file gunicorn's own, if `has_default`.
     pub(super) fn conf(
         command_line: &Given,
         environment: &Environment<'_>,
-        is_there: &dyn Fn(&Path) -> bool,
-    ) -> Result<Option<Source>, UsageError> {
+        has_default: bool,
+    ) -> Result<Option<NamedConf>, UsageError> {
         let served = command_line.served;
-        match Self::above_the_file(command_line.clone(), environment)?.file(served)? {
-            Some(SettingsFile::Toml(_)) => Ok(None),
-            Some(SettingsFile::Python(source)) => Ok(Some(source)),
-            None => {
-                let default = Path::new(DEFAULT_CONF);
-                let is_read = served == Served::Application && is_there(default);
-                Ok(is_read.then(|| Source::File(default.to_owned())))
-            }
-        }
+        let sources = Self::above_the_file(command_line.clone(), environment)?;
+        let (source, is_default) = match sources.file(served)? {
+            Some(SettingsFile::Toml(_)) => return Ok(None),
+            Some(SettingsFile::Python(source)) => (source, false),
+            None if has_default && served == Served::Application => (Source::File(DEFAULT_CONF.into()), true),
+            None => return Ok(None),
+        };
+        let text = |name| Ok(sources.optional(name, values::text)?.map(|text| text.value));
+        Ok(Some(NamedConf { source, is_default, run_as: (text("user")?, text("group")?) }))
     }
 
     /// Parses all sources. `environment` looks up variables, `read_file` reads the settings file, and `conf` is the
@@ -183,6 +194,26 @@ impl Sources {
     pub(super) fn hooks(&self) -> Vec<&'static str> {
         let hooks = table::rows().filter(|row| row.kind == Kind::Hook).map(|row| row.name);
         hooks.filter(|name| self.0.iter().any(|(_, given)| given.has(name))).collect()
+    }
+
+    /// The settings of gunicorn that a source beside the configuration in Python gives, by gunicorn's names: `true` or
+    /// `false`, a text, or a list of texts.
+    pub(super) fn beside_the_conf(&self) -> Vec<(&'static str, serde_json::Value)> {
+        let rows = table::rows().filter(|row| !row.gunicorn.is_empty() && row.kind != Kind::Hook);
+        let given = rows.filter_map(|row| {
+            let (origin, texts) = self.written(row.name)?;
+            if matches!(origin, Origin::Conf(_) | Origin::Default) {
+                return None;
+            }
+            let value = match row.kind {
+                // The option is for the other value.
+                Kind::Flag => (row.name != "no_sendfile").into(),
+                Kind::List => texts.into(),
+                Kind::Value | Kind::Hook => texts.last()?.as_str().into(),
+            };
+            Some((row.gunicorn, value))
+        });
+        given.collect()
     }
 
     /// The highest source that names a setting.
@@ -274,9 +305,13 @@ fn defaults() -> Given {
     given
 }
 
+/// Settings whose values may be secrets, also where the name of the secret is missing. No message has them.
+const SECRET: [&str; 2] = ["env", "raw_paste_global_conf"];
+
 /// The error for a value that is refused.
 pub(super) fn refused(name: &str, value: &str, origin: &Origin, reason: &str) -> UsageError {
-    UsageError::new(format!("{name} = {value:?} (from {}): {reason}", place(name, origin)))
+    let value = if SECRET.contains(&name) { String::new() } else { format!(" = {value:?}") };
+    UsageError::new(format!("{name}{value} (from {}): {reason}", place(name, origin)))
 }
 
 /// The source of a setting, with its line in a configuration in Python.

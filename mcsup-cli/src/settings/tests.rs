@@ -127,7 +127,7 @@ fn a_refusal_names_setting_value_source_and_reason() {
         (&[], &[("MCSUP_CMD_ARGS", "-t -1")], r#"timeout = "-1" (from MCSUP_CMD_ARGS): less than 0 seconds"#),
         (&["-t", "nan"], &[], r#"timeout = "nan" (from the command line): not a number of seconds"#),
         (&["-m", "8"], &[], r#"umask = "8" (from the command line): not an octal number such as 007"#),
-        (&["-e", "A"], &[], r#"env = "A" (from the command line): expected NAME=VALUE"#),
+        (&["-e", "A"], &[], "env (from the command line): expected NAME=VALUE"),
         (&["-p", ""], &[], r#"pid = "" (from the command line): it is empty"#),
         (
             &[],

@@ -81,4 +81,9 @@ impl RunAs {
     pub fn gid(&self) -> u32 {
         self.0.gid
     }
+
+    /// The ids of all its groups.
+    pub fn groups(&self) -> &[u32] {
+        &self.0.groups
+    }
 }

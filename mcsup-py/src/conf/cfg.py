@@ -4,36 +4,112 @@ import os
 from typing import Any, Dict, List, Tuple, Union
 
 
-# Those that configurations read, for names that neither mcsup nor the configuration has.
+# gunicorn's own, for settings that no source gives. Their types are those of the values.
 DEFAULTS: Dict[str, Any] = {
+    "access_log_format": '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"',
     "accesslog": None,
+    "asgi_disconnect_grace_period": 3,
+    "asgi_lifespan": "auto",
+    "asgi_loop": "auto",
     "backlog": 2048,
     "bind": ["127.0.0.1:8000"],
+    "ca_certs": None,
+    "capture_output": False,
+    "casefold_http_method": False,
+    "cert_reqs": 0,
     "certfile": None,
     "chdir": os.getcwd(),
+    "check_config": False,
+    "ciphers": None,
+    "config": "./gunicorn.conf.py",
+    "control_socket": "gunicorn.ctl",
+    "control_socket_disable": False,
+    "control_socket_mode": 0o600,
     "daemon": False,
+    "default_proc_name": "gunicorn",
+    "dirty_apps": [],
+    "dirty_graceful_timeout": 30,
+    "dirty_threads": 1,
+    "dirty_timeout": 300,
+    "dirty_workers": 0,
+    "disable_redirect_access_to_syslog": False,
+    "do_handshake_on_connect": False,
+    "dogstatsd_tags": "",
+    "enable_backlog_metric": False,
+    "enable_stdio_inheritance": False,
     "errorlog": "-",
+    "forwarded_allow_ips": ["127.0.0.1", "::1"],
+    "forwarder_headers": ["SCRIPT_NAME", "PATH_INFO"],
     "graceful_timeout": 30,
+    "group": None,
+    "header_map": "drop",
+    "http2_cleartext": "off",
+    "http2_initial_window_size": 65535,
+    "http2_max_concurrent_streams": 100,
+    "http2_max_frame_size": 16384,
+    "http2_max_header_list_size": 65536,
+    "http_parser": "auto",
+    "http_protocols": ["h1"],
+    "initgroups": False,
     "keepalive": 2,
     "keyfile": None,
+    "limit_request_field_size": 8190,
+    "limit_request_fields": 100,
+    "limit_request_line": 4094,
+    "logconfig": None,
+    "logconfig_dict": {},
+    "logconfig_json": None,
+    "logger_class": "gunicorn.glogging.Logger",
     "loglevel": "info",
     "max_requests": 0,
     "max_requests_jitter": 0,
+    "paste": None,
+    "permit_obsolete_folding": False,
+    "permit_unconventional_http_method": False,
+    "permit_unconventional_http_version": False,
     "pidfile": None,
     "preload_app": False,
+    "print_config": False,
     "proc_name": "mcsup",
+    "protocol": "http",
+    "proxy_allow_ips": ["127.0.0.1", "::1"],
+    "proxy_protocol": "off",
     "pythonpath": None,
     "raw_env": [],
+    "raw_paste_global_conf": [],
     "reload": False,
+    "reload_engine": "auto",
+    "reload_extra_files": [],
     "reuse_port": False,
+    "root_path": "",
+    "secure_scheme_headers": {
+        "X-FORWARDED-PROTOCOL": "ssl",
+        "X-FORWARDED-PROTO": "https",
+        "X-FORWARDED-SSL": "on",
+    },
+    "sendfile": None,
+    "spew": False,
+    "ssl_version": 2,
     "statsd_host": None,
+    "statsd_prefix": "",
+    "strip_header_spaces": False,
+    "suppress_ragged_eofs": True,
+    "syslog": False,
+    "syslog_addr": "udp://localhost:514",
+    "syslog_facility": "user",
+    "syslog_prefix": None,
     "threads": 1,
     "timeout": 30,
+    "tmp_upload_dir": None,
     "umask": 0,
+    "user": None,
+    "uwsgi_allow_ips": ["127.0.0.1", "::1"],
+    "websocket_max_message_size": 16 * 1024 * 1024,
     "worker_class": "sync",
     "worker_connections": 1000,
     "worker_tmp_dir": None,
     "workers": 1,
+    "wsgi_app": None,
 }
 
 
@@ -57,7 +133,7 @@ class Cfg:
     """
 
     def __init__(self, values: Dict[str, Any], namespace: Dict[str, Any]) -> None:
-        self._values = dict(values)
+        self._values = {name: _typed(value, DEFAULTS.get(name)) for name, value in values.items()}
         self._namespace = namespace
 
     def __getattr__(self, name: str) -> Any:
@@ -107,6 +183,20 @@ class Cfg:
     def is_ssl(self) -> bool:
         """Whether the server speaks TLS."""
         return bool(self.certfile or self.keyfile)
+
+
+def _typed(value: Any, default: Any) -> Any:
+    """A value as gunicorn has it, if it is as it was written on a command line."""
+    if isinstance(value, str) and isinstance(default, int) and not isinstance(default, bool):
+        try:
+            return int(value, 0)
+        except ValueError:
+            return value
+    if isinstance(value, str) and isinstance(default, list):
+        return [part.strip() for part in value.split(",")]
+    if isinstance(value, list) and isinstance(default, dict):
+        return dict(part.split("=", 1) for part in value if "=" in part)
+    return value
 
 
 def _address(bind: str) -> Union[str, Tuple[str, int]]:

@@ -35,6 +35,17 @@ def execute_module(name: str) -> Dict[str, Any]:
         raise
 
 
+def without_callers(trace: Optional[TracebackType]) -> Optional[TracebackType]:
+    """The traceback from the first frame of the configuration on: this file and the import system have called it."""
+    ours = (execute_file.__code__.co_filename, importlib.__file__)
+    while trace is not None:
+        name = trace.tb_frame.f_code.co_filename
+        if name not in ours and not name.startswith("<frozen importlib"):
+            break
+        trace = trace.tb_next
+    return trace
+
+
 def line_of(error: BaseException, trace: Optional[TracebackType], path: str) -> Optional[int]:
     """The line of the file at `path` at which `error` was raised, or which is no Python."""
     if isinstance(error, SyntaxError) and error.filename == path:

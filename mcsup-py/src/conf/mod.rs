@@ -17,7 +17,7 @@ mod reading;
 mod source;
 mod worker_hooks;
 
-pub(crate) use executing::execute;
+pub(crate) use executing::execute_in_worker;
 pub use executing::remember_directory;
 pub use master_events::{MASTER_HOOKS, MasterEvent, MasterFacts};
 pub use master_hooks::MasterHooks;

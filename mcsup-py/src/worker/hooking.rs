@@ -23,17 +23,19 @@ pub(super) struct Hooking {
 }
 
 impl Hooking {
-    /// Executes the configuration, if there is one, and returns its variables.
+    /// Executes the configuration, if there is one, and returns its variables; `None` also if it is left out.
     pub(super) fn define(&mut self, settings: &WorkerSettings) -> Result<Option<Py<PyDict>>> {
         let Some(source) = &settings.conf else { return Ok(None) };
         let defined = Python::attach(|py| {
-            let namespace = conf::execute(py, source)?;
+            let Some(namespace) = conf::execute_in_worker(py, source, settings.needs_conf)? else {
+                return Ok((None, None));
+            };
             let variables = namespace.clone_ref(py);
-            DefinedHooks::find(py, source, namespace).map(|defined| (defined, variables))
+            DefinedHooks::find(py, source, namespace).map(|defined| (defined, Some(variables)))
         });
         let (defined, variables) = defined.map_err(in_words_of_core)?;
         self.defined = defined;
-        Ok(Some(variables))
+        Ok(variables)
     }
 
     /// Calls `post_fork`, once in a worker. `preloaded`: the application, if a mold has loaded it.
