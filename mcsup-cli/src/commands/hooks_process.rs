@@ -162,6 +162,8 @@ impl Process {
 
     /// The events that a process which has ended has not begun.
     pub(super) fn missed(&mut self) -> Vec<MasterEvent> {
+        // It may have begun some right before its end.
+        self.read_progress();
         std::mem::take(&mut self.waiting).into()
     }
 
