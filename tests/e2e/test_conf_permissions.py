@@ -74,7 +74,7 @@ def test_workers_go_on_without_a_file_that_their_user_may_not_read(serve, direct
     server = serve(None, "-c", conf, *USER, "--chdir", elsewhere)
     body = server.get()[1].decode().split()
     assert body[1:] == ["yes", str(uid())]
-    server.wait_log(rf"Workers go on without {conf}: user nobody may not execute it: .*Permission denied")
+    server.wait_log(rf"Workers go on without {conf}: user {USER[1]} may not execute it: .*Permission denied")
     assert run("check", "-c", conf, *USER, "--chdir", elsewhere, "app:app", cwd=directory).returncode == 0
     assert server.stop() == 0
 
@@ -89,7 +89,7 @@ def test_a_file_with_parts_of_workers_that_their_user_may_not_read_is_an_error_w
     ended = run("-b", f"127.0.0.1:{free_port()}", "-c", conf, *USER, "--chdir", elsewhere, "app:app", cwd=directory)
     assert ended.returncode != 0
     assert "Permission denied" in ended.stderr
-    assert "as user nobody, which needs the permission to read it" in ended.stderr, ended.stderr
+    assert f"as user {USER[1]}, which needs the permission to read it" in ended.stderr, ended.stderr
 
 
 def test_root_executes_a_default_file_that_the_user_of_the_workers_may_change_only_if_it_is_named(serve, directory):
@@ -103,7 +103,7 @@ def test_root_executes_a_default_file_that_the_user_of_the_workers_may_change_on
             words = ["-b", f"127.0.0.1:{free_port()}", *USER, *(() if "doctor" in command else ("app:app",))]
             ended = run(*command, *words, cwd=directory)
             assert ended.returncode == 2, ended
-            expected = f"gunicorn.conf.py is not executed as root: user nobody may change {place}; name it with -c"
+            expected = f"gunicorn.conf.py is not executed as root: user {USER[1]} may change {place}; name it with -c"
             assert expected in ended.stderr
         assert not trace.exists()
         os.chown(owner, 0, -1)
