@@ -1,13 +1,24 @@
-"""Lines of the access log, and gunicorn's own for the same requests."""
+"""Lines of the access log and environ, and gunicorn's own for the same requests."""
 
 import contextlib
+import json
 import subprocess
 import sys
 
 from harness import clean_environment, connect, free_port, read_all, wait_for
 
 APP = '''
+import json
+
+def note(environ):
+    """A line for all of environ: the value of a text or number, and the type of anything else."""
+    plain = (str, int, bool, tuple)
+    noted = {key: value if isinstance(value, plain) else str(type(value)) for key, value in environ.items()}
+    with open(f"environ.{environ['SERVER_PORT']}", "a") as file:
+        file.write(json.dumps(noted, sort_keys=True) + "\\n")
+
 def app(environ, start_response):
+    note(environ)
     path = environ["PATH_INFO"]
     headers = [("X-Resp", "a"), ("Content-Type", "text/plain")]
     environ["app.note"] = "from the application"
@@ -140,3 +151,35 @@ def test_the_lines_of_forty_requests_are_gunicorns(serve, directory):
     unlisted = {sent: both for sent, both in differences.items() if sent.split()[1] not in DIFFERENT}
     assert not unlisted, "\n".join(f"{sent!r}\n  {one}\n  {other}" for sent, (one, other) in unlisted.items())
     assert {sent.split()[1] for sent in differences} == set(DIFFERENT), "a listed difference is none any more"
+
+
+# The keys of environ that differ in each request, and why.
+OTHER_KEYS = {
+    "SERVER_SOFTWARE": "the name of the server",
+    "SERVER_PORT": "each has its own",
+    "REMOTE_PORT": "each connection has its own",
+    "REQUEST_URI": "the name that other servers than gunicorn have for RAW_URI",
+    "gunicorn.socket": "only a request that asks for another protocol has it",
+    "mcsup.draining": "mcsup's own",
+    "wsgi.early_hints": "another type with the same use",
+    "wsgi.errors": "another type with the same use",
+    "wsgi.input": "another type with the same use",
+    "wsgi.multiprocess": "a reload has two processes at once, also with one worker",
+}
+
+# The keys that differ in a request whose body is chunked.
+CHUNKED_KEYS = {
+    "CONTENT_LENGTH": "the body is received before the application is called, so its length is known",
+    "HTTP_TRANSFER_ENCODING": "the body is no longer in chunks",
+}
+
+
+def test_the_environ_of_forty_requests_is_gunicorns(serve, directory):
+    server = serve(APP, "--threads", "2")
+    with gunicorn(directory) as port:
+        ours, theirs = (lines_of(each, directory / f"environ.{each}", REQUESTS) for each in (server.port, port))
+    assert len(ours) == len(theirs) == len(REQUESTS) >= 40
+    for sent, one, other in zip(REQUESTS, map(json.loads, ours), map(json.loads, theirs), strict=True):
+        differences = {key: (one.get(key), other.get(key)) for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
+        expected = OTHER_KEYS.keys() | (CHUNKED_KEYS.keys() if b"chunked" in sent else set())
+        assert differences.keys() == expected, f"{sent!r}: {differences}"
