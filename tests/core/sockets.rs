@@ -21,7 +21,7 @@ use crate::pool::{Pool, is_gone, kill, wait_for};
 
 /// The variable that makes the next image forget the own listener.
 const FORGETS: &str = "MCSUP_TEST_FORGETS";
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A pool on all addresses, and on a listener of its own for the last one.
 pub fn play(role: &str, addresses: &str) -> ExitCode {

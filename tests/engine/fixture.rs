@@ -18,7 +18,7 @@ use mcsup_py::engine::{self, EngineConfig, Host, Listening, Siblings, Threads, T
 use crate::pool::Seat;
 
 /// Patience of every wait.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The process around the engine, as far as the engine can tell.
 pub(crate) struct FakeHost {
