@@ -145,6 +145,18 @@ fn a_file_that_cannot_be_opened_for_now_is_not_one_that_is_missing() {
 #[test]
 #[cfg(target_os = "linux")]
 fn files_that_clients_take_slowly_leave_descriptors_to_the_application() {
+    leaves_descriptors_to_the_application(0);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn connections_that_are_closed_for_a_file_admit_no_more_files_than_there_may_be() {
+    leaves_descriptors_to_the_application(20);
+}
+
+/// With as many idle connections, which make room.
+#[cfg(target_os = "linux")]
+fn leaves_descriptors_to_the_application(idle: usize) {
     use std::os::fd::AsRawFd;
     let (folder, _) = folder();
     let open = || fs::File::open("/dev/null").unwrap();
@@ -154,6 +166,10 @@ fn files_that_clients_take_slowly_leave_descriptors_to_the_application() {
         let _ = reply.send_block(&ok(&[]), Box::new(vec![b'x'; 16 << 20]));
         mcsup_py::app::Verdict::Complete
     });
+    let mut idle: Vec<_> = (0..idle).map(|_| server.connect()).collect();
+    for client in &mut idle {
+        assert_eq!(client.get("/static/small.txt").status, 200);
+    }
     // More than there are in any case. None of them is idle: each waits for its client.
     let mut clients: Vec<_> = (0..20).map(|_| server.connect()).collect();
     let mut last = clients.pop().unwrap();

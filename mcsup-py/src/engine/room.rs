@@ -69,10 +69,14 @@ impl Table<'_> {
     }
 
     /// Whether a file may have a number of the reserve, for which an idle connection is closed.
+    ///
+    /// The close makes room for a descriptor with a low number, so it does not admit this file: the next file would take
+    /// that number, and no connection would be closed for it.
     fn make_room_for_file(&mut self, number: RawFd, now: Instant) -> bool {
         self.reserve.is_touched = true;
         self.reserve.note(&Lack::Descriptors, now);
-        self.close_idle(now).is_ok() || self.reserve.admits(number)
+        let _ = self.close_idle(now);
+        self.reserve.admits(number)
     }
 
     /// Closes a connection that is idle; otherwise accepting rests until one can be closed.
