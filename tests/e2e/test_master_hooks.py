@@ -450,6 +450,8 @@ def test_events_behind_a_hook_that_hangs_go_to_the_next_process(hooked, director
         wait_for((directory / "hanging").exists, "the hook that hangs", patience=20)
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: is_gone(pid), "the end of the hooks' process", patience=20)
+    # No further event of the pool is necessary.
+    server.wait_log(r"exit of \d+", 2, patience=20)
     os.kill(int(server.get()[1].split()[0]), signal.SIGKILL)
     ages = server.wait_log(r"exit of (\d+)", 3, patience=20)
     assert len(set(ages)) == 3 and "0" not in ages

@@ -277,14 +277,27 @@ impl Hooks {
     fn send(&mut self, event: &MasterEvent) {
         let Some(process) = &mut self.process else { return };
         let Sent::Ended(end) = process.send(event) else { return };
-        if process.is_new() || *event == (MasterEvent::OnExit {}) {
+        self.start_again(&end, std::slice::from_ref(event));
+    }
+
+    /// Starts the process again if it has ended. The events that it has not begun need not wait for another one.
+    pub(super) fn look(&mut self) {
+        if let Some(end) = self.process.as_mut().and_then(Process::end) {
+            self.start_again(&end, &[]);
+        }
+    }
+
+    /// Starts the process again after its `end`, for the event `last` too.
+    fn start_again(&mut self, end: &str, last: &[MasterEvent]) {
+        let Some(process) = &mut self.process else { return };
+        if process.is_new() || last == [MasterEvent::OnExit {}] {
             log::error!("The process of the hooks has ended: {end}; no hook is called until the next reload");
             process.warn_of_missed();
             self.process = None;
             return;
         }
         log::error!("The process of the hooks has ended: {end}; it is started again");
-        self.replace(std::slice::from_ref(event));
+        self.replace(last);
     }
 }
 

@@ -84,6 +84,11 @@ impl Process {
         self.helper.pid()
     }
 
+    /// How it has ended, in words; `None`: it runs.
+    pub(super) fn end(&mut self) -> Option<String> {
+        self.helper.end()
+    }
+
     /// Whether it has ended so soon after its start that another one would too.
     pub(super) fn is_new(&self) -> bool {
         self.since.elapsed() < TOO_SOON

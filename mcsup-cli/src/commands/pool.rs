@@ -199,6 +199,7 @@ impl<A: Application> Supervisor for Pool<A> {
     }
 
     fn before_wait(&mut self) -> Option<Duration> {
+        self.hooks.borrow_mut().look();
         self.output.log.send_waiting().then_some(SEND_AGAIN)
     }
 
