@@ -1,6 +1,7 @@
 """Files that the server answers with itself."""
 
 import http.client
+import os
 import signal
 
 import pytest
@@ -55,6 +56,27 @@ def test_files_are_served_with_ranges_conditions_and_compressed_forms(serve, fol
     response, body = ask(server.port, "/static/sub/large.bin", "HEAD")
     assert (response.status, body, response.getheader("Content-Length")) == (200, b"", "4194304")
     assert ask(server.port, "/static/in.js")[1] == SCRIPT
+
+
+def test_forms_with_one_time_and_size_are_not_taken_for_each_other(serve, folder):
+    forms = [folder / name for name in ("app.js", "app.js.br", "app.js.gz")]
+    for form, text in zip(forms, (b"plain", b"br br", b"gz gz"), strict=True):
+        form.write_bytes(text)
+        os.utime(form, (1, 1))
+    (folder / "empty").write_bytes(b"")
+    server = serve(SLEEPY, "--static", "/static=files")
+    response, body = ask(server.port, "/static/app.js")
+    # A constant of a build tells nothing of a change.
+    assert (body, response.getheader("Last-Modified")) == (b"plain", None)
+    tag = response.getheader("ETag")
+    for condition in ({"If_None_Match": tag}, {"If_Range": tag, "Range": "bytes=3-"}):
+        response, body = ask(server.port, "/static/app.js", Accept_Encoding="gzip", **condition)
+        assert (response.status, body) == (200, b"gz gz"), condition
+    assert ask(server.port, "/static/app.js", Accept_Encoding="identity;q=1, gzip;q=0.5")[1] == b"plain"
+    assert ask(server.port, "/static/empty", Range="bytes=0-")[0].status == 200
+    date = ask(server.port, "/static/sub/large.bin")[0].getheader("Last-Modified")
+    response, _ = ask(server.port, "/static/sub/large.bin", Range="bytes=5-6", If_Range=date)
+    assert response.status == 200
 
 
 def test_nothing_outside_of_the_folder_is_served_and_no_list_of_it(serve, folder):

@@ -91,16 +91,15 @@ fn choose(folder: &Path, name: &Path, head: &Head<'_>) -> io::Result<Option<Chos
 fn answer(chosen: Chosen, name: &Path, asked: &Head<'_>, now: SystemTime) -> Result<FileAnswer, HeadFault> {
     let Chosen { file, metadata, coding, varies } = chosen;
     let size = metadata.len();
-    let tag = entity_tag(&metadata);
-    // RFC 9110 §8.8.2.1: never later than the answer itself.
-    let modified = whole_seconds(metadata.modified().unwrap_or(now).min(now));
+    let tag = entity_tag(&metadata, coding);
+    let modified = change_of(&metadata, now);
     let validators = Validators { tag: &tag, modified };
     let extent = match conditions::evaluate(asked, validators) {
         Outcome::NotModified => {
             return Ok(FileAnswer { head: unmodified(validators, varies)?, content: Content::None });
         }
         Outcome::Failed => return refusal(412, b"Precondition Failed", None),
-        Outcome::Send => match asked.header("range") {
+        Outcome::Send => match conditions::only(asked, "range") {
             Some(value) if asked.method() == "GET" && conditions::range_counts(asked, validators) => {
                 range::of(value, size)
             }
@@ -151,7 +150,9 @@ fn unmodified(validators: Validators<'_>, varies: bool) -> Result<ResponseHead, 
 
 fn push_validators(head: &mut ResponseHead, file: Validators<'_>, varies: bool) -> Result<(), HeadFault> {
     head.push(b"ETag", file.tag.as_bytes())?;
-    head.push(b"Last-Modified", httpdate::fmt_http_date(file.modified).as_bytes())?;
+    if let Some(modified) = file.modified {
+        head.push(b"Last-Modified", httpdate::fmt_http_date(modified).as_bytes())?;
+    }
     if varies {
         head.push(b"Vary", b"Accept-Encoding")?;
     }
@@ -169,10 +170,26 @@ fn refusal(status: u16, reason: &[u8], size: Option<u64>) -> Result<FileAnswer, 
     Ok(FileAnswer { head, content: Content::None })
 }
 
-/// Of the time of the last change in nanoseconds and the size, as hexadecimal numbers. A compressed form has its own.
-fn entity_tag(metadata: &Metadata) -> String {
-    let nanoseconds = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
-    format!("\"{nanoseconds:x}-{:x}\"", metadata.len())
+/// Builds give all files one time, so that equal results are equal byte for byte: 0, 1, or that at which the times of a
+/// ZIP archive begin (1980). Such a time tells nothing of a change.
+const CONSTANT_TIMES_END: i64 = 11 * 366 * 86_400;
+
+/// When the file was changed. `None`: its time is a constant, or lies in the future. Then no date is sent, since a cache would
+/// take its content for unchanged in years, and a date that moves on with the clock fits no condition.
+fn change_of(metadata: &Metadata, now: SystemTime) -> Option<SystemTime> {
+    let modified = metadata.modified().ok().filter(|modified| *modified <= now)?;
+    (metadata.mtime() >= CONSTANT_TIMES_END).then(|| whole_seconds(modified))
+}
+
+/// Of the time of the last change in nanoseconds and the size, as hexadecimal numbers, and the coding. Where the first one
+/// is a constant, the time at which this file was put there takes its place.
+fn entity_tag(metadata: &Metadata, coding: Option<Coding>) -> String {
+    let (seconds, nanoseconds) = match metadata.mtime() {
+        ..CONSTANT_TIMES_END => (metadata.ctime(), metadata.ctime_nsec()),
+        seconds => (seconds, metadata.mtime_nsec()),
+    };
+    let time = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
+    format!("\"{time:x}-{:x}{}\"", metadata.len(), coding.map_or("", |coding| coding.suffix))
 }
 
 /// By the end of the name. Text is UTF-8.

@@ -15,21 +15,26 @@ pub(super) struct Coding {
 pub(super) const CODINGS: [Coding; 2] =
     [Coding { name: "br", suffix: ".br" }, Coding { name: "gzip", suffix: ".gz" }];
 
-/// The codings that the client takes, the best first: by its weights, and where these are equal by size. `values` are the
-/// lines of its `Accept-Encoding`.
+/// The codings that the client takes, the best first: by its weights, and where these are equal by size. One with less
+/// weight than `identity` is none of them. `values` are the lines of its `Accept-Encoding`.
 pub(super) fn accepted(values: &[&[u8]]) -> impl Iterator<Item = Coding> + use<> {
+    let (identity, _) = weights_of("identity", values);
+    let least = identity.unwrap_or(0).max(1);
     let mut weighed: Vec<_> = CODINGS
         .into_iter()
-        .map(|coding| (weight_of(coding.name, values), coding))
-        .filter(|(weight, _)| *weight > 0)
+        .map(|coding| {
+            let (named, any) = weights_of(coding.name, values);
+            (named.or(any).unwrap_or(0), coding)
+        })
+        .filter(|(weight, _)| *weight >= least)
         .collect();
     // Stable.
     weighed.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
     weighed.into_iter().map(|(_, coding)| coding)
 }
 
-/// In thousandths; 0: not acceptable.
-fn weight_of(name: &str, values: &[&[u8]]) -> u16 {
+/// The weights of a coding and of `*`, in thousandths; 0: not acceptable.
+fn weights_of(name: &str, values: &[&[u8]]) -> (Option<u16>, Option<u16>) {
     let (mut named, mut any) = (None, None);
     for member in values.iter().copied().flat_map(tokens) {
         let mut parts = member.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
@@ -43,7 +48,7 @@ fn weight_of(name: &str, values: &[&[u8]]) -> u16 {
             any = weight;
         }
     }
-    named.or(any).unwrap_or(0)
+    (named, any)
 }
 
 /// `q=0.8`, with three digits at most (RFC 9110 §12.4.2).
@@ -82,6 +87,11 @@ mod tests {
             ("*;q=0", &[]),
             ("gzip;q=0.000", &[]),
             ("identity", &[]),
+            ("identity;q=1, gzip;q=0.5", &[]),
+            ("identity;q=0.5, gzip;q=0.4, br;q=0.6", &["br"]),
+            ("identity, gzip", &["gzip"]),
+            ("identity;q=0, gzip;q=0.5", &["gzip"]),
+            ("identity;q=0.5, *;q=0.4", &[]),
             ("gzip;q=2, br;q=x", &[]),
             ("gzip;q=0.1234", &[]),
             ("", &[]),

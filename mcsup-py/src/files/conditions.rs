@@ -9,8 +9,8 @@ use crate::http::head::Head;
 pub(super) struct Validators<'a> {
     /// The entity tag, with its quotes.
     pub(super) tag: &'a str,
-    /// When it was changed: whole seconds.
-    pub(super) modified: SystemTime,
+    /// When it was changed: whole seconds. `None`: that is not known, and conditions by date are ignored.
+    pub(super) modified: Option<SystemTime>,
 }
 
 /// What the conditions of a request come to.
@@ -30,26 +30,24 @@ pub(super) fn evaluate(head: &Head<'_>, file: Validators<'_>) -> Outcome {
         if !list_has(head, "if-match", file.tag, Comparison::Strong) {
             return Outcome::Failed;
         }
-    } else if date(head, "if-unmodified-since").is_some_and(|date| file.modified > date) {
+    } else if modified_and(head, "if-unmodified-since", file).is_some_and(|(modified, date)| modified > date)
+    {
         return Outcome::Failed;
     }
     if head.header("if-none-match").is_some() {
         if list_has(head, "if-none-match", file.tag, Comparison::Weak) {
             return Outcome::NotModified;
         }
-    } else if date(head, "if-modified-since").is_some_and(|date| file.modified <= date) {
+    } else if modified_and(head, "if-modified-since", file).is_some_and(|(modified, date)| modified <= date) {
         return Outcome::NotModified;
     }
     Outcome::Send
 }
 
-/// Whether a `Range` counts (RFC 9110 §13.1.5): there is no `If-Range`, or it is about this content.
+/// Whether a `Range` counts (RFC 9110 §13.1.5): there is no `If-Range`, or it has the entity tag of this content. A date is
+/// never a strong validator here (§8.8.2.2): the file may have changed twice in its second.
 pub(super) fn range_counts(head: &Head<'_>, file: Validators<'_>) -> bool {
-    match head.header("if-range") {
-        None => true,
-        Some(value) if value.ends_with(b"\"") => value == file.tag.as_bytes(),
-        Some(_) => date(head, "if-range") == Some(file.modified),
-    }
+    head.header("if-range").is_none() || only(head, "if-range") == Some(file.tag.as_bytes())
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -74,9 +72,18 @@ fn tags(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }
 
-/// The date of a field; `None`: there is none, or it is malformed, and is ignored (RFC 9110 §13.1.3).
-fn date(head: &Head<'_>, name: &str) -> Option<SystemTime> {
-    httpdate::parse_http_date(std::str::from_utf8(head.header(name)?).ok()?).ok()
+/// When the file was changed, and the date of a field. `None`: one of them is not known. A field that is malformed or
+/// comes twice is ignored (RFC 9110 §13.1.3, §13.1.4).
+fn modified_and(head: &Head<'_>, name: &str, file: Validators<'_>) -> Option<(SystemTime, SystemTime)> {
+    let date = std::str::from_utf8(only(head, name)?).ok()?;
+    Some((file.modified?, httpdate::parse_http_date(date).ok()?))
+}
+
+/// The value of a field that comes once.
+pub(super) fn only<'a>(head: &Head<'a>, name: &str) -> Option<&'a [u8]> {
+    let mut values = head.headers().filter(|(field, _)| field.eq_ignore_ascii_case(name.as_bytes()));
+    let (_, value) = values.next()?;
+    values.next().is_none().then_some(value)
 }
 
 /// A time without its fraction, as a date in a field has none.
@@ -97,7 +104,7 @@ mod tests {
         let text = format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
         let mut heads = Heads::default();
         heads.read(text.as_bytes(), &Limits::default()).unwrap().unwrap();
-        let modified = httpdate::parse_http_date(AT).unwrap();
+        let modified = httpdate::parse_http_date(AT).ok();
         act(&heads.view(text.as_bytes()), Validators { tag: "\"t\"", modified })
     }
 
@@ -115,6 +122,8 @@ mod tests {
             (format!("If-Modified-Since: {AT}\r\n"), NotModified),
             (format!("If-Modified-Since: {BEFORE}\r\n"), Send),
             ("If-Modified-Since: yesterday\r\n".into(), Send),
+            (format!("If-Modified-Since: {AT}\r\nIf-Modified-Since: {AT}\r\n"), Send),
+            (format!("If-Unmodified-Since: {BEFORE}\r\nIf-Unmodified-Since: {BEFORE}\r\n"), Send),
             ("If-Match: \"t\"\r\n".into(), Send),
             ("If-Match: *\r\n".into(), Send),
             ("If-Match: W/\"t\"\r\n".into(), Failed),
@@ -134,7 +143,8 @@ mod tests {
             ("If-Range: \"t\"\r\n".into(), true),
             ("If-Range: W/\"t\"\r\n".into(), false),
             ("If-Range: \"a\"\r\n".into(), false),
-            (format!("If-Range: {AT}\r\n"), true),
+            ("If-Range: \"t\"\r\nIf-Range: \"t\"\r\n".into(), false),
+            (format!("If-Range: {AT}\r\n"), false),
             (format!("If-Range: {BEFORE}\r\n"), false),
             ("If-Range: x\r\n".into(), false),
         ] {

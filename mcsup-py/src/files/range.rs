@@ -14,9 +14,10 @@ pub(super) enum Extent {
 }
 
 /// Reads the field's value for a file of `size` bytes. A range that is malformed, of another unit, or one of several is
-/// ignored, as a server may (RFC 9110 §14.2).
+/// ignored, as a server may (RFC 9110 §14.2); and so is each range of an empty file, of which `Content-Range` can name no
+/// part.
 pub(super) fn of(value: &[u8], size: u64) -> Extent {
-    read(value, size).unwrap_or(Extent::Whole)
+    read(value, size).filter(|_| size > 0).unwrap_or(Extent::Whole)
 }
 
 fn read(value: &[u8], size: u64) -> Option<Extent> {
@@ -29,14 +30,14 @@ fn read(value: &[u8], size: u64) -> Option<Extent> {
     let (first, last) = (&set[..hyphen], &set[hyphen + 1..]);
     if first.is_empty() {
         // The last bytes.
-        let length = digits(last)?.min(size);
+        let length = number(last)?.min(size);
         return Some(match length {
             0 => Extent::Unsatisfiable,
             length => Extent::Part { first: size - length, length },
         });
     }
-    let first = digits(first)?;
-    let last = if last.is_empty() { u64::MAX } else { digits(last)? };
+    let first = number(first)?;
+    let last = if last.is_empty() { u64::MAX } else { number(last)? };
     if last < first {
         return None;
     }
@@ -44,6 +45,12 @@ fn read(value: &[u8], size: u64) -> Option<Extent> {
         return Some(Extent::Unsatisfiable);
     }
     Some(Extent::Part { first, length: last.min(size - 1) - first + 1 })
+}
+
+/// A number of digits; one that is too large is larger than each file (RFC 9110 §14.1.2).
+fn number(text: &[u8]) -> Option<u64> {
+    let is_number = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    is_number.then(|| digits(text).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -70,12 +77,19 @@ mod tests {
             ("bytes=+1-2", Extent::Whole),
             ("lines=1-2", Extent::Whole),
             ("", Extent::Whole),
-            ("bytes=0-99999999999999999999", Extent::Whole),
+            ("bytes=0-99999999999999999999", Extent::Part { first: 0, length: 10 }),
+            ("bytes=-99999999999999999999", Extent::Part { first: 0, length: 10 }),
+            ("bytes=99999999999999999999-", Extent::Unsatisfiable),
         ] {
             assert_eq!(of(value.as_bytes(), 10), expected, "{value}");
         }
-        assert_eq!(of(b"bytes=0-", 0), Extent::Unsatisfiable);
-        assert_eq!(of(b"bytes=-1", 0), Extent::Unsatisfiable);
+    }
+
+    #[test]
+    fn a_range_of_an_empty_file_is_ignored() {
+        for value in ["bytes=0-", "bytes=-5", "bytes=-0", "bytes=7-9"] {
+            assert_eq!(of(value.as_bytes(), 0), Extent::Whole, "{value}");
+        }
     }
 
     proptest! {

@@ -138,3 +138,86 @@ fn a_long_file_is_sent_from_where_it_is() {
     assert_eq!(ask(&files, "GET /static/long", "Range: bytes=10-\r\n").unwrap().2, "19990 from 10");
     assert_eq!(ask(&files, "GET /static/long", "Range: bytes=-3\r\n").unwrap().2, "xxx");
 }
+
+/// Gives files a time.
+fn set_time(folder: &tempfile::TempDir, names: &[&str], time: std::time::SystemTime) {
+    for name in names {
+        std::fs::File::options()
+            .write(true)
+            .open(folder.path().join(name))
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
+    }
+}
+
+#[test]
+fn two_forms_of_a_file_with_one_time_and_size_have_two_tags() {
+    let (folder, files) = files();
+    for name in ["a.txt.br", "a.txt.gz"] {
+        std::fs::write(folder.path().join(name), "9876543210").unwrap();
+    }
+    for seconds in [1, 1_700_000_000] {
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        set_time(&folder, &["a.txt", "a.txt.br", "a.txt.gz"], time);
+        let tag = field(&ask(&files, "GET /static/a.txt", "").unwrap(), "etag").unwrap();
+        for coding in ["br", "gzip"] {
+            let fields = format!("Accept-Encoding: {coding}\r\n");
+            let parts =
+                ask(&files, "GET /static/a.txt", &format!("{fields}If-None-Match: {tag}\r\n")).unwrap();
+            assert_eq!((parts.0, parts.2.as_str()), (200, "9876543210"));
+            let of_plain = format!("{fields}Range: bytes=5-\r\nIf-Range: {tag}\r\n");
+            assert_eq!(ask(&files, "GET /static/a.txt", &of_plain).unwrap().0, 200);
+        }
+    }
+}
+
+#[test]
+fn a_file_whose_time_is_a_constant_of_a_build_has_no_date_and_another_tag_when_it_is_replaced() {
+    let (folder, files) = files();
+    let of_1980 = std::time::Duration::from_secs(315_532_800);
+    let mut tags = std::collections::HashSet::new();
+    for since in [std::time::Duration::ZERO, std::time::Duration::from_secs(1), of_1980] {
+        set_time(&folder, &["plain.css"], std::time::UNIX_EPOCH + since);
+        let parts = ask(&files, "GET /static/plain.css", "").unwrap();
+        assert_eq!(field(&parts, "last-modified"), None);
+        tags.insert(field(&parts, "etag").unwrap());
+        // The time of the inode has steps of a timer's interrupt.
+        let changed = || {
+            std::os::unix::fs::MetadataExt::ctime_nsec(&folder.path().join("plain.css").metadata().unwrap())
+        };
+        let before = changed();
+        while changed() == before {
+            set_time(&folder, &["plain.css"], std::time::UNIX_EPOCH + since);
+        }
+        tags.insert(field(&ask(&files, "GET /static/plain.css", "").unwrap(), "etag").unwrap());
+        assert_eq!(
+            ask(&files, "GET /static/plain.css", "If-Modified-Since: Thu, 01 Jan 1970 00:00:00 GMT\r\n")
+                .unwrap()
+                .0,
+            200
+        );
+    }
+    assert!(tags.len() >= 4, "{tags:?}");
+}
+
+#[test]
+fn a_file_of_the_future_has_no_date() {
+    let (folder, files) = files();
+    set_time(&folder, &["a.txt"], std::time::SystemTime::now() + std::time::Duration::from_secs(86_400));
+    let now = httpdate::fmt_http_date(std::time::SystemTime::now());
+    let parts = ask(&files, "GET /static/a.txt", &format!("If-Unmodified-Since: {now}\r\n")).unwrap();
+    assert_eq!((parts.0, field(&parts, "last-modified")), (200, None));
+    assert!(field(&parts, "etag").is_some());
+}
+
+#[test]
+fn every_range_of_an_empty_file_gets_all_of_it() {
+    let (_folder, files) = files();
+    for range in ["bytes=0-", "bytes=-5"] {
+        let parts = ask(&files, "GET /static/empty", &format!("Range: {range}\r\n")).unwrap();
+        assert_eq!((parts.0, parts.1.content_length()), (200, Some(0)), "{range}");
+    }
+    let twice = "Range: bytes=0-1\r\nRange: bytes=3-4\r\n";
+    assert_eq!(ask(&files, "GET /static/plain.css", twice).unwrap().0, 200);
+}
