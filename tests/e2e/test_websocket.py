@@ -223,6 +223,31 @@ def test_websocket_by_tls_is_served_as_by_gunicorn(pool, directory):
     assert "Traceback" not in server.log
 
 
+def test_a_head_by_start_response_comes_before_the_first_byte_of_the_other_protocol(serve):
+    application = """
+def app(environ, start_response):
+    start_response("101 Switching Protocols", [("Upgrade", "lines")])
+    environ["gunicorn.socket"].sendall(b"hello")
+    return []
+"""
+    certificates = TOP / "tests" / "engine" / "certificates"
+    tls = ssl.create_default_context()
+    tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    for options in ([], ["--certfile", certificates / "first.pem", "--keyfile", certificates / "first.key"]):
+        server = serve(application, "--access-logfile", "-", "--access-logformat", "%(s)s is the status", *options)
+        with contextlib.closing(socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE)) as connection:
+            if options:
+                connection = tls.wrap_socket(connection)
+            connection.sendall(
+                b"GET / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nConnection: upgrade\r\nUpgrade: lines\r\n\r\n"
+            )
+            received = connection.makefile("rb").read()
+        assert received.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 101 Switching Protocols\r\n"), received
+        assert b"\r\nUpgrade: lines\r\n" in received and received.endswith(b"\r\n\r\nhello"), received
+        server.wait_log("101 is the status")
+        server.stop()
+
+
 def test_frames_that_came_with_the_request_are_not_lost(pool):
     server = pool()
     client = WebSocket(server.port, early=frame(b"early"))

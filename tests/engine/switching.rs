@@ -233,3 +233,18 @@ fn an_application_that_is_too_late_takes_nothing() {
     go_on.send(()).unwrap();
     assert!(!takes.recv_timeout(PATIENCE).unwrap());
 }
+
+#[test]
+fn the_answer_100_comes_before_another_protocol_if_the_client_expects_it() {
+    let server = started();
+    for length in ["", "Content-Length: 0\r\n"] {
+        let mut client = server.connect();
+        client
+            .send(ASKS.replace("Upgrade: lines", &format!("{length}Expect: 100-continue\r\nUpgrade: lines")));
+        let interim = "HTTP/1.1 100 Continue\r\n\r\n";
+        assert_line(&mut client, interim);
+        assert_eq!(client.response().status, 101);
+        client.send("x\n\n");
+        assert_line(&mut client, "X\n");
+    }
+}

@@ -191,6 +191,15 @@ fn the_status_101_is_for_a_client_that_has_asked_and_names_its_protocol() {
     outcome.is_complete();
     assert_eq!((outcome.status(), outcome.field("upgrade")), (101, Some(&b"x"[..])));
     assert_eq!((outcome.is_taken, text.as_str()), (true, "spoken"));
+    // `write` need not be called.
+    let (outcome, text) = ask(&switches.replace("(b'')", ""), b"");
+    outcome.is_complete();
+    assert_eq!((outcome.status(), outcome.field("upgrade")), (101, Some(&b"x"[..])));
+    assert_eq!((outcome.is_taken, text.as_str()), (true, "spoken"));
+    // The head of an answer is not sent on a connection that is taken.
+    let (outcome, text) = ask(&switches.replace("(b'')", "").replace("101", "200"), b"");
+    outcome.is_complete();
+    assert_eq!((outcome.is_taken, text.as_str(), outcome.events.len()), (true, "spoken", 0));
     let (outcome, _) = ask("def application(e, start_response): start_response('101 Y', [])", b"");
     outcome.is_refused(&["ValueError", "needs a header Upgrade"]);
     Served::new(switches).get().is_refused(&["ValueError", "101 is interim"]);

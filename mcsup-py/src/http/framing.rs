@@ -36,7 +36,7 @@ pub(crate) struct Delimited {
     pub framing: Framing,
     /// Whether the client is ready for another exchange on this connection.
     pub keep_alive: bool,
-    /// Whether it waits for `100 Continue` before it sends the body.
+    /// Whether it waits for `100 Continue` before it sends the body, or speaks the other protocol.
     pub expects_continue: bool,
     /// Whether its client would go on with another protocol on this connection (RFC 9110 §7.8).
     pub asks_upgrade: bool,
@@ -95,9 +95,10 @@ impl Collected {
             (Some(length), false) => Framing::Length(length),
         };
         let keep_alive = !self.closes && (version == Version::Http11 || self.keeps);
-        let expects_continue = self.continues && version == Version::Http11 && framing != Framing::Empty;
         // RFC 9110 §7.8: a server ignores it in a request of 1.0.
         let asks_upgrade = self.upgrades && version == Version::Http11;
+        let has_reason = framing != Framing::Empty || asks_upgrade;
+        let expects_continue = self.continues && version == Version::Http11 && has_reason;
         Ok(Delimited { framing, keep_alive, expects_continue, asks_upgrade })
     }
 }

@@ -217,7 +217,18 @@ impl Answer {
             return Err(PyConnectionError::new_err(text));
         }
         let mut stage = self.stage(py);
-        match self.lease.with(py, |reply| reply.take()) {
+        // The head of the other protocol comes before its first byte; any other one is not sent at all.
+        let switches = match &*stage {
+            Stage::Begun(head) if head.status() == SWITCHING => Some(head),
+            _ => None,
+        };
+        let take = |reply: &mut dyn Reply| {
+            if let Some(head) = switches.filter(|_| !reply.head_sent()) {
+                reply.send(head, b"")?;
+            }
+            reply.take()
+        };
+        match self.lease.with(py, take) {
             Some(Ok(received)) => {
                 *stage = Stage::Taken;
                 Ok(received)

@@ -17,6 +17,9 @@ use crate::trust::Trust;
 /// How much is received at once of what goes to a file.
 const SPOOL_PIECE: usize = 64 * 1024;
 
+/// The interim answer. Where the socket does not take it the client is beyond help by it.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
 /// No more than this of a body is taken together with its head: less than what goes to a file.
 const COMES_ALONG: usize = 32 * 1024;
 
@@ -195,6 +198,9 @@ impl Connection {
         match Receiving::begin(delimited.framing, config.limits.body) {
             Err(reject) => Some(Step::Refuse(reject)),
             Ok(None) => {
+                if delimited.expects_continue {
+                    self.stream.send_now(CONTINUE);
+                }
                 self.state = State::Ready { head: HeadBytes::InPlace(length), body: Body::Empty };
                 Some(Step::Ready)
             }
@@ -202,9 +208,9 @@ impl Connection {
                 let head = HeadBytes::Own(self.incoming.bytes()[..length].to_vec());
                 self.incoming.consume(length);
                 self.incoming.release();
-                if delimited.expects_continue && self.incoming.is_empty() {
-                    // Where the socket does not take it the client is beyond help by it.
-                    self.stream.send_now(b"HTTP/1.1 100 Continue\r\n\r\n");
+                // RFC 9110 §7.8: 101 never comes without it.
+                if delimited.expects_continue && (self.incoming.is_empty() || delimited.asks_upgrade) {
+                    self.stream.send_now(CONTINUE);
                 }
                 self.deadline = after(now, config.timeouts.body);
                 self.state = State::Body { head, receiving, pace: Pace::new(now) };
