@@ -126,20 +126,14 @@ pub struct Proxied {
     pub proxy: Option<SocketAddr>,
     /// The address at which the proxy has accepted the client.
     pub server: SocketAddr,
+    /// Whether the client has used TLS, as the header says.
+    pub is_https: bool,
 }
 
 impl Peer {
     /// Whether all is known that there is: a client by TCP has an address.
     pub(crate) fn is_known(&self) -> bool {
         self.remote.is_some() || matches!(self.local, Local::Unix(_))
-    }
-
-    /// The address that has connected to us, which decides whether its statements count; `None` on a Unix socket.
-    pub(crate) fn connected(&self) -> Option<SocketAddr> {
-        match &self.proxied {
-            Some(proxied) => proxied.proxy,
-            None => self.remote,
-        }
     }
 }
 

@@ -112,10 +112,14 @@ FIELDS = [
     ("Content_Length: 5",),
 ]
 
-# What differs on purpose: a path outside of the mount point is served whole (gunicorn: 500), and a repeated mount point
-# is refused (gunicorn takes the last one).
+# What differs on purpose: a path outside of the mount point is the request's fault, also where the mount point ends within
+# a segment, and a repeated mount point is refused (gunicorn takes the last one).
 OTHERWISE = [
-    (("SCRIPT_NAME: /elsewhere",), 200, 500),
+    (("SCRIPT_NAME: /elsewhere",), 400, 500),
+    (("SCRIPT_NAME: /%61pp",), 400, 500),
+    (("SCRIPT_NAME: //evil.example",), 400, 500),
+    (('SCRIPT_NAME: /"><script>',), 400, 500),
+    (("SCRIPT_NAME: /ap",), 400, 200),
     (("SCRIPT_NAME: /app", "SCRIPT_NAME: /app"), 400, 200),
 ]
 
@@ -129,6 +133,8 @@ def test_the_fields_of_a_local_proxy_count_as_with_gunicorn(pair):
     ours, theirs = pair()
     compare(ours, theirs)
     assert ask(ours, get("X-Forwarded-Proto: https"))[1]["wsgi.url_scheme"] == "https"
+    escaped = get("SCRIPT_NAME: /caf%C3%A9", path="/caf%C3%A9/a%20b")
+    assert ask(ours, escaped) == ask(theirs, escaped)
     for fields, our_status, their_status in OTHERWISE:
         assert (ask(ours, get(*fields))[0], ask(theirs, get(*fields))[0]) == (our_status, their_status), fields
 
@@ -173,6 +179,7 @@ HEADERS = [
 # refuses the line, and gives None for the others); ports have one form; a malformed binary header is the peer's fault.
 HEADERS_OTHERWISE = [
     (b"PROXY UNKNOWN\r\n", 200, 400),
+    (b"PROXY UNKNOWN \xff\xfe\r\n", 200, 400),
     (b"PROXY TCP4 192.0.2.7 198.51.100.1 +4711 0443\r\n", 400, 200),
     (binary(0x22, 0x11, IPV4), 400, 500),
     (binary(0x21, 0x11, IPV4[:8]), 400, 500),
@@ -185,13 +192,39 @@ def test_a_proxy_header_names_the_client_as_with_gunicorn(pair):
     for header in HEADERS:
         assert ask(ours, header + get()) == ask(theirs, header + get()), header
         status, environ = ask(ours, header + get("X-Forwarded-Proto: https", "X-Forwarded-For: 203.0.113.1"))
-        assert status != 200 or environ["wsgi.url_scheme"] == "https", header
+        # With a header that names a client the fields are the client's.
+        if status == 200:
+            assert environ["wsgi.url_scheme"] == ("http" if "PROXY_ADDR" in environ else "https"), header
     assert ask(ours, LINE + get())[1]["REMOTE_ADDR"] == "192.0.2.7"
     for header, our_status, their_status in HEADERS_OTHERWISE:
         statuses = ask(ours, header + get())[0], ask(theirs, header + get())[0]
         assert statuses == (our_status, their_status), header
-    for header in (binary(0x20, 0, b""), binary(0x21, 0, b"")):
+    for header in (binary(0x20, 0, b""), binary(0x21, 0, b""), binary(0x20, 0xF0, b""), binary(0x20, 0x45, b"xx")):
         assert ask(ours, header + get())[1]["REMOTE_ADDR"] == "127.0.0.1"
+
+
+def test_a_client_behind_a_proxy_header_cannot_write_the_fields_of_a_proxy(serve):
+    fields = ("X-Forwarded-Proto: https", "X-Forwarded-For: 203.0.113.1", "SCRIPT_NAME: /app")
+    for trusted, expected in [
+        ((), ("http", "192.0.2.7", "")),
+        (("--forwarded-allow-ips", "127.0.0.1,192.0.2.0/24"), ("https", "203.0.113.1", "/app")),
+    ]:
+        server = serve(APPLICATION, "--proxy-protocol", "auto", "--trusted-hops", "1", *trusted)
+        for header in (LINE, binary(0x21, 0x11, IPV4)):
+            _, environ = ask(server.port, header + get(*fields))
+            assert (environ["wsgi.url_scheme"], environ["REMOTE_ADDR"], environ["SCRIPT_NAME"]) == expected
+        server.stop()
+
+
+def test_a_proxy_header_of_version_2_says_that_the_client_has_used_tls(serve):
+    server = serve(APPLICATION, "--proxy-protocol", "v2")
+    version = b"\x21\0\x07TLSv1.3"
+    for client, scheme in ((1, "https"), (0, "http")):
+        value = struct.pack(">BI", client, 0) + version
+        header = binary(0x21, 0x11, IPV4 + b"\x20" + struct.pack(">H", len(value)) + value)
+        # The second request has no header.
+        assert ask(server.port, header + get())[1]["wsgi.url_scheme"] == scheme
+        assert ask(server.port, header + get(), get())[1]["wsgi.url_scheme"] == scheme
 
 
 def test_a_proxy_header_counts_for_all_requests_of_its_connection_and_is_in_the_access_log(serve):
@@ -232,6 +265,9 @@ def test_a_proxy_header_of_another_peer_gets_403_as_with_gunicorn(pair):
     for header in (LINE, binary(0x21, 0x11, IPV4), b""):
         assert ask(ours, header + get()) == ask(theirs, header + get()), header
     assert ask(ours, LINE + get())[0] == 403
+    with socket.create_connection(("127.0.0.1", ours), PATIENCE) as connection:
+        connection.sendall(LINE + get())
+        assert connection.makefile("rb").readline() == b"HTTP/1.1 403 Forbidden\r\n"
 
 
 def test_a_proxy_header_without_the_option_is_refused_with_a_hint(serve):
@@ -255,6 +291,10 @@ def test_the_address_of_a_client_behind_two_proxies_is_counted_on_request(serve,
     server = serve(APPLICATION, "--trusted-hops", "2", "--trusted-hops-field", "forwarded")
     _, environ = ask(server.port, get(*fields, *forwarded))
     assert (environ["REMOTE_ADDR"], environ["REMOTE_PORT"]) == ("2001:db8::7", "80")
+    # A malformed line has an effect only if the entry that counts is in it.
+    _, environ = ask(server.port, get("Forwarded: x", *forwarded))
+    assert environ["REMOTE_ADDR"] == "2001:db8::7"
+    assert ask(server.port, get("Forwarded: x, for=192.0.2.7", "Forwarded: for=198.51.100.2"))[0] == 400
     server.stop()
     server = serve(APPLICATION, "--trusted-hops", "2", env=harness.clean_environment(FORWARDED_ALLOW_IPS="10.0.0.1"))
     assert ask(server.port, get(*fields))[1]["REMOTE_ADDR"] == "127.0.0.1"
@@ -262,12 +302,13 @@ def test_the_address_of_a_client_behind_two_proxies_is_counted_on_request(serve,
 
 def test_a_proxy_on_a_unix_socket_is_trusted(serve, directory):
     server = serve(APPLICATION, "-b", "unix:s", "--forwarded-allow-ips", "", "--proxy-protocol=auto")
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(PATIENCE)
-        connection.connect(str(directory / "s"))
-        connection.sendall(LINE + get("X-Forwarded-Proto: https"))
-        _, environ = receive(connection)
-    assert (environ["REMOTE_ADDR"], environ["wsgi.url_scheme"]) == ("192.0.2.7", "https")
+    for header, expected in ((LINE, ("192.0.2.7", "http")), (b"PROXY UNKNOWN\r\n", ("", "https")), (b"", ("", "https"))):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(PATIENCE)
+            connection.connect(str(directory / "s"))
+            connection.sendall(header + get("X-Forwarded-Proto: https"))
+            _, environ = receive(connection)
+        assert (environ["REMOTE_ADDR"], environ["wsgi.url_scheme"]) == expected, header
     assert ask(server.port, get("X-Forwarded-Proto: https"))[1]["wsgi.url_scheme"] == "http"
 
 
@@ -287,6 +328,14 @@ proxy_allow_ips = "127.0.0.0/8"
     assert ask(ours, LINE + get("X-Tls: 1")) == ask(theirs, LINE + get("X-Tls: 1"))
     assert ask(ours, get("X-Scheme: https"))[1]["wsgi.url_scheme"] == "https"
     assert ask(ours, get("X-Forwarded-Proto: https"))[1]["wsgi.url_scheme"] == "http"
+
+
+def test_a_field_with_an_underscore_may_name_the_scheme_as_with_gunicorn(pair, directory):
+    (directory / "gunicorn.conf.py").write_text('secure_scheme_headers = {"X_FORWARDED_PROTO": "https"}\n')
+    ours, theirs = pair()
+    for fields in [("X_Forwarded_Proto: https",), ("X_Forwarded_Proto: http",), ("X-Forwarded-Proto: https",)]:
+        assert ask(ours, get(*fields)) == ask(theirs, get(*fields)), fields
+    assert ask(ours, get("X_Forwarded_Proto: https"))[1]["wsgi.url_scheme"] == "https"
 
 
 def test_a_wrong_list_is_one_clear_error(directory):

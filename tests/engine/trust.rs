@@ -31,9 +31,10 @@ fn tell(request: Request<'_>, reply: &mut dyn Reply) -> Verdict {
         "{} {} {} {}",
         address(client),
         proxied.map_or("direct".to_owned(), |proxied| format!(
-            "{}>{}",
+            "{}>{}{}",
             address(proxied.proxy),
-            proxied.server
+            proxied.server,
+            if proxied.is_https { "(TLS)" } else { "" }
         )),
         head.scheme().unwrap_or("-"),
         head.script_name().map_or("-".into(), String::from_utf8_lossy),
@@ -159,13 +160,20 @@ fn a_peer_on_a_unix_socket_may_send_a_proxy_header_and_fields() {
     client.write_all(format!("{LINE}{get}").as_bytes()).unwrap();
     let mut answer = String::new();
     client.read_to_string(&mut answer).unwrap();
-    assert!(answer.ends_with("\r\n\r\n192.0.2.7:4711 none>198.51.100.1:443 https -"), "{answer}");
+    // The fields are the client's, whose address is in no list.
+    assert!(answer.ends_with("\r\n\r\n192.0.2.7:4711 none>198.51.100.1:443 - -"), "{answer}");
+    let mut client = UnixStream::connect(server.unix_path()).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.write_all(format!("PROXY UNKNOWN\r\n{get}").as_bytes()).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("\r\n\r\nnone direct https -"), "{answer}");
 }
 
 /// The answer to a request with these fields.
 fn answer(trust: Trust, fields: &str) -> Response {
     let server = setup(trust).start(tell);
-    server.connect().send(format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n")).response()
+    server.connect().send(format!("GET /app/x HTTP/1.1\r\nHost: h\r\n{fields}\r\n")).response()
 }
 
 #[test]
@@ -187,12 +195,29 @@ fn fields_count_if_the_peer_is_trusted_and_only_then() {
 }
 
 #[test]
-fn trust_follows_the_peer_that_has_connected_and_not_the_client_of_the_proxy_header() {
-    let trust = Trust { forwarded_allow: "192.0.2.0/24".parse().unwrap(), ..accepting(ProxyProtocol::V1) };
-    let server = setup(trust).start(tell);
+fn trust_follows_the_peer_that_has_connected_and_the_client_of_the_proxy_header() {
     let get = "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-Proto: https\r\n\r\n";
-    let answer = server.connect().send(format!("{LINE}{get}")).response();
-    assert_eq!(answer.text(), "192.0.2.7:4711 loopback>198.51.100.1:443 - -");
+    for (list, scheme) in
+        [("127.0.0.1", "-"), ("192.0.2.0/24", "-"), ("127.0.0.1,192.0.2.0/24", "https"), ("*", "https")]
+    {
+        let trust = Trust { forwarded_allow: list.parse().unwrap(), ..accepting(ProxyProtocol::V1) };
+        let server = setup(trust).start(tell);
+        let mut client = server.connect();
+        let expected = format!("192.0.2.7:4711 loopback>198.51.100.1:443 {scheme} -");
+        assert_eq!(client.send(format!("{LINE}{get}")).response().text(), expected, "{list}");
+        assert_eq!(client.send(get).response().text(), expected, "{list}");
+    }
+}
+
+#[test]
+fn a_malformed_line_of_a_client_does_not_make_it_the_proxy() {
+    let hops = Hops { count: 1, field: HopsField::Forwarded };
+    let fields = FieldRules::new([], [], HeaderMap::Drop, hops).unwrap();
+    let trust = Trust { fields, ..Trust::default() };
+    let answer = |fields: &str| self::answer(trust.clone(), fields);
+    let appended = "Forwarded: for=192.0.2.1\r\n";
+    assert_eq!(answer(&format!("Forwarded: x\r\n{appended}")).text(), "192.0.2.1:0 direct - -");
+    assert_eq!(answer("Forwarded: x, for=192.0.2.1\r\n").status, 400);
 }
 
 #[test]
@@ -234,18 +259,24 @@ fn a_proxied_connection_keeps_its_client_when_it_goes_to_a_sibling() {
     let mut used = first.connect();
     let expected = "192.0.2.7:4711 loopback>198.51.100.1:443 - -";
     assert_eq!(used.send(format!("{LINE}{GET}")).response().text(), expected);
+    let ipv4 = [192, 0, 2, 7, 198, 51, 100, 1, 0x12, 0x67, 1, 0xbb];
+    let by_tls = v2(0x21, 0x11, &[&ipv4[..], &[0x20, 0, 5, 1, 0, 0, 0, 0]].concat());
+    let of_tls = "192.0.2.7:4711 loopback>198.51.100.1:443(TLS) - -";
+    let mut encrypted = first.connect();
+    assert_eq!(encrypted.send([&by_tls, GET.as_bytes()].concat()).response().text(), of_tls);
     // The header has come, and no request.
     let mut begun = first.connect();
     begun.send(LINE);
     // Nothing has come at all.
     let mut unread = first.connect();
-    wait_for("both", || first.host.connections.load(Ordering::SeqCst) == 3);
+    wait_for("both", || first.host.connections.load(Ordering::SeqCst) == 4);
     // What came before has been received when the next request is answered.
     assert_eq!(used.send(GET).response().text(), expected);
     let second = seated(1).start(tell);
     wait_for("the sibling", || pool.line(1).permits.load(Ordering::SeqCst) == 1);
     first.enter(Phase::Retiring);
-    wait_for("the connections to move", || second.host.connections.load(Ordering::SeqCst) == 3);
+    wait_for("the connections to move", || second.host.connections.load(Ordering::SeqCst) == 4);
+    assert_eq!(encrypted.send(GET).response().text(), of_tls);
     assert_eq!(used.send(GET).response().text(), expected);
     assert_eq!(begun.send(GET).response().text(), expected);
     assert_eq!(unread.send(format!("{LINE}{GET}")).response().text(), expected);

@@ -162,7 +162,8 @@ impl Served {
         let mut heads = Heads::default();
         let read = heads.read_by(head, &Limits::default(), self.rules.reader(true));
         assert_eq!(read.unwrap(), Some(head.len()), "a whole head");
-        let remote = matches!(self.local, Local::Tcp(_)).then(|| "192.0.2.7:4711".parse().unwrap());
+        let is_known = matches!(self.local, Local::Tcp(_)) || self.proxied.is_some();
+        let remote = is_known.then(|| "192.0.2.7:4711".parse().unwrap());
         let peer = Peer { remote, local: self.local.clone(), proxied: self.proxied.clone() };
         let mut reply = Recorder {
             journal: Arc::clone(&self.journal),

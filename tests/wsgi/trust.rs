@@ -41,14 +41,9 @@ fn the_scheme_gives_the_port_of_a_host_without_one_on_a_unix_socket() {
 
 #[test]
 fn the_mount_point_of_the_proxy_replaces_that_of_the_settings() {
-    for (name, script_name, path) in [
-        ("/app", "/app", "/x"),
-        ("/app/", "/app", "/x"),
-        ("app", "/app", "/x"),
-        // The proxy has taken it off the path already.
-        ("/other", "/other", "/app/x"),
-        ("", "", "/app/x"),
-    ] {
+    for (name, script_name, path) in
+        [("/app", "/app", "/x"), ("/app/", "/app", "/x"), ("app", "/app", "/x"), ("", "", "/app/x")]
+    {
         let code = format!(
             "assert environ['SCRIPT_NAME'] == {script_name:?}, environ\n\
              assert environ['PATH_INFO'] == {path:?}, environ\n\
@@ -83,9 +78,32 @@ fn a_proxy_header_is_in_the_environ_as_with_gunicorn() {
          assert found == ['192.0.2.7', '4711', 'TCP4', '198.51.100.1', '443'], found",
     );
     let server = "198.51.100.1:443".parse().unwrap();
-    served.proxied = Some(Box::new(Proxied { proxy: Some("127.0.0.1:9".parse().unwrap()), server }));
+    let proxy = Some("127.0.0.1:9".parse().unwrap());
+    served.proxied = Some(Box::new(Proxied { proxy, server, is_https: false }));
     with_fields(served, "");
     with_fields(self::served("assert not any(key.startswith('PROXY_') for key in environ), environ"), "");
+}
+
+#[test]
+fn a_proxy_header_of_a_client_with_tls_names_the_scheme_and_its_port() {
+    let proxied = Proxied { proxy: None, server: "198.51.100.1:443".parse().unwrap(), is_https: true };
+    for (fields, scheme, port) in [("", "https", "443"), ("X-Forwarded-Proto: http\r\n", "http", "80")] {
+        let mut served = served(&format!(
+            "found = environ['wsgi.url_scheme'], environ['SERVER_PORT']\n\
+             assert found == ({scheme:?}, {port:?}), found"
+        ));
+        served.local = Local::Unix("/run/s".to_owned());
+        served.proxied = Some(Box::new(proxied));
+        with_fields(served, fields);
+    }
+}
+
+#[test]
+fn the_mount_point_of_a_field_is_compared_before_the_path_is_decoded() {
+    let code = "found = environ['SCRIPT_NAME'], environ['PATH_INFO']\n\
+                assert found == ('/caf%C3%A9', '/a b'), found";
+    let head = "GET /caf%C3%A9/a%20b HTTP/1.1\r\nHost: h\r\nSCRIPT_NAME: /caf%C3%A9\r\n\r\n";
+    checked(served(code), head, Body::Empty);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::sys::descriptor;
 /// After an upgrade, workers of the previous image and of the new one hand connections to each other. A
 /// change of the format, or of the meaning of the bytes, increments this number; an upgrade between different
 /// numbers is refused.
-pub(crate) const FORM: u32 = 3;
+pub(crate) const FORM: u32 = 4;
 
 /// The most bytes that can accompany a connection.
 pub const MAX_HANDED: usize = 16 * 1024;

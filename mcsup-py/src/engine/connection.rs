@@ -169,9 +169,18 @@ impl Connection {
 
     /// With as much trust in the peer as `trust` has. `is_unread`: not a byte of it has been read.
     pub(super) fn trusted_by(mut self, trust: &Trust, is_unread: bool) -> Self {
-        self.is_trusted = trust.believes_fields_of(self.peer.connected());
+        self.decide_trust(trust);
         self.may_have_proxy_header = is_unread && trust.proxy_protocol != ProxyProtocol::Off;
         self
+    }
+
+    /// Whether fields count. A proxy that sends a PROXY header passes on the bytes of its client, which may write any field:
+    /// so both are looked up.
+    fn decide_trust(&mut self, trust: &Trust) {
+        let Peer { remote, proxied, .. } = &self.peer;
+        let proxy = proxied.as_deref().map(|proxied| proxied.proxy);
+        self.is_trusted =
+            trust.believes_fields_of(*remote) && proxy.is_none_or(|proxy| trust.believes_fields_of(proxy));
     }
 
     /// The poller says that there is something to read.

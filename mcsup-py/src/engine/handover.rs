@@ -169,7 +169,7 @@ struct Start {
     may_have_proxy_header: bool,
 }
 
-/// Both ends of a connection, its proxy and its start, as bytes: a letter, a digit, and a length and a text for each
+/// Both ends of a connection, its proxy and its start, as bytes: a letter, a digit, a sign for the scheme, and a length and a text for each
 /// address. `mcsup_core::link::handover` has the version of this form, which changes with it.
 fn written(peer: &Peer, start: Start) -> Vec<u8> {
     let (kind, local) = match &peer.local {
@@ -177,13 +177,14 @@ fn written(peer: &Peer, start: Start) -> Vec<u8> {
         Local::Unix(path) => (b'u', path.clone()),
     };
     let text = |address: Option<SocketAddr>| address.map_or_else(String::new, |address| address.to_string());
-    let (proxy, server) = match peer.proxied.as_deref() {
-        Some(Proxied { proxy, server }) => (text(*proxy), server.to_string()),
-        None => (String::new(), String::new()),
+    let (proxy, server, is_https) = match peer.proxied.as_deref() {
+        Some(Proxied { proxy, server, is_https }) => (text(*proxy), server.to_string(), *is_https),
+        None => (String::new(), String::new(), false),
     };
     let mut bytes = vec![
         if start.is_fresh { kind.to_ascii_uppercase() } else { kind },
         if start.may_have_proxy_header { b'1' } else { b'0' },
+        if is_https { b's' } else { b'-' },
     ];
     for text in [local, text(peer.remote), proxy, server] {
         bytes.extend_from_slice(&u16::try_from(text.len()).unwrap_or(u16::MAX).to_le_bytes());
@@ -194,7 +195,7 @@ fn written(peer: &Peer, start: Start) -> Vec<u8> {
 
 /// All of it, and the rest. `None`: no worker has written this.
 fn read(bytes: &[u8]) -> Option<(Peer, Start, &[u8])> {
-    let ([kind, header], rest) = bytes.split_first_chunk::<2>()?;
+    let ([kind, header, scheme], rest) = bytes.split_first_chunk::<3>()?;
     let (local, rest) = read_text(rest)?;
     let (remote, rest) = read_text(rest)?;
     let (proxy, rest) = read_text(rest)?;
@@ -205,7 +206,8 @@ fn read(bytes: &[u8]) -> Option<(Peer, Start, &[u8])> {
         b'u' => Local::Unix(local.to_owned()),
         _ => return None,
     };
-    let proxied = address(server).map(|server| Box::new(Proxied { proxy: address(proxy), server }));
+    let is_https = *scheme == b's';
+    let proxied = address(server).map(|server| Box::new(Proxied { proxy: address(proxy), server, is_https }));
     let start = Start { is_fresh: kind.is_ascii_uppercase(), may_have_proxy_header: *header == b'1' };
     Some((Peer { remote: address(remote), local, proxied }, start, rest))
 }
@@ -224,7 +226,8 @@ mod tests {
     fn both_ends_of_a_connection_survive_the_way() {
         let proxied = |proxy: Option<&str>| {
             let proxy = proxy.map(|text| text.parse().unwrap());
-            Some(Box::new(Proxied { proxy, server: "[2001:db8::2]:443".parse().unwrap() }))
+            let (server, is_https) = ("[2001:db8::2]:443".parse().unwrap(), proxy.is_some());
+            Some(Box::new(Proxied { proxy, server, is_https }))
         };
         for (local, remote, proxied) in [
             (Local::Tcp("127.0.0.1:80".parse().unwrap()), Some("192.0.2.7:1"), None),
@@ -242,8 +245,8 @@ mod tests {
                 assert_eq!(read(&bytes), Some((peer.clone(), start, &b"GET /"[..])));
             }
         }
-        assert_eq!(read(b"t0\x05\x00abc"), None);
-        assert_eq!(read(b"u0\x01\x00a"), None);
-        assert_eq!(read(b"?0\x00\x00\x00\x00\x00\x00\x00\x00"), None);
+        assert_eq!(read(b"t0-\x05\x00abc"), None);
+        assert_eq!(read(b"u0-\x01\x00a"), None);
+        assert_eq!(read(b"?0-\x00\x00\x00\x00\x00\x00\x00\x00"), None);
     }
 }

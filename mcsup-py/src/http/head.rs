@@ -13,7 +13,7 @@ use super::framing::{Collected, Delimited};
 use super::reject::{self, Reject};
 use super::request_line::{self, Line, Place, place};
 use super::version::Version;
-use crate::trust::{Claims, Kept, Reader};
+use crate::trust::{Claims, Kept, Malformed, Reader, mount_point};
 use lines::Lines;
 
 /// How large a request may be.
@@ -136,7 +136,8 @@ impl Heads {
         }
         self.line = request_line::take_apart(&request, known, bytes)?;
         self.is_known = true;
-        self.read_fields(known, request.headers, rules)
+        self.read_fields(known, request.headers, rules)?;
+        self.check_mount_point(bytes)
     }
 
     fn read_fields(
@@ -150,6 +151,9 @@ impl Heads {
         let mut claims = Claims::default();
         for header in headers {
             let (name, value) = (header.name.as_bytes(), header.value.trim_ascii());
+            if rules.note(name, value, &mut claims).is_err() {
+                found = found.and(Err(reject::SCHEMES));
+            }
             // A proxy may know a field with a hyphen that CGI cannot tell from one with an underscore: such fields
             // are how clients forge what only a proxy may say.
             if memchr::memchr(b'_', name).is_some() {
@@ -159,9 +163,6 @@ impl Heads {
                     Kept::Refused => found = found.and(Err(reject::UNDERSCORE)),
                     Kept::Repeated => found = found.and(Err(reject::SCRIPT_NAME_REPEATED)),
                 }
-            }
-            if rules.note(name, value, &mut claims).is_err() {
-                found = found.and(Err(reject::SCHEMES));
             }
             let mut judge = |judged: Result<(), Reject>| found = found.and(judged);
             match name.len() {
@@ -184,7 +185,10 @@ impl Heads {
         }
         if rules.counts_hops() {
             let place = |(name, value): &(Place, Place)| (&bytes[name.clone()], &bytes[value.clone()]);
-            claims.client = rules.client(self.fields.iter().map(place));
+            match rules.client(self.fields.iter().map(place)) {
+                Ok(client) => claims.client = client,
+                Err(Malformed) => found = found.and(Err(reject::FORWARDED)),
+            }
         }
         self.claims = claims;
         found?;
@@ -204,6 +208,21 @@ impl Heads {
         }
         self.delimited = collected.decide(self.line.version)?;
         Ok(())
+    }
+}
+
+impl Heads {
+    /// A field that names a mount point is believed if the path confirms it. A client that can send the field through
+    /// its proxy changes the links of a page in no other way than by the URL of the request.
+    fn check_mount_point(&self, bytes: &[u8]) -> Result<(), Reject> {
+        let head = self.view(bytes);
+        match head.script_name() {
+            Some(name) if !mount_point::is_path(name) => Err(reject::SCRIPT_NAME_FORM),
+            Some(name) if mount_point::below(head.path(), &mount_point::of(name)).is_none() => {
+                Err(reject::SCRIPT_NAME_ELSEWHERE)
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -267,7 +286,7 @@ impl<'a> Head<'a> {
         self.heads.claims.is_https.map(|is_https| if is_https { "https" } else { "http" })
     }
 
-    /// The mount point of the application, where a field of a trusted proxy names it.
+    /// The mount point of the application as a field of a trusted proxy names it: the path begins with it.
     pub fn script_name(&self) -> Option<&'a [u8]> {
         let (_, value) = self.heads.fields.get(self.heads.claims.script_name?)?;
         Some(self.at(value))

@@ -50,6 +50,9 @@ rejects! {
     UNDERSCORE = 400 "header field name has an underscore" "RFC 3875 4.1.18, a rule of this server";
     SCHEMES = 400 "header fields of the proxy name different schemes" "RFC 9110 15.5.1, a rule of this server";
     SCRIPT_NAME_REPEATED = 400 "more than one SCRIPT_NAME of the proxy" "RFC 9110 15.5.1, a rule of this server";
+    SCRIPT_NAME_FORM = 400 "SCRIPT_NAME of the proxy is no path" "RFC 3986 3.3, a rule of this server";
+    SCRIPT_NAME_ELSEWHERE = 400 "path does not begin with the SCRIPT_NAME of the proxy" "RFC 3875 4.1.13";
+    FORWARDED = 400 "malformed Forwarded" "RFC 7239 4";
     PROXY_HEADER = 400 "malformed PROXY header" "RFC 9110 15.5.1, proxy-protocol.txt 2";
     PROXY_PEER = 403 "PROXY header of a peer that may not send one" "RFC 9110 15.5.4, proxy-protocol.txt 5";
     TYPE_REPEATED = 400 "more than one Content-Type" "RFC 9110 8.3";

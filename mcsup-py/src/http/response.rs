@@ -296,6 +296,7 @@ fn reason_of(status: u16) -> &'static str {
     match status {
         200 => "OK",
         400 => "Bad Request",
+        403 => "Forbidden",
         408 => "Request Timeout",
         413 => "Content Too Large",
         414 => "URI Too Long",
@@ -382,6 +383,13 @@ mod tests {
         assert_eq!(written(426, true), required);
         assert_eq!(written(426, false), required.replace(": upgrade", ": close, upgrade"));
         assert_eq!(written(200, true), "HTTP/1.1 200 R\r\n\r\n");
+    }
+
+    #[test]
+    fn every_refusal_has_the_reason_phrase_of_its_status() {
+        for reject in super::super::reject::ALL {
+            assert_ne!(reason_of(reject.status), reason_of(500), "{reject}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use core::net::SocketAddr;
 
-use super::hops::{Hops, HopsField};
+use super::hops::{Hops, HopsField, Malformed};
 
 /// Which fields count, and how names with an underscore are treated.
 ///
@@ -177,7 +177,7 @@ impl Reader<'_> {
     pub(crate) fn client<'a>(
         self,
         fields: impl DoubleEndedIterator<Item = (&'a [u8], &'a [u8])> + Clone,
-    ) -> Option<SocketAddr> {
+    ) -> Result<Option<SocketAddr>, Malformed> {
         let hops = self.rules.hops;
         let name = hops.field.name().as_bytes();
         let is_ours = |(field, _): &(&[u8], &[u8])| field.eq_ignore_ascii_case(name);

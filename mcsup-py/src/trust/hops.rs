@@ -38,26 +38,36 @@ impl HopsField {
     }
 }
 
+/// The line of `Forwarded` that has the client's address is malformed, so that the bounds of its entries are not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Malformed;
+
 impl Hops {
     /// The client's address in the values of the field's lines, in their order; its port is 0 where there is none. `None`:
-    /// there are fewer entries than proxies, the entry is no address, or the field is malformed.
+    /// there are fewer entries than proxies, or the entry is no address. Lines before that of the entry have no effect:
+    /// they are the client's own words.
     pub(crate) fn client<'a>(
         self,
-        lines: impl DoubleEndedIterator<Item = &'a [u8]> + Clone,
-    ) -> Option<SocketAddr> {
-        let back = self.count.checked_sub(1)?;
+        lines: impl DoubleEndedIterator<Item = &'a [u8]>,
+    ) -> Result<Option<SocketAddr>, Malformed> {
+        let Some(back) = self.count.checked_sub(1) else { return Ok(None) };
         match self.field {
             HopsField::XForwardedFor => {
                 let entries = lines.rev().flat_map(|line| line.rsplit(|byte| *byte == b','));
                 // RFC 9110 §5.6.1.2: an empty entry is none.
-                node(entries.map(<[u8]>::trim_ascii).filter(|entry| !entry.is_empty()).nth(back)?)
+                let mut entries = entries.map(<[u8]>::trim_ascii).filter(|entry| !entry.is_empty());
+                Ok(entries.nth(back).and_then(node))
             }
             HopsField::Forwarded => {
-                let mut nodes = Vec::new();
-                for line in lines {
-                    elements(line, &mut nodes)?;
+                let mut missing = self.count;
+                for line in lines.rev() {
+                    let nodes = elements(line).ok_or(Malformed)?;
+                    match nodes.len().checked_sub(missing) {
+                        Some(at) => return Ok(nodes[at].and_then(node)),
+                        None => missing -= nodes.len(),
+                    }
                 }
-                node((*nodes.get(nodes.len().checked_sub(self.count)?)?)?)
+                Ok(None)
             }
         }
     }
@@ -97,10 +107,11 @@ fn port(text: &str) -> Option<u16> {
     }
 }
 
-/// Appends the parameter `for` of each element of one line (RFC 7239 §4). `None`: the line is malformed. A client that
+/// The parameter `for` of each element of one line (RFC 7239 §4). `None`: the line is malformed. A client that
 /// leaves a quote open, to hide what the next proxy appends, makes it so.
-fn elements<'a>(line: &'a [u8], nodes: &mut Vec<Option<&'a [u8]>>) -> Option<()> {
+fn elements(line: &[u8]) -> Option<Vec<Option<&[u8]>>> {
     let (mut rest, mut found, mut is_empty) = (line, None, true);
+    let mut nodes = Vec::new();
     loop {
         rest = rest.trim_ascii_start();
         if !matches!(rest.first(), None | Some(b',' | b';')) {
@@ -123,7 +134,7 @@ fn elements<'a>(line: &'a [u8], nodes: &mut Vec<Option<&'a [u8]>>) -> Option<()>
                 if !is_empty {
                     nodes.push(found);
                 }
-                return Some(());
+                return Some(nodes);
             }
         }
     }
@@ -134,7 +145,7 @@ fn pair(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (name, rest) = token(bytes)?;
     let rest = rest.strip_prefix(b"=")?;
     let Some(quoted) = rest.strip_prefix(b"\"") else {
-        let (value, rest) = token(rest)?;
+        let (value, rest) = bare_value(rest)?;
         return Some((name, value, rest));
     };
     let mut at = 0;
@@ -150,8 +161,16 @@ fn pair(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
 
 /// The token at the beginning of `bytes` (RFC 9110 §5.6.2), and the rest.
 fn token(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let fits = |byte: &u8| byte.is_ascii_graphic() && !br#""(),/:;<=>?@[\]{}"#.contains(byte);
-    let length = bytes.iter().take_while(|byte| fits(byte)).count();
+    split(bytes, |byte| byte.is_ascii_graphic() && !br#""(),/:;<=>?@[\]{}"#.contains(&byte))
+}
+
+/// A value without quotes. A colon and brackets need quotes, but proxies write addresses without them too.
+fn bare_value(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    split(bytes, |byte| byte.is_ascii_graphic() && !br#""(),/;<=>?@\{}"#.contains(&byte))
+}
+
+fn split(bytes: &[u8], fits: impl Fn(u8) -> bool) -> Option<(&[u8], &[u8])> {
+    let length = bytes.iter().take_while(|byte| fits(**byte)).count();
     (length > 0).then(|| bytes.split_at(length))
 }
 

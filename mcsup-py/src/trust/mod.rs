@@ -6,10 +6,12 @@
 //! - [`networks`]: lists of addresses.
 //! - [`fields`]: which fields count.
 //! - [`hops`]: the address of a client in `X-Forwarded-For` or `Forwarded`.
+//! - [`mount_point`]: the mount point that a field names.
 //! - [`proxy_header`]: the header of the PROXY protocol.
 
 mod fields;
 mod hops;
+pub(crate) mod mount_point;
 mod networks;
 pub(crate) mod proxy_header;
 
@@ -17,6 +19,7 @@ use core::net::SocketAddr;
 
 pub(crate) use fields::{Claims, Kept, Reader};
 pub use fields::{FieldRules, HeaderMap};
+pub(crate) use hops::Malformed;
 pub use hops::{Hops, HopsField};
 pub use networks::AllowList;
 pub use proxy_header::ProxyProtocol;

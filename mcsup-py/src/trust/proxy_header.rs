@@ -40,6 +40,8 @@ impl ProxyProtocol {
 pub(crate) struct Addresses {
     pub(crate) client: SocketAddr,
     pub(crate) server: SocketAddr,
+    /// Whether the client has used TLS; only version 2 says so.
+    pub(crate) is_https: bool,
 }
 
 /// The beginning of a connection.
@@ -68,6 +70,9 @@ const LINE_START: &[u8] = b"PROXY ";
 /// §2.2.
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 const FIXED: usize = 16;
+/// §2.2.6: `PP2_TYPE_SSL`, and `PP2_CLIENT_SSL` in its first byte.
+const TYPE_SSL: u8 = 0x20;
+const CLIENT_SSL: u8 = 1;
 
 /// Whether a connection that begins with `bytes` begins with a header that `accepted` allows.
 pub(crate) fn beginning(bytes: &[u8], accepted: ProxyProtocol) -> Beginning {
@@ -89,10 +94,13 @@ pub(crate) fn read_v1(bytes: &[u8]) -> Result<Option<Header>, Malformed> {
     let Some(end) = shown.windows(2).position(|pair| pair == b"\r\n") else {
         return if bytes.len() < LONGEST_LINE { Ok(None) } else { Err(Malformed) };
     };
-    let line = std::str::from_utf8(&shown[LINE_START.len()..end]).map_err(|_| Malformed)?;
-    let addresses = match line.split_once(' ').unwrap_or((line, "")) {
+    let line = &shown[LINE_START.len()..end];
+    if matches!(line.strip_prefix(b"UNKNOWN"), Some([] | [b' ', ..])) {
         // What follows is to be ignored.
-        ("UNKNOWN", _) => None,
+        return Ok(Some((end + 2, None)));
+    }
+    let line = std::str::from_utf8(line).map_err(|_| Malformed)?;
+    let addresses = match line.split_once(' ').unwrap_or((line, "")) {
         ("TCP4", rest) => Some(addresses_in(rest, |text| text.parse::<Ipv4Addr>().ok().map(IpAddr::from))?),
         ("TCP6", rest) => Some(addresses_in(rest, |text| text.parse::<Ipv6Addr>().ok().map(IpAddr::from))?),
         _ => return Err(Malformed),
@@ -106,7 +114,7 @@ fn addresses_in(text: &str, address: impl Fn(&str) -> Option<IpAddr>) -> Result<
     let (client, server, client_port, server_port) = (next()?, next()?, next()?, next()?);
     let end = |text, port| Some(SocketAddr::new(address(text)?, self::port(port)?));
     match (end(client, client_port), end(server, server_port), words.next()) {
-        (Some(client), Some(server), None) => Ok(Addresses { client, server }),
+        (Some(client), Some(server), None) => Ok(Addresses { client, server, is_https: false }),
         _ => Err(Malformed),
     }
 }
@@ -133,12 +141,12 @@ pub(crate) fn read_v2(bytes: &[u8]) -> Result<Option<Header>, Malformed> {
     };
     let length = FIXED + usize::from(u16::from_be_bytes([fixed[14], fixed[15]]));
     let (family, transport) = (fixed[13] >> 4, fixed[13] & 0xf);
-    if family > 3 || transport > 2 {
+    // A connection of the proxy itself, such as a health check, has a family that is to be ignored as all that follows.
+    if !is_local && (family > 3 || transport > 2) {
         return Err(Malformed);
     }
     let Some(content) = bytes.get(FIXED..length) else { return Ok(None) };
     let addresses = match (is_local, family, transport) {
-        // A connection of the proxy itself, such as a health check; the rest is to be ignored.
         (true, ..) => None,
         (false, 1, 1) => Some(ipv4(content).ok_or(Malformed)?),
         (false, 2, 1) => Some(ipv6(content).ok_or(Malformed)?),
@@ -156,17 +164,33 @@ fn ipv4(content: &[u8]) -> Option<Addresses> {
     Some(Addresses {
         client: SocketAddr::new(address(0).into(), u16::from_be_bytes([bytes[8], bytes[9]])),
         server: SocketAddr::new(address(4).into(), u16::from_be_bytes([bytes[10], bytes[11]])),
+        is_https: has_tls(&content[bytes.len()..]),
     })
 }
 
 fn ipv6(content: &[u8]) -> Option<Addresses> {
     let (client, rest) = content.split_first_chunk::<16>()?;
     let (server, rest) = rest.split_first_chunk::<16>()?;
-    let ports: &[u8; 4] = rest.first_chunk()?;
+    let (ports, rest) = rest.split_first_chunk::<4>()?;
     Some(Addresses {
         client: SocketAddr::new(Ipv6Addr::from(*client).into(), u16::from_be_bytes([ports[0], ports[1]])),
         server: SocketAddr::new(Ipv6Addr::from(*server).into(), u16::from_be_bytes([ports[2], ports[3]])),
+        is_https: has_tls(rest),
     })
+}
+
+/// Whether an extension behind the addresses says that the client has used TLS (§2.2.6). Extensions that are cut off have no
+/// effect, as unknown ones have none.
+fn has_tls(mut extensions: &[u8]) -> bool {
+    while let Some(([kind, high, low], rest)) = extensions.split_first_chunk::<3>() {
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        let Some((value, behind)) = rest.split_at_checked(length) else { return false };
+        if *kind == TYPE_SSL {
+            return value.first().is_some_and(|client| client & CLIENT_SSL != 0);
+        }
+        extensions = behind;
+    }
+    false
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! The environ: what is the same for all requests of a listener is copied, the rest is added.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::net::{IpAddr, SocketAddr};
@@ -20,6 +19,7 @@ use crate::http::authority;
 use crate::http::framing::Framing;
 use crate::http::head::Head;
 use crate::http::target::percent_decoded;
+use crate::trust::mount_point;
 
 /// Makes environs.
 pub(super) struct Environs {
@@ -73,7 +73,8 @@ impl Environs {
     pub(super) fn new(mut settings: WsgiSettings, is_draining: IsDraining) -> Self {
         // Bytes of a str with slashes more or less at its ends are a str.
         settings.script_name =
-            String::from_utf8(mount_point(settings.script_name.as_bytes()).into_owned()).unwrap_or_default();
+            String::from_utf8(mount_point::of(settings.script_name.as_bytes()).into_owned())
+                .unwrap_or_default();
         Self {
             settings,
             is_draining,
@@ -101,18 +102,19 @@ impl Environs {
         }
         self.add_request_line(py, &environ, &head)?;
         self.add_client(py, &environ, client)?;
-        if let Some(scheme) = head.scheme() {
-            environ.set_item(intern!(py, "wsgi.url_scheme"), scheme)?;
-        }
         if let (Some(proxied), Some(remote)) = (&peer.proxied, peer.remote) {
             add_proxy(py, &environ, proxied, remote)?;
+        }
+        if let Some(scheme) = head.scheme() {
+            environ.set_item(intern!(py, "wsgi.url_scheme"), scheme)?;
         }
         self.add_fields(py, &environ, &head)?;
         if head.delimited().framing == Framing::Chunked {
             environ.set_item(intern!(py, "CONTENT_LENGTH"), body.len().to_string())?;
         }
         if let Local::Unix(path) = &peer.local {
-            add_name_by_host(py, &environ, &head, path, secured.is_some())?;
+            let is_https = secured.is_some() || peer.proxied.as_ref().is_some_and(|proxied| proxied.is_https);
+            add_name_by_host(py, &environ, &head, path, is_https)?;
         }
         environ.set_item(intern!(py, "wsgi.input"), self.input(py, body)?)?;
         Ok(environ)
@@ -188,19 +190,27 @@ impl Environs {
         environ.set_item(intern!(py, "RAW_URI"), &target)?;
         environ.set_item(intern!(py, "REQUEST_URI"), &target)?;
         environ.set_item(intern!(py, "QUERY_STRING"), latin1(py, head.query())?)?;
+        // The beginning of the path that a field names is compared before the path is decoded, as by gunicorn.
+        let given = head.script_name().map(mount_point::of);
+        let given_below = given.as_deref().and_then(|given| mount_point::below(head.path(), given));
+        let path = given_below.unwrap_or(head.path());
         let decoded;
-        let path = head.path();
         let path = if memchr::memchr(b'%', path).is_some() {
             decoded = percent_decoded(path);
             &decoded
         } else {
             path
         };
-        let given = head.script_name().map(mount_point);
-        if let Some(given) = &given {
-            environ.set_item(intern!(py, "SCRIPT_NAME"), latin1(py, given)?)?;
-        }
-        let path = below(path, given.as_deref().unwrap_or(self.settings.script_name.as_bytes()));
+        let path = match &given {
+            Some(given) => {
+                environ.set_item(intern!(py, "SCRIPT_NAME"), latin1(py, given)?)?;
+                path
+            }
+            // A path elsewhere stays whole: a proxy may have taken the name off already.
+            None => mount_point::below(path, self.settings.script_name.as_bytes()).unwrap_or(path),
+        };
+        // PEP 3333 knows paths and the empty string only: this is the target of `OPTIONS *`.
+        let path = if path == b"*" { b"" } else { path };
         let path = if path == head.target() { target } else { latin1(py, path)? };
         environ.set_item(intern!(py, "PATH_INFO"), path)
     }
@@ -277,16 +287,7 @@ impl Environs {
     }
 }
 
-/// PEP 3333: empty, or a path that begins with a slash and does not end in one.
-fn mount_point(name: &[u8]) -> Cow<'_, [u8]> {
-    let end = name.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
-    match &name[..end] {
-        name @ ([] | [b'/', ..]) => Cow::Borrowed(name),
-        name => Cow::Owned([b"/", name].concat()),
-    }
-}
-
-/// gunicorn's names for what a PROXY header says.
+/// gunicorn's names for what a PROXY header says, and the scheme.
 fn add_proxy(
     py: Python<'_>,
     environ: &Bound<'_, PyDict>,
@@ -294,6 +295,9 @@ fn add_proxy(
     client: SocketAddr,
 ) -> PyResult<()> {
     let protocol = if client.is_ipv4() { "TCP4" } else { "TCP6" };
+    if proxied.is_https {
+        environ.set_item(intern!(py, "wsgi.url_scheme"), intern!(py, "https"))?;
+    }
     environ.set_item(intern!(py, "PROXY_PROTOCOL"), protocol)?;
     environ.set_item(intern!(py, "PROXY_ADDR"), proxied.server.ip().to_string())?;
     environ.set_item(intern!(py, "PROXY_PORT"), proxied.server.port().to_string())
@@ -305,30 +309,19 @@ fn add_name_by_host(
     environ: &Bound<'_, PyDict>,
     head: &Head<'_>,
     path: &str,
-    is_secured: bool,
+    is_https: bool,
 ) -> PyResult<()> {
     let host = head.authority().or_else(|| head.header("host")).unwrap_or_default();
     let (name, port) = authority::split(host).unwrap_or_default();
     // Neither is ever empty (PEP 3333).
     let name = [name, path.as_bytes()].into_iter().find(|name| !name.is_empty()).unwrap_or(b"localhost");
-    let port = match (port, head.scheme()) {
-        (b"", None) if is_secured => b"443",
-        (b"", Some("https")) => b"443",
-        (b"", _) => &b"80"[..],
-        (port, _) => port,
+    let port = match port {
+        b"" if head.scheme().map_or(is_https, |scheme| scheme == "https") => b"443",
+        b"" => &b"80"[..],
+        port => port,
     };
     environ.set_item(intern!(py, "SERVER_NAME"), latin1(py, name)?)?;
     environ.set_item(intern!(py, "SERVER_PORT"), latin1(py, port)?)
-}
-
-/// The part of `path` below `script_name`. A path elsewhere stays whole: a proxy may have taken the name off already.
-fn below<'a>(path: &'a [u8], script_name: &[u8]) -> &'a [u8] {
-    match path.strip_prefix(script_name) {
-        Some(rest) if rest.is_empty() || rest[0] == b'/' => rest,
-        // PEP 3333 knows paths and the empty string only: this is the target of `OPTIONS *`.
-        None | Some(_) if path == b"*" => b"",
-        None | Some(_) => path,
-    }
 }
 
 fn method<'py>(py: Python<'py>, method: &str) -> Bound<'py, PyString> {
@@ -385,28 +378,4 @@ fn set_default<'py>(
         Bound::from_borrowed_ptr_or_err(environ.py(), there)?
     };
     Ok((environ.len() == count).then_some(there))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_is_below_the_script_name_only_at_a_slash() {
-        for (path, script_name, expected) in [
-            ("/app/x", "/app", "/x"),
-            ("/app", "/app", ""),
-            ("/application", "/app", "/application"),
-            ("/elsewhere", "/app", "/elsewhere"),
-            ("/x", "", "/x"),
-            ("*", "", ""),
-            ("", "", ""),
-        ] {
-            assert_eq!(
-                below(path.as_bytes(), script_name.as_bytes()),
-                expected.as_bytes(),
-                "{path} {script_name}"
-            );
-        }
-    }
 }

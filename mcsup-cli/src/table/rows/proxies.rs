@@ -10,7 +10,8 @@ pub(super) const ROWS: &[Row] = &[
         "LIST",
         "Addresses and networks of proxies, with commas between them, whose header fields name the scheme \
          (--secure-scheme-header), the mount point (--forwarder-headers) and the client \
-         (--trusted-hops); *: all peers. Peers on Unix sockets are always trusted",
+         (--trusted-hops); *: all peers. Peers on Unix sockets are always trusted. A client that a \
+         PROXY header names must be in the list too",
     )
     .variable("FORWARDED_ALLOW_IPS")
     .default("127.0.0.1,::1")

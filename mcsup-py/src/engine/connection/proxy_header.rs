@@ -40,7 +40,7 @@ impl Connection {
             Found::Header(length, addresses) => {
                 self.incoming.consume(length);
                 self.incoming.release();
-                self.is_proxied_by(addresses);
+                self.is_proxied_by(addresses, trust);
             }
         }
         self.may_have_proxy_header = false;
@@ -68,7 +68,7 @@ impl Connection {
             }
             Ok(Found::Header(length, addresses)) => {
                 self.stream.discard(&mut bytes[..length]);
-                self.is_proxied_by(addresses);
+                self.is_proxied_by(addresses, trust);
             }
             Err(reject) => {
                 self.stream.give_up_tls();
@@ -98,10 +98,11 @@ impl Connection {
         }
     }
 
-    fn is_proxied_by(&mut self, addresses: Option<Addresses>) {
-        if let Some(addresses) = addresses {
-            let proxy = self.peer.remote.replace(addresses.client);
-            self.peer.proxied = Some(Box::new(Proxied { proxy, server: addresses.server }));
+    fn is_proxied_by(&mut self, addresses: Option<Addresses>, trust: &Trust) {
+        if let Some(Addresses { client, server, is_https }) = addresses {
+            let proxy = self.peer.remote.replace(client);
+            self.peer.proxied = Some(Box::new(Proxied { proxy, server, is_https }));
+            self.decide_trust(trust);
         }
     }
 }

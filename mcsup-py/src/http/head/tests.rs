@@ -224,3 +224,61 @@ fn a_head_that_just_keeps_the_limits_is_accepted_wherever_it_is_cut() {
         assert_eq!(Heads::default().read(bytes, &limits), Err(why));
     }
 }
+
+/// The refusal of a request for `path` with these fields, from a trusted peer with gunicorn's rules.
+fn refusal(path: &str, fields: &str) -> Option<Reject> {
+    let text = format!("GET {path} HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
+    let rules = crate::trust::FieldRules::default();
+    Heads::default().read_by(text.as_bytes(), &Limits::default(), rules.reader(true)).err()
+}
+
+#[test]
+fn a_mount_point_that_the_path_does_not_begin_with_is_refused() {
+    for (path, name) in [
+        ("/app/x", "/app"),
+        ("/app", "/app"),
+        ("/app?x", "/app/"),
+        ("http://h/app/x", "/app"),
+        ("/x", ""),
+        ("/x", "/"),
+        ("/caf%C3%A9/x", "/caf%C3%A9"),
+    ] {
+        assert_eq!(refusal(path, &format!("SCRIPT_NAME: {name}\r\n")), None, "{path} {name}");
+    }
+    for (path, name) in [
+        ("/", "/app"),
+        ("/elsewhere", "/app"),
+        ("/application", "/app"),
+        ("/%61pp/x", "/app"),
+        ("/x?/app", "/app"),
+        // The head is read in another form, with this letter for each byte that is not ASCII.
+        ("/\u{e9}", "/xx"),
+    ] {
+        let refused = refusal(path, &format!("script_name: {name}\r\n"));
+        assert_eq!(refused, Some(reject::SCRIPT_NAME_ELSEWHERE), "{path} {name}");
+    }
+}
+
+#[test]
+fn a_mount_point_that_names_a_host_or_markup_is_refused_whatever_the_path_is() {
+    for name in ["//evil.example", "//", "/\"><script>", "/a b", "/caf\u{e9}"] {
+        for path in ["/", "//evil.example/login", "/\"><script>", "/caf\u{e9}/x"] {
+            let refused = refusal(path, &format!("SCRIPT_NAME: {name}\r\n"));
+            assert_eq!(refused, Some(reject::SCRIPT_NAME_FORM), "{path} {name}");
+        }
+    }
+}
+
+#[test]
+fn a_field_with_an_underscore_names_the_scheme_and_is_dropped() {
+    let text = "GET / HTTP/1.1\r\nHost: h\r\nX_FORWARDED_PROTO: https\r\n\r\n";
+    let scheme = [("X_Forwarded_Proto".to_owned(), "https".to_owned())];
+    let hops = crate::trust::Hops::default();
+    let rules = crate::trust::FieldRules::new(scheme, [], crate::trust::HeaderMap::Drop, hops).unwrap();
+    for (is_trusted, expected) in [(true, Some("https")), (false, None)] {
+        let mut heads = Heads::default();
+        heads.read_by(text.as_bytes(), &Limits::default(), rules.reader(is_trusted)).unwrap().unwrap();
+        let head = heads.view(text.as_bytes());
+        assert_eq!((head.scheme(), head.headers().count()), (expected, 1));
+    }
+}

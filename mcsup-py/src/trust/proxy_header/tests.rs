@@ -14,7 +14,8 @@ fn read(bytes: &[u8]) -> Result<Option<Header>, Malformed> {
 }
 
 fn ends(client: &str, server: &str) -> Option<Addresses> {
-    Some(Addresses { client: client.parse().unwrap(), server: server.parse().unwrap() })
+    let (client, server) = (client.parse().unwrap(), server.parse().unwrap());
+    Some(Addresses { client, server, is_https: false })
 }
 
 fn v2(command: u8, kind: u8, content: &[u8]) -> Vec<u8> {
@@ -89,6 +90,46 @@ fn a_header_of_version_2_has_both_addresses_or_none() {
         assert_eq!(read(&followed), Ok(Some((length, expected))), "{bytes:?}");
         for arrived in 0..length {
             assert_eq!(read(&bytes[..arrived]), Ok(None), "{bytes:?} cut at {arrived}");
+        }
+    }
+}
+
+#[test]
+fn a_header_without_addresses_may_have_anything_in_their_place() {
+    for bytes in [
+        b"PROXY UNKNOWN \xff\xfe\r\n".to_vec(),
+        v2(0x20, 0xf0, b""),
+        v2(0x20, 0x45, b"xx"),
+        v2(0x20, 0x11, b"abc"),
+    ] {
+        let followed = [&bytes[..], b"GET / HTTP/1.1\r\n"].concat();
+        assert_eq!(read(&followed), Ok(Some((bytes.len(), None))), "{bytes:?}");
+    }
+}
+
+#[test]
+fn an_extension_of_version_2_says_whether_the_client_has_used_tls() {
+    let ipv4 = [192, 0, 2, 7, 198, 51, 100, 1, 0x12, 0x67, 1, 0xbb];
+    let version = [0x21, 0, 7, b'T', b'L', b'S', b'v', b'1', b'.', b'3'];
+    let tls = |client: u8| [&[0x20, 0, 15, client, 0, 0, 0, 0][..], &version].concat();
+    for (extensions, expected) in [
+        (tls(1), true),
+        (tls(7), true),
+        ([&[2, 0, 1, b'h'][..], &tls(1)].concat(), true),
+        (tls(0), false),
+        (tls(2), false),
+        (vec![], false),
+        (vec![4, 0, 2, 0x20, 1], false),
+        (vec![0x20, 0, 0], false),
+        // Cut off.
+        (tls(1)[..12].to_vec(), false),
+        (vec![1, 0xff, 0xff, 0x20, 0, 1, 1], false),
+        (vec![0x20, 0], false),
+    ] {
+        for content in [[&ipv4[..], &extensions].concat(), [&[0; 36][..], &extensions].concat()] {
+            let kind = if content.starts_with(&ipv4) { 0x11 } else { 0x21 };
+            let (_, addresses) = read(&v2(0x21, kind, &content)).unwrap().unwrap();
+            assert_eq!(addresses.unwrap().is_https, expected, "{extensions:?}");
         }
     }
 }
