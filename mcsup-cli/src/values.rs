@@ -287,8 +287,16 @@ pub(crate) fn destination(text: &str) -> Result<Destination, Refused> {
     }
 }
 
-/// Parses the name of a level, in any case.
+/// Parses the name of a level, in any case; also those of Python's `logging`, as one variable often serves both.
 pub(crate) fn level(text: &str) -> Result<Level, Refused> {
+    let text = match text.to_ascii_lowercase().as_str() {
+        "warn" => "warning",
+        "fatal" => "critical",
+        "notset" | "trace" => "debug",
+        // gunicorn's choice.
+        "" => "info",
+        _ => text,
+    };
     Level::ALL
         .into_iter()
         .find(|level| level.name().eq_ignore_ascii_case(text))

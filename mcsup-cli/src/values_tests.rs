@@ -199,6 +199,15 @@ fn directories_are_split_at_commas() {
 #[test]
 fn levels_and_destinations_are_named() {
     assert_eq!(level("Warning"), Ok(Level::Warning));
+    for (name, expected) in [
+        ("WARN", Level::Warning),
+        ("fatal", Level::Critical),
+        ("notset", Level::Debug),
+        ("trace", Level::Debug),
+        ("", Level::Info),
+    ] {
+        assert_eq!(level(name), Ok(expected), "a name of another logger: {name}");
+    }
     assert!(level("loud").is_err());
     assert_eq!(destination("-"), Ok(Destination::Standard));
     assert_eq!(destination("a.log"), Ok(Destination::File("a.log".into())));
