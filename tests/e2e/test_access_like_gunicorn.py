@@ -139,6 +139,20 @@ def more_than(path, count):
     return lines if len(lines) > count else None
 
 
+CONVERTED = "%(asctime)s %(h)-15s|%(m)r|%(s)5s|%(B)06d|%(T)4d|%(U).3s|%({x-request}i)8.2s|%({nothing}z)s|100%%"
+
+
+def test_names_that_are_no_atoms_and_other_conversions_are_gunicorns(serve, directory):
+    requests = [request("/abc", "GET", "X-Request: word"), request("/none"), request("/?", "POST", body=b"hello")]
+    options = ["--access-logformat", CONVERTED, "--access-logfile"]
+    server = serve(APP, *options, "ours.log")
+    ours = lines_of(server.port, directory / "ours.log", requests)
+    with gunicorn(directory, *options, "theirs.log") as port:
+        theirs = lines_of(port, directory / "theirs.log", requests)
+    assert ours == theirs
+    server.wait_log(r"\[WARNING\] access_logformat \(from the command line\): %\(asctime\)s is no atom: each line has - for it")
+
+
 def test_the_lines_of_forty_requests_are_gunicorns(serve, directory):
     options = ["--access-logformat", FORMAT, "--access-logfile"]
     server = serve(APP, "--threads", "2", *options, "ours.log")

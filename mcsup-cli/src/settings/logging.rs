@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use mcsup_py::access::Format;
 use mcsup_py::python::logging::LogConfig;
 use mcsup_py::targets::{Address, Facility};
 
@@ -63,7 +64,11 @@ pub(crate) struct StatsdSettings {
 }
 
 impl Logging {
-    pub(super) fn resolve(sources: &Sources, process: &Process) -> Result<Self, UsageError> {
+    pub(super) fn resolve(
+        sources: &Sources,
+        process: &Process,
+        warnings: &mut Vec<String>,
+    ) -> Result<Self, UsageError> {
         let mut errors = sources.one("error_logfile", values::destination)?;
         // A daemon has no standard error.
         let is_needed = process.daemon.value && errors.origin == Origin::Default;
@@ -72,17 +77,28 @@ impl Logging {
         }
         let file = |name| sources.optional(name, values::path).map(|file| file.map(|file| file.value));
         check_dictionary(sources)?;
+        let access_format = sources.one("access_logformat", values::text)?;
+        warn_of_unknown_atoms(&access_format, warnings);
         Ok(Self {
             level: sources.one("log_level", values::level)?,
             errors,
             form: sources.one("log_format", form)?,
             capture_output: sources.flag("capture_output")?,
             access: sources.optional("access_logfile", values::destination)?,
-            access_format: sources.one("access_logformat", values::text)?,
+            access_format,
             syslog: SyslogSettings::resolve(sources)?,
             statsd: StatsdSettings::resolve(sources)?,
             python: LogConfig { ini: file("logconfig")?, json: file("logconfig_json")? },
         })
+    }
+}
+
+/// A format with another fault is refused later.
+fn warn_of_unknown_atoms(format: &Sourced<String>, warnings: &mut Vec<String>) {
+    let Sourced { value, origin } = format;
+    for name in Format::parse(value).iter().flat_map(Format::unknown) {
+        warnings
+            .push(format!("access_logformat (from {origin}): %({name})s is no atom: each line has - for it"));
     }
 }
 

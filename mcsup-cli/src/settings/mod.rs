@@ -266,7 +266,7 @@ impl Settings {
             limits: Limits::resolve(&sources)?,
             proxies: Proxies::resolve(&sources)?,
             tls,
-            logging: Logging::resolve(&sources, &process)?,
+            logging: Logging::resolve(&sources, &process, &mut warnings)?,
             process,
             rollout: Rollout::resolve(&sources)?,
             recycling: Recycling::resolve(&sources)?,

@@ -334,6 +334,12 @@ fn a_setting_of_gunicorn_without_an_effect_is_a_warning_or_a_refusal() {
           without files"
         ]
     );
+    assert_eq!(
+        warnings("--access-logformat %(asctime)s|%(h)s|%({x}z)s"),
+        ["asctime", "{x}z"].map(|name| format!(
+            "access_logformat (from the command line): %({name})s is no atom: each line has - for it"
+        ))
+    );
     for (line, expected) in [
         ("--protocol uwsgi", r#"protocol = "uwsgi" (from the command line): mcsup speaks HTTP/1.1"#),
         ("--casefold-http-method", "casefold_http_method (from the command line): mcsup parses strictly"),

@@ -8,6 +8,7 @@ use base64::Engine as _;
 use jiff::ZonedDateTime;
 
 use super::Entry;
+use super::conversion::Conversion;
 use crate::http::target::percent_decoded;
 
 /// How a line looks.
@@ -17,6 +18,8 @@ pub struct Format {
     form: Form,
     /// The names of the variables of the environ that it has, as they are written.
     variables: Vec<String>,
+    /// The names that are no atoms.
+    unknown: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +37,8 @@ pub(super) enum Part {
     Text(String),
     /// A value of the request.
     Atom(Atom),
+    /// The same with a width or another conversion.
+    Converted(Atom, Conversion),
 }
 
 /// A value of a request, by gunicorn's letter.
@@ -41,6 +46,7 @@ pub(super) enum Part {
 #[allow(missing_docs, reason = "each is gunicorn's letter, given in `Atom::parse`")]
 pub(super) enum Atom {
     RemoteAddress,
+    /// Of `%(l)s`, and of a name that is no atom.
     Dash,
     User,
     Time,
@@ -51,6 +57,7 @@ pub(super) enum Atom {
     Query,
     Protocol,
     Bytes,
+    NumberOfBytes,
     Referer,
     UserAgent,
     Seconds,
@@ -83,6 +90,11 @@ impl Format {
         &self.variables
     }
 
+    /// The names that are no atoms, and have a dash for a value.
+    pub fn unknown(&self) -> &[String] {
+        &self.unknown
+    }
+
     /// Compiles a format; the word `json` asks for JSON.
     ///
     /// # Errors
@@ -90,10 +102,10 @@ impl Format {
     pub fn parse(text: &str) -> Result<Self, String> {
         let whole = text.to_owned();
         if text == "json" {
-            return Ok(Self { text: whole, form: Form::Json, variables: Vec::new() });
+            return Ok(Self { text: whole, form: Form::Json, variables: Vec::new(), unknown: Vec::new() });
         }
         let (mut parts, mut literal, mut rest) = (Vec::new(), String::new(), text);
-        let mut variables = Vec::new();
+        let (mut variables, mut unknown) = (Vec::new(), Vec::new());
         while let Some(at) = rest.find('%') {
             literal.push_str(&rest[..at]);
             let behind = &rest[at + 1..];
@@ -103,10 +115,15 @@ impl Format {
                 continue;
             }
             let wrong = || format!("access log format: expected %(atom)s at {:?}", &rest[at..]);
-            let (name, behind) =
-                behind.strip_prefix('(').and_then(|text| text.split_once(")s")).ok_or_else(wrong)?;
-            let mut atom =
-                Atom::parse(name).ok_or_else(|| format!("access log format: unknown atom %({name})s"))?;
+            let (name, behind) = name_of(behind).ok_or_else(wrong)?;
+            let (conversion, behind) = Conversion::parse(behind).ok_or_else(wrong)?;
+            let mut atom = Atom::parse(name).unwrap_or_else(|| {
+                unknown.push(name.to_owned());
+                Atom::Dash
+            });
+            if conversion.is_of_numbers() && !atom.is_number() {
+                return Err(format!("access log format: %({name}) is no number at {:?}", &rest[at..]));
+            }
             if let Atom::Variable(name, place) = &mut atom {
                 *place = variables.len();
                 variables.push(name.clone());
@@ -114,14 +131,18 @@ impl Format {
             if !literal.is_empty() {
                 parts.push(Part::Text(std::mem::take(&mut literal)));
             }
-            parts.push(Part::Atom(atom));
+            parts.push(if conversion.is_plain() {
+                Part::Atom(atom)
+            } else {
+                Part::Converted(atom, conversion)
+            });
             rest = behind;
         }
         literal.push_str(rest);
         if !literal.is_empty() {
             parts.push(Part::Text(literal));
         }
-        Ok(Self { text: whole, form: Form::Text(parts), variables })
+        Ok(Self { text: whole, form: Form::Text(parts), variables, unknown })
     }
 
     pub(super) fn write(&self, out: &mut Vec<u8>, entry: &Entry<'_>, clock: &mut Clock) {
@@ -132,6 +153,11 @@ impl Format {
                     match part {
                         Part::Text(text) => out.extend_from_slice(text.as_bytes()),
                         Part::Atom(atom) => write_atom(out, atom, entry, clock),
+                        Part::Converted(atom, conversion) => {
+                            let mut value = Vec::new();
+                            write_atom(&mut value, atom, entry, clock);
+                            conversion.write(out, &value);
+                        }
                     }
                 }
                 out.push(b'\n');
@@ -140,7 +166,23 @@ impl Format {
     }
 }
 
+/// The name at the beginning of `(NAME)`, which may have pairs of parentheses itself, and the rest.
+fn name_of(text: &str) -> Option<(&str, &str)> {
+    let text = text.strip_prefix('(')?;
+    let mut depth = 0;
+    let end = text.find(|letter| {
+        depth += i32::from(letter == '(') - i32::from(letter == ')');
+        depth < 0
+    })?;
+    Some((&text[..end], &text[end + 1..]))
+}
+
 impl Atom {
+    /// Whether gunicorn has a number for it, not text.
+    fn is_number(&self) -> bool {
+        matches!(self, Self::NumberOfBytes | Self::Seconds | Self::Milliseconds | Self::Microseconds)
+    }
+
     fn parse(name: &str) -> Option<Self> {
         Some(match name {
             "h" => Atom::RemoteAddress,
@@ -153,7 +195,8 @@ impl Atom {
             "U" => Atom::Path,
             "q" => Atom::Query,
             "H" => Atom::Protocol,
-            "b" | "B" => Atom::Bytes,
+            "b" => Atom::Bytes,
+            "B" => Atom::NumberOfBytes,
             "f" => Atom::Referer,
             "a" => Atom::UserAgent,
             "T" => Atom::Seconds,
@@ -236,7 +279,7 @@ fn write_atom(out: &mut Vec<u8>, atom: &Atom, entry: &Entry<'_>, clock: &mut Clo
         Atom::Query => escaped(out, Some(head.map(|head| head.query()).unwrap_or_default())),
         Atom::Protocol => escaped(out, head.map(|head| head.version().as_str().as_bytes())),
         // gunicorn writes 0 for an empty body, whatever the common log format says.
-        Atom::Bytes => put(out, format_args!("{bytes}")),
+        Atom::Bytes | Atom::NumberOfBytes => put(out, format_args!("{bytes}")),
         Atom::Referer => escaped(out, head.and_then(|head| head.header("referer"))),
         Atom::UserAgent => escaped(out, head.and_then(|head| head.header("user-agent"))),
         Atom::Seconds => put(out, format_args!("{}", took.as_secs())),

@@ -69,10 +69,27 @@ fn json_is_one_object_a_line() {
 
 #[test]
 fn a_format_that_cannot_be_meant_is_refused() {
-    for text in ["%(x)s", "%h", "%(h)d", "%({x}z)s"] {
+    for text in ["%h", "%(h)d", "%(b)d", "%(h)", "%(h", "%(h)*s", "%(h)x", "100%"] {
         assert!(Format::parse(text).is_err(), "{text}");
     }
     Format::parse(Format::DEFAULT).unwrap();
+}
+
+#[test]
+fn a_name_that_is_no_atom_is_a_dash_and_is_known_for_a_warning() {
+    let text = "%(asctime)s %()s %(a(b)c)5s|%({x}z)s %(m)s";
+    assert_eq!(line(text, REQUEST), "- -     -|- GET\n");
+    assert_eq!(Format::parse(text).unwrap().unknown(), ["asctime", "", "a(b)c", "{x}z"]);
+}
+
+#[test]
+fn an_atom_may_have_a_conversion_of_python() {
+    for (format, expected) in [
+        ("%(h)-15s|%(s)5s|%(D)d|%(L).2s|%(T)06d", "192.0.2.1      |  200|1234567|1.|000001"),
+        ("%(m)r %({x}i)5s %(B)4i|%(M)-8d|", "'GET'   two    3|1234    |"),
+    ] {
+        assert_eq!(line(format, REQUEST), format!("{expected}\n"), "{format}");
+    }
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! The access log: a line for each request, formatted in Rust, written in whole lines at the end of a loop turn.
 //!
-//! - `format`: gunicorn's atoms, compiled once; or one JSON object a line.
+//! - `format`: gunicorn's atoms, compiled once; or one JSON object a line. `conversion`: widths and the like.
 //! - `sink`: the file.
 //! - `atoms`: the values of a request for Python's `logging`.
 //!
 //! Lines also go to syslog, and durations and counts to statsd (`targets`).
 
 mod atoms;
+mod conversion;
 mod format;
 mod sink;
 
