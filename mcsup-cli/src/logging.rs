@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use log::LevelFilter;
+use mcsup_py::python::logging::PythonRecord;
 use mcsup_py::targets::{Queue, Syslog};
 
 pub(crate) use line::Form;
@@ -209,6 +210,18 @@ impl ErrorLog {
             self.sink.write_report(&report);
         }
         self.targets.syslog.as_ref().is_some_and(Syslog::has_waiting)
+    }
+
+    /// Writes a record that has passed through Python's `logging`, which it does not get again.
+    pub(crate) fn write_record(&self, record: &PythonRecord<'_>) {
+        let PythonRecord { severity, text, is_line, is_own } = *record;
+        let counted = if is_own { None } else { self.targets.count(severity, false) };
+        match is_line {
+            true => self.sink.write(format!("{text}\n").as_bytes()),
+            false => self.sink.write_record(severity, &text),
+        }
+        let sent = self.targets.send(severity, &text);
+        [counted, sent].into_iter().flatten().for_each(|report| self.sink.write_report(&report));
     }
 
     /// Passes the records of this worker to `queue`, for Python's `logging`; `None`: no longer.

@@ -19,7 +19,7 @@ use crate::conf::Source;
 use crate::engine::{self, EngineConfig, Host, Listening, Siblings, Threads};
 use crate::python::imported::Imported;
 use crate::python::loading::{self, Application, LoadError};
-use crate::python::logging::{self, Feeder, LogConfig, Loggers};
+use crate::python::logging::{self, Feeder, LogConfig, Loggers, WriteRecord};
 use crate::python::{application_forks, ending, fork, interpreter, signals, site, traceback};
 use crate::targets::Queue;
 use crate::watch::{BrokenPage, ReloadSettings, Watcher};
@@ -56,6 +56,8 @@ pub struct WorkerSettings {
     pub access: AccessSettings,
     /// Files for Python's `logging`.
     pub log_config: LogConfig,
+    /// Writes a record of Python's `logging` to the error log.
+    pub write_record: WriteRecord,
     /// Has the error log pass its records to a queue from now on, or no longer.
     pub redirect_errors: RedirectErrors,
     /// The server's properties for the application.
@@ -122,7 +124,7 @@ impl Worker for WsgiWorker {
         }
         prepare(&self.settings)?;
         let variables = self.hooks.define(&self.settings)?;
-        self.loggers = logs::configure(&self.settings, variables.as_ref())?;
+        self.loggers = Some(logs::configure(&self.settings, variables.as_ref())?);
         if let Some(context) = context {
             self.hooks.begin(&self.settings, context, None)?;
         }
@@ -267,7 +269,8 @@ fn prepare(settings: &WorkerSettings) -> mcsup_core::Result<()> {
             let summary = format!("Python's site failed: {}", traceback::one_line(py, &error));
             Error::new(ErrorKind::Boot, summary).with_detail(traceback::format(py, &error))
         })?;
-        let prepared = interpreter::set_arguments(py, &settings.arguments)
+        let prepared = Loggers::import(py)
+            .and_then(|()| interpreter::set_arguments(py, &settings.arguments))
             .and_then(|()| interpreter::set_environment(py, &settings.environment))
             .and_then(|()| traceback::dump_stacks_when_asked(py, settings.error_log));
         if let Err(error) = prepared {

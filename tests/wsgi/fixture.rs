@@ -9,10 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
+use crate::access::{AccessSettings, Backlog, Format};
 use crate::app::{App, Block, Body, Gone, Local, Peer, Proxied, Reply, Request, Secured, Verdict};
 use crate::http::head::{Heads, Limits};
 use crate::http::response::{ResponseHead, write_interim};
 use crate::python::interpreter;
+use crate::python::logging::WriteRecord;
+use crate::targets::Severity;
 use crate::trust::FieldRules;
 use crate::wsgi::{WsgiApp, WsgiSettings};
 use pyo3::prelude::*;
@@ -333,4 +336,19 @@ impl log::Log for ThreadLog {
         LOG.with_borrow_mut(|log| log.push_str(&format!("{}\n", record.args())));
     }
     fn flush(&self) {}
+}
+
+/// Writes records of Python's `logging` by `log`.
+pub(crate) fn log_record() -> WriteRecord {
+    Arc::new(|record| match record.severity {
+        Severity::Critical | Severity::Error => log::error!("{}", record.text),
+        Severity::Warning => log::warn!("{}", record.text),
+        Severity::Info | Severity::Debug => log::info!("{}", record.text),
+    })
+}
+
+/// An access log without a place.
+pub(crate) fn no_access_log() -> AccessSettings {
+    let format = Format::parse(Format::DEFAULT).unwrap();
+    AccessSettings { format, place: None, syslog: None, statsd: None, backlog: Backlog::Off }
 }

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::fixture::{Outcome, Served, settings, start_python};
+use super::fixture::{Outcome, Served, log_record, no_access_log, settings, start_python};
 use crate::app::{Body, Verdict};
 use crate::conf::{DefinedHooks, Facts, Source, WorkerHooks};
 use crate::python::loading::LoadError;
+use crate::python::logging::{LogConfig, Loggers, Outputs};
 use crate::wsgi::RequestHooks;
 
 /// A configuration whose hooks note what they see in `seen`, and an application that does too.
@@ -37,6 +38,9 @@ impl Configured {
         let left = Arc::new(AtomicUsize::new(0));
         let leaving = Arc::clone(&left);
         let (namespace, hooks) = Python::attach(|py| {
+            let outputs = Outputs::new(&log_record(), &no_access_log());
+            let configured = Loggers::configure(py, (&LogConfig::default(), &[]), None, outputs);
+            configured.map_err(|error| error.summary).unwrap();
             let namespace = namespace(py, code);
             let source = Source::File("gunicorn.conf.py".into());
             let defined = DefinedHooks::find(py, &source, namespace.clone_ref(py)).unwrap().unwrap();
@@ -175,7 +179,6 @@ def pre_request(worker, req):
     log.log(logging.ERROR, 'by number')
     log.info('not that low')
     log.error_log.error('of the logger')
-    log.access_log.error('of the other one')
     logging.getLogger('gunicorn.error').error('of the library')
     try:
         1 / 0
@@ -184,7 +187,7 @@ def pre_request(worker, req):
 ";
     let outcome = ask(&mut Configured::new(code).served(HELLO));
     assert_eq!(outcome.verdict, Verdict::Complete);
-    let expected = "an error\na critical one\nby name\nby number\nof the logger\nof the other one\nof the library\n\
+    let expected = "an error\na critical one\nby name\nby number\nof the logger\nof the library\n\
                     an exception\nTraceback (most recent call last):\n";
     assert!(outcome.log.starts_with(expected), "{}", outcome.log);
     assert!(outcome.log.ends_with("ZeroDivisionError: division by zero\n"), "{}", outcome.log);

@@ -4,10 +4,9 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 
-use super::fixture::{module, start_python};
-use crate::python::logging::{Feeder, LogConfig, Loggers};
+use super::fixture::{log_record, module, no_access_log, start_python};
+use crate::python::logging::{Fed, Feeder, LogConfig, Loggers, Outputs};
 use crate::targets::Severity;
 use crate::targets::queue::{Entry, Value};
 
@@ -58,8 +57,14 @@ fn records_reach_the_configured_handlers_whole_and_in_order() {
     let file = folder.path().join("logging.json");
     std::fs::write(&file, dictionary(folder.path())).unwrap();
     let config = LogConfig { json: Some(file), ini: None };
-    let loggers = Python::attach(|py| Loggers::configure(py, &config, None)).unwrap().unwrap();
-    assert!(loggers.feeds_errors() && loggers.feeds_access());
+    let outputs = || Outputs::new(&log_record(), &no_access_log());
+    let both = Fed { errors: true, access: true };
+    let loggers = Python::attach(|py| {
+        let loggers =
+            Loggers::configure(py, (&config, &[]), None, outputs()).map_err(|error| error.summary).unwrap();
+        assert_eq!(loggers.fed(py).unwrap(), both);
+        loggers
+    });
     let feeder = Feeder::start(loggers, "%(m)s %(B)s %({X-Id}i)s %({none}o)s 100%%".to_owned()).unwrap();
     feeder.queue().push(error("100% {} %s\nof it"));
     feeder.queue().push(access(None));
@@ -78,22 +83,22 @@ fn records_reach_the_configured_handlers_whole_and_in_order() {
 
     // A dictionary replaces the file, and what it does not name has gunicorn's defaults.
     Python::attach(|py| {
-        let code = "given = {'loggers': {'gunicorn.access': {'level': 'INFO', 'handlers': []}}, 'root': {'handlers': []}}";
-        let given = module(py, code).getattr("given").unwrap();
-        let loggers = Loggers::configure(py, &config, Some(given.cast::<PyDict>().unwrap())).unwrap();
-        let loggers = loggers.unwrap();
-        assert!(!loggers.feeds_access());
+        let code = "logconfig_dict = {'loggers': {'gunicorn.access': {'level': 'INFO', 'handlers': []}}, 'root': {'handlers': []}}";
+        let given = module(py, code).dict();
+        let loggers = Loggers::configure(py, (&config, &[]), Some(&given), outputs())
+            .map_err(|error| error.summary)
+            .unwrap();
+        assert!(!loggers.fed(py).unwrap().access);
     });
 }
 
 #[test]
-fn nothing_is_configured_where_nothing_is_named_and_a_missing_file_is_an_error() {
+fn a_missing_file_is_an_error() {
     start_python();
     Python::attach(|py| {
-        let none = Loggers::configure(py, &LogConfig::default(), Some(&PyDict::new(py))).unwrap();
-        assert!(none.is_none());
+        let outputs = || Outputs::new(&log_record(), &no_access_log());
         let missing = LogConfig { ini: Some("/nowhere/logging.ini".into()), json: None };
-        let error = Loggers::configure(py, &missing, None).err().unwrap().to_string();
+        let error = Loggers::configure(py, (&missing, &[]), None, outputs()).err().unwrap().summary;
         assert!(error.contains("/nowhere/logging.ini"), "{error}");
     });
 }

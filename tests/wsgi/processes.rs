@@ -6,10 +6,11 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use crate::python::logging::LogConfig;
 use crate::python::{ending, fork, interpreter, site, traceback};
 use pyo3::prelude::*;
 
-use super::fixture::{module, start_python};
+use super::fixture::{log_record, module, no_access_log, start_python};
 
 /// Runs an ignored test of this file in a process of its own.
 fn run(name: &str, venv: Option<&Path>) -> Output {
@@ -355,6 +356,10 @@ def pre_fork(server, worker):
         venv: None,
         arguments: vec!["mcsup".to_owned()],
         environment: Vec::new(),
+        log_config: LogConfig::default(),
+        python_path: Vec::new(),
+        write_record: log_record(),
+        access: no_access_log(),
         limit: std::time::Duration::from_millis(200),
         reopen_error_log: Box::new(|| {}),
     };

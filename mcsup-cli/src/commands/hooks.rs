@@ -8,25 +8,31 @@ use std::collections::BTreeMap;
 
 use mcsup_core::PoolEvent;
 use mcsup_core::host::service_manager::ServiceManager;
+use mcsup_py::access::AccessSettings;
 use mcsup_py::conf::{MASTER_HOOKS, MasterEvent, MasterFacts, MasterHooks, Source};
+use mcsup_py::python::logging::LogConfig;
 
 use super::beats::Beats;
 use super::cfg;
 use super::hooks_process::{LIMIT, Process, Sent};
 use super::pool::Output;
+use super::wiring;
 use crate::settings::Settings;
 
 /// Hooks after which something may live in their process.
 const STARTING: [&str; 2] = ["on_starting", "when_ready"];
 
 /// The hooks of gunicorn's master in a configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 struct Defined {
     source: Source,
     names: Vec<&'static str>,
     cfg: String,
     app: String,
     environment: Vec<(String, String)>,
+    log_config: LogConfig,
+    python_path: Vec<String>,
+    access: AccessSettings,
 }
 
 /// The hooks of the generation that a reload boots.
@@ -67,7 +73,7 @@ impl Hooks {
             ..MasterFacts::default()
         };
         Self {
-            serving: defined(settings),
+            serving: defined(settings, &output),
             next: None,
             facts,
             living: BTreeMap::new(),
@@ -112,7 +118,7 @@ impl Hooks {
     /// New settings were read. Their generation may still be refused.
     pub(super) fn reload(&mut self, generation: u64, settings: &Settings) {
         self.restore();
-        self.next = Some(Next { generation, defined: defined(settings), has_begun: false });
+        self.next = Some(Next { generation, defined: defined(settings, &self.output), has_begun: false });
     }
 
     /// The generation boots: its hooks apply.
@@ -243,6 +249,10 @@ impl Hooks {
                 venv: std::env::var_os("VIRTUAL_ENV").map(Into::into),
                 arguments: self.arguments.clone(),
                 environment: defined.environment.clone(),
+                log_config: defined.log_config.clone(),
+                python_path: defined.python_path.clone(),
+                write_record: wiring::write_record(&self.output.log),
+                access: defined.access.clone(),
                 limit: LIMIT,
                 reopen_error_log: Box::new(move || reopened.reopen()),
             }
@@ -308,8 +318,10 @@ fn is_kept(event: &MasterEvent) -> bool {
 }
 
 /// The hooks of gunicorn's master in the configuration of these settings.
-fn defined(settings: &Settings) -> Option<Defined> {
+fn defined(settings: &Settings, output: &Output) -> Option<Defined> {
     let conf = settings.conf.as_ref()?;
+    // Settings with a wrong format were refused before.
+    let access = wiring::access_log(settings, &output.remote).ok()?;
     let names: Vec<_> = conf.hooks.iter().copied().filter(|hook| MASTER_HOOKS.contains(hook)).collect();
     (!names.is_empty()).then(|| Defined {
         source: conf.source.clone(),
@@ -317,5 +329,8 @@ fn defined(settings: &Settings) -> Option<Defined> {
         cfg: cfg::values(settings),
         app: settings.app.as_ref().map(|app| app.value.clone()).unwrap_or_default(),
         environment: settings.process.env.value.clone(),
+        log_config: settings.logging.python.clone(),
+        python_path: settings.python_path.as_ref().map(|path| path.value.clone()).unwrap_or_default(),
+        access,
     })
 }

@@ -11,6 +11,7 @@ use mcsup_core::policy::{Limit, Plan, Policy, Recycling};
 use mcsup_core::{Address, Children, Config, Program};
 use mcsup_py::access::{AccessSettings, Format};
 use mcsup_py::engine::{EngineConfig, Limits, StaticFiles, Timeouts};
+use mcsup_py::python::logging::WriteRecord;
 use mcsup_py::tls::{TlsError, TlsServer, TlsSettings};
 use mcsup_py::{Application, Paste, RedirectErrors, ReloadSettings, WorkerSettings, WsgiSettings};
 
@@ -194,6 +195,7 @@ pub(super) fn worker_settings(
         cfg: super::cfg::values(settings).into(),
         access: access_log(settings, remote)?,
         log_config: settings.logging.python.clone(),
+        write_record: write_record(log),
         redirect_errors: redirect_errors(log),
         wsgi,
         reload: development(settings),
@@ -319,6 +321,11 @@ fn static_files(settings: &Settings) -> Result<StaticFiles, Failure> {
         })?;
     }
     Ok(files)
+}
+
+pub(super) fn write_record(log: &ErrorLog) -> WriteRecord {
+    let log = log.clone();
+    Arc::new(move |record| log.write_record(&record))
 }
 
 fn redirect_errors(log: &ErrorLog) -> RedirectErrors {

@@ -28,7 +28,12 @@ impl Form {
 
     /// A line that the log writes itself.
     pub(super) fn own(self, level: Level, text: &dyn fmt::Display) -> String {
-        self.line(of_level(level), &format_args!("{text}"))
+        self.record(of_level(level), text)
+    }
+
+    /// A record of another logger.
+    pub(super) fn record(self, severity: Severity, text: &dyn fmt::Display) -> String {
+        self.line(severity, &format_args!("{text}"))
     }
 
     /// The application's own text. As text it is not changed.

@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use mcsup_core::host::outlet::{Cut, Outlet};
 use mcsup_core::host::own_file::{self, LOG_MODE};
 use mcsup_core::host::patience::Patience;
-use mcsup_py::targets::Report;
+use mcsup_py::targets::{Report, Severity};
 
 use super::{Destination, Form, LogError};
 
@@ -90,6 +90,11 @@ impl Sink {
     /// Writes a line of the log itself, which is no record.
     pub(super) fn write_own(&self, level: log::Level, text: &dyn std::fmt::Display) {
         self.write(self.form.own(level, text).as_bytes());
+    }
+
+    /// Writes a record of another logger.
+    pub(super) fn write_record(&self, severity: Severity, text: &dyn std::fmt::Display) {
+        self.write(self.form.record(severity, text).as_bytes());
     }
 
     /// Writes the report on a further target. Not as a record, which would go to the same targets.

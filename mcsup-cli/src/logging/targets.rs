@@ -1,5 +1,6 @@
 //! The targets of the error log beside its file: syslog, counters for statsd, and in a worker a queue for Python.
 
+use std::fmt::Display;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -37,10 +38,10 @@ impl Targets {
         true
     }
 
-    fn send(&self, record: &Record<'_>) -> Option<Report> {
+    /// Sends the text of a record to syslog.
+    pub(super) fn send(&self, severity: Severity, text: &dyn Display) -> Option<Report> {
         let syslog = self.syslog.as_ref()?;
-        let text = record.args().to_string();
-        syslog.send(line::severity(record), text.trim_end().as_bytes())
+        syslog.send(severity, text.to_string().trim_end().as_bytes())
     }
 
     /// Sends what waits for a stream of syslog, and waits for that for `limit` at most.
@@ -50,11 +51,11 @@ impl Targets {
     }
 
     /// Counts a record, with gunicorn's names.
-    fn count(&self, record: &Record<'_>) -> Option<Report> {
+    pub(super) fn count(&self, severity: Severity, is_exception: bool) -> Option<Report> {
         let statsd = self.statsd.as_ref()?;
-        let name = match line::severity(record) {
+        let name = match severity {
             Severity::Critical => "gunicorn.log.critical",
-            Severity::Error if record.target() == EXCEPTION => "gunicorn.log.exception",
+            Severity::Error if is_exception => "gunicorn.log.exception",
             Severity::Error => "gunicorn.log.error",
             Severity::Warning => "gunicorn.log.warning",
             Severity::Info | Severity::Debug => return None,
@@ -79,12 +80,13 @@ impl Log for Logger {
         if !self.lines.matches(record) {
             return;
         }
-        let counted = self.targets.count(record);
+        let severity = line::severity(record);
+        let counted = self.targets.count(severity, record.target() == EXCEPTION);
         let sent = if self.targets.queues(record) {
             None
         } else {
             self.lines.log(record);
-            self.targets.send(record)
+            self.targets.send(severity, record.args())
         };
         for report in [counted, sent].into_iter().flatten() {
             self.sink.write_report(&report);

@@ -3,11 +3,13 @@
 //! - `format`: gunicorn's atoms, compiled once; or one JSON object a line. `conversion`: widths and the like.
 //! - `sink`: the file.
 //! - `atoms`: the values of a request for Python's `logging`.
+//! - `direct`: the same places for handlers of Python's `logging`.
 //!
 //! Lines also go to syslog, and durations and counts to statsd (`targets`).
 
 mod atoms;
 mod conversion;
+mod direct;
 mod format;
 mod sink;
 
@@ -16,6 +18,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+pub(crate) use direct::DirectLog;
 pub use format::Format;
 
 use crate::app::Left;
@@ -127,14 +130,14 @@ impl AccessLog {
         Self { format, sink: None, syslog: None, requests: None, queue: None, lines, clock }
     }
 
-    /// Passes requests to Python's `logging` instead of the file, whose place it takes as with gunicorn.
+    /// Passes requests to Python's `logging`, and writes no lines itself any more.
     pub(crate) fn feed(&mut self, queue: Queue) {
         (self.sink, self.queue) = (None, Some(queue));
     }
 
     /// Notes a request.
     pub(crate) fn note(&mut self, entry: &Entry<'_>) {
-        if self.sink.is_some() || self.syslog.is_some() {
+        if self.queue.is_none() && (self.sink.is_some() || self.syslog.is_some()) {
             self.format.write(&mut self.lines, entry, &mut self.clock);
             if self.lines.len() > FULL {
                 self.write();

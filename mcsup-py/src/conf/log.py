@@ -1,23 +1,7 @@
-"""The logger of hooks: gunicorn's methods, in front of the error log of mcsup."""
+"""The logger of hooks: gunicorn's methods, in front of gunicorn's loggers."""
 
 import logging
-import sys
-from typing import Any, Callable, Union
-
-
-class ErrorLogHandler(logging.Handler):
-    """Passes each record to the error log of mcsup, which adds time, pid and level."""
-
-    def __init__(self, write: Callable[[int, str], None]) -> None:
-        super().__init__()
-        self.write = write
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Writes one record."""
-        try:
-            self.write(record.levelno, self.format(record))
-        except Exception:
-            self.handleError(record)
+from typing import Any, Union
 
 
 class Logger:
@@ -31,25 +15,11 @@ class Logger:
         "debug": logging.DEBUG,
     }
 
-    def __init__(self, cfg: Any, write: Callable[[int, str], None], level: int) -> None:
+    def __init__(self, cfg: Any) -> None:
         self.cfg = cfg
-        self.loglevel = level
-        self.error_log = self._logger("gunicorn.error", write, level)
-        self.access_log = self._logger("gunicorn.access", write, logging.INFO)
-
-    @staticmethod
-    def _logger(name: str, write: Callable[[int, str], None], level: int) -> logging.Logger:
-        """The logger, as it is where a configuration of `logging` has given handlers to it or to its parents.
-
-        Such a logger gets the records of the error log: a handler that writes there would make each record again.
-        """
-        logger = logging.getLogger(name)
-        configured = getattr(sys.modules.get("mcsup_logging"), "fed", ())
-        if name not in configured and not logger.handlers:
-            logger.addHandler(ErrorLogHandler(write))
-            logger.propagate = False
-            logger.setLevel(level)
-        return logger
+        self.error_log = logging.getLogger("gunicorn.error")
+        self.access_log = logging.getLogger("gunicorn.access")
+        self.loglevel = self.error_log.getEffectiveLevel()
 
     def critical(self, msg: Any, *args: Any, **kwargs: Any) -> None:
         self.error_log.critical(msg, *args, **kwargs)

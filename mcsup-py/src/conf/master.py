@@ -1,5 +1,6 @@
 """The hooks of gunicorn's master, in a process of their own beside the supervisor."""
 
+import sys
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 # The hooks, each with the number of its arguments.
@@ -120,10 +121,21 @@ class Master:
         hook = self.hooks.get(name)
         if hook is None:
             return
+        before = logging_state()
         try:
             hook(*arguments)
         except BaseException:
             self.server.log.exception("Exception in the hook %s", name)
+        self.warn_of_loggers(name, before)
+
+    def warn_of_loggers(self, name: str, before: Dict[str, Any]) -> None:
+        """Warns of loggers that workers have as they were `before`. gunicorn's workers are forks of the hooks' process."""
+        for logger, state in logging_state().items():
+            if state != before[logger]:
+                sys.modules["mcsup_logging"].warn(
+                    f"The hook {name} changes the logger {logger} of its own process only: a change at the top of the "
+                    "configuration, or in post_fork, reaches the records of the workers too"
+                )
 
     def handle(self, name: str, event: Dict[str, Any]) -> None:
         """Notes the event `name`, and calls its hook."""
@@ -153,6 +165,12 @@ def hooks_of(namespace: Dict[str, Any]) -> Dict[str, Callable[..., Any]]:
     """The hooks among the variables of a configuration."""
     defined = {name: namespace[name] for name in ARITIES if namespace.get(name) is not None}
     return {name: imported(hook) if isinstance(hook, str) else hook for name, hook in defined.items()}
+
+
+def logging_state() -> Dict[str, Any]:
+    """The state of gunicorn's loggers."""
+    found: Dict[str, Any] = sys.modules["mcsup_logging"].states()
+    return found
 
 
 def imported(name: str) -> Callable[..., Any]:

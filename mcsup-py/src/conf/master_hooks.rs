@@ -23,7 +23,9 @@ use super::executing;
 use super::master_events::{MasterEvent, MasterFacts};
 use super::objects::{self, Own};
 use super::source::Source;
+use crate::access::AccessSettings;
 use crate::python::loading::LoadError;
+use crate::python::logging::{LogConfig, Loggers, Outputs, WriteRecord};
 use crate::python::{ending, interpreter, site, traceback};
 
 /// The exit code of a process whose hook did not return in time.
@@ -52,6 +54,14 @@ pub struct MasterHooks {
     pub arguments: Vec<String>,
     /// Added to `os.environ`.
     pub environment: Vec<(String, String)>,
+    /// Files for Python's `logging`.
+    pub log_config: LogConfig,
+    /// Put in front of `sys.path` for such a file.
+    pub python_path: Vec<String>,
+    /// Writes a record of Python's `logging` to the error log.
+    pub write_record: WriteRecord,
+    /// The access log, to which hooks may write.
+    pub access: AccessSettings,
     /// The longest time of a hook.
     pub limit: Duration,
     /// Reopens the error log.
@@ -120,7 +130,7 @@ impl MasterHooks {
             match &event {
                 MasterEvent::ReopenLogs {} => (self.reopen_error_log)(),
                 MasterEvent::Reload { source, cfg, app, environment } => {
-                    reload(&master, source, (cfg, app, environment));
+                    self.reload(&master, source, (cfg, app, environment));
                 }
                 _ => handle(&master, &event, &line),
             }
@@ -148,9 +158,46 @@ impl MasterHooks {
                 .and_then(|()| interpreter::set_arguments(py, &self.arguments))
                 .and_then(|()| interpreter::set_environment(py, &self.environment))
                 .map_err(broken)?;
+            Loggers::import(py).map_err(broken)?;
             let namespace = executing::execute(py, &self.source)?;
+            self.configure_logging(py, namespace.bind(py))?;
             self.make(py, namespace.bind(py)).map_err(broken)
         })
+    }
+
+    /// As in a worker, so that hooks log as they do under gunicorn.
+    fn configure_logging(&self, py: Python<'_>, namespace: &Bound<'_, PyDict>) -> Result<(), LoadError> {
+        let outputs = Outputs::new(&self.write_record, &self.access);
+        let files = (&self.log_config, &self.python_path[..]);
+        Loggers::configure(py, files, Some(namespace), outputs).map(drop)
+    }
+
+    /// Executes the configuration again, for the hooks of another generation.
+    fn reload(
+        &self,
+        master: &Py<PyAny>,
+        source: &Source,
+        (cfg, app, environment): (&str, &str, &[(String, String)]),
+    ) {
+        set_running(Some(Running::Execution(source.to_string())));
+        let reloaded = Python::attach(|py| {
+            let broken = |error: PyErr| LoadError::raised(py, "cannot make the objects of hooks", &error);
+            master
+                .call_method0(py, "keep")
+                .and_then(|_| interpreter::set_environment(py, environment))
+                .map_err(broken)?;
+            let namespace = executing::execute(py, source)?;
+            self.configure_logging(py, namespace.bind(py))?;
+            let (cfg, log) = settings(py, cfg, namespace.bind(py)).map_err(broken)?;
+            master.call_method1(py, "reload", (namespace, cfg, log, app)).map_err(broken)?;
+            ending::flush_output(py);
+            Ok::<(), LoadError>(())
+        });
+        Python::attach(|py| ending::end_if_forked_off(py, None));
+        set_running(None);
+        if let Err(error) = reloaded {
+            log_error("The earlier hooks of the master stay", &error);
+        }
     }
 
     fn make(&self, py: Python<'_>, namespace: &Bound<'_, PyDict>) -> PyResult<Py<PyAny>> {
@@ -170,28 +217,6 @@ fn settings<'py>(
     let cfg = objects::cfg(py, cfg, namespace)?;
     let log = objects::logger(py, &cfg)?;
     Ok((cfg, log))
-}
-
-/// Executes the configuration again, for the hooks of another generation.
-fn reload(master: &Py<PyAny>, source: &Source, (cfg, app, environment): (&str, &str, &[(String, String)])) {
-    set_running(Some(Running::Execution(source.to_string())));
-    let reloaded = Python::attach(|py| {
-        let broken = |error: PyErr| LoadError::raised(py, "cannot make the objects of hooks", &error);
-        master
-            .call_method0(py, "keep")
-            .and_then(|_| interpreter::set_environment(py, environment))
-            .map_err(broken)?;
-        let namespace = executing::execute(py, source)?;
-        let (cfg, log) = settings(py, cfg, namespace.bind(py)).map_err(broken)?;
-        master.call_method1(py, "reload", (namespace, cfg, log, app)).map_err(broken)?;
-        ending::flush_output(py);
-        Ok::<(), LoadError>(())
-    });
-    Python::attach(|py| ending::end_if_forked_off(py, None));
-    set_running(None);
-    if let Err(error) = reloaded {
-        log_error("The earlier hooks of the master stay", &error);
-    }
 }
 
 fn log_error(consequence: &str, LoadError { summary, traceback }: &LoadError) {

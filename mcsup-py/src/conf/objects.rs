@@ -2,12 +2,8 @@
 
 use std::ffi::CString;
 
-use log::Level;
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyModule, PyTuple};
-
-/// The target of records that `log` has no level for.
-const CRITICAL: &str = "critical";
 
 /// Each module uses none of the others.
 pub(super) enum Own {
@@ -48,15 +44,9 @@ pub(super) fn cfg<'py>(
     Own::Cfg.module(py)?.getattr("Cfg")?.call1((values, namespace))
 }
 
-/// `log`: writes to the error log of this process.
+/// `log`, in front of gunicorn's loggers, which have their handlers.
 pub(super) fn logger<'py>(py: Python<'py>, cfg: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    let write = PyCFunction::new_closure(py, Some(c"write"), None, |arguments, _| -> PyResult<()> {
-        let (level, text): (i64, String) = arguments.extract()?;
-        // The reader of a log may be slow.
-        arguments.py().detach(|| write(level, &text));
-        Ok(())
-    })?;
-    Own::Log.module(py)?.getattr("Logger")?.call1((cfg, write, lowest_level()))
+    Own::Log.module(py)?.getattr("Logger")?.call1((cfg,))
 }
 
 /// A function without arguments.
@@ -66,26 +56,4 @@ pub(super) fn act<'py>(
     act: impl Fn() + Send + Sync + 'static,
 ) -> PyResult<Bound<'py, PyCFunction>> {
     PyCFunction::new_closure(py, Some(name), None, move |_: &Bound<'_, PyTuple>, _| act())
-}
-
-/// Writes a record with a level of Python's `logging`.
-fn write(level: i64, text: &str) {
-    match level {
-        50.. => log::error!(target: CRITICAL, "{text}"),
-        40.. => log::error!("{text}"),
-        30.. => log::warn!("{text}"),
-        20.. => log::info!("{text}"),
-        _ => log::debug!("{text}"),
-    }
-}
-
-/// The lowest level that is logged, as a number of Python's `logging`.
-fn lowest_level() -> u8 {
-    match log::max_level().to_level() {
-        None => 50,
-        Some(Level::Error) => 40,
-        Some(Level::Warn) => 30,
-        Some(Level::Info) => 20,
-        Some(Level::Debug | Level::Trace) => 10,
-    }
 }

@@ -1,20 +1,67 @@
-"""Python's logging in a worker, as the option --log-config has it.
+"""Python's logging in a process of mcsup: the loggers gunicorn.error and gunicorn.access, as gunicorn's users know them.
 
-The loggers gunicorn.error and gunicorn.access get the records of the server, one after another, in a thread of its own.
+Both have a handler that writes to a log of mcsup. The server's own records take this way only if a logger is not as it was
+made: then they pass through it, one after another, in a thread of their own.
 """
 
-import json
 import logging
-import logging.config
 import os
 import sys
 
 ERROR = "gunicorn.error"
 ACCESS = "gunicorn.access"
 STAMP = "[%Y-%m-%d %H:%M:%S %z]"
+LINE = "%(asctime)s [%(process)d] [%(levelname)s] %(message)s"
 
-# The loggers that get the records of the server.
-fed = set()
+# The lowest level of each logger, and its handler, if it has one.
+made = {}
+MESSAGE = logging.Formatter()
+
+
+class LogHandler(logging.StreamHandler):
+    """Writes to a log of mcsup, which itself adds time, process and level to a message.
+
+    gunicorn's handlers have a stream and a formatter, and applications use and replace both.
+    """
+
+    def __init__(self, write, reopen, stream, formatter):
+        super().__init__(stream)
+        self.write, self.reopen, self.usual = write, reopen, (self.stream, formatter)
+        self.setFormatter(formatter)
+
+    def emit(self, record):
+        stream, formatter = self.usual
+        if self.stream is not stream:
+            super().emit(record)
+            return
+        try:
+            is_line = self.formatter is not formatter
+            text = (self if is_line else MESSAGE).format(record)
+            self.write(record.levelno, text, is_line, hasattr(record, "is_of_mcsup"))
+        except Exception:
+            self.handleError(record)
+
+    def is_changed(self, lowest):
+        """Whether a record of that level would not simply be written."""
+        return bool(self.filters or self.level > lowest or (self.stream, self.formatter) != self.usual)
+
+
+def prepare(errors, access, level):
+    """Give both loggers their handlers. `errors` writes a record; `access`: how to write one, and to open the file again."""
+    plain = logging.Formatter("%(message)s")
+    for name, lowest, handler in (
+        (ERROR, level, LogHandler(errors, None, sys.stderr, logging.Formatter(LINE, STAMP))),
+        (ACCESS, logging.INFO, access and LogHandler(*access, sys.stdout, plain)),
+    ):
+        logger = logging.getLogger(name)
+        logger.propagate = False
+        logger.setLevel(lowest)
+        for earlier in logger.handlers[:]:
+            if isinstance(earlier, LogHandler):
+                logger.removeHandler(earlier)
+        if handler:
+            logger.addHandler(handler)
+        made[name] = (lowest, handler)
 
 
 def _console(stream):
@@ -33,22 +80,20 @@ def defaults():
         "root": {"level": "INFO", "handlers": ["console"]},
         "loggers": {ERROR: _logger("error_console"), ACCESS: _logger("console")},
         "handlers": {"console": _console("stdout"), "error_console": _console("stderr")},
-        "formatters": {
-            "generic": {"format": "%(asctime)s [%(process)d] [%(levelname)s] %(message)s", "datefmt": STAMP}
-        },
+        "formatters": {"generic": {"format": LINE, "datefmt": STAMP}},
     }
 
 
-def configure(ini, file, dictionary, level):
-    """Configure the loggers by the first that is given: dictionary, JSON file, ini file. Return which are to be fed."""
-    fed.clear()
-    for name, lowest in ((ERROR, level), (ACCESS, logging.INFO)):
-        logger = logging.getLogger(name)
-        logger.propagate = False
-        logger.setLevel(lowest)
+def configure(ini, file, dictionary):
+    """Configure the loggers by the first that is given: dictionary, JSON file, ini file."""
+    # Here, as it needs many other modules.
+    import logging.config
+
     if dictionary:
         logging.config.dictConfig({**defaults(), **dictionary})
     elif file:
+        import json
+
         with open(file, encoding="utf-8") as text:
             content = json.load(text)
         if not isinstance(content, dict):
@@ -59,8 +104,42 @@ def configure(ini, file, dictionary, level):
             raise FileNotFoundError(f"no such file: {ini}")
         place = {"__file__": ini, "here": os.path.dirname(ini)}
         logging.config.fileConfig(ini, defaults=place, disable_existing_loggers=False)
-    fed.update(name for name in (ERROR, ACCESS) if logging.getLogger(name).hasHandlers())
-    return ERROR in fed, ACCESS in fed
+
+
+def is_changed(name):
+    """Whether a record of the server has to pass through the logger, as it is not as it was made."""
+    logger = logging.getLogger(name)
+    lowest, handler = made[name]
+    return bool(
+        logger.disabled
+        or logger.propagate
+        or logger.filters
+        or logger.handlers != ([handler] if handler else [])
+        or max(logger.getEffectiveLevel(), logger.manager.disable + 1) > lowest
+        or (handler and handler.is_changed(lowest))
+    )
+
+
+def states():
+    """The state of both loggers, for a comparison with a later one."""
+    loggers = map(logging.getLogger, (ERROR, ACCESS))
+    return {logger.name: (logger.disabled, logger.propagate, *_state(logger)) for logger in loggers}
+
+
+def _state(part):
+    inner = [_state(handler) for handler in getattr(part, "handlers", ())]
+    return id(part), part.level, list(map(id, part.filters)), id(getattr(part, "formatter", None)), inner
+
+
+def warn(text):
+    """Log a warning, whatever the logger does with it."""
+    made[ERROR][1].write(logging.WARNING, text, False, False)
+
+
+def changed():
+    """Which of both loggers are changed, and which are disabled."""
+    loggers = (ERROR, ACCESS)
+    return [is_changed(name) for name in loggers], [bool(logging.getLogger(name).disabled) for name in loggers]
 
 
 class Atoms(dict):
@@ -76,6 +155,7 @@ def _handle(name, level, created, message, args):
         record = logger.makeRecord(name, level, "(mcsup)", 0, message, args, None)
         record.created = created
         record.msecs = int(created % 1 * 1000) + 0.0
+        record.is_of_mcsup = True
         logger.handle(record)
 
 
@@ -97,7 +177,9 @@ def reopen():
     """Open the files of all loggers again."""
     loggers = [logging.getLogger(), *(logging.getLogger(name) for name in list(logging.root.manager.loggerDict))]
     for handler in {id(h): h for logger in loggers for h in logger.handlers}.values():
-        if isinstance(handler, logging.FileHandler):
+        if isinstance(handler, LogHandler) and handler.reopen:
+            handler.reopen()
+        elif isinstance(handler, logging.FileHandler):
             handler.acquire()
             try:
                 if handler.stream:

@@ -1,20 +1,24 @@
-//! Python's `logging` for the server's own records: `--log-config`, `--log-config-json` and `logconfig_dict`.
+//! Python's `logging`: gunicorn's loggers, and a configuration by `--log-config`, `--log-config-json` or `logconfig_dict`.
 //!
-//! The file is executed by Python's `logging.config` before the application is loaded, in a mold or in each worker. A
-//! thread of the worker passes the records on: a handler that waits delays neither a request nor another log.
+//! The loggers get their handlers before the application is loaded, in a mold or in each worker. As long as they are as
+//! they were made, the server's own records need no Python. Otherwise a thread of the worker passes them on: a handler
+//! that waits delays neither a request nor another log.
 
 use std::ffi::CString;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mcsup_core::SignalsBlocked;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyModule};
+use pyo3::types::{PyCFunction, PyDict, PyModule, PyTuple};
 
+use super::loading::{self, LoadError};
 use super::traceback;
+use crate::access::{AccessSettings, DirectLog};
 use crate::targets::Severity;
 use crate::targets::queue::{Entry, Queue, Reader, Value};
 
@@ -35,43 +39,147 @@ pub struct LogConfig {
     pub json: Option<PathBuf>,
 }
 
-/// The configured loggers.
+/// A record that has passed through a logger of Python's, for the error log.
+#[derive(Debug, Clone, Copy)]
+pub struct PythonRecord<'a> {
+    /// Its importance.
+    pub severity: Severity,
+    /// Its text.
+    pub text: &'a str,
+    /// Whether the text is a whole line, by a formatter of the application's.
+    pub is_line: bool,
+    /// Whether it is the server's own, which is counted already.
+    pub is_own: bool,
+}
+
+/// Writes a record to the error log, past the queue for Python.
+pub type WriteRecord = Arc<dyn Fn(PythonRecord<'_>) + Send + Sync>;
+
+/// The logs behind the handlers of gunicorn's loggers.
+pub(crate) struct Outputs {
+    /// The error log.
+    errors: WriteRecord,
+    /// The access log, if there is one.
+    access: Option<Arc<DirectLog>>,
+}
+
+impl Outputs {
+    /// The error log, and the places of the access log.
+    pub(crate) fn new(errors: &WriteRecord, access: &AccessSettings) -> Self {
+        Self { errors: Arc::clone(errors), access: DirectLog::of(access).map(Arc::new) }
+    }
+}
+
+/// gunicorn's loggers.
 pub(crate) struct Loggers {
     module: Py<PyModule>,
-    feeds_errors: bool,
-    feeds_access: bool,
+    /// Whether requests are logged at all.
+    has_access: bool,
+}
+
+/// Whether records go to Python.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Fed {
+    /// Those of the error log.
+    pub(crate) errors: bool,
+    /// The requests.
+    pub(crate) access: bool,
 }
 
 impl Loggers {
-    /// Configures Python's `logging`; `None` if nothing is to be configured. A `dictionary` replaces the files.
+    /// Imports `logging`, before code of the user's may hide it.
+    pub(crate) fn import(py: Python<'_>) -> PyResult<()> {
+        module(py).map(drop)
+    }
+
+    /// Gives gunicorn's loggers their handlers, and configures Python's `logging`. A dictionary among the `variables` of a
+    /// configuration in Python replaces the files.
     ///
     /// # Errors
     /// The configuration is wrong: the exception of `logging.config`.
     pub(crate) fn configure(
         py: Python<'_>,
-        config: &LogConfig,
-        dictionary: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<Option<Self>> {
+        (config, python_path): (&LogConfig, &[String]),
+        variables: Option<&Bound<'_, PyDict>>,
+        outputs: Outputs,
+    ) -> Result<Self, LoadError> {
+        let dictionary = variables.and_then(|variables| variables.get_item("logconfig_dict").ok().flatten());
+        let dictionary = dictionary.as_ref().and_then(|dictionary| dictionary.cast::<PyDict>().ok());
         let dictionary = dictionary.filter(|dictionary| !dictionary.is_empty());
-        if *config == LogConfig::default() && dictionary.is_none() {
-            return Ok(None);
+        let is_configured = dictionary.is_some() || *config != LogConfig::default();
+        if is_configured {
+            // A configuration may name classes of the application.
+            loading::extend_path(py, python_path)?;
         }
+        let configured = Self::prepare(py, outputs).and_then(|mut loggers| {
+            if is_configured {
+                let arguments = (&config.ini, &config.json, dictionary);
+                loggers.module.bind(py).call_method1("configure", arguments)?;
+                loggers.has_access = true;
+            }
+            Ok(loggers)
+        });
+        configured.map_err(|error| LoadError::raised(py, "cannot configure Python's logging", &error))
+    }
+
+    fn prepare(py: Python<'_>, outputs: Outputs) -> PyResult<Self> {
         let module = module(py)?;
-        let level = python_level(log::max_level());
-        let fed = module.call_method1("configure", (&config.ini, &config.json, dictionary, level))?;
-        let (feeds_errors, feeds_access) = fed.extract()?;
-        Ok(Some(Self { module: module.unbind(), feeds_errors, feeds_access }))
+        let Outputs { errors, access } = outputs;
+        let has_access = access.is_some();
+        let access = access.map(|log| write_access(py, &log)).transpose()?;
+        module.call_method1("prepare", (write_errors(py, errors)?, access, python_level()))?;
+        Ok(Self { module: module.unbind(), has_access })
     }
 
-    /// Whether the records of the error log go to Python.
-    pub(crate) fn feeds_errors(&self) -> bool {
-        self.feeds_errors
+    /// Which records go to Python: those whose logger the configuration, a hook or the application has changed.
+    ///
+    /// # Errors
+    /// A logger is none any more.
+    pub(crate) fn fed(&self, py: Python<'_>) -> PyResult<Fed> {
+        let changed = self.module.bind(py).call_method0("changed")?;
+        let ([errors, access], disabled): ([bool; 2], [bool; 2]) = changed.extract()?;
+        let fed = Fed { errors, access: access && self.has_access };
+        for (name, is_fed, is_disabled) in
+            [("error", fed.errors, disabled[0]), ("access", fed.access, disabled[1])]
+        {
+            if is_fed && is_disabled {
+                log::warn!(
+                    "The logger gunicorn.{name} is disabled, so this worker writes nothing to it; a configuration of \
+                     logging disables it unless disable_existing_loggers is False"
+                );
+            }
+        }
+        Ok(fed)
     }
+}
 
-    /// Whether the requests go to Python.
-    pub(crate) fn feeds_access(&self) -> bool {
-        self.feeds_access
-    }
+/// The arguments of a handler: level, text, `is_line`, `is_own`.
+type Written = (i64, String, bool, bool);
+
+fn write_errors(py: Python<'_>, write: WriteRecord) -> PyResult<Bound<'_, PyCFunction>> {
+    PyCFunction::new_closure(py, Some(c"write"), None, move |arguments, _| -> PyResult<()> {
+        let (level, text, is_line, is_own): Written = arguments.extract()?;
+        let record = PythonRecord { severity: severity_of(level), text: &text, is_line, is_own };
+        // The reader of a log may be slow.
+        arguments.py().detach(|| write(record));
+        Ok(())
+    })
+}
+
+/// Writes a line, and opens the file again.
+fn write_access<'py>(py: Python<'py>, log: &Arc<DirectLog>) -> PyResult<[Bound<'py, PyCFunction>; 2]> {
+    let (written, reopened) = (Arc::clone(log), Arc::clone(log));
+    let write = PyCFunction::new_closure(py, Some(c"write"), None, move |arguments, _| -> PyResult<()> {
+        let (_, mut text, ..): Written = arguments.extract()?;
+        text.push('\n');
+        arguments.py().detach(|| written.write(text.as_bytes()));
+        Ok(())
+    })?;
+    let reopen =
+        PyCFunction::new_closure(py, Some(c"reopen"), None, move |arguments: &Bound<'_, PyTuple>, _| {
+            arguments.py().detach(|| reopened.reopen());
+        })?;
+    Ok([write, reopen])
 }
 
 /// The thread that passes records on.
@@ -216,6 +324,17 @@ fn seconds(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
+/// The importance of a level of Python's.
+fn severity_of(level: i64) -> Severity {
+    match level {
+        50.. => Severity::Critical,
+        40.. => Severity::Error,
+        30.. => Severity::Warning,
+        20.. => Severity::Info,
+        _ => Severity::Debug,
+    }
+}
+
 /// Python's number of a level.
 fn level_of(severity: Severity) -> u8 {
     match severity {
@@ -227,8 +346,13 @@ fn level_of(severity: Severity) -> u8 {
     }
 }
 
-fn python_level(most: log::LevelFilter) -> u8 {
-    match most {
+/// Python's number of the lowest level that is logged.
+fn python_level() -> u8 {
+    if !log::log_enabled!(log::Level::Error) {
+        // `log` has no level for critical records, which alone are logged.
+        return 50;
+    }
+    match log::max_level() {
         log::LevelFilter::Off => 50,
         log::LevelFilter::Error => 40,
         log::LevelFilter::Warn => 30,

@@ -16,6 +16,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::interpreter;
+use super::logging::Loggers;
 use super::site::{self, Deferred};
 
 /// How many files are looked through: those of a web framework, and not of all that computes behind it.
@@ -77,9 +78,17 @@ fn load(py: Python<'_>, module: &str, python_path: &[String]) -> PyResult<usize>
     let before = names_in(&modules);
     let prefixes = deferred.and_then(|deferred| deferred.prefixes);
     with_prefixes(py, prefixes, || {
-        for name in Search::new(&places).all_that_is_wanted_by(module) {
+        let mut search = Search::new(&places);
+        // Each worker needs it for gunicorn's loggers.
+        search.note("logging");
+        let wanted = search.all_that_is_wanted_by(module);
+        for name in &wanted {
             // Not there on this system, or not a module: the application knows what to do then.
             let _ = py.import(name.as_str());
+        }
+        if !wanted.is_empty() {
+            // A worker reports the error.
+            let _ = Loggers::import(py);
         }
     })?;
     let loaded: Vec<String> = names_in(&modules).difference(&before).cloned().collect();

@@ -8,25 +8,20 @@ use pyo3::types::PyDict;
 
 use super::{WorkerSettings, in_words_of_core};
 use crate::access::{AccessLog, AccessSettings};
-use crate::python::logging::{Feeder, LogConfig, Loggers};
-use crate::python::{loading, traceback};
+use crate::python::logging::{Fed, Feeder, Loggers, Outputs};
+use crate::python::traceback;
 
-/// Configures Python's `logging`, if the settings or the variables of a configuration in Python say how.
+/// Gives gunicorn's loggers their handlers, and configures Python's `logging` by the settings or the variables of a
+/// configuration in Python.
 pub(super) fn configure(
     settings: &WorkerSettings,
     namespace: Option<&Py<PyDict>>,
-) -> mcsup_core::Result<Option<Loggers>> {
+) -> mcsup_core::Result<Loggers> {
     Python::attach(|py| {
-        let dictionary = namespace.and_then(|names| names.bind(py).get_item("logconfig_dict").ok().flatten());
-        let dictionary = dictionary.as_ref().and_then(|dictionary| dictionary.cast::<PyDict>().ok());
-        if dictionary.is_some() || settings.log_config != LogConfig::default() {
-            // A configuration may name classes of the application.
-            loading::extend_path(py, &settings.python_path).map_err(in_words_of_core)?;
-        }
-        Loggers::configure(py, &settings.log_config, dictionary).map_err(|error| {
-            let summary = format!("cannot configure Python's logging: {}", traceback::one_line(py, &error));
-            Error::new(ErrorKind::Application, summary).with_detail(traceback::format(py, &error))
-        })
+        let outputs = Outputs::new(&settings.write_record, &settings.access);
+        let variables = namespace.map(|names| names.bind(py));
+        Loggers::configure(py, (&settings.log_config, &settings.python_path), variables, outputs)
+            .map_err(in_words_of_core)
     })
 }
 
@@ -50,14 +45,24 @@ pub(super) fn open_access_log(
     }
 }
 
-/// Starts to pass records to Python's `logging`, as it is configured. Without the thread they go to the logs of mcsup.
+/// Starts to pass records to Python's `logging`, where a logger has been changed. Without the thread they go to the logs of
+/// mcsup.
 pub(super) fn start_feeder(
     loggers: Option<Loggers>,
     settings: &WorkerSettings,
     access: &mut Option<AccessLog>,
 ) -> Option<Feeder> {
     let loggers = loggers?;
-    let (feeds_errors, feeds_access) = (loggers.feeds_errors(), loggers.feeds_access());
+    let fed = Python::attach(|py| {
+        let report = |error: PyErr| {
+            let reason = traceback::one_line(py, &error);
+            log::error!("Logging without Python: the loggers cannot be read: {reason}");
+        };
+        loggers.fed(py).map_err(report).unwrap_or_default()
+    });
+    if fed == Fed::default() {
+        return None;
+    }
     let format = &settings.access.format;
     let feeder = match Feeder::start(loggers, format.text().to_owned()) {
         Ok(feeder) => feeder,
@@ -66,10 +71,10 @@ pub(super) fn start_feeder(
             return None;
         }
     };
-    if feeds_access {
+    if fed.access {
         access.get_or_insert_with(|| AccessLog::empty(format.clone())).feed(feeder.queue().clone());
     }
-    if feeds_errors {
+    if fed.errors {
         (settings.redirect_errors)(Some(feeder.queue().clone()));
     }
     Some(feeder)
