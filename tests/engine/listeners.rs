@@ -2,33 +2,17 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use mcsup_py::app::{Reply, Request};
 
 use crate::fixture::*;
+use crate::logged::logged;
 use crate::pool::Pool;
-
-/// Everything logged so far.
-struct Lines(Mutex<Vec<String>>);
-
-static LINES: Lines = Lines(Mutex::new(Vec::new()));
-
-impl log::Log for Lines {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-    fn log(&self, record: &log::Record<'_>) {
-        self.0.lock().unwrap().push(record.args().to_string());
-    }
-    fn flush(&self) {}
-}
 
 #[test]
 fn a_listener_that_was_shut_down_is_logged_once_and_the_others_serve_on() {
-    log::set_logger(&LINES).unwrap();
-    log::set_max_level(log::LevelFilter::Warn);
+    logged();
     let pool = Pool::of(1);
     let server = Setup { unix: true, seat: pool.seat(0), ..Setup::default() }.start(
         |request: Request<'_>, reply: &mut dyn Reply| {
@@ -46,7 +30,7 @@ fn a_listener_that_was_shut_down_is_logged_once_and_the_others_serve_on() {
         client.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     }
-    let lines = LINES.0.lock().unwrap();
+    let lines = logged();
     assert_eq!(
         lines.iter().filter(|line| line.contains("no more connections are accepted")).count(),
         1,

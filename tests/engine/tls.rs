@@ -22,13 +22,13 @@ use crate::hold::Hold;
 use crate::pool::Pool;
 use crate::switching::{ASKS, SWITCHED, lines};
 
-type Secure = StreamOwned<ClientConnection, TcpStream>;
+pub(crate) type Secure = StreamOwned<ClientConnection, TcpStream>;
 
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/engine/certificates").join(name)
 }
 
-fn settings() -> TlsSettings {
+pub(crate) fn settings() -> TlsSettings {
     let pair = |name: &str| CertificateFiles {
         certificate: file(&format!("{name}.pem")),
         key: Some(file(&format!("{name}.key"))),
@@ -36,12 +36,12 @@ fn settings() -> TlsSettings {
     TlsSettings { certificates: vec![pair("first"), pair("second")], ..TlsSettings::default() }
 }
 
-fn setup(tls: TlsServer) -> Setup {
+pub(crate) fn setup(tls: TlsServer) -> Setup {
     let setup = Setup::default();
     Setup { config: EngineConfig { tls: Some(tls), ..setup.config }, ..setup }
 }
 
-fn start(settings: &TlsSettings) -> Server {
+pub(crate) fn start(settings: &TlsSettings) -> Server {
     setup(settings.load().unwrap()).start(answer)
 }
 
@@ -80,13 +80,18 @@ fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at / 251 + at % 251) as u8).collect()
 }
 
+pub(crate) fn authority() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(file("authority.pem")).unwrap()).unwrap();
+    roots
+}
+
 /// A client's settings. `certified`: it has a certificate.
-fn client_config(
+pub(crate) fn client_config(
     versions: &[&'static rustls::SupportedProtocolVersion],
     certified: bool,
 ) -> Arc<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(file("authority.pem")).unwrap()).unwrap();
+    let roots = authority();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
     let builder = builder.with_root_certificates(roots);
@@ -104,19 +109,19 @@ fn plain_config() -> Arc<ClientConfig> {
     client_config(&[&TLS13], false)
 }
 
-fn connect_as(server: &Server, config: Arc<ClientConfig>, name: &str) -> Secure {
+pub(crate) fn connect_as(server: &Server, config: Arc<ClientConfig>, name: &str) -> Secure {
     let socket = TcpStream::connect(server.address).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let name = ServerName::try_from(name.to_owned()).unwrap();
     StreamOwned::new(ClientConnection::new(config, name).unwrap(), socket)
 }
 
-fn connect(server: &Server) -> Secure {
+pub(crate) fn connect(server: &Server) -> Secure {
     connect_as(server, plain_config(), "first.test")
 }
 
 /// Head and body of one answer that has a length.
-fn response(client: &mut Secure) -> std::io::Result<(String, Vec<u8>)> {
+pub(crate) fn response(client: &mut Secure) -> std::io::Result<(String, Vec<u8>)> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -130,12 +135,12 @@ fn response(client: &mut Secure) -> std::io::Result<(String, Vec<u8>)> {
     Ok((head, body))
 }
 
-fn get(client: &mut Secure, path: &str) -> std::io::Result<(String, Vec<u8>)> {
+pub(crate) fn get(client: &mut Secure, path: &str) -> std::io::Result<(String, Vec<u8>)> {
     client.write_all(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes())?;
     response(client)
 }
 
-fn text(client: &mut Secure, path: &str) -> String {
+pub(crate) fn text(client: &mut Secure, path: &str) -> String {
     String::from_utf8(get(client, path).unwrap().1).unwrap()
 }
 

@@ -19,6 +19,8 @@ use crate::net::timers::after;
 
 /// How long accepting rests while many requests wait, and behind many connections that have failed.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// How long accepting rests while many handshakes wait: about as long as some of them take.
+const HANDSHAKES_REST: Duration = Duration::from_millis(5);
 /// A waiting connection is accepted after this number of rounds in which siblings might have accepted it.
 const MOST_LEFT_TO_SIBLINGS: u32 = 4;
 /// The number of connections that are accepted at once while others have turns.
@@ -34,6 +36,9 @@ impl Table<'_> {
         }
         if self.acceptor.lacks_permit && self.ready.len() > self.config.waiting / 2 {
             return self.acceptor.rest(now + ACCEPT_REST);
+        }
+        if self.turns.has_many_handshakes() {
+            return self.acceptor.rest(now + HANDSHAKES_REST);
         }
         if self.is_for_a_sibling() {
             self.acceptor.left_to_siblings += 1;

@@ -1,7 +1,7 @@
 //! The budget of memory for the large heads of unanswered requests: those beyond a connection's first piece.
 //!
 //! A head may be much larger than what is received at once, and a client may leave as many unfinished as it has
-//! connections. So there is a budget for all of a worker, as there is one for bodies (`body`). Beyond it the oldest
+//! connections. A message of a TLS handshake is such a head too. So there is a budget for all of a worker, as there is one for bodies (`body`). Beyond it the oldest
 //! request that has not arrived whole is refused; a whole one is refused only where there is none.
 
 use std::time::Instant;
@@ -13,6 +13,9 @@ use crate::net::stream::PIECE;
 
 /// How many bytes the large heads of a worker may take together.
 const HEAD_MEMORY: usize = 8 << 20;
+
+/// Why a connection ends that holds messages of TLS.
+const NO_MEMORY: &str = "there is no memory for more large messages of handshakes";
 
 /// The large heads of unanswered requests.
 #[derive(Debug, Default)]
@@ -55,6 +58,7 @@ impl Table<'_> {
         }
         while self.large_heads.are_too_large() {
             match self.oldest_unfinished() {
+                Some(oldest) if self.holds_messages(oldest) => self.close_holder(oldest, now),
                 Some(oldest) => self.refuse(oldest, reject::HEAD_MEMORY, now),
                 None => return Err(reject::HEAD_MEMORY),
             }
@@ -67,14 +71,27 @@ impl Table<'_> {
         let Self { connections, large_heads, .. } = self;
         let unfinished = large_heads.tokens.iter().filter_map(|token| {
             let connection = connections.find(*token)?;
-            let is_unfinished = matches!(connection.state, State::Head | State::Body { .. });
+            let is_unfinished = !matches!(connection.state, State::Ready { .. } | State::Flushing { .. });
             is_unfinished.then_some((connection.since, *token))
         });
         unfinished.min().map(|(_, token)| token)
     }
+
+    /// Whether messages of TLS itself are a part of what it takes.
+    fn holds_messages(&mut self, token: u64) -> bool {
+        self.connections.find(token).is_some_and(|connection| connection.stream.held() >= PIECE)
+    }
+
+    /// Ends a connection that holds such messages: its handshake has not ended, or it has no use for them.
+    fn close_holder(&mut self, token: u64, now: Instant) {
+        if let Some(connection) = self.connections.find(token) {
+            self.refusals.note_fault(connection.peer.remote, NO_MEMORY, now);
+        }
+        self.close(token);
+    }
 }
 
-/// How much memory a connection's head takes; 0: no more than a piece, as any head.
+/// How much memory a connection's head takes, with messages of TLS; 0: no more than a piece, as any head.
 fn size_of_head(connection: &Connection) -> usize {
     let (length, size) = match &connection.state {
         State::Head | State::Ready { head: HeadBytes::InPlace(_), .. } => {
@@ -84,7 +101,8 @@ fn size_of_head(connection: &Connection) -> usize {
         | State::Ready { head: HeadBytes::Own(bytes), .. } => (bytes.len(), bytes.capacity()),
         _ => (0, 0),
     };
-    if length >= PIECE { size } else { 0 }
+    let held = connection.stream.held();
+    (if length >= PIECE { size } else { 0 }) + if held >= PIECE { held } else { 0 }
 }
 
 #[cfg(test)]

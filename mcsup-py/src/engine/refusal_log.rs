@@ -57,15 +57,25 @@ impl RefusalLog {
 
     /// Logs or counts a handshake of TLS that has failed.
     pub(super) fn note_handshake(&mut self, remote: Option<SocketAddr>, reason: &str, now: Instant) {
+        self.note_tls("Refused a TLS handshake", remote, reason, now);
+    }
+
+    /// Logs or counts a connection by TLS that has ended by a fault of its client, behind the handshake.
+    pub(super) fn note_fault(&mut self, remote: Option<SocketAddr>, reason: &str, now: Instant) {
+        self.note_tls("Ended a TLS connection", remote, reason, now);
+    }
+
+    fn note_tls(&mut self, what: &str, remote: Option<SocketAddr>, reason: &str, now: Instant) {
         if !self.bucket.take(now) {
             self.counted += 1;
             self.since.get_or_insert(now);
             return;
         }
-        let reason = reason.escape_default();
+        // The reason may have words of the client.
+        let reason = reason.replace(|letter: char| !matches!(letter, ' '..='~'), "?");
         match remote {
-            Some(remote) => log::warn!("Refused a TLS handshake from {remote}: {reason}"),
-            None => log::warn!("Refused a TLS handshake on a Unix socket: {reason}"),
+            Some(remote) => log::warn!("{what} from {remote}: {reason}"),
+            None => log::warn!("{what} on a Unix socket: {reason}"),
         }
     }
 

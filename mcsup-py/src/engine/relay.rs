@@ -128,14 +128,17 @@ impl Flow {
             // Nothing reads it.
             return false;
         }
+        let mut may_have_more = false;
         if self.incoming.is_empty() && !self.client_ended {
-            self.client_ended = self.stream.receive(&mut self.incoming) == Progress::Ended;
+            let progress = self.stream.receive(&mut self.incoming);
+            may_have_more = matches!(progress, Progress::More(_));
+            self.client_ended = progress == Progress::Ended;
             if self.client_ended {
                 let _ = rustix::net::shutdown(&self.ours, Shutdown::Write);
             }
         }
         if self.incoming.is_empty() {
-            return false;
+            return may_have_more;
         }
         match rustix::net::send(&self.ours, self.incoming.bytes(), flags()) {
             Ok(count) => self.incoming.consume(count),

@@ -182,6 +182,10 @@ impl<'a> Table<'a> {
 
     pub(super) fn close(&mut self, token: u64) {
         self.release(token);
+        let found = self.connections.find(token);
+        if let Some((fault, remote)) = found.and_then(|it| Some((it.stream.take_fault()?, it.peer.remote))) {
+            self.refusals.note_fault(remote, &fault, Instant::now());
+        }
         if let Some(mut connection) = self.connections.remove(token) {
             connection.say_goodbye();
             self.buffer_pool.take_back(&mut connection);

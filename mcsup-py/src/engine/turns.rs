@@ -27,6 +27,12 @@ use crate::http::reject;
 /// For how long those in the queue have their turns between two polls.
 pub(super) const QUEUE_TIME: Duration = Duration::from_micros(500);
 
+/// While more handshakes wait than these, the permits do some as well,
+const MOST_FOR_SPARE: usize = 32;
+/// and while more wait than these, connections wait in the listener's queue: clients that leave at once would otherwise take
+/// all descriptors, faster than their handshakes can fail.
+const MOST_HANDSHAKES: usize = 256;
+
 /// The queue of turns, and those of the spare.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
@@ -39,6 +45,8 @@ pub(super) struct Turns {
     was_handshake: bool,
     /// The spare has a turn that may wait for a disk: meanwhile the permits do the handshakes.
     spare_waits: bool,
+    /// The last turn of a permit was a handshake.
+    permit_had_handshake: bool,
 }
 
 /// An entry of a queue of turns.
@@ -82,7 +90,27 @@ impl Turns {
 
     /// Whether a permit has something to do.
     pub(super) fn has_for_permits(&self) -> bool {
-        !self.queue.is_empty() || self.spare_waits && !self.handshakes.is_empty()
+        !self.queue.is_empty() || self.has_handshakes_for_permits()
+    }
+
+    /// Whether handshakes wait that the spare has no time for.
+    fn has_handshakes_for_permits(&self) -> bool {
+        self.handshakes.len() > if self.spare_waits { 0 } else { MOST_FOR_SPARE }
+    }
+
+    /// The next handshake of a permit. Handshakes and large transfers alternate: either may never end.
+    fn next_handshake_for_permit(&mut self) -> Option<u64> {
+        let transfer_first = std::mem::take(&mut self.permit_had_handshake) && !self.queue.is_empty();
+        if transfer_first || !self.has_handshakes_for_permits() {
+            return None;
+        }
+        self.permit_had_handshake = true;
+        self.handshakes.pop_front()
+    }
+
+    /// Whether so many handshakes wait that no further connection should be accepted.
+    pub(super) fn has_many_handshakes(&self) -> bool {
+        self.handshakes.len() >= MOST_HANDSHAKES
     }
 }
 
@@ -114,7 +142,7 @@ impl Table<'_> {
         if self.body_memory.next_start().is_some() {
             self.begin_bodies(Instant::now());
         }
-        if let Some(token) = self.turns.spare_waits.then(|| self.turns.handshakes.pop_front()).flatten() {
+        if let Some(token) = self.turns.next_handshake_for_permit() {
             return Some(Queued::Connection(token));
         }
         loop {
@@ -231,6 +259,35 @@ mod tests {
         assert!(turns.has_for_permits());
         turns.spare_is_back();
         assert!(!turns.has_for_permits());
+    }
+
+    #[test]
+    fn handshakes_that_the_spare_has_no_time_for_take_turns_with_transfers_of_the_permits() {
+        crate::engine::table::tests::with_table(|table| {
+            table.turns.handshakes = (1..=MOST_FOR_SPARE as u64).collect();
+            assert!(!table.turns.has_for_permits() && table.next_in_queue().is_none());
+            table.turns.handshakes.extend([101, 102, 103]);
+            table.turns.queue.extend([201, 202]);
+            let mut next = || match table.next_in_queue() {
+                Some(Queued::Connection(token)) => token,
+                _ => 0,
+            };
+            assert_eq!([next(), next(), next(), next(), next(), next()], [1, 201, 2, 202, 3, 0]);
+        });
+    }
+
+    #[test]
+    fn while_many_handshakes_wait_no_connection_is_accepted() {
+        use crate::engine::acceptor::Accepting;
+        crate::engine::table::tests::with_table(|table| {
+            let now = Instant::now();
+            table.turns.handshakes = (1..MOST_HANDSHAKES as u64).collect();
+            table.on_listener(0, now);
+            assert_eq!(table.acceptor.accepting, Accepting::Yes);
+            table.turns.handshakes.push_back(0);
+            table.on_listener(0, now);
+            assert!(matches!(table.acceptor.accepting, Accepting::Resting { .. }));
+        });
     }
 
     /// A connection, and its client.

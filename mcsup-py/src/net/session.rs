@@ -4,25 +4,28 @@
 //! when all of these records are in the socket: until then the caller's [`Outgoing`] keeps it, so that "nothing is left"
 //! means the same as without TLS. The caller's next attempt begins with the same bytes.
 
+mod plain;
+
 use std::io::{self, BufRead, IoSlice, Write};
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::net::{RecvFlags, SendAncillaryBuffer};
 use rustls::ProtocolVersion::TLSv1_2;
 use rustls::ServerConnection;
 
-use super::buffer::{FilePart, Incoming, Outgoing, Tail};
-use super::stream::{Progress, flags, up_to};
+use super::buffer::{Incoming, Outgoing, Tail};
+use super::records::Received;
+use super::stream::{Progress, up_to};
 use crate::tls::{Secured, TlsServer};
+use plain::{Socket, read_part, receive};
 
 /// How much is received at once: a record of the largest size (RFC 8446 §5.2).
 const RECORD: usize = 16 * 1024 + 256 + 5;
-/// How many bytes of records a client may send without content, and how many more for each byte of content. A record of one
-/// byte has 23 (RFC 8446 §5.2); others change keys, which costs the server more than the client.
-const WITHOUT_CONTENT: usize = 64 * 1024;
-const FOR_EACH_BYTE: usize = 64;
+/// How many bytes of records are decrypted at once: their content may be a few bytes, and the rest padding.
+const DECRYPTED: usize = 2 * RECORD;
+/// Why a connection ends whose client sends records without content, and hardly any others.
+const CONTENTLESS: &str = "too many records without content";
 /// How much plaintext is encrypted at once: four records.
 const BATCH: usize = 64 * 1024;
 /// The longest plaintext of a record (RFC 8446 §5.1).
@@ -34,7 +37,11 @@ const MOST_RECORDS: u64 = 1 << 24;
 /// One side of a connection by TLS. Two threads may use it: one receives or sends, and another one sends an answer that was
 /// delayed.
 #[derive(Debug)]
-pub(super) struct Tls(Mutex<Session>);
+pub(super) struct Tls {
+    session: Mutex<Session>,
+    /// See [`Tls::held`].
+    held: AtomicUsize,
+}
 
 #[derive(Debug)]
 enum Session {
@@ -52,12 +59,13 @@ struct Open {
     raw: Incoming,
     /// The number of plaintext bytes that are in records, and not consumed.
     sealed: usize,
-    /// Bytes of records that were received since the handshake beyond those that their content allows.
-    without_content: usize,
+    received: Received,
     /// How many records with plaintext were made.
     records: u64,
     /// Nothing more is sent or received.
     is_broken: bool,
+    /// Why the client is at fault for that.
+    fault: Option<String>,
 }
 
 /// The result of a step of the handshake.
@@ -77,18 +85,32 @@ pub(crate) enum Shaken {
 
 /// The result of an attempt to receive records.
 enum Pulled {
-    Some,
+    /// This number of bytes.
+    Some(usize),
     Blocked,
     Ended,
 }
 
 impl Tls {
     pub(super) fn new(server: TlsServer) -> Self {
-        Self(Mutex::new(Session::Waiting(server)))
+        Self { session: Mutex::new(Session::Waiting(server)), held: AtomicUsize::new(0) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Session> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many bytes of incomplete messages of TLS itself are kept, at most.
+    pub(super) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Why the connection has ended behind its handshake, if its client is at fault. Once.
+    pub(super) fn take_fault(&self) -> Option<String> {
+        match &mut *self.lock() {
+            Session::Open(open) => open.fault.take(),
+            Session::Waiting(_) | Session::Plain => None,
+        }
     }
 
     /// There will be no TLS.
@@ -124,6 +146,7 @@ impl Tls {
         }
         let Session::Open(open) = &mut *session else { return Shaken::Ended };
         let shaken = open.shake_hands(socket);
+        self.held.store(open.received.held(), Ordering::Relaxed);
         if let Shaken::Failed(_) = shaken {
             // What the client still sends is discarded, and not decrypted.
             *session = Session::Plain;
@@ -134,7 +157,11 @@ impl Tls {
     /// Receives what is there, up to the spare capacity of `into`. `None`: not by TLS.
     pub(super) fn receive(&self, socket: BorrowedFd<'_>, into: &mut Vec<u8>) -> Option<Progress> {
         match &mut *self.lock() {
-            Session::Open(open) => Some(open.receive(socket, into)),
+            Session::Open(open) => {
+                let progress = open.receive(socket, into);
+                self.held.store(open.received.held(), Ordering::Relaxed);
+                Some(progress)
+            }
             Session::Waiting(_) => Some(Progress::Blocked(0)),
             Session::Plain => None,
         }
@@ -195,7 +222,15 @@ impl Tls {
 
 impl Open {
     fn new(connection: ServerConnection, raw: Incoming) -> Self {
-        Self { connection, raw, sealed: 0, without_content: 0, records: 0, is_broken: false }
+        Self {
+            connection,
+            raw,
+            sealed: 0,
+            received: Received::default(),
+            records: 0,
+            is_broken: false,
+            fault: None,
+        }
     }
 
     /// Whether its keys may encrypt this number of further records.
@@ -215,7 +250,7 @@ impl Open {
                 return Shaken::Done(Secured::of(&self.connection));
             }
             match self.pull(socket, &mut is_empty) {
-                Ok(Pulled::Some) => {}
+                Ok(Pulled::Some(_)) => {}
                 Ok(Pulled::Blocked) => return Shaken::Blocked { begun: true },
                 Ok(Pulled::Ended) => return Shaken::Ended,
                 Err(error) => return Shaken::Failed(error.to_string()),
@@ -225,7 +260,7 @@ impl Open {
 
     fn receive(&mut self, socket: BorrowedFd<'_>, into: &mut Vec<u8>) -> Progress {
         let most = into.capacity() - into.len();
-        let (mut count, mut is_empty) = (0, false);
+        let (mut count, mut decrypted, mut is_empty) = (0, 0, false);
         let ended = |count| if count > 0 { Progress::More(count) } else { Progress::Ended };
         loop {
             if count == most {
@@ -240,8 +275,11 @@ impl Open {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return ended(count),
             }
+            if decrypted >= DECRYPTED {
+                return Progress::More(count);
+            }
             match self.pull(socket, &mut is_empty) {
-                Ok(Pulled::Some) => {}
+                Ok(Pulled::Some(bytes)) => decrypted += bytes,
                 Ok(Pulled::Blocked) => return Progress::Blocked(count),
                 Ok(Pulled::Ended) | Err(_) => return ended(count),
             }
@@ -255,7 +293,6 @@ impl Open {
         into.extend_from_slice(bytes);
         let count = bytes.len();
         reader.consume(count);
-        self.without_content = self.without_content.saturating_sub(count.saturating_mul(FOR_EACH_BYTE));
         Ok(count)
     }
 
@@ -281,21 +318,36 @@ impl Open {
                 Err(_) => return Ok(Pulled::Ended),
             }
         }
+        let was_shaking_hands = self.connection.is_handshaking();
         let mut rest = self.raw.bytes();
         let before = rest.len();
         let read = self.connection.read_tls(&mut rest);
         let count = before - rest.len();
+        let whole = self.received.whole_in(&self.raw.bytes()[..count]);
         self.raw.consume(count);
         let processed = match read {
-            Ok(_) => self.connection.process_new_packets().map(drop),
+            Ok(_) => self.connection.process_new_packets().map(|state| state.plaintext_bytes_to_read()),
             Err(error) => Err(rustls::Error::General(error.to_string())),
         };
         // Answers of the protocol itself, and the alert with the reason.
         let _ = self.flush(socket, &mut false);
-        self.without_content =
-            if self.connection.is_handshaking() { 0 } else { self.without_content + count };
-        self.is_broken |= processed.is_err() || self.without_content > WITHOUT_CONTENT;
-        processed.map(|()| Pulled::Some)
+        match &processed {
+            Ok(_) if was_shaking_hands => {
+                self.received.note_of_handshake(count, !self.connection.is_handshaking());
+            }
+            Ok(content) if self.received.are_too_many(count, whole, *content) => {
+                self.break_off(CONTENTLESS.to_owned());
+            }
+            Ok(_) => {}
+            // Its end is no fault.
+            Err(rustls::Error::AlertReceived(_)) => self.is_broken = true,
+            Err(error) => self.break_off(error.to_string()),
+        }
+        processed.map(|_| Pulled::Some(count))
+    }
+
+    fn break_off(&mut self, fault: String) {
+        (self.is_broken, self.fault) = (true, Some(fault));
     }
 
     /// Sends the records that wait; whether all have left. `has_moved`: some have.
@@ -364,46 +416,6 @@ impl Open {
 
     fn has_received(&mut self) -> bool {
         !self.raw.is_empty() || self.connection.reader().fill_buf().is_ok_and(|bytes| !bytes.is_empty())
-    }
-}
-
-/// A part of a file, as far as it fits.
-fn read_part(part: &FilePart, most: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; usize::try_from(part.length).unwrap_or(most).min(most)];
-    match part.file.read_at(&mut bytes, part.offset)? {
-        // The file is shorter than it was: what was announced cannot be kept.
-        0 => Err(io::ErrorKind::BrokenPipe.into()),
-        count => {
-            bytes.truncate(count);
-            Ok(bytes)
-        }
-    }
-}
-
-fn receive(socket: BorrowedFd<'_>, into: &mut Vec<u8>) -> rustix::io::Result<usize> {
-    loop {
-        let room = rustix::buffer::spare_capacity(into);
-        match rustix::net::recv(socket, room, RecvFlags::empty()) {
-            Err(rustix::io::Errno::INTR) => {}
-            received => return received.map(|(_, count)| count),
-        }
-    }
-}
-
-/// Takes records.
-struct Socket<'a>(BorrowedFd<'a>);
-
-impl Write for Socket<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(rustix::net::send(self.0, bytes, flags())?)
-    }
-
-    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        Ok(rustix::net::sendmsg(self.0, parts, &mut SendAncillaryBuffer::default(), flags())?)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) struct Stream {
 /// The result of an attempt to receive or send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// The number of bytes. Received: there may be more. Sent: all there was, or as much as was allowed.
+    /// The number of bytes. Received: there may be more; by TLS it may be 0, for records without content. Sent: all there was, or as much as was allowed.
     More(usize),
     /// The number of bytes; no more are possible now.
     Blocked(usize),
@@ -58,6 +58,16 @@ impl Stream {
             Some(tls) => tls.shake_hands(self.socket.as_fd(), into),
             None => Shaken::Plain,
         }
+    }
+
+    /// How many bytes of incomplete messages of TLS itself it keeps, at most.
+    pub(crate) fn held(&self) -> usize {
+        self.tls.as_ref().map_or(0, Tls::held)
+    }
+
+    /// Why TLS has ended behind the handshake, if the client is at fault. Once.
+    pub(crate) fn take_fault(&self) -> Option<String> {
+        self.tls.as_ref()?.take_fault()
     }
 
     /// The client's address; `None` on a Unix socket, and where the client has reset the connection.

@@ -10,7 +10,7 @@ use crate::engine::body_memory::BodyMemory;
 use crate::engine::pace::Pace;
 use crate::engine::turn::Turn;
 use crate::http::reject;
-use crate::net::stream::{Progress, Shaken};
+use crate::net::stream::{PIECE, Progress, Shaken};
 use crate::net::timers::after;
 use crate::trust::Trust;
 
@@ -101,12 +101,13 @@ impl Connection {
             Progress::Ended => return Some(Step::Close),
             Progress::More(count) | Progress::Blocked(count) => count,
         };
+        // By TLS a few bytes may have come in many, and none in some.
+        let cost = if self.stream.is_tls() && !self.emptied { count.max(PIECE) } else { count };
         // Bytes of a head are parsed, in memory that grows with them.
-        turn.spend(if let State::Idle { .. } | State::Head = self.state {
-            count * HEAD_WEIGHT
-        } else {
-            count
-        });
+        turn.spend(if let State::Idle { .. } | State::Head = self.state { cost * HEAD_WEIGHT } else { cost });
+        if count == 0 {
+            return None;
+        }
         if let State::Body { pace, .. } = &mut self.state {
             pace.received(count, now);
             self.deadline = after(now, config.timeouts.body);
