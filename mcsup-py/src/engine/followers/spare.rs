@@ -12,6 +12,8 @@ use crate::net::poller::Batch;
 /// spare looks as often while there are requests.
 const PATIENCE: Duration = Duration::from_millis(1);
 const PATIENCE_OF_ONE: Duration = Duration::from_millis(5);
+/// The spare lets other threads run after this time. Each yield also lets every other process of the machine run.
+const MOST_AT_ONCE: Duration = Duration::from_millis(2);
 /// The spare goes to sleep after this number of looks without a request.
 const QUIET_LOOKS: u32 = 100;
 
@@ -168,6 +170,7 @@ impl<'a> Shared<'a> {
     /// Does turns that may wait for a disk, until there are none.
     fn do_file_turns(&self, batch: &mut Batch) {
         let mut state = self.lock();
+        let mut begun = Instant::now();
         while !self.is_over() && !self.spare.is_suspended() {
             let Some(next) = state.table.turns.next_for_spare() else {
                 self.spare.files_wait.store(false, Ordering::SeqCst);
@@ -190,7 +193,10 @@ impl<'a> Shared<'a> {
             }
             drop(state);
             // Where this is the permit's processor too, the kernel would let it wait for some milliseconds.
-            thread::yield_now();
+            if begun.elapsed() >= MOST_AT_ONCE {
+                thread::yield_now();
+                begun = Instant::now();
+            }
             if self.is_leader_missed() {
                 self.replace_leader(batch);
             }
