@@ -1,6 +1,7 @@
 //! Files that the engine serves itself.
 
 use std::fs;
+use std::io::Read;
 use std::sync::atomic::Ordering;
 
 use mcsup_core::Phase;
@@ -105,6 +106,21 @@ fn the_engine_ends_when_its_files_have_left() {
     assert!(client.response().body == large);
     client.assert_ended();
     server.join();
+}
+
+#[test]
+fn a_file_that_becomes_shorter_while_it_is_sent_does_not_end_like_a_whole_one() {
+    let (folder, _) = folder();
+    let path = folder.path().join("shrinks.bin");
+    // More than the buffers of both sockets have room for.
+    fs::write(&path, vec![b'x'; 64 << 20]).unwrap();
+    let server = setup(&folder).start(echo);
+    let mut client = server.connect();
+    client.send("GET /static/shrinks.bin HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert!(client.more());
+    fs::File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+    let end = client.stream.read_to_end(&mut Vec::new());
+    assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
 }
 
 #[test]

@@ -235,7 +235,11 @@ impl Connection {
             self.deadline = after(now, config.timeouts.write);
         }
         match progress {
-            Progress::Ended => Step::Close,
+            Progress::Ended => {
+                // The file may have become shorter: that must not look like the end of an answer.
+                self.stream.abort();
+                Step::Close
+            }
             Progress::Blocked(_) => Step::Wait,
             Progress::More(_) if self.outgoing.is_empty() => Step::Sent(then),
             Progress::More(_) => Step::Later,
