@@ -99,6 +99,23 @@ fn its_first_use_takes_the_connection_and_what_wsgi_demands_afterwards_is_not_se
 }
 
 #[test]
+fn a_duplicate_shares_the_connection_and_what_was_received_behind_the_request() {
+    let code = "def application(environ, start_response):
+    sock = environ['gunicorn.socket']
+    copy = sock.dup()
+    assert isinstance(copy, type(sock)) and copy.fileno() != sock.fileno() and copy.gettimeout() is None
+    assert not copy.get_inheritable()
+    first = copy.recv(3)
+    copy.sendall(first + sock.recv(100) + b' ' + copy.recv(100))
+    copy.close()
+    sock.sendall(b'!')
+    return []
+";
+    let (outcome, text) = ask(code, b"before");
+    assert_eq!((outcome.is_taken, text.as_str(), outcome.log.as_str()), (true, "before sent!", ""));
+}
+
+#[test]
 fn an_iterable_may_speak_as_well() {
     let code = "def application(environ, start_response):
     environ['gunicorn.socket'].send(b'one ')

@@ -21,20 +21,21 @@ os.register_at_fork(after_in_child=_close_unused)
 class SwitchingSocket(socket.socket):
     """A socket whose first use takes the connection from the server, which sends nothing on it from then on."""
 
-    def __init__(self, descriptor: int, take: Callable[[], bytes]) -> None:
+    def __init__(self, descriptor: int, take: Callable[[], bytes] | None, received: bytearray | None = None) -> None:
         super().__init__(fileno=descriptor)
-        self._take_connection: Callable[[], bytes] | None = take
+        self._take_connection = take
         self._taking = threading.Lock()
-        # The server may have received a part of the other protocol behind the request.
-        self._received = b""
-        _unused.add(self)
+        # The server may have received a part of the other protocol behind the request. Duplicates share it.
+        self._received = bytearray() if received is None else received
+        if take is not None:
+            _unused.add(self)
 
     def _use(self) -> None:
         if self._take_connection is None:
             return
         with self._taking:
             if self._take_connection is not None:
-                self._received = self._take_connection()
+                self._received += self._take_connection()
                 # The server's own descriptor has made the socket non-blocking.
                 super().settimeout(super().gettimeout())
                 self._take_connection = None
@@ -46,9 +47,9 @@ class SwitchingSocket(socket.socket):
             super(socket.socket, self).close()
 
     def _from_received(self, size: int, flags: int) -> bytes:
-        piece = self._received[:size]
+        piece = bytes(self._received[:size])
         if not flags & socket.MSG_PEEK:
-            self._received = self._received[size:]
+            del self._received[:size]
         return piece
 
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
@@ -82,6 +83,12 @@ class SwitchingSocket(socket.socket):
             count += self.recv_into(buffer, 0, flags)
         return count, [], 0, None
 
+    def dup(self) -> "SwitchingSocket":
+        self._use()
+        copy = SwitchingSocket(os.dup(self.fileno()), None, self._received)
+        copy.settimeout(self.gettimeout())
+        return copy
+
     def __repr__(self) -> str:
         # The one of socket.socket asks for the descriptor.
         return f"<{type(self).__name__} {'unused' if self._take_connection else 'in use'}>"
@@ -102,7 +109,7 @@ def _taking(name: str):
     return method
 
 
-for _name in ("send", "sendall", "sendto", "sendmsg", "sendfile", "shutdown", "fileno", "dup", "detach", "close"):
+for _name in ("send", "sendall", "sendto", "sendmsg", "sendfile", "shutdown", "fileno", "detach", "close"):
     setattr(SwitchingSocket, _name, _taking(_name))
 for _name in ("settimeout", "setblocking", "makefile"):
     setattr(SwitchingSocket, _name, _taking(_name))
