@@ -194,6 +194,9 @@ pub trait Reply {
         Ok(())
     }
 
+    /// Ends the answer before the call ends, and sends what the socket takes of it at once. Nothing may be said afterwards.
+    fn complete(&mut self) {}
+
     /// A socket for an application that may take the connection: a second descriptor of the connection's own, or, with TLS, one
     /// behind which the bytes are encrypted. `None`: there is none.
     ///

@@ -203,7 +203,8 @@ impl Worker for WsgiWorker {
         if let Some(watcher) = self.watcher.take() {
             start_watching(watcher, context.clone(), self.hooks.reload_wanted())?;
         }
-        let host = Process { context, settings: &self.settings, loggers: feeder.as_ref().map(Feeder::queue) };
+        let host =
+            Process { context, settings: &self.settings, hooks, loggers: feeder.as_ref().map(Feeder::queue) };
         let ended = engine::run(engine, listeners.collect(), &host, Threads { apps, life: attached }, access);
         self.hooks.end(Some(context));
         Python::attach(ending::run_exit_functions);
@@ -317,6 +318,7 @@ pub fn check(settings: &WorkerSettings) -> mcsup_core::Result<()> {
 struct Process<'a> {
     context: &'a WorkerContext,
     settings: &'a WorkerSettings,
+    hooks: &'a Hooking,
     /// Leads to the thread that passes records to Python's `logging`.
     loggers: Option<&'a Queue>,
 }
@@ -413,6 +415,10 @@ impl Host for Process<'_> {
             Ok(Some(stacks)) => log::error!("Stacks, which SIGURG asks for:\n{}", stacks.trim_end()),
             Err(error) => log::warn!("the stacks cannot be shown: {error}"),
         }
+    }
+
+    fn name_slow_hooks(&self) {
+        self.hooks.name_slow();
     }
 
     fn accepting(&self, permits: usize) {

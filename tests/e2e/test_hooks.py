@@ -1,13 +1,14 @@
 """Hooks of gunicorn.conf.py in the worker, beside gunicorn itself."""
 
 import contextlib
+import http.client
 import os
 import re
 import signal
 
 import pytest
 from beside_gunicorn import Gunicorn
-from harness import HELLO, PATIENCE, Server, get, is_gone, wait_for
+from harness import HELLO, PATIENCE, Server, connect, get, is_gone, read_all, wait_for
 
 CONF = "gunicorn.conf.py"
 
@@ -159,10 +160,12 @@ def test_worker_int_is_called_when_a_changed_file_ends_the_worker(directory):
 
 @pytest.mark.parametrize("preload", [[], ["--preload"]])
 def test_worker_abort_is_called_at_sigabrt(directory, preload):
-    def act(_port, pid, _end):
+    def act(port, pid, _end):
         os.kill(pid, signal.SIGABRT)
         wait_for(lambda: is_gone(pid), "the worker")
-        wait_for(lambda: "post_worker_init" in (directory / "record").read_text(), "its successor")
+        # A worker that is not ready when the service ends calls no hook.
+        assert get(port, "/")[0] == 200
+        wait_for(lambda: "noted" in (directory / "record").read_text(), "its successor")
 
     theirs, ours = of_each(directory, act, *preload)
     assert ours[0].startswith("('worker_abort'")
@@ -225,6 +228,71 @@ def test_a_hook_that_does_not_return_is_named(directory):
         server.wait_ready()
         assert server.get()[0] == 200
     finally:
+        server.clean_up()
+
+
+GATE = """
+import os, time
+def wait(name):
+    open(name + " runs", "w").close()
+    while not os.path.exists(name + " may end"):
+        time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("threads", ["1", "4"])
+@pytest.mark.parametrize("hook", ["pre_request", "post_request"])
+def test_a_hook_of_a_request_that_does_not_return_is_named(directory, hook, threads):
+    (directory / CONF).write_text(f"{GATE}def {hook}(worker, req): wait('hook')\n")
+    (directory / "app.py").write_text(HELLO)
+    server = Server(directory, "-c", CONF, "--threads", threads)
+    try:
+        with connect(server.port) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+            text = rf"\[WARNING\] The hook {hook} of gunicorn.conf.py has not returned for 5 seconds"
+            server.wait_log(text, patience=4 * PATIENCE)
+            (directory / "hook may end").touch()
+            assert read_all(client).startswith(b"HTTP/1.1 200 ")
+        assert len(re.findall(text, server.log)) == 1
+    finally:
+        server.clean_up()
+
+
+PIECES = """
+import tempfile
+def app(environ, start_response):
+    path, fields = environ["PATH_INFO"], [("Content-Type", "text/plain")]
+    if path == "/pieces":
+        start_response("200 OK", fields)
+        return iter([b"one", b"two"])
+    start_response("200 OK", [*fields, ("Content-Length", "6")])
+    if path == "/file":
+        file = tempfile.TemporaryFile()
+        file.write(b"onetwo")
+        file.seek(0)
+        return environ["wsgi.file_wrapper"](file)
+    return [b"onetwo"]
+"""
+
+
+@pytest.mark.parametrize("path", ["/whole", "/pieces", "/file"])
+def test_a_client_does_not_wait_for_post_request(directory, path):
+    (directory / CONF).write_text(f"{GATE}def post_request(worker, req): wait('hook')\n")
+    (directory / "app.py").write_text(PIECES)
+    server = Server(directory, "-c", CONF, "--threads", "2", wait=False)
+    try:
+        server.wait_ready()
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=4 * PATIENCE)
+        with contextlib.closing(connection):
+            connection.request("GET", path)
+            # While the hook runs: nothing ends it before.
+            assert connection.getresponse().read() == b"onetwo"
+            wait_for((directory / "hook runs").exists, "the hook")
+            (directory / "hook may end").touch()
+            connection.request("GET", path)
+            assert connection.getresponse().read() == b"onetwo"
+    finally:
+        (directory / "hook may end").touch()
         server.clean_up()
 
 

@@ -23,4 +23,4 @@ pub use master_events::{MASTER_HOOKS, MasterEvent, MasterFacts};
 pub use master_hooks::MasterHooks;
 pub use reading::{HOOKS, Report, Value, Variable, report};
 pub use source::Source;
-pub(crate) use worker_hooks::{DefinedHooks, Facts, WorkerHooks};
+pub(crate) use worker_hooks::{DefinedHooks, Facts, SLOW, WorkerHooks};

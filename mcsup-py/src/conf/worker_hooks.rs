@@ -16,7 +16,7 @@ use crate::python::loading::LoadError;
 use crate::python::{ending, traceback};
 
 /// The time after which a hook that still runs is named in the log: less than the default of any deadline.
-const SLOW: Duration = Duration::from_secs(5);
+pub(crate) const SLOW: Duration = Duration::from_secs(5);
 /// The stack of the thread that names it.
 const STACK: usize = 64 * 1024;
 
@@ -161,6 +161,11 @@ impl WorkerHooks {
         }
     }
 
+    /// Names a hook that has not returned for [`SLOW`] in the log.
+    pub(crate) fn name_slow(&self, name: &str) {
+        name_slow(name, &self.source);
+    }
+
     /// Calls a hook by a method of the Python side.
     fn call(&self, py: Python<'_>, method: &str, name: &'static str) -> Result<(), LoadError> {
         let called = named_if_slow(name, &self.source, || self.hooks.call_method1(py, method, (name,)));
@@ -183,6 +188,11 @@ enum Call {
     Ends,
 }
 
+fn name_slow(name: &str, source: &Source) {
+    let seconds = SLOW.as_secs();
+    log::warn!("The hook {name} of {source} has not returned for {seconds} seconds");
+}
+
 /// Calls a hook beside a thread that names it in the log once if it does not return in time.
 fn named_if_slow<T>(name: &'static str, source: &Source, call: impl Fn() -> T) -> T {
     let (state, changed) = (Mutex::new(Call::Runs), Condvar::new());
@@ -192,8 +202,7 @@ fn named_if_slow<T>(name: &'static str, source: &Source, call: impl Fn() -> T) -
         let (mut held, waited) = waited.unwrap_or_else(PoisonError::into_inner);
         if waited.timed_out() && *held == Call::Runs {
             *held = Call::IsNamed;
-            let seconds = SLOW.as_secs();
-            log::warn!("The hook {name} of {source} has not returned for {seconds} seconds");
+            name_slow(name, source);
         }
     };
     let ask = |ends: bool| {

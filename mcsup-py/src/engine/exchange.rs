@@ -15,7 +15,6 @@ use super::coalescing::Holding;
 use super::connection::Then;
 use super::drain::may_keep_open;
 use super::relay::{Pair, Relay};
-use super::turn::MOST_SENT;
 use crate::app::{Block, Gone, Reply, Verdict};
 use crate::http::chunked::{LAST_CHUNK, write_chunk};
 use crate::http::response::{BodyFraming, Finish, ResponseHead, may_have_body, write_head, write_interim};
@@ -25,9 +24,6 @@ use crate::net::stream::{Progress, Stream};
 
 /// Largest answer that may wait for others.
 const SMALL: usize = 16 * 1024;
-
-/// A longer part of a file is not sent from here, nor is one that is not in memory: to read it may wait for a disk.
-const SHORT_FILE: u64 = 64 * 1024;
 
 /// The properties of the request and the engine that an answer depends on.
 pub(super) struct Asked<'a> {
@@ -159,9 +155,7 @@ impl<'a> Exchange<'a> {
             (Stage::Body(_), Verdict::Failed) if !said_nothing => return self.answered(Then::Close, true),
             // A handler's exception has kept a part of it from being sent, and the application goes on without it.
             (Stage::Body(_), _) if self.rest.is_some() => return self.answered(Then::Close, true),
-            (Stage::Body(Delimit::Chunked), Verdict::Complete) => {
-                self.outgoing.append().extend_from_slice(LAST_CHUNK);
-            }
+            (Stage::Body(Delimit::Chunked), Verdict::Complete) => self.end_chunks(),
             // Fewer bytes than announced: only a close tells the client, and by TLS only one out of order.
             (Stage::Body(Delimit::Owed(1..)), Verdict::Complete) if self.stream.is_tls() => {
                 return self.answered(Then::Close, true);
@@ -173,16 +167,16 @@ impl<'a> Exchange<'a> {
         if self.asked.coalesce && self.outgoing.tail().is_none() && self.outgoing.len() <= SMALL {
             return self.answered(then, false);
         }
-        // The rest of something large leaves when its connection has a turn: others wait for this permit.
-        let most = match self.outgoing.tail() {
-            Some(Tail::File(part)) if part.length > SHORT_FILE || !part.is_at_hand() => self.outgoing.len(),
-            _ => MOST_SENT,
-        };
-        match self.stream.send_at_most(self.outgoing, most) {
+        match self.send_now() {
             Progress::Ended => self.answered(Then::Close, true),
             Progress::Blocked(_) => Answered { blocked: true, ..self.answered(then, false) },
             Progress::More(_) => self.answered(then, false),
         }
+    }
+
+    fn end_chunks(&mut self) {
+        self.outgoing.append().extend_from_slice(LAST_CHUNK);
+        self.stage = Stage::Body(Delimit::Owed(0));
     }
 
     fn answered(&self, then: Then, abort: bool) -> Answered {
@@ -365,6 +359,21 @@ impl Reply for Exchange<'_> {
             }
             None if self.rest.is_some() => self.gone(),
             None => self.copy_file(FilePart { file, offset, length }),
+        }
+    }
+
+    fn complete(&mut self) {
+        self.asked.holding.take_back(self.outgoing);
+        if self.rest.is_some() {
+            return;
+        }
+        match self.stage {
+            Stage::Body(Delimit::Chunked) => self.end_chunks(),
+            Stage::Body(_) => {}
+            Stage::Before | Stage::Taken | Stage::Gone => return,
+        }
+        if matches!(self.send_now(), Progress::Ended) {
+            self.stage = Stage::Gone;
         }
     }
 

@@ -34,6 +34,7 @@ impl Gauges {
         if now >= self.looked_for_stacks + SELDOM {
             self.looked_for_stacks = now;
             host.show_asked_stacks();
+            host.name_slow_hooks();
         }
         if running.len() == 1 || now < self.looked + SOMETIMES {
             return;

@@ -182,6 +182,8 @@ pub trait Host: Sync {
     fn dump_stacks(&self) {}
     /// Shows stacks that a signal has asked for meanwhile. Called about twice a second.
     fn show_asked_stacks(&self) {}
+    /// Names hooks of requests that do not return. Called as often.
+    fn name_slow_hooks(&self) {}
 
     /// Reports the permits of an engine that accepts; 0: it accepts no more.
     fn accepting(&self, _permits: usize) {}

@@ -1,8 +1,8 @@
 //! The hooks of `gunicorn.conf.py` in the life of a worker.
 
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mcsup_core::{Local, Phase, Result, WorkerContext};
 use pyo3::prelude::*;
@@ -10,7 +10,7 @@ use pyo3::types::PyDict;
 
 use super::{WorkerSettings, in_words_of_core};
 use crate::conf::{self, DefinedHooks, Facts, WorkerHooks};
-use crate::wsgi::RequestHooks;
+use crate::wsgi::{RequestHooks, RunningHook};
 
 /// The hooks, if the configuration defines any.
 #[derive(Default)]
@@ -20,6 +20,8 @@ pub(super) struct Hooking {
     own: Option<WorkerHooks>,
     /// Whether the worker has asked for a reload because of a changed file.
     reload_wanted: Arc<AtomicBool>,
+    /// The hooks of requests that run, one for each thread.
+    running: Mutex<Vec<Arc<RunningHook>>>,
 }
 
 impl Hooking {
@@ -80,7 +82,19 @@ impl Hooking {
     pub(super) fn of_requests(&self, py: Python<'_>) -> Option<RequestHooks> {
         let hooks = self.own.as_ref()?.of_requests(py);
         let hooks = hooks.inspect_err(|error| log::error!("The hooks of requests are not called: {error}"));
-        hooks.ok().flatten().map(RequestHooks::new)
+        let hooks = hooks.ok().flatten().map(RequestHooks::new)?;
+        self.running().push(hooks.running());
+        Some(hooks)
+    }
+
+    /// Names hooks of requests that do not return.
+    pub(super) fn name_slow(&self) {
+        let Some(own) = &self.own else { return };
+        self.running().iter().filter_map(|hook| hook.slow(conf::SLOW)).for_each(|name| own.name_slow(name));
+    }
+
+    fn running(&self) -> MutexGuard<'_, Vec<Arc<RunningHook>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// To be set when the worker asks for a reload.

@@ -29,5 +29,5 @@ mod switching;
 pub use call::EXCEPTION;
 pub(crate) use call::WsgiApp;
 pub(crate) use draining::IsDraining;
-pub(crate) use request_hooks::RequestHooks;
+pub(crate) use request_hooks::{RequestHooks, RunningHook};
 pub use settings::WsgiSettings;

@@ -124,6 +124,13 @@ impl Answer {
         if is_first { Ok(()) } else { self.send(py, |reply, head| reply.send(head, body)) }
     }
 
+    /// Ends the answer, before code that the client need not wait for.
+    pub(super) fn complete(&self, py: Python<'_>) {
+        if !mcsup_core::is_forked_off() {
+            let _ = self.lease.peek(py, |reply| reply.complete());
+        }
+    }
+
     fn send_by(
         &self,
         py: Python<'_>,

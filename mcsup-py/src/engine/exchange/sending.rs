@@ -5,9 +5,13 @@ use std::time::{Duration, Instant};
 
 use super::{Delimit, Exchange, Rest, SMALL, Stage};
 use crate::app::{Gone, Reply};
-use crate::net::buffer::{FilePart, Outgoing};
+use crate::engine::turn::MOST_SENT;
+use crate::net::buffer::{FilePart, Outgoing, Tail};
 use crate::net::stream::Progress;
 use crate::net::timers::after;
+
+/// A longer part of a file is not sent from here, nor is one that is not in memory: to read it may wait for a disk.
+const SHORT_FILE: u64 = 64 * 1024;
 
 /// A streaming application waits for its client when more bytes than this are unsent.
 const HIGH_WATER: usize = 256 * 1024;
@@ -31,6 +35,16 @@ impl Exchange<'_> {
             Stage::Body(Delimit::Dropped) | Stage::Before | Stage::Taken | Stage::Gone => false,
             Stage::Body(_) => self.flushed.is_some_and(|at| at.elapsed() < QUICK_SUCCESSION),
         }
+    }
+
+    /// Sends what the socket takes. The rest of something large leaves when its connection has a turn: others wait for this
+    /// permit.
+    pub(super) fn send_now(&mut self) -> Progress {
+        let most = match self.outgoing.tail() {
+            Some(Tail::File(part)) if part.length > SHORT_FILE || !part.is_at_hand() => self.outgoing.len(),
+            _ => MOST_SENT,
+        };
+        self.stream.send_at_most(self.outgoing, most)
     }
 
     /// Sends, and waits while too much is on its way.
