@@ -11,7 +11,7 @@ use mcsup_py::python::{fork, standard};
 use mcsup_py::{WorkerSettings, WsgiWorker};
 
 use super::check;
-use super::pool::Output;
+use super::output::Output;
 use super::remote::Remote;
 use super::wiring;
 use crate::exit::Exit;

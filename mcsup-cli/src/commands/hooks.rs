@@ -15,7 +15,7 @@ use mcsup_py::python::logging::LogConfig;
 use super::beats::Beats;
 use super::cfg;
 use super::hooks_process::{LIMIT, Process, Sent};
-use super::pool::Output;
+use super::output::Output;
 use super::wiring;
 use crate::settings::Settings;
 

@@ -15,6 +15,7 @@ mod leftovers;
 pub(crate) mod migrate;
 pub(crate) mod mistaken;
 pub(crate) mod operator;
+mod output;
 mod pool;
 pub(crate) mod reading;
 mod remote;

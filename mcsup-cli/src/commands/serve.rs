@@ -11,7 +11,8 @@ use mcsup_core::{Config, Ending, Prefork};
 
 use super::application::Application;
 use super::hooks::Hooks;
-use super::pool::{Output, Pool};
+use super::output::Output;
+use super::pool::Pool;
 use super::reading::Reading;
 use super::remote::Remote;
 use super::wiring::{self, UserLookup};

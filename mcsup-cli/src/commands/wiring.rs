@@ -15,7 +15,7 @@ use mcsup_py::python::logging::WriteRecord;
 use mcsup_py::tls::{TlsError, TlsServer, TlsSettings};
 use mcsup_py::{Application, Paste, RedirectErrors, ReloadSettings, WorkerSettings, WsgiSettings};
 
-use super::pool::Output;
+use super::output::Output;
 use super::remote::Remote;
 use crate::failure::Failure;
 use crate::logging::{Destination, ErrorLog};
