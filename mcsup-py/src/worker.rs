@@ -124,7 +124,7 @@ impl Worker for WsgiWorker {
         }
         prepare(&self.settings)?;
         let variables = self.hooks.define(&self.settings)?;
-        self.loggers = Some(logs::configure(&self.settings, variables.as_ref())?);
+        self.loggers = logs::configure(&self.settings, variables.as_ref())?;
         if let Some(context) = context {
             self.hooks.begin(&self.settings, context, None)?;
         }
@@ -270,13 +270,14 @@ fn prepare(settings: &WorkerSettings) -> mcsup_core::Result<()> {
             let summary = format!("Python's site failed: {}", traceback::one_line(py, &error));
             Error::new(ErrorKind::Boot, summary).with_detail(traceback::format(py, &error))
         })?;
-        let prepared = Loggers::import(py)
-            .and_then(|()| interpreter::set_arguments(py, &settings.arguments))
+        let prepared = interpreter::set_arguments(py, &settings.arguments)
             .and_then(|()| interpreter::set_environment(py, &settings.environment))
             .and_then(|()| traceback::dump_stacks_when_asked(py, settings.error_log));
         if let Err(error) = prepared {
             log::warn!("the interpreter is not quite as it should be: {error}");
         }
+        // Its error is logged when the loggers get their handlers.
+        let _ = Loggers::import(py);
         Ok(())
     })
 }

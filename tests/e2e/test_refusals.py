@@ -35,7 +35,7 @@ def complaint(result, code):
         (["-t", "-1", "app:app"], "timeout"),
         (["-m", "999", "app:app"], "umask"),
         (["--log-level", "loud", "app:app"], "loud"),
-        (["--access-logformat", "%(nonsense)s", "app:app"], "nonsense"),
+        (["--access-logformat", "%(nonsense", "app:app"], "nonsense"),
         (["--threads", "0", "app:app"], "threads"),
         (["app-with-dash:app"], "app-with-dash:app"),
         ([], "no application"),

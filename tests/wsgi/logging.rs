@@ -60,8 +60,10 @@ fn records_reach_the_configured_handlers_whole_and_in_order() {
     let outputs = || Outputs::new(&log_record(), &no_access_log());
     let both = Fed { errors: true, access: true };
     let loggers = Python::attach(|py| {
-        let loggers =
-            Loggers::configure(py, (&config, &[]), None, outputs()).map_err(|error| error.summary).unwrap();
+        let loggers = Loggers::configure(py, (&config, &[]), None, outputs())
+            .map_err(|error| error.summary)
+            .unwrap()
+            .unwrap();
         assert_eq!(loggers.fed(py).unwrap(), both);
         loggers
     });
@@ -87,6 +89,7 @@ fn records_reach_the_configured_handlers_whole_and_in_order() {
         let given = module(py, code).dict();
         let loggers = Loggers::configure(py, (&config, &[]), Some(&given), outputs())
             .map_err(|error| error.summary)
+            .unwrap()
             .unwrap();
         assert!(!loggers.fed(py).unwrap().access);
     });

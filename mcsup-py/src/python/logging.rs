@@ -93,7 +93,7 @@ impl Loggers {
     }
 
     /// Gives gunicorn's loggers their handlers, and configures Python's `logging`. A dictionary among the `variables` of a
-    /// configuration in Python replaces the files.
+    /// configuration in Python replaces the files. `None`: there is no `logging`, and nothing is to be configured.
     ///
     /// # Errors
     /// The configuration is wrong: the exception of `logging.config`.
@@ -102,7 +102,7 @@ impl Loggers {
         (config, python_path): (&LogConfig, &[String]),
         variables: Option<&Bound<'_, PyDict>>,
         outputs: Outputs,
-    ) -> Result<Self, LoadError> {
+    ) -> Result<Option<Self>, LoadError> {
         let dictionary = variables.and_then(|variables| variables.get_item("logconfig_dict").ok().flatten());
         let dictionary = dictionary.as_ref().and_then(|dictionary| dictionary.cast::<PyDict>().ok());
         let dictionary = dictionary.filter(|dictionary| !dictionary.is_empty());
@@ -111,13 +111,18 @@ impl Loggers {
             // A configuration may name classes of the application.
             loading::extend_path(py, python_path)?;
         }
-        let configured = Self::prepare(py, outputs).and_then(|mut loggers| {
-            if is_configured {
-                let arguments = (&config.ini, &config.json, dictionary);
-                loggers.module.bind(py).call_method1("configure", arguments)?;
-                loggers.has_access = true;
-            }
-            Ok(loggers)
+        let prepared = Self::prepare(py, outputs);
+        if !is_configured {
+            let report = |error: &PyErr| {
+                log::warn!("The loggers of gunicorn are missing: {}", traceback::one_line(py, error));
+            };
+            return Ok(prepared.inspect_err(report).ok());
+        }
+        let configured = prepared.and_then(|mut loggers| {
+            let arguments = (&config.ini, &config.json, dictionary);
+            loggers.module.bind(py).call_method1("configure", arguments)?;
+            loggers.has_access = true;
+            Ok(Some(loggers))
         });
         configured.map_err(|error| LoadError::raised(py, "cannot configure Python's logging", &error))
     }

@@ -12,11 +12,11 @@ use crate::python::logging::{Fed, Feeder, Loggers, Outputs};
 use crate::python::traceback;
 
 /// Gives gunicorn's loggers their handlers, and configures Python's `logging` by the settings or the variables of a
-/// configuration in Python.
+/// configuration in Python. `None`: the user of the workers may not read that module of Python, and nothing needs it.
 pub(super) fn configure(
     settings: &WorkerSettings,
     namespace: Option<&Py<PyDict>>,
-) -> mcsup_core::Result<Loggers> {
+) -> mcsup_core::Result<Option<Loggers>> {
     Python::attach(|py| {
         let outputs = Outputs::new(&settings.write_record, &settings.access);
         let variables = namespace.map(|names| names.bind(py));
