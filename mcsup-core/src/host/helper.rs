@@ -98,6 +98,11 @@ pub(crate) fn pids() -> Vec<i32> {
     known.living.clone()
 }
 
+/// Reaps the dropped ones that have ended.
+pub(crate) fn reap_dropped() {
+    known().reap_dropped();
+}
+
 /// Notes the exit status of a child that a pool has reaped with all others.
 pub(crate) fn note_reaped(pid: Pid, status: ExitStatus) {
     let (mut known, number) = (known(), pid.as_raw_nonzero().get());

@@ -99,6 +99,10 @@ impl Inquiry {
     /// # Errors
     /// Those of the function; or the helper ended before it was done, or was not done within the limit.
     pub fn finish(mut self) -> Result<String> {
+        self.result()
+    }
+
+    fn result(&mut self) -> Result<String> {
         self.read();
         let is_about_to_end = !self.bytes.is_empty() || self.is_at_end;
         let until = Instant::now() + if is_about_to_end { REST } else { Duration::ZERO };
@@ -129,7 +133,12 @@ impl Inquiry {
             self.read();
             let left = self.limit.saturating_sub(self.begin.elapsed());
             if left.is_zero() || answer_in(&self.bytes).is_some() || self.helper.has_ended() {
-                return self.finish();
+                let result = self.result();
+                // Reaped here, since no pool may run yet that would reap it.
+                if result.is_ok() {
+                    self.helper.wait(REST);
+                }
+                return result;
             }
             self.wait_for(left.min(LOOK_EVERY));
         }

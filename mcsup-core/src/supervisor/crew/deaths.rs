@@ -3,6 +3,7 @@
 use rustix::process::Pid;
 
 use super::{Crew, Member, Process, ProcessEntry};
+use crate::host::helper;
 use crate::link::channel::ReadLimit;
 use crate::link::message::Report;
 use crate::policy::{Event, Exit, ExitStatus, OutOfMemory, WorkerId};
@@ -132,6 +133,7 @@ impl Crew {
 
     /// Reaps ended processes. Their last reports are read first: an unknown process may have reported `Born`.
     pub(crate) fn reap(&mut self) -> Vec<Event> {
+        helper::reap_dropped();
         // Another pool of this process may have begun to adopt orphans, and may end before they do.
         self.adopts |= ancestry::adopts();
         let mut ended: Vec<(Pid, ExitStatus)> = match self.adopts {
