@@ -29,6 +29,12 @@ pub(crate) trait Application {
     /// The name of the application, for messages.
     fn name(&self, settings: &Settings) -> String;
 
+    /// The name of the service: that of `--name`, otherwise that of the application.
+    fn service_name(&self, settings: &Settings) -> String {
+        let given = settings.process.name.as_ref().map(|name| name.value.clone());
+        given.unwrap_or_else(|| self.name(settings))
+    }
+
     /// Refuses settings that are wrong, before anything changes.
     fn check(&self, settings: &Settings) -> Result<(), Failure>;
 

@@ -129,6 +129,7 @@ impl<A: Application> Supervisor for Pool<A> {
         self.application.check(&settings).map_err(|failure| refused(&failure))?;
         let mut config = wiring::pool(&settings, Some(&self.users)).map_err(|failure| refused(&failure))?;
         config.addresses = wiring::addresses(&settings, &self.service_manager);
+        config.title = Some(wiring::title(&self.application.service_name(&settings)));
         let worker =
             self.application.make(&settings, &config, &self.output).map_err(|failure| refused(&failure))?;
         self.users = UserLookup::of(&settings, &config);

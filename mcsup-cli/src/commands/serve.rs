@@ -92,8 +92,8 @@ fn serve<A: Application>(
     // A dry run changes no file, and reports on standard error to the supervisor that runs it.
     let is_check = resumption.as_ref().is_some_and(Resumption::is_check);
     let errors = if is_check { &Destination::Standard } else { &settings.logging.errors.value };
-    let name = settings.process.name.as_ref().map(|name| name.value.clone());
-    let name = name.unwrap_or_else(|| application.name(settings));
+    let name = application.service_name(settings);
+    config.title = Some(wiring::title(&name));
     let remote = Remote::open(settings, &name, resumption.is_some())?;
     let log = install_log(errors, &settings.logging, &remote, resumption.is_some())?;
     remote.warnings.iter().for_each(|warning| log::error!("{warning}"));

@@ -105,6 +105,11 @@ pub(super) fn pool(settings: &Settings, previous: Option<&UserLookup>) -> Result
     Ok(config)
 }
 
+/// The command line of each process in process listings, as setproctitle shows that of gunicorn.
+pub(super) fn title(name: &str) -> String {
+    format!("mcsup: {{}} [{name}]")
+}
+
 /// The permission bits of a Unix socket.
 pub(super) fn unix_mode(settings: &Settings) -> u32 {
     match (&settings.process.socket_mode, &settings.process.umask) {

@@ -28,7 +28,7 @@ use crate::sys::ancestry::ADOPTS;
 use crate::sys::caught::{self, Act};
 use crate::sys::companion::Companion;
 use crate::sys::unshared::Marks;
-use crate::sys::{credentials, descriptor, fork, forked, signal};
+use crate::sys::{credentials, descriptor, fork, forked, signal, title};
 use crate::worker::{Worker, WorkerContext};
 
 /// A worker that is ready to boot.
@@ -166,9 +166,7 @@ fn prepare<W: Worker>(spec: &mut WorkerSpec) -> Result<Prepared> {
         die_with_supervisor(common.supervisor);
     }
     lead_group(&common);
-    if let Some(name) = &common.name {
-        set_name(name);
-    }
+    show(&common, "worker");
     // Before the application, which may use up all descriptors.
     descriptor::prepare_null().map_err(|error| failed("open /dev/null", error))?;
     let listeners = std::mem::replace(&mut spec.listeners, Listeners::Open(OpenSet::default()));
@@ -244,8 +242,18 @@ pub(super) fn lead_group(common: &GenerationSpec) {
     }
 }
 
+/// Shows a process of this kind in process listings.
+pub(super) fn show(common: &GenerationSpec, kind: &str) {
+    if let Some(name) = &common.name {
+        set_name(name);
+    }
+    if let Some(title) = &common.title {
+        title::set(&[title.replacen("{}", kind, 1).as_bytes()]);
+    }
+}
+
 #[cfg(target_os = "linux")]
-pub(super) fn set_name(name: &str) {
+fn set_name(name: &str) {
     let name = name.replace('\0', "");
     if let Ok(name) = std::ffi::CString::new(crate::sys::kernel_text::thread_name(&name)) {
         let _ = rustix::thread::set_name(&name);
@@ -253,7 +261,7 @@ pub(super) fn set_name(name: &str) {
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn set_name(_: &str) {}
+fn set_name(_: &str) {}
 
 /// Reports the failed boot; returns the exit code.
 pub(super) fn report_failure(end: &WorkerEnd, error: &Error) -> i32 {

@@ -16,7 +16,7 @@ use rustix::process::Pid;
 
 use super::child::{
     die_with_supervisor, drop_privileges, install_handlers, lead_group, report_error, report_failure,
-    report_panic, set_name,
+    report_panic, show,
 };
 use super::guard::guarded;
 use super::spec::{Listeners, MoldSpec, MoldThreads, Origin, WorkerSpec};
@@ -90,9 +90,7 @@ fn get_ready<E: Hooks>(
     drop_privileges(common.run_as.as_ref())?;
     die_with_supervisor(common.supervisor);
     lead_group(common);
-    if let Some(name) = &common.name {
-        set_name(name);
-    }
+    show(common, "mold");
     signal::unblock_all();
     forked?;
     let worker = loaded.insert(load_step("Supervisor::worker", || hooks.make(common.generation))?);

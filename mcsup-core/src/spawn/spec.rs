@@ -43,6 +43,7 @@ pub(crate) struct GenerationSpec {
     /// Whether each process leads a process group of its own.
     pub(crate) has_own_group: bool,
     pub(crate) name: Option<String>,
+    pub(crate) title: Option<String>,
     pub(crate) threads: MoldThreads,
     /// The program's own listeners. A mold has released their sockets.
     pub(crate) own_listeners: Vec<Arc<dyn Listener>>,

@@ -54,6 +54,9 @@ pub struct Config {
     pub children: Children,
     /// The name in process listings; the kernel keeps 15 bytes.
     pub name: Option<String>,
+    /// The command line in process listings (Linux), in which `{}` stands for `worker`, `mold` or `supervisor`, such as
+    /// `shop: {}`. A supervisor shows its own command line behind it. `None`: the command line is that of this process.
+    pub title: Option<String>,
     /// The image that an upgrade executes; `None`: upgrades are refused. Read at the start only.
     pub image: Option<Image>,
     /// The service manager that has started this process: its sockets are open to `fd://NAME` addresses, and it is

@@ -38,6 +38,7 @@ use crate::listener::stored::{self, Adopted};
 use crate::policy::{Ask, Effect, Event, Machine, Moment, Outcome, StopMode, Ticket};
 use crate::sys::ancestry;
 use crate::sys::signal::SharedUnblocked;
+use crate::sys::title;
 use crate::upgrade::Resumption;
 use crate::worker::Worker;
 
@@ -172,11 +173,23 @@ impl<S: Supervisor> RunningPool<S> {
 
     /// Runs the pool until it ends.
     pub(super) fn run(mut self) -> Ending {
+        self.show_title();
         loop {
             if let Some(outcome) = self.turn() {
                 return self.finish(outcome);
             }
             self.wait();
+        }
+    }
+
+    /// Shows the title of this process, with its own command line behind it.
+    fn show_title(&self) {
+        let current = self.executor.generation_configs.current();
+        if let Some(title) = current.and_then(|current| current.config.title.as_ref()) {
+            let (title, words) = (title.replacen("{}", "supervisor", 1), title::words());
+            let words: Vec<&[u8]> =
+                [title.as_bytes()].into_iter().chain(words.iter().map(Vec::as_slice)).collect();
+            title::set(&words);
         }
     }
 

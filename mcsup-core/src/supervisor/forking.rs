@@ -159,6 +159,7 @@ impl<S: Supervisor> Executor<S> {
             graceful_timeout: config.policy.graceful_timeout,
             has_own_group: has_own_group(config),
             name: config.name.clone(),
+            title: config.title.clone(),
             threads: config.mold_threads,
             own_listeners: config.listeners.clone(),
         }

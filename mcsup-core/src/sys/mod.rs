@@ -23,6 +23,7 @@
 //! - [`accept_error`]: classification of accept(2)'s errors.
 //! - [`kernel_text`]: kernel files with names that may not be UTF-8.
 //! - [`launchd`]: the sockets of launchd.
+//! - [`title`]: the command line in process listings.
 //! - [`listening`]: the queue of a listening socket, and the target of new connections.
 #![allow(unsafe_code, reason = "this folder is where unsafe lives")]
 
@@ -54,4 +55,5 @@ mod registry;
 pub(crate) mod shared_memory;
 pub(crate) mod signal;
 mod silence;
+pub(crate) mod title;
 pub(crate) mod unshared;

@@ -43,7 +43,14 @@ pub(super) const ROWS: &[Row] = &[
          after 2 seconds by SIGKILL; without this option the log names them",
     )
     .of_applications(),
-    Row::value("name", "name", "NAME", "Name to show in process listings").short('n').gunicorn("proc_name"),
+    Row::value(
+        "name",
+        "name",
+        "NAME",
+        "Name of the service in process listings; by default that of the application",
+    )
+    .short('n')
+    .gunicorn("proc_name"),
     Row::value(
         "control_socket",
         "control-socket",

@@ -98,6 +98,8 @@ settings! {
     children: Children, children;
     /// The name of workers and molds in process listings; the kernel keeps 15 bytes.
     name: impl Into<String>, name some;
+    /// The command line in process listings (Linux), in which `{}` stands for `worker`, `mold` or `supervisor`.
+    title: impl Into<String>, title some;
     /// The image that an upgrade executes; `None`: upgrades are refused.
     image: impl Into<Option<Image>>, image into;
     /// The service manager that has started this process: [`ServiceManager::from_environment`] finds it.
