@@ -1,7 +1,9 @@
 //! The worker: an engine, an interpreter and an application in a process of `mcsup-core`'s.
 
+mod checking;
 mod hooking;
 mod logs;
+mod termination;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
@@ -25,7 +27,9 @@ use crate::targets::Queue;
 use crate::watch::{BrokenPage, ReloadSettings, Watcher};
 use crate::wsgi::{IsDraining, WsgiApp, WsgiSettings};
 
+pub use checking::check;
 use hooking::Hooking;
+use termination::Terminating;
 
 /// Has the records of the error log passed to a queue for Python; `None`: no longer.
 pub type RedirectErrors = Arc<dyn Fn(Option<Queue>) + Send + Sync>;
@@ -79,6 +83,7 @@ pub struct WsgiWorker {
     settings: WorkerSettings,
     callable: Option<Py<PyAny>>,
     hooks: Hooking,
+    terminating: Terminating,
     access: Option<AccessLog>,
     /// Configured together with the application.
     loggers: Option<Loggers>,
@@ -89,8 +94,8 @@ pub struct WsgiWorker {
 impl WsgiWorker {
     /// A worker that has loaded nothing yet.
     pub fn new(settings: WorkerSettings) -> Self {
-        let hooks = Hooking::default();
-        Self { settings, callable: None, hooks, access: None, loggers: None, watcher: None }
+        let (hooks, terminating) = (Hooking::default(), Terminating::default());
+        Self { settings, callable: None, hooks, terminating, access: None, loggers: None, watcher: None }
     }
 
     /// Where files are to be watched. Not in a mold: a watcher is a thread.
@@ -128,6 +133,7 @@ impl Worker for WsgiWorker {
         if let Some(context) = context {
             self.hooks.begin(&self.settings, context, None)?;
         }
+        self.terminating.begin(context);
         self.callable = Some(load(&self.settings).inspect_err(|_| self.hooks.end(context))?);
         if self.settings.threads == 1 {
             if let Err(error) = Python::attach(application_forks::come_back_when_counted) {
@@ -140,6 +146,7 @@ impl Worker for WsgiWorker {
     fn boot(&mut self, context: &WorkerContext) -> WorkerResult {
         self.begin_to_watch();
         self.hooks.begin(&self.settings, context, self.callable.as_ref())?;
+        self.terminating.begin(Some(context));
         if let Some(callable) = self.callable.take() {
             let initialised = self.hooks.initialise(callable);
             self.callable = Some(initialised.inspect_err(|_| self.hooks.end(Some(context)))?);
@@ -206,6 +213,7 @@ impl Worker for WsgiWorker {
         let host =
             Process { context, settings: &self.settings, hooks, loggers: feeder.as_ref().map(Feeder::queue) };
         let ended = engine::run(engine, listeners.collect(), &host, Threads { apps, life: attached }, access);
+        self.terminating.end(context);
         self.hooks.end(Some(context));
         Python::attach(ending::run_exit_functions);
         if let Some(feeder) = feeder {
@@ -270,7 +278,7 @@ fn prepare(settings: &WorkerSettings) -> mcsup_core::Result<()> {
             let summary = format!("Python's site failed: {}", traceback::one_line(py, &error));
             Error::new(ErrorKind::Boot, summary).with_detail(traceback::format(py, &error))
         })?;
-        let prepared = interpreter::set_arguments(py, &settings.arguments)
+        let prepared = interpreter::set_server(py, &settings.arguments)
             .and_then(|()| interpreter::set_environment(py, &settings.environment))
             .and_then(|()| traceback::dump_stacks_when_asked(py, settings.error_log));
         if let Err(error) = prepared {
@@ -298,21 +306,6 @@ fn in_words_of_core(error: LoadError) -> Error {
         Some(traceback) => error.with_detail(traceback),
         None => error,
     }
-}
-
-/// Loads the application in this process and drops it, for `--check-config`. Runs the exit functions that it has
-/// registered, as at the end of a worker.
-///
-/// # Errors
-/// Why it cannot be loaded.
-pub fn check(settings: &WorkerSettings) -> mcsup_core::Result<()> {
-    interpreter::ensure(settings.venv.as_deref()).map_err(|reason| Error::new(ErrorKind::Boot, reason))?;
-    let configured = prepare(settings)
-        .and_then(|()| Hooking::default().define(settings))
-        .and_then(|variables| logs::configure(settings, variables.as_ref()));
-    let loaded = configured.and_then(|_| load(settings)).map(drop);
-    Python::attach(ending::run_exit_functions);
-    loaded
 }
 
 /// The process as the engine sees it.

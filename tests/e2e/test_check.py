@@ -106,3 +106,10 @@ def test_an_application_is_loaded_where_a_parent_ignores_the_ends_of_its_childre
 
     result = run("check", "app:app", cwd=directory, preexec_fn=ignore)
     assert (result.returncode, result.stdout) == (0, "app:app can be served\n"), result.stderr
+
+
+def test_code_that_looks_for_gunicorn_in_the_command_line_is_named(directory):
+    (directory / "app.py").write_text("import sys\nIS_SERVER = 'gunicorn' in sys.argv[0]\n" + HELLO)
+    result = run("check", "app:app", cwd=directory)
+    assert (result.returncode, result.stdout) == (0, "app:app can be served\n")
+    assert "app.py:2 looks for gunicorn in sys.argv, which has mcsup" in result.stderr

@@ -155,7 +155,7 @@ impl MasterHooks {
         Python::attach(|py| {
             let broken = |error: PyErr| LoadError::raised(py, "cannot make the objects of hooks", &error);
             site::run(py, &self.arguments)
-                .and_then(|()| interpreter::set_arguments(py, &self.arguments))
+                .and_then(|()| interpreter::set_server(py, &self.arguments))
                 .and_then(|()| interpreter::set_environment(py, &self.environment))
                 .map_err(broken)?;
             Loggers::import(py).map_err(broken)?;

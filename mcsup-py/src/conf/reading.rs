@@ -101,7 +101,7 @@ pub fn report(
     interpreter::ensure(venv).map_err(|reason| Error::new(ErrorKind::Boot, reason))?;
     let reported = Python::attach(|py| {
         let broken = |error: PyErr| LoadError::raised(py, &format!("cannot execute {source}"), &error);
-        site::run(py, arguments).and_then(|()| interpreter::set_arguments(py, arguments)).map_err(broken)?;
+        site::run(py, arguments).and_then(|()| interpreter::set_server(py, arguments)).map_err(broken)?;
         let namespace = executing::execute(py, source)?;
         let reported = describe(py, namespace.bind(py).as_any(), known).map_err(broken)?;
         ending::flush_output(py);

@@ -51,6 +51,15 @@ pub(crate) fn end_if_forked_off(py: Python<'_>, came_by: Option<&PyErr>) {
     unsafe { libc::_exit(code) }
 }
 
+/// Ends the process by SIGTERM, without its handlers.
+pub(crate) fn end_by_sigterm() {
+    // SAFETY: the default action is a valid one, and ends the process at the second call.
+    unsafe {
+        libc::signal(libc::SIGTERM, libc::SIG_DFL);
+        libc::raise(libc::SIGTERM);
+    }
+}
+
 /// Ends the process at once, whatever its threads do.
 pub(crate) fn end_at_once(code: u8) -> ! {
     // SAFETY: `_exit` has no preconditions and does not return.

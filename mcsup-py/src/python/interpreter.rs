@@ -33,16 +33,22 @@ pub(crate) fn ensure(venv: Option<&Path>) -> Result<(), String> {
     start(&program)
 }
 
-/// Makes the command line visible to the application, as `sys.argv`. The first word is the script's path where Python has
-/// one; the binary's interpreter has none.
-pub(crate) fn set_arguments(py: Python<'_>, arguments: &[String]) -> PyResult<()> {
+/// The variable of the environment by which applications detect gunicorn, and its value under the version that this
+/// server follows.
+const SOFTWARE: (&str, &str) = ("SERVER_SOFTWARE", "gunicorn/27.0.1");
+
+/// Makes the server visible to the application and to configurations: the command line as `sys.argv`, and, as with
+/// gunicorn, `SERVER_SOFTWARE` in `os.environ`. The first word is the script's path where Python has one; the binary's
+/// interpreter has none.
+pub(crate) fn set_server(py: Python<'_>, arguments: &[String]) -> PyResult<()> {
     let sys = py.import("sys")?;
     let script = sys.getattr("argv")?.get_item(0).and_then(|script| script.extract::<OsString>());
     let script = script.ok().filter(|script| !script.is_empty());
     let (first, rest) = arguments.split_at(arguments.len().min(1));
     let first = script.or_else(|| first.first().map(OsString::from));
     let argv: Vec<OsString> = first.into_iter().chain(rest.iter().map(OsString::from)).collect();
-    sys.setattr("argv", PyList::new(py, argv)?)
+    sys.setattr("argv", PyList::new(py, argv)?)?;
+    py.import("os")?.getattr("environ")?.set_item(SOFTWARE.0, SOFTWARE.1)
 }
 
 /// `sys.path`. `None` stands for an entry that is no string, which Python's import passes over.

@@ -9,7 +9,7 @@
 //! - [`standard`]: what of the standard library all workers share.
 //! - [`logging`]: Python's `logging` for the server's own records.
 //! - `traceback`: exceptions and stacks as text.
-//! - `imported`: the files that were loaded.
+//! - `imported`: the files that were loaded; `command_name`: those that look for gunicorn in `sys.argv`.
 //! - [`fork`]: CPython's hooks around a fork of the mold; `application_forks`: no other thread around one of the
 //!   application.
 //! - `ending`: what a Python process does before it ends.
@@ -17,6 +17,7 @@
 
 pub(crate) mod application_forks;
 mod asgi;
+pub(crate) mod command_name;
 pub mod customisation;
 pub(crate) mod ending;
 pub mod fork;
