@@ -131,7 +131,7 @@ fn dispatch(
         Invocation::Status(args) => commands::status::run(&args).map(with_newline),
         Invocation::Control(command, args) => commands::operator::run(command, &args).map(with_newline),
         Invocation::Doctor(args) => commands::doctor::run(&args).map(with_newline),
-        Invocation::Migrate(args) => commands::migrate::run(&args),
+        Invocation::Migrate(args) => commands::migrate::run(&args, argv),
         Invocation::Service(args) => commands::service::run(&args, argv, image.as_ref()),
         Invocation::Run(given) => {
             let (application, reading) = (Wsgi(argv.to_vec()), Reading::new(given, argv));

@@ -40,7 +40,7 @@ pub(super) fn values(settings: &Settings) -> String {
         "max_requests_jitter": recycling.requests_jitter.value,
         "pidfile": path(&process.pid),
         "preload_app": settings.mold.preload.value,
-        "proc_name": text(&process.name).unwrap_or_else(|| "mcsup".to_owned()),
+        "proc_name": text(&process.name).or_else(|| settings.target().ok().map(str::to_owned)),
         "pythonpath": settings.python_path.as_ref().map(|path| path.value.join(",")),
         "raw_env": environment,
         "reload": settings.development.reload.value,

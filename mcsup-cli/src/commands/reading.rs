@@ -96,8 +96,17 @@ impl Reading {
         if let Some(conf) = note.and_then(Conf::of_note) {
             return self.read_with(conf.as_ref());
         }
-        let executed = self.begin()?.map(|executing| executing.wait(beats)).transpose()?;
+        let executed = self.execute(beats)?;
         self.read_with(executed.as_ref())
+    }
+
+    /// Executes the configuration in Python alone; `None`: there is none.
+    pub(super) fn conf(&self) -> Result<Option<Conf>, Failure> {
+        self.execute(&mut Beats::new(ServiceManager::default()))
+    }
+
+    fn execute(&self, beats: &mut Beats) -> Result<Option<Conf>, Failure> {
+        Ok(self.begin()?.map(|executing| executing.wait(beats)).transpose()?)
     }
 
     /// Reads all sources after the configuration in Python was executed, or had its time.

@@ -15,7 +15,7 @@ pub(super) fn of(given: &Given, has_conf: bool) -> Vec<String> {
              with a group of its own, or --socket-mode 0666.",
         ),
         (
-            !is_threaded,
+            !is_threaded && given.text("keep_alive") != Some("0"),
             "Connections are kept for 2 s after a response; gunicorn's sync workers close them. --keep-alive 0 does so \
              too.",
         ),
@@ -55,6 +55,11 @@ pub(super) fn of(given: &Given, has_conf: bool) -> Vec<String> {
             has_conf,
             "The settings file of gunicorn is executed in a process of its own, and again in each worker.",
         ),
+        (
+            true,
+            "sys.argv[0] ends with mcsup. An application that looks for gunicorn finds it in \
+             os.environ[\"SERVER_SOFTWARE\"].",
+        ),
     ];
     lines.into_iter().filter(|(concerns, _)| *concerns).map(|(_, line)| line.to_owned()).collect()
 }
@@ -77,6 +82,8 @@ mod tests {
             ("-b unix:a.sock -m 0 app", "mode 0660", false),
             ("-b :80 app", "mode 0660", false),
             ("app", "gunicorn's sync workers", true),
+            ("--keep-alive 0 app", "gunicorn's sync", false),
+            ("app", "SERVER_SOFTWARE", true),
             ("--threads 2 app", "gunicorn's sync workers", false),
             ("-k gthread app", "--request-timeout limits one", true),
             ("app", "1 GiB", true),

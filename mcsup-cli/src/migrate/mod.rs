@@ -11,7 +11,7 @@ mod words;
 use std::fmt::Write;
 
 use crate::args::{self, Invocation, UsageError};
-use crate::settings::Settings;
+use crate::settings::{self, Conf, Settings};
 use crate::table::{self, Given, Kind, Row, Served};
 use words::Words;
 
@@ -35,18 +35,52 @@ struct Sorted {
     refused: Vec<String>,
 }
 
-/// Translates a command line. `has_conf`: its directory has a `gunicorn.conf.py`.
+/// A command line of gunicorn with its settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CommandLine {
+    words: Words,
+    /// Those of the options, above those of `GUNICORN_CMD_ARGS`.
+    pub given: Given,
+}
+
+impl CommandLine {
+    /// Reads a command line. `variable` is `GUNICORN_CMD_ARGS` of this process, which one in front of the command
+    /// replaces.
+    ///
+    /// # Errors
+    /// The words are not a command line of gunicorn that serves.
+    pub(crate) fn read(given: &[String], variable: Option<String>) -> Result<Self, UsageError> {
+        let words = Words::of(given)?;
+        let line = ["mcsup", "run"].into_iter().map(str::to_owned).chain(words.options.iter().cloned());
+        let mut given = match args::parse(line.map(Into::into))? {
+            Invocation::Run(given) => given,
+            _ => return Err(UsageError::new("this command line of gunicorn serves no application")),
+        };
+        if let Some(value) = words.arguments.clone().or(variable) {
+            give_below(&mut given, &args::parse_variable("GUNICORN_CMD_ARGS", &value, Served::Application)?);
+        }
+        Ok(Self { words, given })
+    }
+}
+
+/// Translates a command line. `conf`: the configuration in Python that it reads, executed.
 ///
 /// # Errors
-/// The words are not a command line of gunicorn that serves an application.
-pub(crate) fn migration(given: &[String], has_conf: bool) -> Result<Migration, UsageError> {
-    let words = Words::of(given)?;
-    let given = merged(&words)?;
-    let conf = given.text("config").map(str::to_owned);
-    let has_file = conf.is_none() && !has_conf;
-    let sorted = sort(&given);
-    let mut text = format!("The command:\n\n    {}\n", command_line(&words, &sorted.kept)?);
-    if has_file {
+/// It names no application, or the configuration has a value that no setting has.
+pub(crate) fn migration(line: &CommandLine, conf: Option<&Conf>) -> Result<Migration, UsageError> {
+    let CommandLine { words, given } = line;
+    let conf = conf.map(settings::read_conf).transpose()?;
+    let mut all = given.clone();
+    conf.iter().for_each(|conf| give_below(&mut all, &conf.given));
+    // A file of TOML, which gunicorn does not read, may name it too.
+    let is_named = ["app", "paste"].iter().any(|name| all.has(name)) || given.has("config") && conf.is_none();
+    if !is_named {
+        return Err(UsageError::new("the command line of gunicorn names no application"));
+    }
+    let sorted = sort(given, |_| String::new());
+    let mut text = format!("The command:\n\n    {}\n", command_line(words, &sorted.kept)?);
+    let mut is_partial = !sorted.refused.is_empty();
+    if !given.has("config") && conf.is_none() {
         let _ = write!(
             text,
             "\nThe same as a file for `mcsup -c {FILE}`:\n\n{}",
@@ -55,32 +89,33 @@ pub(crate) fn migration(given: &[String], has_conf: bool) -> Result<Migration, U
     }
     paragraph(&mut text, "Refused, and left out above:", &sorted.refused);
     paragraph(&mut text, "Without effect, and left out above:", &sorted.without_effect);
-    paragraph(&mut text, "What changes:", &changes::of(&given, conf.is_some() || has_conf));
+    if let Some(conf) = &conf {
+        let of_file =
+            sort(&without(&conf.given, given), |name| format!(" (from {})", conf.lines.place(name)));
+        let name = conf.lines.name();
+        let _ = write!(text, "\nThe settings file {name} stays; mcsup reads it too.\n");
+        paragraph(&mut text, &format!("Refused in {name}:"), &of_file.refused);
+        let without_effect = [of_file.without_effect, conf.warnings.clone()].concat();
+        paragraph(&mut text, &format!("Without effect in {name}:"), &without_effect);
+        is_partial |= !of_file.refused.is_empty();
+    }
+    paragraph(&mut text, "What changes:", &changes::of(&all, conf.is_some()));
     text += "\ndocs/FROM_GUNICORN.md has all differences.\n";
-    Ok(Migration { text, is_partial: !sorted.refused.is_empty() })
+    Ok(Migration { text, is_partial })
 }
 
-/// The settings of the command line, above those of `GUNICORN_CMD_ARGS` in front of it.
-fn merged(words: &Words) -> Result<Given, UsageError> {
-    let line = ["mcsup", "run"].into_iter().map(str::to_owned).chain(words.options.iter().cloned());
-    let mut given = match args::parse(line.map(Into::into))? {
-        Invocation::Run(given) => given,
-        _ => return Err(UsageError::new("this command line of gunicorn serves no application")),
-    };
-    if let Some(value) = &words.arguments {
-        let below = args::parse_variable("GUNICORN_CMD_ARGS", value, Served::Application)?;
-        for row in table::rows().filter(|row| below.has(row.name)) {
-            if !given.has(row.name) {
-                give(&mut given, row, &below);
-            }
-        }
-    }
-    let is_named = ["app", "paste", "config"].iter().any(|name| given.has(name));
-    if is_named {
-        Ok(given)
-    } else {
-        Err(UsageError::new("the command line of gunicorn names no application"))
-    }
+/// Gives what a lower source gives for settings that are not given.
+fn give_below(to: &mut Given, below: &Given) {
+    let missing: Vec<_> = table::rows().filter(|row| below.has(row.name) && !to.has(row.name)).collect();
+    missing.into_iter().for_each(|row| give(to, row, below));
+}
+
+/// Those settings of `given` that `above` does not give.
+fn without(given: &Given, above: &Given) -> Given {
+    let mut left = Given::none(Served::Application);
+    let rows = table::rows().filter(|row| given.has(row.name) && !above.has(row.name));
+    rows.for_each(|row| give(&mut left, row, given));
+    left
 }
 
 /// Gives what another source gives for a setting.
@@ -94,8 +129,9 @@ fn give(to: &mut Given, row: &'static Row, from: &Given) {
 /// The settings of TLS, which are refused without each other.
 const OF_TLS: [&str; 4] = ["certfile", "keyfile", "cert_reqs", "ca_certs"];
 
-/// Tries each setting alone, or with those that it needs.
-fn sort(given: &Given) -> Sorted {
+/// Tries each setting alone, or with those that it needs. `place` has the source of a setting, for a message.
+fn sort(given: &Given, place: impl Fn(&str) -> String) -> Sorted {
+    let plain = |name: &str, message: &str| message.replace(" (from the command line)", &place(name));
     let mut sorted = Sorted::default();
     for row in table::rows().filter(|row| given.has(row.name)) {
         let mut alone = Given::none(Served::Application);
@@ -112,9 +148,9 @@ fn sort(given: &Given) -> Sorted {
                 .map(|settings| settings.warnings),
         };
         match tried {
-            Err(error) => sorted.refused.push(plain(&error.to_string())),
+            Err(error) => sorted.refused.push(plain(row.name, &error.to_string())),
             Ok(warnings) if !warnings.is_empty() => {
-                sorted.without_effect.extend(warnings.iter().map(|warning| plain(warning)));
+                sorted.without_effect.extend(warnings.iter().map(|warning| plain(row.name, warning)));
             }
             // One that asks for what happens anyway is not an option of the help.
             Ok(_) if !row.is_supported() => {}
@@ -124,13 +160,9 @@ fn sort(given: &Given) -> Sorted {
     sorted
 }
 
-/// A message about a setting, which has one source here.
-fn plain(message: &str) -> String {
-    message.replace(" (from the command line)", "")
-}
-
 fn command_line(words: &Words, given: &Given) -> Result<String, UsageError> {
     let mut line: Vec<String> = words.variables.clone();
+    line.extend(words.wrapper.iter().cloned());
     line.push("mcsup".to_owned());
     for row in table::rows().filter(|row| given.has(row.name) && row.name != "app") {
         let flag = format!("--{}", row.flag);
@@ -199,9 +231,23 @@ fn paragraph(text: &mut String, heading: &str, lines: &[String]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mcsup_py::conf::{Report, Source, Value, Variable};
 
     fn migrated(line: &str) -> Result<Migration, UsageError> {
-        migration(&shlex::split(line).unwrap(), false)
+        migration(&CommandLine::read(&shlex::split(line).unwrap(), None)?, None)
+    }
+
+    /// The migration of a command line beside a file in Python with these variables.
+    fn beside(line: &str, variables: &[(&str, Value)]) -> Migration {
+        let variable = |(name, value): &(&str, Value)| Variable {
+            name: (*name).to_owned(),
+            line: Some(3),
+            value: value.clone(),
+        };
+        let variables = variables.iter().map(variable).collect();
+        let source = Source::File("gunicorn.conf.py".into());
+        let conf = Conf { source, report: Report { variables, others: Vec::new() } };
+        migration(&CommandLine::read(&shlex::split(line).unwrap(), None).unwrap(), Some(&conf)).unwrap()
     }
 
     /// The command of a migration.
@@ -224,6 +270,13 @@ mod tests {
                 "mcsup --certfile a.pem --keyfile b.key --cert-reqs 2 --ca-certs c.pem app:app",
             ),
             ("gunicorn --paste app.ini#web", "mcsup --paste 'app.ini#web'"),
+            ("poetry run gunicorn -w 2 app:app", "poetry run mcsup --workers 2 app:app"),
+            (
+                "A=1 newrelic-admin run-program gunicorn app:app",
+                "A=1 newrelic-admin run-program mcsup app:app",
+            ),
+            ("env -u B uv run python -u -m gunicorn app:app", "env -u B uv run mcsup app:app"),
+            ("'gunicorn -w 4 app:app'", "mcsup --workers 4 app:app"),
         ] {
             assert_eq!(command(line), expected, "{line}");
         }
@@ -291,9 +344,39 @@ mod tests {
 
     #[test]
     fn a_file_of_gunicorn_stays_the_file() {
-        let found = migrated("gunicorn -c conf.py app:app").unwrap().text;
-        assert!(found.contains("mcsup --config conf.py app:app\n") && !found.contains(FILE), "{found}");
-        let found = migration(&["gunicorn".to_owned(), "app:app".to_owned()], true).unwrap().text;
-        assert!(!found.contains(FILE), "{found}");
+        let found = migrated("gunicorn -c conf.toml").unwrap().text;
+        assert!(found.contains("mcsup --config conf.toml\n") && !found.contains(FILE), "{found}");
+        let found = beside("gunicorn", &[("wsgi_app", Value::Text("app:app".to_owned()))]).text;
+        assert!(found.contains("    mcsup\n") && !found.contains(FILE), "{found}");
+        assert!(found.contains("The settings file gunicorn.conf.py stays"), "{found}");
+    }
+
+    #[test]
+    fn settings_of_a_file_are_tried_and_change_what_is_said() {
+        let text = |text: &str| Value::Text(text.to_owned());
+        let found = beside("gunicorn app:app", &[("worker_class", text("gevent"))]);
+        assert!(found.is_partial);
+        let expected =
+            "\nRefused in gunicorn.conf.py:\n\n- worker_class = \"gevent\" (from gunicorn.conf.py:3): ";
+        assert!(found.text.contains(expected), "{}", found.text);
+        // The command line is above the file.
+        let found = beside("gunicorn -k sync app:app", &[("worker_class", text("gevent"))]);
+        assert!(!found.is_partial, "{}", found.text);
+        let threads =
+            [("worker_class", text("gthread")), ("threads", Value::Int(8)), ("bind", text("unix:a.sock"))];
+        let found = beside("gunicorn app:app", &threads);
+        assert!(!found.text.contains("gunicorn's sync workers"), "{}", found.text);
+        assert!(found.text.contains("The Unix socket has mode 0660") && !found.is_partial, "{}", found.text);
+    }
+
+    #[test]
+    fn the_variable_of_this_process_counts_as_one_in_front_of_the_command() {
+        let read = |line: &str| {
+            let line = CommandLine::read(&shlex::split(line).unwrap(), Some("-k gevent".to_owned())).unwrap();
+            migration(&line, None).unwrap().is_partial
+        };
+        assert!(read("gunicorn app:app"));
+        assert!(!read("gunicorn -k sync app:app"));
+        assert!(!read("GUNICORN_CMD_ARGS=-w2 gunicorn app:app"));
     }
 }

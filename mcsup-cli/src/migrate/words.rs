@@ -2,9 +2,6 @@
 
 use crate::args::UsageError;
 
-/// Words that may stand before the program.
-const BEFORE: [&str; 2] = ["exec", "env"];
-
 /// A command line, taken apart.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Words {
@@ -12,37 +9,63 @@ pub(super) struct Words {
     pub(super) variables: Vec<String>,
     /// The value of `GUNICORN_CMD_ARGS` in front of it.
     pub(super) arguments: Option<String>,
+    /// The words of a command that executes gunicorn, such as `poetry run`.
+    pub(super) wrapper: Vec<String>,
     /// The words behind the program.
     pub(super) options: Vec<String>,
 }
 
 impl Words {
-    /// Takes a command line apart.
+    /// Takes a command line apart. A single word with spaces is a whole command line.
     ///
     /// # Errors
-    /// Its program is not gunicorn.
+    /// No word of it is gunicorn.
     pub(super) fn of(given: &[String]) -> Result<Self, UsageError> {
+        if let [line] = given {
+            let parts = shlex::split(line).filter(|parts| parts.len() > 1);
+            if let Some(parts) = parts {
+                return Self::of(&parts);
+            }
+        }
         let mut words = Self::default();
-        let mut rest = given.iter();
-        let program = loop {
-            let word = rest.next().ok_or_else(unknown)?;
-            match word.split_once('=') {
-                Some(("GUNICORN_CMD_ARGS", value)) => words.arguments = Some(value.to_owned()),
-                Some((name, _)) if is_variable(name) => words.variables.push(word.clone()),
-                _ if BEFORE.contains(&word.as_str()) => {}
-                _ => break file_name(word),
+        let mut rest = given;
+        while let [word, behind @ ..] = rest {
+            if let Some(options) = options_of_gunicorn(word, behind) {
+                words.options = options.to_vec();
+                return Ok(words);
             }
-        };
-        let is_gunicorn = match program {
-            "gunicorn" | "gunicorn3" => true,
-            _ if program.starts_with("python") || program.starts_with("pypy") => {
-                let module: Vec<&str> = rest.by_ref().take(2).map(String::as_str).collect();
-                module == ["-m", "gunicorn"]
+            words.take_before(word, behind);
+            rest = behind;
+        }
+        Err(unknown())
+    }
+
+    /// Takes a word before the program.
+    fn take_before(&mut self, word: &str, behind: &[String]) {
+        let is_option = |word: &String| word.starts_with('-');
+        match word.split_once('=') {
+            _ if !self.wrapper.is_empty() => self.wrapper.push(word.to_owned()),
+            Some(("GUNICORN_CMD_ARGS", value)) => self.arguments = Some(value.to_owned()),
+            Some((name, _)) if is_variable(name) => self.variables.push(word.to_owned()),
+            None if word == "exec" => {}
+            None if word == "env" && !behind.first().is_some_and(is_option) => {}
+            _ => self.wrapper.push(word.to_owned()),
+        }
+    }
+}
+
+/// The words behind gunicorn, if `word` or it with the words behind it executes gunicorn.
+fn options_of_gunicorn<'a>(word: &str, behind: &'a [String]) -> Option<&'a [String]> {
+    match file_name(word) {
+        "gunicorn" | "gunicorn3" => Some(behind),
+        program if program.starts_with("python") || program.starts_with("pypy") => {
+            let module = behind.iter().position(|word| word == "-m" || !word.starts_with('-'))?;
+            match behind.get(module..)? {
+                [option, name, options @ ..] if option == "-m" && name == "gunicorn" => Some(options),
+                _ => None,
             }
-            _ => false,
-        };
-        words.options = rest.cloned().collect();
-        if is_gunicorn { Ok(words) } else { Err(unknown()) }
+        }
+        _ => None,
     }
 }
 

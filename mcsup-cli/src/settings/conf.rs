@@ -43,7 +43,7 @@ pub(crate) struct Lines {
 
 impl Lines {
     /// The name of the file, with the line of a setting if it is known.
-    pub(super) fn place(&self, setting: &str) -> String {
+    pub(crate) fn place(&self, setting: &str) -> String {
         match self.lines.get(setting) {
             Some(line) => format!("{}:{line}", self.name),
             None => self.name.clone(),
@@ -51,17 +51,17 @@ impl Lines {
     }
 
     /// The name of the file.
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 }
 
 /// The settings of a configuration in Python.
 #[derive(Debug)]
-pub(super) struct FromConf {
-    pub(super) given: Given,
-    pub(super) lines: Arc<Lines>,
-    pub(super) warnings: Vec<String>,
+pub(crate) struct FromConf {
+    pub(crate) given: Given,
+    pub(crate) lines: Arc<Lines>,
+    pub(crate) warnings: Vec<String>,
 }
 
 /// The names that a configuration is asked for: those of gunicorn's settings.
@@ -74,7 +74,7 @@ pub(crate) fn known_names() -> Vec<&'static str> {
 }
 
 /// Translates the variables to values of settings. As with gunicorn an unknown name is none.
-pub(super) fn read(conf: &Conf) -> Result<FromConf, UsageError> {
+pub(crate) fn read(conf: &Conf) -> Result<FromConf, UsageError> {
     let name = conf.source.to_string();
     let mut lines = Lines { name: name.clone(), lines: BTreeMap::new() };
     let mut given = Given::none(Served::Application);

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use conf::{Conf, known_names};
+pub(crate) use conf::{Conf, known_names, read as read_conf};
 pub(crate) use file::{ReadFile, reader};
 pub(crate) use lifecycle::{Control, ControlSocket, Development, Draining, Mold, Recycling, Rollout};
 pub(crate) use logging::Logging;
