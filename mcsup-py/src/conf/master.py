@@ -150,7 +150,6 @@ class Master:
             self.restore()
         elif name == "ended":
             worker = server.WORKERS.pop(event["pid"], None) or Worker(server, event["pid"], event["age"])
-            worker.alive = False
             self.call("child_exit", server, worker)
         elif name == "workers":
             old, server.num_workers = event["old"], event["new"]

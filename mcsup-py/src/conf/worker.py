@@ -80,16 +80,19 @@ class App:
 class Server:
     """The arbiter as a worker sees it."""
 
-    def __init__(self, cfg: Any, log: Any, sockets: List[Listener], app: App) -> None:
+    def __init__(self, cfg: Any, log: Any, sockets: List[Listener], app: App, age: int) -> None:
         self.cfg = cfg
         self.log = log
         self.app = app
         self.pid = os.getppid()
         self.master_pid = 0
+        self.reexec_pid = 0
+        self.worker_age = age
         self.num_workers = cfg.workers
         self.timeout = cfg.timeout
         self.proc_name = cfg.proc_name
         self.address = cfg.address
+        self.pidfile: Optional[str] = cfg.pidfile
         self.LISTENERS = sockets
         # The other workers are not known here.
         self.WORKERS: Dict[int, "Worker"] = {}
@@ -122,6 +125,7 @@ class Worker:
         self.cfg = cfg
         self.log = log
         self.timeout = cfg.timeout / 2
+        self.worker_connections: int = cfg.worker_connections
         self.booted = False
         self.aborted = False
         self.reloader = None
@@ -142,6 +146,10 @@ class Worker:
         if self._alive and not value:
             self._leave()
         self._alive = bool(value)
+
+    def is_parent_alive(self) -> bool:
+        """Whether the supervisor is the parent of this process."""
+        return os.getppid() == self.ppid
 
     def notify(self) -> None:
         """Shows a sign of life."""

@@ -81,7 +81,7 @@ impl DefinedHooks {
         let sockets = facts.listeners.into_iter().map(|place| listener.call1(place));
         let sockets = PyList::new(py, sockets.collect::<PyResult<Vec<_>>>()?)?;
         let app = module.getattr("App")?.call1((&cfg, facts.target))?;
-        let server = module.getattr("Server")?.call1((&cfg, &log, &sockets, &app))?;
+        let server = module.getattr("Server")?.call1((&cfg, &log, &sockets, &app, facts.number))?;
         let acts = (objects::act(py, c"leave", facts.leave)?, objects::act(py, c"beat", facts.beat)?);
         let worker = module.getattr("Worker")?.call1((facts.number, &sockets, &app, &cfg, &log, acts))?;
         let hooks = Own::Hooks.module(py)?.getattr("Hooks")?.call1((&self.found, &server, &worker))?;
