@@ -192,8 +192,47 @@ fn entity_tag(metadata: &Metadata, coding: Option<Coding>) -> String {
     format!("\"{time:x}-{:x}{}\"", metadata.len(), coding.map_or("", |coding| coding.suffix))
 }
 
+/// Media types by the end of the name, where the one of IANA differs from the first guess.
+const REGISTERED: [(&str, &str); 6] = [
+    ("m3u8", "application/vnd.apple.mpegurl"),
+    ("mjs", "text/javascript"),
+    ("otf", "font/otf"),
+    ("ts", "video/mp2t"),
+    ("ttf", "font/ttf"),
+    ("woff", "font/woff"),
+];
+
 /// By the end of the name. Text is UTF-8.
 fn content_type(name: &Path) -> String {
-    let guess = mime_guess::from_path(name).first_raw().unwrap_or("application/octet-stream");
+    let end = name.extension().and_then(|end| end.to_str()).unwrap_or_default();
+    let registered = REGISTERED.iter().find(|(known, _)| end.eq_ignore_ascii_case(known));
+    let guessed = || mime_guess::from_path(name).first_raw().unwrap_or("application/octet-stream");
+    let guess = registered.map_or_else(guessed, |(_, registered)| registered);
     if guess.starts_with("text/") { format!("{guess}; charset=utf-8") } else { guess.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_media_types_of_streams_fonts_and_modules_are_those_of_iana() {
+        for (name, expected) in [
+            ("a.ts", "video/mp2t"),
+            ("list.M3U8", "application/vnd.apple.mpegurl"),
+            ("a.woff", "font/woff"),
+            ("a.woff2", "font/woff2"),
+            ("a.otf", "font/otf"),
+            ("a.ttf", "font/ttf"),
+            ("a.mjs", "text/javascript; charset=utf-8"),
+            ("a.js", "text/javascript; charset=utf-8"),
+            ("a.css", "text/css; charset=utf-8"),
+            ("a.svg", "image/svg+xml"),
+            ("a.json", "application/json"),
+            ("a.wasm", "application/wasm"),
+            ("a", "application/octet-stream"),
+        ] {
+            assert_eq!(content_type(Path::new(name)), expected, "{name}");
+        }
+    }
 }
