@@ -2,7 +2,7 @@
 
 import shlex
 
-from harness import HELLO, free_port, run
+from harness import HELLO, clean_environment, free_port, run
 
 USAGE = 2
 
@@ -40,3 +40,29 @@ def test_a_command_line_with_a_refused_setting_names_its_equivalent(directory):
 def test_words_that_are_no_command_line_of_gunicorn_are_a_usage_error(directory):
     result = run("migrate", "uwsgi", "--http", ":80", cwd=directory)
     assert result.returncode == USAGE and "mcsup migrate -- gunicorn -w 4 app:app" in result.stderr
+
+
+def test_a_settings_file_of_gunicorn_is_read_as_at_a_start(directory):
+    (directory / "gev.py").write_text('import os\n\nworker_class = "gevent"\n')
+    result, command, _ = migrated(directory, "gunicorn", "-c", "gev.py", "app:app")
+    assert (result.returncode, command) == (USAGE, ["mcsup", "--config", "gev.py", "app:app"])
+    assert 'Refused in gev.py:\n\n- worker_class = "gevent" (from gev.py:3): ' in result.stdout, result.stdout
+    text = 'wsgi_app = "app:app"\nworker_class = "gthread"\nthreads = 8\nbind = "unix:a.sock"\n'
+    (directory / "gunicorn.conf.py").write_text(text)
+    result, command, file = migrated(directory, "poetry", "run", "gunicorn")
+    assert (result.returncode, command, file) == (0, ["poetry", "run", "mcsup"], "")
+    assert "The settings file gunicorn.conf.py stays" in result.stdout
+    assert "The Unix socket has mode 0660" in result.stdout and "sync workers" not in result.stdout, result.stdout
+
+
+def test_a_settings_file_that_fails_is_an_error_of_the_migration(directory):
+    (directory / "bad.py").write_text("workers = undefined\n")
+    for name, part in (("nope.py", "nope.py"), ("bad.py", "bad.py, line 1: NameError")):
+        result = run("migrate", "--", "gunicorn", "-c", name, "app:app", cwd=directory)
+        assert result.returncode == USAGE and part in result.stderr, result.stderr
+
+
+def test_the_variable_of_gunicorn_in_the_environment_counts(directory):
+    environment = clean_environment(GUNICORN_CMD_ARGS="-k gevent")
+    result = run("migrate", "--", "gunicorn", "app:app", cwd=directory, env=environment)
+    assert result.returncode == USAGE and '- worker_class = "gevent": ' in result.stdout
