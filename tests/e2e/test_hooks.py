@@ -26,7 +26,9 @@ def post_fork(server, worker):
     note(server.LISTENERS[0].getsockname() == worker.sockets[0].getsockname(), server.log is worker.log)
     note(worker.app.callable is not None, server.timeout, worker.cfg.env, worker.log.loglevel)
     note(server.proc_name, worker.cfg.proc_name, server.worker_age == worker.age, server.reexec_pid, server.pidfile)
-    note(worker.is_parent_alive(), getattr(worker, "worker_connections", 1000))
+    # Among the workers of gunicorn that of gthread has it.
+    connections = worker.cfg.worker_connections
+    note(worker.is_parent_alive(), getattr(worker, "worker_connections", connections) == connections)
     worker.log.info("a line of post_fork, pid %s", worker.pid)
 def post_worker_init(worker):
     note("post_worker_init", life(worker), worker.wsgi is worker.app.callable, callable(worker.app.wsgi()))

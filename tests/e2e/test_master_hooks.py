@@ -30,7 +30,7 @@ def on_reload(server):
 def pre_fork(server, worker):
     note("pre_fork", worker.age, worker.ppid == server.pid)
 def child_exit(server, worker):
-    note("child_exit", worker.age, worker.pid in server.WORKERS, worker.pid > 1, worker.alive, server.proc_name)
+    note("child_exit", worker.age, worker.pid in server.WORKERS, worker.pid > 1, worker.alive)
 def nworkers_changed(server, new, old):
     note("nworkers_changed", new, old)
 def on_exit(server):
