@@ -5,7 +5,7 @@ import os
 import signal
 
 import pytest
-from harness import PATIENCE, SLEEPY, connect, run
+from harness import PATIENCE, SLEEPY, connect, read_all, run
 
 SCRIPT = b"console.log('1');\n" * 1000
 
@@ -139,3 +139,17 @@ def test_a_kind_of_workers_that_is_not_here_names_the_equivalent(directory, word
 def test_gunicorns_words_for_threads_are_accepted(serve):
     server = serve(SLEEPY, "-k", "gthread", "--threads", "2")
     assert server.get()[0] == 200
+
+
+@pytest.mark.parametrize("is_field", [False, True])
+def test_a_route_begins_below_the_mount_point(serve, folder, is_field):
+    # A peer on loopback may name the mount point.
+    server = serve(SLEEPY, "--static", "/static=files", *([] if is_field else ["-e", "SCRIPT_NAME=/shop/"]))
+    fields = {"SCRIPT_NAME": "/shop"} if is_field else {}
+    with connect(server.port) as client:
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        client.sendall(f"GET /shop/static/app.js HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{lines}\r\n".encode())
+        assert read_all(client).endswith(SCRIPT)
+    if not is_field:
+        assert ask(server.port, "/static/app.js")[1] == SCRIPT, "a proxy may have taken the mount point off"
+        assert ask(server.port, "/shopping/static/app.js")[1] != SCRIPT

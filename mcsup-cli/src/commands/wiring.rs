@@ -177,14 +177,12 @@ pub(super) fn worker_settings(
     (log, remote): (&ErrorLog, &Remote),
 ) -> Result<WorkerSettings, Failure> {
     let environment = settings.process.env.value.clone();
-    let given =
-        environment.iter().rev().find(|(name, _)| name == "SCRIPT_NAME").map(|(_, value)| value.clone());
     let wsgi = WsgiSettings {
         multithread: settings.threads.value > 1,
         // Also with one worker: two generations serve during a reload.
         multiprocess: true,
         server_software: NAME_AND_VERSION.to_owned(),
-        script_name: given.or_else(|| std::env::var("SCRIPT_NAME").ok()).unwrap_or_default(),
+        script_name: script_name(settings),
         errors: log.raw_writer(),
         sendfile: !*settings.no_sendfile,
     };
@@ -209,6 +207,13 @@ pub(super) fn worker_settings(
         reopen_error_log: Arc::new(|| {}),
         send_error_log: send_errors(log),
     })
+}
+
+/// The mount point of the application: a variable of its environment.
+fn script_name(settings: &Settings) -> String {
+    let given = settings.process.env.value.iter().rev().find(|(name, _)| name == "SCRIPT_NAME");
+    let given = given.map(|(_, value)| value.clone());
+    given.or_else(|| std::env::var("SCRIPT_NAME").ok()).unwrap_or_default()
 }
 
 /// The program of each worker.
@@ -315,7 +320,8 @@ fn tls(settings: &Settings) -> Result<Option<TlsServer>, Failure> {
 
 /// The folders of `--static`. Relative ones are below the directory of `--chdir`.
 fn static_files(settings: &Settings) -> Result<StaticFiles, Failure> {
-    let (mut files, routes) = (StaticFiles::default(), &settings.static_routes);
+    let mut files = StaticFiles::default().mounted_at(&script_name(settings));
+    let routes = &settings.static_routes;
     for (route, folder) in &routes.value {
         files.add(route, folder).map_err(|reason| {
             Failure::usage(format!(

@@ -22,6 +22,7 @@ use route::Route;
 
 use crate::http::head::Head;
 use crate::http::target::percent_decoded;
+use crate::trust::mount_point;
 
 /// Folders whose files the engine serves itself.
 ///
@@ -29,6 +30,8 @@ use crate::http::target::percent_decoded;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StaticFiles {
     routes: Vec<Route>,
+    /// The mount point of the application, where no field of a request names another one.
+    mount_point: Vec<u8>,
 }
 
 impl StaticFiles {
@@ -48,6 +51,13 @@ impl StaticFiles {
         Ok(())
     }
 
+    /// Sets the mount point of the application: routes begin below it.
+    #[must_use]
+    pub fn mounted_at(mut self, script_name: &str) -> Self {
+        self.mount_point = mount_point::of(script_name.as_bytes()).into_owned();
+        self
+    }
+
     /// Whether there is no folder.
     pub fn is_empty(&self) -> bool {
         self.routes.is_empty()
@@ -56,7 +66,22 @@ impl StaticFiles {
     /// Whether a file may answer this request. Reads no disk.
     pub(crate) fn may_answer(&self, head: &Head<'_>) -> bool {
         matches!(head.method(), "GET" | "HEAD")
-            && self.routes.iter().any(|route| route.is_above(&percent_decoded(head.path())))
+            && self.routes.iter().any(|route| route.is_above(&self.path_of(head)))
+    }
+
+    /// The path of a request below the mount point, as the application gets it in PATH_INFO.
+    fn path_of(&self, head: &Head<'_>) -> Vec<u8> {
+        match head.script_name().map(mount_point::of) {
+            Some(field) => {
+                percent_decoded(mount_point::below(head.path(), &field).unwrap_or_else(|| head.path()))
+            }
+            None => {
+                let mut path = percent_decoded(head.path());
+                let rest = mount_point::below(&path, &self.mount_point).map_or(path.len(), <[u8]>::len);
+                path.drain(..path.len() - rest);
+                path
+            }
+        }
     }
 
     /// The answer; `None`: no file is meant, so that it is the application's. May wait for a disk.
@@ -64,7 +89,7 @@ impl StaticFiles {
     /// # Errors
     /// The file cannot be opened now.
     pub(crate) fn answer(&self, head: &Head<'_>) -> io::Result<Option<FileAnswer>> {
-        let path = percent_decoded(head.path());
+        let path = self.path_of(head);
         let route = self.routes.iter().find(|route| route.is_above(&path));
         let Some((route, file)) = route.and_then(|route| Some((route, route.file(&path)?))) else {
             return Ok(None);
