@@ -31,7 +31,7 @@ pub(crate) fn words() -> Vec<Vec<u8>> {
 }
 
 /// Each word with a null character at its end.
-#[cfg(any(target_os = "linux", test))]
+#[cfg(any(all(target_os = "linux", not(mcsup_force_fallback)), test))]
 fn block_of(words: &[&[u8]]) -> Vec<u8> {
     let mut block = Vec::new();
     for word in words {
@@ -42,7 +42,7 @@ fn block_of(words: &[&[u8]]) -> Vec<u8> {
 }
 
 /// `struct prctl_mm_map` of linux/prctl.h.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(mcsup_force_fallback)))]
 #[repr(C)]
 struct Places {
     start_code: u64,
@@ -61,8 +61,7 @@ struct Places {
     exe_fd: u32,
 }
 
-#[cfg(target_os = "linux")]
-#[cfg_attr(mcsup_force_fallback, allow(dead_code))]
+#[cfg(all(target_os = "linux", not(mcsup_force_fallback)))]
 impl Places {
     /// The present places: fields 26 to 28 and 45 to 51 of proc_pid_stat(5).
     fn read(stat: &[u8]) -> Option<Self> {
@@ -108,6 +107,7 @@ impl Places {
 mod tests {
     use super::*;
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn the_words_of_a_title_are_the_command_line_and_the_environment_stays() {
         super::super::fork::in_a_process(|| {
@@ -115,7 +115,7 @@ mod tests {
             let before = words();
             set(&[b"mcsup: worker [a b]", b"-S\0"]);
             let expected = [b"mcsup: worker [a b]".to_vec(), b"-S".to_vec()];
-            let is_able = cfg!(all(target_os = "linux", not(mcsup_force_fallback)));
+            let is_able = cfg!(not(mcsup_force_fallback));
             assert_eq!(words(), if is_able { expected.to_vec() } else { before });
             assert_eq!(std::fs::read("/proc/self/environ").unwrap(), environment);
             assert!(std::env::args_os().all(|word| word != "-S"));
