@@ -25,7 +25,9 @@ fn is_module(name: &str, settings: &Settings) -> bool {
     let base = settings.process.chdir.as_ref().map_or_else(|| PathBuf::from("."), |path| path.value.clone());
     let further = settings.python_path.iter().flat_map(|path| &path.value).map(PathBuf::from);
     let variable = std::env::var_os("PYTHONPATH").unwrap_or_default();
-    let folders = [base].into_iter().chain(further).chain(std::env::split_paths(&variable));
+    // The directory of the start is searched behind that of `chdir`.
+    let folders =
+        [base, PathBuf::from(".")].into_iter().chain(further).chain(std::env::split_paths(&variable));
     folders.into_iter().any(|folder| has_module(&folder, name))
 }
 

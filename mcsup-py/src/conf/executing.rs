@@ -3,7 +3,6 @@
 use std::ffi::{CStr, CString};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use mcsup_core::host::processes;
 use pyo3::exceptions::PyPermissionError;
@@ -12,15 +11,7 @@ use pyo3::types::{PyDict, PyList, PyModule, PyTraceback};
 
 use super::source::Source;
 use crate::python::loading::LoadError;
-use crate::python::traceback;
-
-/// The directory in which the command was started.
-static DIRECTORY: Mutex<Option<PathBuf>> = Mutex::new(None);
-
-/// Notes the directory of the start, in which configurations are executed, also after a change to another one.
-pub fn remember_directory(directory: PathBuf) {
-    *DIRECTORY.lock().unwrap_or_else(PoisonError::into_inner) = Some(directory);
-}
+use crate::python::{directories, traceback};
 
 /// The reason why a configuration was not executed.
 struct Failed {
@@ -84,8 +75,7 @@ pub(crate) fn execute_in_worker(
 /// Executes the configuration in the directory of the start. Where this user may not enter it, the current directory stays.
 fn execute_at_start(py: Python<'_>, source: &Source) -> Result<Py<PyDict>, Failed> {
     let earlier = std::env::current_dir().ok();
-    let start = DIRECTORY.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let directory = start.or_else(|| earlier.clone()).unwrap_or_default();
+    let directory = directories::of_start().or_else(|| earlier.clone()).unwrap_or_default();
     let mut is_outside = false;
     if earlier.as_ref() != Some(&directory) {
         match std::env::set_current_dir(&directory) {

@@ -17,8 +17,8 @@ mod reading;
 mod source;
 mod worker_hooks;
 
+pub use crate::python::directories::remember_directory;
 pub(crate) use executing::execute_in_worker;
-pub use executing::remember_directory;
 pub use master_events::{MASTER_HOOKS, MasterEvent, MasterFacts};
 pub use master_hooks::MasterHooks;
 pub use reading::{HOOKS, Report, Value, Variable, report};

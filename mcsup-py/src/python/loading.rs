@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
 use super::paste::Paste;
-use super::{asgi, standard, traceback};
+use super::{asgi, directories, standard, traceback};
 
 /// An application, and how it is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +96,7 @@ impl LoadError {
     }
 }
 
-/// Puts `python_path` and the current directory in front of `sys.path`, and loads the application.
+/// Puts `python_path`, the current directory and that of the start in front of `sys.path`, and loads the application.
 ///
 /// # Errors
 /// The missing name or the exception, with the complete traceback.
@@ -127,7 +127,7 @@ fn named<'py>(py: Python<'py>, target: &Target) -> Result<Bound<'py, PyAny>, Loa
     evaluate(py, target, &module)
 }
 
-/// Puts `python_path` and the current directory in front of `sys.path`, unless they are there.
+/// Puts `python_path`, the current directory and that of the start in front of `sys.path`, unless they are there.
 pub(crate) fn extend_path(py: Python<'_>, python_path: &[String]) -> Result<(), LoadError> {
     let broken = |error: PyErr| LoadError::raised(py, "Python cannot load applications", &error);
     standard::forget_what_is_shadowed(py, python_path).map_err(broken)?;
@@ -136,10 +136,14 @@ pub(crate) fn extend_path(py: Python<'_>, python_path: &[String]) -> Result<(), 
 
 fn insert_in_path(py: Python<'_>, python_path: &[String]) -> PyResult<()> {
     let path = py.import("sys")?.getattr("path")?.cast_into::<PyList>()?;
-    // Where it cannot be named, the empty string stands for it.
-    let current = std::env::current_dir().unwrap_or_default();
-    let wanted = PyList::new(py, python_path)?;
-    wanted.append(current.as_os_str())?;
+    let (first, start) = directories::first(python_path);
+    let wanted = PyList::new(py, first.iter().map(|entry| entry.as_os_str()))?;
+    if let Some(start) = start {
+        // As with gunicorn it stays where it is, at the end of PYTHONPATH for example.
+        if !path.contains(start.as_os_str())? {
+            wanted.append(start.as_os_str())?;
+        }
+    }
     if path.get_slice(0, wanted.len()).eq(&wanted)? {
         return Ok(());
     }

@@ -3,7 +3,7 @@
 //! - [`interpreter`]: started in the binary, there already in the wheel.
 //! - `loading`: `module:attr` and factories, with the whole traceback where they fail; `paste`: applications of
 //!   PasteDeploy; `asgi`: applications of ASGI,
-//!   which it refuses.
+//!   which it refuses; `directories`: where modules are looked for first.
 //! - [`customisation`]: whether code of the user's has run before mcsup; [`site`]: such code, run where the application
 //!   runs.
 //! - [`standard`]: what of the standard library all workers share.
@@ -19,6 +19,7 @@ pub(crate) mod application_forks;
 mod asgi;
 pub(crate) mod command_name;
 pub mod customisation;
+pub(crate) mod directories;
 pub(crate) mod ending;
 pub mod fork;
 pub(crate) mod imported;

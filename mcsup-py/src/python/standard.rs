@@ -15,9 +15,9 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::interpreter;
 use super::logging::Loggers;
 use super::site::{self, Deferred};
+use super::{directories, interpreter};
 
 /// How many files are looked through: those of a web framework, and not of all that computes behind it.
 const MOST_FILES: usize = 400;
@@ -162,8 +162,8 @@ impl Places {
             .parent()
             .map_or(path.len(), |own| path.iter().position(|entry| entry == own).unwrap_or(path.len()));
         let (before, after) = path.split_at(library);
-        let mut first: Vec<PathBuf> = python_path.iter().map(PathBuf::from).collect();
-        first.push(std::env::current_dir().unwrap_or_default());
+        let (mut first, start) = directories::first(python_path);
+        first.extend(start);
         first.extend_from_slice(before);
         Ok(Self { first, last: after.to_vec(), standard })
     }
