@@ -181,6 +181,29 @@ fn a_report_has_each_known_variable_with_its_type_and_line() {
 }
 
 #[test]
+fn the_dotted_name_of_a_hook_is_the_function_or_why_there_is_none() {
+    let code = "post_fork = 'conf_hooks.two'\nwhen_ready = 'conf_hooks.nope'\non_exit = 'conf_nowhere.f'\npre_exec = 'os.name'";
+    let files = [("gunicorn.conf.py", code), ("conf_hooks.py", "def two(server, worker): pass")];
+    let found = start_with(&files, || {
+        let source = Source::File("gunicorn.conf.py".into());
+        let known = ["post_fork", "when_ready", "on_exit", "pre_exec"];
+        Report::parse(&report(&source, &known, (None, &[])).unwrap()).unwrap()
+    });
+    let values: Vec<Value> = found.variables.into_iter().map(|variable| variable.value).collect();
+    let broken = |why: &str| Value::Broken(why.to_owned());
+    assert_eq!(values[0], Value::Function(2));
+    assert_eq!(
+        values[1],
+        broken(
+            "'conf_hooks.nope' cannot be imported: AttributeError: module 'conf_hooks' has no attribute 'nope'"
+        )
+    );
+    let missing = "'conf_nowhere.f' cannot be imported: ModuleNotFoundError: No module named 'conf_nowhere'";
+    assert_eq!(values[2], broken(missing));
+    assert_eq!(values[3], broken("'os.name' is no function"));
+}
+
+#[test]
 fn the_error_of_a_report_has_the_traceback_as_its_detail() {
     let error = read("workers = 1\nraise ValueError('no')", &[]).unwrap_err();
     assert_eq!(error.to_string(), "gunicorn.conf.py, line 2: ValueError: no");

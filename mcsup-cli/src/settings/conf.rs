@@ -89,12 +89,28 @@ pub(crate) fn read(conf: &Conf) -> Result<FromConf, UsageError> {
     Ok(FromConf { given, lines: Arc::new(lines), warnings })
 }
 
-/// A warning for a variable that may be a setting with a typing error.
+/// A warning for a variable that may be meant as a setting.
 fn warning(file: &str, (name, line): &(String, u32), report: &Report) -> Option<String> {
     let is_set = |known: &str| report.variables.iter().any(|variable| variable.name == known);
-    let near = typos::nearly(known_names().into_iter(), &name.to_lowercase())?;
+    let meant = meant(&name.to_lowercase())?;
     // A file may have a variable of such a name for the setting itself.
-    (!is_set(near)).then(|| format!("{file}:{line}: {name} is no setting; is '{near}' meant?"))
+    (!is_set(meant)).then(|| format!("{file}:{line}: {name} is no setting; is '{meant}' meant?"))
+}
+
+/// The setting that a variable may be meant as: it has another of its names, the end of its name, or a typing error.
+fn meant(name: &str) -> Option<&'static str> {
+    if let Some(row) = table::by_key(name) {
+        // gunicorn's file has no name for the others.
+        return Some(row.gunicorn).filter(|known| !known.is_empty());
+    }
+    let supported = table::rows().filter(|row| row.is_supported()).map(|row| row.gunicorn);
+    let is_end =
+        |known: &&str| name.contains('_') && known.strip_suffix(name).is_some_and(|it| it.ends_with('_'));
+    let longer: Vec<&str> = supported.filter(is_end).collect();
+    match longer[..] {
+        [only] => Some(only),
+        _ => typos::nearly(known_names().into_iter(), name),
+    }
 }
 
 /// A setting in the file.
@@ -190,7 +206,7 @@ impl Setting<'_> {
                 let why = format!("{}: {name} takes {count} arguments: expected {expected}", self.place);
                 Err(UsageError::new(why))
             }
-            Value::Text(text) if text.contains('.') => Ok(()),
+            Value::Broken(why) => Err(UsageError::new(format!("{}: {name} = {why}", self.place))),
             other => Err(self.wrong("a function, or its name as MODULE.NAME", other)),
         }
     }
@@ -220,7 +236,7 @@ fn json(value: &Value) -> serde_json::Value {
         Value::Text(text) | Value::Class(text) => text.as_str().into(),
         Value::List(items) => items.iter().map(json).collect(),
         Value::Map(pairs) => pairs.iter().map(|(name, value)| (name.clone(), json(value))).collect(),
-        Value::None | Value::Function(_) | Value::Other(_) => serde_json::Value::Null,
+        Value::None | Value::Function(_) | Value::Broken(_) | Value::Other(_) => serde_json::Value::Null,
     }
 }
 
@@ -235,6 +251,7 @@ fn kind_of(value: &Value) -> String {
         Value::List(_) => "a list".to_owned(),
         Value::Map(_) => "a dictionary".to_owned(),
         Value::Function(_) => "a function".to_owned(),
+        Value::Broken(why) => format!("the text {why}"),
         Value::Class(name) => format!("the class {name}"),
         Value::Other(kind) => format!("a {kind}"),
     }

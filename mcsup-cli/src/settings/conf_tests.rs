@@ -30,6 +30,7 @@ fn the_sources_above_the_file_name_it_and_gunicorns_own_is_the_default() {
     assert_eq!(source("-c a.py app", Some("-c b.py"), true), some("a.py"));
     assert_eq!(source("app", Some("-c python:a.b"), true), some("python:a.b"));
     assert_eq!(source("-c file:settings app", None, true), some("settings"));
+    assert_eq!(source("-c gunicorn.conf app", None, true), some("gunicorn.conf"));
     assert_eq!(source("app", None, true), some("gunicorn.conf.py"));
     assert_eq!(source("app", None, false), Ok(None));
     assert_eq!(source("-c mcsup.toml app", None, true), Ok(None));
@@ -154,7 +155,7 @@ fn a_dictionary_of_header_fields_is_a_list_of_pairs_and_may_be_empty() {
 
 #[test]
 fn hooks_of_the_master_are_noted() {
-    let hooks = vec![("when_ready", Value::Function(1)), ("on_exit", text("a.b"))];
+    let hooks = vec![("when_ready", Value::Function(1)), ("on_exit", Value::Function(-1))];
     let settings = resolve("app", hooks).unwrap();
     assert_eq!(settings.conf.unwrap().hooks, ["when_ready", "on_exit"]);
     assert_eq!(resolve("app", Vec::new()).unwrap().conf.unwrap().hooks, [""; 0]);
@@ -209,6 +210,43 @@ fn a_value_that_may_be_a_secret_is_in_no_message() {
             assert!(error.ends_with("(from gunicorn.conf.py:1): expected NAME=VALUE"), "{error}");
             assert!(!error.contains("5ecret"), "{error}");
         }
+    }
+}
+
+#[test]
+fn a_hook_that_cannot_be_imported_is_refused() {
+    let why = "'a.b' cannot be imported: ModuleNotFoundError: No module named 'a'";
+    let refused = resolve("app", vec![("post_fork", Value::Broken(why.to_owned()))]).unwrap_err();
+    assert_eq!(refused, format!("gunicorn.conf.py:1: post_fork = {why}"));
+}
+
+#[test]
+fn a_variable_that_may_be_meant_as_a_setting_is_a_warning_with_its_name() {
+    for (name, expected) in [
+        ("preload", Some("preload_app")),
+        ("worker_init", Some("post_worker_init")),
+        ("access_logfile", Some("accesslog")),
+        ("error_logfile", Some("errorlog")),
+        ("log_file", Some("errorlog")),
+        ("access_logformat", Some("access_log_format")),
+        ("log_level", Some("loglevel")),
+        ("pid", Some("pidfile")),
+        ("name", Some("proc_name")),
+        ("env", Some("raw_env")),
+        ("keep_alive", Some("keepalive")),
+        ("proxy_allow_from", Some("proxy_allow_ips")),
+        ("time_out", Some("timeout")),
+        ("relod", Some("reload")),
+        ("port", None),
+        ("debug", None),
+        ("host", None),
+        ("max_rss", None),
+    ] {
+        let others = vec![(name.to_owned(), 7)];
+        let warnings = resolve_report("app", Report { variables: Vec::new(), others }).unwrap().warnings;
+        let expected =
+            expected.map(|known| format!("gunicorn.conf.py:7: {name} is no setting; is '{known}' meant?"));
+        assert_eq!(warnings, expected.into_iter().collect::<Vec<_>>());
     }
 }
 

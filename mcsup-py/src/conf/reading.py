@@ -1,22 +1,31 @@
 """Describes the variables of a configuration, for a process that does not execute it."""
 
 import ast
+import importlib
 import inspect
+import sys
 from typing import Any, Dict, List, Optional
 
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-def describe(namespace: Dict[str, Any], known: List[str]) -> Dict[str, Any]:
+def describe(namespace: Dict[str, Any], known: List[str], hooks: List[str]) -> Dict[str, Any]:
     """The variables with the names in `known`, and the names of the others that the file itself defines."""
     lines = lines_of(namespace.get("__file__"))
+    namespace = {**namespace, **of_package()}
     variables = [
-        {"name": name, "line": lines.get(name), "value": value_of(namespace[name])}
+        {"name": name, "line": lines.get(name), "value": (hook_of if name in hooks else value_of)(namespace[name])}
         for name in known
         if name in namespace
     ]
     others = [[name, line] for name, line in lines.items() if name not in known and not name.startswith("_")]
     return {"variables": variables, "others": others}
+
+
+def of_package() -> Dict[str, Any]:
+    """The attribute of the package gunicorn that is a setting, if the file has changed it."""
+    server = getattr(sys.modules.get("gunicorn"), "SERVER", "gunicorn")
+    return {} if server == "gunicorn" else {"gunicorn.SERVER": server}
 
 
 def lines_of(path: Optional[str]) -> Dict[str, int]:
@@ -38,6 +47,18 @@ def lines_of(path: Optional[str]) -> Dict[str, int]:
                 lines[node.id] = max(node.lineno, lines.get(node.id, 0))
             nodes.extend(ast.iter_child_nodes(node))
     return lines
+
+
+def hook_of(value: Any) -> Any:
+    """The value of a hook. As with gunicorn a dotted name is that of a function, which is imported."""
+    if not isinstance(value, str) or "." not in value:
+        return value_of(value)
+    module, _, attribute = value.rpartition(".")
+    try:
+        hook = getattr(importlib.import_module(module), attribute)
+    except BaseException as error:
+        return {"Broken": f"{ascii(value)} cannot be imported: {type(error).__name__}: {error}"}
+    return value_of(hook) if callable(hook) else {"Broken": f"{ascii(value)} is no function"}
 
 
 def value_of(value: Any) -> Any:

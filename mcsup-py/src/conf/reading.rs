@@ -49,6 +49,8 @@ pub enum Value {
     Map(Vec<(String, Value)>),
     /// A function or another callable, with the number of its positional arguments; -1: it does not show it.
     Function(i64),
+    /// The dotted name of a hook that cannot be imported, with the reason.
+    Broken(String),
     /// A class, by its module and name.
     Class(String),
     /// Any other value, by the name of its type.
@@ -119,6 +121,7 @@ pub fn report(
 fn describe(py: Python<'_>, namespace: &Bound<'_, PyAny>, known: &[&str]) -> PyResult<String> {
     let names = (c"mcsup/conf/reading.py", c"_mcsup_conf_reading");
     let own = executing::own_module(py, include_str!("reading.py"), names)?;
-    let described = own.call_method1("describe", (namespace, known.to_vec()))?;
+    let hooks = HOOKS.map(|(name, _)| name).to_vec();
+    let described = own.call_method1("describe", (namespace, known.to_vec(), hooks))?;
     py.import("json")?.call_method1("dumps", (described,))?.extract()
 }

@@ -17,11 +17,11 @@ pub enum Source {
 }
 
 impl Source {
-    /// Whether the word names a configuration in Python: by a prefix of gunicorn's, or by an extension of Python's.
+    /// Whether the word names a configuration in Python: as with gunicorn each does, except a file of TOML.
     pub fn is_named_by(word: &str) -> bool {
         match word.parse() {
             Ok(Source::File(path)) => {
-                word.starts_with("file:") || path.extension().is_some_and(|end| end == "py" || end == "pyc")
+                word.starts_with("file:") || path.extension().is_none_or(|end| end != "toml")
             }
             Ok(Source::Module(_)) => true,
             Err(never) => match never {},
@@ -68,8 +68,11 @@ mod tests {
             ("file:a", true),
             ("a.pyc", true),
             ("python:a", true),
+            ("gunicorn.conf", true),
+            ("conf", true),
+            ("/dev/null", true),
             ("mcsup.toml", false),
-            ("py", false),
+            ("file:mcsup.toml", true),
         ] {
             assert_eq!(Source::is_named_by(word), expected, "{word}");
         }
