@@ -6,6 +6,7 @@ use std::sync::{Arc, mpsc};
 
 use mcsup_py::app::ResponseHead;
 use mcsup_py::app::{Gone, Verdict};
+use mcsup_py::engine::{EngineConfig, ServerField};
 
 use crate::fixture::*;
 
@@ -362,4 +363,20 @@ fn early_hints_come_before_the_head_and_only_to_clients_that_understand_them() {
     assert_eq!(client.response().text(), "body");
     let mut old = server.connect();
     assert_eq!(old.send("GET / HTTP/1.0\r\n\r\n").response().text(), "body");
+}
+
+#[test]
+fn the_server_field_is_the_configured_one_in_refusals_too() {
+    for (text, expected) in [("mine 2", Some("mine 2")), ("", None)] {
+        let field = ServerField::new(text).unwrap();
+        let config = EngineConfig { server: field, ..Setup::default().config };
+        let server = Setup { config, ..Setup::default() }.start(echo);
+        let mut client = server.connect();
+        assert_eq!(client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").response().field("server"), expected);
+        let refused = client.send("GET / HTTP/1.1\r\n\r\n").response();
+        assert_eq!((refused.status, refused.field("server")), (400, expected));
+    }
+    for text in ["a\r\nB: c", "a\0", "gr\u{f6}\u{df}e", " a", "a "] {
+        assert_eq!(ServerField::new(text), None, "{text:?}");
+    }
 }

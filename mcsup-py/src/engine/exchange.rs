@@ -17,7 +17,9 @@ use super::drain::may_keep_open;
 use super::relay::{Pair, Relay};
 use crate::app::{Block, Gone, Reply, Verdict};
 use crate::http::chunked::{LAST_CHUNK, write_chunk};
-use crate::http::response::{BodyFraming, Finish, ResponseHead, may_have_body, write_head, write_interim};
+use crate::http::response::{
+    BodyFraming, Finish, ResponseHead, Stamp, may_have_body, write_head, write_interim,
+};
 use crate::http::version::Version;
 use crate::net::buffer::{BlockPart, FilePart, Outgoing, Tail};
 use crate::net::stream::{Progress, Stream};
@@ -36,7 +38,7 @@ pub(super) struct Asked<'a> {
     /// Whether the engine still does: looked at when the head leaves, since that may be long after the call.
     pub(super) host: &'a dyn Host,
     pub(super) gave_up: &'a AtomicBool,
-    pub(super) date: &'a [u8],
+    pub(super) stamp: Stamp<'a>,
     pub(super) write_timeout: Duration,
     /// The race for the start of the answer between application and deadline.
     pub(super) race: &'a AnswerRace,
@@ -206,8 +208,8 @@ impl<'a> Exchange<'a> {
         if delimit == Delimit::UntilClose || is_interim || !may_stay() {
             self.asked.keep_alive = false;
         }
-        let Asked { version, keep_alive, date, .. } = self.asked;
-        write_head(self.outgoing.append(), head, &Finish { version, body, keep_alive, date });
+        let Asked { version, keep_alive, stamp, .. } = self.asked;
+        write_head(self.outgoing.append(), head, &Finish { version, body, keep_alive, stamp });
         if let Some(sent) = &mut self.sent {
             sent.clone_from(head);
         }

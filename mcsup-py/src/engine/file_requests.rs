@@ -53,7 +53,7 @@ impl Table<'_> {
             && may_keep_open(*host, stream, &leaving.gave_up);
         let FileAnswer { head, content } = answer;
         let (version, body) = (asked.version(), BodyFraming::Given);
-        write_head(outgoing.append(), &head, &Finish { version, body, keep_alive, date: date.at(now) });
+        write_head(outgoing.append(), &head, &Finish { version, body, keep_alive, stamp: date.at(now) });
         if let Some(access) = access {
             let bytes = match &content {
                 Content::None => 0,

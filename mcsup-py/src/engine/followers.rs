@@ -176,7 +176,7 @@ impl<'a> Shared<'a> {
     /// The loop of a follower.
     fn follow(&self, permit: usize, app: &mut dyn App) {
         let _ends_others = EndsOnUnwind(self);
-        let (batch, date, sent) = (Batch::default(), Date::default(), ResponseHead::default());
+        let (batch, date, sent) = (Batch::default(), Date::new(&self.config.server), ResponseHead::default());
         let (now, looked_for_signals) = (None, None);
         let mut follower =
             Follower { app, permit, batch, now, worked: false, looked_for_signals, date, sent };

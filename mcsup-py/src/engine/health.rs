@@ -56,7 +56,7 @@ impl Table<'_> {
         let (head, text) = report(phase, host.siblings().count);
         let (version, body) = (asked.version(), BodyFraming::Length(text.len() as u64));
         let out = outgoing.append();
-        write_head(out, &head, &Finish { version, body, keep_alive, date: date.at(now) });
+        write_head(out, &head, &Finish { version, body, keep_alive, stamp: date.at(now) });
         let sent = if asked.method() == "HEAD" { b"" } else { text };
         out.extend_from_slice(sent);
         if let Some(access) = access {

@@ -106,6 +106,8 @@ pub struct EngineConfig {
     pub tls: Option<TlsServer>,
     /// Which peers are proxies, and what of their statements counts.
     pub trust: Trust,
+    /// The field Server of responses that have none of their own.
+    pub server: ServerField,
 }
 
 impl Default for EngineConfig {
@@ -119,7 +121,33 @@ impl Default for EngineConfig {
             health_path: None,
             tls: None,
             trust: Trust::default(),
+            server: ServerField::default(),
         }
+    }
+}
+
+/// The field Server of responses (RFC 9110 §10.2.4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerField(Arc<[u8]>);
+
+impl Default for ServerField {
+    fn default() -> Self {
+        Self(b"Server: mcsup\r\n".as_slice().into())
+    }
+}
+
+impl ServerField {
+    /// The field with this value; an empty text: no field. `None`: it has other characters than printable ASCII, or
+    /// spaces at an end.
+    pub fn new(value: &str) -> Option<Self> {
+        let is_printable = value.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        let line = if value.is_empty() { String::new() } else { format!("Server: {value}\r\n") };
+        (is_printable && value.trim() == value).then(|| Self(line.into_bytes().into()))
+    }
+
+    /// The whole line with its end; empty: no field.
+    fn line(&self) -> &[u8] {
+        &self.0
     }
 }
 

@@ -8,7 +8,7 @@ use crate::access::Entry;
 use crate::app::Left;
 use crate::http::foreign;
 use crate::http::reject::{self, Reject};
-use crate::http::response::{BodyFraming, Finish, ResponseHead, write_head};
+use crate::http::response::{BodyFraming, Finish, ResponseHead, Stamp, write_head};
 use crate::http::version::Version;
 use crate::net::timers::after;
 
@@ -70,12 +70,12 @@ fn write_refusal(
     out: &mut Vec<u8>,
     (status, text): (u16, &str),
     is_head: bool,
-    date: &[u8],
+    stamp: Stamp<'_>,
 ) -> (ResponseHead, u64) {
     let text = format!("{text}\n");
     let head = ResponseHead::of_text(status);
     let body = BodyFraming::Length(text.len() as u64);
-    write_head(out, &head, &Finish { version: Version::Http11, body, keep_alive: false, date });
+    write_head(out, &head, &Finish { version: Version::Http11, body, keep_alive: false, stamp });
     let sent = if is_head { "" } else { &text };
     out.extend_from_slice(sent.as_bytes());
     (head, sent.len() as u64)

@@ -73,6 +73,7 @@ impl<'a> Table<'a> {
         Self {
             acceptor: Acceptor::new(listeners, config.answers_itself(), host, poller),
             reserve: Reserve::of_this_process(config.connections, host.wake_fd()),
+            date: Date::new(&config.server),
             config,
             host,
             access,
@@ -87,7 +88,6 @@ impl<'a> Table<'a> {
             body_memory: BodyMemory::default(),
             large_heads: LargeHeads::default(),
             timers: Timers::default(),
-            date: Date::default(),
             refusals: RefusalLog::default(),
             phase: Phase::Serving,
             log_epoch: host.log_epoch(),

@@ -208,6 +208,15 @@ pub(crate) struct Finish<'a> {
     pub body: BodyFraming,
     /// Whether the connection goes on.
     pub keep_alive: bool,
+    /// The fields of the server itself.
+    pub stamp: Stamp<'a>,
+}
+
+/// The name of the server, and the time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stamp<'a> {
+    /// The whole Server field (RFC 9110 §10.2.4) with its end; empty: none.
+    pub server: &'a [u8],
     /// The Date field's value (RFC 9110 §5.6.7).
     pub date: &'a [u8],
 }
@@ -251,10 +260,10 @@ fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 pub(crate) fn write_head(out: &mut Vec<u8>, head: &ResponseHead, finish: &Finish<'_>) {
     write_status(out, head);
     if !head.names_server {
-        out.extend_from_slice(b"Server: mcsup\r\n");
+        out.extend_from_slice(finish.stamp.server);
     }
     if !head.names_date {
-        write_field(out, b"Date", finish.date);
+        write_field(out, b"Date", finish.stamp.date);
     }
     match (finish.keep_alive, finish.version) {
         // RFC 9110 §7.8: with the field goes the connection option.
@@ -325,7 +334,8 @@ mod tests {
     use super::*;
 
     fn finish(version: Version, body: BodyFraming, keep_alive: bool) -> Finish<'static> {
-        Finish { version, body, keep_alive, date: b"D" }
+        let stamp = Stamp { server: b"Server: mcsup\r\n", date: b"D" };
+        Finish { version, body, keep_alive, stamp }
     }
 
     #[test]

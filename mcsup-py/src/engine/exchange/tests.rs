@@ -1,3 +1,4 @@
+use crate::http::response::Stamp;
 use std::io::{IoSliceMut, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -24,7 +25,7 @@ fn is_sent(file: &File, length: u64) -> bool {
         keep_alive: true,
         host: &host,
         gave_up: &gave_up,
-        date: b"",
+        stamp: Stamp { server: b"", date: b"" },
         write_timeout: Duration::from_secs(1),
         handles_signals: false,
         race: &race,

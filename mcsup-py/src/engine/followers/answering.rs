@@ -86,7 +86,7 @@ impl<'a> Shared<'a> {
             keep_alive: head.delimited().keep_alive && !self.config.timeouts.keep_alive.is_zero(),
             host: self.host,
             gave_up: &self.gave_up,
-            date: follower.date.at(began),
+            stamp: follower.date.at(began),
             write_timeout: self.config.timeouts.write,
             race: &permit.race,
             coalesce,
