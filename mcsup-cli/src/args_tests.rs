@@ -358,6 +358,9 @@ fn completions_and_man_pages_have_the_options_that_are_supported() {
         for word in ["graceful-timeout", "reopen-logs", "stop-signal"] {
             assert!(script.contains(word), "{shell}: no {word}");
         }
+        for word in ["critical", "gthread", "inotify", "dangerous"] {
+            assert!(script.contains(word), "{shell}: no {word}");
+        }
         assert!(!script.contains("casefold"), "{shell}");
     }
     let page = shown(&["man"]);

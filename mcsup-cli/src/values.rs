@@ -15,10 +15,11 @@ use mcsup_core::policy::Surge;
 use mcsup_core::{Address, Error, MoldThreads};
 use mcsup_py::ReloadEngine;
 use mcsup_py::conf::Source;
+use mcsup_py::engine::ServerField;
 
 use crate::logging::{Destination, Level};
 pub(crate) use static_route::static_route;
-pub(crate) use worker_class::worker_class;
+pub(crate) use worker_class::{Beside, worker_class};
 
 /// Largest number of workers: the length of the scoreboard.
 const MOST_WORKERS: usize = 512;
@@ -45,13 +46,18 @@ where
     }
 }
 
-/// Parses a limit; 0 means `most`.
+/// Parses a limit; 0 means `most`, and so does a larger number, as with gunicorn.
 pub(crate) fn limit<T>(text: &str, most: T) -> Result<T, Refused>
 where
     T: FromStr + PartialOrd + std::fmt::Display + Copy + Default,
 {
     let none = T::default();
-    whole(text, none..=most).map(|limit| if limit == none { most } else { limit })
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match whole(text, none..=most) {
+        Ok(limit) if limit != none => Ok(limit),
+        Err(refused) if !is_number => Err(refused),
+        _ => Ok(most),
+    }
 }
 
 /// Parses a number of workers.
@@ -116,7 +122,12 @@ pub(crate) fn bytes_or_off(text: &str) -> Result<Option<u64>, Refused> {
     bytes(text).map(|bytes| Some(bytes).filter(|bytes| *bytes != 0))
 }
 
-/// Parses a time in seconds, with or without a fraction; 0 is allowed.
+/// Parses a number of threads; 0 means one, as with gunicorn.
+pub(crate) fn threads(text: &str, most: usize) -> Result<usize, Refused> {
+    whole(text, 0..=most).map(|count| count.max(1))
+}
+
+/// Parses a time in seconds, with or without a fraction; 0 is allowed. A longer one than [`LONGEST`] is [`LONGEST`].
 pub(crate) fn seconds(text: &str) -> Result<Duration, Refused> {
     let plain =
         text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'+' | b'e' | b'E'));
@@ -124,10 +135,7 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, Refused> {
     if number.is_sign_negative() && number != 0.0 {
         return Err("less than 0 seconds".to_owned());
     }
-    match Duration::try_from_secs_f64(number.abs()) {
-        Ok(time) if time <= LONGEST => Ok(time),
-        _ => Err(format!("more than a year ({} seconds)", LONGEST.as_secs())),
-    }
+    Ok(Duration::try_from_secs_f64(number.abs()).map_or(LONGEST, |time| time.min(LONGEST)))
 }
 
 /// Parses a time in seconds that is more than 0.
@@ -238,6 +246,11 @@ pub(crate) fn request_path(path: &str) -> Result<String, Refused> {
     Ok(path.to_owned())
 }
 
+/// Parses the value of the field Server; an empty text: no field.
+pub(crate) fn server_field(text: &str) -> Result<ServerField, Refused> {
+    ServerField::new(text).ok_or_else(|| "expected printable ASCII, without spaces at its ends".to_owned())
+}
+
 /// Parses the reaction to threads at a fork.
 pub(crate) fn preload_threads(text: &str) -> Result<MoldThreads, Refused> {
     match text {
@@ -268,7 +281,7 @@ pub(crate) enum SettingsFile {
 
 /// Parses the path of the settings file.
 pub(crate) fn settings_file(text: &str) -> Result<SettingsFile, Refused> {
-    if Source::is_named_by(text) {
+    if !text.is_empty() && Source::is_named_by(text) {
         let Ok(source) = text.parse::<Source>();
         return match &source {
             Source::Module(name) if name.is_empty() => Err("python: needs the name of a module".to_owned()),

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 
 use crate::table::{self, Given, Kind, Row, Served};
@@ -29,7 +30,7 @@ pub(super) fn with_settings(command: Command, served: Served, extent: Extent) ->
         Extent::Parsed => is_parsed(row, served),
         Extent::Shown => is_parsed(row, served) && is_shown(row, served),
     });
-    rows.fold(command, |command, (heading, row)| command.arg(argument(row, heading, served)))
+    rows.fold(command, |command, (heading, row)| command.arg(argument(row, heading, (served, extent))))
 }
 
 /// Whether the command line of `mcsup run` (or `exec`) parses an option.
@@ -45,7 +46,7 @@ fn is_shown(row: &Row, served: Served) -> bool {
     row.is_supported() && served.has(row)
 }
 
-fn argument(row: &'static Row, heading: &'static str, served: Served) -> Arg {
+fn argument(row: &'static Row, heading: &'static str, (served, extent): (Served, Extent)) -> Arg {
     let mut argument = Arg::new(row.name).help(row.full_help());
     if !row.flag.is_empty() {
         argument = argument.long(row.flag).visible_aliases(row.aliases.iter().copied());
@@ -65,6 +66,10 @@ fn argument(row: &'static Row, heading: &'static str, served: Served) -> Arg {
     argument = argument.action(action);
     if has_value {
         argument = argument.value_name(row.value_name).value_parser(value_parser!(String));
+    }
+    // A wrong word is refused by the settings, which name its source.
+    if extent == Extent::Shown && !row.words.is_empty() {
+        argument = argument.value_parser(PossibleValuesParser::new(row.words)).hide_possible_values(true);
     }
     match row.bare {
         Some(bare) => argument.num_args(0..=1).default_missing_value(bare),

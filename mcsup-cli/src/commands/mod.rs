@@ -14,6 +14,7 @@ pub(crate) mod hooks_process;
 mod leftovers;
 pub(crate) mod migrate;
 pub(crate) mod mistaken;
+mod named_files;
 pub(crate) mod operator;
 mod output;
 mod pool;

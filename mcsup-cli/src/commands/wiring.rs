@@ -15,6 +15,7 @@ use mcsup_py::python::logging::WriteRecord;
 use mcsup_py::tls::{TlsError, TlsServer, TlsSettings};
 use mcsup_py::{Application, Paste, RedirectErrors, ReloadSettings, WorkerSettings, WsgiSettings};
 
+use super::named_files;
 use super::output::Output;
 use super::remote::Remote;
 use crate::failure::Failure;
@@ -176,6 +177,7 @@ pub(super) fn worker_settings(
     argv: &[OsString],
     (log, remote): (&ErrorLog, &Remote),
 ) -> Result<WorkerSettings, Failure> {
+    named_files::check(settings)?;
     let environment = settings.process.env.value.clone();
     let wsgi = WsgiSettings {
         multithread: settings.threads.value > 1,
@@ -188,7 +190,7 @@ pub(super) fn worker_settings(
     };
     Ok(WorkerSettings {
         target: target(settings)?,
-        python_path: settings.python_path.as_ref().map(|path| path.value.clone()).unwrap_or_default(),
+        python_path: python_path(settings),
         venv: std::env::var_os("VIRTUAL_ENV").map(Into::into),
         arguments: argv.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
         threads: settings.threads.value,
@@ -214,6 +216,11 @@ fn script_name(settings: &Settings) -> String {
     let given = settings.process.env.value.iter().rev().find(|(name, _)| name == "SCRIPT_NAME");
     let given = given.map(|(_, value)| value.clone());
     given.or_else(|| std::env::var("SCRIPT_NAME").ok()).unwrap_or_default()
+}
+
+/// The directories of `pythonpath`, the first searched first: gunicorn puts each in front of those before it.
+fn python_path(settings: &Settings) -> Vec<String> {
+    settings.python_path.iter().flat_map(|path| path.value.iter().rev().cloned()).collect()
 }
 
 /// The program of each worker.
@@ -303,6 +310,7 @@ fn engine(settings: &Settings) -> Result<EngineConfig, Failure> {
         connections: limits.connections.value,
         static_files: static_files(settings)?,
         trust: settings.proxies.trust.clone(),
+        server: settings.server_field.clone(),
         tls: tls(settings)?,
         health_path: settings.draining.health_path.as_ref().map(|path| path.value.as_str().into()),
         ..EngineConfig::default()

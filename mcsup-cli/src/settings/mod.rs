@@ -30,6 +30,7 @@ pub(crate) use sources::{DEFAULT_CONF, Environment, NamedConf, Origin, Sourced};
 
 use mcsup_core::Address;
 use mcsup_py::conf::{MASTER_HOOKS, Source};
+use mcsup_py::engine::ServerField;
 use mcsup_py::tls::TlsSettings;
 
 use crate::args::UsageError;
@@ -93,6 +94,8 @@ pub(crate) struct Settings {
     pub proxies: Proxies,
     /// TLS; `None`: plain HTTP.
     pub tls: Option<TlsSettings>,
+    /// The field Server of responses.
+    pub server_field: ServerField,
     /// Size limits of the request engine.
     pub limits: Limits,
     /// User, directory, name and files of the processes.
@@ -246,7 +249,9 @@ impl Settings {
         let conf = conf.map(|conf| ConfInUse::of(conf, &sources));
         let process = Process::resolve(&sources, read_file)?;
         // Those that exist differ in the number of their threads alone.
-        sources.one("worker_class", values::worker_class)?;
+        let text = |name| sources.written(name).and_then(|(_, texts)| texts.first()).map(String::as_str);
+        let beside = values::Beside { workers: text("workers"), bind: text("bind"), app: text("app") };
+        sources.one("worker_class", |text| values::worker_class(text, beside))?;
         Ok(Self {
             app: sources.optional("app", values::text)?,
             paste: sources.optional("paste", values::text)?,
@@ -254,9 +259,9 @@ impl Settings {
             no_sendfile: sources.flag("no_sendfile")?,
             python_path: sources.optional("pythonpath", values::directories)?,
             binds: sources.many("bind", values::address)?,
-            backlog: sources.one("backlog", |text| values::whole(text, 1..=i32::MAX))?,
+            backlog: sources.one("backlog", |text| values::whole(text, 0..=i32::MAX))?,
             workers: sources.one("workers", values::workers_or_auto)?,
-            threads: sources.one("threads", |text| values::whole(text, 1..=MOST_THREADS))?,
+            threads: sources.one("threads", |text| values::threads(text, MOST_THREADS))?,
             check_config: sources.check_only()?,
             static_routes: sources.many("static", values::static_route)?,
             no_share_stdlib: sources.flag("no_share_stdlib")?,
@@ -264,6 +269,7 @@ impl Settings {
             pool: PoolTimeouts::resolve(&sources)?,
             http: HttpTimeouts::resolve(&sources)?,
             limits: Limits::resolve(&sources)?,
+            server_field: sources.one("server_header", values::server_field)?.value,
             proxies: Proxies::resolve(&sources)?,
             tls,
             logging: Logging::resolve(&sources, &process, &mut warnings)?,

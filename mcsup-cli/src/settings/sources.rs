@@ -100,7 +100,7 @@ impl Sources {
         let file = self.optional("config", values::settings_file)?;
         match file {
             Some(Sourced { value: SettingsFile::Python(source), origin }) if served == Served::Program => {
-                let why = "a program has no configuration in Python; write TOML";
+                let why = "a program has no configuration in Python; write TOML, in a file whose name ends with .toml";
                 Err(refused("config", &source.to_string(), &origin, why))
             }
             file => Ok(file.map(|file| file.value)),
@@ -214,6 +214,17 @@ impl Sources {
             Some((row.gunicorn, value))
         });
         given.collect()
+    }
+
+    /// The settings file that is read, and the source that names it.
+    pub(super) fn settings_file(&self) -> (String, String) {
+        let read = self.0.iter().find_map(|(origin, _)| match origin {
+            Origin::Conf(lines) => Some(lines.name().to_owned()),
+            Origin::File(path) => Some(path.display().to_string()),
+            _ => None,
+        });
+        let named = self.written("config").map_or(&Origin::Default, |(origin, _)| origin);
+        (read.map_or_else(|| "none".to_owned(), |read| format!("{read:?}")), named.to_string())
     }
 
     /// The highest source that names a setting.

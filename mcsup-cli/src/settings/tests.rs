@@ -137,8 +137,8 @@ fn a_refusal_names_setting_value_source_and_reason() {
     ] {
         assert_eq!(refusal(line, environment), expected);
     }
-    let threads = refusal(&[], &[("GUNICORN_CMD_ARGS", "--threads 0")]);
-    assert!(threads.ends_with("(from GUNICORN_CMD_ARGS): not from 1 to 1024"), "{threads}");
+    let threads = refusal(&[], &[("GUNICORN_CMD_ARGS", "--threads 1025")]);
+    assert!(threads.ends_with("(from GUNICORN_CMD_ARGS): not from 0 to 1024"), "{threads}");
     let port = refusal(&[], &[("PORT", "http")]);
     assert!(port.starts_with(r#"bind = "0.0.0.0:http" (from PORT): "#), "{port}");
 }
@@ -353,7 +353,9 @@ fn a_setting_of_gunicorn_without_an_effect_is_a_warning_or_a_refusal() {
 fn every_supported_setting_has_an_effect() {
     let nothing = good(&[], &[]);
     for row in table::rows().filter(|row| row.is_supported() && row.kind != table::Kind::Hook) {
-        let given = Given::one(row, "7x:\u{1}".to_owned());
+        // Another process reads a configuration in Python.
+        let text = if row.name == "config" { "7x.toml" } else { "7x:\u{1}" };
+        let given = Given::one(row, text.to_owned());
         let refused = |_: &Path| Err(std::io::ErrorKind::NotFound.into());
         // The groups of a user are set without initgroups too.
         if row.scope != table::Scope::Program && row.name != "initgroups" {
@@ -371,15 +373,18 @@ fn the_listing_has_each_setting_with_its_source() {
     let line = |name: &str| {
         let of = |line: &&str| line.split(' ').next() == Some(name);
         let line = listing.lines().find(of).unwrap_or_else(|| panic!("{name} is not in\n{listing}"));
-        line[name.len()..].trim_start().to_owned()
+        let (names, value) = line.split_once(" = ").unwrap();
+        format!("{} = {value}", names[name.len()..].trim()).trim_start().to_owned()
     };
     for (name, expected) in [
-        ("app", r#"= "m:app"  (from the command line)"#),
+        ("app", r#"(wsgi_app) = "m:app"  (from the command line)"#),
         ("workers", r#"= "3"  (from WEB_CONCURRENCY)"#),
-        ("env", r#"= ["A=1", "B=2"]  (from MCSUP_CMD_ARGS)"#),
+        ("env", r#"(raw_env) = ["A=1", "B=2"]  (from MCSUP_CMD_ARGS)"#),
+        ("config", "= none  (from the defaults)"),
         ("timeout", r#"= "10"  (from the command line)"#),
         ("bind", r#"= ["127.0.0.1:8000"]  (from the defaults)"#),
-        ("preload", "= true  (from the command line)"),
+        ("preload", "(preload_app) = true  (from the command line)"),
+        ("no_sendfile", "= false  (from the defaults)"),
         ("daemon", "= false  (from the defaults)"),
         ("user", "= none  (from the defaults)"),
     ] {

@@ -24,7 +24,6 @@ pub(super) fn resolve(
     let keys = sources.many("keyfile", values::path)?;
     let clients = sources.one("cert_reqs", clients)?;
     let authorities = sources.optional("ca_certs", values::path)?;
-    let ciphers = sources.optional("ciphers", ciphers)?;
     let oldest = sources.one("tls_min_version", version)?;
     let mut ignored = |name: &str, origin: &Origin, reason: &str| {
         warnings.push(format!("{name} (from {origin}) has no effect: {reason}"));
@@ -33,7 +32,8 @@ pub(super) fn resolve(
         let origins = [
             ("cert_reqs", (*clients != ClientCertificates::None).then_some(&clients.origin)),
             ("ca_certs", authorities.as_ref().map(|given| &given.origin)),
-            ("ciphers", ciphers.as_ref().map(|given| &given.origin)),
+            // Text of OpenSSL's is left in files without TLS.
+            ("ciphers", sources.written("ciphers").map(|(origin, _)| origin)),
             ("tls_min_version", Some(&oldest.origin).filter(|origin| **origin != Origin::Default)),
         ];
         for (name, origin) in origins {
@@ -43,6 +43,7 @@ pub(super) fn resolve(
         }
         return Ok(None);
     }
+    let ciphers = sources.optional("ciphers", ciphers)?;
     match (&authorities, *clients) {
         (Some(given), ClientCertificates::None) => {
             ignored("ca_certs", &given.origin, "cert_reqs is none");
@@ -118,10 +119,11 @@ mod tests {
     #[test]
     fn without_a_certificate_there_is_no_tls_and_its_settings_are_named() {
         assert_eq!(settings(&[], "").unwrap().tls, None);
-        let plain = settings(&["--cert-reqs=2", "--ca-certs=a", "--tls-min-version=1.2"], "").unwrap();
+        let words = ["--cert-reqs=2", "--ca-certs=a", "--ciphers=TLSv1", "--tls-min-version=1.2"];
+        let plain = settings(&words, "").unwrap();
         assert_eq!(plain.tls, None);
         let named: Vec<_> = plain.warnings.iter().filter_map(|text| text.split(' ').next()).collect();
-        assert_eq!(named, ["cert_reqs", "ca_certs", "tls_min_version"]);
+        assert_eq!(named, ["cert_reqs", "ca_certs", "ciphers", "tls_min_version"]);
     }
 
     #[test]
@@ -156,7 +158,7 @@ mod tests {
             (&["--certfile=a", "--keyfile=k", "--keyfile=l"], ["2 of keyfile", "1 of certfile"]),
             (&["--certfile=a", "--cert-reqs=2"], ["cert_reqs", "needs ca_certs"]),
             (&["--cert-reqs=3"], ["cert_reqs", "none, optional or required"]),
-            (&["--ciphers=HIGH"], ["ciphers", "ECDHE-RSA-AES128-GCM-SHA256"]),
+            (&["--certfile=a", "--ciphers=HIGH"], ["ciphers", "ECDHE-RSA-AES128-GCM-SHA256"]),
             (&["--tls-min-version=1.1"], ["tls_min_version", "1.2 or 1.3"]),
         ] {
             let error = settings(words, "").unwrap_err();

@@ -18,7 +18,7 @@ setting is taken from one source alone. A long option may be shortened to a begi
 has. A key may be any of the names in the first column, with `-` or `_`. Everything here is there since
 version 0.1.0, unless it says otherwise.
 
-A setting of a time is in seconds, with or without a fraction. (`run`) marks settings that `mcsup exec` refuses, since
+A setting of a time is in seconds, with or without a fraction; more than a year counts as a year. (`run`) marks settings that `mcsup exec` refuses, since
 they have no meaning for a program.
 ";
 

@@ -56,6 +56,8 @@ pub(crate) struct Row {
     pub kind: Kind,
     /// Name of the value in the help.
     pub value_name: &'static str,
+    /// The words that it takes, which a shell completes; empty: others.
+    pub words: &'static [&'static str],
     /// The value of a [`Kind::Value`] that is written without one; `None`: a value must follow.
     pub bare: Option<&'static str>,
     /// Default, as it would be written.
@@ -88,6 +90,7 @@ impl Row {
             variable_prefix: "",
             kind,
             value_name: "",
+            words: &[],
             bare: None,
             default: None,
             default_in_words: "",
@@ -138,6 +141,11 @@ impl Row {
     /// With further long options.
     pub(super) const fn aliases(self, aliases: &'static [&'static str]) -> Self {
         Self { aliases, ..self }
+    }
+
+    /// With words that a shell completes.
+    pub(super) const fn words(self, words: &'static [&'static str]) -> Self {
+        Self { words, ..self }
     }
 
     /// With an environment variable.
@@ -212,7 +220,9 @@ impl Row {
 
     /// All its keys. A name may be there several times.
     pub(crate) fn keys(&self) -> impl Iterator<Item = String> {
-        let names = [self.name, self.gunicorn].into_iter().filter(|name| !name.is_empty());
+        // An attribute of the package gunicorn is no key.
+        let is_key = |name: &&str| !name.is_empty() && !name.contains('.');
+        let names = [self.name, self.gunicorn].into_iter().filter(is_key);
         names.chain(self.flags()).map(as_key)
     }
 

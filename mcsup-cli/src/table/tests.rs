@@ -32,6 +32,19 @@ fn a_row_is_whole() {
 }
 
 #[test]
+fn each_word_that_a_shell_completes_is_a_value() {
+    for row in rows().filter(|row| row.scope != Scope::Program) {
+        for word in row.words {
+            let given = Given::one(row, (*word).to_owned());
+            let resolved = crate::settings::Settings::resolve(given, &|_| None, &|_| unreachable!());
+            let needs_another = row.name == "trusted_hops_field";
+            assert!(resolved.is_ok() || needs_another, "{} {word}: {resolved:?}", row.name);
+        }
+        assert!(row.default.is_none_or(|default| row.words.is_empty() || row.words.contains(&default)));
+    }
+}
+
+#[test]
 fn a_key_is_found_by_each_of_its_names() {
     for key in ["error_logfile", "error-logfile", "log_file", "errorlog"] {
         assert_eq!(by_key(key).map(|row| row.name), Some("error_logfile"), "{key}");

@@ -84,6 +84,7 @@ pub(super) const ROWS: &[Row] = &[
         "WORD",
         "Reaction to threads that run in the mold when it forks: refuse or warn",
     )
+    .words(&["refuse", "warn"])
     .default("warn")
     .of_applications(),
 ];

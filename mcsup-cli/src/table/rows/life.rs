@@ -90,6 +90,7 @@ pub(super) const DEVELOPMENT: &[Row] = &[
         "WORD",
         "Method that detects changes: auto, poll or inotify",
     )
+    .words(&["auto", "poll", "inotify"])
     .default("auto")
     .as_in_gunicorn()
     .of_applications(),

@@ -85,7 +85,7 @@ pub(super) const SIZES: &[Row] = &[
         "limit_request_line",
         "limit-request-line",
         "BYTES",
-        "Bytes of a request line, up to 1048576; 0: the same as 1048576",
+        "Bytes of a request line, up to 1048576; 0 and more: the same as 1048576",
     )
     .default("8190")
     .as_in_gunicorn()
@@ -94,7 +94,7 @@ pub(super) const SIZES: &[Row] = &[
         "limit_request_fields",
         "limit-request-fields",
         "INT",
-        "Header fields of a request, up to 32768; 0: the same as 32768",
+        "Header fields of a request, up to 32768; 0 and more: the same as 32768",
     )
     .default("100")
     .as_in_gunicorn()
@@ -103,7 +103,7 @@ pub(super) const SIZES: &[Row] = &[
         "limit_request_field_size",
         "limit-request-field-size",
         "BYTES",
-        "Bytes of one header field, up to 1048576; 0: the same as 1048576",
+        "Bytes of one header field, up to 1048576; 0 and more: the same as 1048576",
     )
     .aliases(&["limit-request-field_size"])
     .default("8190")

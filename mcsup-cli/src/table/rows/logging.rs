@@ -39,6 +39,7 @@ pub(super) const ROWS: &[Row] = &[
         "LEVEL",
         "Lowest level to log: debug, info, warning, error or critical",
     )
+    .words(&["debug", "info", "warning", "error", "critical"])
     .default("info")
     .gunicorn("loglevel"),
     Row::value(
@@ -47,6 +48,7 @@ pub(super) const ROWS: &[Row] = &[
         "FORM",
         "Form of the error log: `text`, gunicorn's lines; or `json`, an object on a line for each record",
     )
+    .words(&["text", "json"])
     .default("text"),
     Row::flag(
         "capture_output",

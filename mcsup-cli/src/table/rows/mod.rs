@@ -42,7 +42,7 @@ const GENERAL: &[Row] = &[
         "config",
         "config",
         "FILE",
-        "Settings file: a gunicorn.conf.py, also as python:MODULE; or TOML, its keys the long names of \
+        "Settings file: a gunicorn.conf.py, also as python:MODULE; or FILE.toml, its keys the long names of \
          the options with _ for -, or gunicorn's names; each reload reads it again",
     )
     .short('c')

@@ -27,9 +27,11 @@ pub(super) const ROWS: &[Row] = &[
     )
     .of_programs(),
     Row::value("stdin", "stdin", "WORD", "Its standard input: null or listener (the first one)")
+        .words(&["null", "listener"])
         .default_in_words("null")
         .of_programs(),
     Row::value("output", "output", "WORD", "Its standard output and error: log (line by line) or inherit")
+        .words(&["log", "inherit"])
         .default_in_words("log")
         .of_programs(),
     Row::flag("no_listener", "no-listener", "Pass no listener: the program fetches its work itself")

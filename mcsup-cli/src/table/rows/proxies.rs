@@ -45,6 +45,7 @@ pub(super) const ROWS: &[Row] = &[
         "What happens to other header fields with an underscore, which the environ cannot tell from \
          those with a hyphen: drop the field, refuse the request, or pass it on (dangerous)",
     )
+    .words(&["drop", "refuse", "dangerous"])
     .default("drop")
     .as_in_gunicorn()
     .of_applications(),
@@ -57,6 +58,7 @@ pub(super) const ROWS: &[Row] = &[
             "Version of the PROXY header that a connection may begin with: off, v1, v2 or auto (both); \
              without a value auto",
         )
+        .words(&["off", "v1", "v2", "auto"])
         .default("off")
         .as_in_gunicorn()
         .of_applications()
@@ -87,6 +89,7 @@ pub(super) const ROWS: &[Row] = &[
         "NAME",
         "The header field that these proxies append to: x-forwarded-for, or forwarded (RFC 7239)",
     )
+    .words(&["x-forwarded-for", "forwarded"])
     .default("x-forwarded-for")
     .of_applications(),
 ];

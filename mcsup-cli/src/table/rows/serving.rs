@@ -29,10 +29,15 @@ pub(super) const ROWS: &[Row] = &[
     .variable("WEB_CONCURRENCY")
     .default("1")
     .as_in_gunicorn(),
-    Row::value("threads", "threads", "INT", "Threads in each worker that call the application, 1 to 1024")
-        .default("1")
-        .as_in_gunicorn()
-        .of_applications(),
+    Row::value(
+        "threads",
+        "threads",
+        "INT",
+        "Threads in each worker that call the application, 1 to 1024; 0: the same as 1",
+    )
+    .default("1")
+    .as_in_gunicorn()
+    .of_applications(),
     Row::value(
         "worker_class",
         "worker-class",
@@ -40,6 +45,7 @@ pub(super) const ROWS: &[Row] = &[
         "Kind of the workers, for command lines of gunicorn: sync or gthread, which are the same \
          here, with --threads threads each; an error for another one names its equivalent",
     )
+    .words(&["sync", "gthread"])
     .short('k')
     .default("sync")
     .as_in_gunicorn()
@@ -68,6 +74,15 @@ pub(super) const ROWS: &[Row] = &[
         "Owner of a Unix socket, or :GROUP for the group alone, as names or numbers",
     )
     .default_in_words("--user and --group"),
+    Row::value(
+        "server_header",
+        "server-header",
+        "TEXT",
+        "Field Server of responses that have none of their own; an empty text: no field",
+    )
+    .default("mcsup")
+    .gunicorn("gunicorn.SERVER")
+    .of_applications(),
     Row::value(
         "health_path",
         "health-path",

@@ -28,6 +28,7 @@ pub(super) const ROWS: &[Row] = &[
         "WORD",
         "Whether clients need a certificate: none, optional or required (also 0, 1, 2)",
     )
+    .words(&["none", "optional", "required"])
     .default("none")
     .as_in_gunicorn()
     .of_applications(),
@@ -44,6 +45,7 @@ pub(super) const ROWS: &[Row] = &[
     .as_in_gunicorn()
     .of_applications(),
     Row::value("tls_min_version", "tls-min-version", "VERSION", "Oldest version of TLS: 1.2 or 1.3")
+        .words(&["1.2", "1.3"])
         .default("1.2")
         .of_applications(),
 ];
