@@ -100,7 +100,8 @@ def test_clients_of_both_versions_are_served_and_older_ones_are_refused(environ)
     assert "ALPN protocol: http/1.1" in said and "Verify return code: 0 (ok)" in said
     said = s_client(server.port, "-tls1_1", "-cipher", "ALL:@SECLEVEL=0")
     assert "Cipher is (NONE)" in said and " alert " in said, said
-    server.wait_log(r"WARNING\W.*Refused a TLS handshake from 127\.0\.0\.1:\d+: ")
+    assert "protocol version" in said, said
+    server.wait_log(r"WARNING\W.*Refused a TLS handshake from 127\.0\.0\.1:\d+: the client speaks TLS 1.1 or older")
 
 
 def test_the_oldest_version_and_the_suites_can_be_selected(environ):
@@ -288,30 +289,118 @@ def test_options_of_openssl_are_accepted_with_a_warning(environ):
     assert get(server.port)[0] == 200
 
 
-def test_the_environ_is_that_of_gunicorn_beside_the_variables_of_tls(environ):
+def openssl(*words, **options):
+    """The output of the command openssl."""
+    command = ["openssl", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, timeout=PATIENCE * 2, check=True, **options)
+    return done.stdout.decode()
+
+
+@pytest.fixture
+def gunicorn(directory):
+    """Starts gunicorn beside with the same application; returns its port."""
+    started = []
+
+    def start(*arguments):
+        port = free_port()
+        command = [sys.executable, "-m", "gunicorn", "-b", f"127.0.0.1:{port}", "-k", "gthread", *map(str, arguments)]
+        with (directory / "gunicorn.log").open("ab") as log:
+            started.append(
+                subprocess.Popen([*command, "app:app"], cwd=directory, env=clean_environment(), stdout=log, stderr=log)
+            )
+        return port
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.wait(PATIENCE)
+
+
+def test_certificates_that_openssl_makes_without_options_are_taken_as_by_gunicorn(environ, gunicorn, directory):
+    for name in ("server", "client"):
+        openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", directory / f"{name}.key")
+    made = openssl("req", "-new", "-key", directory / "server.key", "-subj", "/CN=first.test")
+    # Without extensions it is of version 1.
+    signed = ["-req", "-signkey", directory / "server.key", "-days", "9", "-out", directory / "server.pem"]
+    openssl("x509", *signed, input=made.encode())
+    subject = "/C=AT/O=Grüne, Wiese/emailAddress=a@b.c/serialNumber=7/CN=A Client"
+    words = ["-utf8", "-subj", subject, "-set_serial", "0x80FF112233445566", "-days", "9"]
+    openssl("req", "-x509", "-new", "-key", directory / "client.key", *words, "-out", directory / "client.pem")
+    options = ["--certfile", directory / "server.pem", "--keyfile", directory / "server.key"]
+    options += ["--ca-certs", directory / "client.pem", "--cert-reqs", "2"]
+    tls = ssl.create_default_context()
+    tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    tls.load_cert_chain(directory / "client.pem", directory / "client.key")
+    server = environ(*options)
+
+    def asked(port):
+        try:
+            return get(port, tls)
+        except OSError:
+            return None
+
+    beside = gunicorn(*options)
+    assert wait_for(lambda: asked(beside), "gunicorn", patience=20)[0] == 200
+    status, body = get(server.port, tls)
+    found = json.loads(body)
+    assert (status, found["SSL_CLIENT_VERIFY"]) == (200, "SUCCESS")
+    shape = ["-noout", "-nameopt", "RFC2253,-esc_msb", "-subject", "-serial"]
+    shown = openssl("x509", "-in", directory / "client.pem", *shape)
+    name, serial = (line.partition("=")[2] for line in shown.splitlines())
+    for variable in ("SSL_CLIENT_S_DN", "SSL_CLIENT_I_DN"):
+        assert found[variable].encode("latin-1").decode() == name
+    assert found["SSL_CLIENT_SERIAL"] == serial == "80FF112233445566"
+
+
+def test_a_client_of_openssl_may_pad_its_records_as_with_gunicorn(environ, gunicorn):
     server = environ(*pair("first"), "--threads", "2")
-    port = free_port()
-    command = [sys.executable, "-m", "gunicorn", "-b", f"127.0.0.1:{port}", "-k", "gthread", *map(str, pair("first"))]
-    with (server.directory / "gunicorn.log").open("wb") as log:
-        beside = subprocess.Popen(
-            [*command, "app:app"], cwd=server.directory, env=clean_environment(), stdout=log, stderr=log
+    beside = gunicorn(*pair("first"))
+
+    def asked(port):
+        try:
+            return get(port)
+        except OSError:
+            return None
+
+    wait_for(lambda: asked(beside), "gunicorn", patience=20)
+    for port in (beside, server.port):
+        command = ["openssl", "s_client", "-quiet", "-connect", f"127.0.0.1:{port}", "-CAfile", AUTHORITY, "-tls1_3"]
+        client = subprocess.Popen(
+            [*command, "-record_padding", "16384"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
-    try:
+        try:
+            for _ in range(30):
+                client.stdin.write(b"GET / HTTP/1.1\r\nHost: first.test\r\n\r\n")
+                client.stdin.flush()
+                assert client.stdout.readline() == b"HTTP/1.1 200 OK\r\n"
+                length = 0
+                while (line := client.stdout.readline()) not in (b"\r\n", b""):
+                    if line.lower().startswith(b"content-length:"):
+                        length = int(line.split(b":")[1])
+                assert len(client.stdout.read(length)) == length > 0
+        finally:
+            client.kill()
+            client.communicate()
 
-        def asked(port):
-            try:
-                return json.loads(get(port)[1])
-            except OSError:
-                return None
 
-        theirs = wait_for(lambda: asked(port), "gunicorn", patience=20)
-        ours = asked(server.port)
-        added = {"SSL_PROTOCOL", "SSL_CIPHER", "SSL_CLIENT_VERIFY"}
-        assert set(ours) - set(theirs) == added
-        for found, own in ((ours, server.port), (theirs, port)):
-            found["HTTP_HOST"] = found["HTTP_HOST"].replace(str(own), "PORT")
-            found["SERVER_PORT"] = found["SERVER_PORT"].replace(str(own), "PORT")
-        assert {key: ours[key] for key in theirs} == theirs
-    finally:
-        beside.terminate()
-        beside.wait(PATIENCE)
+def test_the_environ_is_that_of_gunicorn_beside_the_variables_of_tls(environ, gunicorn):
+    server = environ(*pair("first"), "--threads", "2")
+    port = gunicorn(*pair("first"))
+
+    def asked(port):
+        try:
+            return json.loads(get(port)[1])
+        except OSError:
+            return None
+
+    theirs = wait_for(lambda: asked(port), "gunicorn", patience=20)
+    ours = asked(server.port)
+    added = {"SSL_PROTOCOL", "SSL_CIPHER", "SSL_CLIENT_VERIFY"}
+    assert set(ours) - set(theirs) == added
+    for found, own in ((ours, server.port), (theirs, port)):
+        found["HTTP_HOST"] = found["HTTP_HOST"].replace(str(own), "PORT")
+        found["SERVER_PORT"] = found["SERVER_PORT"].replace(str(own), "PORT")
+    assert {key: ours[key] for key in theirs} == theirs

@@ -12,10 +12,11 @@ use mcsup_core::Phase;
 use mcsup_py::app::{Reply, Request, Verdict};
 use mcsup_py::engine::{EngineConfig, ProxyProtocol};
 use mcsup_py::tls::{CertificateFiles, ClientCertificates, TlsServer, TlsSettings, TlsVersion};
+use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, ConfigBuilder, RootCertStore, StreamOwned};
 
 use crate::fixture::*;
 use crate::hold::Hold;
@@ -95,14 +96,14 @@ pub(crate) fn client_config(
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
     let builder = builder.with_root_certificates(roots);
-    Arc::new(if certified {
-        let chain = vec![CertificateDer::from_pem_file(file("client.pem")).unwrap()];
-        builder
-            .with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(file("client.key")).unwrap())
-            .unwrap()
-    } else {
-        builder.with_no_client_auth()
-    })
+    Arc::new(if certified { with_certificate(builder, "client") } else { builder.with_no_client_auth() })
+}
+
+/// With this certificate, and the key of `client`.
+fn with_certificate(builder: ConfigBuilder<ClientConfig, WantsClientCert>, name: &str) -> ClientConfig {
+    let chain = vec![CertificateDer::from_pem_file(file(&format!("{name}.pem"))).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(file("client.key")).unwrap();
+    builder.with_client_auth_cert(chain, key).unwrap()
 }
 
 fn plain_config() -> Arc<ClientConfig> {
@@ -261,6 +262,44 @@ fn a_required_certificate_is_asked_for_and_an_optional_one_is_described() {
             assert_eq!(get(&mut client, "/").is_ok(), without);
         }
     }
+}
+
+#[test]
+fn a_certificate_that_is_in_the_file_of_authorities_itself_is_taken_until_it_expires() {
+    for (name, is_taken) in [("pinned", true), ("expired", false)] {
+        let authorities = Some(file(&format!("{name}.pem")));
+        let server = start(&TlsSettings { clients: ClientCertificates::Required, authorities, ..settings() });
+        for version in [&TLS12, &TLS13] {
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let builder = ClientConfig::builder_with_provider(provider);
+            let builder = builder.with_protocol_versions(&[version]).unwrap();
+            let config = |name| with_certificate(builder.clone().with_root_certificates(authority()), name);
+            let mut client = connect_as(&server, Arc::new(config(name)), "first.test");
+            let answer = get(&mut client, "/variables");
+            assert_eq!(answer.is_ok(), is_taken, "{name}");
+            if let Ok((_, body)) = answer {
+                let variables = String::from_utf8(body).unwrap();
+                assert!(variables.contains("SSL_CLIENT_S_DN=CN=A Pinned Client\n"), "{variables}");
+                assert!(variables.contains("SSL_CLIENT_SERIAL=80FF"), "{variables}");
+            }
+            // With the same key.
+            assert!(get(&mut connect_as(&server, Arc::new(config("client")), "first.test"), "/").is_err());
+        }
+    }
+}
+
+#[test]
+fn a_client_that_is_too_old_gets_the_alert_for_that() {
+    let server = start(&settings());
+    // TLS 1.1, with one suite and without extensions.
+    let hello = [&[1, 0, 0, 41, 3, 2][..], &[7; 32], &[0, 0, 2, 0xc0, 0x13, 1, 0]].concat();
+    let mut client = TcpStream::connect(server.address).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.write_all(&[&[22, 3, 1, 0, 45][..], &hello].concat()).unwrap();
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).unwrap();
+    // protocol_version (RFC 5246 7.2.2).
+    assert_eq!(answer, [21, 3, 1, 0, 2, 2, 70]);
 }
 
 #[test]

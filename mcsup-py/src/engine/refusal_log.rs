@@ -37,9 +37,15 @@ impl Default for RefusalLog {
 
 impl RefusalLog {
     /// Logs or counts a refusal. `received`: the request, as far as it has arrived.
-    pub(super) fn note(&mut self, remote: Option<SocketAddr>, reject: Reject, received: &[u8], now: Instant) {
+    pub(super) fn note(
+        &mut self,
+        (remote, by_tls): (Option<SocketAddr>, bool),
+        reject: Reject,
+        received: &[u8],
+        now: Instant,
+    ) {
         if self.bucket.take(now) {
-            log::warn!("{}", Refusal { remote, reject, received });
+            log::warn!("{}", Refusal { remote, by_tls, reject, received });
         } else {
             self.counted += 1;
             self.since.get_or_insert(now);
@@ -98,19 +104,21 @@ impl RefusalLog {
 /// The content of one log line.
 struct Refusal<'a> {
     remote: Option<SocketAddr>,
+    by_tls: bool,
     reject: Reject,
     received: &'a [u8],
 }
 
 impl fmt::Display for Refusal<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Refusal { remote, reject: Reject { status, why, source }, received } = self;
+        let Refusal { remote, by_tls, reject: Reject { status, why, source }, received } = self;
         match remote {
             Some(remote) => write!(f, "Refused a request from {remote}: {status} ")?,
             None => write!(f, "Refused a request on a Unix socket: {status} ")?,
         }
         match received {
             _ if foreign::is_tls(received) => f.write_str("TLS handshake on a plain-text port")?,
+            _ if foreign::is_http2(received) && *by_tls => f.write_str("HTTP/2 is not spoken here")?,
             _ if foreign::is_http2(received) => f.write_str("HTTP/2 without TLS is not spoken here")?,
             _ if matches!(self.reject, reject::REQUEST_LINE | reject::PLAIN_TEXT)
                 && foreign::is_proxy_header(received) =>
@@ -132,7 +140,7 @@ mod tests {
 
     fn line(received: &[u8]) -> String {
         let remote = Some("192.0.2.7:4711".parse().unwrap());
-        Refusal { remote, reject: reject::REQUEST_LINE, received }.to_string()
+        Refusal { remote, by_tls: false, reject: reject::REQUEST_LINE, received }.to_string()
     }
 
     #[test]
@@ -142,7 +150,8 @@ mod tests {
             r#"Refused a request from 192.0.2.7:4711: 400 malformed request line (RFC 9112 3); it begins with "GET /\x1b[31m\r\n\x00\"\\\xe9""#
         );
         assert!(line(b"\x16\x03\x01\x02\x00\x01").contains(": 400 TLS handshake on a plain-text port; "));
-        let unix = Refusal { remote: None, reject: reject::TIMEOUT, received: b"GET" }.to_string();
+        let unix =
+            Refusal { remote: None, by_tls: false, reject: reject::TIMEOUT, received: b"GET" }.to_string();
         assert!(unix.starts_with("Refused a request on a Unix socket: 408 "), "{unix}");
         for header in [&b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"[..], b"\0\r\nQUIT\n\x21"] {
             assert!(
@@ -150,7 +159,10 @@ mod tests {
                 "{header:?}"
             );
         }
-        assert!(line(b"PRI * HTTP/2.0\r\n\r\n").contains(": 400 HTTP/2 without TLS is not spoken here; "));
+        let received = b"PRI * HTTP/2.0\r\n\r\n";
+        assert!(line(received).contains(": 400 HTTP/2 without TLS is not spoken here; "));
+        let by_tls = Refusal { remote: None, by_tls: true, reject: reject::REQUEST_LINE, received };
+        assert!(by_tls.to_string().contains(": 400 HTTP/2 is not spoken here; "));
     }
 
     #[test]

@@ -20,7 +20,7 @@ impl Table<'_> {
         let Some(connection) = connections.find(token) else { return };
         let (head, remote) = (connection.asked(), connection.peer.remote);
         let received = head.map_or(connection.incoming.bytes(), |head| head.bytes());
-        refusals.note(remote, reject, received, now);
+        refusals.note((remote, connection.stream.is_tls()), reject, received, now);
         let mut text = reject.why.to_owned();
         if reject == reject::BODY_SIZE {
             refusals.note_body_limit(config.limits.body);

@@ -24,6 +24,11 @@ use plain::{Socket, read_part, receive};
 const RECORD: usize = 16 * 1024 + 256 + 5;
 /// How many bytes of records are decrypted at once: their content may be a few bytes, and the rest padding.
 const DECRYPTED: usize = 2 * RECORD;
+/// Why a handshake fails whose certificate cannot be described: an application decides by its names.
+const NOT_DESCRIBED: &str = "the certificate of the client has a malformed name";
+/// Why a handshake fails of a client that is too old, and the alert (protocol_version, RFC 5246 §7.2.2).
+const TOO_OLD: &str = "the client speaks TLS 1.1 or older";
+const PROTOCOL_VERSION: [u8; 7] = [21, 3, 1, 0, 2, 2, 70];
 /// Why a connection ends whose client sends records without content, and hardly any others.
 const CONTENTLESS: &str = "too many records without content";
 /// How much plaintext is encrypted at once: four records.
@@ -133,6 +138,11 @@ impl Tls {
                 into.room(raw.bytes().len()).extend_from_slice(raw.bytes());
                 *session = Session::Plain;
                 return Shaken::Plain;
+            }
+            if speaks_old_tls(raw.bytes()) {
+                let _ = Socket(socket).write(&PROTOCOL_VERSION);
+                *session = Session::Plain;
+                return Shaken::Failed(TOO_OLD.to_owned());
             }
             match ServerConnection::new(Arc::clone(&server.0)) {
                 Ok(mut connection) => {
@@ -247,7 +257,8 @@ impl Open {
                 Err(_) => return Shaken::Ended,
             }
             if !self.connection.is_handshaking() {
-                return Shaken::Done(Secured::of(&self.connection));
+                return Secured::of(&self.connection)
+                    .map_or_else(|| Shaken::Failed(NOT_DESCRIBED.to_owned()), Shaken::Done);
             }
             match self.pull(socket, &mut is_empty) {
                 Ok(Pulled::Some(_)) => {}
@@ -417,6 +428,14 @@ impl Open {
     fn has_received(&mut self) -> bool {
         !self.raw.is_empty() || self.connection.reader().fill_buf().is_ok_and(|bytes| !bytes.is_empty())
     }
+}
+
+/// Whether a ClientHello is of TLS 1.1 or older. With an extension `supported_versions` its own version does not count (RFC 8446
+/// §4.2.1).
+fn speaks_old_tls(hello: &[u8]) -> bool {
+    let is_hello = matches!(hello, [22, _, _, _, _, 1, ..]);
+    let is_old = hello.get(9..11).is_some_and(|version| *version < [3, 3][..]);
+    is_hello && is_old && memchr::memmem::find(hello, &[0, 43]).is_none()
 }
 
 #[cfg(test)]

@@ -5,11 +5,14 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
 use super::TlsError;
+
+/// Some editors write it before UTF-8.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// All certificates of a file, one at least.
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -45,8 +48,13 @@ pub(super) fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 }
 
 fn read(path: &Path, kind: &str) -> Result<Vec<u8>, TlsError> {
-    fs::read(path)
-        .map_err(|error| TlsError::File(format!("cannot read the {kind} {}: {error}", path.display())))
+    let mut bytes = fs::read(path)
+        .map_err(|error| TlsError::File(format!("cannot read the {kind} {}: {error}", path.display())))?;
+    // As OpenSSL has it.
+    if bytes.starts_with(BYTE_ORDER_MARK) {
+        bytes.drain(..BYTE_ORDER_MARK.len());
+    }
+    Ok(bytes)
 }
 
 /// Warns of a certificate that clients will refuse today. It is served all the same: the clock may be wrong.
@@ -59,4 +67,13 @@ pub(super) fn warn_of_dates(path: &Path, certificate: &CertificateDer<'_>) {
     } else if validity.not_before.to_unix_duration() > now {
         log::warn!("The certificate in {} is not valid before {}", path.display(), validity.not_before);
     }
+}
+
+/// Whether this is a time between the dates of a certificate.
+pub(super) fn is_valid_at(certificate: &CertificateDer<'_>, now: UnixTime) -> bool {
+    let Ok(certificate) = Certificate::from_der(certificate) else { return false };
+    let validity = certificate.tbs_certificate().validity();
+    let [begin, end] =
+        [validity.not_before, validity.not_after].map(|time| time.to_unix_duration().as_secs());
+    (begin..=end).contains(&now.as_secs())
 }

@@ -9,7 +9,10 @@
 //! refused: an attacker can repeat them (RFC 8446 §8).
 
 mod ciphers;
+mod clients;
+mod der;
 mod files;
+mod names;
 mod secured;
 mod server_names;
 
@@ -23,7 +26,11 @@ use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, SupportedProtocolVersion};
 
+use der::Fields;
 pub use secured::Secured;
+
+/// The keys that rustls takes with the cryptography of ring.
+const KEYS: &str = "RSA of 2048 to 4096 bits, ECDSA with P-256 or P-384, or Ed25519";
 
 /// The protocols that a client may select (RFC 7301 §6).
 const PROTOCOLS: [&[u8]; 2] = [b"http/1.1", b"http/1.0"];
@@ -185,10 +192,11 @@ impl TlsSettings {
             };
         };
         let mut roots = RootCertStore::empty();
-        for certificate in files::certificates(path)? {
+        let listed = files::certificates(path)?;
+        for certificate in &listed {
             let unusable =
                 |error| TlsError::File(format!("{}: a certificate cannot be used: {error}", path.display()));
-            roots.add(certificate).map_err(unusable)?;
+            roots.add(certificate.clone()).map_err(unusable)?;
         }
         if self.clients == ClientCertificates::None {
             return Ok(None);
@@ -198,9 +206,9 @@ impl TlsSettings {
             ClientCertificates::Optional => verifier.allow_unauthenticated(),
             _ => verifier,
         };
-        let verifier =
+        let by_authorities =
             verifier.build().map_err(|error| TlsError::File(format!("{}: {error}", path.display())))?;
-        Ok(Some(verifier))
+        Ok(Some(Arc::new(clients::Clients { by_authorities, listed })))
     }
 }
 
@@ -218,24 +226,23 @@ impl CertificateFiles {
         let at = self.key.as_deref().unwrap_or(&self.certificate);
         let key = files::key(at)?;
         let key = provider.key_provider.load_private_key(key).map_err(|error| {
-            TlsError::File(format!("the key in {} cannot be used: {error}", at.display()))
+            TlsError::File(format!("the key in {} cannot be used: it is not {KEYS}: {error}", at.display()))
         })?;
         if let Some(end) = chain.first() {
             files::warn_of_dates(&self.certificate, end);
         }
-        let certified = CertifiedKey::new(chain, key);
-        match certified.keys_match() {
-            Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(certified),
-            Err(rustls::Error::InconsistentKeys(_)) => Err(TlsError::File(format!(
+        // Not by rustls's own check, which refuses certificates of version 1.
+        let fields = chain.first().and_then(|end| Fields::of(end)).ok_or_else(|| {
+            TlsError::File(format!("the first certificate in {} is malformed", self.certificate.display()))
+        })?;
+        if key.public_key().is_some_and(|own| *own != *fields.key) {
+            return Err(TlsError::File(format!(
                 "the key in {} does not belong to the first certificate in {}",
                 at.display(),
                 self.certificate.display()
-            ))),
-            Err(error) => Err(TlsError::File(format!(
-                "the first certificate in {} cannot be used: {error}",
-                self.certificate.display()
-            ))),
+            )));
         }
+        Ok(CertifiedKey::new(chain, key))
     }
 }
 

@@ -1,14 +1,11 @@
-//! Variables of the environ about a connection by TLS. The names are those of Apache's mod_ssl and nginx.
-
-use std::fmt::Write;
+//! Variables of the environ about a connection by TLS. The names are those of Apache's mod_ssl.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rustls::{ProtocolVersion, ServerConnection};
-use x509_cert::Certificate;
-use x509_cert::der::Decode;
 
-use super::ciphers;
+use super::der::Fields;
+use super::{ciphers, names};
 
 /// The length of a line in PEM (RFC 7468 §2).
 const LINE: usize = 64;
@@ -21,8 +18,8 @@ pub struct Secured {
 }
 
 impl Secured {
-    /// After the handshake.
-    pub(crate) fn of(connection: &ServerConnection) -> Self {
+    /// After the handshake. `None`: the client has a certificate that cannot be described.
+    pub(crate) fn of(connection: &ServerConnection) -> Option<Self> {
         let protocol = match connection.protocol_version() {
             Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
             _ => "TLSv1.2",
@@ -40,30 +37,22 @@ impl Secured {
             None => variables.push(("SSL_CLIENT_VERIFY", "NONE".to_owned())),
             Some(certificate) => {
                 variables.push(("SSL_CLIENT_VERIFY", "SUCCESS".to_owned()));
-                variables.extend(client(certificate));
+                variables.extend(client(certificate)?);
             }
         }
-        Self { variables }
+        Some(Self { variables })
     }
 }
 
 /// The variables of a client's certificate, which rustls has verified.
-fn client(der: &[u8]) -> Vec<(&'static str, String)> {
-    let mut variables = vec![("SSL_CLIENT_CERT", pem(der))];
-    if let Ok(certificate) = Certificate::from_der(der) {
-        let certificate = certificate.tbs_certificate();
-        let serial = certificate.serial_number().as_bytes().iter();
-        variables.push(("SSL_CLIENT_S_DN", certificate.subject().to_string()));
-        variables.push(("SSL_CLIENT_I_DN", certificate.issuer().to_string()));
-        variables.push((
-            "SSL_CLIENT_SERIAL",
-            serial.fold(String::new(), |mut text, byte| {
-                let _ = write!(text, "{byte:02X}");
-                text
-            }),
-        ));
-    }
-    variables
+fn client(der: &[u8]) -> Option<[(&'static str, String); 4]> {
+    let fields = Fields::of(der)?;
+    Some([
+        ("SSL_CLIENT_CERT", pem(der)),
+        ("SSL_CLIENT_S_DN", names::shown(fields.subject)?),
+        ("SSL_CLIENT_I_DN", names::shown(fields.issuer)?),
+        ("SSL_CLIENT_SERIAL", names::serial(fields.serial)),
+    ])
 }
 
 fn pem(der: &[u8]) -> String {

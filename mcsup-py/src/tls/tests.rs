@@ -42,6 +42,11 @@ fn a_file_that_cannot_be_used_is_refused_by_its_name_and_with_the_reason() {
             "second.key",
             "the key in second.key does not belong to the first certificate in first.pem",
         ),
+        (
+            "first.pem",
+            "p521.key",
+            "the key in p521.key cannot be used: it is not RSA of 2048 to 4096 bits, ECDSA with P-256 or P-384, or Ed25519",
+        ),
     ] {
         let certificates = vec![pair("first.pem", "first.key"), pair(certificate, key)];
         let refused = refusal(&TlsSettings { certificates, ..TlsSettings::default() });
@@ -63,4 +68,22 @@ fn settings_that_contradict_each_other_are_refused() {
     assert!(old.load().is_ok(), "a list of suites of 1.2 leaves those of 1.3");
     let none = TlsSettings { certificates: Vec::new(), ..good };
     assert_eq!(refusal(&none), "TLS needs a certificate");
+}
+
+#[test]
+fn a_certificate_of_version_1_is_served_and_a_mark_of_the_byte_order_is_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let marked = folder.path().join("marked.pem");
+    std::fs::write(&marked, [b"\xef\xbb\xbf", &*std::fs::read(file("first.pem")).unwrap()].concat()).unwrap();
+    for certificate in [file("version1.pem"), marked] {
+        let files = CertificateFiles { certificate, key: Some(file("first.key")) };
+        let settings = TlsSettings { certificates: vec![files], ..TlsSettings::default() };
+        assert_eq!(settings.load().map(drop), Ok(()));
+    }
+    let settings =
+        TlsSettings { certificates: vec![pair("version1.pem", "client.key")], ..TlsSettings::default() };
+    assert_eq!(
+        refusal(&settings),
+        "the key in client.key does not belong to the first certificate in version1.pem"
+    );
 }
