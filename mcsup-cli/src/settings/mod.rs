@@ -270,7 +270,7 @@ impl Settings {
             http: HttpTimeouts::resolve(&sources)?,
             limits: Limits::resolve(&sources)?,
             server_field: sources.one("server_header", values::server_field)?.value,
-            proxies: Proxies::resolve(&sources)?,
+            proxies: Proxies::resolve(&sources, &mut warnings)?,
             tls,
             logging: Logging::resolve(&sources, &process, &mut warnings)?,
             process,

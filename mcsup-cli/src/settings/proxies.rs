@@ -17,7 +17,7 @@ pub(crate) struct Proxies {
 }
 
 impl Proxies {
-    pub(super) fn resolve(sources: &Sources) -> Result<Self, UsageError> {
+    pub(super) fn resolve(sources: &Sources, warnings: &mut Vec<String>) -> Result<Self, UsageError> {
         let scheme = sources.many("secure_scheme_headers", scheme_field)?;
         let scheme: Vec<_> = match scheme.origin {
             Origin::Default => {
@@ -28,11 +28,19 @@ impl Proxies {
         let forwarder = sources.one("forwarder_headers", field_names)?.value;
         let map = sources.one("header_map", |text| named(&HeaderMap::NAMES, text))?.value;
         let fields = FieldRules::new(scheme, forwarder, map, hops(sources)?).map_err(UsageError::new)?;
+        let forwarded_allow = sources.one("forwarded_allow_ips", str::parse::<AllowList>)?;
+        let proxy_protocol = sources.one("proxy_protocol", proxy_protocol)?.value;
+        if proxy_protocol != ProxyProtocol::Off && forwarded_allow.origin == Origin::Default {
+            // gunicorn trusts the proxy alone. In front of one in TCP mode the client itself writes the fields.
+            let text = "proxy_protocol: X-Forwarded-Proto and other fields of a proxy count only from clients in \
+                        forwarded_allow_ips, which is not set ('*': from all, if no client connects but by the proxy)";
+            warnings.push(text.to_owned());
+        }
         Ok(Self {
             trust: Trust {
-                forwarded_allow: sources.one("forwarded_allow_ips", str::parse::<AllowList>)?.value,
+                forwarded_allow: forwarded_allow.value,
                 fields,
-                proxy_protocol: sources.one("proxy_protocol", proxy_protocol)?.value,
+                proxy_protocol,
                 proxy_allow: sources.one("proxy_allow_from", str::parse::<AllowList>)?.value,
             },
         })
@@ -152,6 +160,21 @@ mod tests {
         let file = "forwarded_allow_ips = '10.0.0.1'";
         assert_eq!(has(&["-c", "x.toml"], Some("*"), file), "10.0.0.1");
         assert_eq!(has(&["-c", "x.toml", "--forwarded-allow-ips=10.0.0.2"], Some("*"), file), "10.0.0.2");
+    }
+
+    #[test]
+    fn a_proxy_protocol_without_a_list_of_peers_has_a_warning() {
+        for (words, count) in [
+            (&[][..], 0),
+            (&["--proxy-protocol"], 1),
+            (&["--proxy-protocol", "--forwarded-allow-ips=127.0.0.1"], 0),
+        ] {
+            let argv = std::iter::once(&"mcsup").chain(words).map(Into::into);
+            let Ok(Invocation::Run(given)) = args::parse(argv) else { panic!("{words:?} does not run") };
+            let settings = Settings::resolve(given, &|_| None, &|_| unreachable!()).unwrap();
+            let warned = settings.warnings.iter().filter(|warning| warning.starts_with("proxy_protocol: "));
+            assert_eq!(warned.count(), count, "{words:?}");
+        }
     }
 
     #[test]
