@@ -188,7 +188,7 @@ fn a_flood_of_records_without_content_ends_its_connection_with_a_line_in_the_log
 /// How many clients hold messages: more than there is memory for.
 const HOLDERS: usize = 200;
 
-/// Waits until the server has ended so many that the others may hold theirs. A new client is served.
+/// Waits until the server has ended some, and the others may hold theirs. A new client is served.
 fn assert_bounded(server: &Server, mut holders: Vec<TcpStream>) {
     for holder in &holders {
         holder.set_nonblocking(true).unwrap();

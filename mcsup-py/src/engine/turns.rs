@@ -108,7 +108,7 @@ impl Turns {
         self.handshakes.pop_front()
     }
 
-    /// Whether so many handshakes wait that no further connection should be accepted.
+    /// Whether too many handshakes wait for a further connection.
     pub(super) fn has_many_handshakes(&self) -> bool {
         self.handshakes.len() >= MOST_HANDSHAKES
     }
