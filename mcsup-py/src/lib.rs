@@ -32,6 +32,7 @@ mod files;
 mod http;
 mod net;
 pub mod python;
+pub mod regular_file;
 pub mod targets;
 pub mod tls;
 mod trust;

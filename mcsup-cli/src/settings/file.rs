@@ -3,10 +3,10 @@
 //! [`crate::table`] defines the keys. This module checks the type of a value; its text is parsed as on a command line.
 //! A function passes the text of the file; [`reader`] makes the one that reads the disk.
 
-use std::io::{self, Read};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags};
+use mcsup_py::regular_file;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -24,32 +24,10 @@ pub(crate) fn reader(start: PathBuf) -> impl Fn(&Path) -> io::Result<String> {
     move |path| read_text(&start.join(path))
 }
 
-/// Largest settings file.
-const MOST_BYTES: u64 = 1 << 20;
-
-/// Reads a regular file. Opening never blocks on a FIFO or device: a reload runs in the event loop.
+/// Reads a regular file as text.
 fn read_text(path: &Path) -> io::Result<String> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = std::fs::File::from(rustix::fs::open(path, flags, Mode::empty())?);
-    let kind = FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode);
-    if kind != FileType::RegularFile {
-        return Err(io::Error::other(format!("it is {}, not a regular file", kind_name(kind))));
-    }
-    let mut text = String::new();
-    file.take(MOST_BYTES + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MOST_BYTES {
-        return Err(io::Error::other(format!("it is larger than {MOST_BYTES} bytes")));
-    }
-    Ok(text)
-}
-
-fn kind_name(kind: FileType) -> &'static str {
-    match kind {
-        FileType::Directory => "a directory",
-        FileType::Fifo => "a FIFO",
-        FileType::CharacterDevice | FileType::BlockDevice => "a device",
-        _ => "a special file",
-    }
+    String::from_utf8(regular_file::read(path)?)
+        .map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
 }
 
 /// Parses the options in the file at `path`.

@@ -1,6 +1,5 @@
 //! Files of certificates and keys in PEM (RFC 7468).
 
-use std::fs;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,6 +9,7 @@ use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
 use super::TlsError;
+use crate::regular_file;
 
 /// Some editors write it before UTF-8.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
@@ -48,7 +48,7 @@ pub(super) fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 }
 
 fn read(path: &Path, kind: &str) -> Result<Vec<u8>, TlsError> {
-    let mut bytes = fs::read(path)
+    let mut bytes = regular_file::read(path)
         .map_err(|error| TlsError::File(format!("cannot read the {kind} {}: {error}", path.display())))?;
     // As OpenSSL has it.
     if bytes.starts_with(BYTE_ORDER_MARK) {

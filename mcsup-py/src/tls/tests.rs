@@ -55,6 +55,30 @@ fn a_file_that_cannot_be_used_is_refused_by_its_name_and_with_the_reason() {
 }
 
 #[test]
+fn a_file_that_could_stop_the_supervisor_or_fill_its_memory_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("fifo.pem");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR).unwrap();
+    let large = folder.path().join("large.pem");
+    std::fs::File::create(&large).unwrap().set_len(1 << 30).unwrap();
+    for (path, why) in [
+        (fifo.as_path(), "it is a FIFO, not a regular file"),
+        (Path::new("/dev/zero"), "it is a device, not a regular file"),
+        (folder.path(), "it is a directory, not a regular file"),
+        (large.as_path(), "it is larger than 1048576 bytes"),
+    ] {
+        let certificate = CertificateFiles { certificate: path.to_owned(), key: Some(file("first.key")) };
+        let key = CertificateFiles { certificate: file("first.pem"), key: Some(path.to_owned()) };
+        for (files, kind) in [(certificate, "certificate"), (key, "key")] {
+            let refused = refusal(&TlsSettings { certificates: vec![files], ..TlsSettings::default() });
+            assert_eq!(refused, format!("cannot read the {kind} {}: {why}", path.display()));
+        }
+        let asks = TlsSettings { authorities: Some(path.to_owned()), ..TlsSettings::default() };
+        assert_eq!(refusal(&asks), format!("cannot read the certificate {}: {why}", path.display()));
+    }
+}
+
+#[test]
 fn settings_that_contradict_each_other_are_refused() {
     let certificates = vec![pair("first.pem", "first.key")];
     let good = TlsSettings { certificates, ..TlsSettings::default() };
