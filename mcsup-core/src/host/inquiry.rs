@@ -22,6 +22,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The longest wait for the rest of an answer that has begun to come.
 const REST: Duration = Duration::from_secs(1);
 
+/// The first bytes of an answer. The function may write to descriptors that it does not own.
+const BEGIN: [u8; 8] = *b"answer:\n";
+
+/// The bytes of the longest answer.
+const MOST_BYTES: usize = 16 << 20;
+
 /// A function that runs in a helper. Its drop kills the helper.
 #[derive(Debug)]
 pub struct Inquiry {
@@ -97,7 +103,8 @@ impl Inquiry {
     /// that has closed the pipe: a second at most.
     ///
     /// # Errors
-    /// Those of the function; or the helper ended before it was done, or was not done within the limit.
+    /// Those of the function; or the helper ended before it was done, was not done within the limit, or wrote anything
+    /// else to the descriptor.
     pub fn finish(mut self) -> Result<String> {
         self.result()
     }
@@ -132,7 +139,8 @@ impl Inquiry {
             meanwhile();
             self.read();
             let left = self.limit.saturating_sub(self.begin.elapsed());
-            if left.is_zero() || answer_in(&self.bytes).is_some() || self.helper.has_ended() {
+            let is_decided = answer_in(&self.bytes).is_some() || is_foreign(&self.bytes);
+            if left.is_zero() || is_decided || self.helper.has_ended() {
                 let result = self.result();
                 // Reaped here, since no pool may run yet that would reap it.
                 if result.is_ok() {
@@ -155,7 +163,9 @@ impl Inquiry {
 
     /// Reads without a wait.
     fn read(&mut self) {
-        self.is_at_end |= self.pipe.read_to_end(&mut self.bytes).is_ok();
+        let room = MOST_BYTES.saturating_sub(self.bytes.len());
+        let is_at_end = (&self.pipe).take(room as u64).read_to_end(&mut self.bytes).is_ok();
+        self.is_at_end |= is_at_end && self.bytes.len() < MOST_BYTES;
     }
 
     /// The answer; `None`: it has not come whole, and the helper runs.
@@ -171,6 +181,10 @@ impl Inquiry {
                     Some(detail) => error.with_detail(detail),
                     None => error,
                 }))
+            }
+            (None, _) if is_foreign(&self.bytes) => {
+                let message = "the process wrote to a descriptor that it does not own: that of its answer";
+                Some(Err(Error::new(ErrorKind::Setting, message)))
             }
             (None, Some(how)) => {
                 let message = format!("the process ended before it was done: {how}");
@@ -209,15 +223,27 @@ fn send(pipe: &OwnedFd, result: &Result<String>) {
     let _ = rustix::io::ioctl_fionbio(pipe, false);
     let Ok(pipe) = pipe.try_clone() else { return };
     let mut pipe = File::from(pipe);
-    let _ = pipe.write_all(&(text.len() as u64).to_le_bytes());
+    let _ = pipe.write_all(&[BEGIN, (text.len() as u64).to_le_bytes()].concat());
     let _ = pipe.write_all(&text);
 }
 
 /// The answer; `None`: none has come, or a part.
 fn answer_in(bytes: &[u8]) -> Option<Answer> {
-    let (length, text) = bytes.split_first_chunk()?;
-    let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
-    serde_json::from_slice(text.get(..length)?).ok()
+    let (length, text) = length_in(bytes)?;
+    serde_json::from_slice(text.get(..usize::try_from(length).ok()?)?).ok()
+}
+
+/// The length of an answer, and as much of its text as has come.
+fn length_in(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let (length, text) = bytes.strip_prefix(&BEGIN)?.split_first_chunk()?;
+    Some((u64::from_le_bytes(*length), text))
+}
+
+/// Whether these bytes cannot become an answer.
+fn is_foreign(bytes: &[u8]) -> bool {
+    let is_longer = |(length, _)| length > (MOST_BYTES - 2 * BEGIN.len()) as u64;
+    !bytes.iter().zip(BEGIN).all(|(byte, expected)| *byte == expected)
+        || length_in(bytes).is_some_and(is_longer)
 }
 
 #[cfg(test)]
@@ -277,6 +303,32 @@ mod tests {
             let late = ask(Duration::from_millis(100), endless).unwrap_err();
             assert_eq!(late.to_string(), "not done within 100ms");
             assert!(begin.elapsed() < LONG);
+        });
+    }
+
+    #[test]
+    fn other_bytes_than_an_answer_are_an_error_at_once_that_names_them() {
+        fork::in_a_process(|| {
+            // It writes to all descriptors from 3 on, as a daemon that closes them would close them.
+            let writes = || -> Result<String> {
+                let flood = [b'x'; 4096];
+                loop {
+                    for number in 3..64 {
+                        let path = format!("/dev/fd/{number}");
+                        let file = std::fs::OpenOptions::new().write(true).open(path);
+                        let _ = file.map(|mut file| file.write(&flood));
+                    }
+                }
+            };
+            let inquiry = Inquiry::start(LONG, |_| (), writes).unwrap();
+            let readiness = inquiry.readiness().unwrap();
+            let _ = poll(&mut [PollFd::new(&readiness, PollFlags::IN)], Some(&clock::wait_of(LONG)));
+            let begin = Instant::now();
+            let error = inquiry.finish().unwrap_err().to_string();
+            assert_eq!(error, "the process wrote to a descriptor that it does not own: that of its answer");
+            assert!(begin.elapsed() < REST);
+            let error = ask(LONG, writes).unwrap_err().to_string();
+            assert!(error.contains("does not own"), "{error}");
         });
     }
 
