@@ -60,6 +60,7 @@ mod extension {
         let is_run = is_for_a_supervisor(&argv);
         if is_run {
             origin.name_process();
+            leave_interrupt_to_kernel(py)?;
         }
         let exit = py.detach(move || crate::run(&argv, start));
         if let Some(advice) = origin.advice(py).filter(|_| is_run && exit == Exit::Refused) {
@@ -67,6 +68,18 @@ mod extension {
         }
         Ok(exit.code())
     }
+}
+
+/// Lets SIGINT end this process until the supervisor handles signals. Python's handler only notes it for code that this
+/// process does not run.
+fn leave_interrupt_to_kernel(py: Python<'_>) -> PyResult<()> {
+    let signal = py.import("_signal")?;
+    let number = signal.getattr("SIGINT")?;
+    // A shell that starts a program in the background has it ignored.
+    if signal.call_method1("getsignal", (&number,))?.is(signal.getattr("default_int_handler")?) {
+        signal.call_method1("signal", (&number, signal.getattr("SIG_DFL")?))?;
+    }
+    Ok(())
 }
 
 /// Whether this interpreter runs without `site`.
