@@ -17,7 +17,7 @@ use pyo3::prelude::*;
 
 use crate::access::{AccessLog, AccessSettings};
 use crate::app::{App, Local};
-use crate::conf::Source;
+use crate::conf::Script;
 use crate::engine::{self, EngineConfig, Host, Listening, Siblings, Threads};
 use crate::python::imported::Imported;
 use crate::python::loading::{self, Application, LoadError};
@@ -50,7 +50,7 @@ pub struct WorkerSettings {
     /// Deadlines and limits.
     pub engine: EngineConfig,
     /// A configuration in Python, which is executed before the application is loaded.
-    pub conf: Option<Source>,
+    pub conf: Option<Script>,
     /// Whether the worker needs that configuration, which has hooks of workers or `logconfig_dict`. Another one that the
     /// user of the worker may not execute is left out, with a warning.
     pub needs_conf: bool,

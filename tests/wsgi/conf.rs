@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use pyo3::prelude::*;
 
 use super::fixture::start_python;
-use crate::conf::{Report, Source, Value, Variable, execute_in_worker, remember_directory, report};
+use crate::conf::{Report, Script, Source, Value, Variable, execute_in_worker, remember_directory, report};
 use crate::python::loading::LoadError;
 
 /// The current directory, `sys.path` and `sys.modules` belong to all tests of a process.
@@ -32,8 +32,9 @@ fn run(files: &[(&str, &str)], source: &str, expression: &str) -> Result<String,
 fn run_here(source: &str, expression: &str) -> Result<String, LoadError> {
     let earlier = std::env::current_dir().unwrap();
     let Ok(source) = source.parse::<Source>();
+    let script = Script { source, text: None };
     let executed = Python::attach(|py| {
-        let Some(namespace) = execute_in_worker(py, &source, true)? else { panic!("left out") };
+        let Some(namespace) = execute_in_worker(py, &script, true)? else { panic!("left out") };
         let expression = std::ffi::CString::new(expression).unwrap();
         let value = py.eval(&expression, None, Some(namespace.bind(py))).unwrap();
         Ok(value.repr().unwrap().to_string())

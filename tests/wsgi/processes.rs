@@ -318,7 +318,7 @@ fn a_hook_of_the_master_that_hangs_is_named_and_ends_its_process_and_others_go_o
 #[test]
 #[ignore = "run in a process of its own"]
 fn calls_hooks_of_the_master() {
-    use crate::conf::{MasterEvent, MasterFacts, MasterHooks, Source, remember_directory};
+    use crate::conf::{MasterEvent, MasterFacts, MasterHooks, Script, Source, remember_directory};
     use std::os::unix::net::UnixStream;
 
     struct Printing;
@@ -350,7 +350,7 @@ def pre_fork(server, worker):
     std::fs::write(dir.path().join("gunicorn.conf.py"), code).unwrap();
     remember_directory(dir.path().to_owned());
     let hooks = MasterHooks {
-        source: Source::File("gunicorn.conf.py".into()),
+        script: Script { source: Source::File("gunicorn.conf.py".into()), text: None },
         cfg: "{}".to_owned(),
         facts: MasterFacts { pid: 7, workers: 2, ..MasterFacts::default() },
         venv: None,

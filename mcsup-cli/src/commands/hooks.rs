@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use mcsup_core::PoolEvent;
 use mcsup_core::host::service_manager::ServiceManager;
 use mcsup_py::access::AccessSettings;
-use mcsup_py::conf::{MASTER_HOOKS, MasterEvent, MasterFacts, MasterHooks, Source};
+use mcsup_py::conf::{MASTER_HOOKS, MasterEvent, MasterFacts, MasterHooks, Script};
 use mcsup_py::python::logging::LogConfig;
 
 use super::beats::Beats;
@@ -25,7 +25,7 @@ const STARTING: [&str; 2] = ["on_starting", "when_ready"];
 /// The hooks of gunicorn's master in a configuration.
 #[derive(Debug, Clone)]
 struct Defined {
-    source: Source,
+    script: Script,
     names: Vec<&'static str>,
     cfg: String,
     app: String,
@@ -127,11 +127,11 @@ impl Hooks {
         let Some(next) = self.next.as_mut().filter(is_begun) else { return };
         next.has_begun = true;
         // Without hooks there those of the serving generation are called until it has gone.
-        let Some(Defined { source, cfg, app, environment, .. }) = next.defined.clone() else { return };
+        let Some(Defined { script, cfg, app, environment, .. }) = next.defined.clone() else { return };
         let sent = self
             .process
             .as_mut()
-            .map(|process| process.send(&MasterEvent::Reload { source, cfg, app, environment }));
+            .map(|process| process.send(&MasterEvent::Reload { script, cfg, app, environment }));
         match sent {
             Some(Sent::Yes) => {}
             Some(Sent::Lost) => {
@@ -243,7 +243,7 @@ impl Hooks {
             self.output.log.use_in_worker();
             let reopened = self.output.clone();
             MasterHooks {
-                source: defined.source.clone(),
+                script: defined.script.clone(),
                 cfg: defined.cfg.clone(),
                 facts,
                 venv: std::env::var_os("VIRTUAL_ENV").map(Into::into),
@@ -259,14 +259,14 @@ impl Hooks {
         });
         match started {
             Ok(mut process) => {
-                log::debug!("The hooks of {} run in process {}", defined.source, process.pid());
+                log::debug!("The hooks of {} run in process {}", defined.script.source, process.pid());
                 // A process that ends at once is found at the next event.
                 for event in missed {
                     let _ = process.send(event);
                 }
                 self.process = Some(process);
             }
-            Err(error) => log::error!("The hooks of {} are not called: {error}", defined.source),
+            Err(error) => log::error!("The hooks of {} are not called: {error}", defined.script.source),
         }
     }
 
@@ -324,7 +324,7 @@ fn defined(settings: &Settings, output: &Output) -> Option<Defined> {
     let access = wiring::access_log(settings, &output.remote).ok()?;
     let names: Vec<_> = conf.hooks.iter().copied().filter(|hook| MASTER_HOOKS.contains(hook)).collect();
     (!names.is_empty()).then(|| Defined {
-        source: conf.source.clone(),
+        script: conf.script.clone(),
         names,
         cfg: cfg::values(settings),
         app: settings.app.as_ref().map(|app| app.value.clone()).unwrap_or_default(),

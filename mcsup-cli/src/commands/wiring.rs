@@ -195,7 +195,7 @@ pub(super) fn worker_settings(
         arguments: argv.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
         threads: settings.threads.value,
         engine: engine(settings)?,
-        conf: settings.conf.as_ref().map(|conf| conf.source.clone()),
+        conf: settings.conf.as_ref().map(|conf| conf.script.clone()),
         needs_conf: settings.conf.as_ref().is_some_and(|conf| conf.is_needed_by_workers),
         cfg: super::cfg::values(settings).into(),
         access: access_log(settings, remote)?,

@@ -246,7 +246,7 @@ mod tests {
         };
         let variables = variables.iter().map(variable).collect();
         let source = Source::File("gunicorn.conf.py".into());
-        let conf = Conf { source, report: Report { variables, others: Vec::new() } };
+        let conf = Conf { source, report: Report { variables, others: Vec::new(), text: None } };
         migration(&CommandLine::read(&shlex::split(line).unwrap(), None).unwrap(), Some(&conf)).unwrap()
     }
 

@@ -52,7 +52,7 @@ fn text(text: &str) -> Value {
 /// The settings of a command line and a file with these variables, each in the line of its number.
 fn resolve(words: &str, variables: Vec<(&str, Value)>) -> Result<Settings, String> {
     let variables = (1..).zip(variables).map(|(line, (name, value))| variable(name, line, value)).collect();
-    resolve_report(words, Report { variables, others: Vec::new() })
+    resolve_report(words, Report { variables, others: Vec::new(), text: None })
 }
 
 fn resolve_report(words: &str, report: Report) -> Result<Settings, String> {
@@ -147,7 +147,7 @@ fn a_dictionary_of_header_fields_is_a_list_of_pairs_and_may_be_empty() {
         let variables = vec![variable("secure_scheme_headers", 1, Value::Map(pairs))];
         let conf = Conf {
             source: Source::File("gunicorn.conf.py".into()),
-            report: Report { variables, others: Vec::new() },
+            report: Report { variables, others: Vec::new(), text: None },
         };
         assert_eq!(read(&conf).unwrap().given.texts("secure_scheme_headers"), expected);
     }
@@ -243,7 +243,8 @@ fn a_variable_that_may_be_meant_as_a_setting_is_a_warning_with_its_name() {
         ("max_rss", None),
     ] {
         let others = vec![(name.to_owned(), 7)];
-        let warnings = resolve_report("app", Report { variables: Vec::new(), others }).unwrap().warnings;
+        let warnings =
+            resolve_report("app", Report { variables: Vec::new(), others, text: None }).unwrap().warnings;
         let expected =
             expected.map(|known| format!("gunicorn.conf.py:7: {name} is no setting; is '{known}' meant?"));
         assert_eq!(warnings, expected.into_iter().collect::<Vec<_>>());
@@ -254,6 +255,6 @@ fn a_variable_that_may_be_meant_as_a_setting_is_a_warning_with_its_name() {
 fn a_name_with_a_typing_error_is_a_warning_unless_the_setting_is_there_too() {
     let others = vec![("worker".to_owned(), 7), ("log_level".to_owned(), 8), ("mark".to_owned(), 9)];
     let variables = vec![variable("loglevel", 1, text("info"))];
-    let settings = resolve_report("app", Report { variables, others }).unwrap();
+    let settings = resolve_report("app", Report { variables, others, text: None }).unwrap();
     assert_eq!(settings.warnings, ["gunicorn.conf.py:7: worker is no setting; is 'workers' meant?"]);
 }

@@ -29,7 +29,7 @@ pub(crate) use proxies::Proxies;
 pub(crate) use sources::{DEFAULT_CONF, Environment, NamedConf, Origin, Sourced};
 
 use mcsup_core::Address;
-use mcsup_py::conf::{MASTER_HOOKS, Source};
+use mcsup_py::conf::{MASTER_HOOKS, Script};
 use mcsup_py::engine::ServerField;
 use mcsup_py::tls::TlsSettings;
 
@@ -125,8 +125,8 @@ pub(crate) struct Settings {
 /// A configuration in Python, as the processes of the pool need it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ConfInUse {
-    /// Its place.
-    pub source: Source,
+    /// Its place and its text.
+    pub script: Script,
     /// The names of the hooks that it defines.
     pub hooks: Vec<&'static str>,
     /// Whether workers need it: it defines hooks of workers, or `logconfig_dict`.
@@ -142,7 +142,7 @@ impl ConfInUse {
         let hooks = sources.hooks();
         let has_dictionary = matches!(sources.written("logconfig_dict"), Some((Origin::Conf(_), [_, ..])));
         Self {
-            source: conf.source.clone(),
+            script: Script { source: conf.source.clone(), text: conf.report.text.clone() },
             is_needed_by_workers: has_dictionary || hooks.iter().any(|hook| !MASTER_HOOKS.contains(hook)),
             hooks,
             beside: sources.beside_the_conf(),

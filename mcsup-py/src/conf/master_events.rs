@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::source::Source;
+use super::source::Script;
 
 /// The hooks of gunicorn's master.
 pub const MASTER_HOOKS: [&str; 8] = [
@@ -33,7 +33,7 @@ pub enum MasterEvent {
     /// stay.
     Reload {
         /// The configuration.
-        source: Source,
+        script: Script,
         /// The settings by gunicorn's names, a JSON object.
         cfg: String,
         /// The application, as it is named in the settings.

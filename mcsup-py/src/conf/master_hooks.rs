@@ -22,7 +22,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::executing;
 use super::master_events::{MasterEvent, MasterFacts};
 use super::objects::{self, Own};
-use super::source::Source;
+use super::source::Script;
 use crate::access::AccessSettings;
 use crate::python::loading::LoadError;
 use crate::python::logging::{LogConfig, Loggers, Outputs, WriteRecord};
@@ -43,7 +43,7 @@ const STACK: usize = 64 * 1024;
 /// The settings of the process.
 pub struct MasterHooks {
     /// The configuration with the hooks.
-    pub source: Source,
+    pub script: Script,
     /// The settings by gunicorn's names, a JSON object.
     pub cfg: String,
     /// The facts about the pool.
@@ -104,7 +104,7 @@ impl MasterHooks {
         if let Err(error) = begun {
             log::warn!("Hooks that do not return cannot be detected: {error}");
         }
-        set_running(Some(Running::Execution(self.source.to_string())));
+        set_running(Some(Running::Execution(self.script.source.to_string())));
         let master = match self.start() {
             Ok(master) => master,
             Err(error) => {
@@ -129,8 +129,8 @@ impl MasterHooks {
             }
             match &event {
                 MasterEvent::ReopenLogs {} => (self.reopen_error_log)(),
-                MasterEvent::Reload { source, cfg, app, environment } => {
-                    self.reload(&master, source, (cfg, app, environment));
+                MasterEvent::Reload { script, cfg, app, environment } => {
+                    self.reload(&master, script, (cfg, app, environment));
                 }
                 _ => handle(&master, &event, &line),
             }
@@ -159,7 +159,7 @@ impl MasterHooks {
                 .and_then(|()| interpreter::set_environment(py, &self.environment))
                 .map_err(broken)?;
             Loggers::import(py).map_err(broken)?;
-            let namespace = executing::execute(py, &self.source)?;
+            let namespace = executing::execute(py, &self.script)?;
             self.configure_logging(py, namespace.bind(py))?;
             self.make(py, namespace.bind(py)).map_err(broken)
         })
@@ -176,17 +176,17 @@ impl MasterHooks {
     fn reload(
         &self,
         master: &Py<PyAny>,
-        source: &Source,
+        script: &Script,
         (cfg, app, environment): (&str, &str, &[(String, String)]),
     ) {
-        set_running(Some(Running::Execution(source.to_string())));
+        set_running(Some(Running::Execution(script.source.to_string())));
         let reloaded = Python::attach(|py| {
             let broken = |error: PyErr| LoadError::raised(py, "cannot make the objects of hooks", &error);
             master
                 .call_method0(py, "keep")
                 .and_then(|_| interpreter::set_environment(py, environment))
                 .map_err(broken)?;
-            let namespace = executing::execute(py, source)?;
+            let namespace = executing::execute(py, script)?;
             self.configure_logging(py, namespace.bind(py))?;
             let (cfg, log) = settings(py, cfg, namespace.bind(py)).map_err(broken)?;
             master.call_method1(py, "reload", (namespace, cfg, log, app)).map_err(broken)?;

@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::executing;
-use super::source::Source;
+use super::source::{Source, Text};
 use crate::python::loading::LoadError;
 use crate::python::{ending, interpreter, site};
 
@@ -75,6 +75,9 @@ pub struct Report {
     pub variables: Vec<Variable>,
     /// The names of the others that the file itself defines, each with its last line.
     pub others: Vec<(String, u32)>,
+    /// The text of the configuration; `None`: it is a module without a file of Python.
+    #[serde(default)]
+    pub text: Option<Text>,
 }
 
 impl Report {
@@ -84,6 +87,10 @@ impl Report {
     /// It is no report.
     pub fn parse(text: &str) -> Result<Self, String> {
         serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    fn to_text(&self) -> Result<String, String> {
+        serde_json::to_string(self).map_err(|error| error.to_string())
     }
 }
 
@@ -104,10 +111,11 @@ pub fn report(
     let reported = Python::attach(|py| {
         let broken = |error: PyErr| LoadError::raised(py, &format!("cannot execute {source}"), &error);
         site::run(py, arguments).and_then(|()| interpreter::set_server(py, arguments)).map_err(broken)?;
-        let namespace = executing::execute(py, source)?;
-        let reported = describe(py, namespace.bind(py).as_any(), known).map_err(broken)?;
+        let (text, namespace) = executing::read_and_execute(py, source)?;
+        let described = describe(py, namespace.bind(py).as_any(), known).map_err(broken)?;
         ending::flush_output(py);
-        Ok(reported)
+        let reported = Report::parse(&described).and_then(|report| Report { text, ..report }.to_text());
+        reported.map_err(|why| LoadError::new(format!("cannot describe {source}: {why}")))
     });
     reported.map_err(|LoadError { summary, traceback }| {
         let error = Error::new(ErrorKind::Setting, summary);

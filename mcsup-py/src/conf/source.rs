@@ -1,4 +1,4 @@
-//! The place of a configuration in Python.
+//! The place of a configuration in Python, and its text.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -46,6 +46,36 @@ impl fmt::Display for Source {
             Source::File(path) => path.display().fmt(f),
             Source::Module(name) => write!(f, "python:{name}"),
         }
+    }
+}
+
+/// A configuration in Python with its text as it was read for the settings.
+///
+/// The processes of a generation execute this text: the file on the disk may be another one by then, or be gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Script {
+    /// Its place.
+    pub source: Source,
+    /// `None`: it is read where it is executed.
+    pub text: Option<Text>,
+}
+
+/// The text of a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Text {
+    /// The file of a module.
+    pub(super) module: Option<String>,
+    /// The bytes of the file, each as the character of its number: the file itself names its encoding.
+    bytes: String,
+}
+
+impl Text {
+    pub(super) fn new(bytes: &[u8], module: Option<String>) -> Self {
+        Self { module, bytes: bytes.iter().map(|byte| char::from(*byte)).collect() }
+    }
+
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        self.bytes.chars().filter_map(|char| u8::try_from(char).ok()).collect()
     }
 }
 

@@ -27,13 +27,13 @@ pub(super) struct Hooking {
 impl Hooking {
     /// Executes the configuration, if there is one, and returns its variables; `None` also if it is left out.
     pub(super) fn define(&mut self, settings: &WorkerSettings) -> Result<Option<Py<PyDict>>> {
-        let Some(source) = &settings.conf else { return Ok(None) };
+        let Some(script) = &settings.conf else { return Ok(None) };
         let defined = Python::attach(|py| {
-            let Some(namespace) = conf::execute_in_worker(py, source, settings.needs_conf)? else {
+            let Some(namespace) = conf::execute_in_worker(py, script, settings.needs_conf)? else {
                 return Ok((None, None));
             };
             let variables = namespace.clone_ref(py);
-            DefinedHooks::find(py, source, namespace).map(|defined| (defined, Some(variables)))
+            DefinedHooks::find(py, &script.source, namespace).map(|defined| (defined, Some(variables)))
         });
         let (defined, variables) = defined.map_err(in_words_of_core)?;
         self.defined = defined;
