@@ -165,8 +165,9 @@ logging.config.dictConfig({
 })
 class Collector(logging.Handler):
     def emit(self, record):
+        further = set(vars(record)) - set(vars(logging.makeLogRecord({}))) - {"message", "asctime"}
         with open("collected", "a") as file:
-            file.write(f"{record.levelname} {self.format(record)}\\n")
+            file.write(f"{record.levelname} {sorted(further)} {self.format(record)}\\n")
 logging.getLogger("gunicorn.error").addHandler(Collector(logging.ERROR))
 """
 
@@ -178,7 +179,7 @@ def test_handlers_of_the_application_get_requests_and_exceptions(directory):
         expected = ["gunicorn.access INFO GET /a 200", "gunicorn.access INFO GET /b 200"]
         assert [line for line in requests(place, "app.log") if not line.endswith(" 500")] == expected
         assert requests(place) == [], "the handler of the server is replaced"
-        assert re.search(r"ERROR .*/fails(.*\n)+.*ValueError: on purpose", text_of(place / "collected"))
+        assert re.search(r"ERROR \[\] .*/fails(.*\n)+.*ValueError: on purpose", text_of(place / "collected"))
         assert "ValueError: on purpose" in text_of(place / "error.log"), "that logger keeps the handler of the server"
 
 

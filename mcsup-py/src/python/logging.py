@@ -13,6 +13,9 @@ ACCESS = "gunicorn.access"
 STAMP = "[%Y-%m-%d %H:%M:%S %z]"
 LINE = "%(asctime)s [%(process)d] [%(levelname)s] %(message)s"
 
+# The place of the server's own records: formatters would show a further attribute.
+OWN = "(mcsup)"
+
 # The lowest level of each logger, and its handler, if it has one.
 made = {}
 MESSAGE = logging.Formatter()
@@ -37,7 +40,7 @@ class LogHandler(logging.StreamHandler):
         try:
             is_line = self.formatter is not formatter
             text = (self if is_line else MESSAGE).format(record)
-            self.write(record.levelno, text, is_line, hasattr(record, "is_of_mcsup"))
+            self.write(record.levelno, text, is_line, record.pathname == OWN)
         except Exception:
             self.handleError(record)
 
@@ -152,10 +155,9 @@ class Atoms(dict):
 def _handle(name, level, created, message, args):
     logger = logging.getLogger(name)
     if logger.isEnabledFor(level):
-        record = logger.makeRecord(name, level, "(mcsup)", 0, message, args, None)
+        record = logger.makeRecord(name, level, OWN, 0, message, args, None)
         record.created = created
         record.msecs = int(created % 1 * 1000) + 0.0
-        record.is_of_mcsup = True
         logger.handle(record)
 
 
