@@ -63,6 +63,12 @@ def test_a_service_without_a_name_has_that_of_its_application(serve):
     assert words_of(server.pid)[0] == "mcsup: supervisor [app:app]"
 
 
+def test_the_processes_of_a_program_have_titles_too(serve, directory):
+    server = serve(None, "exec", "--ready", "timer:0.1", "--no-listener", "-n", "jobs", "sleep", "60", bare=True)
+    assert words_of(server.pid)[0] == "mcsup: supervisor [jobs]"
+    assert "mcsup: worker [jobs]" in children(server)
+
+
 def test_an_upgrade_keeps_the_command_line_and_the_title(serve):
     server = serve(HELLO)
     before = words_of(server.pid)
