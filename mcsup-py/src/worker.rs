@@ -215,6 +215,7 @@ impl Worker for WsgiWorker {
         let ended = engine::run(engine, listeners.collect(), &host, Threads { apps, life: attached }, access);
         self.terminating.end(context);
         self.hooks.end(Some(context));
+        let feeder = logs::leave_if_stuck(feeder, &self.settings);
         Python::attach(ending::run_exit_functions);
         if let Some(feeder) = feeder {
             (self.settings.redirect_errors)(None);

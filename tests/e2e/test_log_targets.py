@@ -9,7 +9,7 @@ import socket
 
 import pytest
 
-from harness import HELLO, PATIENCE, run, wait_for
+from harness import HELLO, PATIENCE, answers, run, wait_for
 
 LOUD = """
 import os, sys
@@ -420,3 +420,37 @@ def test_a_dictionary_of_gunicorn_conf_configures_logging_beside_hooks_that_log(
     text = (directory / "all.log").read_text()
     assert text.count("gunicorn.error INFO forked by the hook\n") == 1, text
     assert text.count("ValueError: on purpose") == 1 and "shop WARNING a request" in text
+
+
+HANGS = """
+import logging, time
+class Hangs(logging.Handler):
+    def emit(self, record):
+        open("hangs", "w").close()
+        while True:
+            time.sleep(60)
+logconfig_dict = {
+    "handlers": {"hangs": {"()": Hangs}},
+    "root": {"level": "INFO", "handlers": []},
+    "loggers": {"gunicorn.error": {"level": "INFO", "handlers": ["hangs"], "propagate": False}},
+}
+"""
+
+RAISES = """
+def app(environ, start_response):
+    raise ValueError(environ["PATH_INFO"] + 3_000_000 * "x")
+"""
+
+
+def test_a_handler_that_hangs_costs_no_record_of_an_error_and_delays_no_end(serve, directory):
+    (directory / "gunicorn.conf.py").write_text(HANGS)
+    server = serve(RAISES, "--graceful-timeout", "120", wait=False)
+    wait_for(lambda: answers(server.port), "an answer", patience=20)
+    wait_for((directory / "hangs").exists, "a handler that hangs", patience=20)
+    # Its queue is full then.
+    for number in range(6):
+        assert server.get(f"/{number}", timeout=30)[0] == 500
+    server.wait_log("Python's handlers are too slow: records of this process are lost", patience=20)
+    server.wait_log("ValueError: /5x", patience=20)
+    assert server.stop(timeout=60) == 0
+    assert "The handlers of Python's logging are too slow" in server.log

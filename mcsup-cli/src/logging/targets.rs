@@ -28,14 +28,13 @@ impl Targets {
         *self.queue.write().unwrap_or_else(PoisonError::into_inner) = queue;
     }
 
-    /// Passes a record to Python; `false`: it has no queue.
+    /// Passes a record to Python; `false`: it is to be written here, as it may never arrive there.
     fn queues(&self, record: &Record<'_>) -> bool {
         // A process that the application has forked lacks the thread of the queue, and perhaps the one with the lock.
         let held = if mcsup_core::is_forked_off() { None } else { self.queue.try_read().ok() };
         let Some(queue) = held.as_ref().and_then(|held| held.as_ref()) else { return false };
         let (severity, text) = (line::severity(record), record.args().to_string());
-        queue.push(queue::Entry::Error { severity, text, time: SystemTime::now() });
-        true
+        queue.push(queue::Entry::Error { severity, text, time: SystemTime::now() }) && !queue.is_stuck()
     }
 
     /// Sends the text of a record to syslog.

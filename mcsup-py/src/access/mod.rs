@@ -153,7 +153,7 @@ impl AccessLog {
                 String::from_utf8_lossy(line.trim_ascii_end()).into_owned()
             });
             let atoms = atoms::of(&self.format, entry, &mut self.clock);
-            queue.push(queue::Entry::Access { line, atoms, time: SystemTime::now() });
+            let _ = queue.push(queue::Entry::Access { line, atoms, time: SystemTime::now() });
         }
     }
 

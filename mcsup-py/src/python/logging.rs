@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mcsup_core::SignalsBlocked;
 use pyo3::prelude::*;
@@ -29,6 +29,9 @@ const AT_ONCE: usize = 64;
 
 /// The longest wait for the last records at the end of a worker.
 const LAST: Duration = Duration::from_secs(2);
+
+/// The interval between checks for it.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// The files of a logging configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -214,9 +217,22 @@ impl Feeder {
         &self.queue
     }
 
+    /// Waits for a while until the thread has passed all records on; whether it has. Not while this thread holds the
+    /// interpreter.
+    pub(crate) fn settles(&self) -> bool {
+        let begin = Instant::now();
+        while !self.queue.is_idle() {
+            if begin.elapsed() > LAST {
+                return false;
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        true
+    }
+
     /// Ends the thread after the last record, or after a while. Not while this thread holds the interpreter.
     pub(crate) fn end(self) {
-        self.queue.push(Entry::End);
+        let _ = self.queue.push(Entry::End);
         if self.ended.recv_timeout(LAST).is_err() {
             log::warn!("The handlers of Python's logging are too slow: the last records may be lost");
         }
@@ -252,6 +268,15 @@ pub(crate) fn reopen_due() {
         let reason = Python::attach(|py| traceback::one_line(py, &error));
         log::error!("cannot reopen the log files of Python's handlers: {reason}");
     }
+}
+
+/// Lets the process end although a handler stands still: the exit function of `logging` would wait for its lock.
+pub(crate) fn leave_handlers(py: Python<'_>) {
+    let left = py
+        .import("logging")
+        .and_then(|logging| logging.getattr("shutdown"))
+        .and_then(|shutdown| py.import("atexit")?.call_method1("unregister", (shutdown,)).map(drop));
+    ignore(py, left);
 }
 
 fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {

@@ -3,10 +3,10 @@
 //! A handler may wait for a disk or a network, and it needs the interpreter. A thread of the engine that logs may hold
 //! the engine's lock, so it must wait for neither.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::syslog::Severity;
 
@@ -18,6 +18,9 @@ const LARGEST: usize = 8 << 20;
 
 /// No further record is taken together with others of this size.
 const AT_ONCE: usize = 1 << 20;
+
+/// The time after which a reader that is busy may never be done.
+const STUCK: Duration = Duration::from_secs(5);
 
 /// An entry of the queue.
 #[derive(Debug)]
@@ -80,6 +83,18 @@ struct Shared {
     bytes: AtomicUsize,
     /// Whether log files are to be opened again, where the queue has no room for an entry that says so.
     reopens: AtomicBool,
+    /// Since when the reader is busy with entries that it has taken.
+    busy: Mutex<Option<Instant>>,
+}
+
+impl Shared {
+    fn set_busy(&self, since: Option<Instant>) {
+        *self.busy.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    fn busy_since(&self) -> Option<Instant> {
+        *self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The writing end.
@@ -97,15 +112,30 @@ impl Queue {
         (Self { sender, shared: Arc::clone(&shared) }, Reader { receiver, shared })
     }
 
-    /// Adds an entry, unless the queue is full: then it is lost, and counted.
-    pub fn push(&self, entry: Entry) {
+    /// Adds an entry, unless the queue is full: then it is lost, and counted. The first one of a loss is reported.
+    ///
+    /// `false`: it or earlier ones are lost.
+    pub fn push(&self, entry: Entry) -> bool {
         let (size, bytes) = (entry.size(), &self.shared.bytes);
         // Others may add at the same time: whichever exceeds the bound takes its part back.
         let fits = bytes.fetch_add(size, Ordering::Relaxed) + size <= LARGEST;
         if !fits || self.sender.try_send(entry).is_err() {
             bytes.fetch_sub(size, Ordering::Relaxed);
-            self.shared.lost.fetch_add(1, Ordering::Relaxed);
+            if self.shared.lost.fetch_add(1, Ordering::Relaxed) == 0 {
+                log::error!("Python's handlers are too slow: records of this process are lost");
+            }
         }
+        self.shared.lost.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether the reader has been busy with what it has taken for so long that it may never be done.
+    pub fn is_stuck(&self) -> bool {
+        self.shared.busy_since().is_some_and(|since| since.elapsed() > STUCK)
+    }
+
+    /// Whether the reader has passed all entries on.
+    pub fn is_idle(&self) -> bool {
+        self.shared.bytes.load(Ordering::Acquire) == 0 && self.shared.busy_since().is_none()
     }
 
     /// Has the reader open log files again: after the records in the queue, or before them if it is full.
@@ -126,7 +156,9 @@ pub struct Reader {
 impl Reader {
     /// Waits for an entry, and takes up to `most` that are there; none if no writer is left.
     pub fn take(&self, most: usize) -> Vec<Entry> {
+        self.shared.set_busy(None);
         let Ok(first) = self.receiver.recv() else { return Vec::new() };
+        self.shared.set_busy(Some(Instant::now()));
         let mut bytes = first.size();
         let mut entries = vec![first];
         while entries.len() < most && bytes < AT_ONCE {
@@ -134,7 +166,7 @@ impl Reader {
             bytes += next.size();
             entries.push(next);
         }
-        self.shared.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.shared.bytes.fetch_sub(bytes, Ordering::Release);
         entries
     }
 
@@ -156,7 +188,8 @@ mod tests {
     #[test]
     fn a_full_queue_loses_entries_and_counts_them() {
         let (queue, reader) = Queue::new();
-        (0..LONGEST + 7).for_each(|_| queue.push(Entry::Reopen));
+        let taken = (0..LONGEST + 7).filter(|_| queue.push(Entry::Reopen)).count();
+        assert_eq!(taken, LONGEST);
         assert_eq!((reader.take_lost(), reader.take_lost()), (7, 0));
         assert_eq!(reader.take(100).len(), 100);
         drop(queue);
@@ -173,16 +206,24 @@ mod tests {
     #[test]
     fn large_records_fill_the_queue_by_their_bytes_and_leave_room_for_others_when_taken() {
         let (queue, reader) = Queue::new();
-        (0..100).for_each(|_| queue.push(request(800_000)));
+        (0..100).for_each(|_| {
+            queue.push(request(800_000));
+        });
         let lost = reader.take_lost();
         assert_eq!(lost, 90, "of 80 MB at most 8 MiB wait");
         assert!(reader.take(64).len() <= 2, "the reader takes as little at once");
-        (0..100).for_each(|_| queue.push(request(800_000)));
+        (0..100).for_each(|_| {
+            queue.push(request(800_000));
+        });
         assert_eq!(reader.take_lost(), 98);
-        (0..1000).for_each(|_| queue.push(request(100)));
+        (0..1000).for_each(|_| {
+            queue.push(request(100));
+        });
         assert!(reader.take_lost() < 1000, "a small one fits beside them");
         while !reader.take(64).iter().any(|entry| entry.size() < 1000) {}
-        (0..10).for_each(|_| queue.push(request(700_000)));
+        (0..10).for_each(|_| {
+            queue.push(request(700_000));
+        });
         assert_eq!(reader.take_lost(), 0, "those that were taken do not count");
     }
 
@@ -191,7 +232,9 @@ mod tests {
         let (queue, reader) = Queue::new();
         queue.reopen();
         assert!(matches!(reader.take(9)[..], [Entry::Reopen]) && !reader.take_reopen());
-        (0..LONGEST).for_each(|_| queue.push(request(1)));
+        (0..LONGEST).for_each(|_| {
+            queue.push(request(1));
+        });
         queue.reopen();
         assert_eq!((reader.take(1).len(), reader.take_lost()), (1, 0));
         assert!(reader.take_reopen() && !reader.take_reopen());

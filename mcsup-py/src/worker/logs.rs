@@ -8,7 +8,7 @@ use pyo3::types::PyDict;
 
 use super::{WorkerSettings, in_words_of_core};
 use crate::access::{AccessLog, AccessSettings};
-use crate::python::logging::{Fed, Feeder, Loggers, Outputs};
+use crate::python::logging::{Fed, Feeder, Loggers, Outputs, leave_handlers};
 use crate::python::traceback;
 
 /// Gives gunicorn's loggers their handlers, and configures Python's `logging` by the settings or the variables of a
@@ -78,4 +78,16 @@ pub(super) fn start_feeder(
         (settings.redirect_errors)(Some(feeder.queue().clone()));
     }
     Some(feeder)
+}
+
+/// Before the exit functions: gives the thread up, and the rest of its records, if a handler stands still.
+pub(super) fn leave_if_stuck(feeder: Option<Feeder>, settings: &WorkerSettings) -> Option<Feeder> {
+    let feeder = feeder?;
+    if feeder.settles() {
+        return Some(feeder);
+    }
+    (settings.redirect_errors)(None);
+    log::warn!("The handlers of Python's logging are too slow: the last records may be lost");
+    Python::attach(leave_handlers);
+    None
 }
