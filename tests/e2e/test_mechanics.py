@@ -218,7 +218,7 @@ def test_an_application_of_pastedeploy_is_served_as_by_gunicorn(serve, directory
 def test_a_file_of_pastedeploy_that_is_absent_or_beside_an_application_is_an_error(directory):
     address = f"127.0.0.1:{free_port()}"
     result = run("-b", address, "--paste", "none.ini", cwd=directory)
-    assert result.returncode == 4 and f"there is no file {directory}/none.ini" in result.stderr, result
+    assert result.returncode == USAGE and f"there is no file {directory}/none.ini" in result.stderr, result
     (directory / "shop.ini").write_text(INI)
     result = run("-b", address, "--paste", "shop.ini", cwd=directory)
     assert result.returncode == 4 and "which is not installed: pip install PasteDeploy" in result.stderr, result

@@ -16,7 +16,7 @@ pub(super) fn check(settings: &Settings) -> Result<(), Failure> {
     ];
     for (name, path) in named {
         let Some(path) = path.filter(|path| !path.exists()) else { continue };
-        return Err(Failure::usage(format!("{name} = {path:?}: there is no such file")));
+        return Err(Failure::usage(format!("{name}: there is no file {}", path.display())));
     }
     warn_of_missing(&settings.development.extra_files, *settings.development.reload);
     Ok(())

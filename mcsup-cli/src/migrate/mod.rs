@@ -13,6 +13,7 @@ use std::fmt::Write;
 use crate::args::{self, Invocation, UsageError};
 use crate::settings::{self, Conf, Settings};
 use crate::table::{self, Given, Kind, Row, Served};
+use crate::values;
 use words::Words;
 
 /// The name of the settings file in the text.
@@ -129,6 +130,18 @@ fn give(to: &mut Given, row: &'static Row, from: &Given) {
 /// The settings of TLS, which are refused without each other.
 const OF_TLS: [&str; 4] = ["certfile", "keyfile", "cert_reqs", "ca_certs"];
 
+/// The settings of `given` that one of them is tried with.
+fn needed_by(name: &str, given: &Given) -> &'static [&'static str] {
+    let is_refused = |text| values::worker_class(text, values::Beside::default()).is_err();
+    match name {
+        "ciphers" => &OF_TLS,
+        _ if OF_TLS.contains(&name) => &OF_TLS,
+        // The answer repeats them.
+        "worker_class" if given.text(name).is_some_and(is_refused) => &["workers", "bind", "app"],
+        _ => &[],
+    }
+}
+
 /// Tries each setting alone, or with those that it needs. `place` has the source of a setting, for a message.
 fn sort(given: &Given, place: impl Fn(&str) -> String) -> Sorted {
     let plain = |name: &str, message: &str| message.replace(" (from the command line)", &place(name));
@@ -136,10 +149,12 @@ fn sort(given: &Given, place: impl Fn(&str) -> String) -> Sorted {
     for row in table::rows().filter(|row| given.has(row.name)) {
         let mut alone = Given::none(Served::Application);
         give(&mut alone, row, given);
-        if OF_TLS.contains(&row.name) {
-            for row in table::rows().filter(|row| OF_TLS.contains(&row.name)) {
-                give(&mut alone, row, given);
-            }
+        for other in needed_by(row.name, given)
+            .iter()
+            .filter(|name| given.has(name))
+            .filter_map(|name| table::row(name))
+        {
+            give(&mut alone, other, given);
         }
         // The file itself is not read here.
         let tried = match row.name {
@@ -269,6 +284,10 @@ mod tests {
                 "gunicorn --keyfile b.key --certfile a.pem --ca-certs c.pem --cert-reqs 2 app:app",
                 "mcsup --certfile a.pem --keyfile b.key --cert-reqs 2 --ca-certs c.pem app:app",
             ),
+            (
+                "gunicorn --certfile a.pem --ciphers ECDHE-RSA-AES128-GCM-SHA256 app:app",
+                "mcsup --certfile a.pem --ciphers ECDHE-RSA-AES128-GCM-SHA256 app:app",
+            ),
             ("gunicorn --paste app.ini#web", "mcsup --paste 'app.ini#web'"),
             ("poetry run gunicorn -w 2 app:app", "poetry run mcsup --workers 2 app:app"),
             (
@@ -327,6 +346,16 @@ mod tests {
             assert!(found.text.contains(part), "{part} is not in {}", found.text);
         }
         assert!(!found.text.contains("--umask 22"), "{}", found.text);
+    }
+
+    #[test]
+    fn the_answer_for_asgi_workers_has_the_other_words() {
+        let found =
+            migrated("gunicorn -w 4 -b 0.0.0.0:4000 -k uvicorn.workers.UvicornWorker main:app").unwrap();
+        let expected = "mcsup exec -w 4 -b 0.0.0.0:4000 --ready tcp -- uvicorn --fd 3 main:app";
+        assert!(found.text.contains(expected), "{}", found.text);
+        let found = migrated("gunicorn -w many -k gthread app:app").unwrap().text;
+        assert!(!found.contains("- worker_class"), "{found}");
     }
 
     #[test]
