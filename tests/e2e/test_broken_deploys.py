@@ -72,7 +72,7 @@ class Deploys:
             "answers too late": (SLOW, toml, "left before the new generation was complete: .*timeout", None),
             "no TOML": (APPLICATION, toml + "workers = = 3\n", r"mcsup.toml:12: ", None),
             "an unknown key": (APPLICATION, toml + "wrokers = 3\n", "unknown key 'wrokers'; is 'workers' meant?", None),
-            "a value that cannot be": (APPLICATION, toml.replace("threads = 4", "threads = 0"), "threads", None),
+            "a value that cannot be": (APPLICATION, toml.replace("threads = 4", "threads = -1"), "threads", None),
             "a port that is taken": (
                 APPLICATION, toml.replace(bind, f'{bind[:-1]}, "{taken}"]'), f"{taken}.*[Aa]ddress already in use", None
             ),
