@@ -36,7 +36,7 @@ def complaint(result, code):
         (["-m", "999", "app:app"], "umask"),
         (["--log-level", "loud", "app:app"], "loud"),
         (["--access-logformat", "%(nonsense", "app:app"], "nonsense"),
-        (["--threads", "0", "app:app"], "threads"),
+        (["--threads=-1", "app:app"], "threads"),
         (["app-with-dash:app"], "app-with-dash:app"),
         ([], "no application"),
         (["stop"], "-p PIDFILE"),
