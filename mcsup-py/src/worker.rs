@@ -3,10 +3,10 @@
 mod checking;
 mod hooking;
 mod logs;
+mod process;
 mod termination;
 
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,17 +18,18 @@ use pyo3::prelude::*;
 use crate::access::{AccessLog, AccessSettings};
 use crate::app::{App, Local};
 use crate::conf::Script;
-use crate::engine::{self, EngineConfig, Host, Listening, Siblings, Threads};
+use crate::engine::{self, EngineConfig, Listening, Threads};
 use crate::python::imported::Imported;
 use crate::python::loading::{self, Application, LoadError};
 use crate::python::logging::{self, Feeder, LogConfig, Loggers, WriteRecord};
-use crate::python::{application_forks, ending, fork, interpreter, signals, site, traceback};
+use crate::python::{application_forks, ending, fork, interpreter, site, traceback};
 use crate::targets::Queue;
 use crate::watch::{BrokenPage, ReloadSettings, Watcher};
 use crate::wsgi::{IsDraining, WsgiApp, WsgiSettings};
 
 pub use checking::check;
 use hooking::Hooking;
+use process::Process;
 use termination::Terminating;
 
 /// Has the records of the error log passed to a queue for Python; `None`: no longer.
@@ -306,141 +307,5 @@ fn in_words_of_core(error: LoadError) -> Error {
     match traceback {
         Some(traceback) => error.with_detail(traceback),
         None => error,
-    }
-}
-
-/// The process as the engine sees it.
-struct Process<'a> {
-    context: &'a WorkerContext,
-    settings: &'a WorkerSettings,
-    hooks: &'a Hooking,
-    /// Leads to the thread that passes records to Python's `logging`.
-    loggers: Option<&'a Queue>,
-}
-
-impl Host for Process<'_> {
-    fn wake_fd(&self) -> BorrowedFd<'_> {
-        self.context.wake_fd()
-    }
-
-    fn acknowledge(&self) {
-        self.context.acknowledge();
-    }
-
-    fn phase(&self) -> Phase {
-        self.context.phase()
-    }
-
-    fn log_epoch(&self) -> u32 {
-        self.context.log_epoch()
-    }
-
-    fn reopen_logs(&self) {
-        (self.settings.reopen_error_log)();
-        match self.loggers {
-            // A handler may stand still, and that thread waits for handlers anyway.
-            Some(loggers) => loggers.reopen(),
-            None => logging::request_reopen(),
-        }
-    }
-
-    fn backlog(&self) -> Option<usize> {
-        self.context.backlog()
-    }
-
-    fn beat(&self) {
-        application_forks::restart_put_off();
-        self.context.beat();
-        if let Some(send) = &self.settings.send_error_log {
-            send();
-        }
-    }
-
-    fn request_began(&self) {
-        self.context.request_began();
-    }
-
-    fn request_ended(&self) {
-        self.context.request_ended();
-    }
-
-    fn connections(&self, open: usize) {
-        self.context.connections(open);
-    }
-
-    fn waiting(&self, count: usize) {
-        self.context.waiting(count);
-    }
-
-    fn oldest(&self, age: Option<Duration>) {
-        self.context.oldest(age);
-    }
-
-    fn graceful_timeout(&self) -> Option<Duration> {
-        Some(self.context.graceful_timeout())
-    }
-
-    fn close_listeners(&self) {
-        self.context.close_listeners();
-    }
-
-    fn leave(&self, reason: &str) {
-        if let Err(error) = self.context.leave(reason) {
-            log::warn!("the supervisor does not hear that this worker should be replaced: {error}");
-        }
-    }
-
-    fn interrupted(&self) {
-        if let Some(reason) = Python::attach(signals::run_handlers) {
-            log::warn!("A signal handler of the application has ended the worker: {reason}");
-            self.context.finish();
-        }
-    }
-
-    fn dump_stacks(&self) {
-        match traceback::dump_stacks() {
-            Ok(stacks) => log::error!("Stacks:\n{}", stacks.trim_end()),
-            Err(error) => log::warn!("the stacks cannot be shown: {error}"),
-        }
-    }
-
-    fn show_asked_stacks(&self) {
-        match traceback::take_stacks() {
-            Ok(None) => {}
-            Ok(Some(stacks)) => log::error!("Stacks, which SIGURG asks for:\n{}", stacks.trim_end()),
-            Err(error) => log::warn!("the stacks cannot be shown: {error}"),
-        }
-    }
-
-    fn name_slow_hooks(&self) {
-        self.hooks.name_slow();
-    }
-
-    fn accepting(&self, permits: usize) {
-        self.context.accepting(permits);
-    }
-
-    fn siblings(&self) -> Siblings {
-        let mut all = Siblings::default();
-        for sibling in self.context.siblings() {
-            all.count += 1;
-            all.free += sibling.free;
-            if sibling.is_able {
-                all.fewest = all.fewest.min(sibling.connections);
-            }
-        }
-        all
-    }
-
-    fn hand_over(&self, connection: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
-        self.context.hand_over(connection, bytes)
-    }
-
-    fn handed_over_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.context.handed_over_fd())
-    }
-
-    fn take_over(&self) -> io::Result<Option<(OwnedFd, Vec<u8>)>> {
-        self.context.take_handed_over()
     }
 }
