@@ -6,6 +6,8 @@
 //! [`crate::table`] defines what happens to each setting.
 
 mod changes;
+#[cfg(test)]
+mod complete_tests;
 mod words;
 
 use std::fmt::Write;
@@ -13,7 +15,6 @@ use std::fmt::Write;
 use crate::args::{self, Invocation, UsageError};
 use crate::settings::{self, Conf, Settings};
 use crate::table::{self, Given, Kind, Row, Served};
-use crate::values;
 use words::Words;
 
 /// The name of the settings file in the text.
@@ -71,14 +72,16 @@ impl CommandLine {
 pub(crate) fn migration(line: &CommandLine, conf: Option<&Conf>) -> Result<Migration, UsageError> {
     let CommandLine { words, given } = line;
     let conf = conf.map(settings::read_conf).transpose()?;
+    let nothing = Given::none(Served::Application);
+    let below = conf.as_ref().map_or(&nothing, |conf| &conf.given);
     let mut all = given.clone();
-    conf.iter().for_each(|conf| give_below(&mut all, &conf.given));
+    give_below(&mut all, below);
     // A file of TOML, which gunicorn does not read, may name it too.
     let is_named = ["app", "paste"].iter().any(|name| all.has(name)) || given.has("config") && conf.is_none();
     if !is_named {
         return Err(UsageError::new("the command line of gunicorn names no application"));
     }
-    let sorted = sort(given, |_| String::new());
+    let sorted = sort(given, below, |_| String::new());
     let mut text = format!("The command:\n\n    {}\n", command_line(words, &sorted.kept)?);
     let mut is_partial = !sorted.refused.is_empty();
     if !given.has("config") && conf.is_none() {
@@ -92,7 +95,7 @@ pub(crate) fn migration(line: &CommandLine, conf: Option<&Conf>) -> Result<Migra
     paragraph(&mut text, "Without effect, and left out above:", &sorted.without_effect);
     if let Some(conf) = &conf {
         let of_file =
-            sort(&without(&conf.given, given), |name| format!(" (from {})", conf.lines.place(name)));
+            sort(&without(&conf.given, given), given, |name| format!(" (from {})", conf.lines.place(name)));
         let name = conf.lines.name();
         let _ = write!(text, "\nThe settings file {name} stays; mcsup reads it too.\n");
         paragraph(&mut text, &format!("Refused in {name}:"), &of_file.refused);
@@ -121,58 +124,66 @@ fn without(given: &Given, above: &Given) -> Given {
 
 /// Gives what another source gives for a setting.
 fn give(to: &mut Given, row: &'static Row, from: &Given) {
-    match row.kind {
-        Kind::Flag | Kind::Hook => to.turn_on(row),
-        Kind::Value | Kind::List => to.give(row, from.texts(row.name).to_vec()),
+    match from.texts(row.name) {
+        [] => to.turn_on(row),
+        texts => to.give(row, texts.to_vec()),
     }
 }
 
-/// The settings of TLS, which are refused without each other.
-const OF_TLS: [&str; 4] = ["certfile", "keyfile", "cert_reqs", "ca_certs"];
-
-/// The settings of `given` that one of them is tried with.
-fn needed_by(name: &str, given: &Given) -> &'static [&'static str] {
-    let is_refused = |text| values::worker_class(text, values::Beside::default()).is_err();
-    match name {
-        "ciphers" => &OF_TLS,
-        _ if OF_TLS.contains(&name) => &OF_TLS,
-        // The answer repeats them.
-        "worker_class" if given.text(name).is_some_and(is_refused) => &["workers", "bind", "app"],
-        _ => &[],
-    }
-}
-
-/// Tries each setting alone, or with those that it needs. `place` has the source of a setting, for a message.
-fn sort(given: &Given, place: impl Fn(&str) -> String) -> Sorted {
+/// Tries the settings `given` together, with those `beside` that they do not replace. `place` has the source of a
+/// setting, for a message.
+fn sort(given: &Given, beside: &Given, place: impl Fn(&str) -> String) -> Sorted {
     let plain = |name: &str, message: &str| message.replace(" (from the command line)", &place(name));
     let mut sorted = Sorted::default();
-    for row in table::rows().filter(|row| given.has(row.name)) {
-        let mut alone = Given::none(Served::Application);
-        give(&mut alone, row, given);
-        for other in needed_by(row.name, given)
-            .iter()
-            .filter(|name| given.has(name))
-            .filter_map(|name| table::row(name))
-        {
-            give(&mut alone, other, given);
-        }
-        // The file itself is not read here.
-        let tried = match row.name {
-            "config" => Ok(Vec::new()),
-            _ => Settings::resolve(alone, &|_| None, &|_| Err(std::io::ErrorKind::NotFound.into()))
-                .map(|settings| settings.warnings),
+    let mut tried = given.clone();
+    give_below(&mut tried, beside);
+    let warnings = loop {
+        let error = match warnings(&tried) {
+            Ok(warnings) => break warnings,
+            Err(error) => error,
         };
-        match tried {
-            Err(error) => sorted.refused.push(plain(row.name, &error.to_string())),
-            Ok(warnings) if !warnings.is_empty() => {
-                sorted.without_effect.extend(warnings.iter().map(|warning| plain(row.name, warning)));
-            }
+        let Some(row) = culprit(&tried, &error) else {
+            sorted.refused.push(plain("", &error));
+            break Vec::new();
+        };
+        if given.has(row.name) {
+            sorted.refused.push(plain(row.name, &error));
+        }
+        tried = without_row(&tried, row);
+    };
+    for row in table::rows().filter(|row| given.has(row.name) && tried.has(row.name)) {
+        match warnings.iter().find(|warning| is_about(warning, row)) {
+            Some(warning) => sorted.without_effect.push(plain(row.name, warning)),
             // One that asks for what happens anyway is not an option of the help.
-            Ok(_) if !row.is_supported() => {}
-            Ok(_) => give(&mut sorted.kept, row, given),
+            None if !row.is_supported() => {}
+            None => give(&mut sorted.kept, row, given),
         }
     }
     sorted
+}
+
+/// The warnings of settings, or the first error. No file is read.
+fn warnings(given: &Given) -> Result<Vec<String>, String> {
+    let read = table::row("config").map_or_else(|| given.clone(), |config| without_row(given, config));
+    let settings = Settings::resolve(read, &|_| None, &|_| Ok(String::new()));
+    settings.map(|settings| settings.warnings).map_err(|error| error.to_string())
+}
+
+/// The setting without which there is not this error: the one that it names, if leaving out others helps too.
+fn culprit(given: &Given, error: &str) -> Option<&'static Row> {
+    let helps = |row: &&'static Row| warnings(&without_row(given, row)).err().as_deref() != Some(error);
+    table::rows().filter(|row| given.has(row.name)).filter(helps).min_by_key(|row| !is_about(error, row))
+}
+
+/// Whether a message begins with the name of the setting.
+fn is_about(message: &str, row: &Row) -> bool {
+    message.strip_prefix(row.name).is_some_and(|rest| rest.starts_with([' ', ':']))
+}
+
+fn without_row(given: &Given, row: &'static Row) -> Given {
+    let mut alone = Given::none(Served::Application);
+    give(&mut alone, row, given);
+    without(given, &alone)
 }
 
 fn command_line(words: &Words, given: &Given) -> Result<String, UsageError> {
