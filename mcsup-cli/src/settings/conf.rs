@@ -129,9 +129,7 @@ impl Setting<'_> {
             (Kind::Flag, value) => {
                 // The option is for the other value.
                 let turns_on = row.name != "no_sendfile";
-                if self.truth(value)? == turns_on {
-                    given.turn_on(row);
-                }
+                given.turn(row, self.truth(value)? == turns_on);
             }
             (Kind::Hook, value) => {
                 self.check_hook(value)?;

@@ -203,6 +203,17 @@ fn settings_of_another_source_are_known_beside_the_file() {
 }
 
 #[test]
+fn a_flag_that_is_on_by_default_has_a_warning_where_it_is_off() {
+    let with = |line: &str, on| resolve(line, vec![("suppress_ragged_eofs", Value::Bool(on))]).unwrap();
+    assert_eq!(with("app", true).warnings, Vec::<String>::new());
+    let warnings = with("app", false).warnings;
+    let expected = "suppress_ragged_eofs (from gunicorn.conf.py:1) has no effect: ";
+    assert!(warnings.len() == 1 && warnings[0].starts_with(expected), "{warnings:?}");
+    // The command line is above the file.
+    assert_eq!(with("--suppress-ragged-eofs app", false).warnings, Vec::<String>::new());
+}
+
+#[test]
 fn a_value_that_may_be_a_secret_is_in_no_message() {
     for name in ["raw_env", "raw_paste_global_conf"] {
         for value in ["5ecret", "=5ecret"] {

@@ -80,9 +80,7 @@ impl File<'_> {
                 // gunicorn's key of this option has the opposite meaning.
                 let is_negated = row.name == "no_sendfile" && table::as_key(key) == row.gunicorn;
                 // `false` has no effect: no source turns off a flag of another.
-                if *on != is_negated {
-                    given.turn_on(row);
-                }
+                given.turn(row, *on != is_negated);
             }
             (Kind::Flag, other) => {
                 let reason = format!("{key} is true or false, not {}", type_name(other));

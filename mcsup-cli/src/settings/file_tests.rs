@@ -128,6 +128,13 @@ fn a_switch_that_is_false_is_one_that_is_not_there() {
 }
 
 #[test]
+fn a_switch_that_is_on_by_default_has_a_warning_where_it_is_off() {
+    assert_eq!(good("suppress_ragged_eofs = true").warnings, Vec::<String>::new());
+    let warnings = good("suppress_ragged_eofs = false").warnings;
+    assert!(warnings.len() == 1 && warnings[0].starts_with("suppress_ragged_eofs (from "), "{warnings:?}");
+}
+
+#[test]
 fn what_belongs_together_may_come_from_two_sources() {
     let line = ["-c", "mcsup.toml", "--max-requests-jitter", "3"];
     let recycling = resolve("max_requests = 1", &line, &[]).expect("good").recycling;

@@ -207,7 +207,7 @@ impl Sources {
             }
             let value = match row.kind {
                 // The option is for the other value.
-                Kind::Flag => (row.name != "no_sendfile").into(),
+                Kind::Flag => (row.name != "no_sendfile" && texts.is_empty()).into(),
                 Kind::List => texts.into(),
                 Kind::Value | Kind::Hook => texts.last()?.as_str().into(),
             };

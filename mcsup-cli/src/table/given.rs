@@ -30,7 +30,7 @@ impl Served {
 pub(crate) struct Given {
     /// The work of the pool whose settings these are.
     pub served: Served,
-    /// A flag that is on has no values; a [`Kind::Value`] has one or more, of which the last counts.
+    /// A flag that is on has no values, and one that is off has `false`; a [`Kind::Value`] has one or more, of which the last counts.
     values: BTreeMap<&'static str, Vec<String>>,
 }
 
@@ -43,6 +43,15 @@ impl Given {
     /// Turns on a flag.
     pub(crate) fn turn_on(&mut self, row: &'static Row) {
         self.values.insert(row.name, Vec::new());
+    }
+
+    /// Turns a flag on. It is noted as off too, if that is another behaviour than what happens anyway.
+    pub(crate) fn turn(&mut self, row: &'static Row, is_on: bool) {
+        if is_on {
+            self.turn_on(row);
+        } else if row.harmless.contains(&"true") {
+            self.give(row, vec!["false".to_owned()]);
+        }
     }
 
     /// Gives values. An empty list gives nothing.
