@@ -22,11 +22,11 @@ def note(*words):
     with open("record", "a") as file:
         file.write(" ".join(map(str, words)) + "\\n")
 def on_starting(server):
-    note("on_starting", server.num_workers, len(server.WORKERS), server.cfg.workers, server.address)
+    note("on_starting", server.num_workers, len(server.WORKERS), server.cfg.workers, server.address, server.LISTENERS)
 def when_ready(server):
     note("when_ready", [str(listener) for listener in server.LISTENERS], server.pid == int(open("pid").read()))
 def on_reload(server):
-    note("on_reload", server.cfg.workers)
+    note("on_reload", server.cfg.workers, [str(listener) for listener in server.LISTENERS])
 def pre_fork(server, worker):
     note("pre_fork", worker.age, worker.ppid == server.pid)
 def child_exit(server, worker):
@@ -43,7 +43,7 @@ class Recorded:
     """A server in a directory of its own, with the record of its hooks."""
 
     def __init__(self, directory, command, port, text=CONF):
-        directory.mkdir()
+        directory.mkdir(exist_ok=True)
         self.directory, self.port = directory, port
         (directory / "app.py").write_text(HELLO)
         (directory / "gunicorn.conf.py").write_text(text.replace("PORT", str(port)))
@@ -125,7 +125,7 @@ def test_a_whole_life_calls_the_hooks_that_gunicorn_calls_with_the_same_facts(di
     for mine, other in zip(ours, theirs):
         assert sorted(map(ages, mine)) == sorted(map(ages, other))
     assert ours[-1][-1] == theirs[-1][-1] == "on_exit 0"
-    assert ours[4][:2] == theirs[4][:2] == ["nworkers_changed 2 2", "on_reload 2"]
+    assert ours[4][:2] == theirs[4][:2] == ["nworkers_changed 2 2", "on_reload 2 ['http://127.0.0.1:PORT']"]
     assert "on_exit writes to the error log" in (directory / "ours" / "log").read_text()
 
 
@@ -238,16 +238,78 @@ def test_a_failed_reload_leaves_the_hooks_of_the_serving_file(hooked, directory)
 
 
 def test_the_hooks_of_an_upgraded_pool_know_its_workers(hooked, directory):
-    server = hooked(NOTE_PID + "def child_exit(server, worker): server.log.info('left: %d', len(server.WORKERS))\n")
+    names = "len(server.WORKERS), list(map(str, server.LISTENERS))"
+    server = hooked(NOTE_PID + f"def child_exit(server, worker): server.log.info('left: %d, %s', {names})\n")
     pid = hooks_pid(directory)
     (directory / "hooks.pid").unlink()
     assert run("upgrade", "-p", directory / "pid", cwd=directory, timeout=20).returncode == 0
     assert hooks_pid(directory) != pid
     wait_for(lambda: is_gone(pid), "the end of the old process")
     os.kill(int(server.get()[1].split()[0]), signal.SIGKILL)
-    server.wait_log("left: 1")
+    server.wait_log(rf"left: 1, \['http://127.0.0.1:{server.port}'\]")
     assert server.stop() == 0
     server.assert_nothing_left()
+
+
+# Each line names the listeners as a hook sees them.
+LISTENERS = """
+import os
+bind = open("bind").read()
+wsgi_app = "app:app"
+certfile, keyfile = "first.pem", "first.key"
+def note(hook, server):
+    if not os.path.exists("ends"):
+        with open("record", "a") as file:
+            file.write(hook + " " + " ".join(map(str, server.LISTENERS)) + "\\n")
+def on_starting(server): note("on_starting", server)
+def when_ready(server): note("when_ready", server)
+def on_reload(server): note("on_reload", server)
+def post_fork(server, worker): note("post_fork", server)
+def child_exit(server, worker): note("child_exit", server)
+"""
+
+
+def test_hooks_see_the_listeners_of_the_moment_as_under_gunicorn(directory):
+    from harness import MCSUP, TOP
+
+    records = []
+    for name, command in [("theirs", [sys.executable, "-m", "gunicorn"]), ("ours", [str(MCSUP)])]:
+        first, second = free_port(), free_port()
+        place = directory / name
+        place.mkdir()
+        for kind in ("pem", "key"):
+            (place / f"first.{kind}").symlink_to(TOP / "tests" / "engine" / "certificates" / f"first.{kind}")
+        (place / "bind").write_text(f"127.0.0.1:{first}")
+        server = Recorded(place, command, first, LISTENERS)
+        try:
+            server.wait_lines(3)
+            (place / "bind").write_text(f"127.0.0.1:{second}")
+            server.process.send_signal(signal.SIGHUP)
+            lines = server.wait_lines(6)
+            (place / "ends").touch()
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(20) == 0
+        finally:
+            if server.process.poll() is None:
+                server.process.kill()
+                server.process.wait()
+        records.append(sorted(line.replace(str(first), "FIRST").replace(str(second), "SECOND") for line in lines))
+    theirs, ours = records
+    assert "post_fork https://127.0.0.1:FIRST" in ours and "child_exit https://127.0.0.1:SECOND" in ours
+    assert ours == theirs
+
+
+def test_a_reload_that_fails_leaves_hooks_the_listeners_that_serve(hooked, directory):
+    names = "def child_exit(server, worker): server.log.info('gone, %s', list(map(str, server.LISTENERS)))\n"
+    server = hooked(names)
+    conf = directory / "gunicorn.conf.py"
+    conf.write_text(conf.read_text().replace(f":{server.port}'", f":{free_port()}'"))
+    (directory / "app.py").write_text("raise ValueError('of the new version')\n")
+    server.signal(signal.SIGHUP)
+    server.wait_log("of the new version")
+    server.wait_log("Reload failed, the old generation goes on serving")
+    os.kill(int(server.get()[1].split()[0]), signal.SIGKILL)
+    server.wait_log(rf"gone, \['http://127.0.0.1:{server.port}'\]")
 
 
 # A thread that answers on a socket with the pid of its process, and with a word that each execution of the file has.

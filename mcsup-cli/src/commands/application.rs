@@ -97,7 +97,7 @@ impl Application for Wsgi {
     }
 
     fn scheme(made: &WorkerSettings) -> &'static str {
-        if made.engine.tls.is_some() { "https://" } else { "http://" }
+        made.engine.scheme()
     }
 
     fn worker(made: &WorkerSettings) -> WsgiWorker {

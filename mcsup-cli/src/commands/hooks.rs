@@ -39,6 +39,8 @@ struct Defined {
 struct Next {
     generation: u64,
     defined: Option<Defined>,
+    /// The listeners of this generation until it begins, from then on those of the serving one.
+    other_listeners: Vec<String>,
     /// Whether its first process was forked: its settings are valid, and its addresses open.
     has_begun: bool,
 }
@@ -69,7 +71,6 @@ impl Hooks {
         let facts = MasterFacts {
             pid: std::process::id().try_into().unwrap_or_default(),
             workers: settings.workers.value,
-            listeners: settings.binds.value.iter().map(ToString::to_string).collect(),
             ..MasterFacts::default()
         };
         Self {
@@ -109,16 +110,23 @@ impl Hooks {
     }
 
     /// This image has taken over a pool, whose listeners are open and whose workers run: no hook delays it.
-    pub(super) fn taken_over(&mut self) {
+    pub(super) fn taken_over(&mut self, addresses: Vec<String>) {
         self.begin();
-        self.has_listened = true;
-        self.send(&MasterEvent::WhenReady {});
+        self.listening(addresses);
     }
 
     /// New settings were read. Their generation may still be refused.
     pub(super) fn reload(&mut self, generation: u64, settings: &Settings) {
         self.restore();
-        self.next = Some(Next { generation, defined: defined(settings, &self.output), has_begun: false });
+        let defined = defined(settings, &self.output);
+        self.next = Some(Next { generation, defined, other_listeners: Vec::new(), has_begun: false });
+    }
+
+    /// The listeners of the generation that a reload is about to boot are open.
+    pub(super) fn opened(&mut self, generation: u64, addresses: Vec<String>) {
+        if let Some(next) = self.next.as_mut().filter(|next| next.generation == generation) {
+            next.other_listeners = addresses;
+        }
     }
 
     /// The generation boots: its hooks apply.
@@ -126,6 +134,7 @@ impl Hooks {
         let is_begun = |next: &&mut Next| next.generation == generation && !next.has_begun;
         let Some(next) = self.next.as_mut().filter(is_begun) else { return };
         next.has_begun = true;
+        std::mem::swap(&mut self.facts.listeners, &mut next.other_listeners);
         // Without hooks there those of the serving generation are called until it has gone.
         let Some(Defined { script, cfg, app, environment, .. }) = next.defined.clone() else { return };
         let sent = self
@@ -144,6 +153,7 @@ impl Hooks {
             }
             None => self.start_process(&[]),
         }
+        self.send(&MasterEvent::Listening { addresses: self.facts.listeners.clone() });
         let workers = self.facts.workers;
         self.send(&MasterEvent::Workers { new: workers, old: Some(workers) });
         self.send(&MasterEvent::OnReload {});
@@ -190,10 +200,12 @@ impl Hooks {
     /// Goes back to the hooks of the serving generation.
     fn restore(&mut self) {
         let Some(next) = self.next.take().filter(|next| next.has_begun) else { return };
+        self.facts.listeners.clone_from(&next.other_listeners);
         if self.serving.is_none() {
             self.process = None;
         } else if next.defined.is_some() {
             self.send(&MasterEvent::Restore {});
+            self.send(&MasterEvent::Listening { addresses: next.other_listeners });
         }
     }
 

@@ -157,18 +157,25 @@ impl<A: Application> Supervisor for Pool<A> {
         Some(newest.unwrap_or_else(|| self.settings.note_of_conf().to_owned()))
     }
 
-    fn taken_over(&mut self) {
+    fn taken_over(&mut self, locals: &[&Local]) {
         A::prepare(&self.settings, &self.first);
-        self.hooks.borrow_mut().taken_over();
+        let addresses = locals.iter().map(|local| named::<A>(local, &self.first)).collect();
+        self.hooks.borrow_mut().taken_over(addresses);
+    }
+
+    fn opened(&mut self, generation: u64, locals: &[&Local]) {
+        let Some((made, _)) = self.workers.get(&generation) else { return };
+        let addresses = locals.iter().map(|local| named::<A>(local, made)).collect();
+        self.hooks.borrow_mut().opened(generation, addresses);
     }
 
     fn listening(&mut self, locals: &[&Local]) {
         A::prepare(&self.settings, &self.first);
         let mut addresses = Vec::new();
         for local in locals {
-            let scheme = if matches!(local, Local::Tcp(_)) { A::scheme(&self.first) } else { "" };
-            log::info!("Listening at: {scheme}{local} ({})", std::process::id());
-            addresses.push(format!("{scheme}{local}"));
+            let name = named::<A>(local, &self.first);
+            log::info!("Listening at: {name} ({})", std::process::id());
+            addresses.push(name);
             if let Some(line) = socket_access::describe(local) {
                 log::info!("{line}");
             }
@@ -214,6 +221,12 @@ impl<A: Application> Supervisor for Pool<A> {
             self.output.log.use_in_worker();
         }
     }
+}
+
+/// The name of a listener, for the log and for hooks.
+fn named<A: Application>(local: &Local, made: &A::Made) -> String {
+    let scheme = if matches!(local, Local::Tcp(_)) { A::scheme(made) } else { "" };
+    format!("{scheme}{local}")
 }
 
 /// States the number of missing workers; empty if the pool is complete.

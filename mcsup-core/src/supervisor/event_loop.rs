@@ -213,13 +213,8 @@ fn begin<S: Supervisor>(
     let mut machine = Machine::new(config.policy.clone());
     machine.expect_service_while_booting(S::Worker::serves_while_booting());
     let mut executor = open(supervisor, config, process)?;
-    let generation_config = executor.generation_configs.current();
-    let locals: Vec<_> = generation_config
-        .into_iter()
-        .flat_map(|generation_config| generation_config.listeners.locals())
-        .collect();
+    let locals = executor.generation_configs.current().map(GenerationConfig::locals).unwrap_or_default();
     executor.supervisor.listening(&locals);
-    drop(locals);
     let effects = machine.start(clock::now());
     Ok(StartedPool { machine, executor, effects, events: Vec::new() })
 }

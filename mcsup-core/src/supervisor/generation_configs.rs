@@ -7,15 +7,22 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use super::config::Config;
 use crate::error::Result;
-use crate::listener::Connection;
 use crate::listener::open::OpenSet;
 use crate::listener::own;
+use crate::listener::{Connection, Local};
 
 /// A generation's settings and listeners.
 #[derive(Debug, Clone)]
 pub(crate) struct GenerationConfig {
     pub(crate) config: Config,
     pub(crate) listeners: OpenSet,
+}
+
+impl GenerationConfig {
+    /// The addresses of its listeners.
+    pub(crate) fn locals(&self) -> Vec<&Local> {
+        self.listeners.locals().collect()
+    }
 }
 
 /// All configurations that workers may still be forked from.

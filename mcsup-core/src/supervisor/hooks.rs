@@ -25,8 +25,12 @@ impl<S: Supervisor> SupervisorHooks<S> {
         go_on(caught("Supervisor::listening", || self.0.listening(locals)));
     }
 
-    pub(super) fn taken_over(&mut self) {
-        go_on(caught("Supervisor::taken_over", || self.0.taken_over()));
+    pub(super) fn taken_over(&mut self, locals: &[&Local]) {
+        go_on(caught("Supervisor::taken_over", || self.0.taken_over(locals)));
+    }
+
+    pub(super) fn opened(&mut self, generation: u64, locals: &[&Local]) {
+        go_on(caught("Supervisor::opened", || self.0.opened(generation, locals)));
     }
 
     pub(super) fn ready(&mut self, ready: usize, target: usize) {

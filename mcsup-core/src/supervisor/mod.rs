@@ -109,8 +109,19 @@ pub trait Supervisor {
     }
 
     /// This image has taken over from another one. Called instead of [`starting`](Self::starting),
-    /// [`listening`](Self::listening) and [`ready`](Self::ready). Workers of generations that only the other image knew are made as those of the first.
-    fn taken_over(&mut self) {}
+    /// [`listening`](Self::listening) and [`ready`](Self::ready), with the open listeners.
+    ///
+    /// Workers of generations that only the other image knew are made as those of the first.
+    fn taken_over(&mut self, locals: &[&Local]) {
+        let _ = locals;
+    }
+
+    /// The listeners of `generation`, which a reload is about to boot, are open.
+    ///
+    /// The serving generation keeps its own. If the reload fails, [`forget`](Self::forget) follows.
+    fn opened(&mut self, generation: u64, locals: &[&Local]) {
+        let _ = (generation, locals);
+    }
 
     /// The first worker of the pool's life is ready; at this moment `ready` of `target` workers are.
     fn ready(&mut self, ready: usize, target: usize) {

@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use super::Supervisor;
 use super::config::Config;
 use super::effects::{Executor, require_rows};
+use super::generation_configs::GenerationConfig;
 use crate::clock;
 use crate::error::{Error, Result, one_line};
 use crate::listener::activation;
@@ -127,7 +128,11 @@ impl<S: Supervisor> Executor<S> {
             Ok((policy, self.generation_configs.prepare(generation, config, slots)?))
         });
         match prepared {
-            Ok((policy, closes_listeners)) => Event::Prepared { generation, policy, closes_listeners },
+            Ok((policy, closes_listeners)) => {
+                let new = self.generation_configs.get(generation);
+                self.supervisor.opened(generation, &new.map(GenerationConfig::locals).unwrap_or_default());
+                Event::Prepared { generation, policy, closes_listeners }
+            }
             Err(error) => self.not_prepared(generation, &error),
         }
     }

@@ -73,7 +73,8 @@ pub(super) fn take_over<S: Supervisor>(
         executor.upgrader.set_image(image);
     }
     signal::unblock_all();
-    executor.supervisor.taken_over();
+    let locals = executor.generation_configs.current().map(GenerationConfig::locals).unwrap_or_default();
+    executor.supervisor.taken_over(&locals);
     let events = events_since_exec(&mut executor, &by, failure);
     Ok(Some(StartedPool { machine, executor, effects: Vec::new(), events }))
 }

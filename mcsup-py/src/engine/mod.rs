@@ -152,6 +152,11 @@ impl ServerField {
 }
 
 impl EngineConfig {
+    /// The part of a URL before a TCP address.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https://" } else { "http://" }
+    }
+
     /// Whether there are requests that need no application.
     fn answers_itself(&self) -> bool {
         self.health_path.is_some() || !self.static_files.is_empty()

@@ -53,7 +53,9 @@ impl Hooking {
         let facts = Facts {
             number: context.number(),
             listeners: listeners
-                .map(|listener| (listener.as_fd().as_raw_fd(), url(listener.local())))
+                .map(|listener| {
+                    (listener.as_fd().as_raw_fd(), url(settings.engine.scheme(), listener.local()))
+                })
                 .collect(),
             target: settings.target.to_string(),
             settings: &settings.cfg,
@@ -113,9 +115,9 @@ impl Hooking {
 }
 
 /// A listener as gunicorn names it.
-fn url(local: &Local) -> String {
+fn url(scheme: &str, local: &Local) -> String {
     match local {
-        Local::Tcp(address) => format!("http://{address}"),
+        Local::Tcp(address) => format!("{scheme}{address}"),
         Local::Unix(path) => format!("unix:{}", path.to_string_lossy().replacen('\0', "@", 1)),
         other => other.to_string(),
     }
