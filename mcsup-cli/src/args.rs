@@ -54,8 +54,8 @@ APP is MODULE:ATTRIBUTE, MODULE (its attribute `application`) or MODULE:FACTORY(
 that has the name of a subcommand.
 
 MCSUP_CMD_ARGS and GUNICORN_CMD_ARGS may hold any of these options, quoted as for a shell. The first of these sources \
-that names an option sets it: the command line, MCSUP_CMD_ARGS, GUNICORN_CMD_ARGS, the file of --config, PORT and \
-WEB_CONCURRENCY, the defaults. A repeatable option is taken from one source alone.
+that names an option sets it: the command line, MCSUP_CMD_ARGS, GUNICORN_CMD_ARGS, the file of --config, PORT, \
+WEB_CONCURRENCY and FORWARDED_ALLOW_IPS, the defaults. A repeatable option is taken from one source alone.
 
 Signals: TERM stops gracefully, INT and QUIT stop at once, HUP reloads, USR2 upgrades, TTIN and TTOU add and remove \
 a worker, USR1 reopens the log files.";

@@ -218,6 +218,10 @@ fn help_and_version_are_text_to_show() {
     ] {
         assert!(help.contains(part), "no {part} in:\n{help}");
     }
+    let foot = help.rsplit("MCSUP_CMD_ARGS").next().unwrap_or_default();
+    for variable in crate::table::rows().filter_map(|row| row.variable) {
+        assert!(foot.contains(variable), "no {variable} in:\n{foot}");
+    }
     for line in [&["-h"][..], &["help"], &["run", "--help"], &["-w", "2", "--help"]] {
         assert_eq!(shown(line).lines().next(), help.lines().next(), "{line:?}");
     }

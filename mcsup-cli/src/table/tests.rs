@@ -45,6 +45,26 @@ fn each_word_that_a_shell_completes_is_a_value() {
 }
 
 #[test]
+fn each_variable_of_a_setting_is_on_the_pages_that_list_them() {
+    let pages = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    // A crate that was packaged alone has no pages beside it.
+    for page in ["../README.md", "CONF.md", "FROM_GUNICORN.md"].iter().filter(|_| pages.exists()) {
+        let text = std::fs::read_to_string(pages.join(page)).unwrap();
+        for variable in rows().filter_map(|row| row.variable) {
+            assert!(text.contains(&format!("`{variable}`")), "{variable} is not in {page}");
+        }
+    }
+}
+
+#[test]
+fn each_hook_has_a_row() {
+    let hooks = rows().filter(|row| row.kind == Kind::Hook).map(|row| row.name);
+    // mcsup has no dirty workers.
+    let rows: std::collections::BTreeSet<_> = hooks.filter(|name| !name.contains("dirty")).collect();
+    assert_eq!(rows, mcsup_py::conf::HOOKS.iter().map(|(name, _)| *name).collect());
+}
+
+#[test]
 fn a_key_is_found_by_each_of_its_names() {
     for key in ["error_logfile", "error-logfile", "log_file", "errorlog"] {
         assert_eq!(by_key(key).map(|row| row.name), Some("error_logfile"), "{key}");

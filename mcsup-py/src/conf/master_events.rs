@@ -126,17 +126,45 @@ pub struct MasterFacts {
 
 #[cfg(test)]
 mod tests {
+    use super::super::source::Source;
     use super::*;
+
+    /// One event of each kind.
+    fn each() -> Vec<MasterEvent> {
+        let (pid, age) = (i32::MAX, u64::MAX);
+        let reload = MasterEvent::Reload {
+            script: Script { source: Source::File("a\nb.py".into()), text: None },
+            cfg: "{\"raw_env\": [\"A=\\n\"]}".to_owned(),
+            app: "app:\u{2028}app".to_owned(),
+            environment: vec![("A".to_owned(), "b\r\nc\0".to_owned())],
+        };
+        vec![
+            MasterEvent::OnStarting {},
+            MasterEvent::Listening { addresses: vec!["http://127.0.0.1:80".to_owned(), "a\nb".to_owned()] },
+            MasterEvent::WhenReady {},
+            reload,
+            MasterEvent::Restore {},
+            MasterEvent::OnReload {},
+            MasterEvent::Born { pid, age },
+            MasterEvent::Adopted { pid, age },
+            MasterEvent::Ended { pid, age },
+            MasterEvent::Workers { new: 3, old: None },
+            MasterEvent::PreExec {},
+            MasterEvent::OnExit {},
+            MasterEvent::ReopenLogs {},
+        ]
+    }
+
+    #[test]
+    fn each_hook_of_the_master_has_its_event() {
+        let hooks: Vec<_> = each().iter().map(MasterEvent::hook).filter(|hook| !hook.is_empty()).collect();
+        assert!(hooks.iter().all(|hook| MASTER_HOOKS.contains(hook)), "{hooks:?}");
+        assert!(MASTER_HOOKS.iter().all(|hook| hooks.contains(hook)), "{hooks:?}");
+    }
 
     #[test]
     fn an_event_is_one_short_line_and_comes_back_from_it() {
-        for event in [
-            MasterEvent::OnStarting {},
-            MasterEvent::Listening { addresses: vec!["http://127.0.0.1:80".to_owned(), "a\nb".to_owned()] },
-            MasterEvent::Born { pid: i32::MAX, age: u64::MAX },
-            MasterEvent::Workers { new: 3, old: None },
-            MasterEvent::OnExit {},
-        ] {
+        for event in each() {
             let line = event.line();
             assert_eq!((line.matches('\n').count(), line.len() < 512), (1, true), "{line}");
             assert_eq!(serde_json::from_str::<MasterEvent>(&line).unwrap(), event);

@@ -133,3 +133,31 @@ fn describe(py: Python<'_>, namespace: &Bound<'_, PyAny>, known: &[&str]) -> PyR
     let described = own.call_method1("describe", (namespace, known.to_vec(), hooks))?;
     py.import("json")?.call_method1("dumps", (described,))?.extract()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::MASTER_HOOKS;
+    use super::*;
+
+    #[test]
+    fn the_lists_of_hooks_have_the_same_hooks_and_arguments() {
+        let of_the_master = include_str!("master.py");
+        let of_workers = include_str!("hooks.py");
+        let is_here = |name: &str| name != "ssl_context";
+        let mut number = 0;
+        for (name, counts) in HOOKS.iter().filter(|(name, _)| is_here(name)) {
+            let counts: Vec<String> = counts.iter().map(ToString::to_string).collect();
+            let (text, entry) = match (MASTER_HOOKS.contains(name), &counts[..]) {
+                (true, _) => (of_the_master, counts.join(" or ")),
+                (false, [one]) => (of_workers, format!("({one},)")),
+                (false, several) => (of_workers, format!("({})", several.join(", "))),
+            };
+            assert!(text.contains(&format!("\n    \"{name}\": {entry},\n")), "{name}");
+            number += 1;
+        }
+        let entries = |text: &str| {
+            text.lines().filter(|line| line.starts_with("    \"") && !line.contains("\"\"\"")).count()
+        };
+        assert_eq!(entries(of_the_master) + entries(of_workers), number);
+    }
+}
