@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import json
 import os
 import re
 import signal
@@ -345,8 +346,36 @@ TYPED = ["forwarded_allow_ips", "secure_scheme_headers", "forwarder_headers", "i
 """
 
 
+# The values of cfg that are not gunicorn's defaults.
+COMPARES_DEFAULTS = """
+def post_worker_init(worker):
+    import json
+    from gunicorn.config import Config
+    known = {name: setting.get() for name, setting in Config().settings.items()}
+    other = {name: getattr(worker.cfg, name, "none") for name, value in known.items() if not callable(value)}
+    other = {name: value for name, value in other.items() if value != known[name]}
+    with open("record", "w") as record:
+        record.write(json.dumps(other) + "\\n")
+"""
+
+
+def test_cfg_has_gunicorns_defaults_where_mcsup_has_no_other_one(serve, directory):
+    (directory / CONF).write_text(COMPARES_DEFAULTS)
+    server = serve(HELLO)
+    found = json.loads((directory / "record").read_text())
+    assert found == {
+        # The command line of the test.
+        "bind": [f"127.0.0.1:{server.port}"], "wsgi_app": "app:app",
+        # gunicorn has the application's name as default_proc_name.
+        "proc_name": "app:app",
+        # Defaults of mcsup, as docs/SETTINGS.md has them.
+        "limit_request_line": 8190, "worker_connections": 0,
+    }  # fmt: skip
+    assert server.stop() == 0
+
+
 def test_cfg_has_each_setting_of_gunicorn_with_the_value_of_the_highest_source(serve, directory):
-    (directory / CONF).write_text(READS_ALL.replace("\\\\n", "\\n"))
+    (directory / CONF).write_text(READS_ALL)
     words = ["--statsd-host", "127.0.0.1:2", "--no-sendfile", "--forwarded-allow-ips", "10.0.0.1,10.0.0.2", "--capture-output"]
     server = serve(HELLO, *words)
     values = ["127.0.0.1:2", "of the file", True, False, ["10.0.0.1", "10.0.0.2"], "off"]

@@ -4,7 +4,8 @@ import os
 from typing import Any, Dict, List, Tuple, Union
 
 
-# gunicorn's own, for settings that no source gives. Their types are those of the values.
+# gunicorn's own. mcsup gives the values of the settings that it has, also its defaults, so those here are for the
+# others. Their types are those of the values.
 DEFAULTS: Dict[str, Any] = {
     "access_log_format": '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"',
     "accesslog": None,
@@ -70,7 +71,7 @@ DEFAULTS: Dict[str, Any] = {
     "pidfile": None,
     "preload_app": False,
     "print_config": False,
-    "proc_name": "mcsup",
+    "proc_name": "gunicorn",
     "protocol": "http",
     "proxy_allow_ips": ["127.0.0.1", "::1"],
     "proxy_protocol": "off",
