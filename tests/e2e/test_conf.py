@@ -10,7 +10,6 @@ import pytest
 
 from harness import MCSUP, HELLO, children_of, clean_environment, free_port, get, is_gone, run, wait_for
 
-# It tells the workers apart from the process that only reads the settings: an application has imported it.
 CONF = """
 import multiprocessing, os
 port = {port}

@@ -286,6 +286,7 @@ def test_options_of_openssl_are_accepted_with_a_warning(environ):
     # The third is the default of gunicorn, and how it is here.
     for name in ("ssl_version", "do_handshake_on_connect"):
         server.wait_log(rf"{name} \(from the command line\) has no effect")
+    assert "suppress_ragged_eofs" not in server.log
     assert get(server.port)[0] == 200
 
 

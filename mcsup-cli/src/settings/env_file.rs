@@ -81,7 +81,6 @@ mod tests {
     fn a_line_is_a_variable_or_nothing() {
         for (line, expected) in [
             ("A=1", Some(("A", "1"))),
-            ("  export _b2 = c=d ", None),
             ("export _b2=c=d ", Some(("_b2", "c=d"))),
             ("A=", Some(("A", ""))),
             ("A='it is # no \"comment\" $HOME'", Some(("A", "it is # no \"comment\" $HOME"))),
@@ -90,12 +89,19 @@ mod tests {
             ("", None),
         ] {
             let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
-            match variable(line) {
-                Ok(found) => assert_eq!(found, expected, "{line}"),
-                Err(reason) => assert!(line.contains("_b2 ="), "{line}: {reason}"),
-            }
+            assert_eq!(variable(line), Ok(expected), "{line}");
         }
-        for line in ["A", "=1", "A B=1", "1A=1", "A='5ecret", "A=\"5ecret", "A=\"x\"5ecret", "A=5ecret\0"] {
+        for line in [
+            "A",
+            "  export _b2 = c=d ",
+            "=1",
+            "A B=1",
+            "1A=1",
+            "A='5ecret",
+            "A=\"5ecret",
+            "A=\"x\"5ecret",
+            "A=5ecret\0",
+        ] {
             let reason = variable(line).unwrap_err();
             assert!(!reason.contains("5ecret"), "a value may be a secret: {reason}");
         }
