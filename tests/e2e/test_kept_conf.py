@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from beside_gunicorn import GUNICORN, Gunicorn
-from harness import MCSUP, children_of, clean_environment, free_port, get, is_gone, run, wait_for
+from harness import MCSUP, answers, children_of, clean_environment, free_port, get, is_gone, run, wait_for
 
 APP = """
 import os, sys
@@ -171,6 +171,33 @@ def test_an_interrupt_while_the_file_or_on_starting_runs_ends_the_start_as_with_
             process.send_signal(signal.SIGINT)
             assert process.wait(20) == -signal.SIGINT, command
             (directory / "begun").unlink(missing_ok=True)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+def test_signals_while_on_exit_runs_have_no_effect_as_with_gunicorn(directory):
+    (directory / "app.py").write_text(APP)
+    wait = "open('begun', 'w').close()\n    while not os.path.exists('go'): time.sleep(0.01)\n    open('over', 'w').close()\n"
+    (directory / "gunicorn.conf.py").write_text(CONF + f"import time\ndef on_exit(server):\n    {wait}")
+    begun, go, over = (directory / name for name in ("begun", "go", "over"))
+    for command in (GUNICORN, MCSUP):
+        port = free_port()
+        words = [str(command), "-w", "1", "-b", f"127.0.0.1:{port}"]
+        with (directory / "log").open("wb") as log:
+            process = subprocess.Popen(words, cwd=directory, env=clean_environment(), stdout=log, stderr=log)
+        try:
+            wait_for(lambda port=port: answers(port), "an answer", patience=20)
+            process.send_signal(signal.SIGTERM)
+            wait_for(begun.exists, "on_exit", patience=20)
+            for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
+                process.send_signal(number)
+            go.touch()
+            assert process.wait(20) == 0, (command, (directory / "log").read_text())
+            assert over.exists()
+            for path in (begun, go, over):
+                path.unlink()
         finally:
             if process.poll() is None:
                 process.kill()

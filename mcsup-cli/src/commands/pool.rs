@@ -78,6 +78,15 @@ impl<A: Application> Pool<A> {
     }
 }
 
+impl<A: Application> Drop for Pool<A> {
+    /// Calls `on_exit`. The supervisor drops the pool before its handlers of signals: none ends it meanwhile.
+    fn drop(&mut self) {
+        if let Ok(mut hooks) = self.hooks.try_borrow_mut() {
+            hooks.finish();
+        }
+    }
+}
+
 /// The error of a reload.
 fn refused(failure: &Failure) -> Error {
     Error::new(ErrorKind::Setting, failure.to_string())
