@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import pwd
 import re
 import signal
 
@@ -361,7 +362,8 @@ def post_worker_init(worker):
 
 def test_cfg_has_gunicorns_defaults_where_mcsup_has_no_other_one(serve, directory):
     (directory / CONF).write_text(COMPARES_DEFAULTS)
-    server = serve(HELLO)
+    # gunicorn's default is the number of the user.
+    server = serve(HELLO, "-u", pwd.getpwuid(os.geteuid()).pw_name)
     found = json.loads((directory / "record").read_text())
     assert found == {
         # The command line of the test.
@@ -370,6 +372,8 @@ def test_cfg_has_gunicorns_defaults_where_mcsup_has_no_other_one(serve, director
         "proc_name": "app:app",
         # Defaults of mcsup, as docs/SETTINGS.md has them.
         "limit_request_line": 8190, "worker_connections": 0,
+        # The path of gunicorn's own, in the user's home.
+        "control_socket": "gunicorn.ctl",
     }  # fmt: skip
     assert server.stop() == 0
 

@@ -1,7 +1,9 @@
 """The settings as hooks read them: `server.cfg` and `worker.cfg`."""
 
+import grp
 import os
-from typing import Any, Dict, List, Tuple, Union
+import pwd
+from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
 
 # gunicorn's own. mcsup gives the values of the settings that it has, also its defaults, so those here are for the
@@ -136,6 +138,9 @@ class Cfg:
     def __init__(self, values: Dict[str, Any], namespace: Dict[str, Any]) -> None:
         self._values = {name: _typed(value, DEFAULTS.get(name)) for name, value in values.items()}
         self._namespace = namespace
+        user, group = self._values.get("user"), self._values.get("group")
+        self._values["user"] = _number(user, os.geteuid, lambda name: pwd.getpwnam(name).pw_uid)
+        self._values["group"] = _number(group, os.getegid, lambda name: grp.getgrnam(name).gr_gid)
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_"):
@@ -167,13 +172,13 @@ class Cfg:
 
     @property
     def uid(self) -> int:
-        """The user of this process."""
-        return os.geteuid()
+        """The user of the workers."""
+        return int(self.user)
 
     @property
     def gid(self) -> int:
-        """The group of this process."""
-        return os.getegid()
+        """The group of the workers, if it is set; otherwise that of this process."""
+        return int(self.group)
 
     @property
     def worker_class_str(self) -> str:
@@ -198,6 +203,13 @@ def _typed(value: Any, default: Any) -> Any:
     if isinstance(value, list) and isinstance(default, dict):
         return dict(part.split("=", 1) for part in value if "=" in part)
     return value
+
+
+def _number(name: Optional[str], own: Callable[[], int], look_up: Callable[[str], int]) -> int:
+    """The number of a user or group, as gunicorn has it; without a name that of this process."""
+    if name is None:
+        return own()
+    return int(name) if name.isdigit() else look_up(name)
 
 
 def _address(bind: str) -> Union[str, Tuple[str, int]]:
