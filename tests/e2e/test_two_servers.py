@@ -36,7 +36,7 @@ def test_one_port(serve, directory):
         second = run("-b", f"{address}:{server.port}", "app:app", cwd=directory)
         line = refused(second, server)
         # How much of the command is shown depends on how deep the environment lies.
-        assert re.search(rf"the port is held by pid {server.pid} \(\S*python\S*.*\) of user \S+", line), line
+        assert re.search(rf"the port is held by pid {server.pid} \(mcsup: supervisor \[app:app\] .*\) of user \S+", line), line
 
 
 def test_one_unix_socket(serve, directory):
