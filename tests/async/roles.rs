@@ -152,7 +152,9 @@ impl log::Log for Stderr {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        let _ = writeln!(std::io::stderr(), "{}: {}", record.level(), record.args());
+        // One write: the lines of several processes stay whole.
+        let line = format!("{}: {}\n", record.level(), record.args());
+        let _ = std::io::stderr().write_all(line.as_bytes());
     }
 
     fn flush(&self) {}

@@ -113,7 +113,7 @@ impl log::Log for Blocking {
     fn log(&self, record: &log::Record<'_>) {
         let _held = LOCK.lock().unwrap();
         let text = record.args().to_string();
-        let _ = writeln!(std::io::stderr(), "{text}");
+        let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
         if text.ends_with("block the log") {
             std::fs::File::create(beside(Path::new(&std::env::var_os(FILE).unwrap()), "blocked")).unwrap();
             loop {

@@ -414,7 +414,8 @@ impl log::Log for Stderr {
 
     fn log(&self, record: &log::Record<'_>) {
         let line = record.args().to_string();
-        let _ = writeln!(std::io::stderr(), "{}: {line}", record.level());
+        // One write: the lines of several processes stay whole.
+        let _ = std::io::stderr().write_all(format!("{}: {line}\n", record.level()).as_bytes());
         if line.starts_with("Signal WINCH") {
             if let Some(number) = std::env::var(RAISE).ok().and_then(|number| number.parse().ok()) {
                 let signal = rustix::process::Signal::from_named_raw(number).unwrap();

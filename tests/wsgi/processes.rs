@@ -329,7 +329,7 @@ fn calls_hooks_of_the_master() {
         }
 
         fn log(&self, record: &log::Record<'_>) {
-            let _ = writeln!(std::io::stderr(), "{}", record.args());
+            let _ = std::io::stderr().write_all(format!("{}\n", record.args()).as_bytes());
         }
 
         fn flush(&self) {}
