@@ -156,6 +156,11 @@ def test_another_process_of_the_hooks_executes_the_accepted_text(serve, director
     server.assert_nothing_left()
 
 
+def heed_interrupts():
+    """A job in the background of a shell has SIGINT ignored, and gunicorn leaves that so until it serves."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("place", ["on_starting", "file"])
 def test_an_interrupt_while_the_file_or_on_starting_runs_ends_the_start_as_with_gunicorn(directory, place):
     (directory / "app.py").write_text(APP)
@@ -165,7 +170,9 @@ def test_an_interrupt_while_the_file_or_on_starting_runs_ends_the_start_as_with_
     for command in (GUNICORN, MCSUP):
         words = [str(command), "-b", f"127.0.0.1:{free_port()}"]
         with (directory / "log").open("wb") as log:
-            process = subprocess.Popen(words, cwd=directory, env=clean_environment(), stdout=log, stderr=log)
+            process = subprocess.Popen(
+                words, cwd=directory, env=clean_environment(), stdout=log, stderr=log, preexec_fn=heed_interrupts
+            )
         try:
             wait_for((directory / "begun").exists, "the beginning of the wait", patience=20)
             process.send_signal(signal.SIGINT)
