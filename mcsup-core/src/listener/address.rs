@@ -232,7 +232,7 @@ mod tests {
             ("vsock:4294967295:5000", "vsock::5000"),
             ("vsock:2:5000", "vsock:2:5000"),
             ("fd://3", "fd://3"),
-            ("fd://http", "fd://http"),
+            ("fd://web", "fd://web"),
             ("fd://*", "fd://*"),
         ] {
             assert_eq!(parsed(text), expected, "{text}");

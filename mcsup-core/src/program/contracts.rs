@@ -167,7 +167,7 @@ mod tests {
         for (text, expected) in [
             ("--fd={fd:0}", "--fd=3"),
             ("{fd}{fd:1}", "34"),
-            ("http://localhost:{port}/{slot}", "http://localhost:8000/2"),
+            ("localhost:{port}/{slot}", "localhost:8000/2"),
             ("{address:1}", "unix:/run/a,b=c.sock"),
             ("{port:1} {fd:2} {fd:x}", "{port:1} {fd:2} {fd:x}"),
             (r#"{"key": {"slot": {slot}}}"#, r#"{"key": {"slot": 2}}"#),
