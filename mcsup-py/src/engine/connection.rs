@@ -266,6 +266,18 @@ impl Connection {
         self.heads.reset();
     }
 
+    /// Begins to send an answer that the application has no part in. `deadline`: when its client must have taken some of it.
+    pub(super) fn send_own_answer(&mut self, request: &HeadBytes, keep_alive: bool, deadline: Instant) {
+        self.forget_request(request);
+        let then = match keep_alive {
+            true => Then::Next,
+            false if self.has_unread() => Then::Linger,
+            false => Then::Close,
+        };
+        self.state = State::Flushing { then };
+        self.deadline = deadline;
+    }
+
     /// Whether it could do without what it receives with.
     pub(super) fn is_at_rest(&self) -> bool {
         matches!(self.state, State::Idle { .. } | State::Lingering(_)) && self.incoming.is_empty()

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use super::EngineConfig;
-use super::connection::{Connection, State, Step, Then};
+use super::connection::{Connection, Step};
 use super::drain::may_keep_open;
 use super::table::Table;
 use crate::files::{Content, FileAnswer};
@@ -68,14 +68,7 @@ impl Table<'_> {
             Content::Bytes(bytes) => outgoing.append().extend_from_slice(&bytes),
             Content::Part(part) => outgoing.set_tail(Tail::File(part)),
         }
-        connection.forget_request(&request);
-        let then = match keep_alive {
-            true => Then::Next,
-            false if connection.has_unread() => Then::Linger,
-            false => Then::Close,
-        };
-        connection.state = State::Flushing { then };
-        connection.deadline = after(now, timeouts.write);
+        connection.send_own_answer(&request, keep_alive, after(now, timeouts.write));
         self.release(token);
         // The spare reads the file too.
         if reads_file { self.queue(token) } else { self.flush(token, now) }

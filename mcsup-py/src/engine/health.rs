@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use super::connection::{Connection, State, Then};
+use super::connection::Connection;
 use super::table::Table;
 use super::{EngineConfig, Phase};
 use crate::http::response::{BodyFraming, Finish, ResponseHead, write_head};
@@ -62,14 +62,7 @@ impl Table<'_> {
         if let Some(access) = access {
             access.note_own((asked, peer.remote), &head, sent.len() as u64);
         }
-        connection.forget_request(&request);
-        let then = match keep_alive {
-            true => Then::Next,
-            false if connection.has_unread() => Then::Linger,
-            false => Then::Close,
-        };
-        connection.state = State::Flushing { then };
-        connection.deadline = after(now, timeouts.write);
+        connection.send_own_answer(&request, keep_alive, after(now, timeouts.write));
         self.release(token);
         if !keep_alive {
             self.flush(token, now);
